@@ -1,0 +1,138 @@
+//! Convolution algorithms: one file each, listed by [`algorithms`].
+//!
+//! To add one: write its file with a type that implements [`Algorithm`], and add a line to
+//! [`algorithms`]. The tests there run every algorithm on every instruction set of the machine
+//! against a double-precision reference.
+
+use crate::activation::Activation;
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::plan::Quantization;
+use crate::schedule::{Schedule, Tunable};
+use crate::team::Worker;
+use crate::weights::{WeightFormat, Weights};
+
+/// The order of an activation's numbers in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Batch, channels, height, width ("NCHW").
+    Planar,
+    /// Batch, height, width, channels ("NHWC").
+    ChannelsLast,
+}
+
+/// How an activation's numbers are held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Element {
+    /// Single precision.
+    F32,
+    /// Unsigned 8 bit on this grid.
+    U8(Quantization),
+}
+
+/// What an algorithm is asked to prepare: the problem, the numbers, and what surrounds it.
+pub struct Request<'a> {
+    /// Geometry and sizes, batch included.
+    pub problem: ConvProblem,
+    /// In the format that [`Algorithm::format`] states.
+    pub weights: &'a Weights,
+    /// Fused into the store.
+    pub activation: Activation,
+    /// How the input is held.
+    pub input: Element,
+    /// How the output is to be held.
+    pub output: Element,
+    /// How the residual that is added before the activation is held, if there is one; its layout is the output's.
+    pub residual: Option<Element>,
+    /// Every tunable of the algorithm present, with a value from its list.
+    pub schedule: &'a Schedule,
+    /// How many workers will run it together.
+    pub threads: usize,
+    /// The widest instruction set that may be used.
+    pub isa: Isa,
+}
+
+/// Addresses for one run of a [`Kernel`], valid for the sizes of its [`Request`].
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// The input activation.
+    pub input: *const u8,
+    /// The residual, or null.
+    pub residual: *const u8,
+    /// Where the result goes; overlaps neither input nor residual.
+    pub output: *mut u8,
+    /// [`Kernel::workspace_bytes`] bytes, 64-byte aligned, shared by all workers.
+    pub workspace: *mut u8,
+}
+
+/// A way to compute convolutions.
+pub trait Algorithm: Send + Sync {
+    /// Name in schedules: `snake_case`, stable.
+    fn name(&self) -> &'static str;
+
+    /// One line for people.
+    fn about(&self) -> &'static str;
+
+    /// The weights it executes.
+    fn format(&self) -> WeightFormat;
+
+    /// Whether it can solve `problem` with instruction set `isa`.
+    fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool;
+
+    /// What it leaves to the search, for this problem on this machine.
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable>;
+
+    /// What must hold between the tunables, as expressions over their names.
+    fn constraints(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// How it wants input, residual and output laid out.
+    fn layout(&self) -> Layout;
+
+    /// Packs the weights and fixes all sizes, so that running allocates nothing.
+    ///
+    /// # Errors
+    /// Where the request is not what the algorithm supports.
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError>;
+}
+
+/// A convolution with its weights packed, ready to run any number of times.
+pub trait Kernel: Send + Sync {
+    /// Bytes of scratch memory that all workers share during a run.
+    fn workspace_bytes(&self) -> usize;
+
+    /// Bytes that the packed weights occupy.
+    fn weight_bytes(&self) -> usize;
+
+    /// This worker's part of the work. All workers of a team call it with the same `call`; when all
+    /// have returned *and* passed the executor's barrier, the output is complete.
+    ///
+    /// # Safety
+    /// The addresses in `call` are valid for the sizes of the request that made this kernel, and
+    /// `worker` belongs to a team of the requested size whose every member makes this call.
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>);
+}
+
+/// Every algorithm there is, in order of preference for defaults.
+#[must_use]
+pub fn algorithms() -> &'static [&'static dyn Algorithm] {
+    &[]
+}
+
+/// The algorithm called `name`.
+#[must_use]
+pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
+    algorithms().iter().copied().find(|algorithm| algorithm.name() == name)
+}
+
+/// The algorithms that can run `problem` with weights of `format`, best default first.
+#[must_use]
+pub fn candidates(problem: &ConvProblem, format: WeightFormat, isa: Isa) -> Vec<&'static dyn Algorithm> {
+    algorithms()
+        .iter()
+        .copied()
+        .filter(|algorithm| algorithm.format() == format && algorithm.supports(problem, isa))
+        .collect()
+}

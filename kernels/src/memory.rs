@@ -1,0 +1,1 @@
+//! Counting what is really allocated: the measured side of the `memory` metric.

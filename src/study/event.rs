@@ -1,0 +1,135 @@
+//! What happens in a study, as one stream: the journal stores it, the terminal UI, the plain progress
+//! and `--json` are three views of it.
+
+use serde::{Deserialize, Serialize};
+
+use super::front::{Front, FrontLimit, FrontPoint, Metrics};
+
+/// One line of `journal.jsonl` and of `search --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A session of the study begins (again).
+    Started(Box<Started>),
+    /// Preparation before the first trial makes progress (decoding images, calibration, ...).
+    Preparing {
+        /// What is being done.
+        task: String,
+        /// 0 to 1.
+        share: f64,
+    },
+    /// A trial goes to the worker.
+    TrialStarted {
+        /// Counts from 1 over the whole study.
+        number: u64,
+        /// Configuration.
+        id: String,
+        /// Who proposed it: `untouched`, a recipe's name, or the strategy's.
+        origin: String,
+    },
+    /// A stage of the current trial begins.
+    Stage {
+        /// Configuration.
+        id: String,
+        /// `build`, `timing`, `accuracy`.
+        stage: String,
+    },
+    /// A trial has an answer.
+    TrialFinished(Box<TrialFinished>),
+    /// Final points are measured again and scored on the report images.
+    Confirming {
+        /// Points done.
+        done: u64,
+        /// Points in all.
+        total: u64,
+    },
+    /// The session ends; the front is what `front.json` now holds.
+    Finished {
+        /// `budget`, `interrupted`, `exhausted`.
+        reason: String,
+        /// The archive.
+        front: Box<Front>,
+    },
+    /// Something a person should know that is not a failure of the study.
+    Notice {
+        /// One sentence.
+        text: String,
+    },
+}
+
+/// Contents of [`Event::Started`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// Program version.
+    pub version: String,
+    /// Network's name.
+    pub model: String,
+    /// SHA-256 of the network's file.
+    pub model_sha256: String,
+    /// Hardware id.
+    pub hardware: String,
+    /// Processor name.
+    pub cpu: String,
+    /// Objectives.
+    pub objectives: Vec<String>,
+    /// Limits.
+    pub limits: Vec<FrontLimit>,
+    /// As given: `5m`, `500trials`.
+    pub budget: String,
+    /// Seconds of the budget, if it has any.
+    pub budget_seconds: Option<f64>,
+    /// Trials of the budget, if it has any.
+    pub budget_trials: Option<u64>,
+    /// Strategy's name.
+    pub strategy: String,
+    /// Seed.
+    pub seed: u64,
+    /// Parameters of the joint space.
+    pub parameters: u64,
+    /// Decimal logarithm of the number of configurations.
+    pub log10_configurations: f64,
+    /// Trials that earlier sessions of this study finished.
+    pub resumed_trials: u64,
+    /// Seconds that earlier sessions took.
+    pub resumed_seconds: f64,
+}
+
+/// Contents of [`Event::TrialFinished`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialFinished {
+    /// Counts from 1 over the whole study.
+    pub number: u64,
+    /// The point as the search sees it (accuracy on search images); `None` where the trial failed.
+    pub point: Option<FrontPoint>,
+    /// Why it failed.
+    pub failure: Option<String>,
+    /// Whether every measurement came from the store.
+    pub cached: bool,
+    /// What was seen of the candidate, as far as it went, even where it was dropped early.
+    pub partial: Option<PartialMetrics>,
+    /// Wall seconds of this trial.
+    pub seconds: f64,
+    /// Seconds since the study began, all sessions.
+    pub elapsed: f64,
+    /// Hypervolume of the search's front after this trial.
+    pub hypervolume: f64,
+    /// Whether the point entered the front.
+    pub entered: bool,
+    /// Ids that left the front because of it.
+    pub displaced: Vec<String>,
+    /// Baseline metrics, as soon as they are known.
+    pub baseline: Option<Metrics>,
+}
+
+/// Metrics of a trial that was dropped before all of them were known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartialMetrics {
+    /// Top-1 so far.
+    pub accuracy: Option<f64>,
+    /// Seconds so far.
+    pub latency: Option<f64>,
+    /// Bytes.
+    pub size: Option<f64>,
+    /// Bytes.
+    pub memory: Option<f64>,
+}
