@@ -1,0 +1,259 @@
+//! Threads that run a network together: one pinned rayon pool per thread count, on which every worker
+//! executes the same list of steps and meets the others at spinning barriers.
+//!
+//! Waking threads costs more than a small layer does, so a run wakes them once. What is left to
+//! others: what the work is, and how it is shared out ([`Worker::share`] is the usual way).
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::error::KernelError;
+use crate::hardware::allowed_cores;
+
+mod barrier;
+mod float_mode;
+
+pub use barrier::Barrier;
+use float_mode::FlushDenormals;
+
+/// More workers than any machine has cores: a number beyond it is a mistake, not a wish.
+const MOST_WORKERS: usize = 1024;
+
+/// One member of the team that runs a step.
+pub struct Worker<'a> {
+    /// 0-based.
+    pub index: usize,
+    /// Number of workers.
+    pub count: usize,
+    /// Where all meet.
+    pub barrier: &'a Barrier,
+}
+
+impl Worker<'_> {
+    /// Waits until every worker of the team is here. Memory written before is visible after.
+    #[inline]
+    pub fn wait(&self) {
+        self.barrier.wait();
+    }
+
+    /// This worker's share of `0..total`, contiguous, sizes differing by at most one.
+    #[must_use]
+    #[inline]
+    pub fn share(&self, total: usize) -> Range<usize> {
+        let start = total * self.index / self.count;
+        let end = total * (self.index + 1) / self.count;
+        start..end
+    }
+}
+
+/// A fixed number of pinned threads that flush denormals. Teams of equal size share their threads.
+#[derive(Clone)]
+pub struct Team {
+    /// `None` for a single worker, which is the caller itself.
+    pool: Option<Arc<rayon::ThreadPool>>,
+    count: usize,
+}
+
+impl Team {
+    /// A team of `count` workers.
+    ///
+    /// # Errors
+    /// Where `count` is zero or absurd, or the system refuses the threads.
+    pub fn new(count: usize) -> Result<Self, KernelError> {
+        if count == 0 || count > MOST_WORKERS {
+            return Err(KernelError::System(format!(
+                "{count} threads: from 1 to {MOST_WORKERS} are possible"
+            )));
+        }
+        Ok(Self { pool: if count == 1 { None } else { Some(pool(count)?) }, count })
+    }
+
+    /// Number of workers.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Every worker executes `work` once, with denormals flushed; returns when all are done. A team of
+    /// one works on the caller's thread. It must not be called from inside `work`.
+    ///
+    /// # Errors
+    /// Where a worker panicked. The others are released from their barriers and unwind too.
+    pub fn run(&self, work: impl Fn(&Worker<'_>) + Sync) -> Result<(), KernelError> {
+        let Some(pool) = &self.pool else {
+            let _mode = FlushDenormals::on();
+            let barrier = Barrier::new(1);
+            let worker = Worker { index: 0, count: 1, barrier: &barrier };
+            return catch_unwind(AssertUnwindSafe(|| work(&worker))).map_err(|panic| failure(&*panic));
+        };
+        // One barrier per run: two runs on the same pool follow each other on every worker in the same
+        // order, and a poisoned barrier dies with its run.
+        let barrier = Barrier::new(self.count);
+        let failed: OnceLock<KernelError> = OnceLock::new();
+        pool.broadcast(|context| {
+            let worker = Worker { index: context.index(), count: self.count, barrier: &barrier };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&worker))) {
+                if !panic.is::<barrier::Poisoned>() {
+                    // The first failure is the cause; later ones follow from it.
+                    let _ = failed.set(failure(&*panic));
+                }
+                barrier.poison();
+            }
+        });
+        failed.into_inner().map_or(Ok(()), Err)
+    }
+}
+
+/// The threads for teams of `count`, made once. Pools live as long as the process: their threads sleep.
+fn pool(count: usize) -> Result<Arc<rayon::ThreadPool>, KernelError> {
+    static POOLS: OnceLock<Mutex<HashMap<usize, Arc<rayon::ThreadPool>>>> = OnceLock::new();
+    let cores = allowed_cores();
+    // A panic while the lock was held cannot have left the map half changed.
+    let mut pools =
+        POOLS.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(pool) = pools.get(&count) {
+        return Ok(Arc::clone(pool));
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .thread_name(move |index| format!("paretune-{index}/{count}"))
+        .start_handler(move |index| {
+            float_mode::flush_denormals();
+            // With more workers than cores the system spreads them better than we could.
+            if count <= cores.len() {
+                pin(cores[index]);
+            }
+        })
+        .build()
+        .map_err(|error| KernelError::System(format!("cannot start {count} threads: {error}")))?;
+    Ok(Arc::clone(pools.entry(count).or_insert(Arc::new(pool))))
+}
+
+/// Binds the calling thread to `core`; where the system refuses, it floats, which is slower but right.
+#[cfg(target_os = "linux")]
+fn pin(core: usize) {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    use nix::unistd::Pid;
+
+    let mut set = CpuSet::new();
+    if let Err(error) = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
+        tracing::debug!("cannot pin a worker to core {core}: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin(_core: usize) {}
+
+/// The panic's message as an error.
+fn failure(panic: &(dyn Any + Send)) -> KernelError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    KernelError::System(format!("a worker failed: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn shares_cover_everything_once() {
+        for total in [0, 1, 2, 3, 7, 64, 1000] {
+            for count in 1..6 {
+                let barrier = Barrier::new(count);
+                let mut next = 0;
+                for index in 0..count {
+                    let share = Worker { index, count, barrier: &barrier }.share(total);
+                    assert_eq!(share.start, next);
+                    assert!(share.len() <= total.div_ceil(count));
+                    next = share.end;
+                }
+                assert_eq!(next, total);
+            }
+        }
+    }
+
+    #[test]
+    fn barriers_separate_rounds_even_when_oversubscribed() {
+        for count in [1, 2, 3, 5] {
+            let team = Team::new(count).unwrap();
+            let rounds: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
+            team.run(|worker| {
+                for round in &rounds {
+                    round.fetch_add(1, Ordering::Relaxed);
+                    worker.wait();
+                    assert_eq!(round.load(Ordering::Relaxed), count);
+                }
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_panicking_worker_releases_the_others() {
+        for count in [1, 2, 4] {
+            let team = Team::new(count).unwrap();
+            for victim in 0..count {
+                let error = team
+                    .run(|worker| {
+                        worker.wait();
+                        if worker.index == victim {
+                            // Without the hook, which would print into the test's output.
+                            std::panic::resume_unwind(Box::new("out of cheese"));
+                        }
+                        worker.wait();
+                    })
+                    .unwrap_err();
+                assert!(error.to_string().contains("out of cheese"), "{error}");
+            }
+            // The threads are as good as before.
+            team.run(|worker| worker.wait()).unwrap();
+        }
+    }
+
+    #[test]
+    fn concurrent_runs_on_one_pool_do_not_deadlock() {
+        let team = Team::new(2).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        team.run(|worker| {
+                            for _ in 0..5 {
+                                worker.wait();
+                            }
+                        })
+                        .unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn every_worker_flushes_denormals() {
+        for count in [1, 2, 3] {
+            Team::new(count)
+                .unwrap()
+                .run(|_| {
+                    let half = std::hint::black_box(f32::MIN_POSITIVE) * std::hint::black_box(0.5);
+                    assert_eq!(std::hint::black_box(half).to_bits(), 0);
+                })
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        assert!(Team::new(0).is_err());
+        assert!(Team::new(100_000).is_err());
+    }
+}
