@@ -1,1 +1,22 @@
-//! stub
+//! Ask/tell search over [`paretune_spaces`]: one to four objectives, limits, failures, and an archive of what is
+//! not dominated.
+//!
+//! A [`Problem`] says what is measured and wanted; [`Search`] proposes configurations and learns from answers.
+//! How configurations are measured is not known here.
+
+pub mod archive;
+pub mod dominance;
+pub mod engine;
+pub mod history;
+pub mod hypervolume;
+pub mod problem;
+pub mod strategies;
+pub mod strategy;
+
+pub use archive::{Archive, Entry};
+pub use engine::{Proposal, Search, Told};
+pub use history::{History, Trial};
+pub use problem::{
+    Bound, Direction, Judgement, Limit, Normalization, Objective, Outcome, Problem, ProblemError, Scale,
+};
+pub use strategy::{Description, STRATEGIES, Strategy, Suggestion, strategy};

@@ -1,20 +1,39 @@
-//! stub
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-/// A value of a parameter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// true or false
-    Bool(bool),
-    /// whole number
-    Int(i64),
-    /// real number
-    Real(f64),
-    /// word
-    Text(String),
-}
-/// A choice of values for the active parameters, by name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Configuration(pub BTreeMap<String, Value>);
+//! Search spaces: parameters with domains, conditions and constraints; configurations and their content hashes.
+//!
+//! A [`Space`] is a description. [`Space::compile`] solves its conditions and constraints once, into a decision
+//! diagram, so that valid configurations can be counted, numbered, sampled evenly and varied without ever
+//! trying an invalid one. What a configuration means, and how good it is, is not known here.
+//!
+//! ```
+//! use paretune_spaces::{Domain, Parameter, Space};
+//! use rand::SeedableRng;
+//!
+//! let mut space = Space::new();
+//! space.parameters.push(Parameter::new("algorithm", Domain::unordered(["direct", "gemm"])));
+//! space.parameters.push(
+//!     Parameter::new("tile", Domain::ordered([1, 2, 4, 8])).when("algorithm == 'gemm'".parse()?),
+//! );
+//! space.parameters.push(Parameter::new("unroll", Domain::ordered([1, 2, 4])));
+//! space.constraints.push("tile * unroll <= 8".parse()?);
+//! let space = space.compile()?;
+//! assert_eq!(space.len(), Some(3 + 9));
+//! let point = space.sample(&mut rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(0));
+//! let config = space.decode(&point);
+//! assert_eq!(space.encode(&config)?, point);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod compiled;
+mod count;
+mod diagram;
+mod expression;
+mod moves;
+mod residual;
+mod space;
+mod value;
+
+pub use compiled::{CompiledSpace, EncodeError, Point};
+pub use diagram::INACTIVE;
+pub use expression::{Comparison, EvaluationError, Expression, Operation, ParseError};
+pub use space::{Domain, Parameter, Space, SpaceError};
+pub use value::{Configuration, Value};

@@ -1,0 +1,23 @@
+//! Uniform sampling of valid configurations: the baseline that everything else must beat.
+
+use rand::Rng;
+
+use crate::history::{History, Trial};
+use crate::strategy::{Strategy, Suggestion};
+
+/// Draws configurations without looking at answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RandomSearch;
+
+impl Strategy for RandomSearch {
+    fn name(&self) -> &str {
+        "random"
+    }
+
+    fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
+        let point = history.unknown_evenly(rng)?;
+        Some(Suggestion { point, origin: self.name().to_owned() })
+    }
+
+    fn tell(&mut self, _: &History, _: &Trial) {}
+}

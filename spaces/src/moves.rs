@@ -1,0 +1,331 @@
+//! Steps between valid points: neighbors, mutation, crossover, completion. None of them ever leaves the space.
+
+use std::collections::HashMap;
+
+use rand::{Rng, RngExt};
+
+use crate::compiled::{CompiledSpace, Point, weighted};
+use crate::diagram::{Edge, INACTIVE, Node, NodeId};
+use crate::{Configuration, Value};
+
+/// How many nodes a single completion may look at before it gives up.
+const EFFORT: usize = 20_000;
+
+/// A list of nodes that are still to be walked; sharing tails makes backtracking cheap.
+struct Open<'a> {
+    node: NodeId,
+    next: Option<&'a Open<'a>>,
+}
+
+/// What a completion tries to keep.
+struct Change<'a> {
+    from: &'a Point,
+    parameter: usize,
+    value: u16,
+    /// Per parameter what to try first where it was inactive before; else the default.
+    preferred: &'a dyn Fn(usize) -> u16,
+}
+
+impl CompiledSpace {
+    /// The point that differs from `from` in `parameter`, which gets the value with index `value`; everything
+    /// else stays, except that parameters which come into existence take their default (or, where that is
+    /// impossible, another value) and parameters which cease to exist go. `None` where no valid point is so.
+    #[must_use]
+    pub fn with(&self, from: &Point, parameter: usize, value: u16) -> Option<Point> {
+        let default = |p: usize| self.parameters()[p].default as u16;
+        self.changed(&Change { from, parameter, value, preferred: &default })
+    }
+
+    /// As [`CompiledSpace::with`], with random values for parameters that come into existence.
+    pub fn with_random<R: Rng + ?Sized>(
+        &self,
+        from: &Point,
+        parameter: usize,
+        value: u16,
+        rng: &mut R,
+    ) -> Option<Point> {
+        let salt: u64 = rng.random();
+        let preferred = |p: usize| {
+            let mixed = (salt ^ (p as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+            ((mixed >> 32) % self.parameters()[p].domain.values().len() as u64) as u16
+        };
+        self.changed(&Change { from, parameter, value, preferred: &preferred })
+    }
+
+    fn changed(&self, change: &Change) -> Option<Point> {
+        let root = self.group_roots[*self.group_of.get(change.parameter)?];
+        let mut point = change.from.clone();
+        let mut effort = EFFORT;
+        self.complete_below(Some(&Open { node: root, next: None }), change, &mut point, &mut effort)
+            .then_some(point)
+    }
+
+    fn complete_below(
+        &self,
+        open: Option<&Open>,
+        change: &Change,
+        point: &mut Point,
+        effort: &mut usize,
+    ) -> bool {
+        let Some(Open { node, next }) = open else { return true };
+        if *effort == 0 {
+            return false;
+        }
+        *effort -= 1;
+        match &self.diagram.nodes[*node as usize] {
+            Node::Done => self.complete_below(*next, change, point, effort),
+            Node::Product(children) => self.complete_product(children, *next, change, point, effort),
+            Node::Decision { parameter, edges, .. } => {
+                let p = usize::from(*parameter);
+                let mut take = |edge: &Edge, effort: &mut usize| {
+                    point.0[p] = edge.value;
+                    self.complete_below(Some(&Open { node: edge.child, next: *next }), change, point, effort)
+                };
+                if edges[0].value == INACTIVE {
+                    return p != change.parameter && take(&edges[0], effort);
+                }
+                let before = change.from[p];
+                let fixed = if p == change.parameter { Some(change.value) } else { None };
+                if let Some(value) = fixed.or((before != INACTIVE).then_some(before)) {
+                    return edges.iter().find(|e| e.value == value).is_some_and(|e| take(e, effort));
+                }
+                let preferred = (change.preferred)(p);
+                let first = edges.iter().position(|e| e.value >= preferred).unwrap_or(0);
+                (0..edges.len()).any(|i| take(&edges[(first + i) % edges.len()], effort))
+            }
+        }
+    }
+
+    fn complete_product(
+        &self,
+        children: &[NodeId],
+        next: Option<&Open>,
+        change: &Change,
+        point: &mut Point,
+        effort: &mut usize,
+    ) -> bool {
+        match children {
+            [] => self.complete_below(next, change, point, effort),
+            [first @ .., last] => {
+                let next = Open { node: *last, next };
+                self.complete_product(first, Some(&next), change, point, effort)
+            }
+        }
+    }
+
+    /// All points that differ from `point` in one parameter (and in what exists only because of it).
+    #[must_use]
+    pub fn neighbors(&self, point: &Point) -> Vec<Point> {
+        self.near(point, |_, _, _| true)
+    }
+
+    /// As [`CompiledSpace::neighbors`], but ordered parameters move only to the nearest valid value on
+    /// either side.
+    #[must_use]
+    pub fn adjacent(&self, point: &Point) -> Vec<Point> {
+        let mut found = Vec::new();
+        for (p, parameter) in self.parameters().iter().enumerate() {
+            let now = point[p];
+            if now == INACTIVE {
+                continue;
+            }
+            let len = parameter.domain.values().len() as u16;
+            if parameter.domain.is_ordered() {
+                found.extend((0..now).rev().find_map(|v| self.with(point, p, v)));
+                found.extend((now + 1..len).find_map(|v| self.with(point, p, v)));
+            } else {
+                found.extend((0..len).filter(|v| *v != now).filter_map(|v| self.with(point, p, v)));
+            }
+        }
+        found
+    }
+
+    fn near(&self, point: &Point, keep: impl Fn(usize, u16, u16) -> bool) -> Vec<Point> {
+        let mut found = Vec::new();
+        for (p, parameter) in self.parameters().iter().enumerate() {
+            let now = point[p];
+            if now == INACTIVE {
+                continue;
+            }
+            for value in 0..parameter.domain.values().len() as u16 {
+                if value != now && keep(p, now, value) {
+                    found.extend(self.with(point, p, value));
+                }
+            }
+        }
+        found
+    }
+
+    /// A random valid point near `from`: every active parameter is drawn anew with probability `rate` (ordered ones
+    /// mostly to values close by), and wherever the old value is no longer possible. At least one parameter
+    /// changes, if the space has another point.
+    pub fn mutate<R: Rng + ?Sized>(&self, from: &Point, rng: &mut R, rate: f64) -> Point {
+        let rate = rate.clamp(0.0, 1.0);
+        for attempt in 0..16 {
+            // A rate that changes nothing is no use: raise it until something moves.
+            let rate = (rate * (1.0 + f64::from(attempt) / 2.0)).clamp(1e-3, 1.0);
+            let point = self.blend(rng, |p, _| from[p], rate);
+            if point != *from {
+                return point;
+            }
+        }
+        let any: Vec<usize> = (0..from.len()).filter(|p| from[*p] != INACTIVE).collect();
+        let start = if any.is_empty() { 0 } else { rng.random_range(0..any.len()) };
+        for i in 0..any.len() {
+            let p = any[(start + i) % any.len()];
+            let len = self.parameters()[p].domain.values().len() as u16;
+            let shift = rng.random_range(0..len);
+            let others = (0..len).map(|v| (v + shift) % len).filter(|v| *v != from[p]);
+            if let Some(point) = others.into_iter().find_map(|v| self.with_random(from, p, v, rng)) {
+                return point;
+            }
+        }
+        self.sample(rng)
+    }
+
+    /// A valid point from the values of two: per parameter one or the other; whole groups that depend on
+    /// each other mostly come from one parent.
+    pub fn crossover<R: Rng + ?Sized>(&self, a: &Point, b: &Point, rng: &mut R) -> Point {
+        let sides: Vec<f64> =
+            self.group_roots.iter().map(|_| if rng.random_bool(0.5) { 0.9 } else { 0.1 }).collect();
+        // One group alone must mix inside.
+        let single = self.group_roots.len() == 1;
+        self.blend(
+            rng,
+            |p, coin| {
+                let share = if single { 0.5 } else { sides[self.group_of[p]] };
+                let (first, second) = if coin < share { (a[p], b[p]) } else { (b[p], a[p]) };
+                if first == INACTIVE { second } else { first }
+            },
+            0.0,
+        )
+    }
+
+    /// Walks down taking `wanted` (given a random number from 0 to 1) where possible, else something close; with
+    /// probability `rate` something else on purpose.
+    fn blend<R: Rng + ?Sized>(&self, rng: &mut R, wanted: impl Fn(usize, f64) -> u16, rate: f64) -> Point {
+        let mut point = self.blank();
+        self.walk(self.root, |p, edges, cumulative| {
+            let chosen = if edges.len() == 1 {
+                0
+            } else {
+                let value = wanted(p, rng.random());
+                let kept = edges.iter().position(|e| e.value == value);
+                let ordered = self.parameters()[p].domain.is_ordered();
+                match kept {
+                    Some(at) if rate == 0.0 || !rng.random_bool(rate) => at,
+                    Some(at) if ordered && rng.random_bool(0.7) => step(at, edges.len(), rng),
+                    Some(at) => (at + rng.random_range(1..edges.len())) % edges.len(),
+                    None if ordered && value != INACTIVE => closest(edges, value, rng),
+                    None => weighted(cumulative, rng),
+                }
+            };
+            point.0[p] = edges[chosen].value;
+            chosen
+        });
+        point
+    }
+
+    /// The valid point that contradicts as few values of `wanted` as possible and is at its default elsewhere,
+    /// as far as constraints allow. Names and values that the space does not have count as nothing wanted.
+    #[must_use]
+    pub fn closest(&self, wanted: &Configuration) -> Point {
+        let wanted: Vec<Option<u16>> = self
+            .parameters()
+            .iter()
+            .map(|p| wanted.get(&p.name).and_then(|v: &Value| p.domain.index_of(v)).map(|i| i as u16))
+            .collect();
+        let mut costs = HashMap::new();
+        self.cost(self.root, &wanted, &mut costs);
+        let mut point = self.blank();
+        self.walk(self.root, |p, edges, _| {
+            let total =
+                |e: &Edge| add(self.edge_cost(p, e, &wanted), costs.get(&e.child).copied().unwrap_or((0, 0)));
+            let chosen = (0..edges.len()).min_by_key(|i| total(&edges[*i])).unwrap_or(0);
+            point.0[p] = edges[chosen].value;
+            chosen
+        });
+        point
+    }
+
+    /// The point with every default, or the closest to it.
+    #[must_use]
+    pub fn default_point(&self) -> Point {
+        self.closest(&Configuration::new())
+    }
+
+    /// Contradicted wishes, then distance from defaults.
+    fn edge_cost(&self, p: usize, edge: &Edge, wanted: &[Option<u16>]) -> (u64, u64) {
+        let parameter = &self.parameters()[p];
+        match (wanted[p], edge.value) {
+            (Some(_), INACTIVE) => (1, 0),
+            (None, INACTIVE) => (0, 0),
+            (Some(w), v) => (u64::from(w != v), u64::from(w.abs_diff(v))),
+            (None, v) if parameter.domain.is_ordered() => {
+                (0, u64::from((parameter.default as u16).abs_diff(v)))
+            }
+            (None, v) => (0, u64::from(parameter.default as u16 != v)),
+        }
+    }
+
+    fn cost(
+        &self,
+        node: NodeId,
+        wanted: &[Option<u16>],
+        costs: &mut HashMap<NodeId, (u64, u64)>,
+    ) -> (u64, u64) {
+        if let Some(known) = costs.get(&node) {
+            return *known;
+        }
+        let cost = match &self.diagram.nodes[node as usize] {
+            Node::Done => (0, 0),
+            Node::Product(children) => {
+                children.iter().fold((0, 0), |sum, c| add(sum, self.cost(*c, wanted, costs)))
+            }
+            Node::Decision { parameter, edges, .. } => edges
+                .iter()
+                .map(|e| {
+                    add(self.edge_cost(usize::from(*parameter), e, wanted), self.cost(e.child, wanted, costs))
+                })
+                .min()
+                .unwrap_or((0, 0)),
+        };
+        costs.insert(node, cost);
+        cost
+    }
+}
+
+fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
+}
+
+/// A step up or down from `at`, small ones more likely; never `at` itself.
+fn step<R: Rng + ?Sized>(at: usize, len: usize, rng: &mut R) -> usize {
+    let mut size = 1;
+    while size < len && rng.random_bool(0.3) {
+        size += 1;
+    }
+    let up = at + size < len;
+    let down = at >= size;
+    match (up, down) {
+        (true, true) => {
+            if rng.random_bool(0.5) {
+                at + size
+            } else {
+                at - size
+            }
+        }
+        (true, false) => at + size,
+        (false, true) => at - size,
+        (false, false) => (at + rng.random_range(1..len)) % len,
+    }
+}
+
+/// The edge whose value is nearest; ties are drawn.
+fn closest<R: Rng + ?Sized>(edges: &[Edge], value: u16, rng: &mut R) -> usize {
+    let coin = rng.random_bool(0.5);
+    (0..edges.len())
+        .min_by_key(|i| (edges[*i].value.abs_diff(value), (edges[*i].value > value) == coin))
+        .unwrap_or(0)
+}
