@@ -1,0 +1,144 @@
+//! Memory that kernels work in: one aligned block, and where in it each buffer lies.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+use crate::error::KernelError;
+
+/// Alignment of every buffer: a cache line, and the widest vector.
+pub(super) const ALIGNMENT: usize = 64;
+
+/// An aligned block of bytes, zero at first.
+pub(super) struct Block {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the block is plain memory that this value owns alone.
+unsafe impl Send for Block {}
+// SAFETY: a shared reference gives out an address only; whoever dereferences it takes care.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// `bytes` zeros.
+    ///
+    /// # Errors
+    /// Where there is not that much memory.
+    pub fn new(bytes: usize) -> Result<Self, KernelError> {
+        let refused = || KernelError::System(format!("cannot allocate {bytes} bytes"));
+        // An empty allocation is not allowed.
+        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| refused())?;
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
+        Ok(Self { start, layout })
+    }
+
+    /// The first byte.
+    pub fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// A buffer to be placed: its size, and the first and last step that touch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lifetime {
+    pub bytes: usize,
+    pub first: usize,
+    pub last: usize,
+}
+
+impl Lifetime {
+    fn meets(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Offsets for all buffers such that none overlaps another that lives at the same time, and the size
+/// of the block that holds them.
+///
+/// "Greedy by size" (Pisarchyk and Lee, "Efficient memory management for deep neural net inference",
+/// 2020): largest first, each into the smallest gap between those already placed that it fits in. The
+/// same in order of first use is tried too, and the smaller result taken.
+pub(super) fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
+    let mut by_size: Vec<usize> = (0..buffers.len()).collect();
+    by_size.sort_by_key(|&i| (std::cmp::Reverse(buffers[i].bytes), buffers[i].first));
+    let mut by_time: Vec<usize> = (0..buffers.len()).collect();
+    by_time.sort_by_key(|&i| (buffers[i].first, std::cmp::Reverse(buffers[i].bytes)));
+    let (sized, timed) = (place_in(buffers, &by_size), place_in(buffers, &by_time));
+    if timed.1 < sized.1 { timed } else { sized }
+}
+
+fn place_in(buffers: &[Lifetime], order: &[usize]) -> (Vec<usize>, usize) {
+    let mut offsets = vec![0; buffers.len()];
+    let mut total = 0;
+    // Placed buffers, by offset.
+    let mut placed: Vec<usize> = Vec::new();
+    for &index in order {
+        let bytes = buffers[index].bytes.next_multiple_of(ALIGNMENT);
+        let mut best: Option<(usize, usize)> = None;
+        let mut end = 0;
+        for &other in placed.iter().filter(|&&other| buffers[other].meets(&buffers[index])) {
+            let start: usize = offsets[other];
+            if let Some(gap) = start.checked_sub(end)
+                && gap >= bytes
+                && best.is_none_or(|(smallest, _)| gap < smallest)
+            {
+                best = Some((gap, end));
+            }
+            end = end.max(start + buffers[other].bytes.next_multiple_of(ALIGNMENT));
+        }
+        offsets[index] = best.map_or(end, |(_, offset)| offset);
+        total = total.max(offsets[index] + bytes);
+        let at = placed.partition_point(|&other| offsets[other] <= offsets[index]);
+        placed.insert(at, index);
+    }
+    (offsets, total)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn buffers_that_live_together_never_overlap(
+            raw in prop::collection::vec((1_usize..2000, 0_usize..30, 0_usize..8), 0..40)
+        ) {
+            let buffers: Vec<_> = raw
+                .into_iter()
+                .map(|(bytes, first, span)| Lifetime { bytes, first, last: first + span })
+                .collect();
+            let (offsets, total) = place(&buffers);
+            for (i, a) in buffers.iter().enumerate() {
+                prop_assert_eq!(offsets[i] % ALIGNMENT, 0);
+                prop_assert!(offsets[i] + a.bytes <= total);
+                for (j, b) in buffers.iter().enumerate().skip(i + 1) {
+                    let apart = offsets[i] + a.bytes <= offsets[j] || offsets[j] + b.bytes <= offsets[i];
+                    prop_assert!(!a.meets(b) || apart, "{i} and {j} overlap");
+                }
+            }
+            // Never worse than no reuse, never better than what lives at the busiest time.
+            let padded = |b: &Lifetime| b.bytes.next_multiple_of(ALIGNMENT);
+            prop_assert!(total <= buffers.iter().map(padded).sum());
+            for time in 0..40 {
+                let live = buffers.iter().filter(|b| b.first <= time && time <= b.last).map(padded);
+                prop_assert!(live.sum::<usize>() <= total);
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_needs_its_two_largest_neighbors_only() {
+        let chain: Vec<_> = (0..10).map(|i| Lifetime { bytes: 640, first: i, last: i + 1 }).collect();
+        assert_eq!(place(&chain).1, 1280);
+    }
+}

@@ -1,0 +1,184 @@
+//! A plan on its way to a program: buffers without addresses, steps without pointers, and the rule
+//! that a value which is asked for in a form it does not have is converted once.
+
+use super::StepInfo;
+use super::arena::Block;
+use super::program::Work;
+use crate::conv::{Element, Layout};
+use crate::error::KernelError;
+use crate::operators::convert::{self, Form};
+use crate::operators::{Context, Io, is_layout_neutral, planes};
+use crate::plan::{Plan, ValueId};
+use crate::team::{Barrier, Worker};
+
+/// Index into [`Draft::buffers`].
+pub(super) type BufferId = usize;
+
+/// Where a buffer's memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// The block of activations.
+    Arena,
+    /// The caller's input.
+    Input,
+    /// The caller's output.
+    Output,
+    /// Filled at load time: index into [`Draft::constants`].
+    Constant(usize),
+}
+
+/// Memory that steps read or write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buffer {
+    pub bytes: usize,
+    pub home: Home,
+    /// Number of steps that must have run before it holds its value.
+    pub ready: usize,
+}
+
+/// A step whose buffers have no addresses yet.
+pub(super) struct DraftStep {
+    pub info: StepInfo,
+    pub work: Work,
+    pub inputs: Vec<BufferId>,
+    pub output: BufferId,
+    pub workspace: usize,
+    /// Whether the output may take the place of an input of the same size.
+    pub in_place: bool,
+}
+
+/// The program so far.
+pub(super) struct Draft<'a> {
+    pub plan: &'a Plan,
+    pub context: Context,
+    /// Forms that each value has, the one it was made in first.
+    pub forms: Vec<Vec<(Form, BufferId)>>,
+    pub buffers: Vec<Buffer>,
+    pub constants: Vec<Block>,
+    /// Bytes of `constants` and of kernels' weights.
+    pub weight_bytes: usize,
+    pub steps: Vec<DraftStep>,
+}
+
+impl Draft<'_> {
+    /// How many numbers `value` has, batch included.
+    pub fn len(&self, value: ValueId) -> usize {
+        self.plan.values[value].len() * self.context.batch
+    }
+
+    /// `form` with the layout that stands for both where both are the same.
+    pub fn canonical(&self, value: ValueId, form: Form) -> Form {
+        let neutral = is_layout_neutral(&self.plan.values[value].dims);
+        Form { layout: if neutral { Layout::Planar } else { form.layout }, ..form }
+    }
+
+    /// The buffer that holds `value` in exactly this form, if there is one already.
+    pub fn present(&self, value: ValueId, form: Form) -> Option<BufferId> {
+        let form = self.canonical(value, form);
+        self.forms[value].iter().find(|(have, _)| *have == form).map(|&(_, buffer)| buffer)
+    }
+
+    /// The layout that `value` was made in; `None` where layouts do not matter to it.
+    pub fn made_in(&self, value: ValueId) -> Option<Layout> {
+        let neutral = is_layout_neutral(&self.plan.values[value].dims);
+        self.forms[value].first().filter(|_| !neutral).map(|(form, _)| form.layout)
+    }
+
+    /// A layout in which `value` is there with 8-bit numbers of its grid, if any.
+    pub fn present_u8(&self, value: ValueId, element: Element) -> Option<Layout> {
+        self.forms[value].iter().find(|(form, _)| form.element == element).map(|(form, _)| form.layout)
+    }
+
+    /// A fresh buffer in the arena for `value` in `form`, to be written by the next step.
+    pub fn create(&mut self, value: ValueId, form: Form) -> BufferId {
+        let form = self.canonical(value, form);
+        let bytes = self.len(value) * form.element_bytes();
+        let buffer = self.add(Buffer { bytes, home: Home::Arena, ready: self.steps.len() + 1 });
+        self.forms[value].push((form, buffer));
+        buffer
+    }
+
+    pub fn add(&mut self, buffer: Buffer) -> BufferId {
+        self.buffers.push(buffer);
+        self.buffers.len() - 1
+    }
+
+    /// The buffer that holds `value` in `form` for the step called `step`; a conversion is inserted
+    /// where it is not there in this form, or done at once where it is a constant.
+    ///
+    /// # Errors
+    /// Where memory for a constant is refused.
+    pub fn get(&mut self, step: &str, value: ValueId, form: Form) -> Result<BufferId, KernelError> {
+        let form = self.canonical(value, form);
+        if let Some(buffer) = self.present(value, form) {
+            return Ok(buffer);
+        }
+        let (from, source) = self.cheapest_source(value, form);
+        let size = planes(&self.plan.values[value].dims);
+        let [channels, pixels] = size.unwrap_or([1, self.plan.values[value].len()]);
+        let kernel = convert::prepare(self.context, channels, pixels, from, form);
+        let bytes = self.len(value) * form.element_bytes();
+        if let Home::Constant(constant) = self.buffers[source].home {
+            let block = Block::new(bytes)?;
+            let io = Io { inputs: &[self.constants[constant].start().cast_const()], output: block.start() };
+            let barrier = Barrier::new(1);
+            // SAFETY: both blocks have the sizes that the conversion was made for, and this is a team
+            // of one.
+            unsafe { kernel.run(&io, &Worker { index: 0, count: 1, barrier: &barrier }) };
+            let buffer = self.add_constant(block, bytes);
+            self.forms[value].push((form, buffer));
+            return Ok(buffer);
+        }
+        let output = self.create(value, form);
+        self.steps.push(DraftStep {
+            info: StepInfo {
+                name: format!("{step}:{}", conversion_name(from, form)),
+                algorithm: "convert".into(),
+                multiply_adds: 0,
+                bytes: (self.buffers[source].bytes + bytes) as u64,
+            },
+            work: Work::Operator(kernel),
+            inputs: vec![source],
+            output,
+            workspace: 0,
+            in_place: false,
+        });
+        Ok(output)
+    }
+
+    /// Takes `block` into the program.
+    pub fn add_constant(&mut self, block: Block, bytes: usize) -> BufferId {
+        self.constants.push(block);
+        self.weight_bytes += bytes;
+        self.add(Buffer { bytes, home: Home::Constant(self.constants.len() - 1), ready: 0 })
+    }
+
+    /// The form to convert from: the same numbers in another order if there are such, else those in
+    /// the right order, else what there is.
+    fn cheapest_source(&self, value: ValueId, form: Form) -> (Form, BufferId) {
+        let forms = &self.forms[value];
+        let same_element = forms.iter().find(|(have, _)| have.element == form.element);
+        let same_layout = forms.iter().find(|(have, _)| have.layout == form.layout);
+        *same_element.or(same_layout).unwrap_or(&forms[0])
+    }
+}
+
+/// What a conversion does, in a word.
+fn conversion_name(from: Form, to: Form) -> String {
+    let layout = match to.layout {
+        _ if from.layout == to.layout => None,
+        Layout::Planar => Some("planar"),
+        Layout::ChannelsLast => Some("channels_last"),
+    };
+    let element = match (from.element, to.element) {
+        (Element::F32, Element::U8(_)) => Some("quantize"),
+        (Element::U8(_), Element::F32) => Some("dequantize"),
+        (Element::U8(a), Element::U8(b)) if a != b => Some("requantize"),
+        _ => None,
+    };
+    match (element, layout) {
+        (Some(element), Some(layout)) => format!("{element}+{layout}"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => "copy".to_owned(),
+    }
+}

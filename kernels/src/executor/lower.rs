@@ -1,0 +1,447 @@
+//! From a valid plan to a draft: chooses the form of every value, prepares every kernel.
+//!
+//! Layouts follow the producer: a convolution's algorithm states its own, everything else works in the
+//! layout that its input is in, and conversions appear only where two convolutions disagree or the
+//! caller's row-major order is not theirs.
+
+use super::arena::Block;
+use super::draft::{Buffer, BufferId, Draft, DraftStep, Home};
+use super::forms::{Wish, grid_of, same_grid, wishes};
+use super::program::Work;
+use super::resolve::{Resolved, conv_problem, resolve};
+use super::{ExecutorOptions, StepInfo};
+use crate::conv::{Element, Layout, Request};
+use crate::error::KernelError;
+use crate::operator::{Conv, Operator};
+use crate::operators::binary::{self, Arithmetic};
+use crate::operators::convert::{self, Form};
+use crate::operators::pool::{self, Pooling};
+use crate::operators::{
+    Context, OperatorKernel, activation, concat, is_layout_neutral, lrn, mean, pad, scale_shift, softmax,
+    transpose,
+};
+use crate::plan::{Plan, Step, ValueId};
+use crate::weights::{WeightFormat, WeightValues, Weights};
+
+/// Lowers a plan that [`super::validate`] has accepted for this batch size.
+///
+/// # Errors
+/// Where a schedule cannot be resolved, an algorithm refuses its step, or memory is short.
+pub(super) fn lower<'a>(plan: &'a Plan, options: &ExecutorOptions) -> Result<Draft<'a>, KernelError> {
+    let resolved = resolve_all(plan, options)?;
+    let wishes = wishes(plan, &resolved);
+    let context = Context { batch: options.batch, isa: options.isa };
+    let draft = Draft {
+        plan,
+        context,
+        forms: vec![Vec::new(); plan.values.len()],
+        buffers: Vec::new(),
+        constants: Vec::new(),
+        weight_bytes: 0,
+        steps: Vec::new(),
+    };
+    let mut lowering = Lowering { draft, wishes, threads: options.threads };
+    lowering.input();
+    for (step, resolved) in plan.steps.iter().zip(&resolved) {
+        lowering.step(step, resolved.as_ref())?;
+    }
+    lowering.output()?;
+    Ok(lowering.draft)
+}
+
+fn resolve_all(plan: &Plan, options: &ExecutorOptions) -> Result<Vec<Option<Resolved>>, KernelError> {
+    plan.steps
+        .iter()
+        .map(|step| {
+            let Operator::Conv(conv) = &step.operator else { return Ok(None) };
+            let Some(problem) = conv_problem(plan, step, options.batch) else { return Ok(None) };
+            let format = plan.weights[conv.weights].values.format();
+            resolve(&step.name, conv, problem, format, options.isa).map(Some)
+        })
+        .collect()
+}
+
+struct Lowering<'a> {
+    draft: Draft<'a>,
+    wishes: Vec<Wish>,
+    threads: usize,
+}
+
+const F32: Element = Element::F32;
+
+impl<'a> Lowering<'a> {
+    fn dims(&self, value: ValueId) -> &'a [usize] {
+        &self.draft.plan.values[value].dims
+    }
+
+    fn input(&mut self) {
+        let input = self.draft.plan.input;
+        let bytes = self.draft.len(input) * 4;
+        let buffer = self.draft.add(Buffer { bytes, home: Home::Input, ready: 0 });
+        self.draft.forms[input].push((Form::PLAIN, buffer));
+    }
+
+    /// Sees to it that the output ends up in the caller's memory.
+    fn output(&mut self) -> Result<(), KernelError> {
+        let output = self.draft.plan.output;
+        let buffer = self.draft.get("(output)", output, Form::PLAIN)?;
+        if self.draft.buffers[buffer].home == Home::Arena {
+            self.draft.buffers[buffer].home = Home::Output;
+            return Ok(());
+        }
+        // The caller's input, or a constant.
+        let len = self.draft.plan.values[output].len();
+        let kernel = convert::prepare(self.draft.context, 1, len, Form::PLAIN, Form::PLAIN);
+        let bytes = self.draft.buffers[buffer].bytes;
+        let ready = self.draft.steps.len() + 1;
+        let target = self.draft.add(Buffer { bytes, home: Home::Output, ready });
+        self.draft.steps.push(DraftStep {
+            info: StepInfo {
+                name: "(output):copy".into(),
+                algorithm: "convert".into(),
+                multiply_adds: 0,
+                bytes: 2 * bytes as u64,
+            },
+            work: Work::Operator(kernel),
+            inputs: vec![buffer],
+            output: target,
+            workspace: 0,
+            in_place: false,
+        });
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step, resolved: Option<&Resolved>) -> Result<(), KernelError> {
+        let context = self.draft.context;
+        let first = step.inputs.first().copied();
+        match (&step.operator, first) {
+            (Operator::Conv(conv), Some(input)) => match resolved {
+                Some(resolved) => self.conv(step, conv, input, resolved),
+                None => Err(KernelError::plan(&step.name, "has no algorithm")),
+            },
+            (Operator::Constant { constant }, _) => self.constant(step, *constant),
+            (Operator::Reshape, Some(input)) => self.reshape(step, input),
+            (Operator::MaxPool { window, .. }, Some(input)) => {
+                self.max_pool(step, input, |pooling| Pooling { window: *window, ..pooling })
+            }
+            (Operator::AveragePool { window, include_padding, .. }, Some(input)) => {
+                let layout = self.layout(step);
+                let pooling = Pooling { window: *window, ..self.pooling(input, step.output, layout) };
+                let kernel = pool::average(context, pooling, *include_padding);
+                self.simple(step, "average_pool", layout, layout, false, kernel)
+            }
+            (Operator::GlobalAveragePool, Some(input)) => self.global_mean(step, input),
+            (Operator::ReduceMean { axes }, Some(input)) => {
+                if axes[..] == [1, 2] && self.dims(input).len() == 3 {
+                    return self.global_mean(step, input);
+                }
+                let layout = self.layout(step);
+                let kernel = mean::reduce(context, self.dims(input), axes, layout);
+                self.simple(step, "reduce_mean", layout, layout, false, kernel)
+            }
+            (Operator::Add(activation), Some(_)) => self.binary(step, Arithmetic::Add, *activation),
+            (Operator::Mul(activation), Some(_)) => self.binary(step, Arithmetic::Mul, *activation),
+            (Operator::Activation(kind), Some(input)) => {
+                let layout = self.layout(step);
+                let kernel = activation::prepare(context, self.draft.len(input), *kind);
+                self.simple(step, "activation", layout, layout, true, kernel)
+            }
+            (Operator::ScaleShift { scale, shift, activation }, Some(input)) => {
+                let layout = self.layout(step);
+                let constants = &self.draft.plan.constants;
+                let (scale, shift) = (&constants[*scale], &constants[*shift]);
+                let kernel =
+                    scale_shift::prepare(context, self.dims(input), layout, scale, shift, *activation);
+                self.simple(step, "scale_shift", layout, layout, true, kernel)
+            }
+            (Operator::Concat { axis }, Some(_)) => self.concat(step, *axis),
+            (Operator::Pad { padding, value }, Some(input)) => {
+                let layout = self.layout(step);
+                let kernel = pad::prepare(context, self.dims(input), padding, *value, layout);
+                self.simple(step, "pad", layout, layout, false, kernel)
+            }
+            (Operator::Transpose { permutation }, Some(input)) => {
+                let layout = self.draft.made_in(input).unwrap_or(Layout::Planar);
+                let kernel = transpose::prepare(context, self.dims(input), permutation, layout);
+                self.simple(step, "transpose", layout, Layout::Planar, false, kernel)
+            }
+            (Operator::Softmax { axis }, Some(input)) => {
+                let layout = self.layout(step);
+                let kernel = softmax::prepare(context, self.dims(input), *axis, layout);
+                self.simple(step, "softmax", layout, layout, false, kernel)
+            }
+            (&Operator::Lrn { size, alpha, beta, bias }, Some(input)) => {
+                let layout = self.layout(step);
+                let attributes = lrn::Attributes { size, alpha, beta, bias };
+                let kernel = lrn::prepare(context, self.dims(input), layout, attributes);
+                self.simple(step, "lrn", layout, layout, false, kernel)
+            }
+            (_, None) => Err(KernelError::plan(&step.name, "has no input")),
+        }
+    }
+
+    /// The layout that a step which can work in both works in: that of its inputs where they agree;
+    /// else what the output's readers wish; else that of the largest input.
+    fn layout(&self, step: &Step) -> Layout {
+        let made: Vec<(Layout, usize)> = step
+            .inputs
+            .iter()
+            .filter_map(|&input| Some((self.draft.made_in(input)?, self.draft.len(input))))
+            .collect();
+        let wish = self.wishes[step.output].layout;
+        match made[..] {
+            [] => wish.unwrap_or(Layout::Planar),
+            [(first, _), ref rest @ ..] if rest.iter().all(|&(layout, _)| layout == first) => first,
+            _ => wish.unwrap_or_else(|| {
+                made.iter().max_by_key(|&&(_, len)| len).map_or(Layout::Planar, |&(layout, _)| layout)
+            }),
+        }
+    }
+
+    fn pooling(&self, input: ValueId, output: ValueId, layout: Layout) -> Pooling {
+        // Validation has seen to it that both have three axes.
+        let three = |dims: &[usize]| [dims[0], dims[1], dims[2]];
+        let (input, output) = (three(self.dims(input)), three(self.dims(output)));
+        Pooling { input, output, window: crate::operator::Window::POINT, layout }
+    }
+
+    /// Adds a step that reads all its inputs in one layout and writes its output in another, all in
+    /// single precision.
+    fn simple(
+        &mut self,
+        step: &Step,
+        name: &str,
+        input: Layout,
+        output: Layout,
+        in_place: bool,
+        kernel: Box<dyn OperatorKernel>,
+    ) -> Result<(), KernelError> {
+        let from = Form { layout: input, element: F32 };
+        let inputs = step.inputs.iter().map(|&value| self.draft.get(&step.name, value, from));
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        let output = self.draft.create(step.output, Form { layout: output, element: F32 });
+        self.push(step, name, inputs, output, in_place, kernel);
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        step: &Step,
+        name: &str,
+        inputs: Vec<BufferId>,
+        output: BufferId,
+        in_place: bool,
+        kernel: Box<dyn OperatorKernel>,
+    ) {
+        let constants = kernel.constant_bytes();
+        self.draft.weight_bytes += constants;
+        let bytes = self.touched(&inputs, output) + constants as u64;
+        self.draft.steps.push(DraftStep {
+            info: StepInfo { name: step.name.clone(), algorithm: name.into(), multiply_adds: 0, bytes },
+            work: Work::Operator(kernel),
+            inputs,
+            output,
+            workspace: 0,
+            in_place,
+        });
+    }
+
+    fn touched(&self, inputs: &[BufferId], output: BufferId) -> u64 {
+        inputs.iter().chain([&output]).map(|&buffer| self.draft.buffers[buffer].bytes as u64).sum()
+    }
+
+    fn conv(
+        &mut self,
+        step: &Step,
+        conv: &Conv,
+        input: ValueId,
+        resolved: &Resolved,
+    ) -> Result<(), KernelError> {
+        let plan = self.draft.plan;
+        let layout = resolved.layout();
+        let integer = resolved.algorithm.format() == WeightFormat::I8;
+        let grid = |value| grid_of(plan, value).filter(|_| integer);
+        let from = grid(input).unwrap_or(F32);
+        let to = grid(step.output).filter(|_| self.wishes[step.output].u8).unwrap_or(F32);
+        let mut inputs = vec![self.draft.get(&step.name, input, Form { layout, element: from })?];
+        let mut residual = None;
+        if let Some(&value) = step.inputs.get(1) {
+            // An integer kernel adds what there is.
+            let element = grid(value).filter(|&grid| self.draft.present_u8(value, grid).is_some());
+            let element = element.unwrap_or(F32);
+            inputs.push(self.draft.get(&step.name, value, Form { layout, element })?);
+            residual = Some(element);
+        }
+        let weights = &plan.weights[conv.weights];
+        let weights = match (&weights.values, resolved.algorithm.format()) {
+            // Held dense already: another name for the same numbers.
+            (WeightValues::SparseF32(values), WeightFormat::F32) => {
+                &Weights { values: WeightValues::F32(values.clone()), ..weights.clone() }
+            }
+            _ => weights,
+        };
+        let kernel = resolved.algorithm.prepare(&Request {
+            problem: resolved.problem,
+            weights,
+            activation: conv.activation,
+            input: from,
+            output: to,
+            residual,
+            schedule: &resolved.schedule,
+            threads: self.threads,
+            isa: self.draft.context.isa,
+        });
+        let kernel = kernel.map_err(|error| match error {
+            KernelError::Plan { problem, .. } => KernelError::plan(&step.name, problem),
+            error => KernelError::plan(&step.name, error.to_string()),
+        })?;
+        let output = self.draft.create(step.output, Form { layout, element: to });
+        let weight_bytes = kernel.weight_bytes();
+        self.draft.weight_bytes += weight_bytes;
+        let bytes = self.touched(&inputs, output) + weight_bytes as u64;
+        self.draft.steps.push(DraftStep {
+            info: StepInfo {
+                name: step.name.clone(),
+                algorithm: resolved.algorithm.name().into(),
+                multiply_adds: resolved.problem.multiply_adds(),
+                bytes,
+            },
+            workspace: kernel.workspace_bytes(),
+            work: Work::Conv(kernel),
+            inputs,
+            output,
+            in_place: false,
+        });
+        Ok(())
+    }
+
+    /// Constants are there before the first run, once per image.
+    fn constant(&mut self, step: &Step, constant: usize) -> Result<(), KernelError> {
+        let numbers = &self.draft.plan.constants[constant];
+        let bytes = self.draft.len(step.output) * 4;
+        let block = Block::new(bytes)?;
+        for image in 0..self.draft.context.batch {
+            // SAFETY: the block holds `batch` times as many numbers as the constant (validated).
+            unsafe {
+                let to = block.start().cast::<f32>().add(image * numbers.len());
+                std::ptr::copy_nonoverlapping(numbers.as_ptr(), to, numbers.len());
+            }
+        }
+        let buffer = self.draft.add_constant(block, bytes);
+        self.draft.forms[step.output].push((Form::PLAIN, buffer));
+        Ok(())
+    }
+
+    /// Another name for the same bytes, once they are in row-major order.
+    fn reshape(&mut self, step: &Step, input: ValueId) -> Result<(), KernelError> {
+        let same_shape = self.dims(input) == self.dims(step.output);
+        let same_grid = same_grid(self.draft.plan, step);
+        let fits =
+            |form: &Form| (same_shape || form.layout == Layout::Planar) && (form.element == F32 || same_grid);
+        let aliases = |forms: &[(Form, BufferId)]| -> Vec<(Form, BufferId)> {
+            forms.iter().filter(|(form, _)| fits(form)).copied().collect()
+        };
+        let mut names = aliases(&self.draft.forms[input]);
+        if names.is_empty() {
+            let (made, _) = self.draft.forms[input][0];
+            let element = if same_grid { made.element } else { F32 };
+            self.draft.get(&step.name, input, Form { layout: Layout::Planar, element })?;
+            names = aliases(&self.draft.forms[input]);
+        }
+        self.draft.forms[step.output] = names;
+        Ok(())
+    }
+
+    fn max_pool(
+        &mut self,
+        step: &Step,
+        input: ValueId,
+        with_window: impl Fn(Pooling) -> Pooling,
+    ) -> Result<(), KernelError> {
+        let context = self.draft.context;
+        let layout = self.layout(step);
+        let pooling = with_window(self.pooling(input, step.output, layout));
+        let grid = self.shared_grid(step).filter(|&grid| self.draft.present_u8(input, grid).is_some());
+        let Some(element) = grid else {
+            let kernel = pool::max_f32(context, pooling);
+            return self.simple(step, "max_pool", layout, layout, false, kernel);
+        };
+        let form = Form { layout, element };
+        let from = self.draft.get(&step.name, input, form)?;
+        let output = self.draft.create(step.output, form);
+        self.push(step, "max_pool_u8", vec![from], output, false, pool::max_u8(context, pooling));
+        Ok(())
+    }
+
+    /// The grid of inputs and output, if they share one and the output's readers want 8 bits.
+    fn shared_grid(&self, step: &Step) -> Option<Element> {
+        let wanted = self.wishes[step.output].u8 && same_grid(self.draft.plan, step);
+        grid_of(self.draft.plan, step.output).filter(|_| wanted)
+    }
+
+    fn global_mean(&mut self, step: &Step, input: ValueId) -> Result<(), KernelError> {
+        let [channels, pixels] = [self.dims(input)[0], self.dims(input)[1..].iter().product()];
+        let grid = grid_of(self.draft.plan, input).filter(|_| pixels <= mean::MOST_PIXELS_U8);
+        // 8-bit numbers are read as they are, where they are what the input was made as.
+        let made = self.draft.forms[input][0].0;
+        let element = grid.filter(|&grid| made.element == grid).unwrap_or(F32);
+        let layout = made.layout;
+        let kernel = mean::global(self.draft.context, channels, pixels, layout, element);
+        let from = self.draft.get(&step.name, input, Form { layout, element })?;
+        let output = self.draft.create(step.output, Form::PLAIN);
+        let name = if element == F32 { "global_average_pool" } else { "global_average_pool_u8" };
+        self.push(step, name, vec![from], output, false, kernel);
+        Ok(())
+    }
+
+    fn binary(
+        &mut self,
+        step: &Step,
+        arithmetic: Arithmetic,
+        activation: crate::Activation,
+    ) -> Result<(), KernelError> {
+        let layout = self.layout(step);
+        // Operands that do not have all axes of an image are in row-major order only, which is the
+        // right one for planes; with channels last they must look the same.
+        let simple = |&value: &ValueId| {
+            let dims = self.dims(value);
+            dims.len() == 3 || aligned_neutral(dims)
+        };
+        let layout = if self.dims(step.output).len() != 3 || !step.inputs.iter().all(simple) {
+            Layout::Planar
+        } else {
+            layout
+        };
+        let operands = [self.dims(step.inputs[0]), self.dims(step.inputs[1])];
+        let context = self.draft.context;
+        let kernel =
+            binary::prepare(context, arithmetic, operands, self.dims(step.output), layout, activation);
+        let name = if arithmetic == Arithmetic::Add { "add" } else { "mul" };
+        self.simple(step, name, layout, layout, true, kernel)
+    }
+
+    fn concat(&mut self, step: &Step, axis: usize) -> Result<(), KernelError> {
+        let layout = self.layout(step);
+        let all_present =
+            |&grid: &Element| step.inputs.iter().all(|&input| self.draft.present_u8(input, grid).is_some());
+        let element = self.shared_grid(step).filter(all_present).unwrap_or(F32);
+        let form = Form { layout, element };
+        // The output's layout must be read literally by the copying loops, even where it does not
+        // matter to an input.
+        let inputs = step.inputs.iter().map(|&input| self.draft.get(&step.name, input, form));
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        let shapes: Vec<&[usize]> = step.inputs.iter().map(|&input| self.dims(input)).collect();
+        let kernel = concat::prepare(self.draft.context, &shapes, axis, layout, form.element_bytes());
+        let output = self.draft.create(step.output, form);
+        let name = if element == F32 { "concat" } else { "concat_u8" };
+        self.push(step, name, inputs, output, false, kernel);
+        Ok(())
+    }
+}
+
+/// Whether a shape of fewer than three axes, filled up with leading ones, is the same in both layouts.
+fn aligned_neutral(dims: &[usize]) -> bool {
+    let mut aligned = vec![1; 3_usize.saturating_sub(dims.len())];
+    aligned.extend_from_slice(dims);
+    is_layout_neutral(&aligned)
+}

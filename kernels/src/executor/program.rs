@@ -1,0 +1,256 @@
+//! What is executed: a flat list of kernel calls with addresses, and the memory behind them.
+
+use super::StepInfo;
+use super::arena::{self, Block, Lifetime};
+use super::draft::{BufferId, Draft, Home};
+use crate::conv::{Call, Kernel};
+use crate::error::KernelError;
+use crate::operators::convert::Form;
+use crate::operators::{Io, OperatorKernel};
+use crate::plan::ValueId;
+use crate::team::Worker;
+
+/// The kernel of a step.
+pub(super) enum Work {
+    Conv(Box<dyn Kernel>),
+    Operator(Box<dyn OperatorKernel>),
+}
+
+/// A kernel and the addresses that it works on.
+struct Step {
+    work: Work,
+    inputs: Vec<*const u8>,
+    output: *mut u8,
+    workspace: *mut u8,
+}
+
+/// An address in a step that depends on where the caller's memory is.
+#[derive(Clone, Copy)]
+struct Patch {
+    step: usize,
+    /// `None` for the output of the step.
+    input: Option<usize>,
+    home: Home,
+}
+
+/// Where a value can be seen, once `ready` steps have run.
+#[derive(Clone, Copy)]
+pub(super) struct Sight {
+    pub value: ValueId,
+    pub form: Form,
+    pub ready: usize,
+    pub home: Home,
+    /// Its address, unless the caller's memory is its home.
+    pub address: *const u8,
+}
+
+/// A program with its memory.
+pub(super) struct Program {
+    steps: Vec<Step>,
+    patches: Vec<Patch>,
+    pub infos: Vec<StepInfo>,
+    pub sights: Vec<Sight>,
+    pub weight_bytes: usize,
+    pub activation_bytes: usize,
+    pub workspace_bytes: usize,
+    // What the addresses point into.
+    _arena: Block,
+    _constants: Vec<Block>,
+}
+
+// SAFETY: the addresses point into blocks that the program owns, or into the caller's memory for the
+// duration of a run, which has exclusive access to the program.
+unsafe impl Send for Program {}
+// SAFETY: shared references are used by the workers of one run only, who write where the program was
+// laid out to have no conflict.
+unsafe impl Sync for Program {}
+
+impl Program {
+    /// Gives every buffer of a draft an address.
+    pub fn assemble(mut draft: Draft<'_>) -> Result<Self, KernelError> {
+        let renamed = share_buffers(&mut draft);
+        let steps = draft.steps.len();
+        // Lifetimes of what lives in the arena: buffers, then workspaces.
+        let mut lifetimes: Vec<Option<Lifetime>> = vec![None; draft.buffers.len()];
+        for (at, step) in draft.steps.iter().enumerate() {
+            for &buffer in step.inputs.iter().chain([&step.output]) {
+                let Buffered { home: Home::Arena, bytes } = Buffered::of(&draft, buffer) else { continue };
+                lifetimes[buffer].get_or_insert(Lifetime { bytes, first: at, last: at }).last = at;
+            }
+        }
+        let (ids, mut lifetimes): (Vec<BufferId>, Vec<Lifetime>) =
+            lifetimes.iter().enumerate().filter_map(|(id, lifetime)| Some((id, (*lifetime)?))).unzip();
+        let activation_bytes = arena::place(&lifetimes).1;
+        // A step's workspace fits beside the activations that are alive during that step.
+        let scratch: Vec<usize> = (0..steps).filter(|&at| draft.steps[at].workspace > 0).collect();
+        lifetimes.extend(scratch.iter().map(|&at| Lifetime {
+            bytes: draft.steps[at].workspace,
+            first: at,
+            last: at,
+        }));
+        let (offsets, total) = arena::place(&lifetimes);
+        let block = Block::new(total)?;
+        let at_offset = |offset: usize| block.start().wrapping_add(offset);
+
+        let mut addresses = vec![std::ptr::null_mut(); draft.buffers.len()];
+        for (&id, &offset) in ids.iter().zip(&offsets) {
+            addresses[id] = at_offset(offset);
+        }
+        for (id, buffer) in draft.buffers.iter().enumerate() {
+            if let Home::Constant(constant) = buffer.home {
+                addresses[id] = draft.constants[constant].start();
+            }
+        }
+        let mut workspaces = vec![std::ptr::null_mut(); steps];
+        for (&step, &offset) in scratch.iter().zip(&offsets[ids.len()..]) {
+            workspaces[step] = at_offset(offset);
+        }
+        // Programs end up larger without the workspaces' help only by accident of the heuristic.
+        let activation_bytes = activation_bytes.min(total);
+        let sights = sights(&draft, &renamed, &addresses);
+        let mut program = Self {
+            steps: Vec::with_capacity(steps),
+            patches: Vec::new(),
+            infos: Vec::with_capacity(steps),
+            sights,
+            weight_bytes: draft.weight_bytes,
+            activation_bytes,
+            workspace_bytes: total - activation_bytes,
+            _arena: block,
+            _constants: draft.constants,
+        };
+        for (at, step) in draft.steps.into_iter().enumerate() {
+            for (input, &buffer) in step.inputs.iter().enumerate() {
+                program.patch(at, Some(input), draft.buffers[buffer].home);
+            }
+            program.patch(at, None, draft.buffers[step.output].home);
+            program.infos.push(step.info);
+            program.steps.push(Step {
+                work: step.work,
+                inputs: step.inputs.iter().map(|&id| addresses[id].cast_const()).collect(),
+                output: addresses[step.output],
+                workspace: workspaces[at],
+            });
+        }
+        Ok(program)
+    }
+
+    fn patch(&mut self, step: usize, input: Option<usize>, home: Home) {
+        if matches!(home, Home::Input | Home::Output) {
+            self.patches.push(Patch { step, input, home });
+        }
+    }
+
+    /// Number of steps.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Enters the addresses of the caller's memory.
+    pub fn connect(&mut self, input: *const u8, output: *mut u8) {
+        for patch in &self.patches {
+            let address = if patch.home == Home::Input { input.cast_mut() } else { output };
+            let step = &mut self.steps[patch.step];
+            match patch.input {
+                Some(index) => step.inputs[index] = address,
+                None => step.output = address,
+            }
+        }
+    }
+
+    /// This worker's part of step `index`.
+    ///
+    /// # Safety
+    /// The program is connected to memory of the right sizes; every worker of the team makes this call,
+    /// all steps before are complete, and nobody else uses the program.
+    #[inline]
+    pub unsafe fn run_step(&self, index: usize, worker: &Worker<'_>) {
+        let step = &self.steps[index];
+        match &step.work {
+            Work::Conv(kernel) => {
+                let call = Call {
+                    input: step.inputs[0],
+                    residual: step.inputs.get(1).copied().unwrap_or(std::ptr::null()),
+                    output: step.output,
+                    workspace: step.workspace,
+                };
+                // SAFETY: addresses are those of buffers with the sizes of the kernel's request; the
+                // rest is the caller's promise.
+                unsafe { kernel.run(&call, worker) };
+            }
+            Work::Operator(kernel) => {
+                let io = Io { inputs: &step.inputs, output: step.output };
+                // SAFETY: as above.
+                unsafe { kernel.run(&io, worker) };
+            }
+        }
+    }
+}
+
+/// Home and size of a buffer.
+struct Buffered {
+    home: Home,
+    bytes: usize,
+}
+
+impl Buffered {
+    fn of(draft: &Draft<'_>, buffer: BufferId) -> Self {
+        Self { home: draft.buffers[buffer].home, bytes: draft.buffers[buffer].bytes }
+    }
+}
+
+/// Lets steps that can work in place write over an input that nobody reads any more. Returns for every
+/// buffer the one whose memory it now is.
+fn share_buffers(draft: &mut Draft<'_>) -> Vec<BufferId> {
+    let mut last_use = vec![0; draft.buffers.len()];
+    for (at, step) in draft.steps.iter().enumerate() {
+        for &input in &step.inputs {
+            last_use[input] = at;
+        }
+    }
+    let mut renamed: Vec<BufferId> = (0..draft.buffers.len()).collect();
+    for at in 0..draft.steps.len() {
+        let step = &mut draft.steps[at];
+        for input in &mut step.inputs {
+            *input = renamed[*input];
+        }
+        if !step.in_place {
+            continue;
+        }
+        let output = step.output;
+        let free = |&&input: &&BufferId| {
+            last_use[input] == at
+                && draft.buffers[input].home == Home::Arena
+                && draft.buffers[input].bytes == draft.buffers[output].bytes
+        };
+        if let Some(&input) = step.inputs.iter().find(free) {
+            step.output = input;
+            renamed[output] = input;
+            last_use[input] = last_use[output];
+            draft.buffers[input].home = draft.buffers[output].home;
+        }
+    }
+    renamed
+}
+
+/// Where each value can be seen, in the order in which they get ready, the input first.
+fn sights(draft: &Draft<'_>, renamed: &[BufferId], addresses: &[*mut u8]) -> Vec<Sight> {
+    let mut sights: Vec<Sight> = draft
+        .forms
+        .iter()
+        .enumerate()
+        .filter_map(|(value, forms)| {
+            let &(form, buffer) = forms.first()?;
+            let place = renamed[buffer];
+            Some(Sight {
+                value,
+                form,
+                ready: draft.buffers[buffer].ready,
+                home: draft.buffers[place].home,
+                address: addresses[place].cast_const(),
+            })
+        })
+        .collect();
+    sights.sort_by_key(|sight| (sight.ready, sight.value != draft.plan.input));
+    sights
+}

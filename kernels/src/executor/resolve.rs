@@ -1,0 +1,109 @@
+//! From what a step says about its schedule to an algorithm with every tunable decided.
+
+use crate::conv::{self, Algorithm, Layout};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::{Conv, ConvProblem, Operator};
+use crate::operators::shape;
+use crate::plan::{Plan, Step};
+use crate::schedule::Schedule;
+use crate::weights::WeightFormat;
+
+/// What a convolution will be computed with.
+#[derive(Clone)]
+pub struct Resolved {
+    /// Geometry and sizes.
+    pub problem: ConvProblem,
+    /// The algorithm.
+    pub algorithm: &'static dyn Algorithm,
+    /// Named, with every tunable of the algorithm.
+    pub schedule: Schedule,
+}
+
+impl Resolved {
+    /// The order of numbers that it works in.
+    pub(super) fn layout(&self) -> Layout {
+        self.algorithm.layout()
+    }
+}
+
+/// The problem that a convolution step of a valid plan poses; `None` for other steps.
+#[must_use]
+pub fn conv_problem(plan: &Plan, step: &Step, batch: usize) -> Option<ConvProblem> {
+    let Operator::Conv(conv) = &step.operator else { return None };
+    let [in_channels, height, width] =
+        shape::conv_input(&plan.values.get(*step.inputs.first()?)?.dims).ok()?;
+    Some(ConvProblem {
+        batch,
+        in_channels,
+        out_channels: plan.weights.get(conv.weights)?.dims[0],
+        groups: conv.groups,
+        input: [height, width],
+        window: conv.window,
+    })
+}
+
+/// Decides the algorithm and all tunables of a step.
+///
+/// An empty algorithm name takes the first of [`conv::candidates`]. Sparse weights are held dense in
+/// memory, so they may also be run by an algorithm for dense ones, which is what an empty name means
+/// where no sparse algorithm supports the problem.
+///
+/// # Errors
+/// Where the algorithm or a tunable is unknown, a value is not offered, or nothing supports the problem.
+pub fn resolve(
+    name: &str,
+    conv: &Conv,
+    problem: ConvProblem,
+    format: WeightFormat,
+    isa: Isa,
+) -> Result<Resolved, KernelError> {
+    let wanted = &conv.schedule;
+    let algorithm = if wanted.algorithm.is_empty() {
+        let first = |format| conv::candidates(&problem, format, isa).first().copied();
+        first(format)
+            .or_else(|| if format == WeightFormat::SparseF32 { first(WeightFormat::F32) } else { None })
+            .ok_or_else(|| {
+                KernelError::plan(name, format!("no algorithm for {format:?} weights and {problem:?}"))
+            })?
+    } else {
+        let algorithm = conv::algorithm(&wanted.algorithm).ok_or_else(|| {
+            let known: Vec<_> = conv::algorithms().iter().map(|algorithm| algorithm.name()).collect();
+            let known = known.join(", ");
+            KernelError::plan(name, format!("unknown algorithm `{}`; known are {known}", wanted.algorithm))
+        })?;
+        let runs = algorithm.format();
+        if runs != format && (runs, format) != (WeightFormat::F32, WeightFormat::SparseF32) {
+            let problem = format!("algorithm `{}` runs {runs:?} weights, not {format:?}", wanted.algorithm);
+            return Err(KernelError::plan(name, problem));
+        }
+        if !algorithm.supports(&problem, isa) {
+            let algorithm = &wanted.algorithm;
+            let problem = format!("algorithm `{algorithm}` does not support {problem:?} on {isa:?}");
+            return Err(KernelError::plan(name, problem));
+        }
+        algorithm
+    };
+    let mut schedule = Schedule::of(algorithm.name());
+    let tunables = algorithm.tunables(&problem, isa);
+    for tunable in &tunables {
+        let value = wanted.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
+        if !tunable.values.contains(&value) {
+            return Err(KernelError::plan(
+                name,
+                format!(
+                    "`{}` of algorithm `{}` cannot be {value}; possible are {:?}",
+                    tunable.name,
+                    algorithm.name(),
+                    tunable.values
+                ),
+            ));
+        }
+        schedule.tunables.insert(tunable.name.to_owned(), value);
+    }
+    if let Some(unknown) = wanted.tunables.keys().find(|key| !schedule.tunables.contains_key(*key)) {
+        let problem = format!("algorithm `{}` has no tunable `{unknown}`", algorithm.name());
+        return Err(KernelError::plan(name, problem));
+    }
+    Ok(Resolved { problem, algorithm, schedule })
+}

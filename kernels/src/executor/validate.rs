@@ -1,0 +1,109 @@
+//! Whether a plan makes sense, before anything is built from it. A plan may come from a damaged or
+//! hostile file: nothing is believed, every index and every size is checked, and every complaint
+//! names the step that it is about.
+
+use crate::error::KernelError;
+use crate::operator::Operator;
+use crate::operators::shape;
+use crate::plan::{Plan, Quantization, Step};
+use crate::weights::{WeightValues, Weights};
+
+/// Name that complaints about the plan as a whole carry in place of a step's.
+const WHOLE: &str = "(plan)";
+
+/// Checks everything that running `plan` on `batch` images relies on.
+///
+/// # Errors
+/// What is wrong, and with which step.
+pub fn validate(plan: &Plan, batch: usize) -> Result<(), KernelError> {
+    if batch == 0 {
+        return Err(KernelError::plan(WHOLE, "a batch of no images"));
+    }
+    let known = |step: &str, id: usize| {
+        plan.values.get(id).ok_or_else(|| {
+            KernelError::plan(step, format!("refers to value {id}, but the plan has {}", plan.values.len()))
+        })
+    };
+    for (id, value) in plan.values.iter().enumerate() {
+        shape::checked_len(&value.dims, batch)
+            .and_then(|_| value.quantization.map_or(Ok(()), check_grid))
+            .map_err(|problem| KernelError::plan(WHOLE, format!("value {id}: {problem}")))?;
+    }
+    known(WHOLE, plan.input)?;
+    known(WHOLE, plan.output)?;
+    for (index, weights) in plan.weights.iter().enumerate() {
+        check_weights(weights)
+            .map_err(|problem| KernelError::plan(WHOLE, format!("weights {index}: {problem}")))?;
+    }
+    let mut written = vec![false; plan.values.len()];
+    written[plan.input] = true;
+    for step in &plan.steps {
+        for &id in &step.inputs {
+            known(&step.name, id)?;
+            if !written[id] {
+                return Err(KernelError::plan(&step.name, format!("reads value {id} before it is written")));
+            }
+        }
+        known(&step.name, step.output)?;
+        if std::mem::replace(&mut written[step.output], true) {
+            return Err(KernelError::plan(&step.name, format!("writes value {} again", step.output)));
+        }
+        check_step(plan, step).map_err(|problem| KernelError::plan(&step.name, problem))?;
+    }
+    if !written[plan.output] {
+        return Err(KernelError::plan(WHOLE, format!("the output, value {}, is never written", plan.output)));
+    }
+    Ok(())
+}
+
+/// Checks one step whose values are known to exist.
+fn check_step(plan: &Plan, step: &Step) -> Result<(), String> {
+    let inputs: Vec<&[usize]> = step.inputs.iter().map(|&id| &plan.values[id].dims[..]).collect();
+    let declared = &plan.values[step.output].dims;
+    let dims = shape::output(&step.operator, &inputs, declared, &plan.weights, &plan.constants)?;
+    if dims != *declared {
+        return Err(format!("makes {dims:?}, but value {} is stated as {declared:?}", step.output));
+    }
+    if let Operator::Conv(conv) = &step.operator
+        && matches!(plan.weights[conv.weights].values, WeightValues::I8(_))
+        && plan.values[step.inputs[0]].quantization.is_none()
+    {
+        return Err(format!("has 8-bit weights, but value {} has no 8-bit grid", step.inputs[0]));
+    }
+    Ok(())
+}
+
+fn check_grid(grid: Quantization) -> Result<(), String> {
+    // A subnormal scale has no finite reciprocal.
+    if grid.scale.is_normal() && grid.scale > 0.0 {
+        Ok(())
+    } else {
+        Err(format!("its grid has a scale of {}", grid.scale))
+    }
+}
+
+fn check_weights(weights: &Weights) -> Result<(), String> {
+    let expected = shape::checked_len(&weights.dims, 1)?;
+    let len = weights.values.len();
+    if len != expected {
+        return Err(format!("{len} numbers for a shape of {:?}", weights.dims));
+    }
+    let out = weights.dims[0];
+    if let Some(bias) = &weights.bias
+        && bias.len() != out
+    {
+        return Err(format!("{} biases for {out} outputs", bias.len()));
+    }
+    if let WeightValues::I8(dense) = &weights.values {
+        if dense.scales.len() != out {
+            return Err(format!("{} scales for {out} outputs", dense.scales.len()));
+        }
+        if let Some(scale) = dense.scales.iter().find(|scale| !scale.is_normal() || **scale < 0.0) {
+            return Err(format!("a scale of {scale}"));
+        }
+        if dense.values.contains(&i8::MIN) {
+            return Err("8-bit weights beyond -127".into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Constant padding of any axes.
+
+use super::{Context, Io, Loops, OperatorKernel, Physical, on};
+use crate::conv::Layout;
+use crate::team::Worker;
+
+/// Surrounds `dims` with `value`; `padding` is `[before, after]` per axis without batch.
+pub(crate) fn prepare(
+    context: Context,
+    dims: &[usize],
+    padding: &[[usize; 2]],
+    value: f32,
+    layout: Layout,
+) -> Box<dyn OperatorKernel> {
+    let input = Physical::new(context.batch, dims, layout);
+    let mut before = vec![0; input.dims.len()];
+    let mut output = input.dims.clone();
+    for (&at, &[left, right]) in input.position.iter().zip(padding) {
+        before[at] = left;
+        output[at] += left + right;
+    }
+    on(context.isa, Pad { input: input.dims, output, before, value })
+}
+
+struct Pad {
+    /// Sizes in memory order, batch first.
+    input: Vec<usize>,
+    output: Vec<usize>,
+    before: Vec<usize>,
+    value: f32,
+}
+
+impl Pad {
+    /// Which row of the input lies in row `row` of the output, if any does.
+    #[inline(always)]
+    fn source(&self, mut row: usize) -> Option<usize> {
+        let (mut source, mut stride) = (0, 1);
+        for axis in (0..self.output.len() - 1).rev() {
+            let index = (row % self.output[axis]).checked_sub(self.before[axis])?;
+            row /= self.output[axis];
+            if index >= self.input[axis] {
+                return None;
+            }
+            source += index * stride;
+            stride *= self.input[axis];
+        }
+        Some(source)
+    }
+}
+
+impl Loops for Pad {
+    #[inline(always)]
+    unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
+        let last = self.output.len() - 1;
+        let (width, input_width, left) = (self.output[last], self.input[last], self.before[last]);
+        // SAFETY: the caller's promise about sizes.
+        let input = unsafe { io.input::<f32>(0, self.input.iter().product()) };
+        for row in worker.share(self.output[..last].iter().product()) {
+            // SAFETY: rows of the output are disjoint and within it.
+            let output = unsafe { io.output::<f32>(row * width, width) };
+            match self.source(row) {
+                None => output.fill(self.value),
+                Some(source) => {
+                    output[..left].fill(self.value);
+                    output[left..left + input_width]
+                        .copy_from_slice(&input[source * input_width..(source + 1) * input_width]);
+                    output[left + input_width..].fill(self.value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Permutation of the axes. The input may be in either layout, the output is row-major.
+
+use super::{Context, Io, Loops, OperatorKernel, Physical, on};
+use crate::conv::Layout;
+use crate::team::Worker;
+
+/// Output axis `i` is input axis `permutation[i]` (without batch); `layout` is the input's.
+pub(crate) fn prepare(
+    context: Context,
+    dims: &[usize],
+    permutation: &[usize],
+    layout: Layout,
+) -> Box<dyn OperatorKernel> {
+    let input = Physical::new(context.batch, dims, layout);
+    let strides = input.strides();
+    // Batch first, then the axes in the order of the output.
+    let mut axes = vec![(context.batch, strides[0])];
+    axes.extend(permutation.iter().map(|&axis| (dims[axis], strides[input.position[axis]])));
+    // Axes that stay neighbors are one axis.
+    let mut merged: Vec<(usize, usize)> = Vec::new();
+    for (size, stride) in axes {
+        match merged.last_mut() {
+            _ if size == 1 => {}
+            Some(outer) if outer.1 == stride * size => *outer = (outer.0 * size, stride),
+            _ => merged.push((size, stride)),
+        }
+    }
+    if merged.is_empty() {
+        merged.push((1, 1));
+    }
+    on(context.isa, Transpose { axes: merged, len: input.len() })
+}
+
+struct Transpose {
+    /// Size and input stride of every output axis, outermost first, never empty.
+    axes: Vec<(usize, usize)>,
+    len: usize,
+}
+
+impl Loops for Transpose {
+    #[inline(always)]
+    unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
+        let Some((&(width, stride), outer)) = self.axes.split_last() else { return };
+        // SAFETY: the caller's promise about sizes.
+        let input = unsafe { io.input::<f32>(0, self.len) };
+        for row in worker.share(self.len / width) {
+            let (mut rest, mut from) = (row, 0);
+            for &(size, stride) in outer.iter().rev() {
+                from += rest % size * stride;
+                rest /= size;
+            }
+            // SAFETY: rows of the output are disjoint and within it.
+            let output = unsafe { io.output::<f32>(row * width, width) };
+            if stride == 1 {
+                output.copy_from_slice(&input[from..from + width]);
+            } else {
+                for (out, x) in output.iter_mut().zip(input[from..].iter().step_by(stride)) {
+                    *out = *x;
+                }
+            }
+        }
+    }
+}
