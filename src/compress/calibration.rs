@@ -1,0 +1,151 @@
+//! What is measured once per network and calibration set, and serves every compression of it.
+
+use std::collections::BTreeMap;
+
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Activation, Executor, ExecutorOptions, Plan, Step, ValueId, ValueSpec};
+use serde::{Deserialize, Serialize};
+
+use super::channels::Keep;
+use super::error::CompressError;
+use super::shapes::check;
+use super::statistics::{Moments, ValueStatistics};
+
+/// Statistics of a single-precision network on calibration images.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Images seen.
+    pub images: u64,
+    /// By value of the plan.
+    pub values: Vec<ValueStatistics>,
+    /// By step: the output of a convolution with its bias, before residual and activation.
+    pub convolutions: BTreeMap<String, Moments>,
+}
+
+impl Calibration {
+    /// Runs the network on normalized images, one after another in `images`, `batch` at a time.
+    /// `progress` hears of the share done. Images that do not fill a last batch are left out.
+    ///
+    /// # Errors
+    /// Where the plan cannot be executed or there is not a single batch of images.
+    pub fn collect(
+        plan: &Plan,
+        images: &[f32],
+        batch: usize,
+        threads: usize,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Self, CompressError> {
+        check(plan)?;
+        let len = plan.values[plan.input].len() * batch;
+        if len == 0 || images.len() < len {
+            return Err(CompressError::Calibration("there are not enough images for one batch".into()));
+        }
+        let (open, bare) = unfuse(plan);
+        let mut executor = Executor::new(&open, &ExecutorOptions { batch, threads, isa: Isa::detect() })?;
+        let mut this = Self::empty(plan);
+        let batches = images.len() / len;
+        for (index, input) in images.chunks_exact(len).enumerate() {
+            executor.observe(input, &mut |value, data| this.see(&open, &bare, batch, value, data))?;
+            this.images += batch as u64;
+            progress((index + 1) as f64 / batches as f64);
+        }
+        Ok(this)
+    }
+
+    /// Nothing seen yet.
+    pub(super) fn empty(plan: &Plan) -> Self {
+        let values = vec![ValueStatistics::default(); plan.values.len()];
+        Self { images: 0, values, convolutions: BTreeMap::new() }
+    }
+
+    /// Takes in a batch of one value of the plan that [`unfuse`] made.
+    pub(super) fn see(
+        &mut self,
+        open: &Plan,
+        bare: &BTreeMap<ValueId, String>,
+        batch: usize,
+        value: ValueId,
+        data: &[f32],
+    ) {
+        let channels = open.values[value].dims.first().copied().unwrap_or(1);
+        if let Some(step) = bare.get(&value) {
+            self.convolutions.entry(step.clone()).or_default().extend(channels, batch, data);
+        }
+        if let Some(statistics) = self.values.get_mut(value) {
+            statistics.extend(channels, batch, data);
+        }
+    }
+
+    /// Whether these are statistics of `plan`.
+    pub(super) fn fits(&self, plan: &Plan) -> Result<(), CompressError> {
+        let channels = |value: &ValueSpec| value.dims.first().copied().unwrap_or(1);
+        let alike = self.values.len() == plan.values.len()
+            && self.values.iter().zip(&plan.values).all(|(seen, value)| {
+                let wanted = channels(value);
+                [seen.min.len(), seen.max.len(), seen.moments.mean.len(), seen.moments.variance.len()]
+                    == [wanted; 4]
+            })
+            && plan.steps.iter().filter(|step| matches!(step.operator, Operator::Conv(_))).all(|step| {
+                self.convolutions
+                    .get(&step.name)
+                    .is_some_and(|seen| seen.mean.len() == channels(&plan.values[step.output]))
+            });
+        if alike { Ok(()) } else { Err(CompressError::Calibration("it was made for another network".into())) }
+    }
+
+    /// What is known of the network that is left when only some channels of `plan` stay.
+    pub(super) fn select(&self, plan: &Plan, keep: &Keep) -> Self {
+        let values = self.values.iter().enumerate();
+        let outputs: BTreeMap<&str, usize> =
+            plan.steps.iter().map(|step| (step.name.as_str(), step.output)).collect();
+        Self {
+            images: self.images,
+            values: values.map(|(value, seen)| seen.select(keep.of(value))).collect(),
+            convolutions: self
+                .convolutions
+                .iter()
+                .filter_map(|(step, seen)| {
+                    Some((step.clone(), seen.select(keep.of(*outputs.get(step.as_str())?))))
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The same network with residuals and activations of convolutions as steps of their own, so that what
+/// convolutions compute can be seen. Values keep their numbers, new ones follow; also returns which
+/// value now holds the bare result of which step.
+pub(super) fn unfuse(plan: &Plan) -> (Plan, BTreeMap<ValueId, String>) {
+    let mut open = plan.clone();
+    open.steps.clear();
+    let mut bare = BTreeMap::new();
+    for step in &plan.steps {
+        let Operator::Conv(conv) = &step.operator else {
+            open.steps.push(step.clone());
+            continue;
+        };
+        if step.inputs.len() == 1 && conv.activation == Activation::Identity {
+            bare.insert(step.output, step.name.clone());
+            open.steps.push(step.clone());
+            continue;
+        }
+        let result = open.values.len();
+        bare.insert(result, step.name.clone());
+        open.values.push(ValueSpec { dims: plan.values[step.output].dims.clone(), quantization: None });
+        let mut conv = conv.clone();
+        let activation = std::mem::take(&mut conv.activation);
+        open.steps.push(Step {
+            name: step.name.clone(),
+            operator: Operator::Conv(conv),
+            inputs: vec![step.inputs[0]],
+            output: result,
+        });
+        let (operator, inputs) = match step.inputs.get(1) {
+            Some(&residual) => (Operator::Add(activation), vec![result, residual]),
+            None => (Operator::Activation(activation), vec![result]),
+        };
+        open.steps.push(Step { name: format!("{}/rest", step.name), operator, inputs, output: step.output });
+    }
+    (open, bare)
+}

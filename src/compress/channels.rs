@@ -1,0 +1,239 @@
+//! Channel pruning: ranks the channels of each group and really removes the last ones, so that what
+//! is left is a smaller dense network.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Plan, ValueId, WeightValues, Weights};
+
+use super::calibration::Calibration;
+use super::error::CompressError;
+use super::groups::{Group, groups, is_dense_conv};
+use super::recipe::{ChannelCriterion, Recipe};
+
+/// Which coordinates of each value's first axis stay.
+pub(super) struct Keep {
+    values: Vec<Vec<bool>>,
+}
+
+impl Keep {
+    fn all(plan: &Plan) -> Self {
+        let values =
+            plan.values.iter().map(|value| vec![true; value.dims.first().copied().unwrap_or(0)]).collect();
+        Self { values }
+    }
+
+    /// Which channels of `value` stay.
+    pub(super) fn of(&self, value: ValueId) -> &[bool] {
+        &self.values[value]
+    }
+
+    /// Removes one channel of a group.
+    pub(super) fn drop(&mut self, places: &[(ValueId, usize)]) {
+        for &(value, index) in places {
+            self.values[value][index] = false;
+        }
+    }
+
+    /// Whether all channels of `value` stay.
+    pub(super) fn is_whole(&self, value: ValueId) -> bool {
+        self.values[value].iter().all(|&keep| keep)
+    }
+}
+
+/// Decides which channels stay.
+pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Keep, CompressError> {
+    let mut keep = Keep::all(plan);
+    if recipe.channels.is_empty() {
+        return Ok(keep);
+    }
+    let groups = groups(plan)?;
+    let by_name: BTreeMap<&str, &Group> =
+        groups.iter().map(|group| (group.info.name.as_str(), group)).collect();
+    for (name, &share) in &recipe.channels {
+        let group = by_name
+            .get(name.as_str())
+            .ok_or_else(|| CompressError::Recipe(format!("the network has no channel group `{name}`")))?;
+        if share >= 1.0 {
+            continue;
+        }
+        if let Some(why) = group.info.pinned {
+            return Err(CompressError::Recipe(format!("channel group `{name}` cannot be pruned: it {why}")));
+        }
+        let scores = match recipe.criterion {
+            ChannelCriterion::Magnitude => magnitude(plan, group)?,
+            ChannelCriterion::Variance => variance(plan, calibration, group)?,
+        };
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        // Best first; of equals the first stays.
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        for &channel in &order[group.info.kept(share)..] {
+            keep.drop(&group.channels[channel]);
+        }
+    }
+    Ok(keep)
+}
+
+/// The dense weights of a layer, which is what everything here starts from.
+pub(super) fn dense<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], CompressError> {
+    match &weights.values {
+        WeightValues::F32(values) | WeightValues::SparseF32(values) => Ok(values),
+        WeightValues::I8(_) => {
+            Err(CompressError::plan(step, "its weights are not in single precision any more"))
+        }
+    }
+}
+
+/// Sum of absolute weights of every channel's filters, relative to the producer's mean.
+fn magnitude(plan: &Plan, group: &Group) -> Result<Vec<f64>, CompressError> {
+    let mut scores = vec![0.0; group.channels.len()];
+    for step in &plan.steps {
+        let Operator::Conv(conv) = &step.operator else { continue };
+        if !is_dense_conv(plan, step) {
+            continue;
+        }
+        let weights = &plan.weights[conv.weights];
+        let values = dense(&step.name, weights)?;
+        let filter = values.len() / weights.dims[0].max(1);
+        let norms: Vec<f64> = group
+            .channels
+            .iter()
+            .map(|places| {
+                let rows = places.iter().filter(|&&(value, _)| value == step.output);
+                rows.flat_map(|&(_, row)| &values[row * filter..][..filter])
+                    .map(|&x| f64::from(x.abs()))
+                    .sum()
+            })
+            .collect();
+        let total: f64 = norms.iter().sum();
+        if total > 0.0 {
+            let mean = total / norms.len() as f64;
+            scores.iter_mut().zip(&norms).for_each(|(score, norm)| *score += norm / mean);
+        }
+    }
+    Ok(scores)
+}
+
+/// Mean squared error that every consumer suffers when a channel is replaced by its mean, relative to
+/// the variance of the consumer's output, under the approximation that neighbors are independent.
+fn variance(plan: &Plan, calibration: &Calibration, group: &Group) -> Result<Vec<f64>, CompressError> {
+    let mut scores = vec![0.0; group.channels.len()];
+    for step in &plan.steps {
+        let Operator::Conv(conv) = &step.operator else { continue };
+        if !is_dense_conv(plan, step) {
+            continue;
+        }
+        let weights = &plan.weights[conv.weights];
+        let values = dense(&step.name, weights)?;
+        let [rows, columns, height, width] = weights.dims;
+        let taps = height * width;
+        let spread = &calibration.values[step.inputs[0]].moments.variance;
+        let output: f64 =
+            calibration.convolutions.get(&step.name).map_or(0.0, |out| out.variance.iter().sum());
+        for (score, places) in scores.iter_mut().zip(&group.channels) {
+            for &(_, column) in places.iter().filter(|&&(value, _)| value == step.inputs[0]) {
+                let power: f64 = (0..rows)
+                    .flat_map(|row| &values[(row * columns + column) * taps..][..taps])
+                    .map(|&x| f64::from(x) * f64::from(x))
+                    .sum();
+                *score += power * spread[column] / output.max(f64::MIN_POSITIVE);
+            }
+        }
+    }
+    Ok(scores)
+}
+
+/// The network without the channels that do not stay. With `means`, biases of what read them take over
+/// what they contributed on average (exact away from padded borders).
+pub(super) fn remove(plan: &Plan, keep: &Keep, means: Option<&Calibration>) -> Result<Plan, CompressError> {
+    let mut small = plan.clone();
+    small.weights.clear();
+    small.constants.clear();
+    let mut unchanged = BTreeMap::new();
+    for (value, spec) in small.values.iter_mut().enumerate() {
+        if let Some(first) = spec.dims.first_mut() {
+            *first = keep.of(value).iter().filter(|&&keep| keep).count();
+        }
+    }
+    for (step, old) in small.steps.iter_mut().zip(&plan.steps) {
+        match &mut step.operator {
+            Operator::Conv(conv) => {
+                let (input, output) = (old.inputs[0], old.output);
+                if keep.is_whole(input) && keep.is_whole(output) {
+                    conv.weights = *unchanged.entry(conv.weights).or_insert_with(|| {
+                        small.weights.push(plan.weights[conv.weights].clone());
+                        small.weights.len() - 1
+                    });
+                    continue;
+                }
+                let weights = &plan.weights[conv.weights];
+                let sliced = if is_dense_conv(plan, old) {
+                    let mean = means.map(|calibration| calibration.values[input].moments.mean.as_slice());
+                    slice(&old.name, weights, keep.of(output), keep.of(input), mean)?
+                } else {
+                    conv.groups = keep.of(input).iter().filter(|&&keep| keep).count();
+                    slice(&old.name, weights, keep.of(output), &[true], None)?
+                };
+                small.weights.push(sliced);
+                conv.weights = small.weights.len() - 1;
+            }
+            Operator::ScaleShift { scale, shift, .. } => {
+                for index in [scale, shift] {
+                    small.constants.push(rows(&plan.constants[*index], keep.of(old.output)));
+                    *index = small.constants.len() - 1;
+                }
+            }
+            Operator::Constant { constant } => {
+                small.constants.push(rows(&plan.constants[*constant], keep.of(old.output)));
+                *constant = small.constants.len() - 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(small)
+}
+
+/// The parts of `tensor`'s first axis that stay.
+fn rows(tensor: &Arc<[f32]>, keep: &[bool]) -> Arc<[f32]> {
+    if keep.iter().all(|&keep| keep) {
+        return Arc::clone(tensor);
+    }
+    let row = tensor.len() / keep.len();
+    tensor.chunks(row.max(1)).zip(keep).filter(|&(_, &keep)| keep).flat_map(|(row, _)| row).copied().collect()
+}
+
+/// The filters and input channels that stay.
+fn slice(
+    step: &str,
+    weights: &Weights,
+    keep_out: &[bool],
+    keep_in: &[bool],
+    mean: Option<&[f64]>,
+) -> Result<Weights, CompressError> {
+    let values = dense(step, weights)?;
+    let [_, columns, height, width] = weights.dims;
+    let taps = height * width;
+    let mut kept = Vec::new();
+    let mut bias = Vec::new();
+    for (row, filter) in values.chunks(columns * taps).enumerate().filter(|&(row, _)| keep_out[row]) {
+        let mut lost = 0.0;
+        for (column, kernel) in filter.chunks(taps).enumerate() {
+            if keep_in[column] {
+                kept.extend_from_slice(kernel);
+            } else if let Some(mean) = mean {
+                lost += mean[column] * kernel.iter().map(|&x| f64::from(x)).sum::<f64>();
+            }
+        }
+        bias.push((weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row])) + lost) as f32);
+    }
+    let has_bias = weights.bias.is_some() || (mean.is_some() && keep_in.iter().any(|&keep| !keep));
+    Ok(Weights {
+        dims: [bias.len(), keep_in.iter().filter(|&&keep| keep).count(), height, width],
+        values: match weights.values {
+            WeightValues::SparseF32(_) => WeightValues::SparseF32(kept.into()),
+            _ => WeightValues::F32(kept.into()),
+        },
+        bias: has_bias.then(|| bias.into()),
+    })
+}

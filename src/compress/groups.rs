@@ -1,0 +1,309 @@
+//! Which channels of a network must stay or go together.
+//!
+//! Every coordinate along the first axis of every value is a node; a step that carries a channel from
+//! one value to another joins the nodes (residual additions, gates, concatenations with their offsets,
+//! depthwise convolutions, flattening: one channel becomes `height * width` features). What mixes
+//! channels in a way that removal would disturb (softmax over channels, transpositions, grouped
+//! convolutions, ...), the network's input and its output pin theirs. Classes of joined nodes that
+//! live in the same values form a group: they are interchangeable and compete with each other.
+
+use std::collections::BTreeMap;
+
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Plan, Step, ValueId};
+
+use super::error::CompressError;
+use super::shapes::check;
+
+/// Channels of which any subset can be removed, everywhere at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelGroup {
+    /// Unique: the first step that produces these channels.
+    pub name: String,
+    /// Steps whose filters produce them, in execution order.
+    pub producers: Vec<String>,
+    /// Steps that sum over them, in execution order.
+    pub consumers: Vec<String>,
+    /// How many there are.
+    pub width: usize,
+    /// Why none can be removed, if so.
+    pub pinned: Option<&'static str>,
+    /// What the number of channels kept is a multiple of, as kernels like it.
+    pub multiple: usize,
+}
+
+impl ChannelGroup {
+    /// Whether channels can be removed.
+    #[must_use]
+    pub fn prunable(&self) -> bool {
+        self.pinned.is_none() && self.width > 1
+    }
+
+    /// How many channels stay when a share of them is asked for: the nearest multiple, at least one.
+    #[must_use]
+    pub fn kept(&self, share: f64) -> usize {
+        if share >= 1.0 {
+            return self.width;
+        }
+        let multiple = self.multiple.max(1);
+        let wanted = (share * self.width as f64 / multiple as f64).round() as usize * multiple;
+        wanted.clamp(multiple.min(self.width).max(1), self.width)
+    }
+
+    /// The different numbers of channels that can stay, ascending.
+    #[must_use]
+    pub fn choices(&self) -> Vec<usize> {
+        if !self.prunable() {
+            return vec![self.width];
+        }
+        let mut choices: Vec<usize> =
+            (1..=self.width).map(|kept| self.kept(kept as f64 / self.width as f64)).collect();
+        choices.dedup();
+        choices
+    }
+}
+
+/// A group and what exactly it consists of.
+pub(super) struct Group {
+    /// What the world sees of it.
+    pub(super) info: ChannelGroup,
+    /// For each of its channels, every place where it shows up: a value and a coordinate of its first axis.
+    pub(super) channels: Vec<Vec<(ValueId, usize)>>,
+}
+
+/// The channel groups of a network that have a producer, in execution order.
+///
+/// # Errors
+/// Where the plan does not fit together.
+pub fn channel_groups(plan: &Plan) -> Result<Vec<ChannelGroup>, CompressError> {
+    Ok(groups(plan)?.into_iter().map(|group| group.info).collect())
+}
+
+/// The channel groups with their members.
+pub(super) fn groups(plan: &Plan) -> Result<Vec<Group>, CompressError> {
+    check(plan)?;
+    let mut graph = Graph::new(plan);
+    graph.pin(plan.input, "belongs to the network's input");
+    graph.pin(plan.output, "belongs to the network's output");
+    for step in &plan.steps {
+        graph.join(plan, step);
+    }
+    Ok(graph.groups(plan))
+}
+
+/// Union-find over the first-axis coordinates of all values.
+struct Graph {
+    /// First node of each value.
+    first: Vec<usize>,
+    parent: Vec<usize>,
+    pinned: Vec<Option<&'static str>>,
+}
+
+impl Graph {
+    fn new(plan: &Plan) -> Self {
+        let mut nodes = 0;
+        let first = plan
+            .values
+            .iter()
+            .map(|value| {
+                let start = nodes;
+                nodes += value.dims.first().copied().unwrap_or(0);
+                start
+            })
+            .collect();
+        Self { first, parent: (0..nodes).collect(), pinned: vec![None; nodes] }
+    }
+
+    fn nodes(&self, value: ValueId) -> std::ops::Range<usize> {
+        self.first[value]..self.first.get(value + 1).copied().unwrap_or(self.parent.len())
+    }
+
+    fn root(&mut self, node: usize) -> usize {
+        let mut root = node;
+        while self.parent[root] != root {
+            self.parent[root] = self.parent[self.parent[root]];
+            root = self.parent[root];
+        }
+        root
+    }
+
+    /// The smaller node becomes the root, so that the outcome does not depend on the order of joins.
+    fn unite(&mut self, left: usize, right: usize) {
+        let (left, right) = (self.root(left), self.root(right));
+        self.parent[left.max(right)] = left.min(right);
+    }
+
+    fn unite_values(&mut self, left: ValueId, right: ValueId) {
+        for (a, b) in self.nodes(left).zip(self.nodes(right)) {
+            self.unite(a, b);
+        }
+    }
+
+    fn pin(&mut self, value: ValueId, why: &'static str) {
+        for node in self.nodes(value) {
+            self.pinned[node].get_or_insert(why);
+        }
+    }
+
+    /// Joins or pins what `step` carries from its inputs to its output. Shapes have been checked.
+    fn join(&mut self, plan: &Plan, step: &Step) {
+        let output = step.output;
+        let first = |value: ValueId| plan.values[value].dims.first().copied().unwrap_or(0);
+        match &step.operator {
+            Operator::Conv(conv) => {
+                let input = step.inputs[0];
+                if conv.groups > 1 && conv.groups == first(input) {
+                    let per_input = first(output) / first(input);
+                    for (index, node) in self.nodes(output).enumerate() {
+                        self.unite(self.first[input] + index / per_input, node);
+                    }
+                } else if conv.groups > 1 {
+                    self.pin(input, "is read by a grouped convolution");
+                    self.pin(output, "is written by a grouped convolution");
+                }
+                if let Some(&residual) = step.inputs.get(1) {
+                    self.unite_values(residual, output);
+                }
+            }
+            Operator::Add(_) | Operator::Mul(_) => {
+                let rank = plan.values[output].dims.len();
+                for &input in &step.inputs {
+                    if plan.values[input].dims.len() < rank {
+                        self.pin(input, "is broadcast along other axes");
+                    } else if first(input) == first(output) {
+                        self.unite_values(input, output);
+                    } else {
+                        self.pin(input, "is broadcast over all channels");
+                    }
+                }
+            }
+            Operator::Concat { axis: 0 } => {
+                let mut at = self.first[output];
+                for &input in &step.inputs {
+                    for node in self.nodes(input) {
+                        self.unite(node, at);
+                        at += 1;
+                    }
+                }
+            }
+            Operator::Concat { .. } => {
+                for &input in &step.inputs {
+                    self.unite_values(input, output);
+                }
+            }
+            Operator::Reshape => self.reshape(step.inputs[0], output),
+            Operator::Pad { padding, .. } if padding.first() != Some(&[0, 0]) => {
+                self.pin(step.inputs[0], "is padded with further channels");
+                self.pin(output, "is padded with further channels");
+            }
+            Operator::ReduceMean { axes } if axes.contains(&0) => {
+                self.pin(step.inputs[0], "is averaged over channels");
+            }
+            Operator::Transpose { permutation } if permutation.first() != Some(&0) => {
+                self.pin(step.inputs[0], "is transposed");
+                self.pin(output, "is transposed");
+            }
+            Operator::Softmax { axis: 0 } => self.pin(step.inputs[0], "goes through a softmax over channels"),
+            Operator::Lrn { .. } => {
+                self.pin(step.inputs[0], "is normalized with its neighbors");
+                self.pin(output, "is normalized with its neighbors");
+            }
+            Operator::Constant { .. } => {}
+            Operator::MaxPool { .. }
+            | Operator::AveragePool { .. }
+            | Operator::GlobalAveragePool
+            | Operator::ReduceMean { .. }
+            | Operator::Activation(_)
+            | Operator::ScaleShift { .. }
+            | Operator::Pad { .. }
+            | Operator::Transpose { .. }
+            | Operator::Softmax { .. } => self.unite_values(step.inputs[0], output),
+        }
+    }
+
+    /// Row-major order is kept, so that a coordinate of the coarser side is a run of coordinates of
+    /// the finer one wherever one first axis divides the other.
+    fn reshape(&mut self, input: ValueId, output: ValueId) {
+        let (fine, coarse) = if self.nodes(input).len() > self.nodes(output).len() {
+            (input, output)
+        } else {
+            (output, input)
+        };
+        let (many, few) = (self.nodes(fine).len(), self.nodes(coarse).len());
+        if few == 0 || many % few != 0 {
+            self.pin(input, "is reshaped across channels");
+            self.pin(output, "is reshaped across channels");
+            return;
+        }
+        for (index, node) in self.nodes(fine).enumerate() {
+            self.unite(node, self.first[coarse] + index / (many / few));
+        }
+    }
+
+    fn groups(mut self, plan: &Plan) -> Vec<Group> {
+        let mut classes: BTreeMap<usize, Vec<(ValueId, usize)>> = BTreeMap::new();
+        let mut pinned: BTreeMap<usize, &'static str> = BTreeMap::new();
+        for value in 0..plan.values.len() {
+            for (index, node) in self.nodes(value).enumerate() {
+                let root = self.root(node);
+                classes.entry(root).or_default().push((value, index));
+                if let Some(why) = self.pinned[node] {
+                    pinned.entry(root).or_insert(why);
+                }
+            }
+        }
+        // Classes that live in the same values, and are pinned alike, in the order of their first node.
+        type Places = (Vec<ValueId>, Option<&'static str>);
+        let mut places: BTreeMap<Places, Vec<Vec<(ValueId, usize)>>> = BTreeMap::new();
+        for (root, class) in classes {
+            let mut values: Vec<ValueId> = class.iter().map(|&(value, _)| value).collect();
+            values.dedup();
+            places.entry((values, pinned.get(&root).copied())).or_default().push(class);
+        }
+        let mut groups: Vec<(usize, Group)> = places
+            .into_iter()
+            .filter_map(|((values, why), channels)| {
+                let makes =
+                    |step: &&Step| values.binary_search(&step.output).is_ok() && is_dense_conv(plan, step);
+                let reads =
+                    |step: &&Step| is_dense_conv(plan, step) && values.binary_search(&step.inputs[0]).is_ok();
+                let producers: Vec<&Step> = plan.steps.iter().filter(makes).collect();
+                let at = plan.steps.iter().position(|step| makes(&step))?;
+                let width = channels.len();
+                let info = ChannelGroup {
+                    name: producers[0].name.clone(),
+                    producers: producers.iter().map(|step| step.name.clone()).collect(),
+                    consumers: plan.steps.iter().filter(reads).map(|step| step.name.clone()).collect(),
+                    width,
+                    pinned: why,
+                    multiple: if width >= 32 {
+                        8
+                    } else if width >= 8 {
+                        4
+                    } else {
+                        1
+                    },
+                };
+                Some((at, Group { info, channels }))
+            })
+            .collect();
+        groups.sort_by_key(|(at, group)| (*at, group.channels[0].clone()));
+        let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+        for (_, group) in &mut groups {
+            let count = taken.entry(group.info.name.clone()).or_default();
+            *count += 1;
+            if *count > 1 {
+                group.info.name = format!("{}#{count}", group.info.name);
+            }
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+}
+
+/// A convolution that makes its channels from all (or several) of its inputs, rather than carrying
+/// each along by itself as a depthwise one does.
+pub(super) fn is_dense_conv(plan: &Plan, step: &Step) -> bool {
+    let Operator::Conv(conv) = &step.operator else { return false };
+    let channels = plan.values[step.inputs[0]].dims.first().copied().unwrap_or(0);
+    conv.groups == 1 || conv.groups != channels
+}
