@@ -27,13 +27,16 @@ mod compiled;
 mod count;
 mod diagram;
 mod expression;
+mod file;
 mod moves;
 mod residual;
 mod space;
+pub mod t1;
 mod value;
 
 pub use compiled::{CompiledSpace, EncodeError, Point};
 pub use diagram::INACTIVE;
 pub use expression::{Comparison, EvaluationError, Expression, Operation, ParseError};
+pub use file::SpaceFile;
 pub use space::{Domain, Parameter, Space, SpaceError};
 pub use value::{Configuration, Value};
