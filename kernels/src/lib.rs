@@ -20,6 +20,8 @@ pub mod operators;
 pub mod plan;
 pub mod reference;
 pub mod schedule;
+#[allow(dead_code)]
+mod simd;
 pub mod team;
 pub mod weights;
 

@@ -4,6 +4,20 @@
 //! [`algorithms`]. The tests there run every algorithm on every instruction set of the machine
 //! against a double-precision reference.
 
+pub mod reference;
+
+mod buffer;
+mod finish;
+mod gemm;
+mod implicit_gemm;
+mod pad;
+mod request;
+mod rows;
+mod split;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
 use crate::activation::Activation;
 use crate::error::KernelError;
 use crate::hardware::Isa;
@@ -118,7 +132,7 @@ pub trait Kernel: Send + Sync {
 /// Every algorithm there is, in order of preference for defaults.
 #[must_use]
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
-    &[]
+    &[&implicit_gemm::ImplicitGemm]
 }
 
 /// The algorithm called `name`.

@@ -1,0 +1,82 @@
+//! What follows the sum of a single-precision convolution: the activation, on vectors.
+
+use crate::activation::Activation;
+use crate::simd::Simd;
+
+/// An activation, prepared: clamps are what kernels keep in registers, the others take a second look
+/// at the tile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finish {
+    /// Smallest result of a clamp.
+    pub(super) low: f32,
+    /// Largest result of a clamp.
+    pub(super) high: f32,
+    /// Set where the activation is no clamp.
+    pub(super) other: Option<Activation>,
+}
+
+impl Finish {
+    pub(super) fn new(activation: Activation) -> Self {
+        match activation.as_clamp() {
+            Some((low, high)) => Self { low, high, other: None },
+            None => Self { low: f32::NEG_INFINITY, high: f32::INFINITY, other: Some(activation) },
+        }
+    }
+
+    /// Nothing at all.
+    pub(super) fn identity() -> Self {
+        Self::new(Activation::Identity)
+    }
+
+    /// The clamp.
+    ///
+    /// # Safety
+    /// As for every function of [`Simd`].
+    #[inline(always)]
+    pub(super) unsafe fn clamp<S: Simd>(&self, v: S::F) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::at_most(S::splat(self.high), S::at_least(S::splat(self.low), v)) }
+    }
+
+    /// The activation, whatever it is.
+    ///
+    /// # Safety
+    /// As for every function of [`Simd`].
+    #[inline(always)]
+    pub(super) unsafe fn apply<S: Simd>(&self, v: S::F) -> S::F {
+        // SAFETY: passed on.
+        unsafe {
+            match self.other {
+                None => self.clamp::<S>(v),
+                Some(Activation::LeakyRelu { slope }) => {
+                    let zero = S::splat(0.0);
+                    S::fma(S::splat(slope), S::at_most(zero, v), S::at_least(zero, v))
+                }
+                Some(Activation::HardSigmoid { alpha, beta }) => {
+                    unit::<S>(S::fma(S::splat(alpha), v, S::splat(beta)))
+                }
+                Some(Activation::HardSwish) => {
+                    S::mul(v, unit::<S>(S::fma(S::splat(1.0 / 6.0), v, S::splat(0.5))))
+                }
+                Some(other) => {
+                    let mut lanes = [0.0_f32; 16];
+                    S::store(lanes.as_mut_ptr(), v);
+                    for lane in &mut lanes[..S::LANES] {
+                        *lane = other.apply(*lane);
+                    }
+                    S::load(lanes.as_ptr())
+                }
+            }
+        }
+    }
+}
+
+/// Clamped to 0..=1.
+///
+/// # Safety
+/// As for every function of [`Simd`].
+#[inline(always)]
+unsafe fn unit<S: Simd>(v: S::F) -> S::F {
+    // SAFETY: passed on.
+    unsafe { S::at_most(S::splat(1.0), S::at_least(S::splat(0.0), v)) }
+}

@@ -1,0 +1,144 @@
+//! A prepared matrix product: packed weights, the microkernels of one tile, and how a rectangle of
+//! pixels and channels is cut into tiles. Implicit, explicit and Winograd convolutions end here.
+
+use std::ops::Range;
+
+use super::buffer::Buffer;
+use super::finish::Finish;
+use super::rows::RowsView;
+use super::tiles::{Tile, balanced};
+use crate::simd::{Usable, lanes};
+
+mod kernel;
+
+pub(super) use kernel::{Microkernel, Strip};
+
+/// Weights of one group as a matrix `depth x columns`, packed for a tile.
+pub(super) struct Product {
+    /// `[rows - 1][vectors - 1]`: the tile's and all smaller ones, for edges.
+    kernels: Vec<Vec<Microkernel>>,
+    tile: Tile,
+    lanes: usize,
+    columns: usize,
+    depth: usize,
+    weights: Buffer<f32>,
+    bias: Buffer<f32>,
+}
+
+/// Where a [`Product`] reads and writes in one run.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) rows: RowsView,
+    pub(super) input: *const f32,
+    pub(super) zeros: *const f32,
+    /// Numbers per run.
+    pub(super) run: usize,
+    /// Column 0 of row 0.
+    pub(super) output: *mut f32,
+    /// The same of the residual, or null.
+    pub(super) residual: *const f32,
+    /// Numbers from one row of the output to the next.
+    pub(super) stride: usize,
+    pub(super) finish: Finish,
+}
+
+impl Product {
+    /// Packs `weight(depth, column)`; `None` where the tile has no microkernel.
+    pub(super) fn new(
+        usable: Usable,
+        tile: Tile,
+        [depth, columns]: [usize; 2],
+        weight: impl Fn(usize, usize) -> f32,
+        bias: impl Fn(usize) -> f32,
+    ) -> Option<Self> {
+        let lanes = lanes(usable.isa());
+        let kernels = (1..=tile.rows)
+            .map(|rows| {
+                (1..=tile.vectors).map(|vectors| Microkernel::new(usable, Tile { rows, vectors })).collect()
+            })
+            .collect::<Option<Vec<Vec<_>>>>()?;
+        let padded = columns.next_multiple_of(lanes);
+        let mut packed = Buffer::zeros(padded * depth);
+        let mut biases = Buffer::zeros(padded);
+        let width = tile.vectors * lanes;
+        let numbers = packed.as_mut_slice();
+        for start in (0..columns).step_by(width) {
+            // The last block is as narrow as whole vectors allow.
+            let block = width.min(padded - start);
+            for k in 0..depth {
+                let row = &mut numbers[start * depth + k * block..][..block.min(columns - start)];
+                for (column, number) in row.iter_mut().enumerate() {
+                    *number = weight(k, start + column);
+                }
+            }
+        }
+        for (column, number) in biases.as_mut_slice()[..columns].iter_mut().enumerate() {
+            *number = bias(column);
+        }
+        Some(Self { kernels, tile, lanes, columns, depth, weights: packed, bias: biases })
+    }
+
+    /// Blocks of columns that the tile cuts the product into.
+    pub(super) fn blocks(&self) -> usize {
+        self.columns.div_ceil(self.tile.vectors * self.lanes)
+    }
+
+    /// Bytes of packed weights and bias.
+    pub(super) fn bytes(&self) -> usize {
+        self.weights.bytes() + self.bias.bytes()
+    }
+
+    /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time: within a panel each
+    /// tile of rows meets every block before the next tile is touched.
+    ///
+    /// # Safety
+    /// `place` is valid for these rows and columns, and nobody else writes there.
+    pub(super) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
+        let width = self.tile.vectors * self.lanes;
+        let whole = self.columns / width;
+        let tail = (self.columns % width).div_ceil(self.lanes);
+        let mut start = blocks.start;
+        while start < blocks.end {
+            let end = (start + panel).min(blocks.end);
+            let mut first = rows.start;
+            for (height, tiles) in balanced(rows.len(), self.tile.rows) {
+                if tiles == 0 {
+                    continue;
+                }
+                let parts = [
+                    (self.tile.vectors, start, end.min(whole).saturating_sub(start)),
+                    (tail, whole, usize::from(tail > 0 && end > whole)),
+                ];
+                for (vectors, block, count) in parts {
+                    if count == 0 {
+                        continue;
+                    }
+                    let column = block * width;
+                    // SAFETY: all are within the packed weights and the caller's rectangle.
+                    unsafe {
+                        let residual = place.residual;
+                        let strip = Strip {
+                            rows: place.rows,
+                            input: place.input,
+                            zeros: place.zeros,
+                            run: place.run,
+                            weights: self.weights.as_ptr().add(column * self.depth),
+                            bias: self.bias.as_ptr().add(column),
+                            output: place.output.add(column),
+                            residual: if residual.is_null() { residual } else { residual.add(column) },
+                            pixel: place.stride,
+                            first,
+                            tiles,
+                            blocks: count,
+                            channels: (count * vectors * self.lanes).min(self.columns - column),
+                            finish: place.finish,
+                        };
+                        (self.kernels[height - 1][vectors - 1].run)(&strip);
+                    }
+                }
+                first += height * tiles;
+            }
+            start = end;
+        }
+    }
+}

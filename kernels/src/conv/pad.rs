@@ -1,0 +1,119 @@
+//! Copying a channels-last input into scratch memory together with its padding.
+
+use std::ops::Range;
+
+use crate::operator::ConvProblem;
+use crate::simd::{Activate, Job, Simd, Usable, build};
+
+/// What is copied where.
+#[derive(Clone, Copy)]
+struct Copy<From, To> {
+    problem: ConvProblem,
+    input: *const From,
+    output: *mut To,
+}
+
+impl<From, To> Copy<From, To> {
+    /// Writes padded rows `rows` (counted through images): `fill` where padding is, `line` copies
+    /// `count` numbers.
+    ///
+    /// # Safety
+    /// Input and output are valid for the whole problem, and nobody else writes these rows.
+    #[inline(always)]
+    unsafe fn rows(&self, rows: Range<usize>, fill: To, line: impl Fn(*const From, *mut To, usize))
+    where
+        To: std::marker::Copy,
+    {
+        let [height, width] = self.problem.input;
+        let [top, left, bottom, right] = self.problem.window.padding;
+        let channels = self.problem.in_channels;
+        let padded = (left + width + right) * channels;
+        for row in rows {
+            let (image, y) = (row / (top + height + bottom), row % (top + height + bottom));
+            // SAFETY: `row` is one of the padded image's, and `y - top` of the input's.
+            unsafe {
+                let to = self.output.add(row * padded);
+                if y < top || y - top >= height {
+                    std::slice::from_raw_parts_mut(to.cast::<std::mem::MaybeUninit<To>>(), padded)
+                        .fill(std::mem::MaybeUninit::new(fill));
+                    continue;
+                }
+                let from = self.input.add((image * height + y - top) * width * channels);
+                let edge = |at: usize, columns: usize| {
+                    std::slice::from_raw_parts_mut(
+                        to.add(at * channels).cast::<std::mem::MaybeUninit<To>>(),
+                        columns * channels,
+                    )
+                    .fill(std::mem::MaybeUninit::new(fill));
+                };
+                edge(0, left);
+                line(from, to.add(left * channels), width * channels);
+                edge(left + width, right);
+            }
+        }
+    }
+}
+
+/// Writes the padded rows `rows` (counted through images) of a single-precision input.
+///
+/// # Safety
+/// `input` is valid for the problem's input, `output` for the padded one, and nobody else writes these
+/// rows.
+pub(super) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *const f32, output: *mut f32) {
+    // SAFETY: the caller vouches for both; lines are copied between different allocations.
+    unsafe {
+        Copy { problem: *problem, input, output }
+            .rows(rows, 0.0, |from, to, count| std::ptr::copy_nonoverlapping(from, to, count));
+    }
+}
+
+/// Writes padded rows (counted through images) of an 8-bit input, in the form that dot products take.
+pub(super) type PadBytes = unsafe fn(&ConvProblem, u8, Range<usize>, *const u8, *mut u8);
+
+/// The function that pads for `usable`. Called with problem, zero point, rows, input and output.
+pub(super) fn pad_bytes(usable: Usable) -> PadBytes {
+    struct Select;
+    impl crate::simd::Build for Select {
+        type Output = PadBytes;
+        fn build<S: Simd>(self) -> PadBytes {
+            entry::<S>
+        }
+    }
+    build(usable, Select)
+}
+
+/// # Safety
+/// As for [`pad_f32`], and the processor executes `S`.
+unsafe fn entry<S: Simd>(
+    problem: &ConvProblem,
+    zero_point: u8,
+    rows: Range<usize>,
+    input: *const u8,
+    output: *mut u8,
+) {
+    let copy = Copy { problem: *problem, input, output: output.cast::<S::Act>() };
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Bytes { copy, zero_point, rows }) }
+}
+
+struct Bytes<A> {
+    copy: Copy<u8, A>,
+    zero_point: u8,
+    rows: Range<usize>,
+}
+
+impl<A: Activate> Job for Bytes<A> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let zero_point = self.zero_point;
+        let fill = A::activate(zero_point, zero_point);
+        // SAFETY: the caller vouches for both ends; compilers make vectors of this loop.
+        unsafe {
+            self.copy.rows(self.rows, fill, |from, to, count| {
+                for i in 0..count {
+                    *to.add(i) = A::activate(*from.add(i), zero_point);
+                }
+            });
+        }
+    }
+}

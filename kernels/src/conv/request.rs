@@ -1,0 +1,140 @@
+//! Checks that every algorithm makes of what it is asked to prepare.
+
+use super::{Element, Request};
+use crate::error::KernelError;
+use crate::operator::ConvProblem;
+use crate::simd::Usable;
+use crate::weights::{DenseI8, WeightValues};
+
+/// Largest number of elements of any tensor: offsets of bytes fit into `isize` with room to spare.
+const MOST: usize = isize::MAX as usize / 1024;
+
+/// Whether `problem` makes sense: sizes are positive, groups divide the channels, the window fits, and
+/// nothing overflows.
+pub(super) fn sensible(problem: &ConvProblem) -> bool {
+    let window = &problem.window;
+    let sizes = [problem.batch, problem.in_channels, problem.out_channels, problem.groups];
+    let positive = sizes.iter().chain(&problem.input).chain(&window.kernel).chain(&window.stride);
+    if positive.chain(&window.dilation).any(|&size| size == 0)
+        || problem.in_channels % problem.groups != 0
+        || problem.out_channels % problem.groups != 0
+    {
+        return false;
+    }
+    let Some([height, width]) = window.output(problem.input, false) else { return false };
+    let [top, left, bottom, right] = window.padding;
+    let product = |factors: &[usize]| {
+        factors.iter().try_fold(1_usize, |product, &factor| product.checked_mul(factor)).filter(|&n| n < MOST)
+    };
+    let padded_height = problem.input[0] + top + bottom;
+    let padded_width = problem.input[1] + left + right;
+    product(&[problem.batch, problem.in_channels, padded_height, padded_width]).is_some()
+        && product(&[problem.batch, problem.out_channels, height, width]).is_some()
+        && product(&[problem.out_channels, problem.in_channels, window.kernel[0], window.kernel[1]]).is_some()
+}
+
+/// `[height, width]` with padding.
+pub(super) fn padded(problem: &ConvProblem) -> [usize; 2] {
+    let [top, left, bottom, right] = problem.window.padding;
+    [problem.input[0] + top + bottom, problem.input[1] + left + right]
+}
+
+impl Request<'_> {
+    /// The value of a tunable.
+    pub(super) fn tunable(&self, name: &str) -> Result<i64, KernelError> {
+        self.schedule.tunables.get(name).copied().ok_or_else(|| {
+            KernelError::Data(format!("the schedule of `{}` lacks tunable `{name}`", self.schedule.algorithm))
+        })
+    }
+
+    /// The value of a tunable that counts something.
+    pub(super) fn count(&self, name: &str) -> Result<usize, KernelError> {
+        let value = self.tunable(name)?;
+        usize::try_from(value).ok().filter(|&count| count > 0).ok_or_else(|| self.bad_value(name))
+    }
+
+    /// The complaint about a value that the tunable does not have.
+    pub(super) fn bad_value(&self, name: &str) -> KernelError {
+        KernelError::Data(format!(
+            "`{}` cannot take the value {:?} of its tunable `{name}` here",
+            self.schedule.algorithm,
+            self.schedule.tunables.get(name)
+        ))
+    }
+
+    /// Checks sizes, threads and the instruction set, which every algorithm needs.
+    pub(super) fn check(&self) -> Result<([usize; 2], Usable), KernelError> {
+        let problem = &self.problem;
+        if !sensible(problem) {
+            return Err(KernelError::Data(format!("no convolution is possible with {problem:?}")));
+        }
+        let [kernel_height, kernel_width] = problem.window.kernel;
+        let dims = [problem.out_channels, problem.group_in(), kernel_height, kernel_width];
+        if self.weights.dims != dims || self.weights.values.len() != dims.iter().product::<usize>() {
+            return Err(KernelError::Data(format!(
+                "weights of {:?} ({} values) where the convolution needs {dims:?}",
+                self.weights.dims,
+                self.weights.values.len()
+            )));
+        }
+        if let Some(bias) = &self.weights.bias
+            && bias.len() != problem.out_channels
+        {
+            return Err(KernelError::Data(format!(
+                "{} biases for {} output channels",
+                bias.len(),
+                problem.out_channels
+            )));
+        }
+        if self.threads == 0 {
+            return Err(KernelError::Data("a convolution needs at least one thread".into()));
+        }
+        let usable = Usable::check(self.isa).ok_or_else(|| {
+            KernelError::System(format!("this machine cannot execute {:?} instructions", self.isa))
+        })?;
+        Ok((problem.output()?, usable))
+    }
+
+    /// Checks that everything around the convolution is single precision.
+    pub(super) fn check_f32(&self) -> Result<(), KernelError> {
+        let all = [Some(self.input), Some(self.output), self.residual];
+        if all.into_iter().flatten().any(|element| element != Element::F32) {
+            return Err(KernelError::Data(format!(
+                "`{}` computes in single precision only",
+                self.schedule.algorithm
+            )));
+        }
+        Ok(())
+    }
+
+    /// The single-precision weights, dense or with zeros.
+    pub(super) fn f32_weights(&self) -> Result<&[f32], KernelError> {
+        match &self.weights.values {
+            WeightValues::F32(values) | WeightValues::SparseF32(values) => Ok(values),
+            WeightValues::I8(_) => {
+                Err(KernelError::Data(format!("`{}` needs weights in f32", self.schedule.algorithm)))
+            }
+        }
+    }
+
+    /// The 8-bit weights.
+    pub(super) fn i8_weights(&self) -> Result<&DenseI8, KernelError> {
+        match &self.weights.values {
+            WeightValues::I8(dense)
+                if dense.scales.len() == self.problem.out_channels
+                    && dense.scales.iter().all(|scale| scale.is_finite()) =>
+            {
+                Ok(dense)
+            }
+            _ => Err(KernelError::Data(format!(
+                "`{}` needs 8-bit weights with a finite scale per output channel",
+                self.schedule.algorithm
+            ))),
+        }
+    }
+
+    /// The bias of an output channel.
+    pub(super) fn bias(&self, channel: usize) -> f32 {
+        self.weights.bias.as_ref().map_or(0.0, |bias| bias[channel])
+    }
+}

@@ -1,0 +1,207 @@
+//! Where the input of an output pixel lies: "indirection" without the table that usually comes with it.
+//!
+//! A channels-last convolution is a matrix product whose left rows are, tap by tap, runs of input
+//! channels (Dukhan, "The Indirect Convolution Algorithm", 2019). That paper keeps a pointer for every
+//! pixel and tap. Here the address is the sum of a vertical and a horizontal part, so two small tables
+//! do; where either part is padding the sum is negative, and a row of zeros takes its place.
+
+use crate::operator::ConvProblem;
+
+/// Marks padding: the sum with any offset stays negative.
+const PADDING: isize = isize::MIN / 4;
+
+/// Offsets, in numbers, from the start of an input to the runs under every output pixel. Pixels are
+/// counted through images, rows and columns.
+pub(super) struct Rows {
+    /// `[output row][tap row]`
+    vertical: Vec<isize>,
+    /// `[output column][tap column]`
+    horizontal: Vec<isize>,
+    output: [usize; 2],
+    taps: [usize; 2],
+    image: usize,
+}
+
+/// [`Rows`] as a kernel sees them.
+#[derive(Clone, Copy)]
+pub(super) struct RowsView {
+    vertical: *const isize,
+    horizontal: *const isize,
+    output: [usize; 2],
+    /// `[rows, columns]` of taps, each a run.
+    pub(super) taps: [usize; 2],
+    image: usize,
+}
+
+impl Rows {
+    /// One run per row of a matrix whose rows are `stride` numbers apart.
+    pub(super) fn matrix(stride: usize) -> Self {
+        Self { vertical: vec![0], horizontal: vec![0], output: [1, 1], taps: [1, 1], image: stride }
+    }
+
+    /// One run of `in_channels / groups` per tap over a channels-last input.
+    pub(super) fn taps(problem: &ConvProblem, output: [usize; 2]) -> Self {
+        let [height, width] = problem.input;
+        let channels = problem.in_channels;
+        if *problem == (ConvProblem { window: crate::operator::Window::POINT, ..*problem }) {
+            return Self::matrix(channels);
+        }
+        let window = &problem.window;
+        Self {
+            vertical: offsets(problem, 0, output[0], width * channels),
+            horizontal: offsets(problem, 1, output[1], channels),
+            output,
+            taps: window.kernel,
+            image: height * width * channels,
+        }
+    }
+
+    /// One run of `kernel_width * in_channels` per row of taps over a channels-last input that carries
+    /// its padding, `padded` being its `[height, width]`. Horizontal dilation must be 1.
+    pub(super) fn runs(problem: &ConvProblem, output: [usize; 2], padded: [usize; 2]) -> Self {
+        let window = &problem.window;
+        let channels = problem.in_channels;
+        let row = padded[1] * channels;
+        let vertical = (0..output[0])
+            .flat_map(|y| {
+                (0..window.kernel[0]).map(move |ky| (y * window.stride[0] + ky * window.dilation[0]) * row)
+            })
+            .map(|offset| offset as isize)
+            .collect();
+        let horizontal = (0..output[1]).map(|x| (x * window.stride[1] * channels) as isize).collect();
+        Self { vertical, horizontal, output, taps: [window.kernel[0], 1], image: padded[0] * row }
+    }
+
+    pub(super) fn view(&self) -> RowsView {
+        RowsView {
+            vertical: self.vertical.as_ptr(),
+            horizontal: self.horizontal.as_ptr(),
+            output: self.output,
+            taps: self.taps,
+            image: self.image,
+        }
+    }
+}
+
+/// `[output position][tap]` along one axis, in numbers, [`PADDING`] where the tap is outside.
+pub(super) fn offsets(problem: &ConvProblem, axis: usize, outputs: usize, step: usize) -> Vec<isize> {
+    let window = &problem.window;
+    let mut offsets = Vec::with_capacity(outputs * window.kernel[axis]);
+    for position in 0..outputs {
+        for tap in 0..window.kernel[axis] {
+            let padded = position * window.stride[axis] + tap * window.dilation[axis];
+            let inside = padded.checked_sub(window.padding[axis]).filter(|&i| i < problem.input[axis]);
+            offsets.push(inside.map_or(PADDING, |i| (i * step) as isize));
+        }
+    }
+    offsets
+}
+
+/// The place of one output pixel.
+#[derive(Clone, Copy)]
+pub(super) struct Pixel {
+    image: usize,
+    row: usize,
+    column: usize,
+}
+
+/// Where one output pixel finds its taps.
+#[derive(Clone, Copy)]
+pub(super) struct Site {
+    vertical: *const isize,
+    horizontal: *const isize,
+    image: usize,
+}
+
+impl RowsView {
+    /// The pixel with this number.
+    pub(super) fn pixel(&self, number: usize) -> Pixel {
+        let [height, width] = self.output;
+        Pixel { image: number / (height * width), row: number / width % height, column: number % width }
+    }
+
+    /// Where `pixel` finds its taps.
+    ///
+    /// # Safety
+    /// The tables are alive and `pixel` is one of the output's.
+    #[inline(always)]
+    pub(super) unsafe fn site(&self, pixel: Pixel) -> Site {
+        // SAFETY: row and column are below `output`, which the tables were made for.
+        unsafe {
+            Site {
+                vertical: self.vertical.add(pixel.row * self.taps[0]),
+                horizontal: self.horizontal.add(pixel.column * self.taps[1]),
+                image: pixel.image * self.image,
+            }
+        }
+    }
+
+    /// The pixel after `pixel`.
+    #[inline(always)]
+    pub(super) fn next(&self, pixel: Pixel) -> Pixel {
+        let Pixel { image, row, column } = pixel;
+        if column + 1 < self.output[1] {
+            Pixel { image, row, column: column + 1 }
+        } else if row + 1 < self.output[0] {
+            Pixel { image, row: row + 1, column: 0 }
+        } else {
+            Pixel { image: image + 1, row: 0, column: 0 }
+        }
+    }
+}
+
+impl Site {
+    /// The run of tap `[ky, kx]`, or `zeros` where that is padding.
+    ///
+    /// # Safety
+    /// The tables are alive, the tap exists, and `input` is the start of the input that they describe.
+    #[inline(always)]
+    pub(super) unsafe fn run<T>(&self, ky: usize, kx: usize, input: *const T, zeros: *const T) -> *const T {
+        // SAFETY: the tables hold an offset for each tap; those that are not negative lie in the image.
+        unsafe {
+            let offset = *self.vertical.add(ky) + *self.horizontal.add(kx);
+            // Computed without a branch, and thrown away where it means nothing.
+            let inside = input.wrapping_add(self.image).wrapping_offset(offset);
+            if offset < 0 { zeros } else { inside }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Window;
+
+    #[test]
+    fn padding_is_found_on_every_side() {
+        let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1, 1, 1, 1] };
+        let problem =
+            ConvProblem { batch: 2, in_channels: 2, out_channels: 1, groups: 1, input: [2, 3], window };
+        let rows = Rows::taps(&problem, [2, 3]);
+        let view = rows.view();
+        let input: Vec<u32> = (0..24).collect();
+        let zeros = [u32::MAX; 2];
+        let mut pixel = view.pixel(0);
+        for image in 0..2 {
+            for y in 0..2_usize {
+                for x in 0..3_usize {
+                    // SAFETY: the tables live, the pixel exists and the input has the problem's size.
+                    let read =
+                        |ky, kx| unsafe { *view.site(pixel).run(ky, kx, input.as_ptr(), zeros.as_ptr()) };
+                    for ky in 0..3 {
+                        for kx in 0..3 {
+                            let inside = (1..3).contains(&(y + ky)) && (1..4).contains(&(x + kx));
+                            let want = if inside {
+                                (((image * 2 + y + ky - 1) * 3 + x + kx - 1) * 2) as u32
+                            } else {
+                                u32::MAX
+                            };
+                            assert_eq!(read(ky, kx), want, "image {image} pixel {y},{x} tap {ky},{kx}");
+                        }
+                    }
+                    pixel = view.next(pixel);
+                }
+            }
+        }
+    }
+}

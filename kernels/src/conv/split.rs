@@ -1,0 +1,94 @@
+//! How matrix-product convolutions share their work among threads and caches.
+
+use std::ops::Range;
+
+use super::Request;
+use super::tiles::Extent;
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::simd::lanes;
+use crate::team::Worker;
+
+/// Bytes of packed weights that may pass between two visits of the same tile of pixels: about half of
+/// a common second-level cache.
+const PANEL_BYTES: usize = 256 << 10;
+
+/// What a worker's part is a part of. Neither way splits a sum, so results do not depend on the
+/// number of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Split {
+    /// Of the output pixels.
+    Pixels,
+    /// Of the blocks of output channels.
+    Channels,
+}
+
+impl Split {
+    /// The value of the tunable `split`.
+    pub(super) fn from_request(request: &Request<'_>) -> Result<Self, KernelError> {
+        match request.tunable("split")? {
+            0 => Ok(Self::Pixels),
+            1 => Ok(Self::Channels),
+            _ => Err(request.bad_value("split")),
+        }
+    }
+
+    /// The worker's pixels and blocks.
+    pub(super) fn of(
+        self,
+        worker: &Worker<'_>,
+        pixels: usize,
+        blocks: usize,
+    ) -> (Range<usize>, Range<usize>) {
+        match self {
+            Self::Pixels => (worker.share(pixels), 0..blocks),
+            Self::Channels => (0..pixels, worker.share(blocks)),
+        }
+    }
+}
+
+/// The tunable `split`.
+pub(super) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> Tunable {
+    let blocks = extent.columns.div_ceil(lanes(isa));
+    let taps: usize = problem.window.kernel.iter().product();
+    let weights = problem.out_channels * problem.group_in() * taps;
+    let input = problem.batch * problem.in_channels * problem.input[0] * problem.input[1];
+    let mut values = Vec::new();
+    if extent.rows > 1 {
+        values.push(0);
+    }
+    if blocks > 1 || values.is_empty() {
+        values.push(1);
+    }
+    // Where weights outweigh activations, each thread had better read its own part of them.
+    let channels = extent.rows == 1 || (blocks >= 8 && weights > 4 * input);
+    let default = i64::from(channels && values.contains(&1));
+    Tunable {
+        name: "split",
+        about: "what threads share: 0 the output pixels, 1 the output channels",
+        default: if values.contains(&default) { default } else { values[0] },
+        values,
+    }
+}
+
+/// The tunable `panel`; `column` is the bytes of weights per output channel.
+pub(super) fn panel_tunable(extent: Extent, column: usize, isa: Isa) -> Tunable {
+    let narrowest = lanes(isa) * 2;
+    let blocks = extent.columns.div_ceil(narrowest).max(1);
+    let mut values = vec![1];
+    while let Some(&last) = values.last()
+        && (last as usize) < blocks
+    {
+        values.push(last * 2);
+    }
+    let fitting = (PANEL_BYTES / (column * narrowest).max(1)).max(1) as i64;
+    let default = values.iter().copied().filter(|&value| value <= fitting).max().unwrap_or(1);
+    Tunable {
+        name: "panel",
+        about: "blocks of output channels that a tile of pixels meets before the next tile is loaded",
+        default,
+        values,
+    }
+}

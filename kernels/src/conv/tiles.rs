@@ -1,0 +1,256 @@
+//! Register tiles of the matrix-product microkernels: which are compiled, which are offered as values
+//! of the tunable `tile`, and which is a good guess.
+//!
+//! A tile is `rows` output pixels by `vectors` vectors of output channels, all of whose sums live in
+//! registers. As a tunable's value it is written `rows * 1000 + channels`: 6016 is 6 x 16.
+
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::simd::lanes;
+
+/// Most rows of any compiled tile.
+pub(super) const MAX_ROWS: usize = 14;
+/// Most vectors of any compiled tile.
+pub(super) const MAX_VECTORS: usize = 8;
+
+/// Sums of one microkernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub(super) rows: usize,
+    pub(super) vectors: usize,
+}
+
+impl Tile {
+    fn value(self, isa: Isa) -> i64 {
+        (self.rows * 1000 + self.vectors * lanes(isa)) as i64
+    }
+
+    /// The tile that `value` stands for, if it is one that `isa` has.
+    pub(super) fn from_value(value: i64, isa: Isa) -> Option<Self> {
+        let value = usize::try_from(value).ok()?;
+        let (rows, channels) = (value / 1000, value % 1000);
+        let tile = Self { rows, vectors: channels / lanes(isa) };
+        let fits = channels % lanes(isa) == 0 && (1..=most_vectors(isa, rows)).contains(&tile.vectors);
+        fits.then_some(tile)
+    }
+}
+
+/// Most vectors of the compiled tiles with this many rows; 0 where there are none. It never grows with
+/// `rows`, so whatever is left over at the edges of a tile has a microkernel too.
+pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
+    match isa {
+        // 16 registers: the sums, one row of weights, one broadcast input.
+        Isa::Portable | Isa::Avx2 => match rows {
+            1 => 8,
+            2 => 6,
+            3 => 4,
+            4 => 3,
+            5 | 6 => 2,
+            7..=12 => 1,
+            _ => 0,
+        },
+        // 32 registers.
+        Isa::Neon | Isa::Avx512 | Isa::Avx512Vnni => match rows {
+            1 | 2 => 8,
+            3 => 6,
+            4..=6 => 4,
+            7..=9 => 3,
+            10..=14 => 2,
+            _ => 0,
+        },
+    }
+}
+
+/// What the tunable `tile` offers.
+fn offered(isa: Isa) -> &'static [(usize, usize)] {
+    match isa {
+        Isa::Portable => &[(1, 4), (1, 8), (2, 2), (2, 4), (3, 2), (4, 1), (4, 2), (4, 3), (6, 1), (6, 2)],
+        Isa::Avx2 => &[
+            (1, 4),
+            (1, 8),
+            (2, 3),
+            (2, 4),
+            (2, 6),
+            (3, 2),
+            (3, 3),
+            (3, 4),
+            (4, 1),
+            (4, 2),
+            (4, 3),
+            (5, 2),
+            (6, 1),
+            (6, 2),
+            (8, 1),
+            (10, 1),
+            (12, 1),
+        ],
+        Isa::Neon | Isa::Avx512 | Isa::Avx512Vnni => &[
+            (1, 4),
+            (1, 8),
+            (2, 4),
+            (2, 8),
+            (3, 4),
+            (3, 6),
+            (4, 2),
+            (4, 4),
+            (5, 4),
+            (6, 2),
+            (6, 4),
+            (7, 3),
+            (8, 1),
+            (8, 2),
+            (8, 3),
+            (9, 3),
+            (12, 1),
+            (12, 2),
+            (14, 1),
+            (14, 2),
+        ],
+    }
+}
+
+/// Rows and columns of a product `rows x depth x columns`, `groups` times.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+impl Extent {
+    /// Of one group of a convolution.
+    pub(super) fn of(problem: &ConvProblem) -> Self {
+        let pixels = problem.output().map_or(1, |[height, width]| problem.batch * height * width);
+        Self { rows: pixels, columns: problem.group_out() }
+    }
+}
+
+/// The tunable `tile` for a product of this extent.
+pub(super) fn tile_tunable(extent: Extent, isa: Isa) -> Tunable {
+    let columns = extent.columns.div_ceil(lanes(isa));
+    let mut tiles: Vec<Tile> = Vec::new();
+    for &(rows, vectors) in offered(isa) {
+        // Wider than the problem: leftovers would be computed by a smaller microkernel anyway.
+        let tile = Tile { rows: rows.min(extent.rows), vectors: vectors.min(columns) };
+        if !tiles.contains(&tile) {
+            tiles.push(tile);
+        }
+    }
+    let default = tiles.iter().copied().min_by(|&a, &b| {
+        let cost = |tile| estimate(extent, tile, isa);
+        cost(a).total_cmp(&cost(b))
+    });
+    let mut values: Vec<i64> = tiles.iter().map(|tile| tile.value(isa)).collect();
+    values.sort_unstable();
+    Tunable {
+        name: "tile",
+        about: "register tile of the microkernel: output pixels * 1000 + output channels",
+        default: default.map_or(values[0], |tile| tile.value(isa)),
+        values,
+    }
+}
+
+/// Cycles per step in depth, roughly: multiply-adds two per cycle, four cycles until a sum can be
+/// added to again, two loads per cycle.
+fn estimate(extent: Extent, tile: Tile, isa: Isa) -> f64 {
+    let cycles = |rows: usize, vectors: usize| {
+        let sums = (rows * vectors) as f64 / 2.0;
+        let loads = (rows + vectors) as f64 / 2.0;
+        sums.max(loads).max(4.0) + 0.25
+    };
+    let columns = extent.columns.div_ceil(lanes(isa));
+    let (full, tail) = (columns / tile.vectors, columns % tile.vectors);
+    let mut total = 0.0;
+    for (rows, count) in balanced(extent.rows, tile.rows) {
+        if count > 0 {
+            let tail = if tail > 0 { cycles(rows, tail) } else { 0.0 };
+            total += count as f64 * (full as f64 * cycles(rows, tile.vectors) + tail);
+        }
+    }
+    total
+}
+
+/// `total` rows in tiles of at most `rows`, as even as can be: `[(rows, count); 2]`.
+pub(super) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
+    let tiles = total.div_ceil(rows);
+    if tiles == 0 {
+        return [(0, 0); 2];
+    }
+    let (each, more) = (total / tiles, total % tiles);
+    [(each + 1, more), (each, tiles - more)]
+}
+
+/// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for 16 registers.
+macro_rules! entry_for_16 {
+    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
+        $crate::conv::tiles::entry!($entry, $set, $rows, $vectors;
+            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2 3; 5: 1 2; 6: 1 2;
+            7: 1; 8: 1; 9: 1; 10: 1; 11: 1; 12: 1;)
+    };
+}
+
+/// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for 32 registers.
+macro_rules! entry_for_32 {
+    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
+        $crate::conv::tiles::entry!($entry, $set, $rows, $vectors;
+            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6 7 8; 3: 1 2 3 4 5 6; 4: 1 2 3 4; 5: 1 2 3 4; 6: 1 2 3 4;
+            7: 1 2 3; 8: 1 2 3; 9: 1 2 3; 10: 1 2; 11: 1 2; 12: 1 2; 13: 1 2; 14: 1 2;)
+    };
+}
+
+macro_rules! entry {
+    ($entry:ident, $set:ty, $r:expr, $v:expr; $($rows:literal: $($vectors:literal)+;)+) => {
+        match ($r, $v) {
+            $($(($rows, $vectors) => Some($entry::<$set, $rows, $vectors> as Entry),)+)+
+            _ => None,
+        }
+    };
+}
+
+pub(super) use {entry, entry_for_16, entry_for_32};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balanced_tiles_cover_all_rows() {
+        for total in 0..50 {
+            for rows in 1..=MAX_ROWS {
+                let parts = balanced(total, rows);
+                assert_eq!(parts.iter().map(|(rows, count)| rows * count).sum::<usize>(), total);
+                assert!(parts.iter().all(|&(r, count)| count == 0 || (1..=rows).contains(&r)));
+            }
+        }
+    }
+
+    #[test]
+    fn offered_tiles_are_compiled_and_so_is_all_that_is_smaller() {
+        for isa in Isa::ALL {
+            for rows in 1..=MAX_ROWS {
+                assert!(most_vectors(isa, rows + 1) <= most_vectors(isa, rows));
+                assert!(most_vectors(isa, rows) <= MAX_VECTORS);
+            }
+            for &(rows, vectors) in offered(isa) {
+                assert!(vectors <= most_vectors(isa, rows), "{isa:?} {rows}x{vectors}");
+                let tile = Tile { rows, vectors };
+                assert_eq!(Tile::from_value(tile.value(isa), isa), Some(tile));
+            }
+        }
+    }
+
+    #[test]
+    fn tunables_suit_the_problem() {
+        for (rows, columns) in [(1, 10), (1, 512), (16, 512), (1024, 64), (7, 3)] {
+            for isa in Isa::ALL {
+                let tunable = tile_tunable(Extent { rows, columns }, isa);
+                assert!(tunable.values.contains(&tunable.default));
+                assert!(tunable.values.is_sorted());
+                for &value in &tunable.values {
+                    let tile = Tile::from_value(value, isa).unwrap();
+                    assert!(tile.rows <= rows);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! AVX2 and FMA: 8 lanes, 16 registers.
+
+use std::arch::x86_64::*;
+
+use super::{Job, Simd, copy_few};
+
+/// x86-64 with AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+// SAFETY: (of every block) the trait's contract says that the processor has AVX2 and FMA and that
+// pointers are valid for what each function is documented to touch; loads and stores are unaligned ones.
+unsafe impl Simd for Avx2 {
+    const NAME: &'static str = "avx2";
+    const LANES: usize = 8;
+    type F = __m256;
+    type I = __m256i;
+    type D = __m256i;
+    // There is no exact product of bytes: `vpmaddubsw` saturates. 16-bit `vpmaddwd` is exact.
+    type Act = i16;
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn vectorize<J: Job>(job: J) {
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn inner<J: Job>(job: J) {
+            // SAFETY: the caller vouches for the processor and the job.
+            unsafe { job.run::<Avx2>() }
+        }
+        // SAFETY: as above.
+        unsafe { inner(job) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, v: __m256) {
+        unsafe { _mm256_storeu_ps(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> __m256 {
+        // Masked loads do not fault on masked lanes and are fast everywhere.
+        unsafe { _mm256_maskload_ps(from, mask(count)) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, count: usize, v: __m256) {
+        // Masked stores are microcoded on AMD: go through the stack.
+        let mut lanes = [0.0_f32; 8];
+        unsafe {
+            _mm256_storeu_ps(lanes.as_mut_ptr(), v);
+            copy_few(lanes.as_ptr(), to, count);
+        }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn at_least(bound: __m256, x: __m256) -> __m256 {
+        // The second operand is the result where one is not a number.
+        unsafe { _mm256_max_ps(bound, x) }
+    }
+    #[inline(always)]
+    unsafe fn at_most(bound: __m256, x: __m256) -> __m256 {
+        unsafe { _mm256_min_ps(bound, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn store_u8(to: *mut u8, v: __m256) {
+        unsafe {
+            let words = _mm256_cvtps_epi32(v);
+            let shorts =
+                _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(shorts, shorts));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> __m256i {
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(from: *const i16) -> __m256i {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(weights, activations)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(acc: __m256i, a: *const u8, b: *const u8, weights: *const i16) -> __m256i {
+        unsafe {
+            let bytes = _mm_unpacklo_epi8(_mm_loadl_epi64(a.cast()), _mm_loadl_epi64(b.cast()));
+            let weights = _mm256_loadu_si256(weights.cast());
+            _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_cvtepu8_epi16(bytes), weights))
+        }
+    }
+}
+
+/// All ones in the first `count` lanes.
+#[inline(always)]
+unsafe fn mask(count: usize) -> __m256i {
+    const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    debug_assert!(count <= 8);
+    // SAFETY: the window of 8 starts at 0..=8.
+    unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - count).cast()) }
+}

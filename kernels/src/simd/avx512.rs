@@ -1,0 +1,157 @@
+//! AVX-512: 16 lanes, 32 registers; with or without the byte dot product of VNNI.
+
+use std::arch::x86_64::*;
+
+use super::{Job, Simd};
+
+/// x86-64 with AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+/// The same with VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Vnni;
+
+/// What both share; `$integers` are the items that differ.
+macro_rules! avx512 {
+    ($set:ident, $name:literal, $features:literal, { $($integers:tt)* }) => {
+        // SAFETY: (of every block) the trait's contract says that the processor has the instruction set
+        // and that pointers are valid for what each function is documented to touch; loads and stores
+        // are unaligned ones, and masked lanes touch no memory.
+        unsafe impl Simd for $set {
+            const NAME: &'static str = $name;
+            const LANES: usize = 16;
+            type F = __m512;
+            type I = __m512i;
+            type D = __m512i;
+
+            #[inline(always)]
+            unsafe fn vectorize<J: Job>(job: J) {
+                #[target_feature(enable = $features)]
+                unsafe fn inner<J: Job>(job: J) {
+                    // SAFETY: the caller vouches for the processor and the job.
+                    unsafe { job.run::<$set>() }
+                }
+                // SAFETY: as above.
+                unsafe { inner(job) }
+            }
+
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> __m512 {
+                unsafe { _mm512_set1_ps(x) }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> __m512 {
+                unsafe { _mm512_loadu_ps(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(to: *mut f32, v: __m512) {
+                unsafe { _mm512_storeu_ps(to, v) }
+            }
+            #[inline(always)]
+            unsafe fn load_first(from: *const f32, count: usize) -> __m512 {
+                unsafe { _mm512_maskz_loadu_ps(mask(count), from) }
+            }
+            #[inline(always)]
+            unsafe fn store_first(to: *mut f32, count: usize, v: __m512) {
+                unsafe { _mm512_mask_storeu_ps(to, mask(count), v) }
+            }
+            #[inline(always)]
+            unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+                unsafe { _mm512_fmadd_ps(a, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn add(a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_add_ps(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_sub_ps(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+                unsafe { _mm512_mul_ps(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn at_least(bound: __m512, x: __m512) -> __m512 {
+                // The second operand is the result where one is not a number.
+                unsafe { _mm512_max_ps(bound, x) }
+            }
+            #[inline(always)]
+            unsafe fn at_most(bound: __m512, x: __m512) -> __m512 {
+                unsafe { _mm512_min_ps(bound, x) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_i32(from: *const i32) -> __m512i {
+                unsafe { _mm512_loadu_si512(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn to_f32(v: __m512i) -> __m512 {
+                unsafe { _mm512_cvtepi32_ps(v) }
+            }
+            #[inline(always)]
+            unsafe fn load_u8(from: *const u8) -> __m512 {
+                unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
+            }
+            #[inline(always)]
+            unsafe fn store_u8(to: *mut u8, v: __m512) {
+                unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v))) }
+            }
+            #[inline(always)]
+            unsafe fn dot_pairs(acc: __m512i, a: *const u8, b: *const u8, weights: *const i16) -> __m512i {
+                unsafe {
+                    let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
+                    let bytes = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
+                    let weights = _mm512_loadu_si512(weights.cast());
+                    _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_cvtepu8_epi16(bytes), weights))
+                }
+            }
+            $($integers)*
+        }
+    };
+}
+
+avx512!(Avx512, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", {
+    type Act = i16;
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(from: *const i16) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(weights, activations)) }
+    }
+});
+
+avx512!(Avx512Vnni, "avx512_vnni", "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma", {
+    type Act = u8;
+    const GROUP: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(from: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
+        // Unsigned activations, signed weights; this form wraps at 32 bits and saturates nowhere.
+        unsafe { _mm512_dpbusd_epi32(acc, activations, weights) }
+    }
+});
+
+/// Ones for the first `count` lanes.
+#[inline(always)]
+fn mask(count: usize) -> __mmask16 {
+    debug_assert!(count < 16);
+    (1 << count) - 1
+}

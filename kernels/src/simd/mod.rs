@@ -1,0 +1,213 @@
+//! Vectors: one small trait, [`Simd`], that kernels are written against once, and one file per
+//! instruction set that fulfills it.
+//!
+//! A kernel is a [`Job`]: a struct of arguments whose `run` is generic over the vectors. Everything in
+//! it is inlined into the one function per instruction set that carries `#[target_feature]`
+//! ([`Simd::vectorize`]), so that intrinsics become single instructions. A function pointer to such a
+//! job can only be had through [`Usable`], the token that the processor really executes the set: a
+//! wrong dispatch cannot be written. (The idea is rten's.)
+//!
+//! What this module leaves to others: every algorithm, every tile size.
+
+use crate::hardware::Isa;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::{Avx512, Avx512Vnni};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
+pub(crate) use portable::Portable;
+
+/// Proof that this processor executes an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usable(Isa);
+
+impl Usable {
+    /// The proof, where it holds and where kernels for `isa` have been compiled in.
+    pub(crate) fn check(isa: Isa) -> Option<Self> {
+        isa.is_available().then_some(Self(isa))
+    }
+
+    /// Which instruction set it is about.
+    pub(crate) fn isa(self) -> Isa {
+        self.0
+    }
+}
+
+/// Work that is generic over the vectors it uses.
+pub(crate) trait Job {
+    /// Does it. Implementations are `#[inline(always)]`, or they lose the instruction set.
+    ///
+    /// # Safety
+    /// The processor executes `S`'s instructions; pointers in `self` are valid for what the job says.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// Vectors of [`Simd::LANES`] numbers, and the few operations that convolutions need.
+///
+/// # Safety
+/// Every function requires that the processor executes the instruction set, that pointers are valid
+/// for the numbers they are said to cover (no alignment is asked for), and nothing else.
+/// All are `#[inline(always)]` and must be reached from [`Simd::vectorize`] to be fast.
+pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
+    /// Part of the names of microkernels.
+    const NAME: &'static str;
+    /// Numbers per vector.
+    const LANES: usize;
+    /// `LANES` single-precision numbers.
+    type F: Copy;
+    /// `LANES` 32-bit integers.
+    type I: Copy;
+    /// Operands of [`Simd::dot`]: `LANES` groups of [`Simd::GROUP`] small integers.
+    type D: Copy;
+    /// How activations are held for [`Simd::dot`].
+    type Act: Activate;
+    /// How many products of small integers [`Simd::dot`] sums into each lane.
+    const GROUP: usize;
+
+    /// Calls `job` with this instruction set switched on.
+    unsafe fn vectorize<J: Job>(job: J);
+
+    /// `x` in every lane.
+    unsafe fn splat(x: f32) -> Self::F;
+    /// `LANES` numbers.
+    unsafe fn load(from: *const f32) -> Self::F;
+    /// `LANES` numbers.
+    unsafe fn store(to: *mut f32, v: Self::F);
+    /// The first `count < LANES` numbers; zeros in the other lanes. Touches nothing else.
+    unsafe fn load_first(from: *const f32, count: usize) -> Self::F;
+    /// The first `count < LANES` numbers. Touches nothing else.
+    unsafe fn store_first(to: *mut f32, count: usize, v: Self::F);
+    /// `a * b + c`, in one rounding where the processor can.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a + b`
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// The greater of `bound` and `x`; `x` where it is not a number.
+    unsafe fn at_least(bound: Self::F, x: Self::F) -> Self::F;
+    /// The lesser of `bound` and `x`; `x` where it is not a number.
+    unsafe fn at_most(bound: Self::F, x: Self::F) -> Self::F;
+
+    /// `LANES` integers.
+    unsafe fn load_i32(from: *const i32) -> Self::I;
+    /// As single precision, rounded to nearest.
+    unsafe fn to_f32(v: Self::I) -> Self::F;
+    /// `LANES` bytes as numbers.
+    unsafe fn load_u8(from: *const u8) -> Self::F;
+    /// `LANES` numbers, which lie in 0..=255, rounded to nearest even.
+    unsafe fn store_u8(to: *mut u8, v: Self::F);
+
+    /// `LANES * GROUP` weights, channel by channel.
+    unsafe fn load_weights(from: *const i8) -> Self::D;
+    /// `GROUP` activations, the same for every lane.
+    unsafe fn broadcast(from: *const Self::Act) -> Self::D;
+    /// `acc + sum over the group of weights * activations`, exactly.
+    unsafe fn dot(acc: Self::I, weights: Self::D, activations: Self::D) -> Self::I;
+    /// Per lane, `acc + a[lane] * weights[lane][0] + b[lane] * weights[lane][1]`, exactly, over
+    /// `LANES` activations of each and interleaved 16-bit weights; reads nothing else.
+    unsafe fn dot_pairs(acc: Self::I, a: *const u8, b: *const u8, weights: *const i16) -> Self::I;
+
+    /// [`Simd::load_u8`] of `count < LANES` bytes; touches nothing else.
+    #[inline(always)]
+    unsafe fn load_first_u8(from: *const u8, count: usize) -> Self::F {
+        let mut bytes = [0_u8; 16];
+        // SAFETY: the caller vouches for `count < LANES <= 16` bytes at `from`.
+        unsafe {
+            copy_few(from, bytes.as_mut_ptr(), count);
+            Self::load_u8(bytes.as_ptr())
+        }
+    }
+
+    /// [`Simd::store_u8`] of `count < LANES` bytes; touches nothing else.
+    #[inline(always)]
+    unsafe fn store_first_u8(to: *mut u8, count: usize, v: Self::F) {
+        let mut bytes = [0_u8; 16];
+        // SAFETY: the caller vouches for `count < LANES <= 16` bytes at `to`.
+        unsafe {
+            Self::store_u8(bytes.as_mut_ptr(), v);
+            copy_few(bytes.as_ptr(), to, count);
+        }
+    }
+}
+
+/// Copies a handful of numbers without the call that `copy_nonoverlapping` of unknown length is.
+///
+/// # Safety
+/// Both are valid for `count` numbers and do not overlap.
+#[inline(always)]
+pub(crate) unsafe fn copy_few<T: Copy>(from: *const T, to: *mut T, count: usize) {
+    for i in 0..count {
+        // SAFETY: `i < count`.
+        unsafe { *to.add(i) = *from.add(i) };
+    }
+}
+
+/// An 8-bit activation in the form that a dot product takes.
+pub(crate) trait Activate: Copy + Default + Send + Sync + 'static {
+    /// Whether the zero point has been subtracted, so that padding is zero and sums need no compensation.
+    const CENTERED: bool;
+    /// From the stored byte.
+    fn activate(byte: u8, zero_point: u8) -> Self;
+}
+
+impl Activate for u8 {
+    const CENTERED: bool = false;
+    #[inline(always)]
+    fn activate(byte: u8, _zero_point: u8) -> Self {
+        byte
+    }
+}
+
+impl Activate for i16 {
+    const CENTERED: bool = true;
+    #[inline(always)]
+    fn activate(byte: u8, zero_point: u8) -> Self {
+        i16::from(byte) - i16::from(zero_point)
+    }
+}
+
+/// Something to be built for one instruction set: how code that knows an [`Isa`] reaches code that is
+/// generic over [`Simd`].
+pub(crate) trait Build {
+    /// What is built.
+    type Output;
+    /// Builds it for `S`.
+    fn build<S: Simd>(self) -> Self::Output;
+}
+
+/// Builds for the instruction set that `usable` proves.
+pub(crate) fn build<B: Build>(usable: Usable, builder: B) -> B::Output {
+    match usable.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => builder.build::<Avx2>(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => builder.build::<Avx512>(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => builder.build::<Avx512Vnni>(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => builder.build::<Neon>(),
+        // `Usable` exists for sets of this architecture only; the rest is portable.
+        _ => builder.build::<Portable>(),
+    }
+}
+
+/// Numbers per vector of `isa`, whether this machine has it or not.
+pub(crate) fn lanes(isa: Isa) -> usize {
+    match isa {
+        Isa::Portable | Isa::Neon => 4,
+        Isa::Avx2 => 8,
+        Isa::Avx512 | Isa::Avx512Vnni => 16,
+    }
+}

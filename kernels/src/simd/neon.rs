@@ -1,0 +1,136 @@
+//! NEON: 4 lanes, 32 registers.
+
+use std::arch::aarch64::*;
+
+use super::{Job, Simd, copy_few};
+
+/// 64-bit Arm.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon;
+
+// SAFETY: (of every block) the trait's contract says that the processor has NEON and that pointers are
+// valid for what each function is documented to touch; loads and stores are unaligned ones.
+unsafe impl Simd for Neon {
+    const NAME: &'static str = "neon";
+    const LANES: usize = 4;
+    type F = float32x4_t;
+    type I = int32x4_t;
+    type D = int16x8_t;
+    type Act = i16;
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn vectorize<J: Job>(job: J) {
+        #[target_feature(enable = "neon")]
+        unsafe fn inner<J: Job>(job: J) {
+            // SAFETY: the caller vouches for the processor and the job.
+            unsafe { job.run::<Neon>() }
+        }
+        // SAFETY: as above.
+        unsafe { inner(job) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> float32x4_t {
+        unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> float32x4_t {
+        unsafe { vld1q_f32(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, v: float32x4_t) {
+        unsafe { vst1q_f32(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> float32x4_t {
+        let mut lanes = [0.0_f32; 4];
+        unsafe {
+            copy_few(from, lanes.as_mut_ptr(), count);
+            vld1q_f32(lanes.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, count: usize, v: float32x4_t) {
+        let mut lanes = [0.0_f32; 4];
+        unsafe {
+            vst1q_f32(lanes.as_mut_ptr(), v);
+            copy_few(lanes.as_ptr(), to, count);
+        }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn at_least(bound: float32x4_t, x: float32x4_t) -> float32x4_t {
+        // These propagate what is not a number.
+        unsafe { vmaxq_f32(bound, x) }
+    }
+    #[inline(always)]
+    unsafe fn at_most(bound: float32x4_t, x: float32x4_t) -> float32x4_t {
+        unsafe { vminq_f32(bound, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> int32x4_t {
+        unsafe { vld1q_s32(from) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: int32x4_t) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> float32x4_t {
+        unsafe {
+            let bytes = vcreate_u8(u64::from(from.cast::<u32>().read_unaligned()));
+            vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_u8(to: *mut u8, v: float32x4_t) {
+        unsafe {
+            let shorts = vmovn_u32(vcvtnq_u32_f32(v));
+            let bytes = vmovn_u16(vcombine_u16(shorts, shorts));
+            to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> int16x8_t {
+        unsafe { vmovl_s8(vld1_s8(from)) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(from: *const i16) -> int16x8_t {
+        unsafe { vreinterpretq_s16_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, weights: int16x8_t, activations: int16x8_t) -> int32x4_t {
+        unsafe {
+            let low = vmull_s16(vget_low_s16(weights), vget_low_s16(activations));
+            let high = vmull_high_s16(weights, activations);
+            vaddq_s32(acc, vpaddq_s32(low, high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(acc: int32x4_t, a: *const u8, b: *const u8, weights: *const i16) -> int32x4_t {
+        unsafe {
+            let a = vcreate_u8(u64::from(a.cast::<u32>().read_unaligned()));
+            let b = vcreate_u8(u64::from(b.cast::<u32>().read_unaligned()));
+            let bytes = vreinterpretq_s16_u16(vmovl_u8(vzip1_u8(a, b)));
+            Self::dot(acc, vld1q_s16(weights), bytes)
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Plain Rust on arrays of four, which compilers turn into whatever vectors the target has.
+
+use super::{Job, Simd};
+
+/// Any processor.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+#[inline(always)]
+fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+// SAFETY: (of every block) the trait's contract says that pointers are valid for what each function is
+// documented to touch; reads and writes are unaligned ones.
+unsafe impl Simd for Portable {
+    const NAME: &'static str = "portable";
+    const LANES: usize = 4;
+    type F = [f32; 4];
+    type I = [i32; 4];
+    type D = [[i16; 2]; 4];
+    type Act = i16;
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn vectorize<J: Job>(job: J) {
+        // SAFETY: the caller vouches for the job.
+        unsafe { job.run::<Self>() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; 4] {
+        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, v: [f32; 4]) {
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> [f32; 4] {
+        std::array::from_fn(|i| if i < count { unsafe { *from.add(i) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, count: usize, v: [f32; 4]) {
+        for (i, x) in v.into_iter().enumerate().take(count) {
+            unsafe { *to.add(i) = x };
+        }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        // Two roundings: `mul_add` is a slow library call where the target has no such instruction.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn at_least(bound: [f32; 4], x: [f32; 4]) -> [f32; 4] {
+        zip(bound, x, |bound, x| if bound > x { bound } else { x })
+    }
+    #[inline(always)]
+    unsafe fn at_most(bound: [f32; 4], x: [f32; 4]) -> [f32; 4] {
+        zip(bound, x, |bound, x| if bound < x { bound } else { x })
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> [i32; 4] {
+        unsafe { from.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(v: [i32; 4]) -> [f32; 4] {
+        v.map(|x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> [f32; 4] {
+        unsafe { from.cast::<[u8; 4]>().read() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn store_u8(to: *mut u8, v: [f32; 4]) {
+        // Adding 1.5 * 2^23 leaves the integer, rounded to nearest even, in the low bits.
+        let bytes = v.map(|x| (x + 12_582_912.0).to_bits() as u8);
+        unsafe { to.cast::<[u8; 4]>().write(bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> [[i16; 2]; 4] {
+        unsafe { from.cast::<[[i8; 2]; 4]>().read() }.map(|pair| pair.map(i16::from))
+    }
+    #[inline(always)]
+    unsafe fn broadcast(from: *const i16) -> [[i16; 2]; 4] {
+        [unsafe { from.cast::<[i16; 2]>().read_unaligned() }; 4]
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: [i32; 4], weights: [[i16; 2]; 4], activations: [[i16; 2]; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| {
+            let (w, a) = (weights[i], activations[i]);
+            acc[i] + i32::from(w[0]) * i32::from(a[0]) + i32::from(w[1]) * i32::from(a[1])
+        })
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(acc: [i32; 4], a: *const u8, b: *const u8, weights: *const i16) -> [i32; 4] {
+        let (a, b) = unsafe { (a.cast::<[u8; 4]>().read(), b.cast::<[u8; 4]>().read()) };
+        let w = unsafe { weights.cast::<[[i16; 2]; 4]>().read_unaligned() };
+        std::array::from_fn(|i| {
+            acc[i] + i32::from(w[i][0]) * i32::from(a[i]) + i32::from(w[i][1]) * i32::from(b[i])
+        })
+    }
+}
