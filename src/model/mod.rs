@@ -3,19 +3,60 @@
 //! The graph of a network is the runtime's own [`paretune_kernels::Plan`] with default schedules and
 //! single-precision weights: one representation from import to execution.
 
+use std::path::Path;
+
 use paretune_kernels::Plan;
 
+mod describe;
+mod error;
 pub mod images;
 pub mod onnx;
 pub mod passes;
+
+pub use describe::{Totals, describe, step_multiply_adds, totals};
+pub use error::ModelError;
 
 /// A trained network as it came from its file, after the passes that do not change its function.
 #[derive(Clone, Debug)]
 pub struct Network {
     /// The file's name without extension, or `builtin`.
     pub name: String,
-    /// SHA-256 of the file, hexadecimal.
+    /// SHA-256 of the file, hexadecimal; of the file and then the data it refers to, where weights lie
+    /// in files beside it.
     pub sha256: String,
     /// What it computes; batch normalization folded, activations and residual additions fused.
     pub plan: Plan,
+}
+
+impl Network {
+    /// Reads an ONNX file (and the files with external data beside it) and simplifies its graph.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is damaged, or holds something that is not supported.
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        let mut network = onnx::load(path)?;
+        network.simplify()?;
+        Ok(network)
+    }
+
+    /// Like [`Network::load`], from memory. External data is looked for in `folder`.
+    ///
+    /// # Errors
+    /// Where the bytes are damaged or hold something that is not supported.
+    pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Self, ModelError> {
+        let mut network = onnx::from_bytes(name, bytes, folder)?;
+        network.simplify()?;
+        Ok(network)
+    }
+
+    fn simplify(&mut self) -> Result<(), ModelError> {
+        passes::simplify(&mut self.plan);
+        if self.plan.steps.is_empty() {
+            return Err(ModelError::Graph {
+                name: self.name.clone(),
+                problem: "the graph computes nothing: its output is its input, or a constant".into(),
+            });
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,123 @@
+//! From nodes to steps, one file per family of operators.
+
+use super::import::{Importer, Item, one};
+use super::node::Node;
+
+pub mod axes;
+mod elementwise;
+mod linear;
+mod pool;
+mod reshape;
+mod window;
+
+/// The operators that can be imported. Those that only prepare constants and shapes are included.
+pub const OPERATORS: &[&str] = &[
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Conv",
+    "Div",
+    "Dropout",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LRN",
+    "LeakyRelu",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Min",
+    "Mul",
+    "Neg",
+    "PRelu",
+    "Pad",
+    "Reciprocal",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Shape",
+    "Sigmoid",
+    "Size",
+    "Slice",
+    "Softmax",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Swish",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// Adds the steps of a node whose output depends on the network's input; gives its outputs.
+pub fn lower(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
+    match node.operator.as_str() {
+        "Conv" => linear::conv(importer, node),
+        "Gemm" => linear::gemm(importer, node),
+        "MatMul" => linear::matmul(importer, node),
+        "MaxPool" => pool::max(importer, node),
+        "AveragePool" => pool::average(importer, node),
+        "GlobalAveragePool" => pool::global_average(importer, node),
+        "GlobalMaxPool" => pool::global_max(importer, node),
+        "ReduceMean" => pool::reduce_mean(importer, node),
+        "BatchNormalization" => elementwise::batch_normalization(importer, node),
+        "LRN" => elementwise::lrn(importer, node),
+        "Softmax" => elementwise::softmax(importer, node),
+        "Relu" | "Clip" | "LeakyRelu" | "PRelu" | "Sigmoid" | "HardSigmoid" | "HardSwish" | "Swish"
+        | "Max" | "Min" | "Neg" => elementwise::activation(importer, node),
+        "Add" | "Mul" | "Sub" | "Div" => elementwise::binary(importer, node),
+        "Sum" => elementwise::sum(importer, node),
+        "Identity" | "Dropout" | "Cast" => reshape::pass_through(importer, node),
+        "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => reshape::reshape(importer, node),
+        "Transpose" => reshape::transpose(importer, node),
+        "Concat" => reshape::concat(importer, node),
+        "Pad" => reshape::pad(importer, node),
+        "Slice" => reshape::slice(importer, node),
+        "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "DynamicQuantizeLinear" => {
+            Err("the network is quantized already; start from the model in single precision".into())
+        }
+        "If" | "Loop" | "Scan" => {
+            Err("control flow is not supported; export the model with fixed shapes, or simplify it (onnxsim)"
+                .into())
+        }
+        operator if OPERATORS.contains(&operator) => {
+            Err(format!("{operator} is supported on constants only; simplify the file (onnxsim) first"))
+        }
+        operator if operator.contains('.') => Err(
+            "operators of other domains and functions are not supported; export with standard operators, or \
+             inline the model's functions (onnx.inliner)"
+                .into(),
+        ),
+        _ => Err(format!(
+            "this operator is not supported; export the model with these alone: {}",
+            OPERATORS.join(", ")
+        )),
+    }
+}
+
+/// Refuses nodes that ask for outputs other than the first.
+fn only_output(node: &Node<'_>, what: &str) -> Result<(), String> {
+    if (1..node.proto.output.len()).any(|index| node.has_output(index)) {
+        return Err(format!("{what} are not supported; use the first output alone"));
+    }
+    Ok(())
+}
+
+/// The same value again.
+fn same(importer: &Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
+    Ok(one(importer.activation(node, 0)?))
+}

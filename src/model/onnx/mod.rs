@@ -1,0 +1,80 @@
+//! ONNX files in and out.
+//!
+//! Reading is defensive: a file is somebody else's data, so sizes are checked before anything is
+//! allocated, nothing panics, and what is not supported is named together with its node. The result is
+//! the graph as the file has it, one or more steps per node; making it fast is left to
+//! [`crate::model::passes`].
+
+use std::path::Path;
+
+use prost::Message;
+use prost::bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::{ModelError, Network};
+
+mod evaluate;
+mod import;
+mod initializer;
+mod lower;
+mod names;
+mod node;
+mod proto;
+mod survey;
+mod tensor;
+
+pub use lower::OPERATORS;
+
+/// The format allows no larger messages; weights beyond that go to external files.
+const LARGEST_FILE: u64 = 1 << 31;
+
+/// Reads a file; the graph is as written, not simplified.
+///
+/// # Errors
+/// Where the file cannot be read, is damaged, or holds something that is not supported.
+pub fn load(path: &Path) -> Result<Network, ModelError> {
+    let failed = |source| ModelError::Io { path: path.to_path_buf(), source };
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(format_error(&name, format!("{} is not a file", path.display())));
+    }
+    check_size(&name, metadata.len())?;
+    let bytes = std::fs::read(path).map_err(failed)?;
+    check_size(&name, bytes.len() as u64)?;
+    read(&name, Bytes::from(bytes), Some(path.parent().unwrap_or(Path::new(""))))
+}
+
+/// Reads a file's bytes; the graph is as written, not simplified.
+///
+/// # Errors
+/// Where the bytes are damaged or hold something that is not supported.
+pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Network, ModelError> {
+    check_size(name, bytes.len() as u64)?;
+    read(name, Bytes::copy_from_slice(bytes), folder)
+}
+
+fn read(name: &str, bytes: Bytes, folder: Option<&Path>) -> Result<Network, ModelError> {
+    survey::check(&bytes).map_err(|problem| format_error(name, problem))?;
+    let mut source = initializer::Source { folder, hasher: Sha256::new_with_prefix(&bytes) };
+    let model = proto::ModelProto::decode(bytes)
+        .map_err(|error| format_error(name, format!("{error}; the file is damaged or of another kind")))?;
+    let plan = import::import(name, model, &mut source)?;
+    let sha256 = source.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Network { name: name.to_string(), sha256, plan })
+}
+
+fn check_size(name: &str, bytes: u64) -> Result<(), ModelError> {
+    match bytes {
+        0 => Err(format_error(name, "the file is empty".into())),
+        1..=LARGEST_FILE => Ok(()),
+        _ => Err(format_error(
+            name,
+            format!("{bytes} bytes are more than an ONNX file can have; store weights as external data"),
+        )),
+    }
+}
+
+fn format_error(name: &str, problem: String) -> ModelError {
+    ModelError::Format { name: name.to_string(), problem }
+}

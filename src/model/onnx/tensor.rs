@@ -1,0 +1,192 @@
+//! Tensors known at import time, and the rearrangements that constant folding needs.
+
+use std::sync::Arc;
+
+/// A number of a shape computation: known, or the number of images, which stays symbolic whatever the
+/// file says, because plans have no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Int {
+    /// A known integer.
+    Known(i64),
+    /// The extent of the batch axis.
+    Batch,
+}
+
+/// The numbers of a [`Tensor`].
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// Floating point of any width in the file.
+    Float(Arc<[f32]>),
+    /// Integers and truth values.
+    Int(Arc<[Int]>),
+}
+
+/// A constant with its full shape, as ONNX sees it.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Row-major shape; empty for a scalar.
+    pub dims: Vec<usize>,
+    /// As many numbers as the shape says.
+    pub data: Data,
+}
+
+impl Tensor {
+    /// A vector of integers.
+    pub fn ints(values: Vec<Int>) -> Self {
+        Self { dims: vec![values.len()], data: Data::Int(values.into()) }
+    }
+
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match &self.data {
+            Data::Float(values) => values.len(),
+            Data::Int(values) => values.len(),
+        }
+    }
+
+    /// The numbers as floating point.
+    pub fn floats(&self) -> Result<&Arc<[f32]>, String> {
+        match &self.data {
+            Data::Float(values) => Ok(values),
+            Data::Int(_) => Err("expects floating-point numbers, not integers".into()),
+        }
+    }
+
+    /// The numbers as integers, some of them possibly the batch.
+    pub fn symbols(&self) -> Result<&[Int], String> {
+        match &self.data {
+            Data::Int(values) => Ok(values),
+            Data::Float(_) => Err("expects integers, not floating-point numbers".into()),
+        }
+    }
+
+    /// The numbers as known integers.
+    pub fn known(&self) -> Result<Vec<i64>, String> {
+        self.symbols()?
+            .iter()
+            .map(|value| match value {
+                Int::Known(value) => Ok(*value),
+                Int::Batch => Err("depends on the number of images".to_string()),
+            })
+            .collect()
+    }
+
+    /// The single number of a tensor with one element.
+    pub fn float_scalar(&self) -> Result<f32, String> {
+        match self.floats()?.as_ref() {
+            [value] => Ok(*value),
+            values => Err(format!("expects a single number, found {}", values.len())),
+        }
+    }
+
+    /// The same numbers under another shape of the same size.
+    pub fn reshaped(&self, dims: Vec<usize>) -> Result<Self, String> {
+        if volume(&dims) != Some(self.len()) {
+            return Err(format!("{} numbers do not fit the shape {dims:?}", self.len()));
+        }
+        Ok(Self { dims, data: self.data.clone() })
+    }
+
+    /// A tensor of shape `dims` whose element `i` is this tensor's element `source(i)`, or `fill` of
+    /// it where that is beyond the end. Callers have checked the size of `dims`.
+    pub fn gathered(&self, dims: Vec<usize>, source: &[usize]) -> Self {
+        let data = match &self.data {
+            Data::Float(values) => Data::Float(source.iter().map(|&i| values[i]).collect()),
+            Data::Int(values) => Data::Int(source.iter().map(|&i| values[i]).collect()),
+        };
+        Self { dims, data }
+    }
+}
+
+/// The number of elements of a shape; `None` for shapes with more axes or elements than any sound file
+/// has. Where it is given, every partial product of the extents is small, too, zeros or not.
+pub fn volume(dims: &[usize]) -> Option<usize> {
+    const AXES: usize = 16;
+    const ELEMENTS: usize = 1 << 48;
+    if dims.len() > AXES {
+        return None;
+    }
+    let bound = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)))?;
+    (bound <= ELEMENTS).then_some(if dims.contains(&0) { 0 } else { bound })
+}
+
+/// Row-major strides.
+pub fn strides(dims: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; dims.len()];
+    for axis in (1..dims.len()).rev() {
+        strides[axis - 1] = strides[axis] * dims[axis];
+    }
+    strides
+}
+
+/// The NumPy broadcast of two shapes.
+pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let at = |dims: &[usize], axis: usize| {
+        (axis + dims.len()).checked_sub(rank).map_or(1, |position| dims[position])
+    };
+    (0..rank)
+        .map(|axis| match (at(a, axis), at(b, axis)) {
+            (x, y) if x == y => Some(x),
+            (1, y) => Some(y),
+            (x, 1) => Some(x),
+            _ => None,
+        })
+        .collect()
+}
+
+/// For every index of `dims`, row-major, the offset that `step` (one stride per axis) leads to from `start`.
+pub fn walk(dims: &[usize], step: &[isize], start: usize) -> Vec<usize> {
+    let total = volume(dims).unwrap_or(0);
+    let mut offsets = Vec::with_capacity(total);
+    let mut index = vec![0usize; dims.len()];
+    let mut offset = start as isize;
+    for _ in 0..total {
+        offsets.push(offset as usize);
+        for axis in (0..dims.len()).rev() {
+            index[axis] += 1;
+            offset += step[axis];
+            if index[axis] < dims[axis] {
+                break;
+            }
+            offset -= step[axis] * dims[axis] as isize;
+            index[axis] = 0;
+        }
+    }
+    offsets
+}
+
+/// Offsets that read a tensor of shape `dims` as if it had the shape `target`, by broadcasting.
+pub fn broadcast_offsets(dims: &[usize], target: &[usize]) -> Vec<usize> {
+    let own = strides(dims);
+    let lead = target.len() - dims.len();
+    let step: Vec<isize> = (0..target.len())
+        .map(|axis| match axis.checked_sub(lead) {
+            Some(position) if dims[position] != 1 => own[position] as isize,
+            _ => 0,
+        })
+        .collect();
+    walk(target, &step, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walks_transposed_and_reversed() {
+        // A 2x3 matrix read column by column, and backwards.
+        assert_eq!(walk(&[3, 2], &[1, 3], 0), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(walk(&[6], &[-1], 5), [5, 4, 3, 2, 1, 0]);
+        assert_eq!(walk(&[], &[], 0), [0]);
+        assert_eq!(walk(&[0, 3], &[3, 1], 0), [0usize; 0]);
+    }
+
+    #[test]
+    fn broadcasts_like_numpy() {
+        assert_eq!(broadcast(&[4, 1, 3], &[2, 1]), Some(vec![4, 2, 3]));
+        assert_eq!(broadcast(&[], &[2]), Some(vec![2]));
+        assert_eq!(broadcast(&[3], &[2]), None);
+        assert_eq!(broadcast_offsets(&[2, 1], &[2, 2, 3]), [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]);
+    }
+}
