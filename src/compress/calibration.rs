@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use paretune_kernels::executor::validate;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Activation, Executor, ExecutorOptions, Plan, Step, ValueId, ValueSpec};
@@ -9,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::channels::Keep;
 use super::error::CompressError;
-use super::shapes::check;
 use super::statistics::{Moments, ValueStatistics};
 
 /// Statistics of a single-precision network on calibration images.
@@ -36,7 +36,7 @@ impl Calibration {
         threads: usize,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Self, CompressError> {
-        check(plan)?;
+        validate(plan, 1)?;
         let len = plan.values[plan.input].len() * batch;
         if len == 0 || images.len() < len {
             return Err(CompressError::Calibration("there are not enough images for one batch".into()));

@@ -9,11 +9,11 @@
 
 use std::collections::BTreeMap;
 
+use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Plan, Step, ValueId};
 
 use super::error::CompressError;
-use super::shapes::check;
 
 /// Channels of which any subset can be removed, everywhere at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub fn channel_groups(plan: &Plan) -> Result<Vec<ChannelGroup>, CompressError> {
 
 /// The channel groups with their members.
 pub(super) fn groups(plan: &Plan) -> Result<Vec<Group>, CompressError> {
-    check(plan)?;
+    validate(plan, 1)?;
     let mut graph = Graph::new(plan);
     graph.pin(plan.input, "belongs to the network's input");
     graph.pin(plan.output, "belongs to the network's output");

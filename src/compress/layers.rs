@@ -1,7 +1,8 @@
 //! Which steps of a network can be compressed, and what is worth doing to them.
 
-use paretune_kernels::operator::{Conv, ConvProblem, Operator};
-use paretune_kernels::{Plan, Step};
+use paretune_kernels::Plan;
+use paretune_kernels::executor::{conv_problem, validate};
+use paretune_kernels::operator::{ConvProblem, Operator};
 
 use super::error::CompressError;
 
@@ -30,14 +31,14 @@ pub struct LayerInfo {
 /// The compressible layers, in execution order.
 ///
 /// # Errors
-/// Where a step's shapes do not fit together.
+/// Where the plan is not valid.
 pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
-    let mut layers = Vec::new();
-    for (index, step) in plan.steps.iter().enumerate() {
-        let Operator::Conv(conv) = &step.operator else { continue };
-        let problem = problem(plan, step, conv)?;
+    validate(plan, 1)?;
+    let convolutions = plan.steps.iter().enumerate().filter_map(|(index, step)| {
+        let Operator::Conv(conv) = &step.operator else { return None };
+        let problem = conv_problem(plan, step, 1)?;
         let dims = plan.weights[conv.weights].dims;
-        layers.push(LayerInfo {
+        Some(LayerInfo {
             step: step.name.clone(),
             index,
             dims,
@@ -46,42 +47,7 @@ pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
             multiply_adds: problem.multiply_adds(),
             sparse: conv.groups == 1,
             int8: true,
-        });
-    }
-    Ok(layers)
-}
-
-/// The problem of a convolution step for one image, with its shapes checked.
-pub(super) fn problem(plan: &Plan, step: &Step, conv: &Conv) -> Result<ConvProblem, CompressError> {
-    let wrong = |problem: &str| CompressError::plan(&step.name, problem);
-    let weights = plan.weights.get(conv.weights).ok_or_else(|| wrong("has no weights"))?;
-    let input = step.inputs.first().and_then(|&value| plan.values.get(value));
-    let [channels, height, width] = match input.map(|value| value.dims.as_slice()) {
-        Some(&[channels, height, width]) => [channels, height, width],
-        Some(&[features]) => [features, 1, 1],
-        _ => return Err(wrong("the input of a convolution has one or three dimensions")),
-    };
-    let problem = ConvProblem {
-        batch: 1,
-        in_channels: channels,
-        out_channels: weights.dims[0],
-        groups: conv.groups,
-        input: [height, width],
-        window: conv.window,
-    };
-    let divides = conv.groups > 0 && channels % conv.groups == 0 && weights.dims[0] % conv.groups == 0;
-    if !divides || weights.dims[1] != channels / conv.groups {
-        return Err(wrong("groups, weights and channels of the input do not fit together"));
-    }
-    if weights.dims[2..] != conv.window.kernel {
-        return Err(wrong("weights and window differ in size"));
-    }
-    if weights.dims.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim)) != Some(weights.values.len()) {
-        return Err(wrong("the weights are not as many as their shape says"));
-    }
-    if weights.bias.as_ref().is_some_and(|bias| bias.len() != weights.dims[0]) {
-        return Err(wrong("there is not one bias per output channel"));
-    }
-    problem.output()?;
-    Ok(problem)
+        })
+    });
+    Ok(convolutions.collect())
 }

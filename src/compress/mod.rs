@@ -12,14 +12,16 @@ mod groups;
 mod layers;
 mod quantize;
 mod recipe;
-mod shapes;
+mod repair;
 mod sparsity;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::sync::Arc;
 
+use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Plan, WeightValues};
 
@@ -28,7 +30,6 @@ pub use error::CompressError;
 pub use groups::{ChannelGroup, channel_groups};
 pub use layers::{LayerInfo, layers};
 pub use recipe::{ChannelCriterion, LayerRecipe, Recipe};
-pub use shapes::check;
 pub use statistics::{Histogram, Moments, ValueStatistics};
 
 /// Compresses a network. Schedules are left as they are.
@@ -45,13 +46,37 @@ pub fn apply(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<
     Ok(small)
 }
 
+/// [`apply`], and where the recipe prunes and repairs, statistics re-estimated on normalized `images` one
+/// after another; best those that the calibration has seen, or some of them, as the two are compared.
+/// Ranges of 8-bit values are then those of the repaired network.
+///
+/// # Errors
+/// As [`apply`], and where there is no image.
+pub fn apply_with_repair(
+    plan: &Plan,
+    calibration: &Calibration,
+    recipe: &Recipe,
+    images: &[f32],
+    threads: usize,
+) -> Result<Plan, CompressError> {
+    let (mut small, mut calibration) = prune(plan, calibration, recipe)?;
+    if recipe.repair && recipe.prunes() {
+        let rounds = recipe.layers.values().any(|layer| layer.weight_bits == 8);
+        if let Some(seen) = repair::correct(&mut small, &calibration, images, threads, rounds)? {
+            calibration = seen;
+        }
+    }
+    finish(&mut small, &calibration, recipe)?;
+    Ok(small)
+}
+
 /// Removes channels and weights; also returns the calibration of what is left.
 fn prune(
     plan: &Plan,
     calibration: &Calibration,
     recipe: &Recipe,
 ) -> Result<(Plan, Calibration), CompressError> {
-    check(plan)?;
+    validate(plan, 1)?;
     recipe.validate()?;
     calibration.fits(plan)?;
     let layers = layers(plan)?;
@@ -93,7 +118,7 @@ fn finish(plan: &mut Plan, calibration: &Calibration, recipe: &Recipe) -> Result
         }
         weights.bias.iter_mut().for_each(flush);
     }
-    check(plan)
+    Ok(validate(plan, 1)?)
 }
 
 /// Forgets weights that no step refers to any more.

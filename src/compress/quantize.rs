@@ -125,16 +125,9 @@ fn root(shares: &[ValueId], mut value: ValueId) -> ValueId {
     value
 }
 
-/// Steps whose results are among their inputs, and zero.
+/// Steps whose results are among their inputs, and that the runtime can take on 8 bits.
 fn moves_only(operator: &Operator) -> bool {
-    match operator {
-        Operator::MaxPool { .. }
-        | Operator::Reshape
-        | Operator::Transpose { .. }
-        | Operator::Concat { .. } => true,
-        Operator::Pad { value, .. } => *value == 0.0,
-        _ => false,
-    }
+    matches!(operator, Operator::MaxPool { .. } | Operator::Reshape | Operator::Concat { .. })
 }
 
 /// The grid over a part of `range` that loses least: what lies outside is clipped, what lies inside is

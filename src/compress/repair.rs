@@ -1,0 +1,128 @@
+//! Re-estimates statistics after pruning: every convolution's output gets back the mean and the spread
+//! per channel that it had in the original network.
+//!
+//! This is what recomputing batch normalization's statistics does (Li et al., "EagleEye", ECCV 2020),
+//! for networks whose normalization has been folded into the weights. Layers are corrected in
+//! execution order on the same images, each on top of the corrections before it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Plan, Step, ValueId, WeightValues, Weights};
+use rayon::prelude::*;
+
+use super::calibration::Calibration;
+use super::channels::dense;
+use super::error::CompressError;
+use super::statistics::{Moments, ValueStatistics};
+use super::walk::{Visitor, walk};
+
+/// A channel is scaled by no more than this, and no less than its inverse: a channel that has all but
+/// died has nothing left worth amplifying.
+const MOST: f64 = 4.0;
+
+/// Corrects weights and biases of all convolutions of `plan`, which are in single precision, on
+/// normalized `images`. `calibration` tells the original statistics of the channels that are left. With
+/// `ranges`, also returns statistics of all values after the correction.
+pub(super) fn correct(
+    plan: &mut Plan,
+    calibration: &Calibration,
+    images: &[f32],
+    threads: usize,
+    ranges: bool,
+) -> Result<Option<Calibration>, CompressError> {
+    let count = images.len() / plan.values[plan.input].len().max(1);
+    let mut repair = Repair {
+        plan,
+        calibration,
+        count,
+        corrections: BTreeMap::new(),
+        seen: ranges.then(|| Calibration {
+            images: count as u64,
+            values: vec![ValueStatistics::default(); plan.values.len()],
+            convolutions: BTreeMap::new(),
+        }),
+    };
+    walk(plan, images, threads, &mut repair)?;
+    let Repair { corrections, seen, .. } = repair;
+    for step in &mut plan.steps {
+        let Operator::Conv(conv) = &mut step.operator else { continue };
+        if let Some(affine) = corrections.get(&step.name) {
+            // Weights may be shared between steps, corrections are not.
+            plan.weights.push(corrected(&step.name, &plan.weights[conv.weights], affine)?);
+            conv.weights = plan.weights.len() - 1;
+        }
+    }
+    Ok(seen)
+}
+
+/// Scale and offset of one channel.
+type Affine = (f64, f64);
+
+struct Repair<'a> {
+    plan: &'a Plan,
+    calibration: &'a Calibration,
+    count: usize,
+    corrections: BTreeMap<String, Vec<Affine>>,
+    seen: Option<Calibration>,
+}
+
+impl Visitor for Repair<'_> {
+    fn convolved(&mut self, step: &Step, result: &mut [f32]) {
+        let Some(target) = self.calibration.convolutions.get(&step.name) else { return };
+        let channels = target.mean.len();
+        let mut now = Moments::default();
+        now.extend(channels, self.count, result);
+        let affine: Vec<Affine> = (0..channels).map(|channel| back_to(target, &now, channel)).collect();
+        let plane = (result.len() / (channels * self.count).max(1)).max(1);
+        result.par_chunks_mut(plane).enumerate().for_each(|(index, plane)| {
+            let (scale, offset) = affine[index % channels];
+            let (scale, offset) = (scale as f32, offset as f32);
+            plane.iter_mut().for_each(|x| *x = scale * *x + offset);
+        });
+        if let Some(seen) = &mut self.seen {
+            let exact = Moments { count: now.count, ..target.clone() };
+            seen.convolutions.insert(step.name.clone(), exact);
+        }
+        self.corrections.insert(step.name.clone(), affine);
+    }
+
+    fn value(&mut self, value: ValueId, data: &[f32]) {
+        if let Some(seen) = &mut self.seen {
+            let channels = self.plan.values[value].dims.first().copied().unwrap_or(1);
+            seen.values[value].extend(channels, self.count, data);
+        }
+    }
+}
+
+/// What takes a channel from the statistics it has to those it had.
+fn back_to(target: &Moments, now: &Moments, channel: usize) -> Affine {
+    let (wanted, found) = (target.variance[channel], now.variance[channel]);
+    let ratio = (wanted / found).sqrt();
+    // Also false where both vanish.
+    let scale = if ratio > 0.0 { ratio.clamp(MOST.recip(), MOST) } else { 1.0 };
+    (scale, target.mean[channel] - scale * now.mean[channel])
+}
+
+fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights, CompressError> {
+    let values = dense(step, weights)?;
+    let filter = (values.len() / affine.len().max(1)).max(1);
+    let scaled: Arc<[f32]> = values
+        .chunks(filter)
+        .zip(affine)
+        .flat_map(|(filter, &(scale, _))| filter.iter().map(move |&x| (f64::from(x) * scale) as f32))
+        .collect();
+    let bias = affine.iter().enumerate().map(|(row, &(scale, offset))| {
+        let old = weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
+        (scale * old + offset) as f32
+    });
+    Ok(Weights {
+        dims: weights.dims,
+        values: match weights.values {
+            WeightValues::SparseF32(_) => WeightValues::SparseF32(scaled),
+            _ => WeightValues::F32(scaled),
+        },
+        bias: Some(bias.collect()),
+    })
+}

@@ -1,0 +1,222 @@
+//! Runs a network one step at a time over a whole set of images, so that what a step computes can be
+//! looked at and corrected before the next one sees it.
+//!
+//! Each step is loaded into the runtime by itself. Steps with several inputs, which such a plan cannot
+//! express, are computed here.
+
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::operator::{Conv, Operator};
+use paretune_kernels::{
+    Activation, Executor, ExecutorOptions, Plan, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights,
+};
+use rayon::prelude::*;
+
+use super::error::CompressError;
+
+/// Images that the runtime computes at a time.
+const CHUNK: usize = 32;
+
+/// Who comes along.
+pub(super) trait Visitor {
+    /// Sees what a convolution computes with its bias, before residual and activation: all images one
+    /// after another. What it leaves in `result` is what the rest of the network gets.
+    fn convolved(&mut self, step: &Step, result: &mut [f32]);
+
+    /// Sees a value when it is complete.
+    fn value(&mut self, value: ValueId, data: &[f32]);
+}
+
+/// Takes `visitor` through `plan`, whose weights are in single precision, with as many images as
+/// `images` holds. Grids and schedules are ignored.
+pub(super) fn walk(
+    plan: &Plan,
+    images: &[f32],
+    threads: usize,
+    visitor: &mut dyn Visitor,
+) -> Result<(), CompressError> {
+    let count = images.len() / plan.values[plan.input].len().max(1);
+    if count == 0 {
+        return Err(CompressError::Calibration("there is not a single image".into()));
+    }
+    let mut last_use = vec![0; plan.values.len()];
+    for (index, step) in plan.steps.iter().enumerate() {
+        step.inputs.iter().for_each(|&value| last_use[value] = index);
+    }
+    let walk = Walk { plan, count, threads };
+    let mut values: Vec<Vec<f32>> = vec![Vec::new(); plan.values.len()];
+    values[plan.input] = images[..count * plan.values[plan.input].len()].to_vec();
+    visitor.value(plan.input, &values[plan.input]);
+    for (index, step) in plan.steps.iter().enumerate() {
+        let output = walk.step(step, &values, visitor)?;
+        visitor.value(step.output, &output);
+        values[step.output] = output;
+        for &value in &step.inputs {
+            if last_use[value] == index {
+                values[value] = Vec::new();
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    plan: &'a Plan,
+    count: usize,
+    threads: usize,
+}
+
+impl Walk<'_> {
+    fn step(
+        &self,
+        step: &Step,
+        values: &[Vec<f32>],
+        visitor: &mut dyn Visitor,
+    ) -> Result<Vec<f32>, CompressError> {
+        let input = |index: usize| values[step.inputs[index]].as_slice();
+        Ok(match &step.operator {
+            Operator::Conv(conv) => {
+                let mut result = self.run(step, bare(conv), input(0))?;
+                visitor.convolved(step, &mut result);
+                if step.inputs.len() > 1 {
+                    result.par_iter_mut().zip(input(1)).for_each(|(x, residual)| *x += residual);
+                }
+                activate(conv.activation, &mut result);
+                result
+            }
+            Operator::Add(activation) => self.pairs(step, values, *activation, |a, b| a + b),
+            Operator::Mul(activation) => self.pairs(step, values, *activation, |a, b| a * b),
+            Operator::Concat { axis } => self.concat(step, values, *axis),
+            Operator::Constant { constant } => self.plan.constants[*constant].repeat(self.count),
+            Operator::Reshape => input(0).to_vec(),
+            operator => self.run(step, operator.clone(), input(0))?,
+        })
+    }
+
+    /// Lets the runtime compute a step with one input.
+    fn run(&self, step: &Step, mut operator: Operator, input: &[f32]) -> Result<Vec<f32>, CompressError> {
+        let mut weights = Vec::new();
+        if let Operator::Conv(conv) = &mut operator {
+            weights.push(plain(&self.plan.weights[conv.weights]));
+            conv.weights = 0;
+        }
+        let spec = |value: ValueId| ValueSpec { quantization: None, ..self.plan.values[value].clone() };
+        let single = Plan {
+            name: step.name.clone(),
+            values: vec![spec(step.inputs[0]), spec(step.output)],
+            input: 0,
+            output: 1,
+            steps: vec![Step { name: step.name.clone(), operator, inputs: vec![0], output: 1 }],
+            weights,
+            // Few and shared: the indices of scales and shifts stay valid.
+            constants: self.plan.constants.clone(),
+            threads: self.threads,
+        };
+        let (from, to) = (single.values[0].len(), single.values[1].len());
+        let mut output = vec![0.0; to * self.count];
+        let mut executor: Option<(usize, Executor)> = None;
+        for start in (0..self.count).step_by(CHUNK) {
+            let batch = CHUNK.min(self.count - start);
+            if executor.as_ref().is_none_or(|&(loaded, _)| loaded != batch) {
+                let options = ExecutorOptions { batch, threads: self.threads, isa: Isa::detect() };
+                executor = Some((batch, Executor::new(&single, &options)?));
+            }
+            if let Some((_, executor)) = &mut executor {
+                let end = start + batch;
+                executor.run(&input[start * from..end * from], &mut output[start * to..end * to])?;
+            }
+        }
+        Ok(output)
+    }
+
+    /// A pointwise operator on two inputs with NumPy's broadcasting.
+    fn pairs(
+        &self,
+        step: &Step,
+        values: &[Vec<f32>],
+        activation: Activation,
+        operator: impl Fn(f32, f32) -> f32 + Sync,
+    ) -> Vec<f32> {
+        let dims = &self.plan.values[step.output].dims;
+        let [left, right] = [0, 1].map(|index| values[step.inputs[index]].as_slice());
+        let [left_len, right_len] = [left.len() / self.count, right.len() / self.count];
+        let [left_strides, right_strides] =
+            [0, 1].map(|index| strides(&self.plan.values[step.inputs[index]].dims, dims.len()));
+        let len = self.plan.values[step.output].len();
+        let row = dims.last().copied().unwrap_or(1).max(1);
+        let last = dims.len().saturating_sub(1);
+        let stride = |strides: &[usize]| strides.last().copied().unwrap_or(0);
+        let (left_step, right_step) = (stride(&left_strides), stride(&right_strides));
+        let mut output = vec![0.0; len * self.count];
+        output.par_chunks_mut(len.max(1)).enumerate().for_each(|(image, output)| {
+            let (left, right) =
+                (&left[image * left_len..][..left_len], &right[image * right_len..][..right_len]);
+            let mut index = vec![0; last];
+            for output in output.chunks_mut(row) {
+                let start = |strides: &[usize]| {
+                    index.iter().zip(strides).map(|(at, stride)| at * stride).sum::<usize>()
+                };
+                let (left, right) = (&left[start(&left_strides)..], &right[start(&right_strides)..]);
+                for (at, x) in output.iter_mut().enumerate() {
+                    *x = operator(left[at * left_step], right[at * right_step]);
+                }
+                for axis in (0..last).rev() {
+                    index[axis] += 1;
+                    if index[axis] < dims[axis] {
+                        break;
+                    }
+                    index[axis] = 0;
+                }
+            }
+        });
+        activate(activation, &mut output);
+        output
+    }
+
+    fn concat(&self, step: &Step, values: &[Vec<f32>], axis: usize) -> Vec<f32> {
+        let outer: usize = self.plan.values[step.output].dims[..axis].iter().product();
+        let mut output = Vec::with_capacity(self.plan.values[step.output].len() * self.count);
+        for block in 0..self.count * outer {
+            for &input in &step.inputs {
+                let run = self.plan.values[input].dims[axis..].iter().product::<usize>();
+                output.extend_from_slice(&values[input][block * run..][..run]);
+            }
+        }
+        output
+    }
+}
+
+/// The convolution with nothing fused and the default schedule.
+fn bare(conv: &Conv) -> Operator {
+    Operator::Conv(Conv { activation: Activation::Identity, schedule: Schedule::default(), ..conv.clone() })
+}
+
+/// Zeros are no hurry: dense kernels compute many images of any sparse layer well enough.
+fn plain(weights: &Weights) -> Weights {
+    match &weights.values {
+        WeightValues::SparseF32(values) => {
+            Weights { values: WeightValues::F32(values.clone()), ..weights.clone() }
+        }
+        _ => weights.clone(),
+    }
+}
+
+fn activate(activation: Activation, data: &mut [f32]) {
+    if activation == Activation::Identity {
+        return;
+    }
+    data.par_chunks_mut(1 << 16).for_each(|part| match activation.as_clamp() {
+        Some((low, high)) => part.iter_mut().for_each(|x| *x = x.max(low).min(high)),
+        None => part.iter_mut().for_each(|x| *x = activation.apply(*x)),
+    });
+}
+
+/// Row-major strides of `dims` aligned to the last of `rank` axes; 0 where an axis is repeated.
+fn strides(dims: &[usize], rank: usize) -> Vec<usize> {
+    let mut strides = vec![0; rank];
+    let mut stride = 1;
+    for (axis, &dim) in dims.iter().enumerate().rev() {
+        strides[axis + rank - dims.len()] = if dim == 1 { 0 } else { stride };
+        stride *= dim;
+    }
+    strides
+}
