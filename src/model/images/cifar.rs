@@ -1,0 +1,80 @@
+//! CIFAR-10's binary batches: records of a label byte and 3,072 pixel bytes, red, green, blue planes.
+
+use std::path::Path;
+
+use super::arrays::{Arrays, Block, Layout, check};
+use super::error::ImageError;
+use super::source::{Item, Role};
+
+const DIMS: [usize; 3] = [3, 32, 32];
+const RECORD: usize = 1 + 3 * 32 * 32;
+const CLASSES: u8 = 10;
+
+/// Which part a file of this name is, if it is a batch.
+pub(super) fn role(name: &str) -> Option<Role> {
+    match name {
+        "test_batch.bin" => Some(Role::Test),
+        _ if name.starts_with("data_batch_") && name.ends_with(".bin") => Some(Role::Train),
+        _ => None,
+    }
+}
+
+/// Reads the batches of a folder; `names` are its files, sorted.
+pub(super) fn open_folder(
+    folder: &Path,
+    names: &[String],
+    expected: [usize; 3],
+) -> Result<Arrays, ImageError> {
+    let batches: Vec<(&str, Role)> =
+        names.iter().filter_map(|name| Some((name.as_str(), role(name)?))).collect();
+    open(folder, &batches, expected)
+}
+
+/// Reads one batch alone.
+pub(super) fn open_file(file: &Path, expected: [usize; 3]) -> Result<Arrays, ImageError> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    open(file.parent().unwrap_or(Path::new("")), &[(name, Role::Whole)], expected)
+}
+
+fn open(folder: &Path, batches: &[(&str, Role)], expected: [usize; 3]) -> Result<Arrays, ImageError> {
+    let mut items = Vec::new();
+    let mut blocks = Vec::new();
+    for &(name, role) in batches {
+        let path = folder.join(name);
+        let repeat = check(name, DIMS, expected)?;
+        let bytes = std::fs::read(&path).map_err(ImageError::io(&path))?;
+        if bytes.is_empty() || bytes.len() % RECORD != 0 {
+            return Err(ImageError::format(
+                path,
+                format!("{} bytes are no whole number of CIFAR-10 records of {RECORD} bytes", bytes.len()),
+            ));
+        }
+        for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
+            if record[0] >= CLASSES {
+                return Err(ImageError::format(
+                    path,
+                    format!("label {} of record {index} is above 9", record[0]),
+                ));
+            }
+            items.push(Item { key: format!("{name}/{index}"), label: Some(record[0].into()), role });
+        }
+        let count = bytes.len() / RECORD;
+        blocks.push(Block { bytes, offset: 1, stride: RECORD, count, layout: Layout::Planar, repeat });
+    }
+    Ok(Arrays::new(classes(&folder.join("batches.meta.txt"))?, items, blocks))
+}
+
+/// The names in `batches.meta.txt`, one a line; none where there is no such file.
+fn classes(path: &Path) -> Result<Vec<String>, ImageError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ImageError::io(path)(error)),
+    };
+    let names: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if names.len() != usize::from(CLASSES) {
+        return Err(ImageError::format(path, format!("holds {} class names, not {CLASSES}", names.len())));
+    }
+    Ok(names)
+}

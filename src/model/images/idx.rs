@@ -1,0 +1,117 @@
+//! IDX, the format of MNIST: a magic number, big-endian sizes, unsigned bytes. Images are
+//! `[count, height, width]`, or four-dimensional with channels; labels lie in a file beside them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::arrays::{Arrays, Block, Layout, check};
+use super::error::ImageError;
+use super::source::{Item, Role};
+
+/// Two zeros, then the code of unsigned bytes; the number of dimensions follows.
+const UNSIGNED_BYTES: [u8; 3] = [0, 0, 8];
+
+/// Whether the file begins as IDX images do.
+pub(super) fn is_images(path: &Path) -> Result<bool, ImageError> {
+    let mut magic = [0; 4];
+    let file = File::open(path).map_err(ImageError::io(path))?;
+    match file.take(4).read_exact(&mut magic) {
+        Ok(()) => Ok(magic[..3] == UNSIGNED_BYTES && matches!(magic[3], 3 | 4)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(ImageError::io(path)(error)),
+    }
+}
+
+/// Reads image files and their labels. A name that begins with `train` is the train part, one with
+/// `t10k` or `test` the test part.
+pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, ImageError> {
+    let mut items = Vec::new();
+    let mut blocks = Vec::new();
+    let mut labelled = true;
+    for path in files.iter().map(PathBuf::as_path) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let role = match name.to_ascii_lowercase() {
+            _ if files.len() == 1 => Role::Whole,
+            name if name.starts_with("train") => Role::Train,
+            name if name.starts_with("t10k") || name.starts_with("test") => Role::Test,
+            _ => Role::Whole,
+        };
+        let array = IdxFile::read(path)?;
+        let (dims, layout) = match *array.sizes.as_slice() {
+            [_, height, width] => ([1, height, width], Layout::Planar),
+            [_, channels @ (1 | 3), height, width] => ([channels, height, width], Layout::Planar),
+            [_, height, width, channels @ (1 | 3)] => {
+                ([channels, height, width], Layout::Interleaved(channels))
+            }
+            ref sizes => {
+                return Err(ImageError::format(path, format!("sizes {sizes:?} are not those of images")));
+            }
+        };
+        let repeat = check(&name, dims, expected)?;
+        let layout = if dims[0] == 1 { Layout::Planar } else { layout };
+        let count = array.sizes[0];
+        let labels = labels_beside(path, &name)?;
+        if let Some((path, labels)) = &labels
+            && labels.len() != count
+        {
+            return Err(ImageError::format(path, format!("{} labels for {count} images", labels.len())));
+        }
+        labelled &= labels.is_some();
+        items.extend((0..count).map(|index| Item {
+            key: format!("{name}/{index}"),
+            label: labels.as_ref().map(|(_, labels)| labels[index].into()),
+            role,
+        }));
+        let stride = dims.iter().product();
+        blocks.push(Block { bytes: array.bytes, offset: array.offset, stride, count, layout, repeat });
+    }
+    if !labelled {
+        items.iter_mut().for_each(|item| item.label = None);
+    }
+    Ok(Arrays::new(Vec::new(), items, blocks))
+}
+
+/// The labels of an image file: `images` in its name replaced by `labels`, and `idx3` by `idx1`.
+fn labels_beside(images: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, ImageError> {
+    let other = name.replace("images", "labels").replace("idx3", "idx1").replace("idx4", "idx1");
+    let path = images.with_file_name(&other);
+    if other == name || !path.is_file() {
+        return Ok(None);
+    }
+    let array = IdxFile::read(&path)?;
+    if array.sizes.len() != 1 {
+        return Err(ImageError::format(path, "labels must have one dimension"));
+    }
+    let labels = array.bytes[array.offset..].to_vec();
+    Ok(Some((path, labels)))
+}
+
+struct IdxFile {
+    sizes: Vec<usize>,
+    bytes: Vec<u8>,
+    /// Where the data begins.
+    offset: usize,
+}
+
+impl IdxFile {
+    fn read(path: &Path) -> Result<Self, ImageError> {
+        let bytes = std::fs::read(path).map_err(ImageError::io(path))?;
+        let bad = |reason: &str| ImageError::format(path, reason);
+        let rank = match *bytes {
+            [0, 0, 8, rank, ..] => usize::from(rank),
+            _ => return Err(bad("is no IDX file of unsigned bytes")),
+        };
+        let offset = 4 + 4 * rank;
+        let header = bytes.get(4..offset).ok_or_else(|| bad("ends within its header"))?;
+        let sizes: Vec<usize> = header
+            .chunks_exact(4)
+            .map(|size| u32::from_be_bytes([size[0], size[1], size[2], size[3]]) as usize)
+            .collect();
+        let total = sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+        if total != Some(bytes.len() - offset) {
+            return Err(bad(&format!("sizes {sizes:?} do not fit {} bytes of data", bytes.len() - offset)));
+        }
+        Ok(Self { sizes, bytes, offset })
+    }
+}

@@ -1,0 +1,102 @@
+//! Which image goes into which part.
+//!
+//! An image's place is decided by the hash of its name alone. So the split does not depend on the
+//! order in which a file system lists its folders, images that are added later do not move others
+//! from one part to another, and larger parts contain the smaller ones.
+
+use std::path::Path;
+
+use super::error::ImageError;
+use super::source::{Item, Role};
+
+/// The most images that each part may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitSizes {
+    /// Of [`super::Dataset::calibration`].
+    pub calibration: usize,
+    /// Of [`super::Dataset::search`].
+    pub search: usize,
+    /// Of [`super::Dataset::report`].
+    pub report: usize,
+}
+
+/// Indices into the listing.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub calibration: Vec<usize>,
+    pub search: Vec<usize>,
+    pub report: Vec<usize>,
+}
+
+/// Where in the hash range the parts begin and end where there is no train and test part.
+const CALIBRATION_END: f64 = 0.2;
+const SEARCH_END: f64 = 0.6;
+
+/// Splits a listing. With a train and a test part, calibration images come from the one, search and
+/// report images from disjoint halves of the other: a network remembers what it was trained on.
+pub(super) fn three_ways(items: &[Item], sizes: SplitSizes, path: &Path) -> Result<Parts, ImageError> {
+    let train = shuffled(items, |role| role == Role::Train);
+    let test = shuffled(items, |role| role == Role::Test);
+    let (calibration, (search, report)) = if train.is_empty() || test.is_empty() {
+        let mut all = shuffled(items, |_| true);
+        enough(all.len(), 3, "", path)?;
+        let rest = cut(&mut all, CALIBRATION_END, 2);
+        (all, halves(rest, SEARCH_END))
+    } else {
+        enough(test.len(), 2, " in its test part", path)?;
+        (train, halves(test, 0.5))
+    };
+    let first =
+        |part: Vec<Placed>, cap: usize| part.into_iter().take(cap).map(|placed| placed.item).collect();
+    Ok(Parts {
+        calibration: first(calibration, sizes.calibration),
+        search: first(search, sizes.search),
+        report: first(report, sizes.report),
+    })
+}
+
+/// What a final score is taken on: the test part, or everything where there is none.
+pub(super) fn test_or_all(items: &[Item]) -> Vec<usize> {
+    let test: Vec<usize> = (0..items.len()).filter(|&item| items[item].role == Role::Test).collect();
+    if test.is_empty() { (0..items.len()).collect() } else { test }
+}
+
+/// An item and its place in the hash range, 0 to 1.
+struct Placed {
+    place: f64,
+    item: usize,
+}
+
+fn shuffled(items: &[Item], wanted: impl Fn(Role) -> bool) -> Vec<Placed> {
+    let mut placed: Vec<Placed> = (0..items.len())
+        .filter(|&item| wanted(items[item].role))
+        .map(|item| Placed { place: place(&items[item].key), item })
+        .collect();
+    placed
+        .sort_by(|a, b| a.place.total_cmp(&b.place).then_with(|| items[a.item].key.cmp(&items[b.item].key)));
+    placed
+}
+
+fn place(key: &str) -> f64 {
+    let hash = blake3::hash(key.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.as_bytes()[..8]);
+    // 53 bits: exact as a double.
+    (u64::from_le_bytes(first) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Cuts a sorted list at a place of the hash range and returns what comes after; at least one item
+/// stays and at least `after` follow, which matters for a handful of images only.
+fn cut(placed: &mut Vec<Placed>, at: f64, after: usize) -> Vec<Placed> {
+    let boundary = placed.partition_point(|placed| placed.place < at);
+    placed.split_off(boundary.clamp(1, placed.len() - after))
+}
+
+fn halves(mut placed: Vec<Placed>, at: f64) -> (Vec<Placed>, Vec<Placed>) {
+    let rest = cut(&mut placed, at, 1);
+    (placed, rest)
+}
+
+fn enough(found: usize, needed: usize, place: &'static str, path: &Path) -> Result<(), ImageError> {
+    if found < needed { Err(ImageError::TooFew { path: path.into(), place, found, needed }) } else { Ok(()) }
+}
