@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         let (pixels, labels) = (self.number()?, self.number()?);
         let image = dims.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
         let image = image.ok_or("holds a size that is out of range")?;
-        let count = if image == 0 { 0 } else { pixels / image };
+        let count = pixels.checked_div(image).unwrap_or(0);
         if image.checked_mul(count) != Some(pixels) || (labels != 0 && labels != count) {
             return Err("holds sizes that contradict each other");
         }

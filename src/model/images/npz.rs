@@ -162,9 +162,7 @@ fn images(
             array.into_inner().take(total as u64).read_to_end(&mut bytes).map_err(unreadable(path))?;
             bytes
         }
-        Some((TypeChar::Float, 4)) => {
-            pixels(data::<f32>(array, path)?, total, |value| f64::from(value), bad)?
-        }
+        Some((TypeChar::Float, 4)) => pixels(data::<f32>(array, path)?, total, f64::from, bad)?,
         Some((TypeChar::Float, 8)) => pixels(data::<f64>(array, path)?, total, |value| value, bad)?,
         _ => {
             return Err(bad(format!(

@@ -109,7 +109,7 @@ fn larger_parts_contain_the_smaller_ones_and_only_chosen_files_are_read() {
     assert!(pixels_of(&large.search).is_subset(&pixels_of(&grown.search)));
     // A damaged file that is not chosen does no harm.
     let unused = large.search.image(large.search.len() - 1)[0];
-    let class = if unused % 2 == 0 { "cat" } else { "dog" };
+    let class = if unused.is_multiple_of(2) { "cat" } else { "dog" };
     fs::write(folder.path().join(format!("{class}/{:03}.png", unused / 2)), "damaged").unwrap();
     assert_eq!(load(folder.path(), DIMS, sizes(3, 5, 4)).unwrap().report, small.report);
 }
@@ -352,7 +352,7 @@ fn the_cache_gives_back_what_went_in() {
 #[test]
 fn hashes_tell_images_apart() {
     let images = Images { dims: [1, 1, 2], pixels: [1, 2, 3, 4].into(), labels: [0, 1].into() };
-    let mut others = vec![images.take(1), images.clone(), images.clone(), images.clone()];
+    let mut others = [images.take(1), images.clone(), images.clone(), images.clone()];
     others[1].dims = [1, 2, 1];
     others[2].labels = [1, 1].into();
     others[3].labels = [].into();
