@@ -7,6 +7,7 @@ use std::path::Path;
 
 use paretune_kernels::Plan;
 
+pub mod builtin;
 mod describe;
 mod error;
 pub mod images;
