@@ -1,24 +1,26 @@
 //! The four development networks, where they are there.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
 use paretune::model::{Network, describe, totals};
+use serde::Deserialize;
 
-/// The folder with networks that are not part of the repository; `None`, with a notice, where it is absent.
-fn shared() -> Option<PathBuf> {
-    let folder = std::env::var_os("PARETUNE_SHARED")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from)
-        .join("models");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: {} is not there", folder.display());
-    None
+mod common;
+
+#[derive(Deserialize)]
+struct Fixture {
+    sha256: String,
+    outputs: Vec<f64>,
+}
+
+fn fixtures() -> BTreeMap<String, Fixture> {
+    let text = std::fs::read_to_string(common::fixtures().join("networks.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
 }
 
 #[test]
-fn import() {
-    let Some(folder) = shared() else { return };
+fn sizes_are_as_published() {
+    let Some(folder) = common::shared_models() else { return };
     // Name, parameters, multiply-adds, layers, steps.
     for (name, parameters, multiply_adds, layers, steps) in [
         ("resnet20", 272_000, 41_000_000, 22, 24),
@@ -27,10 +29,41 @@ fn import() {
         ("vgg16", 15_000_000, 314_000_000, 15, 21),
     ] {
         let network = Network::load(&folder.join(format!("{name}.onnx"))).unwrap();
-        println!("{name} {}\n{}", network.sha256, describe(&network.plan));
         let totals = totals(&network.plan);
-        assert_eq!((totals.layers, network.plan.steps.len()), (layers, steps), "{name}");
+        assert_eq!(
+            (totals.layers, network.plan.steps.len()),
+            (layers, steps),
+            "{name}\n{}",
+            describe(&network.plan)
+        );
         assert!(totals.parameters.abs_diff(parameters) < parameters / 50, "{name} {totals:?}");
         assert!(totals.multiply_adds.abs_diff(multiply_adds) < multiply_adds / 50, "{name} {totals:?}");
+    }
+}
+
+#[test]
+fn executed_outputs_agree_with_onnx_runtime() {
+    let Some(folder) = common::shared_models() else { return };
+    for (name, fixture) in fixtures() {
+        let network = Network::load(&folder.join(format!("{name}.onnx"))).unwrap();
+        let found = common::run_executor(&network.plan, 3, 1);
+        let difference = common::difference(&found, &fixture.outputs);
+        println!("{name}: {difference:.2e}");
+        assert!(difference < 1e-4, "{name}: {difference:e}");
+    }
+}
+
+/// Three images in the small networks, one in the large ones: the reference is slow.
+#[test]
+fn outputs_agree_with_onnx_runtime() {
+    let Some(folder) = common::shared_models() else { return };
+    for (name, fixture) in fixtures() {
+        let network = Network::load(&folder.join(format!("{name}.onnx"))).unwrap();
+        assert_eq!(network.sha256, fixture.sha256, "{name} is not the file that the fixture was made with");
+        let images = if totals(&network.plan).multiply_adds < 100_000_000 { 3 } else { 1 };
+        let found = common::run_reference(&network.plan, images);
+        let difference = common::difference(&found, &fixture.outputs[..found.len()]);
+        println!("{name}: {difference:.2e}");
+        assert!(difference < 1e-4, "{name}: {difference:e}");
     }
 }

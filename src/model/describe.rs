@@ -78,7 +78,7 @@ pub fn describe(plan: &Plan) -> String {
         let shape = plan.values.get(step.output).map_or_else(String::new, |value| times(&value.dims));
         rows.push([
             step.name.clone(),
-            operator(plan, &step.operator),
+            operator(plan, step),
             inputs.join(" "),
             shape,
             count(step_parameters(plan, step)),
@@ -138,7 +138,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// The operator and the attributes that matter, briefly.
-fn operator(plan: &Plan, operator: &Operator) -> String {
+fn operator(plan: &Plan, step: &Step) -> String {
     use paretune_kernels::Activation;
     use paretune_kernels::operator::Window;
     let window = |window: &Window| {
@@ -154,13 +154,18 @@ fn operator(plan: &Plan, operator: &Operator) -> String {
     let fused = |activation: &Activation| match activation {
         Activation::Identity => String::new(),
         Activation::Relu => " + relu".into(),
+        Activation::Clip { low: f32::MIN, high } => format!(" + at most {high}"),
+        Activation::Clip { low, high: f32::MAX } => format!(" + at least {low}"),
         Activation::Clip { low, high } => format!(" + clip {low}..{high}"),
         Activation::LeakyRelu { slope } => format!(" + leaky relu {slope}"),
         Activation::Sigmoid => " + sigmoid".into(),
         Activation::HardSigmoid { .. } => " + hard sigmoid".into(),
         Activation::HardSwish => " + hard swish".into(),
     };
-    match operator {
+    match &step.operator {
+        Operator::Conv(conv) if plan.values.get(step.output).is_some_and(|value| value.dims.len() == 1) => {
+            format!("dense{}", fused(&conv.activation))
+        }
         Operator::Conv(conv) => {
             let channels =
                 plan.weights.get(conv.weights).map_or([0, 0], |weights| [weights.dims[0], weights.dims[1]]);

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::import::{Importer, Item, mapped};
 use super::initializer::{self, Source};
+use super::lower::OPERATORS;
 use super::lower::axes::{axes_of, slices};
 use super::node::{Node, resolve_axis};
 use super::proto::tensor_proto::DataType;
@@ -76,11 +77,12 @@ pub fn evaluate(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tenso
                 arithmetic(importer, "Sub", &zero, input(0)?)?
             }
         },
-        operator => {
+        operator if OPERATORS.contains(&operator) => {
             return Err(format!(
                 "{operator} of constants is not supported; simplify the file (onnxsim does) first"
             ));
         }
+        _ => return Ok(None),
     };
     Ok(Some(result))
 }

@@ -20,7 +20,7 @@ use super::tensor::{Data, Int, Tensor, volume};
 use crate::model::ModelError;
 
 /// Oldest and newest operator sets whose meaning is known.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=27;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 /// Most numbers that one activation may have per image.
 const LARGEST_VALUE: usize = 1 << 28;
 /// Most weights that all steps together may have.
@@ -321,7 +321,11 @@ impl Importer {
         dims: Vec<usize>,
     ) -> Result<ValueId, String> {
         let output = self.value(dims)?;
-        let wanted = if part.is_empty() { self.base.clone() } else { format!("{}.{part}", self.base) };
+        let wanted = match (part, self.base.rsplit_once('.')) {
+            ("", _) => self.base.clone(),
+            (part, Some((rest, last))) if lower::OPERATORS.contains(&last) => format!("{rest}.{part}"),
+            (part, _) => format!("{}.{part}", self.base),
+        };
         let name = self.unique(wanted);
         self.plan.steps.push(Step { name, operator, inputs, output });
         Ok(output)

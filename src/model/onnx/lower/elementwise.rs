@@ -219,21 +219,22 @@ pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<V
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
     let epsilon = f64::from(node.float("epsilon", 1e-5)?);
-    let mut parts = Vec::with_capacity(4);
-    for index in 1..=4 {
-        let values = importer.tensor(node, index)?.floats()?.clone();
-        if values.len() != dims[0] {
-            return Err(format!("its input {index} has {} numbers for {} channels", values.len(), dims[0]));
+    let channels = dims[0];
+    let part = |index: usize| {
+        let values = importer.tensor(node, index)?.floats()?;
+        if values.len() == channels {
+            Ok(values)
+        } else {
+            Err(format!("its input {index} has {} numbers for {channels} channels", values.len()))
         }
-        parts.push(values);
-    }
-    let (mut scale, mut shift) = (Vec::with_capacity(dims[0]), Vec::with_capacity(dims[0]));
-    for channel in 0..dims[0] {
-        let [gamma, beta, mean, variance] = [0, 1, 2, 3].map(|part| f64::from(parts[part][channel]));
-        let factor = gamma / (variance + epsilon).sqrt();
-        let offset = beta - mean * factor;
+    };
+    let (gamma, beta, mean, variance) = (part(1)?, part(2)?, part(3)?, part(4)?);
+    let (mut scale, mut shift) = (Vec::with_capacity(channels), Vec::with_capacity(channels));
+    for (channel, (&gamma, &beta)) in gamma.iter().zip(beta.iter()).enumerate() {
+        let factor = f64::from(gamma) / (f64::from(variance[channel]) + epsilon).sqrt();
+        let offset = f64::from(beta) - f64::from(mean[channel]) * factor;
         if !factor.is_finite() || !offset.is_finite() {
-            return Err(format!("channel {channel} has the variance {variance}"));
+            return Err(format!("channel {channel} has the variance {}", variance[channel]));
         }
         scale.push(factor as f32);
         shift.push(offset as f32);

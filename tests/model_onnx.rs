@@ -1,0 +1,130 @@
+//! Small ONNX files, one per family of operators and several small networks, against ONNX Runtime.
+
+use paretune::model::{Network, describe, onnx, passes};
+use paretune_kernels::operator::Operator;
+use serde::Deserialize;
+
+mod common;
+
+#[derive(Deserialize)]
+struct Fixture {
+    name: String,
+    images: usize,
+    shape: Vec<usize>,
+    outputs: Vec<f64>,
+}
+
+fn all() -> Vec<Fixture> {
+    let text = std::fs::read_to_string(common::fixtures().join("onnx/expected.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn path(name: &str) -> std::path::PathBuf {
+    common::fixtures().join(format!("onnx/{name}.onnx"))
+}
+
+#[test]
+fn as_imported() {
+    for fixture in all() {
+        let network =
+            onnx::load(&path(&fixture.name)).unwrap_or_else(|error| panic!("{}: {error}", fixture.name));
+        let plan = &network.plan;
+        assert_eq!(plan.values[plan.output].dims, fixture.shape, "{}", fixture.name);
+        let found = common::run_reference(plan, fixture.images);
+        let difference = common::difference(&found, &fixture.outputs);
+        assert!(difference < 2e-6, "{}: {difference:e}\n{}", fixture.name, describe(plan));
+    }
+}
+
+/// Every pass by itself, as often as it finds something to do, leaves the function as it is.
+#[test]
+fn every_pass_preserves_the_function() {
+    let late: [(&str, passes::Pass); 4] = [
+        ("fuse_residuals", passes::fuse_residuals),
+        ("remove_dead", passes::remove_dead),
+        ("clear_subnormals", passes::clear_subnormals),
+        ("shorten_names", passes::shorten_names),
+    ];
+    let mut used = std::collections::BTreeSet::new();
+    for fixture in all() {
+        let mut plan = onnx::load(&path(&fixture.name)).unwrap().plan;
+        for _ in 0..4 {
+            for (name, pass) in passes::PASSES.iter().chain(&late) {
+                if pass(&mut plan) {
+                    used.insert(*name);
+                    let found = common::run_reference(&plan, fixture.images);
+                    let difference = common::difference(&found, &fixture.outputs);
+                    assert!(
+                        difference < 4e-6,
+                        "{} {name}: {difference:e}\n{}",
+                        fixture.name,
+                        describe(&plan)
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(used.len(), passes::PASSES.len() + late.len() - 1, "subnormals alone do not occur: {used:?}");
+}
+
+#[test]
+fn simplified() {
+    let mut table = String::new();
+    for fixture in all() {
+        let network = Network::load(&path(&fixture.name)).unwrap();
+        let found = common::run_reference(&network.plan, fixture.images);
+        let difference = common::difference(&found, &fixture.outputs);
+        assert!(difference < 4e-6, "{}: {difference:e}\n{}", fixture.name, describe(&network.plan));
+        let mut again = network.plan.clone();
+        passes::simplify(&mut again);
+        assert_eq!(again, network.plan, "{} is not simplified in one go", fixture.name);
+        table += &format!("{}\n{}\n", fixture.name, describe(&network.plan));
+    }
+    insta::assert_snapshot!(table);
+}
+
+/// The runtime computes the same, one and two images at a time.
+#[test]
+fn executed() {
+    for fixture in all() {
+        let plan = Network::load(&path(&fixture.name)).unwrap().plan;
+        for batch in 1..=fixture.images {
+            let found = common::run_executor(&plan, fixture.images, batch);
+            let difference = common::difference(&found, &fixture.outputs);
+            assert!(difference < 2e-5, "{}: {difference:e}\n{}", fixture.name, describe(&plan));
+        }
+    }
+}
+
+#[test]
+fn names_are_words() {
+    for fixture in all() {
+        let plan = Network::load(&path(&fixture.name)).unwrap().plan;
+        let mut seen = std::collections::HashSet::new();
+        for step in &plan.steps {
+            let mut letters = step.name.chars();
+            assert!(letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_'));
+            assert!(
+                letters.all(|letter| letter.is_ascii_alphanumeric() || "_.".contains(letter)),
+                "{}",
+                step.name
+            );
+            assert!(seen.insert(&step.name), "{} twice", step.name);
+        }
+    }
+}
+
+#[test]
+fn weights_are_finite_and_normal() {
+    for fixture in all() {
+        let plan = Network::load(&path(&fixture.name)).unwrap().plan;
+        for step in &plan.steps {
+            if let Operator::Conv(conv) = &step.operator {
+                let paretune_kernels::WeightValues::F32(values) = &plan.weights[conv.weights].values else {
+                    panic!("not single precision")
+                };
+                assert!(values.iter().all(|value| value.is_finite() && !value.is_subnormal()));
+            }
+        }
+    }
+}
