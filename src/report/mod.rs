@@ -1,1 +1,29 @@
-//! stub
+//! What was found, for people: figures with units, tables, pictures, plain progress, last words.
+//!
+//! Works on what a study wrote (`front.json`) or says (events) and decides nothing.
+
+pub mod axis;
+mod csv;
+mod plain;
+mod summary;
+mod svg;
+mod table;
+pub mod units;
+
+pub use csv::csv;
+pub use plain::PlainProgress;
+pub use summary::summary;
+pub use svg::svg;
+pub use table::{TableStyle, table};
+
+/// The value of a parameter as people write it: texts without quotes.
+#[must_use]
+pub fn setting(value: &paretune_spaces::Value) -> String {
+    serde_json::to_value(value).map_or_else(
+        |_| String::new(),
+        |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! The archive as comma-separated values, SI units, for spreadsheets and scripts.
+
+use std::collections::BTreeSet;
+
+use super::units::METRICS;
+use crate::study::front::{Front, FrontPoint};
+
+/// One line per point after a line of names: id, flags, metrics, intervals, violations, origin, then every parameter
+/// that any point has (empty where it is inactive). Fields are quoted as RFC 4180 says; lines end in a newline alone.
+#[must_use]
+pub fn csv(front: &Front) -> String {
+    let parameters: BTreeSet<&String> = front.points.iter().flat_map(|point| point.config.0.keys()).collect();
+    let limited: Vec<&String> = front.limits.iter().map(|limit| &limit.metric).collect();
+    let uncertain = ["accuracy", "latency"];
+    let mut names: Vec<String> = ["id", "feasible", "best", "origin"].map(str::to_owned).to_vec();
+    names.extend(METRICS.map(str::to_owned));
+    names.extend(uncertain.iter().flat_map(|metric| [format!("{metric}_low"), format!("{metric}_high")]));
+    names.extend(limited.iter().map(|metric| format!("violation_{metric}")));
+    names.extend(parameters.iter().map(|name| format!("config.{name}")));
+    let mut text = line(&names);
+    for point in &front.points {
+        let mut fields = flags(point);
+        fields.extend(
+            METRICS.map(|metric| point.metrics.get(metric).map_or_else(String::new, |v| v.to_string())),
+        );
+        for metric in uncertain {
+            match point.spread.get(metric) {
+                Some([low, high]) => fields.extend([low.to_string(), high.to_string()]),
+                None => fields.extend([String::new(), String::new()]),
+            }
+        }
+        let violation =
+            |metric: &&String| point.violation.get(*metric).map_or_else(|| "0".to_owned(), f64::to_string);
+        fields.extend(limited.iter().map(violation));
+        fields.extend(
+            parameters.iter().map(|name| point.config.0.get(*name).map_or_else(String::new, super::setting)),
+        );
+        text.push_str(&line(&fields));
+    }
+    text
+}
+
+fn flags(point: &FrontPoint) -> Vec<String> {
+    vec![point.id.clone(), point.feasible.to_string(), point.best.to_string(), point.origin.clone()]
+}
+
+fn line(fields: &[String]) -> String {
+    let mut line = fields.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(",");
+    line.push('\n');
+    line
+}
+
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}

@@ -1,0 +1,187 @@
+//! Progress without a terminal UI: a bar on a terminal, otherwise lines, few enough for a log file.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::units;
+use crate::study::event::{Event, Started, TrialFinished};
+
+/// Without a terminal, at most one line this often, significant events apart.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Consumes the events of a search and tells a person how it goes.
+pub struct PlainProgress {
+    out: Output,
+    /// Of the current session.
+    started: Option<Started>,
+    counts: Counts,
+    last_line: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Counts {
+    trials: u64,
+    failed: u64,
+    cached: u64,
+    front: usize,
+    elapsed: f64,
+    best: Option<String>,
+}
+
+enum Output {
+    Bar(ProgressBar),
+    Lines(Box<dyn Write + Send>),
+}
+
+impl PlainProgress {
+    /// On standard error: a bar where that is a terminal, lines otherwise.
+    #[must_use]
+    pub fn stderr() -> Self {
+        if !io::stderr().is_terminal() {
+            return Self::lines(Box::new(io::stderr()));
+        }
+        let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr_with_hz(4));
+        let template = "{wide_bar} {msg}";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        Self::new(Output::Bar(bar))
+    }
+
+    /// Lines to any writer; a writer that fails is ignored, the search goes on.
+    #[must_use]
+    pub fn lines(writer: Box<dyn Write + Send>) -> Self {
+        Self::new(Output::Lines(writer))
+    }
+
+    fn new(out: Output) -> Self {
+        Self { out, started: None, counts: Counts::default(), last_line: None }
+    }
+
+    /// Takes the next event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started(started) => self.start(started),
+            Event::Preparing { task, share } => {
+                let text = format!("{task} {:.0} %", share * 100.0);
+                match &self.out {
+                    Output::Bar(bar) => bar.set_message(text),
+                    Output::Lines(_) if *share <= 0.0 => self.say(task),
+                    Output::Lines(_) => self.say_sometimes(|_| text),
+                }
+            }
+            Event::TrialStarted { .. } | Event::Stage { .. } => {}
+            Event::TrialFinished(trial) => self.trial(trial),
+            Event::Confirming { done, total } => {
+                let text = format!("measuring final points again: {done} of {total}");
+                match &self.out {
+                    Output::Bar(bar) => bar.set_message(text),
+                    Output::Lines(_) if *done == 0 => self.say(&text),
+                    Output::Lines(_) => self.say_sometimes(|_| text),
+                }
+            }
+            Event::Finished { .. } => {
+                if let Output::Bar(bar) = &self.out {
+                    bar.finish_and_clear();
+                }
+            }
+            Event::Notice { text } => self.say(&format!("note: {text}")),
+        }
+    }
+
+    fn start(&mut self, started: &Started) {
+        self.counts = Counts { trials: started.resumed_trials, ..Counts::default() };
+        self.say(&format!(
+            "{} on {}: {} parameters, 10^{:.0} configurations; limits: {}; budget {}",
+            started.model,
+            started.cpu,
+            started.parameters,
+            started.log10_configurations,
+            units::limits(&started.limits),
+            started.budget
+        ));
+        if started.resumed_trials > 0 {
+            self.say(&format!("resumed after {} trials", started.resumed_trials));
+        }
+        self.started = Some(started.clone());
+    }
+
+    fn trial(&mut self, trial: &TrialFinished) {
+        let counts = &mut self.counts;
+        counts.trials = counts.trials.max(trial.number);
+        counts.elapsed = trial.elapsed;
+        counts.cached += u64::from(trial.cached);
+        counts.failed += u64::from(trial.failure.is_some());
+        if trial.entered {
+            counts.front = (counts.front + 1).saturating_sub(trial.displaced.len());
+        }
+        let best = trial.point.as_ref().filter(|point| trial.entered && point.best);
+        if let Some(point) = best {
+            let mut parts: Vec<_> = units::METRICS
+                .iter()
+                .filter_map(|metric| Some(units::value(metric, point.metrics.get(metric)?)))
+                .collect();
+            let faster =
+                trial.baseline.as_ref().and_then(|base| units::versus("latency", &point.metrics, base));
+            parts.extend(faster);
+            counts.best = Some(parts.join(", "));
+        }
+        let found = best.is_some();
+        match &self.out {
+            Output::Bar(bar) => {
+                bar.set_position((self.share() * 1000.0) as u64);
+                bar.set_message(self.status());
+            }
+            Output::Lines(_) if found => {
+                let text = format!("{} (new best)", self.status());
+                self.say(&text);
+            }
+            Output::Lines(_) => self.say_sometimes(Self::status),
+        }
+    }
+
+    /// Share of the budget that is used.
+    fn share(&self) -> f64 {
+        let Some(started) = &self.started else { return 0.0 };
+        let time = started.budget_seconds.map_or(0.0, |budget| self.counts.elapsed / budget);
+        let trials = started.budget_trials.map_or(0.0, |budget| self.counts.trials as f64 / budget as f64);
+        let share = time.max(trials);
+        if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
+    }
+
+    fn status(&self) -> String {
+        let counts = &self.counts;
+        let mut text = format!("{}  trial {}", units::duration(counts.elapsed), counts.trials);
+        if counts.cached > 0 {
+            text += &format!(" ({} cached)", counts.cached);
+        }
+        if counts.failed > 0 {
+            text += &format!(" ({} failed)", counts.failed);
+        }
+        text += &format!(", front {}", counts.front);
+        if let Some(best) = &counts.best {
+            text += &format!(", best {best}");
+        }
+        text
+    }
+
+    fn say_sometimes(&mut self, text: impl FnOnce(&Self) -> String) {
+        if self.last_line.is_none_or(|at| at.elapsed() >= QUIET) {
+            let text = text(self);
+            self.say(&text);
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        match &mut self.out {
+            Output::Bar(bar) => bar.println(text),
+            Output::Lines(writer) => {
+                self.last_line = Some(Instant::now());
+                // Progress is a courtesy: a closed pipe must not end the search.
+                let _ = writeln!(writer, "{text}").and_then(|()| writer.flush());
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The last words of a search: what is best and why, what it gains, how to export it; or what is nearest.
+
+use std::fmt::Write;
+
+use super::units::{self, METRICS};
+use crate::study::front::{Front, FrontPoint};
+
+/// A few lines for the end of a search. `study` is the folder as the user would type it; `prefer` the objective by
+/// which the best was chosen (`knee` is one).
+#[must_use]
+pub fn summary(front: &Front, study: &str, prefer: &str) -> String {
+    let mut text = String::new();
+    let feasible = front.points.iter().filter(|point| point.feasible).count();
+    let _ = writeln!(
+        text,
+        "{} trials in {} ({} from the store); {} points are on the front, {feasible} meet every limit.",
+        front.trials,
+        units::duration(front.seconds),
+        front.cached,
+        front.points.len()
+    );
+    match (front.points.iter().find(|point| point.best && point.feasible), &front.nearest_miss) {
+        (Some(best), _) => {
+            let _ =
+                writeln!(text, "\nBest: {} ({})", units::short_id(&best.id), why(prefer, feasible, front));
+            figures(&mut text, best, front);
+        }
+        (None, Some(nearest)) => {
+            let id = units::short_id(&nearest.id);
+            let _ = writeln!(text, "\nNo point meets every limit. Nearest miss: {id}");
+            figures(&mut text, nearest, front);
+            for miss in units::misses(nearest, &front.limits, &front.baseline) {
+                let _ = writeln!(text, "  {miss}");
+            }
+        }
+        (None, None) => {
+            let _ = writeln!(text, "\nNothing was found: no trial gave a result.");
+            return text;
+        }
+    }
+    let study = quoted(study);
+    let _ = writeln!(text, "\nSee all:  paretune show {study}");
+    let _ = writeln!(text, "Export:   paretune export {study} --to bundle   (--pick ID takes another point)");
+    text
+}
+
+fn why(prefer: &str, feasible: usize, front: &Front) -> String {
+    let which = match prefer {
+        "accuracy" => "the most accurate".to_owned(),
+        "latency" => "the fastest".to_owned(),
+        "size" => "the smallest on disk".to_owned(),
+        "memory" => "the smallest in memory".to_owned(),
+        "knee" => "the knee: where giving up more of one objective stops paying".to_owned(),
+        other => format!("best by {other}"),
+    };
+    match (feasible, front.limits.is_empty()) {
+        (1, false) => "the only point that meets every limit".to_owned(),
+        (_, false) => format!("{which} of {feasible} that meet every limit"),
+        (_, true) => format!("{which} of {feasible}"),
+    }
+}
+
+fn figures(text: &mut String, point: &FrontPoint, front: &Front) {
+    for metric in METRICS {
+        let base = front.baseline.get(metric).map_or_else(String::new, |value| units::value(metric, value));
+        let versus = units::versus(metric, &point.metrics, &front.baseline).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "  {metric:<8}  {:<17} {versus:<15} untouched {base}",
+            units::with_spread(point, metric)
+        );
+    }
+}
+
+/// A folder as a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=".contains(c);
+    if !path.is_empty() && path.chars().all(plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
+}

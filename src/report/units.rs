@@ -1,0 +1,279 @@
+//! Figures as people read them: `0.310 ms`, `3.10 MB`, `90.5 %`, `latency <20 ms`.
+//!
+//! Everything inside the program is in seconds, bytes and fractions; only what is printed goes through here.
+
+use crate::study::front::{FrontLimit, FrontPoint, Metrics};
+
+/// The metrics in the order in which they are always shown.
+pub const METRICS: [&str; 4] = ["accuracy", "latency", "size", "memory"];
+
+/// A unit and how much of it one SI unit is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unit {
+    /// Its sign.
+    pub sign: &'static str,
+    /// Multiply the SI value by this.
+    pub scale: f64,
+}
+
+const fn unit(sign: &'static str, scale: f64) -> Unit {
+    Unit { sign, scale }
+}
+
+/// The unit in which a value of this metric is best read; other metrics have no unit.
+#[must_use]
+pub fn unit_for(metric: &str, value: f64) -> Unit {
+    let value = value.abs();
+    match metric {
+        "accuracy" | "accuracy-drop" => unit("%", 100.0),
+        "latency" if value >= 1.0 => unit("s", 1.0),
+        "latency" if value >= 1e-6 || value == 0.0 => unit("ms", 1e3),
+        "latency" => unit("µs", 1e6),
+        "size" | "memory" if value >= 1e9 => unit("GB", 1e-9),
+        "size" | "memory" if value >= 1e6 => unit("MB", 1e-6),
+        "size" | "memory" if value >= 1e3 => unit("kB", 1e-3),
+        "size" | "memory" => unit("B", 1.0),
+        _ => unit("", 1.0),
+    }
+}
+
+/// Three significant digits, never in scientific notation where that can be read.
+#[must_use]
+pub fn digits(value: f64) -> String {
+    let magnitude = value.abs();
+    if !value.is_finite() {
+        return "-".to_owned();
+    }
+    let decimals = match magnitude {
+        0.0 => 0,
+        m if m < 1e-6 => return format!("{value:.1e}"),
+        m => (2 - m.log10().floor() as i64).clamp(0, 8) as usize,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// As few digits as say the same: for limits and ticks.
+#[must_use]
+pub fn short(value: f64) -> String {
+    let text = format!("{value:.9}");
+    let rounded = text.trim_end_matches('0').trim_end_matches('.');
+    if rounded.is_empty() || rounded == "-0" { "0".to_owned() } else { rounded.to_owned() }
+}
+
+/// A value with its unit.
+#[must_use]
+pub fn value(metric: &str, value: f64) -> String {
+    let unit = unit_for(metric, value);
+    let scaled = value * unit.scale;
+    match unit.sign {
+        "%" => format!("{scaled:.1} %"),
+        "B" => format!("{scaled:.0} B"),
+        "" => digits(scaled),
+        sign => format!("{} {sign}", digits(scaled)),
+    }
+}
+
+/// A value with the half width of its interval: `90.5 ±0.8 %`, `0.710 ms ±2 %`; without one, just the value.
+#[must_use]
+pub fn with_spread(point: &FrontPoint, metric: &str) -> String {
+    let Some(middle) = point.metrics.get(metric) else { return "-".to_owned() };
+    let Some([low, high]) = point.spread.get(metric) else { return value(metric, middle) };
+    let half = (high - low) / 2.0;
+    if metric == "accuracy" {
+        return format!("{:.1} ±{:.1} %", middle * 100.0, half * 100.0);
+    }
+    let share = if middle > 0.0 { half / middle * 100.0 } else { 0.0 };
+    format!(
+        "{} ±{}%",
+        value(metric, middle),
+        if share < 9.95 { format!("{share:.1}") } else { format!("{share:.0}") }
+    )
+}
+
+/// `latency <20 ms`.
+#[must_use]
+pub fn limit(limit: &FrontLimit) -> String {
+    format!("{} {}", limit.metric, bound(limit))
+}
+
+/// `<20 ms`.
+#[must_use]
+pub fn bound(limit: &FrontLimit) -> String {
+    let unit = unit_for(&limit.metric, limit.value);
+    let space = if unit.sign.is_empty() { "" } else { " " };
+    format!("{}{}{space}{}", limit.op, short(limit.value * unit.scale), unit.sign)
+}
+
+/// All limits in one line, or `none`.
+#[must_use]
+pub fn limits(limits: &[FrontLimit]) -> String {
+    if limits.is_empty() {
+        return "none".to_owned();
+    }
+    limits.iter().map(limit).collect::<Vec<_>>().join(", ")
+}
+
+/// How a metric compares with the untouched network: `4.4x faster`, `14.4x smaller`, `-0.5 points`.
+#[must_use]
+pub fn versus(metric: &str, metrics: &Metrics, baseline: &Metrics) -> Option<String> {
+    let (value, base) = (metrics.get(metric)?, baseline.get(metric)?);
+    if metric == "accuracy" {
+        let points = (value - base) * 100.0;
+        return Some(if points.abs() < 0.05 {
+            "the same".to_owned()
+        } else {
+            format!("{points:+.1} points")
+        });
+    }
+    if !(value > 0.0 && base > 0.0) {
+        return None;
+    }
+    let (better, worse) = if metric == "latency" { ("faster", "slower") } else { ("smaller", "larger") };
+    let gain = base / value;
+    Some(if (0.995..1.005).contains(&gain) {
+        "the same".to_owned()
+    } else if gain > 1.0 {
+        format!("{}x {better}", factor(gain))
+    } else {
+        format!("{}x {worse}", factor(1.0 / gain))
+    })
+}
+
+/// A ratio of at least one: `1.05`, `4.4`, `310`.
+#[must_use]
+pub fn factor(ratio: f64) -> String {
+    match ratio {
+        r if r < 1.995 => format!("{r:.2}"),
+        r if r < 9.95 => format!("{r:.1}"),
+        r => format!("{r:.0}"),
+    }
+}
+
+/// By how much a value misses a limit: `latency 0.310 ms misses <0.001 ms by 310x`; `None` where it meets it.
+///
+/// Points are judged on intervals: where the value itself meets the limit but its interval does not, `violated`
+/// says so and the sentence tells it.
+#[must_use]
+pub fn miss(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics, violated: bool) -> Option<String> {
+    let text = value(&limit.metric, actual(limit, metrics, baseline)?);
+    let (metric, bound) = (&limit.metric, bound(limit));
+    match missed_by(limit, metrics, baseline) {
+        Some(by) => Some(format!("{metric} {text} misses {bound} by {by}")),
+        None => violated.then(|| format!("{metric} {text} meets {bound} only within its uncertainty")),
+    }
+}
+
+/// What a limit is about.
+fn actual(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics) -> Option<f64> {
+    match limit.metric.as_str() {
+        "accuracy-drop" => Some(baseline.accuracy - metrics.accuracy),
+        metric => metrics.get(metric),
+    }
+}
+
+/// `12.0%` or `3.2x` of the limit, `0.4 points` of accuracy; `None` where the value meets it.
+fn missed_by(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics) -> Option<String> {
+    let actual = actual(limit, metrics, baseline)?;
+    let above = limit.op.starts_with('<');
+    if !(if above { actual >= limit.value } else { actual <= limit.value }) {
+        return None;
+    }
+    if limit.metric.starts_with("accuracy") {
+        return Some(format!("{:.1} points", (actual - limit.value).abs() * 100.0));
+    }
+    let ratio = if above { actual / limit.value } else { limit.value / actual };
+    Some(match ratio {
+        r if !r.is_finite() => "any factor".to_owned(),
+        r if r < 2.0 => format!("{:.1}%", (r - 1.0) * 100.0),
+        r => format!("{}x", factor(r)),
+    })
+}
+
+/// Every limit that a point misses, as a sentence each.
+#[must_use]
+pub fn misses(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metrics) -> Vec<String> {
+    let violated = |limit: &FrontLimit| point.violation.contains_key(&limit.metric);
+    limits.iter().filter_map(|limit| miss(limit, &point.metrics, baseline, violated(limit))).collect()
+}
+
+/// Every limit that a point misses, in short: `latency 12.0%, size 3.2x, drop 0.4 pts`.
+#[must_use]
+pub fn misses_short(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metrics) -> String {
+    let violated = |limit: &FrontLimit| point.violation.contains_key(&limit.metric);
+    let parts = limits.iter().filter_map(|limit| {
+        let by = missed_by(limit, &point.metrics, baseline);
+        let name = limit.metric.strip_prefix("accuracy-").unwrap_or(&limit.metric);
+        match by {
+            Some(by) => Some(format!("{name} {}", by.replace("points", "pts"))),
+            None => violated(limit).then(|| format!("{name} unsure")),
+        }
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// `7 s`, `1:23`, `2:03:07`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "-".to_owned();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{}:{:02}", s / 60, s % 60),
+        s => format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
+    }
+}
+
+/// The first characters of an id, as many as are shown.
+#[must_use]
+pub fn short_id(id: &str) -> &str {
+    id.char_indices().nth(8).map_or(id, |(end, _)| &id[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound_of(metric: &str, op: &str, value: f64) -> FrontLimit {
+        FrontLimit { metric: metric.into(), op: op.into(), value, unit: String::new() }
+    }
+
+    #[test]
+    fn values_are_read_in_fitting_units() {
+        let shown = [
+            value("latency", 0.00031),
+            value("latency", 2.5),
+            value("latency", 2e-7),
+            value("size", 44_600_000.0),
+            value("size", 310_000.0),
+            value("memory", 12.0),
+            value("accuracy", 0.9049),
+        ];
+        assert_eq!(shown, ["0.310 ms", "2.50 s", "0.200 µs", "44.6 MB", "310 kB", "12 B", "90.5 %"]);
+        assert_eq!(duration(59.6), "1:00");
+        assert_eq!(duration(7387.0), "2:03:07");
+        assert_eq!(bound(&bound_of("latency", "<", 0.02)), "<20 ms");
+        assert_eq!(bound(&bound_of("accuracy-drop", "<", 0.01)), "<1 %");
+    }
+
+    #[test]
+    fn misses_say_by_how_much() {
+        let base = Metrics { accuracy: 0.91, latency: 3e-3, size: 4e7, memory: 6e7 };
+        let point = Metrics { accuracy: 0.85, latency: 3.1e-4, size: 1.1e7, memory: 5e6 };
+        let text = |metric, op, value, violated| miss(&bound_of(metric, op, value), &point, &base, violated);
+        assert_eq!(
+            text("latency", "<", 1e-6, true).as_deref(),
+            Some("latency 0.310 ms misses <0.001 ms by 310x")
+        );
+        assert_eq!(text("size", "<", 1e7, true).as_deref(), Some("size 11.0 MB misses <10 MB by 10.0%"));
+        assert_eq!(
+            text("accuracy", ">", 0.9, true).as_deref(),
+            Some("accuracy 85.0 % misses >90 % by 5.0 points")
+        );
+        let drop = text("accuracy-drop", "<", 0.01, true);
+        assert_eq!(drop.as_deref(), Some("accuracy-drop 6.0 % misses <1 % by 5.0 points"));
+        assert_eq!(text("memory", "<", 1e7, false), None);
+        assert!(text("memory", "<", 1e7, true).is_some_and(|text| text.contains("uncertainty")));
+    }
+}

@@ -1,0 +1,143 @@
+//! The frame around every screen: tabs above, status and keys below.
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Widget};
+
+use super::state::State;
+use super::view::{Tab, View};
+use super::{archive, front, help, progress};
+use crate::report::units;
+
+/// Below this nothing useful fits.
+const SMALLEST: (u16, u16) = (40, 12);
+
+/// Draws the state as the view wants it. Depends on nothing else, so that pictures can be tested.
+pub fn draw(frame: &mut Frame, state: &State, view: &View) {
+    let area = frame.area();
+    let buffer = frame.buffer_mut();
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        let text = format!("the terminal is too small: {}x{} at least", SMALLEST.0, SMALLEST.1);
+        Paragraph::new(text).render(area, buffer);
+        return;
+    }
+    let [top, body, bottom] =
+        Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)]).areas(area);
+    header(top, buffer, state, view);
+    match view.tab {
+        Tab::Front => front::draw(body, buffer, state, view),
+        Tab::Archive => archive::draw(body, buffer, state, view),
+        Tab::Progress => progress::draw(body, buffer, state, view),
+    }
+    footer(bottom, buffer, state, view);
+    if view.help {
+        help::draw(area, buffer, view);
+    }
+}
+
+fn header(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
+    let mut spans = Vec::new();
+    for (number, tab) in Tab::ALL.into_iter().enumerate() {
+        let style = if tab == view.tab { view.theme.selected() } else { Style::new() };
+        spans.push(Span::styled(format!(" {} {} ", number + 1, tab.title()), style));
+        spans.push(Span::raw(" "));
+    }
+    let tabs = Line::from(spans);
+    let width = tabs.width() as u16;
+    tabs.render(area, buffer);
+    if let Some(started) = &state.started {
+        let text = format!("{} on {}", started.model, started.cpu);
+        right(area, buffer, &text, width + 1, view.theme.heading());
+    }
+}
+
+fn footer(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
+    let (status, style) = status(state, view);
+    let status = format!(" {status}");
+    buffer.set_stringn(area.x, area.y, &status, usize::from(area.width), style);
+    let used = status.chars().count() as u16;
+    let keys = "? help  q quit ";
+    if used + keys.len() as u16 + 2 <= area.width {
+        right(area, buffer, keys, used, view.theme.quiet());
+    }
+}
+
+/// What is going on, in a few words.
+fn status(state: &State, view: &View) -> (String, Style) {
+    let theme = view.theme;
+    let progress = || {
+        let mut text = format!("trial {}", state.trials);
+        if let Some(started) = &state.started {
+            let seconds = view.seconds(state);
+            text += &match started.budget_seconds {
+                Some(budget) => {
+                    format!(" · {} of {}", units::duration(seconds.min(budget)), units::duration(budget))
+                }
+                None => format!(" · {}", units::duration(seconds)),
+            };
+        }
+        if let Some(best) = state.best() {
+            let metrics = &best.metrics;
+            text += &format!(
+                " · best {}, {}",
+                units::value("accuracy", metrics.accuracy),
+                units::value("latency", metrics.latency)
+            );
+        }
+        text
+    };
+    if let Some(ending) = &state.ending {
+        let why = match ending.reason.as_str() {
+            "budget" => "the budget is used up",
+            "interrupted" => "interrupted",
+            "exhausted" => "nothing is left to try",
+            other => other,
+        };
+        return (format!("done: {why}; {} trials. Press q to leave", state.trials), theme.heading());
+    }
+    if view.lost {
+        return ("the search has ended without a result; press q to leave".to_owned(), theme.warning());
+    }
+    if view.stopping {
+        let text = match state.confirming {
+            Some((done, total)) => format!("stopping: measuring final points again, {done} of {total}"),
+            None => "stopping after this trial; everything is kept".to_owned(),
+        };
+        return (format!("{text} (q again leaves now)"), theme.warning());
+    }
+    if view.paused {
+        return (format!("paused (p goes on) · {}", progress()), theme.warning());
+    }
+    if let Some((done, total)) = state.confirming {
+        return (format!("measuring final points again: {done} of {total}"), Style::new());
+    }
+    if let Some((task, share)) = &state.preparing {
+        return (format!("preparing: {task} {:.0} %", share * 100.0), Style::new());
+    }
+    if state.started.is_none() {
+        return ("starting".to_owned(), Style::new());
+    }
+    (progress(), Style::new())
+}
+
+/// Text at the right end of a line, cut so that `reserved` columns stay free at the left.
+pub(super) fn right(area: Rect, buffer: &mut Buffer, text: &str, reserved: u16, style: Style) {
+    let room = area.width.saturating_sub(reserved);
+    let line = Line::from(text);
+    let width = (line.width() as u16).min(room);
+    buffer.set_stringn(area.right() - width, area.y, text, usize::from(width), style);
+}
+
+/// Text in the middle of an area that has nothing else to show.
+pub(super) fn placeholder(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
+    let text = match (&state.preparing, &state.started) {
+        (Some((task, share)), _) => format!("{task}: {:.0} %", share * 100.0),
+        (None, Some(_)) => "waiting for the first trial".to_owned(),
+        (None, None) => "waiting for the search".to_owned(),
+    };
+    let middle = Rect { y: area.y + area.height / 2, height: 1.min(area.height), ..area };
+    Line::styled(text, view.theme.quiet()).centered().render(middle, buffer);
+}

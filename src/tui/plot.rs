@@ -1,0 +1,142 @@
+//! A scatter plot in character cells.
+//!
+//! The stock chart tells its data sets apart by colour alone; here every kind of point has a character of its own, and
+//! where several fall into one cell the most important shows.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
+
+use crate::report::axis::Axis;
+
+/// One point: character, style, and rank (the highest of a cell is drawn).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub x: f64,
+    pub y: f64,
+    pub sign: char,
+    pub style: Style,
+    pub rank: u8,
+}
+
+/// A limit on one axis.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Border {
+    /// On the horizontal axis.
+    pub on_x: bool,
+    pub value: f64,
+    /// Whether larger values are forbidden.
+    pub above: bool,
+}
+
+pub(crate) struct Plot<'a> {
+    pub x: &'a Axis,
+    pub y: &'a Axis,
+    pub marks: &'a [Mark],
+    pub borders: &'a [Border],
+    pub frame: Style,
+    pub border: Style,
+}
+
+/// Columns left of the frame, for tick texts.
+const LEFT: u16 = 7;
+/// How many cells of the forbidden side are hatched: enough to tell the side, few enough to keep points readable.
+const HATCH: (u16, u16) = (4, 1);
+
+impl Plot<'_> {
+    pub(crate) fn render(&self, area: Rect, buffer: &mut Buffer) {
+        if area.width < LEFT + 8 || area.height < 6 {
+            return;
+        }
+        // Title line above, tick texts and title below.
+        let inner =
+            Rect { x: area.x + LEFT, y: area.y + 1, width: area.width - LEFT - 1, height: area.height - 3 };
+        buffer.set_string(area.x, area.y, self.y.title(), self.frame);
+        self.frame(area, inner, buffer);
+        for border in self.borders {
+            self.border(*border, inner, buffer);
+        }
+        let mut marks: Vec<&Mark> = self.marks.iter().collect();
+        marks.sort_by_key(|mark| mark.rank);
+        for mark in marks {
+            if let Some(position) = self.cell(inner, mark.x, mark.y)
+                && let Some(cell) = buffer.cell_mut(position)
+            {
+                // Whatever lies below must not show through (dim, say).
+                cell.reset();
+                cell.set_char(mark.sign).set_style(mark.style);
+            }
+        }
+    }
+
+    fn frame(&self, area: Rect, inner: Rect, buffer: &mut Buffer) {
+        let (left, bottom) = (inner.x - 1, inner.bottom());
+        for y in inner.y..inner.bottom() {
+            buffer.set_string(left, y, "│", self.frame);
+        }
+        for x in inner.x..inner.right() {
+            buffer.set_string(x, bottom, "─", self.frame);
+        }
+        buffer.set_string(left, bottom, "└", self.frame);
+        for (place, text) in self.y.ticks(usize::from(inner.height / 3).min(8)) {
+            let y = inner.bottom() - 1 - cell(place, inner.height);
+            buffer.set_string(left, y, "┤", self.frame);
+            let text: String = text.chars().take(usize::from(LEFT) - 2).collect();
+            let width = text.chars().count() as u16;
+            buffer.set_string(left - 1 - width, y, text, self.frame);
+        }
+        let title = self.x.title();
+        let title_at = area.right().saturating_sub(title.chars().count() as u16 + 1);
+        let below = bottom + 1;
+        let mut free = area.x;
+        for (place, text) in self.x.ticks(usize::from(inner.width / 10).min(10)) {
+            let x = inner.x + cell(place, inner.width);
+            let width = text.chars().count() as u16;
+            let start = x.saturating_sub(width / 2);
+            buffer.set_string(x, bottom, "┬", self.frame);
+            if start >= free && start + width < title_at {
+                buffer.set_string(start, below, text, self.frame);
+                free = start + width + 1;
+            }
+        }
+        buffer.set_string(title_at, below, title, self.frame);
+    }
+
+    /// The limit's line, and a hatched rim on the side that is forbidden.
+    fn border(&self, border: Border, inner: Rect, buffer: &mut Buffer) {
+        let axis = if border.on_x { self.x } else { self.y };
+        let Some(place) = axis.place(border.value).filter(|place| (0.0..=1.0).contains(place)) else {
+            return;
+        };
+        let (length, rim) = if border.on_x { (inner.width, HATCH.0) } else { (inner.height, HATCH.1) };
+        let at = cell(place, length);
+        let line = if border.on_x { "┆" } else { "┄" };
+        for row in 0..inner.height {
+            for column in 0..inner.width {
+                let along = if border.on_x { column } else { inner.height - 1 - row };
+                let beyond = if border.above { along.checked_sub(at) } else { at.checked_sub(along) };
+                let position = Position::new(inner.x + column, inner.y + row);
+                let (Some(beyond), Some(target)) = (beyond, buffer.cell_mut(position)) else { continue };
+                if beyond == 0 {
+                    let crossed = matches!(target.symbol(), "┆" | "┄");
+                    target.set_symbol(if crossed { "┼" } else { line }).set_style(self.border);
+                } else if beyond <= rim && (row + column) % 2 == 0 && target.symbol() == " " {
+                    target.set_symbol("╱").set_style(self.frame);
+                }
+            }
+        }
+    }
+
+    fn cell(&self, inner: Rect, x: f64, y: f64) -> Option<Position> {
+        let (x, y) = (self.x.place(x)?, self.y.place(y)?);
+        let inside = (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y);
+        inside.then(|| {
+            Position::new(inner.x + cell(x, inner.width), inner.bottom() - 1 - cell(y, inner.height))
+        })
+    }
+}
+
+/// Cell of a place between 0 and 1.
+fn cell(place: f64, cells: u16) -> u16 {
+    ((place * f64::from(cells)) as u16).min(cells.saturating_sub(1))
+}

@@ -1,0 +1,184 @@
+//! Pictures of every screen over a made-up study, and what folding events must keep true.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::view::Action;
+use super::{Command, State, Tab, Theme, View, demo, draw};
+use crate::study::event::Event;
+
+fn fold(events: &[Event]) -> State {
+    let mut state = State::default();
+    events.iter().for_each(|event| state.apply(event));
+    state
+}
+
+/// A study of 150 trials in its middle.
+fn running() -> State {
+    let events = demo::study(150, true);
+    let middle = events.iter().position(|event| matches!(event, Event::TrialStarted { number: 120, .. }));
+    fold(&events[..middle.expect("trial 120") + 3])
+}
+
+fn picture(state: &State, view: &View, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("test backend");
+    terminal.draw(|frame| draw(frame, state, view)).expect("drawn");
+    let buffer = terminal.backend().buffer();
+    let lines = buffer
+        .content
+        .chunks(usize::from(width))
+        .map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn press(view: &mut View, state: &State, code: KeyCode) -> Option<Action> {
+    view.key(KeyEvent::new(code, KeyModifiers::NONE), state)
+}
+
+#[test]
+fn every_screen_fits_small_and_large_terminals() {
+    let state = running();
+    for tab in Tab::ALL {
+        let view = View { tab, clock: 76.0, ..View::default() };
+        let name = tab.title().to_lowercase();
+        insta::assert_snapshot!(format!("{name}-80x24"), picture(&state, &view, 80, 24));
+        insta::assert_snapshot!(format!("{name}-200x60"), picture(&state, &view, 200, 60));
+    }
+    let view = View { help: true, ..View::default() };
+    insta::assert_snapshot!("help-80x24", picture(&state, &view, 80, 24));
+}
+
+#[test]
+fn the_end_and_the_nearest_miss_are_shown() {
+    let state = fold(&demo::study(150, false));
+    insta::assert_snapshot!("missed-80x24", picture(&state, &View::default(), 80, 24));
+    let view = View { tab: Tab::Progress, ..View::default() };
+    insta::assert_snapshot!("ended-80x24", picture(&state, &view, 80, 24));
+}
+
+#[test]
+fn before_the_first_trial_preparation_is_shown() {
+    let events = demo::study(10, true);
+    assert!(picture(&State::default(), &View::default(), 80, 24).contains("waiting for the search"));
+    assert!(picture(&fold(&events[..3]), &View::default(), 80, 24).contains("decoding images: 50 %"));
+}
+
+#[test]
+fn any_size_can_be_drawn() {
+    let states = [State::default(), running(), fold(&demo::study(30, false))];
+    for (width, height) in
+        [(1, 1), (39, 12), (40, 12), (41, 13), (60, 14), (80, 10), (119, 19), (120, 12), (300, 15)]
+    {
+        for tab in Tab::ALL {
+            for x in 0..4 {
+                let view = View { tab, x, y: (x + 1) % 4, help: x == 0, ..View::default() };
+                states.iter().for_each(|state| drop(picture(state, &view, width, height)));
+            }
+        }
+    }
+}
+
+#[test]
+fn without_colour_nothing_is_coloured() {
+    let view = View { theme: Theme { color: false }, ..View::default() };
+    let state = running();
+    for tab in Tab::ALL {
+        let mut terminal = Terminal::new(TestBackend::new(120, 40)).expect("test backend");
+        let view = View { tab, ..view.clone() };
+        terminal.draw(|frame| draw(frame, &state, &view)).expect("drawn");
+        let plain = |cell: &ratatui::buffer::Cell| {
+            cell.fg == ratatui::style::Color::Reset && cell.bg == ratatui::style::Color::Reset
+        };
+        assert!(terminal.backend().buffer().content.iter().all(plain), "{tab:?}");
+    }
+}
+
+#[test]
+fn the_cursor_walks_along_the_front() {
+    let state = running();
+    let mut view = View::default();
+    let order: Vec<_> = view.ordered(&state).iter().map(|point| point.id.clone()).collect();
+    press(&mut view, &state, KeyCode::Home);
+    for id in &order {
+        assert_eq!(view.selected(&state).map(|point| &point.id), Some(id));
+        press(&mut view, &state, KeyCode::Right);
+    }
+    assert_eq!(view.selected, order.last().cloned(), "the end is the end");
+    press(&mut view, &state, KeyCode::Char('b'));
+    assert!(view.selected(&state).is_some_and(|point| point.best));
+    // A point that has left the front leaves the cursor on the best one.
+    view.selected = Some("gone".to_owned());
+    assert!(view.selected(&state).is_some_and(|point| point.best));
+}
+
+#[test]
+fn keys_pause_and_end_the_search() {
+    let state = running();
+    let mut view = View::default();
+    assert_eq!(press(&mut view, &state, KeyCode::Char('p')), Some(Action::Send(Command::Pause)));
+    assert_eq!(press(&mut view, &state, KeyCode::Char('p')), Some(Action::Send(Command::Resume)));
+    assert_eq!(press(&mut view, &state, KeyCode::Char('q')), Some(Action::Send(Command::Quit)));
+    assert_eq!(press(&mut view, &state, KeyCode::Char('q')), Some(Action::Leave));
+    let ended = fold(&demo::study(20, true));
+    assert_eq!(press(&mut View::default(), &ended, KeyCode::Char('q')), Some(Action::Leave));
+}
+
+#[test]
+fn both_axes_reach_every_pair_of_metrics() {
+    let state = State::default();
+    let mut view = View::default();
+    let mut seen = BTreeSet::new();
+    for _ in 0..4 {
+        for _ in 0..4 {
+            press(&mut view, &state, KeyCode::Char('x'));
+            assert_ne!(view.x, view.y);
+            seen.insert((view.x, view.y));
+        }
+        press(&mut view, &state, KeyCode::Char('y'));
+    }
+    assert_eq!(seen.len(), 12);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// At every moment: no id twice, nobody on the front dominates another, at most one best; at the end it is what
+    /// the archive says.
+    #[test]
+    fn folding_keeps_the_front_consistent(trials in 1_u64..120, easy: bool, cut in 0.0..=1.0) {
+        let events = demo::study(trials, easy);
+        let state = fold(&events[..(cut * events.len() as f64) as usize]);
+        let ids: BTreeSet<_> = state.front.iter().map(|point| &point.id).collect();
+        prop_assert_eq!(ids.len(), state.front.len());
+        prop_assert!(state.front.iter().filter(|point| point.best).count() <= 1);
+        for a in &state.front {
+            for b in &state.front {
+                let (a, b) = (&a.metrics, &b.metrics);
+                let worse = b.accuracy < a.accuracy && b.latency > a.latency && b.size > a.size && b.memory > a.memory;
+                prop_assert!(!worse);
+            }
+        }
+        let answered = state.front.len() + state.explored.len() + state.failed as usize;
+        if state.ending.is_none() {
+            prop_assert_eq!(answered as u64, state.trials);
+        }
+        let ended = fold(&events);
+        let Some(Event::Finished { front, .. }) = events.last() else { panic!("a study ends") };
+        prop_assert_eq!(&ended.front, &front.points);
+    }
+
+    /// Events in any order are survived.
+    #[test]
+    fn any_order_of_events_is_survived(order in prop::collection::vec(any::<prop::sample::Index>(), 1..60)) {
+        let events = demo::study(20, true);
+        let shuffled: Vec<_> = order.iter().map(|index| index.get(&events).clone()).collect();
+        let state = fold(&shuffled);
+        for tab in Tab::ALL {
+            drop(picture(&state, &View { tab, ..View::default() }, 80, 24));
+        }
+    }
+}
