@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod bundle;
+pub mod clock;
 pub mod conv;
 pub mod error;
 pub mod executor;

@@ -1,1 +1,114 @@
 //! Counting what is really allocated: the measured side of the `memory` metric.
+//!
+//! A program that wants the figures installs [`CountingAllocator`]:
+//!
+//! ```
+//! use paretune_kernels::memory::{self, CountingAllocator};
+//!
+//! #[global_allocator]
+//! static ALLOCATOR: CountingAllocator = CountingAllocator;
+//!
+//! let numbers = vec![0_u8; 1 << 20];
+//! assert!(memory::is_counting());
+//! assert!(memory::live_bytes() >= 1 << 20);
+//! memory::reset_peak();
+//! drop(numbers);
+//! assert!(memory::peak_bytes() >= memory::live_bytes() + (1 << 20));
+//! ```
+//!
+//! Packed weights, arenas and workspaces are ordinary allocations, so they are all in these figures.
+//! Threads' stacks, mapped files and memory of devices are not.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator with two counters. Counts are exact; the peak may miss the sum of two
+/// allocations that threads make in the same instant.
+pub struct CountingAllocator;
+
+fn grow(bytes: usize) {
+    ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    // Most allocations make no new peak: look before writing to the shared line.
+    if live > PEAK.load(Ordering::Relaxed) {
+        PEAK.fetch_max(live, Ordering::Relaxed);
+    }
+}
+
+fn shrink(bytes: usize) {
+    LIVE.fetch_sub(bytes, Ordering::Relaxed);
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged; counting touches atomics only
+// and never allocates.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let start = unsafe { System.alloc(layout) };
+        if !start.is_null() {
+            grow(layout.size());
+        }
+        start
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let start = unsafe { System.alloc_zeroed(layout) };
+        if !start.is_null() {
+            grow(layout.size());
+        }
+        start
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let moved = unsafe { System.realloc(start, layout, size) };
+        if !moved.is_null() {
+            // Shrunk first: a block that grows in place was never there twice.
+            shrink(layout.size());
+            grow(size);
+        }
+        moved
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(start, layout) };
+        shrink(layout.size());
+    }
+}
+
+/// Bytes allocated now; 0 where [`CountingAllocator`] is not installed.
+#[must_use]
+pub fn live_bytes() -> u64 {
+    LIVE.load(Ordering::Relaxed) as u64
+}
+
+/// The most bytes that were allocated at once since the start or the last [`reset_peak`]; 0 where
+/// [`CountingAllocator`] is not installed.
+#[must_use]
+pub fn peak_bytes() -> u64 {
+    PEAK.load(Ordering::Relaxed) as u64
+}
+
+/// How many allocations were made since the start; 0 where [`CountingAllocator`] is not installed.
+#[must_use]
+pub fn allocations() -> u64 {
+    ALLOCATIONS.load(Ordering::Relaxed) as u64
+}
+
+/// Forgets the peak: from now on it is what is allocated now, or more.
+pub fn reset_peak() {
+    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+}
+
+/// Whether [`CountingAllocator`] is installed, that is whether the other figures mean anything.
+#[must_use]
+pub fn is_counting() -> bool {
+    // No Rust program gets here without an allocation, so an installed allocator has counted some.
+    allocations() > 0
+}

@@ -5,10 +5,14 @@
 
 use serde::{Deserialize, Serialize};
 
+mod caches;
+mod ceilings;
 mod cores;
 mod devices;
 mod isa;
+mod peak;
 
+pub use ceilings::{Ceilings, LevelCeilings, ThreadCeilings, ceilings};
 pub use cores::allowed_cores;
 pub use isa::Isa;
 

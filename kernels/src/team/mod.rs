@@ -1,22 +1,25 @@
 //! Threads that run a network together: one pinned rayon pool per thread count, on which every worker
 //! executes the same list of steps and meets the others at spinning barriers.
 //!
-//! Waking threads costs more than a small layer does, so a run wakes them once. What is left to
-//! others: what the work is, and how it is shared out ([`Worker::share`] is the usual way).
+//! A job is handed out once per run of a whole network, and mostly without waking anyone ([`crew`]).
+//! What is left to others: what the work is, and how it is shared out ([`Worker::share`] is the usual
+//! way).
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::error::KernelError;
-use crate::hardware::allowed_cores;
 
 mod barrier;
+mod crew;
 mod float_mode;
+mod pinning;
 
 pub use barrier::Barrier;
+use crew::Crew;
 use float_mode::FlushDenormals;
 
 /// More workers than any machine has cores: a number beyond it is a mistake, not a wish.
@@ -49,11 +52,12 @@ impl Worker<'_> {
     }
 }
 
-/// A fixed number of pinned threads that flush denormals. Teams of equal size share their threads.
+/// A fixed number of pinned threads that flush denormals, the caller among them. Teams of equal size
+/// share their threads.
 #[derive(Clone)]
 pub struct Team {
     /// `None` for a single worker, which is the caller itself.
-    pool: Option<Arc<rayon::ThreadPool>>,
+    crew: Option<Arc<Crew>>,
     count: usize,
 }
 
@@ -68,7 +72,7 @@ impl Team {
                 "{count} threads: from 1 to {MOST_WORKERS} are possible"
             )));
         }
-        Ok(Self { pool: if count == 1 { None } else { Some(pool(count)?) }, count })
+        Ok(Self { crew: if count == 1 { None } else { Some(crew(count)?) }, count })
     }
 
     /// Number of workers.
@@ -77,24 +81,19 @@ impl Team {
         self.count
     }
 
-    /// Every worker executes `work` once, with denormals flushed; returns when all are done. A team of
-    /// one works on the caller's thread. It must not be called from inside `work`.
+    /// Every worker executes `work` once, with denormals flushed; returns when all are done. The
+    /// caller's thread is worker 0. It must not be called from inside `work`; calls from several
+    /// threads on teams of one size wait for each other.
     ///
     /// # Errors
     /// Where a worker panicked. The others are released from their barriers and unwind too.
     pub fn run(&self, work: impl Fn(&Worker<'_>) + Sync) -> Result<(), KernelError> {
-        let Some(pool) = &self.pool else {
-            let _mode = FlushDenormals::on();
-            let barrier = Barrier::new(1);
-            let worker = Worker { index: 0, count: 1, barrier: &barrier };
-            return catch_unwind(AssertUnwindSafe(|| work(&worker))).map_err(|panic| failure(&*panic));
-        };
-        // One barrier per run: two runs on the same pool follow each other on every worker in the same
-        // order, and a poisoned barrier dies with its run.
+        let _mode = FlushDenormals::on();
+        // One barrier per run: a poisoned one dies with its run.
         let barrier = Barrier::new(self.count);
         let failed: OnceLock<KernelError> = OnceLock::new();
-        pool.broadcast(|context| {
-            let worker = Worker { index: context.index(), count: self.count, barrier: &barrier };
+        let job = |index: usize| {
+            let worker = Worker { index, count: self.count, barrier: &barrier };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&worker))) {
                 if !panic.is::<barrier::Poisoned>() {
                     // The first failure is the cause; later ones follow from it.
@@ -102,50 +101,27 @@ impl Team {
                 }
                 barrier.poison();
             }
-        });
+        };
+        match &self.crew {
+            None => job(0),
+            Some(crew) => crew.run(&job).map_err(|panic| failure(&*panic))?,
+        }
         failed.into_inner().map_or(Ok(()), Err)
     }
 }
 
-/// The threads for teams of `count`, made once. Pools live as long as the process: their threads sleep.
-fn pool(count: usize) -> Result<Arc<rayon::ThreadPool>, KernelError> {
-    static POOLS: OnceLock<Mutex<HashMap<usize, Arc<rayon::ThreadPool>>>> = OnceLock::new();
-    let cores = allowed_cores();
+/// The threads for teams of `count`, started once; they live as long as the process, mostly asleep.
+fn crew(count: usize) -> Result<Arc<Crew>, KernelError> {
+    static CREWS: OnceLock<Mutex<HashMap<usize, Arc<Crew>>>> = OnceLock::new();
     // A panic while the lock was held cannot have left the map half changed.
-    let mut pools =
-        POOLS.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(pool) = pools.get(&count) {
-        return Ok(Arc::clone(pool));
+    let mut crews = CREWS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(crew) = crews.get(&count) {
+        return Ok(Arc::clone(crew));
     }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .thread_name(move |index| format!("paretune-{index}/{count}"))
-        .start_handler(move |index| {
-            float_mode::flush_denormals();
-            // With more workers than cores the system spreads them better than we could.
-            if count <= cores.len() {
-                pin(cores[index]);
-            }
-        })
-        .build()
-        .map_err(|error| KernelError::System(format!("cannot start {count} threads: {error}")))?;
-    Ok(Arc::clone(pools.entry(count).or_insert(Arc::new(pool))))
+    let crew = Arc::new(Crew::new(count)?);
+    crews.insert(count, Arc::clone(&crew));
+    Ok(crew)
 }
-
-/// Binds the calling thread to `core`; where the system refuses, it floats, which is slower but right.
-#[cfg(target_os = "linux")]
-fn pin(core: usize) {
-    use nix::sched::{CpuSet, sched_setaffinity};
-    use nix::unistd::Pid;
-
-    let mut set = CpuSet::new();
-    if let Err(error) = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
-        tracing::debug!("cannot pin a worker to core {core}: {error}");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn pin(_core: usize) {}
 
 /// The panic's message as an error.
 fn failure(panic: &(dyn Any + Send)) -> KernelError {
@@ -215,6 +191,26 @@ mod tests {
             }
             // The threads are as good as before.
             team.run(|worker| worker.wait()).unwrap();
+        }
+    }
+
+    #[test]
+    fn jobs_reach_lingering_and_sleeping_threads() {
+        let total = AtomicUsize::new(0);
+        for count in [2, 3] {
+            let team = Team::new(count).unwrap();
+            for round in 0..60 {
+                team.run(|worker| {
+                    total.fetch_add(1, Ordering::Relaxed);
+                    worker.wait();
+                })
+                .unwrap();
+                assert_eq!(total.swap(0, Ordering::Relaxed), count);
+                // Around the time when patience ends, on purpose.
+                if round % 3 == 0 {
+                    std::thread::sleep(std::time::Duration::from_micros(100 + 5 * round));
+                }
+            }
         }
     }
 

@@ -40,6 +40,7 @@ pub fn plan(seed: u64, options: Options) -> Plan {
 }
 
 /// Numbers of moderate size.
+#[allow(dead_code)] // Not every test runs what it generates.
 pub fn numbers(seed: u64, len: usize) -> Vec<f32> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     (0..len).map(|_| rng.random_range(-1.5_f32..1.5)).collect()

@@ -1,0 +1,49 @@
+//! A run allocates nothing, whatever the network; and the counting allocator counts. Where workers have
+//! gone to sleep, waking them costs rayon an allocation or two: that is per run, never per step.
+
+mod common;
+
+use common::{Options, numbers, plan};
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::memory::{self, CountingAllocator};
+use paretune_kernels::{Executor, ExecutorOptions};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+// One test: the counters are the process's, and tests run at the same time.
+#[test]
+fn counting_and_runs_without_allocation() {
+    assert!(memory::is_counting());
+    let before = memory::live_bytes();
+    memory::reset_peak();
+    let block = vec![1_u8; 1 << 22];
+    assert!(memory::live_bytes() >= before + (1 << 22));
+    drop(block);
+    assert!(memory::live_bytes() < before + (1 << 20));
+    assert!(memory::peak_bytes() >= before + (1 << 22));
+
+    let mut most_steps = 0;
+    for seed in 0..40 {
+        for threads in [1, 2, 3] {
+            let batch = 1 + seed as usize % 2;
+            let isa = Isa::detect();
+            let plan = plan(seed, Options { batch, isa, integer: seed % 3 == 0 });
+            let mut executor = Executor::new(&plan, &ExecutorOptions { batch, threads, isa }).unwrap();
+            let (input_len, output_len) = executor.lengths();
+            let input = numbers(seed, input_len);
+            let mut output = vec![0.0; output_len];
+            // The first run may wake threads that set themselves up.
+            executor.run(&input, &mut output).unwrap();
+            let count = memory::allocations();
+            for _ in 0..5 {
+                executor.run(&input, &mut output).unwrap();
+            }
+            let made = memory::allocations() - count;
+            let allowed = if threads == 1 { 0 } else { 5 * 4 };
+            assert!(made <= allowed, "{made} allocations: seed {seed}, {threads} threads");
+            most_steps = most_steps.max(executor.steps().len());
+        }
+    }
+    assert!(most_steps > 8, "networks too small to tell");
+}
