@@ -1,6 +1,6 @@
 //! Small ONNX files, one per family of operators and several small networks, against ONNX Runtime.
 
-use paretune::model::{Network, describe, onnx, passes};
+use paretune::model::{Network, describe, onnx, passes, totals};
 use paretune_kernels::operator::Operator;
 use serde::Deserialize;
 
@@ -93,6 +93,40 @@ fn executed() {
             let difference = common::difference(&found, &fixture.outputs);
             assert!(difference < 2e-5, "{}: {difference:e}\n{}", fixture.name, describe(&plan));
         }
+    }
+}
+
+/// What is exported imports as the same network again, as written and simplified.
+#[test]
+fn exported() {
+    let folder = std::env::var_os("PARETUNE_KEEP_EXPORTS").map(std::path::PathBuf::from);
+    for fixture in all() {
+        let raw = onnx::load(&path(&fixture.name)).unwrap().plan;
+        let plan = Network::load(&path(&fixture.name)).unwrap().plan;
+        for (kind, plan) in [("raw", &raw), ("simplified", &plan)] {
+            let bytes = onnx::export(plan).unwrap_or_else(|error| panic!("{} {kind}: {error}", fixture.name));
+            if let Some(folder) = &folder {
+                std::fs::write(folder.join(format!("{}.{kind}.onnx", fixture.name)), &bytes).unwrap();
+            }
+            let again = Network::from_bytes(&fixture.name, &bytes, None)
+                .unwrap_or_else(|error| panic!("{} {kind}: {error}", fixture.name));
+            let found = common::run_reference(&again.plan, fixture.images);
+            let difference = common::difference(&found, &fixture.outputs);
+            assert!(difference < 4e-6, "{} {kind}: {difference:e}\n{}", fixture.name, describe(&again.plan));
+            if kind == "simplified" {
+                assert_eq!(totals(&again.plan), totals(plan), "{}", fixture.name);
+            }
+        }
+    }
+}
+
+/// A name is the parameter that a layer's settings are kept under: it survives the round trip.
+#[test]
+fn names_survive_export() {
+    for name in ["residuals", "mini_mobilenet_v3", "old_alexnet"] {
+        let plan = Network::load(&path(name)).unwrap().plan;
+        let again = Network::from_bytes(name, &onnx::export(&plan).unwrap(), None).unwrap().plan;
+        assert_eq!(plan, again, "{name}");
     }
 }
 

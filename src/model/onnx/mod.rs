@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{ModelError, Network};
 
 mod evaluate;
+mod export;
 mod import;
 mod initializer;
 mod lower;
@@ -23,6 +24,7 @@ mod proto;
 mod survey;
 mod tensor;
 
+pub use export::export;
 pub use lower::OPERATORS;
 
 /// The format allows no larger messages; weights beyond that go to external files.
