@@ -5,7 +5,7 @@
 //! with easier images (99 of 100), no compression that one would use costs anything measurable.
 
 use super::random::Random;
-use super::shape::{Class, Shape, UNIT};
+use super::shape::{Class, FARTHEST, Shape, UNIT};
 
 /// Height and width.
 pub(super) const SIDE: usize = 32;
@@ -145,6 +145,12 @@ impl Placement {
         let (x, y) = (i64::from(x - self.middle[0]), i64::from(y - self.middle[1]));
         self.matrix.map(|row| ((row[0] * x + row[1] * y) >> 16) as i32)
     }
+
+    /// At least the distance in the frame from the middle of a pixel to any of its points.
+    fn half_pixel(&self) -> i64 {
+        let sum: i64 = self.matrix.iter().flatten().map(|value| value.abs()).sum();
+        ((sum * i64::from(PIXEL / 2)) >> 16) + 4
+    }
 }
 
 /// Paints a shape whose color goes from one to another along its frame.
@@ -152,8 +158,15 @@ fn paint(canvas: &mut [Color], shape: &Shape, place: &Placement, from: Color, to
     let reach = place.radius * 2;
     let first = |middle: i32| ((middle - reach) / PIXEL).clamp(0, SIDE as i32);
     let last = |middle: i32| ((middle + reach) / PIXEL + 1).clamp(0, SIDE as i32);
+    // No point of a pixel whose middle is farther out than this can belong to the shape.
+    let outer = i64::from(FARTHEST) + place.half_pixel();
     for y in first(place.middle[1])..last(place.middle[1]) {
         for x in first(place.middle[0])..last(place.middle[0]) {
+            let [u, v] = place.frame(x * PIXEL + PIXEL / 2, y * PIXEL + PIXEL / 2);
+            let (across, down) = (i64::from(u), i64::from(v));
+            if across * across + down * down > outer * outer {
+                continue;
+            }
             let mut covered = 0;
             for sample in 0..SAMPLES * SAMPLES {
                 let at = |pixel: i32, sample: i32| pixel * PIXEL + (2 * sample + 1) * PIXEL / (2 * SAMPLES);
@@ -161,7 +174,6 @@ fn paint(canvas: &mut [Color], shape: &Shape, place: &Placement, from: Color, to
                 covered += i32::from(u.abs() < 4 * UNIT && v.abs() < 4 * UNIT && shape.contains(u, v));
             }
             if covered > 0 {
-                let [u, _] = place.frame(x * PIXEL + PIXEL / 2, y * PIXEL + PIXEL / 2);
                 let share = ((u + UNIT) / 8).clamp(0, 256);
                 let color =
                     [0, 1, 2].map(|channel| (from[channel] * (256 - share) + to[channel] * share) / 256);

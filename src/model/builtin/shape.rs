@@ -7,6 +7,9 @@ use super::random::Random;
 /// The radius of every shape in its own frame.
 pub(super) const UNIT: i32 = 1024;
 
+/// No point of any shape is farther from the middle: the tips of the widest stars.
+pub(super) const FARTHEST: i32 = 1300;
+
 /// Names of the classes in the order of their labels.
 pub const CLASSES: [&str; 10] =
     ["checkers", "crescent", "cross", "disc", "pentagon", "ring", "square", "star", "stripes", "triangle"];
@@ -127,6 +130,7 @@ mod tests {
                     (-1536..=1536).step_by(32).flat_map(|x| (-1536..=1536).step_by(32).map(move |y| (x, y)));
                 let (mut inside, mut outside) = (0, 0);
                 for (x, y) in points.filter(|&(x, y)| shape.contains(x, y)) {
+                    assert!(x * x + y * y <= FARTHEST * FARTHEST, "{shape:?} reaches ({x}, {y})");
                     if x * x + y * y <= UNIT * UNIT { inside += 1 } else { outside += 1 }
                 }
                 // The circle has some 3,217 points.

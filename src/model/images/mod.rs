@@ -11,6 +11,8 @@ use std::sync::Arc;
 mod arrays;
 mod cache;
 mod cifar;
+#[cfg(test)]
+mod damage;
 mod error;
 mod folder;
 mod idx;

@@ -228,7 +228,7 @@ fn cifar_binary_batches() {
     assert!(fault(&inner, DIMS).contains("the images are 32x32, but the network takes 5x4"));
 }
 
-fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
+pub(super) fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, sizes.len() as u8];
     sizes.iter().for_each(|size| bytes.extend(size.to_be_bytes()));
     bytes.extend(data);
@@ -260,7 +260,7 @@ fn idx_files() {
     assert!(fault(root, [1, 2, 3]).contains("do not fit"));
 }
 
-fn write_npz<T: npyz::AutoSerialize + Copy>(
+pub(super) fn write_npz<T: npyz::AutoSerialize + Copy>(
     path: &Path,
     arrays: &[(&str, &[u64], &[T])],
     labels: Option<&[i64]>,
