@@ -21,7 +21,6 @@ pub mod operators;
 pub mod plan;
 pub mod reference;
 pub mod schedule;
-#[allow(dead_code)]
 mod simd;
 pub mod team;
 pub mod weights;

@@ -1,7 +1,7 @@
 //! What follows the sum of a single-precision convolution: the activation, on vectors.
 
 use crate::activation::Activation;
-use crate::simd::Simd;
+use crate::simd::{Job, Simd};
 
 /// An activation, prepared: clamps are what kernels keep in registers, the others take a second look
 /// at the tile.
@@ -65,6 +65,55 @@ impl Finish {
                         *lane = other.apply(*lane);
                     }
                     S::load(lanes.as_ptr())
+                }
+            }
+        }
+    }
+}
+
+/// The general way to store a tile of sums, for edges and rare activations: any number of channels, any
+/// activation. Kernels store whole tiles with clamps themselves.
+pub(super) struct StoreTile<'a> {
+    /// `[row][vector][lane]`
+    pub(super) sums: *const f32,
+    /// Pixels.
+    pub(super) rows: usize,
+    /// Vectors of channels per pixel.
+    pub(super) vectors: usize,
+    /// Channels that exist, of those.
+    pub(super) channels: usize,
+    /// Of the first channel in the first pixel.
+    pub(super) output: *mut f32,
+    /// The same of the residual, or null.
+    pub(super) residual: *const f32,
+    /// Numbers from one pixel to the next.
+    pub(super) pixel: usize,
+    pub(super) finish: &'a Finish,
+}
+
+impl Job for StoreTile<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let mut sums = self.sums;
+        for row in 0..self.rows {
+            for vector in 0..self.vectors {
+                let at = row * self.pixel + vector * S::LANES;
+                let count = self.channels.saturating_sub(vector * S::LANES);
+                // SAFETY: the first `count` channels from `at` on exist, and all sums do.
+                unsafe {
+                    let mut sum = S::load(sums);
+                    sums = sums.add(S::LANES);
+                    if count == 0 {
+                        continue;
+                    }
+                    let part = count < S::LANES;
+                    if !self.residual.is_null() {
+                        let from = self.residual.add(at);
+                        sum = S::add(sum, if part { S::load_first(from, count) } else { S::load(from) });
+                    }
+                    let sum = self.finish.apply::<S>(sum);
+                    let to = self.output.add(at);
+                    if part { S::store_first(to, count, sum) } else { S::store(to, sum) }
                 }
             }
         }

@@ -78,23 +78,11 @@ impl Algorithm for ImplicitGemm {
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         let (output, usable) = request.check()?;
         request.check_f32()?;
-        let weights = request.f32_weights()?;
         let problem = request.problem;
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
-        let (group_in, group_out) = (problem.group_in(), problem.group_out());
-        let taps: usize = problem.window.kernel.iter().product();
-        let depth = taps * group_in;
-        let products = (0..problem.groups)
-            .map(|group| {
-                let first = group * group_out;
-                // Depth runs over taps, then channels; stored weights have it the other way round.
-                let weight =
-                    |k: usize, column| weights[(first + column) * depth + k % group_in * taps + k / group_in];
-                Product::new(usable, tile, [depth, group_out], weight, |column| request.bias(first + column))
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| request.bad_value("tile"))?;
+        let products = Product::of_groups(request, usable, tile)?;
+        let group_in = problem.group_in();
         let merge = match request.tunable("gather")? {
             0 => false,
             1 if rows_of_taps_touch(&problem) => true,

@@ -4,19 +4,33 @@
 //! [`algorithms`]. The tests there run every algorithm on every instruction set of the machine
 //! against a double-precision reference.
 
+// Tiles are small matrices: loops over their rows and columns index several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 pub mod reference;
 
 mod buffer;
+mod csr;
+mod depthwise;
+mod depthwise_int8;
+mod direct;
 mod finish;
+mod finish_int8;
 mod gemm;
+mod gemm_int8;
+mod im2col_gemm;
 mod implicit_gemm;
+mod implicit_gemm_int8;
 mod pad;
+mod planar;
 mod request;
 mod rows;
+mod sparse_planar;
 mod split;
 #[cfg(test)]
 mod tests;
 mod tiles;
+mod winograd;
 
 use crate::activation::Activation;
 use crate::error::KernelError;
@@ -132,7 +146,17 @@ pub trait Kernel: Send + Sync {
 /// Every algorithm there is, in order of preference for defaults.
 #[must_use]
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
-    &[&implicit_gemm::ImplicitGemm]
+    &[
+        &depthwise::Depthwise,
+        &implicit_gemm::ImplicitGemm,
+        &winograd::Winograd,
+        &im2col_gemm::Im2colGemm,
+        &direct::Direct,
+        &sparse_planar::SparsePlanar,
+        &csr::Csr,
+        &depthwise_int8::DepthwiseInt8,
+        &implicit_gemm_int8::ImplicitGemmInt8,
+    ]
 }
 
 /// The algorithm called `name`.

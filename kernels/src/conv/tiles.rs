@@ -9,11 +9,6 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::lanes;
 
-/// Most rows of any compiled tile.
-pub(super) const MAX_ROWS: usize = 14;
-/// Most vectors of any compiled tile.
-pub(super) const MAX_VECTORS: usize = 8;
-
 /// Sums of one microkernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
@@ -40,8 +35,14 @@ impl Tile {
 /// `rows`, so whatever is left over at the edges of a tile has a microkernel too.
 pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
     match isa {
+        // What compilers find registers for on any target.
+        Isa::Portable => match rows {
+            1 => 4,
+            2..=4 => 2,
+            _ => 0,
+        },
         // 16 registers: the sums, one row of weights, one broadcast input.
-        Isa::Portable | Isa::Avx2 => match rows {
+        Isa::Avx2 => match rows {
             1 => 8,
             2 => 6,
             3 => 4,
@@ -52,9 +53,8 @@ pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
         },
         // 32 registers.
         Isa::Neon | Isa::Avx512 | Isa::Avx512Vnni => match rows {
-            1 | 2 => 8,
-            3 => 6,
-            4..=6 => 4,
+            1 => 8,
+            2..=6 => 4,
             7..=9 => 3,
             10..=14 => 2,
             _ => 0,
@@ -65,7 +65,7 @@ pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
 /// What the tunable `tile` offers.
 fn offered(isa: Isa) -> &'static [(usize, usize)] {
     match isa {
-        Isa::Portable => &[(1, 4), (1, 8), (2, 2), (2, 4), (3, 2), (4, 1), (4, 2), (4, 3), (6, 1), (6, 2)],
+        Isa::Portable => &[(1, 4), (2, 2), (3, 2), (4, 1), (4, 2)],
         Isa::Avx2 => &[
             (1, 4),
             (1, 8),
@@ -89,9 +89,7 @@ fn offered(isa: Isa) -> &'static [(usize, usize)] {
             (1, 4),
             (1, 8),
             (2, 4),
-            (2, 8),
             (3, 4),
-            (3, 6),
             (4, 2),
             (4, 4),
             (5, 4),
@@ -180,6 +178,13 @@ pub(super) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
     [(each + 1, more), (each, tiles - more)]
 }
 
+/// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for any target.
+macro_rules! entry_for_any {
+    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
+        $crate::conv::tiles::entry!($entry, $set, $rows, $vectors; 1: 1 2 3 4; 2: 1 2; 3: 1 2; 4: 1 2;)
+    };
+}
+
 /// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for 16 registers.
 macro_rules! entry_for_16 {
     ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
@@ -193,7 +198,7 @@ macro_rules! entry_for_16 {
 macro_rules! entry_for_32 {
     ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
         $crate::conv::tiles::entry!($entry, $set, $rows, $vectors;
-            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6 7 8; 3: 1 2 3 4 5 6; 4: 1 2 3 4; 5: 1 2 3 4; 6: 1 2 3 4;
+            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4; 3: 1 2 3 4; 4: 1 2 3 4; 5: 1 2 3 4; 6: 1 2 3 4;
             7: 1 2 3; 8: 1 2 3; 9: 1 2 3; 10: 1 2; 11: 1 2; 12: 1 2; 13: 1 2; 14: 1 2;)
     };
 }
@@ -207,11 +212,14 @@ macro_rules! entry {
     };
 }
 
-pub(super) use {entry, entry_for_16, entry_for_32};
+pub(super) use {entry, entry_for_16, entry_for_32, entry_for_any};
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// More rows than any tile has.
+    const MAX_ROWS: usize = 16;
 
     #[test]
     fn balanced_tiles_cover_all_rows() {
@@ -229,7 +237,6 @@ mod tests {
         for isa in Isa::ALL {
             for rows in 1..=MAX_ROWS {
                 assert!(most_vectors(isa, rows + 1) <= most_vectors(isa, rows));
-                assert!(most_vectors(isa, rows) <= MAX_VECTORS);
             }
             for &(rows, vectors) in offered(isa) {
                 assert!(vectors <= most_vectors(isa, rows), "{isa:?} {rows}x{vectors}");

@@ -11,7 +11,6 @@ pub(crate) struct Avx2;
 // SAFETY: (of every block) the trait's contract says that the processor has AVX2 and FMA and that
 // pointers are valid for what each function is documented to touch; loads and stores are unaligned ones.
 unsafe impl Simd for Avx2 {
-    const NAME: &'static str = "avx2";
     const LANES: usize = 8;
     type F = __m256;
     type I = __m256i;
@@ -22,6 +21,7 @@ unsafe impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn vectorize<J: Job>(job: J) {
+        #[inline(never)]
         #[target_feature(enable = "avx2,fma")]
         unsafe fn inner<J: Job>(job: J) {
             // SAFETY: the caller vouches for the processor and the job.

@@ -19,7 +19,6 @@ macro_rules! avx512 {
         // and that pointers are valid for what each function is documented to touch; loads and stores
         // are unaligned ones, and masked lanes touch no memory.
         unsafe impl Simd for $set {
-            const NAME: &'static str = $name;
             const LANES: usize = 16;
             type F = __m512;
             type I = __m512i;
@@ -27,6 +26,7 @@ macro_rules! avx512 {
 
             #[inline(always)]
             unsafe fn vectorize<J: Job>(job: J) {
+                #[inline(never)]
                 #[target_feature(enable = $features)]
                 unsafe fn inner<J: Job>(job: J) {
                     // SAFETY: the caller vouches for the processor and the job.

@@ -59,8 +59,6 @@ pub(crate) trait Job {
 /// for the numbers they are said to cover (no alignment is asked for), and nothing else.
 /// All are `#[inline(always)]` and must be reached from [`Simd::vectorize`] to be fast.
 pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
-    /// Part of the names of microkernels.
-    const NAME: &'static str;
     /// Numbers per vector.
     const LANES: usize;
     /// `LANES` single-precision numbers.
@@ -74,7 +72,8 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// How many products of small integers [`Simd::dot`] sums into each lane.
     const GROUP: usize;
 
-    /// Calls `job` with this instruction set switched on.
+    /// Calls `job` with this instruction set switched on. It is a call indeed: from within another job
+    /// it keeps what is rarely needed, or long, out of that job's code.
     unsafe fn vectorize<J: Job>(job: J);
 
     /// `x` in every lane.

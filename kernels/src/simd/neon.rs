@@ -11,7 +11,6 @@ pub(crate) struct Neon;
 // SAFETY: (of every block) the trait's contract says that the processor has NEON and that pointers are
 // valid for what each function is documented to touch; loads and stores are unaligned ones.
 unsafe impl Simd for Neon {
-    const NAME: &'static str = "neon";
     const LANES: usize = 4;
     type F = float32x4_t;
     type I = int32x4_t;
@@ -21,6 +20,7 @@ unsafe impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn vectorize<J: Job>(job: J) {
+        #[inline(never)]
         #[target_feature(enable = "neon")]
         unsafe fn inner<J: Job>(job: J) {
             // SAFETY: the caller vouches for the processor and the job.

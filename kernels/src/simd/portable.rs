@@ -14,7 +14,6 @@ fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
 // SAFETY: (of every block) the trait's contract says that pointers are valid for what each function is
 // documented to touch; reads and writes are unaligned ones.
 unsafe impl Simd for Portable {
-    const NAME: &'static str = "portable";
     const LANES: usize = 4;
     type F = [f32; 4];
     type I = [i32; 4];
@@ -24,8 +23,13 @@ unsafe impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn vectorize<J: Job>(job: J) {
-        // SAFETY: the caller vouches for the job.
-        unsafe { job.run::<Self>() }
+        #[inline(never)]
+        unsafe fn inner<J: Job>(job: J) {
+            // SAFETY: the caller vouches for the job.
+            unsafe { job.run::<Portable>() }
+        }
+        // SAFETY: as above.
+        unsafe { inner(job) }
     }
 
     #[inline(always)]

@@ -1,9 +1,9 @@
 //! Single-precision microkernels: a tile of output pixels by output channels, summed in registers over
 //! the runs of input that [`RowsView`] finds, finished, and stored.
 
-use crate::conv::finish::Finish;
+use crate::conv::finish::{Finish, StoreTile};
 use crate::conv::rows::RowsView;
-use crate::conv::tiles::{Tile, entry_for_16, entry_for_32};
+use crate::conv::tiles::{Tile, entry_for_16, entry_for_32, entry_for_any};
 use crate::hardware::Isa;
 use crate::simd::{Job, Simd, Usable};
 
@@ -65,7 +65,7 @@ impl Microkernel {
             Isa::Avx512 | Isa::Avx512Vnni => entry_for_32!(entry, crate::simd::Avx512, rows, vectors),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
-            _ => entry_for_16!(entry, crate::simd::Portable, rows, vectors),
+            _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),
         };
         run.map(|run| Self { run })
     }
@@ -125,7 +125,18 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
                     if channels >= width && strip.finish.other.is_none() {
                         store_whole::<S, ROWS, VECTORS>(strip, at, &sums);
                     } else {
-                        store_part::<S, ROWS, VECTORS>(strip, at, channels.min(width), sums);
+                        let sums = sums;
+                        let residual = strip.residual;
+                        S::vectorize(StoreTile {
+                            sums: sums.as_ptr().cast(),
+                            rows: ROWS,
+                            vectors: VECTORS,
+                            channels: channels.min(width),
+                            output: strip.output.add(at),
+                            residual: if residual.is_null() { residual } else { residual.add(at) },
+                            pixel: strip.pixel,
+                            finish: &strip.finish,
+                        });
                     }
                 }
             }
@@ -153,43 +164,6 @@ unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
                     sum = S::add(sum, S::load(strip.residual.add(at)));
                 }
                 S::store(strip.output.add(at), strip.finish.clamp::<S>(sum));
-            }
-        }
-    }
-}
-
-/// Stores the first `channels` channels of a tile with any activation. Its loops stay loops: it is
-/// there for edges and for rare activations, and must not bloat the microkernels.
-///
-/// # Safety
-/// `at` is the tile's place in the strip's output.
-#[inline(always)]
-unsafe fn store_part<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    strip: &Strip,
-    at: usize,
-    channels: usize,
-    sums: [[S::F; VECTORS]; ROWS],
-) {
-    let mut tile = sums.as_ptr().cast::<f32>();
-    // SAFETY: the caller vouches for the tile's place; `tile` walks over `sums`, vector by vector.
-    unsafe {
-        for r in 0..ROWS {
-            for v in 0..VECTORS {
-                let mut sum = S::load(tile);
-                tile = tile.add(S::LANES);
-                let at = at + r * strip.pixel + v * S::LANES;
-                let count = channels.saturating_sub(v * S::LANES);
-                if count >= S::LANES {
-                    if !strip.residual.is_null() {
-                        sum = S::add(sum, S::load(strip.residual.add(at)));
-                    }
-                    S::store(strip.output.add(at), strip.finish.apply::<S>(sum));
-                } else if count > 0 {
-                    if !strip.residual.is_null() {
-                        sum = S::add(sum, S::load_first(strip.residual.add(at), count));
-                    }
-                    S::store_first(strip.output.add(at), count, strip.finish.apply::<S>(sum));
-                }
             }
         }
     }

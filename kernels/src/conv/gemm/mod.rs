@@ -3,10 +3,12 @@
 
 use std::ops::Range;
 
+use super::Request;
 use super::buffer::Buffer;
 use super::finish::Finish;
 use super::rows::RowsView;
 use super::tiles::{Tile, balanced};
+use crate::error::KernelError;
 use crate::simd::{Usable, lanes};
 
 mod kernel;
@@ -76,6 +78,33 @@ impl Product {
             *number = bias(column);
         }
         Some(Self { kernels, tile, lanes, columns, depth, weights: packed, bias: biases })
+    }
+
+    /// The products of a convolution, one per group, of depth `[tap][input channel]`.
+    ///
+    /// # Errors
+    /// Where the weights are of another format or the tile has no microkernel.
+    pub(super) fn of_groups(
+        request: &Request<'_>,
+        usable: Usable,
+        tile: Tile,
+    ) -> Result<Vec<Self>, KernelError> {
+        let weights = request.f32_weights()?;
+        let problem = &request.problem;
+        let (group_in, group_out) = (problem.group_in(), problem.group_out());
+        let taps: usize = problem.window.kernel.iter().product();
+        let depth = taps * group_in;
+        (0..problem.groups)
+            .map(|group| {
+                let first = group * group_out;
+                // Depth runs over taps, then channels; stored weights have it the other way round.
+                let weight = |k: usize, column: usize| {
+                    weights[(first + column) * depth + k % group_in * taps + k / group_in]
+                };
+                Self::new(usable, tile, [depth, group_out], weight, |column| request.bias(first + column))
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| request.bad_value("tile"))
     }
 
     /// Blocks of columns that the tile cuts the product into.

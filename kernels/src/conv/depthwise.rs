@@ -1,0 +1,385 @@
+//! Depthwise convolution over channels-last activations: every channel by itself, vectors of channels.
+//!
+//! A pass computes a few neighboring output pixels for a vector of channels, so that neighbors share
+//! loads of the input and of the weights. The addresses of a pass are looked up once for all channels;
+//! padding is a row of zeros. Windows of 3x3 and 5x5 at strides 1 and 2 are unrolled.
+
+use std::ops::Range;
+
+use super::buffer::{Buffer, whole_lines};
+use super::finish::{Finish, StoreTile};
+use super::request::sensible;
+use super::rows::offsets;
+use super::{Algorithm, Call, Kernel, Layout, Request};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::simd::{Build, Job, Simd, build, lanes};
+use crate::team::Worker;
+use crate::weights::WeightFormat;
+
+/// The algorithm.
+pub(super) struct Depthwise;
+
+/// Rows below which threads share channels by default.
+const FEW_ROWS: usize = 8;
+
+/// The tunables of both depthwise algorithms.
+pub(super) fn tunables(problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+    let [height, width] = problem.output().unwrap_or([1, 1]);
+    let pixels: Vec<i64> = [1, 2, 4].into_iter().filter(|&pixels| pixels as usize <= width).collect();
+    let shares = if problem.in_channels > lanes(isa) { vec![0, 1] } else { vec![0] };
+    vec![
+        Tunable {
+            name: "pixels",
+            about: "neighboring output pixels computed in one pass",
+            default: pixels.last().copied().unwrap_or(1),
+            values: pixels,
+        },
+        Tunable {
+            name: "split",
+            about: "what threads share: 0 the output rows, 1 the channels",
+            default: i64::from(problem.batch * height < FEW_ROWS && shares.len() > 1),
+            values: shares,
+        },
+    ]
+}
+
+/// The worker's rows (counted through images) and channels, in whole cache lines of channels.
+pub(super) fn share(
+    worker: &Worker<'_>,
+    by_channels: bool,
+    rows: usize,
+    channels: usize,
+    step: usize,
+) -> (Range<usize>, Range<usize>) {
+    if by_channels {
+        let blocks = worker.share(channels.div_ceil(step));
+        (0..rows, (blocks.start * step).min(channels)..(blocks.end * step).min(channels))
+    } else {
+        (worker.share(rows), 0..channels)
+    }
+}
+
+impl Algorithm for Depthwise {
+    fn name(&self) -> &'static str {
+        "depthwise"
+    }
+
+    fn about(&self) -> &'static str {
+        "each channel by itself, vectors of channels"
+    }
+
+    fn format(&self) -> WeightFormat {
+        WeightFormat::F32
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        sensible(problem) && problem.is_depthwise()
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        tunables(problem, isa)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ChannelsLast
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        request.check_f32()?;
+        let problem = request.problem;
+        if !problem.is_depthwise() {
+            return Err(KernelError::Data("`depthwise` needs one channel per group".into()));
+        }
+        let stored = request.f32_weights()?;
+        let pixels = request.count("pixels")?;
+        if pixels > output[1] {
+            return Err(request.bad_value("pixels"));
+        }
+        let entry = build(usable, Select { window: problem.window, pixels })
+            .ok_or_else(|| request.bad_value("pixels"))?;
+        let taps: usize = problem.window.kernel.iter().product();
+        let lanes = lanes(request.isa);
+        let padded = problem.in_channels.next_multiple_of(lanes);
+        let mut weights = Buffer::zeros(padded * taps);
+        let mut bias = Buffer::zeros(padded);
+        for channel in 0..problem.in_channels {
+            for tap in 0..taps {
+                let at = (channel / lanes * taps + tap) * lanes + channel % lanes;
+                weights.as_mut_slice()[at] = stored[channel * taps + tap];
+            }
+            bias.as_mut_slice()[channel] = request.bias(channel);
+        }
+        let channels = problem.in_channels;
+        Ok(Box::new(Prepared {
+            entry,
+            vertical: offsets(&problem, 0, output[0], problem.input[1] * channels),
+            horizontal: offsets(&problem, 1, output[1], channels),
+            by_channels: match request.tunable("split")? {
+                0 => false,
+                1 => true,
+                _ => return Err(request.bad_value("split")),
+            },
+            scratch: whole_lines(taps * pixels * size_of::<*const f32>()),
+            threads: request.threads,
+            zeros: Buffer::zeros(padded),
+            finish: Finish::new(request.activation),
+            weights,
+            bias,
+            output,
+            problem,
+        }))
+    }
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    output: [usize; 2],
+    entry: Entry,
+    vertical: Vec<isize>,
+    horizontal: Vec<isize>,
+    /// `[vector of channels][tap][lane]`
+    weights: Buffer<f32>,
+    bias: Buffer<f32>,
+    zeros: Buffer<f32>,
+    by_channels: bool,
+    /// Bytes of addresses per worker.
+    scratch: usize,
+    threads: usize,
+    finish: Finish,
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        self.scratch * self.threads
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weights.bytes() + self.bias.bytes()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let total = self.problem.batch * self.output[0];
+        let (rows, channels) = share(worker, self.by_channels, total, self.problem.in_channels, 16);
+        if rows.is_empty() || channels.is_empty() {
+            return;
+        }
+        // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
+        // and its own rows or channels of the output.
+        unsafe {
+            let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const f32>();
+            (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
+        }
+    }
+}
+
+/// Rows times channels of one run.
+struct Pass<'a> {
+    kernel: &'a Prepared,
+    call: Call,
+    rows: Range<usize>,
+    /// Starts at a multiple of 16.
+    channels: Range<usize>,
+    addresses: *mut *const f32,
+}
+
+/// Computes a [`Pass`].
+///
+/// # Safety
+/// Its addresses are valid, and nobody else writes its part of the output.
+type Entry = unsafe fn(&Pass<'_>);
+
+/// Chooses the compiled function.
+struct Select {
+    window: crate::operator::Window,
+    pixels: usize,
+}
+
+impl Build for Select {
+    type Output = Option<Entry>;
+
+    fn build<S: Simd>(self) -> Option<Entry> {
+        let window = &self.window;
+        let unrolled = if window.dilation == [1, 1] { window.kernel } else { [0, 0] };
+        Some(match (unrolled, window.stride[1], self.pixels) {
+            ([3, 3], 1, 1) => entry::<S, 3, 1, 1>,
+            ([3, 3], 1, 2) => entry::<S, 3, 1, 2>,
+            ([3, 3], 1, 4) => entry::<S, 3, 1, 4>,
+            ([3, 3], 2, 1) => entry::<S, 3, 2, 1>,
+            ([3, 3], 2, 2) => entry::<S, 3, 2, 2>,
+            ([3, 3], 2, 4) => entry::<S, 3, 2, 4>,
+            ([5, 5], 1, 1) => entry::<S, 5, 1, 1>,
+            ([5, 5], 1, 2) => entry::<S, 5, 1, 2>,
+            ([5, 5], 1, 4) => entry::<S, 5, 1, 4>,
+            ([5, 5], 2, 1) => entry::<S, 5, 2, 1>,
+            ([5, 5], 2, 2) => entry::<S, 5, 2, 2>,
+            ([5, 5], 2, 4) => entry::<S, 5, 2, 4>,
+            (_, _, 1) => entry::<S, 0, 0, 1>,
+            (_, _, 2) => entry::<S, 0, 0, 2>,
+            (_, _, 4) => entry::<S, 0, 0, 4>,
+            _ => return None,
+        })
+    }
+}
+
+/// # Safety
+/// As for [`Entry`], and the processor executes `S`.
+unsafe fn entry<S: Simd, const SIZE: usize, const STRIDE: usize, const PIXELS: usize>(pass: &Pass<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Run::<SIZE, STRIDE, PIXELS>(pass)) }
+}
+
+/// A window of `SIZE x SIZE` at horizontal stride `STRIDE`; any window and stride where they are 0.
+struct Run<'a, const SIZE: usize, const STRIDE: usize, const PIXELS: usize>(&'a Pass<'a>);
+
+impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_, SIZE, STRIDE, PIXELS> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let pass = self.0;
+        let kernel = pass.kernel;
+        let channels = kernel.problem.in_channels;
+        let [height, width] = kernel.output;
+        for row in pass.rows.clone() {
+            let (image, y) = (row / height, row % height);
+            let mut x = 0;
+            while x < width {
+                // The last pass of a row computes some pixels once more rather than fewer of them.
+                let first = x.min(width - PIXELS);
+                x = first + PIXELS;
+                // SAFETY: the pixels are in the row; channels are those of the pass, whole vectors as long
+                // as they last.
+                unsafe {
+                    self.addresses(image, y, first);
+                    let at = (row * width + first) * channels;
+                    let mut channel = pass.channels.start;
+                    while channel + S::LANES <= pass.channels.end {
+                        self.vector::<S, false>(at, channel, S::LANES);
+                        channel += S::LANES;
+                    }
+                    if channel < pass.channels.end {
+                        self.vector::<S, true>(at, channel, pass.channels.end - channel);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, STRIDE, PIXELS> {
+    /// Columns of input under a row of taps of one pass.
+    const COLUMNS: usize = if SIZE == 0 { 0 } else { (PIXELS - 1) * STRIDE + SIZE };
+
+    /// Looks up where the pixels from `[y, first]` on find their taps: `[tap row][column]` where the
+    /// window is unrolled, `[tap][pixel]` otherwise.
+    ///
+    /// # Safety
+    /// The pixels exist.
+    #[inline(always)]
+    unsafe fn addresses(&self, image: usize, y: usize, first: usize) {
+        let pass = self.0;
+        let kernel = pass.kernel;
+        let problem = &kernel.problem;
+        let [tap_rows, tap_columns] = problem.window.kernel;
+        let size = problem.input[0] * problem.input[1] * problem.in_channels;
+        let mut to = pass.addresses;
+        // SAFETY: offsets that are not negative lie in the image; the scratch memory holds an address per
+        // tap and pixel, and columns are never more.
+        unsafe {
+            let input = pass.call.input.cast::<f32>().add(image * size);
+            let mut put = |offset: isize| {
+                *to = if offset < 0 { kernel.zeros.as_ptr() } else { input.offset(offset) };
+                to = to.add(1);
+            };
+            for ky in 0..tap_rows {
+                let vertical = kernel.vertical[y * tap_rows + ky];
+                if SIZE > 0 {
+                    for column in 0..Self::COLUMNS {
+                        // Each column is under some tap of some pixel.
+                        let pixel = (column / STRIDE).min(PIXELS - 1);
+                        let tap = column - pixel * STRIDE;
+                        put(vertical + kernel.horizontal[(first + pixel) * tap_columns + tap]);
+                    }
+                } else {
+                    for kx in 0..tap_columns {
+                        for pixel in 0..PIXELS {
+                            put(vertical + kernel.horizontal[(first + pixel) * tap_columns + kx]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// One vector of channels (the first `count` of it, if `PART`) of all pixels of a pass, the first of
+    /// which starts at `at` in the output.
+    ///
+    /// # Safety
+    /// The addresses are looked up, and pixels and channels exist.
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const PART: bool>(&self, at: usize, channel: usize, count: usize) {
+        let pass = self.0;
+        let kernel = pass.kernel;
+        let taps = kernel.problem.window.kernel[0] * kernel.problem.window.kernel[1];
+        // SAFETY: weights and biases are padded to whole vectors; the rest is the caller's promise.
+        unsafe {
+            let load = |from: *const f32| if PART { S::load_first(from, count) } else { S::load(from) };
+            let mut weights = kernel.weights.as_ptr().add(channel * taps);
+            let mut addresses = pass.addresses.cast_const();
+            let mut sums = [S::load(kernel.bias.as_ptr().add(channel)); PIXELS];
+            if SIZE > 0 {
+                for _ in 0..SIZE {
+                    let mut columns = [sums[0]; 12];
+                    for (column, number) in columns.iter_mut().enumerate().take(Self::COLUMNS) {
+                        *number = load((*addresses.add(column)).add(channel));
+                    }
+                    for kx in 0..SIZE {
+                        let weight = S::load(weights);
+                        weights = weights.add(S::LANES);
+                        for (pixel, sum) in sums.iter_mut().enumerate() {
+                            *sum = S::fma(columns[pixel * STRIDE + kx], weight, *sum);
+                        }
+                    }
+                    addresses = addresses.add(Self::COLUMNS);
+                }
+            } else {
+                for _ in 0..taps {
+                    let weight = S::load(weights);
+                    weights = weights.add(S::LANES);
+                    for (pixel, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::fma(load((*addresses.add(pixel)).add(channel)), weight, *sum);
+                    }
+                    addresses = addresses.add(PIXELS);
+                }
+            }
+            let at = at + channel;
+            let output = pass.call.output.cast::<f32>().add(at);
+            let residual = pass.call.residual.cast::<f32>();
+            let residual = if residual.is_null() { residual } else { residual.add(at) };
+            let pixel = kernel.problem.in_channels;
+            if PART || kernel.finish.other.is_some() {
+                let sums = sums;
+                S::vectorize(StoreTile {
+                    sums: sums.as_ptr().cast(),
+                    rows: PIXELS,
+                    vectors: 1,
+                    channels: count,
+                    output,
+                    residual,
+                    pixel,
+                    finish: &kernel.finish,
+                });
+                return;
+            }
+            for (number, &sum) in sums.iter().enumerate() {
+                let mut sum = sum;
+                if !residual.is_null() {
+                    sum = S::add(sum, S::load(residual.add(number * pixel)));
+                }
+                S::store(output.add(number * pixel), kernel.finish.clamp::<S>(sum));
+            }
+        }
+    }
+}

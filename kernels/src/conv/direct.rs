@@ -1,0 +1,273 @@
+//! Direct convolution over planar activations: vectors of output pixels by a few output channels in
+//! registers. Any window, any groups: what everything can fall back to.
+
+use super::finish::Finish;
+use super::planar::{Phases, StorePixels};
+use super::request::sensible;
+use super::{Algorithm, Call, Kernel, Layout, Request};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::simd::{Build, Job, Simd, build, lanes};
+use crate::team::Worker;
+use crate::weights::WeightFormat;
+
+/// The algorithm.
+pub(super) struct Direct;
+
+/// What the tunable `tile` offers, as `[output channels, vectors of pixels]`.
+const TILES: [[usize; 2]; 13] =
+    [[1, 1], [1, 4], [1, 8], [2, 1], [2, 2], [2, 4], [3, 4], [4, 1], [4, 2], [4, 3], [6, 1], [6, 2], [8, 1]];
+
+impl Algorithm for Direct {
+    fn name(&self) -> &'static str {
+        "direct"
+    }
+
+    fn about(&self) -> &'static str {
+        "sliding windows over planes, vectors of output pixels"
+    }
+
+    fn format(&self) -> WeightFormat {
+        WeightFormat::F32
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        sensible(problem)
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let pixels = problem.output().map_or(1, |[height, width]| height * width);
+        let useful = |&[channels, vectors]: &[usize; 2]| {
+            channels <= problem.group_out() && (vectors == 1 || (vectors - 1) * lanes(isa) < pixels)
+        };
+        let mut values: Vec<i64> = TILES
+            .iter()
+            .filter(|tile| useful(tile))
+            .map(|[channels, vectors]| (channels * 1000 + vectors * lanes(isa)) as i64)
+            .collect();
+        values.sort_unstable();
+        // The most sums that registers hold, wide rather than tall only if there is one channel.
+        let sums = |value: &i64| (value / 1000) * (value % 1000).min(3 * lanes(isa) as i64);
+        Vec::from([Tunable {
+            name: "tile",
+            about: "sums in registers: output channels * 1000 + output pixels",
+            default: values.iter().copied().max_by_key(sums).unwrap_or(values[0]),
+            values,
+        }])
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Planar
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        request.check_f32()?;
+        let stored = request.f32_weights()?;
+        let problem = request.problem;
+        let lanes = lanes(request.isa);
+        let value = request.count("tile")?;
+        let (channels, vectors) = (value / 1000, value % 1000 / lanes);
+        let entries = (1..=channels)
+            .map(|channels| build(usable, Select { channels, vectors }))
+            .collect::<Option<Vec<_>>>()
+            .filter(|entries| !entries.is_empty() && value % 1000 % lanes == 0)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let width = vectors * lanes;
+        let phases = Phases::new(&problem, output, width);
+        let [tap_rows, tap_columns] = problem.window.kernel;
+        let mut offsets = Vec::new();
+        for channel in 0..problem.group_in() {
+            for ky in 0..tap_rows {
+                offsets.extend((0..tap_columns).map(|kx| channel * phases.channel() + phases.tap(ky, kx)));
+            }
+        }
+        // `[block of channels][input channel and tap][channel]`
+        let depth = offsets.len();
+        let mut weights = Vec::with_capacity(stored.len());
+        let mut blocks = Vec::new();
+        for group in 0..problem.groups {
+            let mut first = group * problem.group_out();
+            let end = first + problem.group_out();
+            while first < end {
+                let count = channels.min(end - first);
+                blocks.push(Block { first, count, group });
+                for k in 0..depth {
+                    weights.extend((first..first + count).map(|channel| stored[channel * depth + k]));
+                }
+                first += count;
+            }
+        }
+        Ok(Box::new(Prepared {
+            bias: (0..problem.out_channels).map(|channel| request.bias(channel)).collect(),
+            finish: Finish::new(request.activation),
+            pixels: output[0] * output[1],
+            problem,
+            phases,
+            offsets,
+            weights,
+            blocks,
+            entries,
+            width,
+        }))
+    }
+}
+
+/// Output channels computed together.
+struct Block {
+    first: usize,
+    count: usize,
+    group: usize,
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    phases: Phases,
+    /// Output pixels of a plane.
+    pixels: usize,
+    /// Of each input channel of a group and tap.
+    offsets: Vec<usize>,
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+    blocks: Vec<Block>,
+    /// For one channel, for two, ..., for as many as the tile has.
+    entries: Vec<Entry>,
+    /// Flat pixels of a tile.
+    width: usize,
+    finish: Finish,
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        self.phases.bytes(self.width)
+    }
+
+    fn weight_bytes(&self) -> usize {
+        size_of_val(&self.weights[..]) + size_of_val(&self.bias[..])
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let mut input = call.input.cast::<f32>();
+        if !self.phases.reads_input() {
+            // SAFETY: the workspace has room for the copy, and each channel has one writer.
+            unsafe { self.phases.copy(worker.share(self.phases.planes()), input, call.workspace.cast()) };
+            worker.wait();
+            input = call.workspace.cast_const().cast();
+        }
+        let columns = self.phases.pixels().div_ceil(self.width);
+        let group = self.problem.group_in() * self.phases.channel();
+        for task in worker.share(self.problem.batch * self.blocks.len() * columns) {
+            let block = &self.blocks[task / columns % self.blocks.len()];
+            let image = task / columns / self.blocks.len();
+            let start = task % columns * self.width;
+            // SAFETY: offsets were made for this input; each task has its own channels and pixels.
+            unsafe {
+                let input = input.add(image * self.phases.image() + block.group * group);
+                (self.entries[block.count - 1])(&Tile {
+                    kernel: self,
+                    call,
+                    input,
+                    image,
+                    start,
+                    first: block.first,
+                });
+            }
+        }
+    }
+}
+
+/// One block of channels of one tile of flat pixels.
+struct Tile<'a> {
+    kernel: &'a Prepared,
+    call: &'a Call,
+    /// The first channel of the group in the split input.
+    input: *const f32,
+    image: usize,
+    /// First flat pixel.
+    start: usize,
+    /// First output channel.
+    first: usize,
+}
+
+/// Computes a [`Tile`].
+///
+/// # Safety
+/// Its addresses are valid, and nobody else writes its part of the output.
+type Entry = unsafe fn(&Tile<'_>);
+
+/// Chooses the compiled function.
+struct Select {
+    channels: usize,
+    vectors: usize,
+}
+
+impl Build for Select {
+    type Output = Option<Entry>;
+
+    fn build<S: Simd>(self) -> Option<Entry> {
+        macro_rules! choose {
+            ($($vectors:literal: $($channels:literal)+;)+) => {
+                match (self.vectors, self.channels) {
+                    $($(($vectors, $channels) => Some(entry::<S, $channels, $vectors> as Entry),)+)+
+                    _ => None,
+                }
+            };
+        }
+        choose!(1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2 3; 8: 1;)
+    }
+}
+
+/// # Safety
+/// As for [`Entry`], and the processor executes `S`.
+unsafe fn entry<S: Simd, const CHANNELS: usize, const VECTORS: usize>(tile: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Run::<CHANNELS, VECTORS>(tile)) }
+}
+
+struct Run<'a, const CHANNELS: usize, const VECTORS: usize>(&'a Tile<'a>);
+
+impl<const CHANNELS: usize, const VECTORS: usize> Job for Run<'_, CHANNELS, VECTORS> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let tile = self.0;
+        let kernel = tile.kernel;
+        let depth = kernel.offsets.len();
+        let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
+        // SAFETY: `width` numbers from `from` on may be read at every offset; weights are those of the
+        // block; outputs are stored by the pixels that exist.
+        unsafe {
+            let input = tile.input.add(from);
+            let mut weights = kernel.weights.as_ptr().add(tile.first * depth);
+            let mut sums: [[S::F; VECTORS]; CHANNELS] =
+                std::array::from_fn(|c| [S::splat(kernel.bias[tile.first + c]); VECTORS]);
+            for &offset in &kernel.offsets {
+                let input = input.add(offset);
+                let x: [S::F; VECTORS] = std::array::from_fn(|v| S::load(input.add(v * S::LANES)));
+                for c in 0..CHANNELS {
+                    let weight = S::splat(*weights.add(c));
+                    for v in 0..VECTORS {
+                        sums[c][v] = S::fma(x[v], weight, sums[c][v]);
+                    }
+                }
+                weights = weights.add(CHANNELS);
+            }
+            let sums = sums;
+            let first = sums.as_ptr().cast::<f32>();
+            let plane = tile.image * kernel.problem.out_channels + tile.first;
+            for c in 0..CHANNELS {
+                let at = (plane + c) * kernel.pixels;
+                let residual = tile.call.residual.cast::<f32>();
+                S::vectorize(StorePixels {
+                    phases: &kernel.phases,
+                    pixels: pixels.clone(),
+                    sums: first.add(c * VECTORS * S::LANES + pixels.start - from),
+                    output: tile.call.output.cast::<f32>().add(at),
+                    residual: if residual.is_null() { residual } else { residual.add(at) },
+                    finish: &kernel.finish,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! 8-bit microkernels: a tile of output pixels by output channels, summed exactly in 32-bit integers,
+//! then scaled, finished and stored.
+
+use crate::conv::finish_int8::{Finish8, Target};
+use crate::conv::rows::RowsView;
+use crate::conv::tiles::{Tile, entry_for_16, entry_for_32, entry_for_any};
+use crate::hardware::Isa;
+use crate::simd::{Job, Simd, Usable};
+
+/// Arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive channels.
+#[derive(Clone, Copy)]
+pub(in crate::conv) struct Strip {
+    /// Where pixels find their runs.
+    pub rows: RowsView,
+    /// What `rows` is about, in [`Simd::Act`].
+    pub input: *const u8,
+    /// A run of padding.
+    pub zeros: *const u8,
+    /// Dot-product groups per run; the last may reach beyond the run, into weights of zero.
+    pub run: usize,
+    /// `[block][group of every run][channel of the block][element of the group]`, channels padded to
+    /// whole vectors.
+    pub weights: *const i8,
+    /// `[block][channel]`: where sums start.
+    pub start: *const i32,
+    /// `[block][channel]`: what a sum is multiplied with.
+    pub scale: *const f32,
+    /// `[block][channel]`
+    pub bias: *const f32,
+    /// Output and residual.
+    pub target: Target,
+    /// Number of the first block's first channel in pixel 0.
+    pub at: usize,
+    /// Numbers from one pixel to the next, of output and residual.
+    pub pixel: usize,
+    /// First pixel.
+    pub first: usize,
+    /// How many tiles follow it.
+    pub tiles: usize,
+    /// How many blocks of channels.
+    pub blocks: usize,
+    /// How many channels there really are in these blocks.
+    pub channels: usize,
+    /// What follows the sum.
+    pub finish: Finish8,
+}
+
+/// Computes a [`Strip`].
+///
+/// # Safety
+/// All pointers in the strip are valid for what it describes, and nobody else writes its output.
+pub(in crate::conv) type Entry = unsafe fn(&Strip);
+
+/// A microkernel. It exists only where the processor executes its instruction set.
+#[derive(Clone, Copy)]
+pub(in crate::conv) struct Microkernel {
+    /// What to call.
+    pub run: Entry,
+}
+
+impl Microkernel {
+    /// The compiled microkernel for `tile`, if there is one.
+    pub(in crate::conv) fn new(usable: Usable, tile: Tile) -> Option<Self> {
+        let (rows, vectors) = (tile.rows, tile.vectors);
+        let run = match usable.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => entry_for_32!(entry, crate::simd::Avx512, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => entry_for_32!(entry, crate::simd::Avx512Vnni, rows, vectors),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
+            _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),
+        };
+        run.map(|run| Self { run })
+    }
+}
+
+/// One compiled microkernel.
+///
+/// # Safety
+/// As for [`Entry`], and the processor executes `S`; [`Microkernel::new`] sees to that.
+unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Tiles::<ROWS, VECTORS>(strip)) }
+}
+
+struct Tiles<'a, const ROWS: usize, const VECTORS: usize>(&'a Strip);
+
+impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let strip = self.0;
+        let width = VECTORS * S::LANES;
+        let [tap_rows, tap_columns] = strip.rows.taps;
+        let input = strip.input.cast::<S::Act>();
+        let zeros = strip.zeros.cast::<S::Act>();
+        let mut pixel = strip.rows.pixel(strip.first);
+        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+        unsafe {
+            for tile in 0..strip.tiles {
+                let sites: [_; ROWS] = std::array::from_fn(|_| {
+                    let site = strip.rows.site(pixel);
+                    pixel = strip.rows.next(pixel);
+                    site
+                });
+                let mut weights = strip.weights;
+                for block in 0..strip.blocks {
+                    let start = strip.start.add(block * width);
+                    let first: [S::I; VECTORS] =
+                        std::array::from_fn(|v| S::load_i32(start.add(v * S::LANES)));
+                    let mut sums = [first; ROWS];
+                    for ky in 0..tap_rows {
+                        for kx in 0..tap_columns {
+                            let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                            for k in 0..strip.run {
+                                let w: [S::D; VECTORS] = std::array::from_fn(|v| {
+                                    S::load_weights(weights.add(v * S::LANES * S::GROUP))
+                                });
+                                for r in 0..ROWS {
+                                    let x = S::broadcast(runs[r].add(k * S::GROUP));
+                                    for v in 0..VECTORS {
+                                        sums[r][v] = S::dot(sums[r][v], w[v], x);
+                                    }
+                                }
+                                weights = weights.add(width * S::GROUP);
+                            }
+                        }
+                    }
+                    let at = strip.at + (strip.first + tile * ROWS) * strip.pixel + block * width;
+                    let channels = (strip.channels - block * width).min(width);
+                    let sums = sums;
+                    let (first, column) = (sums.as_ptr().cast(), block * width);
+                    S::vectorize(Store {
+                        strip,
+                        sums: first,
+                        rows: ROWS,
+                        vectors: VECTORS,
+                        at,
+                        column,
+                        channels,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Finishes and stores a tile. There are many ways to finish: they are compiled once, not into every
+/// microkernel.
+struct Store<'a> {
+    strip: &'a Strip,
+    /// `[row][vector][lane]`
+    sums: *const i32,
+    rows: usize,
+    vectors: usize,
+    /// The tile's place in the output.
+    at: usize,
+    /// The place of its block in the strip.
+    column: usize,
+    /// Channels that exist.
+    channels: usize,
+}
+
+impl Job for Store<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let strip = self.strip;
+        let mut v = 0;
+        while v * S::LANES < self.channels {
+            // SAFETY: the tile lies in the output; scales and biases are padded to whole vectors.
+            unsafe {
+                let scale = S::load(strip.scale.add(self.column + v * S::LANES));
+                let bias = S::load(strip.bias.add(self.column + v * S::LANES));
+                for r in 0..self.rows {
+                    let sum = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
+                    let sum = S::fma(S::to_f32(sum), scale, bias);
+                    let at = self.at + r * strip.pixel + v * S::LANES;
+                    strip.finish.store::<S>(strip.target, at, self.channels - v * S::LANES, sum);
+                }
+            }
+            v += 1;
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A prepared 8-bit matrix product: the integer twin of [`super::gemm`].
+
+use std::ops::Range;
+
+use super::Element;
+use super::Request;
+use super::buffer::Buffer;
+use super::finish_int8::{Finish8, Target};
+use super::rows::RowsView;
+use super::tiles::{Tile, balanced};
+use crate::error::KernelError;
+use crate::plan::Quantization;
+use crate::simd::{Activate, Build, Simd, Usable, build, lanes};
+
+mod kernel;
+
+pub(super) use kernel::{Microkernel, Strip};
+
+/// What an instruction set's dot product wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DotForm {
+    /// How many products it sums per lane.
+    pub(super) group: usize,
+    /// Bytes per activation.
+    pub(super) bytes: usize,
+    /// Whether the zero point has been subtracted from activations.
+    pub(super) centered: bool,
+}
+
+impl DotForm {
+    pub(super) fn of(usable: Usable) -> Self {
+        struct Form;
+        impl Build for Form {
+            type Output = DotForm;
+            fn build<S: Simd>(self) -> DotForm {
+                DotForm {
+                    group: S::GROUP,
+                    bytes: size_of::<S::Act>(),
+                    centered: <S::Act as Activate>::CENTERED,
+                }
+            }
+        }
+        build(usable, Form)
+    }
+}
+
+/// The grid of an 8-bit input.
+///
+/// # Errors
+/// Where the input is single precision: whoever calls converts it.
+pub(super) fn input_grid(request: &Request<'_>) -> Result<Quantization, KernelError> {
+    match request.input {
+        Element::U8(grid) => Ok(grid),
+        Element::F32 => {
+            Err(KernelError::Data(format!("`{}` needs an 8-bit input", request.schedule.algorithm)))
+        }
+    }
+}
+
+/// Weights of one group, packed for a tile.
+pub(super) struct Product {
+    /// `[rows - 1][vectors - 1]`: the tile's and all smaller ones, for edges.
+    kernels: Vec<Vec<Microkernel>>,
+    tile: Tile,
+    lanes: usize,
+    columns: usize,
+    /// Bytes of weights per channel.
+    depth: usize,
+    weights: Buffer<i8>,
+    start: Buffer<i32>,
+    scale: Buffer<f32>,
+    bias: Buffer<f32>,
+}
+
+/// Where a [`Product`] reads and writes in one run.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) rows: RowsView,
+    pub(super) input: *const u8,
+    pub(super) zeros: *const u8,
+    /// Dot-product groups per run.
+    pub(super) run: usize,
+    pub(super) target: Target,
+    /// Number of column 0 of row 0.
+    pub(super) at: usize,
+    /// Numbers from one row of the output to the next.
+    pub(super) stride: usize,
+    pub(super) finish: Finish8,
+}
+
+impl Product {
+    /// The products of a convolution, one per group, whose depth is `runs` runs of `run` numbers, in
+    /// the order of taps, then input channels.
+    ///
+    /// # Errors
+    /// Where weights or input are of another format or the tile has no microkernel.
+    pub(super) fn of_groups(
+        request: &Request<'_>,
+        usable: Usable,
+        tile: Tile,
+        [runs, run]: [usize; 2],
+    ) -> Result<Vec<Self>, KernelError> {
+        let dense = request.i8_weights()?;
+        let grid = input_grid(request)?;
+        let problem = &request.problem;
+        let lanes = lanes(usable.isa());
+        let form = DotForm::of(usable);
+        let kernels = (1..=tile.rows)
+            .map(|rows| {
+                (1..=tile.vectors).map(|vectors| Microkernel::new(usable, Tile { rows, vectors })).collect()
+            })
+            .collect::<Option<Vec<Vec<_>>>>()
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let (group_in, columns) = (problem.group_in(), problem.group_out());
+        let taps: usize = problem.window.kernel.iter().product();
+        let padded_run = run.next_multiple_of(form.group);
+        let depth = runs * padded_run;
+        let padded = columns.next_multiple_of(lanes);
+        let width = tile.vectors * lanes;
+        let pack = |group: usize| {
+            let mut weights = Buffer::<i8>::zeros(padded * depth);
+            let mut start = Buffer::<i32>::zeros(padded);
+            let mut scale = Buffer::<f32>::zeros(padded);
+            let mut bias = Buffer::<f32>::zeros(padded);
+            for column in 0..columns {
+                let channel = group * columns + column;
+                let stored = &dense.values[channel * taps * group_in..][..taps * group_in];
+                let first = column / width * width;
+                let block = width.min(padded - first);
+                for number in 0..runs * run {
+                    // The number's place in its run, and where stored weights have it.
+                    let k = number / run * padded_run + number % run;
+                    let value = stored[number % group_in * taps + number / group_in];
+                    let at = first * depth
+                        + (k / form.group * block + column - first) * form.group
+                        + k % form.group;
+                    weights.as_mut_slice()[at] = value;
+                }
+                if !form.centered {
+                    let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
+                    start.as_mut_slice()[column] = -i32::from(grid.zero_point) * sum;
+                }
+                scale.as_mut_slice()[column] = dense.scales[channel] * grid.scale;
+                bias.as_mut_slice()[column] = request.bias(channel);
+            }
+            Self { kernels: kernels.clone(), tile, lanes, columns, depth, weights, start, scale, bias }
+        };
+        Ok((0..problem.groups).map(pack).collect())
+    }
+
+    /// Blocks of columns that the tile cuts the product into.
+    pub(super) fn blocks(&self) -> usize {
+        self.columns.div_ceil(self.tile.vectors * self.lanes)
+    }
+
+    /// Bytes of packed weights, scales and biases.
+    pub(super) fn bytes(&self) -> usize {
+        self.weights.bytes() + self.start.bytes() + self.scale.bytes() + self.bias.bytes()
+    }
+
+    /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time: within a panel each
+    /// tile of rows meets every block before the next tile is touched.
+    ///
+    /// # Safety
+    /// `place` is valid for these rows and columns, and nobody else writes there.
+    pub(super) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
+        let width = self.tile.vectors * self.lanes;
+        let whole = self.columns / width;
+        let tail = (self.columns % width).div_ceil(self.lanes);
+        let mut start = blocks.start;
+        while start < blocks.end {
+            let end = (start + panel).min(blocks.end);
+            let mut first = rows.start;
+            for (height, tiles) in balanced(rows.len(), self.tile.rows) {
+                if tiles == 0 {
+                    continue;
+                }
+                let parts = [
+                    (self.tile.vectors, start, end.min(whole).saturating_sub(start)),
+                    (tail, whole, usize::from(tail > 0 && end > whole)),
+                ];
+                for (vectors, block, count) in parts {
+                    if count == 0 {
+                        continue;
+                    }
+                    let column = block * width;
+                    // SAFETY: all are within the packed weights and the caller's rectangle.
+                    unsafe {
+                        let strip = Strip {
+                            rows: place.rows,
+                            input: place.input,
+                            zeros: place.zeros,
+                            run: place.run,
+                            weights: self.weights.as_ptr().add(column * self.depth),
+                            start: self.start.as_ptr().add(column),
+                            scale: self.scale.as_ptr().add(column),
+                            bias: self.bias.as_ptr().add(column),
+                            target: place.target,
+                            at: place.at + column,
+                            pixel: place.stride,
+                            first,
+                            tiles,
+                            blocks: count,
+                            channels: (count * vectors * self.lanes).min(self.columns - column),
+                            finish: place.finish,
+                        };
+                        (self.kernels[height - 1][vectors - 1].run)(&strip);
+                    }
+                }
+                first += height * tiles;
+            }
+            start = end;
+        }
+    }
+}

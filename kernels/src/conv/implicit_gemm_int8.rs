@@ -1,0 +1,156 @@
+//! Implicit matrix product in 8 bits over channels-last activations: the integer workhorse.
+//!
+//! Sums are exact. Where the processor multiplies bytes without saturating (VNNI), activations are read
+//! as they are; elsewhere they are widened to 16 bits once per layer, minus their zero point, together
+//! with their padding, which is cheap: every widened number is used by every tap and output channel.
+
+use super::finish_int8::{Finish8, Target};
+use super::gemm_int8::{DotForm, Place, Product, input_grid};
+use super::implicit_gemm::rows_of_taps_touch;
+use super::pad::{PadBytes, pad_bytes};
+use super::request::{padded, sensible};
+use super::rows::Rows;
+use super::split::{Split, panel_tunable, split_tunable};
+use super::tiles::{Extent, Tile, tile_tunable};
+use super::{Algorithm, Call, Kernel, Layout, Request};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::{ConvProblem, Window};
+use crate::schedule::Tunable;
+use crate::team::Worker;
+use crate::weights::WeightFormat;
+
+/// The algorithm.
+pub(super) struct ImplicitGemmInt8;
+
+/// The most weights per output channel whose sum cannot overflow.
+pub(super) const MOST_TERMS: usize = i32::MAX as usize / (255 * 127) / 2;
+
+impl Algorithm for ImplicitGemmInt8 {
+    fn name(&self) -> &'static str {
+        "implicit_gemm_int8"
+    }
+
+    fn about(&self) -> &'static str {
+        "8-bit matrix product over the taps of a channels-last input, in registers"
+    }
+
+    fn format(&self) -> WeightFormat {
+        WeightFormat::I8
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        sensible(problem)
+            && problem.group_in() * problem.window.kernel.iter().product::<usize>() <= MOST_TERMS
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let extent = Extent::of(problem);
+        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        vec![
+            tile_tunable(extent, isa),
+            panel_tunable(extent, depth, isa),
+            split_tunable(problem, extent, isa),
+        ]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ChannelsLast
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        let problem = request.problem;
+        if !self.supports(&problem, request.isa) {
+            return Err(KernelError::Data(format!("sums of {problem:?} could overflow")));
+        }
+        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let form = DotForm::of(usable);
+        let merge = rows_of_taps_touch(&problem);
+        let [tap_rows, tap_columns] = problem.window.kernel;
+        let run = problem.group_in() * if merge { tap_columns } else { 1 };
+        let runs = tap_rows * if merge { 1 } else { tap_columns };
+        // Reading whole groups is safe in a copy, which has room behind it, and in whole runs.
+        let copies = form.centered || problem.window.padding != [0; 4] || !run.is_multiple_of(form.group);
+        let input = if copies { padded(&problem) } else { problem.input };
+        let unpadded = ConvProblem { input, window: Window { padding: [0; 4], ..problem.window }, ..problem };
+        let rows = if merge { Rows::runs(&problem, output, input) } else { Rows::taps(&unpadded, output) };
+        Ok(Box::new(Prepared {
+            products: Product::of_groups(request, usable, tile, [runs, run])?,
+            zero_point: input_grid(request)?.zero_point,
+            pixels: problem.batch * output[0] * output[1],
+            panel: request.count("panel")?,
+            split: Split::from_request(request)?,
+            finish: Finish8::new(request),
+            groups: run.div_ceil(form.group),
+            pad: copies.then(|| pad_bytes(usable)),
+            form,
+            problem,
+            rows,
+        }))
+    }
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    rows: Rows,
+    /// One per group.
+    products: Vec<Product>,
+    /// Dot-product groups per run.
+    groups: usize,
+    pixels: usize,
+    panel: usize,
+    split: Split,
+    form: DotForm,
+    zero_point: u8,
+    /// How the input is copied into the workspace, if it is.
+    pad: Option<PadBytes>,
+    finish: Finish8,
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        if self.pad.is_none() {
+            return 0;
+        }
+        let [height, width] = padded(&self.problem);
+        let numbers = self.problem.batch * height * width * self.problem.in_channels;
+        (numbers + self.form.group) * self.form.bytes
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.products.iter().map(Product::bytes).sum()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let mut input = call.input;
+        if let Some(pad) = self.pad {
+            let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
+            // SAFETY: the workspace has room for the padded input, and each row has one writer.
+            unsafe { pad(&self.problem, self.zero_point, rows, input, call.workspace) };
+            worker.wait();
+            input = call.workspace.cast_const();
+        }
+        for (group, product) in self.products.iter().enumerate() {
+            let (pixels, blocks) = self.split.of(worker, self.pixels, product.blocks());
+            // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
+            // and workers have disjoint parts of the pixels or of the channels.
+            unsafe {
+                let input = input.add(group * self.problem.group_in() * self.form.bytes);
+                let place = Place {
+                    rows: self.rows.view(),
+                    input,
+                    // The input carries its padding: none is ever looked for.
+                    zeros: input,
+                    run: self.groups,
+                    target: Target { output: call.output, residual: call.residual },
+                    at: group * self.problem.group_out(),
+                    stride: self.problem.out_channels,
+                    finish: self.finish,
+                };
+                product.run(&place, pixels, blocks, self.panel);
+            }
+        }
+    }
+}

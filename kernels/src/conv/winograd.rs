@@ -1,0 +1,244 @@
+//! Winograd convolution for 3x3 windows over channels-last activations: F(2x2, 3x3) and F(4x4, 3x3).
+//!
+//! Tiles of the input and the weights are transformed so that convolution becomes 16 or 36 small
+//! matrix products with 2.25 or 4 times fewer multiplications; the products are transformed back
+//! (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Transformed weights are
+//! 1.8 or 4 times as large, which is why it loses where weights outweigh activations. Points are 0, 1,
+//! -1, infinity, and 2, -2 for the larger tile, whose results are good to about 1e-4.
+
+use std::ops::Range;
+
+use super::buffer::{Buffer, LINE, whole_lines};
+use super::finish::Finish;
+use super::gemm::{Place, Product};
+use super::request::sensible;
+use super::rows::Rows;
+use super::tiles::{Extent, Tile, tile_tunable};
+use super::{Algorithm, Call, Kernel, Layout, Request};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::simd::{Build, Simd, build};
+use crate::team::Worker;
+use crate::weights::WeightFormat;
+
+mod transform;
+
+use transform::{Entries, weights_2, weights_4};
+
+/// The algorithm.
+pub(super) struct Winograd;
+
+/// Numbers of the transformed input and product that a chunk of tiles may have by default: together
+/// about the size of a second-level cache.
+const CHUNK_NUMBERS: usize = 128 << 10;
+
+/// Tiles of `size x size` output pixels.
+#[derive(Clone, Copy)]
+struct Grid {
+    size: usize,
+    /// Tiles per image, `[vertical, horizontal]`.
+    tiles: [usize; 2],
+}
+
+impl Grid {
+    fn new(size: usize, output: [usize; 2]) -> Self {
+        Self { size, tiles: output.map(|pixels| pixels.div_ceil(size)) }
+    }
+
+    fn count(&self, batch: usize) -> usize {
+        batch * self.tiles[0] * self.tiles[1]
+    }
+
+    /// Number of products.
+    fn points(&self) -> usize {
+        (self.size + 2) * (self.size + 2)
+    }
+}
+
+impl Algorithm for Winograd {
+    fn name(&self) -> &'static str {
+        "winograd"
+    }
+
+    fn about(&self) -> &'static str {
+        "3x3 with 2.25 or 4 times fewer multiplications and more memory"
+    }
+
+    fn format(&self) -> WeightFormat {
+        WeightFormat::F32
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        let window = &problem.window;
+        sensible(problem)
+            && problem.groups == 1
+            && window.kernel == [3, 3]
+            && window.stride == [1, 1]
+            && window.dilation == [1, 1]
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let output = problem.output().unwrap_or([1, 1]);
+        // A tile of four is mostly air where the output has two pixels.
+        let sizes = if output[0].max(output[1]) > 2 { vec![2, 4] } else { vec![2] };
+        let size = sizes[sizes.len() - 1];
+        let grid = Grid::new(size as usize, output);
+        let tiles = grid.count(problem.batch);
+        let fitting = CHUNK_NUMBERS / (grid.points() * (problem.in_channels + problem.out_channels));
+        let mut chunks = vec![16];
+        while let Some(&last) = chunks.last()
+            && (last as usize) < tiles
+        {
+            chunks.push(last * 2);
+        }
+        let chunk = chunks.iter().copied().filter(|&chunk| chunk as usize <= fitting).max();
+        vec![
+            Tunable {
+                name: "output_tile",
+                about: "output pixels per side of a tile: 4 saves more multiplications, 2 is more exact",
+                default: size,
+                values: sizes,
+            },
+            tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa),
+            Tunable {
+                name: "chunk",
+                about: "tiles that are transformed, multiplied and transformed back at a time",
+                default: chunk.unwrap_or(chunks[0]),
+                values: chunks,
+            },
+        ]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ChannelsLast
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        struct Select(usize);
+        impl Build for Select {
+            type Output = Entries;
+            fn build<S: Simd>(self) -> Entries {
+                if self.0 == 2 { Entries::new::<S, 2>() } else { Entries::new::<S, 4>() }
+            }
+        }
+        let (output, usable) = request.check()?;
+        request.check_f32()?;
+        let problem = request.problem;
+        if !self.supports(&problem, request.isa) {
+            return Err(KernelError::Data(format!("`winograd` cannot solve {problem:?}")));
+        }
+        let size = request.count("output_tile")?;
+        let transform = match size {
+            2 => weights_2,
+            4 => weights_4,
+            _ => return Err(request.bad_value("output_tile")),
+        };
+        let stored = request.f32_weights()?;
+        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let grid = Grid::new(size, output);
+        let (depth, columns) = (problem.in_channels, problem.out_channels);
+        let transformed: Vec<f32> = stored.as_chunks::<9>().0.iter().flat_map(transform).collect();
+        let points = grid.points();
+        let products = (0..points)
+            .map(|point| {
+                let weight = |k, column| transformed[(column * depth + k) * points + point];
+                Product::new(usable, tile, [depth, columns], weight, |_| 0.0)
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let bias: Vec<f32> = (0..columns).map(|channel| request.bias(channel)).collect();
+        Ok(Box::new(Prepared {
+            chunk: request.count("chunk")?.min(grid.count(problem.batch)),
+            entries: build(usable, Select(size)),
+            rows: Rows::matrix(depth),
+            zeros: Buffer::zeros(depth),
+            bias: Buffer::from_slice(&bias),
+            finish: Finish::new(request.activation),
+            problem,
+            output,
+            grid,
+            products,
+        }))
+    }
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    output: [usize; 2],
+    grid: Grid,
+    /// One per point.
+    products: Vec<Product>,
+    rows: Rows,
+    zeros: Buffer<f32>,
+    bias: Buffer<f32>,
+    entries: Entries,
+    /// Tiles at a time.
+    chunk: usize,
+    finish: Finish,
+}
+
+impl Prepared {
+    /// Bytes of the transformed input of a chunk.
+    fn input_bytes(&self) -> usize {
+        whole_lines(self.grid.points() * self.chunk * self.problem.in_channels * size_of::<f32>())
+    }
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        let products = self.grid.points() * self.chunk * self.problem.out_channels * size_of::<f32>();
+        self.input_bytes() + products + LINE
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.products.iter().map(Product::bytes).sum::<usize>() + self.bias.bytes()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let (depth, columns) = (self.problem.in_channels, self.problem.out_channels);
+        let total = self.grid.count(self.problem.batch);
+        let transformed = call.workspace.cast::<f32>();
+        let blocks = self.products[0].blocks();
+        let mut start = 0;
+        while start < total {
+            let count = self.chunk.min(total - start);
+            // SAFETY: the workspace holds both matrices of a chunk; between barriers every number has one
+            // writer, and nobody reads what is being written.
+            unsafe {
+                let products = call.workspace.add(self.input_bytes()).cast::<f32>();
+                let share = worker.share(count);
+                (self.entries.input)(self, call, share.clone(), start, count, transformed);
+                worker.wait();
+                let tasks = worker.share(self.products.len() * blocks);
+                let mut task = tasks.start;
+                while task < tasks.end {
+                    let (point, block) = (task / blocks, task % blocks);
+                    let end = blocks.min(block + tasks.end - task);
+                    let place = Place {
+                        rows: self.rows.view(),
+                        input: transformed.add(point * count * depth),
+                        zeros: self.zeros.as_ptr(),
+                        run: depth,
+                        output: products.add(point * count * columns),
+                        residual: std::ptr::null(),
+                        stride: columns,
+                        finish: Finish::identity(),
+                    };
+                    self.products[point].run(&place, 0..count, block..end, blocks);
+                    task += end - block;
+                }
+                worker.wait();
+                (self.entries.output)(self, call, share, start, count, products);
+                // The next chunk's input may be transformed at once: it is another matrix, but its
+                // products must not be written before all have read these.
+            }
+            start += count;
+        }
+    }
+}
+
+/// Tiles `share` of a chunk of `count` tiles, of which `start` is the first.
+type Phase = unsafe fn(&Prepared, &Call, Range<usize>, usize, usize, *mut f32);
