@@ -1,1 +1,213 @@
-//! stub
+//! Arguments and words for people. Every command parses to plain values, does its work through the library,
+//! and ends with an exit status that scripts can rely on.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+mod bench;
+mod db;
+mod devices;
+mod evaluate;
+mod export;
+mod paths;
+mod run;
+mod search;
+mod show;
+mod space;
+
+/// Finds how a trained CNN should be deployed on this machine under your limits, by measuring.
+///
+/// paretune compresses the network, chooses and tunes kernels layer by layer, times and scores every candidate on
+/// this hardware, keeps the trade-offs that nothing beats, and exports the best one as something that runs.
+///
+/// Try `paretune search` with no arguments for a one-minute demonstration, then
+/// `paretune search model.onnx --data images --limit "<20ms, <5MB"`.
+#[derive(Parser)]
+#[command(
+    name = "paretune",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on standard error (-v: what is done, -vv: why)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Explore the joint space of a network under limits and keep the Pareto archive
+    Search(search::SearchArgs),
+    /// Print the archive of a study
+    Show(show::ShowArgs),
+    /// Write the best configuration of a study as something that runs
+    Export(export::ExportArgs),
+    /// Run an exported bundle on its own
+    Run(run::RunArgs),
+    /// Time a bundle or a network: whole and layer by layer
+    Bench(bench::BenchArgs),
+    /// Print a network and its joint space
+    Space(space::SpaceArgs),
+    /// Score configurations exactly as the search would
+    Evaluate(evaluate::EvaluateArgs),
+    /// Print the hardware found, its features and its measured ceilings
+    Devices(devices::DevicesArgs),
+    /// Look after the result store
+    Db(db::DbArgs),
+    /// Serve trials on standard input (started by `search`)
+    #[command(hide = true)]
+    Worker,
+}
+
+/// How a command ended, other than by an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// All is well.
+    Done,
+    /// No point meets every limit.
+    Infeasible,
+    /// Stopped from outside; nothing is lost.
+    Interrupted,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Done => Self::SUCCESS,
+            Ending::Infeasible => Self::from(3),
+            Ending::Interrupted => Self::from(130),
+        }
+    }
+}
+
+/// A mistake in what was asked, as opposed to a failure of this program: exit status 2.
+#[derive(Debug)]
+struct Usage(anyhow::Error);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Turns an error into one about the input or the arguments.
+fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    anyhow::Error::new(Usage(error.into()))
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_tracing(cli.verbose);
+    let ending = match cli.command {
+        Command::Search(args) => search::search(&args),
+        Command::Show(args) => show::show(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::bench(&args),
+        Command::Space(args) => space::space(&args),
+        Command::Evaluate(args) => evaluate::evaluate(&args),
+        Command::Devices(args) => devices::devices(&args),
+        Command::Db(args) => db::db(&args),
+        Command::Worker => {
+            crate::evaluate::worker::serve().map(|()| Ending::Done).map_err(anyhow::Error::from)
+        }
+    };
+    match ending {
+        Ok(ending) => ending.into(),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Whoever read our output (`head`, a pager) has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn start_tracing(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PARETUNE_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!(
+            "paretune={level},paretune_db={level},paretune_kernels={level}"
+        ))
+    });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}
+
+/// Options that say which network and which images are meant.
+#[derive(Args, Clone, Debug)]
+struct SubjectArgs {
+    /// The trained network (ONNX); without it, the built-in network and images are used
+    #[arg(value_name = "MODEL.onnx")]
+    model: Option<PathBuf>,
+    /// Labelled images: a folder per class of PNG/JPEG (optionally under train/ and test/), CIFAR-10 binary batches, IDX
+    /// files, or an .npz with x and y; without labels, agreement with the original network is the accuracy
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Mean per channel that the network was trained with, on the 0-255 scale
+    #[arg(
+        long,
+        value_name = "R,G,B",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        requires = "std"
+    )]
+    mean: Vec<f32>,
+    /// Standard deviation per channel that the network was trained with, on the 0-255 scale
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "mean")]
+    std: Vec<f32>,
+    /// Thread counts to consider [default: 1 and every power of two up to the number of cores, and that number]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// A TOML file that narrows, fixes or extends the space
+    #[arg(long, value_name = "FILE")]
+    space: Option<PathBuf>,
+}
+
+impl SubjectArgs {
+    fn normalization(&self) -> Option<crate::evaluate::accuracy::Normalization> {
+        (!self.mean.is_empty()).then(|| crate::evaluate::accuracy::Normalization {
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+        })
+    }
+
+    /// The thread counts asked for, ascending, or those that make sense here.
+    fn thread_counts(&self) -> anyhow::Result<Vec<usize>> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut counts = self.threads.clone();
+        if counts.is_empty() {
+            counts = std::iter::successors(Some(1), |count| Some(count * 2))
+                .take_while(|count| *count < cores)
+                .collect();
+            counts.push(cores);
+        }
+        counts.sort_unstable();
+        counts.dedup();
+        if counts.first() == Some(&0) || counts.last() > Some(&1024) {
+            return Err(usage(anyhow::anyhow!("--threads: counts from 1 to 1024 are possible")));
+        }
+        Ok(counts)
+    }
+}

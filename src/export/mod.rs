@@ -1,1 +1,73 @@
-//! stub
+//! From a point of an archive to something that runs without the study.
+
+use std::path::Path;
+
+use paretune_kernels::KernelError;
+use paretune_kernels::hardware::Isa;
+
+use crate::evaluate::realize::{RealizeError, realize};
+use crate::evaluate::subject::{Subject, SubjectError};
+use crate::study::front::{Front, FrontPoint};
+use crate::study::request::{RequestError, StudyFile};
+
+/// Why nothing could be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// There is no such point.
+    #[error("{0}")]
+    Pick(String),
+    /// `study.toml`.
+    #[error(transparent)]
+    Study(#[from] RequestError),
+    /// Artefacts of the study.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// The point's configuration.
+    #[error("the point cannot be built again: {0}")]
+    Realize(#[from] RealizeError),
+    /// The bundle.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// The point whose id begins with `pick`; without one the best, or else the nearest miss.
+///
+/// # Errors
+/// Where no point, or more than one, is meant.
+pub fn chosen<'f>(front: &'f Front, pick: Option<&str>) -> Result<&'f FrontPoint, ExportError> {
+    let Some(pick) = pick else {
+        return front
+            .points
+            .iter()
+            .find(|point| point.best)
+            .or(front.nearest_miss.as_ref())
+            .ok_or_else(|| ExportError::Pick("the archive is empty: there is nothing to export".into()));
+    };
+    let mut ids: Vec<&FrontPoint> =
+        front.points.iter().chain(&front.nearest_miss).filter(|point| point.id.starts_with(pick)).collect();
+    ids.dedup_by(|left, right| left.id == right.id);
+    match ids[..] {
+        [point] => Ok(point),
+        [] => Err(ExportError::Pick(format!("no point of the archive has an id that begins with `{pick}`"))),
+        _ => Err(ExportError::Pick(format!(
+            "`{pick}` begins the ids of {} points; give more of it",
+            ids.len()
+        ))),
+    }
+}
+
+/// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its bytes.
+///
+/// # Errors
+/// Where the study is damaged or the disk refuses.
+pub fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
+    let study = StudyFile::read(folder)?;
+    let isa = Isa::detect();
+    let subject = Subject::open(&study.subject(folder), isa, &mut |task, share| {
+        tracing::info!("{task}: {:.0} %", share * 100.0);
+    })?;
+    let plan = realize(&subject, &point.config, isa)?;
+    let bundle = subject.bundle(plan, &point.id);
+    bundle.write(path)?;
+    Ok(bundle.bytes())
+}

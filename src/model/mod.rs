@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use paretune_kernels::Plan;
+use serde::{Deserialize, Serialize};
 
 pub mod builtin;
 mod describe;
@@ -18,7 +19,7 @@ pub use describe::{Totals, describe, step_multiply_adds, totals};
 pub use error::ModelError;
 
 /// A trained network as it came from its file, after the passes that do not change its function.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Network {
     /// The file's name without extension, or `builtin`.
     pub name: String,

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::front::{Front, FrontLimit, FrontPoint, Metrics};
+use super::trial::Known;
 
 /// One line of `journal.jsonl` and of `search --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,6 +100,8 @@ pub struct Started {
 pub struct TrialFinished {
     /// Counts from 1 over the whole study.
     pub number: u64,
+    /// Configuration.
+    pub id: String,
     /// The point as the search sees it (accuracy on search images); `None` where the trial failed.
     pub point: Option<FrontPoint>,
     /// Why it failed.
@@ -107,6 +110,8 @@ pub struct TrialFinished {
     pub cached: bool,
     /// What was seen of the candidate, as far as it went, even where it was dropped early.
     pub partial: Option<PartialMetrics>,
+    /// Exactly what was measured, for resuming; `None` where the trial failed.
+    pub known: Option<Known>,
     /// Wall seconds of this trial.
     pub seconds: f64,
     /// Seconds since the study began, all sessions.

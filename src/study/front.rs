@@ -30,7 +30,7 @@ pub struct Front {
     pub seed: u64,
     /// The strategy.
     pub strategy: String,
-    /// Hypervolume of the front, exact, over the objectives normalized by baseline.
+    /// Exact hypervolume of the feasible points; see [`super::archive::hypervolume`] for the corners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hypervolume: Option<f64>,
     /// What is not dominated, best first.

@@ -66,6 +66,8 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
             hypervolume += (1.0 - hypervolume) * 0.08;
         }
         events.push(Event::TrialFinished(Box::new(TrialFinished {
+            id: String::new(),
+            known: None,
             number,
             point: failure.is_none().then_some(point),
             failure,

@@ -4,9 +4,6 @@
 //! [`algorithms`]. The tests there run every algorithm on every instruction set of the machine
 //! against a double-precision reference.
 
-// Tiles are small matrices: loops over their rows and columns index several arrays at once.
-#![allow(clippy::needless_range_loop)]
-
 pub mod reference;
 
 mod buffer;

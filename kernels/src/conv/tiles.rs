@@ -9,6 +9,11 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::lanes;
 
+/// Most rows of any compiled tile.
+pub(super) const MAX_ROWS: usize = 14;
+/// Most vectors of any compiled tile.
+pub(super) const MAX_VECTORS: usize = 8;
+
 /// Sums of one microkernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
@@ -218,9 +223,6 @@ pub(super) use {entry, entry_for_16, entry_for_32, entry_for_any};
 mod tests {
     use super::*;
 
-    /// More rows than any tile has.
-    const MAX_ROWS: usize = 16;
-
     #[test]
     fn balanced_tiles_cover_all_rows() {
         for total in 0..50 {
@@ -237,6 +239,7 @@ mod tests {
         for isa in Isa::ALL {
             for rows in 1..=MAX_ROWS {
                 assert!(most_vectors(isa, rows + 1) <= most_vectors(isa, rows));
+                assert!(most_vectors(isa, rows) <= MAX_VECTORS);
             }
             for &(rows, vectors) in offered(isa) {
                 assert!(vectors <= most_vectors(isa, rows), "{isa:?} {rows}x{vectors}");

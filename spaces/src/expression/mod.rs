@@ -165,6 +165,29 @@ impl Expression {
         Expression::Arithmetic(operation, Box::new(self), Box::new(other))
     }
 
+    /// The same formula over parameters whose names begin with `prefix`.
+    #[must_use]
+    pub fn prefixed(&self, prefix: &str) -> Expression {
+        let each = |all: &[Expression]| all.iter().map(|one| one.prefixed(prefix)).collect();
+        let boxed = |one: &Expression| Box::new(one.prefixed(prefix));
+        match self {
+            Expression::Literal(value) => Expression::Literal(value.clone()),
+            Expression::Name(name) => Expression::Name(format!("{prefix}{name}")),
+            Expression::Not(one) => Expression::Not(boxed(one)),
+            Expression::Negate(one) => Expression::Negate(boxed(one)),
+            Expression::Arithmetic(operation, left, right) => {
+                Expression::Arithmetic(*operation, boxed(left), boxed(right))
+            }
+            Expression::Compare(first, rest) => Expression::Compare(
+                boxed(first),
+                rest.iter().map(|(comparison, one)| (*comparison, one.prefixed(prefix))).collect(),
+            ),
+            Expression::In(one, among, inverted) => Expression::In(boxed(one), each(among), *inverted),
+            Expression::And(all) => Expression::And(each(all)),
+            Expression::Or(any) => Expression::Or(each(any)),
+        }
+    }
+
     /// Parameters that are named in it.
     #[must_use]
     pub fn names(&self) -> BTreeSet<&str> {

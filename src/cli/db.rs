@@ -1,0 +1,142 @@
+//! `paretune db`: looks after the result store.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use paretune_db::Store;
+
+use super::{Ending, paths, usage};
+use crate::report::units;
+
+/// Arguments of `paretune db`.
+#[derive(Args, Debug)]
+pub struct DbArgs {
+    #[command(subcommand)]
+    action: Action,
+    /// The result store [default: in the user's data folder]
+    #[arg(long, value_name = "DIR", global = true)]
+    db: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// How many measurements of what kind there are, and how much room they take
+    Stats {
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write all measurements as JSON lines
+    Export {
+        /// Where to [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Read measurements from JSON lines
+    Import {
+        /// Where from [default: standard input]
+        file: Option<PathBuf>,
+    },
+    /// Give back the room that overwritten records still take
+    Compact,
+    /// Check every record's checksum
+    Verify,
+}
+
+/// Does what was asked.
+pub fn db(args: &DbArgs) -> anyhow::Result<Ending> {
+    let mut store = Store::open(&paths::store(args.db.as_deref())?)?;
+    for notice in store.notices() {
+        eprintln!("note: {notice}");
+    }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match &args.action {
+        Action::Stats { json } => {
+            let stats = store.stats()?;
+            if *json {
+                writeln!(out, "{}", serde_json::to_string(&stats)?)?;
+            } else {
+                let records: u64 = stats.kinds.values().sum();
+                writeln!(out, "{}", store.path().display())?;
+                writeln!(
+                    out,
+                    "{records} measurements, {} of them failures; {} on disk",
+                    stats.failed,
+                    units::value("size", real(stats.bytes))
+                )?;
+                for (kind, count) in &stats.kinds {
+                    writeln!(out, "  {count:>8}  {kind}")?;
+                }
+                for (hardware, count) in &stats.hardware {
+                    writeln!(out, "  {count:>8}  on hardware {hardware}")?;
+                }
+                if stats.damaged > 0 {
+                    writeln!(out, "  {:>8}  damaged; `paretune db verify` tells more", stats.damaged)?;
+                }
+            }
+        }
+        Action::Export { file: None } => {
+            store.export(&mut out)?;
+        }
+        Action::Export { file: Some(path) } => {
+            let file = File::create(path).with_context(|| format!("cannot create `{}`", path.display()))?;
+            let mut file = BufWriter::new(file);
+            let count = store.export(&mut file)?;
+            file.flush()?;
+            writeln!(out, "{count} measurements written to {}", path.display())?;
+        }
+        Action::Import { file } => {
+            let imported = match file {
+                None => store.import(&mut std::io::stdin().lock())?,
+                Some(path) => {
+                    let file = File::open(path)
+                        .with_context(|| format!("cannot open `{}`", path.display()))
+                        .map_err(usage)?;
+                    store.import(&mut BufReader::new(file))?
+                }
+            };
+            writeln!(
+                out,
+                "{} added, {} replaced, {} known already, {} rejected",
+                imported.added, imported.replaced, imported.unchanged, imported.rejected
+            )?;
+            for reason in &imported.reasons {
+                eprintln!("note: {reason}");
+            }
+        }
+        Action::Compact => {
+            let compacted = store.compact()?;
+            writeln!(
+                out,
+                "{} records kept; {} before, {} now",
+                compacted.records,
+                units::value("size", real(compacted.bytes_before)),
+                units::value("size", real(store.stats()?.bytes))
+            )?;
+        }
+        Action::Verify => {
+            let verified = store.verify()?;
+            writeln!(
+                out,
+                "{} records are intact, {} entries are damaged",
+                verified.intact, verified.damaged
+            )?;
+            if verified.unreachable > 0 {
+                writeln!(
+                    out,
+                    "{} intact records lie in files that the store has lost sight of; `paretune db compact` brings them back",
+                    verified.unreachable
+                )?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(Ending::Done)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn real(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,142 @@
+//! `paretune evaluate`: scores configurations exactly as the search would, for optimizers from outside.
+
+use std::io::{BufReader, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use paretune_db::Store;
+use paretune_kernels::hardware::Hardware;
+use paretune_spaces::{CompiledSpace, Configuration};
+
+use super::{Ending, SubjectArgs, paths, usage};
+use crate::evaluate::host::{Host, HostOptions, own_worker};
+use crate::study::archive;
+use crate::study::budget::Budget;
+use crate::study::prepare::{Material, space_of};
+use crate::study::request::StudyRequest;
+use crate::study::trial::{Answer, Bench};
+
+/// Arguments of `paretune evaluate`.
+#[derive(Args, Debug)]
+pub struct EvaluateArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Configurations: a file with one JSON object or with JSON lines, or - for standard input
+    #[arg(long, value_name = "FILE|-")]
+    config: PathBuf,
+    /// Search images to score on
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
+    images: u64,
+    /// The result store [default: in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// Print JSON lines (the only format there is; accepted for clarity)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Longest configuration that is read.
+const LONGEST: u64 = 16 << 20;
+
+/// Scores what is asked, one line of metrics per configuration, in order.
+pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
+    let request = StudyRequest {
+        model: args.subject.model.clone(),
+        data: args.subject.data.clone(),
+        normalization: args.subject.normalization(),
+        limits: Vec::new(),
+        objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
+        prefer: "accuracy".to_owned(),
+        budget: Budget::default(),
+        strategy: "evaluate".to_owned(),
+        backends: vec!["cpu".to_owned()],
+        threads: args.subject.thread_counts()?,
+        space: args.subject.space.clone(),
+        seed: 0,
+    };
+    let material = Material::load(&request).map_err(usage)?;
+    let space = space_of(&material.network, &request.threads, request.space.as_ref()).map_err(usage)?;
+    let space = space.compile().map_err(usage)?;
+    let name = request.folder_name(&material.network.name, &material.network.sha256, &material.images_hash);
+    let folder = paths::home()?.join("evaluations").join(name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    let subject = material.store(&folder, &request)?.subject(&folder);
+    let store = Store::open(&paths::store(args.db.as_deref())?)?;
+    let mut bench = Bench::new(&store, subject.clone(), Hardware::detect().id)?;
+    bench.images = args.images.min(material.dataset.search.len() as u64);
+    let options =
+        HostOptions { command: own_worker()?, memory_limit: None, open_deadline: Duration::from_secs(1800) };
+    let mut host = Host::new(options, subject);
+    let mut out = std::io::stdout().lock();
+    for configuration in configurations(&args.config)? {
+        let line = match configuration.and_then(|configuration| checked(&space, configuration)) {
+            Ok(configuration) => score(&mut bench, &mut host, &configuration)?,
+            Err(error) => serde_json::json!({"failed": format!("{error:#}")}),
+        };
+        writeln!(out, "{line}")?;
+        out.flush()?;
+    }
+    Ok(Ending::Done)
+}
+
+/// The configurations in `path`, read one by one, so that an optimizer can wait for each answer.
+fn configurations(path: &PathBuf) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Configuration>>>> {
+    if path.as_os_str() == "-" {
+        let lines = std::io::stdin().lines();
+        return Ok(Box::new(lines.filter_map(|line| match line {
+            Ok(line) if line.trim().is_empty() => None,
+            Ok(line) => {
+                Some(serde_json::from_str(&line).map_err(|error| anyhow!("not a configuration: {error}")))
+            }
+            Err(error) => Some(Err(error.into())),
+        })));
+    }
+    let file = std::fs::File::open(path)
+        .with_context(|| format!("cannot open `{}`", path.display()))
+        .map_err(usage)?;
+    let mut text = String::new();
+    BufReader::new(file)
+        .take(LONGEST)
+        .read_to_string(&mut text)
+        .map_err(|error| usage(anyhow!("`{}`: {error}", path.display())))?;
+    // One object over several lines, or several objects one after another: JSON tells where each ends.
+    let parsed: Vec<anyhow::Result<Configuration>> = serde_json::Deserializer::from_str(&text)
+        .into_iter::<Configuration>()
+        .map(|parsed| {
+            parsed.map_err(|error| usage(anyhow!("`{}`: not a configuration: {error}", path.display())))
+        })
+        .collect();
+    if let Some(first) = parsed.iter().position(Result::is_err) {
+        // What follows a syntax error means nothing.
+        return Ok(Box::new(parsed.into_iter().take(first + 1)));
+    }
+    Ok(Box::new(parsed.into_iter()))
+}
+
+/// `configuration`, if the space has it. A point as `show --json` prints it will do: its `config` is meant.
+fn checked(space: &CompiledSpace, configuration: Configuration) -> anyhow::Result<Configuration> {
+    let point = space.encode(&configuration)?;
+    Ok(space.decode(&point))
+}
+
+fn score(
+    bench: &mut Bench<'_>,
+    host: &mut Host,
+    configuration: &Configuration,
+) -> anyhow::Result<serde_json::Value> {
+    let answered = bench.trial(host, configuration, &[], &mut |_| {}, &|| false)?;
+    Ok(match answered.answer {
+        Answer::Whole(known) | Answer::Dropped(known) => {
+            let point = archive::point(configuration, "evaluate", &known, &[]);
+            serde_json::json!({
+                "id": point.id,
+                "metrics": point.metrics,
+                "spread": point.spread,
+                "cached": answered.cached,
+            })
+        }
+        Answer::Failed(reason) => serde_json::json!({"id": configuration.id(), "failed": reason}),
+    })
+}

@@ -1,0 +1,255 @@
+//! `paretune search`: the main job.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use paretune_search::STRATEGIES;
+
+use super::{Ending, SubjectArgs, paths, usage};
+use crate::evaluate::host::{HostOptions, own_worker};
+use crate::report;
+use crate::study::budget::Budget;
+use crate::study::event::Event;
+use crate::study::limits;
+use crate::study::prepare::{Material, PrepareError};
+use crate::study::request::StudyRequest;
+use crate::study::session::{self, Conclusion, Control, SessionError, SessionOptions};
+use crate::tui;
+
+/// Arguments of `paretune search`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  paretune search
+  paretune search model.onnx --data images --mean 125.3,123.0,113.9 --std 63.0,62.1,66.7 --limit \"<20ms, <5MB\"
+  paretune search model.onnx --data images --limit \"accuracy-drop<1%\" --prefer latency --budget 10m
+
+Exit status: 0 a point meets every limit, 3 none does (the nearest miss is reported), 2 bad usage or input,
+1 internal failure, 130 interrupted (the study is whole; the same command goes on).")]
+pub struct SearchArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// A bound to keep: "latency<20ms", "size<5MB", "memory<64MB", "accuracy>90%", "accuracy-drop<1%", or a list: "<20ms,
+    /// <5MB"; may be given several times
+    #[arg(long = "limit", value_name = "TEXT")]
+    limits: Vec<String>,
+    /// What to trade off
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "accuracy,latency,size,memory",
+          value_parser = ["accuracy", "latency", "size", "memory"])]
+    objective: Vec<String>,
+    /// Which feasible point is best: an objective, or `knee`
+    #[arg(long, value_name = "TEXT", default_value = "accuracy",
+          value_parser = ["accuracy", "latency", "size", "memory", "knee"])]
+    prefer: String,
+    /// When to stop: 90s, 10m, 2h, 500trials, or several; the first one reached ends the search [default: 1m for the
+    /// built-in network, else 5m]
+    #[arg(long, value_name = "TEXT")]
+    budget: Option<Budget>,
+    /// How configurations are proposed
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = strategies())]
+    strategy: String,
+    /// Backends to consider
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cpu", value_parser = ["cpu"])]
+    backend: Vec<String>,
+    /// Same seed, same machine, recorded measurements: same trials
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Where the study lives; an existing one is resumed [default: named after the request, in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    study: Option<PathBuf>,
+    /// The result store that all studies share [default: in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// Plain progress instead of the terminal UI
+    #[arg(long, conflicts_with = "tui")]
+    headless: bool,
+    /// The terminal UI, even if standard output is none
+    #[arg(long)]
+    tui: bool,
+    /// One JSON object per event on standard output (implies --headless)
+    #[arg(long, conflicts_with = "tui")]
+    json: bool,
+    /// Longest time for one trial, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    trial_timeout: u64,
+    /// Address space that one trial may use, in MiB [default: three quarters of the machine's memory]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
+    trial_memory: Option<u64>,
+}
+
+/// The strategies that there are, with a line on each.
+fn strategies() -> PossibleValuesParser {
+    STRATEGIES.iter().map(|strategy| PossibleValue::new(strategy.name).help(strategy.about)).into()
+}
+
+/// Runs the search.
+pub fn search(args: &SearchArgs) -> anyhow::Result<Ending> {
+    let request = request(args)?;
+    let material = Material::load(&request).map_err(usage)?;
+    let folder = match &args.study {
+        Some(folder) => folder.clone(),
+        None => {
+            let name = &material.network.name;
+            paths::studies()?.join(request.folder_name(name, &material.network.sha256, &material.images_hash))
+        }
+    };
+    let options = SessionOptions {
+        request,
+        folder: folder.clone(),
+        store: paths::store(args.db.as_deref())?,
+        host: HostOptions {
+            command: own_worker()?,
+            memory_limit: args.trial_memory.map(|mib| mib << 20).or_else(default_memory_limit),
+            open_deadline: Duration::from_secs(1800),
+        },
+        trial_deadline: Duration::from_secs(args.trial_timeout),
+    };
+    let control = Arc::new(Control::default());
+    stop_on_signals(&control)?;
+    let screen = args.tui || (!args.headless && !args.json && std::io::stdout().is_terminal());
+    let conclusion = if screen {
+        with_screen(&options, &material, &control)
+    } else if args.json {
+        with_json(&options, &material, &control)
+    } else {
+        let mut progress = report::PlainProgress::stderr();
+        session::run(&options, &material, &control, &mut |event| progress.event(event))
+    };
+    let conclusion = conclusion.map_err(explained)?;
+    if !args.json {
+        let mut out = std::io::stdout().lock();
+        write!(out, "{}", report::summary(&conclusion.front, &folder.display().to_string(), &args.prefer))?;
+    }
+    Ok(ending(&conclusion))
+}
+
+fn ending(conclusion: &Conclusion) -> Ending {
+    if conclusion.interrupted {
+        Ending::Interrupted
+    } else if conclusion.front.nearest_miss.is_some() || conclusion.front.points.is_empty() {
+        Ending::Infeasible
+    } else {
+        Ending::Done
+    }
+}
+
+fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
+    let mut bounds = Vec::new();
+    for text in &args.limits {
+        bounds.extend(limits::parse(text).map_err(usage)?);
+    }
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let seconds = if args.subject.model.is_some() { 300.0 } else { 60.0 };
+    Ok(StudyRequest {
+        model: args.subject.model.as_ref().map(absolute),
+        data: args.subject.data.as_ref().map(absolute),
+        normalization: args.subject.normalization(),
+        limits: bounds,
+        objectives: args.objective.clone(),
+        prefer: args.prefer.clone(),
+        budget: args.budget.unwrap_or(Budget { seconds: Some(seconds), trials: None }),
+        strategy: args.strategy.clone(),
+        backends: args.backend.clone(),
+        threads: args.subject.thread_counts()?,
+        space: args.subject.space.as_ref().map(absolute),
+        seed: args.seed,
+    })
+}
+
+/// Mistakes in the input exit with 2, failures of this program with 1.
+fn explained(error: SessionError) -> anyhow::Error {
+    match error {
+        SessionError::Prepare(
+            PrepareError::Model(_)
+            | PrepareError::Images(_)
+            | PrepareError::Space(_)
+            | PrepareError::Request(_),
+        )
+        | SessionError::Space(_)
+        | SessionError::Folder { .. } => usage(error),
+        other => other.into(),
+    }
+}
+
+fn with_json(
+    options: &SessionOptions,
+    material: &Material,
+    control: &Control,
+) -> Result<Conclusion, SessionError> {
+    let mut out = std::io::stdout().lock();
+    session::run(options, material, control, &mut |event| {
+        let written = serde_json::to_writer(&mut out, event).map_err(std::io::Error::from);
+        if written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).is_err() {
+            // Nobody reads any more: the study stops and stays whole.
+            control.stop.store(true, Ordering::Relaxed);
+        }
+    })
+}
+
+/// The search on a thread of its own; the screen draws what it hears and never holds the search up.
+fn with_screen(
+    options: &SessionOptions,
+    material: &Material,
+    control: &Arc<Control>,
+) -> Result<Conclusion, SessionError> {
+    let (events, to_draw): (Sender<Event>, _) = channel();
+    let (commands, wishes) = mpsc::channel();
+    let obedient = Arc::clone(control);
+    std::thread::spawn(move || {
+        for wish in wishes {
+            match wish {
+                tui::Command::Quit => obedient.stop.store(true, Ordering::Relaxed),
+                tui::Command::Pause => obedient.pause.store(true, Ordering::Relaxed),
+                tui::Command::Resume => obedient.pause.store(false, Ordering::Relaxed),
+            }
+        }
+    });
+    std::thread::scope(|scope| {
+        let work = scope.spawn(move || {
+            session::run(options, material, control, &mut |event| {
+                // The screen may have been left already; the search ends by its own rules.
+                let _ = events.send(event.clone());
+            })
+        });
+        if let Err(error) = tui::run(to_draw, commands) {
+            control.stop.store(true, Ordering::Relaxed);
+            eprintln!("the terminal UI ended: {error}");
+        }
+        match work.join() {
+            Ok(conclusion) => conclusion,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGHUP,
+    ])?;
+    let control = Arc::clone(control);
+    std::thread::spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            control.stop.store(true, Ordering::Relaxed);
+            if count > 0 {
+                // Asked twice: the journal is whole at any time, so leaving at once loses one trial at most.
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Three quarters of the machine's memory, where the machine tells.
+fn default_memory_limit() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024 / 4 * 3)
+}

@@ -1,0 +1,187 @@
+//! Scoring a plan on images, and what can be said from a count of correct answers.
+
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::{Executor, ExecutorOptions, KernelError, Plan};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::model::images::{Images, normalize_into};
+
+/// The standard normal quantile of a two-sided 95 % interval.
+const Z: f64 = 1.959_963_984_540_054;
+
+/// How images become the input of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Normalization {
+    /// One per channel, on the 0-255 scale.
+    pub mean: Vec<f32>,
+    /// One per channel, on the 0-255 scale, positive.
+    pub std: Vec<f32>,
+}
+
+/// Answers of a network on a number of images, next to those of the untouched network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Score {
+    /// Images looked at.
+    pub total: u64,
+    /// Right answers.
+    pub correct: u64,
+    /// Images that the untouched network gets right and this one wrong.
+    pub lost: u64,
+    /// Images that the untouched network gets wrong and this one right.
+    pub gained: u64,
+}
+
+impl Score {
+    /// Counts answers against labels.
+    #[must_use]
+    pub fn count(answers: &[u32], baseline: &[u32], labels: &[u32]) -> Self {
+        let mut score = Self::default();
+        for ((answer, before), label) in answers.iter().zip(baseline).zip(labels) {
+            score.total += 1;
+            score.correct += u64::from(answer == label);
+            score.lost += u64::from(before == label && answer != label);
+            score.gained += u64::from(before != label && answer == label);
+        }
+        score
+    }
+
+    /// Both counts together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            correct: self.correct + other.correct,
+            lost: self.lost + other.lost,
+            gained: self.gained + other.gained,
+        }
+    }
+
+    /// Share of right answers; 0 without images.
+    #[must_use]
+    pub fn accuracy(&self) -> f64 {
+        if self.total == 0 { 0.0 } else { real(self.correct) / real(self.total) }
+    }
+
+    /// 95 % interval of the accuracy (Wilson, "Probable inference", 1927).
+    #[must_use]
+    pub fn interval(&self) -> [f64; 2] {
+        if self.total == 0 {
+            return [0.0, 1.0];
+        }
+        let (n, share) = (real(self.total), self.accuracy());
+        let center = share + Z * Z / (2.0 * n);
+        let reach = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+        let scale = 1.0 + Z * Z / n;
+        [((center - reach) / scale).max(0.0), ((center + reach) / scale).min(1.0)]
+    }
+
+    /// Accuracy lost against the untouched network, with its 95 % interval. Both networks saw the same
+    /// images, so only the answers that changed make it uncertain (paired differences).
+    #[must_use]
+    pub fn drop(&self) -> (f64, [f64; 2]) {
+        if self.total == 0 {
+            return (0.0, [-1.0, 1.0]);
+        }
+        let n = real(self.total);
+        let (lost, gained) = (real(self.lost), real(self.gained));
+        let drop = (lost - gained) / n;
+        let variance = (lost + gained - (lost - gained) * (lost - gained) / n) / (n * n);
+        let reach = Z * variance.max(0.0).sqrt();
+        (drop, [drop - reach, drop + reach])
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of images are far below 2^53")]
+fn real(count: u64) -> f64 {
+    count as f64
+}
+
+/// The plan's answer (index of the largest output; the first of equals) for each of `images`, batch 1,
+/// images spread over the cores, each run on one thread: kernels give the same numbers for any number
+/// of threads.
+///
+/// # Errors
+/// Where the plan cannot be loaded or does not fit the images.
+pub fn answers(
+    plan: &Plan,
+    images: &Images,
+    normalization: &Normalization,
+    isa: Isa,
+) -> Result<Vec<u32>, KernelError> {
+    let workers = rayon::current_num_threads().max(1);
+    let per_worker = images.len().div_ceil(workers).max(1);
+    let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+    let parts: Vec<Result<Vec<u32>, KernelError>> = (0..images.len())
+        .step_by(per_worker)
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|start| {
+            let mut executor = Executor::new(plan, &ExecutorOptions { batch: 1, threads: 1, isa })?;
+            let mut input = vec![0.0; images.dims.iter().product()];
+            let mut output = vec![0.0; outputs];
+            (start..(start + per_worker).min(images.len()))
+                .map(|index| {
+                    normalize_into(
+                        images.image(index),
+                        &normalization.mean,
+                        &normalization.std,
+                        images.dims,
+                        &mut input,
+                    );
+                    executor.run(&input, &mut output)?;
+                    Ok(largest(&output))
+                })
+                .collect()
+        })
+        .collect();
+    let mut all = Vec::with_capacity(images.len());
+    for part in parts {
+        all.extend(part?);
+    }
+    Ok(all)
+}
+
+/// Index of the largest number; the first of equals; NaN is never the largest.
+#[must_use]
+pub fn largest(numbers: &[f32]) -> u32 {
+    let mut best = 0;
+    let mut value = f32::NEG_INFINITY;
+    for (index, &number) in numbers.iter().enumerate() {
+        if number > value {
+            (best, value) = (index, number);
+        }
+    }
+    u32::try_from(best).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wilson_interval_matches_a_published_example() {
+        // 15 of 20: [0.531, 0.888], Newcombe 1998, table I's method 3.
+        let [low, high] = Score { total: 20, correct: 15, lost: 0, gained: 0 }.interval();
+        assert!((low - 0.5313).abs() < 5e-4 && (high - 0.8881).abs() < 5e-4, "{low} {high}");
+    }
+
+    #[test]
+    fn equal_answers_leave_no_doubt_about_the_drop() {
+        let score = Score::count(&[1, 2, 3], &[1, 2, 3], &[1, 2, 0]);
+        assert_eq!((score.total, score.correct), (3, 2));
+        assert_eq!(score.drop(), (0.0, [0.0, 0.0]));
+    }
+
+    #[test]
+    fn lost_and_gained_are_told_apart() {
+        let score = Score::count(&[1, 0, 0], &[1, 2, 3], &[1, 2, 0]);
+        assert_eq!((score.lost, score.gained), (1, 1));
+        assert!(score.drop().1[1] > 0.0);
+    }
+
+    #[test]
+    fn largest_ignores_nan() {
+        assert_eq!(largest(&[f32::NAN, -1.0, 3.0, 3.0]), 2);
+    }
+}

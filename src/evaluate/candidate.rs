@@ -1,0 +1,237 @@
+//! The grammar of a network's configurations: which parameter names there are and what they mean.
+//!
+//! | parameter | meaning |
+//! | --- | --- |
+//! | `backend` | `cpu` |
+//! | `threads` | workers of the whole network |
+//! | `channels.GROUP` | share of the channels of a group that is kept |
+//! | `LAYER.bits` | 32: single precision; 8: integers |
+//! | `LAYER.sparsity` | share of the weights that is zero |
+//! | `LAYER.algorithm` | convolution algorithm |
+//! | `LAYER.ALGORITHM.TUNABLE` | a tunable of that algorithm |
+
+use std::collections::BTreeMap;
+
+use paretune_kernels::Schedule;
+use paretune_spaces::{Configuration, Value};
+
+use crate::compress::{LayerRecipe, Recipe};
+
+/// Name of the parameter that chooses the backend.
+pub const BACKEND: &str = "backend";
+/// Name of the parameter that chooses the number of threads.
+pub const THREADS: &str = "threads";
+/// Prefix of the parameters that choose how many channels of a group are kept.
+pub const CHANNELS: &str = "channels.";
+
+/// Name of a layer's parameter.
+#[must_use]
+pub fn layer_parameter(layer: &str, parameter: &str) -> String {
+    format!("{layer}.{parameter}")
+}
+
+/// Name of a tunable of a layer's algorithm.
+#[must_use]
+pub fn tunable_parameter(layer: &str, algorithm: &str, tunable: &str) -> String {
+    format!("{layer}.{algorithm}.{tunable}")
+}
+
+/// A configuration in the terms of the rooms that carry it out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidate {
+    /// What changes the numbers.
+    pub recipe: Recipe,
+    /// What changes the speed, by step name.
+    pub schedules: BTreeMap<String, Schedule>,
+    /// Workers.
+    pub threads: usize,
+}
+
+/// A configuration that does not follow the grammar.
+#[derive(Debug, thiserror::Error)]
+#[error("parameter `{parameter}`: {problem}")]
+pub struct CandidateError {
+    /// Its name.
+    pub parameter: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl CandidateError {
+    fn new(parameter: &str, problem: impl Into<String>) -> Self {
+        Self { parameter: parameter.into(), problem: problem.into() }
+    }
+}
+
+impl Candidate {
+    /// Reads `configuration` for a network whose layers are called `layers`. Parameters that are not
+    /// there keep their defaults: nothing compressed, default schedules, one thread.
+    ///
+    /// # Errors
+    /// Where a name belongs to nothing or a value has the wrong type or range.
+    pub fn decode<'a>(
+        configuration: &Configuration,
+        layers: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, CandidateError> {
+        let layers: std::collections::BTreeSet<&str> = layers.collect();
+        let mut candidate = Self { threads: 1, ..Self::default() };
+        let mut tunables: Vec<(&str, &str, &str, i64)> = Vec::new();
+        for (name, value) in configuration.iter() {
+            if name == BACKEND {
+                match value {
+                    Value::Text(backend) if backend == "cpu" => {}
+                    other => {
+                        return Err(CandidateError::new(name, format!("backend {other} is not available")));
+                    }
+                }
+            } else if name == THREADS {
+                candidate.threads = integer(name, value)
+                    .ok()
+                    .and_then(|threads| usize::try_from(threads).ok())
+                    .filter(|threads| (1..=1024).contains(threads))
+                    .ok_or_else(|| CandidateError::new(name, "expected a whole number from 1 to 1024"))?;
+            } else if let Some(group) = name.strip_prefix(CHANNELS) {
+                candidate.recipe.channels.insert(group.to_owned(), real(name, value)?);
+            } else {
+                let (layer, rest) = split_layer(name, &layers)
+                    .ok_or_else(|| CandidateError::new(name, "the network has no layer of that name"))?;
+                match rest.split_once('.') {
+                    None if rest == "bits" => {
+                        let bits = integer(name, value)?;
+                        recipe(&mut candidate.recipe, layer).weight_bits = u8::try_from(bits)
+                            .map_err(|_| CandidateError::new(name, format!("{bits} bits are not offered")))?;
+                    }
+                    None if rest == "sparsity" => {
+                        recipe(&mut candidate.recipe, layer).sparsity = real(name, value)?;
+                    }
+                    None if rest == "algorithm" => match value {
+                        Value::Text(algorithm) => {
+                            candidate
+                                .schedules
+                                .entry(layer.to_owned())
+                                .or_default()
+                                .algorithm
+                                .clone_from(algorithm);
+                        }
+                        _ => return Err(CandidateError::new(name, "expected the name of an algorithm")),
+                    },
+                    Some((algorithm, tunable)) => {
+                        tunables.push((layer, algorithm, tunable, integer(name, value)?));
+                    }
+                    None => return Err(CandidateError::new(name, "a layer has no parameter of that name")),
+                }
+            }
+        }
+        for (layer, algorithm, tunable, value) in tunables {
+            match candidate.schedules.get_mut(layer) {
+                Some(schedule) if schedule.algorithm == algorithm => {
+                    schedule.tunables.insert(tunable.to_owned(), value);
+                }
+                _ => {
+                    return Err(CandidateError::new(
+                        &tunable_parameter(layer, algorithm, tunable),
+                        format!("is inactive: the layer's algorithm is not `{algorithm}`"),
+                    ));
+                }
+            }
+        }
+        Ok(candidate)
+    }
+}
+
+/// The part of a configuration that decides the network's outputs, and so its accuracy and its size.
+/// Algorithms belong to it only where they round differently enough to matter (Winograd).
+#[must_use]
+pub fn numerics(configuration: &Configuration) -> Configuration {
+    let mut part = Configuration::default();
+    for (name, value) in configuration.iter() {
+        let compression =
+            name.starts_with(CHANNELS) || name.ends_with(".bits") || name.ends_with(".sparsity");
+        let winograd = name.ends_with(".algorithm")
+            && matches!(value, Value::Text(algorithm) if algorithm.contains("winograd"))
+            || name.contains(".winograd") && name.ends_with(".output_tile");
+        if compression || winograd {
+            part.insert(name.clone(), value.clone());
+        }
+    }
+    part
+}
+
+/// The longest layer name that is a dotted prefix of `name`, and what follows the dot.
+fn split_layer<'n>(name: &'n str, layers: &std::collections::BTreeSet<&str>) -> Option<(&'n str, &'n str)> {
+    name.rmatch_indices('.')
+        .map(|(dot, _)| (&name[..dot], &name[dot + 1..]))
+        .find(|(layer, _)| layers.contains(layer))
+}
+
+fn recipe<'r>(recipe: &'r mut Recipe, layer: &str) -> &'r mut LayerRecipe {
+    recipe.layers.entry(layer.to_owned()).or_default()
+}
+
+fn integer(name: &str, value: &Value) -> Result<i64, CandidateError> {
+    match value {
+        Value::Int(number) => Ok(*number),
+        other => Err(CandidateError::new(name, format!("expected a whole number, not {other}"))),
+    }
+}
+
+fn real(name: &str, value: &Value) -> Result<f64, CandidateError> {
+    match value {
+        Value::Real(number) => Ok(*number),
+        #[expect(clippy::cast_precision_loss, reason = "shares are 0 or 1 when written as whole numbers")]
+        Value::Int(number) => Ok(*number as f64),
+        other => Err(CandidateError::new(name, format!("expected a number, not {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(entries: &[(&str, Value)]) -> Configuration {
+        let mut configuration = Configuration::default();
+        for (name, value) in entries {
+            configuration.insert((*name).to_owned(), value.clone());
+        }
+        configuration
+    }
+
+    #[test]
+    fn longest_layer_name_wins() {
+        let layers = ["a", "a.bits2", "a.b"];
+        let decoded = Candidate::decode(
+            &configuration(&[
+                ("a.b.algorithm", Value::Text("direct".into())),
+                ("a.b.direct.tile", Value::Int(4)),
+                ("a.bits", Value::Int(8)),
+                ("threads", Value::Int(2)),
+            ]),
+            layers.into_iter(),
+        )
+        .unwrap();
+        assert_eq!(decoded.threads, 2);
+        assert_eq!(decoded.schedules["a.b"].tunables["tile"], 4);
+        assert_eq!(decoded.recipe.layers["a"].weight_bits, 8);
+    }
+
+    #[test]
+    fn inactive_and_unknown_parameters_are_named() {
+        let inactive = configuration(&[("a.direct.tile", Value::Int(4))]);
+        let error = Candidate::decode(&inactive, ["a"].into_iter()).unwrap_err().to_string();
+        assert!(error.contains("a.direct.tile") && error.contains("inactive"), "{error}");
+        let unknown = configuration(&[("b.bits", Value::Int(8))]);
+        let error = Candidate::decode(&unknown, ["a"].into_iter()).unwrap_err().to_string();
+        assert!(error.contains("b.bits"), "{error}");
+    }
+
+    #[test]
+    fn schedules_do_not_change_the_numerics() {
+        let plain = configuration(&[("a.bits", Value::Int(8))]);
+        let scheduled = configuration(&[
+            ("a.bits", Value::Int(8)),
+            ("a.algorithm", Value::Text("direct".into())),
+            ("threads", Value::Int(2)),
+        ]);
+        assert_eq!(numerics(&plain), numerics(&scheduled));
+    }
+}

@@ -1,0 +1,346 @@
+//! The search's end of the line to a worker process: starts it, asks, waits no longer than a deadline,
+//! kills and restarts it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::protocol::{Reply, Request, SubjectSpec};
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The worker program could not be started at all.
+    #[error("the worker process could not be started: {0}")]
+    Start(std::io::Error),
+    /// It ended while the request was under way.
+    #[error("the worker process {0}")]
+    Died(String),
+    /// It was killed at the deadline.
+    #[error("no answer within {:.0} s; the worker process was killed", .0.as_secs_f64())]
+    Deadline(Duration),
+    /// It answered that it cannot.
+    #[error("{0}")]
+    Refused(String),
+    /// It said something that is no reply.
+    #[error("the worker process said something unexpected: {0}")]
+    Nonsense(String),
+    /// The caller wanted to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// How workers are started and held.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// Program and arguments; see [`own_worker`].
+    pub command: Vec<String>,
+    /// Bytes of address space for the worker.
+    pub memory_limit: Option<u64>,
+    /// Longest time for loading and preparing the subject.
+    pub open_deadline: Duration,
+}
+
+/// This very program as a worker.
+///
+/// # Errors
+/// Where the program cannot find its own file.
+pub fn own_worker() -> std::io::Result<Vec<String>> {
+    let program = std::env::current_exe()?;
+    Ok(vec![program.to_string_lossy().into_owned(), "worker".to_owned()])
+}
+
+/// A worker that is started when needed, opened on one subject.
+pub struct Host {
+    options: HostOptions,
+    subject: SubjectSpec,
+    process: Option<Process>,
+    opened: Option<Opened>,
+}
+
+/// What a worker said of its subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Images in the search part.
+    pub search_images: u64,
+    /// Images in the report part.
+    pub report_images: u64,
+}
+
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<std::io::Result<String>>,
+    errors: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Bytes of the worker's error output that are kept to explain its end.
+const ERROR_TAIL: usize = 4096;
+
+impl Host {
+    /// Starts nothing yet.
+    #[must_use]
+    pub fn new(options: HostOptions, subject: SubjectSpec) -> Self {
+        Self { options, subject, process: None, opened: None }
+    }
+
+    /// What the worker said of its subject, if one was ever opened.
+    #[must_use]
+    pub fn opened(&self) -> Option<Opened> {
+        self.opened
+    }
+
+    /// Starts and opens the worker, if there is none.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn ready(
+        &mut self,
+        see: &mut dyn FnMut(&Reply),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Opened, HostError> {
+        if let (Some(_), Some(opened)) = (&self.process, self.opened) {
+            return Ok(opened);
+        }
+        self.process = Some(Process::start(&self.options.command)?);
+        let open = Request::Open { subject: self.subject.clone(), memory_limit: self.options.memory_limit };
+        let deadline = self.options.open_deadline;
+        match self.exchange(&open, deadline, see, interrupted)? {
+            Reply::Opened { search_images, report_images, .. } => {
+                let opened = Opened { search_images, report_images };
+                self.opened = Some(opened);
+                Ok(opened)
+            }
+            other => Err(HostError::Nonsense(format!("{other:?}"))),
+        }
+    }
+
+    /// Sends `request` and waits for its answer; `see` is shown stages and progress. After an error other
+    /// than a refusal there is no worker; the next request starts one.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub fn ask(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+        see: &mut dyn FnMut(&Reply),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Reply, HostError> {
+        self.ready(see, interrupted)?;
+        self.exchange(request, deadline, see, interrupted)
+    }
+
+    fn exchange(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+        see: &mut dyn FnMut(&Reply),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Reply, HostError> {
+        let process = self.process.as_mut().ok_or_else(|| HostError::Died("is gone".into()))?;
+        let result = process.exchange(request, deadline, see, interrupted);
+        if !matches!(result, Ok(_) | Err(HostError::Refused(_))) {
+            self.process = None;
+        }
+        result
+    }
+}
+
+impl Process {
+    fn start(command: &[String]) -> Result<Self, HostError> {
+        let (program, arguments) = command.split_first().ok_or_else(|| {
+            HostError::Start(std::io::Error::new(std::io::ErrorKind::InvalidInput, "no worker command"))
+        })?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Its own process group: an interrupt from the terminal is for the search, which decides.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().map_err(HostError::Start)?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(HostError::Died("has no standard streams".into()));
+        };
+        let (sender, lines) = channel();
+        std::thread::spawn(move || forward_lines(stdout, &sender));
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let tail = Arc::clone(&errors);
+        std::thread::spawn(move || keep_tail(stderr, &tail));
+        Ok(Self { child, stdin, lines, errors })
+    }
+
+    fn exchange(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+        see: &mut dyn FnMut(&Reply),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Reply, HostError> {
+        let mut line = serde_json::to_vec(request).map_err(|error| HostError::Nonsense(error.to_string()))?;
+        line.push(b'\n');
+        if self.stdin.write_all(&line).and_then(|()| self.stdin.flush()).is_err() {
+            return Err(self.obituary());
+        }
+        let start = Instant::now();
+        loop {
+            let left = deadline.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(HostError::Deadline(deadline));
+            }
+            if interrupted() {
+                return Err(HostError::Interrupted);
+            }
+            match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
+                Ok(Ok(line)) => match serde_json::from_str::<Reply>(&line) {
+                    Ok(Reply::Failed { reason }) => return Err(HostError::Refused(reason)),
+                    Ok(reply @ (Reply::Preparing { .. } | Reply::Stage { .. })) => see(&reply),
+                    Ok(reply) => return Ok(reply),
+                    Err(_) => return Err(HostError::Nonsense(line.chars().take(200).collect())),
+                },
+                Ok(Err(error)) => return Err(HostError::Nonsense(error.to_string())),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(self.obituary()),
+            }
+        }
+    }
+
+    /// How the process ended, in words.
+    fn obituary(&mut self) -> HostError {
+        let status = match self.child.wait() {
+            Ok(status) => end_of(status),
+            Err(error) => format!("ended ({error})"),
+        };
+        // The reader of its error output may be a moment behind.
+        std::thread::sleep(Duration::from_millis(20));
+        let tail = match self.errors.lock() {
+            Ok(tail) => String::from_utf8_lossy(&tail).into_owned(),
+            Err(_) => String::new(),
+        };
+        let last: Vec<&str> = tail.lines().rev().filter(|line| !line.trim().is_empty()).take(2).collect();
+        let words: Vec<&str> = last.into_iter().rev().collect();
+        HostError::Died(if words.is_empty() { status } else { format!("{status}: {}", words.join("; ")) })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A process that has ended already cannot be killed: nothing is left to do then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn end_of(status: std::process::ExitStatus) -> String {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        let name =
+            nix::sys::signal::Signal::try_from(signal).map_or("an unknown signal", |signal| signal.as_str());
+        return format!("was ended by {name}");
+    }
+    format!("ended by itself ({status})")
+}
+
+fn forward_lines(stdout: impl Read, sender: &Sender<std::io::Result<String>>) {
+    for line in BufReader::new(stdout).lines() {
+        let broken = line.is_err();
+        if sender.send(line).is_err() || broken {
+            return;
+        }
+    }
+}
+
+fn keep_tail(mut stderr: impl Read, tail: &Mutex<Vec<u8>>) {
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+        if let Ok(mut tail) = tail.lock() {
+            tail.extend_from_slice(&buffer[..count]);
+            let excess = tail.len().saturating_sub(ERROR_TAIL);
+            tail.drain(..excess);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::accuracy::Normalization;
+
+    fn host(script: &str) -> Host {
+        let options = HostOptions {
+            command: vec!["sh".into(), "-c".into(), script.into()],
+            memory_limit: None,
+            open_deadline: Duration::from_secs(5),
+        };
+        let subject = SubjectSpec {
+            artefacts: "unused".into(),
+            name: "unused".into(),
+            model: String::new(),
+            images: String::new(),
+            normalization: Normalization { mean: vec![0.0], std: vec![1.0] },
+        };
+        Host::new(options, subject)
+    }
+
+    const OPENED: &str = r#"read line; echo '{"reply":"opened","hardware":"h","search_images":1,"report_images":1}'; read line; "#;
+
+    fn report(host: &mut Host, deadline: Duration) -> Result<Reply, HostError> {
+        let request = Request::Report { configuration: paretune_spaces::Configuration::default(), images: 1 };
+        host.ask(&request, deadline, &mut |_| {}, &|| false)
+    }
+
+    #[test]
+    fn a_crash_is_told_with_its_signal_and_last_words() {
+        let mut host = host(&format!("{OPENED} echo 'index out of range' >&2; kill -SEGV $$"));
+        let error = report(&mut host, Duration::from_secs(5)).unwrap_err().to_string();
+        assert!(error.contains("SIGSEGV") && error.contains("index out of range"), "{error}");
+    }
+
+    #[test]
+    fn a_hang_ends_at_the_deadline_and_the_next_request_starts_anew() {
+        let mut host = host(&format!("{OPENED} sleep 60"));
+        let start = Instant::now();
+        let error = report(&mut host, Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(error, HostError::Deadline(_)), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(4));
+        let error = report(&mut host, Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(error, HostError::Deadline(_)), "a fresh worker was opened: {error}");
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_worker() {
+        let refuse = r#"while read line; do echo '{"reply":"failed","reason":"no such layer"}'; done"#;
+        let mut host = host(&format!(
+            r#"read line; echo '{{"reply":"opened","hardware":"h","search_images":1,"report_images":1}}'; {refuse}"#
+        ));
+        for _ in 0..2 {
+            let error = report(&mut host, Duration::from_secs(5)).unwrap_err();
+            assert!(matches!(&error, HostError::Refused(reason) if reason == "no such layer"), "{error}");
+        }
+        assert!(host.process.is_some());
+    }
+
+    #[test]
+    fn garbage_and_interrupts_are_told_apart() {
+        let mut garbage = host(&format!("{OPENED} echo garbage; sleep 5"));
+        assert!(matches!(report(&mut garbage, Duration::from_secs(5)), Err(HostError::Nonsense(_))));
+        let mut slow = host(&format!("{OPENED} sleep 60"));
+        let request = Request::Report { configuration: paretune_spaces::Configuration::default(), images: 1 };
+        let asked = std::cell::Cell::new(0);
+        let interrupted = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 3
+        };
+        let error = slow.ask(&request, Duration::from_secs(30), &mut |_| {}, &interrupted).unwrap_err();
+        assert!(matches!(error, HostError::Interrupted), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        let mut host = host("");
+        host.options.command = vec!["there/is/no/such/program".into()];
+        assert!(matches!(report(&mut host, Duration::from_secs(1)), Err(HostError::Start(_))));
+    }
+}

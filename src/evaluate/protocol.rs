@@ -1,0 +1,178 @@
+//! What the search and a worker process say to each other: one JSON object a line, requests on the
+//! worker's standard input, replies on its standard output.
+//!
+//! A trial is self-contained: a configuration and content hashes go in, metrics and raw samples come
+//! out. Nothing here assumes that both run on the same machine, only that the worker can find the
+//! artefacts that the hashes name.
+
+use std::path::PathBuf;
+
+use paretune_spaces::Configuration;
+use serde::{Deserialize, Serialize};
+
+use super::accuracy::{Normalization, Score};
+use super::timing::{Effort, Timing};
+
+/// What all trials of a session are about, by content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubjectSpec {
+    /// Folder with the artefacts that the hashes below name.
+    pub artefacts: PathBuf,
+    /// For people and bundles.
+    pub name: String,
+    /// SHA-256 of the network's file; the artefact `SHA256.network`.
+    pub model: String,
+    /// Content hash of the three parts of the images; the artefact `HASH.images`.
+    pub images: String,
+    /// How images become inputs.
+    pub normalization: Normalization,
+}
+
+/// From the search to the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Loads and prepares the subject; the first request.
+    Open {
+        /// What to load.
+        subject: SubjectSpec,
+        /// Bytes of address space that the worker may use.
+        memory_limit: Option<u64>,
+    },
+    /// Builds, times and scores one configuration.
+    Trial(Box<TrialRequest>),
+    /// Times several configurations interleaved.
+    Compare {
+        /// What to time.
+        configurations: Vec<Configuration>,
+        /// How well.
+        effort: Effort,
+    },
+    /// Scores one configuration on the first images of the report part.
+    Report {
+        /// What to score.
+        configuration: Configuration,
+        /// How many images.
+        images: u64,
+    },
+    /// Writes one configuration as a bundle.
+    Export {
+        /// What to write.
+        configuration: Configuration,
+        /// Its content hash.
+        id: String,
+        /// The bundle's folder.
+        folder: PathBuf,
+    },
+}
+
+/// One trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialRequest {
+    /// Content hash of the configuration.
+    pub id: String,
+    /// What to measure.
+    pub configuration: Configuration,
+    /// How well to time it; `None` where its latency is known already.
+    pub effort: Option<Effort>,
+    /// Seconds that the reference took when the study began; timings are scaled to it. 0: not known yet.
+    pub nominal: f64,
+    /// Lower end of its latency's interval where that is known already; else 0.
+    pub known_latency_low: f64,
+    /// What is known of its answers on the search images.
+    pub known_score: Score,
+    /// How many search images are enough.
+    pub images: u64,
+    /// Points that make more images pointless: where one of them is at least as good in everything else
+    /// and surely more accurate, the candidate is dropped.
+    pub rivals: Vec<Rival>,
+}
+
+/// What a candidate has to beat in at least one respect.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rival {
+    /// Lower end of its accuracy's interval.
+    pub accuracy: f64,
+    /// Upper end of its latency's interval, seconds. Here and below 0 where the metric is no objective: then
+    /// it cannot save the candidate.
+    pub latency: f64,
+    /// Bytes.
+    pub size: f64,
+    /// Bytes.
+    pub memory: f64,
+}
+
+impl Rival {
+    /// Whether a candidate of which this much is known cannot be better in any respect.
+    #[must_use]
+    pub fn surely_beats(&self, latency_low: f64, size: f64, memory: f64, accuracy_high: f64) -> bool {
+        self.latency <= latency_low
+            && self.size <= size
+            && self.memory <= memory
+            && self.accuracy > accuracy_high
+    }
+}
+
+/// From the worker to the search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Preparation makes progress.
+    Preparing {
+        /// What is being done.
+        task: String,
+        /// 0 to 1.
+        share: f64,
+    },
+    /// The subject is ready.
+    Opened {
+        /// Identity of the hardware that measures.
+        hardware: String,
+        /// Images in the search part.
+        search_images: u64,
+        /// Images in the report part.
+        report_images: u64,
+    },
+    /// A stage of a trial begins: `build`, `timing`, `accuracy`.
+    Stage {
+        /// Its name.
+        stage: String,
+    },
+    /// The answer to a trial.
+    Measured(Box<Measured>),
+    /// The answer to a comparison, in the order asked.
+    Compared {
+        /// One per configuration.
+        timings: Vec<Timing>,
+    },
+    /// The answer to a report.
+    Reported {
+        /// Right answers.
+        score: Score,
+    },
+    /// The bundle is written.
+    Exported {
+        /// Its bytes on disk.
+        bytes: u64,
+    },
+    /// The request could not be answered; the worker lives on.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Metrics of one trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Bytes of the bundle, exact.
+    pub size: u64,
+    /// Peak bytes allocated for it during a run.
+    pub memory: u64,
+    /// If asked for.
+    pub timing: Option<Timing>,
+    /// Everything known of its answers, what was known before included.
+    pub score: Score,
+    /// Whether scoring ended early because a rival is surely better.
+    pub dropped: bool,
+}

@@ -1,0 +1,190 @@
+//! The process in which candidates are built and run: `paretune worker`, spoken to through its standard
+//! streams. Whatever a candidate does to it (crash, hang, eat memory), the search lives on.
+
+use std::io::{self, BufRead, Write};
+
+use paretune_kernels::hardware::{Hardware, Isa};
+use paretune_kernels::{Executor, ExecutorOptions, Plan, memory};
+use paretune_spaces::Configuration;
+
+use super::protocol::{Measured, Reply, Request, Rival, TrialRequest};
+use super::realize::realize;
+use super::subject::Subject;
+use super::timing::{Effort, Runner, Timing, time, time_together};
+
+/// Images that are scored before the rivals are looked at again.
+const ACCURACY_STEP: u64 = 256;
+
+/// Serves requests from standard input until it ends.
+///
+/// # Errors
+/// Where a stream breaks or a request cannot be understood: both mean that there is nobody to serve.
+pub fn serve() -> io::Result<()> {
+    die_with_parent();
+    let stdin = io::stdin().lock();
+    let mut worker = Worker { isa: Isa::detect(), subject: None, reference: None };
+    for line in stdin.lines() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let request: Request = serde_json::from_str(&line)?;
+        let reply = worker.answer(request).unwrap_or_else(|reason| Reply::Failed { reason });
+        say(&reply)?;
+    }
+    Ok(())
+}
+
+fn say(reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
+
+/// A stage or progress message; a broken stream shows itself at the next reply.
+fn mention(reply: &Reply) {
+    if let Err(error) = say(reply) {
+        tracing::debug!("nobody listens: {error}");
+    }
+}
+
+fn stage(name: &str) {
+    mention(&Reply::Stage { stage: name.to_owned() });
+}
+
+struct Worker {
+    isa: Isa,
+    subject: Option<Subject>,
+    /// The untouched network on one thread, against which candidates are timed.
+    reference: Option<Executor>,
+}
+
+impl Worker {
+    fn answer(&mut self, request: Request) -> Result<Reply, String> {
+        match request {
+            Request::Open { subject, memory_limit } => {
+                if let Some(bytes) = memory_limit {
+                    limit_memory(bytes)?;
+                }
+                let subject = Subject::open(&subject, self.isa, &mut |task, share| {
+                    mention(&Reply::Preparing { task: task.to_owned(), share });
+                })
+                .map_err(text)?;
+                let [search_images, report_images] = [&subject.dataset.search, &subject.dataset.report]
+                    .map(|images| u64::try_from(images.len()).unwrap_or(u64::MAX));
+                self.reference = Some(load(&subject.network.plan, 1, self.isa)?);
+                self.subject = Some(subject);
+                Ok(Reply::Opened { hardware: Hardware::detect().id, search_images, report_images })
+            }
+            Request::Trial(trial) => self.trial(&trial).map(|measured| Reply::Measured(Box::new(measured))),
+            Request::Compare { configurations, effort } => {
+                Ok(Reply::Compared { timings: self.compare(&configurations, &effort)? })
+            }
+            Request::Report { configuration, images } => {
+                let subject = self.subject()?;
+                let plan = realize(subject, &configuration, self.isa).map_err(text)?;
+                let images = usize::try_from(images).unwrap_or(usize::MAX);
+                Ok(Reply::Reported { score: subject.score_report(&plan, images).map_err(text)? })
+            }
+            Request::Export { configuration, id, folder } => {
+                let subject = self.subject()?;
+                let plan = realize(subject, &configuration, self.isa).map_err(text)?;
+                let bundle = subject.bundle(plan, &id);
+                bundle.write(&folder).map_err(text)?;
+                Ok(Reply::Exported { bytes: bundle.bytes() })
+            }
+        }
+    }
+
+    fn subject(&self) -> Result<&Subject, String> {
+        self.subject.as_ref().ok_or_else(|| "no subject was opened".to_owned())
+    }
+
+    fn trial(&mut self, request: &TrialRequest) -> Result<Measured, String> {
+        stage("build");
+        let subject = self.subject.as_ref().ok_or("no subject was opened")?;
+        let plan = realize(subject, &request.configuration, self.isa).map_err(text)?;
+        let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+        let bundle = subject.bundle(plan, &request.id);
+        let size = bundle.bytes();
+        let plan = bundle.plan;
+        let input = subject.timing_input();
+
+        let before = memory::live_bytes();
+        let mut executor = load(&plan, plan.threads, self.isa)?;
+        memory::reset_peak();
+        executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
+        let memory = memory::peak_bytes().saturating_sub(before);
+
+        let mut timing = None;
+        if let Some(effort) = &request.effort {
+            stage("timing");
+            let reference = self.reference.as_mut().map(|reference| Runner::new(reference, &input, outputs));
+            let seen = time(Runner::new(&mut executor, &input, outputs), reference, effort).map_err(text)?;
+            timing = Some(seen.without_drift(request.nominal));
+        }
+        drop(executor);
+
+        stage("accuracy");
+        let mut score = request.known_score;
+        let mut dropped = false;
+        #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
+        let (size_f, memory_f) = (size as f64, memory as f64);
+        let latency = timing.as_ref().map_or(request.known_latency_low, |timing| timing.low);
+        let available = u64::try_from(subject.dataset.search.len()).unwrap_or(u64::MAX);
+        while score.total < request.images.min(available) {
+            let beaten = |rival: &Rival| rival.surely_beats(latency, size_f, memory_f, score.interval()[1]);
+            if score.total > 0 && request.rivals.iter().any(beaten) {
+                dropped = true;
+                break;
+            }
+            let to = (score.total + ACCURACY_STEP).min(request.images).min(available);
+            let (from, to) = (usize::try_from(score.total).unwrap_or(0), usize::try_from(to).unwrap_or(0));
+            score = score.plus(subject.score_search(&plan, from, to).map_err(text)?);
+        }
+        Ok(Measured { size, memory, timing, score, dropped })
+    }
+
+    fn compare(&mut self, configurations: &[Configuration], effort: &Effort) -> Result<Vec<Timing>, String> {
+        let subject = self.subject()?;
+        let input = subject.timing_input();
+        let mut executors = Vec::with_capacity(configurations.len());
+        for configuration in configurations {
+            let plan = realize(subject, configuration, self.isa).map_err(text)?;
+            let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+            executors.push((load(&plan, plan.threads, self.isa)?, outputs));
+        }
+        stage("timing");
+        let runners =
+            executors.iter_mut().map(|(executor, outputs)| Runner::new(executor, &input, *outputs)).collect();
+        time_together(runners, effort).map_err(text)
+    }
+}
+
+fn load(plan: &Plan, threads: usize, isa: Isa) -> Result<Executor, String> {
+    Executor::new(plan, &ExecutorOptions { batch: 1, threads: threads.max(1), isa }).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Where the search is killed, its worker must not keep measuring for nobody.
+fn die_with_parent() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
+        tracing::warn!("the worker could not be tied to the search: {error}");
+    }
+}
+
+/// Caps the address space: what is more fails to allocate, which ends this process and one trial.
+fn limit_memory(bytes: u64) -> Result<(), String> {
+    #[cfg(target_os = "linux")]
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, bytes, bytes)
+        .map_err(|error| format!("the worker's memory could not be limited to {bytes} bytes: {error}"))?;
+    #[cfg(not(target_os = "linux"))]
+    tracing::warn!("no memory limit on this system (asked for {bytes} bytes)");
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! Before anything is claimed: the final points are timed again, together and interleaved, and scored on
+//! images that the search has never seen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use paretune_db::{KeyParts, Record};
+use paretune_kernels::hardware::Hardware;
+
+use super::archive;
+use super::event::Event;
+use super::front::{Front, FrontLimit, FrontPoint, HardwareName, Metrics, ModelName};
+use super::recipes::UNTOUCHED;
+use super::request::StudyRequest;
+use super::session::SessionError;
+use super::trial::{Bench, Known};
+use crate::evaluate::accuracy::Score;
+use crate::evaluate::host::{Host, HostError};
+use crate::evaluate::protocol::{Reply, Request};
+use crate::evaluate::timing::{Effort, Timing};
+use crate::model::Network;
+
+/// Seconds of a budget that are kept for the confirmation.
+#[must_use]
+pub fn reserve(budget: f64) -> f64 {
+    (0.2 * budget).clamp(2.0, 90.0).min(0.5 * budget)
+}
+
+/// Candidates that are loaded and timed together: more would not fit small memories.
+const TOGETHER: usize = 6;
+
+/// Report images come in steps of this many.
+const REPORT_STEP: u64 = 512;
+
+/// What the confirmation works with.
+pub struct Confirmation<'c, 's> {
+    /// Store and keys.
+    pub bench: &'c Bench<'s>,
+    /// The worker.
+    pub host: &'c mut Host,
+    /// What was asked.
+    pub request: &'c StudyRequest,
+    /// Time to spend.
+    pub seconds: f64,
+    /// Whether to measure what the store does not know.
+    pub measure: bool,
+}
+
+impl Confirmation<'_, '_> {
+    /// `finalists` with their final figures, each with its accuracy on the search images. Points that fail now are left out; after an interrupt, and where
+    /// nothing more may be measured, points without final figures keep those of the search.
+    ///
+    /// # Errors
+    /// Where the store or the worker cannot be used at all.
+    pub fn confirm(
+        &mut self,
+        finalists: &[FrontPoint],
+        see: &mut dyn FnMut(Event),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Confirmed>, SessionError> {
+        let steps = 2 * finalists.len() as u64;
+        let mut done = 0;
+        let mut step = |count: usize, see: &mut dyn FnMut(Event)| {
+            done += count as u64;
+            see(Event::Confirming { done, total: steps });
+        };
+        let mut latencies: Vec<Option<[f64; 3]>> = Vec::with_capacity(finalists.len());
+        for point in finalists {
+            let record = self.bench.store.get(&self.bench.final_key(&point.config).key())?;
+            latencies.push(record.as_ref().and_then(latency_of));
+        }
+        let missing: Vec<usize> = (0..finalists.len()).filter(|&index| latencies[index].is_none()).collect();
+        step(finalists.len() - missing.len(), see);
+        let mut failed: Vec<usize> = Vec::new();
+        if self.measure {
+            #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
+            let each = 0.35 * self.seconds / missing.len().max(1) as f64;
+            let effort = Effort { seconds: each.clamp(0.2, 2.0), ..Effort::FINAL };
+            for group in missing.chunks(TOGETHER) {
+                match self.compare(finalists, group, effort, interrupted) {
+                    Ok(timings) => {
+                        for (&index, timing) in group.iter().zip(&timings) {
+                            latencies[index] = Some([timing.median, timing.low, timing.high]);
+                            self.record(&finalists[index], timing)?;
+                        }
+                    }
+                    Err(HostError::Interrupted) => self.measure = false,
+                    Err(error @ HostError::Start(_)) => return Err(SessionError::Worker(error)),
+                    Err(error) => {
+                        see(Event::Notice { text: format!("points could not be timed again: {error}") });
+                        failed.extend(group);
+                    }
+                }
+                step(group.len(), see);
+            }
+        }
+        let mut points = Vec::with_capacity(finalists.len());
+        let limits = &self.request.limits;
+        for (index, point) in finalists.iter().enumerate() {
+            if failed.contains(&index) {
+                continue;
+            }
+            let latency = latencies[index].unwrap_or_else(|| seen_latency(point));
+            let mut keep = |score| {
+                let search_accuracy = point.metrics.accuracy;
+                points.push(Confirmed { point: finished(point, latency, score, limits), search_accuracy });
+            };
+            match self.report_score(point, latency[0], finalists.len(), interrupted) {
+                Ok(score) => keep(score),
+                Err(ReportError::Host(HostError::Interrupted)) => {
+                    self.measure = false;
+                    keep(None);
+                }
+                Err(ReportError::Host(error @ HostError::Start(_))) => {
+                    return Err(SessionError::Worker(error));
+                }
+                Err(ReportError::Host(error)) => {
+                    see(Event::Notice { text: format!("point {} could not be scored: {error}", point.id) });
+                }
+                Err(ReportError::Store(error)) => return Err(error.into()),
+            }
+            step(1, see);
+        }
+        Ok(points)
+    }
+
+    fn compare(
+        &mut self,
+        finalists: &[FrontPoint],
+        group: &[usize],
+        effort: Effort,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Timing>, HostError> {
+        let configurations = group.iter().map(|&index| finalists[index].config.clone()).collect();
+        let request = Request::Compare { configurations, effort };
+        let deadline = self.bench.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
+        match self.host.ask(&request, deadline, &mut |_| {}, interrupted)? {
+            Reply::Compared { timings } if timings.len() == group.len() => Ok(timings),
+            other => Err(HostError::Nonsense(format!("{other:?}"))),
+        }
+    }
+
+    fn record(&self, point: &FrontPoint, timing: &Timing) -> Result<(), SessionError> {
+        let values = BTreeMap::from([
+            ("latency".to_owned(), timing.median),
+            ("latency-low".to_owned(), timing.low),
+            ("latency-high".to_owned(), timing.high),
+        ]);
+        let key = self.bench.final_key(&point.config);
+        let record = Record::measured(key, values, &timing.samples, env!("CARGO_PKG_VERSION"));
+        Ok(self.bench.store.put(&record)?)
+    }
+
+    /// Answers on report images: as many as this point's share of the time allows.
+    fn report_score(
+        &mut self,
+        point: &FrontPoint,
+        latency: f64,
+        points: usize,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Score>, ReportError> {
+        let known = self.bench.known_score("report-score", &point.config)?;
+        if known.total > 0 {
+            return Ok(Some(known));
+        }
+        if !self.measure {
+            return Ok(None);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
+        let affordable = 0.65 * self.seconds / points.max(1) as f64 / latency.max(1e-7);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to a small count"
+        )]
+        let steps = (affordable.clamp(0.0, 1e6) as u64 / REPORT_STEP).max(1);
+        let request = Request::Report { configuration: point.config.clone(), images: steps * REPORT_STEP };
+        let deadline = self.bench.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
+        match self.host.ask(&request, deadline, &mut |_| {}, interrupted) {
+            Ok(Reply::Reported { score }) => {
+                self.bench.put_score("report-score", &point.config, score)?;
+                Ok(Some(score))
+            }
+            Ok(other) => Err(ReportError::Host(HostError::Nonsense(format!("{other:?}")))),
+            Err(error) => Err(ReportError::Host(error)),
+        }
+    }
+}
+
+fn finished(
+    point: &FrontPoint,
+    latency: [f64; 3],
+    score: Option<Score>,
+    limits: &[FrontLimit],
+) -> FrontPoint {
+    match score {
+        Some(score) => {
+            let known = Known { score, latency, size: point.metrics.size, memory: point.metrics.memory };
+            archive::point(&point.config, &point.origin, &known, limits)
+        }
+        None => point.clone(),
+    }
+}
+
+/// A point with its final figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Confirmed {
+    /// As it will be shown: accuracy on report images.
+    pub point: FrontPoint,
+    /// Accuracy on search images: the only one that may choose.
+    pub search_accuracy: f64,
+}
+
+/// Why a point has no report score.
+enum ReportError {
+    Host(HostError),
+    Store(paretune_db::StoreError),
+}
+
+impl From<paretune_db::StoreError> for ReportError {
+    fn from(error: paretune_db::StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Bench<'_> {
+    /// Key of a final timing.
+    fn final_key(&self, configuration: &paretune_spaces::Configuration) -> KeyParts {
+        self.keyed("final-speed", configuration)
+    }
+}
+
+fn latency_of(record: &Record) -> Option<[f64; 3]> {
+    Some([record.value("latency")?, record.value("latency-low")?, record.value("latency-high")?])
+}
+
+fn seen_latency(point: &FrontPoint) -> [f64; 3] {
+    let [low, high] = point.spread.get("latency").copied().unwrap_or([point.metrics.latency; 2]);
+    [point.metrics.latency, low, high]
+}
+
+/// What surrounds the points of a front.
+pub struct Frame<'f> {
+    /// The network.
+    pub network: &'f Network,
+    /// Where it was measured.
+    pub hardware: &'f Hardware,
+    /// What was asked.
+    pub request: &'f StudyRequest,
+    /// The untouched network as the search saw it.
+    pub baseline: Metrics,
+    /// Trials in all.
+    pub trials: u64,
+    /// Of those, how many the store answered.
+    pub cached: u64,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+/// The front of confirmed `points`: what is not dominated, the preferred feasible one marked; or the nearest
+/// miss. Report images decide what is shown and whether limits are kept; the choice among what is left is made
+/// on search images, so that the accuracy shown for it was used for no choice.
+#[must_use]
+pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
+    let request = frame.request;
+    let all = || points.iter().map(|confirmed| &confirmed.point);
+    let baseline =
+        all().find(|point| point.origin == UNTOUCHED).map_or(frame.baseline, |untouched| untouched.metrics);
+    let dominated = |point: &FrontPoint| {
+        all().any(|other| {
+            (other.feasible || !point.feasible)
+                && archive::dominates(&other.metrics, &point.metrics, &request.objectives)
+        })
+    };
+    let kept: Vec<&Confirmed> = points.iter().filter(|confirmed| !dominated(&confirmed.point)).collect();
+    let for_choice: Vec<FrontPoint> = kept
+        .iter()
+        .filter(|confirmed| confirmed.point.feasible)
+        .map(|confirmed| {
+            let mut point = confirmed.point.clone();
+            point.metrics.accuracy = confirmed.search_accuracy;
+            point
+        })
+        .collect();
+    let for_choice: Vec<&FrontPoint> = for_choice.iter().collect();
+    let best =
+        archive::preferred(&for_choice, &request.prefer, &request.objectives).map(|point| point.id.clone());
+    let nearest_miss = if best.is_none() {
+        all()
+            .min_by(|left, right| archive::total_violation(left).total_cmp(&archive::total_violation(right)))
+            .cloned()
+    } else {
+        None
+    };
+    let mut kept: Vec<FrontPoint> = kept.into_iter().map(|confirmed| confirmed.point.clone()).collect();
+    for point in &mut kept {
+        point.best = best.as_ref() == Some(&point.id);
+    }
+    kept.sort_by(|left, right| {
+        (right.best, right.feasible)
+            .cmp(&(left.best, left.feasible))
+            .then(right.metrics.accuracy.total_cmp(&left.metrics.accuracy))
+            .then(left.metrics.latency.total_cmp(&right.metrics.latency))
+    });
+    let feasible: Vec<Metrics> =
+        kept.iter().filter(|point| point.feasible).map(|point| point.metrics).collect();
+    Front {
+        format: "paretune-front/1".to_owned(),
+        model: ModelName { name: frame.network.name.clone(), sha256: frame.network.sha256.clone() },
+        hardware: HardwareName {
+            id: frame.hardware.id.clone(),
+            cpu: frame.hardware.cpu.clone(),
+            devices: frame.hardware.devices.clone(),
+        },
+        objectives: request.objectives.clone(),
+        limits: request.limits.clone(),
+        baseline,
+        trials: frame.trials,
+        cached: frame.cached,
+        seconds: frame.seconds,
+        seed: request.seed,
+        strategy: request.strategy.clone(),
+        hypervolume: Some(archive::hypervolume(&feasible, &baseline, &request.objectives)),
+        points: kept,
+        nearest_miss,
+    }
+}

@@ -1,0 +1,154 @@
+//! The journal of a study: `journal.jsonl`, one [`Event`] a line, append-only. It is the truth: the
+//! archive and the result store can be rebuilt from it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::event::{Event, TrialFinished};
+
+/// Longest line that is read back.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// An open journal.
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+/// What a journal says about earlier sessions.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Finished trials in their order.
+    pub trials: Vec<TrialFinished>,
+    /// Seconds that were spent.
+    pub seconds: f64,
+    /// Lines that were no events and were passed over.
+    pub damaged_lines: usize,
+}
+
+impl Journal {
+    /// Opens or creates the journal in `folder` and reads what is there. A last line that was cut off by
+    /// a crash is removed.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub fn open(folder: &Path) -> io::Result<(Self, Past)> {
+        let path = folder.join("journal.jsonl");
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+        let (past, whole) = read(&mut file)?;
+        if whole < file.metadata()?.len() {
+            file.set_len(whole)?;
+        }
+        file.seek(SeekFrom::End(0))?;
+        Ok((Self { file, path }, past))
+    }
+
+    /// Reads the journal in `folder` without opening it for writing.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read(folder: &Path) -> io::Result<Past> {
+        let mut file = File::open(folder.join("journal.jsonl"))?;
+        Ok(read(&mut file)?.0)
+    }
+
+    /// Appends one event; it has left this process when this returns.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn write(&mut self, event: &Event) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.file.write_all(&line)
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// What the file says, and the length of its whole lines.
+fn read(file: &mut File) -> io::Result<(Past, u64)> {
+    let mut past = Past::default();
+    let mut whole = 0;
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line)?;
+        if length == 0 {
+            break;
+        }
+        if line.last() != Some(&b'\n') && reader.fill_buf()?.is_empty() {
+            break;
+        }
+        whole += length as u64;
+        match serde_json::from_slice::<Event>(&line) {
+            Ok(Event::TrialFinished(trial)) => {
+                past.seconds = past.seconds.max(trial.elapsed);
+                past.trials.push(*trial);
+            }
+            Ok(Event::Finished { front, .. }) => past.seconds = past.seconds.max(front.seconds),
+            Ok(_) => {}
+            Err(_) => past.damaged_lines += 1,
+        }
+    }
+    Ok((past, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(number: u64) -> Event {
+        Event::TrialFinished(Box::new(TrialFinished {
+            number,
+            id: number.to_string(),
+            known: None,
+            point: None,
+            failure: Some("no luck".into()),
+            cached: false,
+            partial: None,
+            seconds: 1.0,
+            #[expect(clippy::cast_precision_loss, reason = "small")]
+            elapsed: number as f64,
+            hypervolume: 0.0,
+            entered: false,
+            displaced: Vec::new(),
+            baseline: None,
+        }))
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_a_torn_line_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, past) = Journal::open(folder.path()).unwrap();
+        assert!(past.trials.is_empty());
+        journal.write(&trial(1)).unwrap();
+        journal.write(&trial(2)).unwrap();
+        drop(journal);
+        let path = folder.path().join("journal.jsonl");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_slice(b"{\"event\":\"trial_fin");
+        std::fs::write(&path, &bytes).unwrap();
+
+        let (mut journal, past) = Journal::open(folder.path()).unwrap();
+        assert_eq!(past.trials.len(), 2);
+        assert!((past.seconds - 2.0).abs() < 1e-12);
+        journal.write(&trial(3)).unwrap();
+        drop(journal);
+        let past = Journal::read(folder.path()).unwrap();
+        assert_eq!((past.trials.len(), past.damaged_lines), (3, 0));
+    }
+
+    #[test]
+    fn damaged_lines_are_counted_not_fatal() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("journal.jsonl"), b"nonsense\n\xff\xfe\n").unwrap();
+        let (_, past) = Journal::open(folder.path()).unwrap();
+        assert_eq!(past.damaged_lines, 2);
+    }
+}

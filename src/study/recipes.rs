@@ -1,0 +1,97 @@
+//! What a person would try first: the untouched network, each technique alone in every layer, and the
+//! obvious combinations. Every search begins with these, so that its front always contains them.
+
+use paretune_spaces::{CompiledSpace, Configuration, Point, Value};
+
+use crate::evaluate::candidate::{CHANNELS, THREADS};
+
+/// A point with a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seed {
+    /// `untouched`, `8 bits everywhere`, ...
+    pub origin: String,
+    /// The valid point that is closest to what the name says.
+    pub point: Point,
+}
+
+/// Name of the first seed.
+pub const UNTOUCHED: &str = "untouched";
+
+/// A uniform recipe: the same for every layer that can.
+#[derive(Clone, Copy, Default)]
+struct Uniform {
+    bits: Option<i64>,
+    sparsity: Option<f64>,
+    channels: Option<f64>,
+    algorithm: Option<&'static str>,
+}
+
+/// The seeds of `space`, in the order in which they should be tried, without repetitions.
+#[must_use]
+pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
+    let int8 = Some(8);
+    let uniform: &[(&str, Uniform)] = &[
+        (UNTOUCHED, Uniform::default()),
+        ("8 bits everywhere", Uniform { bits: int8, ..Uniform::default() }),
+        ("75 % of channels", Uniform { channels: Some(0.75), ..Uniform::default() }),
+        ("8 bits, 87.5 % of channels", Uniform { bits: int8, channels: Some(0.875), ..Uniform::default() }),
+        ("8 bits, 75 % of channels", Uniform { bits: int8, channels: Some(0.75), ..Uniform::default() }),
+        ("50 % of channels", Uniform { channels: Some(0.5), ..Uniform::default() }),
+        ("70 % sparse, CSR", Uniform { sparsity: Some(0.7), algorithm: Some("csr"), ..Uniform::default() }),
+        ("50 % sparse, dense kernels", Uniform { sparsity: Some(0.5), ..Uniform::default() }),
+        ("80 % sparse, CSR", Uniform { sparsity: Some(0.8), algorithm: Some("csr"), ..Uniform::default() }),
+        ("Winograd", Uniform { algorithm: Some("winograd"), ..Uniform::default() }),
+        ("im2col", Uniform { algorithm: Some("im2col_gemm"), ..Uniform::default() }),
+        ("8 bits, 50 % of channels", Uniform { bits: int8, channels: Some(0.5), ..Uniform::default() }),
+    ];
+    let threads: Vec<Value> = space
+        .parameters()
+        .iter()
+        .find(|parameter| parameter.name == THREADS)
+        .map(|parameter| parameter.domain.values().to_vec())
+        .unwrap_or_default();
+    let mut seeds: Vec<Seed> = Vec::new();
+    let mut add = |origin: String, wanted: &Configuration| {
+        let point = space.closest(wanted);
+        if seeds.iter().all(|seed| seed.point != point) {
+            seeds.push(Seed { origin, point });
+        }
+    };
+    for (origin, recipe) in uniform {
+        add((*origin).to_owned(), &recipe.wanted(space));
+    }
+    // The same two plain networks with every other number of threads.
+    for (origin, recipe) in &uniform[..2] {
+        for count in threads.iter().rev() {
+            let mut wanted = recipe.wanted(space);
+            wanted.insert(THREADS, count.clone());
+            add(format!("{origin}, {count} threads"), &wanted);
+        }
+    }
+    seeds
+}
+
+impl Uniform {
+    /// What the recipe asks of every parameter that it speaks of.
+    fn wanted(&self, space: &CompiledSpace) -> Configuration {
+        let mut wanted = Configuration::new();
+        for parameter in space.parameters() {
+            if let Some(value) = self.wants(&parameter.name) {
+                wanted.insert(parameter.name.clone(), value);
+            }
+        }
+        wanted
+    }
+
+    fn wants(&self, name: &str) -> Option<Value> {
+        if name.starts_with(CHANNELS) {
+            return self.channels.map(Value::Real);
+        }
+        match name.rsplit_once('.').map(|(_, last)| last) {
+            Some("bits") => self.bits.map(Value::Int),
+            Some("sparsity") => self.sparsity.map(Value::Real),
+            Some("algorithm") => self.algorithm.map(|algorithm| Value::Text(algorithm.to_owned())),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! One session of a study: from a request to a front.
+//!
+//! Resuming is replaying: the search starts again from the same seed, and what the journal or the store
+//! knows is told to it without being measured; so a study that was killed goes on exactly where it
+//! stopped, and its outcome does not depend on how often it was interrupted.
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use paretune_db::{Store, StoreError};
+use paretune_kernels::hardware::Hardware;
+use paretune_search::{Outcome, Problem, ProblemError, Proposal, Search};
+use paretune_spaces::CompiledSpace;
+
+use super::archive::{self, METRICS};
+use super::confirm;
+use super::event::{Event, PartialMetrics, Started, TrialFinished};
+use super::front::{Front, FrontPoint, Metrics};
+use super::journal::Journal;
+use super::prepare::{Material, PrepareError, space_of};
+use super::recipes::{UNTOUCHED, seeds};
+use super::request::StudyRequest;
+use super::trial::{Answer, Answered, Bench, Known, TrialError};
+use crate::evaluate::host::{Host, HostError, HostOptions};
+use crate::evaluate::protocol::{Reply, Rival};
+
+/// Why a session could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Before the first trial.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The space.
+    #[error(transparent)]
+    Space(#[from] paretune_spaces::SpaceError),
+    /// The search.
+    #[error(transparent)]
+    Search(#[from] ProblemError),
+    /// The store.
+    #[error("result store: {0}")]
+    Store(#[from] StoreError),
+    /// The worker cannot be started or the subject cannot be prepared.
+    #[error("{0}")]
+    Worker(HostError),
+    /// The untouched network cannot be measured: nothing can be compared to it.
+    #[error("the untouched network could not be measured: {0}")]
+    Baseline(String),
+    /// The study's folder.
+    #[error("study folder `{path}`: {problem}")]
+    Folder {
+        /// Which.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Where and how a session works.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// What is asked.
+    pub request: StudyRequest,
+    /// The study's folder.
+    pub folder: PathBuf,
+    /// The result store's folder.
+    pub store: PathBuf,
+    /// How workers are started.
+    pub host: HostOptions,
+    /// Longest time for one trial.
+    pub trial_deadline: Duration,
+}
+
+/// How people steer a running session.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Stop, keeping everything.
+    pub stop: AtomicBool,
+    /// Start no trial for now.
+    pub pause: AtomicBool,
+}
+
+impl Control {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The end of a session.
+#[derive(Clone, Debug)]
+pub struct Conclusion {
+    /// What `front.json` holds.
+    pub front: Front,
+    /// Whether it was stopped from outside.
+    pub interrupted: bool,
+}
+
+/// Runs a session to its end and tells `see` what happens.
+///
+/// # Errors
+/// Where there is nothing to go on with; what goes wrong with single candidates is recorded instead.
+pub fn run(
+    options: &SessionOptions,
+    material: &Material,
+    control: &Control,
+    see: &mut dyn FnMut(&Event),
+) -> Result<Conclusion, SessionError> {
+    let begun = Instant::now();
+    let request = &options.request;
+    let wrong =
+        |problem: String| SessionError::Folder { path: options.folder.display().to_string(), problem };
+    std::fs::create_dir_all(&options.folder).map_err(|error| wrong(error.to_string()))?;
+    let _lock = lock(&options.folder).map_err(wrong)?;
+    let file = material.store(&options.folder, request)?;
+    let subject = file.subject(&options.folder);
+    let hardware = Hardware::detect();
+    let space = Arc::new(space_of(&material.network, &request.threads, request.space.as_ref())?.compile()?);
+    let (journal, past) = Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
+    let store = Store::open(&options.store)?;
+    let mut teller = Teller { journal, see, folder: &options.folder };
+
+    let started = Started {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: material.network.name.clone(),
+        model_sha256: material.network.sha256.clone(),
+        hardware: hardware.id.clone(),
+        cpu: hardware.cpu.clone(),
+        objectives: request.objectives.clone(),
+        limits: request.limits.clone(),
+        budget: request.budget.to_string(),
+        budget_seconds: request.budget.seconds,
+        budget_trials: request.budget.trials,
+        strategy: request.strategy.clone(),
+        seed: request.seed,
+        parameters: space.parameters().len() as u64,
+        log10_configurations: space.log10_len(),
+        resumed_trials: past.trials.len() as u64,
+        resumed_seconds: past.seconds,
+    };
+    teller.tell(Event::Started(Box::new(started)))?;
+    for notice in store.notices() {
+        teller.tell(Event::Notice { text: notice })?;
+    }
+    if past.damaged_lines > 0 {
+        let text = format!("{} damaged line(s) of the journal were passed over", past.damaged_lines);
+        teller.tell(Event::Notice { text })?;
+    }
+
+    let problem = Problem::new(
+        Arc::clone(&space),
+        METRICS.map(str::to_owned).to_vec(),
+        archive::objectives(&request.objectives),
+        archive::search_limits(&request.limits),
+    )?;
+    let mut search = Search::new(problem, &request.strategy, request.seed)?;
+    search.enqueue(seeds(&space).into_iter().map(|seed| (seed.point, seed.origin)).collect())?;
+
+    let mut bench = Bench::new(&store, subject.clone(), hardware.id.clone())?;
+    bench.deadline = options.trial_deadline;
+    let earlier = past.seconds;
+    let mut session = Session {
+        options,
+        control,
+        space,
+        search,
+        bench,
+        host: Host::new(options.host.clone(), subject),
+        memory: past.trials.into_iter().map(|trial| (trial.id.clone(), trial)).collect(),
+        front: Vec::new(),
+        untouched: None,
+        trials: 0,
+        cached: 0,
+        clock: Clock { begun, earlier },
+    };
+    let reason = session.search_all(&mut teller)?;
+    let interrupted = reason == "interrupted";
+    let front = session.conclude(&mut teller, material, &hardware, interrupted)?;
+    write_front(&options.folder, &front).map_err(|error| wrong(error.to_string()))?;
+    teller.tell(Event::Finished { reason: reason.to_owned(), front: Box::new(front.clone()) })?;
+    Ok(Conclusion { front, interrupted })
+}
+
+/// Journal and audience.
+struct Teller<'t> {
+    journal: Journal,
+    see: &'t mut dyn FnMut(&Event),
+    folder: &'t Path,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, event: Event) -> Result<(), SessionError> {
+        // Stages and progress say nothing that a later session needs.
+        if !matches!(event, Event::Preparing { .. } | Event::Stage { .. } | Event::Confirming { .. }) {
+            self.journal.write(&event).map_err(|error| SessionError::Folder {
+                path: self.folder.display().to_string(),
+                problem: format!("the journal cannot be written: {error}"),
+            })?;
+        }
+        (self.see)(&event);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Clock {
+    begun: Instant,
+    earlier: f64,
+}
+
+impl Clock {
+    /// Seconds since the study began, all sessions.
+    fn elapsed(&self) -> f64 {
+        self.earlier + self.begun.elapsed().as_secs_f64()
+    }
+}
+
+struct Session<'s> {
+    options: &'s SessionOptions,
+    control: &'s Control,
+    space: Arc<CompiledSpace>,
+    search: Search,
+    bench: Bench<'s>,
+    host: Host,
+    /// Trials of earlier sessions that have not been told to the search yet.
+    memory: HashMap<String, TrialFinished>,
+    /// What no whole trial dominates, as the search sees it.
+    front: Vec<FrontPoint>,
+    /// As the search saw it.
+    untouched: Option<FrontPoint>,
+    trials: u64,
+    cached: u64,
+    clock: Clock,
+}
+
+/// The most points that are measured again at the end.
+const FINALISTS: usize = 12;
+
+impl Session<'_> {
+    /// Asks, tries and tells until the budget is spent; returns why it ended.
+    fn search_all(&mut self, teller: &mut Teller<'_>) -> Result<&'static str, SessionError> {
+        let budget = self.options.request.budget;
+        // What the confirmation of the front needs is part of the budget.
+        let seconds = budget.seconds.map(|seconds| seconds - confirm::reserve(seconds));
+        loop {
+            while self.control.pause.load(Ordering::Relaxed) && !self.control.stopped() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            if self.control.stopped() {
+                return Ok("interrupted");
+            }
+            let replaying = !self.memory.is_empty();
+            if budget.trials.is_some_and(|trials| self.trials >= trials) {
+                return Ok("budget");
+            }
+            // The first trial, the untouched network, is never left out: everything is compared to it.
+            let spent = seconds.is_some_and(|seconds| self.clock.elapsed() >= seconds);
+            if spent && self.trials > 0 && !replaying {
+                return Ok("budget");
+            }
+            let Some(proposal) = self.search.ask(1).into_iter().next() else { return Ok("exhausted") };
+            let id = self.space.decode(&proposal.point).id();
+            if let Some(trial) = self.memory.remove(&id) {
+                self.remember(&proposal, trial)?;
+                continue;
+            }
+            if spent && self.trials > 0 {
+                return Ok("budget");
+            }
+            match self.try_out(&proposal, teller) {
+                Ok(()) => {}
+                Err(SessionError::Worker(HostError::Interrupted)) => return Ok("interrupted"),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tells the search what an earlier session found.
+    fn remember(&mut self, proposal: &Proposal, trial: TrialFinished) -> Result<(), SessionError> {
+        self.trials += 1;
+        self.cached += u64::from(trial.cached);
+        let outcome = match (&trial.failure, trial.known) {
+            (None, Some(known)) => {
+                if proposal.origin == UNTOUCHED {
+                    self.untouched.clone_from(&trial.point);
+                    self.learn_images(&known);
+                }
+                self.enter(trial.point);
+                whole(&known)
+            }
+            (failure, _) => Outcome::Failed { reason: failure.clone().unwrap_or_default() },
+        };
+        self.search.tell(&proposal.point, outcome)?;
+        Ok(())
+    }
+
+    fn try_out(&mut self, proposal: &Proposal, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+        let begun = Instant::now();
+        let configuration = self.space.decode(&proposal.point);
+        let id = configuration.id();
+        let number = self.trials + 1;
+        teller.tell(Event::TrialStarted { number, id: id.clone(), origin: proposal.origin.clone() })?;
+        let rivals = self.rivals();
+        let mut answered = self.answer(&configuration, &rivals, teller)?;
+        let first = proposal.origin == UNTOUCHED;
+        if first {
+            match &answered.answer {
+                Answer::Whole(known) | Answer::Dropped(known) => {
+                    self.learn_images(known);
+                    // Its speed has told how many images are affordable: the score is completed.
+                    answered = self.answer(&configuration, &[], teller)?;
+                }
+                Answer::Failed(reason) => return Err(SessionError::Baseline(reason.clone())),
+            }
+        }
+        let limits = &self.options.request.limits;
+        let (outcome, point, failure, partial, known) = match &answered.answer {
+            Answer::Whole(known) => {
+                let point = archive::point(&configuration, &proposal.origin, known, limits);
+                (whole(known), Some(point), None, None, Some(*known))
+            }
+            Answer::Dropped(known) => (whole(known), None, None, Some(partial(known)), Some(*known)),
+            Answer::Failed(reason) => {
+                (Outcome::Failed { reason: reason.clone() }, None, Some(reason.clone()), None, None)
+            }
+        };
+        if first {
+            self.untouched.clone_from(&point);
+        }
+        self.search.tell(&proposal.point, outcome)?;
+        let (entered, displaced) = self.enter(point.clone());
+        self.trials = number;
+        self.cached += u64::from(answered.cached);
+        teller.tell(Event::TrialFinished(Box::new(TrialFinished {
+            number,
+            id,
+            point,
+            failure,
+            cached: answered.cached,
+            partial,
+            known,
+            seconds: begun.elapsed().as_secs_f64(),
+            elapsed: self.clock.elapsed(),
+            hypervolume: self.hypervolume(),
+            entered,
+            displaced,
+            baseline: self.untouched.as_ref().map(|point| point.metrics),
+        })))
+    }
+
+    /// The bench's answer, its stages told.
+    fn answer(
+        &mut self,
+        configuration: &paretune_spaces::Configuration,
+        rivals: &[Rival],
+        teller: &mut Teller<'_>,
+    ) -> Result<Answered, SessionError> {
+        let id = configuration.id();
+        let mut problem = None;
+        let mut see = |reply: &Reply| {
+            let event = match reply {
+                Reply::Preparing { task, share } => Event::Preparing { task: task.clone(), share: *share },
+                Reply::Stage { stage } => Event::Stage { id: id.clone(), stage: stage.clone() },
+                _ => return,
+            };
+            if let Err(error) = teller.tell(event) {
+                problem = Some(error);
+            }
+        };
+        let control = self.control;
+        let answered =
+            self.bench.trial(&mut self.host, configuration, rivals, &mut see, &|| control.stopped());
+        match (problem, answered) {
+            (Some(problem), _) => Err(problem),
+            (None, Ok(answered)) => Ok(answered),
+            (None, Err(TrialError::Store(error))) => Err(error.into()),
+            (None, Err(TrialError::Host(error))) => Err(SessionError::Worker(error)),
+        }
+    }
+
+    /// Fixes how many search images make a whole score, from the untouched network's recorded speed: about
+    /// one hundredth of the budget for one candidate, in steps coarse enough to be stable.
+    fn learn_images(&mut self, untouched: &Known) {
+        if self.bench.images > 0 {
+            return;
+        }
+        let seconds =
+            self.options.request.budget.seconds.map_or(3.0, |seconds| (seconds / 100.0).clamp(1.0, 8.0));
+        let affordable = seconds / untouched.latency[0].max(1e-7);
+        let steps = [4096_u32, 2048, 1024];
+        let images = steps.into_iter().find(|step| f64::from(*step) <= affordable).unwrap_or(512);
+        let available = self.host.opened().map_or(u64::MAX, |opened| opened.search_images);
+        self.bench.images = u64::from(images).min(available);
+    }
+
+    /// Feasible points of the front that may make more images pointless for a candidate.
+    fn rivals(&self) -> Vec<Rival> {
+        let wanted = |name: &str| self.options.request.objectives.iter().any(|objective| objective == name);
+        if !wanted("accuracy") {
+            return Vec::new();
+        }
+        self.front
+            .iter()
+            .filter(|point| point.feasible)
+            .map(|point| Rival {
+                accuracy: point.spread.get("accuracy").map_or(0.0, |interval| interval[0]),
+                latency: if wanted("latency") {
+                    point.spread.get("latency").map_or(point.metrics.latency, |interval| interval[1])
+                } else {
+                    0.0
+                },
+                size: if wanted("size") { point.metrics.size } else { 0.0 },
+                memory: if wanted("memory") { point.metrics.memory } else { 0.0 },
+            })
+            .collect()
+    }
+
+    /// Adds a point to the front, if nothing there dominates it; tells what it drives out.
+    fn enter(&mut self, point: Option<FrontPoint>) -> (bool, Vec<String>) {
+        let Some(point) = point else { return (false, Vec::new()) };
+        let objectives = &self.options.request.objectives;
+        let beats = |left: &FrontPoint, right: &FrontPoint| match (left.feasible, right.feasible) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) => archive::dominates(&left.metrics, &right.metrics, objectives),
+            (false, false) => {
+                archive::total_violation(left) <= archive::total_violation(right)
+                    && archive::dominates(&left.metrics, &right.metrics, objectives)
+            }
+        };
+        if self.front.iter().any(|other| beats(other, &point)) {
+            return (false, Vec::new());
+        }
+        let (displaced, kept) = self.front.drain(..).partition(|other| beats(&point, other));
+        self.front = kept;
+        self.front.push(point);
+        let displaced: Vec<FrontPoint> = displaced;
+        (true, displaced.into_iter().map(|point| point.id).collect())
+    }
+
+    /// Of the feasible part of the front, on the scale of [`archive::hypervolume`].
+    fn hypervolume(&self) -> f64 {
+        let Some(untouched) = &self.untouched else { return 0.0 };
+        let feasible: Vec<Metrics> =
+            self.front.iter().filter(|point| point.feasible).map(|point| point.metrics).collect();
+        archive::hypervolume(&feasible, &untouched.metrics, &self.options.request.objectives)
+    }
+
+    /// Confirms the front and says what the study has found.
+    fn conclude(
+        &mut self,
+        teller: &mut Teller<'_>,
+        material: &Material,
+        hardware: &Hardware,
+        interrupted: bool,
+    ) -> Result<Front, SessionError> {
+        let request = &self.options.request;
+        let chosen = archive::representatives(&self.front, FINALISTS, &request.prefer, &request.objectives);
+        let mut finalists: Vec<FrontPoint> =
+            chosen.into_iter().map(|index| self.front[index].clone()).collect();
+        // What everything is compared to is measured along with the rest.
+        if let Some(untouched) = &self.untouched {
+            if finalists.iter().all(|point| point.id != untouched.id) {
+                finalists.push(untouched.clone());
+            }
+        }
+        let seconds = confirm::reserve(request.budget.seconds.unwrap_or(300.0));
+        let mut confirmation = confirm::Confirmation {
+            bench: &self.bench,
+            host: &mut self.host,
+            request,
+            seconds,
+            // After an interrupt only what is known is used.
+            measure: !interrupted,
+        };
+        let mut problem = None;
+        let control = self.control;
+        let points = confirmation.confirm(
+            &finalists,
+            &mut |event| {
+                if let Err(error) = teller.tell(event) {
+                    problem = Some(error);
+                }
+            },
+            &|| control.stopped(),
+        )?;
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        let nothing = Metrics { accuracy: 0.0, latency: 0.0, size: 0.0, memory: 0.0 };
+        let baseline = self.untouched.as_ref().map_or(nothing, |point| point.metrics);
+        Ok(confirm::front_of(
+            &points,
+            &confirm::Frame {
+                network: &material.network,
+                hardware,
+                request,
+                baseline,
+                trials: self.trials,
+                cached: self.cached,
+                seconds: self.clock.elapsed(),
+            },
+        ))
+    }
+}
+
+fn whole(known: &Known) -> Outcome {
+    let [values, low, high] = archive::intervals(known);
+    Outcome::Measured { values, low, high }
+}
+
+fn partial(known: &Known) -> PartialMetrics {
+    PartialMetrics {
+        accuracy: Some(known.score.accuracy()),
+        latency: Some(known.latency[0]),
+        size: Some(known.size),
+        memory: Some(known.memory),
+    }
+}
+
+/// Keeps a second program out of the folder for as long as the returned file lives.
+fn lock(folder: &Path) -> Result<File, String> {
+    let file = File::create(folder.join("lock")).map_err(|error| error.to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err("another paretune works in it; wait for it, or name another folder with --study".into())
+        }
+        Err(TryLockError::Error(error)) => Err(error.to_string()),
+    }
+}
+
+fn write_front(folder: &Path, front: &Front) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(front)?;
+    text.push(b'\n');
+    crate::evaluate::artefact::write_whole(&folder.join("front.json"), &text)
+}

@@ -1,0 +1,307 @@
+//! One trial: what is known already is taken from the store, the rest is measured by the worker, and
+//! every new measurement is recorded before anything is concluded from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use paretune_db::{KeyParts, Outcome, Record, Store, StoreError};
+use paretune_spaces::Configuration;
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::PROTOCOL_VERSION;
+use crate::evaluate::accuracy::Score;
+use crate::evaluate::candidate::numerics;
+use crate::evaluate::host::{Host, HostError};
+use crate::evaluate::protocol::{Measured, Reply, Request, Rival, SubjectSpec, TrialRequest};
+use crate::evaluate::timing::Effort;
+
+/// What is known of a configuration after a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Known {
+    /// Answers on search images.
+    pub score: Score,
+    /// Median seconds and its 95 % interval, drift taken out.
+    pub latency: [f64; 3],
+    /// Bytes of the bundle.
+    pub size: f64,
+    /// Peak bytes during a run.
+    pub memory: f64,
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Everything was measured.
+    Whole(Known),
+    /// Scoring stopped early: a rival is surely better in every respect.
+    Dropped(Known),
+    /// It could not be built or run.
+    Failed(String),
+}
+
+/// An answer and where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// What came of it.
+    pub answer: Answer,
+    /// Nothing had to be measured.
+    pub cached: bool,
+}
+
+/// Why no answer could be had at all; the study cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no worker, or it was interrupted.
+    #[error(transparent)]
+    Host(HostError),
+}
+
+/// Everything that trials of one study share.
+pub struct Bench<'s> {
+    /// Where measurements are kept.
+    pub store: &'s Store,
+    /// What is measured.
+    pub subject: SubjectSpec,
+    /// Hardware that measures.
+    pub hardware: String,
+    /// Seconds that the reference takes when the machine is as it was at the beginning; 0 until known.
+    pub nominal: f64,
+    /// Search images that are enough for a whole score.
+    pub images: u64,
+    /// Longest time for one trial.
+    pub deadline: Duration,
+}
+
+impl<'s> Bench<'s> {
+    /// A bench for `subject`; takes the reference's nominal seconds from the store, if it knows them.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn new(store: &'s Store, subject: SubjectSpec, hardware: String) -> Result<Self, StoreError> {
+        let mut bench =
+            Self { store, subject, hardware, nominal: 0.0, images: 0, deadline: Duration::from_secs(120) };
+        if let Some(record) = store.get(&bench.reference_key().key())? {
+            bench.nominal = record.value("seconds").unwrap_or(0.0);
+        }
+        Ok(bench)
+    }
+
+    fn parts(&self, kind: &str) -> KeyParts {
+        KeyParts::new(kind).with("protocol", PROTOCOL_VERSION).with("network", &self.subject.model)
+    }
+
+    fn reference_key(&self) -> KeyParts {
+        self.parts("reference").with("hardware", &self.hardware)
+    }
+
+    fn speed_key(&self, configuration: &Configuration) -> KeyParts {
+        self.keyed("speed", configuration)
+    }
+
+    /// Key of something that depends on the whole configuration and on the hardware.
+    pub(super) fn keyed(&self, kind: &str, configuration: &Configuration) -> KeyParts {
+        self.with_images(self.parts(kind))
+            .with("hardware", &self.hardware)
+            .with("configuration", configuration.id())
+    }
+
+    /// Accuracy depends on no hardware and on no schedule.
+    fn score_key(&self, kind: &str, configuration: &Configuration) -> KeyParts {
+        self.with_images(self.parts(kind)).with("numerics", numerics(configuration).id())
+    }
+
+    /// Calibration images decide the grids of integers, and the images that are scored the score.
+    fn with_images(&self, parts: KeyParts) -> KeyParts {
+        parts
+            .with("images", &self.subject.images)
+            .with("normalization", serde_json::to_string(&self.subject.normalization).unwrap_or_default())
+    }
+
+    /// Answers `configuration`; `host` is asked only for what the store does not know.
+    ///
+    /// # Errors
+    /// Where the study cannot go on. What goes wrong with the candidate itself is an [`Answer::Failed`].
+    pub fn trial(
+        &mut self,
+        host: &mut Host,
+        configuration: &Configuration,
+        rivals: &[Rival],
+        see: &mut dyn FnMut(&Reply),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Answered, TrialError> {
+        let speed = self.store.get(&self.speed_key(configuration).key())?;
+        if let Some(Record { outcome: Outcome::Failed { reason }, .. }) = &speed {
+            return Ok(Answered { answer: Answer::Failed(reason.clone()), cached: true });
+        }
+        let known_score = self.known_score("search-score", configuration)?;
+        let known_speed = speed.as_ref().and_then(Speed::of);
+        if let Some(speed) = known_speed {
+            let known = speed.with(known_score);
+            if self.images > 0 && known_score.total >= self.images {
+                return Ok(Answered { answer: Answer::Whole(known), cached: true });
+            }
+            if known_score.total > 0 && beaten(&known, rivals) {
+                return Ok(Answered { answer: Answer::Dropped(known), cached: true });
+            }
+        }
+        let request = Request::Trial(Box::new(TrialRequest {
+            id: configuration.id(),
+            configuration: configuration.clone(),
+            effort: known_speed.is_none().then_some(Effort::TRIAL),
+            nominal: self.nominal,
+            known_latency_low: known_speed.map_or(0.0, |speed| speed.latency[1]),
+            known_score,
+            images: if self.images > 0 { self.images } else { FIRST_IMAGES },
+            rivals: rivals.to_vec(),
+        }));
+        host.ready(see, interrupted).map_err(TrialError::Host)?;
+        match host.ask(&request, self.deadline, see, interrupted) {
+            Ok(Reply::Measured(measured)) => self.record(configuration, known_speed, &measured),
+            Ok(other) => self.failed(configuration, &format!("unexpected reply: {other:?}")),
+            Err(error @ (HostError::Start(_) | HostError::Interrupted)) => Err(TrialError::Host(error)),
+            Err(error) => self.failed(configuration, &error.to_string()),
+        }
+    }
+
+    fn record(
+        &mut self,
+        configuration: &Configuration,
+        known_speed: Option<Speed>,
+        measured: &Measured,
+    ) -> Result<Answered, TrialError> {
+        if let Some(timing) = &measured.timing {
+            if self.nominal <= 0.0 && timing.reference > 0.0 {
+                self.nominal = timing.reference;
+                let values = BTreeMap::from([("seconds".to_owned(), timing.reference)]);
+                self.store.put(&Record::measured(self.reference_key(), values, &[], VERSION))?;
+            }
+        }
+        let speed = match (&measured.timing, known_speed) {
+            (Some(timing), _) => Speed {
+                latency: [timing.median, timing.low, timing.high],
+                size: real(measured.size),
+                memory: real(measured.memory),
+            },
+            (None, Some(speed)) => speed,
+            (None, None) => return self.failed(configuration, "the worker sent no timing"),
+        };
+        if let Some(timing) = &measured.timing {
+            let mut values = speed.values();
+            values.insert("reference".to_owned(), timing.reference);
+            self.store.put(&Record::measured(
+                self.speed_key(configuration),
+                values,
+                &timing.samples,
+                VERSION,
+            ))?;
+        }
+        self.put_score("search-score", configuration, measured.score)?;
+        let known = speed.with(measured.score);
+        let answer = if measured.dropped { Answer::Dropped(known) } else { Answer::Whole(known) };
+        Ok(Answered { answer, cached: false })
+    }
+
+    fn failed(&self, configuration: &Configuration, reason: &str) -> Result<Answered, TrialError> {
+        self.store.put(&Record::failed(self.speed_key(configuration), reason, VERSION))?;
+        Ok(Answered { answer: Answer::Failed(reason.to_owned()), cached: false })
+    }
+
+    /// What the store knows of the answers of `configuration` on search or report images.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn known_score(&self, kind: &str, configuration: &Configuration) -> Result<Score, StoreError> {
+        let record = self.store.get(&self.score_key(kind, configuration).key())?;
+        Ok(record.as_ref().and_then(score_of).unwrap_or_default())
+    }
+
+    /// Keeps a score.
+    ///
+    /// # Errors
+    /// Where the store cannot be written.
+    pub fn put_score(
+        &self,
+        kind: &str,
+        configuration: &Configuration,
+        score: Score,
+    ) -> Result<(), StoreError> {
+        let values = [
+            ("total", score.total),
+            ("correct", score.correct),
+            ("lost", score.lost),
+            ("gained", score.gained),
+        ];
+        let values = values.into_iter().map(|(name, count)| (name.to_owned(), real(count))).collect();
+        self.store.put(&Record::measured(self.score_key(kind, configuration), values, &[], VERSION))
+    }
+}
+
+/// Version of the program, for records.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Search images for the untouched network, before its speed is known.
+const FIRST_IMAGES: u64 = 512;
+
+/// Whether one of `rivals` is surely better in every respect.
+fn beaten(known: &Known, rivals: &[Rival]) -> bool {
+    let best_case = known.score.interval()[1];
+    rivals.iter().any(|rival| rival.surely_beats(known.latency[1], known.size, known.memory, best_case))
+}
+
+#[derive(Clone, Copy)]
+struct Speed {
+    latency: [f64; 3],
+    size: f64,
+    memory: f64,
+}
+
+impl Speed {
+    fn of(record: &Record) -> Option<Self> {
+        let latency = [record.value("latency")?, record.value("latency-low")?, record.value("latency-high")?];
+        Some(Self { latency, size: record.value("size")?, memory: record.value("memory")? })
+    }
+
+    fn values(&self) -> BTreeMap<String, f64> {
+        let [median, low, high] = self.latency;
+        [
+            ("latency", median),
+            ("latency-low", low),
+            ("latency-high", high),
+            ("size", self.size),
+            ("memory", self.memory),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    fn with(self, score: Score) -> Known {
+        Known { score, latency: self.latency, size: self.size, memory: self.memory }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be small whole counts"
+)]
+fn score_of(record: &Record) -> Option<Score> {
+    let count = |name| {
+        let value = record.value(name)?;
+        (value >= 0.0 && value <= 1e15).then_some(value as u64)
+    };
+    Some(Score {
+        total: count("total")?,
+        correct: count("correct")?,
+        lost: count("lost")?,
+        gained: count("gained")?,
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^53")]
+fn real(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,260 @@
+//! Every command end to end, on the built-in network and images, as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paretune"));
+        command.args(arguments).current_dir(self.0.path()).env("PARETUNE_HOME", self.path("home"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program starts")
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn fails(&self, arguments: &[&str], status: i32) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {errors}");
+        assert!(!errors.contains("panicked"), "{errors}");
+        errors
+    }
+}
+
+fn front(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("front.json")).expect("front.json")).expect("JSON")
+}
+
+fn events(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect()
+}
+
+/// Ids of finished trials and whether the store answered them.
+fn finished(events: &[Value]) -> Vec<(String, bool)> {
+    events
+        .iter()
+        .filter(|event| event["event"] == "trial_finished")
+        .map(|event| (event["id"].as_str().expect("an id").to_owned(), event["cached"] == true))
+        .collect()
+}
+
+const QUICK: [&str; 5] = ["search", "--headless", "--budget", "6trials", "--strategy"];
+
+#[test]
+fn a_search_ends_in_something_that_runs() {
+    let home = Home::new();
+    let study = home.path("study");
+    home.ok(&[&QUICK[..], &["nsga2", "--study", "study", "--limit", "size<1MB"]].concat());
+    let front = front(&study);
+    assert_eq!(front["format"], "paretune-front/1");
+    assert_eq!(front["trials"], 6);
+    assert!(front["nearest_miss"].is_null());
+    let points = front["points"].as_array().expect("points");
+    let best: Vec<&Value> = points.iter().filter(|point| point["best"] == true).collect();
+    assert_eq!(best.len(), 1);
+    let metrics = &best[0]["metrics"];
+    assert!(metrics["accuracy"].as_f64() > Some(0.5), "{metrics}");
+    assert!(metrics["latency"].as_f64() > Some(1e-6), "{metrics}");
+    assert!(metrics["size"].as_f64() < Some(1e6), "{metrics}");
+    assert!(metrics["memory"].as_f64() > Some(1e4), "{metrics}");
+    let spread = &best[0]["spread"]["latency"];
+    assert!(
+        spread[0].as_f64() <= metrics["latency"].as_f64()
+            && metrics["latency"].as_f64() <= spread[1].as_f64()
+    );
+
+    // What is shown is what is stored.
+    let shown: Value = serde_json::from_str(&home.ok(&["show", "study", "--json"])).expect("JSON");
+    assert_eq!(shown, front);
+    assert!(home.ok(&["show", "study"]).contains("accuracy"));
+    assert_eq!(home.ok(&["show", "study", "--csv"]).lines().count(), points.len() + 1);
+    home.ok(&["show", "study", "--svg", "front.svg"]);
+    assert!(std::fs::read_to_string(home.path("front.svg")).expect("the picture").contains("<svg"));
+
+    // The bundle has the size that was promised and runs without the study.
+    home.ok(&["export", "study", "--to", "bundle", "--output", "bundle"]);
+    let bytes: u64 = std::fs::read_dir(home.path("bundle"))
+        .expect("the bundle")
+        .map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").len())
+        .sum();
+    #[expect(clippy::cast_precision_loss, reason = "small")]
+    let bytes = bytes as f64;
+    assert_eq!(Some(bytes), metrics["size"].as_f64());
+    let json: Value = serde_json::from_str(&home.ok(&["export", "study", "--to", "json"])).expect("JSON");
+    assert_eq!(&json, best[0]);
+    std::fs::remove_dir_all(&study).expect("the study goes");
+    let image: Vec<f32> =
+        (0..2_u16 * 3 * 32 * 32).map(|index| f32::from(index % 255) / 128.0 - 1.0).collect();
+    write_npy(&home.path("x.npy"), &[2, 3, 32, 32], &image);
+    home.ok(&["run", "bundle", "--input", "x.npy", "--output", "y.npy"]);
+    let output = std::fs::read(home.path("y.npy")).expect("the output");
+    assert!(
+        output.starts_with(b"\x93NUMPY") && output.len() % 64 == (2 * 10 * 4) % 64,
+        "{} bytes",
+        output.len()
+    );
+    let bench: Value =
+        serde_json::from_str(&home.ok(&["bench", "bundle", "--seconds", "0.2", "--json"])).expect("JSON");
+    assert!(bench["latency"]["median"].as_f64() > Some(0.0));
+    assert!(bench["layers"].as_array().is_some_and(|layers| layers.len() > 5));
+}
+
+#[test]
+fn the_same_search_again_measures_nothing() {
+    let home = Home::new();
+    let arguments = |study: &'static str| {
+        vec!["search", "--json", "--budget", "6trials", "--strategy", "random", "--study", study]
+    };
+    let before = finished(&events(&home.ok(&arguments("one"))));
+    assert_eq!(before.len(), 6);
+    assert!(before.iter().all(|(_, cached)| !cached));
+    // Another study about the same: the store answers everything, in the same order.
+    let second = finished(&events(&home.ok(&arguments("two"))));
+    let ids = |trials: &[(String, bool)]| trials.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&second), ids(&before));
+    assert!(second.iter().all(|(_, cached)| *cached));
+    assert_eq!(front(&home.path("one"))["points"], front(&home.path("two"))["points"]);
+    // The same study: there is nothing left to do, and its front stays.
+    let again = events(&home.ok(&arguments("one")));
+    assert_eq!(finished(&again), []);
+    assert_eq!(front(&home.path("one"))["points"], front(&home.path("two"))["points"]);
+    let stats: Value = serde_json::from_str(&home.ok(&["db", "stats", "--json"])).expect("JSON");
+    assert_eq!(stats["kinds"]["speed"], 6);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_study_goes_on_and_measures_nothing_twice() {
+    let home = Home::new();
+    let study = home.path("study");
+    let arguments =
+        ["search", "--headless", "--budget", "10trials", "--strategy", "nsga2", "--study", "study"];
+    let mut child = home.command(&arguments).spawn().expect("the program starts");
+    let ids = || -> Vec<String> {
+        let text = std::fs::read_to_string(study.join("journal.jsonl")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|event| event["event"] == "trial_finished")
+            .map(|event| event["id"].as_str().expect("an id").to_owned())
+            .collect()
+    };
+    let start = std::time::Instant::now();
+    while ids().len() < 3 && start.elapsed().as_secs() < 120 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it ends");
+    let before = ids();
+    assert!((3..10).contains(&before.len()), "{} trials before the kill", before.len());
+    home.ok(&arguments);
+    let after = ids();
+    assert_eq!(after.len(), 10);
+    assert_eq!(after[..before.len()], before[..]);
+    let mut distinct = after.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 10, "no trial is measured twice");
+    assert_eq!(front(&study)["trials"], 10);
+}
+
+#[test]
+fn limits_that_nothing_meets_exit_with_3_and_name_the_nearest_miss() {
+    let home = Home::new();
+    let output = home.run(&[&QUICK[..], &["nsga2", "--study", "study", "--limit", "<0.001ms"]].concat());
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let words =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("nearest") && words.contains("latency"), "{words}");
+    let front = front(&home.path("study"));
+    assert!(front["nearest_miss"]["violation"]["latency"].as_f64() > Some(1.0));
+    home.ok(&["export", "study", "--to", "bundle", "--output", "nearest"]);
+}
+
+#[test]
+fn evaluate_scores_what_space_offers() {
+    let home = Home::new();
+    let space: Value = serde_json::from_str(&home.ok(&["space", "--json"])).expect("JSON");
+    let default = &space["default"];
+    assert!(default.as_object().is_some_and(|object| object.len() > 20));
+    std::fs::write(home.path("config.json"), serde_json::to_string_pretty(default).expect("JSON"))
+        .expect("written");
+    let line = home.ok(&["evaluate", "--config", "config.json", "--images", "256"]);
+    let result: Value = serde_json::from_str(&line).expect("one line of JSON");
+    assert!(result["metrics"]["accuracy"].as_f64() > Some(0.85), "{result}");
+    // A configuration outside the space is a result of its own, not the end.
+    std::fs::write(home.path("wrong.json"), "{\"no.such.layer\": 1}").expect("written");
+    let line = home.ok(&["evaluate", "--config", "wrong.json"]);
+    assert!(line.contains("failed") && line.contains("no.such.layer"), "{line}");
+}
+
+#[test]
+fn mistakes_are_told_in_one_message() {
+    let home = Home::new();
+    for (arguments, expected) in [
+        (&["search", "absent.onnx", "--data", "."][..], "absent.onnx"),
+        (&["space", "garbage.onnx"], "garbage"),
+        (&["search", "--limit", "speed<5ms"], "speed<5ms"),
+        (&["search", "--budget", "soon"], "soon"),
+        (&["search", "--strategy", "luck"], "luck"),
+        (&["show", "nowhere"], "nowhere"),
+        (&["export", "nowhere"], "nowhere"),
+        (&["run", "nowhere", "--data", "."], "nowhere"),
+        (&["bench", "nowhere"], "nowhere"),
+        (&["frobnicate"], "frobnicate"),
+    ] {
+        std::fs::write(home.path("garbage.onnx"), b"this is no network").expect("written");
+        let error = home.fails(arguments, 2);
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn help_teaches_every_command() {
+    let home = Home::new();
+    let help = home.ok(&["--help"]);
+    for command in
+        ["search", "show", "export", "run", "bench", "space", "evaluate", "replay", "devices", "db"]
+    {
+        assert!(help.contains(command), "{command}");
+        assert!(home.ok(&[command, "--help"]).contains("Usage"), "{command}");
+    }
+    assert!(home.ok(&["devices", "--quick", "--json"]).contains("cores"));
+}
+
+/// A NumPy file of single precision.
+fn write_npy(path: &Path, shape: &[u64], data: &[f32]) {
+    let dims: Vec<String> = shape.iter().map(u64::to_string).collect();
+    let mut header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.join(", ")).into_bytes();
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(b' ');
+    }
+    header.push(b'\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend_from_slice(&u16::try_from(header.len()).expect("short").to_le_bytes());
+    bytes.extend_from_slice(&header);
+    for number in data {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    std::fs::write(path, bytes).expect("written");
+}
