@@ -4,12 +4,15 @@
 //! A [`Problem`] says what is measured and wanted; [`Search`] proposes configurations and learns from answers.
 //! How configurations are measured is not known here.
 
+pub mod acquisition;
 pub mod archive;
 pub mod dominance;
 pub mod engine;
 pub mod history;
 pub mod hypervolume;
+pub mod model;
 pub mod problem;
+pub mod replay;
 pub mod strategies;
 pub mod strategy;
 

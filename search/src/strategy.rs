@@ -5,7 +5,13 @@ use rand::Rng;
 
 use crate::history::{History, Trial};
 use crate::problem::ProblemError;
-use crate::strategies::{nsga2::Nsga2, random::RandomSearch};
+use crate::strategies::annealing::Annealing;
+use crate::strategies::local::LocalSearch;
+use crate::strategies::nsga2::Nsga2;
+use crate::strategies::portfolio::Portfolio;
+use crate::strategies::quasi_random::QuasiRandom;
+use crate::strategies::random::RandomSearch;
+use crate::strategies::surrogate::{Kind, Surrogate};
 
 /// A configuration worth trying.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +49,36 @@ pub struct Description {
 /// All strategies.
 pub const STRATEGIES: &[Description] = &[
     Description {
+        name: "auto",
+        about: "a team of the others; whoever improves the archive gets more of the trials",
+        make: || {
+            let gaussian: Box<dyn Strategy> = Box::new(Surrogate::new(Kind::Gaussian));
+            Box::new(Portfolio::new(
+                "auto",
+                vec![
+                    (gaussian, 2.0),
+                    (Box::new(Surrogate::new(Kind::Forest)), 1.0),
+                    (Box::new(LocalSearch::default()), 0.5),
+                ],
+            ))
+        },
+    },
+    Description {
+        name: "quasi-random",
+        about: "a scrambled Halton sequence: covers the space more evenly than chance",
+        make: || Box::new(QuasiRandom::default()),
+    },
+    Description {
+        name: "annealing",
+        about: "simulated annealing, chain after chain",
+        make: || Box::new(Annealing::default()),
+    },
+    Description {
+        name: "local",
+        about: "iterated local search; Pareto local search for several objectives",
+        make: || Box::new(LocalSearch::default()),
+    },
+    Description {
         name: "random",
         about: "every valid configuration with the same probability",
         make: || Box::new(RandomSearch),
@@ -51,6 +87,16 @@ pub const STRATEGIES: &[Description] = &[
         name: "nsga2",
         about: "evolution of a small population: non-dominated sorting and crowding",
         make: || Box::new(Nsga2::default()),
+    },
+    Description {
+        name: "gaussian",
+        about: "Gaussian processes choose where the expected gain is largest: few parameters, costly trials",
+        make: || Box::new(Surrogate::new(Kind::Gaussian)),
+    },
+    Description {
+        name: "forest",
+        about: "the same with randomized trees, for many parameters",
+        make: || Box::new(Surrogate::new(Kind::Forest)),
     },
 ];
 

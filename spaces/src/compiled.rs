@@ -245,6 +245,27 @@ impl CompiledSpace {
         point
     }
 
+    /// A configuration by decisions from outside: `decide` gets a parameter and, per value that is still possible, the
+    /// running share of configurations up to it (ending at 1), and returns which one to take. Parameters without a
+    /// choice are not asked for.
+    pub fn choose(&self, mut decide: impl FnMut(usize, &[f64]) -> usize) -> Point {
+        let mut point = self.blank();
+        let mut shares = Vec::new();
+        self.walk(self.root, |parameter, edges, cumulative| {
+            let chosen = if edges.len() == 1 {
+                0
+            } else {
+                let total = cumulative.last().map_or(1.0, |t| *t as f64);
+                shares.clear();
+                shares.extend(cumulative.iter().map(|c| *c as f64 / total));
+                decide(parameter, &shares).min(edges.len() - 1)
+            };
+            point.0[parameter] = edges[chosen].value;
+            chosen
+        });
+        point
+    }
+
     /// Whether the point is a configuration of this space.
     #[must_use]
     pub fn contains(&self, point: &Point) -> bool {

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod limits;
 pub mod prepare;
 pub mod recipes;
+pub mod replay;
 pub mod request;
 pub mod session;
 pub mod space;

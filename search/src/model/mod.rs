@@ -1,0 +1,141 @@
+//! Models that predict metrics of configurations that were not measured, with how sure they are.
+
+mod cholesky;
+pub mod forest;
+pub mod gaussian;
+pub mod warp;
+
+use paretune_spaces::{CompiledSpace, INACTIVE, Point, Value};
+
+/// A prediction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// What is expected.
+    pub mean: f64,
+    /// Standard deviation of what may be instead.
+    pub deviation: f64,
+}
+
+/// A fitted model of one number.
+pub trait Model: Send {
+    /// What to expect at a point.
+    fn predict(&self, point: &Point) -> Prediction;
+}
+
+/// How configurations compare, per parameter.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Per parameter the number of its values.
+    pub sizes: Vec<u16>,
+    /// Per parameter whether neighbors are alike.
+    pub ordered: Vec<bool>,
+    /// Per parameter and value where an ordered value stands, from 0 to 1: by logarithm where sizes differ much.
+    pub positions: Vec<Vec<f64>>,
+    /// Per parameter and value how often a whole number can be halved, capped; empty where that tells nothing.
+    /// Hardware likes multiples of powers of two, so sizes that share them are alike in a way that their order hides.
+    pub halvings: Vec<Vec<f64>>,
+    /// Parameters that have more than one value or may be inactive: the others tell nothing.
+    pub relevant: Vec<usize>,
+}
+
+impl Shape {
+    /// The shape of a space.
+    #[must_use]
+    pub fn of(space: &CompiledSpace) -> Shape {
+        let parameters = space.parameters();
+        let sizes: Vec<u16> = parameters.iter().map(|p| p.domain.values().len() as u16).collect();
+        let ordered =
+            parameters.iter().map(|p| p.domain.is_ordered() && p.domain.values().len() > 2).collect();
+        let positions = parameters.iter().map(|p| positions(p.domain.values())).collect();
+        let halvings = parameters
+            .iter()
+            .map(|p| if p.domain.is_ordered() { halvings(p.domain.values()) } else { Vec::new() })
+            .collect();
+        let relevant =
+            (0..sizes.len()).filter(|p| sizes[*p] > 1 || parameters[*p].condition.is_some()).collect();
+        Shape { sizes, ordered, positions, halvings, relevant }
+    }
+
+    /// The value of a parameter as a table index: inactive is one beyond the last.
+    #[must_use]
+    pub fn slot(&self, point: &Point, parameter: usize) -> usize {
+        match point[parameter] {
+            INACTIVE => usize::from(self.sizes[parameter]),
+            value => usize::from(value),
+        }
+    }
+}
+
+/// Where values stand between the first and the last.
+fn positions(values: &[Value]) -> Vec<f64> {
+    let last = (values.len().max(2) - 1) as f64;
+    let by_index = || (0..values.len()).map(|i| i as f64 / last).collect();
+    let Some(numbers) = values.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>() else {
+        return by_index();
+    };
+    let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if high <= low {
+        return by_index();
+    }
+    let logarithmic = low > 0.0 && high / low > 3.0;
+    let scale =
+        |x: f64| if logarithmic { (x / low).ln() / (high / low).ln() } else { (x - low) / (high - low) };
+    numbers.into_iter().map(scale).collect()
+}
+
+/// How often each of several whole numbers can be halved; empty where there are too few to tell it from their order.
+fn halvings(values: &[Value]) -> Vec<f64> {
+    let Some(numbers) = values.iter().map(Value::as_i64).collect::<Option<Vec<i64>>>() else {
+        return Vec::new();
+    };
+    let counts: Vec<u32> =
+        numbers.iter().map(|n| if *n == 0 { 8 } else { n.trailing_zeros().min(8) }).collect();
+    let rising = counts.windows(2).all(|w| w[0] < w[1]) || counts.windows(2).all(|w| w[0] == w[1]);
+    if values.len() < 4 || rising { Vec::new() } else { counts.into_iter().map(f64::from).collect() }
+}
+
+/// The standard normal distribution function.
+#[must_use]
+pub fn normal_cdf(x: f64) -> f64 {
+    0.5 * erfc(-x / std::f64::consts::SQRT_2)
+}
+
+/// The standard normal density.
+#[must_use]
+pub fn normal_pdf(x: f64) -> f64 {
+    (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+/// Complementary error function, to 1.2e-7 (Numerical Recipes, 2nd edition, section 6.2).
+fn erfc(x: f64) -> f64 {
+    const C: [f64; 10] = [
+        -1.265_512_23,
+        1.000_023_68,
+        0.374_091_96,
+        0.096_784_18,
+        -0.186_288_06,
+        0.278_868_07,
+        -1.135_203_98,
+        1.488_515_87,
+        -0.822_152_23,
+        0.170_872_77,
+    ];
+    let t = 1.0 / (1.0 + 0.5 * x.abs());
+    let sum = C.iter().rev().fold(0.0, |sum, c| sum * t + c);
+    let tail = t * (sum - x * x).exp();
+    if x >= 0.0 { tail } else { 2.0 - tail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normal_distribution() {
+        for (x, p) in [(0.0, 0.5), (1.0, 0.841_344_7), (-1.96, 0.024_997_9), (3.0, 0.998_650_1)] {
+            assert!((normal_cdf(x) - p).abs() < 1e-6, "{x}");
+        }
+        assert!((normal_pdf(0.0) - 0.398_942_28).abs() < 1e-7);
+    }
+}
