@@ -6,6 +6,7 @@ use rand::Rng;
 use crate::history::{History, Trial};
 use crate::problem::ProblemError;
 use crate::strategies::annealing::Annealing;
+use crate::strategies::evolve::Evolve;
 use crate::strategies::local::LocalSearch;
 use crate::strategies::nsga2::Nsga2;
 use crate::strategies::portfolio::Portfolio;
@@ -87,6 +88,11 @@ pub const STRATEGIES: &[Description] = &[
         name: "nsga2",
         about: "evolution of a small population: non-dominated sorting and crowding",
         make: || Box::new(Nsga2::default()),
+    },
+    Description {
+        name: "evolve",
+        about: "small steps from the front and from what was tried first: hundreds of parameters, good first points",
+        make: || Box::new(Evolve),
     },
     Description {
         name: "gaussian",

@@ -12,6 +12,7 @@ mod devices;
 mod evaluate;
 mod export;
 mod paths;
+mod replay;
 mod run;
 mod search;
 mod show;
@@ -56,6 +57,8 @@ enum Command {
     Space(space::SpaceArgs),
     /// Score configurations exactly as the search would
     Evaluate(evaluate::EvaluateArgs),
+    /// Run strategies against a recorded table instead of hardware
+    Replay(replay::ReplayArgs),
     /// Print the hardware found, its features and its measured ceilings
     Devices(devices::DevicesArgs),
     /// Look after the result store
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(&args),
         Command::Space(args) => space::space(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Devices(args) => devices::devices(&args),
         Command::Db(args) => db::db(&args),
         Command::Worker => {

@@ -156,7 +156,7 @@ pub fn run(
         archive::objectives(&request.objectives),
         archive::search_limits(&request.limits),
     )?;
-    let mut search = Search::new(problem, &request.strategy, request.seed)?;
+    let mut search = Search::new(problem, strategy_for_networks(&request.strategy), request.seed)?;
     search.enqueue(seeds(&space).into_iter().map(|seed| (seed.point, seed.origin)).collect())?;
 
     let mut bench = Bench::new(&store, subject.clone(), hardware.id.clone())?;
@@ -182,6 +182,12 @@ pub fn run(
     write_front(&options.folder, &front).map_err(|error| wrong(error.to_string()))?;
     teller.tell(Event::Finished { reason: reason.to_owned(), front: Box::new(front.clone()) })?;
     Ok(Conclusion { front, interrupted })
+}
+
+/// What `auto` means for networks: in hundreds of parameters per-layer models learn too slowly for a budget of
+/// minutes, and small steps from the uniform recipes pay at once.
+fn strategy_for_networks(asked: &str) -> &str {
+    if asked == "auto" { "evolve" } else { asked }
 }
 
 /// Journal and audience.
