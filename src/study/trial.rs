@@ -90,7 +90,10 @@ impl<'s> Bench<'s> {
     }
 
     fn parts(&self, kind: &str) -> KeyParts {
-        KeyParts::new(kind).with("protocol", PROTOCOL_VERSION).with("network", &self.subject.model)
+        KeyParts::new(kind)
+            .with("protocol", PROTOCOL_VERSION)
+            .with("program", VERSION)
+            .with("network", &self.subject.model)
     }
 
     fn reference_key(&self) -> KeyParts {
@@ -239,7 +242,7 @@ impl<'s> Bench<'s> {
     }
 }
 
-/// Version of the program, for records.
+/// Version of the program: other kernels, other speeds.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Search images for the untouched network, before its speed is known.
