@@ -468,10 +468,10 @@ impl Session<'_> {
         let mut finalists: Vec<FrontPoint> =
             chosen.into_iter().map(|index| self.front[index].clone()).collect();
         // What everything is compared to is measured along with the rest.
-        if let Some(untouched) = &self.untouched {
-            if finalists.iter().all(|point| point.id != untouched.id) {
-                finalists.push(untouched.clone());
-            }
+        if let Some(untouched) = &self.untouched
+            && finalists.iter().all(|point| point.id != untouched.id)
+        {
+            finalists.push(untouched.clone());
         }
         let seconds = confirm::reserve(request.budget.seconds.unwrap_or(300.0));
         let mut confirmation = confirm::Confirmation {

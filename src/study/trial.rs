@@ -175,12 +175,13 @@ impl<'s> Bench<'s> {
         known_speed: Option<Speed>,
         measured: &Measured,
     ) -> Result<Answered, TrialError> {
-        if let Some(timing) = &measured.timing {
-            if self.nominal <= 0.0 && timing.reference > 0.0 {
-                self.nominal = timing.reference;
-                let values = BTreeMap::from([("seconds".to_owned(), timing.reference)]);
-                self.store.put(&Record::measured(self.reference_key(), values, &[], VERSION))?;
-            }
+        if let Some(timing) = &measured.timing
+            && self.nominal <= 0.0
+            && timing.reference > 0.0
+        {
+            self.nominal = timing.reference;
+            let values = BTreeMap::from([("seconds".to_owned(), timing.reference)]);
+            self.store.put(&Record::measured(self.reference_key(), values, &[], VERSION))?;
         }
         let speed = match (&measured.timing, known_speed) {
             (Some(timing), _) => Speed {
@@ -294,7 +295,7 @@ impl Speed {
 fn score_of(record: &Record) -> Option<Score> {
     let count = |name| {
         let value = record.value(name)?;
-        (value >= 0.0 && value <= 1e15).then_some(value as u64)
+        (0.0..=1e15).contains(&value).then_some(value as u64)
     };
     Some(Score {
         total: count("total")?,

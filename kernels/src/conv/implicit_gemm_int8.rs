@@ -72,7 +72,7 @@ impl Algorithm for ImplicitGemmInt8 {
         let run = problem.group_in() * if merge { tap_columns } else { 1 };
         let runs = tap_rows * if merge { 1 } else { tap_columns };
         // Reading whole groups is safe in a copy, which has room behind it, and in whole runs.
-        let copies = form.centered || problem.window.padding != [0; 4] || run % form.group != 0;
+        let copies = form.centered || problem.window.padding != [0; 4] || !run.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
         let unpadded = ConvProblem { input, window: Window { padding: [0; 4], ..problem.window }, ..problem };
         let rows = if merge { Rows::runs(&problem, output, input) } else { Rows::taps(&unpadded, output) };

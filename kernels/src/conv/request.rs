@@ -16,8 +16,8 @@ pub(super) fn sensible(problem: &ConvProblem) -> bool {
     let sizes = [problem.batch, problem.in_channels, problem.out_channels, problem.groups];
     let positive = sizes.iter().chain(&problem.input).chain(&window.kernel).chain(&window.stride);
     if positive.chain(&window.dilation).any(|&size| size == 0)
-        || problem.in_channels % problem.groups != 0
-        || problem.out_channels % problem.groups != 0
+        || !problem.in_channels.is_multiple_of(problem.groups)
+        || !problem.out_channels.is_multiple_of(problem.groups)
     {
         return false;
     }

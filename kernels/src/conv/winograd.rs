@@ -140,8 +140,7 @@ impl Algorithm for Winograd {
             .ok_or_else(|| request.bad_value("tile"))?;
         let grid = Grid::new(size, output);
         let (depth, columns) = (problem.in_channels, problem.out_channels);
-        let transformed: Vec<f32> =
-            stored.as_chunks::<9>().0.iter().flat_map(|window| transform(window)).collect();
+        let transformed: Vec<f32> = stored.as_chunks::<9>().0.iter().flat_map(transform).collect();
         let points = grid.points();
         let products = (0..points)
             .map(|point| {
