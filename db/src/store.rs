@@ -12,7 +12,8 @@ use crate::lock::{Lock, acquire};
 use crate::open::{Opened, PATIENCE, disk_bytes, open};
 use crate::quiet::guarded;
 use crate::record::now;
-use crate::{HARDWARE, Key, Outcome, Record, StoreError, salvage};
+use crate::salvage::{self, Harvest};
+use crate::{HARDWARE, Key, Outcome, Record, StoreError};
 
 /// Measurements by key, on disk. Shared by reference between threads; owned by one process.
 #[derive(Debug)]
@@ -178,7 +179,7 @@ impl Store {
             known.insert(record?.key());
         }
         let mut unreachable = BTreeSet::new();
-        salvage::scan(&self.path, &mut |record| {
+        salvage::scan(&self.path, &mut |record, _| {
             let key = record.key();
             if !known.contains(&key) {
                 unreachable.insert(key);
@@ -315,16 +316,13 @@ fn open_or_set_aside(
     notices: &mut Vec<String>,
 ) -> Result<sled::Db, StoreError> {
     let io = |source| StoreError::Io { path: path.to_owned(), source };
-    let fresh = !path.exists();
-    let (db, known, from) = match open(path, patience)? {
-        Opened::Sound(db, _) if fresh => return Ok(db),
+    let harvest = Harvest::of(path).map_err(io)?;
+    let (db, known, aside) = match open(path, patience)? {
         Opened::Sound(db, contents) => {
             if contents.bad > 0 {
-                notices.push(format!(
-                    "{} damaged records in the result store {} are ignored",
-                    contents.bad,
-                    path.display()
-                ));
+                let path = path.display();
+                notices
+                    .push(format!("{} damaged records in the result store {path} are ignored", contents.bad));
             }
             (db, contents.known, None)
         }
@@ -333,27 +331,24 @@ fn open_or_set_aside(
             (open_fresh(path)?, HashMap::new(), Some((aside, reason)))
         }
     };
-    // Nothing is ever deleted, so what is in the files but not in the tree was lost to damage.
-    let lost = salvage::missing(from.as_ref().map_or(path, |(aside, _)| aside), &known).map_err(io)?;
-    for (key, record) in &lost {
-        let frame = encode(record)?;
-        checked(path, || db.insert(key.as_bytes(), frame))?;
+    let lost = harvest.lost(&known);
+    for (key, frame) in &lost.frames {
+        checked(path, || db.insert(key.as_bytes(), frame.as_ref()))?;
     }
     checked(path, || db.flush())?;
-    if let Some((aside, reason)) = from {
+    let (path, count) = (path.display(), lost.frames.len());
+    if let Some((aside, reason)) = aside {
         notices.push(format!(
-            "the result store {} was damaged ({reason}); it was set aside as {}, and {} intact records were \
-             recovered from it",
-            path.display(),
-            aside.display(),
-            lost.len()
+            "the result store {path} was damaged ({reason}); it was set aside as {}, and {count} intact records \
+             were recovered from it",
+            aside.display()
         ));
-    } else if !lost.is_empty() {
-        notices.push(format!(
-            "{} records that the result store {} had lost were found in its files and put back",
-            lost.len(),
-            path.display()
-        ));
+    } else if count > 0 {
+        notices
+            .push(format!("{count} records that the result store {path} had lost were found in its files"));
+    }
+    if lost.gone > 0 {
+        notices.push(format!("{} records of the result store {path} are lost to damage", lost.gone));
     }
     Ok(db)
 }

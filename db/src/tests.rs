@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use crate::{KeyParts, MAX_LINE_BYTES, MAX_SAMPLES, Outcome, Record, Store, StoreError, thin};
 
@@ -246,55 +247,85 @@ fn kill_9_loses_nothing_acknowledged() {
     assert_eq!(store.stats().expect("stats").damaged, 0);
 }
 
-/// Copies a small store and flips bytes of its files.
-fn damaged_copy(from: &Path, to: &Path, flips: &[(u64, u8)]) {
+/// What can befall a file.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Flip { place: u64, bits: u8 },
+    Zero { place: u64, length: u64 },
+    Cut { place: u64 },
+}
+
+impl Damage {
+    fn strike(self, bytes: &mut Vec<u8>) {
+        // Most of sled's file is empty space: aim at what is written.
+        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        if used == 0 {
+            return;
+        }
+        let aim = |place: u64| (place % used as u64) as usize;
+        match self {
+            Self::Flip { place, bits } => bytes[aim(place)] ^= bits,
+            Self::Zero { place, length } => {
+                let end = (aim(place) + length as usize).min(used);
+                bytes[aim(place)..end].fill(0);
+            }
+            Self::Cut { place } => bytes.truncate(aim(place)),
+        }
+    }
+}
+
+/// Copies a store and damages every file of it.
+fn damaged_copy(from: &Path, to: &Path, damage: &[Damage]) {
     std::fs::create_dir_all(to).expect("folder");
     for entry in std::fs::read_dir(from).expect("listed") {
         let entry = entry.expect("entry");
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            damaged_copy(&entry.path(), &target, &[]);
+            damaged_copy(&entry.path(), &target, damage);
             continue;
         }
         let mut bytes = std::fs::read(entry.path()).expect("read");
-        for &(place, flip) in flips {
-            if !bytes.is_empty() {
-                // Most of sled's file is empty space: aim at what is written.
-                let used = bytes.iter().rposition(|&byte| byte != 0).unwrap_or(0) + 1;
-                let place = (place % used as u64) as usize;
-                bytes[place] ^= flip;
-            }
-        }
+        damage.iter().for_each(|damage| damage.strike(&mut bytes));
         std::fs::write(target, bytes).expect("written");
     }
 }
 
-#[test]
-fn flipped_bytes_neither_hang_nor_panic_and_cost_few_records() {
+/// Opens damaged copies of a store of 40 records, checks that what they give is right and that they are usable, and
+/// calls `judge` with the number of records left.
+fn survive(damage: impl Strategy<Value = Vec<Damage>>, judge: impl Fn(usize, &[Damage]) -> bool) {
     let folder = tempfile::tempdir().expect("folder");
     let sound = folder.path().join("sound");
     let records = filled(&sound, 40);
-    let flips = prop::collection::vec((any::<u64>(), 1_u8..), 1..4);
-    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
-    let mut case = 0;
-    let mut runner = proptest::test_runner::TestRunner::new_with_rng(
-        config,
-        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
-    );
-    let case = std::cell::RefCell::new(&mut case);
-    let result = runner.run(&flips, |flips| {
-        **case.borrow_mut() += 1;
-        let path = folder.path().join(format!("case-{}", case.borrow()));
-        damaged_copy(&sound, &path, &flips);
+    // More by the environment variable, for a long run.
+    let cases = std::env::var("PARETUNE_DB_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(16);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let result = TestRunner::new_with_rng(config, rng).run(&damage, |damage| {
+        let case = tempfile::tempdir_in(folder.path()).expect("folder");
+        let path = case.path().join("store");
+        damaged_copy(&sound, &path, &damage);
         let store = Store::open_within(&path, Duration::from_secs(2)).expect("opens all the same");
+        let notices = store.notices();
         let left: Vec<_> = store.iter().collect::<Result<_, _>>().expect("readable");
-        // A flip hits at most the one record (or the few copies of it) that it lies in.
-        prop_assert!(left.len() + flips.len() >= records.len(), "{} left: {:?}", left.len(), store.notices());
         prop_assert!(left.iter().all(|record| records.contains(record)));
+        prop_assert!(judge(left.len(), &damage), "{} left; {notices:?}", left.len());
         store.put(&record(1000)).expect("usable");
         prop_assert!(store.get(&parts(1000).key()).expect("read").is_some());
-        drop(store);
         Ok(())
     });
     result.expect("every damaged store opens");
+}
+
+#[test]
+fn flipped_bytes_neither_hang_nor_panic_and_cost_few_records() {
+    let flip = (any::<u64>(), 1_u8..).prop_map(|(place, bits)| Damage::Flip { place, bits });
+    // A flip costs at most the one record that it lies in.
+    survive(prop::collection::vec(flip, 1..4), |left, damage| left + damage.len() >= 40);
+}
+
+#[test]
+fn torn_and_blanked_files_open_with_what_is_left() {
+    let zero = (any::<u64>(), 1_u64..8192).prop_map(|(place, length)| Damage::Zero { place, length });
+    let cut = any::<u64>().prop_map(|place| Damage::Cut { place });
+    survive(prop::collection::vec(prop_oneof![zero, cut], 1..4), |_, _| true);
 }

@@ -11,7 +11,7 @@ const HEIGHT: f64 = 480.0;
 /// Frame of the plot: left, top, right, bottom.
 const FRAME: (f64, f64, f64, f64) = (78.0, 64.0, 700.0, 424.0);
 
-const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}\
+const STYLE: &str = "text{font:12px system-ui,Helvetica,Arial,DejaVu Sans,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}\
 .grid{stroke:#e4e4e4}.frame{fill:none;stroke:#888}.front{fill:none;stroke:#1b7837;stroke-width:1.5;stroke-dasharray:5 3}\
 .feasible{fill:#1b7837}.infeasible{fill:#fff;stroke:#b2182b;stroke-width:1.5}.best{fill:#1b7837;stroke:#000}\
 .baseline{fill:#2166ac}.limit{stroke:#b2182b;stroke-width:1.5}.beyond{fill:#b2182b;fill-opacity:.07}\
