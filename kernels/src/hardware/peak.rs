@@ -116,6 +116,7 @@ fn portable_f32(rounds: usize) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::asm;
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
@@ -156,9 +157,9 @@ mod x86 {
             for chain in &mut chains {
                 let pairs = _mm256_maddubs_epi16(x, y);
                 *chain = _mm256_add_epi32(*chain, _mm256_madd_epi16(pairs, ones));
-                // Another operand each time, so that the products are not computed once for all; the
-                // exclusive or runs beside the rest on other ports.
-                x = _mm256_xor_si256(x, ones);
+                // SAFETY: no instruction at all; it only hides from the compiler that `x` is the same as
+                // before, or the products would be computed once for all.
+                unsafe { asm!("/* {0} */", inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
             }
         }
         black_box((chains, x));
@@ -174,7 +175,8 @@ mod x86 {
             for chain in &mut chains {
                 let pairs = _mm512_maddubs_epi16(x, y);
                 *chain = _mm512_add_epi32(*chain, _mm512_madd_epi16(pairs, ones));
-                x = _mm512_xor_si512(x, ones);
+                // SAFETY: no instruction at all; it only hides that `x` is the same as before.
+                unsafe { asm!("/* {0} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags)) };
             }
         }
         black_box((chains, x));
