@@ -38,7 +38,8 @@ impl Kind {
         match self {
             Self::Node => 256,
             Self::Tensor => 384,
-            Self::Text | Self::Value | Self::Type => 128,
+            Self::Value => 256,
+            Self::Text | Self::Type => 128,
             Self::Plain | Self::Shared => 40,
             _ => MESSAGE,
         }
