@@ -26,6 +26,9 @@ pub fn reserve(budget: f64) -> f64 {
     (0.2 * budget).clamp(2.0, 90.0).min(0.5 * budget)
 }
 
+/// Seconds for the confirmation where the budget counts trials only.
+pub const WITHOUT_CLOCK: f64 = 10.0;
+
 /// Candidates that are loaded and timed together: more would not fit small memories.
 const TOGETHER: usize = 6;
 

@@ -473,7 +473,7 @@ impl Session<'_> {
         {
             finalists.push(untouched.clone());
         }
-        let seconds = confirm::reserve(request.budget.seconds.unwrap_or(300.0));
+        let seconds = request.budget.seconds.map_or(confirm::WITHOUT_CLOCK, confirm::reserve);
         let mut confirmation = confirm::Confirmation {
             bench: &self.bench,
             host: &mut self.host,
