@@ -184,7 +184,7 @@ fn limits_that_nothing_meets_exit_with_3_and_name_the_nearest_miss() {
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     let words =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(words.contains("nearest") && words.contains("latency"), "{words}");
+    assert!(words.contains("Nearest miss") && words.contains("latency"), "{words}");
     let front = front(&home.path("study"));
     assert!(front["nearest_miss"]["violation"]["latency"].as_f64() > Some(1.0));
     home.ok(&["export", "study", "--to", "bundle", "--output", "nearest"]);
