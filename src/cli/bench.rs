@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use paretune_kernels::bundle::Bundle;
-use paretune_kernels::clock::Median;
 use paretune_kernels::executor::StepInfo;
-use paretune_kernels::hardware::{Isa, ThreadCeilings, ceilings};
+use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
 use paretune_kernels::{Executor, ExecutorOptions, Plan};
 
 use super::{Ending, usage};
-use crate::evaluate::timing::{Effort, Runner, time};
+use crate::evaluate::timing::{Effort, Runner, Sample, Timing, time};
 use crate::model::images::normalize_into;
 use crate::report::units;
 use crate::study::prepare::load_network;
@@ -60,9 +59,11 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let mut executor = Executor::new(&plan, &ExecutorOptions { batch, threads, isa })?;
     let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let effort = Effort { precision: 0.0, least_samples: 20, seconds: args.seconds };
-    let timing = time(Runner::new(&mut executor, &input, outputs), None, &effort)?;
+    let probe = SpeedProbe::new(threads, isa)?;
+    let timing = time(Runner::new(&mut executor, &input, outputs, probe.clone(), 0.0), &effort)?;
     let ceilings = ceilings(&[threads])?;
-    let layers = layers(&mut executor, &input, outputs, args.seconds, ceilings.threads.first())?;
+    let layers = layers(&mut executor, &input, outputs, 0.5 * args.seconds, &probe, timing.probe)?;
+    let layers = with_shares(executor.steps(), &layers, ceilings.threads.first());
     let memory = executor.memory();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -82,6 +83,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
             "threads": threads,
             "batch": batch,
             "samples": timing.samples.len(),
+            "quiet": timing.quiet,
+            "probe": timing.probe,
             "memory": {"weights": memory.weights, "activations": memory.activations, "workspace": memory.workspace},
             "layers": layers,
         });
@@ -90,12 +93,13 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     }
     writeln!(
         out,
-        "{}: {} (95 % interval {} to {}; {} runs, {threads} thread(s), batch {batch})",
+        "{}: {} (95 % interval {} to {}; {} runs, {:.0} % of them undisturbed; {threads} thread(s), batch {batch})",
         plan.name,
         seconds_text(timing.median),
         seconds_text(timing.low),
         seconds_text(timing.high),
-        timing.samples.len()
+        timing.samples.len(),
+        100.0 * timing.quiet
     )?;
     writeln!(
         out,
@@ -175,43 +179,46 @@ fn noise(count: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Median seconds per step, and its share of the ceiling that binds it: the time that its multiply-adds
-/// would take at the measured peak, or its bytes at the measured bandwidth, whichever is longer.
+/// Seconds of every step, as [`crate::evaluate::timing`] counts them.
 fn layers(
     executor: &mut Executor,
     input: &[f32],
     outputs: usize,
     seconds: f64,
-    ceilings: Option<&ThreadCeilings>,
-) -> anyhow::Result<Vec<Layer>> {
+    probe: &SpeedProbe,
+    fastest: f64,
+) -> anyhow::Result<Vec<f64>> {
     let mut output = vec![0.0; outputs];
-    let mut samples: Vec<Vec<f64>> = vec![Vec::new(); executor.steps().len()];
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); executor.steps().len()];
     let begun = std::time::Instant::now();
-    while samples.first().is_some_and(|first| first.len() < 10)
-        || begun.elapsed().as_secs_f64() < 0.5 * seconds
-    {
-        for (samples, seconds) in samples.iter_mut().zip(executor.profile(input, &mut output)?) {
-            samples.push(seconds);
-        }
-        if samples.is_empty() {
+    let mut before = probe.seconds()?;
+    for round in 0.. {
+        if round >= 10 && begun.elapsed().as_secs_f64() >= seconds {
             break;
         }
+        let profile = executor.profile(input, &mut output)?;
+        let after = probe.seconds()?;
+        for (samples, seconds) in samples.iter_mut().zip(profile) {
+            samples.push(Sample { seconds, before, after });
+        }
+        before = after;
     }
-    Ok(executor
-        .steps()
-        .iter()
-        .zip(samples)
-        .map(|(step, samples)| {
-            let seconds = Median::of_95(&samples).map_or(0.0, |median| median.median);
-            let ideal = ceilings.map_or(0.0, |ceilings| ideal_seconds(step, ceilings));
-            Layer {
-                name: step.name.clone(),
-                algorithm: step.algorithm.clone(),
-                seconds,
-                ceiling_share: (ideal > 0.0 && seconds > 0.0).then(|| ideal / seconds),
-            }
-        })
-        .collect())
+    Ok(samples.iter().map(|samples| Timing::of(samples, fastest).median).collect())
+}
+
+/// Each step with its share of the ceiling that binds it: the time that its multiply-adds would take at
+/// the measured peak, or its bytes at the measured bandwidth, whichever is longer.
+fn with_shares(steps: &[StepInfo], seconds: &[f64], ceilings: Option<&ThreadCeilings>) -> Vec<Layer> {
+    let layer = |(step, &seconds): (&StepInfo, &f64)| {
+        let ideal = ceilings.map_or(0.0, |ceilings| ideal_seconds(step, ceilings));
+        Layer {
+            name: step.name.clone(),
+            algorithm: step.algorithm.clone(),
+            seconds,
+            ceiling_share: (ideal > 0.0 && seconds > 0.0).then(|| ideal / seconds),
+        }
+    };
+    steps.iter().zip(seconds).map(layer).collect()
 }
 
 /// Seconds that the step cannot beat. What it moves comes from the smallest memory that holds all of it.

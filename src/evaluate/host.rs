@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::protocol::{Reply, Request, SubjectSpec};
+use super::protocol::{FastestProbes, Reply, Request, SubjectSpec};
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,8 @@ pub struct Host {
     subject: SubjectSpec,
     process: Option<Process>,
     opened: Option<Opened>,
+    /// What the next worker is told of the speed of its cores.
+    pub probes: FastestProbes,
 }
 
 /// What a worker said of its subject.
@@ -83,7 +85,7 @@ impl Host {
     /// Starts nothing yet.
     #[must_use]
     pub fn new(options: HostOptions, subject: SubjectSpec) -> Self {
-        Self { options, subject, process: None, opened: None }
+        Self { options, subject, process: None, opened: None, probes: FastestProbes::new() }
     }
 
     /// What the worker said of its subject, if one was ever opened.
@@ -105,7 +107,11 @@ impl Host {
             return Ok(opened);
         }
         self.process = Some(Process::start(&self.options.command)?);
-        let open = Request::Open { subject: self.subject.clone(), memory_limit: self.options.memory_limit };
+        let open = Request::Open {
+            subject: self.subject.clone(),
+            memory_limit: self.options.memory_limit,
+            probes: self.probes.clone(),
+        };
         let deadline = self.options.open_deadline;
         match self.exchange(&open, deadline, see, interrupted)? {
             Reply::Opened { search_images, report_images, .. } => {

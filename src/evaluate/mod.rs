@@ -17,4 +17,4 @@ pub mod worker;
 
 /// Version of everything that decides what a recorded number means: how candidates are built, timed and
 /// scored. Records of another version are never reused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

@@ -5,6 +5,7 @@
 //! out. Nothing here assumes that both run on the same machine, only that the worker can find the
 //! artefacts that the hashes name.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use paretune_spaces::Configuration;
@@ -28,6 +29,9 @@ pub struct SubjectSpec {
     pub normalization: Normalization,
 }
 
+/// Seconds of the fastest speed probe ever seen, by number of threads.
+pub type FastestProbes = BTreeMap<usize, f64>;
+
 /// From the search to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
@@ -38,6 +42,8 @@ pub enum Request {
         subject: SubjectSpec,
         /// Bytes of address space that the worker may use.
         memory_limit: Option<u64>,
+        /// How fast its cores were seen to be.
+        probes: FastestProbes,
     },
     /// Builds, times and scores one configuration.
     Trial(Box<TrialRequest>),
@@ -75,8 +81,6 @@ pub struct TrialRequest {
     pub configuration: Configuration,
     /// How well to time it; `None` where its latency is known already.
     pub effort: Option<Effort>,
-    /// Seconds that the reference took when the study began; timings are scaled to it. 0: not known yet.
-    pub nominal: f64,
     /// Lower end of its latency's interval where that is known already; else 0.
     pub known_latency_low: f64,
     /// What is known of its answers on the search images.
@@ -171,6 +175,8 @@ pub struct Measured {
     pub memory: u64,
     /// If asked for.
     pub timing: Option<Timing>,
+    /// Seconds of the fastest probes that this worker knows of.
+    pub probes: FastestProbes,
     /// Everything known of its answers, what was known before included.
     pub score: Score,
     /// Whether scoring ended early because a rival is surely better.

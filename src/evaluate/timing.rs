@@ -1,12 +1,17 @@
 //! The measurement protocol for latency.
 //!
-//! A candidate is timed in short bursts that alternate with bursts of a fixed reference, the untouched
-//! network: where the machine slows down for a while, both slow down, and the ratio tells. Warm-up is
-//! left out, the median is kept with a distribution-free 95 % interval, and so are the samples.
+//! What is asked is how fast a candidate is on this machine, not how busy strangers were when it was
+//! tried. Virtual processors share cores with other tenants, and are slower by a third or more while
+//! those are at work: for milliseconds, back and forth. So every run stands between two runs of a fixed
+//! piece of arithmetic ([`SpeedProbe`]); where that was as fast as it ever is, the run counts. Its
+//! median is kept with a distribution-free 95 % interval, and so are all samples. Where the machine is
+//! hardly ever quiet, the least disturbed runs count, scaled by what their probes lost. Warm-up is left
+//! out.
 
 use std::time::{Duration, Instant};
 
 use paretune_kernels::clock::Median;
+use paretune_kernels::hardware::SpeedProbe;
 use paretune_kernels::{Executor, KernelError};
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +20,9 @@ use serde::{Deserialize, Serialize};
 pub struct Effort {
     /// Stop when the interval is within this share of the median on either side ...
     pub precision: f64,
-    /// ... and at least this many samples are there ...
+    /// ... and at least this many undisturbed samples are there ...
     pub least_samples: usize,
-    /// ... or when this much time has passed.
+    /// ... or when this much time has passed; thrice as much where the machine is hardly ever quiet.
     pub seconds: f64,
 }
 
@@ -28,75 +33,115 @@ impl Effort {
     pub const FINAL: Self = Self { precision: 0.005, least_samples: 50, seconds: 2.0 };
 }
 
+/// A probe that is slower than the fastest one by more than this saw a disturbance.
+const QUIET: f64 = 1.05;
+
+/// Undisturbed samples that make all others superfluous.
+const ENOUGH_QUIET: usize = 10;
+
 /// What was seen of one candidate's speed. Seconds for one inference at batch 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Median of the samples.
+    /// Median of the undisturbed samples; where these are too few, of the least disturbed ones, scaled.
     pub median: f64,
     /// Lower end of the median's 95 % interval.
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// Median of the reference between the samples; 0 without a reference.
-    pub reference: f64,
-    /// In the order in which they were taken.
+    /// Seconds of the fastest probe known so far on as many threads.
+    pub probe: f64,
+    /// Share of the samples that were undisturbed.
+    pub quiet: f64,
+    /// All samples as they were seen, in order.
     pub samples: Vec<f64>,
 }
 
-impl Timing {
-    /// Summary of `samples`.
-    #[must_use]
-    pub fn of(samples: Vec<f64>, reference: &[f64]) -> Self {
-        let [median, low, high] =
-            Median::of_95(&samples).map_or([0.0; 3], |median| [median.median, median.low, median.high]);
-        let reference = Median::of_95(reference).map_or(0.0, |median| median.median);
-        Self { median, low, high, reference, samples }
-    }
+/// One run and its surroundings, seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// The run.
+    pub seconds: f64,
+    /// The probe before it.
+    pub before: f64,
+    /// The probe after it.
+    pub after: f64,
+}
 
-    /// The seconds as they would have been when the reference ran in `nominal` seconds (0: not known): drift
-    /// of the machine taken out. `reference` stays what was seen.
-    #[must_use]
-    pub fn without_drift(mut self, nominal: f64) -> Self {
-        if nominal > 0.0 && self.reference > 0.0 {
-            let factor = nominal / self.reference;
-            for seconds in
-                [&mut self.median, &mut self.low, &mut self.high].into_iter().chain(&mut self.samples)
-            {
-                *seconds *= factor;
-            }
-        }
-        self
-    }
-
-    /// Whether the median is known to the precision that `effort` asks for.
-    fn settled(&self, effort: &Effort) -> bool {
-        self.samples.len() >= effort.least_samples
-            && self.high - self.low <= 2.0 * effort.precision * self.median
+impl Sample {
+    /// How much slower than `fastest` its slower neighbor was, at least 1; and its seconds.
+    fn slowdown(&self, fastest: f64) -> (f64, f64) {
+        let slowdown = self.before.max(self.after) / fastest;
+        (if slowdown > 1.0 { slowdown } else { 1.0 }, self.seconds)
     }
 }
 
-/// An executor, its input and room for its output.
+impl Timing {
+    /// Summary of `samples`, `probe` being the fastest probe known.
+    #[must_use]
+    pub fn of(samples: &[Sample], probe: f64) -> Self {
+        let mut by_quiet: Vec<(f64, f64)> = samples.iter().map(|sample| sample.slowdown(probe)).collect();
+        by_quiet.sort_by(|left, right| left.0.total_cmp(&right.0));
+        let quiet = by_quiet.iter().take_while(|(slowdown, _)| *slowdown <= QUIET).count();
+        let counted: Vec<f64> = if quiet >= ENOUGH_QUIET {
+            by_quiet[..quiet].iter().map(|(_, seconds)| *seconds).collect()
+        } else {
+            // The least disturbed ones, as linear scaling is the better the less there is to scale.
+            by_quiet.iter().take(ENOUGH_QUIET).map(|(slowdown, seconds)| seconds / slowdown).collect()
+        };
+        let [median, low, high] =
+            Median::of_95(&counted).map_or([0.0; 3], |median| [median.median, median.low, median.high]);
+        #[expect(clippy::cast_precision_loss, reason = "a share of some thousands")]
+        let share = quiet as f64 / samples.len().max(1) as f64;
+        let samples = samples.iter().map(|sample| sample.seconds).collect();
+        Self { median, low, high, probe, quiet: share, samples }
+    }
+}
+
+/// An executor, its input, room for its output, and the probe of its cores.
 pub struct Runner<'e> {
     executor: &'e mut Executor,
     input: &'e [f32],
     output: Vec<f32>,
-    samples: Vec<f64>,
+    probe: SpeedProbe,
+    fastest: f64,
+    last: f64,
+    samples: Vec<Sample>,
+    quiet: usize,
 }
 
 /// Shortest burst that is timed without a switch to another candidate.
-const BURST: Duration = Duration::from_micros(1500);
+const BURST: Duration = Duration::from_micros(3000);
+
+/// Probes that are made before the first run: on a machine that is quiet now and then, some of them are undisturbed.
+const CALIBRATION: Duration = Duration::from_millis(30);
 
 impl<'e> Runner<'e> {
-    /// `input` is one image, `outputs` the length of its result.
-    pub fn new(executor: &'e mut Executor, input: &'e [f32], outputs: usize) -> Self {
-        Self { executor, input, output: vec![0.0; outputs], samples: Vec::with_capacity(1024) }
+    /// `input` is one image, `outputs` the length of its result; `probe` covers as many threads as the executor
+    /// uses, and `fastest` is the fastest one seen, 0 if none was.
+    pub fn new(
+        executor: &'e mut Executor,
+        input: &'e [f32],
+        outputs: usize,
+        probe: SpeedProbe,
+        fastest: f64,
+    ) -> Self {
+        let fastest = if fastest > 0.0 { fastest } else { f64::INFINITY };
+        let output = vec![0.0; outputs];
+        Self { executor, input, output, probe, fastest, last: 0.0, samples: Vec::new(), quiet: 0 }
     }
 
-    /// Runs without timing until caches, branch predictors and clocks have settled.
+    /// Runs without counting until caches, branch predictors and clocks have settled, and finds out how fast
+    /// the probe can be where nobody knows yet.
     ///
     /// # Errors
     /// Where the input does not fit.
     pub fn warm_up(&mut self) -> Result<(), KernelError> {
+        if self.fastest.is_infinite() {
+            let start = Instant::now();
+            while start.elapsed() < CALIBRATION {
+                self.look()?;
+            }
+        }
         let start = Instant::now();
         let mut runs = 0;
         while runs < 2 || (start.elapsed() < Duration::from_millis(20) && runs < 50) {
@@ -106,56 +151,67 @@ impl<'e> Runner<'e> {
         Ok(())
     }
 
+    fn look(&mut self) -> Result<(), KernelError> {
+        self.last = self.probe.seconds()?;
+        self.fastest = self.fastest.min(self.last);
+        Ok(())
+    }
+
     /// One burst: a run that is not counted (the caches belong to another candidate), then timed ones.
     ///
     /// # Errors
     /// Where the input does not fit.
     pub fn burst(&mut self) -> Result<(), KernelError> {
         self.executor.run(self.input, &mut self.output)?;
+        self.look()?;
         let start = Instant::now();
         loop {
-            let before = Instant::now();
+            let begun = Instant::now();
             self.executor.run(self.input, &mut self.output)?;
-            self.samples.push(before.elapsed().as_secs_f64());
+            let seconds = begun.elapsed().as_secs_f64();
+            let before = self.last;
+            self.look()?;
+            self.samples.push(Sample { seconds, before, after: self.last });
+            self.quiet += usize::from(before.max(self.last) <= QUIET * self.fastest);
             if start.elapsed() >= BURST {
                 return Ok(());
             }
         }
     }
+
+    fn timing(&self) -> Timing {
+        Timing::of(&self.samples, self.fastest)
+    }
+
+    /// Whether the median is known to the precision that `effort` asks for.
+    fn settled(&self, effort: &Effort) -> bool {
+        self.quiet >= effort.least_samples && {
+            let timing = self.timing();
+            timing.high - timing.low <= 2.0 * effort.precision * timing.median
+        }
+    }
 }
 
-/// Times `candidate` interleaved with `reference`.
+/// Times `candidate`.
 ///
 /// # Errors
 /// Where an input does not fit.
-pub fn time(
-    mut candidate: Runner<'_>,
-    mut reference: Option<Runner<'_>>,
-    effort: &Effort,
-) -> Result<Timing, KernelError> {
+pub fn time(mut candidate: Runner<'_>, effort: &Effort) -> Result<Timing, KernelError> {
     candidate.warm_up()?;
-    if let Some(reference) = &mut reference {
-        reference.warm_up()?;
-    }
     let start = Instant::now();
     loop {
         candidate.burst()?;
-        if let Some(reference) = &mut reference {
-            reference.burst()?;
-        }
         let spent = start.elapsed().as_secs_f64();
-        let enough = spent >= effort.seconds && candidate.samples.len() >= 5;
-        if enough || candidate.samples.len() >= effort.least_samples {
-            let seen = reference.as_ref().map_or(&[][..], |reference| &reference.samples);
-            let timing = Timing::of(candidate.samples.clone(), seen);
-            if enough || timing.settled(effort) {
-                return Ok(timing);
-            }
+        let patience = if candidate.quiet >= ENOUGH_QUIET { 1.0 } else { 3.0 };
+        let tired = spent >= patience * effort.seconds && candidate.samples.len() >= 5;
+        if tired || candidate.settled(effort) {
+            return Ok(candidate.timing());
         }
     }
 }
 
-/// Times all `candidates` round-robin, the same number of bursts each.
+/// Times all `candidates` round-robin, the same number of bursts each, so that what changes meanwhile changes
+/// for all of them.
 ///
 /// # Errors
 /// Where an input does not fit.
@@ -173,7 +229,43 @@ pub fn time_together(mut candidates: Vec<Runner<'_>>, effort: &Effort) -> Result
         let enough = start.elapsed().as_secs_f64() >= seconds;
         let all = candidates.iter().all(|candidate| candidate.samples.len() >= effort.least_samples.min(5));
         if all && enough {
-            return Ok(candidates.into_iter().map(|candidate| Timing::of(candidate.samples, &[])).collect());
+            return Ok(candidates.iter().map(Runner::timing).collect());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(seconds: f64, before: f64, after: f64) -> Sample {
+        Sample { seconds, before, after }
+    }
+
+    #[test]
+    fn undisturbed_samples_decide() {
+        let mut samples = vec![sample(1.4, 13.0, 13.0); 90];
+        samples.extend(vec![sample(1.0, 10.0, 10.2); 10]);
+        // The disturbance came in the middle.
+        samples.push(sample(1.3, 10.0, 13.0));
+        let timing = Timing::of(&samples, 10.0);
+        assert_eq!(timing.median, 1.0);
+        assert!((timing.quiet - 10.0 / 101.0).abs() < 1e-12);
+        assert_eq!(timing.samples.len(), 101);
+    }
+
+    #[test]
+    fn without_quiet_the_least_disturbed_are_scaled() {
+        let mut samples = vec![sample(1.2, 11.0, 12.0); 10];
+        samples.extend(vec![sample(2.0, 14.0, 14.0); 40]);
+        let timing = Timing::of(&samples, 10.0);
+        assert!((timing.median - 1.0).abs() < 1e-12);
+        assert_eq!(timing.quiet, 0.0);
+        assert_eq!(timing.samples.len(), 50);
+    }
+
+    #[test]
+    fn no_sample_is_no_panic() {
+        assert_eq!(Timing::of(&[], 1.0).median, 0.0);
     }
 }

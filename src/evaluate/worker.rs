@@ -3,11 +3,11 @@
 
 use std::io::{self, BufRead, Write};
 
-use paretune_kernels::hardware::{Hardware, Isa};
+use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe};
 use paretune_kernels::{Executor, ExecutorOptions, Plan, memory};
 use paretune_spaces::Configuration;
 
-use super::protocol::{Measured, Reply, Request, Rival, TrialRequest};
+use super::protocol::{FastestProbes, Measured, Reply, Request, Rival, TrialRequest};
 use super::realize::realize;
 use super::subject::Subject;
 use super::timing::{Effort, Runner, Timing, time, time_together};
@@ -22,7 +22,7 @@ const ACCURACY_STEP: u64 = 256;
 pub fn serve() -> io::Result<()> {
     die_with_parent();
     let stdin = io::stdin().lock();
-    let mut worker = Worker { isa: Isa::detect(), subject: None, reference: None };
+    let mut worker = Worker { isa: Isa::detect(), subject: None, probes: FastestProbes::new() };
     for line in stdin.lines() {
         let line = line?;
         if line.trim().is_empty() {
@@ -57,14 +57,14 @@ fn stage(name: &str) {
 struct Worker {
     isa: Isa,
     subject: Option<Subject>,
-    /// The untouched network on one thread, against which candidates are timed.
-    reference: Option<Executor>,
+    /// How fast the cores were seen to be.
+    probes: FastestProbes,
 }
 
 impl Worker {
     fn answer(&mut self, request: Request) -> Result<Reply, String> {
         match request {
-            Request::Open { subject, memory_limit } => {
+            Request::Open { subject, memory_limit, probes } => {
                 if let Some(bytes) = memory_limit {
                     limit_memory(bytes)?;
                 }
@@ -74,7 +74,7 @@ impl Worker {
                 .map_err(text)?;
                 let [search_images, report_images] = [&subject.dataset.search, &subject.dataset.report]
                     .map(|images| u64::try_from(images.len()).unwrap_or(u64::MAX));
-                self.reference = Some(load(&subject.network.plan, 1, self.isa)?);
+                self.probes = probes;
                 self.subject = Some(subject);
                 Ok(Reply::Opened { hardware: Hardware::detect().id, search_images, report_images })
             }
@@ -121,9 +121,13 @@ impl Worker {
         let mut timing = None;
         if let Some(effort) = &request.effort {
             stage("timing");
-            let reference = self.reference.as_mut().map(|reference| Runner::new(reference, &input, outputs));
-            let seen = time(Runner::new(&mut executor, &input, outputs), reference, effort).map_err(text)?;
-            timing = Some(seen.without_drift(request.nominal));
+            let threads = plan.threads.max(1);
+            let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
+            let fastest = self.probes.get(&threads).copied().unwrap_or(0.0);
+            let runner = Runner::new(&mut executor, &input, outputs, probe, fastest);
+            let seen = time(runner, effort).map_err(text)?;
+            self.probes.insert(threads, seen.probe);
+            timing = Some(seen);
         }
         drop(executor);
 
@@ -144,7 +148,7 @@ impl Worker {
             let (from, to) = (usize::try_from(score.total).unwrap_or(0), usize::try_from(to).unwrap_or(0));
             score = score.plus(subject.score_search(&plan, from, to).map_err(text)?);
         }
-        Ok(Measured { size, memory, timing, score, dropped })
+        Ok(Measured { size, memory, timing, probes: self.probes.clone(), score, dropped })
     }
 
     fn compare(&mut self, configurations: &[Configuration], effort: &Effort) -> Result<Vec<Timing>, String> {
@@ -154,11 +158,18 @@ impl Worker {
         for configuration in configurations {
             let plan = realize(subject, configuration, self.isa).map_err(text)?;
             let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-            executors.push((load(&plan, plan.threads, self.isa)?, outputs));
+            let threads = plan.threads.max(1);
+            let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
+            let fastest = self.probes.get(&threads).copied().unwrap_or(0.0);
+            executors.push((load(&plan, threads, self.isa)?, outputs, probe, fastest));
         }
         stage("timing");
-        let runners =
-            executors.iter_mut().map(|(executor, outputs)| Runner::new(executor, &input, *outputs)).collect();
+        let runners = executors
+            .iter_mut()
+            .map(|(executor, outputs, probe, fastest)| {
+                Runner::new(executor, &input, *outputs, probe.clone(), *fastest)
+            })
+            .collect();
         time_together(runners, effort).map_err(text)
     }
 }

@@ -12,7 +12,7 @@ use crate::evaluate::PROTOCOL_VERSION;
 use crate::evaluate::accuracy::Score;
 use crate::evaluate::candidate::numerics;
 use crate::evaluate::host::{Host, HostError};
-use crate::evaluate::protocol::{Measured, Reply, Request, Rival, SubjectSpec, TrialRequest};
+use crate::evaluate::protocol::{FastestProbes, Measured, Reply, Request, Rival, SubjectSpec, TrialRequest};
 use crate::evaluate::timing::Effort;
 
 /// What is known of a configuration after a trial.
@@ -20,7 +20,7 @@ use crate::evaluate::timing::Effort;
 pub struct Known {
     /// Answers on search images.
     pub score: Score,
-    /// Median seconds and its 95 % interval, drift taken out.
+    /// Median seconds and its 95 % interval.
     pub latency: [f64; 3],
     /// Bytes of the bundle.
     pub size: f64,
@@ -67,8 +67,8 @@ pub struct Bench<'s> {
     pub subject: SubjectSpec,
     /// Hardware that measures.
     pub hardware: String,
-    /// Seconds that the reference takes when the machine is as it was at the beginning; 0 until known.
-    pub nominal: f64,
+    /// How fast the cores were seen to be.
+    pub probes: FastestProbes,
     /// Search images that are enough for a whole score.
     pub images: u64,
     /// Longest time for one trial.
@@ -76,15 +76,26 @@ pub struct Bench<'s> {
 }
 
 impl<'s> Bench<'s> {
-    /// A bench for `subject`; takes the reference's nominal seconds from the store, if it knows them.
+    /// A bench for `subject`; takes the fastest probes from the store, if it knows any.
     ///
     /// # Errors
     /// Where the store cannot be read.
     pub fn new(store: &'s Store, subject: SubjectSpec, hardware: String) -> Result<Self, StoreError> {
-        let mut bench =
-            Self { store, subject, hardware, nominal: 0.0, images: 0, deadline: Duration::from_secs(120) };
-        if let Some(record) = store.get(&bench.reference_key().key())? {
-            bench.nominal = record.value("seconds").unwrap_or(0.0);
+        let mut bench = Self {
+            store,
+            subject,
+            hardware,
+            probes: FastestProbes::new(),
+            images: 0,
+            deadline: Duration::from_secs(120),
+        };
+        if let Some(Record { outcome: Outcome::Measured(values), .. }) =
+            store.get(&bench.probe_key().key())?
+        {
+            bench.probes = values
+                .iter()
+                .filter_map(|(threads, seconds)| Some((threads.parse().ok()?, *seconds)))
+                .collect();
         }
         Ok(bench)
     }
@@ -96,8 +107,9 @@ impl<'s> Bench<'s> {
             .with("network", &self.subject.model)
     }
 
-    fn reference_key(&self) -> KeyParts {
-        self.parts("reference").with("hardware", &self.hardware)
+    /// The speed of cores has nothing to do with networks.
+    fn probe_key(&self) -> KeyParts {
+        KeyParts::new("probe").with("protocol", PROTOCOL_VERSION).with("hardware", &self.hardware)
     }
 
     fn speed_key(&self, configuration: &Configuration) -> KeyParts {
@@ -154,12 +166,12 @@ impl<'s> Bench<'s> {
             id: configuration.id(),
             configuration: configuration.clone(),
             effort: known_speed.is_none().then_some(Effort::TRIAL),
-            nominal: self.nominal,
             known_latency_low: known_speed.map_or(0.0, |speed| speed.latency[1]),
             known_score,
             images: if self.images > 0 { self.images } else { FIRST_IMAGES },
             rivals: rivals.to_vec(),
         }));
+        host.probes.clone_from(&self.probes);
         host.ready(see, interrupted).map_err(TrialError::Host)?;
         match host.ask(&request, self.deadline, see, interrupted) {
             Ok(Reply::Measured(measured)) => self.record(configuration, known_speed, &measured),
@@ -175,13 +187,11 @@ impl<'s> Bench<'s> {
         known_speed: Option<Speed>,
         measured: &Measured,
     ) -> Result<Answered, TrialError> {
-        if let Some(timing) = &measured.timing
-            && self.nominal <= 0.0
-            && timing.reference > 0.0
-        {
-            self.nominal = timing.reference;
-            let values = BTreeMap::from([("seconds".to_owned(), timing.reference)]);
-            self.store.put(&Record::measured(self.reference_key(), values, &[], VERSION))?;
+        if measured.probes != self.probes {
+            self.probes.clone_from(&measured.probes);
+            let values =
+                self.probes.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
+            self.store.put(&Record::measured(self.probe_key(), values, &[], VERSION))?;
         }
         let speed = match (&measured.timing, known_speed) {
             (Some(timing), _) => Speed {
@@ -194,7 +204,7 @@ impl<'s> Bench<'s> {
         };
         if let Some(timing) = &measured.timing {
             let mut values = speed.values();
-            values.insert("reference".to_owned(), timing.reference);
+            values.insert("quiet".to_owned(), timing.quiet);
             self.store.put(&Record::measured(
                 self.speed_key(configuration),
                 values,

@@ -60,6 +60,7 @@ impl Algorithm for DepthwiseInt8 {
         }
         let dense = request.i8_weights()?;
         let grid = input_grid(request)?;
+        let finish = Finish8::new(request);
         let pixels = request.count("pixels")?;
         if pixels > output[1] {
             return Err(request.bad_value("pixels"));
@@ -82,8 +83,8 @@ impl Algorithm for DepthwiseInt8 {
             }
             let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
             start.as_mut_slice()[channel] = -i32::from(grid.zero_point) * sum;
-            scale.as_mut_slice()[channel] = dense.scales[channel] * grid.scale;
-            bias.as_mut_slice()[channel] = request.bias(channel);
+            scale.as_mut_slice()[channel] = finish.scale(dense.scales[channel] * grid.scale);
+            bias.as_mut_slice()[channel] = finish.bias(request.bias(channel));
         }
         let mut zeros = Buffer::zeros(padded);
         zeros.as_mut_slice().fill(grid.zero_point);
@@ -98,7 +99,7 @@ impl Algorithm for DepthwiseInt8 {
             },
             scratch: whole_lines(pairs * 2 * pixels * size_of::<*const u8>()),
             threads: request.threads,
-            finish: Finish8::new(request),
+            finish,
             pairs,
             zeros,
             weights,
@@ -300,10 +301,22 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
             let scale = S::load(kernel.scale.as_ptr().add(channel));
             let bias = S::load(kernel.bias.as_ptr().add(channel));
             let target = Target { output: pass.call.output, residual: pass.call.residual };
+            let bytes = if PART { None } else { kernel.finish.bytes(target) };
             for (pixel, &sum) in sums.iter().enumerate() {
                 let at = at + pixel * kernel.problem.in_channels + channel;
                 let sum = S::fma(S::to_f32(sum), scale, bias);
-                kernel.finish.store::<S>(target, at, count, sum);
+                match &bytes {
+                    Some(finish) => {
+                        let residual = target.residual.wrapping_add(at);
+                        let byte = if finish.residual.is_some() {
+                            finish.byte::<S, true>(sum, residual)
+                        } else {
+                            finish.byte::<S, false>(sum, residual)
+                        };
+                        S::store_u8(target.output.add(at), byte);
+                    }
+                    None => kernel.finish.store::<S>(target, at, count, sum),
+                }
             }
         }
     }

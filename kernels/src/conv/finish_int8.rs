@@ -10,9 +10,18 @@ use crate::simd::Simd;
 const ROUND: f32 = 12_582_912.0;
 
 /// How residual and output are held.
+///
+/// Results are computed in *units*: steps of the output's grid where it has one and the activation is a
+/// clamp, which commutes with scaling, so that nothing is left to do but to round; 1 otherwise. Scales
+/// and biases are brought to the unit ahead of time ([`Finish8::scale`], [`Finish8::bias`]).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finish8 {
+    /// In units; of clamps before a rounding, to what the output can hold.
     activation: Finish,
+    /// Units per 1.
+    unit: f32,
+    /// Whether the unit is the output's step.
+    in_steps: bool,
     /// The residual's grid, where it has 8 bits.
     residual: Option<Quantization>,
     /// The output's grid, where it has 8 bits.
@@ -33,15 +42,33 @@ impl Finish8 {
             Element::F32 => None,
             Element::U8(grid) => Some(grid),
         };
-        Self {
-            activation: Finish::new(request.activation),
-            residual: request.residual.and_then(grid),
-            output: grid(request.output),
+        let (residual, output) = (request.residual.and_then(grid), grid(request.output));
+        let activation = Finish::new(request.activation);
+        match output {
+            Some(grid) if activation.other.is_none() => {
+                let (unit, zero) = (grid.scale.recip(), f32::from(grid.zero_point));
+                let low = (activation.low * unit).max(-zero);
+                let high = (activation.high * unit).min(255.0 - zero);
+                let activation = Finish { low, high, other: None };
+                Self { activation, unit, in_steps: true, residual, output }
+            }
+            _ => Self { activation, unit: 1.0, in_steps: false, residual, output },
         }
     }
 
-    /// Finishes `sum` and stores it as the numbers from `at` on: all lanes, or the first `count` if
-    /// those are fewer.
+    /// What integer sums are multiplied with, given the real number that one of them stands for.
+    pub(super) fn scale(&self, scale: f32) -> f32 {
+        scale * self.unit
+    }
+
+    /// What is added to scaled sums, given the convolution's bias: the residual's zero point is in it.
+    pub(super) fn bias(&self, bias: f32) -> f32 {
+        let shift = self.residual.map_or(0.0, |grid| f32::from(grid.zero_point) * grid.scale);
+        (bias - shift) * self.unit
+    }
+
+    /// Finishes `sum`, in units and with the bias in it, and stores it as the numbers from `at` on: all
+    /// lanes, or the first `count` if those are fewer.
     ///
     /// # Safety
     /// These numbers exist in output and residual, and the processor executes `S`.
@@ -52,19 +79,18 @@ impl Finish8 {
         // SAFETY: the caller vouches for the numbers from `at` on.
         unsafe {
             if !target.residual.is_null() {
-                let residual = match self.residual {
+                let (residual, step) = match self.residual {
                     None => {
                         let from = target.residual.cast::<f32>().add(at);
-                        if part { S::load_first(from, count) } else { S::load(from) }
+                        (if part { S::load_first(from, count) } else { S::load(from) }, self.unit)
                     }
                     Some(grid) => {
                         let from = target.residual.add(at);
                         let bytes = if part { S::load_first_u8(from, count) } else { S::load_u8(from) };
-                        let zero = S::splat(f32::from(grid.zero_point));
-                        S::mul(S::sub(bytes, zero), S::splat(grid.scale))
+                        (bytes, grid.scale * self.unit)
                     }
                 };
-                sum = S::add(sum, residual);
+                sum = S::fma(residual, S::splat(step), sum);
             }
             sum = self.activation.apply::<S>(sum);
             match self.output {
@@ -74,14 +100,60 @@ impl Finish8 {
                 }
                 Some(grid) => {
                     let zero = f32::from(grid.zero_point);
+                    let mut steps = sum;
+                    if !self.in_steps {
+                        steps = S::mul(sum, S::splat(grid.scale.recip()));
+                        steps = S::at_most(S::splat(255.0 - zero), S::at_least(S::splat(-zero), steps));
+                    }
                     // Round before the zero point is added, or ties would follow its parity.
-                    let steps = S::mul(sum, S::splat(grid.scale.recip()));
-                    let steps = S::at_most(S::splat(255.0 - zero), S::at_least(S::splat(-zero), steps));
                     let byte = S::sub(S::add(steps, S::splat(ROUND)), S::splat(ROUND - zero));
                     let to = target.output.add(at);
                     if part { S::store_first_u8(to, count, byte) } else { S::store_u8(to, byte) }
                 }
             }
+        }
+    }
+
+    /// The common case of [`Finish8::store`], prepared: bytes come, if a residual does, and bytes go.
+    pub(super) fn bytes(&self, target: Target) -> Option<BytesFinish> {
+        let zero = f32::from(self.output?.zero_point);
+        let residual = match (target.residual.is_null(), self.residual) {
+            (true, _) => None,
+            (false, Some(grid)) => Some(grid.scale * self.unit),
+            (false, None) => return None,
+        };
+        let Finish { low, high, .. } = self.activation;
+        self.in_steps.then_some(BytesFinish { low, high, back: ROUND - zero, residual })
+    }
+}
+
+/// See [`Finish8::bytes`].
+#[derive(Clone, Copy)]
+pub(super) struct BytesFinish {
+    low: f32,
+    high: f32,
+    /// What is left of [`ROUND`] when the zero point has been added.
+    back: f32,
+    /// Units per step of the residual.
+    pub(super) residual: Option<f32>,
+}
+
+impl BytesFinish {
+    /// Finishes `sum` as [`Finish8::store`] does, up to the store; `residual` is where its residual lies, if
+    /// `RESIDUAL`.
+    ///
+    /// # Safety
+    /// All lanes exist in the residual, and the processor executes `S`.
+    #[inline(always)]
+    pub(super) unsafe fn byte<S: Simd, const RESIDUAL: bool>(&self, sum: S::F, residual: *const u8) -> S::F {
+        // SAFETY: passed on.
+        unsafe {
+            let mut sum = sum;
+            if RESIDUAL {
+                sum = S::fma(S::load_u8(residual), S::splat(self.residual.unwrap_or(0.0)), sum);
+            }
+            let steps = S::at_most(S::splat(self.high), S::at_least(S::splat(self.low), sum));
+            S::sub(S::add(steps, S::splat(ROUND)), S::splat(self.back))
         }
     }
 }

@@ -11,10 +11,12 @@ mod cores;
 mod devices;
 mod isa;
 mod peak;
+mod probe;
 
 pub use ceilings::{Ceilings, LevelCeilings, ThreadCeilings, ceilings};
 pub use cores::allowed_cores;
 pub use isa::Isa;
+pub use probe::SpeedProbe;
 
 /// The machine in the words that tell whether a measurement made on it holds elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

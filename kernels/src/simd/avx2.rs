@@ -106,6 +106,18 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_u8_twice(to: *mut u8, first: __m256, second: __m256) {
+        unsafe {
+            // Packing works on halves: 0..4 and 8..12 of the first half come together, and so on.
+            let shorts = _mm256_packus_epi32(_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(second));
+            let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(shorts);
+            let bytes =
+                _mm_packus_epi16(_mm256_castsi256_si128(shorts), _mm256_extracti128_si256::<1>(shorts));
+            _mm_storeu_si128(to.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_weights(from: *const i8) -> __m256i {
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
     }

@@ -108,6 +108,16 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `LANES` numbers, which lie in 0..=255, rounded to nearest even.
     unsafe fn store_u8(to: *mut u8, v: Self::F);
 
+    /// [`Simd::store_u8`] of two vectors, one behind the other.
+    #[inline(always)]
+    unsafe fn store_u8_twice(to: *mut u8, first: Self::F, second: Self::F) {
+        // SAFETY: the caller vouches for `2 * LANES` bytes.
+        unsafe {
+            Self::store_u8(to, first);
+            Self::store_u8(to.add(Self::LANES), second);
+        }
+    }
+
     /// `LANES * GROUP` weights, channel by channel.
     unsafe fn load_weights(from: *const i8) -> Self::D;
     /// `GROUP` activations, the same for every lane.

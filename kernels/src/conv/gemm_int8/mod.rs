@@ -103,6 +103,7 @@ impl Product {
         let dense = request.i8_weights()?;
         let grid = input_grid(request)?;
         let problem = &request.problem;
+        let finish = Finish8::new(request);
         let lanes = lanes(usable.isa());
         let form = DotForm::of(usable);
         let kernels = (1..=tile.rows)
@@ -140,8 +141,8 @@ impl Product {
                     let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
                     start.as_mut_slice()[column] = -i32::from(grid.zero_point) * sum;
                 }
-                scale.as_mut_slice()[column] = dense.scales[channel] * grid.scale;
-                bias.as_mut_slice()[column] = request.bias(channel);
+                scale.as_mut_slice()[column] = finish.scale(dense.scales[channel] * grid.scale);
+                bias.as_mut_slice()[column] = finish.bias(request.bias(channel));
             }
             Self { kernels: kernels.clone(), tile, lanes, columns, depth, weights, start, scale, bias }
         };
