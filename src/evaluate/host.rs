@@ -85,7 +85,7 @@ impl Host {
     /// Starts nothing yet.
     #[must_use]
     pub fn new(options: HostOptions, subject: SubjectSpec) -> Self {
-        Self { options, subject, process: None, opened: None, probes: FastestProbes::new() }
+        Self { options, subject, process: None, opened: None, probes: FastestProbes::default() }
     }
 
     /// What the worker said of its subject, if one was ever opened.

@@ -5,7 +5,6 @@
 //! out. Nothing here assumes that both run on the same machine, only that the worker can find the
 //! artefacts that the hashes name.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use paretune_spaces::Configuration;
@@ -29,8 +28,25 @@ pub struct SubjectSpec {
     pub normalization: Normalization,
 }
 
-/// Seconds of the fastest speed probe ever seen, by number of threads.
-pub type FastestProbes = BTreeMap<usize, f64>;
+/// Seconds of the fastest speed probe ever seen, by number of threads: pairs, as JSON knows no numbers as keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FastestProbes(pub Vec<(usize, f64)>);
+
+impl FastestProbes {
+    /// Seconds of the fastest probe on `threads`; 0 where there was none.
+    #[must_use]
+    pub fn get(&self, threads: usize) -> f64 {
+        self.0.iter().find(|(count, _)| *count == threads).map_or(0.0, |(_, seconds)| *seconds)
+    }
+
+    /// Notes what was seen on `threads`.
+    pub fn set(&mut self, threads: usize, seconds: f64) {
+        match self.0.iter_mut().find(|(count, _)| *count == threads) {
+            Some((_, known)) => *known = seconds,
+            None => self.0.push((threads, seconds)),
+        }
+    }
+}
 
 /// From the search to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

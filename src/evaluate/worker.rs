@@ -22,7 +22,7 @@ const ACCURACY_STEP: u64 = 256;
 pub fn serve() -> io::Result<()> {
     die_with_parent();
     let stdin = io::stdin().lock();
-    let mut worker = Worker { isa: Isa::detect(), subject: None, probes: FastestProbes::new() };
+    let mut worker = Worker { isa: Isa::detect(), subject: None, probes: FastestProbes::default() };
     for line in stdin.lines() {
         let line = line?;
         if line.trim().is_empty() {
@@ -123,10 +123,10 @@ impl Worker {
             stage("timing");
             let threads = plan.threads.max(1);
             let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
-            let fastest = self.probes.get(&threads).copied().unwrap_or(0.0);
+            let fastest = self.probes.get(threads);
             let runner = Runner::new(&mut executor, &input, outputs, probe, fastest);
             let seen = time(runner, effort).map_err(text)?;
-            self.probes.insert(threads, seen.probe);
+            self.probes.set(threads, seen.probe);
             timing = Some(seen);
         }
         drop(executor);
@@ -160,7 +160,7 @@ impl Worker {
             let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
             let threads = plan.threads.max(1);
             let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
-            let fastest = self.probes.get(&threads).copied().unwrap_or(0.0);
+            let fastest = self.probes.get(threads);
             executors.push((load(&plan, threads, self.isa)?, outputs, probe, fastest));
         }
         stage("timing");

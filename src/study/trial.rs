@@ -85,17 +85,18 @@ impl<'s> Bench<'s> {
             store,
             subject,
             hardware,
-            probes: FastestProbes::new(),
+            probes: FastestProbes::default(),
             images: 0,
             deadline: Duration::from_secs(120),
         };
         if let Some(Record { outcome: Outcome::Measured(values), .. }) =
             store.get(&bench.probe_key().key())?
         {
-            bench.probes = values
-                .iter()
-                .filter_map(|(threads, seconds)| Some((threads.parse().ok()?, *seconds)))
-                .collect();
+            for (threads, seconds) in &values {
+                if let Ok(threads) = threads.parse() {
+                    bench.probes.set(threads, *seconds);
+                }
+            }
         }
         Ok(bench)
     }
@@ -190,7 +191,7 @@ impl<'s> Bench<'s> {
         if measured.probes != self.probes {
             self.probes.clone_from(&measured.probes);
             let values =
-                self.probes.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
+                self.probes.0.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
             self.store.put(&Record::measured(self.probe_key(), values, &[], VERSION))?;
         }
         let speed = match (&measured.timing, known_speed) {
