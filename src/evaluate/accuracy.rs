@@ -1,7 +1,8 @@
 //! Scoring a plan on images, and what can be said from a count of correct answers.
 
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::{Executor, ExecutorOptions, KernelError, Plan};
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Executor, ExecutorOptions, KernelError, Plan, Schedule, WeightValues};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,24 @@ pub fn answers(
         all.extend(part?);
     }
     Ok(all)
+}
+
+/// `plan` with default schedules and zeros in dense kernels: the same numbers but for the order of sums, however
+/// slow a candidate's own schedules are.
+#[must_use]
+pub fn for_scoring(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    for step in &mut plan.steps {
+        if let Operator::Conv(conv) = &mut step.operator {
+            conv.schedule = Schedule::default();
+        }
+    }
+    for weights in &mut plan.weights {
+        if let WeightValues::SparseF32(values) = &weights.values {
+            weights.values = WeightValues::F32(values.clone());
+        }
+    }
+    plan
 }
 
 /// Index of the largest number; the first of equals; NaN is never the largest.

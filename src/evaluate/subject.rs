@@ -10,7 +10,7 @@ use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::hardware::Isa;
 
-use super::accuracy::{Score, answers};
+use super::accuracy::{Score, answers, for_scoring};
 use super::artefact::{self, ArtefactError};
 use super::protocol::SubjectSpec;
 use crate::compress::{self, Calibration, CompressError, Recipe};
@@ -199,7 +199,7 @@ impl Subject {
             Ok(answers(&self.network.plan, &missing, &self.spec.normalization, self.isa)?)
         })?;
         let chunk = images.slice(from..to);
-        let found = answers(plan, &chunk, &self.spec.normalization, self.isa)?;
+        let found = answers(&for_scoring(plan), &chunk, &self.spec.normalization, self.isa)?;
         // Without labels, agreement with the untouched network is the accuracy.
         let labels = if images.labels.is_empty() { &baseline[..] } else { &images.labels[..] };
         Ok(Score::count(&found, &baseline[from..to], &labels[from..to]))
