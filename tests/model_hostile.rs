@@ -28,13 +28,31 @@ fn truncated() {
 fn flipped() {
     use rand::{RngExt, SeedableRng};
     let mut random = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(7);
-    let names =
-        ["mini_mobilenet_v3", "dynamic_flatten", "reshapes", "pools", "conv_same", "batchnorm", "external"];
+    let names = [
+        "mini_mobilenet_v3",
+        "mini_shufflenet",
+        "old_alexnet",
+        "dynamic_flatten",
+        "reshapes",
+        "pools",
+        "conv_same",
+        "batchnorm",
+        "external",
+        "activations",
+        "dense",
+        "matmul_positions",
+        "residuals",
+        "number_formats",
+        "broadcasts",
+        "hard_swish_forms",
+    ];
+    // More, for whoever changed the import.
+    let count = std::env::var("PARETUNE_FLIPS").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
     let folder = common::fixtures().join("onnx");
     let (mut refused, mut sound) = (0, 0);
     for name in names {
         let original = fixture(name);
-        for _ in 0..150 {
+        for _ in 0..count {
             let mut bytes = original.clone();
             for _ in 0..random.random_range(1..4) {
                 let position = random.random_range(0..bytes.len());

@@ -53,12 +53,14 @@ impl Network {
 
     fn simplify(&mut self) -> Result<(), ModelError> {
         passes::simplify(&mut self.plan);
+        let failed = |problem| Err(ModelError::Graph { name: self.name.clone(), problem });
         if self.plan.steps.is_empty() {
-            return Err(ModelError::Graph {
-                name: self.name.clone(),
-                problem: "the graph computes nothing: its output is its input, or a constant".into(),
-            });
+            return failed("the graph computes nothing: its output is its input, or a constant".into());
         }
-        Ok(())
+        // What the runtime refuses for reasons of its own is better refused here.
+        match paretune_kernels::executor::validate(&self.plan, 1) {
+            Ok(()) => Ok(()),
+            Err(error) => failed(error.to_string()),
+        }
     }
 }

@@ -25,8 +25,8 @@ const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 const LARGEST_VALUE: usize = 1 << 28;
 /// Most weights that all steps together may have.
 const LARGEST_WEIGHTS: usize = 1 << 30;
-/// Most numbers that constant folding may make altogether.
-const FOLDED: usize = 1 << 26;
+/// How many numbers constant folding may make whatever the file holds, and how many for each of the file's.
+const FOLDED: (usize, usize) = (1 << 24, 4);
 
 /// What a name in the graph stands for.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ pub fn import(name: &str, model: ModelProto, source: &mut Source<'_>) -> Result<
         plan: Plan { name: name.to_string(), threads: 1, ..Plan::default() },
         items: HashMap::new(),
         batch: None,
-        budget: FOLDED,
+        budget: FOLDED.0,
         weights: 0,
         base: String::new(),
         used: HashMap::new(),
@@ -122,7 +122,10 @@ impl Importer {
         // Taken out one by one, so that a large model is not held twice.
         for proto in graph.initializer.drain(..) {
             let item = match initializer::read(&proto, source) {
-                Ok(tensor) => Item::Constant(tensor),
+                Ok(tensor) => {
+                    self.budget = self.budget.saturating_add(tensor.len().saturating_mul(FOLDED.1));
+                    Item::Constant(tensor)
+                }
                 // A tensor in some exotic format does no harm as long as nobody reads it.
                 Err(problem) => Item::Broken(format!("tensor `{}` {problem}", proto.name())),
             };

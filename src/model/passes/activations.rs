@@ -122,9 +122,13 @@ fn hard_sigmoid(sweep: &mut Sweep<'_>, index: usize, scale: usize, shift: usize)
     let numbers = [uniform(plan, slope), uniform(plan, offset), uniform(plan, scale), uniform(plan, shift)];
     let [Some(slope), Some(offset), Some(factor), Some(0.0)] = numbers else { return };
     if high > 0.0 && high.is_finite() && close(factor * high, 1.0) {
+        let (alpha, beta) = (slope / high, offset / high);
+        if !alpha.is_finite() || !beta.is_finite() {
+            return;
+        }
+        let activation = Activation::HardSigmoid { alpha, beta };
         let source = sweep.plan.steps[before].inputs.clone();
         sweep.rewire(index, source);
-        let activation = Activation::HardSigmoid { alpha: slope / high, beta: offset / high };
         sweep.set(index, Operator::Activation(activation));
         sweep.remove(before);
     }

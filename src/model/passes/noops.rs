@@ -1,4 +1,5 @@
-//! Removes steps that change nothing, and joins chains of reshapes and transpositions.
+//! Removes steps that change nothing, and joins chains of reshapes and transpositions, and flattening
+//! with the dense layer after it.
 
 use paretune_kernels::operator::{Operator, Window};
 use paretune_kernels::{Activation, Plan, ValueId};
@@ -24,9 +25,21 @@ pub fn remove_noops(plan: &mut Plan) -> bool {
     sweep.finish()
 }
 
-/// Lets a reshape or transposition read what its predecessor of the same kind reads.
+/// Lets a step read what its predecessor reads, where it can do the predecessor's work.
 fn join(sweep: &mut Sweep<'_>, index: usize, input: ValueId) {
     let Some(before) = sweep.writer(input) else { return };
+    if let (Operator::Reshape, Operator::Conv(_)) = (sweep.operator(before), sweep.operator(index)) {
+        // A dense layer reads `[features, 1, 1]` as well as `[features]`.
+        if let (Some(source), &[features]) = (sweep.first(before), sweep.dims(input))
+            && *sweep.dims(source) == [features, 1, 1]
+        {
+            let mut inputs = sweep.plan.steps[index].inputs.clone();
+            inputs[0] = source;
+            sweep.rewire(index, inputs);
+            sweep.remove_if_unread(before);
+        }
+        return;
+    }
     let joined = match (sweep.operator(before), sweep.operator(index)) {
         (Operator::Reshape, Operator::Reshape) => Operator::Reshape,
         (Operator::Transpose { permutation: first }, Operator::Transpose { permutation: second }) => {

@@ -51,6 +51,9 @@ pub fn activation(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>,
             } else {
                 (bound(importer, node, 1, f32::MIN)?, bound(importer, node, 2, f32::MAX)?)
             };
+            if low > high {
+                return Err(format!("its lower bound {low} is above its upper bound {high}"));
+            }
             clamp(low, high)
         }
         "Max" | "Min" => return extremum(importer, node),

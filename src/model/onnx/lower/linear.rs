@@ -76,8 +76,11 @@ fn matrix(
         return Ok(([rows, columns], values.clone()));
     }
     importer.spend(values.len())?;
-    let source = crate::model::onnx::tensor::walk(&[columns, rows], &[1, columns as isize], 0);
-    Ok(([columns, rows], source.into_iter().map(|index| values[index]).collect()))
+    let mut turned = Vec::with_capacity(values.len());
+    for column in 0..columns {
+        turned.extend((0..rows).map(|row| values[row * columns + column]));
+    }
+    Ok(([columns, rows], turned.into()))
 }
 
 /// A dense layer over the features of `input`.
