@@ -11,7 +11,7 @@ use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
 use paretune_kernels::{Executor, ExecutorOptions, Plan};
 
 use super::{Ending, usage};
-use crate::evaluate::timing::{Effort, Runner, Sample, Timing, time};
+use crate::evaluate::timing::{Effort, Runner, profile, time};
 use crate::model::images::normalize_into;
 use crate::report::units;
 use crate::study::prepare::load_network;
@@ -62,7 +62,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let probe = SpeedProbe::new(threads, isa)?;
     let timing = time(Runner::new(&mut executor, &input, outputs, probe.clone(), 0.0), &effort)?;
     let ceilings = ceilings(&[threads])?;
-    let layers = layers(&mut executor, &input, outputs, 0.5 * args.seconds, &probe, timing.probe)?;
+    let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
     let layers = with_shares(executor.steps(), &layers, ceilings.threads.first());
     let memory = executor.memory();
     let mut out = std::io::stdout().lock();
@@ -177,33 +177,6 @@ fn noise(count: usize) -> Vec<u8> {
             state.to_be_bytes()[0]
         })
         .collect()
-}
-
-/// Seconds of every step, as [`crate::evaluate::timing`] counts them.
-fn layers(
-    executor: &mut Executor,
-    input: &[f32],
-    outputs: usize,
-    seconds: f64,
-    probe: &SpeedProbe,
-    fastest: f64,
-) -> anyhow::Result<Vec<f64>> {
-    let mut output = vec![0.0; outputs];
-    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); executor.steps().len()];
-    let begun = std::time::Instant::now();
-    let mut before = probe.seconds()?;
-    for round in 0.. {
-        if round >= 10 && begun.elapsed().as_secs_f64() >= seconds {
-            break;
-        }
-        let profile = executor.profile(input, &mut output)?;
-        let after = probe.seconds()?;
-        for (samples, seconds) in samples.iter_mut().zip(profile) {
-            samples.push(Sample { seconds, before, after });
-        }
-        before = after;
-    }
-    Ok(samples.iter().map(|samples| Timing::of(samples, fastest).median).collect())
 }
 
 /// Each step with its share of the ceiling that binds it: the time that its multiply-adds would take at

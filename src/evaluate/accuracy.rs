@@ -98,9 +98,7 @@ fn real(count: u64) -> f64 {
     count as f64
 }
 
-/// The plan's answer (index of the largest output; the first of equals) for each of `images`, batch 1,
-/// images spread over the cores, each run on one thread: kernels give the same numbers for any number
-/// of threads.
+/// The plan's answer (index of the largest output; the first of equals) for each of `images`.
 ///
 /// # Errors
 /// Where the plan cannot be loaded or does not fit the images.
@@ -110,10 +108,25 @@ pub fn answers(
     normalization: &Normalization,
     isa: Isa,
 ) -> Result<Vec<u32>, KernelError> {
+    outputs(plan, images, normalization, isa, largest)
+}
+
+/// What `look` makes of the plan's outputs for each of `images`, batch 1, images spread over the cores, each run
+/// on one thread: kernels give the same numbers for any number of threads.
+///
+/// # Errors
+/// Where the plan cannot be loaded or does not fit the images.
+pub fn outputs<T: Send>(
+    plan: &Plan,
+    images: &Images,
+    normalization: &Normalization,
+    isa: Isa,
+    look: impl Fn(&[f32]) -> T + Sync,
+) -> Result<Vec<T>, KernelError> {
     let workers = rayon::current_num_threads().max(1);
     let per_worker = images.len().div_ceil(workers).max(1);
     let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-    let parts: Vec<Result<Vec<u32>, KernelError>> = (0..images.len())
+    let parts: Vec<Result<Vec<T>, KernelError>> = (0..images.len())
         .step_by(per_worker)
         .collect::<Vec<_>>()
         .into_par_iter()
@@ -131,7 +144,7 @@ pub fn answers(
                         &mut input,
                     );
                     executor.run(&input, &mut output)?;
-                    Ok(largest(&output))
+                    Ok(look(&output))
                 })
                 .collect()
         })
@@ -143,13 +156,39 @@ pub fn answers(
     Ok(all)
 }
 
+/// Mean Kullback-Leibler divergence of `found` from `original`, both outputs before or after a softmax, nats per
+/// image: how much of the network's opinion is lost, on a scale that sees what single answers do not show yet.
+#[must_use]
+pub fn divergence(original: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+    let total: f64 = original
+        .iter()
+        .zip(found)
+        .map(|(original, found)| {
+            let (p, q) = (log_softmax(original), log_softmax(found));
+            p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
+        })
+        .sum();
+    #[expect(clippy::cast_precision_loss, reason = "counts of images are far below 2^53")]
+    let mean = total / original.len().max(1) as f64;
+    // Outputs that are no numbers have lost everything.
+    if mean.is_finite() { mean.max(0.0) } else { f64::MAX }
+}
+
+fn log_softmax(outputs: &[f32]) -> Vec<f64> {
+    let top = outputs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = outputs.iter().map(|&x| f64::from(x - top).exp()).sum();
+    outputs.iter().map(|&x| f64::from(x - top) - sum.ln()).collect()
+}
+
 /// `plan` with default schedules and zeros in dense kernels: the same numbers but for the order of sums, however
-/// slow a candidate's own schedules are.
+/// slow a candidate's own schedules are. Winograd, which rounds otherwise, stays.
 #[must_use]
 pub fn for_scoring(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
     for step in &mut plan.steps {
-        if let Operator::Conv(conv) = &mut step.operator {
+        if let Operator::Conv(conv) = &mut step.operator
+            && !conv.schedule.algorithm.contains("winograd")
+        {
             conv.schedule = Schedule::default();
         }
     }
@@ -197,6 +236,16 @@ mod tests {
         let score = Score::count(&[1, 0, 0], &[1, 2, 3], &[1, 2, 0]);
         assert_eq!((score.lost, score.gained), (1, 1));
         assert!(score.drop().1[1] > 0.0);
+    }
+
+    #[test]
+    fn divergence_is_zero_for_equals_and_matches_a_computed_example() {
+        let certain = vec![vec![0.0_f32, 0.0]];
+        assert!(divergence(&certain, &certain).abs() < 1e-15);
+        // p = (1/2, 1/2), q = (1/4, 3/4): ln 2 / 2 + ln(2/3) / 2 = ln(4/3) / 2.
+        let skewed = vec![vec![0.0_f32, 3.0_f32.ln()]];
+        assert!((divergence(&certain, &skewed) - (4.0_f64 / 3.0).ln() / 2.0).abs() < 1e-7);
+        assert_eq!(divergence(&certain, &[vec![f32::NAN, 0.0]]), f64::MAX);
     }
 
     #[test]

@@ -70,6 +70,20 @@ pub enum Request {
         /// How well.
         effort: Effort,
     },
+    /// Times every step of one configuration.
+    Profile {
+        /// What to time.
+        configuration: Configuration,
+        /// For how long.
+        seconds: f64,
+    },
+    /// Compares one configuration's outputs with the untouched network's.
+    Loss {
+        /// What to compare; schedules do not matter.
+        configuration: Configuration,
+        /// On how many search images.
+        images: u64,
+    },
     /// Scores one configuration on the first images of the report part.
     Report {
         /// What to score.
@@ -164,6 +178,16 @@ pub enum Reply {
     Compared {
         /// One per configuration.
         timings: Vec<Timing>,
+    },
+    /// The answer to a profile.
+    Profiled {
+        /// Name and seconds of each step, in execution order.
+        steps: Vec<(String, f64)>,
+    },
+    /// The answer to a loss.
+    Lost {
+        /// Nats per image.
+        loss: f64,
     },
     /// The answer to a report.
     Reported {

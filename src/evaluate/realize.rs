@@ -8,7 +8,7 @@ use paretune_spaces::Configuration;
 
 use super::candidate::{Candidate, CandidateError};
 use super::subject::Subject;
-use crate::compress::{self, CompressError};
+use crate::compress::{self, CompressError, Recipe};
 
 /// Why a configuration could not be turned into a plan.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,15 @@ pub fn realize(subject: &Subject, configuration: &Configuration, isa: Isa) -> Re
         }
     }
     Ok(plan)
+}
+
+/// What `configuration` does to the network's numbers.
+///
+/// # Errors
+/// Where the configuration does not fit the network.
+pub fn recipe_of(subject: &Subject, configuration: &Configuration) -> Result<Recipe, RealizeError> {
+    let layers = compress::layers(&subject.network.plan)?;
+    Ok(Candidate::decode(configuration, layers.iter().map(|layer| layer.step.as_str()))?.recipe)
 }
 
 /// `schedule` with every tunable moved to the nearest value that the algorithm offers for `problem`: the

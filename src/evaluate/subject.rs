@@ -10,7 +10,7 @@ use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::hardware::Isa;
 
-use super::accuracy::{Score, answers, for_scoring};
+use super::accuracy::{Score, answers, divergence, for_scoring, outputs};
 use super::artefact::{self, ArtefactError};
 use super::protocol::SubjectSpec;
 use crate::compress::{self, Calibration, CompressError, Recipe};
@@ -50,6 +50,8 @@ pub struct Subject {
     calibration_inputs: Vec<f32>,
     /// The latest compressed networks: candidates that differ in their schedules only come in a row.
     compressed: Mutex<VecDeque<(Recipe, Plan)>>,
+    /// The untouched network's outputs for the first search images, as many as losses are judged on.
+    opinions: Mutex<Vec<Vec<f32>>>,
 }
 
 /// Compressed networks that are kept.
@@ -122,6 +124,7 @@ impl Subject {
             calibration,
             calibration_inputs,
             compressed: Mutex::default(),
+            opinions: Mutex::default(),
         })
     }
 
@@ -203,6 +206,29 @@ impl Subject {
         // Without labels, agreement with the untouched network is the accuracy.
         let labels = if images.labels.is_empty() { &baseline[..] } else { &images.labels[..] };
         Ok(Score::count(&found, &baseline[from..to], &labels[from..to]))
+    }
+
+    /// How much of the untouched network's opinion `recipe` loses on the first `count` search images, repaired on
+    /// as many calibration images; see [`divergence`].
+    ///
+    /// # Errors
+    /// Where the recipe does not fit the network.
+    pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, SubjectError> {
+        let numbers: usize = self.dataset.calibration.dims.iter().product();
+        let repair = &self.calibration_inputs[..self.calibration_inputs.len().min(count * numbers)];
+        let (network, normalization) = (&self.network.plan, &self.spec.normalization);
+        let plan = compress::apply_with_repair(network, &self.calibration, recipe, repair, cores())?;
+        let images = self.dataset.search.slice(0..count.min(self.dataset.search.len()));
+        let opinions = |plan: &Plan| outputs(plan, &images, normalization, self.isa, <[f32]>::to_vec);
+        let found = opinions(&for_scoring(&plan))?;
+        let mut original = match self.opinions.lock() {
+            Ok(original) => original,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if original.len() != images.len() {
+            *original = opinions(network)?;
+        }
+        Ok(divergence(&original, &found))
     }
 
     /// `plan` ready to be written.

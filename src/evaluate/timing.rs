@@ -36,6 +36,9 @@ impl Effort {
 /// A probe that is slower than the fastest one by more than this saw a disturbance.
 const QUIET: f64 = 1.05;
 
+/// Slowdowns beyond this are no neighbor at work but a thread that was not running at all.
+const PREEMPTED: f64 = 1.7;
+
 /// Undisturbed samples that make all others superfluous.
 const ENOUGH_QUIET: usize = 10;
 
@@ -85,8 +88,11 @@ impl Timing {
         let counted: Vec<f64> = if quiet >= ENOUGH_QUIET {
             by_quiet[..quiet].iter().map(|(_, seconds)| *seconds).collect()
         } else {
-            // The least disturbed ones, as linear scaling is the better the less there is to scale.
-            by_quiet.iter().take(ENOUGH_QUIET).map(|(slowdown, seconds)| seconds / slowdown).collect()
+            // The least disturbed ones: there is least to make up for.
+            let power = sensitivity(&by_quiet);
+            let count = ENOUGH_QUIET.max(by_quiet.len() / 20);
+            let scaled = |(slowdown, seconds): &(f64, f64)| seconds / slowdown.powf(power);
+            by_quiet.iter().take(count).map(scaled).collect()
         };
         let [median, low, high] =
             Median::of_95(&counted).map_or([0.0; 3], |median| [median.median, median.low, median.high]);
@@ -95,6 +101,24 @@ impl Timing {
         let samples = samples.iter().map(|sample| sample.seconds).collect();
         Self { median, low, high, probe, quiet: share, samples }
     }
+}
+
+/// How a candidate's seconds grow with the slowdown of its probes, as a power: the slope of a line through the
+/// logarithms. Kernels that live in farther caches than the probe, or wait for each other, suffer more than it does.
+fn sensitivity(samples: &[(f64, f64)]) -> f64 {
+    let logs: Vec<(f64, f64)> = samples
+        .iter()
+        .filter(|(slowdown, seconds)| *slowdown < PREEMPTED && *seconds > 0.0)
+        .map(|(slowdown, seconds)| (slowdown.ln(), seconds.ln()))
+        .collect();
+    #[expect(clippy::cast_precision_loss, reason = "some thousands of samples")]
+    let count = logs.len().max(1) as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| logs.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|log| log.0), mean(|log| log.1));
+    let spread: f64 = logs.iter().map(|log| (log.0 - x).powi(2)).sum();
+    let joint: f64 = logs.iter().map(|log| (log.0 - x) * (log.1 - y)).sum();
+    let slope = joint / spread;
+    if slope.is_finite() { slope.clamp(1.0, 2.5) } else { 1.0 }
 }
 
 /// An executor, its input, room for its output, and the probe of its cores.
@@ -234,6 +258,40 @@ pub fn time_together(mut candidates: Vec<Runner<'_>>, effort: &Effort) -> Result
     }
 }
 
+/// Seconds of every step of `executor`, counted as whole runs are, measured for `seconds`; and those of the fastest
+/// probe, `fastest` being the one known before (0: none).
+///
+/// # Errors
+/// Where the input does not fit.
+pub fn profile(
+    executor: &mut Executor,
+    input: &[f32],
+    outputs: usize,
+    probe: &SpeedProbe,
+    fastest: f64,
+    seconds: f64,
+) -> Result<(Vec<f64>, f64), KernelError> {
+    let mut output = vec![0.0; outputs];
+    executor.run(input, &mut output)?;
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); executor.steps().len()];
+    let mut before = probe.seconds()?;
+    let mut fastest = if fastest > 0.0 { fastest.min(before) } else { before };
+    let begun = Instant::now();
+    for round in 0.. {
+        if round >= 5 && begun.elapsed().as_secs_f64() >= seconds {
+            break;
+        }
+        let steps = executor.profile(input, &mut output)?;
+        let after = probe.seconds()?;
+        fastest = fastest.min(after);
+        for (samples, seconds) in samples.iter_mut().zip(steps) {
+            samples.push(Sample { seconds, before, after });
+        }
+        before = after;
+    }
+    Ok((samples.iter().map(|samples| Timing::of(samples, fastest).median).collect(), fastest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,9 +315,14 @@ mod tests {
     #[test]
     fn without_quiet_the_least_disturbed_are_scaled() {
         let mut samples = vec![sample(1.2, 11.0, 12.0); 10];
-        samples.extend(vec![sample(2.0, 14.0, 14.0); 40]);
+        samples.extend(vec![sample(1.6, 14.0, 16.0); 40]);
         let timing = Timing::of(&samples, 10.0);
         assert!((timing.median - 1.0).abs() < 1e-12);
+        // Twice as sensitive as the probe.
+        let mut samples = vec![sample(1.44, 12.0, 12.0); 10];
+        samples.extend(vec![sample(2.25, 15.0, 15.0); 40]);
+        let timing = Timing::of(&samples, 10.0);
+        assert!((timing.median - 1.0).abs() < 1e-9);
         assert_eq!(timing.quiet, 0.0);
         assert_eq!(timing.samples.len(), 50);
     }

@@ -8,9 +8,9 @@ use paretune_kernels::{Executor, ExecutorOptions, Plan, memory};
 use paretune_spaces::Configuration;
 
 use super::protocol::{FastestProbes, Measured, Reply, Request, Rival, TrialRequest};
-use super::realize::realize;
+use super::realize::{realize, recipe_of};
 use super::subject::Subject;
-use super::timing::{Effort, Runner, Timing, time, time_together};
+use super::timing::{Effort, Runner, Timing, profile, time, time_together};
 
 /// Images that are scored before the rivals are looked at again.
 const ACCURACY_STEP: u64 = 256;
@@ -82,6 +82,15 @@ impl Worker {
             Request::Compare { configurations, effort } => {
                 Ok(Reply::Compared { timings: self.compare(&configurations, &effort)? })
             }
+            Request::Profile { configuration, seconds } => {
+                Ok(Reply::Profiled { steps: self.profile(&configuration, seconds)? })
+            }
+            Request::Loss { configuration, images } => {
+                let subject = self.subject()?;
+                let recipe = recipe_of(subject, &configuration).map_err(text)?;
+                let images = usize::try_from(images).unwrap_or(usize::MAX);
+                Ok(Reply::Lost { loss: subject.loss(&recipe, images).map_err(text)? })
+            }
             Request::Report { configuration, images } => {
                 let subject = self.subject()?;
                 let plan = realize(subject, &configuration, self.isa).map_err(text)?;
@@ -149,6 +158,23 @@ impl Worker {
             score = score.plus(subject.score_search(&plan, from, to).map_err(text)?);
         }
         Ok(Measured { size, memory, timing, probes: self.probes.clone(), score, dropped })
+    }
+
+    fn profile(&mut self, configuration: &Configuration, seconds: f64) -> Result<Vec<(String, f64)>, String> {
+        let subject = self.subject()?;
+        let plan = realize(subject, configuration, self.isa).map_err(text)?;
+        let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+        let input = subject.timing_input();
+        let threads = plan.threads.max(1);
+        let mut executor = load(&plan, threads, self.isa)?;
+        let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
+        let fastest = self.probes.get(threads);
+        let (times, fastest) =
+            profile(&mut executor, &input, outputs, &probe, fastest, seconds).map_err(text)?;
+        let names = executor.steps().iter().map(|step| step.name.clone());
+        let steps = names.zip(times).collect();
+        self.probes.set(threads, fastest);
+        Ok(steps)
     }
 
     fn compare(&mut self, configurations: &[Configuration], effort: &Effort) -> Result<Vec<Timing>, String> {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::front::{Front, FrontLimit, FrontPoint, Metrics};
+use super::survey::Survey;
 use super::trial::Known;
 
 /// One line of `journal.jsonl` and of `search --json`.
@@ -19,6 +20,8 @@ pub enum Event {
         /// 0 to 1.
         share: f64,
     },
+    /// Layers have been timed and their sensitivities measured.
+    Surveyed(Box<Survey>),
     /// A trial goes to the worker.
     TrialStarted {
         /// Counts from 1 over the whole study.

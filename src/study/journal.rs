@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::event::{Event, TrialFinished};
+use super::survey::Survey;
 
 /// Longest line that is read back.
 const LONGEST_LINE: u64 = 16 << 20;
@@ -21,6 +22,8 @@ pub struct Journal {
 pub struct Past {
     /// Finished trials in their order.
     pub trials: Vec<TrialFinished>,
+    /// The survey, if there was one.
+    pub survey: Option<Survey>,
     /// Seconds that were spent.
     pub seconds: f64,
     /// Lines that were no events and were passed over.
@@ -91,6 +94,7 @@ fn read(file: &mut File) -> io::Result<(Past, u64)> {
                 past.seconds = past.seconds.max(trial.elapsed);
                 past.trials.push(*trial);
             }
+            Ok(Event::Surveyed(survey)) => past.survey = Some(*survey),
             Ok(Event::Finished { front, .. }) => past.seconds = past.seconds.max(front.seconds),
             Ok(_) => {}
             Err(_) => past.damaged_lines += 1,

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod budget;
+pub mod compose;
 pub mod confirm;
 pub mod event;
 pub mod front;
@@ -17,4 +18,5 @@ pub mod replay;
 pub mod request;
 pub mod session;
 pub mod space;
+pub mod survey;
 pub mod trial;

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paretune_db::{Store, StoreError};
@@ -18,6 +18,8 @@ use paretune_search::{Outcome, Problem, ProblemError, Proposal, Search};
 use paretune_spaces::CompiledSpace;
 
 use super::archive::{self, METRICS};
+use super::budget::Budget;
+use super::compose::{Compose, Shared};
 use super::confirm;
 use super::event::{Event, PartialMetrics, Started, TrialFinished};
 use super::front::{Front, FrontPoint, Metrics};
@@ -25,9 +27,11 @@ use super::journal::Journal;
 use super::prepare::{Material, PrepareError, space_of};
 use super::recipes::{UNTOUCHED, seeds};
 use super::request::StudyRequest;
+use super::survey::Surveyor;
 use super::trial::{Answer, Answered, Bench, Known, TrialError};
 use crate::evaluate::host::{Host, HostError, HostOptions};
 use crate::evaluate::protocol::{Reply, Rival};
+use crate::model::Network;
 
 /// Why a session could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -156,8 +160,17 @@ pub fn run(
         archive::objectives(&request.objectives),
         archive::search_limits(&request.limits),
     )?;
-    let mut search = Search::new(problem, strategy_for_networks(&request.strategy), request.seed)?;
-    search.enqueue(seeds(&space).into_iter().map(|seed| (seed.point, seed.origin)).collect())?;
+    let shared = Arc::new(Mutex::new(Shared { survey: past.survey, ..Shared::default() }));
+    let mut recipes = seeds(&space);
+    let mut search = if request.strategy == "auto" {
+        // The rest of the recipes takes its turns among what is composed.
+        let later = recipes.split_off(recipes.len().min(FIRST_RECIPES));
+        let strategy = Compose::new(Arc::clone(&shared), later);
+        Search::with_strategy(problem, Box::new(strategy), request.seed)
+    } else {
+        Search::new(problem, &request.strategy, request.seed)?
+    };
+    search.enqueue(recipes.into_iter().map(|seed| (seed.point, seed.origin)).collect())?;
 
     let mut bench = Bench::new(&store, subject.clone(), hardware.id.clone())?;
     bench.deadline = options.trial_deadline;
@@ -175,6 +188,8 @@ pub fn run(
         trials: 0,
         cached: 0,
         clock: Clock { begun, earlier },
+        shared,
+        network: &material.network,
     };
     let reason = session.search_all(&mut teller)?;
     let interrupted = reason == "interrupted";
@@ -184,10 +199,17 @@ pub fn run(
     Ok(Conclusion { front, interrupted })
 }
 
-/// What `auto` means for networks: in hundreds of parameters per-layer models learn too slowly for a budget of
-/// minutes, and small steps from the uniform recipes pay at once.
-fn strategy_for_networks(asked: &str) -> &str {
-    if asked == "auto" { "evolve" } else { asked }
+/// Recipes that are tried before anything else: what everything is compared to, and what mostly pays.
+const FIRST_RECIPES: usize = 2;
+
+/// Seconds of `budget` for a survey; `None` where it is too small for one.
+fn survey_seconds(budget: &Budget) -> Option<f64> {
+    match (budget.seconds, budget.trials) {
+        (Some(seconds), _) => (seconds >= 15.0).then_some((0.25 * seconds).min(300.0)),
+        #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
+        (None, Some(trials)) => (trials >= 40).then_some((0.5 * trials as f64).min(120.0)),
+        (None, None) => Some(120.0),
+    }
 }
 
 /// Journal and audience.
@@ -240,6 +262,9 @@ struct Session<'s> {
     trials: u64,
     cached: u64,
     clock: Clock,
+    /// What the composing strategy works with.
+    shared: Arc<Mutex<Shared>>,
+    network: &'s Network,
 }
 
 /// The most points that are measured again at the end.
@@ -267,6 +292,13 @@ impl Session<'_> {
             if spent && self.trials > 0 && !replaying {
                 return Ok("budget");
             }
+            if self.survey_is_due() {
+                match self.survey(teller) {
+                    Ok(()) => {}
+                    Err(SessionError::Worker(HostError::Interrupted)) => return Ok("interrupted"),
+                    Err(error) => return Err(error),
+                }
+            }
             let Some(proposal) = self.search.ask(1).into_iter().next() else { return Ok("exhausted") };
             let id = self.space.decode(&proposal.point).id();
             if let Some(trial) = self.memory.remove(&id) {
@@ -282,6 +314,44 @@ impl Session<'_> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether the composing strategy is about to be asked and knows nothing yet.
+    fn survey_is_due(&self) -> bool {
+        let request = &self.options.request;
+        request.strategy == "auto"
+            && self.trials >= FIRST_RECIPES as u64
+            && self.memory.is_empty()
+            && survey_seconds(&request.budget).is_some()
+            && self.shared.lock().is_ok_and(|shared| shared.survey.is_none())
+    }
+
+    /// Finds out what layers and groups of channels cost.
+    fn survey(&mut self, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+        let seconds = survey_seconds(&self.options.request.budget).unwrap_or(0.0);
+        let control = self.control;
+        let mut surveyor = Surveyor {
+            bench: &mut self.bench,
+            host: &mut self.host,
+            space: &self.space,
+            network: self.network,
+            until: Instant::now() + Duration::from_secs_f64(seconds),
+            interrupted: &|| control.stopped(),
+        };
+        let mut problem = None;
+        let survey = surveyor.survey(&mut |share| {
+            if let Err(error) = teller.tell(Event::Preparing { task: "survey of the layers".into(), share }) {
+                problem = Some(error);
+            }
+        })?;
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        teller.tell(Event::Surveyed(Box::new(survey.clone())))?;
+        if let Ok(mut shared) = self.shared.lock() {
+            shared.survey = Some(survey);
+        }
+        Ok(())
     }
 
     /// Tells the search what an earlier session found.
@@ -464,6 +534,10 @@ impl Session<'_> {
         interrupted: bool,
     ) -> Result<Front, SessionError> {
         let request = &self.options.request;
+        let additivity = self.shared.lock().ok().and_then(|shared| shared.additivity());
+        if let Some(text) = additivity {
+            teller.tell(Event::Notice { text })?;
+        }
         let chosen = archive::representatives(&self.front, FINALISTS, &request.prefer, &request.objectives);
         let mut finalists: Vec<FrontPoint> =
             chosen.into_iter().map(|index| self.front[index].clone()).collect();

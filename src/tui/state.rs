@@ -89,6 +89,7 @@ impl State {
                 self.preparing =
                     Some((task.clone(), if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }));
             }
+            Event::Surveyed(_) => self.preparing = None,
             Event::TrialStarted { number, id, origin } => {
                 self.preparing = None;
                 let (id, origin, stage) = (id.clone(), origin.clone(), String::new());

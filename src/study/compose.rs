@@ -1,0 +1,575 @@
+//! The default strategy for networks: whole configurations composed from what a [`Survey`] found out about
+//! layers and groups of channels, then verified.
+//!
+//! Time, size, memory and loss are predicted as sums over layers. Weights between them are drawn at random, and
+//! the choice that is best under these weights is found by descent over layers and groups (a Lagrangian sweep;
+//! the additive model over per-layer databases is SPDY's, Frantar and Alistarh, ICML 2022). What verified
+//! configurations turned out to be, compared to the sum, corrects the predictions of those like them. Of many
+//! compositions the one is tried that promises the archive most.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use paretune_search::hypervolume::hypervolume;
+use paretune_search::strategies::evolve::Evolve;
+use paretune_search::{History, Outcome, Strategy, Suggestion, Trial};
+use paretune_spaces::{Configuration, Point, Value};
+use rand::{Rng, RngExt};
+
+use super::recipes::Seed;
+use super::survey::{GroupSurvey, LayerSurvey, ScheduleTime, Survey};
+use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter, tunable_parameter};
+
+/// Name of the strategy and origin of its proposals.
+pub const COMPOSE: &str = "compose";
+
+/// Descents per proposal.
+const DESCENTS: usize = 150;
+/// Variations of points of the front per proposal.
+const VARIATIONS: usize = 150;
+/// Compositions that are looked up in the space before chance takes over.
+const LOOKED_UP: usize = 12;
+/// Points of accuracy, as a fraction, beyond which nobody wants a network, unless limits leave no other.
+const HOPELESS: f64 = 0.15;
+/// Seconds per number that is brought from one precision to another between layers.
+const CONVERSION: f64 = 0.3e-9;
+
+/// What the session shares with the strategy.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// As soon as there is one.
+    pub survey: Option<Survey>,
+    /// How verified trials compared to plain sums.
+    pub errors: Vec<AdditivityError>,
+}
+
+/// What the sums said of one trial, divided by what was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdditivityError {
+    /// Of latency.
+    pub latency: f64,
+    /// Of size.
+    pub size: f64,
+}
+
+impl Shared {
+    /// In words, as soon as enough was verified.
+    #[must_use]
+    pub fn additivity(&self) -> Option<String> {
+        let median = |of: fn(&AdditivityError) -> f64| {
+            let mut errors: Vec<f64> = self.errors.iter().map(|error| (of(error) - 1.0).abs()).collect();
+            errors.sort_by(f64::total_cmp);
+            errors.get(errors.len() / 2).copied()
+        };
+        let count = self.errors.len();
+        let (latency, size) = (median(|error| error.latency)?, median(|error| error.size)?);
+        (count >= 5).then(|| {
+            format!(
+                "sums over layers missed the latency of {count} verified configurations by {:.0} % (median), \
+                 their size by {:.0} %",
+                100.0 * latency,
+                100.0 * size
+            )
+        })
+    }
+}
+
+/// The strategy.
+pub struct Compose {
+    shared: Arc<Mutex<Shared>>,
+    /// Recipes that have not been tried yet.
+    seeds: VecDeque<Seed>,
+    /// Whoever proposes what no model speaks of.
+    other: Evolve,
+    verified: Vec<Verified>,
+    /// Trials that `verified` has seen.
+    seen: usize,
+    turn: u64,
+}
+
+impl Compose {
+    /// Tries `seeds` in between. Until `shared` has a survey, seeds and small steps are all that it has to offer.
+    #[must_use]
+    pub fn new(shared: Arc<Mutex<Shared>>, seeds: Vec<Seed>) -> Self {
+        Self { shared, seeds: seeds.into(), other: Evolve, verified: Vec::new(), seen: 0, turn: 0 }
+    }
+
+    fn seed(&mut self, history: &History) -> Option<Suggestion> {
+        while let Some(Seed { origin, point }) = self.seeds.pop_front() {
+            if !history.is_known(&point) {
+                return Some(Suggestion { point, origin });
+            }
+        }
+        None
+    }
+
+    /// Compares what was measured since the last call with what the sums say.
+    fn learn(&mut self, survey: &Survey, history: &History, errors: &mut Vec<AdditivityError>) {
+        for trial in &history.trials()[self.seen..] {
+            let Outcome::Measured { values, .. } = &trial.outcome else { continue };
+            let Some(choice) = Choice::read(survey, &history.space().decode(&trial.point)) else { continue };
+            let parts = choice.parts(survey);
+            let verified = Verified::new(trial.point.clone(), choice, parts, values);
+            if trial.origin == COMPOSE {
+                errors.push(AdditivityError {
+                    latency: parts.seconds / values[1],
+                    size: parts.bytes / values[2],
+                });
+            }
+            self.verified.push(verified);
+        }
+        self.seen = history.trials().len();
+    }
+
+    fn compose(&mut self, survey: &Survey, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
+        let untouched = self.verified.first()?.clone();
+        let model = Model { survey, verified: &self.verified, accuracy: untouched.accuracy };
+        let threads: Vec<i64> = thread_counts(history);
+        let front: Vec<&Choice> = self
+            .verified
+            .iter()
+            .filter(|verified| history.archive().front().iter().any(|entry| entry.point == verified.point))
+            .map(|verified| &verified.choice)
+            .collect();
+        let mut candidates: Vec<Choice> = Vec::new();
+        for _ in 0..DESCENTS {
+            let mut choice = untouched.choice.clone();
+            choice.threads = if rng.random_bool(0.9) {
+                survey.threads
+            } else {
+                threads[rng.random_range(0..threads.len())]
+            };
+            let mut weight = || 10.0_f64.powf(rng.random_range(-3.0..1.0));
+            let weights = Weights { seconds: weight(), bytes: weight() };
+            choice.descend(survey, &untouched.parts, &weights);
+            candidates.push(choice);
+        }
+        for _ in 0..VARIATIONS {
+            let parent = if front.is_empty() {
+                &candidates[rng.random_range(0..DESCENTS)]
+            } else {
+                front[rng.random_range(0..front.len())]
+            };
+            let mut choice = parent.clone();
+            for _ in 0..1 + rng.random_range(0..3) {
+                choice.vary(survey, rng);
+            }
+            candidates.push(choice);
+        }
+        // Now and then the preferred end of the front is pushed, else all of it.
+        let accuracy_only = self.turn % 4 == 0 && !history.problem().limits().is_empty();
+        let judged = Judge::new(history, accuracy_only);
+        let mut ranked: Vec<(f64, usize)> = candidates
+            .iter()
+            .enumerate()
+            .map(|(index, choice)| (judged.promise(&model.predict(choice)), index))
+            .collect();
+        ranked.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
+        ranked.truncate(LOOKED_UP);
+        for (_, index) in ranked {
+            let point = history.space().closest(&candidates[index].write(survey));
+            if !history.is_known(&point) {
+                return Some(Suggestion { point, origin: COMPOSE.to_owned() });
+            }
+        }
+        None
+    }
+}
+
+impl Strategy for Compose {
+    fn name(&self) -> &str {
+        COMPOSE
+    }
+
+    fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
+        self.turn += 1;
+        if self.turn % 4 == 1
+            && let Some(seed) = self.seed(history)
+        {
+            return Some(seed);
+        }
+        let shared = Arc::clone(&self.shared);
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shared { survey, errors } = &mut *shared;
+        if let Some(survey) = survey
+            && self.turn % 8 != 7
+        {
+            self.learn(survey, history, errors);
+            if let Some(suggestion) = self.compose(survey, history, rng) {
+                return Some(suggestion);
+            }
+        }
+        drop(shared);
+        self.seed(history).or_else(|| self.other.ask(history, rng))
+    }
+
+    fn tell(&mut self, _: &History, _: &Trial) {}
+}
+
+fn thread_counts(history: &History) -> Vec<i64> {
+    let parameters = history.space().parameters();
+    let threads = parameters.iter().find(|parameter| parameter.name == THREADS);
+    let counts: Vec<i64> = threads
+        .map(|parameter| parameter.domain.values().iter().filter_map(Value::as_i64).collect())
+        .unwrap_or_default();
+    if counts.is_empty() { vec![1] } else { counts }
+}
+
+/// What a composition promises.
+struct Judge<'h> {
+    history: &'h History,
+    /// The front, and its volume.
+    front: Vec<Vec<f64>>,
+    volume: f64,
+    /// Best feasible accuracy; only more of it counts, if set.
+    accuracy: Option<f64>,
+}
+
+impl<'h> Judge<'h> {
+    fn new(history: &'h History, accuracy_only: bool) -> Self {
+        let front = history.archive().normalized();
+        let dimensions = history.problem().objectives().len();
+        let volume = hypervolume(&front, &vec![1.0; dimensions]);
+        let feasible = history.archive().front();
+        let best = feasible
+            .iter()
+            .map(|entry| entry.values[0])
+            .fold(None, |best: Option<f64>, accuracy| Some(best.map_or(accuracy, |best| best.max(accuracy))));
+        Self { history, front, volume, accuracy: best.filter(|_| accuracy_only) }
+    }
+
+    /// More is better; below 0 where nothing is promised.
+    fn promise(&self, predicted: &[f64; 5]) -> f64 {
+        let problem = self.history.problem();
+        let Ok(judgement) = problem.judge(&Outcome::exact(predicted.to_vec())) else {
+            return f64::NEG_INFINITY;
+        };
+        let Some(objectives) = judgement.objectives.into_iter().collect::<Option<Vec<f64>>>() else {
+            return f64::NEG_INFINITY;
+        };
+        let violation: f64 = judgement.violations.into_iter().flatten().sum();
+        if violation > 0.0 {
+            return -1.0 - violation;
+        }
+        if let Some(best) = self.accuracy {
+            return predicted[0] - best;
+        }
+        if predicted[4] > HOPELESS {
+            return -1.0;
+        }
+        let Some(normalization) = self.history.archive().normalization() else { return predicted[0] };
+        let mut with = self.front.clone();
+        with.push(normalization.apply(&objectives));
+        hypervolume(&with, &vec![1.0; objectives.len()]) - self.volume
+    }
+}
+
+/// What is chosen for a network.
+#[derive(Clone, Debug, PartialEq)]
+struct Choice {
+    threads: i64,
+    /// Per group, the share that is kept.
+    shares: Vec<f64>,
+    layers: Vec<LayerChoice>,
+}
+
+/// What is chosen for a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct LayerChoice {
+    bits: i64,
+    sparsity: f64,
+    /// Index into the layer's surveyed schedules.
+    schedule: usize,
+}
+
+/// Sums over layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Parts {
+    loss: f64,
+    seconds: f64,
+    bytes: f64,
+}
+
+/// Nats that one unit of relative time or size is worth.
+struct Weights {
+    seconds: f64,
+    bytes: f64,
+}
+
+impl Choice {
+    /// Of a configuration, if all of its schedules were surveyed.
+    fn read(survey: &Survey, configuration: &Configuration) -> Option<Self> {
+        let shares = survey
+            .groups
+            .iter()
+            .map(|group| configuration.get(&format!("{CHANNELS}{}", group.name)).and_then(Value::as_f64))
+            .map(|share| share.unwrap_or(1.0))
+            .collect();
+        let mut layers = Vec::with_capacity(survey.layers.len());
+        for layer in &survey.layers {
+            let get = |parameter: &str| configuration.get(&layer_parameter(&layer.name, parameter));
+            let bits = get("bits")?.as_i64()?;
+            let algorithm = get("algorithm")?.as_str()?;
+            let same = |time: &ScheduleTime| {
+                time.bits == bits
+                    && time.algorithm == algorithm
+                    && time.tunables.iter().all(|(name, value)| {
+                        let name = tunable_parameter(&layer.name, algorithm, name);
+                        configuration.get(&name).and_then(Value::as_i64) == Some(*value)
+                    })
+            };
+            // A tile that nobody timed is taken for the algorithm's usual one.
+            let alike = |time: &ScheduleTime| time.bits == bits && time.algorithm == algorithm;
+            let schedules = &layer.schedules;
+            let schedule = schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
+            let sparsity = get("sparsity").and_then(Value::as_f64).unwrap_or(0.0);
+            layers.push(LayerChoice { bits, sparsity, schedule });
+        }
+        let threads = configuration.get(THREADS).and_then(Value::as_i64).unwrap_or(1);
+        Some(Self { threads, shares, layers })
+    }
+
+    /// As parameters.
+    fn write(&self, survey: &Survey) -> Configuration {
+        let mut wanted = Configuration::new();
+        wanted.insert(THREADS, Value::Int(self.threads));
+        for (group, share) in survey.groups.iter().zip(&self.shares) {
+            wanted.insert(format!("{CHANNELS}{}", group.name), Value::Real(*share));
+        }
+        for (layer, choice) in survey.layers.iter().zip(&self.layers) {
+            wanted.insert(layer_parameter(&layer.name, "bits"), Value::Int(choice.bits));
+            wanted.insert(layer_parameter(&layer.name, "sparsity"), Value::Real(choice.sparsity));
+            let Some(schedule) = layer.schedules.get(choice.schedule) else { continue };
+            let algorithm = Value::Text(schedule.algorithm.clone());
+            wanted.insert(layer_parameter(&layer.name, "algorithm"), algorithm);
+            for (name, value) in &schedule.tunables {
+                let name = tunable_parameter(&layer.name, &schedule.algorithm, name);
+                wanted.insert(name, Value::Int(*value));
+            }
+        }
+        wanted
+    }
+
+    fn parts(&self, survey: &Survey) -> Parts {
+        let mut parts = Parts { seconds: survey.other_seconds, ..Parts::default() };
+        for (group, share) in survey.groups.iter().zip(&self.shares) {
+            parts.loss += group_loss(group, *share);
+        }
+        let mut bits_before = None;
+        for (layer, choice) in survey.layers.iter().zip(&self.layers) {
+            let part = self.layer(survey, layer, choice);
+            parts.loss += part.loss;
+            parts.seconds += part.seconds;
+            parts.bytes += part.bytes;
+            if bits_before.is_some_and(|before| before != choice.bits) {
+                parts.seconds += CONVERSION * real(layer.inputs);
+            }
+            bits_before = Some(choice.bits);
+        }
+        parts
+    }
+
+    /// A layer under `choice`, at the widths of this network.
+    fn layer(&self, survey: &Survey, layer: &LayerSurvey, choice: &LayerChoice) -> Parts {
+        let share = |group: Option<usize>| group.map_or(1.0, |group| self.shares[group]);
+        let (reads, writes) = (share(layer.reads), share(layer.writes));
+        // Kernels compute whole vectors of output channels.
+        let width = layer.writes.map_or(layer.outputs, |group| survey.groups[group].width);
+        let vectors = |channels: f64| (channels / 8.0).ceil();
+        let written = vectors(writes * real(width)) / vectors(real(width)).max(1.0);
+        let (work, kept) =
+            if layer.depthwise { (written, writes) } else { (reads * written, reads * writes) };
+        let loss = layer
+            .losses
+            .iter()
+            .find(|loss| loss.bits == choice.bits && loss.sparsity == choice.sparsity)
+            .map_or(f64::MAX / 1e6, |loss| loss.loss);
+        let weights = real(layer.weights) * kept;
+        let outputs = real(layer.outputs) * writes;
+        let bytes = match (choice.bits, choice.sparsity > 0.0) {
+            (8, _) => weights + 8.0 * outputs,
+            // Values and distances.
+            (_, true) => weights * (1.0 - choice.sparsity) * 5.0 + 4.0 * outputs,
+            _ => 4.0 * weights + 4.0 * outputs,
+        };
+        let seconds = layer.schedules.get(choice.schedule).map_or(0.0, |schedule| schedule.seconds) * work;
+        Parts { loss, seconds, bytes }
+    }
+
+    /// Moves layer by layer and group by group to what is best under `weights`, until nothing changes.
+    fn descend(&mut self, survey: &Survey, untouched: &Parts, weights: &Weights) {
+        let cost = |parts: &Parts| {
+            parts.loss
+                + weights.seconds * parts.seconds / untouched.seconds
+                + weights.bytes * parts.bytes / untouched.bytes
+        };
+        for _ in 0..4 {
+            let before = self.clone();
+            for (index, layer) in survey.layers.iter().enumerate() {
+                let best = options(layer).min_by(|left, right| {
+                    cost(&self.layer(survey, layer, left)).total_cmp(&cost(&self.layer(survey, layer, right)))
+                });
+                if let Some(best) = best {
+                    self.layers[index] = best;
+                }
+            }
+            for (index, group) in survey.groups.iter().enumerate() {
+                let mut best = (f64::INFINITY, self.shares[index]);
+                for (share, _) in &group.shares {
+                    self.shares[index] = *share;
+                    let cost = cost(&self.parts(survey));
+                    if cost < best.0 {
+                        best = (cost, *share);
+                    }
+                }
+                self.shares[index] = best.1;
+            }
+            if *self == before {
+                break;
+            }
+        }
+    }
+
+    /// Changes one thing.
+    fn vary(&mut self, survey: &Survey, rng: &mut dyn Rng) {
+        let groups = survey.groups.len();
+        if groups > 0 && rng.random_bool(0.4) {
+            let index = rng.random_range(0..groups);
+            let shares = &survey.groups[index].shares;
+            if let Some(now) = shares.iter().position(|(share, _)| *share == self.shares[index]) {
+                let next = if rng.random_bool(0.5) { now + 1 } else { now.saturating_sub(1) };
+                self.shares[index] = shares[next.min(shares.len() - 1)].0;
+            }
+            return;
+        }
+        let index = rng.random_range(0..survey.layers.len().max(1));
+        let (Some(layer), Some(choice)) = (survey.layers.get(index), self.layers.get_mut(index)) else {
+            return;
+        };
+        if rng.random_bool(0.5) {
+            let all: Vec<LayerChoice> = options(layer).collect();
+            if !all.is_empty() {
+                *choice = all[rng.random_range(0..all.len())];
+            }
+        } else {
+            let fast = fastest(layer, choice.bits, 4);
+            if !fast.is_empty() {
+                choice.schedule = fast[rng.random_range(0..fast.len())];
+            }
+        }
+    }
+}
+
+/// What a layer can be, each with its fastest schedule.
+fn options(layer: &LayerSurvey) -> impl Iterator<Item = LayerChoice> + '_ {
+    layer.losses.iter().filter_map(|loss| {
+        let schedule = *fastest(layer, loss.bits, 1).first()?;
+        Some(LayerChoice { bits: loss.bits, sparsity: loss.sparsity, schedule })
+    })
+}
+
+/// Up to `count` schedules, fastest first.
+fn fastest(layer: &LayerSurvey, bits: i64, count: usize) -> Vec<usize> {
+    let schedules = &layer.schedules;
+    let mut of_bits: Vec<usize> =
+        (0..schedules.len()).filter(|index| schedules[*index].bits == bits).collect();
+    of_bits.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
+    of_bits.truncate(count);
+    of_bits
+}
+
+fn group_loss(group: &GroupSurvey, share: f64) -> f64 {
+    if share >= 1.0 {
+        return 0.0;
+    }
+    group.shares.iter().find(|(known, _)| *known == share).map_or(f64::MAX / 1e6, |(_, loss)| *loss)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of layers are far below 2^53")]
+fn real(count: usize) -> f64 {
+    count as f64
+}
+
+/// A trial, compared to the sums.
+#[derive(Clone, Debug)]
+struct Verified {
+    point: Point,
+    choice: Choice,
+    parts: Parts,
+    accuracy: f64,
+    drop: f64,
+    /// Logarithms of measured by summed: seconds, bytes; and memory by bytes.
+    ratios: [f64; 3],
+}
+
+/// Losses and drops below these are noise.
+const LEAST_LOSS: f64 = 1e-4;
+const LEAST_DROP: f64 = 1e-3;
+/// How a drop in accuracy grows with the loss, as a power.
+const DROP_GROWTH: f64 = 0.8;
+
+impl Verified {
+    fn new(point: Point, choice: Choice, parts: Parts, values: &[f64]) -> Self {
+        let ratio = |measured: f64, summed: f64| (measured / summed.max(f64::MIN_POSITIVE)).ln();
+        let ratios =
+            [ratio(values[1], parts.seconds), ratio(values[2], parts.bytes), ratio(values[3], parts.bytes)];
+        Self { point, choice, parts, accuracy: values[0], drop: values[4], ratios }
+    }
+}
+
+/// Sums, corrected by what was verified.
+struct Model<'m> {
+    survey: &'m Survey,
+    verified: &'m [Verified],
+    /// The untouched network's.
+    accuracy: f64,
+}
+
+impl Model<'_> {
+    /// Accuracy, latency, size, memory and drop in accuracy.
+    fn predict(&self, choice: &Choice) -> [f64; 5] {
+        let parts = choice.parts(self.survey);
+        let loss = parts.loss.max(LEAST_LOSS).ln();
+        let mut sums = [0.0; 3];
+        let mut total = 0.0;
+        let (mut drop, mut drop_total) = (0.0, 0.0);
+        for verified in self.verified {
+            let weight = (-distance(choice, &verified.choice) / 0.15).exp() + 1e-4;
+            total += weight;
+            for (sum, ratio) in sums.iter_mut().zip(&verified.ratios) {
+                *sum += weight * ratio;
+            }
+            let seen = verified.parts.loss.max(LEAST_LOSS).ln();
+            let weight = weight.sqrt() * (-(loss - seen).abs()).exp();
+            drop += weight * (verified.drop.max(LEAST_DROP).ln() + DROP_GROWTH * (loss - seen));
+            drop_total += weight;
+        }
+        let [seconds, bytes, memory] = sums.map(|sum| (sum / total.max(f64::MIN_POSITIVE)).exp());
+        let drop = (drop / drop_total.max(f64::MIN_POSITIVE)).exp().min(1.0);
+        [
+            (self.accuracy - drop).max(0.0),
+            parts.seconds * seconds,
+            parts.bytes * bytes,
+            parts.bytes * memory,
+            drop,
+        ]
+    }
+}
+
+/// How unlike two choices are: 0 where they are the same.
+fn distance(left: &Choice, right: &Choice) -> f64 {
+    let layers = real(left.layers.len().max(1));
+    let groups = real(left.shares.len().max(1));
+    let mut unlike = if left.threads == right.threads { 0.0 } else { 1.0 };
+    for (left, right) in left.layers.iter().zip(&right.layers) {
+        let differs = |differs: bool, by: f64| if differs { by } else { 0.0 };
+        unlike += (differs(left.bits != right.bits, 1.0)
+            + differs(left.sparsity != right.sparsity, 0.5)
+            + differs(left.schedule != right.schedule, 0.3))
+            / layers;
+    }
+    for (left, right) in left.shares.iter().zip(&right.shares) {
+        unlike += 2.0 * (left - right).abs() / groups;
+    }
+    unlike
+}
