@@ -157,7 +157,7 @@ impl Compose {
             candidates.push(choice);
         }
         // Now and then the preferred end of the front is pushed, else all of it.
-        let accuracy_only = self.turn % 4 == 0 && !history.problem().limits().is_empty();
+        let accuracy_only = self.turn.is_multiple_of(4) && !history.problem().limits().is_empty();
         let judged = Judge::new(history, accuracy_only);
         let mut ranked: Vec<(f64, usize)> = candidates
             .iter()
