@@ -4,6 +4,8 @@
 //! as they are; elsewhere they are widened to 16 bits once per layer, minus their zero point, together
 //! with their padding, which is cheap: every widened number is used by every tap and output channel.
 
+use std::ops::Range;
+
 use super::finish_int8::{Finish8, Target};
 use super::gemm_int8::{DotForm, Place, Product, input_grid};
 use super::implicit_gemm::rows_of_taps_touch;
@@ -17,7 +19,7 @@ use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::{ConvProblem, Window};
 use crate::schedule::Tunable;
-use crate::team::Worker;
+use crate::team::{Worker, share};
 use crate::weights::WeightFormat;
 
 /// The algorithm.
@@ -85,7 +87,9 @@ impl Algorithm for ImplicitGemmInt8 {
             finish: Finish8::new(request),
             groups: run.div_ceil(form.group),
             pad: copies.then(|| pad_bytes(usable)),
+            threads: request.threads,
             form,
+            output,
             problem,
             rows,
         }))
@@ -94,6 +98,8 @@ impl Algorithm for ImplicitGemmInt8 {
 
 struct Prepared {
     problem: ConvProblem,
+    output: [usize; 2],
+    threads: usize,
     rows: Rows,
     /// One per group.
     products: Vec<Product>,
@@ -109,14 +115,62 @@ struct Prepared {
     finish: Finish8,
 }
 
+impl Prepared {
+    /// Bytes of a row of the padded input.
+    fn row_bytes(&self) -> usize {
+        padded(&self.problem)[1] * self.problem.in_channels * self.form.bytes
+    }
+
+    /// Rows of the padded input, counted through images, that these output pixels read.
+    fn rows_read(&self, pixels: &Range<usize>) -> Range<usize> {
+        if pixels.is_empty() {
+            return 0..0;
+        }
+        let window = &self.problem.window;
+        let height = padded(&self.problem)[0];
+        let first = |pixel: usize| {
+            let row = pixel / self.output[1];
+            row / self.output[0] * height + row % self.output[0] * window.stride[0]
+        };
+        first(pixels.start)..first(pixels.end - 1) + (window.kernel[0] - 1) * window.dilation[0] + 1
+    }
+
+    /// Bytes of the workspace for a copy of these rows: whole cache lines, so that workers do not meet, and room
+    /// for the group that reads beyond the last run.
+    fn region(&self, rows: &Range<usize>) -> usize {
+        whole_lines(rows.len() * self.row_bytes() + self.form.group * self.form.bytes)
+    }
+
+    /// The worker's own copy of what its pixels read: nobody waits for anybody. Returns the address of row 0,
+    /// which need not be in the copy.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`].
+    unsafe fn copy(&self, pad: PadBytes, call: &Call, worker: &Worker<'_>) -> *const u8 {
+        let rows_of = |index| self.rows_read(&share(index, worker.count, self.pixels));
+        let before: usize = (0..worker.index).map(|index| self.region(&rows_of(index))).sum();
+        let rows = rows_of(worker.index);
+        // SAFETY: the workspace has room for all regions; this one is this worker's.
+        unsafe {
+            let base = call.workspace.add(before).wrapping_sub(rows.start * self.row_bytes());
+            pad(&self.problem, self.zero_point, rows, call.input, base);
+            base.cast_const()
+        }
+    }
+}
+
 impl Kernel for Prepared {
     fn workspace_bytes(&self) -> usize {
         if self.pad.is_none() {
             return 0;
         }
-        let [height, width] = padded(&self.problem);
-        let numbers = self.problem.batch * height * width * self.problem.in_channels;
-        (numbers + self.form.group) * self.form.bytes
+        let whole = self.region(&(0..self.problem.batch * padded(&self.problem)[0]));
+        let shares = (0..self.threads).map(|index| share(index, self.threads, self.pixels));
+        let own: usize = shares.map(|pixels| self.region(&self.rows_read(&pixels))).sum();
+        match self.split {
+            Split::Pixels => own.max(whole),
+            Split::Channels => whole,
+        }
     }
 
     fn weight_bytes(&self) -> usize {
@@ -125,7 +179,13 @@ impl Kernel for Prepared {
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let mut input = call.input;
-        if let Some(pad) = self.pad {
+        if let Some(pad) = self.pad
+            && self.split == Split::Pixels
+            && worker.count == self.threads
+        {
+            // SAFETY: the caller vouches for the call.
+            input = unsafe { self.copy(pad, call, worker) };
+        } else if let Some(pad) = self.pad {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
             // SAFETY: the workspace has room for the padded input, and each row has one writer.
             unsafe { pad(&self.problem, self.zero_point, rows, input, call.workspace) };
@@ -137,7 +197,7 @@ impl Kernel for Prepared {
             // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
             // and workers have disjoint parts of the pixels or of the channels.
             unsafe {
-                let input = input.add(group * self.problem.group_in() * self.form.bytes);
+                let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
                 let place = Place {
                     rows: self.rows.view(),
                     input,

@@ -18,7 +18,7 @@ impl<From, To> Copy<From, To> {
     /// `count` numbers.
     ///
     /// # Safety
-    /// Input and output are valid for the whole problem, and nobody else writes these rows.
+    /// The input is valid for the whole problem, the output for these rows, and nobody else writes them.
     #[inline(always)]
     unsafe fn rows(&self, rows: Range<usize>, fill: To, line: impl Fn(*const From, *mut To, usize))
     where
@@ -32,7 +32,8 @@ impl<From, To> Copy<From, To> {
             let (image, y) = (row / (top + height + bottom), row % (top + height + bottom));
             // SAFETY: `row` is one of the padded image's, and `y - top` of the input's.
             unsafe {
-                let to = self.output.add(row * padded);
+                // The output may be a part of the padded image that begins at a later row.
+                let to = self.output.wrapping_add(row * padded);
                 if y < top || y - top >= height {
                     std::slice::from_raw_parts_mut(to.cast::<std::mem::MaybeUninit<To>>(), padded)
                         .fill(std::mem::MaybeUninit::new(fill));
@@ -57,8 +58,8 @@ impl<From, To> Copy<From, To> {
 /// Writes the padded rows `rows` (counted through images) of a single-precision input.
 ///
 /// # Safety
-/// `input` is valid for the problem's input, `output` for the padded one, and nobody else writes these
-/// rows.
+/// `input` is valid for the problem's input, `output` for these rows of the padded one, and nobody else
+/// writes them.
 pub(super) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *const f32, output: *mut f32) {
     // SAFETY: the caller vouches for both; lines are copied between different allocations.
     unsafe {
@@ -67,7 +68,8 @@ pub(super) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *
     }
 }
 
-/// Writes padded rows (counted through images) of an 8-bit input, in the form that dot products take.
+/// Writes padded rows (counted through images) of an 8-bit input, in the form that dot products take. The
+/// output's address is that of row 0, whether that row is written or not.
 pub(super) type PadBytes = unsafe fn(&ConvProblem, u8, Range<usize>, *const u8, *mut u8);
 
 /// The function that pads for `usable`. Called with problem, zero point, rows, input and output.

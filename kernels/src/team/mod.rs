@@ -46,10 +46,15 @@ impl Worker<'_> {
     #[must_use]
     #[inline]
     pub fn share(&self, total: usize) -> Range<usize> {
-        let start = total * self.index / self.count;
-        let end = total * (self.index + 1) / self.count;
-        start..end
+        share(self.index, self.count, total)
     }
+}
+
+/// The share of worker `index` of `count` of `0..total`; see [`Worker::share`].
+#[must_use]
+#[inline]
+pub fn share(index: usize, count: usize, total: usize) -> Range<usize> {
+    total * index / count..total * (index + 1) / count
 }
 
 /// A fixed number of pinned threads that flush denormals, the caller among them. Teams of equal size
