@@ -60,6 +60,9 @@ const KEPT_PLANS: usize = 4;
 /// Calibration takes at most this many numbers of input, so that big images do not fill the memory.
 const CALIBRATION_NUMBERS: usize = 24 << 20;
 
+/// Enough images for ranges and statistics of every value.
+const CALIBRATION_IMAGES: usize = 512;
+
 /// Enough images for means and variances of channels, few enough for every candidate.
 const REPAIR_IMAGES: usize = 256;
 
@@ -90,7 +93,9 @@ impl Subject {
         progress: Progress<'_>,
     ) -> Result<Self, SubjectError> {
         let numbers: usize = dataset.calibration.dims.iter().product();
-        let count = dataset.calibration.len().min((CALIBRATION_NUMBERS / numbers.max(1)).max(1));
+        let count = (CALIBRATION_NUMBERS / numbers.max(1))
+            .clamp(1, CALIBRATION_IMAGES)
+            .min(dataset.calibration.len());
         let mut calibration_inputs = vec![0.0; count * numbers];
         for (index, input) in calibration_inputs.chunks_exact_mut(numbers.max(1)).enumerate() {
             let normalization = &spec.normalization;

@@ -26,8 +26,12 @@ pub fn reserve(budget: f64) -> f64 {
     (0.2 * budget).clamp(2.0, 90.0).min(0.5 * budget)
 }
 
-/// Seconds for the confirmation where the budget counts trials only.
-pub const WITHOUT_CLOCK: f64 = 10.0;
+/// Seconds for the confirmation where the budget counts `trials` only.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a number of trials")]
+pub fn without_clock(trials: Option<u64>) -> f64 {
+    trials.map_or(10.0, |trials| (0.3 * trials as f64).clamp(2.0, 10.0))
+}
 
 /// Candidates that are loaded and timed together: more would not fit small memories.
 const TOGETHER: usize = 6;

@@ -387,7 +387,9 @@ impl Session<'_> {
                 Answer::Whole(known) | Answer::Dropped(known) => {
                     self.learn_images(known);
                     // Its speed has told how many images are affordable: the score is completed.
+                    let cached = answered.cached;
                     answered = self.answer(&configuration, &[], teller)?;
+                    answered.cached &= cached;
                 }
                 Answer::Failed(reason) => return Err(SessionError::Baseline(reason.clone())),
             }
@@ -463,8 +465,12 @@ impl Session<'_> {
         if self.bench.images > 0 {
             return;
         }
-        let seconds =
-            self.options.request.budget.seconds.map_or(3.0, |seconds| (seconds / 100.0).clamp(1.0, 8.0));
+        let budget = &self.options.request.budget;
+        #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
+        let seconds = match (budget.seconds, budget.trials) {
+            (Some(seconds), _) => (seconds / 100.0).clamp(1.0, 8.0),
+            (None, trials) => trials.map_or(3.0, |trials| (trials as f64 / 30.0).clamp(0.3, 3.0)),
+        };
         let affordable = seconds / untouched.latency[0].max(1e-7);
         let steps = [4096_u32, 2048, 1024];
         let images = steps.into_iter().find(|step| f64::from(*step) <= affordable).unwrap_or(512);
@@ -547,7 +553,10 @@ impl Session<'_> {
         {
             finalists.push(untouched.clone());
         }
-        let seconds = request.budget.seconds.map_or(confirm::WITHOUT_CLOCK, confirm::reserve);
+        let seconds = match request.budget.seconds {
+            Some(seconds) => confirm::reserve(seconds),
+            None => confirm::without_clock(request.budget.trials),
+        };
         let mut confirmation = confirm::Confirmation {
             bench: &self.bench,
             host: &mut self.host,

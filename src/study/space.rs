@@ -40,12 +40,11 @@ pub fn joint_space(network: &Network, threads: &[usize], isa: Isa) -> Result<Spa
     let last = counts.len().saturating_sub(1);
     space.parameters.push(ordered(THREADS, counts, last, "workers of the whole network"));
     for group in compress::channel_groups(plan)?.iter().filter(|group| group.prunable()) {
-        // Shares that keep equally many channels are one choice, not several.
-        let mut shares = CHANNEL_SHARES.to_vec();
-        shares.dedup_by_key(|share| group.kept(*share));
-        if let Some(last) = shares.last_mut() {
-            *last = 1.0;
-        }
+        // Shares that keep equally many channels are one choice, called what it is.
+        let mut kept: Vec<usize> = CHANNEL_SHARES.iter().map(|share| group.kept(*share)).collect();
+        kept.dedup();
+        #[expect(clippy::cast_precision_loss, reason = "a number of channels")]
+        let shares: Vec<f64> = kept.iter().map(|kept| *kept as f64 / group.width as f64).collect();
         let default = shares.len() - 1;
         let name = format!("{CHANNELS}{}", group.name);
         let values = shares.into_iter().map(Value::Real).collect();

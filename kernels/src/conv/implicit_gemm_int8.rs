@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::buffer::whole_lines;
 use super::finish_int8::{Finish8, Target};
 use super::gemm_int8::{DotForm, Place, Product, input_grid};
 use super::implicit_gemm::rows_of_taps_touch;

@@ -8,10 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// shorter than a time slice on a loaded one.
 const POLLS_BEFORE_YIELD: u32 = 2_000;
 
+/// Workers up to which everybody looks at everybody.
+const FEW: usize = 8;
+
 /// A reusable spinning barrier.
 ///
-/// A generation counter plays the part of the "sense" (Mellor-Crummey and Scott, "Algorithms for
-/// scalable synchronization", 1991): whoever arrives last resets the count and opens the generation.
+/// Few workers tell each other that they have arrived, each by a counter on a cache line of its own: whoever comes
+/// last has to fetch those lines once, where a shared counter would travel to it, and the release back. Among many
+/// a generation counter plays the part of the "sense" (Mellor-Crummey and Scott, "Algorithms for scalable
+/// synchronization", 1991): whoever arrives last resets the count and opens the generation.
 #[repr(align(128))]
 pub struct Barrier {
     count: usize,
@@ -19,6 +24,8 @@ pub struct Barrier {
     // On a line of its own: waiting workers poll it while others still count themselves in.
     generation: Line<AtomicUsize>,
     poisoned: AtomicBool,
+    /// How often each of few workers has arrived.
+    arrivals: [Line<AtomicUsize>; FEW],
 }
 
 #[repr(align(128))]
@@ -36,17 +43,29 @@ impl Barrier {
             arrived: AtomicUsize::new(0),
             generation: Line(AtomicUsize::new(0)),
             poisoned: AtomicBool::new(false),
+            arrivals: [const { Line(AtomicUsize::new(0)) }; FEW],
         }
     }
 
-    /// Returns when `count` workers have called it. Memory that any of them wrote before is visible to
-    /// all of them after.
+    /// Returns when `count` workers have called it, each with its own index below `count`. Memory that any of them
+    /// wrote before is visible to all of them after.
     ///
     /// # Panics
     /// Unwinds, silently, when the barrier is poisoned: a worker that failed will never come.
     #[inline]
-    pub fn wait(&self) {
+    pub fn wait(&self, index: usize) {
         if self.count == 1 {
+            return;
+        }
+        if let Some(arrivals) = self.arrivals.get(..self.count)
+            && let Some(Line(own)) = arrivals.get(index)
+        {
+            let round = own.load(Ordering::Relaxed) + 1;
+            own.store(round, Ordering::Release);
+            for Line(other) in arrivals {
+                // Who is fast may be a round ahead already.
+                self.poll(|| other.load(Ordering::Acquire) >= round);
+            }
             return;
         }
         let generation = self.generation.0.load(Ordering::Acquire);
@@ -55,8 +74,14 @@ impl Barrier {
             self.generation.0.store(generation.wrapping_add(1), Ordering::Release);
             return;
         }
+        self.poll(|| self.generation.0.load(Ordering::Acquire) != generation);
+    }
+
+    /// Spins until `done`.
+    #[inline]
+    fn poll(&self, done: impl Fn() -> bool) {
         let mut polls = 0;
-        while self.generation.0.load(Ordering::Acquire) == generation {
+        while !done() {
             if polls < POLLS_BEFORE_YIELD {
                 polls += 1;
                 spin_loop();

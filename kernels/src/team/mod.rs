@@ -39,7 +39,7 @@ impl Worker<'_> {
     /// Waits until every worker of the team is here. Memory written before is visible after.
     #[inline]
     pub fn wait(&self) {
-        self.barrier.wait();
+        self.barrier.wait(self.index);
     }
 
     /// This worker's share of `0..total`, contiguous, sizes differing by at most one.
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn barriers_separate_rounds_even_when_oversubscribed() {
-        for count in [1, 2, 3, 5] {
+        for count in [1, 2, 3, 5, 9] {
             let team = Team::new(count).unwrap();
             let rounds: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
             team.run(|worker| {
