@@ -58,7 +58,7 @@ fn finished(events: &[Value]) -> Vec<(String, bool)> {
         .collect()
 }
 
-const QUICK: [&str; 5] = ["search", "--headless", "--budget", "6trials", "--strategy"];
+const QUICK: [&str; 5] = ["search", "--headless", "--budget", "4trials", "--strategy"];
 
 #[test]
 fn a_search_ends_in_something_that_runs() {
@@ -67,7 +67,7 @@ fn a_search_ends_in_something_that_runs() {
     home.ok(&[&QUICK[..], &["nsga2", "--study", "study", "--limit", "size<1MB"]].concat());
     let front = front(&study);
     assert_eq!(front["format"], "paretune-front/1");
-    assert_eq!(front["trials"], 6);
+    assert_eq!(front["trials"], 4);
     assert!(front["nearest_miss"].is_null());
     let points = front["points"].as_array().expect("points");
     let best: Vec<&Value> = points.iter().filter(|point| point["best"] == true).collect();
@@ -123,10 +123,10 @@ fn a_search_ends_in_something_that_runs() {
 fn the_same_search_again_measures_nothing() {
     let home = Home::new();
     let arguments = |study: &'static str| {
-        vec!["search", "--json", "--budget", "6trials", "--strategy", "random", "--study", study]
+        vec!["search", "--json", "--budget", "4trials", "--strategy", "random", "--study", study]
     };
     let before = finished(&events(&home.ok(&arguments("one"))));
-    assert_eq!(before.len(), 6);
+    assert_eq!(before.len(), 4);
     assert!(before.iter().all(|(_, cached)| !cached));
     // Another study about the same: the store answers everything, in the same order.
     let second = finished(&events(&home.ok(&arguments("two"))));
@@ -139,7 +139,7 @@ fn the_same_search_again_measures_nothing() {
     assert_eq!(finished(&again), []);
     assert_eq!(front(&home.path("one"))["points"], front(&home.path("two"))["points"]);
     let stats: Value = serde_json::from_str(&home.ok(&["db", "stats", "--json"])).expect("JSON");
-    assert_eq!(stats["kinds"]["speed"], 6);
+    assert_eq!(stats["kinds"]["speed"], 4);
 }
 
 #[cfg(unix)]
@@ -148,7 +148,7 @@ fn a_killed_study_goes_on_and_measures_nothing_twice() {
     let home = Home::new();
     let study = home.path("study");
     let arguments =
-        ["search", "--headless", "--budget", "10trials", "--strategy", "nsga2", "--study", "study"];
+        ["search", "--headless", "--budget", "7trials", "--strategy", "nsga2", "--study", "study"];
     let mut child = home.command(&arguments).spawn().expect("the program starts");
     let ids = || -> Vec<String> {
         let text = std::fs::read_to_string(study.join("journal.jsonl")).unwrap_or_default();
@@ -165,16 +165,16 @@ fn a_killed_study_goes_on_and_measures_nothing_twice() {
     child.kill().expect("SIGKILL");
     child.wait().expect("it ends");
     let before = ids();
-    assert!((3..10).contains(&before.len()), "{} trials before the kill", before.len());
+    assert!((3..7).contains(&before.len()), "{} trials before the kill", before.len());
     home.ok(&arguments);
     let after = ids();
-    assert_eq!(after.len(), 10);
+    assert_eq!(after.len(), 7);
     assert_eq!(after[..before.len()], before[..]);
     let mut distinct = after.clone();
     distinct.sort();
     distinct.dedup();
-    assert_eq!(distinct.len(), 10, "no trial is measured twice");
-    assert_eq!(front(&study)["trials"], 10);
+    assert_eq!(distinct.len(), 7, "no trial is measured twice");
+    assert_eq!(front(&study)["trials"], 7);
 }
 
 #[test]

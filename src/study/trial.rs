@@ -175,7 +175,12 @@ impl<'s> Bench<'s> {
         host.probes.clone_from(&self.probes);
         host.ready(see, interrupted).map_err(TrialError::Host)?;
         match host.ask(&request, self.deadline, see, interrupted) {
-            Ok(Reply::Measured(measured)) => self.record(configuration, known_speed, &measured),
+            Ok(Reply::Measured(measured)) => {
+                let mut answered = self.record(configuration, known_speed, &measured)?;
+                // The worker was asked, but there was nothing left to measure.
+                answered.cached = measured.timing.is_none() && measured.score == known_score;
+                Ok(answered)
+            }
             Ok(other) => self.failed(configuration, &format!("unexpected reply: {other:?}")),
             Err(error @ (HostError::Start(_) | HostError::Interrupted)) => Err(TrialError::Host(error)),
             Err(error) => self.failed(configuration, &error.to_string()),
