@@ -32,6 +32,11 @@ pub enum Kind {
 const CAPACITY: usize = 300;
 /// Trials from which weights of a Gaussian process are learnt, at most.
 const LESSONS: usize = 160;
+/// Spaces up to this size are looked at as a whole.
+const SMALL: u128 = 1_000;
+/// Candidates from which the climb goes on, and its steps.
+const CLIMBERS: usize = 4;
+const CLIMB: usize = 6;
 /// Random vectors for the expected hypervolume improvement.
 const DRAWS: usize = 24;
 
@@ -227,41 +232,30 @@ impl Surrogate {
                 scored.push((fitted.score(&point), point));
             }
         };
-        let leaders = leaders(history, 10);
-        for _ in 0..240 {
-            consider(space.sample(rng), &mut seen, &mut scored);
-        }
-        for _ in 0..120 {
-            consider(space.sample_by_choice(rng), &mut seen, &mut scored);
-        }
-        for leader in &leaders {
-            for point in some_neighbors(space, leader, 30, rng) {
-                consider(point, &mut seen, &mut scored);
+        match space.len() {
+            // Few enough to look at all of them.
+            Some(len) if len <= SMALL => {
+                (0..len).filter_map(|i| space.at(i)).for_each(|p| consider(p, &mut seen, &mut scored));
             }
-            for _ in 0..6 {
-                let other = &leaders[rng.random_range(0..leaders.len())];
-                let child = space.crossover(leader, other, rng);
-                consider(child, &mut seen, &mut scored);
-                consider(space.mutate(leader, rng, 0.2), &mut seen, &mut scored);
-            }
+            _ => explore(history, rng, &mut |p| consider(p, &mut seen, &mut scored)),
         }
         // Climb from the most promising ones.
-        let mut frontier: Vec<Point> = top(&mut scored, 4);
-        for _ in 0..6 {
+        let mut frontier: Vec<Point> = top(&mut scored, CLIMBERS);
+        for _ in 0..CLIMB {
             let before = scored.len();
             for point in &frontier {
                 for near in some_neighbors(space, point, 40, rng) {
                     consider(near, &mut seen, &mut scored);
                 }
             }
-            let next = top(&mut scored, 4);
+            let next = top(&mut scored, CLIMBERS);
             if next == frontier || scored.len() == before {
                 break;
             }
             frontier = next;
         }
         // Later decisions matter less one by one: several are taken at once, to keep the cost of a trial bounded.
-        let batch = (history.trials().len() / 300).clamp(1, 64);
+        let batch = (history.trials().len() / 150).clamp(1, 128);
         let mut chosen = top(&mut scored, batch);
         if chosen.is_empty() {
             return None;
@@ -269,6 +263,26 @@ impl Surrogate {
         let first = chosen.remove(0);
         self.queue.extend(chosen);
         Some(first)
+    }
+}
+
+/// Candidates from everywhere, and around what is good already.
+fn explore(history: &History, rng: &mut dyn Rng, consider: &mut dyn FnMut(Point)) {
+    let space = history.space();
+    let leaders = leaders(history, 10);
+    for _ in 0..240 {
+        consider(space.sample(rng));
+    }
+    for _ in 0..120 {
+        consider(space.sample_by_choice(rng));
+    }
+    for leader in &leaders {
+        some_neighbors(space, leader, 30, rng).into_iter().for_each(&mut *consider);
+        for _ in 0..6 {
+            let other = &leaders[rng.random_range(0..leaders.len())];
+            consider(space.crossover(leader, other, rng));
+            consider(space.mutate(leader, rng, 0.2));
+        }
     }
 }
 
