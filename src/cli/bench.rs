@@ -5,16 +5,18 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
+use paretune_db::Store;
 use paretune_kernels::bundle::Bundle;
 use paretune_kernels::executor::StepInfo;
-use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
+use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ThreadCeilings, ceilings};
 use paretune_kernels::{Executor, ExecutorOptions, Plan};
 
-use super::{Ending, usage};
+use super::{Ending, paths, usage};
 use crate::evaluate::timing::{Effort, Runner, profile, time};
 use crate::model::images::normalize_into;
 use crate::report::units;
 use crate::study::prepare::load_network;
+use crate::study::trial::fastest_probes;
 
 /// Arguments of `paretune bench`.
 #[derive(Args, Debug)]
@@ -60,7 +62,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let effort = Effort { precision: 0.0, least_samples: 20, seconds: args.seconds };
     let probe = SpeedProbe::new(threads, isa)?;
-    let timing = time(Runner::new(&mut executor, &input, outputs, probe.clone(), 0.0), &effort)?;
+    let fastest = fastest_known(threads);
+    let timing = time(Runner::new(&mut executor, &input, outputs, probe.clone(), fastest), &effort)?;
     let ceilings = ceilings(&[threads])?;
     let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
     let layers = with_shares(executor.steps(), &layers, ceilings.threads.first());
@@ -129,6 +132,15 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
         )?;
     }
     Ok(Ending::Done)
+}
+
+/// The fastest probe that searches on this machine have seen, which one command may not live to see; 0 where there is
+/// no store, or a search is using it.
+fn fastest_known(threads: usize) -> f64 {
+    let folder = paths::store(None).ok().filter(|folder| folder.exists());
+    let store = folder.and_then(|folder| Store::open(&folder).ok());
+    let probes = store.and_then(|store| fastest_probes(&store, &Hardware::detect().id).ok());
+    probes.map_or(0.0, |probes| probes.get(threads))
 }
 
 /// The plan to time and an input for it: noise on the pixel scale, never zeros, as denormals and zeros are fast.

@@ -188,6 +188,7 @@ pub fn run(
         trials: 0,
         cached: 0,
         clock: Clock { begun, earlier },
+        trial_seconds: 0.0,
         shared,
         network: &material.network,
     };
@@ -262,6 +263,8 @@ struct Session<'s> {
     trials: u64,
     cached: u64,
     clock: Clock,
+    /// Spent on trials that were measured.
+    trial_seconds: f64,
     /// What the composing strategy works with.
     shared: Arc<Mutex<Shared>>,
     network: &'s Network,
@@ -412,6 +415,9 @@ impl Session<'_> {
         let (entered, displaced) = self.enter(point.clone());
         self.trials = number;
         self.cached += u64::from(answered.cached);
+        if !answered.cached && !first {
+            self.trial_seconds += begun.elapsed().as_secs_f64();
+        }
         teller.tell(Event::TrialFinished(Box::new(TrialFinished {
             number,
             id,
@@ -531,6 +537,17 @@ impl Session<'_> {
         archive::hypervolume(&feasible, &untouched.metrics, &self.options.request.objectives)
     }
 
+    /// How many points can be measured again in the time that is left: each takes about as long as a trial.
+    fn finalists(&self) -> usize {
+        let Some(seconds) = self.options.request.budget.seconds else { return FINALISTS };
+        let left = (seconds - self.clock.elapsed()).max(0.0);
+        #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
+        let each = (self.trial_seconds / (self.trials - self.cached).max(1) as f64).max(1e-3);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let affordable = (left / each).clamp(0.0, 1e3) as usize;
+        affordable.clamp(4, FINALISTS)
+    }
+
     /// Confirms the front and says what the study has found.
     fn conclude(
         &mut self,
@@ -544,7 +561,8 @@ impl Session<'_> {
         if let Some(text) = additivity {
             teller.tell(Event::Notice { text })?;
         }
-        let chosen = archive::representatives(&self.front, FINALISTS, &request.prefer, &request.objectives);
+        let chosen =
+            archive::representatives(&self.front, self.finalists(), &request.prefer, &request.objectives);
         let mut finalists: Vec<FrontPoint> =
             chosen.into_iter().map(|index| self.front[index].clone()).collect();
         // What everything is compared to is measured along with the rest.

@@ -89,15 +89,7 @@ impl<'s> Bench<'s> {
             images: 0,
             deadline: Duration::from_secs(120),
         };
-        if let Some(Record { outcome: Outcome::Measured(values), .. }) =
-            store.get(&bench.probe_key().key())?
-        {
-            for (threads, seconds) in &values {
-                if let Ok(threads) = threads.parse() {
-                    bench.probes.set(threads, *seconds);
-                }
-            }
-        }
+        bench.probes = fastest_probes(store, &bench.hardware)?;
         Ok(bench)
     }
 
@@ -106,11 +98,6 @@ impl<'s> Bench<'s> {
             .with("protocol", PROTOCOL_VERSION)
             .with("program", VERSION)
             .with("network", &self.subject.model)
-    }
-
-    /// The speed of cores has nothing to do with networks.
-    fn probe_key(&self) -> KeyParts {
-        KeyParts::new("probe").with("protocol", PROTOCOL_VERSION).with("hardware", &self.hardware)
     }
 
     fn speed_key(&self, configuration: &Configuration) -> KeyParts {
@@ -195,9 +182,7 @@ impl<'s> Bench<'s> {
     ) -> Result<Answered, TrialError> {
         if measured.probes != self.probes {
             self.probes.clone_from(&measured.probes);
-            let values =
-                self.probes.0.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
-            self.store.put(&Record::measured(self.probe_key(), values, &[], VERSION))?;
+            remember_probes(self.store, &self.hardware, &self.probes)?;
         }
         let speed = match (&measured.timing, known_speed) {
             (Some(timing), _) => Speed {
@@ -257,6 +242,35 @@ impl<'s> Bench<'s> {
         let values = values.into_iter().map(|(name, count)| (name.to_owned(), real(count))).collect();
         self.store.put(&Record::measured(self.score_key(kind, configuration), values, &[], VERSION))
     }
+}
+
+/// How fast the cores of `hardware` were ever seen to be; that has nothing to do with networks.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn fastest_probes(store: &Store, hardware: &str) -> Result<FastestProbes, StoreError> {
+    let mut probes = FastestProbes::default();
+    if let Some(Record { outcome: Outcome::Measured(values), .. }) = store.get(&probe_key(hardware).key())? {
+        for (threads, seconds) in &values {
+            if let Ok(threads) = threads.parse() {
+                probes.set(threads, *seconds);
+            }
+        }
+    }
+    Ok(probes)
+}
+
+/// Keeps what [`fastest_probes`] will find.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn remember_probes(store: &Store, hardware: &str, probes: &FastestProbes) -> Result<(), StoreError> {
+    let values = probes.0.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
+    store.put(&Record::measured(probe_key(hardware), values, &[], VERSION))
+}
+
+fn probe_key(hardware: &str) -> KeyParts {
+    KeyParts::new("probe").with("protocol", PROTOCOL_VERSION).with("hardware", hardware)
 }
 
 /// Version of the program: other kernels, other speeds.

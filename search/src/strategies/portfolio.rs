@@ -25,16 +25,18 @@ struct Arm {
 pub struct Portfolio {
     name: &'static str,
     arms: Vec<Arm>,
+    /// Trials for which the first arm is alone.
+    opening: usize,
 }
 
 impl Portfolio {
     /// A team; the numbers are the shares that each gets at least, relative to each other. The first opens: it
-    /// decides alone as long as fewer than three trials are known.
+    /// decides alone as long as fewer than `opening` trials are known.
     #[must_use]
-    pub fn new(name: &'static str, strategies: Vec<(Box<dyn Strategy>, f64)>) -> Portfolio {
+    pub fn new(name: &'static str, opening: usize, strategies: Vec<(Box<dyn Strategy>, f64)>) -> Portfolio {
         let arms =
             strategies.into_iter().map(|(strategy, share)| Arm { strategy, share, credit: 0.0, debt: 0.0 });
-        Portfolio { name, arms: arms.collect() }
+        Portfolio { name, opening, arms: arms.collect() }
     }
 
     /// How trials are to be divided now.
@@ -53,7 +55,7 @@ impl Strategy for Portfolio {
     }
 
     fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
-        if history.known() < 3 {
+        if history.known() < self.opening {
             return self.arms.first_mut()?.strategy.ask(history, rng);
         }
         let weights = self.weights();
