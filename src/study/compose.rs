@@ -573,3 +573,116 @@ fn distance(left: &Choice, right: &Choice) -> f64 {
     }
     unlike
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::study::survey::LayerLoss;
+
+    /// Two layers; the first writes a group of 16 channels that the second reads. Eight bits are twice as fast and
+    /// lose a little, half of the channels lose much.
+    fn survey() -> Survey {
+        let time = |bits: i64, algorithm: &str, tile: i64, seconds: f64| ScheduleTime {
+            bits,
+            algorithm: algorithm.to_owned(),
+            tunables: BTreeMap::from([("tile".to_owned(), tile)]),
+            seconds,
+        };
+        let layer = |name: &str, reads: Option<usize>, writes: Option<usize>| LayerSurvey {
+            name: name.to_owned(),
+            weights: 1000,
+            outputs: 16,
+            inputs: 1000,
+            reads,
+            writes,
+            schedules: vec![time(32, "a", 1, 3e-3), time(32, "a", 2, 2e-3), time(8, "b", 1, 1e-3)],
+            losses: vec![
+                LayerLoss { bits: 32, sparsity: 0.0, loss: 0.0 },
+                LayerLoss { bits: 8, sparsity: 0.0, loss: 0.01 },
+            ],
+            ..LayerSurvey::default()
+        };
+        Survey {
+            threads: 2,
+            other_seconds: 1e-3,
+            layers: vec![layer("first", None, Some(0)), layer("second", Some(0), None)],
+            groups: vec![GroupSurvey {
+                name: "first".into(),
+                width: 16,
+                shares: vec![(0.5, 1.0), (1.0, 0.0)],
+            }],
+        }
+    }
+
+    fn untouched() -> Choice {
+        let plain = LayerChoice { bits: 32, sparsity: 0.0, schedule: 0 };
+        Choice { threads: 2, shares: vec![1.0], layers: vec![plain, plain] }
+    }
+
+    #[test]
+    fn sums_follow_widths_bits_and_schedules() {
+        let survey = survey();
+        let parts = untouched().parts(&survey);
+        assert_eq!((parts.loss, parts.bytes), (0.0, 2.0 * (4000.0 + 64.0)));
+        assert!((parts.seconds - 7e-3).abs() < 1e-12);
+        let mut half = untouched();
+        half.shares[0] = 0.5;
+        let parts = half.parts(&survey);
+        assert_eq!(parts.loss, 1.0);
+        assert!((parts.seconds - 4e-3).abs() < 1e-12);
+        assert_eq!(parts.bytes, 2000.0 + 32.0 + 2000.0 + 64.0);
+    }
+
+    #[test]
+    fn descent_pays_as_much_as_it_is_told_to() {
+        let survey = survey();
+        let base = untouched().parts(&survey);
+        let descended = |seconds: f64| {
+            let mut choice = untouched();
+            choice.descend(&survey, &base, &Weights { seconds, bytes: 0.0 });
+            choice
+        };
+        // A faster tile costs nothing.
+        let free = descended(1e-6);
+        assert_eq!(free.layers, [LayerChoice { bits: 32, sparsity: 0.0, schedule: 1 }; 2]);
+        assert_eq!(free.shares, [1.0]);
+        let eager = descended(0.2);
+        assert_eq!(eager.layers, [LayerChoice { bits: 8, sparsity: 0.0, schedule: 2 }; 2]);
+        assert_eq!(eager.shares, [1.0]);
+        assert_eq!(descended(100.0).shares, [0.5]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let survey = survey();
+        let mut choice = untouched();
+        choice.shares[0] = 0.5;
+        choice.layers[1] = LayerChoice { bits: 8, sparsity: 0.0, schedule: 2 };
+        assert_eq!(Choice::read(&survey, &choice.write(&survey)), Some(choice));
+    }
+
+    #[test]
+    fn verified_choices_correct_those_like_them() {
+        let survey = survey();
+        let point = Point::new(vec![0]);
+        let trial = |choice: &Choice, values: [f64; 5]| {
+            Verified::new(point.clone(), choice.clone(), choice.parts(&survey), &values)
+        };
+        let plain = untouched();
+        let mut eight = untouched();
+        eight.layers = vec![LayerChoice { bits: 8, sparsity: 0.0, schedule: 2 }; 2];
+        // The plain one is as fast as the sum says, the other one twice as slow, and loses 2 points.
+        let verified = [
+            trial(&plain, [0.9, 7e-3, 8128.0, 9000.0, 0.0]),
+            trial(&eight, [0.88, 6e-3, 2300.0, 3000.0, 0.02]),
+        ];
+        let model = Model { survey: &survey, verified: &verified, accuracy: 0.9 };
+        let near = |predicted: f64, measured: f64| (predicted / measured - 1.0).abs() < 0.05;
+        let [accuracy, seconds, bytes, memory, _] = model.predict(&eight);
+        assert!(near(accuracy, 0.88) && near(seconds, 6e-3), "{accuracy} {seconds}");
+        assert!(near(bytes, 2300.0) && near(memory, 3000.0), "{bytes} {memory}");
+        assert!(near(model.predict(&plain)[1], 7e-3));
+    }
+}
