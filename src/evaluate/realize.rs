@@ -34,8 +34,7 @@ pub enum RealizeError {
 /// # Errors
 /// Where the configuration does not fit the network.
 pub fn realize(subject: &Subject, configuration: &Configuration, isa: Isa) -> Result<Plan, RealizeError> {
-    let untouched = compress::layers(&subject.network.plan)?;
-    let candidate = Candidate::decode(configuration, untouched.iter().map(|layer| layer.step.as_str()))?;
+    let candidate = decode(subject, configuration)?;
     let mut plan = subject.compressed(&candidate.recipe)?;
     plan.threads = candidate.threads;
     for layer in compress::layers(&plan)? {
@@ -55,8 +54,12 @@ pub fn realize(subject: &Subject, configuration: &Configuration, isa: Isa) -> Re
 /// # Errors
 /// Where the configuration does not fit the network.
 pub fn recipe_of(subject: &Subject, configuration: &Configuration) -> Result<Recipe, RealizeError> {
+    Ok(decode(subject, configuration)?.recipe)
+}
+
+fn decode(subject: &Subject, configuration: &Configuration) -> Result<Candidate, RealizeError> {
     let layers = compress::layers(&subject.network.plan)?;
-    Ok(Candidate::decode(configuration, layers.iter().map(|layer| layer.step.as_str()))?.recipe)
+    Ok(Candidate::decode(configuration, layers.iter().map(|layer| layer.step.as_str()))?)
 }
 
 /// `schedule` with every tunable moved to the nearest value that the algorithm offers for `problem`: the

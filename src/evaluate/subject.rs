@@ -149,7 +149,7 @@ impl Subject {
             &self.network.plan,
             &self.calibration,
             recipe,
-            self.repair_inputs(),
+            self.repair_inputs(REPAIR_IMAGES),
             cores(),
         )?;
         kept.push_front((recipe.clone(), plan.clone()));
@@ -157,10 +157,10 @@ impl Subject {
         Ok(plan)
     }
 
-    /// The calibration images that statistics are re-estimated on.
-    fn repair_inputs(&self) -> &[f32] {
+    /// The first `count` calibration images, on which statistics are re-estimated.
+    fn repair_inputs(&self, count: usize) -> &[f32] {
         let numbers: usize = self.dataset.calibration.dims.iter().product();
-        &self.calibration_inputs[..self.calibration_inputs.len().min(REPAIR_IMAGES * numbers)]
+        &self.calibration_inputs[..self.calibration_inputs.len().min(count * numbers)]
     }
 
     /// The first search image as the network sees it: what candidates are timed on.
@@ -219,8 +219,7 @@ impl Subject {
     /// # Errors
     /// Where the recipe does not fit the network.
     pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, SubjectError> {
-        let numbers: usize = self.dataset.calibration.dims.iter().product();
-        let repair = &self.calibration_inputs[..self.calibration_inputs.len().min(count * numbers)];
+        let repair = self.repair_inputs(count);
         let (network, normalization) = (&self.network.plan, &self.spec.normalization);
         let plan = compress::apply_with_repair(network, &self.calibration, recipe, repair, cores())?;
         let images = self.dataset.search.slice(0..count.min(self.dataset.search.len()));

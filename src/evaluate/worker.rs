@@ -111,6 +111,11 @@ impl Worker {
         self.subject.as_ref().ok_or_else(|| "no subject was opened".to_owned())
     }
 
+    /// The probe of a team's cores, and how fast it was ever seen to be.
+    fn probe(&self, threads: usize) -> Result<(SpeedProbe, f64), String> {
+        Ok((SpeedProbe::new(threads, self.isa).map_err(text)?, self.probes.get(threads)))
+    }
+
     fn trial(&mut self, request: &TrialRequest) -> Result<Measured, String> {
         stage("build");
         let subject = self.subject.as_ref().ok_or("no subject was opened")?;
@@ -131,8 +136,7 @@ impl Worker {
         if let Some(effort) = &request.effort {
             stage("timing");
             let threads = plan.threads.max(1);
-            let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
-            let fastest = self.probes.get(threads);
+            let (probe, fastest) = self.probe(threads)?;
             let runner = Runner::new(&mut executor, &input, outputs, probe, fastest);
             let seen = time(runner, effort).map_err(text)?;
             self.probes.set(threads, seen.probe);
@@ -167,8 +171,7 @@ impl Worker {
         let input = subject.timing_input();
         let threads = plan.threads.max(1);
         let mut executor = load(&plan, threads, self.isa)?;
-        let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
-        let fastest = self.probes.get(threads);
+        let (probe, fastest) = self.probe(threads)?;
         let (times, fastest) =
             profile(&mut executor, &input, outputs, &probe, fastest, seconds).map_err(text)?;
         let names = executor.steps().iter().map(|step| step.name.clone());
@@ -185,8 +188,7 @@ impl Worker {
             let plan = realize(subject, configuration, self.isa).map_err(text)?;
             let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
             let threads = plan.threads.max(1);
-            let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
-            let fastest = self.probes.get(threads);
+            let (probe, fastest) = self.probe(threads)?;
             executors.push((load(&plan, threads, self.isa)?, outputs, probe, fastest));
         }
         stage("timing");

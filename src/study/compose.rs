@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use paretune_search::hypervolume::hypervolume;
+use paretune_search::hypervolume::contribution;
 use paretune_search::strategies::evolve::Evolve;
 use paretune_search::{History, Outcome, Strategy, Suggestion, Trial};
 use paretune_spaces::{Configuration, Point, Value};
@@ -218,9 +218,7 @@ fn thread_counts(history: &History) -> Vec<i64> {
 /// What a composition promises.
 struct Judge<'h> {
     history: &'h History,
-    /// The front, and its volume.
     front: Vec<Vec<f64>>,
-    volume: f64,
     /// Best feasible accuracy; only more of it counts, if set.
     accuracy: Option<f64>,
 }
@@ -228,14 +226,9 @@ struct Judge<'h> {
 impl<'h> Judge<'h> {
     fn new(history: &'h History, accuracy_only: bool) -> Self {
         let front = history.archive().normalized();
-        let dimensions = history.problem().objectives().len();
-        let volume = hypervolume(&front, &vec![1.0; dimensions]);
         let feasible = history.archive().front();
-        let best = feasible
-            .iter()
-            .map(|entry| entry.values[0])
-            .fold(None, |best: Option<f64>, accuracy| Some(best.map_or(accuracy, |best| best.max(accuracy))));
-        Self { history, front, volume, accuracy: best.filter(|_| accuracy_only) }
+        let best = feasible.iter().map(|entry| entry.values[0]).reduce(f64::max);
+        Self { history, front, accuracy: best.filter(|_| accuracy_only) }
     }
 
     /// More is better; below 0 where nothing is promised.
@@ -258,9 +251,7 @@ impl<'h> Judge<'h> {
             return -1.0;
         }
         let Some(normalization) = self.history.archive().normalization() else { return predicted[0] };
-        let mut with = self.front.clone();
-        with.push(normalization.apply(&objectives));
-        hypervolume(&with, &vec![1.0; objectives.len()]) - self.volume
+        contribution(&self.front, &normalization.apply(&objectives), &vec![1.0; objectives.len()])
     }
 }
 

@@ -295,8 +295,8 @@ impl Session<'_> {
             if spent && self.trials > 0 && !replaying {
                 return Ok("budget");
             }
-            if self.survey_is_due() {
-                match self.survey(teller) {
+            if let Some(seconds) = self.survey_due() {
+                match self.survey(seconds, teller) {
                     Ok(()) => {}
                     Err(SessionError::Worker(HostError::Interrupted)) => return Ok("interrupted"),
                     Err(error) => return Err(error),
@@ -319,19 +319,18 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the composing strategy is about to be asked and knows nothing yet.
-    fn survey_is_due(&self) -> bool {
+    /// Seconds for a survey, where the composing strategy is about to be asked and knows nothing yet.
+    fn survey_due(&self) -> Option<f64> {
         let request = &self.options.request;
-        request.strategy == "auto"
+        let due = request.strategy == "auto"
             && self.trials >= FIRST_RECIPES as u64
             && self.memory.is_empty()
-            && survey_seconds(&request.budget).is_some()
-            && self.shared.lock().is_ok_and(|shared| shared.survey.is_none())
+            && self.shared.lock().is_ok_and(|shared| shared.survey.is_none());
+        if due { survey_seconds(&request.budget) } else { None }
     }
 
     /// Finds out what layers and groups of channels cost.
-    fn survey(&mut self, teller: &mut Teller<'_>) -> Result<(), SessionError> {
-        let seconds = survey_seconds(&self.options.request.budget).unwrap_or(0.0);
+    fn survey(&mut self, seconds: f64, teller: &mut Teller<'_>) -> Result<(), SessionError> {
         let control = self.control;
         let mut surveyor = Surveyor {
             bench: &mut self.bench,
