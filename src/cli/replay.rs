@@ -8,7 +8,7 @@ use clap::Args;
 use paretune_search::STRATEGIES;
 
 use super::{Ending, usage};
-use crate::study::replay::{self, ReplayOptions};
+use crate::study::replay::{self, Columns, ReplayOptions, parse_limit};
 
 /// Arguments of `paretune replay`.
 #[derive(Args, Debug)]
@@ -65,20 +65,22 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ending> {
             Some((column.trim().to_owned(), value.trim().to_owned()))
         }
     };
-    let options = ReplayOptions {
-        table: args.table.clone(),
+    let limits = args.limits.iter().map(|limit| parse_limit(limit)).collect::<Result<_, _>>();
+    let columns = Columns {
         minimize: args.minimize.clone(),
         maximize: args.maximize.clone(),
         log: args.log.clone(),
         params: args.params.clone(),
         valid,
-        limits: args.limits.clone(),
+        limits: limits.map_err(usage)?,
+    };
+    let options = ReplayOptions {
         strategies: args.strategy.clone(),
         budget: args.budget as usize,
         seeds: args.seeds as usize,
         seed: 0,
     };
-    let report = replay::replay(&options).map_err(usage)?;
+    let report = replay::replay(&args.table, &columns, &options).map_err(usage)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
