@@ -17,8 +17,8 @@ use paretune_spaces::{Configuration, Point, Value};
 use rand::{Rng, RngExt};
 
 use super::recipes::Seed;
-use super::survey::{GroupSurvey, LayerSurvey, ScheduleTime, Survey};
-use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter, tunable_parameter};
+use super::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey};
+use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter};
 
 /// Name of the strategy and origin of its proposals.
 pub const COMPOSE: &str = "compose";
@@ -298,23 +298,17 @@ impl Choice {
             .collect();
         let mut layers = Vec::with_capacity(survey.layers.len());
         for layer in &survey.layers {
-            let get = |parameter: &str| configuration.get(&layer_parameter(&layer.name, parameter));
-            let bits = get("bits")?.as_i64()?;
-            let algorithm = get("algorithm")?.as_str()?;
-            let same = |time: &ScheduleTime| {
-                time.bits == bits
-                    && time.algorithm == algorithm
-                    && time.tunables.iter().all(|(name, value)| {
-                        let name = tunable_parameter(&layer.name, algorithm, name);
-                        configuration.get(&name).and_then(Value::as_i64) == Some(*value)
-                    })
-            };
+            let wanted = LayerSchedule::read(configuration, &layer.name)?;
+            let same = |time: &ScheduleTime| time.schedule == wanted;
             // A tile that nobody timed is taken for the algorithm's usual one.
-            let alike = |time: &ScheduleTime| time.bits == bits && time.algorithm == algorithm;
+            let alike = |time: &ScheduleTime| {
+                time.schedule.bits == wanted.bits && time.schedule.algorithm == wanted.algorithm
+            };
             let schedules = &layer.schedules;
             let schedule = schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
-            let sparsity = get("sparsity").and_then(Value::as_f64).unwrap_or(0.0);
-            layers.push(LayerChoice { bits, sparsity, schedule });
+            let sparsity = configuration.get(&layer_parameter(&layer.name, "sparsity"));
+            let sparsity = sparsity.and_then(Value::as_f64).unwrap_or(0.0);
+            layers.push(LayerChoice { bits: wanted.bits, sparsity, schedule });
         }
         let threads = configuration.get(THREADS).and_then(Value::as_i64).unwrap_or(1);
         Some(Self { threads, shares, layers })
@@ -328,14 +322,9 @@ impl Choice {
             wanted.insert(format!("{CHANNELS}{}", group.name), Value::Real(*share));
         }
         for (layer, choice) in survey.layers.iter().zip(&self.layers) {
-            wanted.insert(layer_parameter(&layer.name, "bits"), Value::Int(choice.bits));
             wanted.insert(layer_parameter(&layer.name, "sparsity"), Value::Real(choice.sparsity));
-            let Some(schedule) = layer.schedules.get(choice.schedule) else { continue };
-            let algorithm = Value::Text(schedule.algorithm.clone());
-            wanted.insert(layer_parameter(&layer.name, "algorithm"), algorithm);
-            for (name, value) in &schedule.tunables {
-                let name = tunable_parameter(&layer.name, &schedule.algorithm, name);
-                wanted.insert(name, Value::Int(*value));
+            if let Some(time) = layer.schedules.get(choice.schedule) {
+                time.schedule.write(&layer.name, &mut wanted);
             }
         }
         wanted
@@ -463,7 +452,7 @@ fn options(layer: &LayerSurvey) -> impl Iterator<Item = LayerChoice> + '_ {
 fn fastest(layer: &LayerSurvey, bits: i64, count: usize) -> Vec<usize> {
     let schedules = &layer.schedules;
     let mut of_bits: Vec<usize> =
-        (0..schedules.len()).filter(|index| schedules[*index].bits == bits).collect();
+        (0..schedules.len()).filter(|index| schedules[*index].schedule.bits == bits).collect();
     of_bits.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
     of_bits.truncate(count);
     of_bits
@@ -576,9 +565,11 @@ mod tests {
     /// lose a little, half of the channels lose much.
     fn survey() -> Survey {
         let time = |bits: i64, algorithm: &str, tile: i64, seconds: f64| ScheduleTime {
-            bits,
-            algorithm: algorithm.to_owned(),
-            tunables: BTreeMap::from([("tile".to_owned(), tile)]),
+            schedule: LayerSchedule {
+                bits,
+                algorithm: algorithm.to_owned(),
+                tunables: BTreeMap::from([("tile".to_owned(), tile)]),
+            },
             seconds,
         };
         let layer = |name: &str, reads: Option<usize>, writes: Option<usize>| LayerSurvey {

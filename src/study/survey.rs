@@ -61,15 +61,51 @@ pub struct LayerSurvey {
     pub losses: Vec<LayerLoss>,
 }
 
-/// A schedule and its time.
+/// How a layer is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ScheduleTime {
+pub struct LayerSchedule {
     /// Bits of weights and activations.
     pub bits: i64,
     /// Algorithm.
     pub algorithm: String,
-    /// All of its tunables.
+    /// Its tunables; of a wish, those that are not named have their defaults.
     pub tunables: BTreeMap<String, i64>,
+}
+
+impl LayerSchedule {
+    fn default_of(bits: i64, algorithm: String) -> Self {
+        Self { bits, algorithm, tunables: BTreeMap::new() }
+    }
+
+    /// What `configuration` chooses for `layer`.
+    #[must_use]
+    pub fn read(configuration: &Configuration, layer: &str) -> Option<Self> {
+        let bits = configuration.get(&layer_parameter(layer, "bits"))?.as_i64()?;
+        let algorithm = configuration.get(&layer_parameter(layer, "algorithm"))?.as_str()?.to_owned();
+        let prefix = tunable_parameter(layer, &algorithm, "");
+        let tunables = configuration
+            .iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+            .collect();
+        Some(Self { bits, algorithm, tunables })
+    }
+
+    /// Chooses this for `layer`.
+    pub fn write(&self, layer: &str, wanted: &mut Configuration) {
+        wanted.insert(layer_parameter(layer, "bits"), Value::Int(self.bits));
+        wanted.insert(layer_parameter(layer, "algorithm"), Value::Text(self.algorithm.clone()));
+        for (name, value) in &self.tunables {
+            wanted.insert(tunable_parameter(layer, &self.algorithm, name), Value::Int(*value));
+        }
+    }
+}
+
+/// A schedule and its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleTime {
+    /// With all tunables.
+    #[serde(flatten)]
+    pub schedule: LayerSchedule,
     /// Of the layer at its full width.
     pub seconds: f64,
 }
@@ -187,10 +223,12 @@ impl Surveyor<'_, '_> {
         see: &mut dyn FnMut(f64),
     ) -> Result<(), SessionError> {
         let tunables = self.tunables(layers);
-        let mut first: Vec<Vec<Variant>> = Vec::new();
+        let mut first: Vec<Vec<LayerSchedule>> = Vec::new();
         for layer in layers {
             let algorithms = self.algorithms(layer);
-            first.push(algorithms.into_iter().map(|(bits, name)| Variant::default_of(bits, name)).collect());
+            first.push(
+                algorithms.into_iter().map(|(bits, name)| LayerSchedule::default_of(bits, name)).collect(),
+            );
         }
         // In one network all layers have the same algorithm, as far as they can: then few layouts are converted.
         let mut kinds: Vec<(i64, String)> = Vec::new();
@@ -207,27 +245,29 @@ impl Surveyor<'_, '_> {
                 let same = same_bits().find(|variant| variant.algorithm == *algorithm);
                 same.or_else(|| same_bits().next()).or_else(|| first[layer].first()).cloned()
             };
-            let variants: Vec<Option<Variant>> = (0..layers.len()).map(chosen).collect();
+            let variants: Vec<Option<LayerSchedule>> = (0..layers.len()).map(chosen).collect();
             if index > 1 && Instant::now() >= until {
                 return Ok(());
             }
             self.profile(layers, &variants, survey)?;
         }
         // Everything that one tunable alone changes, for the algorithms worth it.
-        let mut lists: Vec<Vec<Variant>> = Vec::new();
+        let mut lists: Vec<Vec<LayerSchedule>> = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
             let mut list = Vec::new();
             for bits in [8, 32] {
                 let times = &survey.layers[index].schedules;
-                let of_bits = || times.iter().filter(|time| time.bits == bits);
+                let of_bits = || times.iter().filter(|time| time.schedule.bits == bits);
                 let Some(best) = of_bits().map(|time| time.seconds).min_by(f64::total_cmp) else { continue };
                 for time in of_bits().filter(|time| time.seconds <= 1.4 * best) {
-                    let Some(known) = tunables.get(&(layer.step.as_str(), time.algorithm.as_str())) else {
+                    let Some(known) = tunables.get(&(layer.step.as_str(), time.schedule.algorithm.as_str()))
+                    else {
                         continue;
                     };
                     for (name, values) in known {
                         for value in values {
-                            let mut variant = Variant::default_of(bits, time.algorithm.clone());
+                            let mut variant =
+                                LayerSchedule::default_of(bits, time.schedule.algorithm.clone());
                             variant.tunables.insert(name.clone(), *value);
                             list.push(variant);
                         }
@@ -242,13 +282,13 @@ impl Surveyor<'_, '_> {
             if Instant::now() >= until {
                 return Ok(());
             }
-            let variants: Vec<Option<Variant>> =
+            let variants: Vec<Option<LayerSchedule>> =
                 lists.iter().map(|list| list.get(round % list.len().max(1)).cloned()).collect();
             self.profile(layers, &variants, survey)?;
         }
         // The best values of all tunables together.
         for bits in [8, 32] {
-            let variants: Vec<Option<Variant>> =
+            let variants: Vec<Option<LayerSchedule>> =
                 survey.layers.iter().map(|layer| combined(layer, bits)).collect();
             if Instant::now() < until {
                 self.profile(layers, &variants, survey)?;
@@ -297,23 +337,19 @@ impl Surveyor<'_, '_> {
     fn profile(
         &mut self,
         layers: &[LayerInfo],
-        variants: &[Option<Variant>],
+        variants: &[Option<LayerSchedule>],
         survey: &mut Survey,
     ) -> Result<(), SessionError> {
         let mut wanted = Configuration::new();
         wanted.insert(THREADS, Value::Int(survey.threads));
         for (layer, variant) in layers.iter().zip(variants) {
             let Some(variant) = variant else { continue };
-            wanted.insert(layer_parameter(&layer.step, "bits"), Value::Int(variant.bits));
-            wanted.insert(layer_parameter(&layer.step, "algorithm"), Value::Text(variant.algorithm.clone()));
-            for (name, value) in &variant.tunables {
-                wanted.insert(tunable_parameter(&layer.step, &variant.algorithm, name), Value::Int(*value));
-            }
+            variant.write(&layer.step, &mut wanted);
         }
         let configuration = self.space.decode(&self.space.closest(&wanted));
         // What the space made of the wish is what is measured.
-        let schedules: Vec<Option<ScheduleTime>> =
-            layers.iter().map(|layer| schedule_of(&configuration, &layer.step)).collect();
+        let schedules: Vec<Option<LayerSchedule>> =
+            layers.iter().map(|layer| LayerSchedule::read(&configuration, &layer.step)).collect();
         let keys: Vec<Option<KeyParts>> = layers
             .iter()
             .zip(&schedules)
@@ -352,22 +388,16 @@ impl Surveyor<'_, '_> {
             }
         }
         for ((layer, schedule), time) in survey.layers.iter_mut().zip(schedules).zip(times) {
-            let (Some(mut schedule), Some(seconds)) = (schedule, time) else { continue };
-            schedule.seconds = seconds;
-            let same = |known: &ScheduleTime| {
-                known.bits == schedule.bits
-                    && known.algorithm == schedule.algorithm
-                    && known.tunables == schedule.tunables
-            };
-            if !layer.schedules.iter().any(same) {
-                layer.schedules.push(schedule);
+            let (Some(schedule), Some(seconds)) = (schedule, time) else { continue };
+            if !layer.schedules.iter().any(|known| known.schedule == schedule) {
+                layer.schedules.push(ScheduleTime { schedule, seconds });
             }
         }
         Ok(())
     }
 
     /// The layer's shape, not the network it is in.
-    fn layer_key(&self, layer: &LayerInfo, schedule: &ScheduleTime, threads: i64) -> KeyParts {
+    fn layer_key(&self, layer: &LayerInfo, schedule: &LayerSchedule, threads: i64) -> KeyParts {
         KeyParts::new("layer-speed")
             .with("protocol", PROTOCOL_VERSION)
             .with("program", env!("CARGO_PKG_VERSION"))
@@ -401,8 +431,11 @@ impl Surveyor<'_, '_> {
                 (0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, wanted)?)));
             plans.extend(groups);
         }
-        let eight: Vec<bool> =
-            survey.layers.iter().map(|layer| layer.schedules.iter().any(|time| time.bits == 8)).collect();
+        let eight: Vec<bool> = survey
+            .layers
+            .iter()
+            .map(|layer| layer.schedules.iter().any(|time| time.schedule.bits == 8))
+            .collect();
         let sparse: Vec<bool> = survey
             .layers
             .iter()
@@ -501,35 +534,23 @@ fn unfit(error: compress::CompressError) -> SessionError {
 
 type Tunables<'l> = HashMap<(&'l str, &'static str), Vec<(String, Vec<i64>)>>;
 
-/// A schedule to be timed: tunables that are not named have their defaults.
-#[derive(Clone, Debug, PartialEq)]
-struct Variant {
-    bits: i64,
-    algorithm: String,
-    tunables: BTreeMap<String, i64>,
-}
-
-impl Variant {
-    fn default_of(bits: i64, algorithm: String) -> Self {
-        Self { bits, algorithm, tunables: BTreeMap::new() }
-    }
-}
-
 /// The best algorithm's best values, each tunable by itself.
-fn combined(layer: &LayerSurvey, bits: i64) -> Option<Variant> {
-    let of_bits = || layer.schedules.iter().filter(|time| time.bits == bits);
+fn combined(layer: &LayerSurvey, bits: i64) -> Option<LayerSchedule> {
+    let of_bits = || layer.schedules.iter().filter(|time| time.schedule.bits == bits);
     let best = of_bits().min_by(|left, right| left.seconds.total_cmp(&right.seconds))?;
-    let same: Vec<&ScheduleTime> = of_bits().filter(|time| time.algorithm == best.algorithm).collect();
+    let same: Vec<&ScheduleTime> =
+        of_bits().filter(|time| time.schedule.algorithm == best.schedule.algorithm).collect();
     let default = same.first()?;
-    let mut variant = Variant::default_of(bits, best.algorithm.clone());
-    for name in best.tunables.keys() {
+    let mut variant = LayerSchedule::default_of(bits, best.schedule.algorithm.clone());
+    for name in best.schedule.tunables.keys() {
         let differs_here_only = |time: &&&ScheduleTime| {
-            time.tunables
+            time.schedule
+                .tunables
                 .iter()
-                .all(|(other, value)| other == name || default.tunables.get(other) == Some(value))
+                .all(|(other, value)| other == name || default.schedule.tunables.get(other) == Some(value))
         };
         let fastest = same.iter().filter(differs_here_only).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
-        if let Some(value) = fastest.and_then(|time| time.tunables.get(name)) {
+        if let Some(value) = fastest.and_then(|time| time.schedule.tunables.get(name)) {
             variant.tunables.insert(name.clone(), *value);
         }
     }
@@ -585,17 +606,6 @@ fn grown(points: &[(f64, f64)], removed: f64) -> f64 {
     nearest.map_or(f64::MAX, |(seen, loss)| loss * (removed / seen).powf(GROWTH))
 }
 
-fn schedule_of(configuration: &Configuration, layer: &str) -> Option<ScheduleTime> {
-    let bits = configuration.get(&layer_parameter(layer, "bits"))?.as_i64()?;
-    let algorithm = configuration.get(&layer_parameter(layer, "algorithm"))?.as_str()?.to_owned();
-    let prefix = format!("{layer}.{algorithm}.");
-    let tunables = configuration
-        .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
-        .collect();
-    Some(ScheduleTime { bits, algorithm, tunables, seconds: 0.0 })
-}
-
 #[expect(clippy::cast_precision_loss, reason = "for progress bars")]
 fn fraction(done: usize, all: usize) -> f64 {
     done as f64 / all.max(1) as f64
@@ -604,6 +614,24 @@ fn fraction(done: usize, all: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_survey_comes_back_from_the_journal() {
+        let schedule = LayerSchedule {
+            bits: 8,
+            algorithm: "a".into(),
+            tunables: BTreeMap::from([("tile".to_owned(), 6016)]),
+        };
+        let schedules = vec![ScheduleTime { schedule, seconds: 1.25e-5 }];
+        let layers = vec![LayerSurvey { schedules, ..LayerSurvey::default() }];
+        let event = crate::study::event::Event::Surveyed(Box::new(Survey {
+            threads: 2,
+            layers,
+            ..Survey::default()
+        }));
+        let line = serde_json::to_string(&event).expect("JSON");
+        assert_eq!(serde_json::from_str::<crate::study::event::Event>(&line).expect("an event"), event);
+    }
 
     #[test]
     fn losses_follow_what_was_seen_nearest() {
@@ -618,9 +646,11 @@ mod tests {
     #[test]
     fn the_best_values_of_all_tunables_come_together() {
         let time = |tile: i64, panel: i64, seconds: f64| ScheduleTime {
-            bits: 32,
-            algorithm: "a".into(),
-            tunables: BTreeMap::from([("tile".to_owned(), tile), ("panel".to_owned(), panel)]),
+            schedule: LayerSchedule {
+                bits: 32,
+                algorithm: "a".into(),
+                tunables: BTreeMap::from([("tile".to_owned(), tile), ("panel".to_owned(), panel)]),
+            },
             seconds,
         };
         let layer = LayerSurvey {
