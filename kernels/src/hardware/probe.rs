@@ -1,10 +1,11 @@
 //! A fixed piece of arithmetic whose time tells how fast the cores are right now.
 //!
 //! Virtual processors often share a core with a stranger's thread, which slows them down by a third or
-//! more for milliseconds at a time. The probe is a small matrix product out of the first-level cache,
-//! bound by what kernels are bound by: multiply-adds, loads and the width of the front end. It is as
-//! fast as ever on a quiet core, and slower while somebody else wants its execution units or its clock
-//! is low. What to conclude from it is left to whoever measures.
+//! more for milliseconds at a time. The probe is a small matrix product out of the first-level cache
+//! with integer arithmetic between its multiply-adds, so that no slot of the front end is free: it is as
+//! fast as ever on a quiet core, and slower as soon as somebody else executes anything there or the
+//! clock is low. (A product alone leaves slots free, and does not notice neighbors that slow 8-bit
+//! kernels by a quarter.) What to conclude from it is left to whoever measures.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use crate::team::Team;
 const DEPTH: usize = 64;
 /// Rows of its register tile; two vectors are its columns.
 const ROWS: usize = 6;
-/// How often it is computed: some 8 microseconds where two vectors are multiplied in a cycle, which is
+/// How often it is computed: some 9 microseconds where two vectors are multiplied in a cycle, which is
 /// far above the clock's resolution and far below the time that neighbors stay.
 const ROUNDS: usize = 64;
 
@@ -73,7 +74,7 @@ impl SpeedProbe {
     }
 }
 
-/// The matrix product, over and over.
+/// The matrix product, over and over, and chains of rotations that nothing waits for.
 struct Product;
 
 impl Job for Product {
@@ -85,6 +86,7 @@ impl Job for Product {
         // SAFETY: every offset is below the lengths above, as no vector has more than 16 lanes.
         unsafe {
             let mut sums = [[S::splat(0.0); 2]; ROWS];
+            let mut words = black_box([1_u64, 2, 3, 4]);
             for _ in 0..ROUNDS {
                 let (left, right) = (black_box(left.as_ptr()), black_box(right.as_ptr()));
                 for k in 0..DEPTH {
@@ -94,9 +96,12 @@ impl Job for Product {
                         for (sum, column) in sums.iter_mut().zip(columns) {
                             *sum = S::fma(x, column, *sum);
                         }
+                        let word = &mut words[row % 4];
+                        *word = word.rotate_left(7) ^ k as u64;
                     }
                 }
             }
+            black_box(words);
             let mut all = sums[0][0];
             for sum in sums.as_flattened() {
                 all = S::add(all, *sum);
