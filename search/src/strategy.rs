@@ -57,7 +57,7 @@ pub const STRATEGIES: &[Description] = &[
             Box::new(Portfolio::new(
                 "auto",
                 // On recorded spaces nobody else earned more than the process as long as so little was known.
-                100,
+                200,
                 vec![
                     (gaussian, 2.0),
                     (Box::new(Surrogate::new(Kind::Forest)), 1.0),

@@ -1,19 +1,23 @@
 //! `paretune bench`: how fast a bundle or a network is here, whole and layer by layer.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
-use paretune_kernels::bundle::Bundle;
+use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::executor::StepInfo;
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ThreadCeilings, ceilings};
-use paretune_kernels::{Executor, ExecutorOptions, Plan};
+use paretune_kernels::{Executor, ExecutorOptions};
+use tempfile::TempDir;
 
 use super::{Ending, paths, usage};
-use crate::evaluate::timing::{Effort, Runner, profile, time};
-use crate::model::images::normalize_into;
+use crate::evaluate::host::own_worker;
+use crate::evaluate::protocol::{FastestProbes, TimeRequest};
+use crate::evaluate::repeat::{self, PROCESSES, noise};
+use crate::evaluate::timing::{Effort, profile};
 use crate::report::units;
 use crate::study::prepare::load_network;
 use crate::study::trial::fastest_probes;
@@ -55,15 +59,25 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
         return Err(usage(anyhow!("--seconds: more than 0, at most 3600")));
     }
     let isa = Isa::detect();
-    let (plan, input) = target(args)?;
+    let mut scratch = None;
+    let (bundle, folder) = target(&args.target, &mut scratch)?;
+    let plan = &bundle.plan;
     let threads = args.threads.map_or(plan.threads, usize::from).max(1);
     let batch = usize::from(args.batch);
-    let mut executor = Executor::new(&plan, &ExecutorOptions { batch, threads, isa })?;
-    let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let effort = Effort { precision: 0.0, least_samples: 20, seconds: args.seconds };
+    let request = TimeRequest {
+        threads: Some(threads),
+        batch,
+        probes: fastest_known(),
+        ..repeat::as_made(vec![folder], effort)
+    };
+    let deadline = Duration::from_secs_f64(300.0 + 10.0 * args.seconds);
+    let timings = repeat::time_afresh(&own_worker()?, &request, deadline, &|| false)?;
+    let timing = timings.first().ok_or_else(|| anyhow!("nothing was timed"))?;
+    let mut executor = Executor::new(plan, &ExecutorOptions { batch, threads, isa })?;
+    let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+    let input = noise(plan, &bundle.preprocessing, batch);
     let probe = SpeedProbe::new(threads, isa)?;
-    let fastest = fastest_known(threads);
-    let timing = time(Runner::new(&mut executor, &input, outputs, probe.clone(), fastest), &effort)?;
     let ceilings = ceilings(&[threads])?;
     let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
     let layers = with_shares(executor.steps(), &layers, ceilings.threads.first());
@@ -96,7 +110,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     }
     writeln!(
         out,
-        "{}: {} (95 % interval {} to {}; {} runs, {:.0} % of them undisturbed; {threads} thread(s), batch {batch})",
+        "{}: {} ({} to {} in {PROCESSES} processes; {} runs, {:.0} % of them undisturbed; {threads} thread(s), batch {batch})",
         plan.name,
         seconds_text(timing.median),
         seconds_text(timing.low),
@@ -134,61 +148,29 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// The fastest probe that searches on this machine have seen, which one command may not live to see; 0 where there is
-/// no store, or a search is using it.
-fn fastest_known(threads: usize) -> f64 {
+/// The fastest probes that searches on this machine have seen, which one command may not live to see; none where
+/// there is no store, or a search is using it.
+fn fastest_known() -> FastestProbes {
     let folder = paths::store(None).ok().filter(|folder| folder.exists());
     let store = folder.and_then(|folder| Store::open(&folder).ok());
     let probes = store.and_then(|store| fastest_probes(&store, &Hardware::detect().id).ok());
-    probes.map_or(0.0, |probes| probes.get(threads))
+    probes.unwrap_or_default()
 }
 
-/// The plan to time and an input for it: noise on the pixel scale, never zeros, as denormals and zeros are fast.
-fn target(args: &BenchArgs) -> anyhow::Result<(Plan, Vec<f32>)> {
-    let batch = usize::from(args.batch);
-    if args.target.is_dir() || !args.target.exists() {
-        let bundle = Bundle::read(&args.target).map_err(usage)?;
-        let numbers = bundle.plan.values.get(bundle.plan.input).map_or(0, paretune_kernels::ValueSpec::len);
-        let dims =
-            bundle.plan.values.get(bundle.plan.input).map(|value| value.dims.clone()).unwrap_or_default();
-        let pixels = noise(numbers * batch);
-        let mut input = vec![0.0; numbers * batch];
-        match <[usize; 3]>::try_from(dims.as_slice()) {
-            Ok(dims) => {
-                let (mean, std) = (&bundle.preprocessing.mean, &bundle.preprocessing.std);
-                for (image, out) in
-                    pixels.chunks_exact(numbers.max(1)).zip(input.chunks_exact_mut(numbers.max(1)))
-                {
-                    normalize_into(image, mean, std, dims, out);
-                }
-            }
-            Err(_) => fill(&pixels, &mut input),
-        }
-        return Ok((bundle.plan, input));
+/// What to time, and the folder where it lies as a bundle: for a network one in `scratch`, which must live as long
+/// as the folder is needed.
+fn target(path: &Path, scratch: &mut Option<TempDir>) -> anyhow::Result<(Bundle, PathBuf)> {
+    if path.is_dir() || !path.exists() {
+        return Ok((Bundle::read(path).map_err(usage)?, path.to_owned()));
     }
-    let mut plan = load_network(Some(&args.target)).map_err(usage)?.plan;
+    let mut plan = load_network(Some(path)).map_err(usage)?.plan;
     plan.threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let numbers = plan.values.get(plan.input).map_or(0, paretune_kernels::ValueSpec::len) * batch;
-    let mut input = vec![0.0; numbers];
-    fill(&noise(numbers), &mut input);
-    Ok((plan, input))
-}
-
-fn fill(pixels: &[u8], input: &mut [f32]) {
-    for (pixel, out) in pixels.iter().zip(input) {
-        *out = f32::from(*pixel) / 64.0 - 2.0;
-    }
-}
-
-/// Reproducible pixels.
-fn noise(count: usize) -> Vec<u8> {
-    let mut state: u32 = 0x9e37_79b9;
-    (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state.to_be_bytes()[0]
-        })
-        .collect()
+    let bundle = Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
+    let folder = TempDir::new().context("no temporary folder can be made")?;
+    let path = folder.path().join("bundle");
+    bundle.write(&path)?;
+    *scratch = Some(folder);
+    Ok((bundle, path))
 }
 
 /// Each step with its share of the ceiling that binds it: the time that its multiply-adds would take at

@@ -88,6 +88,12 @@ impl Host {
         Self { options, subject, process: None, opened: None, probes: FastestProbes::default() }
     }
 
+    /// How workers are started.
+    #[must_use]
+    pub fn command(&self) -> &[String] {
+        &self.options.command
+    }
+
     /// What the worker said of its subject, if one was ever opened.
     #[must_use]
     pub fn opened(&self) -> Option<Opened> {
@@ -239,6 +245,19 @@ impl Drop for Process {
     }
 }
 
+/// Asks a worker that is started for this one request, has no subject, and ends with its answer.
+///
+/// # Errors
+/// See [`HostError`].
+pub fn ask_fresh(
+    command: &[String],
+    request: &Request,
+    deadline: Duration,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Reply, HostError> {
+    Process::start(command)?.exchange(request, deadline, &mut |_| {}, interrupted)
+}
+
 fn end_of(status: std::process::ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
@@ -293,7 +312,7 @@ mod tests {
     const OPENED: &str = r#"read line; echo '{"reply":"opened","hardware":"h","search_images":1,"report_images":1}'; read line; "#;
 
     fn report(host: &mut Host, deadline: Duration) -> Result<Reply, HostError> {
-        let request = Request::Report { configuration: paretune_spaces::Configuration::default(), images: 1 };
+        let request = Request::Report { bundle: "unused".into(), images: 1 };
         host.ask(&request, deadline, &mut |_| {}, &|| false)
     }
 
@@ -333,7 +352,7 @@ mod tests {
         let mut garbage = host(&format!("{OPENED} echo garbage; sleep 5"));
         assert!(matches!(report(&mut garbage, Duration::from_secs(5)), Err(HostError::Nonsense(_))));
         let mut slow = host(&format!("{OPENED} sleep 60"));
-        let request = Request::Report { configuration: paretune_spaces::Configuration::default(), images: 1 };
+        let request = Request::Report { bundle: "unused".into(), images: 1 };
         let asked = std::cell::Cell::new(0);
         let interrupted = || {
             asked.set(asked.get() + 1);

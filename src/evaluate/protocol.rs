@@ -63,13 +63,8 @@ pub enum Request {
     },
     /// Builds, times and scores one configuration.
     Trial(Box<TrialRequest>),
-    /// Times several configurations interleaved.
-    Compare {
-        /// What to time.
-        configurations: Vec<Configuration>,
-        /// How well.
-        effort: Effort,
-    },
+    /// Times several bundles interleaved; needs no subject.
+    Time(TimeRequest),
     /// Times every step of one configuration.
     Profile {
         /// What to time.
@@ -84,10 +79,10 @@ pub enum Request {
         /// On how many search images.
         images: u64,
     },
-    /// Scores one configuration on the first images of the report part.
+    /// Scores a bundle on the first images of the report part.
     Report {
         /// What to score.
-        configuration: Configuration,
+        bundle: PathBuf,
         /// How many images.
         images: u64,
     },
@@ -100,6 +95,21 @@ pub enum Request {
         /// The bundle's folder.
         folder: PathBuf,
     },
+}
+
+/// Bundles to time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimeRequest {
+    /// Their folders.
+    pub bundles: Vec<PathBuf>,
+    /// Threads for all of them; `None` for those that each was made for.
+    pub threads: Option<usize>,
+    /// Images at a time.
+    pub batch: usize,
+    /// How well to time each.
+    pub effort: Effort,
+    /// How fast the cores were seen to be.
+    pub probes: FastestProbes,
 }
 
 /// One trial.
@@ -174,9 +184,9 @@ pub enum Reply {
     },
     /// The answer to a trial.
     Measured(Box<Measured>),
-    /// The answer to a comparison, in the order asked.
-    Compared {
-        /// One per configuration.
+    /// The answer to a timing, in the order asked.
+    Timed {
+        /// One per bundle.
         timings: Vec<Timing>,
     },
     /// The answer to a profile.

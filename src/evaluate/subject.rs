@@ -163,19 +163,6 @@ impl Subject {
         &self.calibration_inputs[..self.calibration_inputs.len().min(count * numbers)]
     }
 
-    /// The first search image as the network sees it: what candidates are timed on.
-    #[must_use]
-    pub fn timing_input(&self) -> Vec<f32> {
-        let images =
-            if !self.dataset.search.is_empty() { &self.dataset.search } else { &self.dataset.calibration };
-        let mut input = vec![0.0; images.dims.iter().product()];
-        if !images.is_empty() {
-            let normalization = &self.spec.normalization;
-            normalize_into(images.image(0), &normalization.mean, &normalization.std, images.dims, &mut input);
-        }
-        input
-    }
-
     /// Scores `plan` on images `from..to` of the search part.
     ///
     /// # Errors

@@ -63,6 +63,8 @@ pub struct Timing {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+    /// Threads that ran it.
+    pub threads: usize,
     /// Seconds of the fastest probe known so far on as many threads.
     pub probe: f64,
     /// Share of the samples that were undisturbed.
@@ -97,7 +99,7 @@ impl Timing {
         #[expect(clippy::cast_precision_loss, reason = "a share of some thousands")]
         let share = quiet.len() as f64 / samples.len().max(1) as f64;
         let samples = samples.iter().map(|sample| sample.seconds).collect();
-        Self { median, low, high, probe, quiet: share, samples }
+        Self { median, low, high, threads: 1, probe, quiet: share, samples }
     }
 }
 
@@ -227,7 +229,7 @@ impl<'e> Runner<'e> {
     }
 
     fn timing(&self) -> Timing {
-        Timing::of(&self.samples, self.fastest)
+        Timing { threads: self.probe.threads(), ..Timing::of(&self.samples, self.fastest) }
     }
 
     /// Whether the median is known to the precision that `effort` asks for.

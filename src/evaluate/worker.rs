@@ -3,14 +3,16 @@
 
 use std::io::{self, BufRead, Write};
 
+use paretune_kernels::bundle::Bundle;
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe};
 use paretune_kernels::{Executor, ExecutorOptions, Plan, memory};
 use paretune_spaces::Configuration;
 
-use super::protocol::{FastestProbes, Measured, Reply, Request, Rival, TrialRequest};
+use super::protocol::{FastestProbes, Measured, Reply, Request, Rival, TimeRequest, TrialRequest};
 use super::realize::{realize, recipe_of};
+use super::repeat::noise;
 use super::subject::Subject;
-use super::timing::{Effort, Runner, Timing, profile, time, time_together};
+use super::timing::{Runner, Timing, profile, time, time_together};
 
 /// Images that are scored before the rivals are looked at again.
 const ACCURACY_STEP: u64 = 256;
@@ -79,9 +81,7 @@ impl Worker {
                 Ok(Reply::Opened { hardware: Hardware::detect().id, search_images, report_images })
             }
             Request::Trial(trial) => self.trial(&trial).map(|measured| Reply::Measured(Box::new(measured))),
-            Request::Compare { configurations, effort } => {
-                Ok(Reply::Compared { timings: self.compare(&configurations, &effort)? })
-            }
+            Request::Time(request) => Ok(Reply::Timed { timings: self.time(&request)? }),
             Request::Profile { configuration, seconds } => {
                 Ok(Reply::Profiled { steps: self.profile(&configuration, seconds)? })
             }
@@ -91,9 +91,9 @@ impl Worker {
                 let images = usize::try_from(images).unwrap_or(usize::MAX);
                 Ok(Reply::Lost { loss: subject.loss(&recipe, images).map_err(text)? })
             }
-            Request::Report { configuration, images } => {
+            Request::Report { bundle, images } => {
                 let subject = self.subject()?;
-                let plan = realize(subject, &configuration, self.isa).map_err(text)?;
+                let plan = Bundle::read(&bundle).map_err(text)?.plan;
                 let images = usize::try_from(images).unwrap_or(usize::MAX);
                 Ok(Reply::Reported { score: subject.score_report(&plan, images).map_err(text)? })
             }
@@ -124,10 +124,10 @@ impl Worker {
         let bundle = subject.bundle(plan, &request.id);
         let size = bundle.bytes();
         let plan = bundle.plan;
-        let input = subject.timing_input();
+        let input = noise(&plan, &bundle.preprocessing, 1);
 
         let before = memory::live_bytes();
-        let mut executor = load(&plan, plan.threads, self.isa)?;
+        let mut executor = load(&plan, plan.threads, 1, self.isa)?;
         memory::reset_peak();
         executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
         let memory = memory::peak_bytes().saturating_sub(before);
@@ -168,9 +168,10 @@ impl Worker {
         let subject = self.subject()?;
         let plan = realize(subject, configuration, self.isa).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-        let input = subject.timing_input();
+        let bundle = subject.bundle(plan, "");
+        let (plan, input) = (&bundle.plan, noise(&bundle.plan, &bundle.preprocessing, 1));
         let threads = plan.threads.max(1);
-        let mut executor = load(&plan, threads, self.isa)?;
+        let mut executor = load(plan, threads, 1, self.isa)?;
         let (probe, fastest) = self.probe(threads)?;
         let (times, fastest) =
             profile(&mut executor, &input, outputs, &probe, fastest, seconds).map_err(text)?;
@@ -180,30 +181,31 @@ impl Worker {
         Ok(steps)
     }
 
-    fn compare(&mut self, configurations: &[Configuration], effort: &Effort) -> Result<Vec<Timing>, String> {
-        let subject = self.subject()?;
-        let input = subject.timing_input();
-        let mut executors = Vec::with_capacity(configurations.len());
-        for configuration in configurations {
-            let plan = realize(subject, configuration, self.isa).map_err(text)?;
-            let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-            let threads = plan.threads.max(1);
-            let (probe, fastest) = self.probe(threads)?;
-            executors.push((load(&plan, threads, self.isa)?, outputs, probe, fastest));
+    fn time(&mut self, request: &TimeRequest) -> Result<Vec<Timing>, String> {
+        let batch = request.batch.max(1);
+        let mut loaded = Vec::with_capacity(request.bundles.len());
+        for folder in &request.bundles {
+            let Bundle { plan, preprocessing, .. } = Bundle::read(folder).map_err(text)?;
+            let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+            let threads = request.threads.unwrap_or(plan.threads).max(1);
+            let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
+            let input = noise(&plan, &preprocessing, batch);
+            loaded.push((load(&plan, threads, batch, self.isa)?, input, outputs, probe));
         }
-        stage("timing");
-        let runners = executors
-            .iter_mut()
-            .map(|(executor, outputs, probe, fastest)| {
-                Runner::new(executor, &input, *outputs, probe.clone(), *fastest)
-            })
-            .collect();
-        time_together(runners, effort).map_err(text)
+        let runners = loaded.iter_mut().map(|(executor, input, outputs, probe)| {
+            let fastest = request.probes.get(probe.threads());
+            Runner::new(executor, input, *outputs, probe.clone(), fastest)
+        });
+        let mut runners: Vec<Runner<'_>> = runners.collect();
+        match runners.len() {
+            1 => runners.drain(..).map(|only| time(only, &request.effort).map_err(text)).collect(),
+            _ => time_together(runners, &request.effort).map_err(text),
+        }
     }
 }
 
-fn load(plan: &Plan, threads: usize, isa: Isa) -> Result<Executor, String> {
-    Executor::new(plan, &ExecutorOptions { batch: 1, threads: threads.max(1), isa }).map_err(text)
+fn load(plan: &Plan, threads: usize, batch: usize, isa: Isa) -> Result<Executor, String> {
+    Executor::new(plan, &ExecutorOptions { batch, threads: threads.max(1), isa }).map_err(text)
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use paretune_search::hypervolume::contribution;
 use paretune_search::strategies::evolve::Evolve;
@@ -194,9 +195,12 @@ impl Strategy for Compose {
         if let Some(survey) = survey
             && self.turn % 8 != 7
         {
+            let begun = Instant::now();
             self.learn(survey, history, errors);
-            if let Some(suggestion) = self.compose(survey, history, rng) {
-                return Some(suggestion);
+            let composed = self.compose(survey, history, rng);
+            tracing::debug!("composed from {} layers in {:?}", survey.layers.len(), begun.elapsed());
+            if composed.is_some() {
+                return composed;
             }
         }
         drop(shared);

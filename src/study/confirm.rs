@@ -1,8 +1,9 @@
-//! Before anything is claimed: the final points are timed again, together and interleaved, and scored on
-//! images that the search has never seen.
+//! Before anything is claimed: the final points are built once more as bundles, timed again, interleaved and in
+//! several fresh processes, and scored on images that the search has never seen.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use paretune_db::{KeyParts, Record};
 use paretune_kernels::hardware::Hardware;
@@ -16,7 +17,8 @@ use super::session::SessionError;
 use super::trial::{Bench, Known};
 use crate::evaluate::accuracy::Score;
 use crate::evaluate::host::{Host, HostError};
-use crate::evaluate::protocol::{Reply, Request};
+use crate::evaluate::protocol::{Reply, Request, TimeRequest};
+use crate::evaluate::repeat;
 use crate::evaluate::timing::{Effort, Timing};
 use crate::model::Network;
 
@@ -36,6 +38,15 @@ pub fn without_clock(trials: Option<u64>) -> f64 {
 /// Candidates that are loaded and timed together: more would not fit small memories.
 const TOGETHER: usize = 6;
 
+/// Finalists that are confirmed however long it takes.
+const LEAST: usize = 4;
+
+/// Share of the time in which further finalists may be built.
+const BUILDING: f64 = 0.35;
+
+/// Share of what is left then that goes into timing; the rest goes into scoring.
+const TIMING: f64 = 0.4;
+
 /// Report images come in steps of this many.
 const REPORT_STEP: u64 = 512;
 
@@ -54,8 +65,9 @@ pub struct Confirmation<'c, 's> {
 }
 
 impl Confirmation<'_, '_> {
-    /// `finalists` with their final figures, each with its accuracy on the search images. Points that fail now are left out; after an interrupt, and where
-    /// nothing more may be measured, points without final figures keep those of the search.
+    /// `finalists` with their final figures, each with its accuracy on the search images: the most important ones come
+    /// first, as time may end before the last are built. Those are left out, and points that fail now. After an interrupt,
+    /// and where nothing more may be measured, points without final figures keep those of the search.
     ///
     /// # Errors
     /// Where the store or the worker cannot be used at all.
@@ -65,6 +77,7 @@ impl Confirmation<'_, '_> {
         see: &mut dyn FnMut(Event),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<Confirmed>, SessionError> {
+        let begun = Instant::now();
         let steps = 2 * finalists.len() as u64;
         let mut done = 0;
         let mut step = |count: usize, see: &mut dyn FnMut(Event)| {
@@ -76,15 +89,40 @@ impl Confirmation<'_, '_> {
             let record = self.bench.store.get(&self.bench.final_key(&point.config).key())?;
             latencies.push(record.as_ref().and_then(latency_of));
         }
-        let missing: Vec<usize> = (0..finalists.len()).filter(|&index| latencies[index].is_none()).collect();
-        step(finalists.len() - missing.len(), see);
         let mut failed: Vec<usize> = Vec::new();
+        let mut missing: Vec<usize> = Vec::new();
+        let mut bundles: Vec<PathBuf> = Vec::with_capacity(finalists.len());
+        for (index, point) in finalists.iter().enumerate() {
+            let scored = self.bench.known_score("report-score", &point.config)?.total > 0;
+            bundles.push(self.folder().join(&point.id));
+            if latencies[index].is_some() && scored || !self.measure {
+                continue;
+            }
+            if index >= LEAST && begun.elapsed().as_secs_f64() > BUILDING * self.seconds {
+                failed.push(index);
+                continue;
+            }
+            match self.build(point, &bundles[index], interrupted) {
+                Ok(()) if latencies[index].is_none() => missing.push(index),
+                Ok(()) => {}
+                Err(HostError::Interrupted) => self.measure = false,
+                Err(error @ HostError::Start(_)) => return Err(SessionError::Worker(error)),
+                Err(error) => {
+                    see(Event::Notice {
+                        text: format!("point {} could not be built again: {error}", point.id),
+                    });
+                    failed.push(index);
+                }
+            }
+        }
+        step(finalists.len() - missing.len(), see);
         if self.measure {
             #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
-            let each = 0.35 * self.seconds / missing.len().max(1) as f64;
-            let effort = Effort { seconds: each.clamp(0.2, 2.0), ..Effort::FINAL };
+            let each = TIMING * self.left(begun) / missing.len().max(1) as f64;
+            let effort = Effort { seconds: each.clamp(0.2, 3.0), ..Effort::FINAL };
             for group in missing.chunks(TOGETHER) {
-                match self.compare(finalists, group, effort, interrupted) {
+                let folders = group.iter().map(|&index| bundles[index].clone()).collect();
+                match self.compare(folders, effort, interrupted) {
                     Ok(timings) => {
                         for (&index, timing) in group.iter().zip(&timings) {
                             latencies[index] = Some([timing.median, timing.low, timing.high]);
@@ -103,16 +141,17 @@ impl Confirmation<'_, '_> {
         }
         let mut points = Vec::with_capacity(finalists.len());
         let limits = &self.request.limits;
-        for (index, point) in finalists.iter().enumerate() {
-            if failed.contains(&index) {
-                continue;
-            }
+        let remaining: Vec<usize> = (0..finalists.len()).filter(|index| !failed.contains(index)).collect();
+        for (place, &index) in remaining.iter().enumerate() {
+            let point = &finalists[index];
+            #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
+            let share = self.left(begun) / (remaining.len() - place) as f64;
             let latency = latencies[index].unwrap_or_else(|| seen_latency(point));
             let mut keep = |score| {
                 let search_accuracy = point.metrics.accuracy;
                 points.push(Confirmed { point: finished(point, latency, score, limits), search_accuracy });
             };
-            match self.report_score(point, latency[0], finalists.len(), interrupted) {
+            match self.report_score(point, &bundles[index], latency[0], share, interrupted) {
                 Ok(score) => keep(score),
                 Err(ReportError::Host(HostError::Interrupted)) => {
                     self.measure = false;
@@ -128,23 +167,49 @@ impl Confirmation<'_, '_> {
             }
             step(1, see);
         }
+        // What is left over is in nobody's way, and made anew where it is needed.
+        if let Err(error) = std::fs::remove_dir_all(self.folder()) {
+            tracing::debug!("the finalists' bundles stay: {error}");
+        }
         Ok(points)
     }
 
-    fn compare(
+    /// Seconds that are left since `begun`.
+    fn left(&self, begun: Instant) -> f64 {
+        (self.seconds - begun.elapsed().as_secs_f64()).max(0.0)
+    }
+
+    /// Where the finalists' bundles lie while they are measured.
+    fn folder(&self) -> PathBuf {
+        self.bench.subject.artefacts.join("finalists")
+    }
+
+    fn build(
         &mut self,
-        finalists: &[FrontPoint],
-        group: &[usize],
+        point: &FrontPoint,
+        bundle: &Path,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), HostError> {
+        let request = Request::Export {
+            configuration: point.config.clone(),
+            id: point.id.clone(),
+            folder: bundle.to_owned(),
+        };
+        match self.host.ask(&request, self.bench.deadline, &mut |_| {}, interrupted)? {
+            Reply::Exported { .. } => Ok(()),
+            other => Err(HostError::Nonsense(format!("{other:?}"))),
+        }
+    }
+
+    fn compare(
+        &self,
+        bundles: Vec<PathBuf>,
         effort: Effort,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<Timing>, HostError> {
-        let configurations = group.iter().map(|&index| finalists[index].config.clone()).collect();
-        let request = Request::Compare { configurations, effort };
         let deadline = self.bench.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
-        match self.host.ask(&request, deadline, &mut |_| {}, interrupted)? {
-            Reply::Compared { timings } if timings.len() == group.len() => Ok(timings),
-            other => Err(HostError::Nonsense(format!("{other:?}"))),
-        }
+        let request = TimeRequest { probes: self.bench.probes.clone(), ..repeat::as_made(bundles, effort) };
+        repeat::time_afresh(self.host.command(), &request, deadline, interrupted)
     }
 
     fn record(&self, point: &FrontPoint, timing: &Timing) -> Result<(), SessionError> {
@@ -158,12 +223,13 @@ impl Confirmation<'_, '_> {
         Ok(self.bench.store.put(&record)?)
     }
 
-    /// Answers on report images: as many as this point's share of the time allows.
+    /// Answers on report images: as many as `seconds` allow.
     fn report_score(
         &mut self,
         point: &FrontPoint,
+        bundle: &Path,
         latency: f64,
-        points: usize,
+        seconds: f64,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<Score>, ReportError> {
         let known = self.bench.known_score("report-score", &point.config)?;
@@ -173,15 +239,14 @@ impl Confirmation<'_, '_> {
         if !self.measure {
             return Ok(None);
         }
-        #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
-        let affordable = 0.65 * self.seconds / points.max(1) as f64 / latency.max(1e-7);
+        let affordable = seconds / latency.max(1e-7);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "clamped to a small count"
         )]
         let steps = (affordable.clamp(0.0, 1e6) as u64 / REPORT_STEP).max(1);
-        let request = Request::Report { configuration: point.config.clone(), images: steps * REPORT_STEP };
+        let request = Request::Report { bundle: bundle.to_owned(), images: steps * REPORT_STEP };
         let deadline = self.bench.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
         match self.host.ask(&request, deadline, &mut |_| {}, interrupted) {
             Ok(Reply::Reported { score }) => {

@@ -568,10 +568,10 @@ impl Session<'_> {
         if let Some(untouched) = &self.untouched
             && finalists.iter().all(|point| point.id != untouched.id)
         {
-            finalists.push(untouched.clone());
+            finalists.insert(0, untouched.clone());
         }
         let seconds = match request.budget.seconds {
-            Some(seconds) => confirm::reserve(seconds),
+            Some(seconds) => confirm::reserve(seconds).min(seconds - self.clock.elapsed()).max(2.0),
             None => confirm::without_clock(request.budget.trials),
         };
         let mut confirmation = confirm::Confirmation {

@@ -58,6 +58,12 @@ impl SpeedProbe {
         Ok(Self { team: Team::new(threads)?, product: build(usable, Entry) })
     }
 
+    /// Threads that are probed.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.team.count()
+    }
+
     /// Seconds that the slowest core takes for the arithmetic. Only ratios mean anything.
     ///
     /// # Errors

@@ -22,6 +22,26 @@ pub trait Model: Send {
     fn predict(&self, point: &Point) -> Prediction;
 }
 
+/// Several models of the same number, none of which is sure to be right: their predictions as one, with what they
+/// disagree about added to what each is unsure of.
+pub struct Ensemble<M>(pub Vec<M>);
+
+impl<M: Model> Model for Ensemble<M> {
+    fn predict(&self, point: &Point) -> Prediction {
+        let (mut mean, mut square, mut variance) = (0.0, 0.0, 0.0);
+        for model in &self.0 {
+            let prediction = model.predict(point);
+            mean += prediction.mean;
+            square += prediction.mean * prediction.mean;
+            variance += prediction.deviation * prediction.deviation;
+        }
+        let count = self.0.len().max(1) as f64;
+        mean /= count;
+        let deviation = (variance / count + (square / count - mean * mean).max(0.0)).sqrt();
+        Prediction { mean, deviation }
+    }
+}
+
 /// How configurations compare, per parameter.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -130,6 +150,22 @@ fn erfc(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Always the same prediction.
+    struct Fixed(f64, f64);
+
+    impl Model for Fixed {
+        fn predict(&self, _: &Point) -> Prediction {
+            Prediction { mean: self.0, deviation: self.1 }
+        }
+    }
+
+    #[test]
+    fn disagreement_adds_to_doubt() {
+        let prediction = Ensemble(vec![Fixed(1.0, 0.3), Fixed(3.0, 0.3)]).predict(&Point::new(vec![]));
+        assert!((prediction.mean - 2.0).abs() < 1e-12);
+        assert!((prediction.deviation - (0.09_f64 + 1.0).sqrt()).abs() < 1e-12);
+    }
 
     #[test]
     fn normal_distribution() {

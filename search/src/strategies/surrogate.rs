@@ -15,7 +15,7 @@ use crate::history::{History, Trial};
 use crate::model::forest::Forest;
 use crate::model::gaussian::{Gaussian, Kernel, Weights};
 use crate::model::warp::Warp;
-use crate::model::{Model, Prediction, Shape, normal_cdf};
+use crate::model::{Ensemble, Model, Prediction, Shape, normal_cdf};
 use crate::problem::{Bound, Normalization, Outcome};
 use crate::strategy::{Strategy, Suggestion};
 
@@ -32,6 +32,10 @@ pub enum Kind {
 const CAPACITY: usize = 300;
 /// Trials from which weights of a Gaussian process are learnt, at most.
 const LESSONS: usize = 160;
+/// Draws from the posterior of the weights that are asked besides the most likely ones, as long as no more trials than
+/// this are known.
+const OTHERS: usize = 3;
+const DOUBTFUL: usize = 150;
 /// Spaces up to this size are looked at as a whole.
 const SMALL: u128 = 1_000;
 /// Candidates from which the climb goes on, and its steps.
@@ -46,8 +50,8 @@ pub struct Surrogate {
     name: &'static str,
     kernel: Option<Kernel>,
     shape: Option<Shape>,
-    /// Per target the weights learnt last.
-    weights: Vec<Weights>,
+    /// Per target the weights learnt last: the most likely ones, then draws.
+    weights: Vec<Vec<Weights>>,
     learnt_at: usize,
     queue: VecDeque<Point>,
 }
@@ -115,18 +119,23 @@ impl Surrogate {
         match (self.kind, &self.kernel, &self.shape) {
             (Kind::Gaussian, Some(kernel), _) => {
                 while self.weights.len() <= target {
-                    self.weights.push(kernel.prior());
+                    self.weights.push(vec![kernel.prior()]);
                 }
                 if learn {
                     let some = thin(points.len(), LESSONS);
                     let lesson: Vec<&Point> = some.iter().map(|i| points[*i]).collect();
                     let answers: Vec<f64> = some.iter().map(|i| values[*i]).collect();
-                    let steps = if points.len() < 40 { 30 } else { 15 };
-                    self.weights[target] =
-                        Gaussian::learn(kernel, &self.weights[target], &lesson, &answers, steps);
+                    let looks = if points.len() < 40 { 30 } else { 15 };
+                    let start = &self.weights[target][0];
+                    let likely = Gaussian::learn(kernel, start, &lesson, &answers, looks);
+                    // Much data leaves no doubt about the weights, and makes each process slow.
+                    let others = if points.len() > DOUBTFUL { 0 } else { OTHERS };
+                    let others = Gaussian::sample(kernel, &likely, &lesson, &answers, others, rng);
+                    self.weights[target] = std::iter::once(likely).chain(others).collect();
                 }
-                let fitted = Gaussian::fit(kernel, &self.weights[target], points, values)?;
-                Some(Box::new(fitted))
+                let fit = |weights: &Weights| Gaussian::fit(kernel, weights, points, values);
+                let fitted: Vec<Gaussian> = self.weights[target].iter().filter_map(fit).collect();
+                if fitted.is_empty() { None } else { Some(Box::new(Ensemble(fitted))) }
             }
             (_, _, Some(shape)) => Some(Box::new(Forest::fit(shape, points, values, rng)?)),
             _ => None,

@@ -1,0 +1,154 @@
+//! Timing of bundles in several fresh processes, one after the other.
+//!
+//! How fast the same network runs differs from process to process by more than it does within one: where its memory
+//! happens to lie decides what its caches lose, and what disturbs a machine comes and goes within seconds. What is
+//! claimed, in a final front or by `bench`, is therefore the middle of several processes, and its interval reaches as
+//! far as they disagree.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use paretune_kernels::bundle::Preprocessing;
+use paretune_kernels::{Plan, ValueSpec};
+
+use super::host::{HostError, ask_fresh};
+use super::protocol::{Reply, Request, TimeRequest};
+use super::timing::{Effort, Timing};
+use crate::model::images::normalize_into;
+
+/// Processes that are enough to outvote an unlucky one.
+pub const PROCESSES: usize = 3;
+
+/// Times bundles by [`PROCESSES`] workers started with `command`, which share the effort of `request`; one timing per
+/// bundle. No process may take longer than `deadline`.
+///
+/// # Errors
+/// See [`HostError`].
+pub fn time_afresh(
+    command: &[String],
+    request: &TimeRequest,
+    deadline: Duration,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Vec<Timing>, HostError> {
+    let mut rounds: Vec<Vec<Timing>> = Vec::with_capacity(PROCESSES);
+    let mut request = request.clone();
+    let seconds = request.effort.seconds / PROCESSES as f64;
+    request.effort = Effort { seconds, ..request.effort };
+    for _ in 0..PROCESSES {
+        match ask_fresh(command, &Request::Time(request.clone()), deadline, interrupted)? {
+            Reply::Timed { timings } if timings.len() == request.bundles.len() => {
+                // What one process saw of the speed of the cores, the next ones know.
+                for timing in &timings {
+                    request.probes.set(timing.threads, timing.probe);
+                }
+                rounds.push(timings);
+            }
+            other => return Err(HostError::Nonsense(format!("{other:?}"))),
+        }
+    }
+    Ok((0..request.bundles.len())
+        .map(|bundle| together(&rounds.iter().map(|round| &round[bundle]).collect::<Vec<_>>()))
+        .collect())
+}
+
+/// What several processes say of one bundle.
+fn together(processes: &[&Timing]) -> Timing {
+    let mut medians: Vec<f64> = processes.iter().map(|timing| timing.median).collect();
+    medians.sort_by(f64::total_cmp);
+    let least =
+        |of: fn(&Timing) -> f64| processes.iter().map(|timing| of(timing)).fold(f64::INFINITY, f64::min);
+    #[expect(clippy::cast_precision_loss, reason = "a handful of processes")]
+    let quiet = processes.iter().map(|timing| timing.quiet).sum::<f64>() / processes.len().max(1) as f64;
+    Timing {
+        median: medians.get(medians.len() / 2).copied().unwrap_or(0.0),
+        low: least(|timing| timing.low),
+        high: processes.iter().map(|timing| timing.high).fold(0.0, f64::max),
+        threads: processes.first().map_or(1, |timing| timing.threads),
+        probe: least(|timing| timing.probe),
+        quiet,
+        samples: processes.iter().flat_map(|timing| timing.samples.iter().copied()).collect(),
+    }
+}
+
+/// What networks are timed on: `batch` images of reproducible noise, preprocessed as the network wants it. Never
+/// zeros: zeros and denormals have speeds of their own.
+#[must_use]
+pub fn noise(plan: &Plan, preprocessing: &Preprocessing, batch: usize) -> Vec<f32> {
+    let value = plan.values.get(plan.input);
+    let numbers = value.map_or(0, ValueSpec::len);
+    let mut state: u32 = 0x9e37_79b9;
+    let pixels: Vec<u8> = (0..numbers * batch)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .collect();
+    let mut input: Vec<f32> = pixels.iter().map(|pixel| f32::from(*pixel) / 64.0 - 2.0).collect();
+    let (mean, std) = (&preprocessing.mean, &preprocessing.std);
+    let dims = value.and_then(|value| <[usize; 3]>::try_from(value.dims.as_slice()).ok());
+    if let Some(dims) = dims.filter(|dims| mean.len() == dims[0] && std.len() == dims[0]) {
+        for (image, out) in pixels.chunks_exact(numbers).zip(input.chunks_exact_mut(numbers)) {
+            normalize_into(image, mean, std, dims, out);
+        }
+    }
+    input
+}
+
+/// The request that times `bundles`, one image at a time on the threads that they were made for.
+#[must_use]
+pub fn as_made(bundles: Vec<PathBuf>, effort: Effort) -> TimeRequest {
+    TimeRequest {
+        bundles,
+        threads: None,
+        batch: 1,
+        effort,
+        probes: super::protocol::FastestProbes::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing(median: f64) -> Timing {
+        let (low, high) = (median - 1.0, median + 1.0);
+        Timing { median, low, high, threads: 2, probe: median / 10.0, quiet: 0.5, samples: vec![median] }
+    }
+
+    #[test]
+    fn the_middle_process_decides_and_the_interval_covers_all() {
+        let (slow, fast, middle) = (timing(50.0), timing(30.0), timing(31.0));
+        let all = together(&[&slow, &fast, &middle]);
+        assert_eq!([all.median, all.low, all.high, all.probe], [31.0, 29.0, 51.0, 3.0]);
+        assert_eq!((all.threads, all.samples), (2, vec![50.0, 30.0, 31.0]));
+    }
+
+    #[test]
+    fn each_process_gets_its_share_and_learns_from_the_last() {
+        // Workers that note what they are asked.
+        let notes = tempfile::NamedTempFile::new().unwrap();
+        let script = format!(
+            r#"read line; echo "$line" >> {}; echo '{{"reply":"timed","timings":[{{"median":2,"low":1,"high":3,"threads":2,"probe":0.5,"quiet":1,"samples":[]}}]}}'; read line"#,
+            notes.path().display()
+        );
+        let command = ["sh".to_owned(), "-c".to_owned(), script];
+        let effort = Effort { seconds: 3.0, ..Effort::FINAL };
+        let request = as_made(vec!["bundle".into()], effort);
+        let timings = time_afresh(&command, &request, Duration::from_secs(5), &|| false).unwrap();
+        assert_eq!(timings[0].median, 2.0);
+        let asked = std::fs::read_to_string(notes.path()).unwrap();
+        let asked: Vec<Request> = asked.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(asked.len(), PROCESSES);
+        let Request::Time(last) = &asked[PROCESSES - 1] else { panic!("{asked:?}") };
+        assert_eq!((last.effort.seconds, last.probes.get(2)), (1.0, 0.5));
+    }
+
+    #[test]
+    fn a_wrong_number_of_answers_is_nonsense() {
+        let command =
+            ["sh", "-c", r#"read line; echo '{"reply":"timed","timings":[]}'; read line"#].map(str::to_owned);
+        let request = as_made(vec!["bundle".into()], Effort::FINAL);
+        let error = time_afresh(&command, &request, Duration::from_secs(5), &|| false).unwrap_err();
+        assert!(matches!(error, HostError::Nonsense(_)), "{error}");
+    }
+}
