@@ -22,7 +22,7 @@ pub struct Effort {
     pub precision: f64,
     /// ... and at least this many undisturbed samples are there ...
     pub least_samples: usize,
-    /// ... or when this much time has passed; thrice as much where the machine is hardly ever quiet.
+    /// ... or when this much time has passed; twice as much where the machine is hardly ever quiet.
     pub seconds: f64,
 }
 
@@ -251,7 +251,7 @@ pub fn time(mut candidate: Runner<'_>, effort: &Effort) -> Result<Timing, Kernel
     loop {
         candidate.burst()?;
         let spent = start.elapsed().as_secs_f64();
-        let patience = if candidate.quiet >= ENOUGH_QUIET { 1.0 } else { 3.0 };
+        let patience = if candidate.quiet >= ENOUGH_QUIET { 1.0 } else { 2.0 };
         let tired = spent >= patience * effort.seconds && candidate.samples.len() >= 5;
         if tired || candidate.settled(effort) {
             return Ok(candidate.timing());

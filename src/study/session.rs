@@ -27,7 +27,7 @@ use super::journal::Journal;
 use super::prepare::{Material, PrepareError, space_of};
 use super::recipes::{UNTOUCHED, seeds};
 use super::request::StudyRequest;
-use super::survey::Surveyor;
+use super::survey::{Pace, Surveyor};
 use super::trial::{Answer, Answered, Bench, Known, TrialError};
 use crate::evaluate::host::{Host, HostError, HostOptions};
 use crate::evaluate::protocol::{Reply, Rival};
@@ -337,7 +337,8 @@ impl Session<'_> {
             host: &mut self.host,
             space: &self.space,
             network: self.network,
-            until: Instant::now() + Duration::from_secs_f64(seconds),
+            seconds,
+            pace: Pace::default(),
             interrupted: &|| control.stopped(),
         };
         let mut problem = None;

@@ -8,7 +8,7 @@
 //! them already. What is concluded from a survey is left to [`super::compose`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use paretune_db::{KeyParts, Record};
 use paretune_kernels::conv;
@@ -151,10 +151,24 @@ pub struct Surveyor<'s, 'b> {
     pub space: &'s CompiledSpace,
     /// The network.
     pub network: &'s Network,
-    /// When there is no more time for it.
-    pub until: Instant,
+    /// How long it may take. Where the store knows how far a survey of the same came in the same time, this one comes as
+    /// far, so that recorded measurements lead to the same search.
+    pub seconds: f64,
+    /// What was done so far.
+    pub pace: Pace,
     /// Whether to stop at once.
     pub interrupted: &'s dyn Fn() -> bool,
+}
+
+/// How far a survey came.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    /// Profiles of the network.
+    profiles: u64,
+    /// Losses.
+    losses: u64,
+    /// How far an earlier one came: profiles, losses.
+    before: Option<(u64, u64)>,
 }
 
 impl Surveyor<'_, '_> {
@@ -194,14 +208,56 @@ impl Surveyor<'_, '_> {
                 .map(|group| GroupSurvey { name: group.name.clone(), width: group.width, shares: Vec::new() })
                 .collect(),
         };
+        let key = self.pace_key();
+        if let Some(record) = self.bench.store.get(&key.key())? {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of steps")]
+            let count = |name: &str| record.value(name).map(|value| value as u64);
+            self.pace.before = count("profiles").zip(count("losses"));
+            survey.other_seconds = record.value("other-seconds").unwrap_or(0.0);
+        }
         let begun = Instant::now();
-        let whole = self.until.saturating_duration_since(begun);
-        let for_schedules = begun + whole.mul_f64(0.4);
+        let until = |share: f64| begun + Duration::from_secs_f64(share * self.seconds);
+        let (for_schedules, for_all) = (until(0.4), until(1.0));
         let mut rough = |share: f64| see(0.4 * share);
         self.schedules(&layers, &mut survey, for_schedules, &mut rough)?;
-        self.losses(&mut survey, &mut |share| see(0.4 + 0.6 * share))?;
+        self.losses(&mut survey, for_all, &mut |share| see(0.4 + 0.6 * share))?;
+        if self.pace.before.is_none() {
+            #[expect(clippy::cast_precision_loss, reason = "counts of steps")]
+            let values = BTreeMap::from([
+                ("profiles".to_owned(), self.pace.profiles as f64),
+                ("losses".to_owned(), self.pace.losses as f64),
+                ("other-seconds".to_owned(), survey.other_seconds),
+            ]);
+            self.bench.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;
+        }
         see(1.0);
         Ok(survey)
+    }
+
+    /// A survey of this network in this space within this time.
+    fn pace_key(&self) -> KeyParts {
+        let default = self.space.decode(&self.space.closest(&Configuration::new()));
+        self.bench
+            .keyed("survey", &default)
+            .with("parameters", self.space.parameters().len())
+            .with("log10-configurations", self.space.log10_len())
+            .with("seconds", self.seconds.round())
+    }
+
+    /// Whether there is time for another profile.
+    fn may_profile(&self, until: Instant) -> bool {
+        match self.pace.before {
+            Some((profiles, _)) => self.pace.profiles < profiles,
+            None => Instant::now() < until,
+        }
+    }
+
+    /// Whether there is time for another loss.
+    fn may_lose(&self, until: Instant) -> bool {
+        match self.pace.before {
+            Some((_, losses)) => self.pace.losses < losses,
+            None => Instant::now() < until,
+        }
     }
 
     fn domain(&self, parameter: &str) -> Vec<Value> {
@@ -246,7 +302,7 @@ impl Surveyor<'_, '_> {
                 same.or_else(|| same_bits().next()).or_else(|| first[layer].first()).cloned()
             };
             let variants: Vec<Option<LayerSchedule>> = (0..layers.len()).map(chosen).collect();
-            if index > 1 && Instant::now() >= until {
+            if index > 1 && !self.may_profile(until) {
                 return Ok(());
             }
             self.profile(layers, &variants, survey)?;
@@ -279,7 +335,7 @@ impl Surveyor<'_, '_> {
         let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
         for round in 0..longest {
             see(0.3 + 0.6 * fraction(round, longest));
-            if Instant::now() >= until {
+            if !self.may_profile(until) {
                 return Ok(());
             }
             let variants: Vec<Option<LayerSchedule>> =
@@ -290,7 +346,7 @@ impl Surveyor<'_, '_> {
         for bits in [8, 32] {
             let variants: Vec<Option<LayerSchedule>> =
                 survey.layers.iter().map(|layer| combined(layer, bits)).collect();
-            if Instant::now() < until {
+            if self.may_profile(until) {
                 self.profile(layers, &variants, survey)?;
             }
         }
@@ -340,6 +396,7 @@ impl Surveyor<'_, '_> {
         variants: &[Option<LayerSchedule>],
         survey: &mut Survey,
     ) -> Result<(), SessionError> {
+        self.pace.profiles += 1;
         let mut wanted = Configuration::new();
         wanted.insert(THREADS, Value::Int(survey.threads));
         for (layer, variant) in layers.iter().zip(variants) {
@@ -369,15 +426,22 @@ impl Surveyor<'_, '_> {
             if let Some(Reply::Profiled { steps }) = self.ask(&request)? {
                 let by_name: HashMap<&str, f64> =
                     steps.iter().map(|(name, seconds)| (name.as_str(), *seconds)).collect();
-                for (index, layer) in layers.iter().enumerate() {
-                    let (Some(&seconds), Some(key)) = (by_name.get(layer.step.as_str()), &keys[index]) else {
-                        continue;
-                    };
-                    if times[index].is_none() {
+                for index in 0..layers.len() {
+                    let Some(key) = keys[index].as_ref().filter(|_| times[index].is_none()) else { continue };
+                    // Layers of one shape are one measurement.
+                    let alike: Vec<usize> =
+                        (index..layers.len()).filter(|other| keys[*other].as_ref() == Some(key)).collect();
+                    let seen: Vec<f64> = alike
+                        .iter()
+                        .filter_map(|other| by_name.get(layers[*other].step.as_str()).copied())
+                        .collect();
+                    if !seen.is_empty() {
+                        #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
+                        let seconds = seen.iter().sum::<f64>() / seen.len() as f64;
                         let values = BTreeMap::from([("seconds".to_owned(), seconds)]);
                         let record = Record::measured(key.clone(), values, &[], env!("CARGO_PKG_VERSION"));
                         self.bench.store.put(&record)?;
-                        times[index] = Some(seconds);
+                        alike.into_iter().for_each(|other| times[other] = Some(seconds));
                     }
                 }
                 if survey.other_seconds <= 0.0 {
@@ -410,7 +474,12 @@ impl Surveyor<'_, '_> {
     }
 
     /// What compression costs, most telling first: the rest follows from it where time runs out.
-    fn losses(&mut self, survey: &mut Survey, see: &mut dyn FnMut(f64)) -> Result<(), SessionError> {
+    fn losses(
+        &mut self,
+        survey: &mut Survey,
+        until: Instant,
+        see: &mut dyn FnMut(f64),
+    ) -> Result<(), SessionError> {
         let mut plans: Vec<Probe> = vec![Probe::AllBits];
         let shares: Vec<Vec<f64>> = survey
             .groups
@@ -452,9 +521,10 @@ impl Surveyor<'_, '_> {
                 continue;
             }
             // The first one is what everything falls back to.
-            if index > 0 && Instant::now() >= self.until {
+            if index > 0 && !self.may_lose(until) {
                 break;
             }
+            self.pace.losses += 1;
             if let Some(loss) = self.loss(&plan.configuration(self.space, survey, &eight))? {
                 found.push((*plan, loss));
             }
