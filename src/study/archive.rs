@@ -8,6 +8,7 @@ use paretune_spaces::Configuration;
 
 use super::front::{FrontLimit, FrontPoint, Metrics};
 use super::trial::Known;
+use crate::evaluate::protocol::Rival;
 
 /// What every whole trial tells the search, in this order.
 pub const METRICS: [&str; 5] = ["accuracy", "latency", "size", "memory", "accuracy-drop"];
@@ -107,6 +108,46 @@ pub fn dominates(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool
         better |= left < right;
     }
     better
+}
+
+/// Accuracies that differ by less cannot be told apart by any affordable number of images.
+const SAME_ACCURACY: f64 = 0.001;
+/// Latencies and memories that differ by a smaller share are alike: timing is no more precise.
+const SAME_SPEED: f64 = 0.01;
+/// Sizes are exact, but so small a share of them matters to nobody.
+const SAME_SIZE: f64 = 0.002;
+
+/// Whether `left` is as good as `right` in all `objectives`, give or take what cannot be told apart. An archive that
+/// refuses what its members cover is not filled by noise (epsilon-dominance; Laumanns et al., Evolutionary
+/// Computation 10(3), 2002).
+#[must_use]
+pub fn covers(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
+    objectives.iter().all(|name| {
+        let (Some(left), Some(right)) = (left.get(name), right.get(name)) else { return true };
+        match name.as_str() {
+            "accuracy" => left >= right - SAME_ACCURACY,
+            "size" => left <= right * (1.0 + SAME_SIZE),
+            _ => left <= right * (1.0 + SAME_SPEED),
+        }
+    })
+}
+
+/// What a candidate must stay inside of to be worth more images, once something meets all `limits`: as rivals that no
+/// accuracy makes up for. A little outside is near enough to learn from.
+#[must_use]
+pub fn borders(limits: &[FrontLimit]) -> Vec<Rival> {
+    const NEAR: f64 = 1.05;
+    let anything = Rival { accuracy: 2.0, latency: 0.0, size: 0.0, memory: 0.0 };
+    limits
+        .iter()
+        .filter_map(|limit| match (limit.metric.as_str(), limit.op.as_str()) {
+            ("latency", "<") => Some(Rival { latency: NEAR * limit.value, ..anything }),
+            ("size", "<") => Some(Rival { size: NEAR * limit.value, ..anything }),
+            ("memory", "<") => Some(Rival { memory: NEAR * limit.value, ..anything }),
+            ("accuracy", ">") => Some(Rival { accuracy: limit.value, ..anything }),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Exact hypervolume of `points` between two fixed corners, so that values of different moments and strategies
@@ -281,6 +322,40 @@ mod tests {
         let lucky = point(&configuration, "x", &known(900, 1.0), &[limit("latency", "<", 1.005)]);
         assert!(!lucky.feasible);
         assert!((lucky.violation["latency"] - (1.01 / 1.005 - 1.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_covered() {
+        let names = ["accuracy", "latency", "size", "memory"].map(str::to_owned);
+        let base = Metrics { accuracy: 0.9, latency: 1e-3, size: 1e6, memory: 2e6 };
+        let noise = Metrics { accuracy: 0.9005, latency: 0.995e-3, ..base };
+        assert!(covers(&base, &noise, &names) && covers(&noise, &base, &names));
+        for better in [
+            Metrics { accuracy: 0.902, ..base },
+            Metrics { latency: 0.98e-3, ..base },
+            Metrics { size: 0.99e6, ..base },
+            Metrics { memory: 1.9e6, ..base },
+        ] {
+            assert!(!covers(&base, &better, &names) && covers(&better, &base, &names), "{better:?}");
+        }
+        // What is no objective does not count.
+        assert!(covers(&base, &Metrics { memory: 1e6, ..base }, &names[..3]));
+    }
+
+    #[test]
+    fn only_what_is_surely_outside_is_beyond_the_borders() {
+        let limits = [
+            limit("latency", "<", 1e-3),
+            limit("size", "<", 1e6),
+            limit("accuracy", ">", 0.8),
+            limit("accuracy-drop", "<", 0.01),
+        ];
+        let borders = borders(&limits);
+        let beyond = |latency_low: f64, size: f64, accuracy_high: f64| {
+            borders.iter().any(|border| border.surely_beats(latency_low, size, 1e6, accuracy_high))
+        };
+        assert!(!beyond(1.04e-3, 1.04e6, 0.81));
+        assert!(beyond(1.06e-3, 1e3, 1.0) && beyond(1e-6, 1.06e6, 1.0) && beyond(1e-6, 1e3, 0.79));
     }
 
     #[test]

@@ -484,15 +484,16 @@ impl Session<'_> {
         self.bench.images = u64::from(images).min(available);
     }
 
-    /// Feasible points of the front that may make more images pointless for a candidate.
+    /// What may make more images pointless for a candidate: feasible points of the front, and then the limits.
     fn rivals(&self) -> Vec<Rival> {
         let wanted = |name: &str| self.options.request.objectives.iter().any(|objective| objective == name);
         if !wanted("accuracy") {
             return Vec::new();
         }
-        self.front
-            .iter()
-            .filter(|point| point.feasible)
+        let feasible = || self.front.iter().filter(|point| point.feasible);
+        let limits = &self.options.request.limits;
+        let borders = if feasible().next().is_some() { archive::borders(limits) } else { Vec::new() };
+        feasible()
             .map(|point| Rival {
                 accuracy: point.spread.get("accuracy").map_or(0.0, |interval| interval[0]),
                 latency: if wanted("latency") {
@@ -503,6 +504,7 @@ impl Session<'_> {
                 size: if wanted("size") { point.metrics.size } else { 0.0 },
                 memory: if wanted("memory") { point.metrics.memory } else { 0.0 },
             })
+            .chain(borders)
             .collect()
     }
 
@@ -520,6 +522,14 @@ impl Session<'_> {
             }
         };
         if self.front.iter().any(|other| beats(other, &point)) {
+            return (false, Vec::new());
+        }
+        let alike = |other: &FrontPoint| {
+            other.feasible
+                && !beats(&point, other)
+                && archive::covers(&other.metrics, &point.metrics, objectives)
+        };
+        if point.feasible && self.front.iter().any(alike) {
             return (false, Vec::new());
         }
         let (displaced, kept) = self.front.drain(..).partition(|other| beats(&point, other));
