@@ -68,8 +68,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let request = TimeRequest {
         threads: Some(threads),
         batch,
-        probes: fastest_known(),
-        ..repeat::as_made(vec![folder], effort)
+        ..repeat::as_made(vec![folder], effort, fastest_known())
     };
     let deadline = Duration::from_secs_f64(300.0 + 10.0 * args.seconds);
     let timings = repeat::time_afresh(&own_worker()?, &request, deadline, &|| false)?;

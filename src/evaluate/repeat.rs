@@ -12,8 +12,8 @@ use paretune_kernels::bundle::Preprocessing;
 use paretune_kernels::{Plan, ValueSpec};
 
 use super::host::{HostError, ask_fresh};
-use super::protocol::{Reply, Request, TimeRequest};
-use super::timing::{Effort, Timing};
+use super::protocol::{FastestProbes, Reply, Request, TimeRequest};
+use super::timing::{Effort, Timing, median};
 use crate::model::images::normalize_into;
 
 /// Processes that are enough to outvote an unlucky one.
@@ -53,14 +53,13 @@ pub fn time_afresh(
 
 /// What several processes say of one bundle.
 fn together(processes: &[&Timing]) -> Timing {
-    let mut medians: Vec<f64> = processes.iter().map(|timing| timing.median).collect();
-    medians.sort_by(f64::total_cmp);
+    let medians: Vec<f64> = processes.iter().map(|timing| timing.median).collect();
     let least =
         |of: fn(&Timing) -> f64| processes.iter().map(|timing| of(timing)).fold(f64::INFINITY, f64::min);
     #[expect(clippy::cast_precision_loss, reason = "a handful of processes")]
     let quiet = processes.iter().map(|timing| timing.quiet).sum::<f64>() / processes.len().max(1) as f64;
     Timing {
-        median: medians.get(medians.len() / 2).copied().unwrap_or(0.0),
+        median: median(&medians),
         low: least(|timing| timing.low),
         high: processes.iter().map(|timing| timing.high).fold(0.0, f64::max),
         threads: processes.first().map_or(1, |timing| timing.threads),
@@ -94,16 +93,11 @@ pub fn noise(plan: &Plan, preprocessing: &Preprocessing, batch: usize) -> Vec<f3
     input
 }
 
-/// The request that times `bundles`, one image at a time on the threads that they were made for.
+/// The request that times `bundles`, one image at a time on the threads that they were made for, on cores that were seen
+/// to be as fast as `probes` say.
 #[must_use]
-pub fn as_made(bundles: Vec<PathBuf>, effort: Effort) -> TimeRequest {
-    TimeRequest {
-        bundles,
-        threads: None,
-        batch: 1,
-        effort,
-        probes: super::protocol::FastestProbes::default(),
-    }
+pub fn as_made(bundles: Vec<PathBuf>, effort: Effort, probes: FastestProbes) -> TimeRequest {
+    TimeRequest { bundles, threads: None, batch: 1, effort, probes }
 }
 
 #[cfg(test)]
@@ -133,7 +127,7 @@ mod tests {
         );
         let command = ["sh".to_owned(), "-c".to_owned(), script];
         let effort = Effort { seconds: 3.0, ..Effort::FINAL };
-        let request = as_made(vec!["bundle".into()], effort);
+        let request = as_made(vec!["bundle".into()], effort, FastestProbes::default());
         let timings = time_afresh(&command, &request, Duration::from_secs(5), &|| false).unwrap();
         assert_eq!(timings[0].median, 2.0);
         let asked = std::fs::read_to_string(notes.path()).unwrap();
@@ -147,7 +141,7 @@ mod tests {
     fn a_wrong_number_of_answers_is_nonsense() {
         let command =
             ["sh", "-c", r#"read line; echo '{"reply":"timed","timings":[]}'; read line"#].map(str::to_owned);
-        let request = as_made(vec!["bundle".into()], Effort::FINAL);
+        let request = as_made(vec!["bundle".into()], Effort::FINAL, FastestProbes::default());
         let error = time_afresh(&command, &request, Duration::from_secs(5), &|| false).unwrap_err();
         assert!(matches!(error, HostError::Nonsense(_)), "{error}");
     }

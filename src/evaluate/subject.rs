@@ -225,14 +225,16 @@ impl Subject {
     /// `plan` ready to be written.
     #[must_use]
     pub fn bundle(&self, plan: Plan, id: &str) -> Bundle {
-        Bundle {
-            plan,
-            preprocessing: Preprocessing {
-                mean: self.spec.normalization.mean.clone(),
-                std: self.spec.normalization.std.clone(),
-                classes: self.dataset.classes.clone(),
-            },
-            configuration: id.to_owned(),
+        Bundle { plan, preprocessing: self.preprocessing(), configuration: id.to_owned() }
+    }
+
+    /// How images become inputs, and what the outputs mean.
+    #[must_use]
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing {
+            mean: self.spec.normalization.mean.clone(),
+            std: self.spec.normalization.std.clone(),
+            classes: self.dataset.classes.clone(),
         }
     }
 }

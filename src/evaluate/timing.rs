@@ -130,7 +130,8 @@ fn scaled(samples: &[Sample], probe: f64) -> Option<Median> {
     Some(whole)
 }
 
-fn median(seconds: &[f64]) -> f64 {
+/// The median; 0 without samples.
+pub(super) fn median(seconds: &[f64]) -> f64 {
     Median::of_95(seconds).map_or(0.0, |median| median.median)
 }
 

@@ -168,10 +168,9 @@ impl Worker {
         let subject = self.subject()?;
         let plan = realize(subject, configuration, self.isa).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-        let bundle = subject.bundle(plan, "");
-        let (plan, input) = (&bundle.plan, noise(&bundle.plan, &bundle.preprocessing, 1));
+        let input = noise(&plan, &subject.preprocessing(), 1);
         let threads = plan.threads.max(1);
-        let mut executor = load(plan, threads, 1, self.isa)?;
+        let mut executor = load(&plan, threads, 1, self.isa)?;
         let (probe, fastest) = self.probe(threads)?;
         let (times, fastest) =
             profile(&mut executor, &input, outputs, &probe, fastest, seconds).map_err(text)?;
@@ -182,19 +181,19 @@ impl Worker {
     }
 
     fn time(&mut self, request: &TimeRequest) -> Result<Vec<Timing>, String> {
+        self.probes.clone_from(&request.probes);
         let batch = request.batch.max(1);
         let mut loaded = Vec::with_capacity(request.bundles.len());
         for folder in &request.bundles {
             let Bundle { plan, preprocessing, .. } = Bundle::read(folder).map_err(text)?;
             let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
             let threads = request.threads.unwrap_or(plan.threads).max(1);
-            let probe = SpeedProbe::new(threads, self.isa).map_err(text)?;
+            let (probe, fastest) = self.probe(threads)?;
             let input = noise(&plan, &preprocessing, batch);
-            loaded.push((load(&plan, threads, batch, self.isa)?, input, outputs, probe));
+            loaded.push((load(&plan, threads, batch, self.isa)?, input, outputs, probe, fastest));
         }
-        let runners = loaded.iter_mut().map(|(executor, input, outputs, probe)| {
-            let fastest = request.probes.get(probe.threads());
-            Runner::new(executor, input, *outputs, probe.clone(), fastest)
+        let runners = loaded.iter_mut().map(|(executor, input, outputs, probe, fastest)| {
+            Runner::new(executor, input, *outputs, probe.clone(), *fastest)
         });
         let mut runners: Vec<Runner<'_>> = runners.collect();
         match runners.len() {

@@ -17,7 +17,7 @@ use super::session::SessionError;
 use super::trial::{Bench, Known};
 use crate::evaluate::accuracy::Score;
 use crate::evaluate::host::{Host, HostError};
-use crate::evaluate::protocol::{Reply, Request, TimeRequest};
+use crate::evaluate::protocol::{Reply, Request};
 use crate::evaluate::repeat;
 use crate::evaluate::timing::{Effort, Timing};
 use crate::model::Network;
@@ -209,7 +209,7 @@ impl Confirmation<'_, '_> {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<Timing>, HostError> {
         let deadline = self.bench.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
-        let request = TimeRequest { probes: self.bench.probes.clone(), ..repeat::as_made(bundles, effort) };
+        let request = repeat::as_made(bundles, effort, self.bench.probes.clone());
         repeat::time_afresh(self.host.command(), &request, deadline, interrupted)
     }
 

@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, StatefulWidget, Table, TableState, Widget};
 
-use super::draw::placeholder;
+use super::draw::nothing_yet;
 use super::front::sign;
 use super::state::State;
 use super::view::View;
@@ -21,7 +21,7 @@ const VERSUS: u16 = 15;
 
 pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     if state.front.is_empty() {
-        placeholder(area, buffer, state, view);
+        nothing_yet(area, buffer, state, view);
         return;
     }
     let theme = view.theme;

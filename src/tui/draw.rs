@@ -131,8 +131,8 @@ pub(super) fn right(area: Rect, buffer: &mut Buffer, text: &str, reserved: u16, 
     buffer.set_stringn(area.right() - width, area.y, text, usize::from(width), style);
 }
 
-/// Text in the middle of an area that has nothing else to show.
-pub(super) fn placeholder(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
+/// What is being waited for, in the middle of an area that has nothing to show before the first point.
+pub(super) fn nothing_yet(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let text = match (&state.preparing, &state.started) {
         (Some((task, share)), _) => format!("{task}: {:.0} %", share * 100.0),
         (None, Some(_)) => "waiting for the first trial".to_owned(),

@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Widget, Wrap};
 
-use super::draw::placeholder;
+use super::draw::nothing_yet;
 use super::plot::{Border, Mark, Plot};
 use super::state::State;
 use super::theme::Theme;
@@ -35,7 +35,7 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
         Layout::vertical([Constraint::Min(0), Constraint::Length(lines)]).areas(area)
     };
     if state.front.is_empty() && state.explored.is_empty() {
-        placeholder(area, buffer, state, view);
+        nothing_yet(area, buffer, state, view);
         return;
     }
     scatter(plot, buffer, state, view);

@@ -6,7 +6,7 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Borders, Chart, Dataset, Gauge, GraphType, Paragraph, Widget};
 
-use super::draw::placeholder;
+use super::draw::nothing_yet;
 use super::state::State;
 use super::view::View;
 use crate::report::units;
@@ -16,7 +16,7 @@ const WIDE: u16 = 120;
 
 pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     if state.started.is_none() {
-        placeholder(area, buffer, state, view);
+        nothing_yet(area, buffer, state, view);
         return;
     }
     let [top, rest] = Layout::vertical([Constraint::Length(2), Constraint::Min(0)]).areas(area);

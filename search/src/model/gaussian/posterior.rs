@@ -43,9 +43,7 @@ impl Gaussian {
         let best = posterior.seen.into_inner().best;
         best.map_or_else(|| start.clone(), |(_, weights)| weights)
     }
-}
 
-impl Gaussian {
     /// `count` draws from the posterior of the weights, by elliptical slice sampling (Murray, Adams and MacKay, 2010): the
     /// prior of the logarithms is normal, which is all that it asks for. `start` begins the chain.
     #[must_use]
@@ -57,6 +55,9 @@ impl Gaussian {
         count: usize,
         rng: &mut dyn Rng,
     ) -> Vec<Weights> {
+        if count == 0 {
+            return Vec::new();
+        }
         let rows: Vec<Vec<u16>> = points.iter().map(|p| kernel.slots(p)).collect();
         let values = standardize(values).values;
         let center = kernel.prior().numbers();

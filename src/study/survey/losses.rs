@@ -1,0 +1,194 @@
+//! How much of the network's opinion is lost when one layer or one group of channels alone is compressed.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use paretune_db::Record;
+use paretune_spaces::{CompiledSpace, Configuration, Value};
+
+use super::{LayerLoss, Survey, Surveyor, fraction};
+use crate::evaluate::candidate::{CHANNELS, layer_parameter, numerics};
+use crate::evaluate::protocol::{Reply, Request};
+use crate::study::session::SessionError;
+/// Images that losses are judged on.
+const LOSS_IMAGES: u64 = 96;
+/// Sparsity at which layers are looked at; what other shares lose follows from it.
+const SPARSITY: f64 = 0.7;
+/// How losses grow with what is removed: few weights cost next to nothing, the last ones everything.
+const GROWTH: f64 = 2.0;
+
+impl Surveyor<'_, '_> {
+    /// What compression costs, most telling first: the rest follows from it where time runs out.
+    pub(super) fn losses(
+        &mut self,
+        survey: &mut Survey,
+        until: Instant,
+        see: &mut dyn FnMut(f64),
+    ) -> Result<(), SessionError> {
+        let mut plans: Vec<Probe> = vec![Probe::AllBits];
+        let shares: Vec<Vec<f64>> = survey
+            .groups
+            .iter()
+            .map(|group| {
+                let name = format!("{CHANNELS}{}", group.name);
+                let mut shares: Vec<f64> = self.domain(&name).iter().filter_map(Value::as_f64).collect();
+                shares.sort_by(f64::total_cmp);
+                shares
+            })
+            .collect();
+        let near = |group: usize, wanted: f64| {
+            let inside = shares[group].iter().copied().filter(|share| *share < 1.0);
+            inside.min_by(|left, right| (left - wanted).abs().total_cmp(&(right - wanted).abs()))
+        };
+        for wanted in [0.75, 0.5] {
+            let groups =
+                (0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, wanted)?)));
+            plans.extend(groups);
+        }
+        let eight: Vec<bool> = survey
+            .layers
+            .iter()
+            .map(|layer| layer.schedules.iter().any(|time| time.schedule.bits == 8))
+            .collect();
+        let sparse: Vec<bool> = survey
+            .layers
+            .iter()
+            .map(|layer| self.domain(&layer_parameter(&layer.name, "sparsity")).len() > 1)
+            .collect();
+        plans.extend((0..eight.len()).filter(|layer| eight[*layer]).map(Probe::Bits));
+        plans.extend((0..sparse.len()).filter(|layer| sparse[*layer]).map(Probe::Sparsity));
+        plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.875)?))));
+        plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.25)?))));
+        let mut found: Vec<(Probe, f64)> = Vec::new();
+        for (index, plan) in plans.iter().enumerate() {
+            see(fraction(index, plans.len()));
+            if found.iter().any(|(known, _)| known == plan) {
+                continue;
+            }
+            // The first one is what everything falls back to.
+            if index > 0 && !self.pace.losses.may_go_on(until) {
+                break;
+            }
+            self.pace.losses.done += 1;
+            if let Some(loss) = self.loss(&plan.configuration(self.space, survey, &eight))? {
+                found.push((*plan, loss));
+            }
+        }
+        self.conclude(survey, &found, &shares, &eight);
+        Ok(())
+    }
+
+    /// Losses of everything that can be chosen, from those that were measured.
+    fn conclude(&self, survey: &mut Survey, found: &[(Probe, f64)], shares: &[Vec<f64>], eight: &[bool]) {
+        let measured =
+            |wanted: Probe| found.iter().find(|(probe, _)| *probe == wanted).map(|(_, loss)| *loss);
+        for (index, (group, shares)) in survey.groups.iter_mut().zip(shares).enumerate() {
+            let points: Vec<(f64, f64)> = found
+                .iter()
+                .filter_map(|(probe, loss)| match probe {
+                    Probe::Share(group, share) if *group == index => Some((1.0 - share, *loss)),
+                    _ => None,
+                })
+                .collect();
+            if !points.is_empty() {
+                group.shares = shares.iter().map(|share| (*share, grown(&points, 1.0 - share))).collect();
+            }
+        }
+        let layers = eight.iter().filter(|eight| **eight).count().max(1);
+        #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
+        let fair = measured(Probe::AllBits).map(|loss| loss / layers as f64);
+        for (index, layer) in survey.layers.iter_mut().enumerate() {
+            layer.losses.push(LayerLoss { bits: 32, sparsity: 0.0, loss: 0.0 });
+            if eight[index]
+                && let Some(loss) = measured(Probe::Bits(index)).or(fair)
+            {
+                layer.losses.push(LayerLoss { bits: 8, sparsity: 0.0, loss });
+            }
+            if let Some(loss) = measured(Probe::Sparsity(index)) {
+                let name = layer_parameter(&layer.name, "sparsity");
+                for sparsity in self.domain(&name).iter().filter_map(Value::as_f64) {
+                    if sparsity > 0.0 {
+                        let loss = grown(&[(SPARSITY, loss)], sparsity);
+                        layer.losses.push(LayerLoss { bits: 32, sparsity, loss });
+                    }
+                }
+            }
+        }
+    }
+
+    fn loss(&mut self, configuration: &Configuration) -> Result<Option<f64>, SessionError> {
+        let key = self.bench.keyed("loss", &numerics(configuration)).with("loss-images", LOSS_IMAGES);
+        if let Some(loss) = self.bench.store.get(&key.key())?.and_then(|record| record.value("loss")) {
+            return Ok(Some(loss));
+        }
+        let request = Request::Loss { configuration: configuration.clone(), images: LOSS_IMAGES };
+        let Some(Reply::Lost { loss }) = self.ask(&request)? else { return Ok(None) };
+        let values = BTreeMap::from([("loss".to_owned(), loss)]);
+        self.bench.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;
+        Ok(Some(loss))
+    }
+}
+
+/// One compression whose loss is measured alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Probe {
+    /// 8 bits in every layer.
+    AllBits,
+    /// 8 bits in one layer.
+    Bits(usize),
+    /// Zeros in one layer.
+    Sparsity(usize),
+    /// A share of one group.
+    Share(usize, f64),
+}
+
+impl Probe {
+    fn configuration(self, space: &CompiledSpace, survey: &Survey, eight: &[bool]) -> Configuration {
+        let mut wanted = Configuration::new();
+        let name = |layer: usize, parameter: &str| layer_parameter(&survey.layers[layer].name, parameter);
+        match self {
+            Self::AllBits => {
+                for layer in (0..eight.len()).filter(|layer| eight[*layer]) {
+                    wanted.insert(name(layer, "bits"), Value::Int(8));
+                }
+            }
+            Self::Bits(layer) => {
+                wanted.insert(name(layer, "bits"), Value::Int(8));
+            }
+            Self::Sparsity(layer) => {
+                wanted.insert(name(layer, "sparsity"), Value::Real(SPARSITY));
+            }
+            Self::Share(group, share) => {
+                wanted.insert(format!("{CHANNELS}{}", survey.groups[group].name), Value::Real(share));
+            }
+        }
+        space.decode(&space.closest(&wanted))
+    }
+}
+
+/// Loss after `removed` of something, from what was seen at other shares: between two of them, and beyond, along a
+/// power law.
+fn grown(points: &[(f64, f64)], removed: f64) -> f64 {
+    if removed <= 0.0 {
+        return 0.0;
+    }
+    let nearest = points
+        .iter()
+        .min_by(|a, b| (a.0.ln() - removed.ln()).abs().total_cmp(&(b.0.ln() - removed.ln()).abs()));
+    nearest.map_or(f64::MAX, |(seen, loss)| loss * (removed / seen).powf(GROWTH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_follow_what_was_seen_nearest() {
+        let points = [(0.25, 0.1), (0.5, 1.0)];
+        assert_eq!(grown(&points, 0.25), 0.1);
+        assert_eq!(grown(&points, 0.5), 1.0);
+        assert_eq!(grown(&points, 0.0), 0.0);
+        assert!((grown(&points, 0.75) - 2.25).abs() < 1e-12);
+        assert!((grown(&points, 0.125) - 0.025).abs() < 1e-12);
+    }
+}
