@@ -15,7 +15,7 @@ use paretune_kernels::operator::{ConvProblem, Window};
 use paretune_kernels::plan::Quantization;
 use paretune_kernels::schedule::{Schedule, Tunable};
 use paretune_kernels::team::{Barrier, Worker};
-use paretune_kernels::weights::{DenseI8, WeightFormat, WeightValues, Weights};
+use paretune_kernels::weights::{IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights};
 
 /// `(name, in, out, groups, height and width, kernel, stride)`
 const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 22] = [
@@ -54,7 +54,7 @@ fn main() {
         let window =
             Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1, 1], padding: [kernel / 2; 4] };
         let problem = ConvProblem { batch: 1, in_channels, out_channels, groups, input: [size; 2], window };
-        for format in [WeightFormat::F32, WeightFormat::SparseF32, WeightFormat::I8] {
+        for format in [WeightFormat::F32, WeightFormat::SPARSE_F32, WeightFormat::I8] {
             let weights = weights(&problem, format);
             for algorithm in candidates(&problem, format, isa) {
                 let label = format!("{name:<22} {:<19}", algorithm.name());
@@ -64,7 +64,7 @@ fn main() {
                 let tunables = algorithm.tunables(&problem, isa);
                 let time = |schedule: &Schedule| {
                     let grid = Quantization { scale: 0.02, zero_point: 120 };
-                    let element = if format == WeightFormat::I8 { Element::U8(grid) } else { Element::F32 };
+                    let element = if algorithm.integer() { Element::U8(grid) } else { Element::F32 };
                     let request = Request {
                         problem,
                         weights: &weights,
@@ -134,19 +134,22 @@ fn weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
     let dims = [problem.out_channels, problem.group_in(), kernel_height, kernel_width];
     let count: usize = dims.iter().product();
     let number = |i: usize| (i.wrapping_mul(2_654_435_761) >> 8 & 0xFF) as f32 / 128.0 - 1.0;
-    let values = match format {
-        WeightFormat::F32 => WeightValues::F32((0..count).map(number).collect()),
-        WeightFormat::SparseF32 => {
+    let values = match format.numbers {
+        Numbers::F32 if format.pattern == Pattern::Dense => {
+            WeightValues::F32((0..count).map(number).collect())
+        }
+        Numbers::F32 => {
             let sparse =
                 |i: usize| if i.wrapping_mul(0x9E37_79B9) >> 7 & 0xFF < 26 { number(i) } else { 0.0 };
-            WeightValues::SparseF32((0..count).map(sparse).collect())
+            WeightValues::F32((0..count).map(sparse).collect())
         }
-        WeightFormat::I8 => WeightValues::I8(DenseI8 {
+        Numbers::Integer(grid) => WeightValues::Integer(IntegerWeights {
             values: (0..count).map(|i| (number(i) * 127.0) as i8).collect(),
             scales: vec![0.01; problem.out_channels].into(),
+            grid,
         }),
     };
-    Weights { dims, values, bias: Some(vec![0.1; problem.out_channels].into()) }
+    Weights { dims, values, pattern: format.pattern, bias: Some(vec![0.1; problem.out_channels].into()) }
 }
 
 /// A buffer of `bytes` that starts on a 64-byte boundary.

@@ -30,4 +30,4 @@ pub use error::KernelError;
 pub use executor::{Executor, ExecutorOptions};
 pub use plan::{Plan, Quantization, Step, ValueId, ValueSpec};
 pub use schedule::{Schedule, Tunable};
-pub use weights::{DenseI8, WeightValues, Weights};
+pub use weights::{WeightFormat, WeightValues, Weights};

@@ -1,8 +1,12 @@
 //! Weights as they are stored: compact, in one canonical order, independent of how they will be run.
 //!
-//! Algorithms pack from these at load time. What a bundle weighs on disk therefore depends on
-//! compression alone and never on the schedule.
+//! A [`WeightFormat`] is two choices that have nothing to do with each other: what the numbers are
+//! ([`Numbers`]) and which of them may be other than zero ([`Pattern`]). Algorithms pack from these at
+//! load time. What a bundle weighs on disk therefore depends on compression alone and never on the
+//! schedule.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -15,62 +19,227 @@ use serde::{Deserialize, Serialize};
 pub struct Weights {
     /// `[out_channels, in_channels / groups, kernel_height, kernel_width]`
     pub dims: [usize; 4],
-    /// The numbers.
+    /// The numbers, zeros included.
     pub values: WeightValues,
+    /// Where zeros are. A promise that kernels rely on for speed, and no more than that: every kernel
+    /// checks or ignores it.
+    pub pattern: Pattern,
     /// One per output channel.
     pub bias: Option<Arc<[f32]>>,
 }
 
-/// The numbers of [`Weights`], in the format that decides which algorithms can run them and how many
-/// bytes they take on disk.
+/// The numbers of [`Weights`], in the order of [`Weights::dims`], zeros included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WeightValues {
-    /// Dense single precision.
+    /// Single precision.
     F32(Arc<[f32]>),
-    /// Single precision with many zeros. Held dense in memory; stored on disk, and executed, as the
-    /// non-zero values and their positions. Values are single precision.
-    SparseF32(Arc<[f32]>),
-    /// Dense 8-bit integers, symmetric, one scale per output channel; run with 8-bit activations.
-    I8(DenseI8),
+    /// Integers on a grid per output channel; run with 8-bit activations.
+    Integer(IntegerWeights),
 }
 
-/// 8-bit symmetric weights: `weight = value * scale[out_channel]`, values in -127..=127.
+/// Weights on a grid: `weight = value * scale[out_channel]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DenseI8 {
-    /// In the order of [`Weights::dims`].
+pub struct IntegerWeights {
+    /// In the order of [`Weights::dims`]; each one of the [`Grid::levels`].
     pub values: Arc<[i8]>,
-    /// One per output channel, positive and finite.
+    /// One per output channel, finite, not zero. Negative where the longer end of a grid that is not
+    /// symmetric serves negative weights better.
     pub scales: Arc<[f32]>,
+    /// Which values there are.
+    pub grid: Grid,
 }
 
-/// Which kind of numbers a kernel reads; every convolution algorithm states the one it executes.
+/// The values that integer weights can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum WeightFormat {
-    /// [`WeightValues::F32`]
-    F32,
-    /// [`WeightValues::SparseF32`]
-    SparseF32,
-    /// [`WeightValues::I8`]
-    I8,
+pub enum Grid {
+    /// -1, 0 and 1.
+    Ternary,
+    /// -2 to 1.
+    Bits2,
+    /// -4 to 3.
+    Bits3,
+    /// -8 to 7.
+    Bits4,
+    /// -32 to 31.
+    Bits6,
+    /// -127 to 127.
+    Bits8,
 }
 
-impl WeightValues {
-    /// The format of these numbers.
+/// Which weights may be other than zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Pattern {
+    /// All of them.
+    #[default]
+    Dense,
+    /// Any, but many are zero.
+    Unstructured,
+    /// At each tap of the kernel, blocks of consecutive output channels times consecutive input channels
+    /// are zero or not as a whole. Blocks start at multiples of their size, per group; the last ones may
+    /// be cut off.
+    Blocks {
+        /// Output channels of a block.
+        outputs: u8,
+        /// Input channels of a block.
+        inputs: u8,
+    },
+    /// Of every `of` consecutive input channels (per output channel and tap) at most `kept` are not zero.
+    Grouped {
+        /// How many stay.
+        kept: u8,
+        /// Out of how many.
+        of: u8,
+    },
+}
+
+/// What kind of numbers weights are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Numbers {
+    /// Single precision, with activations in single precision.
+    #[default]
+    F32,
+    /// Integers, with 8-bit activations.
+    Integer(Grid),
+}
+
+/// How weights are held; every convolution algorithm states which formats it executes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WeightFormat {
+    /// What the numbers are.
+    pub numbers: Numbers,
+    /// Where zeros are.
+    pub pattern: Pattern,
+}
+
+impl Grid {
+    /// Every grid, coarsest first.
+    pub const ALL: [Self; 6] =
+        [Self::Ternary, Self::Bits2, Self::Bits3, Self::Bits4, Self::Bits6, Self::Bits8];
+
+    /// The lowest and the highest value.
     #[must_use]
-    pub fn format(&self) -> WeightFormat {
+    pub const fn levels(self) -> (i8, i8) {
         match self {
-            Self::F32(_) => WeightFormat::F32,
-            Self::SparseF32(_) => WeightFormat::SparseF32,
-            Self::I8(_) => WeightFormat::I8,
+            Self::Ternary => (-1, 1),
+            Self::Bits2 => (-2, 1),
+            Self::Bits3 => (-4, 3),
+            Self::Bits4 => (-8, 7),
+            Self::Bits6 => (-32, 31),
+            Self::Bits8 => (-127, 127),
         }
     }
 
+    /// How many bits one weight carries; the logarithm of three for the ternary grid, to two decimals.
+    #[must_use]
+    pub const fn bits(self) -> f64 {
+        match self {
+            Self::Ternary => 1.58,
+            Self::Bits2 => 2.0,
+            Self::Bits3 => 3.0,
+            Self::Bits4 => 4.0,
+            Self::Bits6 => 6.0,
+            Self::Bits8 => 8.0,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense => f.write_str("dense"),
+            Self::Unstructured => f.write_str("unstructured"),
+            Self::Blocks { outputs, inputs } => write!(f, "blocks_{outputs}x{inputs}"),
+            Self::Grouped { kept, of } => write!(f, "{kept}_of_{of}"),
+        }
+    }
+}
+
+/// A text that names no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no pattern of zeros; there are dense, unstructured, blocks_OUTPUTSxINPUTS and KEPT_of_OF")]
+pub struct UnknownPattern(String);
+
+impl FromStr for Pattern {
+    type Err = UnknownPattern;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let pair = |text: &str, between: &str| -> Option<(u8, u8)> {
+            let (first, second) = text.split_once(between)?;
+            let number = |text: &str| text.parse().ok().filter(|&number| number > 0);
+            Some((number(first)?, number(second)?))
+        };
+        let parsed = match text {
+            "dense" => Some(Self::Dense),
+            "unstructured" => Some(Self::Unstructured),
+            _ => match text.strip_prefix("blocks_") {
+                Some(size) => pair(size, "x").map(|(outputs, inputs)| Self::Blocks { outputs, inputs }),
+                None => pair(text, "_of_")
+                    .filter(|(kept, of)| kept <= of)
+                    .map(|(kept, of)| Self::Grouped { kept, of }),
+            },
+        };
+        parsed.ok_or_else(|| UnknownPattern(text.to_owned()))
+    }
+}
+
+impl Numbers {
+    /// How many bits one weight carries.
+    #[must_use]
+    pub const fn bits(self) -> f64 {
+        match self {
+            Self::F32 => 32.0,
+            Self::Integer(grid) => grid.bits(),
+        }
+    }
+
+    /// The numbers of so many bits (1.58: ternary), if there are such.
+    #[must_use]
+    pub fn of_bits(bits: f64) -> Option<Self> {
+        let all = Grid::ALL.into_iter().map(Self::Integer).chain([Self::F32]);
+        all.into_iter().find(|numbers| (numbers.bits() - bits).abs() < 1e-6)
+    }
+
+    /// Whether they are integers.
+    #[must_use]
+    pub const fn is_integer(self) -> bool {
+        matches!(self, Self::Integer(_))
+    }
+}
+
+impl WeightFormat {
+    /// Dense single precision.
+    pub const F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Dense };
+    /// Single precision with zeros anywhere.
+    pub const SPARSE_F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Unstructured };
+    /// Dense 8-bit integers.
+    pub const I8: Self = Self { numbers: Numbers::Integer(Grid::Bits8), pattern: Pattern::Dense };
+}
+
+impl Weights {
+    /// Dense weights in single precision.
+    #[must_use]
+    pub fn dense(dims: [usize; 4], values: Arc<[f32]>, bias: Option<Arc<[f32]>>) -> Self {
+        Self { dims, values: WeightValues::F32(values), pattern: Pattern::Dense, bias }
+    }
+
+    /// The format of these weights.
+    #[must_use]
+    pub fn format(&self) -> WeightFormat {
+        let numbers = match &self.values {
+            WeightValues::F32(_) => Numbers::F32,
+            WeightValues::Integer(integer) => Numbers::Integer(integer.grid),
+        };
+        WeightFormat { numbers, pattern: self.pattern }
+    }
+}
+
+impl WeightValues {
     /// How many numbers there are, zeros included.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Self::F32(values) | Self::SparseF32(values) => values.len(),
-            Self::I8(dense) => dense.values.len(),
+            Self::F32(values) => values.len(),
+            Self::Integer(integer) => integer.values.len(),
         }
     }
 
@@ -78,5 +247,33 @@ impl WeightValues {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_read_back() {
+        for pattern in [
+            Pattern::Dense,
+            Pattern::Unstructured,
+            Pattern::Blocks { outputs: 16, inputs: 1 },
+            Pattern::Grouped { kept: 2, of: 4 },
+        ] {
+            assert_eq!(pattern.to_string().parse(), Ok(pattern));
+        }
+        for text in ["", "blocks_0x1", "blocks_16", "5_of_4", "2_of_", "blocks_999x1"] {
+            assert!(text.parse::<Pattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_named_by_their_bits() {
+        for numbers in Grid::ALL.into_iter().map(Numbers::Integer).chain([Numbers::F32]) {
+            assert_eq!(Numbers::of_bits(numbers.bits()), Some(numbers));
+        }
+        assert_eq!(Numbers::of_bits(5.0), None);
     }
 }

@@ -84,7 +84,7 @@ proptest! {
         let values = observed(&mut executor, &plan, &input);
         for step in &plan.steps {
             let integer = match &step.operator {
-                Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::I8(_)),
+                Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::Integer(_)),
                 _ => false,
             };
             // A residual may be read from the same 8-bit buffer as the input, or in single precision.

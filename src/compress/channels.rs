@@ -78,8 +78,8 @@ pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) ->
 /// The dense weights of a layer, which is what everything here starts from.
 pub(super) fn dense<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], CompressError> {
     match &weights.values {
-        WeightValues::F32(values) | WeightValues::SparseF32(values) => Ok(values),
-        WeightValues::I8(_) => {
+        WeightValues::F32(values) => Ok(values),
+        WeightValues::Integer(_) => {
             Err(CompressError::plan(step, "its weights are not in single precision any more"))
         }
     }
@@ -230,10 +230,8 @@ fn slice(
     let has_bias = weights.bias.is_some() || (mean.is_some() && keep_in.iter().any(|&keep| !keep));
     Ok(Weights {
         dims: [bias.len(), keep_in.iter().filter(|&&keep| keep).count(), height, width],
-        values: match weights.values {
-            WeightValues::SparseF32(_) => WeightValues::SparseF32(kept.into()),
-            _ => WeightValues::F32(kept.into()),
-        },
+        values: WeightValues::F32(kept.into()),
+        pattern: weights.pattern,
         bias: has_bias.then(|| bias.into()),
     })
 }

@@ -61,7 +61,7 @@ pub fn apply_with_repair(
 ) -> Result<Plan, CompressError> {
     let (mut small, mut calibration) = prune(plan, calibration, recipe)?;
     if recipe.repair && recipe.prunes() {
-        let rounds = recipe.layers.values().any(|layer| layer.weight_bits == 8);
+        let rounds = recipe.layers.values().any(|layer| layer.numbers.is_integer());
         if let Some(seen) = repair::correct(&mut small, &calibration, images, threads, rounds)? {
             calibration = seen;
         }
@@ -109,11 +109,11 @@ fn prune(
 
 /// Rounds what is to be rounded and tidies up.
 fn finish(plan: &mut Plan, calibration: &Calibration, recipe: &Recipe) -> Result<(), CompressError> {
-    quantize::quantize(plan, calibration, |step| recipe.layer(step).weight_bits == 8, recipe.repair)?;
+    quantize::quantize(plan, calibration, |step| recipe.layer(step).numbers.is_integer(), recipe.repair)?;
     drop_unused(plan);
     plan.constants.iter_mut().for_each(flush);
     for weights in &mut plan.weights {
-        if let WeightValues::F32(values) | WeightValues::SparseF32(values) = &mut weights.values {
+        if let WeightValues::F32(values) = &mut weights.values {
             flush(values);
         }
         weights.bias.iter_mut().for_each(flush);

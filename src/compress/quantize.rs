@@ -3,7 +3,8 @@
 //! calibration images.
 
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{DenseI8, Plan, Quantization, ValueId, WeightValues, Weights};
+use paretune_kernels::weights::{Grid, IntegerWeights};
+use paretune_kernels::{Plan, Quantization, ValueId, WeightValues, Weights};
 
 use super::calibration::Calibration;
 use super::channels::dense;
@@ -68,7 +69,12 @@ fn round_weights(
     }
     Ok(Weights {
         dims: weights.dims,
-        values: WeightValues::I8(DenseI8 { values: rounded.into(), scales: scales.into() }),
+        values: WeightValues::Integer(IntegerWeights {
+            values: rounded.into(),
+            scales: scales.into(),
+            grid: Grid::Bits8,
+        }),
+        pattern: weights.pattern,
         bias: corrected_bias(weights, mean.is_some().then_some(&lost)),
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use paretune_kernels::weights::{Grid, Numbers, Pattern};
 use serde::{Deserialize, Serialize};
 
 use super::error::CompressError;
@@ -38,13 +39,15 @@ impl Default for Recipe {
 pub struct LayerRecipe {
     /// Share of the weights (of those left by channel pruning) that becomes zero, at least 0, below 1.
     pub sparsity: f64,
-    /// 32: single precision. 8: integers, with 8-bit activations.
-    pub weight_bits: u8,
+    /// Which weights become zero.
+    pub pattern: Pattern,
+    /// What the weights are held as; integers run with 8-bit activations.
+    pub numbers: Numbers,
 }
 
 impl Default for LayerRecipe {
     fn default() -> Self {
-        Self { sparsity: 0.0, weight_bits: 32 }
+        Self { sparsity: 0.0, pattern: Pattern::Unstructured, numbers: Numbers::F32 }
     }
 }
 
@@ -81,10 +84,16 @@ impl Recipe {
                     recipe.sparsity
                 )));
             }
-            if !matches!(recipe.weight_bits, 8 | 32) {
+            if !matches!(recipe.numbers, Numbers::F32 | Numbers::Integer(Grid::Bits8)) {
                 return Err(CompressError::Recipe(format!(
                     "layer `{layer}` is to have {} bits; there are 8 and 32",
-                    recipe.weight_bits
+                    recipe.numbers.bits()
+                )));
+            }
+            if recipe.pattern != Pattern::Unstructured {
+                return Err(CompressError::Recipe(format!(
+                    "layer `{layer}` is to have zeros in the pattern {}; there is unstructured",
+                    recipe.pattern
                 )));
             }
         }

@@ -119,10 +119,8 @@ fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights
     });
     Ok(Weights {
         dims: weights.dims,
-        values: match weights.values {
-            WeightValues::SparseF32(_) => WeightValues::SparseF32(scaled),
-            _ => WeightValues::F32(scaled),
-        },
+        values: WeightValues::F32(scaled),
+        pattern: weights.pattern,
         bias: Some(bias.collect()),
     })
 }

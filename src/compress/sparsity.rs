@@ -1,5 +1,6 @@
 //! Magnitude pruning of single weights: the smallest become zero.
 
+use paretune_kernels::weights::Pattern;
 use paretune_kernels::{WeightValues, Weights};
 
 use super::channels::dense;
@@ -41,7 +42,8 @@ pub(super) fn sparsify(
     }
     Ok(Weights {
         dims: weights.dims,
-        values: WeightValues::SparseF32(values.into()),
+        values: WeightValues::F32(values.into()),
+        pattern: Pattern::Unstructured,
         bias: corrected_bias(weights, mean.is_some().then_some(&lost)),
     })
 }

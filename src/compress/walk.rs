@@ -6,9 +6,7 @@
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::{Conv, Operator};
-use paretune_kernels::{
-    Activation, Executor, ExecutorOptions, Plan, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights,
-};
+use paretune_kernels::{Activation, Executor, ExecutorOptions, Plan, Schedule, Step, ValueId, ValueSpec};
 use rayon::prelude::*;
 
 use super::error::CompressError;
@@ -96,7 +94,7 @@ impl Walk<'_> {
     fn run(&self, step: &Step, mut operator: Operator, input: &[f32]) -> Result<Vec<f32>, CompressError> {
         let mut weights = Vec::new();
         if let Operator::Conv(conv) = &mut operator {
-            weights.push(plain(&self.plan.weights[conv.weights]));
+            weights.push(self.plan.weights[conv.weights].clone());
             conv.weights = 0;
         }
         let spec = |value: ValueId| ValueSpec { quantization: None, ..self.plan.values[value].clone() };
@@ -188,16 +186,6 @@ impl Walk<'_> {
 /// The convolution with nothing fused and the default schedule.
 fn bare(conv: &Conv) -> Operator {
     Operator::Conv(Conv { activation: Activation::Identity, schedule: Schedule::default(), ..conv.clone() })
-}
-
-/// Zeros are no hurry: dense kernels compute many images of any sparse layer well enough.
-fn plain(weights: &Weights) -> Weights {
-    match &weights.values {
-        WeightValues::SparseF32(values) => {
-            Weights { values: WeightValues::F32(values.clone()), ..weights.clone() }
-        }
-        _ => weights.clone(),
-    }
 }
 
 fn activate(activation: Activation, data: &mut [f32]) {

@@ -2,7 +2,7 @@
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Executor, ExecutorOptions, KernelError, Plan, Schedule, WeightValues};
+use paretune_kernels::{Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -190,11 +190,6 @@ pub fn for_scoring(plan: &Plan) -> Plan {
             && !conv.schedule.algorithm.contains("winograd")
         {
             conv.schedule = Schedule::default();
-        }
-    }
-    for weights in &mut plan.weights {
-        if let WeightValues::SparseF32(values) = &weights.values {
-            weights.values = WeightValues::F32(values.clone());
         }
     }
     plan

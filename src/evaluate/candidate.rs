@@ -5,14 +5,16 @@
 //! | `backend` | `cpu` |
 //! | `threads` | workers of the whole network |
 //! | `channels.GROUP` | share of the channels of a group that is kept |
-//! | `LAYER.bits` | 32: single precision; 8: integers |
+//! | `LAYER.bits` | 32: single precision; fewer: integers, 1.58: ternary |
 //! | `LAYER.sparsity` | share of the weights that is zero |
+//! | `LAYER.pattern` | which weights become zero: `unstructured`, `blocks_16x1`, `2_of_4` |
 //! | `LAYER.algorithm` | convolution algorithm |
 //! | `LAYER.ALGORITHM.TUNABLE` | a tunable of that algorithm |
 
 use std::collections::BTreeMap;
 
 use paretune_kernels::Schedule;
+use paretune_kernels::weights::Numbers;
 use paretune_spaces::{Configuration, Value};
 
 use crate::compress::{LayerRecipe, Recipe};
@@ -97,9 +99,18 @@ impl Candidate {
                     .ok_or_else(|| CandidateError::new(name, "the network has no layer of that name"))?;
                 match rest.split_once('.') {
                     None if rest == "bits" => {
-                        let bits = integer(name, value)?;
-                        recipe(&mut candidate.recipe, layer).weight_bits = u8::try_from(bits)
-                            .map_err(|_| CandidateError::new(name, format!("{bits} bits are not offered")))?;
+                        let bits = real(name, value)?;
+                        recipe(&mut candidate.recipe, layer).numbers =
+                            Numbers::of_bits(bits).ok_or_else(|| {
+                                CandidateError::new(name, format!("{bits} bits are not offered"))
+                            })?;
+                    }
+                    None if rest == "pattern" => {
+                        let Value::Text(pattern) = value else {
+                            return Err(CandidateError::new(name, "expected the name of a pattern"));
+                        };
+                        recipe(&mut candidate.recipe, layer).pattern =
+                            pattern.parse().map_err(|error| CandidateError::new(name, format!("{error}")))?;
                     }
                     None if rest == "sparsity" => {
                         recipe(&mut candidate.recipe, layer).sparsity = real(name, value)?;
@@ -145,8 +156,10 @@ impl Candidate {
 pub fn numerics(configuration: &Configuration) -> Configuration {
     let mut part = Configuration::default();
     for (name, value) in configuration.iter() {
-        let compression =
-            name.starts_with(CHANNELS) || name.ends_with(".bits") || name.ends_with(".sparsity");
+        let compression = name.starts_with(CHANNELS)
+            || name.ends_with(".bits")
+            || name.ends_with(".sparsity")
+            || name.ends_with(".pattern");
         let winograd = name.ends_with(".algorithm")
             && matches!(value, Value::Text(algorithm) if algorithm.contains("winograd"))
             || name.contains(".winograd") && name.ends_with(".output_tile");
@@ -186,6 +199,8 @@ fn real(name: &str, value: &Value) -> Result<f64, CandidateError> {
 
 #[cfg(test)]
 mod tests {
+    use paretune_kernels::weights::Grid;
+
     use super::*;
 
     fn configuration(entries: &[(&str, Value)]) -> Configuration {
@@ -211,7 +226,7 @@ mod tests {
         .unwrap();
         assert_eq!(decoded.threads, 2);
         assert_eq!(decoded.schedules["a.b"].tunables["tile"], 4);
-        assert_eq!(decoded.recipe.layers["a"].weight_bits, 8);
+        assert_eq!(decoded.recipe.layers["a"].numbers, Numbers::Integer(Grid::Bits8));
     }
 
     #[test]

@@ -58,8 +58,10 @@ pub fn joint_space(network: &Network, threads: &[usize], isa: Isa) -> Result<Spa
 
 fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) -> Result<(), JointSpaceError> {
     let (name, problem) = (&layer.step, &layer.problem);
-    let formats = [WeightFormat::F32, WeightFormat::SparseF32, WeightFormat::I8];
+    let formats = [WeightFormat::F32, WeightFormat::SPARSE_F32, WeightFormat::I8];
     let [dense, mut sparse, mut integer] = formats.map(|format| conv::candidates(problem, format, isa));
+    // Dense algorithms run whatever there is; what needs zeros is offered where there are some.
+    sparse.retain(|algorithm| !algorithm.executes(WeightFormat::F32));
     if !layer.sparse {
         sparse.clear();
     }

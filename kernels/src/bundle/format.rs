@@ -9,11 +9,11 @@ use super::stream::{self, Reader, put_number};
 use super::{Bundle, Preprocessing};
 use crate::operators::shape;
 use crate::plan::{Plan, Step, ValueSpec};
-use crate::weights::{DenseI8, WeightFormat, WeightValues, Weights};
+use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weights};
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Grows with every change of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 8 + 4 + 32;
 
 /// Coded numbers may be far fewer bytes than the tensor they stand for, a tensor of zeros almost none.
@@ -63,7 +63,7 @@ pub(super) fn encode(bundle: &Bundle) -> Files {
             .iter()
             .map(|weights| StoredWeights {
                 dims: weights.dims,
-                format: weights.values.format(),
+                format: weights.format(),
                 bias: weights.bias.is_some(),
             })
             .collect(),
@@ -131,8 +131,8 @@ pub(super) fn decode(file: &[u8], numbers: &[u8]) -> Result<Bundle, String> {
 /// Appends the numbers of one tensor: values, scales, bias.
 pub(super) fn put_weights(weights: &Weights, out: &mut Vec<u8>) {
     match &weights.values {
-        WeightValues::F32(values) | WeightValues::SparseF32(values) => put_f32(values, out),
-        WeightValues::I8(dense) => {
+        WeightValues::F32(values) => put_f32(values, out),
+        WeightValues::Integer(dense) => {
             put_i8(&dense.values, out);
             put_f32(&dense.scales, out);
         }
@@ -165,16 +165,15 @@ fn get_all_weights(
 
 fn get_weights(stored: &StoredWeights, reader: &mut Reader<'_>, len: usize) -> Result<Weights, String> {
     let outputs = stored.dims[0];
-    let values = match stored.format {
-        WeightFormat::F32 => WeightValues::F32(get_f32(reader, len)?),
-        WeightFormat::SparseF32 => WeightValues::SparseF32(get_f32(reader, len)?),
-        WeightFormat::I8 => {
+    let values = match stored.format.numbers {
+        Numbers::F32 => WeightValues::F32(get_f32(reader, len)?),
+        Numbers::Integer(grid) => {
             let values = get_i8(reader, len)?;
-            WeightValues::I8(DenseI8 { values, scales: get_f32(reader, outputs)? })
+            WeightValues::Integer(IntegerWeights { values, scales: get_f32(reader, outputs)?, grid })
         }
     };
     let bias = if stored.bias { Some(get_f32(reader, outputs)?) } else { None };
-    Ok(Weights { dims: stored.dims, values, bias })
+    Ok(Weights { dims: stored.dims, values, pattern: stored.format.pattern, bias })
 }
 
 fn checksum(body: &[u8], numbers: &[u8]) -> blake3::Hash {

@@ -28,8 +28,8 @@ impl Algorithm for Csr {
         "compressed rows: each non-zero weight scales rows of the input (the study's format)"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::SparseF32
+    fn executes(&self, format: WeightFormat) -> bool {
+        format == WeightFormat::SPARSE_F32
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

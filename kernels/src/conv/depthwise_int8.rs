@@ -34,8 +34,12 @@ impl Algorithm for DepthwiseInt8 {
         "8 bits, each channel by itself, vectors of channels"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::I8
+    fn integer(&self) -> bool {
+        true
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_integer()
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
@@ -58,7 +62,7 @@ impl Algorithm for DepthwiseInt8 {
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data("`depthwise_int8` needs one channel per group".into()));
         }
-        let dense = request.i8_weights()?;
+        let dense = request.integer_weights()?;
         let grid = input_grid(request)?;
         let finish = Finish8::new(request);
         let pixels = request.count("pixels")?;

@@ -11,7 +11,7 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::{Build, Job, Simd, build, lanes};
 use crate::team::Worker;
-use crate::weights::WeightFormat;
+use crate::weights::{Numbers, WeightFormat};
 
 /// The algorithm.
 pub(super) struct Direct;
@@ -29,8 +29,8 @@ impl Algorithm for Direct {
         "sliding windows over planes, vectors of output pixels"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::F32
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers == Numbers::F32
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -16,7 +16,7 @@ use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::team::Worker;
-use crate::weights::WeightFormat;
+use crate::weights::{Numbers, WeightFormat};
 
 /// The algorithm.
 pub(super) struct Im2colGemm;
@@ -30,8 +30,8 @@ impl Algorithm for Im2colGemm {
         "writes all patches as a matrix, then multiplies"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::F32
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers == Numbers::F32
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -18,7 +18,7 @@ use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::team::Worker;
-use crate::weights::WeightFormat;
+use crate::weights::{Numbers, WeightFormat};
 
 /// The algorithm.
 pub(super) struct ImplicitGemm;
@@ -52,8 +52,8 @@ impl Algorithm for ImplicitGemm {
         "matrix product over the taps of a channels-last input, in registers"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::F32
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers == Numbers::F32
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

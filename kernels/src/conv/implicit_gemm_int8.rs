@@ -38,8 +38,12 @@ impl Algorithm for ImplicitGemmInt8 {
         "8-bit matrix product over the taps of a channels-last input, in registers"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::I8
+    fn integer(&self) -> bool {
+        true
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_integer()
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -60,7 +60,7 @@ pub enum Element {
 pub struct Request<'a> {
     /// Geometry and sizes, batch included.
     pub problem: ConvProblem,
-    /// In the format that [`Algorithm::format`] states.
+    /// In a format that the algorithm [executes](Algorithm::executes).
     pub weights: &'a Weights,
     /// Fused into the store.
     pub activation: Activation,
@@ -99,8 +99,14 @@ pub trait Algorithm: Send + Sync {
     /// One line for people.
     fn about(&self) -> &'static str;
 
-    /// The weights it executes.
-    fn format(&self) -> WeightFormat;
+    /// Whether it computes on integer weights and 8-bit activations, else in single precision.
+    fn integer(&self) -> bool {
+        false
+    }
+
+    /// Whether it executes weights of `format`. Zeros are held in memory, so what is for dense weights
+    /// executes every pattern.
+    fn executes(&self, format: WeightFormat) -> bool;
 
     /// Whether it can solve `problem` with instruction set `isa`.
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool;
@@ -168,6 +174,6 @@ pub fn candidates(problem: &ConvProblem, format: WeightFormat, isa: Isa) -> Vec<
     algorithms()
         .iter()
         .copied()
-        .filter(|algorithm| algorithm.format() == format && algorithm.supports(problem, isa))
+        .filter(|algorithm| algorithm.executes(format) && algorithm.supports(problem, isa))
         .collect()
 }

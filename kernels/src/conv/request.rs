@@ -4,7 +4,7 @@ use super::{Element, Request};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
 use crate::simd::Usable;
-use crate::weights::{DenseI8, WeightValues};
+use crate::weights::{IntegerWeights, WeightValues};
 
 /// Largest number of elements of any tensor: offsets of bytes fit into `isize` with room to spare.
 const MOST: usize = isize::MAX as usize / 1024;
@@ -110,24 +110,24 @@ impl Request<'_> {
     /// The single-precision weights, dense or with zeros.
     pub(super) fn f32_weights(&self) -> Result<&[f32], KernelError> {
         match &self.weights.values {
-            WeightValues::F32(values) | WeightValues::SparseF32(values) => Ok(values),
-            WeightValues::I8(_) => {
+            WeightValues::F32(values) => Ok(values),
+            WeightValues::Integer(_) => {
                 Err(KernelError::Data(format!("`{}` needs weights in f32", self.schedule.algorithm)))
             }
         }
     }
 
-    /// The 8-bit weights.
-    pub(super) fn i8_weights(&self) -> Result<&DenseI8, KernelError> {
+    /// The integer weights.
+    pub(super) fn integer_weights(&self) -> Result<&IntegerWeights, KernelError> {
         match &self.weights.values {
-            WeightValues::I8(dense)
+            WeightValues::Integer(dense)
                 if dense.scales.len() == self.problem.out_channels
                     && dense.scales.iter().all(|scale| scale.is_finite()) =>
             {
                 Ok(dense)
             }
             _ => Err(KernelError::Data(format!(
-                "`{}` needs 8-bit weights with a finite scale per output channel",
+                "`{}` needs integer weights with a finite scale per output channel",
                 self.schedule.algorithm
             ))),
         }

@@ -32,8 +32,8 @@ impl Algorithm for SparsePlanar {
         "non-zero weights alone, each over a register tile of pixels"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::SparseF32
+    fn executes(&self, format: WeightFormat) -> bool {
+        format == WeightFormat::SPARSE_F32
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -8,7 +8,7 @@ use super::reference::conv_f64;
 use super::*;
 use crate::operator::Window;
 use crate::team::Team;
-use crate::weights::{DenseI8, WeightValues};
+use crate::weights::{Grid, IntegerWeights, Numbers, Pattern, WeightValues};
 
 /// A problem and everything around it; numbers follow from `seed`.
 #[derive(Clone, Debug)]
@@ -242,7 +242,7 @@ fn check_f32(case: &Case, format: WeightFormat) {
 
     let input = random.reals(shape_in.iter().product());
     let mut values = random.reals(dims.iter().product());
-    if format == WeightFormat::SparseF32 {
+    if format == WeightFormat::SPARSE_F32 {
         let kept = random.below(5);
         for value in &mut values {
             if random.below(4) >= kept {
@@ -260,10 +260,8 @@ fn check_f32(case: &Case, format: WeightFormat) {
     let weights = Weights {
         dims,
         bias: bias.map(Into::into),
-        values: match format {
-            WeightFormat::SparseF32 => WeightValues::SparseF32(values.into()),
-            _ => WeightValues::F32(values.into()),
-        },
+        values: WeightValues::F32(values.into()),
+        pattern: format.pattern,
     };
 
     for isa in Isa::available() {
@@ -354,7 +352,12 @@ fn check_i8(case: &Case) {
     let sums = conv_f64(problem, &centered, &integers, &vec![0.0; problem.out_channels]);
     let weights = Weights {
         dims,
-        values: WeightValues::I8(DenseI8 { values: values.into(), scales: scales.clone().into() }),
+        values: WeightValues::Integer(IntegerWeights {
+            values: values.into(),
+            scales: scales.clone().into(),
+            grid: Grid::Bits8,
+        }),
+        pattern: Pattern::Dense,
         bias: bias.clone().map(Into::into),
     };
 
@@ -437,7 +440,7 @@ proptest! {
 
     #[test]
     fn sparse_matches_the_oracle(case in cases()) {
-        check_f32(&case, WeightFormat::SparseF32);
+        check_f32(&case, WeightFormat::SPARSE_F32);
     }
 
     #[test]
@@ -450,15 +453,15 @@ proptest! {
 fn zero_weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
     let dims = [problem.out_channels, problem.group_in(), problem.window.kernel[0], problem.window.kernel[1]];
     let count = dims.iter().product();
-    let values = match format {
-        WeightFormat::F32 => WeightValues::F32(vec![0.0; count].into()),
-        WeightFormat::SparseF32 => WeightValues::SparseF32(vec![0.0; count].into()),
-        WeightFormat::I8 => WeightValues::I8(DenseI8 {
+    let values = match format.numbers {
+        Numbers::F32 => WeightValues::F32(vec![0.0; count].into()),
+        Numbers::Integer(grid) => WeightValues::Integer(IntegerWeights {
             values: vec![0; count].into(),
             scales: vec![1.0; problem.out_channels].into(),
+            grid,
         }),
     };
-    Weights { dims, values, bias: None }
+    Weights { dims, values, pattern: format.pattern, bias: None }
 }
 
 /// Every combination of tunables.
@@ -476,7 +479,7 @@ fn combinations(tunables: &[Tunable]) -> Vec<BTreeMap<String, i64>> {
     })
 }
 
-const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::SparseF32, WeightFormat::I8];
+const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::SPARSE_F32, WeightFormat::I8];
 
 #[test]
 fn every_offered_combination_can_be_prepared() {
@@ -515,7 +518,7 @@ fn every_offered_combination_can_be_prepared() {
                             problem,
                             weights: &weights,
                             activation: Activation::Relu,
-                            input: if format == WeightFormat::I8 { Element::U8(grid) } else { Element::F32 },
+                            input: if algorithm.integer() { Element::U8(grid) } else { Element::F32 },
                             output: Element::F32,
                             residual: None,
                             schedule: &schedule,

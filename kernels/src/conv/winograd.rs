@@ -21,7 +21,7 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::{Build, Simd, build};
 use crate::team::Worker;
-use crate::weights::WeightFormat;
+use crate::weights::{Numbers, WeightFormat};
 
 mod transform;
 
@@ -66,8 +66,8 @@ impl Algorithm for Winograd {
         "3x3 with 2.25 or 4 times fewer multiplications and more memory"
     }
 
-    fn format(&self) -> WeightFormat {
-        WeightFormat::F32
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers == Numbers::F32
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -6,7 +6,6 @@ use super::resolve::Resolved;
 use crate::conv::{Element, Layout};
 use crate::operator::Operator;
 use crate::plan::{Plan, Step, ValueId};
-use crate::weights::WeightFormat;
 
 /// What the readers of one value would like best.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,7 +26,7 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>]) -> Vec<Wish> {
                 for &input in &step.inputs {
                     wishes[input].layout = Some(resolved.layout());
                 }
-                wishes[step.inputs[0]].u8 |= resolved.algorithm.format() == WeightFormat::I8;
+                wishes[step.inputs[0]].u8 |= resolved.algorithm.integer();
             }
             (Operator::MaxPool { .. } | Operator::Concat { .. } | Operator::Reshape, _) => {
                 let passes = output.u8 && same_grid(plan, step);

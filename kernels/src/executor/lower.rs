@@ -21,7 +21,6 @@ use crate::operators::{
     transpose,
 };
 use crate::plan::{Plan, Step, ValueId};
-use crate::weights::{WeightFormat, WeightValues, Weights};
 
 /// Lowers a plan that [`super::validate`] has accepted for this batch size.
 ///
@@ -55,7 +54,7 @@ fn resolve_all(plan: &Plan, options: &ExecutorOptions) -> Result<Vec<Option<Reso
         .map(|step| {
             let Operator::Conv(conv) = &step.operator else { return Ok(None) };
             let Some(problem) = conv_problem(plan, step, options.batch) else { return Ok(None) };
-            let format = plan.weights[conv.weights].values.format();
+            let format = plan.weights[conv.weights].format();
             resolve(&step.name, conv, problem, format, options.isa).map(Some)
         })
         .collect()
@@ -259,7 +258,7 @@ impl<'a> Lowering<'a> {
     ) -> Result<(), KernelError> {
         let plan = self.draft.plan;
         let layout = resolved.layout();
-        let integer = resolved.algorithm.format() == WeightFormat::I8;
+        let integer = resolved.algorithm.integer();
         let grid = |value| grid_of(plan, value).filter(|_| integer);
         let from = grid(input).unwrap_or(F32);
         let to = grid(step.output).filter(|_| self.wishes[step.output].u8).unwrap_or(F32);
@@ -273,13 +272,6 @@ impl<'a> Lowering<'a> {
             residual = Some(element);
         }
         let weights = &plan.weights[conv.weights];
-        let weights = match (&weights.values, resolved.algorithm.format()) {
-            // Held dense already: another name for the same numbers.
-            (WeightValues::SparseF32(values), WeightFormat::F32) => {
-                &Weights { values: WeightValues::F32(values.clone()), ..weights.clone() }
-            }
-            _ => weights,
-        };
         let kernel = resolved.algorithm.prepare(&Request {
             problem: resolved.problem,
             weights,

@@ -45,9 +45,7 @@ pub fn conv_problem(plan: &Plan, step: &Step, batch: usize) -> Option<ConvProble
 
 /// Decides the algorithm and all tunables of a step.
 ///
-/// An empty algorithm name takes the first of [`conv::candidates`]. Sparse weights are held dense in
-/// memory, so they may also be run by an algorithm for dense ones, which is what an empty name means
-/// where no sparse algorithm supports the problem.
+/// An empty algorithm name takes the first of [`conv::candidates`].
 ///
 /// # Errors
 /// Where the algorithm or a tunable is unknown, a value is not offered, or nothing supports the problem.
@@ -60,21 +58,17 @@ pub fn resolve(
 ) -> Result<Resolved, KernelError> {
     let wanted = &conv.schedule;
     let algorithm = if wanted.algorithm.is_empty() {
-        let first = |format| conv::candidates(&problem, format, isa).first().copied();
-        first(format)
-            .or_else(|| if format == WeightFormat::SparseF32 { first(WeightFormat::F32) } else { None })
-            .ok_or_else(|| {
-                KernelError::plan(name, format!("no algorithm for {format:?} weights and {problem:?}"))
-            })?
+        conv::candidates(&problem, format, isa).first().copied().ok_or_else(|| {
+            KernelError::plan(name, format!("no algorithm for {format:?} weights and {problem:?}"))
+        })?
     } else {
         let algorithm = conv::algorithm(&wanted.algorithm).ok_or_else(|| {
             let known: Vec<_> = conv::algorithms().iter().map(|algorithm| algorithm.name()).collect();
             let known = known.join(", ");
             KernelError::plan(name, format!("unknown algorithm `{}`; known are {known}", wanted.algorithm))
         })?;
-        let runs = algorithm.format();
-        if runs != format && (runs, format) != (WeightFormat::F32, WeightFormat::SparseF32) {
-            let problem = format!("algorithm `{}` runs {runs:?} weights, not {format:?}", wanted.algorithm);
+        if !algorithm.executes(format) {
+            let problem = format!("algorithm `{}` does not run {format:?} weights", wanted.algorithm);
             return Err(KernelError::plan(name, problem));
         }
         if !algorithm.supports(&problem, isa) {

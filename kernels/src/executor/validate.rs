@@ -65,10 +65,10 @@ fn check_step(plan: &Plan, step: &Step) -> Result<(), String> {
         return Err(format!("makes {dims:?}, but value {} is stated as {declared:?}", step.output));
     }
     if let Operator::Conv(conv) = &step.operator
-        && matches!(plan.weights[conv.weights].values, WeightValues::I8(_))
+        && matches!(plan.weights[conv.weights].values, WeightValues::Integer(_))
         && plan.values[step.inputs[0]].quantization.is_none()
     {
-        return Err(format!("has 8-bit weights, but value {} has no 8-bit grid", step.inputs[0]));
+        return Err(format!("has integer weights, but value {} has no 8-bit grid", step.inputs[0]));
     }
     Ok(())
 }
@@ -94,15 +94,16 @@ fn check_weights(weights: &Weights) -> Result<(), String> {
     {
         return Err(format!("{} biases for {out} outputs", bias.len()));
     }
-    if let WeightValues::I8(dense) = &weights.values {
+    if let WeightValues::Integer(dense) = &weights.values {
         if dense.scales.len() != out {
             return Err(format!("{} scales for {out} outputs", dense.scales.len()));
         }
-        if let Some(scale) = dense.scales.iter().find(|scale| !scale.is_normal() || **scale < 0.0) {
+        if let Some(scale) = dense.scales.iter().find(|scale| !scale.is_normal()) {
             return Err(format!("a scale of {scale}"));
         }
-        if dense.values.contains(&i8::MIN) {
-            return Err("8-bit weights beyond -127".into());
+        let (low, high) = dense.grid.levels();
+        if let Some(value) = dense.values.iter().find(|value| !(low..=high).contains(value)) {
+            return Err(format!("a weight of {value} on a grid from {low} to {high}"));
         }
     }
     Ok(())

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use paretune_kernels::operator::{Conv, Operator, Window};
 use paretune_kernels::operators::shape;
 use paretune_kernels::{
-    Activation, DenseI8, Plan, Quantization, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights, conv,
-    hardware::Isa, weights::WeightFormat,
+    Activation, Plan, Quantization, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights, conv,
+    hardware::Isa,
+    weights::{Grid, IntegerWeights, Pattern},
 };
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -251,18 +252,22 @@ impl Generator {
             |len: usize| -> Vec<f32> { (0..len).map(|_| self.rng.random_range(-bound..bound)).collect() };
         let bias: Vec<f32> = draw(out);
         let dense = draw(len);
+        let mut pattern = Pattern::Dense;
         let values = match self.rng.random_range(0..4) {
-            0 => WeightValues::SparseF32(
-                dense.iter().map(|&x| if x.abs() < 0.7 * bound { 0.0 } else { x }).collect(),
-            ),
-            1 | 2 if self.options.integer => WeightValues::I8(DenseI8 {
+            0 => {
+                pattern = Pattern::Unstructured;
+                let sparse = dense.iter().map(|&x| if x.abs() < 0.7 * bound { 0.0 } else { x });
+                WeightValues::F32(sparse.collect())
+            }
+            1 | 2 if self.options.integer => WeightValues::Integer(IntegerWeights {
                 values: dense.iter().map(|&x| (x / bound * 127.0) as i8).collect(),
                 scales: (0..out).map(|o| bound / 127.0 * (1.0 + 0.1 * (o % 3) as f32)).collect(),
+                grid: Grid::Bits8,
             }),
             _ => WeightValues::F32(Arc::from(dense)),
         };
         let bias = self.rng.random_bool(0.8).then(|| bias.into());
-        self.plan.weights.push(Weights { dims, values, bias });
+        self.plan.weights.push(Weights { dims, values, pattern, bias });
         let weights = self.plan.weights.len() - 1;
         Some(Conv { window, groups, weights, activation, schedule: Schedule::default() })
     }
@@ -277,11 +282,8 @@ impl Generator {
             input: [dims.get(1).copied().unwrap_or(1), dims.get(2).copied().unwrap_or(1)],
             window: conv.window,
         };
-        let format = self.plan.weights[conv.weights].values.format();
-        let mut candidates = conv::candidates(&problem, format, self.options.isa);
-        if format == WeightFormat::SparseF32 {
-            candidates.extend(conv::candidates(&problem, WeightFormat::F32, self.options.isa));
-        }
+        let format = self.plan.weights[conv.weights].format();
+        let candidates = conv::candidates(&problem, format, self.options.isa);
         if candidates.is_empty() {
             return false;
         }

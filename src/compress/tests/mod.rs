@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 
 use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
+use paretune_kernels::weights::{Grid, Numbers, Pattern};
 use paretune_kernels::{Plan, WeightValues};
 use proptest::prelude::*;
 
 use super::channels::{choose, remove};
 use super::*;
+
+const INT8: Numbers = Numbers::Integer(Grid::Bits8);
 
 fn close(left: &[f64], right: &[f64], tolerance: f64) {
     assert_eq!(left.len(), right.len());
@@ -32,7 +35,10 @@ fn recipe(channels: &[(&str, f64)], layers: &[(&str, f64, u8)]) -> Recipe {
         channels: channels.iter().map(|&(name, share)| (name.to_owned(), share)).collect(),
         layers: layers
             .iter()
-            .map(|&(name, sparsity, weight_bits)| (name.to_owned(), LayerRecipe { sparsity, weight_bits }))
+            .map(|&(name, sparsity, bits)| {
+                let numbers = Numbers::of_bits(bits.into()).unwrap();
+                (name.to_owned(), LayerRecipe { sparsity, numbers, ..LayerRecipe::default() })
+            })
             .collect(),
         repair: false,
         ..Recipe::default()
@@ -176,26 +182,26 @@ proptest! {
         let layers = layers(&plan).unwrap();
         for (at, layer) in layers.iter().enumerate() {
             let sparsity = if layer.sparse && bit(at + 3) { 0.5 } else { 0.0 };
-            let weight_bits = if bit(at + 5) { 8 } else { 32 };
-            recipe.layers.insert(layer.step.clone(), LayerRecipe { sparsity, weight_bits });
+            let numbers = if bit(at + 5) { INT8 } else { Numbers::F32 };
+            recipe.layers.insert(layer.step.clone(), LayerRecipe { sparsity, numbers, ..LayerRecipe::default() });
         }
         let small = apply(&plan, &calibration, &recipe).unwrap();
         for layer in &layers {
             let wanted = recipe.layer(&layer.step);
             let weights = weights(&small, &layer.step);
             let zeros = match &weights.values {
-                WeightValues::F32(_) => { prop_assert!(wanted == LayerRecipe::default()); 0 }
-                WeightValues::SparseF32(values) => {
-                    prop_assert!(wanted.sparsity > 0.0 && wanted.weight_bits == 32);
+                WeightValues::F32(values) => {
+                    let pattern = if wanted.sparsity > 0.0 { Pattern::Unstructured } else { Pattern::Dense };
+                    prop_assert!(wanted.numbers == Numbers::F32 && weights.pattern == pattern);
                     values.iter().filter(|&&x| x == 0.0).count()
                 }
-                WeightValues::I8(dense) => {
-                    prop_assert!(wanted.weight_bits == 8);
+                WeightValues::Integer(dense) => {
+                    prop_assert!(wanted.numbers == INT8);
                     dense.values.iter().filter(|&&x| x == 0).count()
                 }
             };
             prop_assert!(zeros as f64 >= (wanted.sparsity * weights.values.len() as f64).round());
-            if wanted.weight_bits == 8 {
+            if wanted.numbers == INT8 {
                 let step = small.steps.iter().find(|step| step.name == layer.step).unwrap();
                 prop_assert!(step.inputs.iter().all(|&value| small.values[value].quantization.is_some()));
             }
@@ -240,7 +246,7 @@ fn sparsity_removes_the_smallest() {
     let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
     let small = apply(&plan, &calibration, &recipe(&[], &[("three", 0.7, 32)])).unwrap();
     let (before, after) = (weights(&plan, "three"), weights(&small, "three"));
-    let (WeightValues::F32(before), WeightValues::SparseF32(after)) = (&before.values, &after.values) else {
+    let (WeightValues::F32(before), WeightValues::F32(after)) = (&before.values, &after.values) else {
         panic!("wrong formats")
     };
     let removed: Vec<f32> =
@@ -258,7 +264,7 @@ fn integers_stay_close_to_single_precision() {
         let images = networks::images(&plan, 4);
         let calibration = reference::calibrate(&plan, &images);
         let every = layers(&plan).unwrap().into_iter();
-        let layers = every.map(|layer| (layer.step, LayerRecipe { weight_bits: 8, sparsity: 0.0 }));
+        let layers = every.map(|layer| (layer.step, LayerRecipe { numbers: INT8, ..LayerRecipe::default() }));
         let layers: BTreeMap<_, _> = layers.collect();
         for repair in [false, true] {
             let recipe = Recipe { layers: layers.clone(), repair, ..Recipe::default() };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use paretune_kernels::operator::{Conv, Operator, Window};
-use paretune_kernels::{Activation, Plan, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights};
+use paretune_kernels::{Activation, Plan, Schedule, Step, ValueId, ValueSpec, Weights};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -54,9 +54,9 @@ impl Builder {
         let columns = dims[0] / groups;
         let count = out * columns * kernel * kernel;
         let size = (6.0 / (columns * kernel * kernel) as f32).sqrt();
-        let values = WeightValues::F32(self.numbers(count, size));
+        let values = self.numbers(count, size);
         let bias = Some(self.numbers(out, 0.3));
-        self.plan.weights.push(Weights { dims: [out, columns, kernel, kernel], values, bias });
+        self.plan.weights.push(Weights::dense([out, columns, kernel, kernel], values, bias));
         let half = kernel / 2;
         let window =
             Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], padding: [half; 4] };

@@ -318,8 +318,10 @@ impl Writer<'_> {
         let name = &step.name;
         let weights = &plan.weights[conv.weights];
         let values = match &weights.values {
-            WeightValues::F32(values) | WeightValues::SparseF32(values) => values,
-            WeightValues::I8(_) => return Err("has 8-bit weights, which this export does not write".into()),
+            WeightValues::F32(values) => values,
+            WeightValues::Integer(_) => {
+                return Err("has 8-bit weights, which this export does not write".into());
+            }
         };
         let residual = step.inputs.get(1).map(|&id| self.value(id));
         let dense = conv.groups == 1

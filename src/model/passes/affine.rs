@@ -123,11 +123,7 @@ fn scaled_outputs(old: &Weights, scale: &[f32], shift: &[f32]) -> Option<Weights
             (bias * f64::from(scale[channel]) + f64::from(shift[channel])) as f32
         })
         .collect();
-    (finite(&new) && finite(&bias)).then_some(Weights {
-        dims: old.dims,
-        values: WeightValues::F32(new),
-        bias: Some(bias),
-    })
+    (finite(&new) && finite(&bias)).then_some(Weights::dense(old.dims, new, Some(bias)))
 }
 
 /// Weights that work on `x` where the old ones worked on `x * scale + shift` per input channel; `None`
@@ -154,9 +150,5 @@ fn scaled_inputs(old: &Weights, groups: usize, scale: &[f32], shift: &[f32]) -> 
         bias[index / (taps * group_in)] += f64::from(value) * f64::from(shift[source(index)]);
     }
     let bias: Arc<[f32]> = bias.into_iter().map(|bias| bias as f32).collect();
-    (finite(&new) && finite(&bias)).then_some(Weights {
-        dims: old.dims,
-        values: WeightValues::F32(new),
-        bias: Some(bias),
-    })
+    (finite(&new) && finite(&bias)).then_some(Weights::dense(old.dims, new, Some(bias)))
 }

@@ -10,9 +10,9 @@ pub fn clear_subnormals(plan: &mut Plan) -> bool {
     let mut changed = false;
     for weights in &mut plan.weights {
         match &mut weights.values {
-            WeightValues::F32(values) | WeightValues::SparseF32(values) => changed |= clear(values),
-            // Scales must stay positive; what computes them sees to it that they are normal.
-            WeightValues::I8(_) => {}
+            WeightValues::F32(values) => changed |= clear(values),
+            // Scales must not become zero; what computes them sees to it that they are normal.
+            WeightValues::Integer(_) => {}
         }
         if let Some(bias) = &mut weights.bias {
             changed |= clear(bias);

@@ -111,11 +111,9 @@ impl Surveyor<'_, '_> {
         let names = names.iter().filter_map(|name| name.as_str().map(str::to_owned));
         names
             .filter_map(|name| {
-                let bits = match conv::algorithm(&name)?.format() {
-                    WeightFormat::F32 => 32,
-                    WeightFormat::I8 => 8,
-                    WeightFormat::SparseF32 => return None,
-                };
+                let algorithm = conv::algorithm(&name)?;
+                let runs = [(32, WeightFormat::F32), (8, WeightFormat::I8)];
+                let (bits, _) = runs.into_iter().find(|&(_, format)| algorithm.executes(format))?;
                 has(bits).then_some((bits, name))
             })
             .collect()

@@ -100,7 +100,7 @@ impl Product {
         tile: Tile,
         [runs, run]: [usize; 2],
     ) -> Result<Vec<Self>, KernelError> {
-        let dense = request.i8_weights()?;
+        let dense = request.integer_weights()?;
         let grid = input_grid(request)?;
         let problem = &request.problem;
         let finish = Finish8::new(request);

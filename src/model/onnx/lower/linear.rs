@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use paretune_kernels::operator::{Conv, Operator, Window};
-use paretune_kernels::{Activation, Schedule, ValueId, WeightValues, Weights};
+use paretune_kernels::{Activation, Schedule, ValueId, Weights};
 
 use super::window::{output, window};
 use crate::model::onnx::import::{Importer, Item, one};
@@ -52,7 +52,7 @@ pub fn conv(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Strin
     }
     let window = window(node, [kernel_height, kernel_width], [height, width])?;
     let [height, width] = output(&window, [height, width], false)?;
-    let weights = importer.weights(Weights { dims, values: WeightValues::F32(values), bias })?;
+    let weights = importer.weights(Weights::dense(dims, values, bias))?;
     importer
         .emit("", operator(window, groups, weights), vec![input], vec![out_channels, height, width])
         .map(one)
@@ -91,7 +91,7 @@ fn dense(
     values: Arc<[f32]>,
     bias: Option<Arc<[f32]>>,
 ) -> Result<ValueId, String> {
-    let weights = Weights { dims: [out, features, 1, 1], values: WeightValues::F32(values), bias };
+    let weights = Weights::dense([out, features, 1, 1], values, bias);
     let weights = importer.weights(weights)?;
     importer.emit("", operator(Window::POINT, 1, weights), vec![input], vec![out])
 }
@@ -153,7 +153,7 @@ pub fn matmul(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Str
     let positions: usize = rest.iter().product();
     let to_front = std::iter::once(rank - 1).chain(0..rank - 1).collect();
     let to_back = (1..rank).chain([0]).collect();
-    let weights = Weights { dims: [dims[0], features, 1, 1], values: WeightValues::F32(values), bias: None };
+    let weights = Weights::dense([dims[0], features, 1, 1], values, None);
     let weights = importer.weights(weights)?;
     let lead = |first: usize| std::iter::once(first).chain(rest.iter().copied()).collect::<Vec<_>>();
     let turned =
