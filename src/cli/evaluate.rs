@@ -16,7 +16,7 @@ use crate::study::archive;
 use crate::study::budget::Budget;
 use crate::study::prepare::{Material, space_of};
 use crate::study::request::StudyRequest;
-use crate::study::trial::{Answer, Bench};
+use crate::study::trial::{Answer, Bench, Hopeless};
 
 /// Arguments of `paretune evaluate`.
 #[derive(Args, Debug)]
@@ -126,7 +126,7 @@ fn score(
     host: &mut Host,
     configuration: &Configuration,
 ) -> anyhow::Result<serde_json::Value> {
-    let answered = bench.trial(host, configuration, &[], &mut |_| {}, &|| false)?;
+    let answered = bench.trial(host, configuration, &Hopeless::default(), &mut |_| {}, &|| false)?;
     Ok(match answered.answer {
         Answer::Whole(known) | Answer::Dropped(known) => {
             let point = archive::point(configuration, "evaluate", &known, &[]);
@@ -137,6 +137,8 @@ fn score(
                 "cached": answered.cached,
             })
         }
+        // Nothing is refused where nothing is ruled out.
+        Answer::Refused(seen) => serde_json::json!({"id": configuration.id(), "refused": seen}),
         Answer::Failed(reason) => serde_json::json!({"id": configuration.id(), "failed": reason}),
     })
 }

@@ -127,9 +127,50 @@ pub struct TrialRequest {
     pub known_score: Score,
     /// How many search images are enough.
     pub images: u64,
+    /// What makes everything else pointless.
+    pub ceilings: Ceilings,
     /// Points that make more images pointless: where one of them is at least as good in everything else
     /// and surely more accurate, the candidate is dropped.
     pub rivals: Vec<Rival>,
+}
+
+/// Values at and beyond which a candidate is refused with as little work as it takes to see that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Seconds.
+    pub latency: Option<f64>,
+    /// Bytes of the bundle.
+    pub size: Option<f64>,
+    /// Peak bytes during a run.
+    pub memory: Option<f64>,
+}
+
+impl Ceilings {
+    /// A candidate whose fastest run takes this many times as long as it may is not timed any further: no
+    /// stranger slows the fastest of a few runs by so much.
+    const HOPELESSLY_SLOW: f64 = 2.0;
+
+    /// Whether what was seen of a candidate is enough to refuse it.
+    #[must_use]
+    pub fn refuse(&self, seen: &Refusal) -> bool {
+        let beyond = |value: Option<f64>, ceiling: Option<f64>| {
+            value.zip(ceiling).is_some_and(|(value, ceiling)| value >= ceiling)
+        };
+        beyond(Some(seen.size), self.size)
+            || beyond(seen.memory, self.memory)
+            || beyond(seen.latency, self.latency.map(|ceiling| Self::HOPELESSLY_SLOW * ceiling))
+    }
+}
+
+/// What was seen of a candidate that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Bytes of the bundle; where those of its weights are too many, these alone.
+    pub size: f64,
+    /// Peak bytes during a run.
+    pub memory: Option<f64>,
+    /// Seconds of the fastest of a few runs.
+    pub latency: Option<f64>,
 }
 
 /// What a candidate has to beat in at least one respect.
@@ -184,6 +225,13 @@ pub enum Reply {
     },
     /// The answer to a trial.
     Measured(Box<Measured>),
+    /// The answer to a trial that is beyond a ceiling.
+    Refused {
+        /// What was seen of it.
+        seen: Refusal,
+        /// Bytes of its weights on disk.
+        weights: u64,
+    },
     /// The answer to a timing, in the order asked.
     Timed {
         /// One per bundle.
@@ -221,6 +269,8 @@ pub enum Reply {
 pub struct Measured {
     /// Bytes of the bundle, exact.
     pub size: u64,
+    /// Of those, of `weights.bin`.
+    pub weights: u64,
     /// Peak bytes allocated for it during a run.
     pub memory: u64,
     /// If asked for.
@@ -231,4 +281,21 @@ pub struct Measured {
     pub score: Score,
     /// Whether scoring ended early because a rival is surely better.
     pub dropped: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_surely_beyond_a_ceiling_is_refused() {
+        let ceilings = Ceilings { latency: Some(1e-3), size: Some(1e6), memory: None };
+        let seen = |size, latency| Refusal { size, memory: Some(1e12), latency };
+        assert!(!ceilings.refuse(&seen(9.9e5, None)));
+        assert!(ceilings.refuse(&seen(1e6, None)));
+        // A few runs say little about what is a bit too slow.
+        assert!(!ceilings.refuse(&seen(1e5, Some(1.5e-3))));
+        assert!(ceilings.refuse(&seen(1e5, Some(2.1e-3))));
+        assert!(!Ceilings::default().refuse(&seen(1e12, Some(1e3))));
+    }
 }

@@ -2,13 +2,14 @@
 //! streams. Whatever a candidate does to it (crash, hang, eat memory), the search lives on.
 
 use std::io::{self, BufRead, Write};
+use std::time::Instant;
 
 use paretune_kernels::bundle::Bundle;
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe};
 use paretune_kernels::{Executor, ExecutorOptions, Plan, memory};
 use paretune_spaces::Configuration;
 
-use super::protocol::{FastestProbes, Measured, Reply, Request, Rival, TimeRequest, TrialRequest};
+use super::protocol::{FastestProbes, Measured, Refusal, Reply, Request, Rival, TimeRequest, TrialRequest};
 use super::realize::{realize, recipe_of};
 use super::repeat::noise;
 use super::subject::Subject;
@@ -80,7 +81,7 @@ impl Worker {
                 self.subject = Some(subject);
                 Ok(Reply::Opened { hardware: Hardware::detect().id, search_images, report_images })
             }
-            Request::Trial(trial) => self.trial(&trial).map(|measured| Reply::Measured(Box::new(measured))),
+            Request::Trial(trial) => self.trial(&trial),
             Request::Time(request) => Ok(Reply::Timed { timings: self.time(&request)? }),
             Request::Profile { configuration, seconds } => {
                 Ok(Reply::Profiled { steps: self.profile(&configuration, seconds)? })
@@ -116,13 +117,25 @@ impl Worker {
         Ok((SpeedProbe::new(threads, self.isa).map_err(text)?, self.probes.get(threads)))
     }
 
-    fn trial(&mut self, request: &TrialRequest) -> Result<Measured, String> {
+    /// What is exact comes first, then a few runs, then timing, then images: each only where the stages before
+    /// leave a chance.
+    fn trial(&mut self, request: &TrialRequest) -> Result<Reply, String> {
         stage("build");
         let subject = self.subject.as_ref().ok_or("no subject was opened")?;
         let plan = realize(subject, &request.configuration, self.isa).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
         let bundle = subject.bundle(plan, &request.id);
-        let size = bundle.bytes();
+        let files = bundle.file_bytes();
+        let size = files.plan + files.weights;
+        #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
+        let bytes = |count: u64| count as f64;
+        let refused = |seen| Ok(Reply::Refused { seen, weights: files.weights });
+        // Without the plan, so that any schedule is refused for the same reason.
+        let mut seen = Refusal { size: bytes(files.weights), memory: None, latency: None };
+        if request.ceilings.refuse(&seen) {
+            return refused(seen);
+        }
+        seen.size = bytes(size);
         let plan = bundle.plan;
         let input = noise(&plan, &bundle.preprocessing, 1);
 
@@ -131,6 +144,16 @@ impl Worker {
         memory::reset_peak();
         executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
         let memory = memory::peak_bytes().saturating_sub(before);
+        seen.memory = Some(bytes(memory));
+        if request.ceilings.refuse(&seen) {
+            return refused(seen);
+        }
+        if request.effort.is_some() {
+            seen.latency = Some(fastest_run(&mut executor, &input, outputs)?);
+            if request.ceilings.refuse(&seen) {
+                return refused(seen);
+            }
+        }
 
         let mut timing = None;
         if let Some(effort) = &request.effort {
@@ -147,12 +170,11 @@ impl Worker {
         stage("accuracy");
         let mut score = request.known_score;
         let mut dropped = false;
-        #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
-        let (size_f, memory_f) = (size as f64, memory as f64);
         let latency = timing.as_ref().map_or(request.known_latency_low, |timing| timing.low);
         let available = u64::try_from(subject.dataset.search.len()).unwrap_or(u64::MAX);
         while score.total < request.images.min(available) {
-            let beaten = |rival: &Rival| rival.surely_beats(latency, size_f, memory_f, score.interval()[1]);
+            let beaten =
+                |rival: &Rival| rival.surely_beats(latency, seen.size, bytes(memory), score.interval()[1]);
             if score.total > 0 && request.rivals.iter().any(beaten) {
                 dropped = true;
                 break;
@@ -161,7 +183,9 @@ impl Worker {
             let (from, to) = (usize::try_from(score.total).unwrap_or(0), usize::try_from(to).unwrap_or(0));
             score = score.plus(subject.score_search(&plan, from, to).map_err(text)?);
         }
-        Ok(Measured { size, memory, timing, probes: self.probes.clone(), score, dropped })
+        let probes = self.probes.clone();
+        let weights = files.weights;
+        Ok(Reply::Measured(Box::new(Measured { size, weights, memory, timing, probes, score, dropped })))
     }
 
     fn profile(&mut self, configuration: &Configuration, seconds: f64) -> Result<Vec<(String, f64)>, String> {
@@ -201,6 +225,18 @@ impl Worker {
             _ => time_together(runners, &request.effort).map_err(text),
         }
     }
+}
+
+/// Seconds of the fastest of three runs.
+fn fastest_run(executor: &mut Executor, input: &[f32], outputs: usize) -> Result<f64, String> {
+    let mut output = vec![0.0; outputs];
+    let mut fastest = f64::INFINITY;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        executor.run(input, &mut output).map_err(text)?;
+        fastest = fastest.min(begun.elapsed().as_secs_f64());
+    }
+    Ok(fastest)
 }
 
 fn load(plan: &Plan, threads: usize, batch: usize, isa: Isa) -> Result<Executor, String> {

@@ -8,7 +8,7 @@ use paretune_spaces::Configuration;
 
 use super::front::{FrontLimit, FrontPoint, Metrics};
 use super::trial::Known;
-use crate::evaluate::protocol::Rival;
+use crate::evaluate::protocol::{Ceilings, Rival};
 
 /// What every whole trial tells the search, in this order.
 pub const METRICS: [&str; 5] = ["accuracy", "latency", "size", "memory", "accuracy-drop"];
@@ -132,11 +132,13 @@ pub fn covers(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
     })
 }
 
+/// A little outside of a limit is near enough to learn from.
+const NEAR: f64 = 1.05;
+
 /// What a candidate must stay inside of to be worth more images, once something meets all `limits`: as rivals that no
-/// accuracy makes up for. A little outside is near enough to learn from.
+/// accuracy makes up for.
 #[must_use]
 pub fn borders(limits: &[FrontLimit]) -> Vec<Rival> {
-    const NEAR: f64 = 1.05;
     let anything = Rival { accuracy: 2.0, latency: 0.0, size: 0.0, memory: 0.0 };
     limits
         .iter()
@@ -148,6 +150,16 @@ pub fn borders(limits: &[FrontLimit]) -> Vec<Rival> {
             _ => None,
         })
         .collect()
+}
+
+/// Values beyond which a candidate is not worth building, timing or scoring, once something meets all `limits`.
+#[must_use]
+pub fn ceilings(limits: &[FrontLimit]) -> Ceilings {
+    let ceiling = |metric: &str| {
+        let values = limits.iter().filter(|limit| limit.metric == metric).map(|limit| NEAR * limit.value);
+        values.reduce(f64::min)
+    };
+    Ceilings { latency: ceiling("latency"), size: ceiling("size"), memory: ceiling("memory") }
 }
 
 /// Exact hypervolume of `points` between two fixed corners, so that values of different moments and strategies

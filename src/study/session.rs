@@ -28,9 +28,9 @@ use super::prepare::{Material, PrepareError, space_of};
 use super::recipes::{UNTOUCHED, seeds};
 use super::request::StudyRequest;
 use super::survey::{Pace, Surveyor};
-use super::trial::{Answer, Answered, Bench, Known, TrialError};
+use super::trial::{Answer, Answered, Bench, Hopeless, Known, TrialError};
 use crate::evaluate::host::{Host, HostError, HostOptions};
-use crate::evaluate::protocol::{Reply, Rival};
+use crate::evaluate::protocol::{Ceilings, Reply, Rival};
 use crate::model::Network;
 
 /// Why a session could not do its work.
@@ -362,6 +362,7 @@ impl Session<'_> {
         self.trials += 1;
         self.cached += u64::from(trial.cached);
         let outcome = match (&trial.failure, trial.known) {
+            (None, None) => dropped(&trial.partial.unwrap_or_default()),
             (None, Some(known)) => {
                 if proposal.origin == UNTOUCHED {
                     self.untouched.clone_from(&trial.point);
@@ -382,18 +383,19 @@ impl Session<'_> {
         let id = configuration.id();
         let number = self.trials + 1;
         teller.tell(Event::TrialStarted { number, id: id.clone(), origin: proposal.origin.clone() })?;
-        let rivals = self.rivals();
-        let mut answered = self.answer(&configuration, &rivals, teller)?;
         let first = proposal.origin == UNTOUCHED;
+        let hopeless = if first { Hopeless::default() } else { self.hopeless() };
+        let mut answered = self.answer(&configuration, &hopeless, teller)?;
         if first {
             match &answered.answer {
                 Answer::Whole(known) | Answer::Dropped(known) => {
                     self.learn_images(known);
                     // Its speed has told how many images are affordable: the score is completed.
                     let cached = answered.cached;
-                    answered = self.answer(&configuration, &[], teller)?;
+                    answered = self.answer(&configuration, &hopeless, teller)?;
                     answered.cached &= cached;
                 }
+                Answer::Refused(_) => {}
                 Answer::Failed(reason) => return Err(SessionError::Baseline(reason.clone())),
             }
         }
@@ -404,6 +406,15 @@ impl Session<'_> {
                 (whole(known), Some(point), None, None, Some(*known))
             }
             Answer::Dropped(known) => (whole(known), None, None, Some(partial(known)), Some(*known)),
+            Answer::Refused(seen) => {
+                let partial = PartialMetrics {
+                    accuracy: None,
+                    latency: seen.latency,
+                    size: Some(seen.size),
+                    memory: seen.memory,
+                };
+                (dropped(&partial), None, None, Some(partial), None)
+            }
             Answer::Failed(reason) => {
                 (Outcome::Failed { reason: reason.clone() }, None, Some(reason.clone()), None, None)
             }
@@ -439,7 +450,7 @@ impl Session<'_> {
     fn answer(
         &mut self,
         configuration: &paretune_spaces::Configuration,
-        rivals: &[Rival],
+        hopeless: &Hopeless,
         teller: &mut Teller<'_>,
     ) -> Result<Answered, SessionError> {
         let id = configuration.id();
@@ -456,7 +467,7 @@ impl Session<'_> {
         };
         let control = self.control;
         let answered =
-            self.bench.trial(&mut self.host, configuration, rivals, &mut see, &|| control.stopped());
+            self.bench.trial(&mut self.host, configuration, hopeless, &mut see, &|| control.stopped());
         match (problem, answered) {
             (Some(problem), _) => Err(problem),
             (None, Ok(answered)) => Ok(answered),
@@ -484,7 +495,16 @@ impl Session<'_> {
         self.bench.images = u64::from(images).min(available);
     }
 
-    /// What may make more images pointless for a candidate: feasible points of the front, and then the limits.
+    /// What makes it pointless to go on with a candidate: feasible points of the front, and once there are some,
+    /// the limits.
+    fn hopeless(&self) -> Hopeless {
+        let limits = &self.options.request.limits;
+        let feasible = self.front.iter().any(|point| point.feasible);
+        let ceilings = if feasible { archive::ceilings(limits) } else { Ceilings::default() };
+        Hopeless { ceilings, rivals: self.rivals() }
+    }
+
+    /// What may make more images pointless for a candidate.
     fn rivals(&self) -> Vec<Rival> {
         let wanted = |name: &str| self.options.request.objectives.iter().any(|objective| objective == name);
         if !wanted("accuracy") {
@@ -627,6 +647,11 @@ impl Session<'_> {
 fn whole(known: &Known) -> Outcome {
     let [values, low, high] = archive::intervals(known);
     Outcome::Measured { values, low, high }
+}
+
+fn dropped(partial: &PartialMetrics) -> Outcome {
+    let values = [partial.accuracy, partial.latency, partial.size, partial.memory, None];
+    Outcome::Dropped { values: values.to_vec() }
 }
 
 fn partial(known: &Known) -> PartialMetrics {

@@ -12,7 +12,9 @@ use crate::evaluate::PROTOCOL_VERSION;
 use crate::evaluate::accuracy::Score;
 use crate::evaluate::candidate::numerics;
 use crate::evaluate::host::{Host, HostError};
-use crate::evaluate::protocol::{FastestProbes, Measured, Reply, Request, Rival, SubjectSpec, TrialRequest};
+use crate::evaluate::protocol::{
+    Ceilings, FastestProbes, Measured, Refusal, Reply, Request, Rival, SubjectSpec, TrialRequest,
+};
 use crate::evaluate::timing::Effort;
 
 /// What is known of a configuration after a trial.
@@ -35,6 +37,8 @@ pub enum Answer {
     Whole(Known),
     /// Scoring stopped early: a rival is surely better in every respect.
     Dropped(Known),
+    /// Beyond a ceiling, seen before everything was measured.
+    Refused(Refusal),
     /// It could not be built or run.
     Failed(String),
 }
@@ -57,6 +61,15 @@ pub enum TrialError {
     /// There is no worker, or it was interrupted.
     #[error(transparent)]
     Host(HostError),
+}
+
+/// What makes it pointless to go on with a candidate.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hopeless {
+    /// Metrics beyond which it is refused.
+    pub ceilings: Ceilings,
+    /// Points that are surely better.
+    pub rivals: Vec<Rival>,
 }
 
 /// Everything that trials of one study share.
@@ -131,7 +144,7 @@ impl<'s> Bench<'s> {
         &mut self,
         host: &mut Host,
         configuration: &Configuration,
-        rivals: &[Rival],
+        hopeless: &Hopeless,
         see: &mut dyn FnMut(&Reply),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Answered, TrialError> {
@@ -146,9 +159,25 @@ impl<'s> Bench<'s> {
             if self.images > 0 && known_score.total >= self.images {
                 return Ok(Answered { answer: Answer::Whole(known), cached: true });
             }
-            if known_score.total > 0 && beaten(&known, rivals) {
+            if known_score.total > 0 && beaten(&known, &hopeless.rivals) {
                 return Ok(Answered { answer: Answer::Dropped(known), cached: true });
             }
+        }
+        // Weights depend on no schedule: what is known of another one's may be too much already.
+        if known_speed.is_none()
+            && let Some(ceiling) = hopeless.ceilings.size
+            && let Some(record) = self.store.get(&self.score_key(WEIGHTS, configuration).key())?
+            && let Some(size) = record.value("bytes").filter(|&bytes| bytes >= ceiling)
+        {
+            let seen = Refusal { size, memory: None, latency: None };
+            return Ok(Answered { answer: Answer::Refused(seen), cached: true });
+        }
+        if known_speed.is_none()
+            && let Some(record) = self.store.get(&self.keyed(REFUSED, configuration).key())?
+            && let Some(seen) = refusal_of(&record)
+            && hopeless.ceilings.refuse(&seen)
+        {
+            return Ok(Answered { answer: Answer::Refused(seen), cached: true });
         }
         let request = Request::Trial(Box::new(TrialRequest {
             id: configuration.id(),
@@ -157,7 +186,8 @@ impl<'s> Bench<'s> {
             known_latency_low: known_speed.map_or(0.0, |speed| speed.latency[1]),
             known_score,
             images: if self.images > 0 { self.images } else { FIRST_IMAGES },
-            rivals: rivals.to_vec(),
+            ceilings: hopeless.ceilings,
+            rivals: hopeless.rivals.clone(),
         }));
         host.probes.clone_from(&self.probes);
         host.ready(see, interrupted).map_err(TrialError::Host)?;
@@ -167,6 +197,17 @@ impl<'s> Bench<'s> {
                 // The worker was asked, but there was nothing left to measure.
                 answered.cached = measured.timing.is_none() && measured.score == known_score;
                 Ok(answered)
+            }
+            Ok(Reply::Refused { seen, weights }) => {
+                self.put_weights(configuration, weights)?;
+                if let Some(memory) = seen.memory {
+                    let mut values =
+                        BTreeMap::from([("size".to_owned(), seen.size), ("memory".to_owned(), memory)]);
+                    values.extend(seen.latency.map(|latency| ("latency".to_owned(), latency)));
+                    let key = self.keyed(REFUSED, configuration);
+                    self.store.put(&Record::measured(key, values, &[], VERSION))?;
+                }
+                Ok(Answered { answer: Answer::Refused(seen), cached: false })
             }
             Ok(other) => self.failed(configuration, &format!("unexpected reply: {other:?}")),
             Err(error @ (HostError::Start(_) | HostError::Interrupted)) => Err(TrialError::Host(error)),
@@ -193,6 +234,7 @@ impl<'s> Bench<'s> {
             (None, Some(speed)) => speed,
             (None, None) => return self.failed(configuration, "the worker sent no timing"),
         };
+        self.put_weights(configuration, measured.weights)?;
         if let Some(timing) = &measured.timing {
             let mut values = speed.values();
             values.insert("quiet".to_owned(), timing.quiet);
@@ -207,6 +249,12 @@ impl<'s> Bench<'s> {
         let known = speed.with(measured.score);
         let answer = if measured.dropped { Answer::Dropped(known) } else { Answer::Whole(known) };
         Ok(Answered { answer, cached: false })
+    }
+
+    /// Keeps how many bytes the weights are on disk.
+    fn put_weights(&self, configuration: &Configuration, bytes: u64) -> Result<(), StoreError> {
+        let values = [("bytes".to_owned(), real(bytes))].into();
+        self.store.put(&Record::measured(self.score_key(WEIGHTS, configuration), values, &[], VERSION))
     }
 
     fn failed(&self, configuration: &Configuration, reason: &str) -> Result<Answered, TrialError> {
@@ -276,8 +324,22 @@ fn probe_key(hardware: &str) -> KeyParts {
 /// Version of the program: other kernels, other speeds.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Kind of the records of how many bytes weights are on disk.
+const WEIGHTS: &str = "weights";
+
+/// Kind of the records of what was seen of refused candidates.
+const REFUSED: &str = "refused";
+
 /// Search images for the untouched network, before its speed is known.
 const FIRST_IMAGES: u64 = 512;
+
+fn refusal_of(record: &Record) -> Option<Refusal> {
+    Some(Refusal {
+        size: record.value("size")?,
+        memory: Some(record.value("memory")?),
+        latency: record.value("latency"),
+    })
+}
 
 /// Whether one of `rivals` is surely better in every respect.
 fn beaten(known: &Known, rivals: &[Rival]) -> bool {

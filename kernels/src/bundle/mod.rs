@@ -44,6 +44,15 @@ pub struct Preprocessing {
     pub classes: Vec<String>,
 }
 
+/// Bytes of a bundle's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileBytes {
+    /// `plan.bin`; schedules are part of it.
+    pub plan: u64,
+    /// `weights.bin`, which depends on compression alone.
+    pub weights: u64,
+}
+
 impl Bundle {
     /// Writes the folder, whole or not at all. A bundle that is there already is replaced; anything
     /// else that is there is left alone.
@@ -75,8 +84,15 @@ impl Bundle {
     /// Bytes that [`Bundle::write`] would put on disk: the metric `size`, exactly.
     #[must_use]
     pub fn bytes(&self) -> u64 {
+        let FileBytes { plan, weights } = self.file_bytes();
+        plan + weights
+    }
+
+    /// [`Bundle::bytes`] of each file.
+    #[must_use]
+    pub fn file_bytes(&self) -> FileBytes {
         let files = format::encode(self);
-        (files.plan.len() + files.weights.len()) as u64
+        FileBytes { plan: files.plan.len() as u64, weights: files.weights.len() as u64 }
     }
 
     fn check(&self) -> Result<(), String> {
