@@ -1,6 +1,7 @@
 //! Models that predict metrics of configurations that were not measured, with how sure they are.
 
 mod cholesky;
+pub mod cliff;
 pub mod forest;
 pub mod gaussian;
 pub mod warp;

@@ -3,7 +3,8 @@
 //!
 //! The gain is expected improvement for one objective and expected hypervolume improvement for several, times the
 //! probability that limits are met and that the configuration works at all (Gardner et al., 2014). While nothing
-//! feasible is known, those probabilities alone decide.
+//! feasible is known, those probabilities alone decide. What has failed in all but name (see [`cliff`]) counts as not
+//! working.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -12,6 +13,7 @@ use rand::{Rng, RngExt};
 
 use crate::acquisition::{Improvement, log_cdf, log_expected_improvement, normal_draws};
 use crate::history::{History, Trial};
+use crate::model::cliff::cliff;
 use crate::model::forest::Forest;
 use crate::model::gaussian::{Gaussian, Kernel, Weights};
 use crate::model::warp::Warp;
@@ -41,6 +43,9 @@ const SMALL: u128 = 1_000;
 /// Candidates from which the climb goes on, and its steps.
 const CLIMBERS: usize = 4;
 const CLIMB: usize = 6;
+/// From so many trials on with several objectives, every so many-th goes next to a point of the front.
+const BESIDE_FROM: usize = 40;
+const BESIDE_EVERY: usize = 3;
 /// Random vectors for the expected hypervolume improvement.
 const DRAWS: usize = 24;
 
@@ -152,8 +157,10 @@ impl Surrogate {
         let problem = history.problem();
         let mut target = 0;
         let mut objectives = Vec::new();
+        let collapsed = collapsed(&trials, problem.objectives().len());
         for number in 0..problem.objectives().len() {
-            let known = trials.iter().filter_map(|t| Some((&t.point, t.judgement.objectives[number]?)));
+            let sound = trials.iter().zip(&collapsed).filter(|(_, collapsed)| !**collapsed);
+            let known = sound.filter_map(|(t, _)| Some((&t.point, t.judgement.objectives[number]?)));
             let (points, values): (Vec<&Point>, Vec<f64>) = known.unzip();
             let warp = Warp::fit(&values);
             let values: Vec<f64> = values.into_iter().map(|v| warp.apply(v)).collect();
@@ -173,11 +180,17 @@ impl Surrogate {
             limits.push((model, limit.op, scale(limit.value)));
             target += 1;
         }
-        let failed = |t: &&&Trial| matches!(t.outcome, Outcome::Failed { .. });
-        let works = if trials.iter().filter(failed).count() > 0 {
+        let failed = |t: &Trial| matches!(t.outcome, Outcome::Failed { .. });
+        let works: Vec<f64> = trials
+            .iter()
+            .zip(&collapsed)
+            .map(|(trial, collapsed)| if failed(trial) || *collapsed { 0.0 } else { 1.0 })
+            .collect();
+        let works = if works.contains(&0.0) {
             let points: Vec<&Point> = trials.iter().map(|t| &t.point).collect();
-            let values: Vec<f64> = trials.iter().map(|t| if failed(&t) { 0.0 } else { 1.0 }).collect();
-            self.model(target, &points, &values, learn, rng)
+            // Trees follow borders where smooth models see slopes.
+            let forest = Forest::fit(self.shape.as_ref()?, &points, &works, rng);
+            forest.map(|forest| Box::new(forest) as Box<dyn Model>)
         } else {
             None
         };
@@ -231,8 +244,31 @@ impl Surrogate {
         self.model(target, &points, &values, false, rng)
     }
 
+    /// A neighbor of a point of the front that probably works, whatever the models of the objectives say of it: what
+    /// distinguishes neighbors late in a search is finer than they can tell.
+    fn beside(history: &History, works: Option<&dyn Model>, rng: &mut dyn Rng) -> Option<Point> {
+        let front = history.archive().front();
+        if front.is_empty() {
+            return None;
+        }
+        let leader = &front[rng.random_range(0..front.len())].point;
+        let mut near = some_neighbors(history.space(), leader, 40, rng);
+        near.retain(|point| {
+            !history.is_known(point) && works.is_none_or(|works| works.predict(point).mean > 0.5)
+        });
+        if near.is_empty() { None } else { Some(near.swap_remove(rng.random_range(0..near.len()))) }
+    }
+
     fn decide(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Point> {
         let fitted = self.fit(history, rng)?;
+        let trials = history.trials().len();
+        if fitted.improvement.is_some()
+            && trials >= BESIDE_FROM
+            && trials.is_multiple_of(BESIDE_EVERY)
+            && let Some(point) = Self::beside(history, fitted.works.as_deref(), rng)
+        {
+            return Some(point);
+        }
         let space = history.space();
         let mut seen: HashSet<Point> = HashSet::new();
         let mut scored: Vec<(f64, Point)> = Vec::new();
@@ -367,6 +403,20 @@ fn thin(n: usize, count: usize) -> Vec<usize> {
     if n <= count { (0..n).collect() } else { (0..count).map(|i| i * n / count).collect() }
 }
 
+/// Which of `trials` are beyond a [`cliff`] of one of several objectives. With a single one, the cliff is where the worst
+/// are, and nobody goes there anyway.
+fn collapsed(trials: &[&Trial], objectives: usize) -> Vec<bool> {
+    let mut collapsed = vec![false; trials.len()];
+    for number in 0..if objectives > 1 { objectives } else { 0 } {
+        let value = |t: &Trial| t.judgement.objectives[number];
+        let cliff = cliff(&trials.iter().filter_map(|t| value(t)).collect::<Vec<f64>>());
+        for (trial, collapsed) in trials.iter().zip(&mut collapsed) {
+            *collapsed |= value(trial).is_some_and(|value| value >= cliff);
+        }
+    }
+    collapsed
+}
+
 /// The trials to learn from: the best third of the room, the latest third, and an even choice of the rest.
 fn chosen(history: &History) -> Vec<&Trial> {
     let trials = history.trials();
@@ -432,7 +482,7 @@ impl Fitted {
         };
         let mean = self.draws.iter().map(|d| gain(&|i| d[i])).sum::<f64>() / self.draws.len() as f64;
         // Where no draw improves, optimism decides: first some, then much.
-        (mean + 1e-4 * gain(&|_| -3.0) + 1e-8 * gain(&|_| -6.0) + 1e-12).ln()
+        (mean + 1e-2 * gain(&|_| -3.0) + 1e-8 * gain(&|_| -6.0) + 1e-12).ln()
     }
 }
 
