@@ -5,6 +5,7 @@
 //! and scheduled; a worker process builds it, times it and scores it ([`evaluate`]); the archive of
 //! what was found is drawn ([`tui`], [`report`]) and exported ([`export`]).
 
+pub mod artefact;
 pub mod cli;
 pub mod compress;
 pub mod evaluate;

@@ -15,6 +15,7 @@ pub mod conv;
 pub mod error;
 pub mod executor;
 pub mod hardware;
+pub mod linear;
 pub mod memory;
 pub mod operator;
 pub mod operators;

@@ -62,8 +62,11 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
     let name = request.folder_name(&material.network.name, &material.network.sha256, &material.images_hash);
     let folder = paths::home()?.join("evaluations").join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
-    let subject = material.store(&folder, &request)?.subject(&folder);
-    let store = Store::open(&paths::store(args.db.as_deref())?)?;
+    let store = paths::store(args.db.as_deref())?;
+    let mut file = material.store(&folder, &request)?;
+    file.share_layers(&folder, &store)?;
+    let subject = file.subject(&folder);
+    let store = Store::open(&store)?;
     let mut bench = Bench::new(&store, subject.clone(), Hardware::detect().id)?;
     bench.images = args.images.min(material.dataset.search.len() as u64);
     let options =

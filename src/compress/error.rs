@@ -19,6 +19,12 @@ pub enum CompressError {
     /// A calibration of another network, or images that do not fit.
     #[error("calibration: {0}")]
     Calibration(String),
+    /// A file of the database of compressed layers.
+    #[error("database of compressed layers: {0}")]
+    Database(String),
+    /// A file of the database of compressed layers that cannot be read or written.
+    #[error(transparent)]
+    Artefact(#[from] crate::artefact::ArtefactError),
     /// The runtime refused to execute the network.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -5,13 +5,17 @@
 //! compressed one. [`Calibration`] holds what must be known of the network's activations for that.
 //! Which recipe is worth trying, and how each layer is then scheduled, is left to the study.
 
+mod budget;
 mod calibration;
 mod channels;
+mod database;
 mod error;
 mod groups;
 mod layers;
+mod linear;
 mod quantize;
 mod recipe;
+mod reconstruct;
 mod repair;
 mod sparsity;
 mod statistics;
@@ -23,16 +27,19 @@ use std::sync::Arc;
 
 use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Plan, WeightValues};
+use paretune_kernels::weights::Numbers;
+use paretune_kernels::{Plan, WeightValues, Weights};
 
+pub use budget::{Level, allocate};
 pub use calibration::Calibration;
+pub use database::{Database, SPARSITIES, Variant, seconds_to_prepare};
 pub use error::CompressError;
 pub use groups::{ChannelGroup, channel_groups};
 pub use layers::{LayerInfo, layers};
-pub use recipe::{ChannelCriterion, LayerRecipe, Recipe};
+pub use recipe::{ChannelCriterion, LayerRecipe, Method, Recipe};
 pub use statistics::{Histogram, Moments, ValueStatistics};
 
-/// Compresses a network. Schedules are left as they are.
+/// Compresses a network, looking at each weight by itself. Schedules are left as they are.
 ///
 /// With [`Recipe::repair`], biases take over what removed channels, removed weights and rounding
 /// contributed on average, which the calibration tells.
@@ -41,39 +48,42 @@ pub use statistics::{Histogram, Moments, ValueStatistics};
 /// Where the recipe asks for what the network does not have, the calibration is of another network, or
 /// the plan's weights are not in single precision.
 pub fn apply(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Plan, CompressError> {
-    let (mut small, calibration) = prune(plan, calibration, recipe)?;
-    finish(&mut small, &calibration, recipe)?;
+    let (mut small, calibration) = change(plan, calibration, None, recipe)?;
+    finish(&mut small, &calibration)?;
     Ok(small)
 }
 
-/// [`apply`], and where the recipe prunes and repairs, statistics re-estimated on normalized `images` one
-/// after another; best those that the calibration has seen, or some of them, as the two are compared.
-/// Ranges of 8-bit values are then those of the repaired network.
+/// [`apply`], but reconstructed weights, if the recipe asks for them, come from `database`; and where the recipe
+/// removes much and repairs, statistics are re-estimated on normalized `images` one after another. The calibration
+/// is then best that of the very same images, as the two are compared: what differs between two samples is more
+/// than what is lost to four bits. Ranges of 8-bit values are then those of the repaired network.
 ///
 /// # Errors
 /// As [`apply`], and where there is no image.
 pub fn apply_with_repair(
     plan: &Plan,
     calibration: &Calibration,
+    database: Option<&Database>,
     recipe: &Recipe,
     images: &[f32],
     threads: usize,
 ) -> Result<Plan, CompressError> {
-    let (mut small, mut calibration) = prune(plan, calibration, recipe)?;
-    if recipe.repair && recipe.prunes() {
+    let (mut small, mut calibration) = change(plan, calibration, database, recipe)?;
+    if recipe.repair && recipe.disturbs() {
         let rounds = recipe.layers.values().any(|layer| layer.numbers.is_integer());
         if let Some(seen) = repair::correct(&mut small, &calibration, images, threads, rounds)? {
             calibration = seen;
         }
     }
-    finish(&mut small, &calibration, recipe)?;
+    finish(&mut small, &calibration)?;
     Ok(small)
 }
 
-/// Removes channels and weights; also returns the calibration of what is left.
-fn prune(
+/// Removes channels, then replaces the weights of layers; also returns the calibration of what is left.
+fn change(
     plan: &Plan,
     calibration: &Calibration,
+    database: Option<&Database>,
     recipe: &Recipe,
 ) -> Result<(Plan, Calibration), CompressError> {
     validate(plan, 1)?;
@@ -96,20 +106,46 @@ fn prune(
     let calibration = calibration.select(plan, &keep);
     for step in &mut small.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };
-        let sparsity = recipe.layer(&step.name).sparsity;
-        if sparsity > 0.0 {
-            let mean = recipe.repair.then_some(calibration.values[step.inputs[0]].moments.mean.as_slice());
-            let sparse = sparsity::sparsify(&step.name, &small.weights[conv.weights], sparsity, mean)?;
-            small.weights.push(sparse);
-            conv.weights = small.weights.len() - 1;
+        let wanted = recipe.layer(&step.name);
+        if wanted == LayerRecipe::default() {
+            continue;
         }
+        let whole = keep.is_whole(step.inputs[0]) && keep.is_whole(step.output);
+        let changed = match database.filter(|_| whole && recipe.reconstructs(&wanted)) {
+            Some(database) => database.variant(&step.name, &wanted)?.weights,
+            None => {
+                let mean = &calibration.values[step.inputs[0]].moments.mean;
+                let mean = recipe.repair.then_some(mean.as_slice());
+                one_shot(&step.name, &small.weights[conv.weights], conv.groups, &wanted, mean)?
+            }
+        };
+        small.weights.push(changed);
+        conv.weights = small.weights.len() - 1;
     }
     Ok((small, calibration))
 }
 
-/// Rounds what is to be rounded and tidies up.
-fn finish(plan: &mut Plan, calibration: &Calibration, recipe: &Recipe) -> Result<(), CompressError> {
-    quantize::quantize(plan, calibration, |step| recipe.layer(step).numbers.is_integer(), recipe.repair)?;
+/// Weights of which each is looked at by itself.
+fn one_shot(
+    step: &str,
+    weights: &Weights,
+    groups: usize,
+    wanted: &LayerRecipe,
+    mean: Option<&[f64]>,
+) -> Result<Weights, CompressError> {
+    let mut weights = weights.clone();
+    if wanted.sparsity > 0.0 {
+        weights = sparsity::sparsify(step, &weights, wanted.pattern, wanted.sparsity, mean)?;
+    }
+    match wanted.numbers {
+        Numbers::F32 => Ok(weights),
+        Numbers::Integer(grid) => quantize::round(step, &weights, groups, grid, mean),
+    }
+}
+
+/// Puts grids on what integer layers touch and tidies up.
+fn finish(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressError> {
+    quantize::set_grids(plan, calibration)?;
     drop_unused(plan);
     plan.constants.iter_mut().for_each(flush);
     for weights in &mut plan.weights {

@@ -1,64 +1,58 @@
-//! 8-bit integers: symmetric weights with one scale per output channel, and unsigned grids for the
+//! Integers: weights rounded one by one with a scale per output channel, and unsigned 8-bit grids for the
 //! values that integer layers read and write, with ranges that minimize the squared error on the
 //! calibration images.
 
 use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::{Grid, IntegerWeights};
-use paretune_kernels::{Plan, Quantization, ValueId, WeightValues, Weights};
+use paretune_kernels::{Plan, Quantization, Step, ValueId, WeightValues, Weights};
 
 use super::calibration::Calibration;
 use super::channels::dense;
 use super::error::CompressError;
+use super::reconstruct::clipped_scale;
 use super::sparsity::corrected_bias;
 use super::statistics::Histogram;
 
-/// Rounds the weights of every step for which `chosen` says so, and puts grids on what they touch.
-pub(super) fn quantize(
-    plan: &mut Plan,
-    calibration: &Calibration,
-    chosen: impl Fn(&str) -> bool,
-    repair: bool,
-) -> Result<(), CompressError> {
-    let mut integer = vec![false; plan.steps.len()];
-    for (index, step) in plan.steps.iter_mut().enumerate() {
-        let Operator::Conv(conv) = &mut step.operator else { continue };
-        if !chosen(&step.name) {
-            continue;
-        }
-        integer[index] = true;
-        let mean = &calibration.values[step.inputs[0]].moments.mean;
-        let rounded =
-            round_weights(&step.name, &plan.weights[conv.weights], conv.groups, repair.then_some(mean))?;
-        plan.weights.push(rounded);
-        conv.weights = plan.weights.len() - 1;
-    }
-    set_grids(plan, calibration, &integer)
-}
-
-/// Symmetric 8-bit weights. With the inputs' means (per input channel of the layer), the bias makes up
-/// for what rounding adds on average (Nagel et al., "Data-Free Quantization", ICCV 2019).
-fn round_weights(
+/// Weights on `grid`, each the nearest. The finest grid reaches to the largest weight, those of a few bits are
+/// clipped where that loses least, and ternary weights are Li and Liu's ("Ternary Weight Networks", 2016): zero
+/// below 0.7 times the mean size, else the mean size of those above. With the inputs' means (per input channel of
+/// the layer), the bias makes up for what rounding adds on average (Nagel et al., "Data-Free Quantization",
+/// ICCV 2019).
+pub(super) fn round(
     step: &str,
     weights: &Weights,
     groups: usize,
-    mean: Option<&Vec<f64>>,
+    grid: Grid,
+    mean: Option<&[f64]>,
 ) -> Result<Weights, CompressError> {
     let values = dense(step, weights)?;
+    if values.iter().any(|x| !x.is_finite()) {
+        return Err(CompressError::plan(step, "a weight is not finite"));
+    }
     let [rows, columns, height, width] = weights.dims;
     let taps = height * width;
+    let (low, high) = grid.levels();
     let mut rounded = Vec::with_capacity(values.len());
     let mut scales = Vec::with_capacity(rows);
     let mut lost = vec![0.0; rows];
+    let ones = vec![1.0; columns * taps];
     for (row, filter) in values.chunks((columns * taps).max(1)).enumerate() {
         let largest = filter.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        if filter.iter().any(|x| !x.is_finite()) {
-            return Err(CompressError::plan(step, "a weight is not finite"));
-        }
         // Below this nothing is left in single precision after multiplying with activations.
-        let scale = if largest > 1e-30 { largest / 127.0 } else { 1.0 };
+        let nothing = largest <= 1e-30;
+        let (scale, threshold) = match grid {
+            _ if nothing => (1.0, 0.0),
+            Grid::Bits8 => (largest / 127.0, 0.0),
+            Grid::Ternary => ternary(filter),
+            grid => (clipped_scale(filter, None, &ones, grid), 0.0),
+        };
         let first_input = row / (rows / groups).max(1) * columns;
         for (index, &x) in filter.iter().enumerate() {
-            let q = (x / scale).round().clamp(-127.0, 127.0);
+            let q = match grid {
+                Grid::Ternary if x.abs() <= threshold => 0.0,
+                Grid::Ternary => x.signum(),
+                _ => (x / scale).round().clamp(f32::from(low), f32::from(high)),
+            };
             if let Some(mean) = mean {
                 lost[row] +=
                     mean[first_input + index / taps] * (f64::from(x) - f64::from(q) * f64::from(scale));
@@ -69,23 +63,31 @@ fn round_weights(
     }
     Ok(Weights {
         dims: weights.dims,
-        values: WeightValues::Integer(IntegerWeights {
-            values: rounded.into(),
-            scales: scales.into(),
-            grid: Grid::Bits8,
-        }),
+        values: WeightValues::Integer(IntegerWeights { values: rounded.into(), scales: scales.into(), grid }),
         pattern: weights.pattern,
         bias: corrected_bias(weights, mean.is_some().then_some(&lost)),
     })
 }
 
+/// Scale and threshold of ternary weights; some weight is not zero.
+fn ternary(filter: &[f32]) -> (f32, f32) {
+    let count = filter.len().max(1) as f32;
+    let threshold = 0.7 * filter.iter().map(|x| x.abs()).sum::<f32>() / count;
+    let above: Vec<f32> = filter.iter().map(|x| x.abs()).filter(|&x| x > threshold).collect();
+    (above.iter().sum::<f32>() / above.len().max(1) as f32, threshold)
+}
+
 /// Calibrates grids for all values that integer steps read, and for what they write where another
 /// integer step reads it, directly or through steps that only move numbers. Those share one grid, so
 /// that they can work on 8 bits too.
-fn set_grids(plan: &mut Plan, calibration: &Calibration, integer: &[bool]) -> Result<(), CompressError> {
+pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressError> {
+    let is_integer = |step: &Step| match &step.operator {
+        Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::Integer(_)),
+        _ => false,
+    };
     let mut wanted = vec![false; plan.values.len()];
     let mut shares: Vec<ValueId> = (0..plan.values.len()).collect();
-    for (step, _) in plan.steps.iter().zip(integer).filter(|&(_, &integer)| integer) {
+    for step in plan.steps.iter().filter(|step| is_integer(step)) {
         step.inputs.iter().for_each(|&value| wanted[value] = true);
     }
     for step in plan.steps.iter().rev() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paretune_kernels::weights::{Grid, Numbers, Pattern};
+use paretune_kernels::weights::{Numbers, Pattern};
 use serde::{Deserialize, Serialize};
 
 use super::error::CompressError;
@@ -17,6 +17,8 @@ pub struct Recipe {
     pub layers: BTreeMap<String, LayerRecipe>,
     /// How channels are ranked.
     pub criterion: ChannelCriterion,
+    /// How weights are chosen.
+    pub method: Method,
     /// Whether biases and scales make up for what pruning and rounding change on average. Costs
     /// nothing at run time.
     pub repair: bool,
@@ -28,6 +30,7 @@ impl Default for Recipe {
             channels: BTreeMap::new(),
             layers: BTreeMap::new(),
             criterion: ChannelCriterion::default(),
+            method: Method::default(),
             repair: true,
         }
     }
@@ -49,6 +52,20 @@ impl Default for LayerRecipe {
     fn default() -> Self {
         Self { sparsity: 0.0, pattern: Pattern::Unstructured, numbers: Numbers::F32 }
     }
+}
+
+/// How the weights of a layer become few or coarse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The smallest weights become zero, others are rounded to what is nearest: the techniques of Turner et al.,
+    /// "Characterising Across-Stack Optimisations for Deep Convolutional Neural Networks" (IISWC 2018), without
+    /// retraining.
+    OneShot,
+    /// What is left makes up for what is lost, as far as calibration images tell: see [`super::database`]. Where
+    /// channels of a layer are removed, and for dense 8-bit weights, as [`Method::OneShot`].
+    #[default]
+    Reconstructed,
 }
 
 /// How the channels of a group are ranked before the last ones are removed.
@@ -84,16 +101,18 @@ impl Recipe {
                     recipe.sparsity
                 )));
             }
-            if !matches!(recipe.numbers, Numbers::F32 | Numbers::Integer(Grid::Bits8)) {
-                return Err(CompressError::Recipe(format!(
-                    "layer `{layer}` is to have {} bits; there are 8 and 32",
-                    recipe.numbers.bits()
-                )));
+            if let Pattern::Grouped { kept, of } = recipe.pattern {
+                let share = 1.0 - f64::from(kept) / f64::from(of.max(1));
+                if (recipe.sparsity - share).abs() > 1e-6 {
+                    return Err(CompressError::Recipe(format!(
+                        "layer `{layer}`: {} leaves a share of {share} zeros, not {}",
+                        recipe.pattern, recipe.sparsity
+                    )));
+                }
             }
-            if recipe.pattern != Pattern::Unstructured {
+            if recipe.pattern == Pattern::Dense && recipe.sparsity > 0.0 {
                 return Err(CompressError::Recipe(format!(
-                    "layer `{layer}` is to have zeros in the pattern {}; there is unstructured",
-                    recipe.pattern
+                    "layer `{layer}` is to be dense and to have zeros"
                 )));
             }
         }
@@ -106,6 +125,12 @@ impl Recipe {
         self.layers.get(step).copied().unwrap_or_default()
     }
 
+    /// Whether a layer's weights are reconstructed if that can be done.
+    #[must_use]
+    pub fn reconstructs(&self, layer: &LayerRecipe) -> bool {
+        self.method == Method::Reconstructed && (layer.sparsity > 0.0 || layer.numbers.bits() < 8.0)
+    }
+
     /// Whether nothing is asked for.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
@@ -113,10 +138,10 @@ impl Recipe {
             && self.layers.values().all(|&layer| layer == LayerRecipe::default())
     }
 
-    /// Whether channels or weights are removed, after which statistics are worth re-estimating.
+    /// Whether so much is removed that statistics are worth re-estimating.
     #[must_use]
-    pub fn prunes(&self) -> bool {
+    pub fn disturbs(&self) -> bool {
         self.channels.values().any(|&share| share < 1.0)
-            || self.layers.values().any(|layer| layer.sparsity > 0.0)
+            || self.layers.values().any(|layer| layer.sparsity > 0.0 || layer.numbers.bits() < 8.0)
     }
 }

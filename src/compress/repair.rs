@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use paretune_kernels::operator::Operator;
+use paretune_kernels::weights::IntegerWeights;
 use paretune_kernels::{Plan, Step, ValueId, WeightValues, Weights};
 use rayon::prelude::*;
 
 use super::calibration::Calibration;
-use super::channels::dense;
 use super::error::CompressError;
 use super::statistics::{Moments, ValueStatistics};
 use super::walk::{Visitor, walk};
@@ -22,8 +22,7 @@ use super::walk::{Visitor, walk};
 /// died has nothing left worth amplifying.
 const MOST: f64 = 4.0;
 
-/// Corrects weights and biases of all convolutions of `plan`, which are in single precision, on
-/// normalized `images`. `calibration` tells the original statistics of the channels that are left. With
+/// Corrects weights and biases of all convolutions of `plan` on normalized `images`. `calibration` tells the original statistics of the channels that are left. With
 /// `ranges`, also returns statistics of all values after the correction.
 pub(super) fn correct(
     plan: &mut Plan,
@@ -33,8 +32,9 @@ pub(super) fn correct(
     ranges: bool,
 ) -> Result<Option<Calibration>, CompressError> {
     let count = images.len() / plan.values[plan.input].len().max(1);
+    let real = in_single_precision(plan);
     let mut repair = Repair {
-        plan,
+        plan: &real,
         calibration,
         count,
         corrections: BTreeMap::new(),
@@ -44,13 +44,13 @@ pub(super) fn correct(
             convolutions: BTreeMap::new(),
         }),
     };
-    walk(plan, images, threads, &mut repair)?;
+    walk(&real, images, threads, &mut repair)?;
     let Repair { corrections, seen, .. } = repair;
     for step in &mut plan.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };
         if let Some(affine) = corrections.get(&step.name) {
             // Weights may be shared between steps, corrections are not.
-            plan.weights.push(corrected(&step.name, &plan.weights[conv.weights], affine)?);
+            plan.weights.push(corrected(&plan.weights[conv.weights], affine));
             conv.weights = plan.weights.len() - 1;
         }
     }
@@ -105,22 +105,35 @@ fn back_to(target: &Moments, now: &Moments, channel: usize) -> Affine {
     (scale, target.mean[channel] - scale * now.mean[channel])
 }
 
-fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights, CompressError> {
-    let values = dense(step, weights)?;
-    let filter = (values.len() / affine.len().max(1)).max(1);
-    let scaled: Arc<[f32]> = values
-        .chunks(filter)
-        .zip(affine)
-        .flat_map(|(filter, &(scale, _))| filter.iter().map(move |&x| (f64::from(x) * scale) as f32))
-        .collect();
+fn corrected(weights: &Weights, affine: &[Affine]) -> Weights {
+    let scale = |x: f32, row: usize| (f64::from(x) * affine[row].0) as f32;
+    let values = match &weights.values {
+        WeightValues::F32(values) => {
+            let filter = (values.len() / affine.len().max(1)).max(1);
+            WeightValues::F32(values.iter().enumerate().map(|(index, &x)| scale(x, index / filter)).collect())
+        }
+        WeightValues::Integer(integer) => {
+            let scales = integer.scales.iter().enumerate().map(|(row, &x)| scale(x, row)).collect();
+            WeightValues::Integer(IntegerWeights { scales, ..integer.clone() })
+        }
+    };
     let bias = affine.iter().enumerate().map(|(row, &(scale, offset))| {
         let old = weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
         (scale * old + offset) as f32
     });
-    Ok(Weights {
-        dims: weights.dims,
-        values: WeightValues::F32(scaled),
-        pattern: weights.pattern,
-        bias: Some(bias.collect()),
-    })
+    Weights { dims: weights.dims, values, pattern: weights.pattern, bias: Some(bias.collect()) }
+}
+
+/// The same network with weights as they are used.
+fn in_single_precision(plan: &Plan) -> Plan {
+    let mut real = plan.clone();
+    for weights in &mut real.weights {
+        let WeightValues::Integer(integer) = &weights.values else { continue };
+        let filter = (integer.values.len() / integer.scales.len().max(1)).max(1);
+        let values = integer.values.chunks(filter).zip(&*integer.scales);
+        let values: Arc<[f32]> =
+            values.flat_map(|(filter, &scale)| filter.iter().map(move |&q| f32::from(q) * scale)).collect();
+        weights.values = WeightValues::F32(values);
+    }
+    real
 }

@@ -1,17 +1,19 @@
-//! Magnitude pruning of single weights: the smallest become zero.
+//! Magnitude pruning: the smallest weights become zero, alone or in the units of a pattern.
 
 use paretune_kernels::weights::Pattern;
 use paretune_kernels::{WeightValues, Weights};
 
 use super::channels::dense;
 use super::error::CompressError;
+use super::reconstruct::Units;
 
-/// Sets the given share of the weights to zero, the smallest first, and of equals the last ones first.
-/// With the inputs' means (per input channel), the bias takes over what the removed weights contributed
-/// on average (exact away from padded borders).
+/// Sets the given share of the weights to zero, the smallest first, and of equals the last ones first; of a
+/// pattern of so many of so many what it asks for. With the inputs' means (per input channel), the bias takes
+/// over what the removed weights contributed on average (exact away from padded borders).
 pub(super) fn sparsify(
     step: &str,
     weights: &Weights,
+    pattern: Pattern,
     sparsity: f64,
     mean: Option<&[f64]>,
 ) -> Result<Weights, CompressError> {
@@ -19,31 +21,22 @@ pub(super) fn sparsify(
     if values.iter().any(|x| !x.is_finite()) {
         return Err(CompressError::plan(step, "a weight is not finite"));
     }
-    let zeros = (sparsity * values.len() as f64).round() as usize;
-    let mut lost = vec![0.0; weights.dims[0]];
-    if zeros > 0 {
-        let mut order: Vec<(u32, std::cmp::Reverse<usize>)> = values
-            .iter()
-            .enumerate()
-            .map(|(index, x)| (x.abs().to_bits(), std::cmp::Reverse(index)))
-            .collect();
-        order.select_nth_unstable(zeros - 1);
-        let [_, columns, height, width] = weights.dims;
-        let taps = height * width;
-        // In ascending order, so that rounding of the sums does not depend on the selection's.
-        let mut removed: Vec<usize> = order[..zeros].iter().map(|&(_, index)| index.0).collect();
-        removed.sort_unstable();
-        for index in removed {
-            if let Some(mean) = mean {
-                lost[index / (columns * taps)] += mean[index / taps % columns] * f64::from(values[index]);
-            }
-            values[index] = 0.0;
+    let [rows, channels, height, width] = weights.dims;
+    let taps = height * width;
+    let units = Units::new(pattern, channels, taps)
+        .ok_or_else(|| CompressError::Recipe(format!("layer `{step}`: pattern {pattern} has no zeros")))?;
+    let keep = units.largest(rows, channels * taps, sparsity, |index| values[index] * values[index]);
+    let mut lost = vec![0.0; rows];
+    for (index, _) in keep.iter().enumerate().filter(|&(_, &keep)| !keep) {
+        if let Some(mean) = mean {
+            lost[index / (channels * taps)] += mean[index / taps % channels] * f64::from(values[index]);
         }
+        values[index] = 0.0;
     }
     Ok(Weights {
         dims: weights.dims,
         values: WeightValues::F32(values.into()),
-        pattern: Pattern::Unstructured,
+        pattern,
         bias: corrected_bias(weights, mean.is_some().then_some(&lost)),
     })
 }

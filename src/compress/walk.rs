@@ -6,7 +6,9 @@
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::{Conv, Operator};
-use paretune_kernels::{Activation, Executor, ExecutorOptions, Plan, Schedule, Step, ValueId, ValueSpec};
+use paretune_kernels::{
+    Activation, Executor, ExecutorOptions, Plan, Schedule, Step, ValueId, ValueSpec, Weights,
+};
 use rayon::prelude::*;
 
 use super::error::CompressError;
@@ -16,12 +18,26 @@ const CHUNK: usize = 32;
 
 /// Who comes along.
 pub(super) trait Visitor {
-    /// Sees what a convolution computes with its bias, before residual and activation: all images one
-    /// after another. What it leaves in `result` is what the rest of the network gets.
-    fn convolved(&mut self, step: &Step, result: &mut [f32]);
+    /// Sees what a convolution is about to read: all images one after another. What it returns are the
+    /// convolution's weights from now on.
+    fn reads(
+        &mut self,
+        _step: &Step,
+        _input: &[f32],
+        _residual: Option<&[f32]>,
+    ) -> Result<Option<Weights>, CompressError> {
+        Ok(None)
+    }
+
+    /// Sees what a convolution computes with its bias, before residual and activation. What it leaves in
+    /// `result` is what the rest of the network gets.
+    fn convolved(&mut self, _step: &Step, _result: &mut [f32]) {}
+
+    /// Sees the same with the residual added, before the activation.
+    fn summed(&mut self, _step: &Step, _sum: &[f32]) {}
 
     /// Sees a value when it is complete.
-    fn value(&mut self, value: ValueId, data: &[f32]);
+    fn value(&mut self, _value: ValueId, _data: &[f32]) {}
 }
 
 /// Takes `visitor` through `plan`, whose weights are in single precision, with as many images as
@@ -73,11 +89,15 @@ impl Walk<'_> {
         let input = |index: usize| values[step.inputs[index]].as_slice();
         Ok(match &step.operator {
             Operator::Conv(conv) => {
-                let mut result = self.run(step, bare(conv), input(0))?;
+                let residual = (step.inputs.len() > 1).then(|| input(1));
+                let changed = visitor.reads(step, input(0), residual)?;
+                let weights = changed.as_ref().unwrap_or(&self.plan.weights[conv.weights]);
+                let mut result = self.run(step, bare(conv), Some(weights), input(0))?;
                 visitor.convolved(step, &mut result);
-                if step.inputs.len() > 1 {
-                    result.par_iter_mut().zip(input(1)).for_each(|(x, residual)| *x += residual);
+                if let Some(residual) = residual {
+                    result.par_iter_mut().zip(residual).for_each(|(x, residual)| *x += residual);
                 }
+                visitor.summed(step, &result);
                 activate(conv.activation, &mut result);
                 result
             }
@@ -86,17 +106,22 @@ impl Walk<'_> {
             Operator::Concat { axis } => self.concat(step, values, *axis),
             Operator::Constant { constant } => self.plan.constants[*constant].repeat(self.count),
             Operator::Reshape => input(0).to_vec(),
-            operator => self.run(step, operator.clone(), input(0))?,
+            operator => self.run(step, operator.clone(), None, input(0))?,
         })
     }
 
     /// Lets the runtime compute a step with one input.
-    fn run(&self, step: &Step, mut operator: Operator, input: &[f32]) -> Result<Vec<f32>, CompressError> {
-        let mut weights = Vec::new();
+    fn run(
+        &self,
+        step: &Step,
+        mut operator: Operator,
+        weights: Option<&Weights>,
+        input: &[f32],
+    ) -> Result<Vec<f32>, CompressError> {
         if let Operator::Conv(conv) = &mut operator {
-            weights.push(self.plan.weights[conv.weights].clone());
             conv.weights = 0;
         }
+        let weights = weights.cloned().into_iter().collect();
         let spec = |value: ValueId| ValueSpec { quantization: None, ..self.plan.values[value].clone() };
         let single = Plan {
             name: step.name.clone(),

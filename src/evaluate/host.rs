@@ -301,6 +301,7 @@ mod tests {
         };
         let subject = SubjectSpec {
             artefacts: "unused".into(),
+            layers: "unused".into(),
             name: "unused".into(),
             model: String::new(),
             images: String::new(),

@@ -6,7 +6,6 @@
 //! is timed in several processes ([`repeat`]). Which configurations are worth it is the study's business.
 
 pub mod accuracy;
-pub mod artefact;
 pub mod candidate;
 pub mod host;
 pub mod protocol;
@@ -16,6 +15,8 @@ pub mod subject;
 pub mod timing;
 pub mod worker;
 
+pub use crate::artefact;
+
 /// Version of everything that decides what a recorded number means: how candidates are built, timed and
 /// scored. Records of another version are never reused.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;

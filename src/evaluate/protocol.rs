@@ -18,6 +18,8 @@ use super::timing::{Effort, Timing};
 pub struct SubjectSpec {
     /// Folder with the artefacts that the hashes below name.
     pub artefacts: PathBuf,
+    /// Folder with compressed layers, shared by studies.
+    pub layers: PathBuf,
     /// For people and bundles.
     pub name: String,
     /// SHA-256 of the network's file; the artefact `SHA256.network`.

@@ -2,9 +2,9 @@
 //! (calibration, the untouched network's answers). Derived data is kept as artefacts named by content,
 //! so that a worker that was killed is back in a moment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
@@ -13,7 +13,7 @@ use paretune_kernels::hardware::Isa;
 use super::accuracy::{Score, answers, divergence, for_scoring, outputs};
 use super::artefact::{self, ArtefactError};
 use super::protocol::SubjectSpec;
-use crate::compress::{self, Calibration, CompressError, Recipe};
+use crate::compress::{self, Calibration, CompressError, Database, Recipe};
 use crate::model::Network;
 use crate::model::images::{Dataset, Images, normalize_into};
 
@@ -47,7 +47,11 @@ pub struct Subject {
     search_answers: Answers,
     report_answers: Answers,
     calibration: Calibration,
-    calibration_inputs: Vec<f32>,
+    calibration_inputs: Arc<[f32]>,
+    /// Reconstructed weights of layers.
+    database: Database,
+    /// Statistics of the first calibration images, by their number: what repairs are compared to.
+    first: Mutex<BTreeMap<usize, Arc<Calibration>>>,
     /// The latest compressed networks: candidates that differ in their schedules only come in a row.
     compressed: Mutex<VecDeque<(Recipe, Plan)>>,
     /// The untouched network's outputs for the first search images, as many as losses are judged on.
@@ -60,8 +64,11 @@ const KEPT_PLANS: usize = 4;
 /// Calibration takes at most this many numbers of input, so that big images do not fill the memory.
 const CALIBRATION_NUMBERS: usize = 24 << 20;
 
+/// Enough images for what thousands of weights together read.
+pub const CALIBRATION_IMAGES: usize = 1024;
+
 /// Enough images for ranges and statistics of every value.
-const CALIBRATION_IMAGES: usize = 512;
+const STATISTICS_IMAGES: usize = 512;
 
 /// Enough images for means and variances of channels, few enough for every candidate.
 const REPAIR_IMAGES: usize = 256;
@@ -111,13 +118,22 @@ impl Subject {
         let calibration: Calibration =
             artefact::read_or_make(&spec.artefacts.join(format!("{key}.calibration")), || {
                 progress("calibration", 0.0);
-                Calibration::collect(&network.plan, &calibration_inputs, 8, cores(), &mut |share| {
+                let seen = &calibration_inputs[..count.min(STATISTICS_IMAGES) * numbers];
+                Calibration::collect(&network.plan, seen, 8, cores(), &mut |share| {
                     progress("calibration", share);
                 })
                 .map_err(SubjectError::from)
             })?;
         progress("calibration", 1.0);
         progress("ready", 1.0);
+        let calibration_inputs: Arc<[f32]> = calibration_inputs.into();
+        let database = Database::open(
+            &spec.layers,
+            &key,
+            network.plan.clone(),
+            Arc::clone(&calibration_inputs),
+            cores(),
+        )?;
         let answers = |part: &str| Answers::open(spec.artefacts.join(format!("{key}.{part}-answers")));
         Ok(Self {
             search_answers: answers("search"),
@@ -128,6 +144,8 @@ impl Subject {
             isa,
             calibration,
             calibration_inputs,
+            database,
+            first: Mutex::default(),
             compressed: Mutex::default(),
             opinions: Mutex::default(),
         })
@@ -145,16 +163,33 @@ impl Subject {
         if let Some((_, plan)) = kept.iter().find(|(known, _)| known == recipe) {
             return Ok(plan.clone());
         }
-        let plan = compress::apply_with_repair(
-            &self.network.plan,
-            &self.calibration,
-            recipe,
-            self.repair_inputs(REPAIR_IMAGES),
-            cores(),
-        )?;
+        let plan = self.repaired(recipe, REPAIR_IMAGES)?;
         kept.push_front((recipe.clone(), plan.clone()));
         kept.truncate(KEPT_PLANS);
         Ok(plan)
+    }
+
+    /// The network after `recipe`, repaired on the first `count` calibration images.
+    fn repaired(&self, recipe: &Recipe, count: usize) -> Result<Plan, CompressError> {
+        let images = self.repair_inputs(count);
+        let (plan, database) = (&self.network.plan, Some(&self.database));
+        if !recipe.disturbs() {
+            return compress::apply_with_repair(plan, &self.calibration, database, recipe, images, cores());
+        }
+        let known = self.first.lock().unwrap_or_else(PoisonError::into_inner).get(&count).cloned();
+        let calibration = match known {
+            Some(known) => known,
+            None => {
+                // No image may be left out of one and seen by the other.
+                let numbers = plan.values[plan.input].len().max(1);
+                let batch = if (images.len() / numbers).is_multiple_of(8) { 8 } else { 1 };
+                let seen = Calibration::collect(plan, images, batch, cores(), &mut |_| {})?;
+                let seen = Arc::new(seen);
+                self.first.lock().unwrap_or_else(PoisonError::into_inner).insert(count, Arc::clone(&seen));
+                seen
+            }
+        };
+        compress::apply_with_repair(plan, &calibration, database, recipe, images, cores())
     }
 
     /// The first `count` calibration images, on which statistics are re-estimated.
@@ -206,9 +241,8 @@ impl Subject {
     /// # Errors
     /// Where the recipe does not fit the network.
     pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, SubjectError> {
-        let repair = self.repair_inputs(count);
         let (network, normalization) = (&self.network.plan, &self.spec.normalization);
-        let plan = compress::apply_with_repair(network, &self.calibration, recipe, repair, cores())?;
+        let plan = self.repaired(recipe, count)?;
         let images = self.dataset.search.slice(0..count.min(self.dataset.search.len()));
         let opinions = |plan: &Plan| outputs(plan, &images, normalization, self.isa, <[f32]>::to_vec);
         let found = opinions(&for_scoring(&plan))?;

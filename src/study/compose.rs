@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use paretune_kernels::weights::Numbers;
 use paretune_search::hypervolume::contribution;
 use paretune_search::strategies::evolve::Evolve;
 use paretune_search::{History, Outcome, Strategy, Suggestion, Trial};
@@ -18,7 +19,8 @@ use paretune_spaces::{Configuration, Point, Value};
 use rand::{Rng, RngExt};
 
 use super::recipes::Seed;
-use super::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey};
+use super::space::bits_value;
+use super::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey, schedule_bits};
 use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter};
 
 /// Name of the strategy and origin of its proposals.
@@ -95,8 +97,12 @@ impl Compose {
         Self { shared, seeds: seeds.into(), other: Evolve, verified: Vec::new(), seen: 0, turn: 0 }
     }
 
-    fn seed(&mut self, history: &History) -> Option<Suggestion> {
-        while let Some(Seed { origin, point }) = self.seeds.pop_front() {
+    /// The next recipe; those that need reconstructed layers wait until the survey has made such.
+    fn seed(&mut self, history: &History, prepared: bool) -> Option<Suggestion> {
+        let ready = |seed: &Seed| prepared || !seed.reconstructs;
+        while let Some(next) = self.seeds.iter().position(ready)
+            && let Some(Seed { origin, point, .. }) = self.seeds.remove(next)
+        {
             if !history.is_known(&point) {
                 return Some(Suggestion { point, origin });
             }
@@ -184,13 +190,14 @@ impl Strategy for Compose {
 
     fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
         self.turn += 1;
+        let shared = Arc::clone(&self.shared);
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = shared.survey.as_ref().is_some_and(Survey::has_reconstructed);
         if self.turn % 4 == 1
-            && let Some(seed) = self.seed(history)
+            && let Some(seed) = self.seed(history, prepared)
         {
             return Some(seed);
         }
-        let shared = Arc::clone(&self.shared);
-        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Shared { survey, errors } = &mut *shared;
         if let Some(survey) = survey
             && self.turn % 8 != 7
@@ -204,7 +211,7 @@ impl Strategy for Compose {
             }
         }
         drop(shared);
-        self.seed(history).or_else(|| self.other.ask(history, rng))
+        self.seed(history, prepared).or_else(|| self.other.ask(history, rng))
     }
 
     fn tell(&mut self, _: &History, _: &Trial) {}
@@ -271,7 +278,8 @@ struct Choice {
 /// What is chosen for a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct LayerChoice {
-    bits: i64,
+    /// Of the weights.
+    bits: f64,
     sparsity: f64,
     /// Index into the layer's surveyed schedules.
     schedule: usize,
@@ -312,7 +320,8 @@ impl Choice {
             let schedule = schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
             let sparsity = configuration.get(&layer_parameter(&layer.name, "sparsity"));
             let sparsity = sparsity.and_then(Value::as_f64).unwrap_or(0.0);
-            layers.push(LayerChoice { bits: wanted.bits, sparsity, schedule });
+            let bits = configuration.get(&layer_parameter(&layer.name, "bits")).and_then(Value::as_f64);
+            layers.push(LayerChoice { bits: bits.unwrap_or(32.0), sparsity, schedule });
         }
         let threads = configuration.get(THREADS).and_then(Value::as_i64).unwrap_or(1);
         Some(Self { threads, shares, layers })
@@ -330,6 +339,8 @@ impl Choice {
             if let Some(time) = layer.schedules.get(choice.schedule) {
                 time.schedule.write(&layer.name, &mut wanted);
             }
+            let numbers = Numbers::of_bits(choice.bits).unwrap_or_default();
+            wanted.insert(layer_parameter(&layer.name, "bits"), bits_value(numbers));
         }
         wanted
     }
@@ -345,10 +356,11 @@ impl Choice {
             parts.loss += part.loss;
             parts.seconds += part.seconds;
             parts.bytes += part.bytes;
-            if bits_before.is_some_and(|before| before != choice.bits) {
+            let bits = schedule_bits(choice.bits);
+            if bits_before.is_some_and(|before| before != bits) {
                 parts.seconds += CONVERSION * real(layer.inputs);
             }
-            bits_before = Some(choice.bits);
+            bits_before = Some(bits);
         }
         parts
     }
@@ -370,12 +382,12 @@ impl Choice {
             .map_or(f64::MAX / 1e6, |loss| loss.loss);
         let weights = real(layer.weights) * kept;
         let outputs = real(layer.outputs) * writes;
-        let bytes = match (choice.bits, choice.sparsity > 0.0) {
-            (8, _) => weights + 8.0 * outputs,
-            // Values and distances.
-            (_, true) => weights * (1.0 - choice.sparsity) * 5.0 + 4.0 * outputs,
-            _ => 4.0 * weights + 4.0 * outputs,
-        };
+        // Where zeros are has to be said, then what the others are.
+        let zero = choice.sparsity;
+        let places =
+            if zero > 0.0 { -(zero * zero.log2() + (1.0 - zero) * (1.0 - zero).log2()) } else { 0.0 };
+        let scales = if choice.bits < 32.0 { 8.0 } else { 4.0 };
+        let bytes = weights * (places + (1.0 - zero) * choice.bits) / 8.0 + scales * outputs;
         let seconds = layer.schedules.get(choice.schedule).map_or(0.0, |schedule| schedule.seconds) * work;
         Parts { loss, seconds, bytes }
     }
@@ -453,7 +465,8 @@ fn options(layer: &LayerSurvey) -> impl Iterator<Item = LayerChoice> + '_ {
 }
 
 /// Up to `count` schedules, fastest first.
-fn fastest(layer: &LayerSurvey, bits: i64, count: usize) -> Vec<usize> {
+fn fastest(layer: &LayerSurvey, bits: f64, count: usize) -> Vec<usize> {
+    let bits = schedule_bits(bits);
     let schedules = &layer.schedules;
     let mut of_bits: Vec<usize> =
         (0..schedules.len()).filter(|index| schedules[*index].schedule.bits == bits).collect();
@@ -585,8 +598,8 @@ mod tests {
             writes,
             schedules: vec![time(32, "a", 1, 3e-3), time(32, "a", 2, 2e-3), time(8, "b", 1, 1e-3)],
             losses: vec![
-                LayerLoss { bits: 32, sparsity: 0.0, loss: 0.0 },
-                LayerLoss { bits: 8, sparsity: 0.0, loss: 0.01 },
+                LayerLoss { bits: 32.0, sparsity: 0.0, loss: 0.0 },
+                LayerLoss { bits: 8.0, sparsity: 0.0, loss: 0.01 },
             ],
             ..LayerSurvey::default()
         };
@@ -603,7 +616,7 @@ mod tests {
     }
 
     fn untouched() -> Choice {
-        let plain = LayerChoice { bits: 32, sparsity: 0.0, schedule: 0 };
+        let plain = LayerChoice { bits: 32.0, sparsity: 0.0, schedule: 0 };
         Choice { threads: 2, shares: vec![1.0], layers: vec![plain, plain] }
     }
 
@@ -632,10 +645,10 @@ mod tests {
         };
         // A faster tile costs nothing.
         let free = descended(1e-6);
-        assert_eq!(free.layers, [LayerChoice { bits: 32, sparsity: 0.0, schedule: 1 }; 2]);
+        assert_eq!(free.layers, [LayerChoice { bits: 32.0, sparsity: 0.0, schedule: 1 }; 2]);
         assert_eq!(free.shares, [1.0]);
         let eager = descended(0.2);
-        assert_eq!(eager.layers, [LayerChoice { bits: 8, sparsity: 0.0, schedule: 2 }; 2]);
+        assert_eq!(eager.layers, [LayerChoice { bits: 8.0, sparsity: 0.0, schedule: 2 }; 2]);
         assert_eq!(eager.shares, [1.0]);
         assert_eq!(descended(100.0).shares, [0.5]);
     }
@@ -645,7 +658,7 @@ mod tests {
         let survey = survey();
         let mut choice = untouched();
         choice.shares[0] = 0.5;
-        choice.layers[1] = LayerChoice { bits: 8, sparsity: 0.0, schedule: 2 };
+        choice.layers[1] = LayerChoice { bits: 8.0, sparsity: 0.0, schedule: 2 };
         assert_eq!(Choice::read(&survey, &choice.write(&survey)), Some(choice));
     }
 
@@ -658,7 +671,7 @@ mod tests {
         };
         let plain = untouched();
         let mut eight = untouched();
-        eight.layers = vec![LayerChoice { bits: 8, sparsity: 0.0, schedule: 2 }; 2];
+        eight.layers = vec![LayerChoice { bits: 8.0, sparsity: 0.0, schedule: 2 }; 2];
         // The plain one is as fast as the sum says, the other one twice as slow, and loses 2 points.
         let verified = [
             trial(&plain, [0.9, 7e-3, 8128.0, 9000.0, 0.0]),

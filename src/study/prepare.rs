@@ -123,6 +123,7 @@ impl Material {
             name: self.network.name.clone(),
             model_sha256: self.network.sha256.clone(),
             images: self.images_hash.clone(),
+            layers: None,
             normalization: self.normalization.clone(),
             request: request.clone(),
         };

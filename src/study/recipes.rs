@@ -1,8 +1,10 @@
 //! What a person would try first: the untouched network, each technique alone in every layer, and the
 //! obvious combinations. Every search begins with these, so that its front always contains them.
 
+use paretune_kernels::weights::{Grid, Numbers};
 use paretune_spaces::{CompiledSpace, Configuration, Point, Value};
 
+use super::space::bits_value;
 use crate::evaluate::candidate::{CHANNELS, THREADS};
 
 /// A point with a name.
@@ -12,6 +14,8 @@ pub struct Seed {
     pub origin: String,
     /// The valid point that is closest to what the name says.
     pub point: Point,
+    /// Whether it asks for weights that take long to make for the first time.
+    pub reconstructs: bool,
 }
 
 /// Name of the first seed.
@@ -20,7 +24,7 @@ pub const UNTOUCHED: &str = "untouched";
 /// A uniform recipe: the same for every layer that can.
 #[derive(Clone, Copy, Default)]
 struct Uniform {
-    bits: Option<i64>,
+    bits: Option<Numbers>,
     sparsity: Option<f64>,
     channels: Option<f64>,
     algorithm: Option<&'static str>,
@@ -29,7 +33,8 @@ struct Uniform {
 /// The seeds of `space`, in the order in which they should be tried, without repetitions.
 #[must_use]
 pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
-    let int8 = Some(8);
+    let integer = |grid: Grid| Some(Numbers::Integer(grid));
+    let int8 = integer(Grid::Bits8);
     let uniform: &[(&str, Uniform)] = &[
         (UNTOUCHED, Uniform::default()),
         ("8 bits everywhere", Uniform { bits: int8, ..Uniform::default() }),
@@ -37,12 +42,16 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
         ("8 bits, 87.5 % of channels", Uniform { bits: int8, channels: Some(0.875), ..Uniform::default() }),
         ("8 bits, 75 % of channels", Uniform { bits: int8, channels: Some(0.75), ..Uniform::default() }),
         ("50 % of channels", Uniform { channels: Some(0.5), ..Uniform::default() }),
-        ("70 % sparse, CSR", Uniform { sparsity: Some(0.7), algorithm: Some("csr"), ..Uniform::default() }),
-        ("50 % sparse, dense kernels", Uniform { sparsity: Some(0.5), ..Uniform::default() }),
-        ("80 % sparse, CSR", Uniform { sparsity: Some(0.8), algorithm: Some("csr"), ..Uniform::default() }),
         ("Winograd", Uniform { algorithm: Some("winograd"), ..Uniform::default() }),
         ("im2col", Uniform { algorithm: Some("im2col_gemm"), ..Uniform::default() }),
         ("8 bits, 50 % of channels", Uniform { bits: int8, channels: Some(0.5), ..Uniform::default() }),
+        ("70 % sparse, CSR", Uniform { sparsity: Some(0.7), algorithm: Some("csr"), ..Uniform::default() }),
+        ("50 % sparse, dense kernels", Uniform { sparsity: Some(0.5), ..Uniform::default() }),
+        ("80 % sparse, CSR", Uniform { sparsity: Some(0.8), algorithm: Some("csr"), ..Uniform::default() }),
+        ("4 bits everywhere", Uniform { bits: integer(Grid::Bits4), ..Uniform::default() }),
+        ("3 bits everywhere", Uniform { bits: integer(Grid::Bits3), ..Uniform::default() }),
+        ("2 bits everywhere", Uniform { bits: integer(Grid::Bits2), ..Uniform::default() }),
+        ("ternary everywhere", Uniform { bits: integer(Grid::Ternary), ..Uniform::default() }),
     ];
     let threads: Vec<Value> = space
         .parameters()
@@ -51,27 +60,31 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
         .map(|parameter| parameter.domain.values().to_vec())
         .unwrap_or_default();
     let mut seeds: Vec<Seed> = Vec::new();
-    let mut add = |origin: String, wanted: &Configuration| {
+    let mut add = |origin: String, wanted: &Configuration, reconstructs: bool| {
         let point = space.closest(wanted);
         if seeds.iter().all(|seed| seed.point != point) {
-            seeds.push(Seed { origin, point });
+            seeds.push(Seed { origin, point, reconstructs });
         }
     };
     for (origin, recipe) in uniform {
-        add((*origin).to_owned(), &recipe.wanted(space));
+        add((*origin).to_owned(), &recipe.wanted(space), recipe.reconstructs());
     }
     // The same two plain networks with every other number of threads.
     for (origin, recipe) in &uniform[..2] {
         for count in threads.iter().rev() {
             let mut wanted = recipe.wanted(space);
             wanted.insert(THREADS, count.clone());
-            add(format!("{origin}, {count} threads"), &wanted);
+            add(format!("{origin}, {count} threads"), &wanted, false);
         }
     }
     seeds
 }
 
 impl Uniform {
+    fn reconstructs(&self) -> bool {
+        self.sparsity.is_some() || self.bits.is_some_and(|numbers| numbers.bits() < 8.0)
+    }
+
     /// What the recipe asks of every parameter that it speaks of.
     fn wanted(&self, space: &CompiledSpace) -> Configuration {
         let mut wanted = Configuration::new();
@@ -88,7 +101,7 @@ impl Uniform {
             return self.channels.map(Value::Real);
         }
         match name.rsplit_once('.').map(|(_, last)| last) {
-            Some("bits") => self.bits.map(Value::Int),
+            Some("bits") => self.bits.map(bits_value),
             Some("sparsity") => self.sparsity.map(Value::Real),
             Some("algorithm") => self.algorithm.map(|algorithm| Value::Text(algorithm.to_owned())),
             _ => None,

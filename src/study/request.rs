@@ -50,6 +50,9 @@ pub struct StudyFile {
     pub model_sha256: String,
     /// Content hash of the images.
     pub images: String,
+    /// Folder with compressed layers, beside the result store; by default in the study's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<PathBuf>,
     /// How images become inputs.
     pub normalization: Normalization,
     /// What was asked.
@@ -89,11 +92,35 @@ impl StudyFile {
         write_whole(&path, text.as_bytes()).map_err(|error| wrong(error.to_string()))
     }
 
+    /// Keeps compressed layers beside the result store `store` from now on, where other studies find them.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn share_layers(&mut self, folder: &Path, store: &Path) -> Result<(), RequestError> {
+        let mut name = store.file_name().unwrap_or_default().to_owned();
+        name.push(".layers");
+        let layers = std::path::absolute(store.with_file_name(name)).and_then(|layers| {
+            std::fs::create_dir_all(&layers)?;
+            Ok(layers)
+        });
+        let wrong = |error: std::io::Error| RequestError {
+            path: store.display().to_string(),
+            problem: error.to_string(),
+        };
+        self.layers = Some(layers.map_err(wrong)?);
+        self.write(folder)
+    }
+
     /// What the workers of the study in `folder` load.
     #[must_use]
     pub fn subject(&self, folder: &Path) -> SubjectSpec {
         SubjectSpec {
             artefacts: folder.join("artefacts"),
+            layers: self
+                .layers
+                .clone()
+                .filter(|layers| layers.is_dir())
+                .unwrap_or_else(|| folder.join("layers")),
             name: self.name.clone(),
             model: self.model_sha256.clone(),
             images: self.images.clone(),

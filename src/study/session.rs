@@ -119,7 +119,8 @@ pub fn run(
         |problem: String| SessionError::Folder { path: options.folder.display().to_string(), problem };
     std::fs::create_dir_all(&options.folder).map_err(|error| wrong(error.to_string()))?;
     let _lock = lock(&options.folder).map_err(wrong)?;
-    let file = material.store(&options.folder, request)?;
+    let mut file = material.store(&options.folder, request)?;
+    file.share_layers(&options.folder, &options.store).map_err(PrepareError::from)?;
     let subject = file.subject(&options.folder);
     let hardware = Hardware::detect();
     let space = Arc::new(space_of(&material.network, &request.threads, request.space.as_ref())?.compile()?);

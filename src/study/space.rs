@@ -4,15 +4,22 @@
 
 use paretune_kernels::conv;
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::weights::WeightFormat;
+use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
-use crate::compress::{self, CompressError};
+use crate::compress::{self, CompressError, SPARSITIES};
 use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter, tunable_parameter};
 use crate::model::Network;
 
-/// Shares of zero weights that are offered.
-pub const SPARSITIES: [f64; 7] = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
+/// Patterns of zeros that are offered where an algorithm profits from them, next to zeros anywhere.
+const PATTERNS: [Pattern; 6] = [
+    Pattern::Blocks { outputs: 4, inputs: 1 },
+    Pattern::Blocks { outputs: 8, inputs: 1 },
+    Pattern::Blocks { outputs: 16, inputs: 1 },
+    Pattern::Blocks { outputs: 1, inputs: 4 },
+    Pattern::Grouped { kept: 2, of: 4 },
+    Pattern::Grouped { kept: 1, of: 4 },
+];
 /// Shares of kept channels that are offered.
 pub const CHANNEL_SHARES: [f64; 8] = [0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375, 1.0];
 
@@ -56,45 +63,133 @@ pub fn joint_space(network: &Network, threads: &[usize], isa: Isa) -> Result<Spa
     Ok(space)
 }
 
+/// An algorithm that can solve a layer's problem, and the formats that it is offered for.
+struct Offer {
+    algorithm: &'static dyn conv::Algorithm,
+    /// With zeros or without.
+    dense: Vec<Numbers>,
+    /// Where there are zeros in this pattern, beyond what it executes anyway.
+    sparse: Vec<(Pattern, Vec<Numbers>)>,
+}
+
+/// Dense algorithms run whatever there is; what needs zeros is offered where there are some.
+fn offers(layer: &compress::LayerInfo, isa: Isa) -> Vec<Offer> {
+    let all = || Grid::ALL.into_iter().map(Numbers::Integer).chain([Numbers::F32]);
+    let offer = |algorithm: &'static dyn conv::Algorithm| {
+        let executes = |numbers, pattern| {
+            (layer.int8 || numbers == Numbers::F32) && algorithm.executes(WeightFormat { numbers, pattern })
+        };
+        let dense: Vec<Numbers> = all().filter(|&numbers| executes(numbers, Pattern::Dense)).collect();
+        let sparse = [Pattern::Unstructured].into_iter().chain(PATTERNS).filter(|_| layer.sparse);
+        let sparse = sparse.map(|pattern| {
+            let more = all().filter(|&numbers| !dense.contains(&numbers) && executes(numbers, pattern));
+            (pattern, more.collect::<Vec<_>>())
+        });
+        let sparse = sparse.filter(|(_, numbers)| !numbers.is_empty()).collect();
+        Offer { algorithm, dense, sparse }
+    };
+    let able = conv::algorithms().iter().copied().filter(|algorithm| algorithm.supports(&layer.problem, isa));
+    let mut offers: Vec<Offer> =
+        able.map(offer).filter(|offer| !(offer.dense.is_empty() && offer.sparse.is_empty())).collect();
+    // Defaults first: single precision without zeros, then with, then integers.
+    offers.sort_by_key(|offer| match () {
+        () if offer.dense.contains(&Numbers::F32) => 0,
+        () if offer.algorithm.integer() => 2,
+        () => 1,
+    });
+    offers
+}
+
 fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) -> Result<(), JointSpaceError> {
     let (name, problem) = (&layer.step, &layer.problem);
-    let formats = [WeightFormat::F32, WeightFormat::SPARSE_F32, WeightFormat::I8];
-    let [dense, mut sparse, mut integer] = formats.map(|format| conv::candidates(problem, format, isa));
-    // Dense algorithms run whatever there is; what needs zeros is offered where there are some.
-    sparse.retain(|algorithm| !algorithm.executes(WeightFormat::F32));
-    if !layer.sparse {
-        sparse.clear();
-    }
-    if !layer.int8 {
-        integer.clear();
-    }
-    let bits = if integer.is_empty() { vec![Value::Int(32)] } else { vec![Value::Int(8), Value::Int(32)] };
-    let bits_default = bits.len() - 1;
+    let offers = offers(layer, isa);
+    let numbers: Vec<Numbers> = Grid::ALL
+        .into_iter()
+        .map(Numbers::Integer)
+        .filter(|numbers| offers.iter().any(|offer| offer.dense.contains(numbers)))
+        .chain([Numbers::F32])
+        .collect();
     let bits_name = layer_parameter(name, "bits");
-    space.parameters.push(ordered(&bits_name, bits, bits_default, "bits of weights and activations"));
+    let bits = numbers.iter().map(|&numbers| bits_value(numbers)).collect();
+    space.parameters.push(ordered(
+        &bits_name,
+        bits,
+        numbers.len() - 1,
+        "bits of weights; below 32 integers, with 8-bit activations",
+    ));
     let sparsity_name = layer_parameter(name, "sparsity");
+    let pattern_name = layer_parameter(name, "pattern");
     if layer.sparse {
-        let values = SPARSITIES.map(Value::Real).to_vec();
+        let values = [0.0].into_iter().chain(SPARSITIES).map(Value::Real).collect();
         space.parameters.push(ordered(&sparsity_name, values, 0, "share of the weights that is zero"));
+        let mut patterns = vec![Pattern::Unstructured];
+        patterns.extend(PATTERNS.into_iter().filter(|pattern| {
+            // Not where zeros anywhere serve the same algorithms as well.
+            let gains = |offer: &Offer| {
+                let of = |wanted: Pattern| offer.sparse.iter().find(|(known, _)| *known == wanted);
+                of(*pattern).is_some() && of(Pattern::Unstructured).is_none()
+            };
+            offers.iter().any(gains)
+        }));
+        if patterns.len() > 1 {
+            let names: Vec<String> = patterns.iter().map(Pattern::to_string).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let mut parameter = unordered(&pattern_name, &names, "which weights are zero");
+            parameter.condition = Some(format!("{sparsity_name} > 0").parse::<Expression>()?);
+            space.parameters.push(parameter);
+            // Of so many so many: there is but one share of zeros.
+            for pattern in &patterns {
+                let Pattern::Grouped { kept, of } = *pattern else { continue };
+                let share = Value::Real(1.0 - f64::from(kept) / f64::from(of.max(1)));
+                if SPARSITIES.iter().any(|&level| Value::Real(level) == share) {
+                    let constraint = format!(
+                        "{sparsity_name} == 0 or {pattern_name} != '{pattern}' or {sparsity_name} == {share}"
+                    );
+                    space.constraints.push(constraint.parse()?);
+                } else {
+                    let constraint = format!("{sparsity_name} == 0 or {pattern_name} != '{pattern}'");
+                    space.constraints.push(constraint.parse()?);
+                }
+            }
+        }
     }
     let algorithm_name = layer_parameter(name, "algorithm");
-    let algorithms: Vec<&str> =
-        dense.iter().chain(&sparse).chain(&integer).map(|algorithm| algorithm.name()).collect();
-    space.parameters.push(unordered(&algorithm_name, &algorithms, "how the layer is computed"));
+    let names: Vec<&str> = offers.iter().map(|offer| offer.algorithm.name()).collect();
+    space.parameters.push(unordered(&algorithm_name, &names, "how the layer is computed"));
 
-    let mut cases = vec![format!("{bits_name} == 32 and {algorithm_name} in {}", list(&dense))];
-    if !sparse.is_empty() {
-        cases.push(format!(
-            "{bits_name} == 32 and {sparsity_name} > 0 and {algorithm_name} in {}",
-            list(&sparse)
-        ));
+    let has_patterns = space.parameters.iter().any(|parameter| parameter.name == pattern_name);
+    let mut cases: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut allow =
+        |case: String, algorithm: &'static str| match cases.iter_mut().find(|(known, _)| *known == case) {
+            Some((_, names)) => names.push(algorithm),
+            None => cases.push((case, vec![algorithm])),
+        };
+    for offer in &offers {
+        if !offer.dense.is_empty() {
+            allow(among(&bits_name, &offer.dense, &numbers), offer.algorithm.name());
+        }
+        for (pattern, sparse) in &offer.sparse {
+            let bits = among(&bits_name, sparse, &numbers);
+            if has_patterns {
+                allow(
+                    format!("{bits} and {sparsity_name} > 0 and {pattern_name} == '{pattern}'"),
+                    offer.algorithm.name(),
+                );
+            } else if *pattern == Pattern::Unstructured {
+                allow(format!("{bits} and {sparsity_name} > 0"), offer.algorithm.name());
+            }
+        }
     }
-    if !integer.is_empty() {
-        cases.push(format!("{bits_name} == 8 and {algorithm_name} in {}", list(&integer)));
-    }
+    let cases: Vec<String> = cases
+        .into_iter()
+        .map(|(case, names)| {
+            let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+            format!("{case} and {algorithm_name} in [{}]", names.join(", "))
+        })
+        .collect();
     space.constraints.push(cases.join(" or ").parse()?);
 
-    for algorithm in dense.iter().chain(&sparse).chain(&integer) {
+    for Offer { algorithm, .. } in &offers {
         let active = format!("{algorithm_name} == '{}'", algorithm.name()).parse::<Expression>()?;
         let tunables = algorithm.tunables(problem, isa);
         for tunable in &tunables {
@@ -114,9 +209,25 @@ fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) ->
     Ok(())
 }
 
-fn list(algorithms: &[&dyn conv::Algorithm]) -> String {
-    let names: Vec<String> = algorithms.iter().map(|algorithm| format!("'{}'", algorithm.name())).collect();
-    format!("[{}]", names.join(", "))
+/// As a value of the parameter: whole where that can be.
+#[must_use]
+pub fn bits_value(numbers: Numbers) -> Value {
+    let bits = numbers.bits();
+    #[expect(clippy::cast_possible_truncation, reason = "at most 32")]
+    if bits.fract() == 0.0 { Value::Int(bits as i64) } else { Value::Real(bits) }
+}
+
+/// That the number of bits is that of one of `wanted`; `all` are offered.
+fn among(name: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
+    let wanted: Vec<String> = all
+        .iter()
+        .filter(|numbers| wanted.contains(numbers))
+        .map(|&numbers| bits_value(numbers).to_string())
+        .collect();
+    match &wanted[..] {
+        [one] => format!("{name} == {one}"),
+        several => format!("{name} in [{}]", several.join(", ")),
+    }
 }
 
 fn ordered(name: &str, values: Vec<Value>, default: usize, about: &str) -> Parameter {

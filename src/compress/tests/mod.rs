@@ -1,5 +1,6 @@
 //! What must hold of every compression, on small networks against a slow interpreter.
 
+mod database;
 mod networks;
 mod reference;
 
@@ -43,6 +44,11 @@ fn recipe(channels: &[(&str, f64)], layers: &[(&str, f64, u8)]) -> Recipe {
         repair: false,
         ..Recipe::default()
     }
+}
+
+fn all_the_same(step: &str, pattern: Pattern, sparsity: f64) -> Recipe {
+    let layer = LayerRecipe { sparsity, pattern, ..LayerRecipe::default() };
+    Recipe { layers: [(step.to_owned(), layer)].into(), ..Recipe::default() }
 }
 
 /// The network with the removed channels' producers and constants set to zero instead.
@@ -309,7 +315,8 @@ fn hostile_recipes_are_refused() {
         recipe(&[], &[("stem", 1.0, 32)]),
         recipe(&[], &[("stem", -0.1, 32)]),
         recipe(&[], &[("stem", f64::NAN, 32)]),
-        recipe(&[], &[("stem", 0.0, 4)]),
+        all_the_same("stem", Pattern::Dense, 0.5),
+        all_the_same("stem", Pattern::Grouped { kept: 2, of: 4 }, 0.7),
         recipe(&[], &[("depth", 0.5, 32)]),
         recipe(&[], &[("gate", 0.5, 32)]),
     ];

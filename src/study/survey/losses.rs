@@ -4,16 +4,32 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use paretune_db::Record;
+use paretune_kernels::weights::Numbers;
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 
-use super::{LayerLoss, Survey, Surveyor, fraction};
+use super::{LayerLoss, Survey, Surveyor, fraction, unfit};
+use crate::compress;
 use crate::evaluate::candidate::{CHANNELS, layer_parameter, numerics};
 use crate::evaluate::protocol::{Reply, Request};
+use crate::evaluate::subject::CALIBRATION_IMAGES;
 use crate::study::session::SessionError;
+use crate::study::space::bits_value;
+
 /// Images that losses are judged on.
 const LOSS_IMAGES: u64 = 96;
-/// Sparsity at which layers are looked at; what other shares lose follows from it.
-const SPARSITY: f64 = 0.7;
+/// Sparsities at which layers are looked at; what other shares lose follows from them.
+const SPARSITY: [f64; 2] = [0.7, 0.9];
+/// How many times more is lost for every further tenth of the weights that becomes zero, as reconstructed layers
+/// do on average.
+const TENTH: f64 = 2.6;
+/// Bits of the weights at which layers are looked at.
+const FEW_BITS: f64 = 3.0;
+/// Mean squared error of numbers of a normal distribution on grids of so many bits (after Max, "Quantizing for
+/// minimum distortion", 1960): what is lost at other bits goes by it.
+const DISTORTION: [(f64, f64); 6] =
+    [(1.58, 0.190), (2.0, 0.1188), (3.0, 0.0374), (4.0, 0.01154), (6.0, 0.00104), (8.0, 0.0001)];
+/// Numbers that zeros are combined with.
+const WITH_ZEROS: [f64; 2] = [8.0, 4.0];
 /// How losses grow with what is removed: few weights cost next to nothing, the last ones everything.
 const GROWTH: f64 = 2.0;
 
@@ -56,9 +72,24 @@ impl Surveyor<'_, '_> {
             .map(|layer| self.domain(&layer_parameter(&layer.name, "sparsity")).len() > 1)
             .collect();
         plans.extend((0..eight.len()).filter(|layer| eight[*layer]).map(Probe::Bits));
-        plans.extend((0..sparse.len()).filter(|layer| sparse[*layer]).map(Probe::Sparsity));
+        // Where making the first variant takes most of the time that is left, weights stay as they are.
+        let prepare = compress::seconds_to_prepare(&self.network.plan, CALIBRATION_IMAGES).map_err(unfit)?;
+        let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
+        let worthwhile = *self.pace.reconstructs.get_or_insert(2.0 * prepare < left);
+        let few: Vec<bool> =
+            survey.layers.iter().map(|layer| self.bits(&layer.name).contains(&FEW_BITS)).collect();
+        let sparsity = |share: f64| {
+            (0..sparse.len()).filter(|layer| sparse[*layer]).map(move |layer| Probe::Sparsity(layer, share))
+        };
+        if worthwhile {
+            plans.extend((0..few.len()).filter(|layer| few[*layer]).map(Probe::FewBits));
+            plans.extend(sparsity(SPARSITY[0]));
+        }
         plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.875)?))));
         plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.25)?))));
+        if worthwhile {
+            plans.extend(sparsity(SPARSITY[1]));
+        }
         let mut found: Vec<(Probe, f64)> = Vec::new();
         for (index, plan) in plans.iter().enumerate() {
             see(fraction(index, plans.len()));
@@ -98,22 +129,43 @@ impl Surveyor<'_, '_> {
         #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
         let fair = measured(Probe::AllBits).map(|loss| loss / layers as f64);
         for (index, layer) in survey.layers.iter_mut().enumerate() {
-            layer.losses.push(LayerLoss { bits: 32, sparsity: 0.0, loss: 0.0 });
-            if eight[index]
-                && let Some(loss) = measured(Probe::Bits(index)).or(fair)
-            {
-                layer.losses.push(LayerLoss { bits: 8, sparsity: 0.0, loss });
+            layer.losses.push(LayerLoss { bits: 32.0, sparsity: 0.0, loss: 0.0 });
+            let eight = measured(Probe::Bits(index)).or(fair).filter(|_| eight[index]);
+            let few = measured(Probe::FewBits(index));
+            let distortion =
+                |bits: f64| DISTORTION.iter().find(|(known, _)| *known == bits).map(|(_, error)| *error);
+            let mut rounded = vec![(32.0, 0.0)];
+            for bits in self.bits(&layer.name) {
+                let by_few = || Some(few? * distortion(bits)? / distortion(FEW_BITS)?);
+                let loss = if bits == 8.0 { eight } else { by_few() };
+                // Activations are rounded to 8 bits too.
+                let Some(loss) = loss.filter(|_| bits < 32.0) else { continue };
+                let loss = loss.max(eight.unwrap_or(0.0));
+                layer.losses.push(LayerLoss { bits, sparsity: 0.0, loss });
+                rounded.push((bits, loss));
             }
-            if let Some(loss) = measured(Probe::Sparsity(index)) {
-                let name = layer_parameter(&layer.name, "sparsity");
-                for sparsity in self.domain(&name).iter().filter_map(Value::as_f64) {
-                    if sparsity > 0.0 {
-                        let loss = grown(&[(SPARSITY, loss)], sparsity);
-                        layer.losses.push(LayerLoss { bits: 32, sparsity, loss });
-                    }
+            let points: Vec<(f64, f64)> = SPARSITY
+                .iter()
+                .filter_map(|&share| Some((share, measured(Probe::Sparsity(index, share))?)))
+                .collect();
+            if points.is_empty() {
+                continue;
+            }
+            let name = layer_parameter(&layer.name, "sparsity");
+            for sparsity in self.domain(&name).iter().filter_map(Value::as_f64).filter(|share| *share > 0.0) {
+                let zeros = sparser(&points, sparsity);
+                for &(bits, loss) in
+                    rounded.iter().filter(|(bits, _)| *bits == 32.0 || WITH_ZEROS.contains(bits))
+                {
+                    layer.losses.push(LayerLoss { bits, sparsity, loss: loss + zeros });
                 }
             }
         }
+    }
+
+    /// Bits that the space offers for a layer.
+    fn bits(&self, layer: &str) -> Vec<f64> {
+        self.domain(&layer_parameter(layer, "bits")).iter().filter_map(Value::as_f64).collect()
     }
 
     fn loss(&mut self, configuration: &Configuration) -> Result<Option<f64>, SessionError> {
@@ -136,8 +188,10 @@ enum Probe {
     AllBits,
     /// 8 bits in one layer.
     Bits(usize),
+    /// Few bits in one layer.
+    FewBits(usize),
     /// Zeros in one layer.
-    Sparsity(usize),
+    Sparsity(usize, f64),
     /// A share of one group.
     Share(usize, f64),
 }
@@ -155,8 +209,12 @@ impl Probe {
             Self::Bits(layer) => {
                 wanted.insert(name(layer, "bits"), Value::Int(8));
             }
-            Self::Sparsity(layer) => {
-                wanted.insert(name(layer, "sparsity"), Value::Real(SPARSITY));
+            Self::FewBits(layer) => {
+                let numbers = Numbers::of_bits(FEW_BITS).unwrap_or_default();
+                wanted.insert(name(layer, "bits"), bits_value(numbers));
+            }
+            Self::Sparsity(layer, share) => {
+                wanted.insert(name(layer, "sparsity"), Value::Real(share));
             }
             Self::Share(group, share) => {
                 wanted.insert(format!("{CHANNELS}{}", survey.groups[group].name), Value::Real(share));
@@ -178,9 +236,29 @@ fn grown(points: &[(f64, f64)], removed: f64) -> f64 {
     nearest.map_or(f64::MAX, |(seen, loss)| loss * (removed / seen).powf(GROWTH))
 }
 
+/// Loss at a share of zeros, from what was seen at others: between two of them, and beyond, exponentially.
+fn sparser(points: &[(f64, f64)], share: f64) -> f64 {
+    match points {
+        [(low, less), (high, more)] if *less > 0.0 && more > less && share > *low => {
+            less * (more / less).powf((share - low) / (high - low))
+        }
+        [(seen, loss), ..] => loss * TENTH.powf(10.0 * (share - seen)),
+        [] => f64::MAX,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn losses_grow_with_zeros() {
+        let near = |found: f64, wanted: f64| assert!((found / wanted - 1.0).abs() < 1e-9, "{found} {wanted}");
+        near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.8), 0.3);
+        near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.95), 0.9 * 3.0_f64.sqrt());
+        near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.6), 0.1 / TENTH);
+        near(sparser(&[(0.7, 0.1)], 0.8), 0.1 * TENTH);
+    }
 
     #[test]
     fn losses_follow_what_was_seen_nearest() {

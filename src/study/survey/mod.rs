@@ -38,6 +38,15 @@ pub struct Survey {
     pub groups: Vec<GroupSurvey>,
 }
 
+impl Survey {
+    /// Whether it knows what some reconstructed layer loses, so that the others are not far.
+    #[must_use]
+    pub fn has_reconstructed(&self) -> bool {
+        let losses = self.layers.iter().flat_map(|layer| &layer.losses);
+        losses.into_iter().any(|loss| loss.sparsity > 0.0 || loss.bits < 8.0)
+    }
+}
+
 /// What was found out about a layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerSurvey {
@@ -64,7 +73,7 @@ pub struct LayerSurvey {
 /// How a layer is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerSchedule {
-    /// Bits of weights and activations.
+    /// 8 where it computes on integers, of however many bits, else 32.
     pub bits: i64,
     /// Algorithm.
     pub algorithm: String,
@@ -80,7 +89,7 @@ impl LayerSchedule {
     /// What `configuration` chooses for `layer`.
     #[must_use]
     pub fn read(configuration: &Configuration, layer: &str) -> Option<Self> {
-        let bits = configuration.get(&layer_parameter(layer, "bits"))?.as_i64()?;
+        let bits = schedule_bits(configuration.get(&layer_parameter(layer, "bits"))?.as_f64()?);
         let algorithm = configuration.get(&layer_parameter(layer, "algorithm"))?.as_str()?.to_owned();
         let prefix = tunable_parameter(layer, &algorithm, "");
         let tunables = configuration
@@ -100,6 +109,12 @@ impl LayerSchedule {
     }
 }
 
+/// Bits of the schedules that serve weights of so many bits.
+#[must_use]
+pub fn schedule_bits(bits: f64) -> i64 {
+    if bits < 32.0 { 8 } else { 32 }
+}
+
 /// A schedule and its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleTime {
@@ -113,8 +128,8 @@ pub struct ScheduleTime {
 /// What a layer loses.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerLoss {
-    /// Bits of weights and activations.
-    pub bits: i64,
+    /// Bits of weights.
+    pub bits: f64,
     /// Share of the weights that is zero.
     pub sparsity: f64,
     /// Nats per image.
@@ -156,6 +171,8 @@ pub struct Surveyor<'s, 'b> {
 pub struct Pace {
     profiles: Steps,
     losses: Steps,
+    /// Whether reconstructed layers were looked at, for which there has to be time.
+    reconstructs: Option<bool>,
 }
 
 /// Steps of one part of a survey.
@@ -215,6 +232,7 @@ impl Surveyor<'_, '_> {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of steps")]
             let count = |name: &str| record.value(name).map(|value| value as u64);
             (self.pace.profiles.before, self.pace.losses.before) = (count("profiles"), count("losses"));
+            self.pace.reconstructs = record.value("reconstructs").map(|yes| yes > 0.5);
             survey.other_seconds = record.value("other-seconds").unwrap_or(0.0);
         }
         let begun = Instant::now();
@@ -228,6 +246,7 @@ impl Surveyor<'_, '_> {
             let values = BTreeMap::from([
                 ("profiles".to_owned(), self.pace.profiles.done as f64),
                 ("losses".to_owned(), self.pace.losses.done as f64),
+                ("reconstructs".to_owned(), f64::from(u8::from(self.pace.reconstructs == Some(true)))),
                 ("other-seconds".to_owned(), survey.other_seconds),
             ]);
             self.bench.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;

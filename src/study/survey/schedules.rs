@@ -8,7 +8,7 @@ use paretune_kernels::conv;
 use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{Configuration, Value};
 
-use super::{LayerSchedule, LayerSurvey, ScheduleTime, Survey, Surveyor, fraction};
+use super::{LayerSchedule, LayerSurvey, ScheduleTime, Survey, Surveyor, fraction, schedule_bits};
 use crate::compress::LayerInfo;
 use crate::evaluate::PROTOCOL_VERSION;
 use crate::evaluate::candidate::{THREADS, layer_parameter};
@@ -106,7 +106,7 @@ impl Surveyor<'_, '_> {
     /// Bits and algorithms that the space offers for a layer, dense ones only.
     fn algorithms(&self, layer: &LayerInfo) -> Vec<(i64, String)> {
         let bits = self.domain(&layer_parameter(&layer.step, "bits"));
-        let has = |wanted: i64| bits.iter().any(|value| value.as_i64() == Some(wanted));
+        let has = |wanted: i64| bits.iter().any(|value| value.as_f64().map(schedule_bits) == Some(wanted));
         let names = self.domain(&layer_parameter(&layer.step, "algorithm"));
         let names = names.iter().filter_map(|name| name.as_str().map(str::to_owned));
         names

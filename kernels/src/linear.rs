@@ -1,0 +1,194 @@
+//! Products of dense matrices for whoever prepares networks (reconstruction, gradients): any strides,
+//! one thread. Inference has its own, packed ahead, in [`crate::conv`].
+//!
+//! The arithmetic is the `matrixmultiply` crate's; this is its safe face.
+
+use std::ops::Range;
+
+/// Numbers that can be multiplied.
+pub trait Element: Copy + Send + Sync + sealed::Sealed {}
+
+impl Element for f32 {}
+impl Element for f64 {}
+
+mod sealed {
+    pub trait Sealed: Sized {
+        /// `c = alpha a b + beta c`
+        ///
+        /// # Safety
+        /// All pointers are valid for the given sizes and strides, and `c` overlaps with nothing.
+        unsafe fn gemm(
+            size: [usize; 3],
+            alpha: Self,
+            a: (*const Self, [isize; 2]),
+            b: (*const Self, [isize; 2]),
+            beta: Self,
+            c: (*mut Self, [isize; 2]),
+        );
+    }
+
+    macro_rules! sealed {
+        ($number:ty, $gemm:path) => {
+            impl Sealed for $number {
+                unsafe fn gemm(
+                    [m, k, n]: [usize; 3],
+                    alpha: Self,
+                    (a, [rsa, csa]): (*const Self, [isize; 2]),
+                    (b, [rsb, csb]): (*const Self, [isize; 2]),
+                    beta: Self,
+                    (c, [rsc, csc]): (*mut Self, [isize; 2]),
+                ) {
+                    // SAFETY: as the caller promises.
+                    unsafe { $gemm(m, k, n, alpha, a, rsa, csa, b, rsb, csb, beta, c, rsc, csc) }
+                }
+            }
+        };
+    }
+
+    sealed!(f32, matrixmultiply::sgemm);
+    sealed!(f64, matrixmultiply::dgemm);
+}
+
+/// A matrix somewhere in a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, T> {
+    data: &'a [T],
+    size: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl<'a, T: Element> View<'a, T> {
+    /// The first `rows * columns` numbers of `data`, row-major.
+    ///
+    /// # Panics
+    /// Where `data` is shorter.
+    #[must_use]
+    pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
+        assert!(data.len() >= rows * columns, "a matrix is larger than its numbers");
+        Self { data, size: [rows, columns], strides: [columns, 1] }
+    }
+
+    /// Its transpose.
+    #[must_use]
+    pub fn t(self) -> Self {
+        let ([rows, columns], [down, right]) = (self.size, self.strides);
+        Self { data: self.data, size: [columns, rows], strides: [right, down] }
+    }
+
+    /// Some of its rows and columns.
+    ///
+    /// # Panics
+    /// Where it does not have them.
+    #[must_use]
+    pub fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        let ordered = rows.start <= rows.end && columns.start <= columns.end;
+        assert!(ordered && rows.end <= self.size[0] && columns.end <= self.size[1], "no such part");
+        let size = [rows.len(), columns.len()];
+        let start = rows.start * self.strides[0] + columns.start * self.strides[1];
+        let data = if size.contains(&0) { &[] } else { &self.data[start..] };
+        Self { data, size, strides: self.strides }
+    }
+}
+
+/// `c = alpha a b + beta c`, where `c` is row-major with `stride` numbers from one row to the next. With `beta`
+/// zero, what `c` held does not matter.
+///
+/// # Panics
+/// Where sizes do not fit together or `c` is too short.
+pub fn multiply<T: Element>(alpha: T, a: View<'_, T>, b: View<'_, T>, beta: T, c: &mut [T], stride: usize) {
+    let ([m, k], [inner, n]) = (a.size, b.size);
+    assert_eq!(k, inner, "columns of the left matrix and rows of the right one");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(stride >= n && c.len() >= (m - 1) * stride + n, "the product is larger than its place");
+    let inside = |view: &View<'_, T>| {
+        let last = |axis: usize| view.size[axis].saturating_sub(1) * view.strides[axis];
+        view.size.contains(&0) || last(0) + last(1) < view.data.len()
+    };
+    assert!(inside(&a) && inside(&b), "a matrix is larger than its numbers");
+    let signed = |strides: [usize; 2]| strides.map(|stride| stride.cast_signed());
+    // SAFETY: sizes and strides were checked against the slices just above; `c` is borrowed mutably, so that
+    // it overlaps with neither.
+    unsafe {
+        T::gemm(
+            [m, k, n],
+            alpha,
+            (a.data.as_ptr(), signed(a.strides)),
+            (b.data.as_ptr(), signed(b.strides)),
+            beta,
+            (c.as_mut_ptr(), signed([stride, 1])),
+        );
+    }
+}
+
+/// `y += factor x`
+///
+/// # Panics
+/// Where `x` is shorter than `y`.
+pub fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
+    let x = &x[..y.len()];
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += factor * x);
+}
+
+/// Sum of products, in several sums at a time.
+///
+/// # Panics
+/// Where `y` is shorter than `x`.
+#[must_use]
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let y = &y[..x.len()];
+    let mut sums = [0.0f32; LANES];
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (y, y_rest) = y.as_chunks::<LANES>();
+    for (x, y) in x.iter().zip(y) {
+        for lane in 0..LANES {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_transposes_multiply_as_by_hand() {
+        let a: Vec<f32> = (0..20).map(|x| x as f32).collect();
+        let b: Vec<f32> = (0..12).map(|x| (x as f32) * 0.5 - 2.0).collect();
+        // Rows 1..3, columns 1..4 of a 4x5 matrix, times the transpose of a 4x3 one.
+        let left = View::new(&a, 4, 5).part(1..3, 1..4);
+        let right = View::new(&b, 4, 3).t();
+        let mut c = [1.0; 10];
+        multiply(2.0, left, right, 1.0, &mut c, 5);
+        for row in 0..2 {
+            for column in 0..4 {
+                let sum: f32 = (0..3).map(|k| a[(row + 1) * 5 + k + 1] * b[column * 3 + k]).sum();
+                assert_eq!(c[row * 5 + column], 1.0 + 2.0 * sum);
+            }
+        }
+        assert_eq!(c[4], 1.0, "what lies between rows is left alone");
+        // Nothing to sum over.
+        let empty = View::new(&a, 4, 5).part(0..2, 2..2);
+        multiply(1.0, empty, View::new(&b, 0, 3), 0.0, &mut c, 5);
+        assert_eq!(c[..3], [0.0; 3]);
+    }
+
+    #[test]
+    fn rows_are_added_and_multiplied() {
+        let x: Vec<f32> = (0..37).map(|x| x as f32).collect();
+        let mut y = vec![1.0; 37];
+        add_scaled(&mut y, 2.0, &x);
+        assert!(y.iter().enumerate().all(|(at, &y)| y == 1.0 + 2.0 * at as f32));
+        assert_eq!(dot(&x, &[1.0; 37]), 666.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "larger than its place")]
+    fn short_places_are_refused() {
+        let a = [1.0f64; 4];
+        multiply(1.0, View::new(&a, 2, 2), View::new(&a, 2, 2), 0.0, &mut [0.0; 3], 2);
+    }
+}

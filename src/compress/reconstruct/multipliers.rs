@@ -1,0 +1,96 @@
+//! Removing weights from layers that are too large to do it one by one: alternating directions (ADMM), all
+//! products of matrices.
+//!
+//! Weights without zeros, weights with zeros, and multipliers that pull the one towards the other take turns,
+//! while the share of zeros grows (Boža, "Fast and Effective Weight Update for Pruned Large Language Models",
+//! TMLR 2024). One inverse serves all rows and all levels.
+
+use paretune_kernels::linear::{View, multiply};
+use rayon::prelude::*;
+
+use super::quadratic::Quadratic;
+use super::units::Units;
+use crate::compress::error::CompressError;
+
+/// Turns in which zeros are chosen, for the first level and for each that follows.
+const CHOOSING: [usize; 2] = [12, 6];
+/// Turns in which what is left settles.
+const SETTLING: usize = 10;
+/// Rows of one parallel task.
+const ROWS: usize = 32;
+
+/// For each of the ascending `levels`, the weights (rows times columns) with that share of zeros, and which stay.
+pub(super) fn prune(
+    quadratic: &Quadratic,
+    weights: &[f32],
+    units: &Units,
+    levels: &[f64],
+) -> Result<Vec<(Vec<f32>, Vec<bool>)>, CompressError> {
+    let size = quadratic.size;
+    // Columns of equal variance, so that sizes of weights can be compared.
+    let spread: Vec<f32> = quadratic.diagonal().map(f32::sqrt).collect();
+    let mut even = vec![0.0; size * size];
+    even.par_chunks_mut(size).enumerate().for_each(|(row, even)| {
+        for (column, x) in even.iter_mut().enumerate() {
+            *x = quadratic.matrix[row * size + column] / (spread[row] * spread[column]);
+        }
+    });
+    let even = Quadratic { size, matrix: even };
+    let wanted: Vec<f32> =
+        weights.chunks(size).flat_map(|row| row.iter().zip(&spread).map(|(w, s)| w * s)).collect();
+    let target = product(&wanted, &even.matrix, size);
+    let inverse = even.inverse(1.0)?;
+    drop(even);
+
+    let mut free = wanted;
+    let mut multipliers = vec![0.0f32; free.len()];
+    let mut keep = vec![true; free.len()];
+    let mut before = 0.0f64;
+    let mut found = Vec::with_capacity(levels.len());
+    for (index, &level) in levels.iter().enumerate() {
+        let choosing = CHOOSING[index.min(1)];
+        for turn in 0..choosing + SETTLING {
+            if turn < choosing {
+                // Fast at first, when what goes costs nothing.
+                let share = ((turn + 1) as f64 / choosing as f64).cbrt();
+                let share = before + (level - before) * share;
+                keep = units.largest(free.len() / size, size, share, |index| {
+                    (free[index] + multipliers[index]).powi(2)
+                });
+            }
+            let pull: Vec<f32> = free
+                .par_iter()
+                .zip(&mut multipliers)
+                .zip(&target)
+                .zip(&keep)
+                .with_min_len(1 << 14)
+                .map(|(((&w, u), &target), &keep)| {
+                    let z = if keep { w + *u } else { 0.0 };
+                    *u += w - z;
+                    target + z - *u
+                })
+                .collect();
+            free = product(&pull, &inverse, size);
+        }
+        before = level;
+        let fitted: Vec<f32> = free
+            .iter()
+            .zip(&multipliers)
+            .zip(&keep)
+            .enumerate()
+            .map(|(index, ((w, u), &keep))| if keep { (w + u) / spread[index % size] } else { 0.0 })
+            .collect();
+        found.push((fitted, keep.clone()));
+    }
+    Ok(found)
+}
+
+/// Rows times a symmetric matrix.
+pub(super) fn product(rows: &[f32], matrix: &[f32], size: usize) -> Vec<f32> {
+    let mut product = vec![0.0; rows.len()];
+    product.par_chunks_mut(ROWS * size).zip(rows.par_chunks(ROWS * size)).for_each(|(product, rows)| {
+        let count = rows.len() / size;
+        multiply(1.0, View::new(rows, count, size), View::new(matrix, size, size), 0.0, product, size);
+    });
+    product
+}
