@@ -17,6 +17,7 @@ use crate::executor::validate;
 use crate::plan::Plan;
 use crate::weights::Weights;
 
+mod blocks;
 mod folder;
 mod format;
 mod numbers;

@@ -3,7 +3,7 @@
 //! Single precision: if it pays, zeros are left out and the positions of the others stored as a bitmap
 //! or as Rice-coded gaps (Rice and Plaunt 1971), whichever is smaller; the others are cut into planes
 //! of bytes, exponents apart from mantissas, and each plane is a [`super::stream`]. 8-bit weights are
-//! one stream. Nothing depends on whether a tensor calls itself sparse.
+//! one stream. Nothing here depends on whether a tensor calls itself sparse; [`super::blocks`] does.
 
 use std::sync::Arc;
 
