@@ -70,7 +70,13 @@ impl Algorithm for Csr {
             }
             ends.push(values.len());
         }
+        let taps = problem.window.kernel[0] * problem.window.kernel[1];
+        let place = |k: usize| {
+            let tap = k % taps;
+            [k / taps, tap / problem.window.kernel[1], tap % problem.window.kernel[1]]
+        };
         Ok(Box::new(Prepared {
+            places: (0..depth).map(place).collect(),
             bias: (0..problem.out_channels).map(|channel| request.bias(channel)).collect(),
             finish: Finish::new(request.activation),
             entry: build(usable, Select),
@@ -89,6 +95,8 @@ struct Prepared {
     values: Vec<f32>,
     /// Input channel of the group and tap, as in the stored weights.
     columns: Vec<u32>,
+    /// Of every column: input channel of the group, row and column of the tap. Found once, not at every use.
+    places: Vec<[usize; 3]>,
     /// Where each output channel's end.
     ends: Vec<usize>,
     bias: Vec<f32>,
@@ -110,6 +118,7 @@ impl Kernel for Prepared {
     fn weight_bytes(&self) -> usize {
         size_of_val(&self.values[..])
             + size_of_val(&self.columns[..])
+            + size_of_val(&self.places[..])
             + size_of_val(&self.ends[..])
             + size_of_val(&self.bias[..])
     }
@@ -141,7 +150,6 @@ impl Job for Run<'_> {
         let problem = &kernel.problem;
         let [height, width] = problem.input;
         let [out_height, out_width] = kernel.output;
-        let [tap_rows, tap_columns] = problem.window.kernel;
         for plane in self.planes {
             let (image, channel) = (plane / problem.out_channels, plane % problem.out_channels);
             let first = image * problem.in_channels + channel / problem.group_out() * problem.group_in();
@@ -155,9 +163,7 @@ impl Job for Run<'_> {
                         *row.add(x) = kernel.bias[channel];
                     }
                     for i in start..kernel.ends[channel] {
-                        let k = kernel.columns[i] as usize;
-                        let (c, ky, kx) =
-                            (k / (tap_rows * tap_columns), k / tap_columns % tap_rows, k % tap_columns);
+                        let [c, ky, kx] = kernel.places[kernel.columns[i] as usize];
                         let Some(input_y) = (y * problem.window.stride[0] + ky * problem.window.dilation[0])
                             .checked_sub(problem.window.padding[0])
                             .filter(|&y| y < height)

@@ -4,7 +4,7 @@
 use super::finish::Finish;
 use super::{Element, Request};
 use crate::plan::Quantization;
-use crate::simd::Simd;
+use crate::simd::{Job, Simd};
 
 /// Added and subtracted again, it rounds to the nearest integer, ties to even, below 2^22.
 const ROUND: f32 = 12_582_912.0;
@@ -154,6 +154,142 @@ impl BytesFinish {
             }
             let steps = S::at_most(S::splat(self.high), S::at_least(S::splat(self.low), sum));
             S::sub(S::add(steps, S::splat(ROUND)), S::splat(self.back))
+        }
+    }
+}
+
+/// Finishes and stores a tile. There are many ways to finish: they are compiled once, not into every
+/// microkernel.
+pub(super) struct StoreTile8<'a> {
+    pub(super) finish: &'a Finish8,
+    pub(super) target: Target,
+    /// Of the tile's channels, padded to whole vectors: see [`Finish8::scale`].
+    pub(super) scale: *const f32,
+    /// The same: see [`Finish8::bias`].
+    pub(super) bias: *const f32,
+    /// Numbers from one pixel to the next, of output and residual.
+    pub(super) pixel: usize,
+    /// `[row][vector][lane]`
+    pub(super) sums: *const i32,
+    pub(super) rows: usize,
+    pub(super) vectors: usize,
+    /// The tile's place in the output.
+    pub(super) at: usize,
+    /// Channels that exist.
+    pub(super) channels: usize,
+}
+
+impl Job for StoreTile8<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let mut v = 0;
+        // SAFETY: the tile lies in the output; scales and biases are padded to whole vectors.
+        unsafe {
+            if let Some(finish) = self.finish.bytes(self.target) {
+                v = if finish.residual.is_some() {
+                    self.bytes::<S, true>(&finish)
+                } else {
+                    self.bytes::<S, false>(&finish)
+                };
+            }
+            while v * S::LANES < self.channels {
+                let scale = S::load(self.scale.add(v * S::LANES));
+                let bias = S::load(self.bias.add(v * S::LANES));
+                for r in 0..self.rows {
+                    let sum = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
+                    let sum = S::fma(S::to_f32(sum), scale, bias);
+                    let at = self.at + r * self.pixel + v * S::LANES;
+                    self.finish.store::<S>(self.target, at, self.channels - v * S::LANES, sum);
+                }
+                v += 1;
+            }
+        }
+    }
+}
+
+impl StoreTile8<'_> {
+    /// Finishes and stores all vectors, the last one as far as it exists; returns how many.
+    ///
+    /// # Safety
+    /// The tile lies in output and residual, which is there if `RESIDUAL`; the processor executes `S`.
+    #[inline(always)]
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish) -> usize {
+        let whole = self.channels / S::LANES;
+        let mut v = 0;
+        // SAFETY: passed on.
+        unsafe {
+            while v + 2 <= whole {
+                self.columns::<S, RESIDUAL, 2>(finish, v);
+                v += 2;
+            }
+            if v < whole {
+                self.columns::<S, RESIDUAL, 1>(finish, v);
+                v += 1;
+            }
+            if v * S::LANES < self.channels {
+                self.tail::<S, RESIDUAL>(finish, v);
+                v += 1;
+            }
+        }
+        v
+    }
+
+    /// Finishes and stores what exists of vector `v` of every row.
+    ///
+    /// # Safety
+    /// As for [`StoreTile8::bytes`]; part of this vector exists.
+    #[inline(always)]
+    unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish, v: usize) {
+        let count = self.channels - v * S::LANES;
+        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
+        unsafe {
+            let scale = S::load(self.scale.add(v * S::LANES));
+            let bias = S::load(self.bias.add(v * S::LANES));
+            let step = S::splat(finish.residual.unwrap_or(0.0));
+            for r in 0..self.rows {
+                let sums = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
+                let at = self.at + r * self.pixel + v * S::LANES;
+                let mut sum = S::fma(S::to_f32(sums), scale, bias);
+                if RESIDUAL {
+                    sum = S::fma(S::load_first_u8(self.target.residual.add(at), count), step, sum);
+                }
+                let byte = finish.byte::<S, false>(sum, std::ptr::null());
+                S::store_first_u8(self.target.output.add(at), count, byte);
+            }
+        }
+    }
+
+    /// Finishes and stores `N` vectors of every row, from vector `v` on.
+    ///
+    /// # Safety
+    /// As for [`StoreTile8::bytes`]; these vectors are whole.
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const RESIDUAL: bool, const N: usize>(&self, finish: &BytesFinish, v: usize) {
+        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
+        unsafe {
+            // Plain loops: closures lose the instruction set unless they are inlined, which `from_fn` here is not.
+            let mut scale = [S::splat(0.0); N];
+            let mut bias = [S::splat(0.0); N];
+            for n in 0..N {
+                scale[n] = S::load(self.scale.add((v + n) * S::LANES));
+                bias[n] = S::load(self.bias.add((v + n) * S::LANES));
+            }
+            let mut bytes = scale;
+            for r in 0..self.rows {
+                let sums = self.sums.add((r * self.vectors + v) * S::LANES);
+                let at = self.at + r * self.pixel + v * S::LANES;
+                for n in 0..N {
+                    let sum = S::fma(S::to_f32(S::load_i32(sums.add(n * S::LANES))), scale[n], bias[n]);
+                    let residual = self.target.residual.wrapping_add(at + n * S::LANES);
+                    bytes[n] = finish.byte::<S, RESIDUAL>(sum, residual);
+                }
+                let to = self.target.output.add(at);
+                if N == 2 {
+                    S::store_u8_twice(to, bytes[0], bytes[1]);
+                } else {
+                    S::store_u8(to, bytes[0]);
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod reference;
 
+mod block_sparse;
 mod buffer;
 mod csr;
 mod depthwise;
@@ -24,6 +25,8 @@ mod request;
 mod rows;
 mod sparse_planar;
 mod split;
+mod streams;
+mod streams_int8;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -155,10 +158,13 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
         &winograd::Winograd,
         &im2col_gemm::Im2colGemm,
         &direct::Direct,
+        &block_sparse::BlockSparse,
         &sparse_planar::SparsePlanar,
         &csr::Csr,
         &depthwise_int8::DepthwiseInt8,
         &implicit_gemm_int8::ImplicitGemmInt8,
+        &streams_int8::BlockSparseInt8,
+        &streams_int8::LowBitGemm,
     ]
 }
 

@@ -78,7 +78,19 @@ pub(super) fn pad_bytes(usable: Usable) -> PadBytes {
     impl crate::simd::Build for Select {
         type Output = PadBytes;
         fn build<S: Simd>(self) -> PadBytes {
-            entry::<S>
+            entry::<S, S::Act>
+        }
+    }
+    build(usable, Select)
+}
+
+/// [`pad_bytes`] for dot products with weights of few bits.
+pub(super) fn pad_few(usable: Usable) -> PadBytes {
+    struct Select;
+    impl crate::simd::Build for Select {
+        type Output = PadBytes;
+        fn build<S: Simd>(self) -> PadBytes {
+            entry::<S, S::Few>
         }
     }
     build(usable, Select)
@@ -86,14 +98,14 @@ pub(super) fn pad_bytes(usable: Usable) -> PadBytes {
 
 /// # Safety
 /// As for [`pad_f32`], and the processor executes `S`.
-unsafe fn entry<S: Simd>(
+unsafe fn entry<S: Simd, A: Activate>(
     problem: &ConvProblem,
     zero_point: u8,
     rows: Range<usize>,
     input: *const u8,
     output: *mut u8,
 ) {
-    let copy = Copy { problem: *problem, input, output: output.cast::<S::Act>() };
+    let copy = Copy { problem: *problem, input, output: output.cast::<A>() };
     // SAFETY: passed on.
     unsafe { S::vectorize(Bytes { copy, zero_point, rows }) }
 }

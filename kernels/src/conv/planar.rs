@@ -4,14 +4,16 @@
 //! The input is copied with its padding, split by phase: row and column modulo the strides. Within a
 //! phase the pixels under a tap are contiguous whatever the stride, so output pixels can be counted
 //! through padded rows ("flat"), and vectors of them run across row ends. The few sums at row ends that
-//! belong to no pixel are thrown away.
+//! belong to no pixel are thrown away. Where that is too much waste, or where loads across cache lines
+//! cost more than a larger copy, the input can be *unfolded*: one copy per tap column, with rows as long
+//! as the output's, so that flat pixels are pixels.
 
 use std::ops::Range;
 
 use super::finish::Finish;
 use super::request::padded;
 use crate::operator::ConvProblem;
-use crate::simd::{Job, Simd};
+use crate::simd::{Job, Simd, copy_few};
 
 /// The split input.
 pub(super) struct Phases {
@@ -21,35 +23,50 @@ pub(super) struct Phases {
     row: usize,
     /// Numbers per phase.
     phase: usize,
-    /// `[vertical, horizontal]` phases that some tap reads, in order.
+    /// `[vertical, horizontal]` phases that some tap reads, in order; unfolded, the horizontal one is the
+    /// column of the tap.
     phases: Vec<[usize; 2]>,
+    /// Whether there is a copy per tap column.
+    unfolded: bool,
     /// Whether the input needs no copy.
     as_is: bool,
 }
 
 impl Phases {
-    /// For kernels that compute `width` flat pixels at a time.
-    pub(super) fn new(problem: &ConvProblem, output: [usize; 2], width: usize) -> Self {
+    /// For kernels that compute `width` flat pixels at a time; `unfolded` or not.
+    pub(super) fn new(problem: &ConvProblem, output: [usize; 2], width: usize, unfolded: bool) -> Self {
         let window = &problem.window;
         let [height, columns] = padded(problem);
-        let [rows, row] = [height.div_ceil(window.stride[0]), columns.div_ceil(window.stride[1])];
+        let rows = height.div_ceil(window.stride[0]);
+        let row = if unfolded { output[1] } else { columns.div_ceil(window.stride[1]) };
         let used = |axis: usize| {
-            let mut used: Vec<usize> = (0..window.kernel[axis])
-                .map(|tap| tap * window.dilation[axis] % window.stride[axis])
-                .collect();
+            let phase = |tap: usize| match axis {
+                1 if unfolded => tap * window.dilation[1],
+                _ => tap * window.dilation[axis] % window.stride[axis],
+            };
+            let mut used: Vec<usize> = (0..window.kernel[axis]).map(phase).collect();
             used.sort_unstable();
             used.dedup();
             used
         };
         let phases = used(0).into_iter().flat_map(|y| used(1).into_iter().map(move |x| [y, x])).collect();
-        let mut this = Self { problem: *problem, output, row, phase: rows * row, phases, as_is: false };
-        this.as_is = window.stride == [1, 1] && window.padding == [0; 4] && this.pixels() >= width;
+        let mut this =
+            Self { problem: *problem, output, row, phase: rows * row, phases, unfolded, as_is: false };
+        this.as_is = window.stride == [1, 1]
+            && window.padding == [0; 4]
+            && (!unfolded || window.kernel[1] == 1)
+            && this.pixels() >= width;
         this
     }
 
     /// Flat pixels from the first to the last of an image's output.
     pub(super) fn pixels(&self) -> usize {
         (self.output[0] - 1) * self.row + self.output[1]
+    }
+
+    /// Whether flat pixels are pixels.
+    pub(super) fn gapless(&self) -> bool {
+        self.row == self.output[1]
     }
 
     /// Numbers from one channel of the split input to the next.
@@ -67,10 +84,12 @@ impl Phases {
     pub(super) fn tap(&self, ky: usize, kx: usize) -> usize {
         let window = &self.problem.window;
         let (y, x) = (ky * window.dilation[0], kx * window.dilation[1]);
-        let wanted = [y % window.stride[0], x % window.stride[1]];
+        let (column, shift) =
+            if self.unfolded { (x, 0) } else { (x % window.stride[1], x / window.stride[1]) };
+        let wanted = [y % window.stride[0], column];
         // Every tap's phase is among them.
         let phase = self.phases.iter().position(|&phase| phase == wanted).unwrap_or(0);
-        phase * self.phase + y / window.stride[0] * self.row + x / window.stride[1]
+        phase * self.phase + y / window.stride[0] * self.row + shift
     }
 
     /// Bytes of the copy, so that `width` flat pixels may be read from any pixel on.
@@ -117,7 +136,7 @@ impl Phases {
                         if start < end {
                             let first = from.add(start * stride_x + phase_x - left);
                             if stride_x == 1 {
-                                std::ptr::copy_nonoverlapping(first, to.add(start), end - start);
+                                copy_row(first, to.add(start), end - start);
                             } else {
                                 for x in 0..end - start {
                                     *to.add(start + x) = *first.add(x * stride_x);
@@ -140,6 +159,31 @@ impl Phases {
     }
 }
 
+/// Copies a row, which is rarely long enough for what is called to copy memory.
+///
+/// # Safety
+/// Both are valid for `count` numbers and do not overlap.
+unsafe fn copy_row(from: *const f32, to: *mut f32, count: usize) {
+    const PIECE: usize = 8;
+    // SAFETY: pieces end at `count` or before.
+    unsafe {
+        if count < PIECE {
+            return copy_few(from, to, count);
+        }
+        let piece = |at: usize| {
+            to.add(at)
+                .cast::<[f32; PIECE]>()
+                .write_unaligned(from.add(at).cast::<[f32; PIECE]>().read_unaligned());
+        };
+        let mut at = 0;
+        while at + PIECE < count {
+            piece(at);
+            at += PIECE;
+        }
+        piece(count - PIECE);
+    }
+}
+
 /// Finishes and stores those of the sums of flat pixels that are pixels.
 pub(super) struct StorePixels<'a> {
     pub(super) phases: &'a Phases,
@@ -157,8 +201,11 @@ pub(super) struct StorePixels<'a> {
 impl Job for StorePixels<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let width = self.phases.output[1];
-        let row = self.phases.row;
+        // Without gaps, all rows are one.
+        let gapless = self.phases.gapless();
+        let pixels = self.phases.pixels();
+        let width = if gapless { pixels } else { self.phases.output[1] };
+        let row = if gapless { pixels } else { self.phases.row };
         let mut flat = self.pixels.start;
         while flat < self.pixels.end {
             let (y, x) = (flat / row, flat % row);

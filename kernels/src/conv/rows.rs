@@ -72,6 +72,24 @@ impl Rows {
         Self { vertical, horizontal, output, taps: [window.kernel[0], 1], image: padded[0] * row }
     }
 
+    /// One run for the whole window over a channels-last input that carries its padding, `padded` being its
+    /// `[height, width]`: what it is made of lies at the same distances for every pixel.
+    pub(super) fn windows(problem: &ConvProblem, output: [usize; 2], padded: [usize; 2]) -> Self {
+        let window = &problem.window;
+        let channels = problem.in_channels;
+        let row = padded[1] * channels;
+        let axis = |axis: usize, step: usize| {
+            (0..output[axis]).map(|position| (position * window.stride[axis] * step) as isize).collect()
+        };
+        Self {
+            vertical: axis(0, row),
+            horizontal: axis(1, channels),
+            output,
+            taps: [1, 1],
+            image: padded[0] * row,
+        }
+    }
+
     pub(super) fn view(&self) -> RowsView {
         RowsView {
             vertical: self.vertical.as_ptr(),

@@ -1,10 +1,12 @@
-//! Unstructured sparsity over planar activations: per output channel, the non-zero weights alone, each
-//! applied to a register tile of many output pixels.
+//! Unstructured sparsity over planar activations: per few output channels, the inputs that have a weight
+//! other than zero, each applied to a register tile of many output pixels.
 //!
-//! A non-zero is a weight and the distance of its input, so the inner loop does not know what a window
-//! is. With enough pixels in registers it runs at the rate of the dense one, per non-zero. (Elsen et
-//! al., "Fast Sparse ConvNets", 2020, do so for 1x1 windows.)
+//! A step is the distance of its input and one weight per output channel, so the inner loop does not know
+//! what a window is. With enough pixels in registers it runs at the rate of the dense one, per step.
+//! (Elsen et al., "Fast Sparse ConvNets", 2020, do so for 1x1 windows.) Blocks of a few output channels,
+//! too small for vectors of channels, load each input once for all of them.
 
+use super::buffer::Buffer;
 use super::finish::Finish;
 use super::planar::{Phases, StorePixels};
 use super::request::sensible;
@@ -13,15 +15,16 @@ use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
-use crate::simd::{Build, Job, Simd, build, lanes};
+use crate::simd::{Build, Job, Simd, build_f32, lanes};
 use crate::team::Worker;
-use crate::weights::WeightFormat;
+use crate::weights::{Numbers, Pattern, WeightFormat};
 
 /// The algorithm.
 pub(super) struct SparsePlanar;
 
-/// Vectors of pixels that compiled tiles have.
-const VECTORS: [usize; 6] = [1, 2, 4, 6, 8, 12];
+/// Compiled tiles: `(output channels, vectors of pixels)`.
+const TILES: [(usize, usize); 13] =
+    [(1, 1), (1, 2), (1, 4), (1, 6), (1, 8), (1, 12), (2, 1), (2, 2), (2, 4), (2, 6), (4, 1), (4, 2), (4, 3)];
 
 impl Algorithm for SparsePlanar {
     fn name(&self) -> &'static str {
@@ -33,38 +36,45 @@ impl Algorithm for SparsePlanar {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format == WeightFormat::SPARSE_F32
+        format.numbers == Numbers::F32 && format.pattern != Pattern::Dense
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        // Distances are kept in 32 bits, in numbers; generously, with all phases of a strided input.
+        // Distances are kept in 32 bits, in numbers; generously, with all copies of a strided or unfolded input.
         let [height, width] = super::request::padded(problem);
-        let stride = problem.window.stride;
+        let window = &problem.window;
         sensible(problem)
-            && (height + stride[0])
-                .checked_mul(width + stride[1])
-                .and_then(|plane| plane.checked_mul(problem.in_channels))
+            && (height + window.stride[0])
+                .checked_mul(width + window.stride[1])
+                .and_then(|plane| plane.checked_mul(window.kernel[1]))
+                .and_then(|planes| planes.checked_mul(problem.in_channels))
                 .is_some_and(|numbers| u32::try_from(numbers).is_ok())
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let pixels = problem.output().map_or(1, |[height, width]| height * width);
-        let values: Vec<i64> = VECTORS
-            .iter()
-            .filter(|&&vectors| vectors == 1 || (vectors - 1) * lanes(isa) < pixels)
-            .map(|&vectors| (vectors * lanes(isa)) as i64)
-            .collect();
-        Vec::from([Tunable {
-            name: "pixels",
-            about: "output pixels whose sums are held in registers",
-            default: values
-                .iter()
-                .copied()
-                .filter(|&value| value <= 8 * lanes(isa) as i64)
-                .max()
-                .unwrap_or(values[0]),
-            values,
-        }])
+        let useful = |&&(channels, vectors): &&(usize, usize)| {
+            channels <= problem.group_out() && (vectors == 1 || (vectors - 1) * lanes(isa) < pixels)
+        };
+        let value = |&(channels, vectors): &(usize, usize)| (channels * 1000 + vectors * lanes(isa)) as i64;
+        let mut values: Vec<i64> = TILES.iter().filter(useful).map(value).collect();
+        values.sort_unstable();
+        let most = 1000 + 8 * lanes(isa) as i64;
+        let wide = problem.window.kernel[1] > 1;
+        vec![
+            Tunable {
+                name: "tile",
+                about: "sums in registers: output channels * 1000 + output pixels",
+                default: values.iter().copied().filter(|&value| value <= most).max().unwrap_or(values[0]),
+                values,
+            },
+            Tunable {
+                name: "unfold",
+                about: "1: one copy of the input per tap column, so that rows lie without gaps",
+                values: if wide { vec![0, 1] } else { vec![0] },
+                default: i64::from(wide),
+            },
+        ]
     }
 
     fn layout(&self) -> Layout {
@@ -79,50 +89,68 @@ impl Algorithm for SparsePlanar {
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data(format!("{problem:?} is too large for `sparse_planar`")));
         }
-        let width = request.count("pixels")?;
         let lanes = lanes(request.isa);
-        let entry = build(usable, Select { vectors: width / lanes })
+        let value = request.count("tile")?;
+        let (height, width) = (value / 1000, value % 1000);
+        let entry = build_f32(usable, Select { channels: height, vectors: width / lanes })
             .filter(|_| width % lanes == 0)
-            .ok_or_else(|| request.bad_value("pixels"))?;
-        let phases = Phases::new(&problem, output, width);
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let unfold = match request.tunable("unfold")? {
+            0 => false,
+            1 => true,
+            _ => return Err(request.bad_value("unfold")),
+        };
+        let phases = Phases::new(&problem, output, width, unfold);
         let [tap_rows, tap_columns] = problem.window.kernel;
-        let group_in = problem.group_in();
-        let depth = group_in * tap_rows * tap_columns;
-        let mut non_zeros = Vec::new();
-        let mut ends = Vec::with_capacity(problem.out_channels);
-        for channel in 0..problem.out_channels {
-            let first = channel / problem.group_out() * group_in;
-            for (k, &weight) in stored[channel * depth..][..depth].iter().enumerate() {
-                if weight != 0.0 {
-                    let tap = k % (tap_rows * tap_columns);
-                    let distance = (first + k / (tap_rows * tap_columns)) * phases.channel()
-                        + phases.tap(tap / tap_columns, tap % tap_columns);
-                    let distance = u32::try_from(distance)
-                        .map_err(|_| KernelError::Data(format!("{problem:?} is too large")))?;
-                    non_zeros.push(NonZero { weight, distance });
+        let (group_in, group_out) = (problem.group_in(), problem.group_out());
+        let taps = tap_rows * tap_columns;
+        let depth = group_in * taps;
+        let (mut weights, mut distances) = (Vec::new(), Vec::new());
+        let mut blocks = Vec::new();
+        for group in 0..problem.groups {
+            let end = (group + 1) * group_out;
+            for first in (group * group_out..end).step_by(height) {
+                let count = height.min(end - first);
+                for k in 0..depth {
+                    let column = |c: usize| if c < count { stored[(first + c) * depth + k] } else { 0.0 };
+                    if (0..count).all(|c| column(c) == 0.0) {
+                        continue;
+                    }
+                    let (channel, tap) = (group * group_in + k / taps, k % taps);
+                    let distance =
+                        channel * phases.channel() + phases.tap(tap / tap_columns, tap % tap_columns);
+                    distances.push(
+                        u32::try_from(distance)
+                            .map_err(|_| KernelError::Data(format!("{problem:?} is too large")))?,
+                    );
+                    weights.extend((0..height).map(column));
                 }
+                blocks.push(Block { first, count, end: distances.len() });
             }
-            ends.push(non_zeros.len());
         }
         Ok(Box::new(Prepared {
-            bias: (0..problem.out_channels).map(|channel| request.bias(channel)).collect(),
+            bias: (0..problem.out_channels + height)
+                .map(|channel| if channel < problem.out_channels { request.bias(channel) } else { 0.0 })
+                .collect(),
+            weights: Buffer::from_slice(&weights),
             finish: Finish::new(request.activation),
             pixels: output[0] * output[1],
             problem,
             phases,
-            non_zeros,
-            ends,
+            distances,
+            blocks,
             entry,
             width,
         }))
     }
 }
 
-/// A weight and how far its input is from the output's flat pixel number.
-#[derive(Clone, Copy)]
-struct NonZero {
-    weight: f32,
-    distance: u32,
+/// Output channels computed together.
+struct Block {
+    first: usize,
+    count: usize,
+    /// Where its steps end, and the next block's begin.
+    end: usize,
 }
 
 struct Prepared {
@@ -130,9 +158,12 @@ struct Prepared {
     phases: Phases,
     /// Output pixels of a plane.
     pixels: usize,
-    non_zeros: Vec<NonZero>,
-    /// Where each output channel's end.
-    ends: Vec<usize>,
+    /// Of every step: how far its input is from the output's flat pixel number.
+    distances: Vec<u32>,
+    /// `[step][channel of the block]`
+    weights: Buffer<f32>,
+    blocks: Vec<Block>,
+    /// One per output channel, and as many more as a block has.
     bias: Vec<f32>,
     entry: Entry,
     /// Flat pixels of a tile.
@@ -146,7 +177,10 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        size_of_val(&self.non_zeros[..]) + size_of_val(&self.ends[..]) + size_of_val(&self.bias[..])
+        self.weights.bytes()
+            + size_of_val(&self.distances[..])
+            + size_of_val(&self.blocks[..])
+            + size_of_val(&self.bias[..])
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -158,41 +192,42 @@ impl Kernel for Prepared {
             input = call.workspace.cast_const().cast();
         }
         // A tile of pixels meets all channels before the next one is loaded. Channels differ in their
-        // non-zeros, tiles do not: workers share the tiles, and channels only where tiles are too few.
+        // steps, tiles do not: workers share the tiles, and channels only where tiles are too few.
         let columns = self.phases.pixels().div_ceil(self.width);
         let tiles = self.problem.batch * columns;
-        let parts = if tiles >= worker.count { 1 } else { worker.count };
+        let parts =
+            if tiles.is_multiple_of(worker.count) || tiles >= 4 * worker.count { 1 } else { worker.count };
         for task in worker.share(tiles * parts) {
             let (tile, part) = (task / parts, task % parts);
             let image = tile / columns;
-            let channels = self.part(part, parts);
+            let blocks = self.part(part, parts);
             // SAFETY: distances were made for this input; each task has its own channels and pixels.
             unsafe {
                 let input = input.add(image * self.phases.image());
                 let start = tile % columns * self.width;
-                (self.entry)(&Tile { kernel: self, call, input, image, start, channels });
+                (self.entry)(&Tile { kernel: self, call, input, image, start, blocks });
             }
         }
     }
 }
 
 impl Prepared {
-    /// The channels of part `part` of `parts` with about equally many non-zeros.
+    /// The blocks of part `part` of `parts` with about equally many steps.
     fn part(&self, part: usize, parts: usize) -> std::ops::Range<usize> {
-        // Every channel counts a little without any.
-        let weight = |channel: usize| self.ends[channel] + 8 * channel;
-        let total = weight(self.ends.len() - 1) + 1;
-        let channel_at = |share: usize| {
+        // Every block counts a little without any.
+        let weight = |block: usize| self.blocks[block].end + 8 * block;
+        let total = weight(self.blocks.len() - 1) + 1;
+        let block_at = |share: usize| {
             let bound = total * share / parts;
-            let (mut low, mut high) = (0, self.ends.len());
+            let (mut low, mut high) = (0, self.blocks.len());
             while low < high {
                 let middle = low.midpoint(high);
                 if weight(middle) < bound { low = middle + 1 } else { high = middle }
             }
             low
         };
-        let end = if part + 1 == parts { self.ends.len() } else { channel_at(part + 1) };
-        if part == 0 { 0..end } else { channel_at(part)..end }
+        let end = if part + 1 == parts { self.blocks.len() } else { block_at(part + 1) };
+        if part == 0 { 0..end } else { block_at(part)..end }
     }
 }
 
@@ -205,7 +240,7 @@ struct Tile<'a> {
     image: usize,
     /// First flat pixel.
     start: usize,
-    channels: std::ops::Range<usize>,
+    blocks: std::ops::Range<usize>,
 }
 
 /// Computes a [`Tile`].
@@ -214,8 +249,10 @@ struct Tile<'a> {
 /// Its addresses are valid, and nobody else writes its part of the output.
 type Entry = unsafe fn(&Tile<'_>);
 
-/// Chooses the compiled function.
+/// Chooses the compiled function. Few sums are spread over several chains of additions, as each addition
+/// has to wait for the last one of its chain.
 struct Select {
+    channels: usize,
     vectors: usize,
 }
 
@@ -223,58 +260,119 @@ impl Build for Select {
     type Output = Option<Entry>;
 
     fn build<S: Simd>(self) -> Option<Entry> {
-        Some(match self.vectors {
-            1 => entry::<S, 1>,
-            2 => entry::<S, 2>,
-            4 => entry::<S, 4>,
-            6 => entry::<S, 6>,
-            8 => entry::<S, 8>,
-            12 => entry::<S, 12>,
-            _ => return None,
-        })
+        macro_rules! choose {
+            ($($channels:literal: $($vectors:literal/$chains:literal)+;)+) => {
+                match (self.channels, self.vectors) {
+                    $($(($channels, $vectors) => Some(entry::<S, $channels, $vectors, $chains> as Entry),)+)+
+                    _ => None,
+                }
+            };
+        }
+        choose!(1: 1/8 2/4 4/2 6/2 8/1 12/1; 2: 1/4 2/2 4/1 6/1; 4: 1/2 2/1 3/1;)
     }
 }
 
 /// # Safety
 /// As for [`Entry`], and the processor executes `S`.
-unsafe fn entry<S: Simd, const VECTORS: usize>(tile: &Tile<'_>) {
+unsafe fn entry<S: Simd, const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>(tile: &Tile<'_>) {
     // SAFETY: passed on.
-    unsafe { S::vectorize(Run::<VECTORS>(tile)) }
+    unsafe { S::vectorize(Run::<CHANNELS, VECTORS, CHAINS>(tile)) }
 }
 
-struct Run<'a, const VECTORS: usize>(&'a Tile<'a>);
+struct Run<'a, const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>(&'a Tile<'a>);
 
-impl<const VECTORS: usize> Job for Run<'_, VECTORS> {
+impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
+    for Run<'_, CHANNELS, VECTORS, CHAINS>
+{
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let tile = self.0;
         let kernel = tile.kernel;
         let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
-        for channel in tile.channels.clone() {
-            let start = if channel == 0 { 0 } else { kernel.ends[channel - 1] };
+        let whole = kernel.phases.gapless() && pixels.len() == kernel.width && kernel.finish.other.is_none();
+        let residual = tile.call.residual.cast::<f32>();
+        let mut step = if tile.blocks.start == 0 { 0 } else { kernel.blocks[tile.blocks.start - 1].end };
+        for block in &kernel.blocks[tile.blocks.clone()] {
             // SAFETY: `width` numbers from `from` on may be read at every distance; outputs are stored by
             // the pixels that exist.
             unsafe {
                 let input = tile.input.add(from);
-                let mut sums = [S::splat(kernel.bias[channel]); VECTORS];
-                for non_zero in &kernel.non_zeros[start..kernel.ends[channel]] {
-                    let input = input.add(non_zero.distance as usize);
-                    let weight = S::splat(non_zero.weight);
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = S::fma(weight, S::load(input.add(v * S::LANES)), *sum);
+                let mut sums = [[[S::splat(0.0); VECTORS]; CHANNELS]; CHAINS];
+                for c in 0..CHANNELS {
+                    sums[0][c] = [S::splat(*kernel.bias.as_ptr().add(block.first + c)); VECTORS];
+                }
+                let mut distances = kernel.distances.as_ptr().add(step);
+                let mut weights = kernel.weights.as_ptr().add(step * CHANNELS);
+                let mut left = block.end - step;
+                step = block.end;
+                macro_rules! step {
+                    ($chain:expr, $at:expr) => {
+                        let input = input.add(*distances.add($at) as usize);
+                        let weights = weights.add($at * CHANNELS);
+                        if CHANNELS == 1 {
+                            // Inputs as operands in memory: no register is needed for them.
+                            let weight = S::splat(*weights);
+                            for v in 0..VECTORS {
+                                let x = S::load(input.add(v * S::LANES));
+                                sums[$chain][0][v] = S::fma(weight, x, sums[$chain][0][v]);
+                            }
+                        } else {
+                            let x: [S::F; VECTORS] =
+                                std::array::from_fn(|v| S::load(input.add(v * S::LANES)));
+                            for c in 0..CHANNELS {
+                                let weight = S::splat(*weights.add(c));
+                                for v in 0..VECTORS {
+                                    sums[$chain][c][v] = S::fma(weight, x[v], sums[$chain][c][v]);
+                                }
+                            }
+                        }
+                    };
+                }
+                while left >= CHAINS {
+                    for c in 0..CHAINS {
+                        step!(c, c);
+                    }
+                    (distances, weights) = (distances.add(CHAINS), weights.add(CHAINS * CHANNELS));
+                    left -= CHAINS;
+                }
+                while CHAINS > 1 && left > 0 {
+                    step!(0, 0);
+                    (distances, weights) = (distances.add(1), weights.add(CHANNELS));
+                    left -= 1;
+                }
+                for chain in 1..CHAINS {
+                    for c in 0..CHANNELS {
+                        for v in 0..VECTORS {
+                            sums[0][c][v] = S::add(sums[0][c][v], sums[chain][c][v]);
+                        }
                     }
                 }
-                let sums = sums;
-                let at = (tile.image * kernel.problem.out_channels + channel) * kernel.pixels;
-                let residual = tile.call.residual.cast::<f32>();
-                S::vectorize(StorePixels {
-                    phases: &kernel.phases,
-                    pixels: pixels.clone(),
-                    sums: sums.as_ptr().cast::<f32>().add(pixels.start - from),
-                    output: tile.call.output.cast::<f32>().add(at),
-                    residual: if residual.is_null() { residual } else { residual.add(at) },
-                    finish: &kernel.finish,
-                });
+                let at = (tile.image * kernel.problem.out_channels + block.first) * kernel.pixels;
+                if whole && block.count == CHANNELS {
+                    for c in 0..CHANNELS {
+                        for v in 0..VECTORS {
+                            let at = at + c * kernel.pixels + pixels.start + v * S::LANES;
+                            let mut sum = sums[0][c][v];
+                            if !residual.is_null() {
+                                sum = S::add(sum, S::load(residual.add(at)));
+                            }
+                            S::store(tile.call.output.cast::<f32>().add(at), kernel.finish.clamp::<S>(sum));
+                        }
+                    }
+                    continue;
+                }
+                let sums = sums[0];
+                for c in 0..block.count {
+                    let at = at + c * kernel.pixels;
+                    S::vectorize(StorePixels {
+                        phases: &kernel.phases,
+                        pixels: pixels.clone(),
+                        sums: sums.as_ptr().cast::<f32>().add(c * VECTORS * S::LANES + pixels.start - from),
+                        output: tile.call.output.cast::<f32>().add(at),
+                        residual: if residual.is_null() { residual } else { residual.add(at) },
+                        finish: &kernel.finish,
+                    });
+                }
             }
         }
     }

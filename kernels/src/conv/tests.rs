@@ -103,6 +103,20 @@ fn cases() -> impl Strategy<Value = Case> {
         .prop_filter("the window fits", |case| case.problem.output().is_ok())
 }
 
+fn patterns() -> impl Strategy<Value = Pattern> {
+    let blocks = |outputs, inputs| Just(Pattern::Blocks { outputs, inputs });
+    prop_oneof![
+        3 => Just(Pattern::Unstructured),
+        2 => blocks(16, 1),
+        2 => blocks(8, 1),
+        2 => blocks(8, 4),
+        1 => blocks(4, 1),
+        1 => blocks(3, 2),
+        1 => Just(Pattern::Grouped { kept: 2, of: 4 }),
+        1 => Just(Pattern::Dense),
+    ]
+}
+
 const GUARD: usize = 128;
 const POISON: u8 = 0xFF;
 
@@ -230,6 +244,34 @@ fn to_f64(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
 }
 
+/// Which weights are kept of a random share of those that `pattern` lets be zero.
+fn keep(random: &mut Random, [outputs, inputs, height, width]: [usize; 4], pattern: Pattern) -> Vec<bool> {
+    let share = random.below(5);
+    let [block_out, block_in] = match pattern {
+        Pattern::Dense => return vec![true; outputs * inputs * height * width],
+        Pattern::Unstructured => [1, 1],
+        Pattern::Blocks { outputs, inputs } => [usize::from(outputs), usize::from(inputs)],
+        Pattern::Grouped { kept, of } => {
+            let (kept, of) = (usize::from(kept), usize::from(of));
+            // The first of each group, wherever that begins in turn.
+            return (0..outputs * inputs * height * width)
+                .map(|i| (i / (height * width) % inputs % of + i) % of < kept)
+                .collect();
+        }
+    };
+    let blocks_in = inputs.div_ceil(block_in);
+    let blocks: Vec<bool> = (0..outputs.div_ceil(block_out) * blocks_in * height * width)
+        .map(|_| random.below(4) < share)
+        .collect();
+    (0..outputs * inputs * height * width)
+        .map(|i| {
+            let (tap, channel) = (i % (height * width), i / (height * width));
+            let block = channel / inputs / block_out * blocks_in + channel % inputs / block_in;
+            blocks[block * height * width + tap]
+        })
+        .collect()
+}
+
 fn check_f32(case: &Case, format: WeightFormat) {
     let problem = &case.problem;
     let mut random = Random(case.seed);
@@ -242,13 +284,9 @@ fn check_f32(case: &Case, format: WeightFormat) {
 
     let input = random.reals(shape_in.iter().product());
     let mut values = random.reals(dims.iter().product());
-    if format == WeightFormat::SPARSE_F32 {
-        let kept = random.below(5);
-        for value in &mut values {
-            if random.below(4) >= kept {
-                *value = 0.0;
-            }
-        }
+    let kept = keep(&mut random, dims, format.pattern);
+    for (value, kept) in values.iter_mut().zip(kept) {
+        *value = if kept { *value } else { 0.0 };
     }
     let bias: Option<Vec<f32>> = (random.below(3) > 0).then(|| random.reals(problem.out_channels));
     let residual = (case.residual > 0).then(|| random.reals(shape_out.iter().product()));
@@ -302,7 +340,7 @@ fn check_f32(case: &Case, format: WeightFormat) {
             if case.threads > 1 {
                 request.threads = 1;
                 let alone = run(algorithm, &request, &mut placed, placed_residual.as_mut(), bytes);
-                assert_eq!(alone.contents(), output.contents(), "{}: threads change it", algorithm.name());
+                assert!(alone.contents() == output.contents(), "{}: threads change it", algorithm.name());
             }
         }
     }
@@ -312,7 +350,10 @@ fn dequantize(byte: u8, grid: Quantization) -> f64 {
     (f64::from(byte) - f64::from(grid.zero_point)) * f64::from(grid.scale)
 }
 
-fn check_i8(case: &Case) {
+fn check_i8(case: &Case, format: WeightFormat) {
+    let Numbers::Integer(numbers) = format.numbers else { panic!("{format:?} are no integers") };
+    let (lowest, highest) = numbers.levels();
+    let (lowest, highest) = (i32::from(lowest), i32::from(highest));
     let problem = &case.problem;
     let mut random = Random(case.seed);
     let [height, width] = problem.output().unwrap();
@@ -329,12 +370,19 @@ fn check_i8(case: &Case) {
     let input: Vec<u8> = (0..shape_in.iter().product())
         .map(|_| if extreme { [0, 255][random.below(2)] } else { random.next() as u8 })
         .collect();
-    let values: Vec<i8> = (0..count)
-        .map(|_| if extreme { [-127, 127][random.below(2)] } else { (random.below(255) as i32 - 127) as i8 })
+    let mut values: Vec<i8> = (0..count)
+        .map(|_| {
+            let any = random.below((highest - lowest + 1) as usize) as i32 + lowest;
+            (if extreme { [lowest, highest][random.below(2)] } else { any }) as i8
+        })
         .collect();
+    let kept = keep(&mut random, dims, format.pattern);
+    for (value, kept) in values.iter_mut().zip(kept) {
+        *value = if kept { *value } else { 0 };
+    }
     let depth = (count / problem.out_channels) as f32;
     let scales: Vec<f32> = (0..problem.out_channels)
-        .map(|_| if exact { 1.0 } else { (1.5 + random.real()) / (127.0 * 127.0 * depth.sqrt()) })
+        .map(|_| if exact { 1.0 } else { (1.5 + random.real()) / (127.0 * highest as f32 * depth.sqrt()) })
         .collect();
     let bias: Option<Vec<f32>> = (!exact && random.below(3) > 0).then(|| random.reals(problem.out_channels));
     let zero_point = [0, 128, 255, random.next() as u8][random.below(4)];
@@ -355,14 +403,14 @@ fn check_i8(case: &Case) {
         values: WeightValues::Integer(IntegerWeights {
             values: values.into(),
             scales: scales.clone().into(),
-            grid: Grid::Bits8,
+            grid: numbers,
         }),
-        pattern: Pattern::Dense,
+        pattern: format.pattern,
         bias: bias.clone().map(Into::into),
     };
 
     for isa in Isa::available() {
-        for algorithm in candidates(problem, WeightFormat::I8, isa) {
+        for algorithm in candidates(problem, format, isa) {
             let schedule = random_schedule(algorithm, problem, isa, &mut random);
             let layout = algorithm.layout();
             let mut placed = Guarded::from_bytes(&arrange(&input, shape_in, layout), 1);
@@ -424,7 +472,7 @@ fn check_i8(case: &Case) {
             if case.threads > 1 {
                 request.threads = 1;
                 let alone = run(algorithm, &request, &mut placed, placed_residual.as_mut(), bytes);
-                assert_eq!(alone.contents(), output.contents(), "{label}: threads change it");
+                assert!(alone.contents() == output.contents(), "{label}: threads change it");
             }
         }
     }
@@ -439,13 +487,22 @@ proptest! {
     }
 
     #[test]
-    fn sparse_matches_the_oracle(case in cases()) {
-        check_f32(&case, WeightFormat::SPARSE_F32);
+    fn sparse_matches_the_oracle(case in cases(), pattern in patterns()) {
+        check_f32(&case, WeightFormat { numbers: Numbers::F32, pattern });
     }
 
     #[test]
     fn eight_bits_match_the_oracle(case in cases()) {
-        check_i8(&case);
+        check_i8(&case, WeightFormat::I8);
+    }
+
+    #[test]
+    fn few_bits_and_sparse_integers_match_the_oracle(
+        case in cases(),
+        pattern in patterns(),
+        grid in prop::sample::select(Grid::ALL.to_vec()),
+    ) {
+        check_i8(&case, WeightFormat { numbers: Numbers::Integer(grid), pattern });
     }
 }
 
@@ -479,7 +536,20 @@ fn combinations(tunables: &[Tunable]) -> Vec<BTreeMap<String, i64>> {
     })
 }
 
-const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::SPARSE_F32, WeightFormat::I8];
+const FORMATS: [WeightFormat; 7] = {
+    const BLOCKS: Pattern = Pattern::Blocks { outputs: 8, inputs: 4 };
+    const FOUR_BITS: Numbers = Numbers::Integer(Grid::Bits4);
+    const TERNARY: Numbers = Numbers::Integer(Grid::Ternary);
+    [
+        WeightFormat::F32,
+        WeightFormat::SPARSE_F32,
+        WeightFormat::I8,
+        WeightFormat { numbers: Numbers::F32, pattern: BLOCKS },
+        WeightFormat { numbers: Numbers::Integer(Grid::Bits8), pattern: BLOCKS },
+        WeightFormat { numbers: FOUR_BITS, pattern: Pattern::Dense },
+        WeightFormat { numbers: TERNARY, pattern: Pattern::Unstructured },
+    ]
+};
 
 #[test]
 fn every_offered_combination_can_be_prepared() {

@@ -12,12 +12,15 @@ pub(crate) struct Avx2;
 // pointers are valid for what each function is documented to touch; loads and stores are unaligned ones.
 unsafe impl Simd for Avx2 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     type F = __m256;
     type I = __m256i;
     type D = __m256i;
     // There is no exact product of bytes: `vpmaddubsw` saturates. 16-bit `vpmaddwd` is exact.
     type Act = i16;
     const GROUP: usize = 2;
+    type Few = u8;
+    const FEW_GROUP: usize = 4;
 
     #[inline(always)]
     unsafe fn vectorize<J: Job>(job: J) {
@@ -88,6 +91,10 @@ unsafe impl Simd for Avx2 {
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn add_i32(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn to_f32(v: __m256i) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(v) }
     }
@@ -128,6 +135,40 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot(acc: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(weights, activations)) }
+    }
+    #[inline(always)]
+    fn code<const BITS: u32>(weight: i8) -> u32 {
+        // Counted from the lowest: there are no shifts of bytes that keep the sign.
+        (i32::from(weight) + (1 << (BITS - 1))) as u32 & ((1 << BITS) - 1)
+    }
+    #[inline(always)]
+    unsafe fn load_packed(from: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn unpack<const BITS: u32>(packed: __m256i, field: u32) -> __m256i {
+        // The count is a constant once loops are unrolled. Bits that come over from the upper byte of a pair
+        // are masked out.
+        unsafe {
+            let down = _mm256_srl_epi16(packed, _mm_cvtsi32_si128((BITS * field) as i32));
+            let codes = _mm256_and_si256(down, _mm256_set1_epi8((1 << BITS) - 1));
+            _mm256_sub_epi8(codes, _mm256_set1_epi8(1 << (BITS - 1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn broadcast_few(from: *const u8) -> __m256i {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot_few(acc: __m256i, weights: [__m256i; 2], activations: [__m256i; 2]) -> __m256i {
+        // Pairs of products with weights of 4 bits are below 2 * 255 * 8, four of them below 2^14: neither the
+        // saturating product nor the sum of two saturates.
+        unsafe {
+            let first = _mm256_maddubs_epi16(activations[0], weights[0]);
+            let second = _mm256_maddubs_epi16(activations[1], weights[1]);
+            let pairs = _mm256_add_epi16(first, second);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
     }
     #[inline(always)]
     unsafe fn dot_pairs(acc: __m256i, a: *const u8, b: *const u8, weights: *const i16) -> __m256i {

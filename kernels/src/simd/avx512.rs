@@ -20,9 +20,12 @@ macro_rules! avx512 {
         // are unaligned ones, and masked lanes touch no memory.
         unsafe impl Simd for $set {
             const LANES: usize = 16;
+            const REGISTERS: usize = 32;
             type F = __m512;
             type I = __m512i;
             type D = __m512i;
+            type Few = u8;
+            const FEW_GROUP: usize = 4;
 
             #[inline(always)]
             unsafe fn vectorize<J: Job>(job: J) {
@@ -87,6 +90,10 @@ macro_rules! avx512 {
                 unsafe { _mm512_loadu_si512(from.cast()) }
             }
             #[inline(always)]
+            unsafe fn add_i32(a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_add_epi32(a, b) }
+            }
+            #[inline(always)]
             unsafe fn to_f32(v: __m512i) -> __m512 {
                 unsafe { _mm512_cvtepi32_ps(v) }
             }
@@ -97,6 +104,29 @@ macro_rules! avx512 {
             #[inline(always)]
             unsafe fn store_u8(to: *mut u8, v: __m512) {
                 unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v))) }
+            }
+            #[inline(always)]
+            fn code<const BITS: u32>(weight: i8) -> u32 {
+                // Counted from the lowest: there are no shifts of bytes that keep the sign.
+                (i32::from(weight) + (1 << (BITS - 1))) as u32 & ((1 << BITS) - 1)
+            }
+            #[inline(always)]
+            unsafe fn load_packed(from: *const u8) -> __m512i {
+                unsafe { _mm512_loadu_si512(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn unpack<const BITS: u32>(packed: __m512i, field: u32) -> __m512i {
+                // The count is a constant once loops are unrolled. Bits that come over from the upper byte of
+                // a pair are masked out.
+                unsafe {
+                    let down = _mm512_srl_epi16(packed, _mm_cvtsi32_si128((BITS * field) as i32));
+                    let codes = _mm512_and_si512(down, _mm512_set1_epi8((1 << BITS) - 1));
+                    _mm512_sub_epi8(codes, _mm512_set1_epi8(1 << (BITS - 1)))
+                }
+            }
+            #[inline(always)]
+            unsafe fn broadcast_few(from: *const u8) -> __m512i {
+                unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
             }
             #[inline(always)]
             unsafe fn dot_pairs(acc: __m512i, a: *const u8, b: *const u8, weights: *const i16) -> __m512i {
@@ -128,6 +158,17 @@ avx512!(Avx512, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", {
     unsafe fn dot(acc: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(weights, activations)) }
     }
+    #[inline(always)]
+    unsafe fn dot_few(acc: __m512i, weights: [__m512i; 2], activations: [__m512i; 2]) -> __m512i {
+        // Pairs of products with weights of 4 bits are below 2 * 255 * 8, four of them below 2^14: neither the
+        // saturating product nor the sum of two saturates.
+        unsafe {
+            let first = _mm512_maddubs_epi16(activations[0], weights[0]);
+            let second = _mm512_maddubs_epi16(activations[1], weights[1]);
+            let pairs = _mm512_add_epi16(first, second);
+            _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+    }
 });
 
 avx512!(Avx512Vnni, "avx512_vnni", "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma", {
@@ -146,6 +187,10 @@ avx512!(Avx512Vnni, "avx512_vnni", "avx512f,avx512bw,avx512dq,avx512vl,avx512vnn
     unsafe fn dot(acc: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
         // Unsigned activations, signed weights; this form wraps at 32 bits and saturates nowhere.
         unsafe { _mm512_dpbusd_epi32(acc, activations, weights) }
+    }
+    #[inline(always)]
+    unsafe fn dot_few(acc: __m512i, weights: [__m512i; 2], activations: [__m512i; 2]) -> __m512i {
+        unsafe { Self::dot(Self::dot(acc, weights[0], activations[0]), weights[1], activations[1]) }
     }
 });
 

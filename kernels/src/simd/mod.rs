@@ -61,6 +61,8 @@ pub(crate) trait Job {
 pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// Numbers per vector.
     const LANES: usize;
+    /// How many vectors kernels may count on keeping in registers.
+    const REGISTERS: usize;
     /// `LANES` single-precision numbers.
     type F: Copy;
     /// `LANES` 32-bit integers.
@@ -101,6 +103,8 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
 
     /// `LANES` integers.
     unsafe fn load_i32(from: *const i32) -> Self::I;
+    /// `a + b`
+    unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
     /// As single precision, rounded to nearest.
     unsafe fn to_f32(v: Self::I) -> Self::F;
     /// `LANES` bytes as numbers.
@@ -124,6 +128,22 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn broadcast(from: *const Self::Act) -> Self::D;
     /// `acc + sum over the group of weights * activations`, exactly.
     unsafe fn dot(acc: Self::I, weights: Self::D, activations: Self::D) -> Self::I;
+    /// How activations are held for [`Simd::dot_few`].
+    type Few: Activate;
+    /// How many products of [`Simd::dot_few`] each of its pairs sums into each lane.
+    const FEW_GROUP: usize;
+    /// What a weight of `BITS` bits, at most 4, is in a packed element; see [`Simd::unpack`].
+    fn code<const BITS: u32>(weight: i8) -> u32;
+    /// `LANES` packed groups, 4 bytes each.
+    unsafe fn load_packed(from: *const u8) -> Self::D;
+    /// The weights whose codes are number `field` of every element of packed groups, lowest bits first. An
+    /// element has the `32 / FEW_GROUP` bits of an element of the group.
+    unsafe fn unpack<const BITS: u32>(packed: Self::D, field: u32) -> Self::D;
+    /// `FEW_GROUP` activations, the same for every lane.
+    unsafe fn broadcast_few(from: *const Self::Few) -> Self::D;
+    /// `acc + sum over both groups of weights * activations`, exactly: the weights come from
+    /// [`Simd::unpack`].
+    unsafe fn dot_few(acc: Self::I, weights: [Self::D; 2], activations: [Self::D; 2]) -> Self::I;
     /// Per lane, `acc + a[lane] * weights[lane][0] + b[lane] * weights[lane][1]`, exactly, over
     /// `LANES` activations of each and interleaved 16-bit weights; reads nothing else.
     unsafe fn dot_pairs(acc: Self::I, a: *const u8, b: *const u8, weights: *const i16) -> Self::I;
@@ -151,15 +171,32 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
-/// Copies a handful of numbers without the call that `copy_nonoverlapping` of unknown length is.
+/// Copies up to 15 numbers without the call that `copy_nonoverlapping` of unknown length is, nor a loop.
 ///
 /// # Safety
 /// Both are valid for `count` numbers and do not overlap.
 #[inline(always)]
 pub(crate) unsafe fn copy_few<T: Copy>(from: *const T, to: *mut T, count: usize) {
-    for i in 0..count {
-        // SAFETY: `i < count`.
-        unsafe { *to.add(i) = *from.add(i) };
+    debug_assert!(count < 16);
+    let mut done = 0;
+    macro_rules! piece {
+        ($size:literal) => {
+            if count & $size != 0 {
+                // SAFETY: the pieces add up to `count`.
+                unsafe {
+                    let numbers = from.add(done).cast::<[T; $size]>().read_unaligned();
+                    to.add(done).cast::<[T; $size]>().write_unaligned(numbers);
+                }
+                done += $size;
+            }
+        };
+    }
+    piece!(8);
+    piece!(4);
+    piece!(2);
+    if count & 1 != 0 {
+        // SAFETY: the last of them.
+        unsafe { *to.add(done) = *from.add(done) };
     }
 }
 
@@ -209,6 +246,16 @@ pub(crate) fn build<B: Build>(usable: Usable, builder: B) -> B::Output {
         Isa::Neon => builder.build::<Neon>(),
         // `Usable` exists for sets of this architecture only; the rest is portable.
         _ => builder.build::<Portable>(),
+    }
+}
+
+/// [`build`] for what computes in single precision only, which is the same with and without dot products of
+/// bytes and need not be compiled twice.
+pub(crate) fn build_f32<B: Build>(usable: Usable, builder: B) -> B::Output {
+    match usable.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => builder.build::<Avx512>(),
+        _ => build(usable, builder),
     }
 }
 

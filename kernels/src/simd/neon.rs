@@ -12,11 +12,14 @@ pub(crate) struct Neon;
 // valid for what each function is documented to touch; loads and stores are unaligned ones.
 unsafe impl Simd for Neon {
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
     type F = float32x4_t;
     type I = int32x4_t;
     type D = int16x8_t;
     type Act = i16;
     const GROUP: usize = 2;
+    type Few = i16;
+    const FEW_GROUP: usize = 2;
 
     #[inline(always)]
     unsafe fn vectorize<J: Job>(job: J) {
@@ -89,6 +92,10 @@ unsafe impl Simd for Neon {
         unsafe { vld1q_s32(from) }
     }
     #[inline(always)]
+    unsafe fn add_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vaddq_s32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn to_f32(v: int32x4_t) -> float32x4_t {
         unsafe { vcvtq_f32_s32(v) }
     }
@@ -123,6 +130,30 @@ unsafe impl Simd for Neon {
             let high = vmull_high_s16(weights, activations);
             vaddq_s32(acc, vpaddq_s32(low, high))
         }
+    }
+    #[inline(always)]
+    fn code<const BITS: u32>(weight: i8) -> u32 {
+        weight as u32 & ((1 << BITS) - 1)
+    }
+    #[inline(always)]
+    unsafe fn load_packed(from: *const u8) -> int16x8_t {
+        unsafe { vreinterpretq_s16_u8(vld1q_u8(from)) }
+    }
+    #[inline(always)]
+    unsafe fn unpack<const BITS: u32>(packed: int16x8_t, field: u32) -> int16x8_t {
+        // To the top, and back down with the sign: a negative count is a shift to the right.
+        unsafe {
+            let up = vshlq_s16(packed, vdupq_n_s16((16 - BITS * (field + 1)) as i16));
+            vshlq_s16(up, vdupq_n_s16(BITS as i16 - 16))
+        }
+    }
+    #[inline(always)]
+    unsafe fn broadcast_few(from: *const i16) -> int16x8_t {
+        unsafe { Self::broadcast(from) }
+    }
+    #[inline(always)]
+    unsafe fn dot_few(acc: int32x4_t, weights: [int16x8_t; 2], activations: [int16x8_t; 2]) -> int32x4_t {
+        unsafe { Self::dot(Self::dot(acc, weights[0], activations[0]), weights[1], activations[1]) }
     }
     #[inline(always)]
     unsafe fn dot_pairs(acc: int32x4_t, a: *const u8, b: *const u8, weights: *const i16) -> int32x4_t {

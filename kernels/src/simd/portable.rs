@@ -15,11 +15,14 @@ fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
 // documented to touch; reads and writes are unaligned ones.
 unsafe impl Simd for Portable {
     const LANES: usize = 4;
+    const REGISTERS: usize = 8;
     type F = [f32; 4];
     type I = [i32; 4];
     type D = [[i16; 2]; 4];
     type Act = i16;
     const GROUP: usize = 2;
+    type Few = i16;
+    const FEW_GROUP: usize = 2;
 
     #[inline(always)]
     unsafe fn vectorize<J: Job>(job: J) {
@@ -85,6 +88,10 @@ unsafe impl Simd for Portable {
         unsafe { from.cast::<[i32; 4]>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn add_i32(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
     unsafe fn to_f32(v: [i32; 4]) -> [f32; 4] {
         v.map(|x| x as f32)
     }
@@ -113,6 +120,30 @@ unsafe impl Simd for Portable {
             let (w, a) = (weights[i], activations[i]);
             acc[i] + i32::from(w[0]) * i32::from(a[0]) + i32::from(w[1]) * i32::from(a[1])
         })
+    }
+    #[inline(always)]
+    fn code<const BITS: u32>(weight: i8) -> u32 {
+        weight as u32 & ((1 << BITS) - 1)
+    }
+    #[inline(always)]
+    unsafe fn load_packed(from: *const u8) -> [[i16; 2]; 4] {
+        unsafe { from.cast::<[[i16; 2]; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn unpack<const BITS: u32>(packed: [[i16; 2]; 4], field: u32) -> [[i16; 2]; 4] {
+        packed.map(|pair| pair.map(|x| x << (16 - BITS * (field + 1)) >> (16 - BITS)))
+    }
+    #[inline(always)]
+    unsafe fn broadcast_few(from: *const i16) -> [[i16; 2]; 4] {
+        unsafe { Self::broadcast(from) }
+    }
+    #[inline(always)]
+    unsafe fn dot_few(
+        acc: [i32; 4],
+        weights: [[[i16; 2]; 4]; 2],
+        activations: [[[i16; 2]; 4]; 2],
+    ) -> [i32; 4] {
+        unsafe { Self::dot(Self::dot(acc, weights[0], activations[0]), weights[1], activations[1]) }
     }
     #[inline(always)]
     unsafe fn dot_pairs(acc: [i32; 4], a: *const u8, b: *const u8, weights: *const i16) -> [i32; 4] {

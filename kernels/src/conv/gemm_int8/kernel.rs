@@ -1,7 +1,7 @@
 //! 8-bit microkernels: a tile of output pixels by output channels, summed exactly in 32-bit integers,
 //! then scaled, finished and stored.
 
-use crate::conv::finish_int8::{BytesFinish, Finish8, Target};
+use crate::conv::finish_int8::{Finish8, StoreTile8, Target};
 use crate::conv::rows::RowsView;
 use crate::conv::tiles::{Tile, entry_for_16, entry_for_32, entry_for_any};
 use crate::hardware::Isa;
@@ -132,119 +132,18 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
                     let channels = (strip.channels - block * width).min(width);
                     let sums = sums;
                     let (first, column) = (sums.as_ptr().cast(), block * width);
-                    S::vectorize(Store {
-                        strip,
+                    S::vectorize(StoreTile8 {
+                        finish: &strip.finish,
+                        target: strip.target,
+                        scale: strip.scale.add(column),
+                        bias: strip.bias.add(column),
+                        pixel: strip.pixel,
                         sums: first,
                         rows: ROWS,
                         vectors: VECTORS,
                         at,
-                        column,
                         channels,
                     });
-                }
-            }
-        }
-    }
-}
-
-/// Finishes and stores a tile. There are many ways to finish: they are compiled once, not into every
-/// microkernel.
-struct Store<'a> {
-    strip: &'a Strip,
-    /// `[row][vector][lane]`
-    sums: *const i32,
-    rows: usize,
-    vectors: usize,
-    /// The tile's place in the output.
-    at: usize,
-    /// The place of its block in the strip.
-    column: usize,
-    /// Channels that exist.
-    channels: usize,
-}
-
-impl Job for Store<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let strip = self.strip;
-        let mut v = 0;
-        // SAFETY: the tile lies in the output; scales and biases are padded to whole vectors.
-        unsafe {
-            if let Some(finish) = strip.finish.bytes(strip.target) {
-                v = if finish.residual.is_some() {
-                    self.bytes::<S, true>(&finish)
-                } else {
-                    self.bytes::<S, false>(&finish)
-                };
-            }
-            while v * S::LANES < self.channels {
-                let scale = S::load(strip.scale.add(self.column + v * S::LANES));
-                let bias = S::load(strip.bias.add(self.column + v * S::LANES));
-                for r in 0..self.rows {
-                    let sum = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
-                    let sum = S::fma(S::to_f32(sum), scale, bias);
-                    let at = self.at + r * strip.pixel + v * S::LANES;
-                    strip.finish.store::<S>(strip.target, at, self.channels - v * S::LANES, sum);
-                }
-                v += 1;
-            }
-        }
-    }
-}
-
-impl Store<'_> {
-    /// Finishes and stores all whole vectors; returns how many.
-    ///
-    /// # Safety
-    /// As for [`Entry`], with a residual if `RESIDUAL`.
-    #[inline(always)]
-    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish) -> usize {
-        let whole = self.channels / S::LANES;
-        let mut v = 0;
-        // SAFETY: passed on.
-        unsafe {
-            while v + 2 <= whole {
-                self.columns::<S, RESIDUAL, 2>(finish, v);
-                v += 2;
-            }
-            if v < whole {
-                self.columns::<S, RESIDUAL, 1>(finish, v);
-                v += 1;
-            }
-        }
-        v
-    }
-
-    /// Finishes and stores `N` vectors of every row, from vector `v` on.
-    ///
-    /// # Safety
-    /// As for [`Store::bytes`]; these vectors are whole.
-    #[inline(always)]
-    unsafe fn columns<S: Simd, const RESIDUAL: bool, const N: usize>(&self, finish: &BytesFinish, v: usize) {
-        let strip = self.strip;
-        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
-        unsafe {
-            // Plain loops: closures lose the instruction set unless they are inlined, which `from_fn` here is not.
-            let mut scale = [S::splat(0.0); N];
-            let mut bias = [S::splat(0.0); N];
-            for n in 0..N {
-                scale[n] = S::load(strip.scale.add(self.column + (v + n) * S::LANES));
-                bias[n] = S::load(strip.bias.add(self.column + (v + n) * S::LANES));
-            }
-            let mut bytes = scale;
-            for r in 0..self.rows {
-                let sums = self.sums.add((r * self.vectors + v) * S::LANES);
-                let at = self.at + r * strip.pixel + v * S::LANES;
-                for n in 0..N {
-                    let sum = S::fma(S::to_f32(S::load_i32(sums.add(n * S::LANES))), scale[n], bias[n]);
-                    let residual = strip.target.residual.wrapping_add(at + n * S::LANES);
-                    bytes[n] = finish.byte::<S, RESIDUAL>(sum, residual);
-                }
-                let to = strip.target.output.add(at);
-                if N == 2 {
-                    S::store_u8_twice(to, bytes[0], bytes[1]);
-                } else {
-                    S::store_u8(to, bytes[0]);
                 }
             }
         }

@@ -1,0 +1,199 @@
+//! Time by weight format and sparsity, per layer: which format pays from where on.
+
+use std::time::{Duration, Instant};
+
+use paretune_kernels::conv::{Algorithm, candidates};
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::operator::ConvProblem;
+use paretune_kernels::schedule::Schedule;
+use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
+
+use super::{Bed, default_schedule, layers, weights};
+
+const SPARSITIES: [f64; 6] = [0.0, 0.5, 0.7, 0.8, 0.9, 0.95];
+/// The sparsity at which schedules are tuned.
+const TUNED_AT: f64 = 0.8;
+/// How many of the best schedules are timed at every sparsity.
+const FINALISTS: usize = 3;
+/// For how long a schedule is tried, and a row of the table is timed.
+const TRY: Duration = Duration::from_millis(3);
+const ROW: Duration = Duration::from_millis(200);
+
+const fn blocks(numbers: Numbers, outputs: u8, inputs: u8) -> WeightFormat {
+    WeightFormat { numbers, pattern: Pattern::Blocks { outputs, inputs } }
+}
+
+const I8: Numbers = Numbers::Integer(Grid::Bits8);
+
+/// What can have zeros.
+const SPARSE: [(&str, WeightFormat); 6] = [
+    ("unstructured", WeightFormat::SPARSE_F32),
+    ("blocks 4x1", blocks(Numbers::F32, 4, 1)),
+    ("blocks 8x1", blocks(Numbers::F32, 8, 1)),
+    ("blocks 16x1", blocks(Numbers::F32, 16, 1)),
+    ("int8, blocks 8x4", blocks(I8, 8, 4)),
+    ("int8, blocks 16x4", blocks(I8, 16, 4)),
+];
+
+/// Prints the tables of all layers whose names have all `filters`.
+pub fn table(filters: &[&String], isa: Isa) {
+    println!("{isa:?}, single thread, batch 1; microseconds, fastest of many runs, interleaved per row");
+    println!();
+    println!("| layer | format | best dense | 0 % | 50 % | 70 % | 80 % | 90 % | 95 % | breaks even at |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut bits = Vec::new();
+    for (networks, problem) in layers::all() {
+        let name = layers::name(&problem);
+        let label = format!("{networks} {name}");
+        if problem.is_depthwise() || !filters.iter().all(|filter| label.contains(filter.as_str())) {
+            continue;
+        }
+        let dense = [WeightFormat::F32, WeightFormat::I8].map(|format| tuned(&problem, format, 0.0, isa, 1));
+        for (title, format) in SPARSE {
+            let control = &dense[usize::from(format.numbers.is_integer())];
+            let schedules = tuned(&problem, format, TUNED_AT, isa, FINALISTS);
+            let (Some(control), false) = (control.first(), schedules.is_empty()) else { continue };
+            row(&problem, &name, title, format, control, &schedules, isa);
+        }
+        bits.push((name, by_bits(&problem, &dense, isa)));
+    }
+    println!();
+    println!("| layer | 32 bits | 8 | 4 | 2 | ternary |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for (name, times) in bits {
+        println!("| {name} | {} |", times.map(micros).join(" | "));
+    }
+}
+
+type Choice = (&'static dyn Algorithm, Schedule);
+
+/// Dense time by bits.
+fn by_bits(problem: &ConvProblem, dense: &[Vec<Choice>; 2], isa: Isa) -> [f64; 5] {
+    let grids = [Grid::Bits4, Grid::Bits2, Grid::Ternary];
+    let mut beds: [Option<Bed>; 5] = Default::default();
+    for (index, (choices, format)) in dense.iter().zip([WeightFormat::F32, WeightFormat::I8]).enumerate() {
+        beds[index] = choices.first().and_then(|choice| bed(problem, format, 0.0, choice, isa));
+    }
+    for (index, grid) in grids.into_iter().enumerate() {
+        let format = WeightFormat { numbers: Numbers::Integer(grid), pattern: Pattern::Dense };
+        let choices = tuned(problem, format, 0.0, isa, 1);
+        beds[index + 2] = choices.first().and_then(|choice| bed(problem, format, 0.0, choice, isa));
+    }
+    let mut times = [f64::INFINITY; 5];
+    let begin = Instant::now();
+    while begin.elapsed() < ROW {
+        for (time, bed) in times.iter_mut().zip(&mut beds) {
+            let Some(bed) = bed else { continue };
+            *time = time.min(bed.run()).min(bed.run());
+        }
+    }
+    times
+}
+
+fn bed(problem: &ConvProblem, format: WeightFormat, sparsity: f64, choice: &Choice, isa: Isa) -> Option<Bed> {
+    let weights = weights(problem, format, sparsity);
+    Bed::new(problem, &weights, choice.0, &choice.1, isa).ok()
+}
+
+/// The best schedules, best first, found by turning each tunable alone and then the best values together.
+/// Where weights have zeros, only of the algorithms that need some.
+fn tuned(problem: &ConvProblem, format: WeightFormat, sparsity: f64, isa: Isa, most: usize) -> Vec<Choice> {
+    let dense = WeightFormat { pattern: Pattern::Dense, ..format };
+    let weights = weights(problem, format, sparsity);
+    let mut found: Vec<(f64, Choice)> = Vec::new();
+    for algorithm in candidates(problem, format, isa) {
+        if format.pattern != Pattern::Dense && algorithm.executes(dense) {
+            continue;
+        }
+        let tunables = algorithm.tunables(problem, isa);
+        let default = default_schedule(algorithm.name(), &tunables);
+        let time = |schedule: &Schedule| {
+            Bed::new(problem, &weights, algorithm, schedule, isa)
+                .map_or(f64::INFINITY, |mut bed| bed.best(TRY))
+        };
+        let mut best = (time(&default), default);
+        found.push((best.0, (algorithm, best.1.clone())));
+        for tunable in &tunables {
+            let from = best.1.clone();
+            for &value in &tunable.values {
+                let mut schedule = from.clone();
+                // A single thread has nothing to share.
+                if tunable.name == "split"
+                    || schedule.tunables.insert(tunable.name.to_owned(), value) == Some(value)
+                {
+                    continue;
+                }
+                let seconds = time(&schedule);
+                found.push((seconds, (algorithm, schedule.clone())));
+                if seconds < best.0 {
+                    best = (seconds, schedule);
+                }
+            }
+        }
+    }
+    found.sort_by(|left, right| left.0.total_cmp(&right.0));
+    found
+        .into_iter()
+        .filter(|(seconds, _)| seconds.is_finite())
+        .take(most)
+        .map(|(_, choice)| choice)
+        .collect()
+}
+
+fn row(
+    problem: &ConvProblem,
+    name: &str,
+    title: &str,
+    format: WeightFormat,
+    control: &Choice,
+    schedules: &[Choice],
+    isa: Isa,
+) {
+    let dense = WeightFormat { pattern: Pattern::Dense, ..format };
+    let Some(mut control) = bed(problem, dense, 0.0, control, isa) else { return };
+    let mut best = f64::INFINITY;
+    let mut beds: Vec<(usize, Bed)> = SPARSITIES
+        .iter()
+        .enumerate()
+        .flat_map(|(index, sparsity)| {
+            let weights = weights(problem, format, *sparsity);
+            schedules.iter().filter_map(move |(algorithm, schedule)| {
+                Some((index, Bed::new(problem, &weights, *algorithm, schedule, isa).ok()?))
+            })
+        })
+        .collect();
+    let mut times = [f64::INFINITY; SPARSITIES.len()];
+    let begin = Instant::now();
+    let mut rounds = 0;
+    while rounds < 5 || begin.elapsed() < ROW {
+        rounds += 1;
+        // Twice each: the first run brings its weights into the caches.
+        best = best.min(control.run()).min(control.run());
+        for (index, bed) in &mut beds {
+            times[*index] = times[*index].min(bed.run()).min(bed.run());
+        }
+    }
+    let cells = times.map(micros).join(" | ");
+    println!("| {name} | {title} | {} | {cells} | {} |", micros(best), break_even(best, &times));
+}
+
+fn micros(seconds: f64) -> String {
+    let micros = seconds * 1e6;
+    if micros < 100.0 { format!("{micros:.1}") } else { format!("{micros:.0}") }
+}
+
+/// The sparsity at which the line through the times meets the control.
+fn break_even(control: f64, times: &[f64]) -> String {
+    if times.first().is_some_and(|first| *first <= control) {
+        return "0 %".into();
+    }
+    let pairs = SPARSITIES.windows(2).zip(times.windows(2));
+    for (sparsities, times) in pairs {
+        if times[1] <= control {
+            let share = (times[0] - control) / (times[0] - times[1]);
+            let at = sparsities[0] + share * (sparsities[1] - sparsities[0]);
+            return format!("{:.0} %", 100.0 * at);
+        }
+    }
+    "never".into()
+}

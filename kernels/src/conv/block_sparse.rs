@@ -1,0 +1,170 @@
+//! Weights that are zero in blocks of output channels, in single precision over channels-last activations:
+//! an implicit matrix product that takes only the steps in depth which are left.
+
+use super::buffer::Buffer;
+use super::finish::Finish;
+use super::pad::pad_f32;
+use super::request::{padded, sensible};
+use super::rows::Rows;
+use super::split::{Split, panel_tunable, split_tunable};
+use super::streams::{Place, Real, RealStore, Streams, positions, reaches, tile_tunable};
+use super::tiles::{Extent, Tile};
+use super::{Algorithm, Call, Kernel, Layout, Request};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::team::Worker;
+use crate::weights::{Numbers, Pattern, WeightFormat};
+
+/// The algorithm.
+pub(super) struct BlockSparse;
+
+/// Input channels below which a padded copy that makes one run of a window is the better guess.
+const FEW_CHANNELS: usize = 64;
+
+/// Numbers per row and per pixel of the padded input.
+fn strides(problem: &ConvProblem) -> [usize; 2] {
+    [padded(problem)[1] * problem.in_channels, problem.in_channels]
+}
+
+impl Algorithm for BlockSparse {
+    fn name(&self) -> &'static str {
+        "block_sparse"
+    }
+
+    fn about(&self) -> &'static str {
+        "matrix product over the blocks of output channels that are not zero"
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers == Numbers::F32 && matches!(format.pattern, Pattern::Blocks { .. })
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        sensible(problem) && u16::try_from(problem.group_in()).is_ok()
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let extent = Extent::of(problem);
+        let taps = problem.window.kernel.iter().product::<usize>();
+        let whole = taps > 1 && reaches(problem, strides(problem));
+        let free = problem.window.padding == [0; 4];
+        vec![
+            tile_tunable::<Real>(extent, isa),
+            // A guess: half of the weights are zero.
+            panel_tunable(extent, problem.group_in() * taps * size_of::<f32>() / 2, isa),
+            split_tunable(problem, extent, isa),
+            Tunable {
+                name: "gather",
+                about: "0: find the input tap by tap; 1: whole windows, in a padded copy if there is padding",
+                values: if whole { vec![0, 1] } else { vec![0] },
+                default: i64::from(whole && (free || problem.in_channels <= FEW_CHANNELS)),
+            },
+        ]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ChannelsLast
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        request.check_f32()?;
+        let stored = request.f32_weights()?;
+        let problem = request.problem;
+        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let whole = match request.tunable("gather")? {
+            0 => None,
+            1 if reaches(&problem, strides(&problem)) => Some(strides(&problem)),
+            _ => return Err(request.bad_value("gather")),
+        };
+        let segments = positions(&problem, whole, 1);
+        let (group_in, group_out) = (problem.group_in(), problem.group_out());
+        let taps: usize = problem.window.kernel.iter().product();
+        let streams = (0..problem.groups)
+            .map(|group| {
+                let first = group * group_out;
+                let weight = |column: usize, tap: usize, channel: usize| {
+                    stored[((first + column) * group_in + channel) * taps + tap]
+                };
+                let bias = |column| request.bias(first + column);
+                Streams::new(usable, tile, [group_out, group_in], &segments, weight, bias)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Box::new(Prepared {
+            rows: match whole {
+                Some(_) => Rows::windows(&problem, output, padded(&problem)),
+                None => Rows::taps(&problem, output),
+            },
+            copies: whole.is_some() && problem.window.padding != [0; 4],
+            zeros: Buffer::zeros(group_in),
+            pixels: problem.batch * output[0] * output[1],
+            panel: request.count("panel")?,
+            split: Split::from_request(request)?,
+            finish: Finish::new(request.activation),
+            problem,
+            streams,
+        }))
+    }
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    rows: Rows,
+    /// One per group.
+    streams: Vec<Streams<Real>>,
+    zeros: Buffer<f32>,
+    pixels: usize,
+    panel: usize,
+    split: Split,
+    /// Whether the input is first copied into the workspace, with its padding.
+    copies: bool,
+    finish: Finish,
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        if !self.copies {
+            return 0;
+        }
+        self.problem.batch * padded(&self.problem)[0] * strides(&self.problem)[0] * size_of::<f32>()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.streams.iter().map(Streams::bytes).sum()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let mut input = call.input.cast::<f32>();
+        if self.copies {
+            let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
+            // SAFETY: the workspace has room for the padded input, and each row has one writer.
+            unsafe { pad_f32(&self.problem, rows, input, call.workspace.cast()) };
+            worker.wait();
+            input = call.workspace.cast_const().cast();
+        }
+        for (group, streams) in self.streams.iter().enumerate() {
+            let (pixels, blocks) = self.split.of(worker, self.pixels, streams.blocks());
+            let column = group * self.problem.group_out();
+            let residual = call.residual.cast::<f32>();
+            // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
+            // and workers have disjoint parts of the pixels or of the channels.
+            unsafe {
+                let place = Place {
+                    rows: self.rows.view(),
+                    input: input.add(group * self.problem.group_in()).cast(),
+                    zeros: self.zeros.as_ptr().cast(),
+                    store: RealStore {
+                        output: call.output.cast::<f32>().add(column),
+                        residual: if residual.is_null() { residual } else { residual.add(column) },
+                        finish: self.finish,
+                    },
+                    stride: self.problem.out_channels,
+                };
+                streams.run(&place, pixels, blocks, self.panel);
+            }
+        }
+    }
+}

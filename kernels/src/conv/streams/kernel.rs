@@ -1,0 +1,170 @@
+//! Microkernels over streams: the dense microkernel's register tile, but in depth only the steps that a
+//! block of output channels has, each with the place of its input.
+
+use super::kinds::Kind;
+use crate::conv::rows::RowsView;
+use crate::simd::{Job, Simd};
+
+/// Arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive channels.
+#[derive(Clone, Copy)]
+pub(in crate::conv) struct Strip<K: Kind> {
+    /// Where pixels find their runs, one per segment.
+    pub rows: RowsView,
+    /// What `rows` is about.
+    pub input: *const u8,
+    /// A run of padding.
+    pub zeros: *const u8,
+    /// `[block][segment]`: how many steps.
+    pub counts: *const u32,
+    /// Of every step, where in the run its input lies.
+    pub indices: *const u16,
+    /// `[step][channel of the block][`[`Kind::packed`]`]`
+    pub weights: *const K::Weight,
+    /// `[block][channel]`: where sums start.
+    pub start: *const K::Sum,
+    /// Output, residual and what follows the sum.
+    pub store: K::Store,
+    /// The first block's first channel, in the group.
+    pub column: usize,
+    /// Numbers from one pixel to the next, of output and residual.
+    pub pixel: usize,
+    /// First pixel.
+    pub first: usize,
+    /// How many tiles follow it.
+    pub tiles: usize,
+    /// How many blocks of channels.
+    pub blocks: usize,
+    /// How many channels there really are in these blocks.
+    pub channels: usize,
+}
+
+/// Computes a [`Strip`].
+///
+/// # Safety
+/// All pointers in the strip are valid for what it describes, and nobody else writes its output.
+pub(in crate::conv) type Entry<K> = unsafe fn(&Strip<K>);
+
+/// The compiled microkernel of `rows` pixels by `vectors` vectors of channels, if there is one, for a tile of
+/// `tile_rows`. Few sums are spread over several chains of additions, as each addition has to wait for the
+/// last one of its chain. In single precision their number follows from the tile alone: what a tile has left
+/// over depends on the number of workers, and results must not.
+pub(super) fn choose<K: Kind, S: Simd>(rows: usize, vectors: usize, tile_rows: usize) -> Option<Entry<K>> {
+    macro_rules! choose {
+        ($($vectors:literal: $($rows:literal/$chains:literal)+;)+) => {
+            match (vectors, rows) {
+                $($(($vectors, $rows) => Some(entry::<K, S, $rows, $vectors, $chains> as Entry<K>),)+)+
+                _ => None,
+            }
+        };
+    }
+    if const { S::REGISTERS < 16 } {
+        return choose!(1: 1/1 2/1 3/1 4/1; 2: 1/1 2/1;);
+    }
+    if const { K::FEW_ROWS } {
+        return choose!(1: 1/8 2/4 3/3 4/2; 2: 1/4 2/2 3/2 4/1; 3: 1/2 2/2; 4: 1/2 2/1;);
+    }
+    if const { K::EXACT } {
+        return choose!(
+            1: 1/8 2/4 3/3 4/2 5/2 6/1 7/1 8/1 9/1 10/1 11/1 12/1;
+            2: 1/4 2/2 3/2 4/1 5/1 6/1;
+        );
+    }
+    match tile_rows {
+        1 => choose!(1: 1/8; 2: 1/4;),
+        2 | 3 => choose!(1: 1/4 2/4 3/4; 2: 1/2 2/2 3/2;),
+        4 => choose!(1: 1/2 2/2 3/2 4/2; 2: 1/1 2/1 3/1 4/1;),
+        _ => choose!(
+            1: 1/1 2/1 3/1 4/1 5/1 6/1 7/1 8/1 9/1 10/1 11/1 12/1;
+            2: 1/1 2/1 3/1 4/1 5/1 6/1;
+        ),
+    }
+}
+
+/// # Safety
+/// As for [`Entry`], and the processor executes `S`.
+unsafe fn entry<K: Kind, S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
+    strip: &Strip<K>,
+) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Tiles::<K, ROWS, VECTORS, CHAINS>(strip)) }
+}
+
+struct Tiles<'a, K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(&'a Strip<K>);
+
+impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
+    for Tiles<'_, K, ROWS, VECTORS, CHAINS>
+{
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let strip = self.0;
+        let width = VECTORS * S::LANES;
+        let step = width * K::packed::<S>();
+        let [tap_rows, tap_columns] = strip.rows.taps;
+        let input = strip.input.cast::<K::Act<S>>();
+        let zeros = strip.zeros.cast::<K::Act<S>>();
+        let mut pixel = strip.rows.pixel(strip.first);
+        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+        unsafe {
+            for tile in 0..strip.tiles {
+                let sites: [_; ROWS] = std::array::from_fn(|_| {
+                    let site = strip.rows.site(pixel);
+                    pixel = strip.rows.next(pixel);
+                    site
+                });
+                let (mut weights, mut indices, mut counts) = (strip.weights, strip.indices, strip.counts);
+                for block in 0..strip.blocks {
+                    let start = strip.start.add(block * width);
+                    let first: [K::Acc<S>; VECTORS] =
+                        std::array::from_fn(|v| K::load_sums::<S>(start.add(v * S::LANES)));
+                    let mut sums = [[[K::zero::<S>(); VECTORS]; ROWS]; CHAINS];
+                    sums[0] = [first; ROWS];
+                    for ky in 0..tap_rows {
+                        for kx in 0..tap_columns {
+                            let mut left = *counts as usize;
+                            counts = counts.add(1);
+                            if left == 0 {
+                                continue;
+                            }
+                            let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                            macro_rules! step {
+                                ($chain:expr, $at:expr) => {
+                                    let k = usize::from(*indices.add($at));
+                                    K::step::<S, ROWS, VECTORS, CHAINS>(
+                                        &mut sums,
+                                        $chain,
+                                        weights.add($at * step),
+                                        &runs,
+                                        k,
+                                    );
+                                };
+                            }
+                            while left >= CHAINS {
+                                for c in 0..CHAINS {
+                                    step!(c, c);
+                                }
+                                (weights, indices) = (weights.add(CHAINS * step), indices.add(CHAINS));
+                                left -= CHAINS;
+                            }
+                            while CHAINS > 1 && left > 0 {
+                                step!(0, 0);
+                                (weights, indices) = (weights.add(step), indices.add(1));
+                                left -= 1;
+                            }
+                        }
+                    }
+                    for c in 1..CHAINS {
+                        for r in 0..ROWS {
+                            for v in 0..VECTORS {
+                                sums[0][r][v] = K::add::<S>(sums[0][r][v], sums[c][r][v]);
+                            }
+                        }
+                    }
+                    let at = (strip.first + tile * ROWS) * strip.pixel;
+                    let column = strip.column + block * width;
+                    let channels = (strip.channels - block * width).min(width);
+                    K::store::<S, ROWS, VECTORS>(&strip.store, at, strip.pixel, column, channels, &sums[0]);
+                }
+            }
+        }
+    }
+}

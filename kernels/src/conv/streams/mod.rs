@@ -1,0 +1,322 @@
+//! Weights as streams: for each block of output channels only the steps in depth at which some weight of
+//! the block is not zero, one behind the other, each with the place of its input.
+//!
+//! The microkernel is the dense one with one more load per step, so that time follows the share of steps
+//! that are left. Which blocks the zeros come in is nothing that it has to know: what pays is that they
+//! come in blocks as wide as the tile. (Gray, Radford and Kingma, "GPU Kernels for Block-Sparse Weights",
+//! 2017; XNNPACK and others do the same with one-column blocks on CPUs.)
+
+use std::ops::Range;
+
+use super::buffer::Buffer;
+use super::gemm_int8::DotForm;
+use super::rows::RowsView;
+use super::tiles::{Extent, Tile, balanced};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::simd::{Build, Simd, Usable, build, build_f32, lanes};
+
+mod kernel;
+mod kinds;
+
+use kernel::{Entry, Strip};
+pub(super) use kinds::{Kind, Packed, Real, RealStore, Whole, WholeStore};
+
+/// One place in depth where a block may have weights: so many input channels of a tap as a step sums.
+pub(super) struct Position {
+    /// Where in the segment's run its input lies, in activations.
+    pub(super) index: usize,
+    /// Row-major in the kernel.
+    pub(super) tap: usize,
+    /// First input channel of the group.
+    pub(super) channel: usize,
+}
+
+/// Every position of a layer, by segments.
+///
+/// With `whole`, there is one segment: the whole window, in an input of this `[row, channels]` numbers
+/// per row and per pixel that carries its padding. Else every tap is a segment.
+pub(super) fn positions(
+    problem: &ConvProblem,
+    whole: Option<[usize; 2]>,
+    group: usize,
+) -> Vec<Vec<Position>> {
+    let [tap_rows, tap_columns] = problem.window.kernel;
+    let [dilation_y, dilation_x] = problem.window.dilation;
+    let mut segments: Vec<Vec<Position>> = Vec::new();
+    for ky in 0..tap_rows {
+        for kx in 0..tap_columns {
+            let start = whole.map_or(0, |[row, channels]| ky * dilation_y * row + kx * dilation_x * channels);
+            let channels = (0..problem.group_in()).step_by(group);
+            let tap = ky * tap_columns + kx;
+            let positions = channels.map(|channel| Position { index: start + channel, tap, channel });
+            match segments.last_mut() {
+                Some(segment) if whole.is_some() => segment.extend(positions),
+                _ => segments.push(positions.collect()),
+            }
+        }
+    }
+    segments
+}
+
+/// Whether the places of a whole window's inputs can be told in 16 bits, given [`positions`]' sizes.
+pub(super) fn reaches(problem: &ConvProblem, [row, channels]: [usize; 2]) -> bool {
+    let [ky, kx] = [0, 1].map(|axis| (problem.window.kernel[axis] - 1) * problem.window.dilation[axis]);
+    ky.checked_mul(row)
+        .and_then(|y| y.checked_add(kx.checked_mul(channels)?)?.checked_add(problem.group_in()))
+        .is_some_and(|reach| u16::try_from(reach).is_ok())
+}
+
+/// Tiles that are offered, as `(pixels, vectors of channels)`.
+const TILES: [(usize, usize); 11] =
+    [(1, 1), (1, 2), (2, 2), (3, 2), (4, 1), (4, 2), (5, 2), (6, 1), (6, 2), (8, 1), (12, 1)];
+/// The same of kinds for few pixels.
+const LOW_TILES: [(usize, usize); 7] = [(1, 1), (1, 2), (1, 4), (2, 2), (2, 4), (3, 2), (4, 2)];
+
+/// The tunable `tile` of streams of kind `K`.
+pub(super) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> Tunable {
+    let lanes = lanes(isa);
+    let columns = extent.columns.div_ceil(lanes);
+    let tiles: &[(usize, usize)] = match isa {
+        Isa::Portable => &[(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2)],
+        _ if K::FEW_ROWS => &LOW_TILES,
+        _ => &TILES,
+    };
+    let value = |&(rows, vectors): &(usize, usize)| {
+        (rows.min(extent.rows) * 1000 + vectors.min(columns) * lanes) as i64
+    };
+    let mut values: Vec<i64> = tiles.iter().map(value).collect();
+    values.sort_unstable();
+    values.dedup();
+    // As narrow as blocks may be, and as many pixels as there are registers; without blocks, whatever is
+    // largest.
+    let narrow = |value: &i64| K::FEW_ROWS || value % 1000 == lanes as i64;
+    let size = |value: &i64| (value / 1000) * (value % 1000);
+    Tunable {
+        name: "tile",
+        about: "register tile: output pixels * 1000 + output channels, which had better divide a block's",
+        default: values.iter().copied().filter(narrow).max_by_key(size).unwrap_or(values[0]),
+        values,
+    }
+}
+
+/// Streams of one group of a convolution.
+pub(super) struct Streams<K: Kind> {
+    /// `[vectors - 1][rows - 1]`: the tile's and all smaller ones, for edges.
+    kernels: Vec<Vec<Entry<K>>>,
+    tile: Tile,
+    lanes: usize,
+    /// Numbers per step and output channel.
+    packed: usize,
+    columns: usize,
+    segments: usize,
+    weights: Buffer<K::Weight>,
+    indices: Vec<u16>,
+    /// `[block][segment]`
+    counts: Vec<u32>,
+    /// First step of every block.
+    steps: Vec<usize>,
+    start: Buffer<K::Sum>,
+}
+
+/// Where [`Streams`] read and write in one run.
+#[derive(Clone, Copy)]
+pub(super) struct Place<K: Kind> {
+    pub(super) rows: RowsView,
+    pub(super) input: *const u8,
+    pub(super) zeros: *const u8,
+    pub(super) store: K::Store,
+    /// Numbers from one pixel of the output to the next.
+    pub(super) stride: usize,
+}
+
+/// What depends on the instruction set.
+struct Compiled<K: Kind> {
+    kernels: Vec<Vec<Entry<K>>>,
+    group: usize,
+    packed: usize,
+    pack: fn(&[K::Source], &mut Vec<K::Weight>),
+}
+
+struct Compile<K> {
+    tile: Tile,
+    kind: std::marker::PhantomData<K>,
+}
+
+impl<K: Kind> Build for Compile<K> {
+    type Output = Option<Compiled<K>>;
+
+    fn build<S: Simd>(self) -> Self::Output {
+        let kernels = (1..=self.tile.vectors)
+            .map(|vectors| {
+                (1..=self.tile.rows)
+                    .map(|rows| kernel::choose::<K, S>(rows, vectors, self.tile.rows))
+                    .collect()
+            })
+            .collect::<Option<Vec<Vec<_>>>>()?;
+        Some(Compiled { kernels, group: K::group::<S>(), packed: K::packed::<S>(), pack: K::pack::<S> })
+    }
+}
+
+/// How kind `K` wants activations, and how many input channels a step covers.
+pub(super) fn form<K: Kind>(usable: Usable) -> (DotForm, usize) {
+    struct Form<K>(std::marker::PhantomData<K>);
+    impl<K: Kind> Build for Form<K> {
+        type Output = (DotForm, usize);
+        fn build<S: Simd>(self) -> Self::Output {
+            (K::form::<S>(), K::group::<S>())
+        }
+    }
+    build(usable, Form::<K>(std::marker::PhantomData))
+}
+
+impl<K: Kind> Streams<K> {
+    /// Packs `weight(column, tap, channel)`, and where the sums of each column start.
+    ///
+    /// # Errors
+    /// What is wrong, where the tile has no microkernel or something does not fit.
+    pub(super) fn new(
+        usable: Usable,
+        tile: Tile,
+        [columns, channels]: [usize; 2],
+        segments: &[Vec<Position>],
+        weight: impl Fn(usize, usize, usize) -> K::Source,
+        start: impl Fn(usize) -> K::Sum,
+    ) -> Result<Self, KernelError> {
+        let lanes = lanes(usable.isa());
+        let compile = Compile { tile, kind: std::marker::PhantomData };
+        // Single precision is the same with and without a dot product of bytes.
+        let compiled = if size_of::<K::Source>() == size_of::<f32>() {
+            build_f32(usable, compile)
+        } else {
+            build(usable, compile)
+        };
+        let Compiled { kernels, group, packed, pack } =
+            compiled.ok_or_else(|| KernelError::Data(format!("no microkernel computes {tile:?}")))?;
+        let too_far = |_| KernelError::Data("an input is too far away for a stream".into());
+        let mut starts = Buffer::zeros(columns.next_multiple_of(lanes));
+        for (column, number) in starts.as_mut_slice()[..columns].iter_mut().enumerate() {
+            *number = start(column);
+        }
+        let (mut step, mut packed_weights, mut indices) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut counts, mut steps) = (Vec::new(), Vec::new());
+        for first in (0..columns).step_by(tile.vectors * lanes) {
+            // The last block is as narrow as whole vectors allow.
+            let end = (first + tile.vectors * lanes).min(columns.next_multiple_of(lanes));
+            steps.push(indices.len());
+            for segment in segments {
+                let before = indices.len();
+                for position in segment {
+                    step.clear();
+                    for column in first..end {
+                        step.extend((position.channel..position.channel + group).map(|channel| {
+                            if column < columns && channel < channels {
+                                weight(column, position.tap, channel)
+                            } else {
+                                K::Source::default()
+                            }
+                        }));
+                    }
+                    if step.iter().any(|weight| *weight != K::Source::default()) {
+                        step.chunks(group).for_each(|weights| pack(weights, &mut packed_weights));
+                        indices.push(u16::try_from(position.index).map_err(too_far)?);
+                    }
+                }
+                counts.push(u32::try_from(indices.len() - before).map_err(too_far)?);
+            }
+        }
+        let weights = Buffer::from_slice(&packed_weights);
+        let segments = segments.len();
+        indices.shrink_to_fit();
+        Ok(Self {
+            kernels,
+            tile,
+            lanes,
+            packed,
+            columns,
+            segments,
+            weights,
+            indices,
+            counts,
+            steps,
+            start: starts,
+        })
+    }
+
+    /// Blocks of columns that the tile cuts the product into.
+    pub(super) fn blocks(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Bytes of packed weights and places.
+    pub(super) fn bytes(&self) -> usize {
+        self.weights.bytes()
+            + self.start.bytes()
+            + size_of_val(&self.indices[..])
+            + size_of_val(&self.counts[..])
+            + size_of_val(&self.steps[..])
+    }
+
+    /// Computes pixels `rows` of the columns of `blocks`, `panel` blocks at a time: within a panel each tile of
+    /// rows meets every block before the next tile is touched.
+    ///
+    /// # Safety
+    /// `place` is valid for these pixels and columns, and nobody else writes there.
+    pub(super) unsafe fn run(
+        &self,
+        place: &Place<K>,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+        panel: usize,
+    ) {
+        let width = self.tile.vectors * self.lanes;
+        let whole = self.columns / width;
+        let tail = (self.columns % width).div_ceil(self.lanes);
+        let mut start = blocks.start;
+        while start < blocks.end {
+            let end = (start + panel).min(blocks.end);
+            let mut first = rows.start;
+            for (height, tiles) in balanced(rows.len(), self.tile.rows) {
+                if tiles == 0 {
+                    continue;
+                }
+                let parts = [
+                    (self.tile.vectors, start, end.min(whole).saturating_sub(start)),
+                    (tail, whole, usize::from(tail > 0 && end > whole)),
+                ];
+                for (vectors, block, count) in parts {
+                    if count == 0 {
+                        continue;
+                    }
+                    let column = block * width;
+                    let step = self.steps[block];
+                    // SAFETY: all are within the packed weights and the caller's rectangle; all blocks before
+                    // this one are whole.
+                    unsafe {
+                        let strip = Strip {
+                            rows: place.rows,
+                            input: place.input,
+                            zeros: place.zeros,
+                            counts: self.counts.as_ptr().add(block * self.segments),
+                            indices: self.indices.as_ptr().add(step),
+                            weights: self.weights.as_ptr().add(step * width * self.packed),
+                            start: self.start.as_ptr().add(column),
+                            store: place.store,
+                            column,
+                            pixel: place.stride,
+                            first,
+                            tiles,
+                            blocks: count,
+                            channels: (count * vectors * self.lanes).min(self.columns - column),
+                        };
+                        (self.kernels[vectors - 1][height - 1])(&strip);
+                    }
+                }
+                first += height * tiles;
+            }
+            start = end;
+        }
+    }
+}
