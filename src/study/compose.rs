@@ -314,7 +314,9 @@ impl Choice {
             let same = |time: &ScheduleTime| time.schedule == wanted;
             // A tile that nobody timed is taken for the algorithm's usual one.
             let alike = |time: &ScheduleTime| {
-                time.schedule.bits == wanted.bits && time.schedule.algorithm == wanted.algorithm
+                time.schedule.bits == wanted.bits
+                    && time.schedule.sparsity == wanted.sparsity
+                    && time.schedule.algorithm == wanted.algorithm
             };
             let schedules = &layer.schedules;
             let schedule = schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
@@ -448,7 +450,7 @@ impl Choice {
                 *choice = all[rng.random_range(0..all.len())];
             }
         } else {
-            let fast = fastest(layer, choice.bits, 4);
+            let fast = fastest(layer, choice.bits, choice.sparsity, 4);
             if !fast.is_empty() {
                 choice.schedule = fast[rng.random_range(0..fast.len())];
             }
@@ -459,17 +461,16 @@ impl Choice {
 /// What a layer can be, each with its fastest schedule.
 fn options(layer: &LayerSurvey) -> impl Iterator<Item = LayerChoice> + '_ {
     layer.losses.iter().filter_map(|loss| {
-        let schedule = *fastest(layer, loss.bits, 1).first()?;
+        let schedule = *fastest(layer, loss.bits, loss.sparsity, 1).first()?;
         Some(LayerChoice { bits: loss.bits, sparsity: loss.sparsity, schedule })
     })
 }
 
-/// Up to `count` schedules, fastest first.
-fn fastest(layer: &LayerSurvey, bits: f64, count: usize) -> Vec<usize> {
-    let bits = schedule_bits(bits);
+/// Up to `count` schedules for such weights, fastest first.
+fn fastest(layer: &LayerSurvey, bits: f64, sparsity: f64, count: usize) -> Vec<usize> {
     let schedules = &layer.schedules;
     let mut of_bits: Vec<usize> =
-        (0..schedules.len()).filter(|index| schedules[*index].schedule.bits == bits).collect();
+        (0..schedules.len()).filter(|index| schedules[*index].schedule.serves(bits, sparsity)).collect();
     of_bits.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
     of_bits.truncate(count);
     of_bits
@@ -584,6 +585,7 @@ mod tests {
         let time = |bits: i64, algorithm: &str, tile: i64, seconds: f64| ScheduleTime {
             schedule: LayerSchedule {
                 bits,
+                sparsity: 0.0,
                 algorithm: algorithm.to_owned(),
                 tunables: BTreeMap::from([("tile".to_owned(), tile)]),
             },
@@ -643,6 +645,13 @@ mod tests {
             choice.descend(&survey, &base, &Weights { seconds, bytes: 0.0 });
             choice
         };
+        // Zeros count where there are as many, and only there.
+        let mut sparse = survey.clone();
+        let mut zeros = sparse.layers[0].schedules[0].clone();
+        (zeros.schedule.sparsity, zeros.seconds) = (0.8, 5e-4);
+        sparse.layers[0].schedules.push(zeros);
+        assert_eq!(fastest(&sparse.layers[0], 32.0, 0.8, 1), [3]);
+        assert_eq!(fastest(&sparse.layers[0], 32.0, 0.7, 1), [1]);
         // A faster tile costs nothing.
         let free = descended(1e-6);
         assert_eq!(free.layers, [LayerChoice { bits: 32.0, sparsity: 0.0, schedule: 1 }; 2]);

@@ -14,10 +14,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use paretune_db::{KeyParts, Record};
+use paretune_kernels::conv;
+use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 use serde::{Deserialize, Serialize};
 
 use super::session::SessionError;
+use super::space::bits_value;
 use super::trial::Bench;
 use crate::compress::{self, ChannelGroup};
 use crate::evaluate::candidate::{THREADS, layer_parameter, tunable_parameter};
@@ -75,6 +78,10 @@ pub struct LayerSurvey {
 pub struct LayerSchedule {
     /// 8 where it computes on integers, of however many bits, else 32.
     pub bits: i64,
+    /// Share of the weights that is zero, for algorithms that leave zeros out; the others take as long whatever it is,
+    /// and have 0 here.
+    #[serde(default)]
+    pub sparsity: f64,
     /// Algorithm.
     pub algorithm: String,
     /// Its tunables; of a wish, those that are not named have their defaults.
@@ -82,8 +89,16 @@ pub struct LayerSchedule {
 }
 
 impl LayerSchedule {
-    fn default_of(bits: i64, algorithm: String) -> Self {
-        Self { bits, algorithm, tunables: BTreeMap::new() }
+    fn default_of(bits: i64, sparsity: f64, algorithm: String) -> Self {
+        Self { bits, sparsity, algorithm, tunables: BTreeMap::new() }
+    }
+
+    /// Whether weights of so many bits and so many zeros, anywhere, can take this schedule and then have its time.
+    #[must_use]
+    pub fn serves(&self, bits: f64, sparsity: f64) -> bool {
+        self.bits == schedule_bits(bits)
+            && (self.sparsity <= 0.0 || self.sparsity == sparsity)
+            && bits <= widest(&self.algorithm, self.bits).bits()
     }
 
     /// What `configuration` chooses for `layer`.
@@ -96,13 +111,21 @@ impl LayerSchedule {
             .iter()
             .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
             .collect();
-        Some(Self { bits, algorithm, tunables })
+        let sparsity = if needs_zeros(&algorithm) {
+            configuration.get(&layer_parameter(layer, "sparsity")).and_then(Value::as_f64).unwrap_or(0.0)
+        } else {
+            0.0
+        };
+        Some(Self { bits, sparsity, algorithm, tunables })
     }
 
     /// Chooses this for `layer`.
     pub fn write(&self, layer: &str, wanted: &mut Configuration) {
-        wanted.insert(layer_parameter(layer, "bits"), Value::Int(self.bits));
+        wanted.insert(layer_parameter(layer, "bits"), bits_value(widest(&self.algorithm, self.bits)));
         wanted.insert(layer_parameter(layer, "algorithm"), Value::Text(self.algorithm.clone()));
+        if self.sparsity > 0.0 {
+            wanted.insert(layer_parameter(layer, "sparsity"), Value::Real(self.sparsity));
+        }
         for (name, value) in &self.tunables {
             wanted.insert(tunable_parameter(layer, &self.algorithm, name), Value::Int(*value));
         }
@@ -113,6 +136,30 @@ impl LayerSchedule {
 #[must_use]
 pub fn schedule_bits(bits: f64) -> i64 {
     if bits < 32.0 { 8 } else { 32 }
+}
+
+/// The widest numbers that an algorithm executes, of integers or not.
+fn widest(algorithm: &str, bits: i64) -> Numbers {
+    if bits == 32 {
+        return Numbers::F32;
+    }
+    let known = conv::algorithm(algorithm);
+    let executes = |numbers| {
+        let patterns = [Pattern::Dense, Pattern::Unstructured];
+        known.is_none_or(|known| {
+            patterns.into_iter().any(|pattern| known.executes(WeightFormat { numbers, pattern }))
+        })
+    };
+    let grids = Grid::ALL.into_iter().rev().map(Numbers::Integer);
+    grids.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Integer(Grid::Bits8))
+}
+
+/// Whether an algorithm executes no dense weights, and takes the less time the more zeros there are.
+fn needs_zeros(algorithm: &str) -> bool {
+    let numbers = Grid::ALL.into_iter().map(Numbers::Integer).chain([Numbers::F32]);
+    let dense = |numbers| WeightFormat { numbers, pattern: Pattern::Dense };
+    conv::algorithm(algorithm)
+        .is_some_and(|algorithm| !numbers.into_iter().any(|numbers| algorithm.executes(dense(numbers))))
 }
 
 /// A schedule and its time.
@@ -306,6 +353,7 @@ mod tests {
     fn a_survey_comes_back_from_the_journal() {
         let schedule = LayerSchedule {
             bits: 8,
+            sparsity: 0.0,
             algorithm: "a".into(),
             tunables: BTreeMap::from([("tile".to_owned(), 6016)]),
         };

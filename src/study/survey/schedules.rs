@@ -8,7 +8,9 @@ use paretune_kernels::conv;
 use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{Configuration, Value};
 
-use super::{LayerSchedule, LayerSurvey, ScheduleTime, Survey, Surveyor, fraction, schedule_bits};
+use super::{
+    LayerSchedule, LayerSurvey, ScheduleTime, Survey, Surveyor, fraction, needs_zeros, schedule_bits,
+};
 use crate::compress::LayerInfo;
 use crate::evaluate::PROTOCOL_VERSION;
 use crate::evaluate::candidate::{THREADS, layer_parameter};
@@ -16,6 +18,8 @@ use crate::evaluate::protocol::{Reply, Request};
 use crate::study::session::SessionError;
 /// Seconds for which one network is profiled.
 const PROFILE_SECONDS: f64 = 0.03;
+/// What is tuned of algorithms that need zeros is tuned at the offered sparsity nearest to this.
+const TUNED_SPARSITY: f64 = 0.8;
 
 impl Surveyor<'_, '_> {
     /// Times schedules: the default of every algorithm first, then what can be turned about those that are not
@@ -30,24 +34,26 @@ impl Surveyor<'_, '_> {
         let tunables = self.tunables(layers);
         let mut first: Vec<Vec<LayerSchedule>> = Vec::new();
         for layer in layers {
-            let algorithms = self.algorithms(layer);
-            first.push(
-                algorithms.into_iter().map(|(bits, name)| LayerSchedule::default_of(bits, name)).collect(),
-            );
+            first.push(self.defaults(layer));
         }
         // In one network all layers have the same algorithm, as far as they can: then few layouts are converted.
-        let mut kinds: Vec<(i64, String)> = Vec::new();
-        for variant in first.iter().flatten() {
-            let kind = (variant.bits, variant.algorithm.clone());
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
+        let mut kinds: Vec<&LayerSchedule> = Vec::new();
+        let tuned: Vec<f64> = first.iter().map(|variants| tuned_sparsity(variants)).collect();
+        for (variants, tuned) in first.iter().zip(&tuned) {
+            for variant in variants {
+                // Other sparsities follow when it is known what is best at this one.
+                if [0.0, *tuned].contains(&variant.sparsity) && !kinds.contains(&variant) {
+                    kinds.push(variant);
+                }
             }
         }
-        for (index, (bits, algorithm)) in kinds.iter().enumerate() {
+        // Dense ones first.
+        kinds.sort_by(|left, right| order(left.sparsity).total_cmp(&order(right.sparsity)));
+        for (index, kind) in kinds.iter().enumerate() {
             see(0.3 * fraction(index, kinds.len()));
             let chosen = |layer: usize| {
-                let same_bits = || first[layer].iter().filter(|variant| variant.bits == *bits);
-                let same = same_bits().find(|variant| variant.algorithm == *algorithm);
+                let same_bits = || first[layer].iter().filter(|variant| variant.bits == kind.bits);
+                let same = same_bits().find(|variant| variant == kind);
                 same.or_else(|| same_bits().next()).or_else(|| first[layer].first()).cloned()
             };
             let variants: Vec<Option<LayerSchedule>> = (0..layers.len()).map(chosen).collect();
@@ -60,19 +66,23 @@ impl Surveyor<'_, '_> {
         let mut lists: Vec<Vec<LayerSchedule>> = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
             let mut list = Vec::new();
+            let times = &survey.layers[index].schedules;
             for bits in [8, 32] {
-                let times = &survey.layers[index].schedules;
-                let of_bits = || times.iter().filter(|time| time.schedule.bits == bits);
-                let Some(best) = of_bits().map(|time| time.seconds).min_by(f64::total_cmp) else { continue };
-                for time in of_bits().filter(|time| time.seconds <= 1.4 * best) {
-                    let Some(known) = tunables.get(&(layer.step.as_str(), time.schedule.algorithm.as_str()))
-                    else {
+                // What needs zeros must be worth having them.
+                let offered = || {
+                    let of_bits = times.iter().filter(move |time| time.schedule.bits == bits);
+                    of_bits.filter(|time| [0.0, tuned[index]].contains(&time.schedule.sparsity))
+                };
+                let dense = offered().filter(|time| time.schedule.sparsity <= 0.0);
+                let Some(best) = dense.map(|time| time.seconds).min_by(f64::total_cmp) else { continue };
+                for time in offered().filter(|time| time.seconds <= 1.4 * best) {
+                    let LayerSchedule { sparsity, algorithm, .. } = &time.schedule;
+                    let Some(known) = tunables.get(&(layer.step.as_str(), algorithm.as_str())) else {
                         continue;
                     };
                     for (name, values) in known {
                         for value in values {
-                            let mut variant =
-                                LayerSchedule::default_of(bits, time.schedule.algorithm.clone());
+                            let mut variant = LayerSchedule::default_of(bits, *sparsity, algorithm.clone());
                             variant.tunables.insert(name.clone(), *value);
                             list.push(variant);
                         }
@@ -91,32 +101,60 @@ impl Surveyor<'_, '_> {
                 lists.iter().map(|list| list.get(round % list.len().max(1)).cloned()).collect();
             self.profile(layers, &variants, survey)?;
         }
-        // The best values of all tunables together.
-        for bits in [8, 32] {
+        let mut together = |bits: i64, from: &dyn Fn(usize) -> f64, to: &dyn Fn(usize) -> f64| {
+            let variant = |(index, layer)| {
+                let mut variant = combined(layer, bits, from(index))?;
+                variant.sparsity = to(index);
+                Some(variant)
+            };
             let variants: Vec<Option<LayerSchedule>> =
-                survey.layers.iter().map(|layer| combined(layer, bits)).collect();
-            if self.pace.profiles.may_go_on(until) {
+                survey.layers.iter().enumerate().map(variant).collect();
+            if variants.iter().any(Option::is_some) && self.pace.profiles.may_go_on(until) {
                 self.profile(layers, &variants, survey)?;
             }
+            Ok::<(), SessionError>(())
+        };
+        for bits in [8, 32] {
+            together(bits, &|_| 0.0, &|_| 0.0)?;
+        }
+        // What is best at one sparsity is so at most.
+        let mut others: Vec<f64> = first.iter().flatten().map(|variant| variant.sparsity).collect();
+        others.sort_by(|left, right| order(*left).total_cmp(&order(*right)));
+        others.dedup();
+        for sparsity in others.into_iter().filter(|sparsity| *sparsity > 0.0) {
+            together(32, &|index| if tuned[index] > 0.0 { tuned[index] } else { -1.0 }, &|_| sparsity)?;
         }
         see(1.0);
         Ok(())
     }
 
-    /// Bits and algorithms that the space offers for a layer, dense ones only.
-    fn algorithms(&self, layer: &LayerInfo) -> Vec<(i64, String)> {
+    /// The default schedules that the space offers for a layer; of algorithms that need zeros, one per sparsity.
+    fn defaults(&self, layer: &LayerInfo) -> Vec<LayerSchedule> {
         let bits = self.domain(&layer_parameter(&layer.step, "bits"));
         let has = |wanted: i64| bits.iter().any(|value| value.as_f64().map(schedule_bits) == Some(wanted));
+        let sparsities = self.domain(&layer_parameter(&layer.step, "sparsity"));
+        let sparsities: Vec<f64> = sparsities.iter().filter_map(Value::as_f64).collect();
         let names = self.domain(&layer_parameter(&layer.step, "algorithm"));
-        let names = names.iter().filter_map(|name| name.as_str().map(str::to_owned));
-        names
-            .filter_map(|name| {
-                let algorithm = conv::algorithm(&name)?;
-                let runs = [(32, WeightFormat::F32), (8, WeightFormat::I8)];
-                let (bits, _) = runs.into_iter().find(|&(_, format)| algorithm.executes(format))?;
-                has(bits).then_some((bits, name))
-            })
-            .collect()
+        let mut defaults = Vec::new();
+        for name in names.iter().filter_map(Value::as_str) {
+            let Some(algorithm) = conv::algorithm(name) else { continue };
+            let bits = if algorithm.integer() { 8 } else { 32 };
+            if !has(bits) {
+                continue;
+            }
+            if needs_zeros(name) {
+                // Losses are known of zeros anywhere alone.
+                if !algorithm.executes(WeightFormat::SPARSE_F32) {
+                    continue;
+                }
+                let zeros = sparsities.iter().filter(|sparsity| **sparsity > 0.0);
+                defaults
+                    .extend(zeros.map(|sparsity| LayerSchedule::default_of(bits, *sparsity, name.into())));
+            } else {
+                defaults.push(LayerSchedule::default_of(bits, 0.0, name.into()));
+            }
+        }
+        defaults
     }
 
     /// Names and values of the tunables of each layer's algorithms.
@@ -215,6 +253,7 @@ impl Surveyor<'_, '_> {
             .with("hardware", &self.bench.hardware)
             .with("problem", format!("{:?}", layer.problem))
             .with("bits", schedule.bits)
+            .with("sparsity", schedule.sparsity)
             .with("threads", threads)
             .with("algorithm", &schedule.algorithm)
             .with("tunables", format!("{:?}", schedule.tunables))
@@ -223,14 +262,26 @@ impl Surveyor<'_, '_> {
 
 type Tunables<'l> = HashMap<(&'l str, &'static str), Vec<(String, Vec<i64>)>>;
 
-/// The best algorithm's best values, each tunable by itself.
-fn combined(layer: &LayerSurvey, bits: i64) -> Option<LayerSchedule> {
-    let of_bits = || layer.schedules.iter().filter(|time| time.schedule.bits == bits);
+/// In which order sparsities are looked at: none, then those nearest to [`TUNED_SPARSITY`].
+fn order(sparsity: f64) -> f64 {
+    if sparsity <= 0.0 { -1.0 } else { (sparsity - TUNED_SPARSITY).abs() }
+}
+
+/// The sparsity at which a layer is tuned; 0 where nothing needs zeros.
+fn tuned_sparsity(defaults: &[LayerSchedule]) -> f64 {
+    let sparsities = defaults.iter().map(|variant| variant.sparsity).filter(|sparsity| *sparsity > 0.0);
+    sparsities.min_by(|left, right| order(*left).total_cmp(&order(*right))).unwrap_or(0.0)
+}
+
+/// The best values of the best algorithm at this sparsity, each tunable by itself.
+fn combined(layer: &LayerSurvey, bits: i64, sparsity: f64) -> Option<LayerSchedule> {
+    let alike = |time: &&ScheduleTime| time.schedule.bits == bits && time.schedule.sparsity == sparsity;
+    let of_bits = || layer.schedules.iter().filter(alike);
     let best = of_bits().min_by(|left, right| left.seconds.total_cmp(&right.seconds))?;
     let same: Vec<&ScheduleTime> =
         of_bits().filter(|time| time.schedule.algorithm == best.schedule.algorithm).collect();
     let default = same.first()?;
-    let mut variant = LayerSchedule::default_of(bits, best.schedule.algorithm.clone());
+    let mut variant = LayerSchedule::default_of(bits, sparsity, best.schedule.algorithm.clone());
     for name in best.schedule.tunables.keys() {
         let differs_here_only = |time: &&&ScheduleTime| {
             time.schedule
@@ -255,6 +306,7 @@ mod tests {
         let time = |tile: i64, panel: i64, seconds: f64| ScheduleTime {
             schedule: LayerSchedule {
                 bits: 32,
+                sparsity: 0.0,
                 algorithm: "a".into(),
                 tunables: BTreeMap::from([("tile".to_owned(), tile), ("panel".to_owned(), panel)]),
             },
@@ -264,8 +316,8 @@ mod tests {
             schedules: vec![time(1, 1, 3.0), time(2, 1, 2.0), time(4, 1, 4.0), time(1, 2, 2.5)],
             ..LayerSurvey::default()
         };
-        let best = combined(&layer, 32).map(|variant| variant.tunables);
+        let best = combined(&layer, 32, 0.0).map(|variant| variant.tunables);
         assert_eq!(best, Some(BTreeMap::from([("tile".to_owned(), 2), ("panel".to_owned(), 2)])));
-        assert_eq!(combined(&layer, 8), None);
+        assert_eq!(combined(&layer, 8, 0.0), None);
     }
 }
