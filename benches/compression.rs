@@ -252,7 +252,7 @@ impl Subject {
         let numbers = self.plan.values[self.plan.input].len();
         let images = &self.inputs[..(REPAIR * numbers).min(self.inputs.len())];
         let calibration = if recipe.disturbs() { &self.repair } else { &self.calibration };
-        Ok(apply_with_repair(&self.plan, calibration, Some(&self.database), recipe, images, 2)?)
+        Ok(apply_with_repair(&self.plan, calibration, Some(&self.database), recipe, images, None, 2)?)
     }
 
     fn accuracy_of(&self, plan: &Plan) -> anyhow::Result<f64> {

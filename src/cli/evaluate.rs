@@ -55,6 +55,7 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
         threads: args.subject.thread_counts()?,
         space: args.subject.space.clone(),
         seed: 0,
+        finetune: 0,
     };
     let material = Material::load(&request).map_err(usage)?;
     let space = space_of(&material.network, &request.threads, request.space.as_ref()).map_err(usage)?;

@@ -59,6 +59,10 @@ pub struct SearchArgs {
     /// Same seed, same machine, recorded measurements: same trials
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// After the search, let every compressed finalist learn from the original's answers to the calibration images, for
+    /// this long each: 90s, 2m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    finetune: Option<u64>,
     /// Where the study lives; an existing one is resumed [default: named after the request, in the user's data folder]
     #[arg(long, value_name = "DIR")]
     study: Option<PathBuf>,
@@ -80,6 +84,19 @@ pub struct SearchArgs {
     /// Address space that one trial may use, in MiB [default: three quarters of the machine's memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
     trial_memory: Option<u64>,
+}
+
+/// Whole seconds, a day at most.
+fn duration(text: &str) -> Result<u64, String> {
+    let budget: Budget = text.parse().map_err(|error| format!("{error}"))?;
+    match budget {
+        Budget { seconds: Some(seconds), trials: None } if (1.0..=86_400.0).contains(&seconds) => {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just checked")]
+            let whole = seconds.round() as u64;
+            Ok(whole)
+        }
+        _ => Err("expected a duration from a second to a day, such as 90s or 2m".to_owned()),
+    }
 }
 
 /// The strategies that there are, with a line on each.
@@ -158,6 +175,7 @@ fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
         threads: args.subject.thread_counts()?,
         space: args.subject.space.as_ref().map(absolute),
         seed: args.seed,
+        finetune: args.finetune.unwrap_or(0),
     })
 }
 

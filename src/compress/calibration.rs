@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::channels::Keep;
 use super::error::CompressError;
+use super::gradient::channel_information;
+use super::groups::groups;
 use super::statistics::{Moments, ValueStatistics};
 
 /// Statistics of a single-precision network on calibration images.
@@ -21,6 +23,9 @@ pub struct Calibration {
     pub values: Vec<ValueStatistics>,
     /// By step: the output of a convolution with its bias, before residual and activation.
     pub convolutions: BTreeMap<String, Moments>,
+    /// By group of channels: nats per image that removing each channel costs, see [`Calibration::inform`];
+    /// empty until then.
+    pub information: BTreeMap<String, Vec<f64>>,
 }
 
 impl Calibration {
@@ -53,10 +58,24 @@ impl Calibration {
         Ok(this)
     }
 
+    /// Finds out how much the network's answers depend on each channel (Fisher information, by
+    /// backpropagation), on normalized images, one after another.
+    ///
+    /// # Errors
+    /// Where a step has no derivative, there is no image, or these are statistics of another network.
+    pub fn inform(&mut self, plan: &Plan, images: &[f32]) -> Result<(), CompressError> {
+        self.fits(plan)?;
+        let groups = groups(plan)?;
+        let found = channel_information(plan, self, &groups, images)?;
+        let names = groups.into_iter().map(|group| group.info.name);
+        self.information = names.zip(found).collect();
+        Ok(())
+    }
+
     /// Nothing seen yet.
     pub(super) fn empty(plan: &Plan) -> Self {
         let values = vec![ValueStatistics::default(); plan.values.len()];
-        Self { images: 0, values, convolutions: BTreeMap::new() }
+        Self { images: 0, values, convolutions: BTreeMap::new(), information: BTreeMap::new() }
     }
 
     /// Takes in a batch of one value of the plan that [`unfuse`] made.
@@ -109,6 +128,8 @@ impl Calibration {
                     Some((step.clone(), seen.select(keep.of(*outputs.get(step.as_str())?))))
                 })
                 .collect(),
+            // Of another network: what is left matters more than it did.
+            information: BTreeMap::new(),
         }
     }
 }

@@ -13,12 +13,14 @@ use super::groups::{Group, groups, is_dense_conv};
 use super::recipe::{ChannelCriterion, Recipe};
 
 /// Which coordinates of each value's first axis stay.
+#[derive(Clone)]
 pub(super) struct Keep {
     values: Vec<Vec<bool>>,
 }
 
 impl Keep {
-    fn all(plan: &Plan) -> Self {
+    /// Everything stays.
+    pub(super) fn all(plan: &Plan) -> Self {
         let values =
             plan.values.iter().map(|value| vec![true; value.dims.first().copied().unwrap_or(0)]).collect();
         Self { values }
@@ -61,10 +63,7 @@ pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) ->
         if let Some(why) = group.info.pinned {
             return Err(CompressError::Recipe(format!("channel group `{name}` cannot be pruned: it {why}")));
         }
-        let scores = match recipe.criterion {
-            ChannelCriterion::Magnitude => magnitude(plan, group)?,
-            ChannelCriterion::Variance => variance(plan, calibration, group)?,
-        };
+        let scores = scores(plan, calibration, group, recipe.criterion)?;
         let mut order: Vec<usize> = (0..scores.len()).collect();
         // Best first; of equals the first stays.
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
@@ -73,6 +72,29 @@ pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) ->
         }
     }
     Ok(keep)
+}
+
+/// What each channel of a group is worth.
+pub(super) fn scores(
+    plan: &Plan,
+    calibration: &Calibration,
+    group: &Group,
+    criterion: ChannelCriterion,
+) -> Result<Vec<f64>, CompressError> {
+    match criterion {
+        ChannelCriterion::Magnitude => magnitude(plan, group),
+        ChannelCriterion::Variance => variance(plan, calibration, group),
+        ChannelCriterion::Fisher => fisher(calibration, group),
+    }
+}
+
+/// What the calibration knows of the channels' information.
+fn fisher(calibration: &Calibration, group: &Group) -> Result<Vec<f64>, CompressError> {
+    let name = &group.info.name;
+    let known = calibration.information.get(name).filter(|known| known.len() == group.channels.len());
+    known.cloned().ok_or_else(|| {
+        CompressError::Calibration(format!("nothing is known of the information in channel group `{name}`"))
+    })
 }
 
 /// The dense weights of a layer, which is what everything here starts from.

@@ -5,17 +5,20 @@
 //! compressed one. [`Calibration`] holds what must be known of the network's activations for that.
 //! Which recipe is worth trying, and how each layer is then scheduled, is left to the study.
 
+mod allocate;
 mod budget;
 mod calibration;
 mod channels;
 mod database;
 mod error;
+mod gradient;
 mod groups;
 mod layers;
 mod linear;
 mod quantize;
 mod recipe;
 mod reconstruct;
+mod refit;
 mod repair;
 mod sparsity;
 mod statistics;
@@ -30,13 +33,16 @@ use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Plan, WeightValues, Weights};
 
+pub use allocate::allocate_channels;
 pub use budget::{Level, allocate};
 pub use calibration::Calibration;
 pub use database::{Database, SPARSITIES, Variant, seconds_to_prepare};
 pub use error::CompressError;
+pub use gradient::{Distillation, DistillationProgress, distill, trainable};
 pub use groups::{ChannelGroup, channel_groups};
 pub use layers::{LayerInfo, layers};
 pub use recipe::{ChannelCriterion, LayerRecipe, Method, Recipe};
+pub use refit::References;
 pub use statistics::{Histogram, Moments, ValueStatistics};
 
 /// Compresses a network, looking at each weight by itself. Schedules are left as they are.
@@ -48,7 +54,7 @@ pub use statistics::{Histogram, Moments, ValueStatistics};
 /// Where the recipe asks for what the network does not have, the calibration is of another network, or
 /// the plan's weights are not in single precision.
 pub fn apply(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Plan, CompressError> {
-    let (mut small, calibration) = change(plan, calibration, None, recipe)?;
+    let (mut small, calibration) = change(plan, calibration, None, recipe, None)?;
     finish(&mut small, &calibration)?;
     Ok(small)
 }
@@ -58,17 +64,23 @@ pub fn apply(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<
 /// is then best that of the very same images, as the two are compared: what differs between two samples is more
 /// than what is lost to four bits. Ranges of 8-bit values are then those of the repaired network.
 ///
+/// With `references`, made on these images or the first of them, the weights that are left when channels have
+/// gone are fitted to what the original network computed there.
+///
 /// # Errors
-/// As [`apply`], and where there is no image.
+/// As [`apply`], and where there is no image, or fewer than the references were made on.
 pub fn apply_with_repair(
     plan: &Plan,
     calibration: &Calibration,
     database: Option<&Database>,
     recipe: &Recipe,
     images: &[f32],
+    references: Option<&References>,
     threads: usize,
 ) -> Result<Plan, CompressError> {
-    let (mut small, mut calibration) = change(plan, calibration, database, recipe)?;
+    let fit = references.filter(|_| recipe.repair && recipe.removes_channels());
+    let fit = fit.map(|references| Fit { references, images, threads });
+    let (mut small, mut calibration) = change(plan, calibration, database, recipe, fit)?;
     if recipe.repair && recipe.disturbs() {
         let rounds = recipe.layers.values().any(|layer| layer.numbers.is_integer());
         if let Some(seen) = repair::correct(&mut small, &calibration, images, threads, rounds)? {
@@ -79,12 +91,20 @@ pub fn apply_with_repair(
     Ok(small)
 }
 
+/// What weights are fitted to when channels have gone.
+struct Fit<'a> {
+    references: &'a References,
+    images: &'a [f32],
+    threads: usize,
+}
+
 /// Removes channels, then replaces the weights of layers; also returns the calibration of what is left.
 fn change(
     plan: &Plan,
     calibration: &Calibration,
     database: Option<&Database>,
     recipe: &Recipe,
+    fit: Option<Fit<'_>>,
 ) -> Result<(Plan, Calibration), CompressError> {
     validate(plan, 1)?;
     recipe.validate()?;
@@ -103,6 +123,9 @@ fn change(
     }
     let keep = channels::choose(plan, calibration, recipe)?;
     let mut small = channels::remove(plan, &keep, recipe.repair.then_some(calibration))?;
+    if let Some(Fit { references, images, threads }) = fit {
+        refit::refit(&mut small, &keep, references, images, threads)?;
+    }
     let calibration = calibration.select(plan, &keep);
     for step in &mut small.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };

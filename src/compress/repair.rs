@@ -42,6 +42,7 @@ pub(super) fn correct(
             images: count as u64,
             values: vec![ValueStatistics::default(); plan.values.len()],
             convolutions: BTreeMap::new(),
+            information: BTreeMap::new(),
         }),
     };
     walk(&real, images, threads, &mut repair)?;

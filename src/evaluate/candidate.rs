@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `backend` | `cpu` |
 //! | `threads` | workers of the whole network |
+//! | `finetune` | seconds that the compressed network learns from the original's answers; 0 or absent: not at all |
 //! | `channels.GROUP` | share of the channels of a group that is kept |
 //! | `LAYER.bits` | 32: single precision; fewer: integers, 1.58: ternary |
 //! | `LAYER.sparsity` | share of the weights that is zero |
@@ -23,8 +24,14 @@ use crate::compress::{LayerRecipe, Recipe};
 pub const BACKEND: &str = "backend";
 /// Name of the parameter that chooses the number of threads.
 pub const THREADS: &str = "threads";
+/// Name of the parameter that says for how many seconds the compressed network is trained. No search proposes
+/// it: it is given to finalists.
+pub const FINETUNE: &str = "finetune";
 /// Prefix of the parameters that choose how many channels of a group are kept.
 pub const CHANNELS: &str = "channels.";
+
+/// Longest training.
+const MOST_SECONDS: u64 = 24 * 3600;
 
 /// Name of a layer's parameter.
 #[must_use]
@@ -47,6 +54,8 @@ pub struct Candidate {
     pub schedules: BTreeMap<String, Schedule>,
     /// Workers.
     pub threads: usize,
+    /// Seconds of training after compression.
+    pub finetune: u64,
 }
 
 /// A configuration that does not follow the grammar.
@@ -92,6 +101,11 @@ impl Candidate {
                     .and_then(|threads| usize::try_from(threads).ok())
                     .filter(|threads| (1..=1024).contains(threads))
                     .ok_or_else(|| CandidateError::new(name, "expected a whole number from 1 to 1024"))?;
+            } else if name == FINETUNE {
+                let seconds = integer(name, value).ok().and_then(|seconds| u64::try_from(seconds).ok());
+                candidate.finetune = seconds
+                    .filter(|&seconds| seconds <= MOST_SECONDS)
+                    .ok_or_else(|| CandidateError::new(name, "expected whole seconds, a day at most"))?;
             } else if let Some(group) = name.strip_prefix(CHANNELS) {
                 candidate.recipe.channels.insert(group.to_owned(), real(name, value)?);
             } else {
@@ -156,7 +170,8 @@ impl Candidate {
 pub fn numerics(configuration: &Configuration) -> Configuration {
     let mut part = Configuration::default();
     for (name, value) in configuration.iter() {
-        let compression = name.starts_with(CHANNELS)
+        let compression = name == FINETUNE
+            || name.starts_with(CHANNELS)
             || name.ends_with(".bits")
             || name.ends_with(".sparsity")
             || name.ends_with(".pattern");

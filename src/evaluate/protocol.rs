@@ -5,6 +5,7 @@
 //! out. Nothing here assumes that both run on the same machine, only that the worker can find the
 //! artefacts that the hashes name.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use paretune_spaces::Configuration;
@@ -80,6 +81,12 @@ pub enum Request {
         configuration: Configuration,
         /// On how many search images.
         images: u64,
+    },
+    /// Says how many channels of each group stay when one threshold over all of them leaves a share of the
+    /// multiply-adds.
+    Thin {
+        /// That share.
+        work: f64,
     },
     /// Scores a bundle on the first images of the report part.
     Report {
@@ -248,6 +255,11 @@ pub enum Reply {
     Lost {
         /// Nats per image.
         loss: f64,
+    },
+    /// The answer to thinning.
+    Thinned {
+        /// By group that loses channels: the share that is kept.
+        shares: BTreeMap<String, f64>,
     },
     /// The answer to a report.
     Reported {

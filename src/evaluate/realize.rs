@@ -7,7 +7,7 @@ use paretune_kernels::{Plan, Schedule};
 use paretune_spaces::Configuration;
 
 use super::candidate::{Candidate, CandidateError};
-use super::subject::Subject;
+use super::subject::{Progress, Subject, SubjectError};
 use crate::compress::{self, CompressError, Recipe};
 
 /// Why a configuration could not be turned into a plan.
@@ -19,6 +19,9 @@ pub enum RealizeError {
     /// Compression failed.
     #[error("compression: {0}")]
     Compress(#[from] CompressError),
+    /// Training failed.
+    #[error("fine-tuning: {0}")]
+    Finetune(#[from] SubjectError),
     /// A step's algorithm does not exist.
     #[error("layer `{layer}`: there is no algorithm `{algorithm}`")]
     Algorithm {
@@ -29,13 +32,22 @@ pub enum RealizeError {
     },
 }
 
-/// Builds the plan of `configuration`.
+/// Builds the plan of `configuration`. `progress` hears of what takes long: training, where it is asked for.
 ///
 /// # Errors
 /// Where the configuration does not fit the network.
-pub fn realize(subject: &Subject, configuration: &Configuration, isa: Isa) -> Result<Plan, RealizeError> {
+pub fn realize(
+    subject: &Subject,
+    configuration: &Configuration,
+    isa: Isa,
+    progress: Progress<'_>,
+) -> Result<Plan, RealizeError> {
     let candidate = decode(subject, configuration)?;
-    let mut plan = subject.compressed(&candidate.recipe)?;
+    let mut plan = if candidate.finetune > 0 {
+        subject.finetuned(&candidate.recipe, candidate.finetune, progress)?
+    } else {
+        subject.compressed(&candidate.recipe)?
+    };
     plan.threads = candidate.threads;
     for layer in compress::layers(&plan)? {
         let Some(schedule) = candidate.schedules.get(&layer.step) else { continue };

@@ -5,15 +5,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::hardware::Isa;
 
-use super::accuracy::{Score, answers, divergence, for_scoring, outputs};
+use super::accuracy::{Normalization, Score, answers, divergence, for_scoring, outputs};
 use super::artefact::{self, ArtefactError};
 use super::protocol::SubjectSpec;
-use crate::compress::{self, Calibration, CompressError, Database, Recipe};
+use crate::compress::{
+    self, Calibration, ChannelCriterion, CompressError, Database, Distillation, Recipe, References,
+};
 use crate::model::Network;
 use crate::model::images::{Dataset, Images, normalize_into};
 
@@ -54,6 +57,8 @@ pub struct Subject {
     first: Mutex<BTreeMap<usize, Arc<Calibration>>>,
     /// The latest compressed networks: candidates that differ in their schedules only come in a row.
     compressed: Mutex<VecDeque<(Recipe, Plan)>>,
+    /// What pruned networks are fitted to, by number of images, as soon as one is.
+    references: Mutex<BTreeMap<usize, Arc<References>>>,
     /// The untouched network's outputs for the first search images, as many as losses are judged on.
     opinions: Mutex<Vec<Vec<f32>>>,
 }
@@ -72,6 +77,15 @@ const STATISTICS_IMAGES: usize = 512;
 
 /// Enough images for means and variances of channels, few enough for every candidate.
 const REPAIR_IMAGES: usize = 256;
+
+/// Enough images to rank channels by.
+const INFORMATION_IMAGES: usize = 256;
+
+/// Multiply-adds, forwards, that ranking them may take: half a minute or so on two cores.
+const INFORMATION_WORK: u64 = 150_000_000_000;
+
+/// Search images that decide whether training was worth it.
+const HELD_BACK: usize = 512;
 
 /// Threads for preparation; it does not change the results.
 fn cores() -> usize {
@@ -103,26 +117,23 @@ impl Subject {
         let count = (CALIBRATION_NUMBERS / numbers.max(1))
             .clamp(1, CALIBRATION_IMAGES)
             .min(dataset.calibration.len());
-        let mut calibration_inputs = vec![0.0; count * numbers];
-        for (index, input) in calibration_inputs.chunks_exact_mut(numbers.max(1)).enumerate() {
-            let normalization = &spec.normalization;
-            normalize_into(
-                dataset.calibration.image(index),
-                &normalization.mean,
-                &normalization.std,
-                dataset.calibration.dims,
-                input,
-            );
-        }
+        let calibration_inputs = inputs(&dataset.calibration, count, &spec.normalization);
         let key = subject_hash(&spec);
         let calibration: Calibration =
             artefact::read_or_make(&spec.artefacts.join(format!("{key}.calibration")), || {
                 progress("calibration", 0.0);
                 let seen = &calibration_inputs[..count.min(STATISTICS_IMAGES) * numbers];
-                Calibration::collect(&network.plan, seen, 8, cores(), &mut |share| {
-                    progress("calibration", share);
-                })
-                .map_err(SubjectError::from)
+                let mut calibration = Calibration::collect(&network.plan, seen, 8, cores(), &mut |share| {
+                    progress("calibration", 0.5 * share);
+                })?;
+                if compress::trainable(&network.plan).is_ok() {
+                    let work: u64 =
+                        compress::layers(&network.plan)?.iter().map(|layer| layer.multiply_adds).sum();
+                    let affordable = usize::try_from(INFORMATION_WORK / work.max(1)).unwrap_or(usize::MAX);
+                    let count = affordable.clamp(8, INFORMATION_IMAGES).min(count);
+                    calibration.inform(&network.plan, &calibration_inputs[..count * numbers])?;
+                }
+                Ok::<_, SubjectError>(calibration)
             })?;
         progress("calibration", 1.0);
         progress("ready", 1.0);
@@ -147,6 +158,7 @@ impl Subject {
             database,
             first: Mutex::default(),
             compressed: Mutex::default(),
+            references: Mutex::default(),
             opinions: Mutex::default(),
         })
     }
@@ -174,8 +186,18 @@ impl Subject {
         let images = self.repair_inputs(count);
         let (plan, database) = (&self.network.plan, Some(&self.database));
         if !recipe.disturbs() {
-            return compress::apply_with_repair(plan, &self.calibration, database, recipe, images, cores());
+            return compress::apply_with_repair(
+                plan,
+                &self.calibration,
+                database,
+                recipe,
+                images,
+                None,
+                cores(),
+            );
         }
+        let references = if recipe.removes_channels() { Some(self.references(images)?) } else { None };
+        let recipe = &Recipe { criterion: self.criterion(), ..recipe.clone() };
         let known = self.first.lock().unwrap_or_else(PoisonError::into_inner).get(&count).cloned();
         let calibration = match known {
             Some(known) => known,
@@ -183,13 +205,85 @@ impl Subject {
                 // No image may be left out of one and seen by the other.
                 let numbers = plan.values[plan.input].len().max(1);
                 let batch = if (images.len() / numbers).is_multiple_of(8) { 8 } else { 1 };
-                let seen = Calibration::collect(plan, images, batch, cores(), &mut |_| {})?;
+                let mut seen = Calibration::collect(plan, images, batch, cores(), &mut |_| {})?;
+                seen.information.clone_from(&self.calibration.information);
                 let seen = Arc::new(seen);
                 self.first.lock().unwrap_or_else(PoisonError::into_inner).insert(count, Arc::clone(&seen));
                 seen
             }
         };
-        compress::apply_with_repair(plan, &calibration, database, recipe, images, cores())
+        let references = references.as_deref();
+        compress::apply_with_repair(plan, &calibration, database, recipe, images, references, cores())
+    }
+
+    /// How channels are ranked: networks that cannot be differentiated have no information.
+    fn criterion(&self) -> ChannelCriterion {
+        let informed = !self.calibration.information.is_empty();
+        if informed { ChannelCriterion::Fisher } else { ChannelCriterion::Variance }
+    }
+
+    /// The share of each group's channels that one threshold keeps where `work` of the multiply-adds are to be
+    /// left.
+    ///
+    /// # Errors
+    /// Where nothing is known of the channels.
+    pub fn thinned(&self, work: f64) -> Result<BTreeMap<String, f64>, CompressError> {
+        compress::allocate_channels(&self.network.plan, &self.calibration, self.criterion(), work)
+    }
+
+    /// What the untouched network computes on `images`, which are always the first ones.
+    fn references(&self, images: &[f32]) -> Result<Arc<References>, CompressError> {
+        let mut known = match self.references.lock() {
+            Ok(known) => known,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if let Some(references) = known.get(&images.len()) {
+            return Ok(Arc::clone(references));
+        }
+        let made = Arc::new(References::collect(&self.network.plan, images, cores())?);
+        known.insert(images.len(), Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// The network after `recipe` and so many seconds of distillation on the calibration images, or as it was
+    /// before where that is closer to the untouched network on search images. Kept as an artefact: training
+    /// depends on the machine's speed, so that twice the same is not to be had otherwise.
+    ///
+    /// # Errors
+    /// Where the recipe does not fit the network or a step cannot be trained.
+    pub fn finetuned(
+        &self,
+        recipe: &Recipe,
+        seconds: u64,
+        progress: Progress<'_>,
+    ) -> Result<Plan, SubjectError> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(subject_hash(&self.spec).as_bytes());
+        // A recipe is plain data that always has a JSON form.
+        hasher.update(serde_json::to_string(recipe).unwrap_or_default().as_bytes());
+        hasher.update(&seconds.to_le_bytes());
+        let name = format!("{}.tuned", &hasher.finalize().to_hex()[..32]);
+        artefact::read_or_make(&self.spec.artefacts.join(name), || {
+            let student = self.compressed(recipe)?;
+            let normalization = &self.spec.normalization;
+            let all = |images: &Images, most: usize| {
+                let numbers = images.image_bytes().max(1);
+                inputs(
+                    images,
+                    most.min(CALIBRATION_NUMBERS / numbers).max(1).min(images.len()),
+                    normalization,
+                )
+            };
+            let images = all(&self.dataset.calibration, usize::MAX);
+            let held_back = all(&self.dataset.search, HELD_BACK);
+            let options = Distillation { duration: Duration::from_secs(seconds), ..Distillation::default() };
+            let teacher = &self.network.plan;
+            let tuned = compress::distill(teacher, &student, &images, &held_back, &options, &mut |seen| {
+                progress("fine-tuning", seen.share);
+                true
+            })?;
+            Ok(tuned)
+        })
     }
 
     /// The first `count` calibration images, on which statistics are re-estimated.
@@ -271,6 +365,14 @@ impl Subject {
             classes: self.dataset.classes.clone(),
         }
     }
+}
+
+/// The first `count` images as inputs.
+fn inputs(images: &Images, count: usize, normalization: &Normalization) -> Vec<f32> {
+    let images = images.take(count);
+    let mut inputs = vec![0.0; images.pixels.len()];
+    normalize_into(&images.pixels, &normalization.mean, &normalization.std, images.dims, &mut inputs);
+    inputs
 }
 
 /// What the untouched network says to the first images of a part: as many as anybody has asked for.

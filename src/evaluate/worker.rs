@@ -57,6 +57,10 @@ fn stage(name: &str) {
     mention(&Reply::Stage { stage: name.to_owned() });
 }
 
+fn preparing(task: &str, share: f64) {
+    mention(&Reply::Preparing { task: task.to_owned(), share });
+}
+
 struct Worker {
     isa: Isa,
     subject: Option<Subject>,
@@ -71,10 +75,7 @@ impl Worker {
                 if let Some(bytes) = memory_limit {
                     limit_memory(bytes)?;
                 }
-                let subject = Subject::open(&subject, self.isa, &mut |task, share| {
-                    mention(&Reply::Preparing { task: task.to_owned(), share });
-                })
-                .map_err(text)?;
+                let subject = Subject::open(&subject, self.isa, &mut preparing).map_err(text)?;
                 let [search_images, report_images] = [&subject.dataset.search, &subject.dataset.report]
                     .map(|images| u64::try_from(images.len()).unwrap_or(u64::MAX));
                 self.probes = probes;
@@ -92,6 +93,9 @@ impl Worker {
                 let images = usize::try_from(images).unwrap_or(usize::MAX);
                 Ok(Reply::Lost { loss: subject.loss(&recipe, images).map_err(text)? })
             }
+            Request::Thin { work } => {
+                Ok(Reply::Thinned { shares: self.subject()?.thinned(work).map_err(text)? })
+            }
             Request::Report { bundle, images } => {
                 let subject = self.subject()?;
                 let plan = Bundle::read(&bundle).map_err(text)?.plan;
@@ -100,7 +104,7 @@ impl Worker {
             }
             Request::Export { configuration, id, folder } => {
                 let subject = self.subject()?;
-                let plan = realize(subject, &configuration, self.isa).map_err(text)?;
+                let plan = realize(subject, &configuration, self.isa, &mut preparing).map_err(text)?;
                 let bundle = subject.bundle(plan, &id);
                 bundle.write(&folder).map_err(text)?;
                 Ok(Reply::Exported { bytes: bundle.bytes() })
@@ -122,7 +126,7 @@ impl Worker {
     fn trial(&mut self, request: &TrialRequest) -> Result<Reply, String> {
         stage("build");
         let subject = self.subject.as_ref().ok_or("no subject was opened")?;
-        let plan = realize(subject, &request.configuration, self.isa).map_err(text)?;
+        let plan = realize(subject, &request.configuration, self.isa, &mut preparing).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
         let bundle = subject.bundle(plan, &request.id);
         let files = bundle.file_bytes();
@@ -190,7 +194,7 @@ impl Worker {
 
     fn profile(&mut self, configuration: &Configuration, seconds: f64) -> Result<Vec<(String, f64)>, String> {
         let subject = self.subject()?;
-        let plan = realize(subject, configuration, self.isa).map_err(text)?;
+        let plan = realize(subject, configuration, self.isa, &mut preparing).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
         let input = noise(&plan, &subject.preprocessing(), 1);
         let threads = plan.threads.max(1);

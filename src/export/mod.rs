@@ -63,10 +63,9 @@ pub fn chosen<'f>(front: &'f Front, pick: Option<&str>) -> Result<&'f FrontPoint
 pub fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
     let study = StudyFile::read(folder)?;
     let isa = Isa::detect();
-    let subject = Subject::open(&study.subject(folder), isa, &mut |task, share| {
-        tracing::info!("{task}: {:.0} %", share * 100.0);
-    })?;
-    let plan = realize(&subject, &point.config, isa)?;
+    let mut progress = |task: &str, share: f64| tracing::info!("{task}: {:.0} %", share * 100.0);
+    let subject = Subject::open(&study.subject(folder), isa, &mut progress)?;
+    let plan = realize(&subject, &point.config, isa, &mut progress)?;
     let bundle = subject.bundle(plan, &point.id);
     bundle.write(path)?;
     Ok(bundle.bytes())

@@ -20,7 +20,7 @@ use rand::{Rng, RngExt};
 
 use super::recipes::Seed;
 use super::space::bits_value;
-use super::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey, schedule_bits};
+use super::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey, Thinned, schedule_bits};
 use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter};
 
 /// Name of the strategy and origin of its proposals.
@@ -84,6 +84,8 @@ pub struct Compose {
     seeds: VecDeque<Seed>,
     /// Whoever proposes what no model speaks of.
     other: Evolve,
+    /// Whether the survey's own recipes are among the seeds.
+    sown: bool,
     verified: Vec<Verified>,
     /// Trials that `verified` has seen.
     seen: usize,
@@ -94,7 +96,43 @@ impl Compose {
     /// Tries `seeds` in between. Until `shared` has a survey, seeds and small steps are all that it has to offer.
     #[must_use]
     pub fn new(shared: Arc<Mutex<Shared>>, seeds: Vec<Seed>) -> Self {
-        Self { shared, seeds: seeds.into(), other: Evolve, verified: Vec::new(), seen: 0, turn: 0 }
+        Self {
+            shared,
+            seeds: seeds.into(),
+            other: Evolve,
+            sown: false,
+            verified: Vec::new(),
+            seen: 0,
+            turn: 0,
+        }
+    }
+
+    /// Puts networks whose channels were all held to one threshold among the seeds, once: at full precision, and
+    /// on integers.
+    fn sow(&mut self, survey: &Survey, history: &History) {
+        if std::mem::replace(&mut self.sown, true) {
+            return;
+        }
+        let mut thinned: Vec<Seed> = Vec::new();
+        for Thinned { work, shares } in &survey.thinned {
+            for bits in [8, 32] {
+                let mut wanted = Configuration::new();
+                for (group, share) in shares {
+                    wanted.insert(format!("{CHANNELS}{group}"), Value::Real(*share));
+                }
+                for layer in &survey.layers {
+                    wanted.insert(layer_parameter(&layer.name, "bits"), Value::Int(bits));
+                }
+                let precision = if bits == 8 { ", 8 bits" } else { "" };
+                let origin = format!("{:.0} % of the work by channels{precision}", 100.0 * work);
+                let point = history.space().closest(&wanted);
+                thinned.push(Seed { origin, point, reconstructs: false });
+            }
+        }
+        // They know more than uniform recipes do.
+        for seed in thinned.into_iter().rev() {
+            self.seeds.push_front(seed);
+        }
     }
 
     /// The next recipe; those that need reconstructed layers wait until the survey has made such.
@@ -203,6 +241,7 @@ impl Strategy for Compose {
             && self.turn % 8 != 7
         {
             let begun = Instant::now();
+            self.sow(survey, history);
             self.learn(survey, history, errors);
             let composed = self.compose(survey, history, rng);
             tracing::debug!("composed from {} layers in {:?}", survey.layers.len(), begun.elapsed());
@@ -614,6 +653,7 @@ mod tests {
                 width: 16,
                 shares: vec![(0.5, 1.0), (1.0, 0.0)],
             }],
+            thinned: Vec::new(),
         }
     }
 

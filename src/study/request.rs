@@ -37,6 +37,9 @@ pub struct StudyRequest {
     pub space: Option<PathBuf>,
     /// Start of all randomness.
     pub seed: u64,
+    /// Seconds that every finalist learns from the untouched network; 0 for none.
+    #[serde(default)]
+    pub finetune: u64,
 }
 
 /// `study.toml`: what was asked, and what it was asked about.
@@ -131,11 +134,11 @@ impl StudyFile {
 
 impl StudyRequest {
     /// A short name for the folder of a study that nobody named: equal requests about equal content get
-    /// the same one, so that the same command goes on where it stopped. The budget is left out: more
-    /// time continues a study.
+    /// the same one, so that the same command goes on where it stopped. The budget is left out, as is what
+    /// happens to finalists: more time continues a study.
     #[must_use]
     pub fn folder_name(&self, model_name: &str, model_sha256: &str, images: &str) -> String {
-        let same = Self { budget: Budget::default(), model: None, data: None, ..self.clone() };
+        let same = Self { budget: Budget::default(), model: None, data: None, finetune: 0, ..self.clone() };
         let mut hasher = blake3::Hasher::new();
         hasher.update(model_sha256.as_bytes());
         hasher.update(images.as_bytes());

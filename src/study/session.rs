@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use paretune_db::{Store, StoreError};
 use paretune_kernels::hardware::Hardware;
 use paretune_search::{Outcome, Problem, ProblemError, Proposal, Search};
-use paretune_spaces::CompiledSpace;
+use paretune_spaces::{CompiledSpace, Value};
 
 use super::archive::{self, METRICS};
 use super::budget::Budget;
@@ -29,6 +29,7 @@ use super::recipes::{UNTOUCHED, seeds};
 use super::request::StudyRequest;
 use super::survey::{Pace, Surveyor};
 use super::trial::{Answer, Answered, Bench, Hopeless, Known, TrialError};
+use crate::evaluate::candidate::{FINETUNE, numerics};
 use crate::evaluate::host::{Host, HostError, HostOptions};
 use crate::evaluate::protocol::{Ceilings, Reply, Rival};
 use crate::model::Network;
@@ -579,6 +580,41 @@ impl Session<'_> {
         affordable.clamp(4, FINALISTS)
     }
 
+    /// `point` after training, measured like any trial, where its network was compressed and training did not
+    /// make it worse on the search images.
+    fn finetuned(
+        &mut self,
+        point: &FrontPoint,
+        teller: &mut Teller<'_>,
+    ) -> Result<Option<FrontPoint>, SessionError> {
+        let untouched = self.untouched.as_ref().map(|untouched| numerics(&untouched.config));
+        if self.control.stopped() || untouched.is_some_and(|untouched| untouched == numerics(&point.config)) {
+            return Ok(None);
+        }
+        let seconds = self.options.request.finetune;
+        let mut configuration = point.config.clone();
+        configuration.insert(FINETUNE.to_owned(), Value::Int(i64::try_from(seconds).unwrap_or(i64::MAX)));
+        let patient = self.bench.deadline;
+        // Starting and validating take their time too.
+        self.bench.deadline = patient + Duration::from_secs(2 * seconds);
+        let answered = self.answer(&configuration, &Hopeless::default(), teller);
+        self.bench.deadline = patient;
+        match answered {
+            Ok(Answered { answer: Answer::Whole(known), .. }) => {
+                let origin = format!("{}, fine-tuned", point.origin);
+                let tuned = archive::point(&configuration, &origin, &known, &self.options.request.limits);
+                Ok((tuned.metrics.accuracy >= point.metrics.accuracy).then_some(tuned))
+            }
+            Ok(Answered { answer: Answer::Failed(reason), .. }) => {
+                let text = format!("point {} could not be fine-tuned: {reason}", point.id);
+                teller.tell(Event::Notice { text })?;
+                Ok(None)
+            }
+            Ok(_) | Err(SessionError::Worker(HostError::Interrupted)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Confirms the front and says what the study has found.
     fn conclude(
         &mut self,
@@ -606,6 +642,13 @@ impl Session<'_> {
             Some(seconds) => confirm::reserve(seconds).min(seconds - self.clock.elapsed()).max(2.0),
             None => confirm::without_clock(request.budget.trials),
         };
+        if request.finetune > 0 && !interrupted {
+            for point in &mut finalists {
+                if let Some(tuned) = self.finetuned(point, teller)? {
+                    *point = tuned;
+                }
+            }
+        }
         let mut confirmation = confirm::Confirmation {
             bench: &self.bench,
             host: &mut self.host,

@@ -28,7 +28,8 @@ fn reconstructed_networks_lose_less_than_one_shot_ones() {
     for layer in [ternary, sparse, both, blocks] {
         let error = |method: Method| {
             let recipe = everywhere(&plan, layer, method);
-            let small = apply_with_repair(&plan, &calibration, Some(&database), &recipe, &seen, 1).unwrap();
+            let small =
+                apply_with_repair(&plan, &calibration, Some(&database), &recipe, &seen, None, 1).unwrap();
             for step in ["one", "three"] {
                 let zeros = match &weights(&small, step).values {
                     WeightValues::F32(values) => values.iter().filter(|x| **x == 0.0).count(),

@@ -1,8 +1,8 @@
 //! What must hold of every compression, on small networks against a slow interpreter.
 
 mod database;
-mod networks;
-mod reference;
+pub(super) mod networks;
+pub(super) mod reference;
 
 use std::collections::BTreeMap;
 

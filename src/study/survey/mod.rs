@@ -39,6 +39,9 @@ pub struct Survey {
     pub layers: Vec<LayerSurvey>,
     /// In execution order.
     pub groups: Vec<GroupSurvey>,
+    /// Networks that do a part of the work, thinned by one threshold over all channels.
+    #[serde(default)]
+    pub thinned: Vec<Thinned>,
 }
 
 impl Survey {
@@ -49,6 +52,18 @@ impl Survey {
         losses.into_iter().any(|loss| loss.sparsity > 0.0 || loss.bits < 8.0)
     }
 }
+
+/// How many channels of each group stay when all of them are held to one threshold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Thinned {
+    /// Share of the multiply-adds that is left, about.
+    pub work: f64,
+    /// By group: the share of its channels that is kept; all where it is not listed.
+    pub shares: BTreeMap<String, f64>,
+}
+
+/// Shares of the work at which networks are thinned.
+const WORK: [f64; 4] = [0.75, 0.5, 0.875, 0.35];
 
 /// What was found out about a layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -273,7 +288,13 @@ impl Surveyor<'_, '_> {
                 .iter()
                 .map(|group| GroupSurvey { name: group.name.clone(), width: group.width, shares: Vec::new() })
                 .collect(),
+            thinned: Vec::new(),
         };
+        for work in WORK {
+            if let Some(Reply::Thinned { shares }) = self.ask(&Request::Thin { work })? {
+                survey.thinned.push(Thinned { work, shares });
+            }
+        }
         let key = self.pace_key();
         if let Some(record) = self.bench.store.get(&key.key())? {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of steps")]

@@ -1,0 +1,199 @@
+//! The table of `docs/results/compression-channels.md`: what networks lose when channels go.
+//!
+//! ```sh
+//! cargo bench --bench compression_channels -- MODELS IMAGES [--network NAME,...] [--finetune SECONDS]
+//! ```
+//!
+//! `MODELS` holds `NAME.onnx`, `IMAGES` a `train/` and a `test/` part. 1,024 unlabelled images of the first are all
+//! that is used for compression; accuracy is top-1 on all of the second.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use paretune::compress::{
+    self, Calibration, ChannelCriterion, Distillation, Recipe, References, allocate_channels, apply,
+    apply_with_repair, channel_groups,
+};
+use paretune::evaluate::accuracy::{Normalization, Score, answers, for_scoring};
+use paretune::model::Network;
+use paretune::model::images::{self, Images, SplitSizes, normalize_into};
+use paretune_kernels::Plan;
+use paretune_kernels::hardware::Isa;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where the networks are
+    models: Option<PathBuf>,
+    /// Where the images are
+    data: Option<PathBuf>,
+    /// Networks to compress
+    #[arg(long, value_delimiter = ',', default_value = "resnet20,resnet18,vgg16,mobilenet")]
+    network: Vec<String>,
+    /// Shares of the multiply-adds that are left
+    #[arg(long, value_delimiter = ',', default_value = "0.75,0.5")]
+    work: Vec<f64>,
+    /// Seconds of distillation after the last method; 0 for none
+    #[arg(long, default_value_t = 0)]
+    finetune: u64,
+    /// Report images; all of them where there are fewer
+    #[arg(long, default_value_t = usize::MAX)]
+    report: usize,
+    /// `cargo bench` says so
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Images that compression may look at.
+const CALIBRATION: usize = 1024;
+/// Of these, the first, on which weights are fitted: what a search uses.
+const FITTED: usize = 512;
+/// Of these, the last, that distillation keeps back to judge by.
+const HELD_BACK: usize = 128;
+
+/// A network and everything known of it.
+struct Subject<'a> {
+    plan: &'a Plan,
+    report: &'a Images,
+    normalization: &'a Normalization,
+    /// Answers of the untouched network.
+    before: Vec<u32>,
+    inputs: Vec<f32>,
+    /// Numbers of one input.
+    numbers: usize,
+    calibration: Calibration,
+    threads: usize,
+}
+
+impl<'a> Subject<'a> {
+    fn new(
+        plan: &'a Plan,
+        calibration: &Images,
+        report: &'a Images,
+        normalization: &'a Normalization,
+    ) -> anyhow::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut inputs = vec![0.0; calibration.pixels.len()];
+        let Normalization { mean, std } = normalization;
+        normalize_into(&calibration.pixels, mean, std, calibration.dims, &mut inputs);
+        let numbers = calibration.image_bytes();
+        let seen = &inputs[..inputs.len().min(FITTED * numbers)];
+        let mut known = Calibration::collect(plan, seen, 8, threads, &mut |_| {})?;
+        known.inform(plan, seen)?;
+        let before = answers(&for_scoring(plan), report, normalization, Isa::detect())?;
+        Ok(Self { plan, report, normalization, before, inputs, numbers, calibration: known, threads })
+    }
+
+    fn seen(&self) -> &[f32] {
+        &self.inputs[..self.inputs.len().min(FITTED * self.numbers)]
+    }
+
+    fn score(&self, plan: &Plan) -> anyhow::Result<Score> {
+        let found = answers(&for_scoring(plan), self.report, self.normalization, Isa::detect())?;
+        Ok(Score::count(&found, &self.before, &self.report.labels))
+    }
+
+    /// The same share of every group, so that about `work` is left.
+    fn uniform(&self, work: f64) -> anyhow::Result<BTreeMap<String, f64>> {
+        let all = multiply_adds(self.plan)?;
+        let groups = channel_groups(self.plan)?;
+        let mut best = (f64::INFINITY, BTreeMap::new());
+        for percent in 1..100 {
+            let share = f64::from(percent) / 100.0;
+            let prunable = groups.iter().filter(|group| group.prunable());
+            let shares: BTreeMap<String, f64> = prunable.map(|group| (group.name.clone(), share)).collect();
+            let recipe = Recipe { channels: shares.clone(), repair: false, ..Recipe::default() };
+            let left = multiply_adds(&apply(self.plan, &self.calibration, &recipe)?)? / all;
+            if (left - work).abs() < best.0 {
+                best = ((left - work).abs(), shares);
+            }
+        }
+        Ok(best.1)
+    }
+
+    fn row(&self, network: &str, method: &str, plan: &Plan, seconds: f64) -> anyhow::Result<()> {
+        let (drop, [low, high]) = self.score(plan)?.drop();
+        println!(
+            "| {network} | {method} | {:.1} % | {:.2} ({:.2} to {:.2}) | {seconds:.1} |",
+            100.0 * multiply_adds(plan)? / multiply_adds(self.plan)?,
+            100.0 * drop,
+            100.0 * low,
+            100.0 * high
+        );
+        Ok(())
+    }
+
+    fn rows(&self, network: &str, work: f64, finetune: u64) -> anyhow::Result<()> {
+        let references = References::collect(self.plan, self.seen(), self.threads)?;
+        let (plan, calibration, seen) = (self.plan, &self.calibration, self.seen());
+        let compressed = |channels, criterion, references| {
+            let recipe = Recipe { channels, criterion, ..Recipe::default() };
+            let begun = Instant::now();
+            let small = apply_with_repair(plan, calibration, None, &recipe, seen, references, self.threads)?;
+            Ok::<_, anyhow::Error>((small, begun.elapsed().as_secs_f64()))
+        };
+        let uniform = self.uniform(work)?;
+        let global = allocate_channels(plan, calibration, ChannelCriterion::Fisher, work)?;
+        let (magnitude, fisher) = (ChannelCriterion::Magnitude, ChannelCriterion::Fisher);
+        let (small, seconds) = compressed(uniform, magnitude, None)?;
+        self.row(network, "uniform, magnitude, statistics re-estimated", &small, seconds)?;
+        let global_magnitude = allocate_channels(plan, calibration, magnitude, work)?;
+        let (small, seconds) = compressed(global_magnitude, magnitude, None)?;
+        self.row(network, "one threshold, magnitude, statistics re-estimated", &small, seconds)?;
+        let (small, seconds) = compressed(global.clone(), fisher, None)?;
+        self.row(network, "one threshold, Fisher, statistics re-estimated", &small, seconds)?;
+        let (small, seconds) = compressed(global, fisher, Some(&references))?;
+        self.row(network, "one threshold, Fisher, least squares", &small, seconds)?;
+        if finetune > 0 {
+            let duration = Duration::from_secs(finetune);
+            let options = Distillation { duration, ..Distillation::default() };
+            let begun = Instant::now();
+            let (learn, held) = self.inputs.split_at(self.inputs.len() - HELD_BACK * self.numbers);
+            let tuned = compress::distill(plan, &small, learn, held, &options, &mut |_| true)?;
+            let method = format!("the same, then {finetune} s of distillation");
+            self.row(network, &method, &tuned, begun.elapsed().as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
+
+fn multiply_adds(plan: &Plan) -> anyhow::Result<f64> {
+    Ok(compress::layers(plan)?.iter().map(|layer| layer.multiply_adds as f64).sum())
+}
+
+fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> {
+    let dims = [3, 32, 32];
+    let sizes = SplitSizes { calibration: CALIBRATION, search: 1, report: 1 };
+    let calibration = images::load(data, dims, sizes)?.calibration;
+    let report = images::load_test(data, dims)?.0.take(arguments.report);
+    // Means and deviations of CIFAR-10, which the networks were trained with.
+    let normalization = Normalization { mean: vec![125.3, 123.0, 113.9], std: vec![63.0, 62.1, 66.7] };
+    println!("{} report images, {} for compression\n", report.len(), calibration.len());
+    println!("| network | method | multiply-adds left | points lost (95 % interval) | seconds |");
+    println!("| --- | --- | --- | --- | --- |");
+    for name in &arguments.network {
+        let network = Network::load(&models.join(format!("{name}.onnx")))?;
+        let subject = Subject::new(&network.plan, &calibration, &report, &normalization)?;
+        for &work in &arguments.work {
+            subject.rows(name, work, arguments.finetune)?;
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (Some(models), Some(data)) = (&arguments.models, &arguments.data) else {
+        println!("compression_channels: name the folders of networks and images");
+        return ExitCode::SUCCESS;
+    };
+    match run(&arguments, models, data) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

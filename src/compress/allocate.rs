@@ -1,0 +1,97 @@
+//! How many channels of each group should go when a network is to do a given share of its work: one global
+//! threshold over all groups, on what a channel's loss costs for the multiply-adds that it saves.
+//!
+//! Channels go in blocks, as many as kernels like. What a block saves depends on what has gone already, so that
+//! blocks are taken one by one, the cheapest for its savings first.
+
+use std::collections::BTreeMap;
+
+use paretune_kernels::Plan;
+use paretune_kernels::executor::conv_problem;
+use paretune_kernels::operator::Operator;
+
+use super::channels::{Keep, scores};
+use super::error::CompressError;
+use super::groups::{Group, groups};
+use super::recipe::ChannelCriterion;
+use crate::compress::calibration::Calibration;
+
+/// The multiply-adds of a layer as a function of which channels stay.
+struct Work {
+    input: usize,
+    output: usize,
+    /// Multiply-adds per pair of channels; per channel where each is computed by itself.
+    each: f64,
+    /// Whether every channel is computed from itself alone, or groups cannot be pruned.
+    single: bool,
+}
+
+/// By group, the share of its channels that is kept when about `work` (above 0, at most 1) of the network's
+/// multiply-adds are to be left. Groups that lose nothing are not listed. No group loses more than
+/// seven eighths.
+///
+/// # Errors
+/// As [`super::apply`] with [`ChannelCriterion`].
+pub fn allocate_channels(
+    plan: &Plan,
+    calibration: &Calibration,
+    criterion: ChannelCriterion,
+    work: f64,
+) -> Result<BTreeMap<String, f64>, CompressError> {
+    calibration.fits(plan)?;
+    let groups: Vec<Group> = groups(plan)?.into_iter().filter(|group| group.info.prunable()).collect();
+    let steps = plan.steps.iter().filter_map(|step| {
+        let Operator::Conv(conv) = &step.operator else { return None };
+        let problem = conv_problem(plan, step, 1)?;
+        let pairs = (problem.in_channels * problem.out_channels) as f64;
+        let single = conv.groups > 1;
+        let units = if single { problem.out_channels as f64 } else { pairs };
+        let each = problem.multiply_adds() as f64 / units.max(1.0);
+        Some(Work { input: step.inputs[0], output: step.output, each, single })
+    });
+    let steps: Vec<Work> = steps.collect();
+    let count = |keep: &Keep, value: usize| keep.of(value).iter().filter(|&&keep| keep).count() as f64;
+    let total = |keep: &Keep| -> f64 {
+        let pairs = |step: &Work| if step.single { 1.0 } else { count(keep, step.input) };
+        steps.iter().map(|step| step.each * count(keep, step.output) * pairs(step)).sum()
+    };
+    let mut keep = Keep::all(plan);
+    let all = total(&keep);
+    // By group: channels, worst first, and how many of them have gone.
+    let mut queues = Vec::with_capacity(groups.len());
+    for group in &groups {
+        let scores = scores(plan, calibration, group, criterion)?;
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)));
+        queues.push((order, scores, 0));
+    }
+    while total(&keep) > work * all {
+        let now = total(&keep);
+        let mut best: Option<(f64, usize, usize)> = None;
+        for (index, (group, (order, scores, gone))) in groups.iter().zip(&queues).enumerate() {
+            let width = group.info.width;
+            let fewer = group.info.choices().into_iter().rfind(|&kept| kept < width - gone);
+            let Some(next) = fewer.filter(|&kept| kept * 8 >= width) else { continue };
+            let leaving = &order[*gone..width - next];
+            let cost: f64 = leaving.iter().map(|&channel| scores[channel]).sum();
+            let mut smaller = keep.clone();
+            leaving.iter().for_each(|&channel| smaller.drop(&group.channels[channel]));
+            let ratio = cost / (now - total(&smaller)).max(f64::MIN_POSITIVE);
+            if best.is_none_or(|(least, ..)| ratio < least) {
+                best = Some((ratio, index, next));
+            }
+        }
+        let Some((_, index, next)) = best else { break };
+        let (order, _, gone) = &mut queues[index];
+        let width = groups[index].info.width;
+        order[*gone..width - next].iter().for_each(|&channel| keep.drop(&groups[index].channels[channel]));
+        *gone = width - next;
+    }
+    let shares = groups.iter().zip(&queues).filter(|(_, (.., gone))| *gone > 0);
+    Ok(shares
+        .map(|(group, (.., gone))| {
+            let width = group.info.width;
+            (group.info.name.clone(), (width - gone) as f64 / width as f64)
+        })
+        .collect())
+}

@@ -1,0 +1,278 @@
+//! Convolutions of several images at once and their derivatives, as products of matrices.
+//!
+//! Values are laid out `[channel][image][position]`, so that the output of a convolution is one matrix with a
+//! row per channel, whatever the number of images: late layers with few positions are as fast as early ones.
+
+use paretune_kernels::linear::{View, multiply};
+use paretune_kernels::operator::Window;
+
+/// Numbers of unfolded input that are held at a time: what a second-level cache holds, roughly.
+const UNFOLDED: usize = 1 << 18;
+
+/// The sizes of one convolution over `images` images.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) images: usize,
+    pub(super) in_channels: usize,
+    pub(super) out_channels: usize,
+    pub(super) groups: usize,
+    /// `[height, width]`
+    pub(super) input: [usize; 2],
+    /// `[height, width]`
+    pub(super) output: [usize; 2],
+    pub(super) window: Window,
+}
+
+impl Shape {
+    fn group_in(&self) -> usize {
+        self.in_channels / self.groups
+    }
+
+    fn group_out(&self) -> usize {
+        self.out_channels / self.groups
+    }
+
+    fn taps(&self) -> usize {
+        self.window.kernel.iter().product()
+    }
+
+    /// Weights of one output channel.
+    pub(super) fn depth(&self) -> usize {
+        self.group_in() * self.taps()
+    }
+
+    fn positions(&self) -> usize {
+        self.output.iter().product()
+    }
+
+    fn plane(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    /// Whether unfolding would change nothing.
+    fn is_pointwise(&self) -> bool {
+        let Window { kernel, stride, padding, .. } = self.window;
+        kernel == [1, 1] && stride == [1, 1] && padding == [0; 4]
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.group_in() == 1 && self.group_out() == 1
+    }
+
+    /// Images that are unfolded at a time.
+    fn chunk(&self) -> usize {
+        (UNFOLDED / (self.depth() * self.positions()).max(1)).clamp(1, self.images.max(1))
+    }
+
+    /// Where `output` positions along `axis` meet the input at tap `tap`: the first such output position, one
+    /// past the last, and the input position of the first.
+    fn meets(&self, axis: usize, tap: usize) -> (usize, usize, usize) {
+        let (stride, before) = (self.window.stride[axis], self.window.padding[axis]);
+        let offset = tap * self.window.dilation[axis];
+        let first = before.saturating_sub(offset).div_ceil(stride);
+        // Smallest output position beyond the input.
+        let end = (self.input[axis] + before).saturating_sub(offset).div_ceil(stride);
+        let end = end.min(self.output[axis]);
+        let first = first.min(end);
+        (first, end, (first * stride + offset).saturating_sub(before))
+    }
+
+    /// Every run of positions of a row that one tap moves: `(tap, output start, input start, length)`.
+    fn runs(&self) -> Vec<(usize, usize, usize, usize)> {
+        let [kh, kw] = self.window.kernel;
+        let mut runs = Vec::new();
+        for ky in 0..kh {
+            let (top, bottom, first_row) = self.meets(0, ky);
+            for kx in 0..kw {
+                let (left, right, first_column) = self.meets(1, kx);
+                for row in top..bottom {
+                    let from = (first_row + (row - top) * self.window.stride[0]) * self.input[1];
+                    let start = row * self.output[1] + left;
+                    runs.push((ky * kw + kx, start, from + first_column, right - left));
+                }
+            }
+        }
+        runs
+    }
+
+    /// Unfolds the channels of `group` of images `first..first + count`: a row per channel and tap.
+    fn unfold(&self, input: &[f32], group: usize, first: usize, count: usize, columns: &mut Vec<f32>) {
+        let (plane, positions, taps) = (self.plane(), self.positions(), self.taps());
+        let width = count * positions;
+        columns.clear();
+        columns.resize(self.depth() * width, 0.0);
+        let (runs, stride) = (self.runs(), self.window.stride[1]);
+        for channel in 0..self.group_in() {
+            let source = &input[(group * self.group_in() + channel) * self.images * plane..];
+            let rows = &mut columns[channel * taps * width..][..taps * width];
+            for image in 0..count {
+                let source = &source[(first + image) * plane..][..plane];
+                for &(tap, start, from, length) in &runs {
+                    let to = &mut rows[tap * width + image * positions + start..][..length];
+                    if stride == 1 {
+                        to.copy_from_slice(&source[from..from + length]);
+                    } else {
+                        let source = source[from..].iter().step_by(stride);
+                        to.iter_mut().zip(source).for_each(|(to, from)| *to = *from);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what [`Shape::unfold`] spread out back to where it came from.
+    fn fold(&self, columns: &[f32], group: usize, first: usize, count: usize, input: &mut [f32]) {
+        let (plane, positions, taps) = (self.plane(), self.positions(), self.taps());
+        let width = count * positions;
+        let (runs, stride) = (self.runs(), self.window.stride[1]);
+        for channel in 0..self.group_in() {
+            let target = &mut input[(group * self.group_in() + channel) * self.images * plane..];
+            let rows = &columns[channel * taps * width..][..taps * width];
+            for image in 0..count {
+                let target = &mut target[(first + image) * plane..][..plane];
+                for &(tap, start, from, length) in &runs {
+                    let rows = &rows[tap * width + image * positions + start..][..length];
+                    if stride == 1 {
+                        target[from..from + length].iter_mut().zip(rows).for_each(|(to, from)| *to += from);
+                    } else {
+                        let target = target[from..].iter_mut().step_by(stride);
+                        target.zip(rows).for_each(|(to, from)| *to += from);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The convolution with its bias.
+pub(super) fn forward(shape: &Shape, input: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f32> {
+    let (positions, depth) = (shape.positions(), shape.depth());
+    let row = shape.images * positions;
+    let mut output = vec![0.0; shape.out_channels * row];
+    for (row, bias) in output.chunks_mut(row.max(1)).zip(bias) {
+        row.fill(*bias);
+    }
+    if shape.is_depthwise() {
+        depthwise(shape, |channel, tap, image, start, from, length| {
+            let weight = weights[channel * depth + tap];
+            let source = &input[(channel * shape.images + image) * shape.plane() + from..];
+            let target = &mut output[channel * row + image * positions + start..][..length];
+            if shape.window.stride[1] == 1 {
+                target.iter_mut().zip(source).for_each(|(y, x)| *y += weight * x);
+            } else {
+                let source = source.iter().step_by(shape.window.stride[1]);
+                target.iter_mut().zip(source).for_each(|(y, x)| *y += weight * x);
+            }
+        });
+        return output;
+    }
+    let mut columns = Vec::new();
+    let rows = shape.group_out();
+    for group in 0..shape.groups {
+        let weights = View::new(&weights[group * rows * depth..], rows, depth);
+        if shape.is_pointwise() {
+            let input = View::new(&input[group * depth * row..], depth, row);
+            multiply(1.0, weights, input, 1.0, &mut output[group * rows * row..], row);
+            continue;
+        }
+        for first in (0..shape.images).step_by(shape.chunk()) {
+            let count = shape.chunk().min(shape.images - first);
+            shape.unfold(input, group, first, count, &mut columns);
+            let columns = View::new(&columns, depth, count * positions);
+            let place = &mut output[group * rows * row + first * positions..];
+            multiply(1.0, weights, columns, 1.0, place, row);
+        }
+    }
+    output
+}
+
+/// Derivatives by weights and bias, added to `by_weights` and `by_bias` where wanted, and by the input.
+pub(super) fn backward(
+    shape: &Shape,
+    input: &[f32],
+    weights: &[f32],
+    by_output: &[f32],
+    mut by_parameters: Option<(&mut [f32], &mut [f32])>,
+    wants_input: bool,
+) -> Vec<f32> {
+    let (positions, depth) = (shape.positions(), shape.depth());
+    let row = shape.images * positions;
+    let mut by_input = vec![0.0; if wants_input { input.len() } else { 0 }];
+    if let Some((_, by_bias)) = &mut by_parameters {
+        for (sum, row) in by_bias.iter_mut().zip(by_output.chunks(row.max(1))) {
+            *sum += row.iter().sum::<f32>();
+        }
+    }
+    if shape.is_depthwise() {
+        let stride = shape.window.stride[1];
+        depthwise(shape, |channel, tap, image, start, from, length| {
+            let at = (channel * shape.images + image) * shape.plane() + from;
+            let ahead = &by_output[channel * row + image * positions + start..][..length];
+            if let Some((by_weights, _)) = &mut by_parameters {
+                let source = &input[at..];
+                by_weights[channel * depth + tap] += if stride == 1 {
+                    ahead.iter().zip(source).map(|(g, x)| g * x).sum::<f32>()
+                } else {
+                    ahead.iter().zip(source.iter().step_by(stride)).map(|(g, x)| g * x).sum::<f32>()
+                };
+            }
+            if wants_input {
+                let weight = weights[channel * depth + tap];
+                let target = &mut by_input[at..];
+                if stride == 1 {
+                    target.iter_mut().zip(ahead).for_each(|(to, g)| *to += weight * g);
+                } else {
+                    target.iter_mut().step_by(stride).zip(ahead).for_each(|(to, g)| *to += weight * g);
+                }
+            }
+        });
+        return by_input;
+    }
+    let (mut columns, mut by_columns) = (Vec::new(), Vec::new());
+    let rows = shape.group_out();
+    for group in 0..shape.groups {
+        let filters = group * rows * depth..(group + 1) * rows * depth;
+        let kernel = View::new(&weights[filters.clone()], rows, depth);
+        let ahead = View::new(&by_output[group * rows * row..], rows, row);
+        if shape.is_pointwise() {
+            let channels = group * depth * row..(group + 1) * depth * row;
+            if let Some((by_weights, _)) = &mut by_parameters {
+                let input = View::new(&input[channels.clone()], depth, row);
+                multiply(1.0, ahead, input.t(), 1.0, &mut by_weights[filters], depth);
+            }
+            if wants_input {
+                multiply(1.0, kernel.t(), ahead, 0.0, &mut by_input[channels], row);
+            }
+            continue;
+        }
+        for first in (0..shape.images).step_by(shape.chunk()) {
+            let count = shape.chunk().min(shape.images - first);
+            let width = count * positions;
+            let ahead = ahead.part(0..rows, first * positions..first * positions + width);
+            if let Some((by_weights, _)) = &mut by_parameters {
+                shape.unfold(input, group, first, count, &mut columns);
+                let columns = View::new(&columns, depth, width);
+                multiply(1.0, ahead, columns.t(), 1.0, &mut by_weights[filters.clone()], depth);
+            }
+            if wants_input {
+                by_columns.resize(depth * width, 0.0);
+                multiply(1.0, kernel.t(), ahead, 0.0, &mut by_columns, width);
+                shape.fold(&by_columns, group, first, count, &mut by_input);
+            }
+        }
+    }
+    by_input
+}
+
+/// Calls `run(channel, tap, image, output start, input start, length)` for everything that a depthwise
+/// convolution moves.
+fn depthwise(shape: &Shape, mut run: impl FnMut(usize, usize, usize, usize, usize, usize)) {
+    let runs = shape.runs();
+    for channel in 0..shape.out_channels {
+        for image in 0..shape.images {
+            for &(tap, start, from, length) in &runs {
+                run(channel, tap, image, start, from, length);
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Distillation: a compressed network learns from what the original says to unlabelled images (Hinton et al.,
+//! "Distilling the Knowledge in a Neural Network", 2015), with its zeros and its grids kept.
+//!
+//! Weights on a grid have a shadow in single precision that learns, and are rounded from it for every step (the
+//! straight-through estimator). The error is the divergence of softened answers; images are flipped, shifted and
+//! mixed at random, and the original is asked about those very images, so that a thousand of them teach for long
+//! (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022).
+
+use std::time::{Duration, Instant};
+
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::operator::Operator;
+use paretune_kernels::weights::Pattern;
+use paretune_kernels::{Executor, ExecutorOptions, Plan, WeightValues};
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rayon::prelude::*;
+
+use super::fisher::softened;
+use super::{Parameters, Tape, trainable};
+use crate::compress::error::CompressError;
+
+/// How a network is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distillation {
+    /// For how long, validation included.
+    pub duration: Duration,
+    /// Images per step.
+    pub batch: usize,
+    /// Size of the first steps after warming up; falls to zero along half a cosine.
+    pub rate: f64,
+    /// What outputs are divided by before they are compared.
+    pub temperature: f32,
+    /// Share of the images that are mixed with another one.
+    pub mixed: f64,
+    /// Largest shift, in pixels.
+    pub shift: usize,
+    /// Of everything random.
+    pub seed: u64,
+}
+
+impl Default for Distillation {
+    fn default() -> Self {
+        Self {
+            duration: Duration::from_secs(120),
+            batch: 64,
+            rate: 1e-3,
+            temperature: 4.0,
+            mixed: 0.5,
+            shift: 4,
+            seed: 0,
+        }
+    }
+}
+
+/// How far training has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DistillationProgress {
+    /// 0 to 1.
+    pub share: f64,
+    /// Steps done.
+    pub steps: u64,
+    /// Mean divergence of softened answers over the last steps, nats per image.
+    pub loss: f64,
+}
+
+/// Steps over which the rate rises.
+const WARM_UP: u64 = 20;
+/// Steps between two reports of progress.
+const REPORT: u64 = 8;
+
+/// Trains `student` to say what `teacher` says to normalized `images` of `dims`, one after another, and returns
+/// whichever of the student before and after training is closer to the teacher on `held_back` images. `progress`
+/// may end it early by returning false.
+///
+/// # Errors
+/// Where a network has a step without a derivative or cannot be run, or there are no images.
+pub fn distill(
+    teacher: &Plan,
+    student: &Plan,
+    images: &[f32],
+    held_back: &[f32],
+    options: &Distillation,
+    progress: &mut dyn FnMut(DistillationProgress) -> bool,
+) -> Result<Plan, CompressError> {
+    trainable(student)?;
+    let dims = &student.values[student.input].dims;
+    let len: usize = dims.iter().product::<usize>().max(1);
+    let [count, held] = [images.len() / len, held_back.len() / len];
+    if count == 0 || held == 0 || teacher.values[teacher.input].dims != *dims {
+        return Err(CompressError::Calibration(
+            "there are no images to learn from that fit both networks".into(),
+        ));
+    }
+    let begun = Instant::now();
+    let (teacher, student_logits) = (logits(teacher), logits(student));
+    let workers = rayon::current_num_threads().clamp(1, options.batch.max(1));
+    let share = options.batch.max(1).div_ceil(workers);
+    let mut weights = Learned::new(&student_logits);
+    let mut team: Vec<Worker> = (0..workers)
+        .map(|_| Worker::new(&teacher, &weights.effective, share))
+        .collect::<Result<_, CompressError>>()?;
+    let judge = |team: &mut Vec<Worker>, parameters: &Parameters| {
+        divergence(team, &student_logits, parameters, &held_back[..held * len], len, share)
+    };
+    let before = judge(&mut team, &weights.effective)?;
+    // One more judgement is to come.
+    let judging = begun.elapsed();
+    let end = options.duration.saturating_sub(judging).max(Duration::from_millis(1));
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(options.seed);
+    let (mut steps, mut recent) = (0u64, 0.0);
+    loop {
+        let done = begun.elapsed().as_secs_f64() / end.as_secs_f64();
+        if done >= 1.0 {
+            break;
+        }
+        let seeds: Vec<u64> = team.iter().map(|_| random.random()).collect();
+        let losses: Vec<Result<f64, CompressError>> = team
+            .par_iter_mut()
+            .zip(&seeds)
+            .map(|(worker, &seed)| {
+                let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+                let input = augmented(images, dims, share, options, &mut random);
+                worker.step(&student_logits, &weights.effective, &input, options.temperature)
+            })
+            .collect();
+        let mut loss = 0.0;
+        for part in losses {
+            loss += part? / workers as f64;
+        }
+        let (first, rest) = team.split_at_mut(1);
+        rest.iter().for_each(|worker| first[0].slopes.add(&worker.slopes));
+        let warm = ((steps + 1) as f64 / WARM_UP as f64).min(1.0);
+        let rate = options.rate * warm * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+        weights.learn(&first[0].slopes, 1.0 / (share * workers) as f32, rate as f32);
+        steps += 1;
+        recent = if steps == 1 { loss } else { 0.95 * recent + 0.05 * loss };
+        if steps % REPORT == 0 && !progress(DistillationProgress { share: done, steps, loss: recent }) {
+            break;
+        }
+    }
+    let after = judge(&mut team, &weights.effective)?;
+    tracing::debug!("distilled in {steps} steps: divergence {before:.4} to {after:.4}");
+    progress(DistillationProgress { share: 1.0, steps, loss: recent });
+    // Also false where training has come to numbers that are none.
+    if after < before { Ok(weights.write(student)) } else { Ok(student.clone()) }
+}
+
+/// The network up to what a final softmax reads.
+fn logits(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    if let Some(last) = plan.steps.last()
+        && matches!(last.operator, Operator::Softmax { .. })
+        && last.output == plan.output
+    {
+        plan.output = last.inputs[0];
+        plan.steps.pop();
+    }
+    plan
+}
+
+/// One thread's share of the work.
+struct Worker {
+    teacher: Executor,
+    slopes: Parameters,
+    answers: Vec<f32>,
+}
+
+impl Worker {
+    fn new(teacher: &Plan, parameters: &Parameters, batch: usize) -> Result<Self, CompressError> {
+        let options = ExecutorOptions { batch, threads: 1, isa: Isa::detect() };
+        let answers = vec![0.0; teacher.values[teacher.output].len() * batch];
+        Ok(Self { teacher: Executor::new(teacher, &options)?, slopes: parameters.zeros(), answers })
+    }
+
+    /// Slopes of the summed divergence on `input`, which is a whole batch; returns its mean.
+    fn step(
+        &mut self,
+        student: &Plan,
+        parameters: &Parameters,
+        input: &[f32],
+        temperature: f32,
+    ) -> Result<f64, CompressError> {
+        let numbers = self.slopes.weights.iter_mut().chain(&mut self.slopes.biases);
+        numbers.for_each(|numbers| numbers.fill(0.0));
+        self.teacher.run(input, &mut self.answers)?;
+        let tape = Tape::forward(student, parameters, input, true);
+        let said = tape.output();
+        let classes = student.values[student.output].len().max(1);
+        let mut slopes = Vec::with_capacity(said.len());
+        let mut loss = 0.0;
+        for (wanted, said) in self.answers.chunks(classes).zip(said.chunks(classes)) {
+            let (p, q) = (softened(wanted, temperature), softened(said, temperature));
+            let nats =
+                p.iter().zip(&q).map(|(p, q)| if *p > 0.0 { p * (p / q.max(1e-30)).ln() } else { 0.0 });
+            loss += f64::from(nats.sum::<f32>());
+            // Times the squared temperature, as slopes shrink with it.
+            slopes.extend(p.iter().zip(&q).map(|(p, q)| (q - p) * temperature));
+        }
+        tape.backward(parameters, &slopes, Some(&mut self.slopes), &mut |_| {});
+        Ok(loss * classes as f64 / said.len().max(1) as f64)
+    }
+}
+
+/// Mean divergence of the student's answers from the teacher's.
+fn divergence(
+    team: &mut [Worker],
+    student: &Plan,
+    parameters: &Parameters,
+    images: &[f32],
+    len: usize,
+    batch: usize,
+) -> Result<f64, CompressError> {
+    let workers = team.len();
+    let batches: Vec<&[f32]> = images.chunks(batch * len).collect();
+    let sums: Vec<Result<f64, CompressError>> = team
+        .par_iter_mut()
+        .enumerate()
+        .map(|(index, worker)| {
+            let mut sum = 0.0;
+            for input in batches.iter().skip(index).step_by(workers) {
+                let mut whole = input.to_vec();
+                whole.resize(batch * len, 0.0);
+                worker.teacher.run(&whole, &mut worker.answers)?;
+                let said = Tape::forward(student, parameters, input, true).output();
+                let classes = student.values[student.output].len().max(1);
+                for (wanted, said) in worker.answers.chunks(classes).zip(said.chunks(classes)) {
+                    let (p, q) = (softened(wanted, 1.0), softened(said, 1.0));
+                    sum += p
+                        .iter()
+                        .zip(&q)
+                        .map(|(p, q)| if *p > 0.0 { f64::from(p * (p / q.max(1e-30)).ln()) } else { 0.0 })
+                        .sum::<f64>();
+                }
+            }
+            Ok(sum)
+        })
+        .collect();
+    let mut total = 0.0;
+    for sum in sums {
+        total += sum?;
+    }
+    Ok(total * len as f64 / images.len().max(1) as f64)
+}
+
+/// A batch of random images, flipped, shifted and mixed at random.
+fn augmented(
+    images: &[f32],
+    dims: &[usize],
+    batch: usize,
+    options: &Distillation,
+    random: &mut Xoshiro256PlusPlus,
+) -> Vec<f32> {
+    let len: usize = dims.iter().product();
+    let count = images.len() / len.max(1);
+    let one = |random: &mut Xoshiro256PlusPlus| -> Vec<f32> {
+        let image = &images[random.random_range(0..count) * len..][..len];
+        let &[_, height, width] = dims else { return image.to_vec() };
+        let flip = random.random_bool(0.5);
+        let reach = i32::try_from(options.shift.min(height / 8).min(width / 8)).unwrap_or(0);
+        let mut shift = || random.random_range(-reach..=reach) as isize;
+        let (down, right) = (shift(), shift());
+        let mut out = Vec::with_capacity(len);
+        for plane in image.chunks(height * width) {
+            for row in 0..height {
+                // Edges are repeated.
+                let from = row.saturating_add_signed(down).min(height - 1) * width;
+                for column in 0..width {
+                    let column = column.saturating_add_signed(right).min(width - 1);
+                    out.push(plane[from + if flip { width - 1 - column } else { column }]);
+                }
+            }
+        }
+        out
+    };
+    let mut all = Vec::with_capacity(batch * len);
+    for _ in 0..batch {
+        let mut image = one(random);
+        if random.random_bool(options.mixed.clamp(0.0, 1.0)) {
+            let other = one(random);
+            let share: f32 = random.random();
+            image.iter_mut().zip(&other).for_each(|(x, y)| *x += share * (y - *x));
+        }
+        all.extend(image);
+    }
+    all
+}
+
+/// What learns, and what has been learned.
+struct Learned {
+    /// In single precision.
+    shadow: Parameters,
+    /// What the network computes with: rounded, zeros kept.
+    effective: Parameters,
+    /// By weights: which may be other than zero; `None` for all.
+    masks: Vec<Option<Vec<bool>>>,
+    /// By weights: scales and lowest and highest value of a grid.
+    grids: Vec<Option<(Vec<f32>, f32, f32)>>,
+    /// First and second moments of the slopes.
+    moments: [Parameters; 2],
+    steps: i32,
+}
+
+impl Learned {
+    fn new(plan: &Plan) -> Self {
+        let effective = Parameters::of(plan);
+        let masks = plan.weights.iter().zip(&effective.weights).map(|(weights, values)| {
+            (weights.pattern != Pattern::Dense).then(|| values.iter().map(|&x| x != 0.0).collect())
+        });
+        let grids = plan.weights.iter().map(|weights| match &weights.values {
+            WeightValues::F32(_) => None,
+            WeightValues::Integer(integer) => {
+                let (low, high) = integer.grid.levels();
+                Some((integer.scales.to_vec(), f32::from(low), f32::from(high)))
+            }
+        });
+        let (masks, grids) = (masks.collect(), grids.collect());
+        let moments = [effective.zeros(), effective.zeros()];
+        Self { shadow: effective.clone(), effective, masks, grids, moments, steps: 0 }
+    }
+
+    /// One step of Adam (Kingma and Ba, 2015).
+    fn learn(&mut self, slopes: &Parameters, scale: f32, rate: f32) {
+        self.steps += 1;
+        let corrections = [1.0 - 0.9f32.powi(self.steps), 1.0 - 0.99f32.powi(self.steps)];
+        let [first, second] = &mut self.moments;
+        let weights = self.shadow.weights.iter_mut().zip(&slopes.weights);
+        let weights = weights.zip(first.weights.iter_mut().zip(&mut second.weights));
+        let biases = self.shadow.biases.iter_mut().zip(&slopes.biases);
+        let biases = biases.zip(first.biases.iter_mut().zip(&mut second.biases));
+        let all: Vec<_> = weights.chain(biases).collect();
+        all.into_par_iter().for_each(|((shadow, slopes), (first, second))| {
+            let size = (shadow.iter().map(|x| x * x).sum::<f32>() / shadow.len().max(1) as f32).sqrt();
+            let rate = rate * size.max(1e-4);
+            let moments = first.iter_mut().zip(second.iter_mut());
+            for ((x, slope), (first, second)) in shadow.iter_mut().zip(slopes).zip(moments) {
+                let slope = slope * scale;
+                *first = 0.9 * *first + 0.1 * slope;
+                *second = 0.99 * *second + 0.01 * slope * slope;
+                *x -= rate * (*first / corrections[0]) / ((*second / corrections[1]).sqrt() + 1e-8);
+            }
+        });
+        self.round();
+    }
+
+    /// Brings what the network computes with up to date.
+    fn round(&mut self) {
+        let choices = self.masks.par_iter().zip(&self.grids);
+        let weights = self.effective.weights.par_iter_mut().zip(&self.shadow.weights);
+        weights.zip(choices).for_each(|((effective, shadow), (mask, grid))| {
+            match grid {
+                None => effective.copy_from_slice(shadow),
+                Some((scales, low, high)) => {
+                    let row = (shadow.len() / scales.len().max(1)).max(1);
+                    let rows = effective.chunks_mut(row).zip(shadow.chunks(row)).zip(scales);
+                    for ((effective, shadow), scale) in rows {
+                        let pairs = effective.iter_mut().zip(shadow);
+                        pairs.for_each(|(to, x)| *to = (x / scale).round().clamp(*low, *high) * scale);
+                    }
+                }
+            }
+            if let Some(mask) = mask {
+                effective.iter_mut().zip(mask).filter(|(_, keep)| !**keep).for_each(|(x, _)| *x = 0.0);
+            }
+        });
+        self.effective.biases.clone_from(&self.shadow.biases);
+    }
+
+    /// `plan` with what was learned, in the formats that it has.
+    fn write(&self, plan: &Plan) -> Plan {
+        let mut plan = plan.clone();
+        for (index, weights) in plan.weights.iter_mut().enumerate() {
+            let effective = &self.effective.weights[index];
+            match &mut weights.values {
+                WeightValues::F32(values) => *values = effective.as_slice().into(),
+                WeightValues::Integer(integer) => {
+                    let row = (effective.len() / integer.scales.len().max(1)).max(1);
+                    let scaled = effective.iter().enumerate();
+                    integer.values =
+                        scaled.map(|(at, x)| (x / integer.scales[at / row]).round() as i8).collect();
+                }
+            }
+            let bias = &self.effective.biases[index];
+            if weights.bias.is_some() || bias.iter().any(|&x| x != 0.0) {
+                weights.bias = Some(bias.as_slice().into());
+            }
+        }
+        plan
+    }
+}

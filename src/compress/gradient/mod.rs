@@ -1,0 +1,374 @@
+//! Backpropagation through a plan: how an error at a network's output changes with its weights and with what
+//! flows between its steps.
+//!
+//! A [`Tape`] computes a batch of images forwards and remembers what the way back needs. Values are laid out
+//! `[channel][image][position]` (the first axis of a value, then images, then its other axes). Everything is
+//! single precision and on the calling thread; callers spread images over threads. What is learned from the
+//! derivatives is left to `fisher` and `distill`.
+
+mod conv;
+mod distill;
+mod fisher;
+mod moves;
+mod pointwise;
+#[cfg(test)]
+mod tests;
+
+use paretune_kernels::operator::{Conv, Operator};
+use paretune_kernels::reference::real_weights;
+use paretune_kernels::{Activation, Plan, Step, ValueId, ValueSpec};
+
+use super::error::CompressError;
+
+pub use distill::{Distillation, DistillationProgress, distill};
+pub(super) use fisher::channel_information;
+
+/// Weights and biases of a plan as numbers that can be learned, in the order of [`Plan::weights`].
+#[derive(Clone, Debug)]
+pub(super) struct Parameters {
+    /// In the order of the weights' dimensions.
+    pub(super) weights: Vec<Vec<f32>>,
+    /// One per output channel; zeros where there is none.
+    pub(super) biases: Vec<Vec<f32>>,
+}
+
+impl Parameters {
+    /// The real values of a plan's weights, whatever their format.
+    pub(super) fn of(plan: &Plan) -> Self {
+        let weights = plan
+            .weights
+            .iter()
+            .map(|weights| real_weights(weights).into_iter().map(|x| x as f32).collect())
+            .collect();
+        let biases = plan
+            .weights
+            .iter()
+            .map(|weights| {
+                weights.bias.as_ref().map_or_else(|| vec![0.0; weights.dims[0]], |bias| bias.to_vec())
+            })
+            .collect();
+        Self { weights, biases }
+    }
+
+    /// Zeros of the same sizes.
+    pub(super) fn zeros(&self) -> Self {
+        let zeros = |all: &[Vec<f32>]| all.iter().map(|numbers| vec![0.0; numbers.len()]).collect();
+        Self { weights: zeros(&self.weights), biases: zeros(&self.biases) }
+    }
+
+    /// Adds another one's numbers.
+    pub(super) fn add(&mut self, other: &Self) {
+        let pairs = self.weights.iter_mut().zip(&other.weights);
+        for (sum, more) in pairs.chain(self.biases.iter_mut().zip(&other.biases)) {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+    }
+}
+
+/// Whether the way back through every step is known, so that channels can be ranked by Fisher information and
+/// the network be trained.
+///
+/// # Errors
+/// Names the step where it is not.
+pub fn trainable(plan: &Plan) -> Result<(), CompressError> {
+    match plan.steps.iter().find(|step| matches!(step.operator, Operator::Lrn { .. })) {
+        Some(step) => Err(CompressError::plan(&step.name, "cannot be trained: there is no derivative of it")),
+        None => Ok(()),
+    }
+}
+
+/// What a convolution gets back through one of its readers.
+pub(super) struct Read<'a> {
+    /// The convolution that reads.
+    pub(super) step: &'a Step,
+    /// What it reads, `[channel][image][position]`.
+    pub(super) value: &'a [f32],
+    /// How the error changes with that, through this convolution alone.
+    pub(super) slope: &'a [f32],
+}
+
+/// A batch of images on its way through a network.
+pub(super) struct Tape<'p> {
+    plan: &'p Plan,
+    images: usize,
+    /// By value.
+    values: Vec<Vec<f32>>,
+    /// By step: what went into an activation whose slope its result does not tell.
+    before: Vec<Vec<f32>>,
+    /// By value: whether 8-bit grids are respected.
+    grids: bool,
+}
+
+impl<'p> Tape<'p> {
+    /// Computes `input`: images one after another, normalized. With `grids`, values are rounded and clipped to
+    /// the 8-bit grids that the plan gives them; on the way back rounding is taken for the identity (the
+    /// straight-through estimator, Bengio et al. 2013).
+    pub(super) fn forward(plan: &'p Plan, parameters: &Parameters, input: &[f32], grids: bool) -> Self {
+        let len = plan.values[plan.input].len().max(1);
+        let images = input.len() / len;
+        let mut this = Self {
+            plan,
+            images,
+            values: vec![Vec::new(); plan.values.len()],
+            before: vec![Vec::new(); plan.steps.len()],
+            grids,
+        };
+        this.put(plan.input, moves::interleave(&plan.values[plan.input].dims, images, input));
+        for (index, step) in plan.steps.iter().enumerate() {
+            let (output, before) = this.step(step, parameters);
+            this.before[index] = before;
+            this.put(step.output, output);
+        }
+        this
+    }
+
+    /// What the network says: images one after another.
+    pub(super) fn output(&self) -> Vec<f32> {
+        let spec = &self.plan.values[self.plan.output];
+        moves::separate(&spec.dims, self.images, &self.values[self.plan.output])
+    }
+
+    fn put(&mut self, value: ValueId, mut data: Vec<f32>) {
+        if self.grids
+            && let Some(grid) = self.plan.values[value].quantization
+        {
+            let zero = f32::from(grid.zero_point);
+            data.iter_mut().for_each(|x| {
+                *x = ((*x / grid.scale).round() + zero).clamp(0.0, 255.0).mul_add(1.0, -zero) * grid.scale
+            });
+        }
+        self.values[value] = data;
+    }
+
+    fn spec(&self, value: ValueId) -> &'p ValueSpec {
+        &self.plan.values[value]
+    }
+
+    fn shape(&self, step: &Step, conv: &Conv) -> conv::Shape {
+        let [input, output] = [step.inputs[0], step.output].map(|value| {
+            let dims = &self.spec(value).dims;
+            let at = |axis: usize| dims.get(axis).copied().unwrap_or(1);
+            [at(0), at(1), at(2)]
+        });
+        conv::Shape {
+            images: self.images,
+            in_channels: input[0],
+            out_channels: output[0],
+            groups: conv.groups,
+            input: [input[1], input[2]],
+            output: [output[1], output[2]],
+            window: conv.window,
+        }
+    }
+
+    /// The result of a step, and what went into its activation where that must be remembered.
+    fn step(&self, step: &Step, parameters: &Parameters) -> (Vec<f32>, Vec<f32>) {
+        let input = |index: usize| self.values[step.inputs[index]].as_slice();
+        let dims = |index: usize| self.spec(step.inputs[index]).dims.as_slice();
+        let out = self.spec(step.output);
+        let finish = |mut data: Vec<f32>, activation: Activation| {
+            let before = if pointwise::needs_before(activation) { data.clone() } else { Vec::new() };
+            pointwise::activate(activation, &mut data);
+            (data, before)
+        };
+        let plain = |data: Vec<f32>| (data, Vec::new());
+        match &step.operator {
+            Operator::Conv(conv) => {
+                let shape = self.shape(step, conv);
+                let (weights, bias) = (&parameters.weights[conv.weights], &parameters.biases[conv.weights]);
+                let mut result = conv::forward(&shape, input(0), weights, bias);
+                if step.inputs.len() > 1 {
+                    result.iter_mut().zip(input(1)).for_each(|(x, residual)| *x += residual);
+                }
+                finish(result, conv.activation)
+            }
+            Operator::Add(activation) | Operator::Mul(activation) => {
+                let product = matches!(step.operator, Operator::Mul(_));
+                let [left, right] =
+                    [0, 1].map(|index| pointwise::spread(dims(index), &out.dims, self.images));
+                let (a, b) = (input(0), input(1));
+                let pairs = (0..out.len() * self.images).map(|at| (a[left.at(at)], b[right.at(at)]));
+                let result = if product {
+                    pairs.map(|(a, b)| a * b).collect()
+                } else {
+                    pairs.map(|(a, b)| a + b).collect()
+                };
+                finish(result, *activation)
+            }
+            Operator::Activation(activation) => finish(input(0).to_vec(), *activation),
+            Operator::ScaleShift { scale, shift, activation } => {
+                let (scale, shift) = (&self.plan.constants[*scale], &self.plan.constants[*shift]);
+                let mut result = input(0).to_vec();
+                let row = (result.len() / scale.len().max(1)).max(1);
+                for (row, (scale, shift)) in result.chunks_mut(row).zip(scale.iter().zip(shift.iter())) {
+                    row.iter_mut().for_each(|x| *x = *x * scale + shift);
+                }
+                finish(result, *activation)
+            }
+            Operator::Constant { constant } => {
+                let all = self.plan.constants[*constant].repeat(self.images);
+                plain(moves::interleave(&out.dims, self.images, &all))
+            }
+            Operator::Concat { axis: 0 } => {
+                plain(step.inputs.iter().flat_map(|&value| &self.values[value]).copied().collect())
+            }
+            Operator::GlobalAveragePool | Operator::ReduceMean { .. } | Operator::AveragePool { .. } => {
+                let terms = moves::means(&step.operator, dims(0), &out.dims);
+                plain(terms.forward(input(0), self.images, dims(0), &out.dims))
+            }
+            Operator::Softmax { axis } => plain(pointwise::softmax(&out.dims, *axis, self.images, input(0))),
+            Operator::MaxPool { window, ceil: _ } => {
+                let chosen = moves::largest(window, dims(0), &out.dims, self.images, input(0));
+                plain(chosen.iter().map(|&at| input(0)[at as usize]).collect())
+            }
+            operator => {
+                let inputs: Vec<&[usize]> = (0..step.inputs.len()).map(dims).collect();
+                let sources = moves::sources(operator, &inputs, &out.dims);
+                let data: Vec<&[f32]> = (0..step.inputs.len()).map(input).collect();
+                plain(sources.forward(&data, &inputs, &out.dims, self.images))
+            }
+        }
+    }
+
+    /// Takes the error's slopes by the network's output (images one after another) back to all weights, to whose
+    /// `slopes` they are added where wanted. `see` hears of everything that a convolution read.
+    pub(super) fn backward(
+        &self,
+        parameters: &Parameters,
+        by_output: &[f32],
+        mut slopes: Option<&mut Parameters>,
+        see: &mut dyn FnMut(&Read<'_>),
+    ) {
+        let plan = self.plan;
+        let mut by_value: Vec<Option<Vec<f32>>> = vec![None; plan.values.len()];
+        by_value[plan.output] = Some(moves::interleave(&self.spec(plan.output).dims, self.images, by_output));
+        for (index, step) in plan.steps.iter().enumerate().rev() {
+            let Some(mut slope) = by_value[step.output].take() else { continue };
+            self.through_grid(step.output, &mut slope);
+            for (input, part) in self.step_back(index, step, parameters, slope, &mut slopes, see) {
+                match &mut by_value[input] {
+                    Some(sum) => sum.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part),
+                    none => *none = Some(part),
+                }
+            }
+        }
+    }
+
+    /// What a grid clips does not depend on what was clipped. Its ends are taken for clipped.
+    fn through_grid(&self, value: ValueId, slope: &mut [f32]) {
+        let Some(grid) = self.spec(value).quantization.filter(|_| self.grids) else { return };
+        let low = -f32::from(grid.zero_point) * grid.scale;
+        let high = (255.0 - f32::from(grid.zero_point)) * grid.scale;
+        let margin = 0.25 * grid.scale;
+        for (slope, &x) in slope.iter_mut().zip(&self.values[value]) {
+            // At zero the activation before has clipped already, if anything has.
+            if x > high - margin || (grid.zero_point > 0 && x < low + margin) {
+                *slope = 0.0;
+            }
+        }
+    }
+
+    fn step_back(
+        &self,
+        index: usize,
+        step: &Step,
+        parameters: &Parameters,
+        mut slope: Vec<f32>,
+        slopes: &mut Option<&mut Parameters>,
+        see: &mut dyn FnMut(&Read<'_>),
+    ) -> Vec<(ValueId, Vec<f32>)> {
+        let input = |index: usize| self.values[step.inputs[index]].as_slice();
+        let dims = |index: usize| self.spec(step.inputs[index]).dims.as_slice();
+        let out = self.spec(step.output);
+        let undo = |slope: &mut [f32], activation: Activation| {
+            pointwise::activate_back(activation, &self.values[step.output], &self.before[index], slope);
+        };
+        match &step.operator {
+            Operator::Conv(conv) => {
+                undo(&mut slope, conv.activation);
+                let shape = self.shape(step, conv);
+                let by_parameters = slopes.as_mut().map(|slopes| {
+                    let Parameters { weights, biases } = &mut **slopes;
+                    (weights[conv.weights].as_mut_slice(), biases[conv.weights].as_mut_slice())
+                });
+                let weights = &parameters.weights[conv.weights];
+                let back = conv::backward(
+                    &shape,
+                    input(0),
+                    weights,
+                    &slope,
+                    by_parameters,
+                    step.inputs[0] != self.plan.input,
+                );
+                let mut parts = Vec::with_capacity(2);
+                if step.inputs[0] != self.plan.input {
+                    see(&Read { step, value: input(0), slope: &back });
+                    parts.push((step.inputs[0], back));
+                }
+                if let Some(&residual) = step.inputs.get(1) {
+                    parts.push((residual, slope));
+                }
+                parts
+            }
+            Operator::Add(activation) | Operator::Mul(activation) => {
+                undo(&mut slope, *activation);
+                let product = matches!(step.operator, Operator::Mul(_));
+                let spreads = [0, 1].map(|index| pointwise::spread(dims(index), &out.dims, self.images));
+                let part = |own: usize| {
+                    let mut part = vec![0.0; input(own).len()];
+                    let (spread, other) = (&spreads[own], &spreads[1 - own]);
+                    for (at, slope) in slope.iter().enumerate() {
+                        let factor = if product { input(1 - own)[other.at(at)] } else { 1.0 };
+                        part[spread.at(at)] += factor * slope;
+                    }
+                    (step.inputs[own], part)
+                };
+                vec![part(0), part(1)]
+            }
+            Operator::Activation(activation) => {
+                undo(&mut slope, *activation);
+                vec![(step.inputs[0], slope)]
+            }
+            Operator::ScaleShift { scale, activation, .. } => {
+                undo(&mut slope, *activation);
+                let scale = &self.plan.constants[*scale];
+                let row = (slope.len() / scale.len().max(1)).max(1);
+                for (row, scale) in slope.chunks_mut(row).zip(scale.iter()) {
+                    row.iter_mut().for_each(|x| *x *= scale);
+                }
+                vec![(step.inputs[0], slope)]
+            }
+            Operator::Constant { .. } => Vec::new(),
+            Operator::Concat { axis: 0 } => {
+                let mut rest = slope.as_slice();
+                let mut parts = Vec::with_capacity(step.inputs.len());
+                for (index, &value) in step.inputs.iter().enumerate() {
+                    let (part, after) = rest.split_at(input(index).len());
+                    parts.push((value, part.to_vec()));
+                    rest = after;
+                }
+                parts
+            }
+            Operator::GlobalAveragePool | Operator::ReduceMean { .. } | Operator::AveragePool { .. } => {
+                let terms = moves::means(&step.operator, dims(0), &out.dims);
+                vec![(step.inputs[0], terms.backward(&slope, self.images, dims(0), &out.dims))]
+            }
+            Operator::Softmax { axis } => {
+                let output = &self.values[step.output];
+                vec![(step.inputs[0], pointwise::softmax_back(&out.dims, *axis, self.images, output, &slope))]
+            }
+            Operator::MaxPool { window, ceil: _ } => {
+                let chosen = moves::largest(window, dims(0), &out.dims, self.images, input(0));
+                let mut part = vec![0.0; input(0).len()];
+                chosen.iter().zip(&slope).for_each(|(&at, slope)| part[at as usize] += slope);
+                vec![(step.inputs[0], part)]
+            }
+            operator => {
+                let inputs: Vec<&[usize]> = (0..step.inputs.len()).map(dims).collect();
+                let sources = moves::sources(operator, &inputs, &out.dims);
+                let parts = sources.backward(&slope, &inputs, &out.dims, self.images);
+                step.inputs.iter().copied().zip(parts).collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Operators that look at one position at a time, or at one line of it.
+
+use paretune_kernels::Activation;
+
+/// Applies an activation in place.
+pub(super) fn activate(activation: Activation, data: &mut [f32]) {
+    match activation.as_clamp() {
+        Some((low, high)) if activation != Activation::Identity => {
+            data.iter_mut().for_each(|x| *x = x.max(low).min(high));
+        }
+        Some(_) => {}
+        None => data.iter_mut().for_each(|x| *x = activation.apply(*x)),
+    }
+}
+
+/// Whether the slope of an activation cannot be told from its result.
+pub(super) fn needs_before(activation: Activation) -> bool {
+    matches!(activation, Activation::HardSwish)
+}
+
+/// Multiplies `slope` by the activation's own, of which `after` is the result and `before` the argument, where
+/// [`needs_before`] asked for it.
+pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32], slope: &mut [f32]) {
+    let pairs = slope.iter_mut().zip(after);
+    match activation {
+        Activation::Identity => {}
+        Activation::Relu => pairs.for_each(|(g, &y)| *g = if y > 0.0 { *g } else { 0.0 }),
+        Activation::Clip { low, high } => {
+            pairs.for_each(|(g, &y)| *g = if y > low && y < high { *g } else { 0.0 });
+        }
+        // Of the result's sign where the slope is positive, which it is in every trained network.
+        Activation::LeakyRelu { slope } => pairs.for_each(|(g, &y)| *g *= if y > 0.0 { 1.0 } else { slope }),
+        Activation::Sigmoid => pairs.for_each(|(g, &y)| *g *= y * (1.0 - y)),
+        Activation::HardSigmoid { alpha, .. } => {
+            pairs.for_each(|(g, &y)| *g *= if y > 0.0 && y < 1.0 { alpha } else { 0.0 });
+        }
+        Activation::HardSwish => {
+            for (g, &x) in slope.iter_mut().zip(before) {
+                *g *= if x <= -3.0 {
+                    0.0
+                } else if x >= 3.0 {
+                    1.0
+                } else {
+                    x / 3.0 + 0.5
+                };
+            }
+        }
+    }
+}
+
+/// Where an input that is repeated along some axes has the number for each place of the output.
+pub(super) struct Spread {
+    /// `None` where the shapes are the same.
+    places: Option<Vec<u32>>,
+}
+
+impl Spread {
+    pub(super) fn at(&self, output: usize) -> usize {
+        self.places.as_ref().map_or(output, |places| places[output] as usize)
+    }
+}
+
+/// NumPy's rule: axes are aligned at the last one, and those of size 1 are repeated. The batch stands after the
+/// first axis of either side.
+pub(super) fn spread(dims: &[usize], out: &[usize], images: usize) -> Spread {
+    if dims == out {
+        return Spread { places: None };
+    }
+    // Strides of the input's axes in its own layout, for the axes of the output.
+    let own: Vec<usize> = (0..dims.len()).map(|axis| super::moves::stride(dims, images, axis)).collect();
+    let strides: Vec<usize> = (0..out.len())
+        .map(|axis| match (axis + dims.len()).checked_sub(out.len()) {
+            Some(at) if dims[at] != 1 => own[at],
+            _ => 0,
+        })
+        .collect();
+    let image_stride = super::moves::image_stride(dims);
+    let mut places = Vec::with_capacity(out.iter().product::<usize>() * images);
+    super::moves::visit(out, images, |index, image| {
+        let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
+        places.push((at + image * image_stride) as u32);
+    });
+    Spread { places: Some(places) }
+}
+
+/// Every line along `axis`: where it begins and how far its numbers are apart.
+fn lines(dims: &[usize], axis: usize, images: usize) -> Vec<(usize, usize)> {
+    let stride = super::moves::stride(dims, images, axis);
+    let mut starts = Vec::new();
+    let mut at = 0;
+    super::moves::visit(dims, images, |index, _| {
+        if index[axis] == 0 {
+            starts.push((at, stride));
+        }
+        at += 1;
+    });
+    starts
+}
+
+pub(super) fn softmax(dims: &[usize], axis: usize, images: usize, input: &[f32]) -> Vec<f32> {
+    let mut output = vec![0.0; input.len()];
+    for (start, stride) in lines(dims, axis, images) {
+        let places = || (0..dims[axis]).map(|i| start + i * stride);
+        let top = places().map(|at| input[at]).fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = places().map(|at| (input[at] - top).exp()).sum();
+        places().for_each(|at| output[at] = (input[at] - top).exp() / sum);
+    }
+    output
+}
+
+pub(super) fn softmax_back(
+    dims: &[usize],
+    axis: usize,
+    images: usize,
+    output: &[f32],
+    slope: &[f32],
+) -> Vec<f32> {
+    let mut back = vec![0.0; output.len()];
+    for (start, stride) in lines(dims, axis, images) {
+        let places = || (0..dims[axis]).map(|i| start + i * stride);
+        let mean: f32 = places().map(|at| output[at] * slope[at]).sum();
+        places().for_each(|at| back[at] = output[at] * (slope[at] - mean));
+    }
+    back
+}
