@@ -12,10 +12,11 @@ use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter, tu
 use crate::model::Network;
 
 /// Patterns of zeros that are offered where an algorithm profits from them, next to zeros anywhere.
-const PATTERNS: [Pattern; 6] = [
+const PATTERNS: [Pattern; 7] = [
     Pattern::Blocks { outputs: 4, inputs: 1 },
     Pattern::Blocks { outputs: 8, inputs: 1 },
     Pattern::Blocks { outputs: 16, inputs: 1 },
+    Pattern::Blocks { outputs: 16, inputs: 4 },
     Pattern::Blocks { outputs: 1, inputs: 4 },
     Pattern::Grouped { kept: 2, of: 4 },
     Pattern::Grouped { kept: 1, of: 4 },

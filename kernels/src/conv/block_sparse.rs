@@ -38,7 +38,7 @@ impl Algorithm for BlockSparse {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers == Numbers::F32 && matches!(format.pattern, Pattern::Blocks { .. })
+        format.numbers == Numbers::F32 && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -45,7 +45,7 @@ impl Algorithm for BlockSparseInt8 {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_integer() && matches!(format.pattern, Pattern::Blocks { .. })
+        format.numbers.is_integer() && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -111,7 +111,7 @@ fn patterns() -> impl Strategy<Value = Pattern> {
         2 => blocks(8, 1),
         2 => blocks(8, 4),
         1 => blocks(4, 1),
-        1 => blocks(3, 2),
+        1 => blocks(5, 2),
         1 => Just(Pattern::Grouped { kept: 2, of: 4 }),
         1 => Just(Pattern::Dense),
     ]
