@@ -33,6 +33,46 @@ pub struct Plan {
     pub constants: Vec<Arc<[f32]>>,
     /// How many threads it was tuned for.
     pub threads: usize,
+    /// What runs it, and so what the algorithms' names mean.
+    pub backend: Backend,
+}
+
+/// What runs a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Backend {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An OpenCL device; convolutions have algorithms of [`crate::opencl::conv`].
+    OpenCl {
+        /// `platform/device`, or a part of that; empty for the first graphics processor, or the first
+        /// device at all.
+        device: String,
+    },
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::OpenCl { device } if device.is_empty() => f.write_str("opencl"),
+            Self::OpenCl { device } => write!(f, "opencl:{device}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Backend {
+    type Err = String;
+
+    /// `cpu`, `opencl` or `opencl:PLATFORM/DEVICE`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "opencl" => Ok(Self::OpenCl { device: String::new() }),
+            Some(("opencl", device)) if !device.is_empty() => Ok(Self::OpenCl { device: device.to_owned() }),
+            _ => Err(format!("`{text}` is no backend; there are cpu, opencl and opencl:PLATFORM/DEVICE")),
+        }
+    }
 }
 
 /// One operator applied to values.

@@ -9,7 +9,7 @@ use super::numbers::{get_f32, get_i8, put_f32, put_i8};
 use super::stream::{self, Reader, put_number};
 use super::{Bundle, Preprocessing};
 use crate::operators::shape;
-use crate::plan::{Plan, Step, ValueSpec};
+use crate::plan::{Backend, Plan, Step, ValueSpec};
 use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weights};
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
@@ -39,6 +39,7 @@ struct Stored {
     weights: Vec<StoredWeights>,
     constants: Vec<Arc<[f32]>>,
     threads: usize,
+    backend: Backend,
     preprocessing: Preprocessing,
     configuration: String,
 }
@@ -70,6 +71,7 @@ pub(super) fn encode(bundle: &Bundle) -> Files {
             .collect(),
         constants: plan.constants.clone(),
         threads: plan.threads,
+        backend: plan.backend.clone(),
         preprocessing: preprocessing.clone(),
         configuration: configuration.clone(),
     };
@@ -121,9 +123,9 @@ pub(super) fn decode(file: &[u8], numbers: &[u8]) -> Result<Bundle, String> {
         return Err("plan.bin has bytes beyond its end".into());
     }
     let weights = get_all_weights(&stored.weights, numbers, budget)?;
-    let Stored { name, values, input, output, steps, constants, threads, .. } = stored;
+    let Stored { name, values, input, output, steps, constants, threads, backend, .. } = stored;
     Ok(Bundle {
-        plan: Plan { name, values, input, output, steps, weights, constants, threads },
+        plan: Plan { name, values, input, output, steps, weights, constants, threads, backend },
         preprocessing: stored.preprocessing,
         configuration: stored.configuration,
     })

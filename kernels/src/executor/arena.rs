@@ -48,7 +48,7 @@ impl Drop for Block {
 
 /// A buffer to be placed: its size, and the first and last step that touch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lifetime {
+pub(crate) struct Lifetime {
     pub bytes: usize,
     pub first: usize,
     pub last: usize,
@@ -66,7 +66,7 @@ impl Lifetime {
 /// "Greedy by size" (Pisarchyk and Lee, "Efficient memory management for deep neural net inference",
 /// 2020): largest first, each into the smallest gap between those already placed that it fits in. The
 /// same in order of first use is tried too, and the smaller result taken.
-pub(super) fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
+pub(crate) fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
     let mut by_size: Vec<usize> = (0..buffers.len()).collect();
     by_size.sort_by_key(|&i| (std::cmp::Reverse(buffers[i].bytes), buffers[i].first));
     let mut by_time: Vec<usize> = (0..buffers.len()).collect();

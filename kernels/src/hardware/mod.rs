@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 mod caches;
 mod ceilings;
 mod cores;
-mod devices;
 mod isa;
 mod peak;
 mod probe;
@@ -37,7 +36,7 @@ impl Hardware {
     /// Looks at the machine.
     #[must_use]
     pub fn detect() -> Self {
-        Self::describe(cores::cpu_name(), allowed_cores().len(), Isa::detect(), devices::opencl())
+        Self::describe(cores::cpu_name(), allowed_cores().len(), Isa::detect(), crate::opencl::names())
     }
 
     /// A machine in these words, with the id that follows from them.

@@ -1,0 +1,364 @@
+//! Networks on an OpenCL device: every convolution under its default schedule and under the best one that
+//! a search of a given time finds, and the whole network's latency under both.
+//!
+//! `cargo run --release --example opencl_layers -- MODEL.onnx... [--batch 1,16] [--seconds 60]
+//! [--device PLATFORM/DEVICE] [--threads N] [--out DIR] [--from DIR]`
+//!
+//! `--seconds` is the time of the search for one network at one batch size; 0 only times defaults.
+//! `--threads` is how many kernels are built at a time. Found schedules are written to `DIR` as JSON and
+//! read from there again by `--from`, as what a search begins with.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use paretune::study::prepare::load_network;
+use paretune_kernels::executor::conv_problem;
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::opencl::{self, Device};
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, Schedule};
+use paretune_search::{Objective, Outcome, Problem, Search};
+use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Networks
+    #[arg(required = true)]
+    models: Vec<PathBuf>,
+    /// Images at a time
+    #[arg(long, value_delimiter = ',', default_value = "1,16")]
+    batch: Vec<usize>,
+    /// Seconds of search for each network and batch size
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    /// `PLATFORM/DEVICE`, or a part of it
+    #[arg(long, default_value = "")]
+    device: String,
+    /// Kernels built at a time
+    #[arg(long, default_value_t = 8)]
+    threads: usize,
+    /// Strategy of the search
+    #[arg(long, default_value = "evolve")]
+    strategy: String,
+    /// Where found schedules are written
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Where schedules to begin with are read
+    #[arg(long)]
+    from: Option<PathBuf>,
+}
+
+/// Schedules by the name of the layer.
+type Schedules = BTreeMap<String, Schedule>;
+
+/// Layers that are one problem: they are searched once.
+struct Kind {
+    /// The first of them alone.
+    plan: Plan,
+    /// Their names.
+    names: Vec<String>,
+    search: Search,
+    space: Arc<paretune_spaces::CompiledSpace>,
+    best: Option<(f64, Schedule)>,
+    /// Under the default schedule.
+    default: f64,
+    tried: usize,
+    failed: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let device = opencl::open(&arguments.device)?;
+    println!("{}: {:?}", device.name, device.limits);
+    for model in &arguments.models {
+        let network = load_network(Some(model)).with_context(|| format!("`{}`", model.display()))?;
+        for &batch in &arguments.batch {
+            let mut plan = network.plan.clone();
+            plan.backend = Backend::OpenCl { device: device.name.clone() };
+            one(&arguments, &device, &network.name, &plan, batch)?;
+        }
+    }
+    Ok(())
+}
+
+fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: usize) -> anyhow::Result<()> {
+    println!("\n=== {name}, batch {batch}");
+    let file = |folder: &Path| folder.join(format!("{name}-{batch}.json"));
+    let known: Schedules = match arguments.from.as_deref().map(file) {
+        Some(file) if file.exists() => serde_json::from_slice(&std::fs::read(&file)?)?,
+        _ => Schedules::new(),
+    };
+    let begun = Instant::now();
+    let plain = whole(plan, batch)?;
+    println!("default schedules: {plain} (built in {:.1} s)", begun.elapsed().as_secs_f64());
+    let mut kinds = kinds(arguments, device, plan, batch, &known)?;
+    let until = Instant::now() + Duration::from_secs_f64(arguments.seconds);
+    let mut round = 0;
+    while round < 2 || Instant::now() < until {
+        let mut proposed = false;
+        for kind in &mut kinds {
+            if round >= 2 && Instant::now() >= until {
+                break;
+            }
+            proposed |= kind.step(arguments.threads, batch, round == 0)?;
+        }
+        round += 1;
+        if !proposed || arguments.seconds <= 0.0 {
+            break;
+        }
+    }
+    let mut found = Schedules::new();
+    let (mut ratios, mut layers) = (0.0, 0.0);
+    println!("{:40} {:>9} {:>9} {:>6}  schedule ({} s of search)", "layer", "default", "tuned", "ratio", arguments.seconds);
+    for kind in &kinds {
+        let Some((seconds, schedule)) = &kind.best else { continue };
+        let count = kind.names.len();
+        let tunables: Vec<String> =
+            schedule.tunables.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        println!(
+            "{:40} {:>7.2}us {:>7.2}us {:>6.2}  {} {} [{} tried, {} failed]",
+            format!("{} x{count}", kind.names[0]),
+            1e6 * kind.default,
+            1e6 * seconds,
+            kind.default / seconds,
+            schedule.algorithm,
+            tunables.join(", "),
+            kind.tried,
+            kind.failed,
+        );
+        #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
+        let weight = count as f64;
+        ratios += weight * (kind.default / seconds).ln();
+        layers += weight;
+        found.extend(kind.names.iter().map(|name| (name.clone(), schedule.clone())));
+    }
+    println!("tuned over default, geometric mean over layers: {:.2}x", (ratios / layers).exp());
+    let tuned = with(plan, &found);
+    let fast = whole(&tuned, batch)?;
+    println!("tuned schedules:   {fast}");
+    let tunables: usize = kinds.iter().map(|kind| kind.tried).sum();
+    println!("{tunables} schedules tried in {:.1} s", begun.elapsed().as_secs_f64());
+    if let Some(folder) = &arguments.out {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(file(folder), serde_json::to_vec_pretty(&found)?)?;
+    }
+    Ok(())
+}
+
+fn with(plan: &Plan, schedules: &Schedules) -> Plan {
+    let mut plan = plan.clone();
+    for step in &mut plan.steps {
+        if let (Operator::Conv(conv), Some(schedule)) = (&mut step.operator, schedules.get(&step.name)) {
+            conv.schedule = schedule.clone();
+        }
+    }
+    plan
+}
+
+fn load(plan: &Plan, batch: usize) -> Result<Executor, paretune_kernels::KernelError> {
+    Executor::new(plan, &ExecutorOptions { batch, threads: 1, isa: Isa::detect() })
+}
+
+/// Latencies of a whole network, and how far it is off the processor's answer.
+fn whole(plan: &Plan, batch: usize) -> anyhow::Result<String> {
+    let mut executor = load(plan, batch)?;
+    let (inputs, outputs) = executor.lengths();
+    let input: Vec<f32> = (0..inputs).map(|i| ((i * 7919) % 2003) as f32 / 1001.5 - 1.0).collect();
+    let mut output = vec![0.0; outputs];
+    let mut runs = Vec::new();
+    let begun = Instant::now();
+    while runs.len() < 10 || begun.elapsed() < Duration::from_millis(700) {
+        let start = Instant::now();
+        executor.run(&input, &mut output)?;
+        runs.push(start.elapsed().as_secs_f64());
+    }
+    let once = executor.pass_seconds(1)?.unwrap_or(0.0);
+    let passes = (0.2 / once.max(1e-6)).clamp(2.0, 2000.0) as usize;
+    let mut pass: Vec<f64> = Vec::new();
+    for _ in 0..5 {
+        pass.extend(executor.pass_seconds(passes)?);
+    }
+    let mut kernels: Vec<f64> = Vec::new();
+    for _ in 0..9 {
+        kernels.push(executor.profile(&input, &mut output)?.iter().sum());
+    }
+    let mut reference = vec![0.0; outputs];
+    let mut host = plan.clone();
+    host.backend = Backend::Cpu;
+    for step in &mut host.steps {
+        if let Operator::Conv(conv) = &mut step.operator {
+            conv.schedule = Schedule::default();
+        }
+    }
+    load(&host, batch)?.run(&input, &mut reference)?;
+    let largest = reference.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    let off = reference.iter().zip(&output).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs() / largest));
+    Ok(format!(
+        "{:.1} us with transfers, {:.1} us per pass, {:.1} us in {} steps; off by {off:.1e}",
+        1e6 * median(&mut runs),
+        1e6 * median(&mut pass),
+        1e6 * median(&mut kernels),
+        executor.steps().len(),
+    ))
+}
+
+fn median(numbers: &mut [f64]) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The network's convolutions, equal ones once.
+fn kinds(
+    arguments: &Arguments,
+    device: &Device,
+    plan: &Plan,
+    batch: usize,
+    known: &Schedules,
+) -> anyhow::Result<Vec<Kind>> {
+    let mut kinds: Vec<Kind> = Vec::new();
+    let mut keys: Vec<String> = Vec::new();
+    for step in &plan.steps {
+        let (Operator::Conv(conv), Some(problem)) = (&step.operator, conv_problem(plan, step, batch)) else {
+            continue;
+        };
+        let key = format!("{problem:?} {:?} {}", conv.activation, step.inputs.len());
+        if let Some(index) = keys.iter().position(|other| *other == key) {
+            kinds[index].names.push(step.name.clone());
+            continue;
+        }
+        let alone = opencl::alone(plan, step).ok_or_else(|| anyhow!("`{}` is no convolution", step.name))?;
+        let mut space = Space::new();
+        let offered = opencl::conv::candidates(
+            &problem,
+            plan.weights[conv.weights].format(),
+            &device.limits,
+        );
+        let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
+        space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
+        for algorithm in &offered {
+            let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
+            for tunable in algorithm.tunables(&problem, &device.limits) {
+                let name = format!("{}.{}", algorithm.name(), tunable.name);
+                let values = tunable.values.iter().map(|&value| Value::Int(value));
+                let parameter = Parameter::new(name, Domain::ordered(values)).with_default(tunable.default);
+                space.parameters.push(parameter.when(active.clone()));
+            }
+            for constraint in algorithm.constraints(&problem, &device.limits) {
+                let holds = constraint.parse::<Expression>()?.prefixed(&format!("{}.", algorithm.name()));
+                space.constraints.push(active.clone().negated().or(holds));
+            }
+        }
+        let space = Arc::new(space.compile()?);
+        let objective = vec![Objective::minimize("seconds").log()];
+        let problem = Problem::new(space.clone(), vec!["seconds".into()], objective, vec![])?;
+        let mut search = Search::new(problem, &arguments.strategy, keys.len() as u64)?;
+        let mut first = Vec::new();
+        for algorithm in &offered {
+            let mut wanted = Configuration::new();
+            wanted.insert("algorithm", Value::Text(algorithm.name().to_owned()));
+            first.push((space.closest(&wanted), "default".to_owned()));
+        }
+        if let Some(schedule) = known.get(&step.name) {
+            let mut wanted = Configuration::new();
+            wanted.insert("algorithm", Value::Text(schedule.algorithm.clone()));
+            for (name, value) in &schedule.tunables {
+                wanted.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
+            }
+            first.push((space.closest(&wanted), "known".to_owned()));
+        }
+        search.enqueue(first)?;
+        keys.push(key);
+        let names = vec![step.name.clone()];
+        kinds.push(Kind { plan: alone, names, search, space, best: None, default: 0.0, tried: 0, failed: 0 });
+    }
+    Ok(kinds)
+}
+
+impl Kind {
+    /// Asks for some schedules, builds them side by side, times them one after the other.
+    fn step(&mut self, threads: usize, batch: usize, first: bool) -> anyhow::Result<bool> {
+        let proposals = self.search.ask(threads.max(1));
+        let schedules: Vec<Schedule> = proposals
+            .iter()
+            .map(|proposal| schedule_of(&self.space.decode(&proposal.point)))
+            .collect();
+        // Built programs stay with the device: loading again costs next to nothing.
+        std::thread::scope(|scope| {
+            for schedule in &schedules {
+                let plan = scheduled(&self.plan, schedule);
+                scope.spawn(move || drop(load(&plan, batch)));
+            }
+        });
+        for (index, (proposal, schedule)) in proposals.iter().zip(schedules).enumerate() {
+            let plan = scheduled(&self.plan, &schedule);
+            let limit = self.best.as_ref().map_or(f64::INFINITY, |(seconds, _)| *seconds);
+            let outcome = match time(&plan, batch, limit) {
+                Ok(seconds) => {
+                    if first && index == 0 {
+                        self.default = seconds;
+                    }
+                    if seconds < limit {
+                        self.best = Some((seconds, schedule));
+                    }
+                    Outcome::exact(vec![seconds])
+                }
+                Err(error) => {
+                    self.failed += 1;
+                    if self.failed <= 2 {
+                        eprintln!("{}: {}", self.names[0], error.to_string().chars().take(600).collect::<String>());
+                    }
+                    Outcome::Failed { reason: error.to_string() }
+                }
+            };
+            self.tried += 1;
+            self.search.tell(&proposal.point, outcome)?;
+        }
+        Ok(!proposals.is_empty())
+    }
+}
+
+fn schedule_of(configuration: &Configuration) -> Schedule {
+    let algorithm = configuration.get("algorithm").and_then(Value::as_str).unwrap_or_default();
+    let prefix = format!("{algorithm}.");
+    let tunables = configuration
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+        .collect();
+    Schedule { algorithm: algorithm.to_owned(), tunables }
+}
+
+fn scheduled(plan: &Plan, schedule: &Schedule) -> Plan {
+    let mut plan = plan.clone();
+    for step in &mut plan.steps {
+        if let Operator::Conv(conv) = &mut step.operator {
+            conv.schedule = schedule.clone();
+        }
+    }
+    plan
+}
+
+/// Seconds of the layer's kernels: the device's own clock, the median of a few runs. What is faster than
+/// `limit` is checked before it counts, and timed longer.
+fn time(plan: &Plan, batch: usize, limit: f64) -> anyhow::Result<f64> {
+    let mut executor = load(plan, batch)?;
+    let (inputs, outputs) = executor.lengths();
+    let (input, mut output) = (vec![0.5; inputs], vec![0.0; outputs]);
+    executor.run(&input, &mut output)?;
+    let mut measure = |runs: usize| -> anyhow::Result<f64> {
+        let mut seen = Vec::new();
+        for _ in 0..runs {
+            seen.push(executor.profile(&input, &mut output)?.iter().sum());
+        }
+        Ok(median(&mut seen))
+    };
+    let seconds = measure(5)?;
+    if seconds > 1.1 * limit {
+        return Ok(seconds);
+    }
+    opencl::verify(plan, batch)?;
+    measure(25)
+}

@@ -1,0 +1,298 @@
+//! Owners of OpenCL objects. Each releases its object once and never panics doing so: a lost device
+//! refuses everything, including being let go.
+//!
+//! All `unsafe` of the backend lies here. What is left to others: which objects to make, and when.
+
+use std::ffi::{CStr, c_void};
+use std::ptr;
+
+use opencl3::command_queue as queue;
+use opencl3::context::context;
+use opencl3::error_codes::ClError;
+use opencl3::event;
+use opencl3::kernel as cl_kernels;
+use opencl3::memory as mem;
+use opencl3::program as programs;
+use opencl3::types::{
+    CL_BLOCKING, CL_NON_BLOCKING, cl_command_queue, cl_context, cl_device_id, cl_event, cl_int, cl_kernel,
+    cl_mem, cl_program, cl_uint,
+};
+
+use crate::error::KernelError;
+
+/// An error code in words, with what was being done.
+pub(super) fn refused(what: &str, code: cl_int) -> KernelError {
+    KernelError::System(format!("OpenCL: {what}: {}", ClError(code)))
+}
+
+/// Declares an owner of one kind of object.
+macro_rules! owner {
+    ($(#[$about:meta])* $name:ident, $raw:ty, $release:path) => {
+        $(#[$about])*
+        pub(super) struct $name($raw);
+
+        // SAFETY: OpenCL objects may be used and released from any thread (specification, section
+        // "Multiple host threads"); kernels, whose arguments may not be set by two threads at once, are
+        // only used through exclusive references.
+        unsafe impl Send for $name {}
+        // SAFETY: as above.
+        unsafe impl Sync for $name {}
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                // SAFETY: created by this module, and released nowhere else.
+                if let Err(code) = unsafe { $release(self.0) } {
+                    tracing::debug!(concat!("OpenCL: releasing ", stringify!($name), ": {}"), ClError(code));
+                }
+            }
+        }
+    };
+}
+
+owner!(
+    /// A context of one device.
+    Context, cl_context, context::release_context);
+owner!(
+    /// An in-order queue.
+    Queue, cl_command_queue, queue::release_command_queue);
+owner!(
+    /// Device memory.
+    Memory, cl_mem, mem::release_mem_object);
+owner!(
+    /// A built program.
+    Program, cl_program, programs::release_program);
+owner!(
+    /// A kernel with its arguments.
+    Kernel, cl_kernel, cl_kernels::release_kernel);
+owner!(
+    /// A command that was enqueued.
+    Event, cl_event, event::release_event);
+
+impl Context {
+    pub fn new(device: cl_device_id) -> Result<Self, KernelError> {
+        context::create_context(&[device], ptr::null(), None, ptr::null_mut())
+            .map(Self)
+            .map_err(|code| refused("creating a context", code))
+    }
+}
+
+impl Queue {
+    /// An in-order queue; commands are timed where `profiling`.
+    pub fn new(context: &Context, device: cl_device_id, profiling: bool) -> Result<Self, KernelError> {
+        let properties = if profiling { queue::CL_QUEUE_PROFILING_ENABLE } else { 0 };
+        // SAFETY: the device is the one that the context was made for.
+        unsafe { queue::create_command_queue(context.0, device, properties) }
+            .map(Self)
+            .map_err(|code| refused("creating a queue", code))
+    }
+
+    /// Copies `data` to `memory`; `data` must stay as it is until the queue has finished.
+    ///
+    /// # Safety
+    /// `data` outlives the command: the caller waits for the queue before it gives `data` up.
+    pub unsafe fn upload<T: Copy>(&self, memory: &Memory, data: &[T]) -> Result<Event, KernelError> {
+        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
+        // the caller's promise.
+        unsafe {
+            queue::enqueue_write_buffer(
+                self.0,
+                memory.0,
+                CL_NON_BLOCKING,
+                0,
+                size_of_val(data),
+                data.as_ptr().cast::<c_void>().cast_mut(),
+                0,
+                ptr::null(),
+            )
+        }
+        .map(Event)
+        .map_err(|code| refused("copying to the device", code))
+    }
+
+    /// Copies `data` to `memory` and waits for it.
+    pub fn write<T: Copy>(&self, memory: &Memory, data: &[T]) -> Result<(), KernelError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: as in `upload`; blocking, so that nothing outlives the call.
+        unsafe {
+            queue::enqueue_write_buffer(
+                self.0,
+                memory.0,
+                CL_BLOCKING,
+                0,
+                size_of_val(data),
+                data.as_ptr().cast::<c_void>().cast_mut(),
+                0,
+                ptr::null(),
+            )
+        }
+        .map(|raw| drop(Event(raw)))
+        .map_err(|code| refused("copying to the device", code))
+    }
+
+    /// Waits for everything before it, then copies `memory` to `data`.
+    pub fn read(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
+        // SAFETY: blocking; the size is that of the slice.
+        unsafe {
+            queue::enqueue_read_buffer(
+                self.0,
+                memory.0,
+                CL_BLOCKING,
+                0,
+                size_of_val(data),
+                data.as_mut_ptr().cast(),
+                0,
+                ptr::null(),
+            )
+        }
+        .map(Event)
+        .map_err(|code| refused("copying from the device (or a kernel before it)", code))
+    }
+
+    /// Enqueues `kernel`.
+    pub fn launch(
+        &self,
+        kernel: &Kernel,
+        global: &[usize; 3],
+        local: &[usize; 3],
+    ) -> Result<Event, KernelError> {
+        // SAFETY: the arguments were set to live buffers of the same context; three sizes each.
+        unsafe {
+            queue::enqueue_nd_range_kernel(
+                self.0,
+                kernel.0,
+                3,
+                ptr::null(),
+                global.as_ptr(),
+                local.as_ptr(),
+                0,
+                ptr::null(),
+            )
+        }
+        .map(Event)
+        .map_err(|code| refused("starting a kernel", code))
+    }
+
+    /// Waits for everything that is enqueued.
+    pub fn finish(&self) -> Result<(), KernelError> {
+        queue::finish(self.0).map_err(|code| refused("waiting for the device", code))
+    }
+}
+
+impl Memory {
+    /// `bytes` of device memory, contents undefined.
+    pub fn new(context: &Context, bytes: usize) -> Result<Self, KernelError> {
+        // SAFETY: no host memory is involved.
+        unsafe { mem::create_buffer(context.0, mem::CL_MEM_READ_WRITE, bytes.max(1), ptr::null_mut()) }
+            .map(Self)
+            .map_err(|code| refused(&format!("allocating {bytes} bytes on the device"), code))
+    }
+
+    /// `bytes` of this memory from `offset`, which is a multiple of the device's alignment.
+    pub fn part(&self, offset: usize, bytes: usize) -> Result<Self, KernelError> {
+        let region = mem::cl_buffer_region { origin: offset, size: bytes.max(1) };
+        // SAFETY: the description has the type that goes with its tag, and OpenCL checks its numbers.
+        unsafe {
+            mem::create_sub_buffer(
+                self.0,
+                mem::CL_MEM_READ_WRITE,
+                mem::CL_BUFFER_CREATE_TYPE_REGION,
+                (&raw const region).cast(),
+            )
+        }
+        .map(Self)
+        .map_err(|code| refused("taking a part of device memory", code))
+    }
+}
+
+impl Program {
+    /// Builds `source`. The error names what the compiler said.
+    pub fn from_source(
+        context: &Context,
+        device: cl_device_id,
+        source: &str,
+        options: &CStr,
+    ) -> Result<Self, KernelError> {
+        let program = programs::create_program_with_source(context.0, &[source])
+            .map(Self)
+            .map_err(|code| refused("creating a program", code))?;
+        program.build(device, options)?;
+        Ok(program)
+    }
+
+    /// Builds what [`Program::binary`] gave for the same device and driver.
+    pub fn from_binary(
+        context: &Context,
+        device: cl_device_id,
+        binary: &[u8],
+        options: &CStr,
+    ) -> Result<Self, KernelError> {
+        // SAFETY: the device belongs to the context; the driver checks the binary.
+        let program = unsafe { programs::create_program_with_binary(context.0, &[device], &[binary]) }
+            .map(Self)
+            .map_err(|code| refused("loading a program", code))?;
+        program.build(device, options)?;
+        Ok(program)
+    }
+
+    fn build(&self, device: cl_device_id, options: &CStr) -> Result<(), KernelError> {
+        programs::build_program(self.0, &[device], options, None, ptr::null_mut()).map_err(|code| {
+            let log = programs::get_program_build_data(self.0, device, programs::CL_PROGRAM_BUILD_LOG)
+                .map(|log| String::from_utf8_lossy(&log).trim_end_matches(['\0', '\n']).to_owned())
+                .unwrap_or_default();
+            KernelError::System(format!("OpenCL: a kernel does not build: {}: {log}", ClError(code)))
+        })
+    }
+
+    /// What the driver made of it, if it says.
+    pub fn binary(&self) -> Option<Vec<u8>> {
+        let mut binaries: Vec<Vec<u8>> =
+            programs::get_program_info(self.0, programs::CL_PROGRAM_BINARIES).ok()?.into();
+        binaries.pop().filter(|binary| !binary.is_empty())
+    }
+
+    /// The kernel called `name`.
+    pub fn kernel(&self, name: &CStr) -> Result<Kernel, KernelError> {
+        cl_kernels::create_kernel(self.0, name)
+            .map(Kernel)
+            .map_err(|code| refused(&format!("taking kernel {name:?}"), code))
+    }
+}
+
+impl Kernel {
+    /// Sets argument `index` to a buffer.
+    ///
+    /// # Safety
+    /// The buffer lives as long as the kernel is launched with it, and holds what the kernel touches.
+    pub unsafe fn set(&mut self, index: usize, memory: &Memory) -> Result<(), KernelError> {
+        let raw: cl_mem = memory.0;
+        let index = cl_uint::try_from(index).unwrap_or(cl_uint::MAX);
+        // SAFETY: the argument is a memory object, passed by the address of its handle.
+        unsafe {
+            cl_kernels::set_kernel_arg(self.0, index, size_of::<cl_mem>(), (&raw const raw).cast())
+        }
+        .map_err(|code| refused(&format!("setting argument {index} of a kernel"), code))
+    }
+
+    /// The most work-items that a group of this kernel can have on `device`: registers bound it.
+    pub fn most_work_items(&self, device: cl_device_id) -> Result<usize, KernelError> {
+        let size = cl_kernels::CL_KERNEL_WORK_GROUP_SIZE;
+        let bytes = cl_kernels::get_kernel_work_group_data(self.0, device, size)
+            .map_err(|code| refused("asking for a kernel's limits", code))?;
+        Ok(bytes.try_into().map_or(usize::MAX, usize::from_ne_bytes))
+    }
+}
+
+impl Event {
+    /// Nanoseconds that the device worked on it. The queue must be a profiling one, and finished.
+    pub fn nanoseconds(&self) -> Result<u64, KernelError> {
+        let stamp = |what| -> Result<u64, KernelError> {
+            let bytes = event::get_event_profiling_data(self.0, what)
+                .map_err(|code| refused("asking for a command's time", code))?;
+            Ok(bytes.try_into().map_or(0, u64::from_ne_bytes))
+        };
+        let start = stamp(event::CL_PROFILING_COMMAND_START)?;
+        Ok(stamp(event::CL_PROFILING_COMMAND_END)?.saturating_sub(start))
+    }
+}

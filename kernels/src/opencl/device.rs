@@ -1,0 +1,187 @@
+//! OpenCL devices: finding them, choosing one, and what its limits are.
+//!
+//! The library is loaded at run time; a machine without it, or without a driver, simply has no device.
+//! A device that was opened once stays open for the life of the process, with the programs built for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use opencl3::device as devices;
+use opencl3::platform::platform as platforms;
+use opencl3::types::{cl_device_id, cl_platform_id};
+
+use super::api::{Context, refused};
+use super::program::Programs;
+use crate::error::KernelError;
+
+/// What a device can do, as far as kernels and their tunables depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Most work-items in a work-group.
+    pub work_group: usize,
+    /// Most work-items along each axis of a work-group.
+    pub work_items: [usize; 3],
+    /// Bytes of local memory of a work-group.
+    pub local_memory: usize,
+    /// Bytes that one buffer may have.
+    pub largest_buffer: usize,
+    /// Bytes that parts of buffers are aligned to.
+    pub alignment: usize,
+    /// Units that work-groups run on at the same time.
+    pub compute_units: usize,
+    /// Whether it is the host's own processor: there a work-item is an iteration of a loop, and local
+    /// memory is as far as any other.
+    pub cpu: bool,
+    /// Compute capability of an NVIDIA device, ten times the major number plus the minor; else 0.
+    pub compute_capability: u32,
+    /// Whether packed 8-bit dot products are offered (`cl_khr_integer_dot_product`).
+    pub integer_dot_product: bool,
+}
+
+/// A device, opened.
+pub struct Device {
+    /// `platform/device`.
+    pub name: String,
+    /// What it can do.
+    pub limits: Limits,
+    pub(super) id: cl_device_id,
+    pub(super) context: Context,
+    pub(super) programs: Programs,
+}
+
+// SAFETY: a device's handle is a name that any thread may use.
+unsafe impl Send for Device {}
+// SAFETY: as above; what else a device holds is `Sync` itself.
+unsafe impl Sync for Device {}
+
+/// `platform/device` of every OpenCL device, in the order of the platforms; empty where there is no
+/// OpenCL.
+#[must_use]
+pub fn names() -> Vec<String> {
+    all().into_iter().map(|(name, ..)| name).collect()
+}
+
+/// Opens the device called `name` (`platform/device`, or a part of that, case ignored); an empty name is
+/// the first graphics processor, or the first device at all.
+///
+/// # Errors
+/// Where there is no such device, or it cannot be used.
+pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
+    static OPEN: OnceLock<Mutex<HashMap<String, Arc<Device>>>> = OnceLock::new();
+    let all = all();
+    let wanted = name.to_lowercase();
+    let is_gpu = |id: cl_device_id| {
+        number::<u64>(id, devices::CL_DEVICE_TYPE).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0)
+    };
+    let found = if name.is_empty() {
+        all.iter().find(|(.., id)| is_gpu(*id)).or_else(|| all.first())
+    } else {
+        let exact = all.iter().find(|(known, ..)| known.to_lowercase() == wanted);
+        exact.or_else(|| all.iter().find(|(known, ..)| known.to_lowercase().contains(&wanted)))
+    };
+    let Some((full_name, platform, id)) = found else {
+        let there: Vec<String> = all.iter().map(|(name, ..)| format!("`{name}`")).collect();
+        return Err(KernelError::System(if there.is_empty() {
+            "there is no OpenCL device on this machine; install a driver (on Debian for the CPU: \
+             `apt-get install pocl-opencl-icd`)"
+                .to_owned()
+        } else {
+            format!("there is no OpenCL device `{name}`; there are {}", there.join(", "))
+        }));
+    };
+    let mut open = OPEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = open.get(full_name) {
+        return Ok(Arc::clone(device));
+    }
+    let device = Arc::new(Device::new(full_name.clone(), *platform, *id)?);
+    open.insert(full_name.clone(), Arc::clone(&device));
+    Ok(device)
+}
+
+fn all() -> Vec<(String, cl_platform_id, cl_device_id)> {
+    let mut found = Vec::new();
+    // A missing library is an error value here, as is an installation without drivers.
+    for platform in platforms::get_platform_ids().unwrap_or_default() {
+        let platform_name = platforms::get_platform_data(platform, platforms::CL_PLATFORM_NAME);
+        let Some(platform_name) = platform_name.ok().map(|bytes| text(&bytes)) else { continue };
+        for id in devices::get_device_ids(platform, devices::CL_DEVICE_TYPE_ALL).unwrap_or_default() {
+            if let Some(name) = words(id, devices::CL_DEVICE_NAME) {
+                found.push((format!("{platform_name}/{name}"), platform, id));
+            }
+        }
+    }
+    found
+}
+
+impl Device {
+    fn new(name: String, platform: cl_platform_id, id: cl_device_id) -> Result<Self, KernelError> {
+        let limits = Limits::of(id).ok_or_else(|| refused("asking for the limits of a device", -33))?;
+        let version = platforms::get_platform_data(platform, platforms::CL_PLATFORM_VERSION);
+        let driver = [
+            name.clone(),
+            text(&version.unwrap_or_default()),
+            words(id, devices::CL_DEVICE_VERSION).unwrap_or_default(),
+            words(id, devices::CL_DRIVER_VERSION).unwrap_or_default(),
+        ];
+        Ok(Self { context: Context::new(id)?, programs: Programs::of(&driver.join("\n")), name, limits, id })
+    }
+}
+
+impl Limits {
+    fn of(id: cl_device_id) -> Option<Self> {
+        let sizes = devices::get_device_data(id, devices::CL_DEVICE_MAX_WORK_ITEM_SIZES).ok()?;
+        let mut work_items = [1; 3];
+        for (size, bytes) in work_items.iter_mut().zip(sizes.chunks_exact(size_of::<usize>())) {
+            *size = usize::from_ne_bytes(bytes.try_into().ok()?);
+        }
+        let kind = number::<u64>(id, devices::CL_DEVICE_TYPE)?;
+        let extensions = words(id, devices::CL_DEVICE_EXTENSIONS).unwrap_or_default();
+        let has = |name: &str| extensions.split_whitespace().any(|extension| extension == name);
+        let capability = if has("cl_nv_device_attribute_query") {
+            let major = number::<u32>(id, devices::CL_DEVICE_COMPUTE_CAPABILITY_MAJOR_NV).unwrap_or(0);
+            10 * major + number::<u32>(id, devices::CL_DEVICE_COMPUTE_CAPABILITY_MINOR_NV).unwrap_or(0)
+        } else {
+            0
+        };
+        let bytes = |what| Some(usize::try_from(number::<u64>(id, what)?).unwrap_or(usize::MAX));
+        Some(Self {
+            work_group: number::<usize>(id, devices::CL_DEVICE_MAX_WORK_GROUP_SIZE)?,
+            work_items,
+            local_memory: bytes(devices::CL_DEVICE_LOCAL_MEM_SIZE)?,
+            largest_buffer: bytes(devices::CL_DEVICE_MAX_MEM_ALLOC_SIZE)?,
+            alignment: (number::<u32>(id, devices::CL_DEVICE_MEM_BASE_ADDR_ALIGN)? as usize / 8).max(64),
+            compute_units: number::<u32>(id, devices::CL_DEVICE_MAX_COMPUTE_UNITS)? as usize,
+            cpu: kind & devices::CL_DEVICE_TYPE_CPU != 0,
+            compute_capability: capability,
+            integer_dot_product: has("cl_khr_integer_dot_product"),
+        })
+    }
+}
+
+/// A number of the machine's byte order.
+trait Number: Sized {
+    fn from_bytes(bytes: &[u8]) -> Option<Self>;
+}
+
+macro_rules! number {
+    ($($name:ty),*) => {
+        $(impl Number for $name {
+            fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                Some(Self::from_ne_bytes(bytes.try_into().ok()?))
+            }
+        })*
+    };
+}
+number!(u32, u64, usize);
+
+fn number<T: Number>(id: cl_device_id, what: u32) -> Option<T> {
+    T::from_bytes(&devices::get_device_data(id, what).ok()?)
+}
+
+fn words(id: cl_device_id, what: u32) -> Option<String> {
+    devices::get_device_data(id, what).ok().map(|bytes| text(&bytes))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').trim().to_owned()
+}

@@ -1,0 +1,47 @@
+// Operators that look at a whole line of numbers. OUTER(o) says where line o begins and INNER(r) how far
+// its number r is from there; LANES work-items share a line, LINES lines a work-group.
+
+#if defined(MEAN)
+// One number per line.
+__kernel __attribute__((reqd_work_group_size(LANES * LINES, 1, 1)))
+void mean(const __global float *restrict input, __global float *restrict output) {
+    __local float sums[LANES * LINES];
+    const int thread = get_local_id(0), lane = thread % LANES;
+    const int line = get_group_id(0) * LINES + thread / LANES;
+    float sum = 0.0f;
+    if (line < COUNT)
+        for (int r = lane; r < LENGTH; r += LANES) sum += input[OUTER(line) + INNER(r)];
+    sums[thread] = sum;
+    for (int reach = LANES / 2; reach > 0; reach /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (lane < reach) sums[thread] += sums[thread + reach];
+    }
+    if (lane == 0 && line < COUNT) output[line] = sums[thread] / LENGTH;
+}
+#elif defined(SOFTMAX)
+// Lines of the same places in input and output.
+__kernel void softmax(const __global float *restrict input, __global float *restrict output) {
+    const int line = get_global_id(0);
+    if (line >= COUNT) return;
+    const int start = OUTER(line);
+    float most = -INFINITY, sum = 0.0f;
+    for (int r = 0; r < LENGTH; r++) most = fmax(most, input[start + INNER(r)]);
+    for (int r = 0; r < LENGTH; r++) sum += exp(input[start + INNER(r)] - most);
+    for (int r = 0; r < LENGTH; r++) output[start + INNER(r)] = exp(input[start + INNER(r)] - most) / sum;
+}
+#elif defined(LRN)
+// Local response normalization across the SIZE nearest channels.
+__kernel void lrn(const __global float *restrict input, __global float *restrict output) {
+    const int i = get_global_id(0);
+    if (i >= COUNT) return;
+    const int channel = i / PLANE % CHANNELS, first = i - channel * PLANE;
+    const int low = max(channel - (SIZE - 1) / 2, 0);
+    const int high = min(channel + SIZE - (SIZE - 1) / 2, CHANNELS);
+    float squares = 0.0f;
+    for (int c = low; c < high; c++) {
+        const float value = input[first + c * PLANE];
+        squares = fma(value, value, squares);
+    }
+    output[i] = input[i] / pow(BIAS + LRN / SIZE * squares, EXPONENT);
+}
+#endif

@@ -1,0 +1,26 @@
+//! The OpenCL backend: devices, kernels whose tiles the search can turn, and an executor that keeps a
+//! whole network on the device.
+//!
+//! Kernels are `.cl` files in `kernels/`; sizes and tunables are macros, so that a compiler sees
+//! constants. [`conv`] lists the convolution algorithms, whose names start with `opencl_`. Which device
+//! runs a plan is said by [`crate::plan::Backend`].
+//!
+//! What is left to others: which schedules are good (search), and what runs on the host.
+
+mod api;
+pub mod conv;
+mod device;
+mod executor;
+mod launch;
+mod operators;
+mod program;
+mod resolve;
+mod source;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use device::{Device, Limits, names, open};
+pub(crate) use executor::DeviceExecutor;
+pub use resolve::{Resolved, resolve};
+pub use verify::{alone, verify};

@@ -1,0 +1,104 @@
+//! Built programs: in memory for the life of the process, and on disk for the next ones.
+//!
+//! A file is named by a hash of everything that its content depends on: source, options, device and
+//! driver. A file that does not load is built again.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::api::Program;
+use super::device::Device;
+use crate::error::KernelError;
+
+/// Name of the environment variable that says where built programs are kept; empty: nowhere.
+const FOLDER_VARIABLE: &str = "PARETUNE_OPENCL_CACHE";
+
+/// The programs of one device.
+pub(super) struct Programs {
+    /// What tells devices and drivers apart.
+    identity: String,
+    folder: Option<PathBuf>,
+    built: Mutex<HashMap<blake3::Hash, Arc<Program>>>,
+}
+
+impl Programs {
+    pub fn of(identity: &str) -> Self {
+        Self { identity: identity.to_owned(), folder: folder(), built: Mutex::default() }
+    }
+
+    /// The program of `source` with `options`.
+    ///
+    /// # Errors
+    /// Where it does not build; the compiler's words are in the message.
+    pub fn get(&self, device: &Device, source: &str, options: &str) -> Result<Arc<Program>, KernelError> {
+        let mut hasher = blake3::Hasher::new();
+        for part in [&self.identity[..], source, options] {
+            // Length first, so that no two lists of parts hash alike.
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let key = hasher.finalize();
+        if let Some(program) = self.built.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(program));
+        }
+        let flags = CString::new(options)
+            .map_err(|_| KernelError::System("OpenCL: options with a zero byte".to_owned()))?;
+        let file = self.folder.as_ref().map(|folder| folder.join(key.to_hex().as_str()));
+        let stored = file.as_deref().and_then(read).and_then(|binary| {
+            Program::from_binary(&device.context, device.id, &binary, &flags)
+                .inspect_err(|error| tracing::debug!("a stored program is built again: {error}"))
+                .ok()
+        });
+        let program = match stored {
+            Some(program) => program,
+            None => {
+                let program = Program::from_source(&device.context, device.id, source, &flags)?;
+                if let (Some(file), Some(binary)) = (file, program.binary()) {
+                    keep(&file, &binary);
+                }
+                program
+            }
+        };
+        let program = Arc::new(program);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        built.insert(key, Arc::clone(&program));
+        Ok(program)
+    }
+}
+
+/// `$PARETUNE_OPENCL_CACHE`, else `paretune/opencl` in the user's folder for caches.
+fn folder() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
+        return (!folder.is_empty()).then(|| folder.into());
+    }
+    let caches = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let caches = caches.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
+    Some(caches.join("paretune").join("opencl"))
+}
+
+/// The program in `file`, if it is whole: drivers trust what they are given.
+fn read(file: &Path) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(file).ok()?;
+    let binary = bytes.split_off(blake3::OUT_LEN.min(bytes.len()));
+    (*blake3::hash(&binary).as_bytes() == bytes[..]).then_some(binary)
+}
+
+/// Stores a built program under a name that is only ever whole. Not being able to is no failure: it will
+/// be built again.
+fn keep(file: &Path, binary: &[u8]) {
+    let unique = format!("{}.{:?}", std::process::id(), std::thread::current().id());
+    let draft = file.with_extension(unique.replace(['(', ')'], ""));
+    let stored = file
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(&draft, [blake3::hash(binary).as_bytes(), binary].concat()))
+        .and_then(|()| fs::rename(&draft, file));
+    if let Err(error) = stored {
+        tracing::debug!("a built program is not kept: {error}");
+        // Half of it may lie there.
+        let _ = fs::remove_file(&draft);
+    }
+}

@@ -1,0 +1,69 @@
+//! From what a step says about its schedule to an algorithm of this backend with every tunable decided.
+
+use super::conv::{self, Algorithm};
+use super::device::Limits;
+use crate::error::KernelError;
+use crate::operator::{Conv, ConvProblem};
+use crate::schedule::Schedule;
+use crate::weights::WeightFormat;
+
+/// What a convolution will be computed with.
+#[derive(Clone)]
+pub struct Resolved {
+    /// Geometry and sizes.
+    pub problem: ConvProblem,
+    /// The algorithm.
+    pub algorithm: &'static dyn Algorithm,
+    /// Named, with every tunable of the algorithm.
+    pub schedule: Schedule,
+}
+
+/// Decides the algorithm and all tunables of a step. An empty algorithm name takes the first of
+/// [`conv::candidates`].
+///
+/// # Errors
+/// Where the algorithm or a tunable is unknown, a value is not offered, or nothing supports the problem.
+pub fn resolve(
+    name: &str,
+    conv: &Conv,
+    problem: ConvProblem,
+    format: WeightFormat,
+    limits: &Limits,
+) -> Result<Resolved, KernelError> {
+    let wanted = &conv.schedule;
+    let algorithm = if wanted.algorithm.is_empty() {
+        conv::candidates(&problem, format, limits).first().copied().ok_or_else(|| {
+            KernelError::plan(name, format!("no OpenCL algorithm for {format:?} weights and {problem:?}"))
+        })?
+    } else {
+        let algorithm = conv::algorithm(&wanted.algorithm).ok_or_else(|| {
+            let known: Vec<_> = conv::algorithms().iter().map(|algorithm| algorithm.name()).collect();
+            let known = known.join(", ");
+            let wanted = &wanted.algorithm;
+            KernelError::plan(name, format!("unknown OpenCL algorithm `{wanted}`; known are {known}"))
+        })?;
+        if !algorithm.executes(format) || !algorithm.supports(&problem, limits) {
+            let algorithm = &wanted.algorithm;
+            let problem =
+                format!("algorithm `{algorithm}` does not run {format:?} weights and {problem:?} here");
+            return Err(KernelError::plan(name, problem));
+        }
+        algorithm
+    };
+    let mut schedule = Schedule::of(algorithm.name());
+    for tunable in &algorithm.tunables(&problem, limits) {
+        let value = wanted.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
+        if !tunable.values.contains(&value) {
+            let (tunable, values, algorithm) = (tunable.name, &tunable.values, algorithm.name());
+            let problem =
+                format!("`{tunable}` of algorithm `{algorithm}` cannot be {value}; possible are {values:?}");
+            return Err(KernelError::plan(name, problem));
+        }
+        schedule.tunables.insert(tunable.name.to_owned(), value);
+    }
+    if let Some(unknown) = wanted.tunables.keys().find(|key| !schedule.tunables.contains_key(*key)) {
+        let problem = format!("algorithm `{}` has no tunable `{unknown}`", algorithm.name());
+        return Err(KernelError::plan(name, problem));
+    }
+    Ok(Resolved { problem, algorithm, schedule })
+}

@@ -1,0 +1,256 @@
+//! Every kernel against the double-precision reference, on whatever OpenCL device there is: PoCL, where
+//! nothing else is.
+
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::conv::{self, Algorithm};
+use super::{Limits, names, open};
+use crate::activation::Activation;
+use crate::executor::{Executor, ExecutorOptions};
+use crate::hardware::Isa;
+use crate::operator::{Conv, ConvProblem, Operator, Window};
+use crate::operators::shape;
+use crate::plan::{Backend, Plan, Step, ValueId, ValueSpec};
+use crate::reference::run_f64;
+use crate::schedule::Schedule;
+use crate::weights::Weights;
+
+/// Whether there is a device; says so loudly where there is none.
+fn present() -> bool {
+    let present = !names().is_empty();
+    if !present {
+        eprintln!("SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU");
+    }
+    present
+}
+
+/// A network in the making.
+struct Network {
+    plan: Plan,
+    rng: Xoshiro256PlusPlus,
+}
+
+impl Network {
+    fn new(seed: u64, dims: &[usize]) -> Self {
+        let plan = Plan { threads: 1, backend: Backend::OpenCl { device: String::new() }, ..Plan::default() };
+        let mut network = Self { plan, rng: Xoshiro256PlusPlus::seed_from_u64(seed) };
+        network.value(dims.to_vec());
+        network
+    }
+
+    fn value(&mut self, dims: Vec<usize>) -> ValueId {
+        self.plan.values.push(ValueSpec { dims, quantization: None });
+        self.plan.values.len() - 1
+    }
+
+    fn draw(&mut self, count: usize, bound: f32) -> Vec<f32> {
+        (0..count).map(|_| self.rng.random_range(-bound..bound)).collect()
+    }
+
+    /// Adds a step and makes its result the network's.
+    fn step(&mut self, operator: Operator, inputs: &[ValueId], declared: &[usize]) -> ValueId {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|&id| &self.plan.values[id].dims[..]).collect();
+        let dims =
+            shape::output(&operator, &shapes, declared, &self.plan.weights, &self.plan.constants).unwrap();
+        let output = self.value(dims);
+        let name = format!("step{}", self.plan.steps.len());
+        self.plan.steps.push(Step { name, operator, inputs: inputs.to_vec(), output });
+        self.plan.output = output;
+        output
+    }
+
+    fn constant(&mut self, count: usize) -> usize {
+        let numbers = self.draw(count, 1.5).into();
+        self.plan.constants.push(numbers);
+        self.plan.constants.len() - 1
+    }
+
+    fn weights(&mut self, dims: [usize; 4], bias: bool) -> usize {
+        let count: usize = dims.iter().product();
+        let bound = 1.5 / ((count / dims[0]) as f32).sqrt();
+        let values = self.draw(count, bound).into();
+        let bias = bias.then(|| Arc::from(self.draw(dims[0], 1.0)));
+        self.plan.weights.push(Weights::dense(dims, values, bias));
+        self.plan.weights.len() - 1
+    }
+
+    /// Runs the plan on the device and holds every value against the reference.
+    fn check(&mut self, batch: usize) {
+        let input = self.draw(self.plan.values[self.plan.input].len() * batch, 1.5);
+        let wide: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
+        let expected = run_f64(&self.plan, batch, &wide).unwrap();
+        let options = ExecutorOptions { batch, threads: 1, isa: Isa::Portable };
+        let mut executor = Executor::new(&self.plan, &options).unwrap_or_else(|e| panic!("{e}\n{:?}", self.plan.steps));
+        let mut seen = 0;
+        executor
+            .observe(&input, &mut |value, found| {
+                seen += 1;
+                close(&expected[value], found, || format!("value {value} of {:#?}", self.plan.steps));
+            })
+            .unwrap();
+        assert_eq!(seen, self.plan.values.len());
+        let mut output = vec![0.0; self.plan.values[self.plan.output].len() * batch];
+        executor.run(&input, &mut output).unwrap();
+        close(&expected[self.plan.output], &output, || "run".to_owned());
+        output.fill(0.0);
+        let times = executor.profile(&input, &mut output).unwrap();
+        assert_eq!(times.len(), executor.steps().len());
+        close(&expected[self.plan.output], &output, || "profile".to_owned());
+    }
+}
+
+fn close(expected: &[f64], found: &[f32], what: impl Fn() -> String) {
+    assert_eq!(expected.len(), found.len());
+    let largest = expected.iter().fold(1e-3_f64, |most, x| most.max(x.abs()));
+    for (index, (&expected, &found)) in expected.iter().zip(found).enumerate() {
+        let off = (expected - f64::from(found)).abs() / largest;
+        assert!(off < 1e-4, "number {index}: {found} instead of {expected} in {}", what());
+    }
+}
+
+/// Every constraint holds: expressions are not evaluated here, so it is left to `prepare` to refuse.
+fn random_schedule(
+    algorithm: &dyn Algorithm,
+    problem: &ConvProblem,
+    limits: &Limits,
+    rng: &mut Xoshiro256PlusPlus,
+) -> Schedule {
+    let mut schedule = Schedule::of(algorithm.name());
+    for tunable in algorithm.tunables(problem, limits) {
+        let value = tunable.values[rng.random_range(0..tunable.values.len())];
+        schedule.tunables.insert(tunable.name.to_owned(), value);
+    }
+    schedule
+}
+
+fn window(kernel: usize, stride: usize, padding: usize) -> Window {
+    Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1, 1], padding: [padding; 4] }
+}
+
+/// One convolution in each of a few shapes, under its default and random schedules.
+#[test]
+fn convolutions_match_the_reference() {
+    if !present() {
+        return;
+    }
+    let device = open("").unwrap();
+    let odd = Window { kernel: [3, 2], stride: [2, 1], dilation: [1, 2], padding: [1, 0, 0, 2] };
+    // Input, outputs, groups, window, batch.
+    let shapes = [
+        ([3, 9, 7], 10, 1, window(3, 1, 1), 1),
+        ([8, 6, 6], 12, 1, window(1, 1, 0), 2),
+        ([6, 8, 5], 4, 2, odd, 1),
+        ([5, 7, 8], 5, 5, window(3, 2, 1), 2),
+        ([37, 1, 1], 11, 1, Window::POINT, 3),
+    ];
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
+    for (round, (dims, outputs, groups, window, batch)) in shapes.into_iter().enumerate() {
+        for algorithm in conv::algorithms() {
+            let problem = ConvProblem {
+                batch,
+                in_channels: dims[0],
+                out_channels: outputs,
+                groups,
+                input: [dims[1], dims[2]],
+                window,
+            };
+            if algorithm.integer() || !algorithm.supports(&problem, &device.limits) {
+                continue;
+            }
+            for attempt in 0..2 {
+                let mut network = Network::new(round as u64, &dims);
+                let weights = network
+                    .weights([outputs, dims[0] / groups, window.kernel[0], window.kernel[1]], round != 1);
+                let schedule = if attempt == 0 {
+                    Schedule::of(algorithm.name())
+                } else {
+                    random_schedule(*algorithm, &problem, &device.limits, &mut rng)
+                };
+                let activation =
+                    if round == 0 { Activation::Clip { low: -0.5, high: 0.7 } } else { Activation::Relu };
+                let conv = |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });
+                let shape = shape::output(
+                    &conv(schedule.clone()),
+                    &[&network.plan.values[0].dims],
+                    &[],
+                    &network.plan.weights,
+                    &[],
+                );
+                let mut inputs = vec![0];
+                if attempt == 1 {
+                    let shape = shape.unwrap();
+                    let constant = network.constant(shape.iter().product());
+                    inputs.push(network.step(Operator::Constant { constant }, &[], &shape));
+                }
+                network.step(conv(schedule), &inputs, &[]);
+                network.check(batch);
+            }
+        }
+    }
+}
+
+/// All other operators, in two networks.
+#[test]
+fn operators_match_the_reference() {
+    if !present() {
+        return;
+    }
+    let mut network = Network::new(3, &[6, 7, 5]);
+    let pooled = network.step(Operator::MaxPool { window: window(3, 2, 1), ceil: false }, &[0], &[]);
+    let mean = Operator::AveragePool { window: window(2, 2, 0), ceil: true, include_padding: false };
+    let averaged = network.step(mean, &[0], &[]);
+    let padded = Operator::AveragePool { window: window(3, 2, 1), ceil: false, include_padding: true };
+    let padded = network.step(padded, &[0], &[]);
+    let sum = network.step(Operator::Add(Activation::HardSwish), &[pooled, averaged], &[]);
+    let (scale, shift) = (network.constant(6), network.constant(6));
+    let activation = Activation::LeakyRelu { slope: 0.1 };
+    let scaled = network.step(Operator::ScaleShift { scale, shift, activation }, &[sum], &[]);
+    let joined = network.step(Operator::Concat { axis: 0 }, &[scaled, padded, pooled], &[]);
+    let normal = network.step(Operator::Lrn { size: 3, alpha: 0.3, beta: 0.6, bias: 1.0 }, &[joined], &[]);
+    let gate = network.step(Operator::GlobalAveragePool, &[normal], &[]);
+    let gate = network.step(Operator::Activation(Activation::Sigmoid), &[gate], &[]);
+    let gated = network.step(Operator::Mul(Activation::Identity), &[normal, gate], &[]);
+    let turned = network.step(Operator::Transpose { permutation: vec![1, 2, 0] }, &[gated], &[]);
+    let padding = vec![[1, 0], [0, 2], [1, 1]];
+    let larger = network.step(Operator::Pad { padding, value: 0.25 }, &[turned], &[]);
+    let shorter = network.step(Operator::ReduceMean { axes: vec![1] }, &[larger], &[]);
+    let count = network.plan.values[shorter].len();
+    let flat = network.step(Operator::Reshape, &[shorter], &[count]);
+    network.step(Operator::Softmax { axis: 0 }, &[flat], &[]);
+    network.check(2);
+}
+
+#[test]
+fn what_is_wrong_with_a_schedule_is_said() {
+    if !present() {
+        return;
+    }
+    let plan = |schedule: Schedule| {
+        let mut network = Network::new(1, &[4, 5, 5]);
+        let weights = network.weights([4, 4, 3, 3], true);
+        let (window, activation) = (window(3, 1, 1), Activation::Relu);
+        network.step(
+            Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }),
+            &[0],
+            &[],
+        );
+        network.plan
+    };
+    let options = ExecutorOptions { batch: 1, threads: 1, isa: Isa::Portable };
+    let failure = |schedule| match Executor::new(&plan(schedule), &options) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    assert!(failure(Schedule::of("winograd")).contains("unknown OpenCL algorithm"));
+    assert!(failure(Schedule::of("opencl_depthwise")).contains("does not run"));
+    let mut schedule = Schedule::of("opencl_direct");
+    schedule.tunables.insert("tile_o".to_owned(), 3);
+    assert!(failure(schedule).contains("cannot be 3"));
+    let mut elsewhere = plan(Schedule::default());
+    elsewhere.backend = Backend::OpenCl { device: "no such device".to_owned() };
+    let error = Executor::new(&elsewhere, &options).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("no such device"), "{error}");
+}

@@ -1,0 +1,135 @@
+//! Holds what a device computes against what this machine's processor computes, layer by layer: a time
+//! only counts where the numbers are right.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use crate::activation::Activation;
+use crate::error::KernelError;
+use crate::executor::{Executor, ExecutorOptions, conv_problem};
+use crate::hardware::Isa;
+use crate::operator::{Conv, Operator};
+use crate::plan::{Backend, Plan, Step, ValueSpec};
+use crate::schedule::Schedule;
+
+/// Largest difference that rounding explains, as a share of the largest number of the result. Winograd's
+/// transforms round more; integers may round an input that lies between two levels either way.
+const TOLERANCE: f32 = 2e-4;
+const TOLERANCE_ROUGH: f32 = 2e-2;
+
+/// Layers that were seen to be right in this process.
+static RIGHT: Mutex<Option<HashSet<blake3::Hash>>> = Mutex::new(None);
+
+/// Compares every convolution of a plan for an OpenCL device with the same convolution on the processor,
+/// on made-up inputs for `batch` images. What was compared before in this process (the same problem under
+/// the same schedule on the same device) is not compared again. Nothing to do for other plans.
+///
+/// # Errors
+/// Where a kernel cannot be built or run, or gives other numbers: the message names the step.
+pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
+    let Backend::OpenCl { device } = &plan.backend else { return Ok(()) };
+    for step in &plan.steps {
+        let Operator::Conv(conv) = &step.operator else { continue };
+        let Some(problem) = conv_problem(plan, step, batch) else { continue };
+        let format = plan.weights[conv.weights].format();
+        let grid = plan.values[step.inputs[0]].quantization;
+        let (activation, residual, schedule) = (conv.activation, step.inputs.len(), &conv.schedule);
+        let text = format!("{device}\n{problem:?}\n{format:?}\n{grid:?}\n{activation:?}\n{residual}\n{schedule:?}");
+        let key = blake3::hash(text.as_bytes());
+        let known = |right: &Option<HashSet<blake3::Hash>>| right.as_ref().is_some_and(|set| set.contains(&key));
+        if known(&RIGHT.lock().unwrap_or_else(PoisonError::into_inner)) {
+            continue;
+        }
+        let Some(mut single) = alone(plan, step) else { continue };
+        // What saturates hides what is wrong.
+        if let Some(Operator::Conv(conv)) = single.steps.last_mut().map(|step| &mut step.operator)
+            && !matches!(conv.activation, Activation::Relu | Activation::LeakyRelu { .. })
+        {
+            conv.activation = Activation::Identity;
+        }
+        let input = numbers(single.values[single.input].len() * batch, 1);
+        let run = |backend: Backend, schedule: Schedule| -> Result<Vec<f32>, KernelError> {
+            let mut single = single.clone();
+            single.backend = backend;
+            if let Some(Operator::Conv(conv)) = single.steps.last_mut().map(|step| &mut step.operator) {
+                conv.schedule = schedule;
+            }
+            let isa = Isa::detect();
+            let mut executor = Executor::new(&single, &ExecutorOptions { batch, threads: 1, isa })?;
+            let mut output = vec![0.0; single.values[single.output].len() * batch];
+            executor.run(&input, &mut output)?;
+            Ok(output)
+        };
+        let expected = run(Backend::Cpu, Schedule::default())?;
+        let found = run(plan.backend.clone(), conv.schedule.clone())?;
+        let rough = format.numbers.is_integer() || conv.schedule.algorithm.contains("winograd");
+        let worst = difference(&expected, &found);
+        if worst.is_nan() || worst > if rough { TOLERANCE_ROUGH } else { TOLERANCE } {
+            let Schedule { algorithm, tunables } = &conv.schedule;
+            return Err(KernelError::plan(
+                &step.name,
+                format!("wrong numbers from `{algorithm}` {tunables:?}: off by {worst:.1e} of the largest"),
+            ));
+        }
+        RIGHT.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(key);
+    }
+    Ok(())
+}
+
+/// A plan of convolution `step` alone, as it stands in `plan`; a residual becomes made-up constants.
+/// `None` for other steps.
+#[must_use]
+pub fn alone(plan: &Plan, step: &Step) -> Option<Plan> {
+    let Operator::Conv(conv) = &step.operator else { return None };
+    let value = |id: usize| plan.values[id].clone();
+    let mut single = Plan {
+        name: step.name.clone(),
+        backend: plan.backend.clone(),
+        values: vec![value(*step.inputs.first()?), ValueSpec { quantization: None, ..value(step.output) }],
+        input: 0,
+        output: 1,
+        weights: vec![plan.weights[conv.weights].clone()],
+        threads: 1,
+        ..Plan::default()
+    };
+    let mut inputs = vec![0];
+    if let Some(&residual) = step.inputs.get(1) {
+        single.constants.push(numbers(plan.values[residual].len(), 2).into());
+        single.values.push(ValueSpec { quantization: None, ..value(residual) });
+        single.steps.push(Step {
+            name: "residual".to_owned(),
+            operator: Operator::Constant { constant: 0 },
+            inputs: Vec::new(),
+            output: 2,
+        });
+        inputs.push(2);
+    }
+    single.steps.push(Step {
+        name: step.name.clone(),
+        operator: Operator::Conv(Conv { weights: 0, ..conv.clone() }),
+        inputs,
+        output: 1,
+    });
+    Some(single)
+}
+
+/// Made-up numbers from -1 to 1 (a linear congruential generator, Knuth's MMIX constants).
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
+        let unit = (state >> 40) as f32 / (1_u64 << 24) as f32;
+        2.0 * unit - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Largest difference as a share of the largest number expected; NaN where one is.
+fn difference(expected: &[f32], found: &[f32]) -> f32 {
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    expected.iter().zip(found).fold(0.0, |worst, (expected, found)| {
+        let difference = (expected - found).abs() / largest;
+        if difference.is_nan() || difference > worst { difference } else { worst }
+    })
+}
