@@ -162,3 +162,18 @@ fn weights_are_finite_and_normal() {
         }
     }
 }
+
+/// The whole built-in network on whatever OpenCL device there is, against the processor.
+#[test]
+fn the_builtin_network_runs_on_an_opencl_device() {
+    if paretune_kernels::opencl::names().is_empty() {
+        println!("SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU");
+        return;
+    }
+    let mut plan = paretune::study::prepare::load_network(None).unwrap().plan;
+    let expected = common::run_executor(&plan, 4, 2);
+    plan.backend = paretune_kernels::Backend::OpenCl { device: String::new() };
+    paretune_kernels::opencl::verify(&plan, 2).unwrap();
+    let found = common::run_executor(&plan, 4, 2);
+    assert!(common::difference(&found, &expected) < 1e-4);
+}

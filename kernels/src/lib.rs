@@ -17,6 +17,7 @@ pub mod executor;
 pub mod hardware;
 pub mod linear;
 pub mod memory;
+pub mod offer;
 pub mod opencl;
 pub mod operator;
 pub mod operators;

@@ -10,7 +10,7 @@ use paretune_db::Store;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::executor::StepInfo;
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ThreadCeilings, ceilings};
-use paretune_kernels::{Executor, ExecutorOptions};
+use paretune_kernels::{Backend, Executor, ExecutorOptions};
 use tempfile::TempDir;
 
 use super::{Ending, paths, usage};
@@ -77,9 +77,13 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let input = noise(plan, &bundle.preprocessing, batch);
     let probe = SpeedProbe::new(threads, isa)?;
-    let ceilings = ceilings(&[threads])?;
+    // What the processor can do says nothing about a device.
+    let ceilings = match plan.backend {
+        Backend::Cpu => ceilings(&[threads])?.threads.into_iter().next(),
+        Backend::OpenCl { .. } => None,
+    };
     let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
-    let layers = with_shares(executor.steps(), &layers, ceilings.threads.first());
+    let layers = with_shares(executor.steps(), &layers, ceilings.as_ref());
     let memory = executor.memory();
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -51,14 +51,15 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
         prefer: "accuracy".to_owned(),
         budget: Budget::default(),
         strategy: "evaluate".to_owned(),
-        backends: vec!["cpu".to_owned()],
+        backends: args.subject.backend.clone(),
         threads: args.subject.thread_counts()?,
         space: args.subject.space.clone(),
         seed: 0,
         finetune: 0,
     };
     let material = Material::load(&request).map_err(usage)?;
-    let space = space_of(&material.network, &request.threads, request.space.as_ref()).map_err(usage)?;
+    let space = space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
+        .map_err(usage)?;
     let space = space.compile().map_err(usage)?;
     let name = request.folder_name(&material.network.name, &material.network.sha256, &material.images_hash);
     let folder = paths::home()?.join("evaluations").join(name);

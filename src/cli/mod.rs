@@ -184,6 +184,10 @@ struct SubjectArgs {
     /// Thread counts to consider [default: 1 and every power of two up to the number of cores, and that number]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<usize>,
+    /// Backends to consider: cpu, opencl (the first graphics processor, or the first device at all),
+    /// opencl:PLATFORM/DEVICE
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cpu")]
+    backend: Vec<String>,
     /// A TOML file that narrows, fixes or extends the space
     #[arg(long, value_name = "FILE")]
     space: Option<PathBuf>,

@@ -53,9 +53,6 @@ pub struct SearchArgs {
     /// How configurations are proposed
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = strategies())]
     strategy: String,
-    /// Backends to consider
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cpu", value_parser = ["cpu"])]
-    backend: Vec<String>,
     /// Same seed, same machine, recorded measurements: same trials
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -121,7 +118,7 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<Ending> {
         store: paths::store(args.db.as_deref())?,
         host: HostOptions {
             command: own_worker()?,
-            memory_limit: args.trial_memory.map(|mib| mib << 20).or_else(default_memory_limit),
+            memory_limit: args.trial_memory.map(|mib| mib << 20).or_else(|| default_memory_limit(args)),
             open_deadline: Duration::from_secs(1800),
         },
         trial_deadline: Duration::from_secs(args.trial_timeout),
@@ -171,7 +168,7 @@ fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
         prefer: args.prefer.clone(),
         budget: args.budget.unwrap_or(Budget { seconds: Some(seconds), trials: None }),
         strategy: args.strategy.clone(),
-        backends: args.backend.clone(),
+        backends: args.subject.backend.clone(),
         threads: args.subject.thread_counts()?,
         space: args.subject.space.as_ref().map(absolute),
         seed: args.seed,
@@ -264,8 +261,12 @@ fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Three quarters of the machine's memory, where the machine tells.
-fn default_memory_limit() -> Option<u64> {
+/// Three quarters of the machine's memory, where the machine tells. None where a device is used: drivers reserve
+/// address space for all of its memory, and more.
+fn default_memory_limit(args: &SearchArgs) -> Option<u64> {
+    if args.subject.backend.iter().any(|backend| backend != "cpu") {
+        return None;
+    }
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;

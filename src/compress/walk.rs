@@ -133,6 +133,7 @@ impl Walk<'_> {
             // Few and shared: the indices of scales and shifts stay valid.
             constants: self.plan.constants.clone(),
             threads: self.threads,
+            ..Plan::default()
         };
         let (from, to) = (single.values[0].len(), single.values[1].len());
         let mut output = vec![0.0; to * self.count];

@@ -2,7 +2,7 @@
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Executor, ExecutorOptions, KernelError, Plan, Schedule};
+use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,9 @@ use crate::model::images::{Images, normalize_into};
 
 /// The standard normal quantile of a two-sided 95 % interval.
 const Z: f64 = 1.959_963_984_540_054;
+
+/// What decides how Winograd's algorithm rounds, by the same name on every backend.
+const OUTPUT_TILE: &str = "output_tile";
 
 /// How images become the input of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,16 +183,20 @@ fn log_softmax(outputs: &[f32]) -> Vec<f64> {
     outputs.iter().map(|&x| f64::from(x - top) - sum.ln()).collect()
 }
 
-/// `plan` with default schedules and zeros in dense kernels: the same numbers but for the order of sums, however
-/// slow a candidate's own schedules are. Winograd, which rounds otherwise, stays.
+/// `plan` with default schedules and zeros in dense kernels, on the processor: the same numbers but for the order of
+/// sums, however slow a candidate's own schedules are. Winograd, which rounds otherwise, stays.
 #[must_use]
 pub fn for_scoring(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
+    plan.backend = Backend::Cpu;
     for step in &mut plan.steps {
-        if let Operator::Conv(conv) = &mut step.operator
-            && !conv.schedule.algorithm.contains("winograd")
-        {
+        let Operator::Conv(conv) = &mut step.operator else { continue };
+        if !conv.schedule.algorithm.contains("winograd") {
             conv.schedule = Schedule::default();
+        } else if conv.schedule.algorithm.starts_with("opencl") {
+            let tile = conv.schedule.tunables.get(OUTPUT_TILE).copied();
+            conv.schedule = Schedule::of("winograd");
+            conv.schedule.tunables.extend(tile.map(|tile| (OUTPUT_TILE.to_owned(), tile)));
         }
     }
     plan

@@ -2,7 +2,7 @@
 //!
 //! | parameter | meaning |
 //! | --- | --- |
-//! | `backend` | `cpu` |
+//! | `backend` | `cpu`, `opencl` or `opencl:PLATFORM/DEVICE` |
 //! | `threads` | workers of the whole network |
 //! | `finetune` | seconds that the compressed network learns from the original's answers; 0 or absent: not at all |
 //! | `channels.GROUP` | share of the channels of a group that is kept |
@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use paretune_kernels::Schedule;
+use paretune_kernels::{Backend, Schedule};
 use paretune_kernels::weights::Numbers;
 use paretune_spaces::{Configuration, Value};
 
@@ -56,6 +56,8 @@ pub struct Candidate {
     pub threads: usize,
     /// Seconds of training after compression.
     pub finetune: u64,
+    /// What runs it.
+    pub backend: Backend,
 }
 
 /// A configuration that does not follow the grammar.
@@ -89,12 +91,8 @@ impl Candidate {
         let mut tunables: Vec<(&str, &str, &str, i64)> = Vec::new();
         for (name, value) in configuration.iter() {
             if name == BACKEND {
-                match value {
-                    Value::Text(backend) if backend == "cpu" => {}
-                    other => {
-                        return Err(CandidateError::new(name, format!("backend {other} is not available")));
-                    }
-                }
+                let text = value.as_str().unwrap_or_default();
+                candidate.backend = text.parse().map_err(|problem: String| CandidateError::new(name, problem))?;
             } else if name == THREADS {
                 candidate.threads = integer(name, value)
                     .ok()
@@ -177,7 +175,7 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
             || name.ends_with(".pattern");
         let winograd = name.ends_with(".algorithm")
             && matches!(value, Value::Text(algorithm) if algorithm.contains("winograd"))
-            || name.contains(".winograd") && name.ends_with(".output_tile");
+            || name.contains("winograd.") && name.ends_with(".output_tile");
         if compression || winograd {
             part.insert(name.clone(), value.clone());
         }

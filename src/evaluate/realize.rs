@@ -1,9 +1,9 @@
 //! From a configuration to a plan that can be loaded: compression, then schedules.
 
-use paretune_kernels::conv;
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::operator::{ConvProblem, Operator};
-use paretune_kernels::{Plan, Schedule};
+use paretune_kernels::offer::Target;
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{KernelError, Plan};
 use paretune_spaces::Configuration;
 
 use super::candidate::{Candidate, CandidateError};
@@ -16,6 +16,9 @@ pub enum RealizeError {
     /// It does not follow the grammar of this network.
     #[error(transparent)]
     Candidate(#[from] CandidateError),
+    /// Its backend is not there.
+    #[error(transparent)]
+    Backend(#[from] KernelError),
     /// Compression failed.
     #[error("compression: {0}")]
     Compress(#[from] CompressError),
@@ -49,10 +52,13 @@ pub fn realize(
         subject.compressed(&candidate.recipe)?
     };
     plan.threads = candidate.threads;
+    // The space is built for the untouched widths, and pruned channels leave fewer tiles to choose from.
+    let target = Target::of(&candidate.backend, isa)?;
+    plan.backend = candidate.backend;
     for layer in compress::layers(&plan)? {
         let Some(schedule) = candidate.schedules.get(&layer.step) else { continue };
         if let Operator::Conv(conv) = &mut plan.steps[layer.index].operator {
-            conv.schedule = fitted(schedule, &layer.problem, isa).ok_or_else(|| RealizeError::Algorithm {
+            conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| RealizeError::Algorithm {
                 layer: layer.step,
                 algorithm: schedule.algorithm.clone(),
             })?;
@@ -72,17 +78,4 @@ pub fn recipe_of(subject: &Subject, configuration: &Configuration) -> Result<Rec
 fn decode(subject: &Subject, configuration: &Configuration) -> Result<Candidate, RealizeError> {
     let layers = compress::layers(&subject.network.plan)?;
     Ok(Candidate::decode(configuration, layers.iter().map(|layer| layer.step.as_str()))?)
-}
-
-/// `schedule` with every tunable moved to the nearest value that the algorithm offers for `problem`: the
-/// space is built for the untouched widths, and pruned channels leave fewer tiles to choose from.
-fn fitted(schedule: &Schedule, problem: &ConvProblem, isa: Isa) -> Option<Schedule> {
-    let algorithm = conv::algorithm(&schedule.algorithm)?;
-    let mut fitted = Schedule::of(schedule.algorithm.clone());
-    for tunable in algorithm.tunables(problem, isa) {
-        let wanted = schedule.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
-        let nearest = tunable.values.iter().copied().min_by_key(|value| value.abs_diff(wanted));
-        fitted.tunables.insert(tunable.name.to_owned(), nearest.unwrap_or(tunable.default));
-    }
-    Some(fitted)
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use paretune_kernels::bundle::Bundle;
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe};
-use paretune_kernels::{Executor, ExecutorOptions, Plan, memory};
+use paretune_kernels::{Executor, ExecutorOptions, Plan, memory, opencl};
 use paretune_spaces::Configuration;
 
 use super::protocol::{FastestProbes, Measured, Refusal, Reply, Request, Rival, TimeRequest, TrialRequest};
@@ -143,11 +143,13 @@ impl Worker {
         let plan = bundle.plan;
         let input = noise(&plan, &bundle.preprocessing, 1);
 
+        // Before memory is counted.
+        opencl::verify(&plan, 1).map_err(text)?;
         let before = memory::live_bytes();
         let mut executor = load(&plan, plan.threads, 1, self.isa)?;
         memory::reset_peak();
         executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
-        let memory = memory::peak_bytes().saturating_sub(before);
+        let memory = memory::peak_bytes().saturating_sub(before) + executor.device_bytes();
         seen.memory = Some(bytes(memory));
         if request.ceilings.refuse(&seen) {
             return refused(seen);
@@ -243,7 +245,9 @@ fn fastest_run(executor: &mut Executor, input: &[f32], outputs: usize) -> Result
     Ok(fastest)
 }
 
+/// Loads `plan`. On a device, no layer's time counts before its numbers were seen to be right.
 fn load(plan: &Plan, threads: usize, batch: usize, isa: Isa) -> Result<Executor, String> {
+    opencl::verify(plan, batch).map_err(text)?;
     Executor::new(plan, &ExecutorOptions { batch, threads: threads.max(1), isa }).map_err(text)
 }
 

@@ -21,7 +21,7 @@ use rand::{Rng, RngExt};
 use super::recipes::Seed;
 use super::space::bits_value;
 use super::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey, Thinned, schedule_bits};
-use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter};
+use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
 
 /// Name of the strategy and origin of its proposals.
 pub const COMPOSE: &str = "compose";
@@ -372,6 +372,7 @@ impl Choice {
     fn write(&self, survey: &Survey) -> Configuration {
         let mut wanted = Configuration::new();
         wanted.insert(THREADS, Value::Int(self.threads));
+        wanted.insert(BACKEND, Value::Text(survey.backend.clone()));
         for (group, share) in survey.groups.iter().zip(&self.shares) {
             wanted.insert(format!("{CHANNELS}{}", group.name), Value::Real(*share));
         }
@@ -646,6 +647,7 @@ mod tests {
         };
         Survey {
             threads: 2,
+            backend: "cpu".to_owned(),
             other_seconds: 1e-3,
             layers: vec![layer("first", None, Some(0)), layer("second", Some(0), None)],
             groups: vec![GroupSurvey {

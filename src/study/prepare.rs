@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use paretune_kernels::Backend;
 use paretune_kernels::hardware::Isa;
 use paretune_spaces::{Space, SpaceFile};
 
@@ -180,12 +181,21 @@ pub fn input_dims(network: &Network) -> Result<[usize; 3], PrepareError> {
     })
 }
 
-/// The space of `network` on this machine, narrowed by `file`.
+/// The space of `network` on this machine with `threads` and `backends` to choose from, narrowed by `file`.
 ///
 /// # Errors
-/// Where the file is wrong or leaves nothing.
-pub fn space_of(network: &Network, threads: &[usize], file: Option<&PathBuf>) -> Result<Space, PrepareError> {
-    let mut space = joint_space(network, threads, Isa::detect())?;
+/// Where a backend is not there, or the file is wrong or leaves nothing.
+pub fn space_of(
+    network: &Network,
+    threads: &[usize],
+    backends: &[String],
+    file: Option<&PathBuf>,
+) -> Result<Space, PrepareError> {
+    let backends: Vec<Backend> = backends
+        .iter()
+        .map(|text| text.parse().map_err(PrepareError::Request))
+        .collect::<Result<_, _>>()?;
+    let mut space = joint_space(network, threads, &backends, Isa::detect())?;
     match file {
         None => Ok(space),
         Some(path) => {

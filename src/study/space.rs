@@ -2,9 +2,10 @@
 //!
 //! See [`crate::evaluate::candidate`] for the grammar of the names.
 
-use paretune_kernels::conv;
 use paretune_kernels::hardware::Isa;
+use paretune_kernels::offer::{self, Target};
 use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
+use paretune_kernels::{Backend, KernelError};
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
 use crate::compress::{self, CompressError, SPARSITIES};
@@ -30,19 +31,33 @@ pub enum JointSpaceError {
     /// The network's layers and channels cannot be made out.
     #[error(transparent)]
     Compress(#[from] CompressError),
+    /// A backend that was asked for is not there.
+    #[error(transparent)]
+    Backend(#[from] KernelError),
     /// A formula of this program cannot be understood by this program.
     #[error(transparent)]
     Formula(#[from] ParseError),
 }
 
-/// Builds the space of `network` with `threads` to choose from.
+/// Builds the space of `network` with `threads` and `backends` to choose from.
 ///
 /// # Errors
-/// Where the network's shapes do not fit together, or a constraint cannot be expressed.
-pub fn joint_space(network: &Network, threads: &[usize], isa: Isa) -> Result<Space, JointSpaceError> {
+/// Where the network's shapes do not fit together, a backend is not there, or a constraint cannot be
+/// expressed.
+pub fn joint_space(
+    network: &Network,
+    threads: &[usize],
+    backends: &[Backend],
+    isa: Isa,
+) -> Result<Space, JointSpaceError> {
     let plan = &network.plan;
     let mut space = Space::default();
-    space.parameters.push(unordered(BACKEND, &["cpu"], "which device runs the network"));
+    let names: Vec<String> = backends.iter().map(ToString::to_string).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    space.parameters.push(unordered(BACKEND, &names, "which device runs the network"));
+    let targets: Vec<Target> =
+        backends.iter().map(|backend| Target::of(backend, isa)).collect::<Result<_, _>>()?;
+    let targets: Vec<(&str, Target)> = names.into_iter().zip(targets).collect();
     let counts: Vec<Value> =
         threads.iter().map(|&count| Value::Int(i64::try_from(count).unwrap_or(1))).collect();
     let last = counts.len().saturating_sub(1);
@@ -59,14 +74,16 @@ pub fn joint_space(network: &Network, threads: &[usize], isa: Isa) -> Result<Spa
         space.parameters.push(ordered(&name, values, default, "share of these channels that is kept"));
     }
     for layer in compress::layers(plan)? {
-        layer_parameters(&mut space, &layer, isa)?;
+        layer_parameters(&mut space, &layer, &targets)?;
     }
     Ok(space)
 }
 
 /// An algorithm that can solve a layer's problem, and the formats that it is offered for.
-struct Offer {
-    algorithm: &'static dyn conv::Algorithm,
+struct Offer<'b> {
+    algorithm: offer::Offer,
+    /// Who offers it.
+    backend: &'b str,
     /// With zeros or without.
     dense: Vec<Numbers>,
     /// Where there are zeros in this pattern, beyond what it executes anyway.
@@ -74,9 +91,9 @@ struct Offer {
 }
 
 /// Dense algorithms run whatever there is; what needs zeros is offered where there are some.
-fn offers(layer: &compress::LayerInfo, isa: Isa) -> Vec<Offer> {
+fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) -> Vec<Offer<'b>> {
     let all = || Grid::ALL.into_iter().map(Numbers::Integer).chain([Numbers::F32]);
-    let offer = |algorithm: &'static dyn conv::Algorithm| {
+    let offer = |algorithm: offer::Offer| {
         let executes = |numbers, pattern| {
             (layer.int8 || numbers == Numbers::F32) && algorithm.executes(WeightFormat { numbers, pattern })
         };
@@ -87,23 +104,28 @@ fn offers(layer: &compress::LayerInfo, isa: Isa) -> Vec<Offer> {
             (pattern, more.collect::<Vec<_>>())
         });
         let sparse = sparse.filter(|(_, numbers)| !numbers.is_empty()).collect();
-        Offer { algorithm, dense, sparse }
+        Offer { algorithm, backend, dense, sparse }
     };
-    let able = conv::algorithms().iter().copied().filter(|algorithm| algorithm.supports(&layer.problem, isa));
-    let mut offers: Vec<Offer> =
+    let able = target.offers(&layer.problem).into_iter();
+    let mut offers: Vec<Offer<'_>> =
         able.map(offer).filter(|offer| !(offer.dense.is_empty() && offer.sparse.is_empty())).collect();
     // Defaults first: single precision without zeros, then with, then integers.
     offers.sort_by_key(|offer| match () {
         () if offer.dense.contains(&Numbers::F32) => 0,
-        () if offer.algorithm.integer() => 2,
+        () if offer.algorithm.integer => 2,
         () => 1,
     });
     offers
 }
 
-fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) -> Result<(), JointSpaceError> {
-    let (name, problem) = (&layer.step, &layer.problem);
-    let offers = offers(layer, isa);
+fn layer_parameters(
+    space: &mut Space,
+    layer: &compress::LayerInfo,
+    targets: &[(&str, Target)],
+) -> Result<(), JointSpaceError> {
+    let name = &layer.step;
+    let offers: Vec<Offer<'_>> =
+        targets.iter().flat_map(|(backend, target)| offers(layer, backend, target)).collect();
     let numbers: Vec<Numbers> = Grid::ALL
         .into_iter()
         .map(Numbers::Integer)
@@ -126,7 +148,7 @@ fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) ->
         let mut patterns = vec![Pattern::Unstructured];
         patterns.extend(PATTERNS.into_iter().filter(|pattern| {
             // Not where zeros anywhere serve the same algorithms as well.
-            let gains = |offer: &Offer| {
+            let gains = |offer: &Offer<'_>| {
                 let of = |wanted: Pattern| offer.sparse.iter().find(|(known, _)| *known == wanted);
                 of(*pattern).is_some() && of(Pattern::Unstructured).is_none()
             };
@@ -155,7 +177,7 @@ fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) ->
         }
     }
     let algorithm_name = layer_parameter(name, "algorithm");
-    let names: Vec<&str> = offers.iter().map(|offer| offer.algorithm.name()).collect();
+    let names: Vec<&str> = offers.iter().map(|offer| offer.algorithm.name).collect();
     space.parameters.push(unordered(&algorithm_name, &names, "how the layer is computed"));
 
     let has_patterns = space.parameters.iter().any(|parameter| parameter.name == pattern_name);
@@ -166,18 +188,23 @@ fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) ->
             None => cases.push((case, vec![algorithm])),
         };
     for offer in &offers {
+        // Where there is but one backend, it need not be named.
+        let on = match targets.len() {
+            1 => String::new(),
+            _ => format!("{BACKEND} == '{}' and ", offer.backend),
+        };
         if !offer.dense.is_empty() {
-            allow(among(&bits_name, &offer.dense, &numbers), offer.algorithm.name());
+            allow(format!("{on}{}", among(&bits_name, &offer.dense, &numbers)), offer.algorithm.name);
         }
         for (pattern, sparse) in &offer.sparse {
-            let bits = among(&bits_name, sparse, &numbers);
+            let bits = format!("{on}{}", among(&bits_name, sparse, &numbers));
             if has_patterns {
                 allow(
                     format!("{bits} and {sparsity_name} > 0 and {pattern_name} == '{pattern}'"),
-                    offer.algorithm.name(),
+                    offer.algorithm.name,
                 );
             } else if *pattern == Pattern::Unstructured {
-                allow(format!("{bits} and {sparsity_name} > 0"), offer.algorithm.name());
+                allow(format!("{bits} and {sparsity_name} > 0"), offer.algorithm.name);
             }
         }
     }
@@ -191,18 +218,17 @@ fn layer_parameters(space: &mut Space, layer: &compress::LayerInfo, isa: Isa) ->
     space.constraints.push(cases.join(" or ").parse()?);
 
     for Offer { algorithm, .. } in &offers {
-        let active = format!("{algorithm_name} == '{}'", algorithm.name()).parse::<Expression>()?;
-        let tunables = algorithm.tunables(problem, isa);
-        for tunable in &tunables {
+        let active = format!("{algorithm_name} == '{}'", algorithm.name).parse::<Expression>()?;
+        for tunable in &algorithm.tunables {
             let values: Vec<Value> = tunable.values.iter().map(|&value| Value::Int(value)).collect();
             let default = tunable.values.iter().position(|&value| value == tunable.default).unwrap_or(0);
-            let parameter = tunable_parameter(name, algorithm.name(), tunable.name);
+            let parameter = tunable_parameter(name, algorithm.name, tunable.name);
             let mut parameter = ordered(&parameter, values, default, tunable.about);
             parameter.condition = Some(active.clone());
             space.parameters.push(parameter);
         }
-        for constraint in algorithm.constraints() {
-            let prefix = format!("{name}.{}.", algorithm.name());
+        for constraint in &algorithm.constraints {
+            let prefix = format!("{name}.{}.", algorithm.name);
             let holds = constraint.parse::<Expression>()?.prefixed(&prefix);
             space.constraints.push(active.clone().negated().or(holds));
         }

@@ -4,7 +4,7 @@
 //! A device that was opened once stays open for the life of the process, with the programs built for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use opencl3::device as devices;
 use opencl3::platform::platform as platforms;
@@ -47,6 +47,8 @@ pub struct Device {
     pub(super) id: cl_device_id,
     pub(super) context: Context,
     pub(super) programs: Programs,
+    /// See [`Device::turn`].
+    busy: Mutex<()>,
 }
 
 // SAFETY: a device's handle is a name that any thread may use.
@@ -99,6 +101,9 @@ pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
 }
 
 fn all() -> Vec<(String, cl_platform_id, cl_device_id)> {
+    // Drivers are set up by whoever asks first, and PoCL (3.1) crashes where two ask at once.
+    static ASKING: Mutex<()> = Mutex::new(());
+    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Vec::new();
     // A missing library is an error value here, as is an installation without drivers.
     for platform in platforms::get_platform_ids().unwrap_or_default() {
@@ -114,6 +119,12 @@ fn all() -> Vec<(String, cl_platform_id, cl_device_id)> {
 }
 
 impl Device {
+    /// To be held while a processor is used as a device: PoCL (3.1) crashes now and then when two threads
+    /// use it at once. Nothing for other devices, whose drivers may be used by any number of threads.
+    pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.limits.cpu.then(|| self.busy.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn new(name: String, platform: cl_platform_id, id: cl_device_id) -> Result<Self, KernelError> {
         let limits = Limits::of(id).ok_or_else(|| refused("asking for the limits of a device", -33))?;
         let version = platforms::get_platform_data(platform, platforms::CL_PLATFORM_VERSION);
@@ -123,7 +134,7 @@ impl Device {
             words(id, devices::CL_DEVICE_VERSION).unwrap_or_default(),
             words(id, devices::CL_DRIVER_VERSION).unwrap_or_default(),
         ];
-        Ok(Self { context: Context::new(id)?, programs: Programs::of(&driver.join("\n")), name, limits, id })
+        Ok(Self { context: Context::new(id)?, programs: Programs::of(&driver.join("\n")), name, limits, id, busy: Mutex::new(()) })
     }
 }
 

@@ -67,7 +67,9 @@ impl DeviceExecutor {
     /// or the device refuses.
     pub fn new(plan: &Plan, device: &str, batch: usize) -> Result<Self, KernelError> {
         validate(plan, batch)?;
-        let device = device::open(device)?;
+        let opened = device::open(device)?;
+        let device = Arc::clone(&opened);
+        let _turn = opened.turn();
         let queue = Queue::new(&device.context, device.id, false)?;
         let mut layout = Layout::new(plan, batch);
         let mut prepared = Vec::new();
@@ -150,6 +152,8 @@ impl DeviceExecutor {
 
     /// Runs one batch; see [`crate::Executor::run`]. Lengths are checked by the caller.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
+        let device = Arc::clone(&self.device);
+        let _turn = device.turn();
         let (from, to) = (self.home(self.input)?, self.home(self.output)?);
         // SAFETY: the download below waits for the queue before `input` is given back, and where anything
         // fails before it, `finish` does.
@@ -169,6 +173,8 @@ impl DeviceExecutor {
 
     /// Runs one batch and returns the seconds that the device spent on each step.
     pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
+        let device = Arc::clone(&self.device);
+        let _turn = device.turn();
         if self.timed.is_none() {
             self.timed = Some(Queue::new(&self.device.context, self.device.id, true)?);
         }
@@ -195,6 +201,8 @@ impl DeviceExecutor {
 
     /// Seconds of one pass of all kernels, without transfers: the mean over `passes` that follow each other.
     pub fn pass_seconds(&mut self, passes: usize) -> Result<f64, KernelError> {
+        let device = Arc::clone(&self.device);
+        let _turn = device.turn();
         let pass = || -> Result<(), KernelError> {
             for ready in self.stages.iter().flat_map(|stage| &stage.kernels) {
                 self.queue.launch(&ready.kernel, &ready.global, &ready.local)?;
@@ -219,6 +227,8 @@ impl DeviceExecutor {
         input: &[f32],
         see: &mut dyn FnMut(ValueId, &[f32]),
     ) -> Result<(), KernelError> {
+        let device = Arc::clone(&self.device);
+        let _turn = device.turn();
         self.queue.write(self.home(self.input)?, input)?;
         let mut ready = self.ready.iter().peekable();
         let mut plain = Vec::new();
@@ -254,8 +264,13 @@ impl DeviceExecutor {
 
 impl Drop for DeviceExecutor {
     fn drop(&mut self) {
+        let device = Arc::clone(&self.device);
+        let _turn = device.turn();
         // Nothing may be running when its memory goes. A lost device has nothing running.
         let _ = self.queue.finish();
+        self.stages.clear();
+        self.homes.clear();
+        self.timed = None;
     }
 }
 

@@ -23,7 +23,7 @@ use super::session::SessionError;
 use super::space::bits_value;
 use super::trial::Bench;
 use crate::compress::{self, ChannelGroup};
-use crate::evaluate::candidate::{THREADS, layer_parameter, tunable_parameter};
+use crate::evaluate::candidate::{BACKEND, THREADS, layer_parameter, tunable_parameter};
 use crate::evaluate::host::{Host, HostError};
 use crate::evaluate::protocol::{Reply, Request};
 use crate::model::Network;
@@ -33,6 +33,9 @@ use crate::model::Network;
 pub struct Survey {
     /// Threads that schedules were timed on.
     pub threads: i64,
+    /// Backend that schedules were timed on: the fastest of those that there are to choose from.
+    #[serde(default)]
+    pub backend: String,
     /// Seconds of everything that belongs to no layer.
     pub other_seconds: f64,
     /// In execution order.
@@ -253,6 +256,12 @@ impl Steps {
 }
 
 impl Surveyor<'_, '_> {
+    /// The first backend to choose from.
+    fn first_backend(&self) -> String {
+        let backends = self.domain(BACKEND);
+        backends.first().and_then(Value::as_str).unwrap_or("cpu").to_owned()
+    }
+
     /// Finds out what can be found out in the time. `see` is shown the share done.
     ///
     /// # Errors
@@ -270,6 +279,7 @@ impl Surveyor<'_, '_> {
         let threads = self.domain(THREADS).iter().filter_map(Value::as_i64).max().unwrap_or(1);
         let mut survey = Survey {
             threads,
+            backend: self.first_backend(),
             other_seconds: 0.0,
             layers: layers
                 .iter()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use paretune_db::{KeyParts, Record};
-use paretune_kernels::conv;
+use paretune_kernels::offer;
 use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{Configuration, Value};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::compress::LayerInfo;
 use crate::evaluate::PROTOCOL_VERSION;
-use crate::evaluate::candidate::{THREADS, layer_parameter};
+use crate::evaluate::candidate::{BACKEND, THREADS, layer_parameter};
 use crate::evaluate::protocol::{Reply, Request};
 use crate::study::session::SessionError;
 /// Seconds for which one network is profiled.
@@ -31,10 +31,11 @@ impl Surveyor<'_, '_> {
         until: Instant,
         see: &mut dyn FnMut(f64),
     ) -> Result<(), SessionError> {
+        self.choose_backend(layers, survey)?;
         let tunables = self.tunables(layers);
         let mut first: Vec<Vec<LayerSchedule>> = Vec::new();
         for layer in layers {
-            first.push(self.defaults(layer));
+            first.push(self.defaults(layer, &survey.backend));
         }
         // In one network all layers have the same algorithm, as far as they can: then few layouts are converted.
         let mut kinds: Vec<&LayerSchedule> = Vec::new();
@@ -128,8 +129,43 @@ impl Surveyor<'_, '_> {
         Ok(())
     }
 
-    /// The default schedules that the space offers for a layer; of algorithms that need zeros, one per sparsity.
-    fn defaults(&self, layer: &LayerInfo) -> Vec<LayerSchedule> {
+    /// Settles for the backend that is fastest under default schedules, where there are several: whole networks
+    /// run on one. What a device's transfers cost counts for little beside that.
+    fn choose_backend(&mut self, layers: &[LayerInfo], survey: &mut Survey) -> Result<(), SessionError> {
+        let backends: Vec<String> =
+            self.domain(BACKEND).iter().filter_map(|value| value.as_str().map(str::to_owned)).collect();
+        if backends.len() < 2 {
+            return Ok(());
+        }
+        let mut fastest = f64::INFINITY;
+        let mut chosen = survey.backend.clone();
+        for backend in &backends {
+            let mut trial = Survey { backend: backend.clone(), other_seconds: 0.0, ..survey.clone() };
+            let variants: Vec<Option<LayerSchedule>> = layers
+                .iter()
+                .map(|layer| {
+                    let defaults = self.defaults(layer, backend);
+                    defaults.into_iter().find(|schedule| schedule.bits == 32 && schedule.sparsity == 0.0)
+                })
+                .collect();
+            self.profile(layers, &variants, &mut trial)?;
+            let times = trial.layers.iter().filter_map(|layer| Some(layer.schedules.last()?.seconds));
+            let seconds = trial.other_seconds + times.sum::<f64>();
+            let whole = trial.layers.iter().all(|layer| !layer.schedules.is_empty());
+            if whole && seconds < fastest {
+                fastest = seconds;
+                chosen.clone_from(backend);
+            }
+        }
+        survey.backend = chosen;
+        survey.other_seconds = 0.0;
+        Ok(())
+    }
+
+    /// The default schedules that the space offers for a layer on a backend; of algorithms that need zeros, one per
+    /// sparsity.
+    fn defaults(&self, layer: &LayerInfo, backend: &str) -> Vec<LayerSchedule> {
+        let device = backend != "cpu";
         let bits = self.domain(&layer_parameter(&layer.step, "bits"));
         let has = |wanted: i64| bits.iter().any(|value| value.as_f64().map(schedule_bits) == Some(wanted));
         let sparsities = self.domain(&layer_parameter(&layer.step, "sparsity"));
@@ -137,14 +173,14 @@ impl Surveyor<'_, '_> {
         let names = self.domain(&layer_parameter(&layer.step, "algorithm"));
         let mut defaults = Vec::new();
         for name in names.iter().filter_map(Value::as_str) {
-            let Some(algorithm) = conv::algorithm(name) else { continue };
-            let bits = if algorithm.integer() { 8 } else { 32 };
-            if !has(bits) {
+            let Some(integer) = offer::is_integer(name) else { continue };
+            let bits = if integer { 8 } else { 32 };
+            if !has(bits) || offer::is_for_device(name) != device {
                 continue;
             }
             if needs_zeros(name) {
                 // Losses are known of zeros anywhere alone.
-                if !algorithm.executes(WeightFormat::SPARSE_F32) {
+                if !offer::executes(name, WeightFormat::SPARSE_F32) {
                     continue;
                 }
                 let zeros = sparsities.iter().filter(|sparsity| **sparsity > 0.0);
@@ -161,12 +197,12 @@ impl Surveyor<'_, '_> {
     fn tunables<'l>(&self, layers: &'l [LayerInfo]) -> Tunables<'l> {
         let mut all = Tunables::new();
         for layer in layers {
-            for algorithm in conv::algorithms() {
-                let prefix = format!("{}.{}.", layer.step, algorithm.name());
+            for algorithm in offer::names() {
+                let prefix = format!("{}.{algorithm}.", layer.step);
                 for parameter in self.space.parameters() {
                     let Some(tunable) = parameter.name.strip_prefix(&prefix) else { continue };
                     let values = parameter.domain.values().iter().filter_map(Value::as_i64).collect();
-                    let key = (layer.step.as_str(), algorithm.name());
+                    let key = (layer.step.as_str(), algorithm);
                     all.entry(key).or_default().push((tunable.to_owned(), values));
                 }
             }
@@ -184,6 +220,7 @@ impl Surveyor<'_, '_> {
         self.pace.profiles.done += 1;
         let mut wanted = Configuration::new();
         wanted.insert(THREADS, Value::Int(survey.threads));
+        wanted.insert(BACKEND, Value::Text(survey.backend.clone()));
         for (layer, variant) in layers.iter().zip(variants) {
             let Some(variant) = variant else { continue };
             variant.write(&layer.step, &mut wanted);
@@ -195,7 +232,7 @@ impl Surveyor<'_, '_> {
         let keys: Vec<Option<KeyParts>> = layers
             .iter()
             .zip(&schedules)
-            .map(|(layer, schedule)| Some(self.layer_key(layer, schedule.as_ref()?, survey.threads)))
+            .map(|(layer, schedule)| Some(self.layer_key(layer, schedule.as_ref()?, survey)))
             .collect();
         let mut times: Vec<Option<f64>> = Vec::new();
         for key in &keys {
@@ -246,7 +283,11 @@ impl Surveyor<'_, '_> {
     }
 
     /// The layer's shape, not the network it is in.
-    fn layer_key(&self, layer: &LayerInfo, schedule: &LayerSchedule, threads: i64) -> KeyParts {
+    fn layer_key(&self, layer: &LayerInfo, schedule: &LayerSchedule, survey: &Survey) -> KeyParts {
+        let place = match survey.backend.as_str() {
+            "cpu" => survey.threads.to_string(),
+            device => device.to_owned(),
+        };
         KeyParts::new("layer-speed")
             .with("protocol", PROTOCOL_VERSION)
             .with("program", env!("CARGO_PKG_VERSION"))
@@ -254,7 +295,7 @@ impl Surveyor<'_, '_> {
             .with("problem", format!("{:?}", layer.problem))
             .with("bits", schedule.bits)
             .with("sparsity", schedule.sparsity)
-            .with("threads", threads)
+            .with("threads", place)
             .with("algorithm", &schedule.algorithm)
             .with("tunables", format!("{:?}", schedule.tunables))
     }

@@ -7,6 +7,8 @@
 mod depthwise;
 mod direct;
 mod implicit_gemm;
+mod int8_gemm;
+mod winograd;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +22,7 @@ use crate::schedule::{Schedule, Tunable};
 use crate::weights::{WeightFormat, WeightValues, Weights};
 
 /// What an algorithm is asked to prepare.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Geometry and sizes, batch included.
     pub problem: ConvProblem,
@@ -77,7 +80,13 @@ pub trait Algorithm: Send + Sync {
 /// Every algorithm there is, in order of preference for defaults.
 #[must_use]
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
-    &[&depthwise::Depthwise, &implicit_gemm::ImplicitGemm, &direct::Direct]
+    &[
+        &depthwise::Depthwise,
+        &implicit_gemm::ImplicitGemm,
+        &direct::Direct,
+        &winograd::Winograd,
+        &int8_gemm::Int8Gemm,
+    ]
 }
 
 /// The algorithm called `name`.

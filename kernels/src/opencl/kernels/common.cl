@@ -9,7 +9,7 @@
 #define BETA 0.0f
 #endif
 
-inline float activate(float x) {
+static inline float activate(float x) {
 #if ACTIVATION == 1
     return fmax(x, 0.0f);
 #elif ACTIVATION == 2

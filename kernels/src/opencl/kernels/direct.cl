@@ -33,7 +33,7 @@
 #endif
 #define SCRATCH (STAGED > REDUCE ? STAGED : REDUCE)
 
-inline void finish(__global float *restrict output, const __global float *restrict residual,
+static inline void finish(__global float *restrict output, const __global float *restrict residual,
                    const __global float *restrict bias, int group, int o, int run, int j, float sum) {
     int x = run % RUNS_X * TILE_X + j, y = run / RUNS_X % OUT_H, image = run / (RUNS_X * OUT_H);
     if (o >= GROUP_OUT || run >= RUNS || x >= OUT_W) return;

@@ -29,7 +29,7 @@ typedef struct {
     int base, y, x;
 } Column;
 
-inline Column column_at(int n, int group) {
+static inline Column column_at(int n, int group) {
     Column column;
 #if COLUMNS % TILE_N != 0
     n = min(n, COLUMNS - 1);
@@ -41,7 +41,7 @@ inline Column column_at(int n, int group) {
     return column;
 }
 
-inline float fetch(const __global float *restrict input, Column column, int k) {
+static inline float fetch(const __global float *restrict input, Column column, int k) {
     int channel = k / TAPS, tap = k % TAPS;
     int y = column.y + tap / KERNEL_W * DILATION_H, x = column.x + tap % KERNEL_W * DILATION_W;
 #if INNER % (TILE_K * SPLIT) != 0
@@ -56,7 +56,7 @@ inline float fetch(const __global float *restrict input, Column column, int k) {
 #endif
 }
 
-inline void finish(__global float *restrict output, const __global float *restrict residual,
+static inline void finish(__global float *restrict output, const __global float *restrict residual,
                    const __global float *restrict bias, int group, int m, int n, float sum) {
     if (m >= GROUP_OUT || n >= COLUMNS) return;
     int channel = group * GROUP_OUT + m;

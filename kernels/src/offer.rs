@@ -1,0 +1,112 @@
+//! What can be chosen for a convolution, whatever runs it: the algorithms of both backends in one form.
+
+use crate::conv;
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::opencl;
+use crate::operator::ConvProblem;
+use crate::plan::Backend;
+use crate::schedule::{Schedule, Tunable};
+use crate::weights::WeightFormat;
+
+/// A backend as it is on this machine.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The processor with this instruction set.
+    Cpu(Isa),
+    /// An OpenCL device with these limits.
+    OpenCl(opencl::Limits),
+}
+
+/// An algorithm that can solve a problem.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Its name, unique among all backends.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// Whether it computes on integer weights and 8-bit activations, else in single precision.
+    pub integer: bool,
+    /// What it leaves to the search, for this problem.
+    pub tunables: Vec<Tunable>,
+    /// What must hold between the tunables, as expressions over their names.
+    pub constraints: Vec<String>,
+}
+
+impl Target {
+    /// What `backend` is here; `isa` is the widest instruction set to use.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn of(backend: &Backend, isa: Isa) -> Result<Self, KernelError> {
+        Ok(match backend {
+            Backend::Cpu => Self::Cpu(isa),
+            Backend::OpenCl { device } => Self::OpenCl(opencl::open(device)?.limits.clone()),
+        })
+    }
+
+    /// The algorithms that can run `problem` with weights of `format`, best default first.
+    #[must_use]
+    pub fn offers(&self, problem: &ConvProblem, format: WeightFormat) -> Vec<Offer> {
+        match self {
+            Self::Cpu(isa) => conv::candidates(problem, format, *isa)
+                .into_iter()
+                .map(|algorithm| Offer {
+                    name: algorithm.name(),
+                    about: algorithm.about(),
+                    integer: algorithm.integer(),
+                    tunables: algorithm.tunables(problem, *isa),
+                    constraints: algorithm.constraints().iter().map(|&text| text.to_owned()).collect(),
+                })
+                .collect(),
+            Self::OpenCl(limits) => opencl::conv::candidates(problem, format, limits)
+                .into_iter()
+                .map(|algorithm| Offer {
+                    name: algorithm.name(),
+                    about: algorithm.about(),
+                    integer: algorithm.integer(),
+                    tunables: algorithm.tunables(problem, limits),
+                    constraints: algorithm.constraints(problem, limits),
+                })
+                .collect(),
+        }
+    }
+
+    /// `schedule` with every tunable moved to the nearest value that its algorithm offers for `problem`;
+    /// `None` where there is no such algorithm here.
+    #[must_use]
+    pub fn fitted(&self, schedule: &Schedule, problem: &ConvProblem) -> Option<Schedule> {
+        let tunables = match self {
+            Self::Cpu(isa) => conv::algorithm(&schedule.algorithm)?.tunables(problem, *isa),
+            Self::OpenCl(limits) => opencl::conv::algorithm(&schedule.algorithm)?.tunables(problem, limits),
+        };
+        let mut fitted = Schedule::of(schedule.algorithm.clone());
+        for tunable in tunables {
+            let wanted = schedule.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
+            let nearest = tunable.values.iter().copied().min_by_key(|value| value.abs_diff(wanted));
+            fitted.tunables.insert(tunable.name.to_owned(), nearest.unwrap_or(tunable.default));
+        }
+        Some(fitted)
+    }
+}
+
+/// Names of all algorithms.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let cpu = conv::algorithms().iter().map(|algorithm| algorithm.name());
+    cpu.chain(opencl::conv::algorithms().iter().map(|algorithm| algorithm.name()))
+}
+
+/// Whether the algorithm called `name` computes on integers; `None` where there is none of that name.
+#[must_use]
+pub fn is_integer(name: &str) -> Option<bool> {
+    let cpu = conv::algorithm(name).map(conv::Algorithm::integer);
+    cpu.or_else(|| opencl::conv::algorithm(name).map(opencl::conv::Algorithm::integer))
+}
+
+/// Whether the algorithm called `name` runs dense weights; one that needs zeros does not.
+#[must_use]
+pub fn is_dense(name: &str) -> bool {
+    let dense = [WeightFormat::F32, WeightFormat::I8];
+    conv::algorithm(name).is_some_and(|algorithm| dense.iter().any(|&format| algorithm.executes(format)))
+        || opencl::conv::algorithm(name).is_some()
+}
