@@ -113,7 +113,10 @@ fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: u
     }
     let mut found = Schedules::new();
     let (mut ratios, mut layers) = (0.0, 0.0);
-    println!("{:40} {:>9} {:>9} {:>6}  schedule ({} s of search)", "layer", "default", "tuned", "ratio", arguments.seconds);
+    println!(
+        "{:40} {:>9} {:>9} {:>6}  schedule ({} s of search)",
+        "layer", "default", "tuned", "ratio", arguments.seconds
+    );
     for kind in &kinds {
         let Some((seconds, schedule)) = &kind.best else { continue };
         let count = kind.names.len();
@@ -232,11 +235,7 @@ fn kinds(
         }
         let alone = opencl::alone(plan, step).ok_or_else(|| anyhow!("`{}` is no convolution", step.name))?;
         let mut space = Space::new();
-        let offered = opencl::conv::candidates(
-            &problem,
-            plan.weights[conv.weights].format(),
-            &device.limits,
-        );
+        let offered = opencl::conv::candidates(&problem, plan.weights[conv.weights].format(), &device.limits);
         let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
         space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
         for algorithm in &offered {
@@ -282,10 +281,8 @@ impl Kind {
     /// Asks for some schedules, builds them side by side, times them one after the other.
     fn step(&mut self, threads: usize, batch: usize, first: bool) -> anyhow::Result<bool> {
         let proposals = self.search.ask(threads.max(1));
-        let schedules: Vec<Schedule> = proposals
-            .iter()
-            .map(|proposal| schedule_of(&self.space.decode(&proposal.point)))
-            .collect();
+        let schedules: Vec<Schedule> =
+            proposals.iter().map(|proposal| schedule_of(&self.space.decode(&proposal.point))).collect();
         // Built programs stay with the device: loading again costs next to nothing.
         std::thread::scope(|scope| {
             for schedule in &schedules {
@@ -309,7 +306,11 @@ impl Kind {
                 Err(error) => {
                     self.failed += 1;
                     if self.failed <= 2 {
-                        eprintln!("{}: {}", self.names[0], error.to_string().chars().take(600).collect::<String>());
+                        eprintln!(
+                            "{}: {}",
+                            self.names[0],
+                            error.to_string().chars().take(600).collect::<String>()
+                        );
                     }
                     Outcome::Failed { reason: error.to_string() }
                 }

@@ -167,7 +167,9 @@ fn weights_are_finite_and_normal() {
 #[test]
 fn the_builtin_network_runs_on_an_opencl_device() {
     if paretune_kernels::opencl::names().is_empty() {
-        println!("SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU");
+        println!(
+            "SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU"
+        );
         return;
     }
     let mut plan = paretune::study::prepare::load_network(None).unwrap().plan;

@@ -22,7 +22,8 @@ pub struct SpaceArgs {
 pub fn space(args: &SpaceArgs) -> anyhow::Result<Ending> {
     let network = load_network(args.subject.model.as_deref()).map_err(usage)?;
     let threads = args.subject.thread_counts()?;
-    let space = space_of(&network, &threads, &args.subject.backend, args.subject.space.as_ref()).map_err(usage)?;
+    let space =
+        space_of(&network, &threads, &args.subject.backend, args.subject.space.as_ref()).map_err(usage)?;
     let compiled = space.compile().map_err(usage)?;
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -14,8 +14,8 @@
 
 use std::collections::BTreeMap;
 
-use paretune_kernels::{Backend, Schedule};
 use paretune_kernels::weights::Numbers;
+use paretune_kernels::{Backend, Schedule};
 use paretune_spaces::{Configuration, Value};
 
 use crate::compress::{LayerRecipe, Recipe};
@@ -92,7 +92,8 @@ impl Candidate {
         for (name, value) in configuration.iter() {
             if name == BACKEND {
                 let text = value.as_str().unwrap_or_default();
-                candidate.backend = text.parse().map_err(|problem: String| CandidateError::new(name, problem))?;
+                candidate.backend =
+                    text.parse().map_err(|problem: String| CandidateError::new(name, problem))?;
             } else if name == THREADS {
                 candidate.threads = integer(name, value)
                     .ok()

@@ -58,9 +58,8 @@ pub fn realize(
     for layer in compress::layers(&plan)? {
         let Some(schedule) = candidate.schedules.get(&layer.step) else { continue };
         if let Operator::Conv(conv) = &mut plan.steps[layer.index].operator {
-            conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| RealizeError::Algorithm {
-                layer: layer.step,
-                algorithm: schedule.algorithm.clone(),
+            conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| {
+                RealizeError::Algorithm { layer: layer.step, algorithm: schedule.algorithm.clone() }
             })?;
         }
     }

@@ -191,10 +191,8 @@ pub fn space_of(
     backends: &[String],
     file: Option<&PathBuf>,
 ) -> Result<Space, PrepareError> {
-    let backends: Vec<Backend> = backends
-        .iter()
-        .map(|text| text.parse().map_err(PrepareError::Request))
-        .collect::<Result<_, _>>()?;
+    let backends: Vec<Backend> =
+        backends.iter().map(|text| text.parse().map_err(PrepareError::Request)).collect::<Result<_, _>>()?;
     let mut space = joint_space(network, threads, &backends, Isa::detect())?;
     match file {
         None => Ok(space),

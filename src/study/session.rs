@@ -124,7 +124,10 @@ pub fn run(
     file.share_layers(&options.folder, &options.store).map_err(PrepareError::from)?;
     let subject = file.subject(&options.folder);
     let hardware = Hardware::detect();
-    let space = Arc::new(space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())?.compile()?);
+    let space = Arc::new(
+        space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())?
+            .compile()?,
+    );
     let (journal, past) = Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
     let store = Store::open(&options.store)?;
     let mut teller = Teller { journal, see, folder: &options.folder };

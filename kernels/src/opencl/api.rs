@@ -269,10 +269,8 @@ impl Kernel {
         let raw: cl_mem = memory.0;
         let index = cl_uint::try_from(index).unwrap_or(cl_uint::MAX);
         // SAFETY: the argument is a memory object, passed by the address of its handle.
-        unsafe {
-            cl_kernels::set_kernel_arg(self.0, index, size_of::<cl_mem>(), (&raw const raw).cast())
-        }
-        .map_err(|code| refused(&format!("setting argument {index} of a kernel"), code))
+        unsafe { cl_kernels::set_kernel_arg(self.0, index, size_of::<cl_mem>(), (&raw const raw).cast()) }
+            .map_err(|code| refused(&format!("setting argument {index} of a kernel"), code))
     }
 
     /// The most work-items that a group of this kernel can have on `device`: registers bound it.

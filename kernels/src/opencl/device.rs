@@ -134,7 +134,14 @@ impl Device {
             words(id, devices::CL_DEVICE_VERSION).unwrap_or_default(),
             words(id, devices::CL_DRIVER_VERSION).unwrap_or_default(),
         ];
-        Ok(Self { context: Context::new(id)?, programs: Programs::of(&driver.join("\n")), name, limits, id, busy: Mutex::new(()) })
+        Ok(Self {
+            context: Context::new(id)?,
+            programs: Programs::of(&driver.join("\n")),
+            name,
+            limits,
+            id,
+            busy: Mutex::new(()),
+        })
     }
 }
 

@@ -1,22 +1,18 @@
 //! Runs plans on an OpenCL device: weights resident, buffers planned once, one in-order queue, no waiting
 //! between steps, one upload and one download per run.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Event, Kernel, Memory, Program, Queue};
-use super::conv::Request;
 use super::device::{self, Device};
-use super::launch::{Argument, Launch, Prepared};
-use super::resolve::{Resolved, resolve};
-use super::source::OPTIONS;
-use super::{launch, operators};
+use super::launch::{Argument, Launch};
+use super::layout::{Layout, Place, PreparedStep};
+use super::program::build;
 use crate::error::KernelError;
-use crate::executor::{Lifetime, MemoryUse, StepInfo, conv_problem, place, validate};
-use crate::operator::Operator;
-use crate::plan::{Plan, Step, ValueId};
+use crate::executor::{MemoryUse, StepInfo, validate};
+use crate::plan::{Plan, ValueId};
 
 /// A plan loaded on a device.
 pub(crate) struct DeviceExecutor {
@@ -48,15 +44,6 @@ struct Ready {
     local: [usize; 3],
     /// What the arguments refer to.
     _buffers: Vec<Arc<Memory>>,
-}
-
-/// Where a value lies, before there is memory.
-#[derive(Clone, Copy)]
-enum Place {
-    /// Index of a buffer in the arena.
-    Arena(usize),
-    /// Index of an uploaded constant.
-    Constant(usize),
 }
 
 impl DeviceExecutor {
@@ -104,7 +91,9 @@ impl DeviceExecutor {
             let own: Vec<Arc<Memory>> =
                 prepared.constants.iter().map(|bytes| upload(bytes)).collect::<Result<_, _>>()?;
             let home = |value: ValueId| {
-                homes[value].as_ref().ok_or_else(|| KernelError::plan(&info.name, "has a value without memory"))
+                homes[value]
+                    .as_ref()
+                    .ok_or_else(|| KernelError::plan(&info.name, "has a value without memory"))
             };
             let mut kernels = Vec::new();
             for launch in &prepared.launches {
@@ -302,190 +291,5 @@ impl Ready {
             local: [launch.threads, 1, 1],
             _buffers: buffers,
         })
-    }
-}
-
-/// A step with the values that its arguments stand for.
-struct PreparedStep {
-    prepared: Prepared,
-    inputs: Vec<ValueId>,
-    output: ValueId,
-}
-
-/// Where values lie, and for how long.
-struct Layout {
-    places: Vec<Option<Place>>,
-    /// Of buffers in the arena: bytes, first and last stage (0: the upload).
-    buffers: Vec<Lifetime>,
-    constants: Vec<Vec<u8>>,
-    ready: Vec<(usize, ValueId)>,
-    stages: usize,
-}
-
-impl Layout {
-    fn new(plan: &Plan, batch: usize) -> Self {
-        let mut layout = Self {
-            places: vec![None; plan.values.len()],
-            buffers: Vec::new(),
-            constants: Vec::new(),
-            ready: vec![(0, plan.input)],
-            stages: 0,
-        };
-        layout.create(plan, plan.input, batch);
-        layout
-    }
-
-    fn create(&mut self, plan: &Plan, value: ValueId, batch: usize) {
-        let bytes = plan.values[value].len() * batch * 4;
-        self.places[value] = Some(Place::Arena(self.buffers.len()));
-        self.buffers.push(Lifetime { bytes, first: self.stages, last: self.stages });
-    }
-
-    fn touch(&mut self, value: ValueId) {
-        if let Some(Some(Place::Arena(buffer))) = self.places.get(value) {
-            self.buffers[*buffer].last = self.stages;
-        }
-    }
-
-    /// What becomes of a step; nothing where it only names what is there.
-    fn step(
-        &mut self,
-        plan: &Plan,
-        step: &Step,
-        batch: usize,
-        device: &Device,
-    ) -> Result<Option<(StepInfo, PreparedStep)>, KernelError> {
-        let (mut algorithm, mut multiply_adds) = (name_of(&step.operator).to_owned(), 0);
-        let prepared = match &step.operator {
-            Operator::Constant { constant } => {
-                let bytes = launch::bytes_of(&plan.constants[*constant]).repeat(batch);
-                self.places[step.output] = Some(Place::Constant(self.constants.len()));
-                self.constants.push(bytes);
-                self.ready.push((self.stages, step.output));
-                return Ok(None);
-            }
-            Operator::Reshape => {
-                let input = step.inputs.first().copied();
-                self.places[step.output] = input.and_then(|input| self.places[input]);
-                self.ready.push((self.stages, step.output));
-                return Ok(None);
-            }
-            Operator::Conv(conv) => {
-                let problem = conv_problem(plan, step, batch)
-                    .ok_or_else(|| KernelError::plan(&step.name, "has no input"))?;
-                let weights = &plan.weights[conv.weights];
-                let Resolved { algorithm: chosen, schedule, .. } =
-                    resolve(&step.name, conv, problem, weights.format(), &device.limits)?;
-                chosen.name().clone_into(&mut algorithm);
-                multiply_adds = problem.multiply_adds();
-                let request = Request {
-                    problem,
-                    output: problem.output()?,
-                    weights,
-                    activation: conv.activation,
-                    residual: step.inputs.len() > 1,
-                    input_grid: plan.values[step.inputs[0]].quantization,
-                    schedule: &schedule,
-                    limits: &device.limits,
-                };
-                let named = |error: KernelError| KernelError::plan(&step.name, error.to_string());
-                chosen.prepare(&request).map_err(named)?
-            }
-            _ => operators::prepare(plan, step, batch)?,
-        };
-        self.stages += 1;
-        self.create(plan, step.output, batch);
-        self.ready.push((self.stages, step.output));
-        step.inputs.iter().for_each(|&input| self.touch(input));
-        let empty = plan.values[step.output].is_empty();
-        let prepared = if empty { Prepared::default() } else { prepared };
-        let moved = step.inputs.iter().chain([&step.output]).map(|&id| plan.values[id].len() * batch * 4);
-        let bytes = moved.sum::<usize>() + prepared.constants.iter().map(Vec::len).sum::<usize>();
-        let info = StepInfo { name: step.name.clone(), algorithm, multiply_adds, bytes: bytes as u64 };
-        Ok(Some((info, PreparedStep { prepared, inputs: step.inputs.clone(), output: step.output })))
-    }
-
-    /// One block of device memory, and every buffer as a part of it.
-    fn arena(&mut self, plan: &Plan, device: &Device) -> Result<(usize, Vec<Arc<Memory>>), KernelError> {
-        self.stages += 1;
-        self.touch(plan.output);
-        let alignment = device.limits.alignment;
-        for buffer in &mut self.buffers {
-            buffer.bytes = buffer.bytes.max(1).next_multiple_of(alignment);
-        }
-        let (offsets, total) = place(&self.buffers);
-        if total > device.limits.largest_buffer {
-            return Err(KernelError::System(format!(
-                "activations take {total} bytes; `{}` has buffers of at most {}",
-                device.name, device.limits.largest_buffer
-            )));
-        }
-        let block = Memory::new(&device.context, total)?;
-        let parts = offsets
-            .iter()
-            .zip(&self.buffers)
-            .map(|(&offset, buffer)| block.part(offset, buffer.bytes).map(Arc::new))
-            .collect::<Result<_, _>>()?;
-        Ok((total, parts))
-    }
-}
-
-/// The programs of all launches, by their text; where there are several to build, several threads do.
-fn build(
-    device: &Device,
-    steps: &[(StepInfo, PreparedStep)],
-) -> Result<HashMap<String, Arc<Program>>, KernelError> {
-    let mut texts: HashMap<String, &str> = HashMap::new();
-    for (info, step) in steps {
-        for launch in &step.prepared.launches {
-            texts.entry(launch.macros.complete(launch.source)).or_insert(&info.name);
-        }
-    }
-    let todo: Vec<(&String, &&str)> = texts.iter().collect();
-    // Compilers that run on the device itself gain nothing from company.
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let builders = if device.limits.cpu { 1 } else { cores.min(todo.len()).max(1) };
-    let share = todo.len().div_ceil(builders).max(1);
-    let built = std::thread::scope(|scope| {
-        let builders: Vec<_> = todo
-            .chunks(share)
-            .map(|part| {
-                scope.spawn(move || {
-                    part.iter()
-                        .map(|(text, step)| {
-                            let program = device.programs.get(device, text, OPTIONS);
-                            let program =
-                                program.map_err(|error| KernelError::plan(**step, error.to_string()))?;
-                            Ok(((*text).clone(), program))
-                        })
-                        .collect::<Result<Vec<_>, KernelError>>()
-                })
-            })
-            .collect();
-        let lost = || KernelError::System("a thread that builds kernels died".to_owned());
-        builders.into_iter().map(|builder| builder.join().map_err(|_| lost())?).collect::<Result<Vec<_>, _>>()
-    })?;
-    Ok(built.into_iter().flatten().collect())
-}
-
-/// An operator's name for profiles.
-fn name_of(operator: &Operator) -> &'static str {
-    match operator {
-        Operator::Conv(_) => "conv",
-        Operator::MaxPool { .. } => "max_pool",
-        Operator::AveragePool { .. } => "average_pool",
-        Operator::GlobalAveragePool => "global_mean",
-        Operator::ReduceMean { .. } => "mean",
-        Operator::Add(_) => "add",
-        Operator::Mul(_) => "mul",
-        Operator::Activation(_) => "activation",
-        Operator::ScaleShift { .. } => "scale_shift",
-        Operator::Constant { .. } => "constant",
-        Operator::Concat { .. } => "concat",
-        Operator::Pad { .. } => "pad",
-        Operator::Transpose { .. } => "transpose",
-        Operator::Reshape => "reshape",
-        Operator::Softmax { .. } => "softmax",
-        Operator::Lrn { .. } => "lrn",
     }
 }

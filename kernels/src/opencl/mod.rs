@@ -12,6 +12,7 @@ pub mod conv;
 mod device;
 mod executor;
 mod launch;
+mod layout;
 mod operators;
 mod program;
 mod resolve;

@@ -127,13 +127,7 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
 }
 
 /// A kernel of one work-item per number.
-fn flat(
-    source: &'static str,
-    kernel: &'static str,
-    macros: Macros,
-    count: usize,
-    inputs: usize,
-) -> Launch {
+fn flat(source: &'static str, kernel: &'static str, macros: Macros, count: usize, inputs: usize) -> Launch {
     let arguments = (0..inputs).map(Argument::Input).chain([Argument::Output]).collect();
     let groups = [count.div_ceil(THREADS).max(1), 1, 1];
     Launch { source, kernel, macros, groups, threads: THREADS, arguments }
@@ -214,9 +208,11 @@ fn broadcast(output: &[usize], dims: &[usize], batch: usize, with_batch: &[usize
     aligned.extend(std::iter::repeat_n(0, missing));
     aligned.extend(dims.iter().zip(&places[1..]).map(|(&size, &place)| if size == 1 { 0 } else { place }));
     // Axes of size one do not move.
-    let same = output.iter().zip(&aligned).zip(strides(output)).all(|((&size, &place), own)| {
-        size == 1 || place == own
-    });
+    let same = output
+        .iter()
+        .zip(&aligned)
+        .zip(strides(output))
+        .all(|((&size, &place), own)| size == 1 || place == own);
     if same { "(i)".to_owned() } else { index(output, &aligned) }
 }
 

@@ -22,7 +22,9 @@ use crate::weights::{Grid, IntegerWeights, Pattern, WeightValues, Weights};
 fn present() -> bool {
     let present = !names().is_empty();
     if !present {
-        eprintln!("SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU");
+        eprintln!(
+            "SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU"
+        );
     }
     present
 }
@@ -97,7 +99,8 @@ impl Network {
         let wide: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
         let expected = run_f64(&self.plan, batch, &wide).unwrap();
         let options = ExecutorOptions { batch, threads: 1, isa: Isa::Portable };
-        let mut executor = Executor::new(&self.plan, &options).unwrap_or_else(|e| panic!("{e}\n{:?}", self.plan.steps));
+        let mut executor =
+            Executor::new(&self.plan, &options).unwrap_or_else(|e| panic!("{e}\n{:?}", self.plan.steps));
         let mut seen = 0;
         executor
             .observe(&input, &mut |value, found| {
@@ -265,11 +268,7 @@ fn what_is_wrong_with_a_schedule_is_said() {
         let mut network = Network::new(1, &[4, 5, 5]);
         let weights = network.weights([4, 4, 3, 3], true);
         let (window, activation) = (window(3, 1, 1), Activation::Relu);
-        network.step(
-            Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }),
-            &[0],
-            &[],
-        );
+        network.step(Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }), &[0], &[]);
         network.plan
     };
     let options = ExecutorOptions { batch: 1, threads: 1, isa: Isa::Portable };

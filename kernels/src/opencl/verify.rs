@@ -34,9 +34,11 @@ pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
         let format = plan.weights[conv.weights].format();
         let grid = plan.values[step.inputs[0]].quantization;
         let (activation, residual, schedule) = (conv.activation, step.inputs.len(), &conv.schedule);
-        let text = format!("{device}\n{problem:?}\n{format:?}\n{grid:?}\n{activation:?}\n{residual}\n{schedule:?}");
+        let text =
+            format!("{device}\n{problem:?}\n{format:?}\n{grid:?}\n{activation:?}\n{residual}\n{schedule:?}");
         let key = blake3::hash(text.as_bytes());
-        let known = |right: &Option<HashSet<blake3::Hash>>| right.as_ref().is_some_and(|set| set.contains(&key));
+        let known =
+            |right: &Option<HashSet<blake3::Hash>>| right.as_ref().is_some_and(|set| set.contains(&key));
         if known(&RIGHT.lock().unwrap_or_else(PoisonError::into_inner)) {
             continue;
         }

@@ -70,7 +70,8 @@ impl Algorithm for Int8Gemm {
 
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
         let Request { problem, limits, .. } = request;
-        let (WeightValues::Integer(integer), Some(grid)) = (&request.weights.values, request.input_grid) else {
+        let (WeightValues::Integer(integer), Some(grid)) = (&request.weights.values, request.input_grid)
+        else {
             return Err(unfit(NAME, "it needs integer weights and an input with an 8-bit grid"));
         };
         let chosen = Chosen(&request.schedule.tunables);
@@ -103,11 +104,7 @@ impl Algorithm for Int8Gemm {
             offsets.push(sum * i32::from(grid.zero_point));
         }
         let scales: Vec<f32> = integer.scales.iter().map(|scale| scale * grid.scale).collect();
-        let dot = if limits.compute_capability >= 61 {
-            2
-        } else {
-            u8::from(limits.integer_dot_product)
-        };
+        let dot = if limits.compute_capability >= 61 { 2 } else { u8::from(limits.integer_dot_product) };
         let mut macros = Macros::default();
         macros
             .problem(problem, request.output)

@@ -71,8 +71,7 @@ impl Algorithm for Winograd {
         let [output_tile, threads_m, threads_t] =
             ["output_tile", "threads_m", "threads_t"].map(|name| chosen.get(name));
         let [thread_m, stage, split] = ["thread_m", "stage", "split"].map(|name| chosen.get(name));
-        let (span, tile_m, threads) =
-            (output_tile + 2, threads_m * thread_m, threads_m * threads_t * split);
+        let (span, tile_m, threads) = (output_tile + 2, threads_m * thread_m, threads_m * threads_t * split);
         let staged = split * stage * threads_t * span * span;
         let reduced = if split > 1 { split * tile_m * threads_t * output_tile * output_tile } else { 0 };
         let fits = threads <= limits.work_group.min(1024)
