@@ -19,7 +19,7 @@ pub enum Target {
 }
 
 /// An algorithm that can solve a problem.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Offer {
     /// Its name, unique among all backends.
     pub name: &'static str,
@@ -31,6 +31,25 @@ pub struct Offer {
     pub tunables: Vec<Tunable>,
     /// What must hold between the tunables, as expressions over their names.
     pub constraints: Vec<String>,
+    algorithm: Algorithm,
+}
+
+/// The algorithm itself.
+#[derive(Clone, Copy)]
+enum Algorithm {
+    Cpu(&'static dyn conv::Algorithm),
+    OpenCl(&'static dyn opencl::conv::Algorithm),
+}
+
+impl Offer {
+    /// Whether it executes weights of `format`.
+    #[must_use]
+    pub fn executes(&self, format: WeightFormat) -> bool {
+        match self.algorithm {
+            Algorithm::Cpu(algorithm) => algorithm.executes(format),
+            Algorithm::OpenCl(algorithm) => algorithm.executes(format),
+        }
+    }
 }
 
 impl Target {
@@ -45,28 +64,32 @@ impl Target {
         })
     }
 
-    /// The algorithms that can run `problem` with weights of `format`, best default first.
+    /// The algorithms that can solve `problem`, best default first.
     #[must_use]
-    pub fn offers(&self, problem: &ConvProblem, format: WeightFormat) -> Vec<Offer> {
+    pub fn offers(&self, problem: &ConvProblem) -> Vec<Offer> {
         match self {
-            Self::Cpu(isa) => conv::candidates(problem, format, *isa)
-                .into_iter()
-                .map(|algorithm| Offer {
+            Self::Cpu(isa) => conv::algorithms()
+                .iter()
+                .filter(|algorithm| algorithm.supports(problem, *isa))
+                .map(|&algorithm| Offer {
                     name: algorithm.name(),
                     about: algorithm.about(),
                     integer: algorithm.integer(),
                     tunables: algorithm.tunables(problem, *isa),
                     constraints: algorithm.constraints().iter().map(|&text| text.to_owned()).collect(),
+                    algorithm: Algorithm::Cpu(algorithm),
                 })
                 .collect(),
-            Self::OpenCl(limits) => opencl::conv::candidates(problem, format, limits)
-                .into_iter()
-                .map(|algorithm| Offer {
+            Self::OpenCl(limits) => opencl::conv::algorithms()
+                .iter()
+                .filter(|algorithm| algorithm.supports(problem, limits))
+                .map(|&algorithm| Offer {
                     name: algorithm.name(),
                     about: algorithm.about(),
                     integer: algorithm.integer(),
                     tunables: algorithm.tunables(problem, limits),
                     constraints: algorithm.constraints(problem, limits),
+                    algorithm: Algorithm::OpenCl(algorithm),
                 })
                 .collect(),
         }

@@ -46,7 +46,7 @@ pub struct Executor {
 }
 
 enum Place {
-    Cpu(CpuExecutor),
+    Cpu(Box<CpuExecutor>),
     Device(Box<DeviceExecutor>),
 }
 
@@ -85,7 +85,7 @@ impl Executor {
         let batch = options.batch;
         validate(plan, batch)?;
         let place = match &plan.backend {
-            Backend::Cpu => Place::Cpu(CpuExecutor::new(plan, options)?),
+            Backend::Cpu => Place::Cpu(Box::new(CpuExecutor::new(plan, options)?)),
             Backend::OpenCl { device } => Place::Device(Box::new(DeviceExecutor::new(plan, device, batch)?)),
         };
         let len = |value: ValueId| plan.values[value].len() * batch;

@@ -272,14 +272,6 @@ impl Kernel {
         unsafe { cl_kernels::set_kernel_arg(self.0, index, size_of::<cl_mem>(), (&raw const raw).cast()) }
             .map_err(|code| refused(&format!("setting argument {index} of a kernel"), code))
     }
-
-    /// The most work-items that a group of this kernel can have on `device`: registers bound it.
-    pub fn most_work_items(&self, device: cl_device_id) -> Result<usize, KernelError> {
-        let size = cl_kernels::CL_KERNEL_WORK_GROUP_SIZE;
-        let bytes = cl_kernels::get_kernel_work_group_data(self.0, device, size)
-            .map_err(|code| refused("asking for a kernel's limits", code))?;
-        Ok(bytes.try_into().map_or(usize::MAX, usize::from_ne_bytes))
-    }
 }
 
 impl Event {

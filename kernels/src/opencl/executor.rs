@@ -116,7 +116,7 @@ impl DeviceExecutor {
                             .ok_or_else(|| KernelError::plan(&info.name, "has no such constant")),
                     })
                     .collect::<Result<Vec<_>, _>>()?;
-                let ready = Ready::new(&device, program, launch, buffers)
+                let ready = Ready::new(program, launch, buffers)
                     .map_err(|error| KernelError::plan(&info.name, error.to_string()))?;
                 kernels.push(ready);
             }
@@ -264,22 +264,10 @@ impl Drop for DeviceExecutor {
 }
 
 impl Ready {
-    fn new(
-        device: &Device,
-        program: &Program,
-        launch: &Launch,
-        buffers: Vec<Arc<Memory>>,
-    ) -> Result<Self, KernelError> {
+    fn new(program: &Program, launch: &Launch, buffers: Vec<Arc<Memory>>) -> Result<Self, KernelError> {
         let name = CString::new(launch.kernel)
             .map_err(|_| KernelError::System("OpenCL: a kernel's name with a zero byte".to_owned()))?;
         let mut kernel = program.kernel(&name)?;
-        let most = kernel.most_work_items(device.id)?;
-        if launch.threads > most {
-            let threads = launch.threads;
-            return Err(KernelError::System(format!(
-                "OpenCL: work-groups of {threads} need more registers than there are; {most} is the most"
-            )));
-        }
         for (index, buffer) in buffers.iter().enumerate() {
             // SAFETY: kept beside the kernel; the sizes are those that the launch was prepared for.
             unsafe { kernel.set(index, buffer)? };

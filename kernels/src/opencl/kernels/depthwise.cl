@@ -30,28 +30,25 @@ void convolve(const __global float *restrict input, const __global float *restri
     for (int i = 0; i < TILE_Y; i++)
 #pragma unroll
         for (int j = 0; j < TILE_X; j++) sums[i][j] = bias[channel];
+    float patch[REACH_Y][REACH_X];
 #pragma unroll
-    for (int r = 0; r < REACH_Y; r++) {
-        const int y = y0 + r;
-        float row[REACH_X];
+    for (int r = 0; r < REACH_Y; r++)
 #pragma unroll
         for (int i = 0; i < REACH_X; i++) {
-            const int x = x0 + i;
-            row[i] = (uint)y < IN_H && (uint)x < IN_W ? source[y * IN_W + x] : 0.0f;
+            const int y = y0 + r, x = x0 + i;
+            patch[r][i] = (uint)y < IN_H && (uint)x < IN_W ? source[y * IN_W + x] : 0.0f;
         }
 #pragma unroll
-        for (int i = 0; i < TILE_Y; i++)
+    for (int ky = 0; ky < KERNEL_H; ky++)
 #pragma unroll
-            for (int ky = 0; ky < KERNEL_H; ky++)
-                if (i * STRIDE_H + ky * DILATION_H == r) {
+        for (int kx = 0; kx < KERNEL_W; kx++)
 #pragma unroll
-                    for (int kx = 0; kx < KERNEL_W; kx++)
+            for (int i = 0; i < TILE_Y; i++)
 #pragma unroll
-                        for (int j = 0; j < TILE_X; j++)
-                            sums[i][j] = fma(w[ky * KERNEL_W + kx], row[j * STRIDE_W + kx * DILATION_W],
-                                             sums[i][j]);
-                }
-    }
+                for (int j = 0; j < TILE_X; j++)
+                    sums[i][j] = fma(w[ky * KERNEL_W + kx],
+                                     patch[i * STRIDE_H + ky * DILATION_H][j * STRIDE_W + kx * DILATION_W],
+                                     sums[i][j]);
 #pragma unroll
     for (int i = 0; i < TILE_Y; i++)
 #pragma unroll
