@@ -126,10 +126,15 @@ pub fn is_integer(name: &str) -> Option<bool> {
     cpu.or_else(|| opencl::conv::algorithm(name).map(opencl::conv::Algorithm::integer))
 }
 
-/// Whether the algorithm called `name` runs dense weights; one that needs zeros does not.
+/// Whether the algorithm called `name` is one for OpenCL devices.
 #[must_use]
-pub fn is_dense(name: &str) -> bool {
-    let dense = [WeightFormat::F32, WeightFormat::I8];
-    conv::algorithm(name).is_some_and(|algorithm| dense.iter().any(|&format| algorithm.executes(format)))
-        || opencl::conv::algorithm(name).is_some()
+pub fn is_for_device(name: &str) -> bool {
+    opencl::conv::algorithm(name).is_some()
+}
+
+/// Whether there is an algorithm called `name` that executes weights of `format`.
+#[must_use]
+pub fn executes(name: &str, format: WeightFormat) -> bool {
+    conv::algorithm(name).is_some_and(|algorithm| algorithm.executes(format))
+        || opencl::conv::algorithm(name).is_some_and(|algorithm| algorithm.executes(format))
 }
