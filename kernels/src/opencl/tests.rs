@@ -138,9 +138,8 @@ fn random_schedule(
         let mut schedule = Schedule::of(algorithm.name());
         for tunable in algorithm.tunables(&request.problem, request.limits) {
             // What is unrolled takes compilers long.
-            let unrolled = ["unroll", "thread", "tile_o", "tile_x", "tile_y", "output_tile", "stage"];
-            let short =
-                unrolled.iter().any(|name| tunable.name.starts_with(name)) && tunable.name != "threads";
+            let unrolled = ["unroll", "thread_", "tile_o", "tile_x", "tile_y", "output_tile", "stage"];
+            let short = unrolled.iter().any(|name| tunable.name.starts_with(name));
             let values = tunable.values.iter().copied().filter(|value| !short || *value <= 2);
             let values: Vec<i64> = values.collect();
             let value =

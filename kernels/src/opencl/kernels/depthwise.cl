@@ -16,45 +16,33 @@ __kernel __attribute__((reqd_work_group_size(THREADS, 1, 1)))
 void convolve(const __global float *restrict input, const __global float *restrict weights,
               const __global float *restrict bias, const __global float *restrict residual,
               __global float *restrict output) {
-    const int item = get_global_id(0);
-    if (item >= ITEMS) return;
+    const int item = min((int)get_global_id(0), ITEMS - 1);
     const int run_x = item % RUNS_X, run_y = item / RUNS_X % RUNS_Y, plane = item / (RUNS_X * RUNS_Y);
     const int channel = plane % CHANNELS;
     const int x0 = run_x * TILE_X * STRIDE_W - PAD_LEFT, y0 = run_y * TILE_Y * STRIDE_H - PAD_TOP;
     const __global float *restrict source = input + (size_t)plane * IN_H * IN_W;
     float w[TAPS];
-#pragma unroll
     for (int i = 0; i < TAPS; i++) w[i] = weights[channel * TAPS + i];
     float sums[TILE_Y][TILE_X];
-#pragma unroll
     for (int i = 0; i < TILE_Y; i++)
-#pragma unroll
         for (int j = 0; j < TILE_X; j++) sums[i][j] = bias[channel];
     float patch[REACH_Y][REACH_X];
-#pragma unroll
     for (int r = 0; r < REACH_Y; r++)
-#pragma unroll
         for (int i = 0; i < REACH_X; i++) {
             const int y = y0 + r, x = x0 + i;
             patch[r][i] = (uint)y < IN_H && (uint)x < IN_W ? source[y * IN_W + x] : 0.0f;
         }
-#pragma unroll
     for (int ky = 0; ky < KERNEL_H; ky++)
-#pragma unroll
         for (int kx = 0; kx < KERNEL_W; kx++)
-#pragma unroll
             for (int i = 0; i < TILE_Y; i++)
-#pragma unroll
                 for (int j = 0; j < TILE_X; j++)
                     sums[i][j] = fma(w[ky * KERNEL_W + kx],
                                      patch[i * STRIDE_H + ky * DILATION_H][j * STRIDE_W + kx * DILATION_W],
                                      sums[i][j]);
-#pragma unroll
     for (int i = 0; i < TILE_Y; i++)
-#pragma unroll
         for (int j = 0; j < TILE_X; j++) {
             const int y = run_y * TILE_Y + i, x = run_x * TILE_X + j;
-            if ((OUT_H % TILE_Y == 0 || y < OUT_H) && (OUT_W % TILE_X == 0 || x < OUT_W)) {
+            if (get_global_id(0) < ITEMS && (OUT_H % TILE_Y == 0 || y < OUT_H) && (OUT_W % TILE_X == 0 || x < OUT_W)) {
                 const int at = plane * PIXELS + y * OUT_W + x;
                 float sum = sums[i][j];
 #if RESIDUAL
