@@ -20,7 +20,7 @@ const STEPS: usize = 4000;
 pub fn allocate(layers: &[Vec<Level>], wanted: f64) -> Option<Vec<usize>> {
     let most: f64 =
         layers.iter().map(|levels| levels.iter().map(|level| level.saved).fold(0.0, f64::max)).sum();
-    if !(wanted <= most) {
+    if wanted.is_nan() || wanted > most {
         return None;
     }
     let unit = wanted / STEPS as f64;

@@ -24,6 +24,9 @@ use crate::artefact;
 /// Shares of zeros that are made together, as one leads to the next.
 pub const SPARSITIES: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
 
+/// Multiply-adds for one layer that a single candidate may take, rather than looking at each weight by itself.
+const ON_THE_SPOT: f64 = 3e9;
+
 /// Version of how variants are made; what another version made is not used.
 const VERSION: u32 = 2;
 
@@ -115,6 +118,41 @@ impl Database {
         };
         let pattern = if recipe.sparsity > 0.0 { recipe.pattern } else { weights.pattern };
         Ok(Variant { error: stored.error, weights: stored.weights(info, pattern)? })
+    }
+
+    /// `weights` after `recipe`, where they are what is left of `layer` when only some channels that it `reads` and
+    /// `writes` stay: made on the spot and not kept, as there are too many such. `None` where that would take long, or
+    /// where channels go in groups.
+    pub(super) fn remnant(
+        &self,
+        layer: &str,
+        weights: &Weights,
+        recipe: &LayerRecipe,
+        [reads, writes]: [&[bool]; 2],
+    ) -> Result<Option<Weights>, CompressError> {
+        let layers = layers(&self.plan)?;
+        let Some(number) = layers.iter().position(|known| known.step == layer) else { return Ok(None) };
+        let whole = self.inputs(&layers, number)?;
+        let taps = weights.dims[2] * weights.dims[3];
+        let channels = if whole.groups.len() > 1 { writes } else { reads };
+        let Some(inputs) = whole.select(channels, taps) else { return Ok(None) };
+        if inputs.groups.is_empty() || !weights.dims[0].is_multiple_of(inputs.groups.len()) {
+            return Ok(None);
+        }
+        let layer = Layer::new(layer, weights, &inputs)?;
+        if layer.work(recipe) > ON_THE_SPOT {
+            return Ok(None);
+        }
+        let sparse = match recipe.sparsity > 0.0 {
+            true => layer.pruned(recipe.pattern, &[recipe.sparsity])?.pop(),
+            false => None,
+        };
+        Ok(match (recipe.numbers, sparse) {
+            (Numbers::F32, sparse) => sparse.map(|sparse| sparse.weights),
+            (Numbers::Integer(grid), sparse) => {
+                Some(layer.rounded(grid, sparse.as_ref().map(|sparse| &sparse.weights))?.weights)
+            }
+        })
     }
 
     /// Makes every variant of every layer that is missing: all grids, and all levels of `patterns` where a layer may

@@ -133,13 +133,24 @@ fn change(
         if wanted == LayerRecipe::default() {
             continue;
         }
-        let whole = keep.is_whole(step.inputs[0]) && keep.is_whole(step.output);
-        let changed = match database.filter(|_| whole && recipe.reconstructs(&wanted)) {
-            Some(database) => database.variant(&step.name, &wanted)?.weights,
+        let left = &small.weights[conv.weights];
+        let channels = [keep.of(step.inputs[0]), keep.of(step.output)];
+        // Fitting may have changed weights that lost no channels themselves.
+        let whole = plan.steps.iter().any(|original| match &original.operator {
+            Operator::Conv(conv) => original.name == step.name && plan.weights[conv.weights] == *left,
+            _ => false,
+        });
+        let made = match database.filter(|_| recipe.reconstructs(&wanted)) {
+            Some(database) if whole => Some(database.variant(&step.name, &wanted)?.weights),
+            Some(database) => database.remnant(&step.name, left, &wanted, channels)?,
+            None => None,
+        };
+        let changed = match made {
+            Some(made) => made,
             None => {
                 let mean = &calibration.values[step.inputs[0]].moments.mean;
                 let mean = recipe.repair.then_some(mean.as_slice());
-                one_shot(&step.name, &small.weights[conv.weights], conv.groups, &wanted, mean)?
+                one_shot(&step.name, left, conv.groups, &wanted, mean)?
             }
         };
         small.weights.push(changed);

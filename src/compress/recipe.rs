@@ -62,8 +62,8 @@ pub enum Method {
     /// "Characterising Across-Stack Optimisations for Deep Convolutional Neural Networks" (IISWC 2018), without
     /// retraining.
     OneShot,
-    /// What is left makes up for what is lost, as far as calibration images tell: see [`super::database`]. Where
-    /// channels of a layer are removed, and for dense 8-bit weights, as [`Method::OneShot`].
+    /// What is left makes up for what is lost, as far as calibration images tell: see [`super::database`]. Dense
+    /// 8-bit weights, and large layers some of whose channels are removed, as [`Method::OneShot`].
     #[default]
     Reconstructed,
 }

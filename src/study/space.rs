@@ -197,6 +197,9 @@ fn layer_parameters(
             allow(format!("{on}{}", among(&bits_name, &offer.dense, &numbers)), offer.algorithm.name);
         }
         for (pattern, sparse) in &offer.sparse {
+            if !sparse.iter().any(|wanted| numbers.contains(wanted)) {
+                continue;
+            }
             let bits = format!("{on}{}", among(&bits_name, sparse, &numbers));
             if has_patterns {
                 allow(

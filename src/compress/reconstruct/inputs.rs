@@ -56,6 +56,31 @@ impl Inputs {
     }
 }
 
+impl Inputs {
+    /// What a layer reads of which only some input `channels` are left, with so many `taps`; `None` where channels
+    /// are spread over several groups of more than one.
+    pub(crate) fn select(&self, channels: &[bool], taps: usize) -> Option<Self> {
+        let columns = |group: &GroupInputs| group.mean.len();
+        let groups = match &self.groups[..] {
+            [only] if columns(only) == channels.len() * taps => {
+                let kept: Vec<usize> =
+                    (0..columns(only)).filter(|column| channels[column / taps.max(1)]).collect();
+                let mut covariance = Vec::with_capacity(kept.len() * (kept.len() + 1) / 2);
+                for (place, &row) in kept.iter().enumerate() {
+                    let row = &only.covariance[row * (row + 1) / 2..];
+                    covariance.extend(kept[..=place].iter().map(|&column| row[column]));
+                }
+                vec![GroupInputs { mean: kept.iter().map(|&column| only.mean[column]).collect(), covariance }]
+            }
+            many if many.len() == channels.len() && many.iter().all(|group| columns(group) == taps) => {
+                many.iter().zip(channels).filter(|&(_, &keep)| keep).map(|(group, _)| group.clone()).collect()
+            }
+            _ => return None,
+        };
+        Some(Self { patches: self.patches, groups })
+    }
+}
+
 /// At most `most` of `total` positions, spread over all of them without a rhythm that could fall in with the
 /// width of an image.
 fn spread(total: usize, most: usize) -> Vec<usize> {
@@ -174,6 +199,21 @@ mod tests {
         assert_eq!(first.covariance, [1.5, 1.5, 9.75 - 2.75 * 2.75]);
         assert_eq!(inputs.groups[1].mean, [10.0, 27.5]);
         assert!(Inputs::collect(&problem, &[1.0]).is_err());
+    }
+
+    #[test]
+    fn channels_are_selected_with_their_taps() {
+        let moments = |size: usize| GroupInputs {
+            mean: (0..size).map(|x| x as f64).collect(),
+            covariance: (0..size * (size + 1) / 2).map(|x| x as f32).collect(),
+        };
+        let inputs = Inputs { patches: 9, groups: vec![moments(4)] };
+        let half = inputs.select(&[false, true], 2).unwrap();
+        assert_eq!(half.groups[0].mean, [2.0, 3.0]);
+        assert_eq!(half.groups[0].covariance, [5.0, 8.0, 9.0]);
+        assert!(inputs.select(&[true; 3], 2).is_none());
+        let depthwise = Inputs { patches: 9, groups: vec![moments(1), moments(1), moments(1)] };
+        assert_eq!(depthwise.select(&[true, false, true], 1).unwrap().groups.len(), 2);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use self::quadratic::Quadratic;
 use self::rounding::Rounder;
 use super::channels::dense;
 use super::error::CompressError;
+use super::recipe::LayerRecipe;
 
 /// A layer and what it reads.
 pub(crate) struct Layer<'a> {
@@ -72,6 +73,18 @@ impl<'a> Layer<'a> {
         Ok(Self { name, weights, values, inputs, quadratics })
     }
 
+    /// Multiply-adds that `recipe` takes, roughly.
+    pub(crate) fn work(&self, recipe: &LayerRecipe) -> f64 {
+        let (rows, columns) = (self.weights.dims[0] as f64, self.quadratics[0].size as f64);
+        let rounding = if recipe.numbers.is_integer() { 20.0 * rows * columns * columns } else { 0.0 };
+        let bands = match recipe.pattern {
+            Pattern::Blocks { outputs, .. } => (rows / f64::from(outputs.max(1))).ceil(),
+            _ => rows,
+        };
+        let removing = if recipe.sparsity > 0.0 { bands * columns.powi(3) } else { 0.0 };
+        rounding + removing + columns.powi(3)
+    }
+
     /// Weights with a share of zeros for each of `levels`, ascending. A pattern of so many of so many has but one.
     pub(crate) fn pruned(
         &self,
@@ -95,8 +108,7 @@ impl<'a> Layer<'a> {
                 .map(|keep| elimination::refit(quadratic, self.values, keep, &units))
                 .collect::<Result<_, _>>()?
         } else {
-            let found = multipliers::prune(quadratic, self.values, &units, levels)?;
-            found.into_iter().map(|(values, _)| values).collect::<Vec<_>>()
+            multipliers::prune(quadratic, self.values, &units, levels)?
         };
         Ok(pruned
             .into_iter()

@@ -19,13 +19,13 @@ const SETTLING: usize = 10;
 /// Rows of one parallel task.
 const ROWS: usize = 32;
 
-/// For each of the ascending `levels`, the weights (rows times columns) with that share of zeros, and which stay.
+/// For each of the ascending `levels`, the weights (rows times columns) with that share of zeros.
 pub(super) fn prune(
     quadratic: &Quadratic,
     weights: &[f32],
     units: &Units,
     levels: &[f64],
-) -> Result<Vec<(Vec<f32>, Vec<bool>)>, CompressError> {
+) -> Result<Vec<Vec<f32>>, CompressError> {
     let size = quadratic.size;
     // Columns of equal variance, so that sizes of weights can be compared.
     let spread: Vec<f32> = quadratic.diagonal().map(f32::sqrt).collect();
@@ -80,7 +80,7 @@ pub(super) fn prune(
             .enumerate()
             .map(|(index, ((w, u), &keep))| if keep { (w + u) / spread[index % size] } else { 0.0 })
             .collect();
-        found.push((fitted, keep.clone()));
+        found.push(fitted);
     }
     Ok(found)
 }

@@ -50,7 +50,7 @@ fn zeros_cost_less_where_others_make_up_for_them() {
     for (other, found) in
         multipliers::prune(quadratic, layer.values, &units, &[0.5, 0.75]).unwrap().into_iter().zip(&found)
     {
-        let other = error(&layer, other.0);
+        let other = error(&layer, other);
         assert!(other < 1.4 * found.error, "{other} is far above {}", found.error);
     }
 }
