@@ -25,6 +25,47 @@ pub(super) fn refused(what: &str, code: cl_int) -> KernelError {
     KernelError::System(format!("OpenCL: {what}: {}", ClError(code)))
 }
 
+/// `clEnqueueNDRangeKernel`.
+type EnqueueKernel = unsafe extern "C" fn(
+    cl_command_queue,
+    cl_kernel,
+    cl_uint,
+    *const usize,
+    *const usize,
+    *const usize,
+    cl_uint,
+    *const cl_event,
+    *mut cl_event,
+) -> cl_int;
+
+/// The library's own function, which takes no event where none is wanted; the bindings always make one. None
+/// where the library was not loaded under its usual name: then the bindings do.
+#[cfg(target_os = "linux")]
+fn eventless() -> Option<EnqueueKernel> {
+    use std::sync::OnceLock;
+
+    use nix::libc::{RTLD_NOLOAD, RTLD_NOW, dlopen, dlsym};
+    static FUNCTION: OnceLock<Option<EnqueueKernel>> = OnceLock::new();
+    *FUNCTION.get_or_init(|| {
+        // SAFETY: names end in zero; nothing is loaded that is not there already.
+        let address = unsafe {
+            let library = dlopen(c"libOpenCL.so.1".as_ptr(), RTLD_NOW | RTLD_NOLOAD);
+            if library.is_null() {
+                return None;
+            }
+            dlsym(library, c"clEnqueueNDRangeKernel".as_ptr())
+        };
+        // SAFETY: the function of that name in a library of that name has the type that the OpenCL
+        // specification gives it; null is no function.
+        (!address.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, EnqueueKernel>(address) })
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn eventless() -> Option<EnqueueKernel> {
+    None
+}
+
 /// Declares an owner of one kind of object.
 macro_rules! owner {
     ($(#[$about:meta])* $name:ident, $raw:ty, $release:path) => {
@@ -148,6 +189,27 @@ impl Queue {
         }
         .map(Event)
         .map_err(|code| refused("copying from the device (or a kernel before it)", code))
+    }
+
+    /// Enqueues `kernel` without an event to watch it by, which drivers take a good deal longer to make than
+    /// to start the kernel.
+    pub fn start(&self, kernel: &Kernel, global: &[usize; 3], local: &[usize; 3]) -> Result<(), KernelError> {
+        let Some(enqueue) = eventless() else { return self.launch(kernel, global, local).map(drop) };
+        // SAFETY: as in `launch`; the specification allows an event that is null.
+        let code = unsafe {
+            enqueue(
+                self.0,
+                kernel.0,
+                3,
+                ptr::null(),
+                global.as_ptr(),
+                local.as_ptr(),
+                0,
+                ptr::null(),
+                ptr::null_mut(),
+            )
+        };
+        if code == 0 { Ok(()) } else { Err(refused("starting a kernel", code)) }
     }
 
     /// Enqueues `kernel`.

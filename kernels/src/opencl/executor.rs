@@ -149,7 +149,7 @@ impl DeviceExecutor {
         let uploaded = unsafe { self.queue.upload(from, input) }.map(drop);
         let done = uploaded.and_then(|()| {
             for ready in self.stages.iter().flat_map(|stage| &stage.kernels) {
-                self.queue.launch(&ready.kernel, &ready.global, &ready.local)?;
+                self.queue.start(&ready.kernel, &ready.global, &ready.local)?;
             }
             self.queue.read(to, output).map(drop)
         });
@@ -194,7 +194,7 @@ impl DeviceExecutor {
         let _turn = device.turn();
         let pass = || -> Result<(), KernelError> {
             for ready in self.stages.iter().flat_map(|stage| &stage.kernels) {
-                self.queue.launch(&ready.kernel, &ready.global, &ready.local)?;
+                self.queue.start(&ready.kernel, &ready.global, &ready.local)?;
             }
             Ok(())
         };
@@ -230,7 +230,7 @@ impl DeviceExecutor {
                 see(*value, &plain);
             }
             for kernel in self.stages.get(done).iter().flat_map(|stage| &stage.kernels) {
-                self.queue.launch(&kernel.kernel, &kernel.global, &kernel.local)?;
+                self.queue.start(&kernel.kernel, &kernel.global, &kernel.local)?;
             }
         }
         Ok(())
