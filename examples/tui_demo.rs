@@ -23,6 +23,8 @@ fn main() {
                     Ok(Command::Pause) => paused = true,
                     Ok(Command::Resume) => paused = false,
                     Ok(Command::Quit) => stopped = true,
+                    // Made-up figures cannot be judged again.
+                    Ok(Command::Change(_)) => {}
                     Err(TryRecvError::Empty) if paused && !stopped => {
                         thread::sleep(Duration::from_millis(20))
                     }
@@ -39,7 +41,7 @@ fn main() {
             thread::sleep(Duration::from_millis(pause));
         }
     });
-    if let Err(error) = run(receiver, sender) {
+    if let Err(error) = run(receiver, sender, None) {
         eprintln!("error: {error}");
         std::process::exit(2);
     }

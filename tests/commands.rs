@@ -5,6 +5,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+#[path = "commands/outside.rs"]
+mod outside;
+
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -88,7 +91,7 @@ fn a_search_ends_in_something_that_runs() {
     assert_eq!(shown, front);
     assert!(home.ok(&["show", "study"]).contains("accuracy"));
     assert_eq!(home.ok(&["show", "study", "--csv"]).lines().count(), points.len() + 1);
-    home.ok(&["show", "study", "--svg", "front.svg"]);
+    home.ok(&["show", "study", "--svg", "front.svg", "--html", "front.html"]);
     assert!(std::fs::read_to_string(home.path("front.svg")).expect("the picture").contains("<svg"));
 
     // The bundle has the size that was promised and runs without the study.
@@ -232,13 +235,44 @@ fn mistakes_are_told_in_one_message() {
 fn help_teaches_every_command() {
     let home = Home::new();
     let help = home.ok(&["--help"]);
-    for command in
-        ["search", "show", "export", "run", "bench", "space", "evaluate", "replay", "devices", "db"]
-    {
+    for command in [
+        "search",
+        "show",
+        "export",
+        "run",
+        "bench",
+        "characterize",
+        "space",
+        "evaluate",
+        "replay",
+        "devices",
+        "db",
+    ] {
         assert!(help.contains(command), "{command}");
         assert!(home.ok(&[command, "--help"]).contains("Usage"), "{command}");
     }
     assert!(home.ok(&["devices", "--quick", "--json"]).contains("cores"));
+    assert!(home.ok(&["completions", "bash"]).contains("--budget"));
+    home.ok(&["man", "manual"]);
+    let page = std::fs::read_to_string(home.path("manual").join("paretune-search.1")).expect("a page");
+    assert!(page.contains("paretune\\-search") && page.contains("limit"), "{page}");
+}
+
+#[test]
+fn techniques_are_characterized_and_a_second_run_measures_nothing() {
+    let home = Home::new();
+    let arguments =
+        ["characterize", "--threads", "1", "--images", "256", "--budget", "3trials", "--output", "study.md"];
+    home.ok(&arguments);
+    let text = std::fs::read_to_string(home.path("study.md")).expect("the report");
+    assert!(text.contains("| original |") && text.contains("8-bit quantization"), "{text}");
+    assert!(text.contains("measurements are missing"), "{text}");
+    assert!(std::fs::read_to_string(home.path("study-builtin.svg")).expect("curves").contains("<polyline"));
+    let stats =
+        |home: &Home| -> Value { serde_json::from_str(&home.ok(&["db", "stats", "--json"])).expect("JSON") };
+    let before = stats(&home);
+    home.ok(&arguments);
+    assert_eq!(stats(&home)["kinds"]["speed"], before["kinds"]["speed"]);
 }
 
 /// A NumPy file of single precision.

@@ -8,13 +8,13 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
-use paretune_kernels::executor::StepInfo;
-use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ThreadCeilings, ceilings};
+use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
 use paretune_kernels::{Backend, Executor, ExecutorOptions};
 use tempfile::TempDir;
 
 use super::{Ending, paths, usage};
 use crate::evaluate::host::own_worker;
+use crate::evaluate::inspect::costs;
 use crate::evaluate::protocol::{FastestProbes, TimeRequest};
 use crate::evaluate::repeat::{self, PROCESSES, noise};
 use crate::evaluate::timing::{Effort, profile};
@@ -43,14 +43,6 @@ pub struct BenchArgs {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// One line of the table.
-struct Layer {
-    name: String,
-    algorithm: String,
-    seconds: f64,
-    ceiling_share: Option<f64>,
 }
 
 /// Times the target.
@@ -83,7 +75,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
         Backend::OpenCl { .. } => None,
     };
     let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
-    let layers = with_shares(executor.steps(), &layers, ceilings.as_ref());
+    let layers = costs(plan, executor.steps(), &layers, ceilings.as_ref());
     let memory = executor.memory();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -174,29 +166,6 @@ fn target(path: &Path, scratch: &mut Option<TempDir>) -> anyhow::Result<(Bundle,
     bundle.write(&path)?;
     *scratch = Some(folder);
     Ok((bundle, path))
-}
-
-/// Each step with its share of the ceiling that binds it: the time that its multiply-adds would take at
-/// the measured peak, or its bytes at the measured bandwidth, whichever is longer.
-fn with_shares(steps: &[StepInfo], seconds: &[f64], ceilings: Option<&ThreadCeilings>) -> Vec<Layer> {
-    let layer = |(step, &seconds): (&StepInfo, &f64)| {
-        let ideal = ceilings.map_or(0.0, |ceilings| ideal_seconds(step, ceilings));
-        Layer {
-            name: step.name.clone(),
-            algorithm: step.algorithm.clone(),
-            seconds,
-            ceiling_share: (ideal > 0.0 && seconds > 0.0).then(|| ideal / seconds),
-        }
-    };
-    steps.iter().zip(seconds).map(layer).collect()
-}
-
-/// Seconds that the step cannot beat. What it moves comes from the smallest memory that holds all of it.
-fn ideal_seconds(step: &StepInfo, ceilings: &ThreadCeilings) -> f64 {
-    let integer = step.algorithm.ends_with("int8");
-    let fits = |level: &paretune_kernels::hardware::LevelCeilings| level.bytes as u64 >= step.bytes;
-    let level = ceilings.memory.iter().position(fits).unwrap_or(ceilings.memory.len().saturating_sub(1));
-    ceilings.least_seconds(step.multiply_adds, integer, step.bytes, level)
 }
 
 /// Bytes with their unit.

@@ -21,6 +21,9 @@ use crate::study::trial::{Answer, Bench, Hopeless};
 /// Arguments of `paretune evaluate`.
 #[derive(Args, Debug)]
 pub struct EvaluateArgs {
+    /// The trained network (ONNX); without it, the built-in network and images are used
+    #[arg(value_name = "MODEL.onnx")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
     /// Configurations: a file with one JSON object or with JSON lines, or - for standard input
@@ -43,7 +46,7 @@ const LONGEST: u64 = 16 << 20;
 /// Scores what is asked, one line of metrics per configuration, in order.
 pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
     let request = StudyRequest {
-        model: args.subject.model.clone(),
+        model: args.model.clone(),
         data: args.subject.data.clone(),
         normalization: args.subject.normalization(),
         limits: Vec::new(),

@@ -1,14 +1,15 @@
 //! `paretune export`: the best configuration of a study as something that runs.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
 use super::show::read_front;
 use super::{Ending, paths, usage};
-use crate::export;
+use crate::export::{self, ExportError, Record};
+use crate::study::front::FrontPoint;
 
 /// Arguments of `paretune export`.
 #[derive(Args, Debug)]
@@ -21,7 +22,7 @@ pub struct ExportArgs {
     /// Another point of the archive than the best, by (the beginning of) its id
     #[arg(long, value_name = "ID")]
     pick: Option<String>,
-    /// Where to write [default: bundle, or - for json]
+    /// Where to write [default: bundle for a bundle, model.onnx for onnx, - (standard output) for the others]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
 }
@@ -31,31 +32,57 @@ pub struct ExportArgs {
 pub enum Format {
     /// A folder with a plan and its weights, for `paretune run`
     Bundle,
-    /// The configuration and its figures
+    /// The configuration and its figures (docs/schema/point.schema.json)
     Json,
+    /// An ONNX file: pruned shapes, 8-bit layers between QuantizeLinear and DequantizeLinear
+    Onnx,
+    /// Every trial of the study in the autotuning community's result format T4
+    T4,
+    /// Every trial of the study as a journal for Optuna and its dashboard
+    Optuna,
 }
 
-/// Writes the chosen point.
+/// Writes the chosen point, or the whole study.
 pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
     let folder = paths::study(args.study.as_deref()).map_err(usage)?;
+    if matches!(args.format, Format::T4 | Format::Optuna) {
+        if args.pick.is_some() {
+            return Err(usage(anyhow!("--pick: this format takes every trial of the study")));
+        }
+        let record = Record::read(&folder).map_err(usage)?;
+        let text = match args.format {
+            Format::T4 => serde_json::to_string_pretty(&export::t4(&record))? + "\n",
+            _ => export::optuna(&record),
+        };
+        return write_text(args.output.as_deref(), &text);
+    }
     let front = read_front(&folder).map_err(usage)?;
     let point = export::chosen(&front, args.pick.as_deref()).map_err(usage)?;
+    let (default, write): (&str, Writer) = match args.format {
+        Format::Bundle => ("bundle", export::bundle),
+        Format::Onnx => ("model.onnx", export::onnx_file),
+        Format::Json | Format::T4 | Format::Optuna => {
+            return write_text(args.output.as_deref(), &(serde_json::to_string_pretty(point)? + "\n"));
+        }
+    };
+    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(default));
+    let bytes = write(&folder, point, &path).map_err(|error| anyhow!(error))?;
+    let miss = if point.feasible { "" } else { " (it does not meet every limit)" };
     let mut out = std::io::stdout().lock();
-    match args.format {
-        Format::Json => {
-            let text = serde_json::to_string_pretty(point)?;
-            match args.output.as_deref().filter(|path| path.as_os_str() != "-") {
-                Some(path) => std::fs::write(path, text + "\n")
-                    .with_context(|| format!("cannot write `{}`", path.display()))?,
-                None => writeln!(out, "{text}")?,
-            }
+    writeln!(out, "{} is in {}: {bytes} bytes{miss}", point.id, path.display())?;
+    Ok(Ending::Done)
+}
+
+/// Builds a point of the study in a folder again, writes it to a path, and returns its bytes.
+type Writer = fn(&Path, &FrontPoint, &Path) -> Result<u64, ExportError>;
+
+/// Writes to a file, or to standard output where none is named.
+fn write_text(path: Option<&Path>, text: &str) -> anyhow::Result<Ending> {
+    match path.filter(|path| path.as_os_str() != "-") {
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
         }
-        Format::Bundle => {
-            let path = args.output.clone().unwrap_or_else(|| PathBuf::from("bundle"));
-            let bytes = export::bundle(&folder, point, &path).map_err(|error| anyhow!(error))?;
-            let miss = if point.feasible { "" } else { " (meets not every limit: the nearest miss)" };
-            writeln!(out, "{} is in {}: {bytes} bytes{miss}", point.id, path.display())?;
-        }
+        None => std::io::stdout().lock().write_all(text.as_bytes())?,
     }
     Ok(Ending::Done)
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod bench;
+mod characterize;
 mod db;
 mod devices;
 mod evaluate;
@@ -17,6 +18,7 @@ mod run;
 mod search;
 mod show;
 mod space;
+mod words;
 
 /// Finds how a trained CNN should be deployed on this machine under your limits, by measuring.
 ///
@@ -53,6 +55,8 @@ enum Command {
     Run(run::RunArgs),
     /// Time a bundle or a network: whole and layer by layer
     Bench(bench::BenchArgs),
+    /// Study each technique alone and jointly: tables, curves, sentences
+    Characterize(characterize::CharacterizeArgs),
     /// Print a network and its joint space
     Space(space::SpaceArgs),
     /// Score configurations exactly as the search would
@@ -63,6 +67,10 @@ enum Command {
     Devices(devices::DevicesArgs),
     /// Look after the result store
     Db(db::DbArgs),
+    /// Print completions for a shell
+    Completions(words::CompletionsArgs),
+    /// Write the manual pages
+    Man(words::ManArgs),
     /// Serve trials on standard input (started by `search`)
     #[command(hide = true)]
     Worker,
@@ -117,11 +125,14 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::export(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Characterize(args) => characterize::characterize(&args),
         Command::Space(args) => space::space(&args),
         Command::Evaluate(args) => evaluate::evaluate(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Devices(args) => devices::devices(&args),
         Command::Db(args) => db::db(&args),
+        Command::Completions(args) => words::completions(&args),
+        Command::Man(args) => words::man(&args),
         Command::Worker => {
             crate::evaluate::worker::serve().map(|()| Ending::Done).map_err(anyhow::Error::from)
         }
@@ -159,12 +170,9 @@ fn start_tracing(verbose: u8) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }
 
-/// Options that say which network and which images are meant.
+/// Options that say which images are meant, and what may be chosen.
 #[derive(Args, Clone, Debug)]
 struct SubjectArgs {
-    /// The trained network (ONNX); without it, the built-in network and images are used
-    #[arg(value_name = "MODEL.onnx")]
-    model: Option<PathBuf>,
     /// Labelled images: a folder per class of PNG/JPEG (optionally under train/ and test/), CIFAR-10 binary batches, IDX
     /// files, or an .npz with x and y; without labels, agreement with the original network is the accuracy
     #[arg(long, value_name = "DIR")]

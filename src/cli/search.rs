@@ -13,6 +13,7 @@ use paretune_search::STRATEGIES;
 
 use super::{Ending, SubjectArgs, paths, usage};
 use crate::evaluate::host::{HostOptions, own_worker};
+use crate::export;
 use crate::report;
 use crate::study::budget::Budget;
 use crate::study::event::Event;
@@ -32,6 +33,9 @@ use crate::tui;
 Exit status: 0 a point meets every limit, 3 none does (the nearest miss is reported), 2 bad usage or input,
 1 internal failure, 130 interrupted (the study is whole; the same command goes on).")]
 pub struct SearchArgs {
+    /// The trained network (ONNX); without it, the built-in network and images are used
+    #[arg(value_name = "MODEL.onnx")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
     /// A bound to keep: "latency<20ms", "size<5MB", "memory<64MB", "accuracy>90%", "accuracy-drop<1%", or a list: "<20ms,
@@ -158,9 +162,9 @@ fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
         bounds.extend(limits::parse(text).map_err(usage)?);
     }
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let seconds = if args.subject.model.is_some() { 300.0 } else { 60.0 };
+    let seconds = if args.model.is_some() { 300.0 } else { 60.0 };
     Ok(StudyRequest {
-        model: args.subject.model.as_ref().map(absolute),
+        model: args.model.as_ref().map(absolute),
         data: args.subject.data.as_ref().map(absolute),
         normalization: args.subject.normalization(),
         limits: bounds,
@@ -214,6 +218,7 @@ fn with_screen(
 ) -> Result<Conclusion, SessionError> {
     let (events, to_draw): (Sender<Event>, _) = channel();
     let (commands, wishes) = mpsc::channel();
+    control.watched.store(true, Ordering::Relaxed);
     let obedient = Arc::clone(control);
     std::thread::spawn(move || {
         for wish in wishes {
@@ -221,9 +226,11 @@ fn with_screen(
                 tui::Command::Quit => obedient.stop.store(true, Ordering::Relaxed),
                 tui::Command::Pause => obedient.pause.store(true, Ordering::Relaxed),
                 tui::Command::Resume => obedient.pause.store(false, Ordering::Relaxed),
+                tui::Command::Change(change) => obedient.change(change),
             }
         }
     });
+    let exporter = exporter(options.folder.clone(), Arc::clone(control));
     std::thread::scope(|scope| {
         let work = scope.spawn(move || {
             session::run(options, material, control, &mut |event| {
@@ -231,7 +238,7 @@ fn with_screen(
                 let _ = events.send(event.clone());
             })
         });
-        if let Err(error) = tui::run(to_draw, commands) {
+        if let Err(error) = tui::run(to_draw, commands, Some(exporter)) {
             control.stop.store(true, Ordering::Relaxed);
             eprintln!("the terminal UI ended: {error}");
         }
@@ -242,7 +249,29 @@ fn with_screen(
     })
 }
 
-fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
+/// Writes points for the screen. The search starts no trial meanwhile: what builds a bundle disturbs what is timed.
+pub(super) fn exporter(folder: PathBuf, control: Arc<Control>) -> tui::Exporter {
+    Arc::new(move |point, format, path| {
+        let paused = control.pause.swap(true, Ordering::Relaxed);
+        let written = match format {
+            tui::ExportFormat::Bundle => export::bundle(&folder, point, path),
+            tui::ExportFormat::Onnx => export::onnx_file(&folder, point, path),
+            tui::ExportFormat::Json => export::json_file(point, path),
+        };
+        control.pause.store(paused, Ordering::Relaxed);
+        match written {
+            Ok(bytes) => Ok(format!(
+                "{} is in {}: {}",
+                report::units::short_id(&point.id),
+                path.display(),
+                report::units::value("size", bytes as f64)
+            )),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
+pub(super) fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGINT,
         signal_hook::consts::SIGTERM,

@@ -8,7 +8,11 @@ use clap::Args;
 
 use super::{Ending, paths, usage};
 use crate::report;
+use crate::study::event::Event;
 use crate::study::front::Front;
+use crate::study::journal::Journal;
+use crate::study::request::StudyFile;
+use crate::tui;
 
 /// Arguments of `paretune show`.
 #[derive(Args, Debug)]
@@ -24,6 +28,18 @@ pub struct ShowArgs {
     /// Draw the archive
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Write a page with interactive plots, the chosen configuration and comparisons, all in one file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Look at the study in the terminal UI, as its journal tells it
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    tui: bool,
+    /// Draw every screen of the terminal UI to this folder, as SVG
+    #[arg(long, value_name = "DIR")]
+    screens: Option<PathBuf>,
+    /// Columns and rows of the screens
+    #[arg(long, value_name = "WxH", default_value = "100x30", value_parser = size)]
+    screen_size: (u16, u16),
     /// Horizontal axis of the drawing
     #[arg(long, value_name = "NAME", default_value = "latency", value_parser = ["accuracy", "latency", "size", "memory"])]
     x: String,
@@ -35,10 +51,34 @@ pub struct ShowArgs {
 /// Prints or draws the archive.
 pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
     let folder = paths::study(args.study.as_deref()).map_err(usage)?;
+    if args.tui {
+        return look(&folder);
+    }
     let front = read_front(&folder).map_err(usage)?;
+    if let Some(screens) = &args.screens {
+        draw_screens(&folder, screens, args.screen_size)?;
+    }
     let mut out = std::io::stdout().lock();
+    // The journal and what was asked add to the pictures; a front alone will do.
+    let past = Journal::read(&folder).unwrap_or_default();
     if let Some(file) = &args.svg {
-        std::fs::write(file, report::svg(&front, &args.x, &args.y))
+        let techniques = report::techniques(&past.trials, Some(&front));
+        std::fs::write(file, report::svg(&front, &techniques, &args.x, &args.y))
+            .with_context(|| format!("cannot write `{}`", file.display()))?;
+    }
+    if let Some(file) = &args.html {
+        let study = StudyFile::read(&folder).ok();
+        let order = past.survey.iter().flat_map(|survey| &survey.layers).map(|layer| layer.name.clone());
+        let story = report::Story {
+            front: &front,
+            started: past.sessions.last().map(|(_, started)| started),
+            trials: &past.trials,
+            inspected: &past.inspected,
+            prefer: study.as_ref().map_or("accuracy", |study| study.request.prefer.as_str()),
+            order: &order.collect::<Vec<_>>(),
+            folder: &folder.display().to_string(),
+        };
+        std::fs::write(file, report::html(&story))
             .with_context(|| format!("cannot write `{}`", file.display()))?;
     }
     if args.json {
@@ -46,12 +86,54 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
         writeln!(out)?;
     } else if args.csv {
         write!(out, "{}", report::csv(&front))?;
-    } else if args.svg.is_none() {
+    } else if args.svg.is_none() && args.html.is_none() && args.screens.is_none() {
         let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let style = report::TableStyle { color, rows: 0 };
         write!(out, "{}", report::table(&front, style))?;
     }
     Ok(Ending::Done)
+}
+
+/// `120x40`, within what terminals are.
+fn size(text: &str) -> Result<(u16, u16), String> {
+    let parsed = text
+        .split_once('x')
+        .and_then(|(width, height)| Some((width.parse::<u16>().ok()?, height.parse::<u16>().ok()?)));
+    parsed
+        .filter(|(width, height)| (40..=500).contains(width) && (12..=300).contains(height))
+        .ok_or_else(|| "columns and rows, from 40x12 to 500x300".to_owned())
+}
+
+/// Plays the journal to the terminal UI, which stays until the user leaves it.
+fn look(folder: &Path) -> anyhow::Result<Ending> {
+    let (sender, events) = std::sync::mpsc::channel();
+    for event in events_of(folder)? {
+        sender.send(event)?;
+    }
+    let (commands, wishes) = std::sync::mpsc::channel();
+    let exporter = super::search::exporter(folder.to_owned(), std::sync::Arc::default());
+    tui::run(events, commands, Some(exporter))?;
+    // Nobody obeys: the study is over.
+    drop((sender, wishes));
+    Ok(Ending::Done)
+}
+
+fn draw_screens(folder: &Path, to: &Path, (width, height): (u16, u16)) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("cannot create `{}`", to.display()))?;
+    let mut state = tui::State::default();
+    events_of(folder)?.iter().for_each(|event| state.apply(event));
+    for tab in tui::Tab::ALL {
+        let view = tui::View { tab, ..tui::View::default() };
+        let path = to.join(format!("{}.svg", tab.title().to_lowercase()));
+        std::fs::write(&path, tui::picture(&state, &view, width, height))
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+fn events_of(folder: &Path) -> anyhow::Result<Vec<Event>> {
+    let problem = || format!("the journal in `{}` cannot be read", folder.display());
+    Journal::events(folder).with_context(problem).map_err(usage)
 }
 
 /// `front.json` of the study in `folder`.

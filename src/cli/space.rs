@@ -1,6 +1,7 @@
 //! `paretune space`: a network and what can be chosen for it.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -11,6 +12,9 @@ use crate::study::prepare::{load_network, space_of};
 /// Arguments of `paretune space`.
 #[derive(Args, Debug)]
 pub struct SpaceArgs {
+    /// The trained network (ONNX); without it, the built-in network and images are used
+    #[arg(value_name = "MODEL.onnx")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
     /// Print the space as JSON
@@ -20,7 +24,7 @@ pub struct SpaceArgs {
 
 /// Prints the network and its space.
 pub fn space(args: &SpaceArgs) -> anyhow::Result<Ending> {
-    let network = load_network(args.subject.model.as_deref()).map_err(usage)?;
+    let network = load_network(args.model.as_deref()).map_err(usage)?;
     let threads = args.subject.thread_counts()?;
     let space =
         space_of(&network, &threads, &args.subject.backend, args.subject.space.as_ref()).map_err(usage)?;

@@ -8,6 +8,7 @@
 pub mod accuracy;
 pub mod candidate;
 pub mod host;
+pub mod inspect;
 pub mod protocol;
 pub mod realize;
 pub mod repeat;

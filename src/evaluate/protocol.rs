@@ -12,6 +12,7 @@ use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
 use super::accuracy::{Normalization, Score};
+use super::inspect::StepCost;
 use super::timing::{Effort, Timing};
 
 /// What all trials of a session are about, by content.
@@ -73,6 +74,13 @@ pub enum Request {
         /// What to time.
         configuration: Configuration,
         /// For how long.
+        seconds: f64,
+    },
+    /// Times every step of one configuration and tells what else each costs.
+    Inspect {
+        /// What to look into.
+        configuration: Configuration,
+        /// For how long to time.
         seconds: f64,
     },
     /// Compares one configuration's outputs with the untouched network's.
@@ -250,6 +258,13 @@ pub enum Reply {
     Profiled {
         /// Name and seconds of each step, in execution order.
         steps: Vec<(String, f64)>,
+    },
+    /// The answer to an inspection.
+    Inspected {
+        /// Threads that it ran on.
+        threads: usize,
+        /// Every step, in execution order.
+        steps: Vec<StepCost>,
     },
     /// The answer to a loss.
     Lost {

@@ -5,10 +5,11 @@ use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
 use paretune_kernels::bundle::Bundle;
-use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe};
-use paretune_kernels::{Executor, ExecutorOptions, Plan, memory, opencl};
+use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ThreadCeilings, ceilings};
+use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, memory, opencl};
 use paretune_spaces::Configuration;
 
+use super::inspect::costs;
 use super::protocol::{FastestProbes, Measured, Refusal, Reply, Request, Rival, TimeRequest, TrialRequest};
 use super::realize::{realize, recipe_of};
 use super::repeat::noise;
@@ -25,7 +26,8 @@ const ACCURACY_STEP: u64 = 256;
 pub fn serve() -> io::Result<()> {
     die_with_parent();
     let stdin = io::stdin().lock();
-    let mut worker = Worker { isa: Isa::detect(), subject: None, probes: FastestProbes::default() };
+    let mut worker =
+        Worker { isa: Isa::detect(), subject: None, probes: FastestProbes::default(), ceilings: Vec::new() };
     for line in stdin.lines() {
         let line = line?;
         if line.trim().is_empty() {
@@ -66,6 +68,8 @@ struct Worker {
     subject: Option<Subject>,
     /// How fast the cores were seen to be.
     probes: FastestProbes,
+    /// What the hardware can do, by number of threads; measured when somebody asks.
+    ceilings: Vec<ThreadCeilings>,
 }
 
 impl Worker {
@@ -87,6 +91,7 @@ impl Worker {
             Request::Profile { configuration, seconds } => {
                 Ok(Reply::Profiled { steps: self.profile(&configuration, seconds)? })
             }
+            Request::Inspect { configuration, seconds } => self.inspect(&configuration, seconds),
             Request::Loss { configuration, images } => {
                 let subject = self.subject()?;
                 let recipe = recipe_of(subject, &configuration).map_err(text)?;
@@ -195,6 +200,16 @@ impl Worker {
     }
 
     fn profile(&mut self, configuration: &Configuration, seconds: f64) -> Result<Vec<(String, f64)>, String> {
+        let (_, executor, times) = self.timed_steps(configuration, seconds)?;
+        Ok(executor.steps().iter().map(|step| step.name.clone()).zip(times).collect())
+    }
+
+    /// The loaded network of `configuration`, and the seconds of each of its steps.
+    fn timed_steps(
+        &mut self,
+        configuration: &Configuration,
+        seconds: f64,
+    ) -> Result<(Plan, Executor, Vec<f64>), String> {
         let subject = self.subject()?;
         let plan = realize(subject, configuration, self.isa, &mut preparing).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
@@ -204,10 +219,20 @@ impl Worker {
         let (probe, fastest) = self.probe(threads)?;
         let (times, fastest) =
             profile(&mut executor, &input, outputs, &probe, fastest, seconds).map_err(text)?;
-        let names = executor.steps().iter().map(|step| step.name.clone());
-        let steps = names.zip(times).collect();
         self.probes.set(threads, fastest);
-        Ok(steps)
+        Ok((plan, executor, times))
+    }
+
+    fn inspect(&mut self, configuration: &Configuration, seconds: f64) -> Result<Reply, String> {
+        let (plan, executor, times) = self.timed_steps(configuration, seconds)?;
+        let threads = plan.threads.max(1);
+        if self.ceilings.iter().all(|known| known.threads != threads) {
+            self.ceilings.extend(ceilings(&[threads]).map_err(text)?.threads);
+        }
+        // What the processor can do says nothing about a device.
+        let here = |known: &&ThreadCeilings| known.threads == threads && plan.backend == Backend::Cpu;
+        let ceilings = self.ceilings.iter().find(here);
+        Ok(Reply::Inspected { threads, steps: costs(&plan, executor.steps(), &times, ceilings) })
     }
 
     fn time(&mut self, request: &TimeRequest) -> Result<Vec<Timing>, String> {

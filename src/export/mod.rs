@@ -1,14 +1,25 @@
-//! From a point of an archive to something that runs without the study.
+//! From a point of an archive to something that runs without the study ([`bundle`], [`onnx_file`]), and from a study to
+//! what other tools read ([`t4()`], [`optuna()`]).
+
+mod optuna;
+mod record;
+mod t4;
 
 use std::path::Path;
 
 use paretune_kernels::KernelError;
+use paretune_kernels::bundle::Bundle;
 use paretune_kernels::hardware::Isa;
 
 use crate::evaluate::realize::{RealizeError, realize};
 use crate::evaluate::subject::{Subject, SubjectError};
+use crate::model::{ModelError, onnx};
 use crate::study::front::{Front, FrontPoint};
 use crate::study::request::{RequestError, StudyFile};
+
+pub use optuna::optuna;
+pub use record::{Record, RecordedTrial, timestamp};
+pub use t4::t4;
 
 /// Why nothing could be exported.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +39,25 @@ pub enum ExportError {
     /// The bundle.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The ONNX file.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The journal.
+    #[error("`{path}`: {problem}")]
+    Journal {
+        /// Where it lies.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The disk refused.
+    #[error("cannot write `{path}`: {problem}")]
+    Write {
+        /// What was to be written.
+        path: String,
+        /// Why it was not.
+        problem: String,
+    },
 }
 
 /// The point whose id begins with `pick`; without one the best, or else the nearest miss.
@@ -56,17 +86,50 @@ pub fn chosen<'f>(front: &'f Front, pick: Option<&str>) -> Result<&'f FrontPoint
     }
 }
 
-/// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its bytes.
+/// Builds `point` of the study in `folder` again.
 ///
 /// # Errors
-/// Where the study is damaged or the disk refuses.
-pub fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
+/// Where the study is damaged.
+pub fn build(folder: &Path, point: &FrontPoint) -> Result<Bundle, ExportError> {
     let study = StudyFile::read(folder)?;
     let isa = Isa::detect();
     let mut progress = |task: &str, share: f64| tracing::info!("{task}: {:.0} %", share * 100.0);
     let subject = Subject::open(&study.subject(folder), isa, &mut progress)?;
     let plan = realize(&subject, &point.config, isa, &mut progress)?;
-    let bundle = subject.bundle(plan, &point.id);
+    Ok(subject.bundle(plan, &point.id))
+}
+
+/// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its bytes.
+///
+/// # Errors
+/// Where the study is damaged or the disk refuses.
+pub fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
+    let bundle = build(folder, point)?;
     bundle.write(path)?;
     Ok(bundle.bytes())
+}
+
+/// Builds `point` of the study in `folder` again and writes it as an ONNX file to `path`; returns its bytes.
+///
+/// # Errors
+/// Where the study is damaged, the network has no ONNX form, or the disk refuses.
+pub fn onnx_file(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
+    write(path, &onnx::export_bundle(&build(folder, point)?)?)
+}
+
+/// Writes `point` as JSON to `path`; returns its bytes.
+///
+/// # Errors
+/// Where the disk refuses.
+pub fn json_file(point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
+    let text = serde_json::to_string_pretty(point).unwrap_or_default() + "\n";
+    write(path, text.as_bytes())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<u64, ExportError> {
+    crate::evaluate::artefact::write_whole(path, bytes).map_err(|error| ExportError::Write {
+        path: path.display().to_string(),
+        problem: error.to_string(),
+    })?;
+    Ok(bytes.len() as u64)
 }

@@ -3,18 +3,28 @@
 //! Works on what a study wrote (`front.json`) or says (events) and decides nothing.
 
 pub mod axis;
+mod characterize;
 mod csv;
+mod html;
+mod layers;
 mod plain;
-mod summary;
+mod relax;
+pub(crate) mod summary;
 mod svg;
 mod table;
+mod techniques;
 pub mod units;
 
+pub use characterize::{characterization, curves};
 pub use csv::csv;
+pub use html::{Story, html};
+pub use layers::{Choices, LayerRow, choices};
 pub use plain::PlainProgress;
-pub use summary::summary;
+pub use relax::{Relaxation, relaxations};
+pub use summary::{quoted, summary, why, why_of};
 pub use svg::svg;
 pub use table::{TableStyle, table};
+pub use techniques::{Technique, label, metrics, techniques};
 
 /// The value of a parameter as people write it: texts without quotes.
 #[must_use]

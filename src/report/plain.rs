@@ -72,7 +72,11 @@ impl PlainProgress {
                     Output::Lines(_) => self.say_sometimes(|_| text),
                 }
             }
-            Event::TrialStarted { .. } | Event::Stage { .. } | Event::Surveyed(_) => {}
+            Event::TrialStarted { .. }
+            | Event::Stage { .. }
+            | Event::Surveyed(_)
+            | Event::Changed(_)
+            | Event::Inspected(_) => {}
             Event::TrialFinished(trial) => self.trial(trial),
             Event::Confirming { done, total } => {
                 let text = format!("measuring final points again: {done} of {total}");

@@ -39,12 +39,20 @@ pub fn summary(front: &Front, study: &str, prefer: &str) -> String {
         }
     }
     let study = quoted(study);
-    let _ = writeln!(text, "\nSee all:  paretune show {study}");
+    let _ = writeln!(text, "\nSee all:  paretune show {study}   (--tui, --html FILE)");
     let _ = writeln!(text, "Export:   paretune export {study} --to bundle   (--pick ID takes another point)");
     text
 }
 
-fn why(prefer: &str, feasible: usize, front: &Front) -> String {
+/// Which of the points that meet every limit (there are `feasible`) the best one is.
+#[must_use]
+pub fn why(prefer: &str, feasible: usize, front: &Front) -> String {
+    why_of(prefer, feasible, !front.limits.is_empty())
+}
+
+/// [`why`], by whether there are limits.
+#[must_use]
+pub fn why_of(prefer: &str, feasible: usize, limited: bool) -> String {
     let which = match prefer {
         "accuracy" => "the most accurate".to_owned(),
         "latency" => "the fastest".to_owned(),
@@ -53,10 +61,10 @@ fn why(prefer: &str, feasible: usize, front: &Front) -> String {
         "knee" => "the knee: where giving up more of one objective stops paying".to_owned(),
         other => format!("best by {other}"),
     };
-    match (feasible, front.limits.is_empty()) {
-        (1, false) => "the only point that meets every limit".to_owned(),
-        (_, false) => format!("{which} of {feasible} that meet every limit"),
-        (_, true) => format!("{which} of {feasible}"),
+    match (feasible, limited) {
+        (1, true) => "the only point that meets every limit".to_owned(),
+        (_, true) => format!("{which} of {feasible} that meet every limit"),
+        (_, false) => format!("{which} of {feasible}"),
     }
 }
 
@@ -73,7 +81,8 @@ fn figures(text: &mut String, point: &FrontPoint, front: &Front) {
 }
 
 /// A folder as a shell takes it.
-fn quoted(path: &str) -> String {
+#[must_use]
+pub fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=".contains(c);
     if !path.is_empty() && path.chars().all(plain) {
         path.to_owned()

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::axis::Axis;
+use super::techniques::Technique;
 use super::units;
 use crate::study::front::{Front, FrontLimit, FrontPoint, Metrics};
 
@@ -14,18 +15,19 @@ const FRAME: (f64, f64, f64, f64) = (78.0, 64.0, 700.0, 424.0);
 const STYLE: &str = "text{font:12px system-ui,Helvetica,Arial,DejaVu Sans,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}\
 .grid{stroke:#e4e4e4}.frame{fill:none;stroke:#888}.front{fill:none;stroke:#1b7837;stroke-width:1.5;stroke-dasharray:5 3}\
 .feasible{fill:#1b7837}.infeasible{fill:#fff;stroke:#b2182b;stroke-width:1.5}.best{fill:#1b7837;stroke:#000}\
-.baseline{fill:#2166ac}.limit{stroke:#b2182b;stroke-width:1.5}.beyond{fill:#b2182b;fill-opacity:.07}\
+.baseline{fill:#2166ac}.technique{fill:#8a5a00}.limit{stroke:#b2182b;stroke-width:1.5}.beyond{fill:#b2182b;fill-opacity:.07}\
 .whisker{stroke:#ccc}.strong{font-weight:600}";
 
 /// Draws the points of `front` over the metrics `x` and `y` (of `accuracy`, `latency`, `size`, `memory`).
 ///
-/// The dashed line joins the points that no other beats in these two metrics, among those that meet every limit (among
+/// Single techniques are labelled. The dashed line joins the points that no other beats in these two metrics, among those that meet every limit (among
 /// all where none does). An unknown metric gives an empty picture.
 #[must_use]
-pub fn svg(front: &Front, x: &str, y: &str) -> String {
+pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String {
     let miss = front.nearest_miss.iter().filter(|miss| front.points.iter().all(|point| point.id != miss.id));
     let points: Vec<&FrontPoint> = front.points.iter().chain(miss).collect();
-    let all = || points.iter().map(|point| &point.metrics).chain([&front.baseline]);
+    let alone = || techniques.iter().map(|technique| &technique.metrics);
+    let all = || points.iter().map(|point| &point.metrics).chain(alone()).chain([&front.baseline]);
     let limits: Vec<(&FrontLimit, &str, f64, bool)> = front
         .limits
         .iter()
@@ -55,6 +57,16 @@ pub fn svg(front: &Front, x: &str, y: &str) -> String {
         picture.limit(&mut out, metric, *value, *above, &units::limit(limit));
     }
     picture.line(&mut out, &points);
+    for technique in techniques {
+        let Some((x, y)) = picture.place(&technique.metrics) else { continue };
+        let _ = writeln!(
+            out,
+            "<path class=\"technique\" d=\"M{x:.1} {:.1}l5.5 5.5l-5.5 5.5l-5.5 -5.5z\"><title>{}</title></path>",
+            y - 5.5,
+            escaped(&figures(&format!("{} alone", technique.name), &technique.metrics))
+        );
+        picture.label(&mut out, x, y, &technique.label, "");
+    }
     // The best last, so that nothing covers it.
     let mut ordered = points.clone();
     ordered.sort_by_key(|point| (point.best, point.feasible));
@@ -286,7 +298,7 @@ fn figures(name: &str, metrics: &Metrics) -> String {
     format!("{name}: {}", shown.join(", "))
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())
         .map(|c| match c {

@@ -48,14 +48,14 @@ fn summaries_name_the_best_or_the_nearest_miss() {
 fn pictures_are_well_formed_and_hold_every_point() {
     let mut front = front();
     front.model.name = "<a & b>".to_owned();
-    let text = svg(&front, "latency", "accuracy");
+    let text = svg(&front, &[], "latency", "accuracy");
     assert_eq!(text.matches("<circle").count(), front.points.len());
     assert!(text.contains("&lt;a &amp; b&gt;") && text.contains("best: ") && !text.contains("NaN"));
-    insta::assert_snapshot!("svg", svg(&self::front(), "size", "accuracy"));
+    insta::assert_snapshot!("svg", svg(&self::front(), &[], "size", "accuracy"));
     // Nothing to draw is no reason to fail.
     front.points.clear();
     for metric in ["size", "memory", "nonsense"] {
-        assert!(svg(&front, metric, "accuracy").ends_with("</svg>\n"));
+        assert!(svg(&front, &[], metric, "accuracy").ends_with("</svg>\n"));
     }
 }
 

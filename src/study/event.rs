@@ -1,11 +1,13 @@
 //! What happens in a study, as one stream: the journal stores it, the terminal UI, the plain progress
 //! and `--json` are three views of it.
 
+use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
 use super::front::{Front, FrontLimit, FrontPoint, Metrics};
 use super::survey::Survey;
 use super::trial::Known;
+use crate::evaluate::inspect::StepCost;
 
 /// One line of `journal.jsonl` and of `search --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +42,10 @@ pub enum Event {
     },
     /// A trial has an answer.
     TrialFinished(Box<TrialFinished>),
+    /// People have changed what is asked for.
+    Changed(Box<Changed>),
+    /// The steps of one point have been timed.
+    Inspected(Box<Inspected>),
     /// Final points are measured again and scored on the report images.
     Confirming {
         /// Points done.
@@ -76,6 +82,9 @@ pub struct Started {
     pub cpu: String,
     /// Objectives.
     pub objectives: Vec<String>,
+    /// Which feasible point is the best: an objective's name or `knee`.
+    #[serde(default = "accuracy")]
+    pub prefer: String,
     /// Limits.
     pub limits: Vec<FrontLimit>,
     /// As given: `5m`, `500trials`.
@@ -96,6 +105,9 @@ pub struct Started {
     pub resumed_trials: u64,
     /// Seconds that earlier sessions took.
     pub resumed_seconds: f64,
+    /// Unix seconds of this session's beginning.
+    #[serde(default)]
+    pub begun: Option<f64>,
 }
 
 /// Contents of [`Event::TrialFinished`].
@@ -107,6 +119,12 @@ pub struct TrialFinished {
     pub id: String,
     /// The point as the search sees it (accuracy on search images); `None` where the trial failed.
     pub point: Option<FrontPoint>,
+    /// Who proposed it.
+    #[serde(default)]
+    pub origin: String,
+    /// What was tried, where `point` does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Configuration>,
     /// Why it failed.
     pub failure: Option<String>,
     /// Whether every measurement came from the store.
@@ -125,8 +143,45 @@ pub struct TrialFinished {
     pub entered: bool,
     /// Ids that left the front because of it.
     pub displaced: Vec<String>,
+    /// Share of its timed runs that nothing disturbed; `None` where nothing was timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<f64>,
     /// Baseline metrics, as soon as they are known.
     pub baseline: Option<Metrics>,
+}
+
+fn accuracy() -> String {
+    "accuracy".to_owned()
+}
+
+/// Contents of [`Event::Changed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Limits from now on.
+    pub limits: Vec<FrontLimit>,
+    /// Which feasible point is the best: an objective's name or `knee`.
+    pub prefer: String,
+    /// As it would be given: `5m`, `500trials`.
+    pub budget: String,
+    /// Seconds of the budget, if it has any.
+    pub budget_seconds: Option<f64>,
+    /// Trials of the budget, if it has any.
+    pub budget_trials: Option<u64>,
+    /// Hypervolume of the search's front, judged again.
+    pub hypervolume: f64,
+    /// The search's front, judged again.
+    pub front: Vec<FrontPoint>,
+}
+
+/// Contents of [`Event::Inspected`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inspected {
+    /// Configuration.
+    pub id: String,
+    /// Threads that it ran on.
+    pub threads: usize,
+    /// Every step, in execution order.
+    pub steps: Vec<StepCost>,
 }
 
 /// Metrics of a trial that was dropped before all of them were known.

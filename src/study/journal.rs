@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::event::{Event, TrialFinished};
+use super::event::{Event, Inspected, Started, TrialFinished};
 use super::survey::Survey;
 
 /// Longest line that is read back.
@@ -22,8 +22,12 @@ pub struct Journal {
 pub struct Past {
     /// Finished trials in their order.
     pub trials: Vec<TrialFinished>,
+    /// Sessions, each with the index of the first trial that came after its beginning.
+    pub sessions: Vec<(usize, Started)>,
     /// The survey, if there was one.
     pub survey: Option<Survey>,
+    /// Points whose steps were timed, oldest first.
+    pub inspected: Vec<Inspected>,
     /// Seconds that were spent.
     pub seconds: f64,
     /// Lines that were no events and were passed over.
@@ -56,6 +60,23 @@ impl Journal {
         Ok(read(&mut file)?.0)
     }
 
+    /// Every event of the journal in `folder`, oldest first; lines that are no events are left out.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn events(folder: &Path) -> io::Result<Vec<Event>> {
+        let mut events = Vec::new();
+        let mut reader = BufReader::new(File::open(folder.join("journal.jsonl"))?);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+                return Ok(events);
+            }
+            events.extend(serde_json::from_slice::<Event>(&line));
+        }
+    }
+
     /// Appends one event; it has left this process when this returns.
     ///
     /// # Errors
@@ -79,6 +100,7 @@ fn read(file: &mut File) -> io::Result<(Past, u64)> {
     let mut whole = 0;
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
+    let mut latest = (0, String::new());
     loop {
         line.clear();
         let length = io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line)?;
@@ -90,10 +112,17 @@ fn read(file: &mut File) -> io::Result<(Past, u64)> {
         }
         whole += length as u64;
         match serde_json::from_slice::<Event>(&line) {
-            Ok(Event::TrialFinished(trial)) => {
+            Ok(Event::TrialStarted { number, origin, .. }) => latest = (number, origin),
+            Ok(Event::TrialFinished(mut trial)) => {
+                // Older journals name the proposer at the beginning of a trial only.
+                if trial.origin.is_empty() && latest.0 == trial.number {
+                    trial.origin.clone_from(&latest.1);
+                }
                 past.seconds = past.seconds.max(trial.elapsed);
                 past.trials.push(*trial);
             }
+            Ok(Event::Started(started)) => past.sessions.push((past.trials.len(), *started)),
+            Ok(Event::Inspected(inspected)) => past.inspected.push(*inspected),
             Ok(Event::Surveyed(survey)) => past.survey = Some(*survey),
             Ok(Event::Finished { front, .. }) => past.seconds = past.seconds.max(front.seconds),
             Ok(_) => {}
@@ -112,6 +141,8 @@ mod tests {
             number,
             id: number.to_string(),
             known: None,
+            config: None,
+            origin: String::new(),
             point: None,
             failure: Some("no luck".into()),
             cached: false,
@@ -122,6 +153,7 @@ mod tests {
             hypervolume: 0.0,
             entered: false,
             displaced: Vec::new(),
+            quiet: None,
             baseline: None,
         }))
     }

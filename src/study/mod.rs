@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod budget;
+pub mod characterize;
 pub mod compose;
 pub mod confirm;
 pub mod event;

@@ -4,18 +4,20 @@
 //! knows is told to it without being measured; so a study that was killed goes on exactly where it
 //! stopped, and its outcome does not depend on how often it was interrupted.
 
-use std::collections::HashMap;
+mod steer;
+
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paretune_db::{Store, StoreError};
 use paretune_kernels::hardware::Hardware;
 use paretune_search::{Outcome, Problem, ProblemError, Proposal, Search};
-use paretune_spaces::{CompiledSpace, Value};
+use paretune_spaces::{CompiledSpace, Configuration, Value};
 
 use super::archive::{self, METRICS};
 use super::budget::Budget;
@@ -26,13 +28,15 @@ use super::front::{Front, FrontPoint, Metrics};
 use super::journal::Journal;
 use super::prepare::{Material, PrepareError, space_of};
 use super::recipes::{UNTOUCHED, seeds};
-use super::request::StudyRequest;
+use super::request::{StudyFile, StudyRequest};
 use super::survey::{Pace, Surveyor};
 use super::trial::{Answer, Answered, Bench, Hopeless, Known, TrialError};
 use crate::evaluate::candidate::{FINETUNE, numerics};
 use crate::evaluate::host::{Host, HostError, HostOptions};
 use crate::evaluate::protocol::{Ceilings, Reply, Rival};
 use crate::model::Network;
+
+pub use steer::{Change, Control};
 
 /// Why a session could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -80,21 +84,6 @@ pub struct SessionOptions {
     pub trial_deadline: Duration,
 }
 
-/// How people steer a running session.
-#[derive(Debug, Default)]
-pub struct Control {
-    /// Stop, keeping everything.
-    pub stop: AtomicBool,
-    /// Start no trial for now.
-    pub pause: AtomicBool,
-}
-
-impl Control {
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
 /// The end of a session.
 #[derive(Clone, Debug)]
 pub struct Conclusion {
@@ -139,6 +128,7 @@ pub fn run(
         hardware: hardware.id.clone(),
         cpu: hardware.cpu.clone(),
         objectives: request.objectives.clone(),
+        prefer: request.prefer.clone(),
         limits: request.limits.clone(),
         budget: request.budget.to_string(),
         budget_seconds: request.budget.seconds,
@@ -149,6 +139,10 @@ pub fn run(
         log10_configurations: space.log10_len(),
         resumed_trials: past.trials.len() as u64,
         resumed_seconds: past.seconds,
+        begun: std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .ok()
+            .map(|since| since.as_secs_f64()),
     };
     teller.tell(Event::Started(Box::new(started)))?;
     for notice in store.notices() {
@@ -159,30 +153,19 @@ pub fn run(
         teller.tell(Event::Notice { text })?;
     }
 
-    let problem = Problem::new(
-        Arc::clone(&space),
-        METRICS.map(str::to_owned).to_vec(),
-        archive::objectives(&request.objectives),
-        archive::search_limits(&request.limits),
-    )?;
     let shared = Arc::new(Mutex::new(Shared { survey: past.survey, ..Shared::default() }));
-    let mut recipes = seeds(&space);
-    let mut search = if request.strategy == "auto" {
-        // The rest of the recipes takes its turns among what is composed.
-        let later = recipes.split_off(recipes.len().min(FIRST_RECIPES));
-        let strategy = Compose::new(Arc::clone(&shared), later);
-        Search::with_strategy(problem, Box::new(strategy), request.seed)
-    } else {
-        Search::new(problem, &request.strategy, request.seed)?
-    };
-    search.enqueue(recipes.into_iter().map(|seed| (seed.point, seed.origin)).collect())?;
+    let search = start_search(&space, request, &shared)?;
 
     let mut bench = Bench::new(&store, subject.clone(), hardware.id.clone())?;
     bench.deadline = options.trial_deadline;
     let earlier = past.seconds;
     let mut session = Session {
         options,
+        request: request.clone(),
+        file,
         control,
+        whole: Vec::new(),
+        keep: BTreeSet::new(),
         space,
         search,
         bench,
@@ -200,9 +183,38 @@ pub fn run(
     let reason = session.search_all(&mut teller)?;
     let interrupted = reason == "interrupted";
     let front = session.conclude(&mut teller, material, &hardware, interrupted)?;
+    let best = front.points.iter().find(|point| point.best);
+    if let Some(best) = best.filter(|_| control.watched.load(Ordering::Relaxed) && !interrupted) {
+        session.inspect(&best.id, &mut teller)?;
+    }
     write_front(&options.folder, &front).map_err(|error| wrong(error.to_string()))?;
     teller.tell(Event::Finished { reason: reason.to_owned(), front: Box::new(front.clone()) })?;
     Ok(Conclusion { front, interrupted })
+}
+
+/// A search that has not been told anything yet.
+fn start_search(
+    space: &Arc<CompiledSpace>,
+    request: &StudyRequest,
+    shared: &Arc<Mutex<Shared>>,
+) -> Result<Search, SessionError> {
+    let problem = Problem::new(
+        Arc::clone(space),
+        METRICS.map(str::to_owned).to_vec(),
+        archive::objectives(&request.objectives),
+        archive::search_limits(&request.limits),
+    )?;
+    let mut recipes = seeds(space);
+    let mut search = if request.strategy == "auto" {
+        // The rest of the recipes takes its turns among what is composed.
+        let later = recipes.split_off(recipes.len().min(FIRST_RECIPES));
+        let strategy = Compose::new(Arc::clone(shared), later);
+        Search::with_strategy(problem, Box::new(strategy), request.seed)
+    } else {
+        Search::new(problem, &request.strategy, request.seed)?
+    };
+    search.enqueue(recipes.into_iter().map(|seed| (seed.point, seed.origin)).collect())?;
+    Ok(search)
 }
 
 /// Recipes that are tried before anything else: what everything is compared to, and what mostly pays.
@@ -254,6 +266,14 @@ impl Clock {
 
 struct Session<'s> {
     options: &'s SessionOptions,
+    /// What is asked now.
+    request: StudyRequest,
+    /// The same as it is on disk.
+    file: StudyFile,
+    /// Everything that was measured whole: what was tried, who proposed it, what it was.
+    whole: Vec<(Configuration, String, Known)>,
+    /// Points that people want among the final ones.
+    keep: BTreeSet<String>,
     control: &'s Control,
     space: Arc<CompiledSpace>,
     search: Search,
@@ -281,13 +301,11 @@ const FINALISTS: usize = 12;
 impl Session<'_> {
     /// Asks, tries and tells until the budget is spent; returns why it ended.
     fn search_all(&mut self, teller: &mut Teller<'_>) -> Result<&'static str, SessionError> {
-        let budget = self.options.request.budget;
-        // What the confirmation of the front needs is part of the budget.
-        let seconds = budget.seconds.map(|seconds| seconds - confirm::reserve(seconds));
         loop {
-            while self.control.pause.load(Ordering::Relaxed) && !self.control.stopped() {
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            self.obey(teller)?;
+            let budget = self.request.budget;
+            // What the confirmation of the front needs is part of the budget.
+            let seconds = budget.seconds.map(|seconds| seconds - confirm::reserve(seconds));
             if self.control.stopped() {
                 return Ok("interrupted");
             }
@@ -326,7 +344,7 @@ impl Session<'_> {
 
     /// Seconds for a survey, where the composing strategy is about to be asked and knows nothing yet.
     fn survey_due(&self) -> Option<f64> {
-        let request = &self.options.request;
+        let request = &self.request;
         let due = request.strategy == "auto"
             && self.trials >= FIRST_RECIPES as u64
             && self.memory.is_empty()
@@ -373,6 +391,9 @@ impl Session<'_> {
                     self.untouched.clone_from(&trial.point);
                     self.learn_images(&known);
                 }
+                if let Some(point) = &trial.point {
+                    self.whole.push((point.config.clone(), point.origin.clone(), known));
+                }
                 self.enter(trial.point);
                 whole(&known)
             }
@@ -404,7 +425,7 @@ impl Session<'_> {
                 Answer::Failed(reason) => return Err(SessionError::Baseline(reason.clone())),
             }
         }
-        let limits = &self.options.request.limits;
+        let limits = &self.request.limits;
         let (outcome, point, failure, partial, known) = match &answered.answer {
             Answer::Whole(known) => {
                 let point = archive::point(&configuration, &proposal.origin, known, limits);
@@ -428,7 +449,12 @@ impl Session<'_> {
             self.untouched.clone_from(&point);
         }
         self.search.tell(&proposal.point, outcome)?;
+        if let (Some(known), Some(_)) = (known, &point) {
+            self.whole.push((configuration.clone(), proposal.origin.clone(), known));
+        }
         let (entered, displaced) = self.enter(point.clone());
+        let best = self.best();
+        let point = point.map(|point| FrontPoint { best: best.as_ref() == Some(&point.id), ..point });
         self.trials = number;
         self.cached += u64::from(answered.cached);
         if !answered.cached && !first {
@@ -437,6 +463,8 @@ impl Session<'_> {
         teller.tell(Event::TrialFinished(Box::new(TrialFinished {
             number,
             id,
+            origin: proposal.origin.clone(),
+            config: point.is_none().then(|| configuration.clone()),
             point,
             failure,
             cached: answered.cached,
@@ -447,6 +475,7 @@ impl Session<'_> {
             hypervolume: self.hypervolume(),
             entered,
             displaced,
+            quiet: self.bench.quiet,
             baseline: self.untouched.as_ref().map(|point| point.metrics),
         })))
     }
@@ -454,7 +483,7 @@ impl Session<'_> {
     /// The bench's answer, its stages told.
     fn answer(
         &mut self,
-        configuration: &paretune_spaces::Configuration,
+        configuration: &Configuration,
         hopeless: &Hopeless,
         teller: &mut Teller<'_>,
     ) -> Result<Answered, SessionError> {
@@ -487,7 +516,7 @@ impl Session<'_> {
         if self.bench.images > 0 {
             return;
         }
-        let budget = &self.options.request.budget;
+        let budget = &self.request.budget;
         #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
         let seconds = match (budget.seconds, budget.trials) {
             (Some(seconds), _) => (seconds / 100.0).clamp(1.0, 8.0),
@@ -503,7 +532,7 @@ impl Session<'_> {
     /// What makes it pointless to go on with a candidate: feasible points of the front, and once there are some,
     /// the limits.
     fn hopeless(&self) -> Hopeless {
-        let limits = &self.options.request.limits;
+        let limits = &self.request.limits;
         let feasible = self.front.iter().any(|point| point.feasible);
         let ceilings = if feasible { archive::ceilings(limits) } else { Ceilings::default() };
         Hopeless { ceilings, rivals: self.rivals() }
@@ -511,12 +540,12 @@ impl Session<'_> {
 
     /// What may make more images pointless for a candidate.
     fn rivals(&self) -> Vec<Rival> {
-        let wanted = |name: &str| self.options.request.objectives.iter().any(|objective| objective == name);
+        let wanted = |name: &str| self.request.objectives.iter().any(|objective| objective == name);
         if !wanted("accuracy") {
             return Vec::new();
         }
         let feasible = || self.front.iter().filter(|point| point.feasible);
-        let limits = &self.options.request.limits;
+        let limits = &self.request.limits;
         let borders = if feasible().next().is_some() { archive::borders(limits) } else { Vec::new() };
         feasible()
             .map(|point| Rival {
@@ -536,7 +565,7 @@ impl Session<'_> {
     /// Adds a point to the front, if nothing there dominates it; tells what it drives out.
     fn enter(&mut self, point: Option<FrontPoint>) -> (bool, Vec<String>) {
         let Some(point) = point else { return (false, Vec::new()) };
-        let objectives = &self.options.request.objectives;
+        let objectives = &self.request.objectives;
         let beats = |left: &FrontPoint, right: &FrontPoint| match (left.feasible, right.feasible) {
             (true, false) => true,
             (false, true) => false,
@@ -564,17 +593,24 @@ impl Session<'_> {
         (true, displaced.into_iter().map(|point| point.id).collect())
     }
 
+    /// The point that would be exported now.
+    fn best(&self) -> Option<String> {
+        let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
+        let request = &self.request;
+        archive::preferred(&feasible, &request.prefer, &request.objectives).map(|point| point.id.clone())
+    }
+
     /// Of the feasible part of the front, on the scale of [`archive::hypervolume`].
     fn hypervolume(&self) -> f64 {
         let Some(untouched) = &self.untouched else { return 0.0 };
         let feasible: Vec<Metrics> =
             self.front.iter().filter(|point| point.feasible).map(|point| point.metrics).collect();
-        archive::hypervolume(&feasible, &untouched.metrics, &self.options.request.objectives)
+        archive::hypervolume(&feasible, &untouched.metrics, &self.request.objectives)
     }
 
     /// How many points can be measured again in the time that is left: each takes about as long as a trial.
     fn finalists(&self) -> usize {
-        let Some(seconds) = self.options.request.budget.seconds else { return FINALISTS };
+        let Some(seconds) = self.request.budget.seconds else { return FINALISTS };
         let left = (seconds - self.clock.elapsed()).max(0.0);
         #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
         let each = (self.trial_seconds / (self.trials - self.cached).max(1) as f64).max(1e-3);
@@ -594,7 +630,7 @@ impl Session<'_> {
         if self.control.stopped() || untouched.is_some_and(|untouched| untouched == numerics(&point.config)) {
             return Ok(None);
         }
-        let seconds = self.options.request.finetune;
+        let seconds = self.request.finetune;
         let mut configuration = point.config.clone();
         configuration.insert(FINETUNE.to_owned(), Value::Int(i64::try_from(seconds).unwrap_or(i64::MAX)));
         let patient = self.bench.deadline;
@@ -605,7 +641,7 @@ impl Session<'_> {
         match answered {
             Ok(Answered { answer: Answer::Whole(known), .. }) => {
                 let origin = format!("{}, fine-tuned", point.origin);
-                let tuned = archive::point(&configuration, &origin, &known, &self.options.request.limits);
+                let tuned = archive::point(&configuration, &origin, &known, &self.request.limits);
                 Ok((tuned.metrics.accuracy >= point.metrics.accuracy).then_some(tuned))
             }
             Ok(Answered { answer: Answer::Failed(reason), .. }) => {
@@ -626,7 +662,7 @@ impl Session<'_> {
         hardware: &Hardware,
         interrupted: bool,
     ) -> Result<Front, SessionError> {
-        let request = &self.options.request;
+        let request = &self.request.clone();
         let additivity = self.shared.lock().ok().and_then(|shared| shared.additivity());
         if let Some(text) = additivity {
             teller.tell(Event::Notice { text })?;
@@ -635,6 +671,12 @@ impl Session<'_> {
             archive::representatives(&self.front, self.finalists(), &request.prefer, &request.objectives);
         let mut finalists: Vec<FrontPoint> =
             chosen.into_iter().map(|index| self.front[index].clone()).collect();
+        // What people have marked is among them, as long as it is on the front.
+        for point in self.front.iter().filter(|point| self.keep.contains(&point.id)) {
+            if finalists.iter().all(|other| other.id != point.id) {
+                finalists.insert(finalists.len().min(1), point.clone());
+            }
+        }
         // What everything is compared to is measured along with the rest.
         if let Some(untouched) = &self.untouched
             && finalists.iter().all(|point| point.id != untouched.id)

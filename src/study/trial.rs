@@ -86,6 +86,8 @@ pub struct Bench<'s> {
     pub images: u64,
     /// Longest time for one trial.
     pub deadline: Duration,
+    /// Share of the latest trial's timed runs that nothing disturbed; `None` where nothing was timed.
+    pub quiet: Option<f64>,
 }
 
 impl<'s> Bench<'s> {
@@ -101,6 +103,7 @@ impl<'s> Bench<'s> {
             probes: FastestProbes::default(),
             images: 0,
             deadline: Duration::from_secs(120),
+            quiet: None,
         };
         bench.probes = fastest_probes(store, &bench.hardware)?;
         Ok(bench)
@@ -148,6 +151,7 @@ impl<'s> Bench<'s> {
         see: &mut dyn FnMut(&Reply),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Answered, TrialError> {
+        self.quiet = None;
         let speed = self.store.get(&self.speed_key(configuration).key())?;
         if let Some(Record { outcome: Outcome::Failed { reason }, .. }) = &speed {
             return Ok(Answered { answer: Answer::Failed(reason.clone()), cached: true });
@@ -236,6 +240,7 @@ impl<'s> Bench<'s> {
         };
         self.put_weights(configuration, measured.weights)?;
         if let Some(timing) = &measured.timing {
+            self.quiet = Some(timing.quiet);
             let mut values = speed.values();
             values.insert("quiet".to_owned(), timing.quiet);
             self.store.put(&Record::measured(

@@ -1,7 +1,7 @@
-//! The front as a table.
+//! The front, or all trials, as a table.
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Rect};
+use ratatui::layout::{Constraint, Position, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, StatefulWidget, Table, TableState, Widget};
 
@@ -18,6 +18,51 @@ const WIDE: u16 = 130;
 /// Columns of each metric, and of its ratio where there is room.
 const WIDTHS: [u16; 4] = [11, 15, 8, 8];
 const VERSUS: u16 = 15;
+/// Columns before the first metric: two signs, the id, and the gaps.
+const BEFORE: u16 = 2 + 1 + 8 + 1;
+/// Lines before the first row: the summary and the heads.
+const ABOVE: u16 = 2;
+
+/// What a click meets.
+pub(super) enum Hit {
+    /// A point, by id.
+    Point(String),
+    /// The head of a metric's column.
+    Column(usize),
+}
+
+fn wide(area: Rect) -> bool {
+    area.width >= WIDE
+}
+
+/// The first row that is shown, so that the chosen one is: about in the middle, where there are more than fit.
+fn first_row(rows: usize, visible: usize, chosen: Option<usize>) -> usize {
+    chosen.unwrap_or(0).saturating_sub(visible / 2).min(rows.saturating_sub(visible))
+}
+
+pub(super) fn hit(area: Rect, at: Position, state: &State, view: &View) -> Option<Hit> {
+    let line = at.y.checked_sub(area.y)?;
+    if line + 1 == ABOVE {
+        let mut left = area.x + BEFORE;
+        for (column, width) in WIDTHS.iter().enumerate() {
+            let width = width + if wide(area) { VERSUS } else { 0 };
+            if (left..left + width).contains(&at.x) {
+                return Some(Hit::Column(column));
+            }
+            left += width + 1;
+        }
+        return None;
+    }
+    let points = view.ordered(state);
+    let visible = usize::from(area.height.saturating_sub(ABOVE));
+    let first = first_row(points.len() + 1, visible, position(&points, state, view));
+    let row = first + usize::from(line.checked_sub(ABOVE)?);
+    points.get(row).map(|point| Hit::Point(point.id.clone()))
+}
+
+fn position(points: &[&FrontPoint], state: &State, view: &View) -> Option<usize> {
+    view.selected(state).and_then(|point| points.iter().position(|other| other.id == point.id))
+}
 
 pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     if state.front.is_empty() {
@@ -25,10 +70,13 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
         return;
     }
     let theme = view.theme;
-    let wide = area.width >= WIDE;
+    let wide = wide(area);
     let points = view.ordered(state);
+    let what = if view.all { "trials" } else { "points of the front" };
+    let filter =
+        if view.filter.is_empty() { String::new() } else { format!(" with {} (Esc: all)", view.filter) };
     let summary = format!(
-        "{} points by {} (s, r) · limits: {}",
+        "{} {what}{filter} by {} · limits: {}",
         points.len(),
         METRICS[view.sort],
         units::limits(state.limits())
@@ -40,23 +88,24 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     if let Some(baseline) = &state.baseline {
         rows.push(baseline_row(baseline, view, wide));
     }
-    let chosen = view.selected(state).and_then(|point| points.iter().position(|other| other.id == point.id));
+    let chosen = position(&points, state, view);
     let metric = |column: usize| Constraint::Length(WIDTHS[column] + if wide { VERSUS } else { 0 });
     let widths = [
-        Constraint::Length(1),
+        Constraint::Length(2),
         Constraint::Length(8),
         metric(0),
         metric(1),
         metric(2),
         metric(3),
-        Constraint::Length(if wide { 16 } else { 9 }),
+        Constraint::Length(if wide { 24 } else { 8 }),
         Constraint::Fill(1),
     ];
+    let first = first_row(points.len() + 1, usize::from(area.height.saturating_sub(1)), chosen);
     let table = Table::new(rows, widths)
         .header(heads(view, wide))
         .column_spacing(1)
         .row_highlight_style(theme.selected());
-    let mut position = TableState::new().with_selected(chosen);
+    let mut position = TableState::new().with_offset(first).with_selected(chosen);
     StatefulWidget::render(table, area, buffer, &mut position);
 }
 
@@ -73,7 +122,11 @@ fn heads(view: &View, wide: bool) -> Row<'static> {
 
 fn row(point: &FrontPoint, state: &State, view: &View, wide: bool) -> Row<'static> {
     let (mark, style) = sign(point, view.theme);
-    let cells = [Cell::new(mark.to_string()).style(style), Cell::new(units::short_id(&point.id).to_owned())];
+    let kept = if view.marked.contains(&point.id) { "✓" } else { "" };
+    let on_front = state.front.iter().any(|other| other.id == point.id);
+    let mark = if on_front { mark } else { '·' };
+    let cells =
+        [Cell::new(format!("{mark}{kept}")).style(style), Cell::new(units::short_id(&point.id).to_owned())];
     let figures = METRICS.iter().zip(WIDTHS).map(|(metric, width)| {
         let versus = state.baseline.as_ref().and_then(|base| units::versus(metric, &point.metrics, base));
         figure(&units::with_spread(point, metric), width, versus.as_deref(), wide)

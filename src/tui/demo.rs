@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use paretune_spaces::{Configuration, Value};
 
-use crate::study::event::{Event, Started, TrialFinished};
+use crate::evaluate::inspect::StepCost;
+use crate::study::event::{Event, Inspected, Started, TrialFinished};
 use crate::study::front::{Front, FrontLimit, FrontPoint, HardwareName, Metrics, ModelName};
 
 const BASELINE: Metrics = Metrics { accuracy: 0.914, latency: 3.1e-3, size: 1.104e6, memory: 2.46e6 };
@@ -68,6 +69,8 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
         events.push(Event::TrialFinished(Box::new(TrialFinished {
             id: String::new(),
             known: None,
+            config: None,
+            origin: point.origin.clone(),
             number,
             point: failure.is_none().then_some(point),
             failure,
@@ -78,8 +81,12 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
             hypervolume,
             entered,
             displaced,
+            quiet: Some(0.3 + 0.6 * dice.roll()),
             baseline: Some(BASELINE),
         })));
+    }
+    if let Some(best) = front.iter().find(|point| point.best) {
+        events.push(Event::Inspected(Box::new(inspected(&best.id))));
     }
     for done in 0..=3 {
         events.push(Event::Confirming { done, total: 3 });
@@ -109,6 +116,7 @@ fn started(limits: &[FrontLimit]) -> Event {
         cpu: "AMD EPYC 7763".into(),
         objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
         limits: limits.to_vec(),
+        prefer: "accuracy".into(),
         budget: "5m".into(),
         budget_seconds: Some(300.0),
         budget_trials: None,
@@ -118,6 +126,7 @@ fn started(limits: &[FrontLimit]) -> Event {
         log10_configurations: 143.2,
         resumed_trials: 0,
         resumed_seconds: 0.0,
+        begun: None,
     }))
 }
 
@@ -129,6 +138,13 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[FrontLimit]) -> Fr
     let skill = number as f64 / trials as f64;
     let (squeeze, waste) = (dice.roll(), dice.roll() * (1.3 - skill));
     let untouched = number == 1;
+    let origin = match number {
+        1 => "untouched",
+        2 => "8 bits everywhere",
+        7 => "75 % of channels",
+        12 => "70 % sparse, CSR",
+        _ => ["compose", "evolve", "int8"][(number % 3) as usize],
+    };
     let metrics = if untouched {
         BASELINE
     } else {
@@ -162,7 +178,10 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[FrontLimit]) -> Fr
             "conv1.algorithm",
             Value::Text(if number.is_multiple_of(3) { "winograd" } else { "direct" }.into()),
         ),
-        setting("stage2.keep", Value::Real(((1.0 - squeeze) * 16.0).ceil() / 16.0)),
+        setting("fc.bits", Value::Int(8)),
+        setting("fc.algorithm", Value::Text("implicit_gemm_int8".into())),
+        setting("fc.implicit_gemm_int8.block", Value::Int(64)),
+        setting("channels.stage2", Value::Real(((1.0 - squeeze) * 16.0).ceil() / 16.0)),
     ]));
     FrontPoint {
         id: format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
@@ -171,13 +190,27 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[FrontLimit]) -> Fr
         metrics,
         spread,
         violation,
-        origin: if untouched {
-            "untouched".into()
-        } else {
-            ["compose", "evolve", "int8"][(number % 3) as usize].into()
-        },
+        origin: origin.into(),
         config,
     }
+}
+
+/// What the layers of such a point might cost.
+fn inspected(id: &str) -> Inspected {
+    let step = |name: &str, algorithm: &str, seconds: f64, weight_bytes: u64, share: f64| StepCost {
+        name: name.into(),
+        algorithm: algorithm.into(),
+        seconds,
+        weight_bytes,
+        ceiling_share: (share > 0.0).then_some(share),
+    };
+    let steps = vec![
+        step("conv1", "direct", 0.21e-3, 1_792, 0.41),
+        step("conv1:convert", "convert", 0.01e-3, 0, 0.0),
+        step("pool", "global_average_pool", 0.02e-3, 0, 0.0),
+        step("fc", "implicit_gemm_int8", 0.05e-3, 5_210, 0.22),
+    ];
+    Inspected { id: id.into(), threads: 2, steps }
 }
 
 fn dominates(a: &Metrics, b: &Metrics) -> bool {

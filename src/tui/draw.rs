@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Widget};
 
 use super::state::State;
 use super::view::{Tab, View};
-use super::{archive, front, help, progress};
+use super::{archive, front, network, progress};
 use crate::report::units;
 
 /// Below this nothing useful fits.
@@ -24,25 +24,43 @@ pub fn draw(frame: &mut Frame, state: &State, view: &View) {
         Paragraph::new(text).render(area, buffer);
         return;
     }
-    let [top, body, bottom] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)]).areas(area);
+    let [top, body, bottom] = areas(area);
     header(top, buffer, state, view);
     match view.tab {
         Tab::Front => front::draw(body, buffer, state, view),
         Tab::Archive => archive::draw(body, buffer, state, view),
+        Tab::Network => network::draw(body, buffer, state, view),
         Tab::Progress => progress::draw(body, buffer, state, view),
     }
     footer(bottom, buffer, state, view);
-    if view.help {
-        help::draw(area, buffer, view);
-    }
+    view.overlay.draw(area, buffer, state, view);
+}
+
+/// Tabs, screen, status.
+pub(super) fn areas(area: Rect) -> [Rect; 3] {
+    Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)]).areas(area)
+}
+
+fn tab_text(number: usize, tab: Tab) -> String {
+    format!(" {} {} ", number + 1, tab.title())
+}
+
+/// The tab at a column of the first line.
+pub(super) fn tab_at(column: u16) -> Option<Tab> {
+    let mut left = 0;
+    Tab::ALL.into_iter().enumerate().find_map(|(number, tab)| {
+        let width = tab_text(number, tab).chars().count() as u16;
+        let hit = (left..left + width).contains(&column);
+        left += width + 1;
+        hit.then_some(tab)
+    })
 }
 
 fn header(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let mut spans = Vec::new();
     for (number, tab) in Tab::ALL.into_iter().enumerate() {
         let style = if tab == view.tab { view.theme.selected() } else { Style::new() };
-        spans.push(Span::styled(format!(" {} {} ", number + 1, tab.title()), style));
+        spans.push(Span::styled(tab_text(number, tab), style));
         spans.push(Span::raw(" "));
     }
     let tabs = Line::from(spans);
@@ -59,8 +77,9 @@ fn footer(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let status = format!(" {status}");
     buffer.set_stringn(area.x, area.y, &status, usize::from(area.width), style);
     let used = status.chars().count() as u16;
-    let keys = "? help  q quit ";
-    if used + keys.len() as u16 + 2 <= area.width {
+    let all =
+        ["e export  l limits  o prefer  p pause  ? help  q quit ", "e export  ? help  q quit ", "? help "];
+    if let Some(keys) = all.into_iter().find(|keys| used + keys.len() as u16 + 2 <= area.width) {
         right(area, buffer, keys, used, view.theme.quiet());
     }
 }
@@ -89,6 +108,9 @@ fn status(state: &State, view: &View) -> (String, Style) {
         }
         text
     };
+    if let Some(message) = &view.message {
+        return (message.clone(), theme.accent());
+    }
     if let Some(ending) = &state.ending {
         let why = match ending.reason.as_str() {
             "budget" => "the budget is used up",
@@ -96,7 +118,7 @@ fn status(state: &State, view: &View) -> (String, Style) {
             "exhausted" => "nothing is left to try",
             other => other,
         };
-        return (format!("done: {why}; {} trials. Press q to leave", state.trials), theme.heading());
+        return (format!("done: {why}; {} trials. e exports, q leaves", state.trials), theme.heading());
     }
     if view.lost {
         return ("the search has ended without a result; press q to leave".to_owned(), theme.warning());

@@ -1,19 +1,19 @@
 //! The front as a scatter plot of two metrics, and the point under the cursor.
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Widget, Wrap};
 
 use super::draw::nothing_yet;
-use super::plot::{Border, Mark, Plot};
+use super::plot::{Border, Mark, Plot, inner};
 use super::state::State;
 use super::theme::Theme;
 use super::view::View;
 use crate::report::axis::Axis;
-use crate::report::setting;
 use crate::report::units::{self, METRICS};
+use crate::report::{setting, summary};
 use crate::study::front::{FrontPoint, Metrics};
 
 const BEST: char = '★';
@@ -22,24 +22,51 @@ const INFEASIBLE: char = '○';
 const TRIED: char = '·';
 const MISSED: char = '×';
 const BASELINE: char = 'B';
+const TECHNIQUE: char = '◆';
 
 /// From this width on, details stand beside the plot.
 const WIDE: u16 = 120;
 
-pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
+/// Plot and details, and whether they stand side by side.
+fn areas(area: Rect, state: &State) -> (Rect, Rect, bool) {
     let wide = area.width >= WIDE;
     let [plot, details] = if wide {
-        Layout::horizontal([Constraint::Min(0), Constraint::Length(46)]).areas(area)
+        Layout::horizontal([Constraint::Min(0), Constraint::Length(50)]).areas(area)
     } else {
-        let lines = if area.height >= 20 { 7 } else { 4 };
+        let limits = state.limits().len().min(2) as u16;
+        let lines = if area.height >= 18 { 5 + limits } else { 4 };
         Layout::vertical([Constraint::Min(0), Constraint::Length(lines)]).areas(area)
     };
+    (plot, details, wide)
+}
+
+pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
+    let (plot, details, wide) = areas(area, state);
     if state.front.is_empty() && state.explored.is_empty() {
         nothing_yet(area, buffer, state, view);
         return;
     }
-    scatter(plot, buffer, state, view);
+    let scene = Scene::new(state, view);
+    scene.plot(view.theme).render(plot, buffer);
+    legend(plot, buffer, scene.y.title().chars().count() as u16, view.theme);
     selected(details, buffer, state, view, wide);
+}
+
+/// The point of the front that is drawn nearest to a cell, if it is near.
+pub(super) fn point_at(area: Rect, at: Position, state: &State, view: &View) -> Option<String> {
+    let (plot, ..) = areas(area, state);
+    let inner = inner(plot)?;
+    let scene = Scene::new(state, view);
+    let plot = scene.plot(view.theme);
+    let distance = |point: &FrontPoint| {
+        let cell =
+            plot.cell(inner, point.metrics.get(METRICS[view.x])?, point.metrics.get(METRICS[view.y])?)?;
+        // Cells are about twice as high as wide.
+        let far = u32::from(cell.x.abs_diff(at.x)).max(2 * u32::from(cell.y.abs_diff(at.y)));
+        (far <= 3).then_some(far)
+    };
+    let near = state.front.iter().filter_map(|point| Some((distance(point)?, !point.best, &point.id)));
+    near.min().map(|(.., id)| id.clone())
 }
 
 /// The character and style that stand for a point of the front.
@@ -51,51 +78,74 @@ pub(super) fn sign(point: &FrontPoint, theme: Theme) -> (char, Style) {
     }
 }
 
-fn scatter(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
-    let theme = view.theme;
-    let (x, y) = (METRICS[view.x], METRICS[view.y]);
-    let place = |metrics: &Metrics| Some((metrics.get(x)?, metrics.get(y)?));
-    let mut marks = Vec::with_capacity(state.explored.len() + state.front.len() + 1);
-    let mut add = |metrics: &Metrics, sign: char, style: Style, rank: u8| {
-        if let Some((x, y)) = place(metrics) {
-            marks.push(Mark { x, y, sign, style, rank });
+/// Everything in the plot.
+struct Scene<'a> {
+    x: Axis,
+    y: Axis,
+    marks: Vec<Mark<'a>>,
+    borders: Vec<Border>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(state: &'a State, view: &View) -> Self {
+        let theme = view.theme;
+        let (x, y) = (METRICS[view.x], METRICS[view.y]);
+        let place = |metrics: &Metrics| Some((metrics.get(x)?, metrics.get(y)?));
+        let mut marks: Vec<Mark<'a>> = Vec::with_capacity(state.explored.len() + state.front.len() + 1);
+        let mut add = |metrics: &Metrics, sign: char, style: Style, rank: u8, label: &'a str| {
+            if let Some((x, y)) = place(metrics) {
+                marks.push(Mark { x, y, sign, style, rank, label });
+            }
+        };
+        for point in &state.explored {
+            add(&point.metrics, if point.feasible { TRIED } else { MISSED }, theme.quiet(), 0, "");
         }
-    };
-    for dot in &state.explored {
-        add(&dot.metrics, if dot.feasible { TRIED } else { MISSED }, theme.quiet(), 0);
+        if let Some(baseline) = &state.baseline {
+            add(baseline, BASELINE, theme.baseline(), 4, "untouched");
+        }
+        for technique in &state.techniques {
+            add(&technique.metrics, TECHNIQUE, theme.technique(), 3, &technique.label);
+        }
+        let chosen = view.selected(state).map(|point| point.id.as_str());
+        for point in &state.front {
+            let (sign, style) = sign(point, theme);
+            let label = if point.best { "best" } else { "" };
+            if chosen == Some(point.id.as_str()) {
+                add(&point.metrics, sign, style.patch(theme.selected()), 6, label);
+            } else {
+                add(
+                    &point.metrics,
+                    sign,
+                    style,
+                    if point.best { 5 } else { 1 + u8::from(point.feasible) },
+                    label,
+                );
+            }
+        }
+        let borders = borders(state, x, y);
+        let limits = |on_x| {
+            borders.iter().filter(move |border: &&Border| border.on_x == on_x).map(|border| border.value)
+        };
+        let x = Axis::with_limits(x, range(&marks, |mark| mark.x), limits(true));
+        let y = Axis::with_limits(y, range(&marks, |mark| mark.y), limits(false));
+        Self { x, y, marks, borders }
     }
-    if let Some(baseline) = &state.baseline {
-        add(baseline, BASELINE, theme.baseline(), 3);
-    }
-    let chosen = view.selected(state).map(|point| point.id.as_str());
-    for point in &state.front {
-        let (sign, style) = sign(point, theme);
-        if chosen == Some(point.id.as_str()) {
-            add(&point.metrics, sign, style.patch(theme.selected()), 5);
-        } else {
-            add(&point.metrics, sign, style, if point.best { 4 } else { 1 + u8::from(point.feasible) });
+
+    fn plot(&self, theme: Theme) -> Plot<'_> {
+        Plot {
+            x: &self.x,
+            y: &self.y,
+            marks: &self.marks,
+            borders: &self.borders,
+            frame: theme.quiet(),
+            border: theme.limit(),
         }
     }
-    let borders = borders(state, x, y);
-    let limits =
-        |on_x| borders.iter().filter(move |border: &&Border| border.on_x == on_x).map(|border| border.value);
-    let x_axis = Axis::with_limits(x, range(&marks, |mark| mark.x), limits(true));
-    let y_axis = Axis::with_limits(y, range(&marks, |mark| mark.y), limits(false));
-    let plot = Plot {
-        x: &x_axis,
-        y: &y_axis,
-        marks: &marks,
-        borders: &borders,
-        frame: theme.quiet(),
-        border: theme.limit(),
-    };
-    plot.render(area, buffer);
-    legend(area, buffer, y_axis.title().chars().count() as u16, theme);
 }
 
 /// Values that set the scale: the front and the baseline always; of what was tried, all but the worst, which would
 /// squeeze everything of interest into a corner.
-fn range(marks: &[Mark], value: impl Fn(&Mark) -> f64) -> Vec<f64> {
+fn range(marks: &[Mark<'_>], value: impl Fn(&Mark<'_>) -> f64) -> Vec<f64> {
     let mut tried: Vec<f64> = marks.iter().filter(|mark| mark.rank == 0).map(&value).collect();
     tried.sort_by(f64::total_cmp);
     let cut = tried.len() / 20;
@@ -125,9 +175,10 @@ fn legend(area: Rect, buffer: &mut Buffer, title: u16, theme: Theme) {
         (BEST, theme.best(), "best"),
         (FEASIBLE, theme.feasible(), "meets limits"),
         (INFEASIBLE, theme.infeasible(), "misses"),
-        (BASELINE, theme.baseline(), "untouched"),
+        (BASELINE, theme.baseline(), "original"),
+        (TECHNIQUE, theme.technique(), "one alone"),
         (TRIED, theme.quiet(), ""),
-        (MISSED, theme.quiet(), "dominated"),
+        (MISSED, theme.quiet(), "beaten"),
     ];
     let mut spans = Vec::new();
     for (sign, style, text) in entries {
@@ -150,41 +201,80 @@ fn selected(area: Rect, buffer: &mut Buffer, state: &State, view: &View, wide: b
         Paragraph::new("no point is on the front yet").style(theme.quiet()).render(inner, buffer);
         return;
     };
-    let order = view.ordered(state);
-    let at = order.iter().position(|other| other.id == point.id).map_or(0, |at| at + 1);
-    let (sign, style) = sign(point, theme);
-    let mut head = vec![
-        Span::styled(format!("{sign} "), style),
-        Span::styled(units::short_id(&point.id).to_owned(), theme.heading()),
-    ];
-    if point.best {
-        head.push(Span::styled(" best", theme.best()));
-    }
-    head.push(Span::raw(format!("  {at} of {}", order.len())));
-    if !point.origin.is_empty() {
-        head.push(Span::raw(format!("  by {}", point.origin)));
-    }
-    let mut lines = vec![Line::from(head)];
+    let mut lines = vec![head(point, state, view)];
     let figures: Vec<_> = METRICS.iter().map(|metric| figure(point, metric, state, theme)).collect();
     if wide {
+        lines.push(Line::raw(reason(point, state)));
         lines.push(Line::default());
         lines.extend(figures.into_iter().map(Line::from));
         lines.push(Line::default());
     } else {
         lines.extend(figures.chunks(2).map(|pair| Line::from(pair.concat())));
+        if point.best {
+            lines.push(Line::raw(format!("{}; e exports it", reason(point, state))));
+        }
     }
     lines.extend(misses(point, state).into_iter().map(|text| Line::styled(text, theme.infeasible())));
+    if !point.best && point.feasible && !wide {
+        lines.push(Line::raw(reason(point, state)));
+    }
+    let beyond = state.relaxations();
+    if wide && !beyond.is_empty() {
+        lines.push(Line::styled("What if a limit were relaxed?", theme.heading()));
+    }
+    let what_if = |text: String| if wide { text } else { format!("what if? {text}") };
+    lines
+        .extend(beyond.into_iter().map(|relaxation| Line::styled(what_if(relaxation.text), theme.warning())));
     if wide {
+        lines.push(Line::default());
+        lines.push(Line::styled("e exports it, Enter shows its layers", theme.quiet()));
         lines.push(Line::default());
         lines.extend(
             point.config.0.iter().map(|(name, value)| Line::raw(format!("{name} = {}", setting(value)))),
         );
         Paragraph::new(lines).wrap(Wrap { trim: false }).render(inner, buffer);
     } else {
-        let settings: Vec<_> =
-            point.config.0.iter().map(|(name, value)| format!("{name}={}", setting(value))).collect();
-        lines.push(Line::styled(settings.join(" "), theme.quiet()));
-        Paragraph::new(lines).wrap(Wrap { trim: true }).render(inner, buffer);
+        Paragraph::new(lines).render(inner, buffer);
+    }
+}
+
+fn head(point: &FrontPoint, state: &State, view: &View) -> Line<'static> {
+    let theme = view.theme;
+    let order = view.ordered(state);
+    let at = order.iter().position(|other| other.id == point.id).map_or(0, |at| at + 1);
+    let (sign, style) = sign(point, theme);
+    let mut spans = vec![
+        Span::styled(format!("{sign} "), style),
+        Span::styled(units::short_id(&point.id).to_owned(), theme.heading()),
+    ];
+    if point.best {
+        spans.push(Span::styled(" best", theme.best()));
+    }
+    if view.marked.contains(&point.id) {
+        spans.push(Span::styled(" marked", theme.accent()));
+    }
+    spans.push(Span::raw(format!("  {at} of {}", order.len())));
+    if !point.origin.is_empty() {
+        spans.push(Span::raw(format!("  by {}", point.origin)));
+    }
+    Line::from(spans)
+}
+
+/// Why this point is the best, or is not.
+fn reason(point: &FrontPoint, state: &State) -> String {
+    let feasible = state.front.iter().filter(|point| point.feasible).count();
+    let prefer = state.prefer();
+    if point.best {
+        return summary::why_of(prefer, feasible, !state.limits().is_empty());
+    }
+    if !point.feasible {
+        return "misses a limit".to_owned();
+    }
+    let Some(best) = state.best() else { return "meets every limit".to_owned() };
+    let metric = if prefer == "knee" { "accuracy" } else { prefer };
+    match units::versus(metric, &point.metrics, &best.metrics) {
+        Some(versus) => format!("meets every limit; {metric} against the best: {versus}"),
+        None => "meets every limit".to_owned(),
     }
 }
 

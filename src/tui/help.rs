@@ -3,24 +3,28 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Clear, Padding, Paragraph, Widget};
 
+use super::overlay::window;
 use super::view::View;
 
-const KEYS: [(&str, &str); 14] = [
-    ("Tab, 1 2 3", "front, archive, progress"),
-    ("arrows, j k", "move along the front"),
+const KEYS: [(&str, &str); 18] = [
+    ("Tab, 1 2 3 4", "front, archive, network, progress; or click them"),
+    ("arrows, j k", "move along the front; click a point, turn the wheel"),
     ("PgUp PgDn", "ten points; Home and End: the ends"),
     ("b", "back to the best point"),
-    ("Enter", "show this point in the table, in the plot"),
+    ("Enter", "the layers of this point, and back"),
     ("x, y", "next metric on this axis of the plot"),
-    ("s", "sort the table by the next metric"),
-    ("r", "reverse the table"),
+    ("s, r, a", "table: sort by the next metric, reverse, all trials"),
+    ("/", "table: narrow it down"),
+    ("m, Space", "mark a point to keep; marked ones are confirmed, too"),
+    ("e", "export the marked points, or this one"),
+    ("l", "change the limits; everything is judged again"),
+    ("o", "change what the best is best at"),
+    ("+", "more budget"),
     ("p", "pause the search, go on"),
     ("q, Ctrl-C", "end the search and keep everything; again: now"),
-    ("? h F1", "this help; any key closes it"),
-    ("", ""),
     ("★ ● ○", "best, meets every limit, misses one"),
+    ("B ◆", "the untouched network, one technique alone"),
     ("· ×", "beaten by a point of the front; × misses a limit"),
 ];
 
@@ -32,12 +36,7 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, view: &View) {
             Line::from(vec![Span::styled(format!("{keys:<13}"), theme.heading()), Span::raw(*text)])
         })
         .collect();
-    lines.push(Line::raw("The hatched side of a limit misses it. Ratios are to the"));
-    lines.push(Line::raw("untouched network (B). Nothing here changes a result."));
-    let (width, height) = (64.min(area.width), (lines.len() as u16 + 2).min(area.height));
-    let window =
-        Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
-    Clear.render(window, buffer);
-    let block = Block::bordered().title(" Keys ").padding(Padding::horizontal(1));
-    Paragraph::new(lines).block(block).render(window, buffer);
+    lines.push(Line::raw("The hatched side of a limit misses it. Any key closes this."));
+    let height = lines.len() as u16 + 2;
+    window(area, buffer, " Keys ", lines, height);
 }

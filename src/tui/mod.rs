@@ -10,6 +10,9 @@ pub mod demo;
 mod draw;
 mod front;
 mod help;
+mod network;
+mod overlay;
+mod picture;
 mod plot;
 mod progress;
 mod run;
@@ -19,8 +22,9 @@ mod theme;
 mod view;
 
 pub use draw::draw;
-pub use run::{Command, TuiError, run};
-pub use state::{Current, Dot, Ending, State};
+pub use picture::picture;
+pub use run::{Command, ExportFormat, Exporter, TuiError, run};
+pub use state::{Credit, Current, Ending, State};
 pub use theme::Theme;
 pub use view::{Tab, View};
 

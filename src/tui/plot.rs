@@ -5,18 +5,20 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 
 use crate::report::axis::Axis;
 
 /// One point: character, style, and rank (the highest of a cell is drawn).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark {
+#[derive(Clone, Debug)]
+pub(crate) struct Mark<'a> {
     pub x: f64,
     pub y: f64,
     pub sign: char,
     pub style: Style,
     pub rank: u8,
+    /// Written beside it, where there is room.
+    pub label: &'a str,
 }
 
 /// A limit on one axis.
@@ -32,7 +34,7 @@ pub(crate) struct Border {
 pub(crate) struct Plot<'a> {
     pub x: &'a Axis,
     pub y: &'a Axis,
-    pub marks: &'a [Mark],
+    pub marks: &'a [Mark<'a>],
     pub borders: &'a [Border],
     pub frame: Style,
     pub border: Style,
@@ -45,26 +47,26 @@ const HATCH: (u16, u16) = (4, 1);
 
 impl Plot<'_> {
     pub(crate) fn render(&self, area: Rect, buffer: &mut Buffer) {
-        if area.width < LEFT + 8 || area.height < 6 {
-            return;
-        }
-        // Title line above, tick texts and title below.
-        let inner =
-            Rect { x: area.x + LEFT, y: area.y + 1, width: area.width - LEFT - 1, height: area.height - 3 };
+        let Some(inner) = inner(area) else { return };
         buffer.set_string(area.x, area.y, self.y.title(), self.frame);
         self.frame(area, inner, buffer);
         for border in self.borders {
             self.border(*border, inner, buffer);
         }
-        let mut marks: Vec<&Mark> = self.marks.iter().collect();
+        let mut marks: Vec<&Mark<'_>> = self.marks.iter().collect();
         marks.sort_by_key(|mark| mark.rank);
-        for mark in marks {
+        for mark in &marks {
             if let Some(position) = self.cell(inner, mark.x, mark.y)
                 && let Some(cell) = buffer.cell_mut(position)
             {
                 // Whatever lies below must not show through (dim, say).
                 cell.reset();
                 cell.set_char(mark.sign).set_style(mark.style);
+            }
+        }
+        for mark in marks.iter().filter(|mark| !mark.label.is_empty()) {
+            if let Some(position) = self.cell(inner, mark.x, mark.y) {
+                label(inner, position, mark, buffer);
             }
         }
     }
@@ -127,12 +129,52 @@ impl Plot<'_> {
         }
     }
 
-    fn cell(&self, inner: Rect, x: f64, y: f64) -> Option<Position> {
+    /// The cell of a point, if it lies inside.
+    pub(crate) fn cell(&self, inner: Rect, x: f64, y: f64) -> Option<Position> {
         let (x, y) = (self.x.place(x)?, self.y.place(y)?);
         let inside = (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y);
         inside.then(|| {
             Position::new(inner.x + cell(x, inner.width), inner.bottom() - 1 - cell(y, inner.height))
         })
+    }
+}
+
+/// The part of `area` that points lie in: a title line is above, tick texts and a title are below. `None` where there is
+/// too little room.
+pub(crate) fn inner(area: Rect) -> Option<Rect> {
+    (area.width >= LEFT + 8 && area.height >= 6).then(|| Rect {
+        x: area.x + LEFT,
+        y: area.y + 1,
+        width: area.width - LEFT - 1,
+        height: area.height - 3,
+    })
+}
+
+/// Writes a mark's label beside it, over nothing but empty cells and limits.
+fn label(inner: Rect, at: Position, mark: &Mark<'_>, buffer: &mut Buffer) {
+    let width = mark.label.chars().count() as u16;
+    let (right, left) = (at.x + 1, at.x.checked_sub(width));
+    let middle = at.x.saturating_sub(width / 2).max(inner.x);
+    let last = inner.right().checked_sub(width);
+    let places = [
+        (Some(right), Some(at.y)),
+        (left, Some(at.y)),
+        (last.map(|last| middle.min(last)), Some(at.y + 1)),
+        (last.map(|last| middle.min(last)), at.y.checked_sub(1)),
+    ];
+    let free = |(x, y): &(u16, u16)| {
+        *x >= inner.x
+            && x + width <= inner.right()
+            && (inner.y..inner.bottom()).contains(y)
+            && (*x..x + width).all(|x| {
+                let cell = buffer.cell(Position::new(x, *y));
+                cell.is_some_and(|cell| matches!(cell.symbol(), " " | "╱" | "┄"))
+            })
+    };
+    let places = places.into_iter().filter_map(|(x, y)| Some((x?, y?)));
+    if let Some((x, y)) = places.into_iter().find(free) {
+        // The cursor is on the mark, not on its label.
+        buffer.set_string(x, y, mark.label, mark.style.remove_modifier(Modifier::REVERSED));
     }
 }
 

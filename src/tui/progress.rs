@@ -11,6 +11,9 @@ use super::state::State;
 use super::view::View;
 use crate::report::units;
 
+/// Proposers of which it is told what they have earned.
+const MOST_PROPOSERS: usize = 4;
+
 /// From this width on, figures and curve stand side by side.
 const WIDE: u16 = 120;
 
@@ -95,7 +98,7 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
                 started.parameters, started.log10_configurations
             ),
         ));
-        lines.push(line("limits", units::limits(&started.limits)));
+        lines.push(line("limits", format!("{}; best by {}", units::limits(&started.limits), started.prefer)));
     }
     let counts =
         format!("{}, of them {} from the store, {} failed", state.trials, state.cached, state.failed);
@@ -121,6 +124,26 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
         (None, None, None) => "-".to_owned(),
     };
     lines.push(line("now", now));
+    if !state.quiet.is_empty() {
+        let mean = state.quiet.iter().sum::<f64>() / state.quiet.len() as f64;
+        let text = format!(
+            "{:.0} % of timed runs undisturbed in the last {} trials",
+            100.0 * mean,
+            state.quiet.len()
+        );
+        lines.push(line("noise", text));
+    }
+    let mut earned: Vec<_> = state.credit.iter().collect();
+    earned.sort_by(|a, b| b.1.gained.total_cmp(&a.1.gained).then_with(|| a.0.cmp(b.0)));
+    for (place, (name, credit)) in earned.into_iter().take(MOST_PROPOSERS).enumerate() {
+        let text = format!(
+            "{name}: {} of {} trials entered the front, hypervolume +{}",
+            credit.entered,
+            credit.trials,
+            units::digits(credit.gained)
+        );
+        lines.push(line(if place == 0 { "earned" } else { "" }, text));
+    }
     lines
 }
 

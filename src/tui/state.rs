@@ -2,13 +2,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::study::event::{Event, Started, TrialFinished};
+use paretune_spaces::Configuration;
+
+use crate::report::{self, Technique};
+use crate::study::archive::preferred;
+use crate::study::event::{Changed, Event, Inspected, Started, TrialFinished};
 use crate::study::front::{Front, FrontLimit, FrontPoint, Metrics};
 
 /// Trials off the front that are kept for the picture; the oldest go first.
-const MAX_DOTS: usize = 2000;
+const MAX_EXPLORED: usize = 2000;
 /// Hypervolume samples kept; every second one goes when there are more.
 const MAX_CURVE: usize = 1024;
+/// Points that were looked into and are kept.
+const MAX_INSPECTED: usize = 64;
+/// Trials whose noise is remembered.
+const MAX_NOISE: usize = 20;
 /// Notices and failure reasons kept.
 const MAX_LINES: usize = 200;
 
@@ -23,8 +31,18 @@ pub struct State {
     pub current: Option<Current>,
     /// What is not dominated, in the order in which it was found; after the end as in `front.json`.
     pub front: Vec<FrontPoint>,
-    /// Trials that are not on the front.
-    pub explored: VecDeque<Dot>,
+    /// Trials that are not on the front, without their configurations.
+    pub explored: VecDeque<FrontPoint>,
+    /// Trials in which one technique alone was applied.
+    pub techniques: Vec<Technique>,
+    /// What each proposer has earned.
+    pub credit: BTreeMap<String, Credit>,
+    /// Shares of undisturbed runs of the newest trials that were timed.
+    pub quiet: VecDeque<f64>,
+    /// What the steps of some points cost, by id.
+    pub inspected: BTreeMap<String, Inspected>,
+    /// Layers in execution order, as soon as they are known.
+    pub order: Vec<String>,
     /// The untouched network.
     pub baseline: Option<Metrics>,
     /// Trials with an answer, all sessions.
@@ -62,13 +80,15 @@ pub struct Current {
     pub stage: String,
 }
 
-/// A trial that is not on the front.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Dot {
-    /// As the search saw it.
-    pub metrics: Metrics,
-    /// Whether it meets every limit.
-    pub feasible: bool,
+/// What a proposer has earned.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Credit {
+    /// Trials.
+    pub trials: u64,
+    /// Those that entered the front.
+    pub entered: u64,
+    /// Hypervolume that they added.
+    pub gained: f64,
 }
 
 /// How a session ended.
@@ -89,7 +109,16 @@ impl State {
                 self.preparing =
                     Some((task.clone(), if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }));
             }
-            Event::Surveyed(_) => self.preparing = None,
+            Event::Surveyed(survey) => {
+                self.preparing = None;
+                self.order = survey.layers.iter().map(|layer| layer.name.clone()).collect();
+            }
+            Event::Changed(changed) => self.change(changed),
+            Event::Inspected(inspected) => {
+                if self.inspected.len() < MAX_INSPECTED || self.inspected.contains_key(&inspected.id) {
+                    self.inspected.insert(inspected.id.clone(), (**inspected).clone());
+                }
+            }
             Event::TrialStarted { number, id, origin } => {
                 self.preparing = None;
                 let (id, origin, stage) = (id.clone(), origin.clone(), String::new());
@@ -121,6 +150,26 @@ impl State {
             (None, Some(started)) => &started.limits,
             (None, None) => &[],
         }
+    }
+
+    /// Which feasible point is the best: an objective's name or `knee`.
+    #[must_use]
+    pub fn prefer(&self) -> &str {
+        self.started.as_ref().map_or("accuracy", |started| started.prefer.as_str())
+    }
+
+    /// Every point of which at least the figures are known.
+    pub fn points(&self) -> impl Iterator<Item = &FrontPoint> {
+        self.front.iter().chain(&self.explored)
+    }
+
+    /// What relaxing each limit alone would allow.
+    #[must_use]
+    pub fn relaxations(&self) -> Vec<report::Relaxation> {
+        let (Some(baseline), Some(started)) = (&self.baseline, &self.started) else { return Vec::new() };
+        let points: Vec<&FrontPoint> = self.points().collect();
+        let (limits, objectives) = (self.limits(), &started.objectives);
+        report::relaxations(&points, self.best(), limits, baseline, &started.prefer, objectives)
     }
 
     /// The point that would be exported now.
@@ -161,6 +210,10 @@ impl State {
             explored: std::mem::take(&mut self.explored),
             baseline: self.baseline,
             curve: std::mem::take(&mut self.curve),
+            techniques: std::mem::take(&mut self.techniques),
+            credit: std::mem::take(&mut self.credit),
+            inspected: std::mem::take(&mut self.inspected),
+            order: std::mem::take(&mut self.order),
             notices: std::mem::take(&mut self.notices),
             started: Some(started.clone()),
             ..Self::default()
@@ -168,6 +221,12 @@ impl State {
     }
 
     fn finish_trial(&mut self, trial: &TrialFinished) {
+        // Older journals name the proposer at the beginning of a trial only.
+        let current = self.current.as_ref().filter(|current| current.number == trial.number);
+        let origin = match (trial.origin.as_str(), current) {
+            ("", Some(current)) => current.origin.clone(),
+            (origin, _) => origin.to_owned(),
+        };
         self.preparing = None;
         self.current = self.current.take().filter(|current| current.number > trial.number);
         self.trials = self.trials.max(trial.number);
@@ -180,7 +239,19 @@ impl State {
                 *self.failures.entry(reason.clone()).or_default() += 1;
             }
         }
+        let before = self.curve.last().map_or(0.0, |(_, hypervolume)| *hypervolume);
         self.sample(trial.elapsed, trial.hypervolume);
+        let credit = self.credit.entry(proposer(&origin)).or_default();
+        credit.trials += 1;
+        credit.entered += u64::from(trial.entered);
+        credit.gained += (trial.hypervolume - before).max(0.0);
+        self.quiet.extend(trial.quiet);
+        self.quiet.keep_newest(MAX_NOISE);
+        if let (Some(label), Some(metrics)) = (report::label(&origin), report::metrics(trial)) {
+            let (name, id) = (origin, trial.id.clone());
+            self.techniques.retain(|technique| technique.id != id);
+            self.techniques.push(Technique { name, label, id, metrics });
+        }
         let Some(point) = &trial.point else { return };
         if trial.entered {
             self.improved = Some((trial.number, trial.elapsed));
@@ -190,22 +261,58 @@ impl State {
         }
     }
 
+    /// Takes over what people have asked for, and the front as it is judged now.
+    fn change(&mut self, changed: &Changed) {
+        if let Some(started) = &mut self.started {
+            started.limits.clone_from(&changed.limits);
+            started.prefer.clone_from(&changed.prefer);
+            started.budget.clone_from(&changed.budget);
+            (started.budget_seconds, started.budget_trials) = (changed.budget_seconds, changed.budget_trials);
+        }
+        let stays = |point: &FrontPoint| changed.front.iter().any(|other| other.id == point.id);
+        let gone: Vec<_> = self.front.drain(..).filter(|point| !stays(point)).collect();
+        gone.iter().for_each(|point| self.explore(point));
+        self.explored.retain(|point| !stays(point));
+        let baseline = self.baseline;
+        for point in &mut self.explored {
+            judge(point, &changed.limits, baseline.as_ref());
+        }
+        self.front.clone_from(&changed.front);
+        self.curve.push((self.elapsed, changed.hypervolume));
+        self.mark_best();
+    }
+
+    fn mark_best(&mut self) {
+        let Some(started) = &self.started else { return };
+        let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
+        let best = preferred(&feasible, &started.prefer, &started.objectives).map(|point| point.id.clone());
+        self.front.iter_mut().for_each(|point| point.best = best.as_ref() == Some(&point.id));
+    }
+
     /// Puts a point on the front in place of those that it dominates.
     fn enter(&mut self, point: &FrontPoint, displaced: &[String]) {
         let (gone, mut kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.front)
             .into_iter()
             .partition(|other| other.id == point.id || displaced.contains(&other.id));
         gone.iter().filter(|other| other.id != point.id).for_each(|other| self.explore(other));
-        if point.best {
-            kept.iter_mut().for_each(|other| other.best = false);
-        }
         kept.push(point.clone());
         self.front = kept;
+        self.mark_best();
     }
 
     fn explore(&mut self, point: &FrontPoint) {
-        self.explored.push_back(Dot { metrics: point.metrics, feasible: point.feasible });
-        self.explored.keep_newest(MAX_DOTS);
+        // Configurations are long, and only points of the front can be exported.
+        self.explored.push_back(FrontPoint {
+            id: point.id.clone(),
+            feasible: point.feasible,
+            best: false,
+            metrics: point.metrics,
+            spread: point.spread.clone(),
+            violation: point.violation.clone(),
+            origin: point.origin.clone(),
+            config: Configuration::new(),
+        });
+        self.explored.keep_newest(MAX_EXPLORED);
     }
 
     fn sample(&mut self, elapsed: f64, hypervolume: f64) {
@@ -230,6 +337,33 @@ impl State {
         self.elapsed = self.elapsed.max(front.seconds);
         self.ending = Some(Ending { reason: reason.to_owned(), front: front.clone() });
     }
+}
+
+/// Whom a trial is credited to: all recipes together, every strategy by itself.
+fn proposer(origin: &str) -> String {
+    let recipe = origin == "untouched" || origin.contains(' ') || report::label(origin).is_some();
+    if recipe { "recipes".to_owned() } else { origin.to_owned() }
+}
+
+/// Says anew which limits a point misses, on the pessimistic ends of its intervals.
+fn judge(point: &mut FrontPoint, limits: &[FrontLimit], baseline: Option<&Metrics>) {
+    point.violation.clear();
+    for limit in limits {
+        let middle = match (limit.metric.as_str(), baseline) {
+            ("accuracy-drop", Some(baseline)) => Some(baseline.accuracy - point.metrics.accuracy),
+            (metric, _) => point.metrics.get(metric),
+        };
+        let upper = limit.op == "<";
+        let interval = point.spread.get(&limit.metric).map(|interval| interval[usize::from(upper)]);
+        let Some(value) = interval.or(middle) else { continue };
+        let miss = if upper { value - limit.value } else { limit.value - value };
+        if miss >= 0.0 {
+            let relative = if limit.value > 0.0 { miss / limit.value } else { miss };
+            let worst = point.violation.entry(limit.metric.clone()).or_insert(0.0);
+            *worst = worst.max(relative);
+        }
+    }
+    point.feasible = point.violation.is_empty();
 }
 
 trait KeepNewest {

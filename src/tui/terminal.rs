@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::event::{DisableMouseCapture, EnableMouseCapture};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
@@ -25,6 +26,8 @@ thread_local! {
 pub(crate) struct Screen {
     pub terminal: Terminal<CrosstermBackend<Stdout>>,
     terminated: Arc<AtomicBool>,
+    /// Somebody wants the process suspended: Ctrl-Z, or SIGTSTP from elsewhere.
+    pub stop: Arc<AtomicBool>,
     signals: Vec<signal_hook::SigId>,
 }
 
@@ -32,21 +35,38 @@ impl Screen {
     pub(crate) fn take() -> io::Result<Self> {
         restore_before_panics();
         DRAWING.set(true);
-        enable_raw_mode()?;
-        TAKEN.store(true, Ordering::SeqCst);
         let setup = || {
-            execute!(stdout(), EnterAlternateScreen)?;
+            prepare()?;
             let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
             terminal.clear()?;
             Ok(terminal)
         };
         let terminal = setup().inspect_err(|_: &io::Error| restore())?;
-        let terminated = Arc::new(AtomicBool::new(false));
-        let signals = [signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        let (terminated, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let flags = [
+            (signal_hook::consts::SIGTERM, &terminated),
+            (signal_hook::consts::SIGHUP, &terminated),
+            (signal_hook::consts::SIGTSTP, &stop),
+        ];
+        let signals = flags
             .into_iter()
-            .filter_map(|signal| signal_hook::flag::register(signal, Arc::clone(&terminated)).ok())
+            .filter_map(|(signal, flag)| signal_hook::flag::register(signal, Arc::clone(flag)).ok())
             .collect();
-        Ok(Self { terminal, terminated, signals })
+        Ok(Self { terminal, terminated, stop, signals })
+    }
+
+    /// Whether somebody wants the process suspended.
+    pub(crate) fn asked_to_stop(&self) -> bool {
+        self.stop.swap(false, Ordering::Relaxed)
+    }
+
+    /// Gives the terminal back, suspends the process, and takes the terminal again when it is continued.
+    pub(crate) fn suspend(&mut self) -> io::Result<()> {
+        restore();
+        #[cfg(unix)]
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?;
+        prepare()?;
+        self.terminal.clear()
     }
 
     /// Whether the process was asked to end from outside.
@@ -70,11 +90,18 @@ pub(crate) fn is_there() -> bool {
     stdout().is_terminal() && io::stdin().is_terminal()
 }
 
+/// Raw mode, the alternate screen, the mouse.
+fn prepare() -> io::Result<()> {
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    execute!(stdout(), EnterAlternateScreen, EnableMouseCapture)
+}
+
 fn restore() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         // Nothing better can be done where the terminal is gone.
         let _ = disable_raw_mode();
-        let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+        let _ = execute!(stdout(), DisableMouseCapture, LeaveAlternateScreen, Show);
     }
 }
 

@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
+use super::overlay::Overlay;
+use super::run::ExportFormat;
 use super::view::Action;
 use super::{Command, State, Tab, Theme, View, demo, draw};
-use crate::study::event::Event;
+use crate::report::units::METRICS;
+use crate::study::event::{Changed, Event};
+use crate::study::session::Change;
 
 fn fold(events: &[Event]) -> State {
     let mut state = State::default();
@@ -35,8 +40,19 @@ fn picture(state: &State, view: &View, width: u16, height: u16) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn press(view: &mut View, state: &State, code: KeyCode) -> Option<Action> {
+fn press(view: &mut View, state: &State, code: KeyCode) -> Vec<Action> {
     view.key(KeyEvent::new(code, KeyModifiers::NONE), state)
+}
+
+fn type_text(view: &mut View, state: &State, text: &str) {
+    for letter in text.chars() {
+        assert_eq!(press(view, state, KeyCode::Char(letter)), []);
+    }
+}
+
+fn click(view: &mut View, state: &State, column: u16, row: u16) -> Vec<Action> {
+    let kind = MouseEventKind::Down(MouseButton::Left);
+    view.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }, state)
 }
 
 #[test]
@@ -48,8 +64,16 @@ fn every_screen_fits_small_and_large_terminals() {
         insta::assert_snapshot!(format!("{name}-80x24"), picture(&state, &view, 80, 24));
         insta::assert_snapshot!(format!("{name}-200x60"), picture(&state, &view, 200, 60));
     }
-    let view = View { help: true, ..View::default() };
+    let view = View { overlay: Overlay::Help, ..View::default() };
     insta::assert_snapshot!("help-80x24", picture(&state, &view, 80, 24));
+}
+
+#[test]
+fn layers_show_what_they_cost() {
+    let state = fold(&demo::study(150, true));
+    let view = View { tab: Tab::Network, ..View::default() };
+    insta::assert_snapshot!("layers-80x24", picture(&state, &view, 80, 24));
+    insta::assert_snapshot!("layers-200x60", picture(&state, &view, 200, 20));
 }
 
 #[test]
@@ -75,7 +99,8 @@ fn any_size_can_be_drawn() {
     {
         for tab in Tab::ALL {
             for x in 0..4 {
-                let view = View { tab, x, y: (x + 1) % 4, help: x == 0, ..View::default() };
+                let overlay = if x == 0 { Overlay::Help } else { Overlay::None };
+                let view = View { tab, x, y: (x + 1) % 4, overlay, all: x == 1, ..View::default() };
                 states.iter().for_each(|state| drop(picture(state, &view, width, height)));
             }
         }
@@ -119,12 +144,140 @@ fn the_cursor_walks_along_the_front() {
 fn keys_pause_and_end_the_search() {
     let state = running();
     let mut view = View::default();
-    assert_eq!(press(&mut view, &state, KeyCode::Char('p')), Some(Action::Send(Command::Pause)));
-    assert_eq!(press(&mut view, &state, KeyCode::Char('p')), Some(Action::Send(Command::Resume)));
-    assert_eq!(press(&mut view, &state, KeyCode::Char('q')), Some(Action::Send(Command::Quit)));
-    assert_eq!(press(&mut view, &state, KeyCode::Char('q')), Some(Action::Leave));
+    assert_eq!(press(&mut view, &state, KeyCode::Char('p')), [Action::Send(Command::Pause)]);
+    assert_eq!(press(&mut view, &state, KeyCode::Char('p')), [Action::Send(Command::Resume)]);
+    assert_eq!(view.key(KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL), &state), [Action::Suspend]);
+    assert_eq!(press(&mut view, &state, KeyCode::Char('q')), [Action::Send(Command::Quit)]);
+    assert_eq!(press(&mut view, &state, KeyCode::Char('q')), [Action::Leave]);
     let ended = fold(&demo::study(20, true));
-    assert_eq!(press(&mut View::default(), &ended, KeyCode::Char('q')), Some(Action::Leave));
+    assert_eq!(press(&mut View::default(), &ended, KeyCode::Char('q')), [Action::Leave]);
+}
+
+#[test]
+fn what_is_asked_for_can_be_changed() {
+    let state = running();
+    let mut view = View::default();
+    press(&mut view, &state, KeyCode::Char('l'));
+    assert!(picture(&state, &view, 80, 24).contains("latency<0.9ms, accuracy-drop<1%"));
+    (0..40).for_each(|_| drop(press(&mut view, &state, KeyCode::Backspace)));
+    type_text(&mut view, &state, "speed<");
+    assert_eq!(press(&mut view, &state, KeyCode::Enter), []);
+    assert!(picture(&state, &view, 80, 24).contains("has no number"));
+    (0..6).for_each(|_| drop(press(&mut view, &state, KeyCode::Backspace)));
+    type_text(&mut view, &state, "<2ms");
+    let [Action::Send(Command::Change(Change::Limits(limits)))] =
+        &press(&mut view, &state, KeyCode::Enter)[..]
+    else {
+        panic!("limits are changed")
+    };
+    assert_eq!((limits[0].metric.as_str(), limits[0].value), ("latency", 2e-3));
+
+    press(&mut view, &state, KeyCode::Char('+'));
+    let longer = press(&mut view, &state, KeyCode::Enter);
+    let Some(Action::Send(Command::Change(Change::Budget(budget)))) = longer.first() else {
+        panic!("the budget is extended")
+    };
+    assert_eq!(budget.seconds, Some(600.0));
+    let preferred = press(&mut view, &state, KeyCode::Char('o'));
+    assert_eq!(preferred, [Action::Send(Command::Change(Change::Prefer("latency".into())))]);
+
+    // The search says what it has made of it.
+    let mut state = state;
+    let front: Vec<_> = state.front.iter().filter(|point| point.feasible).take(3).cloned().collect();
+    state.apply(&Event::Changed(Box::new(Changed {
+        limits: limits.clone(),
+        prefer: "latency".into(),
+        budget: "600s".into(),
+        budget_seconds: Some(600.0),
+        budget_trials: None,
+        hypervolume: 0.3,
+        front: front.clone(),
+    })));
+    assert_eq!(state.limits(), limits);
+    assert_eq!(state.front.len(), 3);
+    let fastest = front.iter().map(|point| point.metrics.latency).fold(f64::INFINITY, f64::min);
+    assert_eq!(state.best().map(|point| point.metrics.latency), Some(fastest));
+    assert!(state.explored.iter().all(|point| point.feasible == (point.spread["latency"][1] < 2e-3)));
+}
+
+#[test]
+fn marked_points_are_kept_and_exported() {
+    let state = running();
+    let mut view = View::default();
+    let best = state.best().expect("a best point").clone();
+    press(&mut view, &state, KeyCode::Char('e'));
+    assert!(picture(&state, &view, 80, 24).contains(&format!("resnet20-{}-bundle", &best.id[..8])));
+    press(&mut view, &state, KeyCode::Right);
+    let exported = press(&mut view, &state, KeyCode::Enter);
+    let path = format!("resnet20-{}.onnx", &best.id[..8]).into();
+    assert_eq!(exported, [Action::Export(vec![(best.clone(), ExportFormat::Onnx, path)])]);
+
+    press(&mut view, &state, KeyCode::Home);
+    for _ in 0..2 {
+        let kept = press(&mut view, &state, KeyCode::Char(' '));
+        assert!(matches!(&kept[..], [Action::Send(Command::Change(Change::Keep(_)))]), "{kept:?}");
+        press(&mut view, &state, KeyCode::Right);
+    }
+    press(&mut view, &state, KeyCode::Char('e'));
+    let exported = press(&mut view, &state, KeyCode::Enter);
+    assert!(matches!(&exported[..], [Action::Export(wishes)] if wishes.len() == 2), "{exported:?}");
+}
+
+#[test]
+fn the_table_is_sorted_and_narrowed_down() {
+    let state = running();
+    let mut view = View::default();
+    press(&mut view, &state, KeyCode::Char('/'));
+    type_text(&mut view, &state, "latency<1ms, feasible");
+    press(&mut view, &state, KeyCode::Enter);
+    let shown = view.ordered(&state);
+    let expected = state.front.iter().filter(|point| point.feasible && point.metrics.latency < 1e-3).count();
+    assert!(expected > 0 && expected < state.front.len());
+    assert_eq!(shown.len(), expected);
+    press(&mut view, &state, KeyCode::Esc);
+    press(&mut view, &state, KeyCode::Char('a'));
+    assert_eq!(view.ordered(&state).len(), state.front.len() + state.explored.len());
+}
+
+#[test]
+fn the_mouse_reaches_tabs_points_and_rows() {
+    let state = running();
+    let mut view = View { area: Rect::new(0, 0, 80, 24), ..View::default() };
+    click(&mut view, &state, 12, 0);
+    assert_eq!(view.tab, Tab::Archive);
+    click(&mut view, &state, 30, 2);
+    assert_eq!(METRICS[view.sort], "latency");
+    let third = view.ordered(&state)[2].id.clone();
+    view.selected = Some(view.ordered(&state)[0].id.clone());
+    click(&mut view, &state, 10, 5);
+    assert_eq!(view.selected, Some(third));
+    // Wherever the best point is drawn, a click selects it.
+    let mut view = View { area: Rect::new(0, 0, 80, 24), selected: None, ..View::default() };
+    let text = picture(&state, &view, 80, 24);
+    let (row, line) =
+        text.lines().enumerate().skip(2).find(|(_, line)| line.contains('★')).expect("the best");
+    let column = line.chars().position(|sign| sign == '★').expect("the sign");
+    view.selected = Some(state.front[0].id.clone());
+    click(&mut view, &state, column as u16, row as u16);
+    assert_eq!(view.selected.as_deref(), state.best().map(|point| point.id.as_str()));
+    // Looking into a point asks the search for its layers, once.
+    view.selected = None;
+    assert!(matches!(
+        &click(&mut view, &state, 25, 0)[..],
+        [Action::Send(Command::Change(Change::Inspect(_)))]
+    ));
+    assert_eq!(press(&mut view, &state, KeyCode::Down), []);
+}
+
+/// A person who never read the docs finds these on the first screen.
+#[test]
+fn the_first_screen_tells_what_matters() {
+    let text = picture(&running(), &View::default(), 80, 24);
+    for expected in
+        ["best", "the most accurate of", "e exports it", "what if?", "? help", "B original", "◆ one alone"]
+    {
+        assert!(text.contains(expected), "{expected}:\n{text}");
+    }
 }
 
 #[test]

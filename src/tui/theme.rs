@@ -60,6 +60,12 @@ impl Theme {
         self.colored(Color::Blue).add_modifier(Modifier::BOLD)
     }
 
+    /// One technique alone.
+    #[must_use]
+    pub fn technique(self) -> Style {
+        self.colored(Color::Magenta)
+    }
+
     /// Limits.
     #[must_use]
     pub fn limit(self) -> Style {

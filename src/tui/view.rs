@@ -1,12 +1,20 @@
-//! What the user has chosen to look at, and the keys that change it.
+//! What the user has chosen to look at, and the keys and clicks that change it.
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use super::run::Command;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::{Position, Rect};
+
+use super::overlay::{Overlay, Prompt, PromptKind};
+use super::run::{Command, ExportFormat};
 use super::state::State;
 use super::theme::Theme;
-use crate::report::units::METRICS;
+use super::{archive, draw, front};
+use crate::report::units::{self, METRICS};
 use crate::study::front::FrontPoint;
+use crate::study::limits;
+use crate::study::session::Change;
 
 /// The screens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,13 +24,15 @@ pub enum Tab {
     Front,
     /// Table.
     Archive,
+    /// The layers of one point.
+    Network,
     /// Budget, failures, hypervolume.
     Progress,
 }
 
 impl Tab {
     /// All, in order.
-    pub const ALL: [Self; 3] = [Self::Front, Self::Archive, Self::Progress];
+    pub const ALL: [Self; 4] = [Self::Front, Self::Archive, Self::Network, Self::Progress];
 
     /// As written on the tab.
     #[must_use]
@@ -30,10 +40,14 @@ impl Tab {
         match self {
             Self::Front => "Front",
             Self::Archive => "Archive",
+            Self::Network => "Network",
             Self::Progress => "Progress",
         }
     }
 }
+
+/// What can be preferred, in the order in which the key goes through them.
+const PREFERENCES: [&str; 5] = ["accuracy", "latency", "size", "memory", "knee"];
 
 /// The user's choices; independent of what the search does.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,18 +62,34 @@ pub struct View {
     pub sort: usize,
     /// Worst first.
     pub reverse: bool,
+    /// Whether the archive also lists what is not on the front.
+    pub all: bool,
+    /// What the archive is narrowed to, as typed.
+    pub filter: String,
+    /// Points that the user wants to keep, by id.
+    pub marked: BTreeSet<String>,
     /// Point that the cursor is on, by id; none: the best one.
     pub selected: Option<String>,
-    /// Whether the help overlay is open.
-    pub help: bool,
+    /// First layer that the network screen shows.
+    pub scroll: usize,
+    /// What lies over the screen.
+    pub overlay: Overlay,
+    /// Points that the search was asked to look into, by id.
+    pub asked: BTreeSet<String>,
+    /// The latest thing to say that has to do with keys, until the next one.
+    pub message: Option<String>,
+    /// Exports under way.
+    pub exporting: usize,
     /// Whether the user has paused the search.
     pub paused: bool,
     /// Whether the user has asked the search to end.
     pub stopping: bool,
     /// The search is gone without a word of farewell.
     pub lost: bool,
-    /// Seconds since this session began, by the clock on the wall.
+    /// Seconds since this session began, by the clock on the wall, pauses left out.
     pub clock: f64,
+    /// The terminal as it was drawn last: where clicks are.
+    pub area: Rect,
     /// Styles.
     pub theme: Theme,
 }
@@ -72,57 +102,112 @@ impl Default for View {
             y: 0,
             sort: 0,
             reverse: false,
+            all: false,
+            filter: String::new(),
+            marked: BTreeSet::new(),
             selected: None,
-            help: false,
+            scroll: 0,
+            overlay: Overlay::None,
+            asked: BTreeSet::new(),
+            message: None,
+            exporting: 0,
             paused: false,
             stopping: false,
             lost: false,
             clock: 0.0,
+            area: Rect::new(0, 0, 80, 24),
             theme: Theme { color: true },
         }
     }
 }
 
 /// What a key asks for beyond a change of view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
     /// Tell the search.
     Send(Command),
+    /// Write points.
+    Export(Vec<(FrontPoint, ExportFormat, PathBuf)>),
+    /// Suspend the process.
+    Suspend,
     /// Leave the terminal UI now.
     Leave,
 }
 
 impl View {
     /// Takes a key.
-    pub(crate) fn key(&mut self, key: KeyEvent, state: &State) -> Option<Action> {
+    pub(crate) fn key(&mut self, key: KeyEvent, state: &State) -> Vec<Action> {
+        self.message = None;
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        if key.code == KeyCode::Char('q') || (control && key.code == KeyCode::Char('c')) {
-            return Some(self.quit(state));
+        if control {
+            return match key.code {
+                KeyCode::Char('c') => vec![self.quit(state)],
+                KeyCode::Char('z') => vec![Action::Suspend],
+                _ => Vec::new(),
+            };
         }
-        if self.help {
-            // Any key closes the overlay; that is what people try.
-            self.help = false;
-            return None;
-        }
-        match key.code {
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.help = true,
+        let mut actions = match std::mem::take(&mut self.overlay) {
+            Overlay::None => self.plain_key(key.code, state).into_iter().collect(),
+            // Any key closes the help; that is what people try.
+            Overlay::Help if key.code == KeyCode::Char('q') => vec![self.quit(state)],
+            Overlay::Help => Vec::new(),
+            Overlay::Prompt(prompt) => self.prompt_key(prompt, key.code, state),
+            Overlay::Export(dialog) => dialog.key(key.code, self, state),
+        };
+        actions.extend(self.look_into(state));
+        actions
+    }
+
+    fn plain_key(&mut self, code: KeyCode, state: &State) -> Option<Action> {
+        let running = state.ending.is_none() && !self.stopping && !self.lost;
+        match code {
+            KeyCode::Char('q') => return Some(self.quit(state)),
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.overlay = Overlay::Help,
             KeyCode::Tab => self.turn(1),
             KeyCode::BackTab => self.turn(Tab::ALL.len() - 1),
-            KeyCode::Char('1') => self.tab = Tab::Front,
-            KeyCode::Char('2') => self.tab = Tab::Archive,
-            KeyCode::Char('3') => self.tab = Tab::Progress,
-            KeyCode::Char('p') if state.ending.is_none() && !self.stopping => {
+            KeyCode::Char(digit @ '1'..='4') => self.tab = Tab::ALL[digit as usize - '1' as usize],
+            KeyCode::Char('p') if running => {
                 self.paused = !self.paused;
                 return Some(Action::Send(if self.paused { Command::Pause } else { Command::Resume }));
             }
+            KeyCode::Char('o') if running && state.started.is_some() => {
+                let at = PREFERENCES.iter().position(|name| *name == state.prefer()).unwrap_or(0);
+                let next = PREFERENCES[(at + 1) % PREFERENCES.len()];
+                self.message = Some(format!("from the next trial on, the best is the best by {next}"));
+                return Some(Action::Send(Command::Change(Change::Prefer(next.to_owned()))));
+            }
+            KeyCode::Char('l') if running => self.ask(PromptKind::Limits, limit_text(state)),
+            KeyCode::Char('+') if running => self.ask(PromptKind::Budget, "+5m".to_owned()),
+            KeyCode::Char('p' | 'o' | 'l' | '+') => {
+                self.message = Some("the search has ended: start it again to go on".to_owned());
+            }
+            KeyCode::Char('/') => {
+                self.tab = Tab::Archive;
+                let filter = self.filter.clone();
+                self.ask(PromptKind::Filter, filter);
+            }
+            KeyCode::Char('e') => self.overlay = Overlay::export(self, state),
+            KeyCode::Char('m' | ' ') => {
+                let id = self.selected(state)?.id.clone();
+                if !self.marked.remove(&id) {
+                    self.marked.insert(id);
+                }
+                return running.then(|| Action::Send(Command::Change(Change::Keep(self.marked.clone()))));
+            }
+            KeyCode::Char('a') => self.all = !self.all,
             KeyCode::Char('x') => self.x = next_axis(self.x, self.y),
             KeyCode::Char('y') => self.y = next_axis(self.y, self.x),
             KeyCode::Char('s') => self.sort = (self.sort + 1) % METRICS.len(),
             KeyCode::Char('r') => self.reverse = !self.reverse,
             KeyCode::Char('b') => self.selected = None,
-            KeyCode::Enter => self.tab = if self.tab == Tab::Front { Tab::Archive } else { Tab::Front },
+            KeyCode::Esc => self.filter.clear(),
+            KeyCode::Enter => self.tab = if self.tab == Tab::Network { Tab::Front } else { Tab::Network },
+            KeyCode::Up | KeyCode::Char('k') if self.tab == Tab::Network => self.roll(-1),
+            KeyCode::Down | KeyCode::Char('j') if self.tab == Tab::Network => self.roll(1),
+            KeyCode::PageUp if self.tab == Tab::Network => self.roll(-10),
+            KeyCode::PageDown if self.tab == Tab::Network => self.roll(10),
             KeyCode::Left | KeyCode::Up | KeyCode::Char('k') => self.step(-1, state),
-            KeyCode::Right | KeyCode::Down | KeyCode::Char('j' | 'l') => self.step(1, state),
+            KeyCode::Right | KeyCode::Down | KeyCode::Char('j') => self.step(1, state),
             KeyCode::PageUp => self.step(-10, state),
             KeyCode::PageDown => self.step(10, state),
             KeyCode::Home => self.step(isize::MIN, state),
@@ -132,23 +217,114 @@ impl View {
         None
     }
 
-    /// The point that the cursor is on: the chosen one while it is on the front, else the best, else the first.
+    fn ask(&mut self, kind: PromptKind, text: String) {
+        self.overlay = Overlay::Prompt(Prompt { kind, text, problem: None });
+    }
+
+    fn prompt_key(&mut self, mut prompt: Prompt, code: KeyCode, state: &State) -> Vec<Action> {
+        match code {
+            KeyCode::Esc => return Vec::new(),
+            KeyCode::Enter => match prompt.kind {
+                PromptKind::Filter => {
+                    self.filter = prompt.text.trim().to_owned();
+                    return Vec::new();
+                }
+                kind => match kind.change(&prompt.text, state) {
+                    Ok(change) => {
+                        self.message = Some("taken over after this trial".to_owned());
+                        return vec![Action::Send(Command::Change(change))];
+                    }
+                    Err(problem) => prompt.problem = Some(problem),
+                },
+            },
+            KeyCode::Backspace => {
+                prompt.text.pop();
+                prompt.problem = None;
+            }
+            KeyCode::Char(letter) if prompt.text.chars().count() < 200 => {
+                prompt.text.push(letter);
+                prompt.problem = None;
+            }
+            _ => {}
+        }
+        self.overlay = Overlay::Prompt(prompt);
+        Vec::new()
+    }
+
+    /// Takes a click or a turn of the wheel.
+    pub(crate) fn mouse(&mut self, mouse: MouseEvent, state: &State) -> Vec<Action> {
+        let at = Position::new(mouse.column, mouse.row);
+        match (mouse.kind, &self.overlay) {
+            (MouseEventKind::Down(MouseButton::Left), Overlay::Help) => self.overlay = Overlay::None,
+            (_, Overlay::Help | Overlay::Prompt(_) | Overlay::Export(_)) => {}
+            (MouseEventKind::Down(MouseButton::Left), Overlay::None) => self.click(at, state),
+            (MouseEventKind::ScrollUp, Overlay::None) if self.tab == Tab::Network => self.roll(-3),
+            (MouseEventKind::ScrollDown, Overlay::None) if self.tab == Tab::Network => self.roll(3),
+            (MouseEventKind::ScrollUp, Overlay::None) => self.step(-1, state),
+            (MouseEventKind::ScrollDown, Overlay::None) => self.step(1, state),
+            _ => return Vec::new(),
+        }
+        self.look_into(state).into_iter().collect()
+    }
+
+    fn click(&mut self, at: Position, state: &State) {
+        let [top, body, _] = draw::areas(self.area);
+        if top.contains(at) {
+            if let Some(tab) = draw::tab_at(at.x.saturating_sub(top.x)) {
+                self.tab = tab;
+            }
+            return;
+        }
+        if !body.contains(at) {
+            return;
+        }
+        match self.tab {
+            Tab::Front => {
+                if let Some(id) = front::point_at(body, at, state, self) {
+                    self.selected = Some(id);
+                }
+            }
+            Tab::Archive => match archive::hit(body, at, state, self) {
+                Some(archive::Hit::Point(id)) => self.selected = Some(id),
+                Some(archive::Hit::Column(column)) if column == self.sort => self.reverse = !self.reverse,
+                Some(archive::Hit::Column(column)) => self.sort = column,
+                None => {}
+            },
+            Tab::Network | Tab::Progress => {}
+        }
+    }
+
+    /// Asks the search to time the layers of the point on the network screen, once.
+    fn look_into(&mut self, state: &State) -> Option<Action> {
+        let running = state.ending.is_none() && !self.stopping && !self.lost;
+        let id = self.selected(state).filter(|_| running && self.tab == Tab::Network)?.id.clone();
+        let news = !state.inspected.contains_key(&id) && self.asked.insert(id.clone());
+        news.then_some(Action::Send(Command::Change(Change::Inspect(id))))
+    }
+
+    /// The point that the cursor is on: the chosen one while it is known, else the best, else the nearest miss.
     #[must_use]
     pub fn selected<'a>(&self, state: &'a State) -> Option<&'a FrontPoint> {
-        let chosen = self.selected.as_ref().and_then(|id| state.front.iter().find(|point| point.id == *id));
+        let chosen = self.selected.as_ref().and_then(|id| state.points().find(|point| point.id == *id));
         chosen.or_else(|| state.best()).or_else(|| {
             let nearest = state.nearest_miss()?;
             state.front.iter().find(|point| point.id == nearest.id)
         })
     }
 
-    /// The front in the order in which the cursor moves: along the horizontal axis, or down the sorted table.
+    /// Points in the order in which the cursor moves: the front along the horizontal axis, or down the sorted table.
     #[must_use]
     pub fn ordered<'a>(&self, state: &'a State) -> Vec<&'a FrontPoint> {
-        let mut points: Vec<_> = state.front.iter().collect();
-        let (metric, downwards) = match self.tab {
-            Tab::Archive => (METRICS[self.sort], (METRICS[self.sort] == "accuracy") != self.reverse),
-            Tab::Front | Tab::Progress => (METRICS[self.x], false),
+        let table = self.tab == Tab::Archive;
+        let mut points: Vec<_> = if table && self.all {
+            state.points().filter(|point| self.shows(point, state)).collect()
+        } else {
+            state.front.iter().filter(|point| !table || self.shows(point, state)).collect()
+        };
+        let (metric, downwards) = if table {
+            (METRICS[self.sort], (METRICS[self.sort] == "accuracy") != self.reverse)
+        } else {
+            (METRICS[self.x], false)
         };
         let value = |point: &FrontPoint| point.metrics.get(metric).unwrap_or(f64::NAN);
         points.sort_by(|a, b| {
@@ -156,6 +332,36 @@ impl View {
             if downwards { order.reverse() } else { order }.then_with(|| a.id.cmp(&b.id))
         });
         points
+    }
+
+    /// Whether the filter lets a point through: all of its parts, between commas, must hold. A part is a comparison as
+    /// in limits, `feasible`, `marked`, or a text that the id, the origin or a parameter contains.
+    fn shows(&self, point: &FrontPoint, state: &State) -> bool {
+        self.filter.split(',').map(str::trim).filter(|part| !part.is_empty()).all(|part| {
+            if let Ok(bounds) = limits::parse(part) {
+                return bounds.iter().all(|bound| {
+                    let value = match (bound.metric.as_str(), &state.baseline) {
+                        ("accuracy-drop", Some(baseline)) => Some(baseline.accuracy - point.metrics.accuracy),
+                        (metric, _) => point.metrics.get(metric),
+                    };
+                    value.is_some_and(
+                        |value| if bound.op == "<" { value < bound.value } else { value > bound.value },
+                    )
+                });
+            }
+            match part {
+                "feasible" => point.feasible,
+                "marked" => self.marked.contains(&point.id),
+                text => {
+                    let parameter = || {
+                        point.config.iter().any(|(name, value)| {
+                            format!("{name}={}", crate::report::setting(value)).contains(text)
+                        })
+                    };
+                    point.id.contains(text) || point.origin.contains(text) || parameter()
+                }
+            }
+        })
     }
 
     /// Seconds since the study began, by the clock on the wall while it runs.
@@ -178,6 +384,10 @@ impl View {
         self.tab = Tab::ALL[(at + by) % Tab::ALL.len()];
     }
 
+    fn roll(&mut self, by: isize) {
+        self.scroll = self.scroll.saturating_add_signed(by);
+    }
+
     fn step(&mut self, by: isize, state: &State) {
         let points = self.ordered(state);
         if points.is_empty() {
@@ -187,7 +397,18 @@ impl View {
             self.selected(state).and_then(|point| points.iter().position(|other| other.id == point.id));
         let at = current.unwrap_or(0).saturating_add_signed(by).min(points.len() - 1);
         self.selected = Some(points[at].id.clone());
+        self.scroll = 0;
     }
+}
+
+/// The limits as they would be typed.
+fn limit_text(state: &State) -> String {
+    let texts: Vec<String> = state
+        .limits()
+        .iter()
+        .map(|limit| format!("{}{}", limit.metric, units::bound(limit).replace(' ', "")))
+        .collect();
+    texts.join(", ")
 }
 
 /// The next metric that the other axis does not show.

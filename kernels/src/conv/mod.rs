@@ -19,6 +19,7 @@ mod gemm_int8;
 mod im2col_gemm;
 mod implicit_gemm;
 mod implicit_gemm_int8;
+mod naive;
 mod pad;
 mod planar;
 mod request;
@@ -168,10 +169,16 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     ]
 }
 
+/// Algorithms that nothing is offered but what asks for them by name: for comparisons.
+#[must_use]
+pub fn baselines() -> &'static [&'static dyn Algorithm] {
+    &[&naive::Naive { sparse: false }, &naive::Naive { sparse: true }]
+}
+
 /// The algorithm called `name`.
 #[must_use]
 pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
-    algorithms().iter().copied().find(|algorithm| algorithm.name() == name)
+    algorithms().iter().chain(baselines()).copied().find(|algorithm| algorithm.name() == name)
 }
 
 /// The algorithms that can run `problem` with weights of `format`, best default first.

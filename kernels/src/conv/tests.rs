@@ -303,7 +303,8 @@ fn check_f32(case: &Case, format: WeightFormat) {
     };
 
     for isa in Isa::available() {
-        for algorithm in candidates(problem, format, isa) {
+        let plain = baselines().iter().copied().filter(|algorithm| algorithm.executes(format));
+        for algorithm in candidates(problem, format, isa).into_iter().chain(plain) {
             let schedule = random_schedule(algorithm, problem, isa, &mut random);
             let layout = algorithm.layout();
             let mut placed = Guarded::from_f32(&arrange(&input, shape_in, layout), 4);

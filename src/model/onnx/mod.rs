@@ -24,7 +24,7 @@ mod proto;
 mod survey;
 mod tensor;
 
-pub use export::export;
+pub use export::{export, export_bundle};
 pub use lower::OPERATORS;
 
 /// The format allows no larger messages; weights beyond that go to external files.

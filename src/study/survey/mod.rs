@@ -333,6 +333,21 @@ impl Surveyor<'_, '_> {
         Ok(survey)
     }
 
+    /// Times schedules only: no layer is compressed, and the pace of surveys is not touched.
+    ///
+    /// # Errors
+    /// As for [`Surveyor::survey`].
+    pub fn fastest_schedules(&mut self, see: &mut dyn FnMut(f64)) -> Result<Survey, SessionError> {
+        let layers = compress::layers(&self.network.plan).map_err(unfit)?;
+        let threads = self.domain(THREADS).iter().filter_map(Value::as_i64).max().unwrap_or(1);
+        let empty =
+            |layer: &compress::LayerInfo| LayerSurvey { name: layer.step.clone(), ..LayerSurvey::default() };
+        let mut survey = Survey { threads, layers: layers.iter().map(empty).collect(), ..Survey::default() };
+        let until = Instant::now() + Duration::from_secs_f64(self.seconds);
+        self.schedules(&layers, &mut survey, until, see)?;
+        Ok(survey)
+    }
+
     /// A survey of this network in this space within this time.
     fn pace_key(&self) -> KeyParts {
         let default = self.space.decode(&self.space.closest(&Configuration::new()));

@@ -1,10 +1,17 @@
 //! Writes plans as ONNX files, for those who run them elsewhere.
 //!
-//! Weights are written in single precision, sparse ones with their zeros. Plans with 8-bit weights are
-//! refused: taking them for single precision would quietly lose what compression gained.
+//! Shapes are those of the pruned network. Layers with 8-bit weights are written between QuantizeLinear and
+//! DequantizeLinear, the form that ONNX Runtime and others turn into integer kernels; what else is stored compactly
+//! (sparse weights, say) is written as the single-precision numbers that it stands for.
 
+mod grids;
+mod weights;
+
+use std::collections::BTreeSet;
+
+use paretune_kernels::bundle::Bundle;
 use paretune_kernels::operator::{Conv, Operator, Window};
-use paretune_kernels::{Activation, Plan, Step, ValueId, WeightValues};
+use paretune_kernels::{Activation, Plan, Step, ValueId};
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -12,8 +19,8 @@ use super::proto::attribute_proto::AttributeType;
 use super::proto::tensor_proto::DataType;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 use crate::model::ModelError;
 
@@ -25,16 +32,43 @@ const IR_VERSION: i64 = 9;
 /// The plan as an ONNX file with input `input` and output `output`, the batch left open.
 ///
 /// # Errors
-/// Where the plan is not valid, has 8-bit weights, or is larger than an ONNX file can be.
+/// Where the plan is not valid, or is larger than an ONNX file can be.
 pub fn export(plan: &Plan) -> Result<Vec<u8>, ModelError> {
+    write(plan, Vec::new())
+}
+
+/// Like [`export`], with how images become inputs among the file's properties: `paretune.mean` and `paretune.std`
+/// (numbers with commas between them, on the 0-255 scale), `paretune.classes` (a line each) and
+/// `paretune.configuration` (the content hash).
+///
+/// # Errors
+/// As [`export`].
+pub fn export_bundle(bundle: &Bundle) -> Result<Vec<u8>, ModelError> {
+    let numbers = |numbers: &[f32]| numbers.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    let property = |key: &str, value: String| StringStringEntryProto {
+        key: Some(format!("paretune.{key}")),
+        value: Some(value),
+    };
+    let preprocessing = &bundle.preprocessing;
+    let properties = vec![
+        property("mean", numbers(&preprocessing.mean)),
+        property("std", numbers(&preprocessing.std)),
+        property("classes", preprocessing.classes.join("\n")),
+        property("configuration", bundle.configuration.clone()),
+    ];
+    write(&bundle.plan, properties)
+}
+
+fn write(plan: &Plan, properties: Vec<StringStringEntryProto>) -> Result<Vec<u8>, ModelError> {
     let failed = |problem: String| ModelError::Graph { name: plan.name.clone(), problem };
     paretune_kernels::executor::validate(plan, 1).map_err(|error| failed(error.to_string()))?;
-    let mut writer = Writer { plan, graph: GraphProto::default(), constants: 0 };
+    let mut writer =
+        Writer { plan, graph: GraphProto::default(), constants: 0, dequantized: BTreeSet::new() };
     writer.graph.name = Some(plan.name.clone());
     writer.graph.input = vec![info("input", &plan.values[plan.input].dims)];
     writer.graph.output = vec![info("output", &plan.values[plan.output].dims)];
-    for step in &plan.steps {
-        writer.step(step).map_err(|problem| failed(format!("step `{}` {problem}", step.name)))?;
+    for (step, rounded) in plan.steps.iter().zip(grids::rounded_inputs(plan)) {
+        writer.step(step, &rounded).map_err(|problem| failed(format!("step `{}` {problem}", step.name)))?;
     }
     let model = ModelProto {
         ir_version: Some(IR_VERSION),
@@ -42,6 +76,7 @@ pub fn export(plan: &Plan) -> Result<Vec<u8>, ModelError> {
         producer_version: Some(env!("CARGO_PKG_VERSION").into()),
         opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
         graph: Some(writer.graph),
+        metadata_props: properties,
         ..ModelProto::default()
     };
     if model.encoded_len() as u64 > super::LARGEST_FILE {
@@ -93,6 +128,8 @@ struct Writer<'a> {
     plan: &'a Plan,
     graph: GraphProto,
     constants: usize,
+    /// Values that are there rounded to their grids, too.
+    dequantized: BTreeSet<ValueId>,
 }
 
 impl Writer<'_> {
@@ -164,13 +201,34 @@ impl Writer<'_> {
         output
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), String> {
+    /// The name of a value rounded to its grid; adds the rounding the first time.
+    fn dequantized(&mut self, value: ValueId) -> Result<String, String> {
+        let grid = self.plan.values[value].quantization.ok_or("reads 8-bit numbers that have no grid")?;
+        let base = format!("value:{value}");
+        let name = format!("{base}:rounded");
+        if self.dequantized.insert(value) {
+            let scale = self.floats(format!("{base}:scale"), &[], &[grid.scale]);
+            let zero = self.tensor(format!("{base}:zero"), &[], DataType::Uint8, vec![grid.zero_point]);
+            let quantized = format!("{base}:quantized");
+            let from = vec![self.value(value), scale.clone(), zero.clone()];
+            self.node("QuantizeLinear", format!("{base}/QuantizeLinear"), from, quantized.clone(), vec![]);
+            let from = vec![quantized, scale, zero];
+            self.node("DequantizeLinear", format!("{base}/DequantizeLinear"), from, name.clone(), vec![]);
+        }
+        Ok(name)
+    }
+
+    /// Adds a step; `rounded` says which of its inputs it reads rounded to 8 bits.
+    fn step(&mut self, step: &Step, rounded: &[bool]) -> Result<(), String> {
         let output = self.value(step.output);
-        let inputs: Vec<String> = step.inputs.iter().map(|&id| self.value(id)).collect();
+        let mut inputs = Vec::with_capacity(step.inputs.len());
+        for (&id, &rounded) in step.inputs.iter().zip(rounded) {
+            inputs.push(if rounded { self.dequantized(id)? } else { self.value(id) });
+        }
         let name = step.name.clone();
         let simple = |operator: &str, attributes| (operator.to_string(), inputs.clone(), attributes);
         let (operator, inputs, attributes) = match &step.operator {
-            Operator::Conv(conv) => return self.conv(step, conv),
+            Operator::Conv(conv) => return self.conv(step, conv, inputs),
             Operator::Constant { constant } => {
                 let only_broadcast = self.plan.steps.iter().all(|reader| {
                     !reader.inputs.contains(&step.output)
@@ -184,8 +242,8 @@ impl Writer<'_> {
                 self.floats(output, &dims, &values);
                 return Ok(());
             }
-            Operator::Add(activation) => return self.binary(step, "Add", *activation),
-            Operator::Mul(activation) => return self.binary(step, "Mul", *activation),
+            Operator::Add(activation) => return self.binary(step, "Add", *activation, inputs),
+            Operator::Mul(activation) => return self.binary(step, "Mul", *activation, inputs),
             Operator::ScaleShift { scale, shift, activation } => {
                 let mut dims = vec![1; self.dims(step.output).len()];
                 dims[0] = self.dims(step.output)[0];
@@ -284,11 +342,15 @@ impl Writer<'_> {
         self.node(operator, format!("{}/{operator}", step.name), inputs, output, attributes);
     }
 
-    fn binary(&mut self, step: &Step, operator: &str, activation: Activation) -> Result<(), String> {
+    fn binary(
+        &mut self,
+        step: &Step,
+        operator: &str,
+        activation: Activation,
+        mut inputs: Vec<String>,
+    ) -> Result<(), String> {
         let rank = self.dims(step.output).len();
-        let mut inputs = Vec::with_capacity(2);
-        for (index, &id) in step.inputs.iter().enumerate() {
-            let mut name = self.value(id);
+        for (index, (&id, name)) in step.inputs.iter().zip(&mut inputs).enumerate() {
             let dims = self.dims(id).to_vec();
             let constant = self
                 .plan
@@ -298,14 +360,13 @@ impl Writer<'_> {
             // Broadcasting aligns the last axes; a lower rank would align the batch with something else.
             if dims.len() < rank && !constant {
                 let wide: Vec<usize> = std::iter::repeat_n(1, rank - dims.len()).chain(dims).collect();
-                name = self.reshape(
+                *name = self.reshape(
                     format!("{}/Reshape{index}", step.name),
-                    name,
+                    name.clone(),
                     &wide,
                     format!("{}:wide{index}", step.name),
                 );
             }
-            inputs.push(name);
         }
         let result = self.before(step, activation, "result");
         self.node(operator, format!("{}/{operator}", step.name), inputs, result.clone(), vec![]);
@@ -313,22 +374,15 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn conv(&mut self, step: &Step, conv: &Conv) -> Result<(), String> {
+    fn conv(&mut self, step: &Step, conv: &Conv, mut inputs: Vec<String>) -> Result<(), String> {
         let plan = self.plan;
         let name = &step.name;
         let weights = &plan.weights[conv.weights];
-        let values = match &weights.values {
-            WeightValues::F32(values) => values,
-            WeightValues::Integer(_) => {
-                return Err("has 8-bit weights, which this export does not write".into());
-            }
-        };
-        let residual = step.inputs.get(1).map(|&id| self.value(id));
+        let residual = (inputs.len() > 1).then(|| inputs.swap_remove(1));
         let dense = conv.groups == 1
             && conv.window == Window::POINT
             && (self.dims(step.inputs[0]).len() == 1 || self.dims(step.output).len() == 1);
         let dims = if dense { &weights.dims[..2] } else { &weights.dims[..] };
-        let mut inputs = vec![self.value(step.inputs[0])];
         // A matrix product works on [batch, features], a convolution on [batch, channels, height, width].
         let (input_dims, output_dims) = (self.dims(step.inputs[0]).to_vec(), self.dims(step.output).to_vec());
         let input_rank = if dense { 1 } else { 3 };
@@ -338,10 +392,8 @@ impl Writer<'_> {
             inputs[0] =
                 self.reshape(format!("{name}/Reshape"), inputs[0].clone(), &wanted, format!("{name}:shaped"));
         }
-        inputs.push(self.floats(format!("{name}:weight"), dims, values));
-        if let Some(bias) = &weights.bias {
-            inputs.push(self.floats(format!("{name}:bias"), &[bias.len()], bias));
-        }
+        inputs.push(self.weights(name, dims, weights));
+        inputs.extend(self.bias(name, weights, plan.values[step.inputs[0]].quantization));
         let reshaped = output_dims.len() != input_rank;
         let last = residual.is_none() && conv.activation == Activation::Identity && !reshaped;
         let mut result = if last { self.value(step.output) } else { format!("{name}:product") };

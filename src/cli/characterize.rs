@@ -1,0 +1,302 @@
+//! `paretune characterize`: each technique alone and jointly, on every backend and number of threads.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use paretune_db::Store;
+use paretune_kernels::hardware::Hardware;
+use paretune_spaces::CompiledSpace;
+
+use super::{Ending, SubjectArgs, paths, usage};
+use crate::evaluate::artefact::write_whole;
+use crate::evaluate::host::{Host, HostError, HostOptions, own_worker};
+use crate::model::Network;
+use crate::report;
+use crate::study::budget::Budget;
+use crate::study::characterize::{Row, configuration, experiments, settings};
+use crate::study::prepare::{Material, space_of};
+use crate::study::request::StudyRequest;
+use crate::study::session::Control;
+use crate::study::survey::{Pace, Survey, Surveyor};
+use crate::study::trial::{Answer, Bench, Hopeless, TrialError};
+
+/// Arguments of `paretune characterize`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Every measurement goes through the result store: the same command goes on where it was \
+stopped, and a second one about the same answers at once.
+
+Example:
+  paretune characterize vgg16.onnx resnet18.onnx mobilenet.onnx --data cifar10 --mean 125.3,123.0,113.9 \\
+      --std 63.0,62.1,66.7 --naive --output characterize.md"
+)]
+pub struct CharacterizeArgs {
+    /// Trained networks (ONNX); without any, the built-in one
+    #[arg(value_name = "MODEL.onnx")]
+    models: Vec<PathBuf>,
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Compare plain dense and CSR loops as well, to show how much the conclusion depends on the kernels
+    #[arg(long)]
+    naive: bool,
+    /// Search images to score on
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    images: u64,
+    /// When to stop, for each network: 90s, 10m, 2h; what is missing then is measured by the next run
+    #[arg(long, value_name = "TEXT", default_value = "15m")]
+    budget: Budget,
+    /// Write the report here, and a picture per network beside it [default: the report to standard output]
+    #[arg(short, long, value_name = "FILE.md")]
+    output: Option<PathBuf>,
+    /// Print a JSON object per measurement instead of the report
+    #[arg(long)]
+    json: bool,
+    /// The result store [default: in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// Longest time for one measurement, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    trial_timeout: u64,
+}
+
+/// Seconds in which schedules are tuned, at most.
+const TUNING: f64 = 30.0;
+
+/// Runs the study.
+pub fn characterize(args: &CharacterizeArgs) -> anyhow::Result<Ending> {
+    let store = Store::open(&paths::store(args.db.as_deref())?)?;
+    let control = std::sync::Arc::new(Control::default());
+    super::search::stop_on_signals(&control)?;
+    let begun = Instant::now();
+    let mut rows = Vec::new();
+    let models: Vec<Option<&PathBuf>> =
+        if args.models.is_empty() { vec![None] } else { args.models.iter().map(Some).collect() };
+    let mut missing = 0;
+    let mut interrupted = false;
+    for model in models {
+        let mut study =
+            Study { args, store: &store, control: &control, rows: &mut rows, missing: &mut missing };
+        match study.network(model) {
+            Ok(()) => {}
+            Err(_) if study.stopped() => {
+                interrupted = true;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !args.json {
+        write_report(args, &rows, begun.elapsed(), missing)?;
+    }
+    Ok(if interrupted { Ending::Interrupted } else { Ending::Done })
+}
+
+struct Study<'a> {
+    args: &'a CharacterizeArgs,
+    store: &'a Store,
+    control: &'a Control,
+    rows: &'a mut Vec<Row>,
+    missing: &'a mut usize,
+}
+
+impl Study<'_> {
+    fn stopped(&self) -> bool {
+        self.control.stop.load(Ordering::Relaxed)
+    }
+
+    fn network(&mut self, model: Option<&PathBuf>) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let args = self.args;
+        let request = StudyRequest {
+            model: model.cloned(),
+            data: args.subject.data.clone(),
+            normalization: args.subject.normalization(),
+            limits: Vec::new(),
+            objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
+            prefer: "accuracy".to_owned(),
+            budget: Budget::default(),
+            strategy: "characterize".to_owned(),
+            backends: args.subject.backend.clone(),
+            threads: args.subject.thread_counts()?,
+            space: args.subject.space.clone(),
+            finetune: 0,
+            seed: 0,
+        };
+        let material = Material::load(&request).map_err(usage)?;
+        let space = space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
+            .map_err(usage)?;
+        let space = space.compile().map_err(usage)?;
+        let name = &material.network.name;
+        let folder = request.folder_name(name, &material.network.sha256, &material.images_hash);
+        let folder = paths::home()?.join("characterizations").join(folder);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+        let subject = material.store(&folder, &request)?.subject(&folder);
+        let mut bench = Bench::new(self.store, subject.clone(), Hardware::detect().id)?;
+        bench.images = args.images.min(material.dataset.search.len() as u64);
+        bench.deadline = Duration::from_secs(args.trial_timeout);
+        let options = HostOptions {
+            command: own_worker()?,
+            memory_limit: None,
+            open_deadline: Duration::from_secs(1800),
+        };
+        let mut host = Host::new(options, subject);
+        let survey = self.schedules(&folder, &material.network, &space, &mut bench, &mut host)?;
+        // One network after another of the same numbers, so that it is compressed once.
+        let settings = settings(&space);
+        let all = experiments(&space, args.naive);
+        let steps = all.len() * settings.len();
+        let mut done = 0;
+        let mut measured: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
+        for experiment in all.iter().take_while(|_| !self.control.stop.load(Ordering::Relaxed)) {
+            for (place, (backend, threads)) in settings.iter().enumerate() {
+                done += 1;
+                let late = args.budget.seconds.is_some_and(|seconds| begun.elapsed().as_secs_f64() > seconds);
+                if late || args.budget.trials.is_some_and(|trials| done as u64 > trials) {
+                    *self.missing += 1;
+                    continue;
+                }
+                let configuration = configuration(&space, &survey, experiment, (backend, *threads));
+                let control = self.control;
+                let stopped = || control.stop.load(Ordering::Relaxed);
+                let answered =
+                    bench.trial(&mut host, &configuration, &Hopeless::default(), &mut |_| {}, &stopped);
+                if self.stopped() {
+                    break;
+                }
+                let (known, failure) = match answered?.answer {
+                    Answer::Whole(known) | Answer::Dropped(known) => (Some(known), None),
+                    Answer::Failed(reason) => (None, Some(reason)),
+                    Answer::Refused(_) => (None, Some("refused".to_owned())),
+                };
+                let row = Row {
+                    network: name.clone(),
+                    experiment: experiment.clone(),
+                    backend: backend.clone(),
+                    threads: *threads,
+                    id: configuration.id(),
+                    known,
+                    failure,
+                };
+                say(&format!("{name}: {done} of {steps}, {}", words(&row)));
+                if args.json {
+                    let mut out = std::io::stdout().lock();
+                    writeln!(out, "{}", serde_json::to_string(&row)?)?;
+                    out.flush()?;
+                }
+                measured.entry(place).or_default().push(row);
+            }
+        }
+        *self.missing += steps.saturating_sub(done);
+        self.rows.extend(measured.into_values().flatten());
+        if self.stopped() { Err(TrialError::Host(HostError::Interrupted).into()) } else { Ok(()) }
+    }
+}
+
+impl Study<'_> {
+    /// The fastest schedules of each layer: those that an earlier run has found, so that a study which goes on measures
+    /// the same configurations.
+    fn schedules(
+        &self,
+        folder: &Path,
+        network: &Network,
+        space: &CompiledSpace,
+        bench: &mut Bench<'_>,
+        host: &mut Host,
+    ) -> anyhow::Result<Survey> {
+        let path = folder.join(format!("schedules-{}-{}.json", bench.hardware, space.parameters().len()));
+        let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        say(&format!("{}: tuning schedules", network.name));
+        let control = self.control;
+        let stopped = || control.stop.load(Ordering::Relaxed);
+        let budget = self.args.budget.seconds.unwrap_or(f64::INFINITY);
+        let mut surveyor = Surveyor {
+            bench,
+            host,
+            space,
+            network,
+            seconds: TUNING.min(0.2 * budget),
+            pace: Pace::default(),
+            interrupted: &stopped,
+        };
+        let survey = surveyor.fastest_schedules(&mut |_| {})?;
+        write_whole(&path, &serde_json::to_vec(&survey)?)
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+        Ok(survey)
+    }
+}
+
+fn words(row: &Row) -> String {
+    let experiment = &row.experiment;
+    let figures = match (&row.known, &row.failure) {
+        (Some(known), _) => format!(
+            "{:.1} %, {}",
+            100.0 * known.score.accuracy(),
+            report::units::value("latency", known.latency[0])
+        ),
+        (None, reason) => reason.clone().unwrap_or_default(),
+    };
+    let level = if experiment.level.is_empty() { String::new() } else { format!(" {}", experiment.level) };
+    format!("{}{level}, {} threads: {figures}", experiment.technique, row.threads)
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn write_report(args: &CharacterizeArgs, rows: &[Row], took: Duration, missing: usize) -> anyhow::Result<()> {
+    let hardware = Hardware::detect();
+    let mut about = format!(
+        "Made by `{}` in {} on {} ({} measurements).",
+        command(),
+        report::units::duration(took.as_secs_f64()),
+        hardware.cpu,
+        rows.len()
+    );
+    if missing > 0 {
+        about += &format!(
+            "\n\n**{missing} measurements are missing: the study was stopped, or its budget was used up. The same command goes on there.**"
+        );
+    }
+    let mut networks: Vec<&str> = rows.iter().map(|row| row.network.as_str()).collect();
+    networks.dedup();
+    let mut pictures = Vec::new();
+    if let Some(output) = &args.output {
+        let stem = output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for network in networks {
+            let file = format!("{stem}-{network}.svg");
+            let path = output.parent().unwrap_or(Path::new("")).join(&file);
+            std::fs::write(&path, report::curves(rows, network))
+                .with_context(|| format!("cannot write `{}`", path.display()))?;
+            pictures.push((network.to_owned(), file));
+        }
+    }
+    let text = report::characterization(rows, &about, &pictures);
+    match &args.output {
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        }
+        None => std::io::stdout().lock().write_all(text.as_bytes())?,
+    }
+    Ok(())
+}
+
+/// The command as it was typed, folders of files left out.
+fn command() -> String {
+    let short = |argument: String| {
+        let path = Path::new(&argument);
+        match path.file_name() {
+            Some(name) if path.is_absolute() => name.to_string_lossy().into_owned(),
+            _ => argument,
+        }
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(short).collect();
+    format!("paretune {}", arguments.join(" "))
+}

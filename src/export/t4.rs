@@ -1,0 +1,85 @@
+//! The result format of the autotuning community: T4, version 1.0.0 (TuningSchema, `results-schema.json`).
+
+use serde_json::{Value, json};
+
+use super::record::{Record, RecordedTrial, timestamp};
+
+/// Every trial of a study. Times and metrics are in SI units, each measurement with its unit; a trial's wall time
+/// counts as `framework`, as it is not told apart further.
+#[must_use]
+pub fn t4(record: &Record) -> Value {
+    let started = &record.started;
+    let results: Vec<Value> =
+        record.trials.iter().filter_map(|trial| result(trial, &started.objectives)).collect();
+    json!({
+        "schema_version": "1.0.0",
+        "metadata": {
+            "program": "paretune",
+            "program_version": started.version,
+            "model": started.model,
+            "model_sha256": started.model_sha256,
+            "hardware": started.hardware,
+            "cpu": started.cpu,
+            "strategy": started.strategy,
+            "seed": started.seed,
+            "limits": started.limits,
+            "time_unit": "s",
+        },
+        "results": results,
+    })
+}
+
+/// One trial; `None` where the journal does not tell what was tried.
+fn result(recorded: &RecordedTrial, objectives: &[String]) -> Option<Value> {
+    let trial = &recorded.trial;
+    let configuration = recorded.configuration()?;
+    let mut measurements = Vec::new();
+    let mut add = |name: &str, value: f64, unit: &str| {
+        measurements.push(json!({"name": name, "value": value, "unit": unit}));
+    };
+    let mut runtimes = Vec::new();
+    if let Some(known) = &trial.known {
+        let [median, low, high] = known.latency;
+        runtimes.push(median);
+        let interval = known.score.interval();
+        add("accuracy", known.score.accuracy(), "");
+        add("accuracy_low", interval[0], "");
+        add("accuracy_high", interval[1], "");
+        add("accuracy-drop", known.score.drop().0, "");
+        add("images", known.score.total as f64, "");
+        add("latency", median, "s");
+        add("latency_low", low, "s");
+        add("latency_high", high, "s");
+        add("size", known.size, "B");
+        add("memory", known.memory, "B");
+    }
+    let invalidity = trial.failure.as_deref().map_or("correct", invalidity);
+    Some(json!({
+        "timestamp": recorded.begun.map(timestamp).unwrap_or_default(),
+        "configuration": configuration,
+        "objectives": objectives,
+        "times": {
+            "compilation": 0.0,
+            "runtimes": runtimes,
+            "framework": trial.seconds,
+            "search_algorithm": 0.0,
+            "validation": 0.0,
+        },
+        "invalidity": invalidity,
+        "correctness": if trial.failure.is_none() { 1.0 } else { 0.0 },
+        "measurements": measurements,
+    }))
+}
+
+/// The kind of failure that a reason tells of.
+fn invalidity(reason: &str) -> &'static str {
+    if reason.starts_with("no answer within") {
+        "timeout"
+    } else if reason.starts_with("the worker process") {
+        "runtime"
+    } else if reason.contains("not a number") || reason.contains("not finite") {
+        "correctness"
+    } else {
+        "compile"
+    }
+}

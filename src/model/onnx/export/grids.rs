@@ -1,0 +1,72 @@
+//! Where a plan's values are rounded to 8 bits: what the exported file says with pairs of QuantizeLinear and
+//! DequantizeLinear. Follows the rule of the runtime: a value is made in 8 bits where its producer can and a reader
+//! wishes it; then all of its readers see it rounded. A value that is made in single precision is rounded only for
+//! the integer layers that read it.
+
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Plan, Step, WeightValues};
+
+/// Per step and input, whether the step reads the value rounded to its grid.
+pub(super) fn rounded_inputs(plan: &Plan) -> Vec<Vec<bool>> {
+    let wished = wished(plan);
+    let mut made = vec![false; plan.values.len()];
+    let mut present = vec![false; plan.values.len()];
+    let grid = |value: usize| plan.values[value].quantization.is_some();
+    plan.steps
+        .iter()
+        .map(|step| {
+            let integer = is_integer(plan, step);
+            let rounded = step
+                .inputs
+                .iter()
+                .enumerate()
+                .map(|(index, &input)| {
+                    made[input] || integer && grid(input) && (index == 0 || present[input])
+                })
+                .collect();
+            let passes = wished[step.output] && same_grid(plan, step);
+            made[step.output] = match &step.operator {
+                Operator::Conv(_) => integer && grid(step.output) && wished[step.output],
+                Operator::MaxPool { .. } | Operator::Concat { .. } => {
+                    passes && step.inputs.iter().all(|&input| present[input])
+                }
+                Operator::Reshape => same_grid(plan, step) && made[step.inputs[0]],
+                _ => false,
+            };
+            present[step.output] = made[step.output];
+            if integer && grid(step.inputs[0]) {
+                present[step.inputs[0]] = true;
+            }
+            rounded
+        })
+        .collect()
+}
+
+/// Whether the step computes with 8-bit numbers.
+fn is_integer(plan: &Plan, step: &Step) -> bool {
+    let Operator::Conv(conv) = &step.operator else { return false };
+    matches!(plan.weights[conv.weights].values, WeightValues::Integer(_))
+}
+
+/// Per value, whether some reader works on 8-bit numbers, or passes them on to one that does.
+fn wished(plan: &Plan) -> Vec<bool> {
+    let mut wished = vec![false; plan.values.len()];
+    for step in plan.steps.iter().rev() {
+        match &step.operator {
+            Operator::Conv(_) => wished[step.inputs[0]] |= is_integer(plan, step),
+            Operator::MaxPool { .. } | Operator::Concat { .. } | Operator::Reshape => {
+                let passes = wished[step.output] && same_grid(plan, step);
+                for &input in &step.inputs {
+                    wished[input] |= passes;
+                }
+            }
+            _ => {}
+        }
+    }
+    wished
+}
+
+fn same_grid(plan: &Plan, step: &Step) -> bool {
+    let grid = plan.values[step.output].quantization;
+    grid.is_some() && step.inputs.iter().all(|&input| plan.values[input].quantization == grid)
+}

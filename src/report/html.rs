@@ -1,0 +1,207 @@
+//! One self-contained page about a study: nothing is loaded from anywhere, the figures lie in the page itself, and
+//! plain JavaScript draws them. Without scripts, a picture and the words remain.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::layers::{Choices, choices};
+use super::relax::relaxations;
+use super::svg::{escaped, svg};
+use super::techniques::{Technique, metrics, techniques};
+use super::{summary, units};
+use crate::evaluate::inspect::StepCost;
+use crate::study::event::{Inspected, Started, TrialFinished};
+use crate::study::front::{Front, FrontPoint, Metrics};
+
+const PAGE: &str = include_str!("html/page.html");
+const STYLE: &str = include_str!("html/page.css");
+const SCRIPT: &str = include_str!("html/page.js");
+
+/// What a page is about.
+pub struct Story<'s> {
+    /// `front.json`.
+    pub front: &'s Front,
+    /// The latest session, where the journal tells.
+    pub started: Option<&'s Started>,
+    /// All trials, where the journal tells.
+    pub trials: &'s [TrialFinished],
+    /// Points whose steps were timed one by one.
+    pub inspected: &'s [Inspected],
+    /// By which objective the best was chosen.
+    pub prefer: &'s str,
+    /// Layers in execution order, where known.
+    pub order: &'s [String],
+    /// The folder of the study, as a user types it.
+    pub folder: &'s str,
+}
+
+#[derive(Serialize)]
+struct Data<'s> {
+    front: &'s Front,
+    chosen: Option<&'s str>,
+    trials: Vec<Seen<'s>>,
+    techniques: Vec<Technique>,
+    choices: BTreeMap<&'s str, Choices>,
+    costs: BTreeMap<&'s str, &'s [StepCost]>,
+    export: String,
+}
+
+#[derive(Serialize)]
+struct Seen<'s> {
+    id: &'s str,
+    origin: &'s str,
+    metrics: Metrics,
+    feasible: bool,
+}
+
+/// The page.
+#[must_use]
+pub fn html(story: &Story<'_>) -> String {
+    let front = story.front;
+    let chosen = front.points.iter().find(|point| point.best).or(front.nearest_miss.as_ref());
+    let techniques = techniques(story.trials, Some(front));
+    let shown: Vec<&FrontPoint> = front.points.iter().chain(&front.nearest_miss).collect();
+    let data = Data {
+        front,
+        chosen: chosen.map(|point| point.id.as_str()),
+        trials: story.trials.iter().filter_map(seen).collect(),
+        choices: shown.iter().map(|point| (point.id.as_str(), choices(&point.config, story.order))).collect(),
+        costs: story.inspected.iter().map(|point| (point.id.as_str(), point.steps.as_slice())).collect(),
+        export: format!("paretune export {} --to bundle", summary::quoted(story.folder)),
+        techniques,
+    };
+    // A script element ends at the first `</`, wherever it stands: no `<` may appear in the data.
+    let json = serde_json::to_string(&data).unwrap_or_default().replace('<', "\\u003c");
+    let title = format!("{} on {}", front.model.name, front.hardware.cpu);
+    let subtitle = format!(
+        "{} trials in {}; limits: {}",
+        front.trials,
+        units::duration(front.seconds),
+        units::limits(&front.limits)
+    );
+    let picture = svg(front, &data.techniques, "latency", "accuracy");
+    let parts = [
+        ("title", escaped(&title)),
+        ("subtitle", escaped(&subtitle)),
+        ("css", STYLE.to_owned()),
+        ("words", words(story)),
+        ("static", format!("<noscript>{picture}</noscript>")),
+        ("settings", settings(story)),
+        ("data", json),
+        ("js", SCRIPT.to_owned()),
+    ];
+    // One pass, so that nothing that is filled in is taken for a place to fill.
+    let mut page = String::with_capacity(PAGE.len() + SCRIPT.len() + parts[6].1.len());
+    for (index, piece) in PAGE.split('@').enumerate() {
+        match parts.iter().find(|(name, _)| index % 2 == 1 && *name == piece) {
+            Some((_, text)) => page.push_str(text),
+            None => page.push_str(piece),
+        }
+    }
+    page
+}
+
+fn seen(trial: &TrialFinished) -> Option<Seen<'_>> {
+    Some(Seen {
+        id: &trial.id,
+        origin: &trial.origin,
+        metrics: metrics(trial)?,
+        feasible: trial.point.as_ref().is_some_and(|point| point.feasible),
+    })
+}
+
+/// Why the best is the best, and what each limit costs.
+fn words(story: &Story<'_>) -> String {
+    let front = story.front;
+    let best = front.points.iter().find(|point| point.best);
+    let mut lines = Vec::new();
+    let feasible = front.points.iter().filter(|point| point.feasible).count();
+    match (best, &front.nearest_miss) {
+        (Some(best), _) => {
+            lines.push(format!(
+                "{} is the best: {}.",
+                units::short_id(&best.id),
+                summary::why(story.prefer, feasible, front)
+            ));
+            let tried: Vec<&FrontPoint> = front
+                .points
+                .iter()
+                .chain(story.trials.iter().filter_map(|trial| trial.point.as_ref()))
+                .collect();
+            lines.extend(
+                relaxations(
+                    &tried,
+                    Some(best),
+                    &front.limits,
+                    &front.baseline,
+                    story.prefer,
+                    &front.objectives,
+                )
+                .into_iter()
+                .map(|relaxation| format!("What if? {}.", relaxation.text)),
+            );
+        }
+        (None, Some(nearest)) => {
+            lines.push(format!(
+                "No point meets every limit; {} misses by least:",
+                units::short_id(&nearest.id)
+            ));
+            lines.extend(units::misses(nearest, &front.limits, &front.baseline));
+        }
+        (None, None) => lines.push("Nothing was found: no trial gave a result.".to_owned()),
+    }
+    let items: String = lines.iter().map(|line| format!("<li>{}</li>", escaped(line))).collect();
+    format!("<ul class=\"words\">{items}</ul>")
+}
+
+/// Hardware, settings, and what failed.
+fn settings(story: &Story<'_>) -> String {
+    let front = story.front;
+    let mut rows: Vec<(&str, String)> = vec![
+        ("network", format!("{} (SHA-256 {})", front.model.name, front.model.sha256)),
+        ("processor", front.hardware.cpu.clone()),
+        ("hardware id", front.hardware.id.clone()),
+    ];
+    if !front.hardware.devices.is_empty() {
+        rows.push(("devices", front.hardware.devices.join(", ")));
+    }
+    rows.push(("strategy", format!("{}, seed {}", front.strategy, front.seed)));
+    rows.push(("preference", story.prefer.to_owned()));
+    rows.push(("objectives", front.objectives.join(", ")));
+    if let Some(started) = story.started {
+        rows.push((
+            "space",
+            format!(
+                "{} parameters, 10^{:.0} configurations",
+                started.parameters, started.log10_configurations
+            ),
+        ));
+        rows.push(("budget", started.budget.clone()));
+        rows.push(("program", format!("paretune {}", started.version)));
+    }
+    rows.push(("trials", format!("{}, of them {} answered by the store", front.trials, front.cached)));
+    if let Some(volume) = front.hypervolume {
+        rows.push(("hypervolume", units::digits(volume)));
+    }
+    let mut failures: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in story.trials.iter().filter_map(|trial| trial.failure.as_deref()) {
+        *failures.entry(reason).or_default() += 1;
+    }
+    let mut text = String::from("<table>");
+    for (name, value) in rows {
+        let _ = write!(text, "<tr><td>{name}</td><td>{}</td></tr>", escaped(&value));
+    }
+    for (reason, count) in failures {
+        let _ = write!(text, "<tr><td>failed {count}x</td><td>{}</td></tr>", escaped(reason));
+    }
+    text.push_str(
+        "</table><p class=\"soft\">latency: median of one inference at batch 1, points of the front timed in turns in \
+         three fresh processes, with a distribution-free 95 % interval; accuracy: top-1 on images that nothing was \
+         chosen by, with a Wilson interval; size: bytes of the exported bundle; memory: peak bytes allocated during a \
+         run. Limits are judged on the pessimistic end of the intervals. Trials off the front show what the search saw: \
+         accuracy on its own images.</p>",
+    );
+    text
+}

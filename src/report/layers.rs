@@ -1,0 +1,135 @@
+//! A configuration as a table: one row per layer, in the order of the network where that is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use paretune_spaces::Configuration;
+use serde::Serialize;
+
+use super::setting;
+use crate::evaluate::candidate::CHANNELS;
+
+/// What was chosen for one layer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LayerRow {
+    /// Its name.
+    pub name: String,
+    /// Bits of weights and activations, as in the configuration; empty where the space leaves no choice.
+    pub bits: String,
+    /// Share of zero weights.
+    pub sparsity: String,
+    /// Algorithm.
+    pub algorithm: String,
+    /// `tile=4 unroll=2`.
+    pub tiles: String,
+}
+
+/// A configuration, sorted out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Choices {
+    /// Parameters of the whole network: threads, backend.
+    pub global: Vec<(String, String)>,
+    /// Group of channels and the share that is kept.
+    pub channels: Vec<(String, String)>,
+    /// One per layer.
+    pub layers: Vec<LayerRow>,
+}
+
+/// Sorts `configuration` out. `order` names layers in execution order; others follow by name.
+#[must_use]
+pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
+    let names: BTreeSet<&str> = configuration
+        .iter()
+        .filter_map(|(name, _)| name.strip_suffix(".algorithm").or_else(|| name.strip_suffix(".bits")))
+        .collect();
+    let mut choices = Choices::default();
+    let mut rows: BTreeMap<&str, LayerRow> = BTreeMap::new();
+    for (name, value) in configuration.iter() {
+        let text = setting(value);
+        if let Some(group) = name.strip_prefix(CHANNELS) {
+            choices.channels.push((group.to_owned(), text));
+            continue;
+        }
+        let layer = name
+            .rmatch_indices('.')
+            .map(|(dot, _)| (&name[..dot], &name[dot + 1..]))
+            .find(|(layer, _)| names.contains(layer));
+        let Some((layer, rest)) = layer else {
+            choices.global.push((name.clone(), text));
+            continue;
+        };
+        let row =
+            rows.entry(layer).or_insert_with(|| LayerRow { name: layer.to_owned(), ..LayerRow::default() });
+        match rest {
+            "bits" => row.bits = text,
+            "sparsity" => row.sparsity = text,
+            "algorithm" => row.algorithm = text,
+            other => {
+                let tunable = other.rsplit_once('.').map_or(other, |(_, tunable)| tunable);
+                if !row.tiles.is_empty() {
+                    row.tiles.push(' ');
+                }
+                row.tiles += &format!("{tunable}={text}");
+            }
+        }
+    }
+    let position = |name: &str| order.iter().position(|other| other == name).unwrap_or(usize::MAX);
+    choices.layers = rows.into_values().collect();
+    choices
+        .layers
+        .sort_by(|a, b| position(&a.name).cmp(&position(&b.name)).then_with(|| natural(&a.name, &b.name)));
+    choices
+}
+
+/// `conv2` before `conv10`.
+fn natural(left: &str, right: &str) -> std::cmp::Ordering {
+    let key = |text: &str| -> Vec<(String, u64)> {
+        let mut parts: Vec<(String, u64)> = vec![(String::new(), 0)];
+        let mut digits = false;
+        for letter in text.chars() {
+            if let Some(digit) = letter.to_digit(10) {
+                digits = true;
+                if let Some((_, number)) = parts.last_mut() {
+                    *number = number.saturating_mul(10).saturating_add(u64::from(digit));
+                }
+            } else {
+                if std::mem::take(&mut digits) {
+                    parts.push((String::new(), 0));
+                }
+                if let Some((words, _)) = parts.last_mut() {
+                    words.push(letter);
+                }
+            }
+        }
+        parts
+    };
+    key(left).cmp(&key(right))
+}
+
+#[cfg(test)]
+mod tests {
+    use paretune_spaces::Value;
+
+    use super::*;
+
+    #[test]
+    fn parameters_find_their_layers() {
+        let mut configuration = Configuration::new();
+        for (name, value) in [
+            ("threads", Value::Int(2)),
+            ("channels.stage1", Value::Real(0.5)),
+            ("conv10.algorithm", Value::Text("direct".into())),
+            ("conv2.algorithm", Value::Text("csr".into())),
+            ("conv2.csr.rows", Value::Int(4)),
+            ("conv2.csr.columns", Value::Int(8)),
+            ("conv2.bits", Value::Int(32)),
+        ] {
+            configuration.insert(name.to_owned(), value);
+        }
+        let choices = choices(&configuration, &[]);
+        assert_eq!(choices.global, [("threads".to_owned(), "2".to_owned())]);
+        assert_eq!(choices.channels, [("stage1".to_owned(), "0.5".to_owned())]);
+        let names: Vec<&str> = choices.layers.iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, ["conv2", "conv10"]);
+        assert_eq!(choices.layers[0].tiles, "columns=8 rows=4");
+    }
+}

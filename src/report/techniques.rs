@@ -1,0 +1,79 @@
+//! The trials in which one technique alone is applied to the whole network: what a joint choice has to beat.
+
+use crate::study::event::TrialFinished;
+use crate::study::front::{Front, Metrics};
+
+/// One technique alone.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Technique {
+    /// As the recipe is called: `8 bits everywhere`.
+    pub name: String,
+    /// The same in a few letters, for labels: `8 bits`.
+    pub label: String,
+    /// Content hash of the configuration.
+    pub id: String,
+    /// As measured: finally where it was among the final points, else during the search.
+    pub metrics: Metrics,
+}
+
+/// The single techniques among `trials`, in their order.
+#[must_use]
+pub fn techniques(trials: &[TrialFinished], front: Option<&Front>) -> Vec<Technique> {
+    trials
+        .iter()
+        .filter_map(|trial| {
+            let label = label(&trial.origin)?;
+            let id = trial.id.clone();
+            let last = front.and_then(|front| front.points.iter().find(|point| point.id == id));
+            let metrics = last.map(|point| point.metrics).or_else(|| metrics(trial))?;
+            Some(Technique { name: trial.origin.clone(), label, id, metrics })
+        })
+        .collect()
+}
+
+/// What was measured in a trial, even if it was given up before all of its images were scored.
+#[must_use]
+pub fn metrics(trial: &TrialFinished) -> Option<Metrics> {
+    if let Some(point) = &trial.point {
+        return Some(point.metrics);
+    }
+    let partial = trial.partial?;
+    Some(Metrics {
+        accuracy: partial.accuracy?,
+        latency: partial.latency?,
+        size: partial.size?,
+        memory: partial.memory?,
+    })
+}
+
+/// The short name of a recipe that applies one technique alone; `None` for all other origins.
+#[must_use]
+pub fn label(origin: &str) -> Option<String> {
+    if origin.ends_with("threads") {
+        return None;
+    }
+    if let Some(bits) = origin.strip_suffix(" everywhere") {
+        return Some(bits.to_owned());
+    }
+    if let Some(share) = origin.strip_suffix(" of channels") {
+        return (!share.contains(',')).then(|| format!("{share} ch."));
+    }
+    if let Some((sparsity, kernels)) = origin.split_once(" sparse, ") {
+        return Some(if kernels == "CSR" { format!("{sparsity} CSR") } else { format!("{sparsity} sparse") });
+    }
+    matches!(origin, "Winograd" | "im2col").then(|| origin.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::label;
+
+    #[test]
+    fn only_single_techniques_have_labels() {
+        let labels = ["8 bits everywhere", "75 % of channels", "70 % sparse, CSR", "Winograd"].map(label);
+        assert_eq!(labels.map(Option::unwrap), ["8 bits", "75 % ch.", "70 % CSR", "Winograd"]);
+        let others =
+            ["untouched", "compose", "8 bits, 75 % of channels", "8 bits everywhere, 2 threads", "evolve"];
+        assert!(others.into_iter().all(|origin| label(origin).is_none()));
+    }
+}

@@ -1,0 +1,371 @@
+//! The study of techniques: each one alone at a sweep of levels, and jointly, on every backend and number of threads.
+//!
+//! Schedules are tuned inside each format first: what is compared are techniques, not how well their kernels happen to be
+//! tuned. With [`Kernels::Naive`] plain loops are compared instead, as a first implementation has them. Everything goes
+//! through the store: what was measured once is never measured again, so a study that was stopped goes on.
+
+use std::collections::BTreeSet;
+
+use paretune_kernels::conv;
+use paretune_kernels::weights::WeightFormat;
+use paretune_spaces::{CompiledSpace, Configuration, Value};
+use serde::{Deserialize, Serialize};
+
+use super::survey::Survey;
+use super::trial::Known;
+use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
+
+/// Which kernels are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernels {
+    /// The fastest that were found for each layer and format.
+    Tuned,
+    /// Plain loops.
+    Naive,
+}
+
+/// What is done to a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// `original`, `channel pruning`, ...
+    pub technique: String,
+    /// How much of it: `75 %`; empty where there is nothing to choose.
+    pub level: String,
+    /// Kernels.
+    pub kernels: Kernels,
+    /// Bits of weights.
+    pub bits: f64,
+    /// Share of the weights that is zero.
+    pub sparsity: f64,
+    /// Share of the channels that is kept.
+    pub channels: f64,
+    /// The algorithm of all layers that have it; otherwise the fastest that is known.
+    pub algorithm: Option<String>,
+}
+
+/// Name of the experiment that everything is compared to.
+pub const ORIGINAL: &str = "original";
+/// Weight pruning in the study's format.
+pub const CSR: &str = "weight pruning (CSR)";
+/// Weight pruning with kernels that keep sums in registers.
+pub const SPARSE: &str = "weight pruning (planar kernels)";
+/// Channel pruning.
+pub const CHANNEL: &str = "channel pruning";
+
+/// One experiment, measured in one setting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The network.
+    pub network: String,
+    /// What was done to it.
+    #[serde(flatten)]
+    pub experiment: Experiment,
+    /// Device.
+    pub backend: String,
+    /// Workers.
+    pub threads: i64,
+    /// Content hash of the configuration.
+    pub id: String,
+    /// What was measured; `None` where it failed.
+    pub known: Option<Known>,
+    /// Why it failed.
+    pub failure: Option<String>,
+}
+
+/// What the space offers, as far as the study turns it.
+struct Offer {
+    bits: Vec<f64>,
+    sparsities: Vec<f64>,
+    algorithms: BTreeSet<String>,
+}
+
+impl Offer {
+    fn of(space: &CompiledSpace) -> Self {
+        let mut offer = Self { bits: Vec::new(), sparsities: Vec::new(), algorithms: BTreeSet::new() };
+        for parameter in space.parameters() {
+            let values = parameter.domain.values();
+            let numbers = values.iter().filter_map(Value::as_f64);
+            match parameter.name.rsplit_once('.').map(|(_, last)| last) {
+                Some("bits") => offer.bits.extend(numbers),
+                Some("sparsity") => offer.sparsities.extend(numbers),
+                Some("algorithm") => {
+                    offer
+                        .algorithms
+                        .extend(values.iter().filter_map(|value| value.as_str().map(str::to_owned)));
+                }
+                _ => {}
+            }
+        }
+        for numbers in [&mut offer.bits, &mut offer.sparsities] {
+            numbers.sort_by(f64::total_cmp);
+            numbers.dedup();
+        }
+        offer
+    }
+}
+
+/// Shares of channels that are studied.
+const SHARES: [f64; 5] = [0.875, 0.75, 0.625, 0.5, 0.25];
+/// Shares of channels that are studied together with other techniques.
+const JOINT_SHARES: [f64; 3] = [0.875, 0.75, 0.5];
+/// Shares of zeros that are studied.
+const ZEROS: [f64; 5] = [0.5, 0.7, 0.8, 0.9, 0.95];
+
+/// Every experiment that `space` has room for, the most telling ones first.
+#[must_use]
+pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
+    let offer = Offer::of(space);
+    let plain = Experiment {
+        technique: ORIGINAL.to_owned(),
+        level: String::new(),
+        kernels: Kernels::Tuned,
+        bits: 32.0,
+        sparsity: 0.0,
+        channels: 1.0,
+        algorithm: None,
+    };
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let mut all = vec![plain.clone()];
+    for &bits in offer.bits.iter().rev().filter(|bits| **bits < 32.0) {
+        all.push(Experiment { technique: bits_name(bits), bits, ..plain.clone() });
+    }
+    for channels in SHARES {
+        let level = format!("{} kept", percent(channels));
+        all.push(Experiment { technique: CHANNEL.to_owned(), level, channels, ..plain.clone() });
+    }
+    let zeros: Vec<f64> = ZEROS.into_iter().filter(|zeros| offer.sparsities.contains(zeros)).collect();
+    for (technique, algorithm) in [(CSR, "csr"), (SPARSE, "sparse_planar")] {
+        for &sparsity in zeros.iter().filter(|_| offer.algorithms.contains(algorithm)) {
+            all.push(Experiment {
+                technique: technique.to_owned(),
+                level: format!("{} zeros", percent(sparsity)),
+                sparsity,
+                algorithm: Some(algorithm.to_owned()),
+                ..plain.clone()
+            });
+        }
+    }
+    for &bits in offer.bits.iter().rev().filter(|bits| **bits == 8.0 || **bits < 2.0) {
+        for channels in JOINT_SHARES {
+            let technique = format!("{} and channel pruning", bits_name(bits));
+            let level = format!("{} kept", percent(channels));
+            all.push(Experiment { technique, level, bits, channels, ..plain.clone() });
+        }
+    }
+    for (channels, sparsity) in [(0.875, 0.5), (0.75, 0.7)] {
+        if offer.algorithms.contains("sparse_planar") && zeros.contains(&sparsity) {
+            all.push(Experiment {
+                technique: "weight and channel pruning".to_owned(),
+                level: format!("{} zeros, {} kept", percent(sparsity), percent(channels)),
+                sparsity,
+                channels,
+                algorithm: Some("sparse_planar".to_owned()),
+                ..plain.clone()
+            });
+        }
+    }
+    if naive {
+        let by = |experiment: &Experiment, algorithm: &str| Experiment {
+            kernels: Kernels::Naive,
+            algorithm: Some(algorithm.to_owned()),
+            ..experiment.clone()
+        };
+        let copies: Vec<Experiment> = all
+            .iter()
+            .filter_map(|experiment| match experiment.technique.as_str() {
+                ORIGINAL | CHANNEL => Some(by(experiment, "naive")),
+                CSR => Some(by(experiment, "naive_csr")),
+                _ => None,
+            })
+            .collect();
+        all.extend(copies);
+    }
+    all
+}
+
+/// `8-bit quantization`, `ternary quantization`.
+fn bits_name(bits: f64) -> String {
+    if bits < 2.0 { "ternary quantization".to_owned() } else { format!("{bits:.0}-bit quantization") }
+}
+
+/// Backends and numbers of threads that `space` offers; threads mean nothing to devices.
+#[must_use]
+pub fn settings(space: &CompiledSpace) -> Vec<(String, i64)> {
+    let domain = |name: &str| {
+        let found = space.parameters().iter().find(|parameter| parameter.name == name);
+        found.map(|parameter| parameter.domain.values().to_vec()).unwrap_or_default()
+    };
+    let mut threads: Vec<i64> = domain(THREADS).iter().filter_map(Value::as_i64).collect();
+    if threads.is_empty() {
+        threads.push(1);
+    }
+    let backends = domain(BACKEND);
+    let mut backends: Vec<&str> = backends.iter().filter_map(Value::as_str).collect();
+    if backends.is_empty() {
+        backends.push("cpu");
+    }
+    let mut all = Vec::new();
+    for backend in backends {
+        // All threads first: that is what people deploy.
+        let counts = if backend == "cpu" { &threads[..] } else { &threads[threads.len() - 1..] };
+        all.extend(counts.iter().rev().map(|count| (backend.to_owned(), *count)));
+    }
+    all
+}
+
+/// The configuration of `experiment` in a setting: every layer does what it can of it. `survey` knows which schedules
+/// are fast.
+#[must_use]
+pub fn configuration(
+    space: &CompiledSpace,
+    survey: &Survey,
+    experiment: &Experiment,
+    (backend, threads): (&str, i64),
+) -> Configuration {
+    let naive = experiment.kernels == Kernels::Naive;
+    let mut wanted = Configuration::new();
+    wanted.insert(BACKEND.to_owned(), Value::Text(backend.to_owned()));
+    wanted.insert(THREADS.to_owned(), Value::Int(threads));
+    for parameter in space.parameters() {
+        if parameter.name.starts_with(CHANNELS) {
+            wanted.insert(parameter.name.clone(), Value::Real(experiment.channels));
+        }
+    }
+    for layer in &survey.layers {
+        let name = |part: &str| layer_parameter(&layer.name, part);
+        let bits = nearest(space, &name("bits"), experiment.bits);
+        let sparse = nearest(space, &name("sparsity"), experiment.sparsity);
+        wanted.extend_with(name("sparsity"), sparse.clone());
+        // Any weight may become zero: that is what compressed rows are for.
+        if offers(space, &name("pattern"), "unstructured") {
+            wanted.insert(name("pattern"), Value::Text("unstructured".to_owned()));
+        }
+        let zeros = sparse.and_then(|value| value.as_f64()).unwrap_or(0.0) > 0.0;
+        let offered = experiment.algorithm.as_deref().filter(|algorithm| {
+            let known = offers(space, &name("algorithm"), algorithm);
+            known && (zeros || !matches!(*algorithm, "csr" | "sparse_planar"))
+        });
+        let wanted_bits = bits.as_ref().and_then(Value::as_f64);
+        let mut fastest: Vec<(f64, Configuration)> = layer
+            .schedules
+            .iter()
+            .map(|time| {
+                let mut written = Configuration::new();
+                time.schedule.write(&layer.name, &mut written);
+                (time.seconds, written)
+            })
+            .filter(|(_, written)| written.get(&name("bits")).and_then(Value::as_f64) == wanted_bits)
+            .collect();
+        fastest.sort_by(|left, right| left.0.total_cmp(&right.0));
+        wanted.extend_with(name("bits"), bits);
+        match (offered, fastest.first()) {
+            (Some(algorithm), _) => {
+                wanted.insert(name("algorithm"), Value::Text(algorithm.to_owned()));
+            }
+            (None, Some((_, schedule))) if backend == "cpu" => {
+                for (name, value) in schedule.iter() {
+                    wanted.insert(name.clone(), value.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = space.decode(&space.closest(&wanted));
+    if naive && let Some(algorithm) = &experiment.algorithm {
+        for layer in &survey.layers {
+            // Plain loops are in no space: they take the place of what the space has found.
+            let sparse = found.get(&layer_parameter(&layer.name, "sparsity")).and_then(Value::as_f64);
+            let format = if sparse > Some(0.0) { WeightFormat::SPARSE_F32 } else { WeightFormat::F32 };
+            let runs = conv::algorithm(algorithm).is_some_and(|algorithm| algorithm.executes(format));
+            let algorithm = if runs { algorithm.as_str() } else { "naive" };
+            found = replaced(&found, &layer.name, algorithm);
+        }
+    }
+    found
+}
+
+/// `configuration` with another algorithm for `layer`, all tunables at their defaults.
+fn replaced(configuration: &Configuration, layer: &str, algorithm: &str) -> Configuration {
+    let parameter = layer_parameter(layer, "algorithm");
+    let before = configuration.get(&parameter).and_then(Value::as_str).unwrap_or_default();
+    let tunables = format!("{layer}.{before}.");
+    let mut changed = Configuration::new();
+    for (name, value) in configuration.iter().filter(|(name, _)| !name.starts_with(&tunables)) {
+        changed.insert(name.clone(), value.clone());
+    }
+    changed.insert(parameter, Value::Text(algorithm.to_owned()));
+    changed
+}
+
+/// The offered value of a parameter that is nearest to `wanted`.
+fn nearest(space: &CompiledSpace, parameter: &str, wanted: f64) -> Option<Value> {
+    let found = space.parameters().iter().find(|known| known.name == parameter)?;
+    let values = found.domain.values().iter().filter_map(|value| Some((value.as_f64()?, value)));
+    values
+        .min_by(|a, b| (a.0 - wanted).abs().total_cmp(&(b.0 - wanted).abs()))
+        .map(|(_, value)| value.clone())
+}
+
+fn offers(space: &CompiledSpace, parameter: &str, text: &str) -> bool {
+    let found = space.parameters().iter().find(|known| known.name == parameter);
+    found.is_some_and(|known| known.domain.values().iter().any(|value| value.as_str() == Some(text)))
+}
+
+trait Extend {
+    fn extend_with(&mut self, name: String, value: Option<Value>);
+}
+
+impl Extend for Configuration {
+    fn extend_with(&mut self, name: String, value: Option<Value>) {
+        if let Some(value) = value {
+            self.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paretune_kernels::hardware::Isa;
+
+    use super::*;
+    use crate::model::{Network, builtin};
+    use crate::study::space::joint_space;
+    use crate::study::survey::LayerSurvey;
+
+    #[test]
+    fn experiments_become_configurations_of_the_whole_network() {
+        let network = Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
+        let space = joint_space(&network, &[1, 2], &[paretune_kernels::Backend::Cpu], Isa::detect())
+            .expect("a space");
+        let space = space.compile().expect("valid");
+        let layers = crate::compress::layers(&network.plan).expect("layers");
+        let layers: Vec<LayerSurvey> = layers
+            .iter()
+            .map(|layer| LayerSurvey { name: layer.step.clone(), ..LayerSurvey::default() })
+            .collect();
+        let survey = Survey { threads: 2, layers, ..Survey::default() };
+        let all = experiments(&space, true);
+        assert_eq!(all[0].technique, ORIGINAL);
+        let mut ids = BTreeSet::new();
+        for experiment in &all {
+            let found = configuration(&space, &survey, experiment, ("cpu", 2));
+            assert_eq!(found.get(THREADS).and_then(Value::as_i64), Some(2));
+            assert!(ids.insert(found.id()), "{experiment:?} is another one again");
+            let algorithms = |wanted: &str| {
+                let algorithm = |name: &String| name.ends_with(".algorithm");
+                found.iter().filter(|(name, value)| algorithm(name) && value.as_str() == Some(wanted)).count()
+            };
+            match (experiment.kernels, experiment.technique.as_str()) {
+                (Kernels::Naive, CSR) => assert!(algorithms("naive_csr") > 0),
+                (Kernels::Naive, _) => assert_eq!(algorithms("naive"), survey.layers.len()),
+                (Kernels::Tuned, CSR) => assert!(algorithms("csr") > 0),
+                _ => {}
+            }
+            if experiment.kernels == Kernels::Tuned {
+                assert!(space.encode(&found).is_ok(), "{experiment:?}");
+            }
+        }
+        assert_eq!(settings(&space), [("cpu".to_owned(), 2), ("cpu".to_owned(), 1)]);
+    }
+}

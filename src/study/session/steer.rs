@@ -1,0 +1,147 @@
+//! How people steer a running session: pause, stop, change what is asked for, look into a point. The session looks here
+//! between two trials and never waits for anybody.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use paretune_spaces::Configuration;
+
+use super::super::archive;
+use super::super::event::{Changed, Event, Inspected};
+use super::super::front::FrontLimit;
+use super::{Budget, HostError, Session, SessionError, Teller, start_search};
+use crate::evaluate::protocol::{Reply, Request};
+
+/// How people steer a running session.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Stop, keeping everything.
+    pub stop: AtomicBool,
+    /// Start no trial for now; the budget's clock stands still meanwhile.
+    pub pause: AtomicBool,
+    /// Somebody watches: the best point is looked into at the end, too.
+    pub watched: AtomicBool,
+    changes: Mutex<Vec<Change>>,
+}
+
+/// What people ask of a running session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Other limits. Everything measured so far is judged again.
+    Limits(Vec<FrontLimit>),
+    /// Another idea of the best: an objective's name or `knee`.
+    Prefer(String),
+    /// Another budget, for the whole study.
+    Budget(Budget),
+    /// Points that are to be among the final ones, by id.
+    Keep(BTreeSet<String>),
+    /// Time every step of a point of the front, by id; answered by [`Event::Inspected`].
+    Inspect(String),
+}
+
+impl Control {
+    /// Asks for a change; it is carried out after the current trial.
+    pub fn change(&self, change: Change) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// For how long the steps of a point are timed.
+const INSPECTION: f64 = 0.4;
+
+impl Session<'_> {
+    /// Carries out what was asked for, and waits while the session is paused.
+    pub(super) fn obey(&mut self, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+        loop {
+            self.carry_out(teller)?;
+            if !self.control.pause.load(Ordering::Relaxed) || self.control.stopped() {
+                return Ok(());
+            }
+            let since = Instant::now();
+            std::thread::sleep(Duration::from_millis(50));
+            self.clock.earlier -= since.elapsed().as_secs_f64();
+        }
+    }
+
+    fn carry_out(&mut self, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+        let mut changed = false;
+        for change in self.control.take() {
+            changed |= !matches!(change, Change::Keep(_) | Change::Inspect(_));
+            match change {
+                Change::Limits(limits) => {
+                    self.request.limits = limits;
+                    self.judge_again()?;
+                }
+                Change::Prefer(prefer) => self.request.prefer = prefer,
+                Change::Budget(budget) => self.request.budget = budget,
+                Change::Keep(ids) => self.keep = ids,
+                Change::Inspect(id) => self.inspect(&id, teller)?,
+            }
+        }
+        if !changed {
+            return Ok(());
+        }
+        self.file.request.clone_from(&self.request);
+        self.file.write(&self.options.folder).map_err(super::PrepareError::from)?;
+        teller.tell(Event::Changed(Box::new(Changed {
+            limits: self.request.limits.clone(),
+            prefer: self.request.prefer.clone(),
+            budget: self.request.budget.to_string(),
+            budget_seconds: self.request.budget.seconds,
+            budget_trials: self.request.budget.trials,
+            hypervolume: self.hypervolume(),
+            front: self.front.clone(),
+        })))
+    }
+
+    /// Starts the search anew under the limits of now, knowing all that was measured.
+    fn judge_again(&mut self) -> Result<(), SessionError> {
+        let mut search = start_search(&self.space, &self.request, &self.shared)?;
+        for trial in self.search.history().trials() {
+            search.tell(&trial.point, trial.outcome.clone())?;
+        }
+        self.search = search;
+        self.front.clear();
+        let judge = |configuration: &Configuration, origin: &str, known| {
+            archive::point(configuration, origin, known, &self.request.limits)
+        };
+        let points: Vec<_> =
+            self.whole.iter().map(|(config, origin, known)| judge(config, origin, known)).collect();
+        for point in points {
+            if self.untouched.as_ref().is_some_and(|untouched| untouched.id == point.id) {
+                self.untouched = Some(point.clone());
+            }
+            self.enter(Some(point));
+        }
+        Ok(())
+    }
+
+    /// Times every step of the point called `id`, if the session knows it.
+    pub(super) fn inspect(&mut self, id: &str, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+        let known = self.whole.iter().find(|(configuration, ..)| configuration.id() == id);
+        let Some((configuration, ..)) = known else { return Ok(()) };
+        let request = Request::Inspect { configuration: configuration.clone(), seconds: INSPECTION };
+        let control = self.control;
+        let deadline = self.options.trial_deadline;
+        let event = match self.host.ask(&request, deadline, &mut |_| {}, &|| control.stopped()) {
+            Ok(Reply::Inspected { threads, steps }) => {
+                Event::Inspected(Box::new(Inspected { id: id.to_owned(), threads, steps }))
+            }
+            Ok(other) => Event::Notice { text: format!("unexpected reply: {other:?}") },
+            Err(HostError::Interrupted) => return Ok(()),
+            Err(error @ HostError::Start(_)) => return Err(SessionError::Worker(error)),
+            Err(error) => Event::Notice { text: format!("{id} could not be looked into: {error}") },
+        };
+        teller.tell(event)
+    }
+}

@@ -1,0 +1,187 @@
+//! The layers of the selected point: what was chosen for each, and what each costs.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Cell, Row, Table, Widget};
+
+use super::draw::nothing_yet;
+use super::front::sign;
+use super::state::State;
+use super::view::View;
+use crate::evaluate::inspect::StepCost;
+use crate::report::units;
+use crate::report::{LayerRow, choices};
+use crate::study::event::Inspected;
+use crate::study::front::FrontPoint;
+
+/// From this width on, tiles and a bar for the time are shown.
+const WIDE: u16 = 110;
+
+pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
+    let Some(point) = view.selected(state) else {
+        nothing_yet(area, buffer, state, view);
+        return;
+    };
+    let theme = view.theme;
+    let inspected = state.inspected.get(&point.id);
+    let order: Vec<String> = match inspected {
+        Some(inspected) => inspected.steps.iter().map(|step| step.name.clone()).collect(),
+        None => state.order.clone(),
+    };
+    let choices = choices(&point.config, &order);
+    let mut top = vec![head(point, inspected, view)];
+    let global: Vec<String> = choices.global.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let pruned: Vec<String> = choices
+        .channels
+        .iter()
+        .filter_map(|(group, share)| {
+            let share: f64 = share.parse().ok().filter(|share| *share < 1.0)?;
+            Some(format!("{group} {:.0} %", share * 100.0))
+        })
+        .collect();
+    let channels = if pruned.is_empty() { "all".to_owned() } else { pruned.join(", ") };
+    top.push(Line::raw(format!("{}; channels kept: {channels}", global.join(", "))));
+    if choices.layers.is_empty() {
+        top.push(Line::styled(
+            "what was chosen for a point that has left the front is in the journal only",
+            theme.quiet(),
+        ));
+    }
+    let lines = top.len() as u16;
+    for (line, text) in top.into_iter().enumerate() {
+        text.render(Rect { y: area.y + line as u16, height: 1, ..area }, buffer);
+    }
+    let table = Rect { y: area.y + lines, height: area.height.saturating_sub(lines), ..area };
+    let total = Totals::of(inspected);
+    let visible = usize::from(table.height.saturating_sub(1));
+    let rows: Vec<Row<'_>> = choices
+        .layers
+        .iter()
+        .map(|layer| {
+            let cost =
+                inspected.and_then(|inspected| inspected.steps.iter().find(|step| step.name == layer.name));
+            row(layer, cost, &total, area.width)
+        })
+        .chain(inspected.map(|inspected| rest(&choices.layers, inspected, &total, area.width)))
+        .collect();
+    let first = view.scroll.min(rows.len().saturating_sub(visible));
+    let rows: Vec<Row<'_>> = rows.into_iter().skip(first).take(visible).collect();
+    let wide = area.width >= WIDE;
+    let mut widths = vec![
+        Constraint::Fill(if wide { 2 } else { 1 }),
+        Constraint::Length(4),
+        Constraint::Length(5),
+        Constraint::Length(20),
+        Constraint::Length(9),
+        Constraint::Length(6),
+        Constraint::Length(8),
+        Constraint::Length(7),
+    ];
+    let mut heads: Vec<Cell<'_>> =
+        ["layer", "bits", "zeros", "algorithm"].into_iter().map(Cell::new).collect();
+    heads.extend(["time", "share", "bytes", "ceiling"].into_iter().zip([9, 6, 8, 7]).map(right));
+    if wide {
+        widths.push(Constraint::Length(22));
+        widths.push(Constraint::Fill(3));
+        heads.extend([Cell::new(""), Cell::new("tiles")]);
+    }
+    let heads = Row::new(heads).style(theme.heading());
+    Widget::render(Table::new(rows, widths).header(heads).column_spacing(1), table, buffer);
+}
+
+fn head(point: &FrontPoint, inspected: Option<&Inspected>, view: &View) -> Line<'static> {
+    let theme = view.theme;
+    let (mark, style) = sign(point, theme);
+    let mut spans = vec![
+        Span::styled(format!("{mark} "), style),
+        Span::styled(units::short_id(&point.id).to_owned(), theme.heading()),
+        Span::raw(format!(
+            "  {}, {}, {}",
+            units::value("accuracy", point.metrics.accuracy),
+            units::value("latency", point.metrics.latency),
+            units::value("size", point.metrics.size)
+        )),
+    ];
+    let hint = match inspected {
+        Some(_) => "  ceiling: least possible time / time taken",
+        None if view.asked.contains(&point.id) => "  its layers will be timed after this trial",
+        None => "  its layers were not timed",
+    };
+    spans.push(Span::styled(hint, theme.quiet()));
+    Line::from(spans)
+}
+
+/// What shares are of.
+struct Totals {
+    seconds: f64,
+    longest: f64,
+}
+
+impl Totals {
+    fn of(inspected: Option<&Inspected>) -> Self {
+        let steps = inspected.map(|inspected| inspected.steps.as_slice()).unwrap_or_default();
+        Self {
+            seconds: steps.iter().map(|step| step.seconds).sum(),
+            longest: steps.iter().map(|step| step.seconds).fold(0.0, f64::max),
+        }
+    }
+}
+
+fn row(layer: &LayerRow, cost: Option<&StepCost>, total: &Totals, width: u16) -> Row<'static> {
+    let zeros: f64 = layer.sparsity.parse().unwrap_or(0.0);
+    let zeros = if zeros > 0.0 { format!("{:.0} %", zeros * 100.0) } else { String::new() };
+    let mut cells = vec![
+        Cell::new(layer.name.clone()),
+        Cell::new(layer.bits.clone()),
+        Cell::new(zeros),
+        Cell::new(layer.algorithm.clone()),
+    ];
+    cells.extend(figures(cost.map(|cost| (cost.seconds, cost.weight_bytes, cost.ceiling_share)), total));
+    if width >= WIDE {
+        cells.push(Cell::new(bar(cost.map_or(0.0, |cost| cost.seconds), total)));
+        cells.push(Cell::new(layer.tiles.clone()));
+    }
+    Row::new(cells)
+}
+
+/// Everything that is no layer with choices of its own, in one line.
+fn rest(layers: &[LayerRow], inspected: &Inspected, total: &Totals, width: u16) -> Row<'static> {
+    let others: Vec<&StepCost> =
+        inspected.steps.iter().filter(|step| layers.iter().all(|layer| layer.name != step.name)).collect();
+    let seconds = others.iter().map(|step| step.seconds).sum();
+    let bytes = others.iter().map(|step| step.weight_bytes).sum();
+    let mut cells =
+        vec![Cell::new(format!("{} others", others.len())), Cell::new(""), Cell::new(""), Cell::new("")];
+    cells.extend(figures(Some((seconds, bytes, None)), total));
+    if width >= WIDE {
+        cells.push(Cell::new(bar(seconds, total)));
+        cells.push(Cell::new("pools, additions, conversions"));
+    }
+    Row::new(cells)
+}
+
+fn figures(cost: Option<(f64, u64, Option<f64>)>, total: &Totals) -> Vec<Cell<'static>> {
+    let Some((seconds, bytes, ceiling)) = cost else {
+        return [9, 6, 8, 7].map(|width| right(("-", width))).to_vec();
+    };
+    let share = 100.0 * seconds / total.seconds.max(f64::MIN_POSITIVE);
+    let ceiling = ceiling.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
+    let bytes = if bytes > 0 { units::value("size", bytes as f64) } else { "-".to_owned() };
+    vec![
+        right((&units::value("latency", seconds), 9)),
+        right((&format!("{share:.1} %"), 6)),
+        right((&bytes, 8)),
+        right((&ceiling, 7)),
+    ]
+}
+
+/// A bar as long as the step's part of the longest one's time.
+fn bar(seconds: f64, total: &Totals) -> String {
+    let cells = if total.longest > 0.0 { (22.0 * seconds / total.longest).round() } else { 0.0 };
+    "▆".repeat(cells as usize)
+}
+
+fn right((text, width): (&str, usize)) -> Cell<'static> {
+    Cell::new(format!("{text:>width$}"))
+}
