@@ -73,16 +73,17 @@ const CALIBRATION_NUMBERS: usize = 24 << 20;
 pub const CALIBRATION_IMAGES: usize = 1024;
 
 /// Enough images for ranges and statistics of every value.
-const STATISTICS_IMAGES: usize = 512;
+const STATISTICS_IMAGES: usize = 192;
 
 /// Enough images for means and variances of channels, few enough for every candidate.
 const REPAIR_IMAGES: usize = 256;
 
-/// Enough images to rank channels by.
+/// Enough images to rank channels by, and the fewest that say anything.
 const INFORMATION_IMAGES: usize = 256;
+const LEAST_INFORMATION_IMAGES: usize = 32;
 
-/// Multiply-adds, forwards, that ranking them may take: half a minute or so on two cores.
-const INFORMATION_WORK: u64 = 150_000_000_000;
+/// Multiply-adds, forwards, that ranking them may take: a few seconds on two cores.
+const INFORMATION_WORK: u64 = 4_000_000_000;
 
 /// Search images that decide whether training was worth it.
 const HELD_BACK: usize = 512;
@@ -130,7 +131,7 @@ impl Subject {
                     let work: u64 =
                         compress::layers(&network.plan)?.iter().map(|layer| layer.multiply_adds).sum();
                     let affordable = usize::try_from(INFORMATION_WORK / work.max(1)).unwrap_or(usize::MAX);
-                    let count = affordable.clamp(8, INFORMATION_IMAGES).min(count);
+                    let count = affordable.clamp(LEAST_INFORMATION_IMAGES, INFORMATION_IMAGES).min(count);
                     calibration.inform(&network.plan, &calibration_inputs[..count * numbers])?;
                 }
                 Ok::<_, SubjectError>(calibration)

@@ -160,8 +160,8 @@ fn pool(
 fn mean(mut macros: Macros, input: &[usize], axes: &[usize]) -> Launch {
     let (outer, inner, length) = lines(input, axes);
     let count = input.iter().product::<usize>().checked_div(length).unwrap_or(0);
-    let lanes = length.next_power_of_two().clamp(1, 64) / 2;
-    let lanes = lanes.max(1);
+    // Short lines are not worth sharing, and a driver's compiler was seen to crash on two lanes.
+    let lanes = if length <= 16 { 1 } else { length.next_power_of_two().min(64) / 2 };
     let share = THREADS / lanes;
     macros.define("MEAN", 1).define("COUNT", count).define("LENGTH", length);
     macros.define("OUTER(i)", outer).define("INNER(i)", inner);

@@ -5,18 +5,21 @@
 // One number per line.
 __kernel __attribute__((reqd_work_group_size(LANES * LINES, 1, 1)))
 void mean(const __global float *restrict input, __global float *restrict output) {
-    __local float sums[LANES * LINES];
     const int thread = get_local_id(0), lane = thread % LANES;
     const int line = get_group_id(0) * LINES + thread / LANES;
     float sum = 0.0f;
     if (line < COUNT)
         for (int r = lane; r < LENGTH; r += LANES) sum += input[OUTER(line) + INNER(r)];
+#if LANES > 1
+    __local float sums[LANES * LINES];
     sums[thread] = sum;
     for (int reach = LANES / 2; reach > 0; reach /= 2) {
         barrier(CLK_LOCAL_MEM_FENCE);
         if (lane < reach) sums[thread] += sums[thread + reach];
     }
-    if (lane == 0 && line < COUNT) output[line] = sums[thread] / LENGTH;
+    sum = sums[thread];
+#endif
+    if (lane == 0 && line < COUNT) output[line] = sum / LENGTH;
 }
 #elif defined(SOFTMAX)
 // Lines of the same places in input and output.
