@@ -54,9 +54,9 @@ for (const trial of data.trials)
   if (!points.some(p => p.id === trial.id)) marks.push({ kind: "trial", metrics: trial.metrics, feasible: trial.feasible, id: trial.id, origin: trial.origin });
 for (const technique of data.techniques)
   marks.push({ kind: "technique", metrics: technique.metrics, id: technique.id, origin: technique.name, label: technique.label });
+marks.push({ kind: "baseline", metrics: baseline, id: "untouched", origin: "untouched", label: "untouched" });
 for (const p of points.slice().sort((a, b) => a.best - b.best || a.feasible - b.feasible))
   marks.push({ kind: "front", metrics: p.metrics, feasible: p.feasible, best: p.best, id: p.id, origin: p.origin, point: p });
-marks.push({ kind: "baseline", metrics: baseline, id: "untouched", origin: "untouched", label: "untouched" });
 
 const limits = front.limits.map(limit => limit.metric === "accuracy-drop"
   ? { metric: "accuracy", above: false, value: baseline.accuracy - limit.value, text: "accuracy drop <" + show("accuracy", limit.value) }
@@ -172,7 +172,7 @@ function nearest(event) {
   let found = null, distance = 14;
   for (const p of placed) {
     const d = Math.hypot(p.px - px, p.py - py) - (p.mark.kind === "trial" ? 0 : 4);
-    if (d < distance) { found = p.mark; distance = d; }
+    if (d <= distance) { found = p.mark; distance = d; }
   }
   return found;
 }
