@@ -20,7 +20,6 @@ use crate::report;
 use crate::study::budget::Budget;
 use crate::study::characterize::{Row, configuration, experiments, settings};
 use crate::study::prepare::{Material, space_of};
-use crate::study::request::StudyRequest;
 use crate::study::session::Control;
 use crate::study::survey::{Pace, Survey, Surveyor};
 use crate::study::trial::{Answer, Bench, Hopeless, TrialError};
@@ -112,21 +111,7 @@ impl Study<'_> {
     fn network(&mut self, model: Option<&PathBuf>) -> anyhow::Result<()> {
         let begun = Instant::now();
         let args = self.args;
-        let request = StudyRequest {
-            model: model.cloned(),
-            data: args.subject.data.clone(),
-            normalization: args.subject.normalization(),
-            limits: Vec::new(),
-            objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
-            prefer: "accuracy".to_owned(),
-            budget: Budget::default(),
-            strategy: "characterize".to_owned(),
-            backends: args.subject.backend.clone(),
-            threads: args.subject.thread_counts()?,
-            space: args.subject.space.clone(),
-            finetune: 0,
-            seed: 0,
-        };
+        let request = args.subject.request(model, "characterize")?;
         let material = Material::load(&request).map_err(usage)?;
         let space = space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
             .map_err(usage)?;
@@ -135,7 +120,9 @@ impl Study<'_> {
         let folder = request.folder_name(name, &material.network.sha256, &material.images_hash);
         let folder = paths::home()?.join("characterizations").join(folder);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
-        let subject = material.store(&folder, &request)?.subject(&folder);
+        let mut file = material.store(&folder, &request)?;
+        file.share_layers(&folder, &paths::store(self.args.db.as_deref())?)?;
+        let subject = file.subject(&folder);
         let mut bench = Bench::new(self.store, subject.clone(), Hardware::detect().id)?;
         bench.images = args.images.min(material.dataset.search.len() as u64);
         bench.deadline = Duration::from_secs(args.trial_timeout);

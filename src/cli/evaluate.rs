@@ -13,9 +13,7 @@ use paretune_spaces::{CompiledSpace, Configuration};
 use super::{Ending, SubjectArgs, paths, usage};
 use crate::evaluate::host::{Host, HostOptions, own_worker};
 use crate::study::archive;
-use crate::study::budget::Budget;
 use crate::study::prepare::{Material, space_of};
-use crate::study::request::StudyRequest;
 use crate::study::trial::{Answer, Bench, Hopeless};
 
 /// Arguments of `paretune evaluate`.
@@ -45,21 +43,7 @@ const LONGEST: u64 = 16 << 20;
 
 /// Scores what is asked, one line of metrics per configuration, in order.
 pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
-    let request = StudyRequest {
-        model: args.model.clone(),
-        data: args.subject.data.clone(),
-        normalization: args.subject.normalization(),
-        limits: Vec::new(),
-        objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
-        prefer: "accuracy".to_owned(),
-        budget: Budget::default(),
-        strategy: "evaluate".to_owned(),
-        backends: args.subject.backend.clone(),
-        threads: args.subject.thread_counts()?,
-        space: args.subject.space.clone(),
-        seed: 0,
-        finetune: 0,
-    };
+    let request = args.subject.request(args.model.as_ref(), "evaluate")?;
     let material = Material::load(&request).map_err(usage)?;
     let space = space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
         .map_err(usage)?;

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use paretune_kernels::opencl;
+
+use crate::study::budget::Budget;
+use crate::study::request::StudyRequest;
 
 mod bench;
 mod characterize;
@@ -193,8 +197,8 @@ struct SubjectArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<usize>,
     /// Backends to consider: cpu, opencl (the first graphics processor, or the first device at all),
-    /// opencl:PLATFORM/DEVICE
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cpu")]
+    /// opencl:PLATFORM/DEVICE [default: cpu, and opencl where that is more than the processor once more]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     backend: Vec<String>,
     /// A TOML file that narrows, fixes or extends the space
     #[arg(long, value_name = "FILE")]
@@ -202,6 +206,39 @@ struct SubjectArgs {
 }
 
 impl SubjectArgs {
+    /// What to study, without limits; `strategy` names who asks.
+    fn request(&self, model: Option<&PathBuf>, strategy: &str) -> anyhow::Result<StudyRequest> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Ok(StudyRequest {
+            model: model.map(absolute),
+            data: self.data.as_ref().map(absolute),
+            normalization: self.normalization(),
+            limits: Vec::new(),
+            objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
+            prefer: "accuracy".to_owned(),
+            budget: Budget::default(),
+            strategy: strategy.to_owned(),
+            backends: self.backends(),
+            threads: self.thread_counts()?,
+            space: self.space.as_ref().map(absolute),
+            seed: 0,
+            finetune: 0,
+        })
+    }
+
+    /// The backends asked for, or those that make sense here: a driver that runs kernels on the processor itself costs
+    /// a search its time and has never been the faster way onto it.
+    fn backends(&self) -> Vec<String> {
+        let mut backends = self.backend.clone();
+        if backends.is_empty() {
+            backends.push("cpu".to_owned());
+            if opencl::has_accelerator() {
+                backends.push("opencl".to_owned());
+            }
+        }
+        backends
+    }
+
     fn normalization(&self) -> Option<crate::evaluate::accuracy::Normalization> {
         (!self.mean.is_empty()).then(|| crate::evaluate::accuracy::Normalization {
             mean: self.mean.clone(),

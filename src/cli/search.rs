@@ -161,22 +161,15 @@ fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
     for text in &args.limits {
         bounds.extend(limits::parse(text).map_err(usage)?);
     }
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let seconds = if args.model.is_some() { 300.0 } else { 60.0 };
     Ok(StudyRequest {
-        model: args.model.as_ref().map(absolute),
-        data: args.subject.data.as_ref().map(absolute),
-        normalization: args.subject.normalization(),
         limits: bounds,
         objectives: args.objective.clone(),
         prefer: args.prefer.clone(),
         budget: args.budget.unwrap_or(Budget { seconds: Some(seconds), trials: None }),
-        strategy: args.strategy.clone(),
-        backends: args.subject.backend.clone(),
-        threads: args.subject.thread_counts()?,
-        space: args.subject.space.as_ref().map(absolute),
         seed: args.seed,
         finetune: args.finetune.unwrap_or(0),
+        ..args.subject.request(args.model.as_ref(), &args.strategy)?
     })
 }
 
@@ -293,7 +286,7 @@ pub(super) fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
 /// Three quarters of the machine's memory, where the machine tells. None where a device is used: drivers reserve
 /// address space for all of its memory, and more.
 fn default_memory_limit(args: &SearchArgs) -> Option<u64> {
-    if args.subject.backend.iter().any(|backend| backend != "cpu") {
+    if args.subject.backends().iter().any(|backend| backend != "cpu") {
         return None;
     }
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;

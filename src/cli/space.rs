@@ -27,7 +27,7 @@ pub fn space(args: &SpaceArgs) -> anyhow::Result<Ending> {
     let network = load_network(args.model.as_deref()).map_err(usage)?;
     let threads = args.subject.thread_counts()?;
     let space =
-        space_of(&network, &threads, &args.subject.backend, args.subject.space.as_ref()).map_err(usage)?;
+        space_of(&network, &threads, &args.subject.backends(), args.subject.space.as_ref()).map_err(usage)?;
     let compiled = space.compile().map_err(usage)?;
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -63,6 +63,18 @@ pub fn names() -> Vec<String> {
     all().into_iter().map(|(name, ..)| name).collect()
 }
 
+/// Whether there is a device besides the host's own processor.
+#[must_use]
+pub fn has_accelerator() -> bool {
+    let is_processor = |id| kind(id).is_none_or(|kind| kind & devices::CL_DEVICE_TYPE_CPU != 0);
+    all().into_iter().any(|(.., id)| !is_processor(id))
+}
+
+/// The bits of `CL_DEVICE_TYPE`.
+fn kind(id: cl_device_id) -> Option<u64> {
+    number::<u64>(id, devices::CL_DEVICE_TYPE)
+}
+
 /// Opens the device called `name` (`platform/device`, or a part of that, case ignored); an empty name is
 /// the first graphics processor, or the first device at all.
 ///
@@ -72,9 +84,7 @@ pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
     static OPEN: OnceLock<Mutex<HashMap<String, Arc<Device>>>> = OnceLock::new();
     let all = all();
     let wanted = name.to_lowercase();
-    let is_gpu = |id: cl_device_id| {
-        number::<u64>(id, devices::CL_DEVICE_TYPE).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0)
-    };
+    let is_gpu = |id: cl_device_id| kind(id).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0);
     let found = if name.is_empty() {
         all.iter().find(|(.., id)| is_gpu(*id)).or_else(|| all.first())
     } else {
