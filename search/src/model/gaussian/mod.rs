@@ -1,7 +1,8 @@
 //! Gaussian process regression over mixed, conditional parameters.
 //!
-//! The kernel is Matérn 5/2 over a weighted sum of per-parameter distances: for every parameter whether the values
-//! differ, for ordered ones also how far apart they are, squared. What is inactive differs from everything active.
+//! The kernel is a sum of what parameters do alone, in pairs and all together, each Matérn 5/2 over weighted per-parameter
+//! distances: for every parameter whether the values differ, for ordered ones also how far apart they are, squared. What
+//! is inactive differs from everything active.
 //! Weights follow from the marginal likelihood with a log-normal prior whose mean shrinks with the number of parameters
 //! (Hvarfner, Hellsten and Nardi, 2024: that alone makes the process fit for many parameters): the most likely ones
 //! by a quasi-Newton method of `argmin`, and draws from the posterior around them. The signal's variance is
@@ -13,8 +14,8 @@ mod posterior;
 
 use paretune_spaces::Point;
 
+use self::kernel::Tables;
 pub use self::kernel::{Kernel, Weights};
-use self::kernel::{Tables, matern};
 use super::cholesky::{Factor, dot};
 use super::{Model, Prediction};
 
@@ -63,7 +64,7 @@ impl Gaussian {
         let mut matrix = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..=i {
-                matrix[i * n + j] = matern(tables.squared(&rows[i], &rows[j]));
+                matrix[i * n + j] = tables.common(&rows[i], &rows[j]).correlation;
             }
         }
         let mut noise = weights.noise.exp();
@@ -100,7 +101,7 @@ impl Gaussian {
 impl Model for Gaussian {
     fn predict(&self, point: &Point) -> Prediction {
         let slots = self.kernel.slots(point);
-        let mut k: Vec<f64> = self.points.iter().map(|p| matern(self.tables.squared(p, &slots))).collect();
+        let mut k: Vec<f64> = self.points.iter().map(|p| self.tables.common(p, &slots).correlation).collect();
         let mean = self.center + dot(&k, &self.alpha);
         self.factor.forward(&mut k);
         let left = (1.0 - dot(&k, &k)).max(1e-9) + self.noise;

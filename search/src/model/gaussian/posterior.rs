@@ -8,7 +8,7 @@ use argmin::solver::quasinewton::LBFGS;
 use paretune_spaces::Point;
 use rand::{Rng, RngExt};
 
-use super::kernel::{Kernel, NOISE_VARIANCE, PRIOR_VARIANCE, Tables, Weights, matern, matern_slope};
+use super::kernel::{Kernel, NOISE_VARIANCE, PRIOR_VARIANCE, Tables, Weights};
 use super::{Gaussian, standardize};
 use crate::model::cholesky::{Factor, dot};
 
@@ -132,7 +132,7 @@ impl Conditioned {
         let mut matrix = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..i {
-                matrix[i * n + j] = matern(tables.squared(&rows[i], &rows[j]));
+                matrix[i * n + j] = tables.common(&rows[i], &rows[j]).correlation;
             }
             matrix[i * n + i] = 1.0 + weights.noise.exp() + 1e-9;
         }
@@ -205,20 +205,21 @@ impl Gradient for &Posterior<'_> {
 }
 
 impl Weights {
-    /// All logarithms, the noise last.
+    /// All logarithms: terms, parts, the noise.
     fn numbers(&self) -> Vec<f64> {
-        self.terms.iter().copied().chain([self.noise]).collect()
+        self.terms.iter().chain(&self.parts).copied().chain([self.noise]).collect()
     }
 
     /// From logarithms, kept where exponentials are harmless.
     fn of(numbers: &[f64]) -> Weights {
-        let (noise, terms) = numbers.split_last().map_or((0.0, numbers), |(noise, terms)| (*noise, terms));
+        let (terms, [alone, pairs, noise]) = numbers.split_last_chunk().unwrap_or((numbers, &[0.0; 3]));
         let terms = terms.iter().map(|w| w.clamp(-14.0, 5.0)).collect();
-        Weights { terms, noise: noise.clamp(-14.0, 0.0) }
+        let parts = [alone, pairs].map(|w| w.clamp(-8.0, 5.0));
+        Weights { terms, parts, noise: noise.clamp(-14.0, 0.0) }
     }
 }
 
-/// Log posterior density of weights (up to a constant), and its gradient: terms, then noise.
+/// Log posterior density of weights (up to a constant), and its gradient: terms, parts, noise.
 fn slope(
     kernel: &Kernel,
     weights: &Weights,
@@ -234,23 +235,18 @@ fn slope(
     let inverse = factor.inverse();
     // Sums over pairs, by parameter and pair of values, so that each pair is looked at once.
     let relevant = &kernel.shape.relevant;
-    let mut sums: Vec<Vec<f64>> = tables.0.iter().map(|t| vec![0.0; t.slots * t.slots]).collect();
+    let mut sums: Vec<Vec<f64>> = tables.tables.iter().map(|t| vec![0.0; t.slots * t.slots]).collect();
+    let mut parts = [0.0; 2];
     for i in 0..n {
         for j in 0..i {
-            let at = i * n + j;
-            let slope = matern_slope(tables.squared(&rows[i], &rows[j]));
-            let pull = (alpha[i] * alpha[j] / variance - inverse[at]) * slope;
-            for ((sum, table), (a, b)) in sums.iter_mut().zip(&tables.0).zip(rows[i].iter().zip(&rows[j])) {
-                if a != b {
-                    sum[usize::from(*a) * table.slots + usize::from(*b)] += pull;
-                }
-            }
+            let pull = alpha[i] * alpha[j] / variance - inverse[i * n + j];
+            tables.add_slopes((&rows[i], &rows[j]), pull, &mut sums, &mut parts);
         }
     }
-    let mut gradient = Vec::with_capacity(kernel.terms.len() + 1);
+    let mut gradient = Vec::with_capacity(kernel.terms.len() + 3);
     for (number, term) in kernel.terms.iter().enumerate() {
         let at = relevant.binary_search(&term.parameter).unwrap_or(0);
-        let slots = tables.0[at].slots;
+        let slots = tables.tables[at].slots;
         let mut total = 0.0;
         for a in 0..slots {
             for b in 0..slots {
@@ -263,6 +259,11 @@ fn slope(
         let off = weights.terms[number] - prior.terms[number];
         density -= 0.5 * off * off / PRIOR_VARIANCE;
         gradient.push(total * weights.terms[number].exp() - off / PRIOR_VARIANCE);
+    }
+    for (number, sum) in parts.into_iter().enumerate() {
+        let off = weights.parts[number] - prior.parts[number];
+        density -= 0.5 * off * off / PRIOR_VARIANCE;
+        gradient.push(sum - off / PRIOR_VARIANCE);
     }
     let trace: f64 = (0..n).map(|i| alpha[i] * alpha[i] / variance - inverse[i * n + i]).sum();
     let off = weights.noise - prior.noise;
@@ -307,16 +308,15 @@ mod tests {
         let standard = standardize(&values[..20]);
         let (prior, mut weights) = (kernel.prior(), kernel.prior());
         weights.terms[0] += 0.3;
+        weights.parts = [-0.4, 0.2];
         let of = |w: &Weights| slope(&kernel, w, &prior, &rows, &standard.values).unwrap();
         let gradient = of(&weights).1;
+        assert_eq!(gradient.len(), weights.numbers().len());
         for (i, exact) in gradient.iter().enumerate() {
             let moved = |step: f64| {
-                let mut w = weights.clone();
-                match w.terms.get_mut(i) {
-                    Some(t) => *t += step,
-                    None => w.noise += step,
-                }
-                of(&w).0
+                let mut numbers = weights.numbers();
+                numbers[i] += step;
+                of(&Weights::of(&numbers)).0
             };
             let numeric = (moved(1e-4) - moved(-1e-4)) / 2e-4;
             assert!((numeric - exact).abs() < 1e-4 * (1.0 + numeric.abs()), "{i}: {numeric} {exact}");
@@ -337,6 +337,32 @@ mod tests {
         assert!(Gaussian::fit(&kernel, &weights, &[], &[]).is_none());
     }
 
+    /// Few points, far from all combinations: what parameters do alone must be put together.
+    #[test]
+    fn sums_are_told_from_their_parts() {
+        let mut space = Space::new();
+        for i in 0..5 {
+            space.parameters.push(Parameter::new(format!("x{i}"), Domain::unordered(0..5)));
+        }
+        let space = space.compile().unwrap();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(9);
+        let points: Vec<Point> = (0..260).map(|_| space.sample(&mut rng)).collect();
+        // No order to follow, and nothing but a sum.
+        let value = |p: &Point| -> f64 { p.iter().map(|v| f64::from((v * v + 2 * v) % 5)).sum() };
+        let values: Vec<f64> = points.iter().map(value).collect();
+        let kernel = Kernel::new(Shape::of(&space));
+        let train: Vec<&Point> = points[..60].iter().collect();
+        let likely = Gaussian::learn(&kernel, &kernel.prior(), &train, &values[..60], 40);
+        let model = Gaussian::fit(&kernel, &likely, &train, &values[..60]).unwrap();
+        let error: f64 =
+            points[60..].iter().zip(&values[60..]).map(|(p, v)| (model.predict(p).mean - v).abs()).sum();
+        let error = error / 200.0;
+        assert!(likely.parts[0] > kernel.prior().parts[0], "{likely:?}");
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let spread = values.iter().map(|v| (v - mean).abs()).sum::<f64>() / values.len() as f64;
+        assert!(error < 0.2 * spread, "{error} of {spread}");
+    }
+
     #[test]
     fn draws_spread_around_the_likely_weights() {
         let (kernel, points, values) = setting();
@@ -354,7 +380,7 @@ mod tests {
         let below: Vec<f64> = draws.iter().map(|draw| best - density(draw)).collect();
         // A posterior of d dimensions lies some d/2 below its peak; the prior alone far deeper.
         let mean = below.iter().sum::<f64>() / 30.0;
-        let dimensions = likely.terms.len() as f64 + 1.0;
+        let dimensions = likely.numbers().len() as f64;
         assert!(mean > 0.1 * dimensions && mean < 2.0 * dimensions, "{mean}");
         let spread = |number: usize| {
             let all: Vec<f64> = draws.iter().map(|draw| draw.terms[number]).collect();
