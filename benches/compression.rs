@@ -188,9 +188,12 @@ impl Subject {
         this.accuracy = this.accuracy_of(&this.plan)?;
         this.opinions = this.outputs_of(&this.plan)?;
         println!("\n{}: {:.2} % of {} images", network.name, 100.0 * this.accuracy, this.report.len());
-        let begun = Instant::now();
-        this.database.build(&[Pattern::Unstructured, BLOCKS], &mut |_| true)?;
-        println!("database: {:.0} s", begun.elapsed().as_secs_f64());
+        // Single rows make what they need.
+        if arguments.only.is_empty() {
+            let begun = Instant::now();
+            this.database.build(&[Pattern::Unstructured, BLOCKS], &mut |_| true)?;
+            println!("database: {:.0} s", begun.elapsed().as_secs_f64());
+        }
         Ok(this)
     }
 

@@ -38,6 +38,18 @@ struct Arguments {
     /// Seconds of distillation after the last method; 0 for none
     #[arg(long, default_value_t = 0)]
     finetune: u64,
+    /// Images per step of distillation
+    #[arg(long, default_value_t = Distillation::default().batch)]
+    batch: usize,
+    /// Size of its steps
+    #[arg(long, default_value_t = Distillation::default().rate)]
+    rate: f64,
+    /// What outputs are divided by before they are compared
+    #[arg(long, default_value_t = Distillation::default().temperature)]
+    temperature: f32,
+    /// Share of its images that are mixed with another one
+    #[arg(long, default_value_t = Distillation::default().mixed)]
+    mixed: f64,
     /// Report images; all of them where there are fewer
     #[arg(long, default_value_t = usize::MAX)]
     report: usize,
@@ -48,8 +60,6 @@ struct Arguments {
 
 /// Images that compression may look at.
 const CALIBRATION: usize = 1024;
-/// Of these, the first, on which weights are fitted: what a search uses.
-const FITTED: usize = 512;
 /// Of these, the last, that distillation keeps back to judge by.
 const HELD_BACK: usize = 128;
 
@@ -79,15 +89,10 @@ impl<'a> Subject<'a> {
         let Normalization { mean, std } = normalization;
         normalize_into(&calibration.pixels, mean, std, calibration.dims, &mut inputs);
         let numbers = calibration.image_bytes();
-        let seen = &inputs[..inputs.len().min(FITTED * numbers)];
-        let mut known = Calibration::collect(plan, seen, 8, threads, &mut |_| {})?;
-        known.inform(plan, seen)?;
+        let mut known = Calibration::collect(plan, &inputs, 8, threads, &mut |_| {})?;
+        known.inform(plan, &inputs)?;
         let before = answers(&for_scoring(plan), report, normalization, Isa::detect())?;
         Ok(Self { plan, report, normalization, before, inputs, numbers, calibration: known, threads })
-    }
-
-    fn seen(&self) -> &[f32] {
-        &self.inputs[..self.inputs.len().min(FITTED * self.numbers)]
     }
 
     fn score(&self, plan: &Plan) -> anyhow::Result<Score> {
@@ -125,9 +130,9 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
-    fn rows(&self, network: &str, work: f64, finetune: u64) -> anyhow::Result<()> {
-        let references = References::collect(self.plan, self.seen(), self.threads)?;
-        let (plan, calibration, seen) = (self.plan, &self.calibration, self.seen());
+    fn rows(&self, network: &str, work: f64, finetune: &Distillation) -> anyhow::Result<()> {
+        let references = References::collect(self.plan, &self.inputs, self.threads)?;
+        let (plan, calibration, seen) = (self.plan, &self.calibration, &self.inputs);
         let compressed = |channels, criterion, references| {
             let recipe = Recipe { channels, criterion, ..Recipe::default() };
             let begun = Instant::now();
@@ -146,13 +151,16 @@ impl<'a> Subject<'a> {
         self.row(network, "one threshold, Fisher, statistics re-estimated", &small, seconds)?;
         let (small, seconds) = compressed(global, fisher, Some(&references))?;
         self.row(network, "one threshold, Fisher, least squares", &small, seconds)?;
-        if finetune > 0 {
-            let duration = Duration::from_secs(finetune);
-            let options = Distillation { duration, ..Distillation::default() };
+        if !finetune.duration.is_zero() {
             let begun = Instant::now();
             let (learn, held) = self.inputs.split_at(self.inputs.len() - HELD_BACK * self.numbers);
-            let tuned = compress::distill(plan, &small, learn, held, &options, &mut |_| true)?;
-            let method = format!("the same, then {finetune} s of distillation");
+            let mut steps = 0;
+            let tuned = compress::distill(plan, &small, learn, held, finetune, &mut |progress| {
+                steps = progress.steps;
+                true
+            })?;
+            let seconds = finetune.duration.as_secs();
+            let method = format!("the same, then {seconds} s of distillation ({steps} steps)");
             self.row(network, &method, &tuned, begun.elapsed().as_secs_f64())?;
         }
         Ok(())
@@ -173,11 +181,19 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
     println!("{} report images, {} for compression\n", report.len(), calibration.len());
     println!("| network | method | multiply-adds left | points lost (95 % interval) | seconds |");
     println!("| --- | --- | --- | --- | --- |");
+    let finetune = Distillation {
+        duration: Duration::from_secs(arguments.finetune),
+        batch: arguments.batch,
+        rate: arguments.rate,
+        temperature: arguments.temperature,
+        mixed: arguments.mixed,
+        ..Distillation::default()
+    };
     for name in &arguments.network {
         let network = Network::load(&models.join(format!("{name}.onnx")))?;
         let subject = Subject::new(&network.plan, &calibration, &report, &normalization)?;
         for &work in &arguments.work {
-            subject.rows(name, work, arguments.finetune)?;
+            subject.rows(name, work, &finetune)?;
         }
     }
     Ok(())
