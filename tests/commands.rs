@@ -123,6 +123,35 @@ fn a_search_ends_in_something_that_runs() {
 }
 
 #[test]
+fn tuned_schedules_are_kept_and_used() {
+    let home = Home::new();
+    std::fs::write(home.path("model.onnx"), paretune::model::builtin::network_bytes()).expect("the network");
+    let json = |arguments: &[&str]| -> Value { serde_json::from_str(&home.ok(arguments)).expect("JSON") };
+    let common = ["bench", "model.onnx", "--threads", "1", "--seconds", "0.2", "--json"];
+    let plain = json(&[&common[..], &["--fp32"]].concat());
+    assert_eq!(plain["schedules"], "default");
+    let tuned = json(&[&common[..], &["--tune", "--budget", "1s"]].concat());
+    let layers = tuned["layers"].as_array().expect("layers");
+    assert!(!layers.is_empty());
+    for layer in layers {
+        // The default is one of those that it was chosen from.
+        assert!(layer["seconds"].as_f64() <= layer["default_seconds"].as_f64(), "{layer}");
+        assert!(layer["tried"].as_u64() >= Some(1) && layer["algorithm"].is_string(), "{layer}");
+    }
+    assert!(tuned["latency"]["median"].as_f64() <= tuned["default_latency"]["median"].as_f64());
+    let stats = json(&["db", "stats", "--json"]);
+    assert_eq!(stats["kinds"]["network-schedules"], 1);
+    assert_eq!(stats["kinds"]["layer-schedule"].as_u64(), Some(layers.len() as u64));
+    let used = json(&[&common[..], &["--fp32"]].concat());
+    assert_eq!(used["schedules"], "tuned for this network");
+    // Of two threads nothing is known.
+    let other = json(&["bench", "model.onnx", "--threads", "2", "--seconds", "0.2", "--json", "--fp32"]);
+    assert_eq!(other["schedules"], "default");
+    home.fails(&["bench", "model.onnx", "--tune", "--budget", "5trials"], 2);
+    home.fails(&["bench", "model.onnx", "--budget", "5s"], 2);
+}
+
+#[test]
 fn the_same_search_again_measures_nothing() {
     let home = Home::new();
     let arguments = |study: &'static str| {

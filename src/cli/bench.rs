@@ -1,7 +1,7 @@
 //! `paretune bench`: how fast a bundle or a network is here, whole and layer by layer.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -9,40 +9,53 @@ use clap::Args;
 use paretune_db::Store;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
-use paretune_kernels::{Backend, Executor, ExecutorOptions};
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan};
 use tempfile::TempDir;
 
 use super::{Ending, paths, usage};
 use crate::evaluate::host::own_worker;
 use crate::evaluate::inspect::costs;
-use crate::evaluate::protocol::{FastestProbes, TimeRequest};
+use crate::evaluate::protocol::TimeRequest;
 use crate::evaluate::repeat::{self, PROCESSES, noise};
-use crate::evaluate::timing::{Effort, profile};
+use crate::evaluate::timing::{Effort, median, profile};
+use crate::model::Network;
 use crate::report::units;
+use crate::study::budget::Budget;
 use crate::study::prepare::load_network;
 use crate::study::trial::fastest_probes;
+use crate::study::tune::{Place, Schedules, Source, best_known};
 
 /// Arguments of `paretune bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
     /// A bundle's folder, or a network
     #[arg(value_name = "BUNDLE|MODEL.onnx")]
-    target: PathBuf,
+    pub(super) target: PathBuf,
     /// Threads [default: what the bundle was tuned for; all cores for a network]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    pub(super) threads: Option<u16>,
     /// How long to measure, besides warm-up
     #[arg(long, value_name = "S", default_value_t = 2.0)]
-    seconds: f64,
+    pub(super) seconds: f64,
     /// Images at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    batch: u16,
-    /// Keep a network at full precision (networks are: only bundles hold anything else)
+    pub(super) batch: u16,
+    /// Keep a network at full precision, with the best schedules that the result store knows for it here, on as many threads
     #[arg(long)]
     fp32: bool,
+    /// Search for each layer's best schedule at full precision, keep what is found in the result store, and say what it gained
+    #[arg(long)]
+    pub(super) tune: bool,
+    /// How long to try schedules, with --tune
+    #[arg(long, value_name = "TEXT", default_value = "60s", requires = "tune")]
+    pub(super) budget: Budget,
+    /// The result store [default: in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub(super) db: Option<PathBuf>,
     /// Print a JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Times the target.
@@ -50,9 +63,15 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
         return Err(usage(anyhow!("--seconds: more than 0, at most 3600")));
     }
+    if args.tune {
+        return super::tune::tune(args);
+    }
     let isa = Isa::detect();
     let mut scratch = None;
-    let (bundle, folder) = target(&args.target, &mut scratch)?;
+    let store = known_store(args)?;
+    let (bundle, folder, source) = target(args, store.as_ref(), &mut scratch)?;
+    let probes = store.as_ref().and_then(|store| fastest_probes(store, &Hardware::detect().id).ok());
+    drop(store);
     let plan = &bundle.plan;
     let threads = args.threads.map_or(plan.threads, usize::from).max(1);
     let batch = usize::from(args.batch);
@@ -60,7 +79,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let request = TimeRequest {
         threads: Some(threads),
         batch,
-        ..repeat::as_made(vec![folder], effort, fastest_known())
+        ..repeat::as_made(vec![folder], effort, probes.unwrap_or_default())
     };
     let deadline = Duration::from_secs_f64(300.0 + 10.0 * args.seconds);
     let timings = repeat::time_afresh(&own_worker()?, &request, deadline, &|| false)?;
@@ -91,12 +110,19 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
             })
             .collect();
         let all = serde_json::json!({
-            "latency": {"median": timing.median, "low": timing.low, "high": timing.high},
+            "latency": {
+                "median": timing.median,
+                "low": timing.low,
+                "high": timing.high,
+                // Of all runs, whatever disturbed them: what other programs' times are to be compared with.
+                "raw_median": median(&timing.samples),
+            },
             "threads": threads,
             "batch": batch,
             "samples": timing.samples.len(),
             "quiet": timing.quiet,
             "probe": timing.probe,
+            "schedules": source.as_ref().map(ToString::to_string),
             "memory": {"weights": memory.weights, "activations": memory.activations, "workspace": memory.workspace},
             "layers": layers,
         });
@@ -113,6 +139,9 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
         timing.samples.len(),
         100.0 * timing.quiet
     )?;
+    if let Some(source) = &source {
+        writeln!(out, "schedules: {source}")?;
+    }
     writeln!(
         out,
         "memory: weights {}, activations {}, workspace {}\n",
@@ -143,29 +172,74 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// The fastest probes that searches on this machine have seen, which one command may not live to see; none where
-/// there is no store, or a search is using it.
-fn fastest_known() -> FastestProbes {
-    let folder = paths::store(None).ok().filter(|folder| folder.exists());
-    let store = folder.and_then(|folder| Store::open(&folder).ok());
-    let probes = store.and_then(|store| fastest_probes(&store, &Hardware::detect().id).ok());
-    probes.unwrap_or_default()
+/// The result store, where there is one and nobody else is using it: how fast this machine's cores can be, which one
+/// command may not live to see, and the best schedules of networks.
+fn known_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
+    let folder = paths::store(args.db.as_deref())?;
+    if !folder.exists() {
+        return Ok(None);
+    }
+    match Store::open(&folder) {
+        Ok(store) => Ok(Some(store)),
+        Err(error) => {
+            if args.fp32 {
+                eprintln!("default schedules, as the result store cannot be read: {error}");
+            }
+            Ok(None)
+        }
+    }
 }
 
-/// What to time, and the folder where it lies as a bundle: for a network one in `scratch`, which must live as long
-/// as the folder is needed.
-fn target(path: &Path, scratch: &mut Option<TempDir>) -> anyhow::Result<(Bundle, PathBuf)> {
+/// What to time, the folder where it lies as a bundle, and for a network where its schedules come from. A network's
+/// folder is in `scratch`, which must live as long as the folder is needed.
+fn target(
+    args: &BenchArgs,
+    store: Option<&Store>,
+    scratch: &mut Option<TempDir>,
+) -> anyhow::Result<(Bundle, PathBuf, Option<Source>)> {
+    let path = &args.target;
     if path.is_dir() || !path.exists() {
-        return Ok((Bundle::read(path).map_err(usage)?, path.to_owned()));
+        return Ok((Bundle::read(path).map_err(usage)?, path.to_owned(), None));
     }
-    let mut plan = load_network(Some(path)).map_err(usage)?.plan;
-    plan.threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let Network { mut plan, sha256, .. } = load_network(Some(path)).map_err(usage)?;
+    plan.threads = threads_of(args);
+    let mut source = Source::Default;
+    if let Some(store) = store.filter(|_| args.fp32) {
+        let (schedules, known) = best_known(store, &place(args), &sha256, &plan)?;
+        scheduled(&mut plan, &schedules);
+        source = known;
+    }
     let bundle = Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
     let folder = TempDir::new().context("no temporary folder can be made")?;
     let path = folder.path().join("bundle");
     bundle.write(&path)?;
     *scratch = Some(folder);
-    Ok((bundle, path))
+    Ok((bundle, path, Some(source)))
+}
+
+/// Threads of a network: those asked for, or all cores.
+pub(super) fn threads_of(args: &BenchArgs) -> usize {
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    args.threads.map_or_else(all, usize::from).max(1)
+}
+
+/// Where a network is measured.
+pub(super) fn place(args: &BenchArgs) -> Place {
+    Place {
+        hardware: Hardware::detect().id,
+        threads: threads_of(args),
+        batch: usize::from(args.batch),
+        isa: Isa::detect(),
+    }
+}
+
+/// Gives the steps of `plan` these schedules.
+pub(super) fn scheduled(plan: &mut Plan, schedules: &Schedules) {
+    for (index, schedule) in schedules {
+        if let Some(Operator::Conv(conv)) = plan.steps.get_mut(*index).map(|step| &mut step.operator) {
+            conv.schedule.clone_from(schedule);
+        }
+    }
 }
 
 /// Bytes with their unit.
@@ -175,6 +249,6 @@ fn bytes(count: u64) -> String {
 }
 
 /// Seconds with their unit.
-fn seconds_text(seconds: f64) -> String {
+pub(super) fn seconds_text(seconds: f64) -> String {
     units::value("latency", seconds)
 }

@@ -22,6 +22,7 @@ mod run;
 mod search;
 mod show;
 mod space;
+mod tune;
 mod words;
 
 /// Finds how a trained CNN should be deployed on this machine under your limits, by measuring.

@@ -131,7 +131,8 @@ fn scaled(samples: &[Sample], probe: f64) -> Option<Median> {
 }
 
 /// The median; 0 without samples.
-pub(super) fn median(seconds: &[f64]) -> f64 {
+#[must_use]
+pub fn median(seconds: &[f64]) -> f64 {
     Median::of_95(seconds).map_or(0.0, |median| median.median)
 }
 

@@ -21,3 +21,4 @@ pub mod session;
 pub mod space;
 pub mod survey;
 pub mod trial;
+pub mod tune;

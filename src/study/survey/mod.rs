@@ -19,6 +19,8 @@ use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 use serde::{Deserialize, Serialize};
 
+pub use schedules::{SPEED, SpeedKey};
+
 use super::session::SessionError;
 use super::space::bits_value;
 use super::trial::Bench;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use paretune_db::{KeyParts, Record};
 use paretune_kernels::offer;
+use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{Configuration, Value};
 
@@ -288,16 +289,54 @@ impl Surveyor<'_, '_> {
             "cpu" => survey.threads.to_string(),
             device => device.to_owned(),
         };
-        KeyParts::new("layer-speed")
+        let key = SpeedKey {
+            hardware: &self.bench.hardware,
+            problem: &layer.problem,
+            bits: schedule.bits,
+            sparsity: schedule.sparsity,
+            place: &place,
+            algorithm: &schedule.algorithm,
+            tunables: &schedule.tunables,
+        };
+        key.parts()
+    }
+}
+
+/// Kind of the records of how fast layers are.
+pub const SPEED: &str = "layer-speed";
+
+/// What a layer's time is filed under: its shape, not the network it is in.
+pub struct SpeedKey<'k> {
+    /// Identity of the hardware.
+    pub hardware: &'k str,
+    /// What the layer computes.
+    pub problem: &'k ConvProblem,
+    /// 8 for integers, 32 for single precision.
+    pub bits: i64,
+    /// Share of zeros, where it matters.
+    pub sparsity: f64,
+    /// Threads of the processor, or a device's name.
+    pub place: &'k str,
+    /// Algorithm.
+    pub algorithm: &'k str,
+    /// All of its tunables.
+    pub tunables: &'k BTreeMap<String, i64>,
+}
+
+impl SpeedKey<'_> {
+    /// As the store wants it. Tunables are written as JSON.
+    #[must_use]
+    pub fn parts(&self) -> KeyParts {
+        KeyParts::new(SPEED)
             .with("protocol", PROTOCOL_VERSION)
             .with("program", env!("CARGO_PKG_VERSION"))
-            .with("hardware", &self.bench.hardware)
-            .with("problem", format!("{:?}", layer.problem))
-            .with("bits", schedule.bits)
-            .with("sparsity", schedule.sparsity)
-            .with("threads", place)
-            .with("algorithm", &schedule.algorithm)
-            .with("tunables", format!("{:?}", schedule.tunables))
+            .with("hardware", self.hardware)
+            .with("problem", format!("{:?}", self.problem))
+            .with("bits", self.bits)
+            .with("sparsity", self.sparsity)
+            .with("threads", self.place)
+            .with("algorithm", self.algorithm)
+            .with("tunables", format!("{:?}", self.tunables))
     }
 }
 

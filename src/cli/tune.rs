@@ -1,0 +1,301 @@
+//! `paretune bench --tune`: finds every layer's best schedule at full precision and says what that gained.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use paretune_db::Store;
+use paretune_kernels::bundle::{Bundle, Preprocessing};
+use paretune_kernels::schedule::Schedule;
+use paretune_kernels::{Backend, Plan};
+
+use super::bench::{BenchArgs, place, scheduled, seconds_text};
+use super::{Ending, paths, usage};
+use crate::evaluate::host::{HostError, own_worker};
+use crate::evaluate::protocol::TimeRequest;
+use crate::evaluate::repeat::{self, PROCESSES};
+use crate::evaluate::timing::{Effort, Timing};
+use crate::model::Network;
+use crate::study::prepare::load_network;
+use crate::study::session::Control;
+use crate::study::trial::{fastest_probes, remember_probes};
+use crate::study::tune::{
+    self, Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network,
+};
+
+/// Steps of the progress bar.
+const STEPS: u64 = 1000;
+/// How often progress is told where there is no terminal.
+const TELL: Duration = Duration::from_secs(10);
+
+/// Tunes the network that `args` name.
+pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
+    let Some(seconds) = args.budget.seconds else {
+        return Err(usage(anyhow!("--budget: tuning takes a time, for example 60s")));
+    };
+    if args.budget.trials.is_some() {
+        return Err(usage(anyhow!("--budget: tuning takes a time alone, for example 60s")));
+    }
+    if args.target.is_dir() {
+        return Err(usage(anyhow!(
+            "`{}` is a folder: what is tuned are networks (MODEL.onnx) at full precision; a bundle has its schedules",
+            args.target.display()
+        )));
+    }
+    let Network { mut plan, sha256, .. } = load_network(Some(&args.target)).map_err(usage)?;
+    let place = place(args);
+    plan.threads = place.threads;
+    debug_assert_eq!(plan.backend, Backend::Cpu);
+    let store = Store::open(&paths::store(args.db.as_deref())?)?;
+    let probes = fastest_probes(&store, &place.hardware)?;
+    let control = Arc::new(Control::default());
+    super::search::stop_on_signals(&control)?;
+    let stopped = || control.stop.load(Ordering::Relaxed);
+    let options = TuneOptions { place: place.clone(), seconds, strategy: STRATEGY.to_owned(), seed: 0 };
+    let preprocessing = Preprocessing::default();
+    let mut teller = Teller::new(args.json);
+    let tuned = tune::tune(
+        &plan,
+        &preprocessing,
+        &store,
+        &options,
+        probes,
+        &mut |progress| teller.see(progress),
+        &stopped,
+    );
+    teller.end();
+    let Some(tuned) = tuned? else {
+        eprintln!(
+            "interrupted; what was measured is in the result store, and the same command goes on from there"
+        );
+        return Ok(Ending::Interrupted);
+    };
+    remember_probes(&store, &place.hardware, &tuned.probes)?;
+
+    // The whole network with and without what was found, in turns; a third one where some layers work in an order
+    // of numbers of their own, which may cost the others more than it gains.
+    let scratch = tempfile::TempDir::new().context("no temporary folder can be made")?;
+    let none = Schedules::new();
+    let mut variants = vec![&none];
+    if !tuned.schedules.is_empty() {
+        variants.push(&tuned.schedules);
+        variants.extend(&tuned.same_layouts);
+    }
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for (index, schedules) in variants.iter().enumerate() {
+        let folder = scratch.path().join(index.to_string());
+        write_bundle(&plan, schedules, &preprocessing, &folder)?;
+        folders.push(folder);
+    }
+    let effort = Effort { precision: 0.0, least_samples: 20, seconds: args.seconds };
+    let request = TimeRequest {
+        threads: Some(place.threads),
+        batch: place.batch,
+        ..repeat::as_made(folders, effort, tuned.probes.clone())
+    };
+    let deadline = Duration::from_secs_f64(300.0 + 30.0 * args.seconds);
+    let timings = match repeat::time_afresh(&own_worker()?, &request, deadline, &stopped) {
+        Err(HostError::Interrupted) => return Ok(Ending::Interrupted),
+        other => other?,
+    };
+    let chosen = (0..timings.len())
+        .min_by(|a, b| timings[*a].median.total_cmp(&timings[*b].median))
+        .ok_or_else(|| anyhow!("nothing was timed"))?;
+    let seconds = [timings[0].median, timings[chosen].median];
+    if let Err(error) = conclude_network(&store, &place, &sha256, variants[chosen], seconds) {
+        eprintln!("the network's schedules are not kept as a whole: {error}");
+    }
+    let found = Found { plan: &plan, tuned: &tuned, default: &timings[0], best: &timings[chosen], chosen };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", found.json(place.threads, place.batch))?;
+    } else {
+        found.print(&mut out, place.threads, place.batch)?;
+    }
+    Ok(Ending::Done)
+}
+
+fn write_bundle(
+    plan: &Plan,
+    schedules: &Schedules,
+    preprocessing: &Preprocessing,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let mut plan = plan.clone();
+    scheduled(&mut plan, schedules);
+    let bundle = Bundle { plan, preprocessing: preprocessing.clone(), configuration: String::new() };
+    Ok(bundle.write(folder)?)
+}
+
+/// Tells people how far it is, on standard error.
+struct Teller {
+    bar: ProgressBar,
+    told: Instant,
+    plain: bool,
+}
+
+impl Teller {
+    fn new(quiet: bool) -> Self {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(STEPS) };
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        Self { plain: !quiet && bar.is_hidden(), bar, told: Instant::now() }
+    }
+
+    fn see(&mut self, progress: &Progress) {
+        let doing = if progress.finals { "timing the best again" } else { "trying" };
+        let text = format!("{doing}: {} schedules, layers {:.2}x", progress.tried, progress.gained);
+        if self.plain {
+            if self.told.elapsed() >= TELL {
+                self.told = Instant::now();
+                eprintln!("{:3.0} %: {text}", 100.0 * progress.share);
+            }
+            return;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+        #[expect(clippy::cast_precision_loss, reason = "1000")]
+        self.bar.set_position((progress.share * STEPS as f64) as u64);
+        self.bar.set_message(text);
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// What there is to print.
+struct Found<'f> {
+    plan: &'f Plan,
+    tuned: &'f Tuned,
+    default: &'f Timing,
+    best: &'f Timing,
+    /// Which variant of the network is fastest: the default one, all tuned, or tuned in the same layouts.
+    chosen: usize,
+}
+
+impl Found<'_> {
+    /// Geometric mean of the layers' gains, every place counted.
+    fn mean_gain(&self) -> f64 {
+        let mut sum = (0.0, 0.0);
+        for layer in &self.tuned.layers {
+            #[expect(clippy::cast_precision_loss, reason = "a handful of places")]
+            let places = layer.names.len() as f64;
+            sum = (sum.0 + places * gain(layer).ln(), sum.1 + places);
+        }
+        if sum.1 > 0.0 { (sum.0 / sum.1).exp() } else { 1.0 }
+    }
+
+    fn kept(&self) -> &'static str {
+        match self.chosen {
+            0 if self.tuned.schedules.is_empty() => "the default schedules are the best",
+            0 => "the default schedules stay: together, the tuned ones are not faster",
+            1 => "the tuned schedules",
+            _ => "the tuned schedules, but for those in another order of numbers, which together are slower",
+        }
+    }
+
+    fn json(&self, threads: usize, batch: usize) -> serde_json::Value {
+        let layers: Vec<_> = self
+            .tuned
+            .layers
+            .iter()
+            .map(|layer| {
+                serde_json::json!({
+                    "name": layer.names[0],
+                    "names": layer.names,
+                    "algorithm": layer.schedule.algorithm,
+                    "tunables": layer.schedule.tunables,
+                    "seconds": layer.seconds,
+                    "default_algorithm": layer.default.algorithm,
+                    "default_seconds": layer.default_seconds,
+                    "gain": gain(layer),
+                    "ceiling_share": layer.ceiling_share,
+                    "tried": layer.tried,
+                })
+            })
+            .collect();
+        let timing = |timing: &Timing| serde_json::json!({"median": timing.median, "low": timing.low, "high": timing.high});
+        serde_json::json!({
+            "latency": timing(self.best),
+            "default_latency": timing(self.default),
+            "gain": self.default.median / self.best.median,
+            "layer_gain": self.mean_gain(),
+            "kept": self.kept(),
+            "threads": threads,
+            "batch": batch,
+            "runs": self.tuned.runs,
+            "layers": layers,
+        })
+    }
+
+    fn print(&self, out: &mut impl Write, threads: usize, batch: usize) -> std::io::Result<()> {
+        let rows: Vec<[String; 7]> = self.tuned.layers.iter().map(row).collect();
+        let head =
+            ["layer", "default", "tuned", "gain", "of ceiling", "tried", "schedule"].map(str::to_owned);
+        let width = |column: usize| {
+            let cells = rows.iter().chain([&head]).map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: [usize; 7] = std::array::from_fn(width);
+        for row in std::iter::once(&head).chain(&rows) {
+            let [name, .., schedule] = row;
+            write!(out, "{name:0$}", widths[0])?;
+            for column in 1..6 {
+                write!(out, "  {:>1$}", row[column], widths[column])?;
+            }
+            writeln!(out, "  {schedule}")?;
+        }
+        let tried: usize = self.tuned.layers.iter().map(|layer| layer.tried).sum();
+        writeln!(
+            out,
+            "\ngeometric mean of the layers' gains: {:.2}x ({tried} schedules in {} runs; {threads} thread(s), batch {batch})",
+            self.mean_gain(),
+            self.tuned.runs
+        )?;
+        writeln!(
+            out,
+            "{}: default {} ({} to {}), now {} ({} to {}), {:.2}x, in {PROCESSES} processes",
+            self.plan.name,
+            seconds_text(self.default.median),
+            seconds_text(self.default.low),
+            seconds_text(self.default.high),
+            seconds_text(self.best.median),
+            seconds_text(self.best.low),
+            seconds_text(self.best.high),
+            self.default.median / self.best.median,
+        )?;
+        writeln!(out, "kept for `bench --fp32`: {}", self.kept())
+    }
+}
+
+fn gain(layer: &TunedLayer) -> f64 {
+    layer.default_seconds / layer.seconds
+}
+
+fn row(layer: &TunedLayer) -> [String; 7] {
+    let name = match layer.names.len() {
+        1 => layer.names[0].clone(),
+        several => format!("{} x{several}", layer.names[0]),
+    };
+    let kept = layer.schedule == layer.default;
+    [
+        name,
+        seconds_text(layer.default_seconds),
+        seconds_text(layer.seconds),
+        format!("{:.2}x", gain(layer)),
+        layer.ceiling_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+        layer.tried.to_string(),
+        format!("{}{}", words(&layer.schedule), if kept { " (default)" } else { "" }),
+    ]
+}
+
+/// `winograd chunk=16 tile=6016`
+fn words(schedule: &Schedule) -> String {
+    let tunables = schedule.tunables.iter().map(|(name, value)| format!(" {name}={value}"));
+    format!("{}{}", schedule.algorithm, tunables.collect::<String>())
+}

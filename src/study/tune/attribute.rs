@@ -1,0 +1,74 @@
+//! Whose conversions are whose: a convolution that works in another order of numbers than its neighbors makes the
+//! executor convert what flows between them, which is part of what it costs.
+
+use paretune_kernels::conv::Layout;
+use paretune_kernels::executor::StepInfo;
+use paretune_kernels::operator::Operator;
+use paretune_kernels::{Plan, ValueId};
+
+/// Seconds of each step of `plan`, from those of the executed `steps`. A conversion belongs to the planar convolution
+/// that it is made for, whether that reads or wrote the value; else to the step that it stands before. `layout` is the
+/// order of numbers that a step's convolution works in.
+pub(super) fn attribute(
+    plan: &Plan,
+    steps: &[StepInfo],
+    seconds: &[f64],
+    layout: &dyn Fn(usize) -> Option<Layout>,
+) -> Vec<f64> {
+    let mut sums = vec![0.0; plan.steps.len()];
+    for (info, seconds) in steps.iter().zip(seconds) {
+        if let Some(index) = plan.steps.iter().position(|step| step.name == info.name) {
+            sums[index] += seconds;
+            continue;
+        }
+        // `STEP:CONVERSION`; steps may have colons in their names.
+        let Some((name, _)) = info.name.rsplit_once(':') else { continue };
+        let Some(reader) = plan.steps.iter().position(|step| step.name == name) else { continue };
+        let planar = |index: &usize| layout(*index) == Some(Layout::Planar);
+        let sources = plan.steps[reader].inputs.iter().filter_map(|value| source(plan, *value));
+        let owner =
+            Some(reader).filter(planar).or_else(|| sources.into_iter().find(planar)).unwrap_or(reader);
+        sums[owner] += seconds;
+    }
+    sums
+}
+
+/// The convolution that decides the order of numbers of `value`: others take what they get.
+fn source(plan: &Plan, mut value: ValueId) -> Option<usize> {
+    loop {
+        let index = plan.steps.iter().position(|step| step.output == value)?;
+        if matches!(plan.steps[index].operator, Operator::Conv(_)) {
+            return Some(index);
+        }
+        value = *plan.steps[index].inputs.first()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversions_belong_to_the_planar_neighbor() {
+        let plan = crate::study::prepare::load_network(None).expect("the built-in network").plan;
+        let convolutions: Vec<usize> = (0..plan.steps.len())
+            .filter(|index| matches!(plan.steps[*index].operator, Operator::Conv(_)))
+            .collect();
+        let (first, second) = (convolutions[0], convolutions[1]);
+        let info = |name: String| StepInfo { name, algorithm: String::new(), multiply_adds: 0, bytes: 0 };
+        let steps = [
+            info(plan.steps[first].name.clone()),
+            info(format!("{}:layout", plan.steps[second].name)),
+            info(plan.steps[second].name.clone()),
+        ];
+        let seconds = [1.0, 0.25, 2.0];
+        let sums = |planar: usize| {
+            let layout = |index| Some(if index == planar { Layout::Planar } else { Layout::ChannelsLast });
+            let sums = attribute(&plan, &steps, &seconds, &layout);
+            [sums[first], sums[second]]
+        };
+        assert_eq!(sums(first), [1.25, 2.0]);
+        assert_eq!(sums(second), [1.0, 2.25]);
+        assert_eq!(sums(usize::MAX), [1.0, 2.25]);
+    }
+}

@@ -1,0 +1,338 @@
+//! What the store knows of single-precision schedules: every time that was measured, and what tunings concluded.
+
+use std::collections::BTreeMap;
+
+use paretune_db::{KeyParts, Record, Store, StoreError};
+use paretune_kernels::Plan;
+use paretune_kernels::executor::conv_problem;
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::offer::Target;
+use paretune_kernels::operator::ConvProblem;
+use paretune_kernels::schedule::Schedule;
+
+use crate::evaluate::PROTOCOL_VERSION;
+use crate::study::survey::{SPEED, SpeedKey};
+
+/// Version of the program: other kernels, other speeds.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Kind of the records that say which schedule is best for a layer's shape.
+const LAYER: &str = "layer-schedule";
+/// Kind of the records that say which schedules are best for a network as a whole.
+const NETWORK: &str = "network-schedules";
+/// A survey's single measurement must beat that of the default by this much to be believed.
+const CLEARLY: f64 = 0.97;
+
+/// Where, and on how much at a time, schedules are measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Identity of the hardware.
+    pub hardware: String,
+    /// Workers.
+    pub threads: usize,
+    /// Images at a time.
+    pub batch: usize,
+    /// Widest instruction set.
+    pub isa: Isa,
+}
+
+/// Where schedules come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A tuning of this very network.
+    Network,
+    /// What is known of so many of its layers, by their shapes.
+    Layers {
+        /// Layers with a schedule from the store.
+        known: usize,
+        /// All layers.
+        all: usize,
+    },
+    /// Nothing is known.
+    Default,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network => f.write_str("tuned for this network"),
+            Self::Layers { known, all } => {
+                write!(f, "best known for {known} of {all} layers, default for the others")
+            }
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// Schedules by step of a plan; steps that are not listed have their defaults.
+pub type Schedules = BTreeMap<usize, Schedule>;
+
+/// The best schedules that the store knows for `plan`, the network whose file has the hash `network`.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn best_known(
+    store: &Store,
+    place: &Place,
+    network: &str,
+    plan: &Plan,
+) -> Result<(Schedules, Source), StoreError> {
+    let layers: Vec<(usize, ConvProblem)> = plan
+        .steps
+        .iter()
+        .enumerate()
+        .filter_map(|(index, step)| Some((index, conv_problem(plan, step, place.batch)?)))
+        .collect();
+    if let Some(record) = store.get(&network_key(place, network).key())? {
+        let schedules = schedules_of(&record);
+        let fits = |(index, schedule): (&usize, &Schedule)| {
+            let layer = layers.iter().find(|(known, _)| known == index);
+            layer.is_some_and(|(_, problem)| is_offered(schedule, problem, place.isa))
+        };
+        if schedules.iter().all(fits) {
+            return Ok((schedules, Source::Network));
+        }
+    }
+    let mut schedules = Schedules::new();
+    let mut surveyed: Option<BTreeMap<String, Vec<(Schedule, f64)>>> = None;
+    for (index, problem) in &layers {
+        let concluded = match store.get(&layer_key(place, problem).key())? {
+            Some(record) => schedules_of(&record).remove(&0),
+            None => None,
+        };
+        let schedule = match concluded {
+            Some(schedule) => Some(schedule),
+            None => {
+                let all = match &mut surveyed {
+                    Some(known) => known,
+                    none => none.insert(measured(store, place)?),
+                };
+                all.get(&format!("{problem:?}")).and_then(|known| fastest(known, problem, place.isa))
+            }
+        };
+        if let Some(schedule) = schedule.filter(|schedule| is_offered(schedule, problem, place.isa)) {
+            schedules.insert(*index, schedule);
+        }
+    }
+    let source = match schedules.len() {
+        0 => Source::Default,
+        known => Source::Layers { known, all: layers.len() },
+    };
+    Ok((schedules, source))
+}
+
+/// The fastest of what was measured, where that is surely faster than the default.
+fn fastest(known: &[(Schedule, f64)], problem: &ConvProblem, isa: Isa) -> Option<Schedule> {
+    let default = default_of(problem, isa)?;
+    let (_, usual) = known.iter().find(|(schedule, _)| *schedule == default)?;
+    let (schedule, seconds) = known.iter().min_by(|left, right| left.1.total_cmp(&right.1))?;
+    (*seconds < CLEARLY * usual).then(|| schedule.clone())
+}
+
+/// What a layer without a choice is computed with.
+fn default_of(problem: &ConvProblem, isa: Isa) -> Option<Schedule> {
+    let dense = paretune_kernels::weights::WeightFormat {
+        numbers: paretune_kernels::weights::Numbers::F32,
+        pattern: paretune_kernels::weights::Pattern::Dense,
+    };
+    let target = Target::Cpu(isa);
+    let first = target.offers(problem).into_iter().find(|offer| offer.executes(dense))?;
+    target.fitted(&Schedule::of(first.name), problem)
+}
+
+/// Whether this machine can run `schedule` as it stands.
+fn is_offered(schedule: &Schedule, problem: &ConvProblem, isa: Isa) -> bool {
+    let target = Target::Cpu(isa);
+    target.offers(problem).iter().any(|offer| offer.name == schedule.algorithm)
+        && target.fitted(schedule, problem).is_some_and(|fitted| fitted == *schedule)
+}
+
+/// Every time of a dense single-precision schedule that was measured at `place`, by the problem in words.
+pub(super) fn measured(
+    store: &Store,
+    place: &Place,
+) -> Result<BTreeMap<String, Vec<(Schedule, f64)>>, StoreError> {
+    let mut all: BTreeMap<String, Vec<(Schedule, f64)>> = BTreeMap::new();
+    for record in store.iter() {
+        let record = record?;
+        let parts = &record.key_parts.parts;
+        let part = |name: &str| parts.get(name).map_or("", String::as_str);
+        let here = record.key_parts.kind == SPEED
+            && part("protocol") == PROTOCOL_VERSION.to_string()
+            && part("program") == VERSION
+            && part("hardware") == place.hardware
+            && part("threads") == place.threads.to_string()
+            && part("bits") == "32"
+            && part("sparsity") == "0";
+        // As `speed_key` writes them, tunables are JSON.
+        let tunables = serde_json::from_str(part("tunables"));
+        if let (true, Ok(tunables), Some(seconds)) = (here, tunables, record.value("seconds")) {
+            let schedule = Schedule { algorithm: part("algorithm").to_owned(), tunables };
+            all.entry(part("problem").to_owned()).or_default().push((schedule, seconds));
+        }
+    }
+    Ok(all)
+}
+
+/// Keeps the time of one schedule, where surveys will find it, too.
+pub(super) fn remember(
+    store: &Store,
+    place: &Place,
+    problem: &ConvProblem,
+    schedule: &Schedule,
+    seconds: f64,
+) -> Result<(), StoreError> {
+    let key = SpeedKey {
+        hardware: &place.hardware,
+        problem,
+        bits: 32,
+        sparsity: 0.0,
+        place: &place.threads.to_string(),
+        algorithm: &schedule.algorithm,
+        tunables: &schedule.tunables,
+    };
+    let values = BTreeMap::from([("seconds".to_owned(), seconds)]);
+    store.put(&Record::measured(key.parts(), values, &[], VERSION))
+}
+
+/// Keeps what was concluded of a layer.
+pub(super) fn conclude_layer(
+    store: &Store,
+    place: &Place,
+    problem: &ConvProblem,
+    schedule: &Schedule,
+    seconds: [f64; 2],
+) -> Result<(), StoreError> {
+    let mut values = values_of(std::iter::once((0, schedule)));
+    values.insert("default-seconds".to_owned(), seconds[0]);
+    values.insert("seconds".to_owned(), seconds[1]);
+    store.put(&Record::measured(layer_key(place, problem), values, &[], VERSION))
+}
+
+/// Keeps what was concluded of a network: `schedules`, none where the defaults are best, and the seconds of the whole
+/// with default and with these schedules.
+///
+/// # Errors
+/// Where the store cannot be written, or there are so many layers that one record cannot hold their schedules.
+pub fn conclude_network(
+    store: &Store,
+    place: &Place,
+    network: &str,
+    schedules: &Schedules,
+    seconds: [f64; 2],
+) -> Result<(), StoreError> {
+    let mut values = values_of(schedules.iter().map(|(index, schedule)| (*index, schedule)));
+    values.insert("default-seconds".to_owned(), seconds[0]);
+    values.insert("seconds".to_owned(), seconds[1]);
+    store.put(&Record::measured(network_key(place, network), values, &[], VERSION))
+}
+
+/// Schedules as numbers by name: `STEP:ALGORITHM` is 1, `STEP:ALGORITHM:TUNABLE` is the tunable's value.
+fn values_of<'s>(schedules: impl Iterator<Item = (usize, &'s Schedule)>) -> BTreeMap<String, f64> {
+    let mut values = BTreeMap::new();
+    for (step, Schedule { algorithm, tunables }) in schedules {
+        values.insert(format!("{step}:{algorithm}"), 1.0);
+        #[expect(clippy::cast_precision_loss, reason = "tunables are small")]
+        values.extend(
+            tunables.iter().map(|(name, value)| (format!("{step}:{algorithm}:{name}"), *value as f64)),
+        );
+    }
+    values
+}
+
+/// The reverse of [`values_of`].
+fn schedules_of(record: &Record) -> Schedules {
+    let paretune_db::Outcome::Measured(values) = &record.outcome else { return Schedules::new() };
+    let mut schedules = Schedules::new();
+    for (name, value) in values {
+        let mut words = name.split(':');
+        let (Some(step), Some(algorithm)) = (words.next(), words.next()) else { continue };
+        let Ok(step) = step.parse::<usize>() else { continue };
+        let schedule = schedules.entry(step).or_insert_with(|| Schedule::of(algorithm));
+        if let Some(tunable) = words.next() {
+            #[expect(clippy::cast_possible_truncation, reason = "written from whole numbers")]
+            schedule.tunables.insert(tunable.to_owned(), *value as i64);
+        }
+    }
+    schedules
+}
+
+fn at(kind: &str, place: &Place) -> KeyParts {
+    KeyParts::new(kind)
+        .with("protocol", PROTOCOL_VERSION)
+        .with("program", VERSION)
+        .with("hardware", &place.hardware)
+        .with("threads", place.threads)
+}
+
+fn layer_key(place: &Place, problem: &ConvProblem) -> KeyParts {
+    at(LAYER, place).with("problem", format!("{problem:?}"))
+}
+
+fn network_key(place: &Place, network: &str) -> KeyParts {
+    at(NETWORK, place).with("network", network).with("batch", place.batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Network;
+
+    fn place() -> Place {
+        Place { hardware: "here".into(), threads: 1, batch: 1, isa: Isa::detect() }
+    }
+
+    fn network() -> Network {
+        crate::study::prepare::load_network(None).expect("the built-in network")
+    }
+
+    #[test]
+    fn what_was_concluded_is_found_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("db")).expect("a store");
+        let (place, network) = (place(), network());
+        let plan = &network.plan;
+        let known = |hash: &str| best_known(&store, &place, hash, plan).expect("readable");
+        assert_eq!(known("a"), (Schedules::new(), Source::Default));
+
+        let (index, problem) = plan
+            .steps
+            .iter()
+            .enumerate()
+            .find_map(|(index, step)| Some((index, conv_problem(plan, step, 1)?)))
+            .expect("a convolution");
+        let default = default_of(&problem, place.isa).expect("an algorithm");
+        let other = Target::Cpu(place.isa)
+            .fitted(&Schedule::of("im2col_gemm"), &problem)
+            .filter(|other| *other != default)
+            .expect("another");
+
+        // Measured by a survey: counts only where it is clearly faster.
+        remember(&store, &place, &problem, &default, 1.0).expect("kept");
+        remember(&store, &place, &problem, &other, 0.99).expect("kept");
+        assert_eq!(known("a").1, Source::Default);
+        remember(&store, &place, &problem, &other, 0.5).expect("kept");
+        let (schedules, source) = known("a");
+        assert!(matches!(source, Source::Layers { .. }), "{source}");
+        assert_eq!(schedules[&index], other);
+        assert_eq!(measured(&store, &place).expect("readable")[&format!("{problem:?}")].len(), 2);
+
+        // Concluded for the shape.
+        conclude_layer(&store, &place, &problem, &default, [1.0, 1.0]).expect("kept");
+        assert_eq!(known("a").0[&index], default);
+
+        // Concluded for the network, and for no other.
+        let all = Schedules::from([(index, other.clone())]);
+        conclude_network(&store, &place, "a", &all, [2.0, 1.0]).expect("kept");
+        assert_eq!(known("a"), (all, Source::Network));
+        assert_ne!(known("b").1, Source::Network);
+        let elsewhere = Place { threads: 2, ..place.clone() };
+        assert_eq!(best_known(&store, &elsewhere, "a", plan).expect("readable").1, Source::Default);
+
+        // What this machine does not offer is left alone.
+        let mut foreign = other;
+        foreign.tunables.insert("tile".into(), 1);
+        conclude_network(&store, &place, "a", &Schedules::from([(index, foreign)]), [2.0, 1.0])
+            .expect("kept");
+        assert_ne!(known("a").1, Source::Network);
+    }
+}

@@ -1,0 +1,315 @@
+//! One distinct layer of a network: its space of single-precision schedules, and what is known of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use paretune_kernels::Plan;
+use paretune_kernels::conv::{self, Layout};
+use paretune_kernels::executor::conv_problem;
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::offer::{Offer, Target};
+use paretune_kernels::operator::{ConvProblem, Operator};
+use paretune_kernels::schedule::Schedule;
+use paretune_kernels::weights::{Numbers, Pattern, WeightFormat};
+use paretune_search::{Objective, Outcome, Problem, Search};
+use paretune_spaces::{CompiledSpace, Configuration, Domain, Expression, Parameter, Point, Space, Value};
+
+use super::TuneError;
+use super::share::Prospect;
+
+/// What the search is told of a schedule.
+const SECONDS: &str = "seconds";
+/// Name of the parameter that chooses the algorithm.
+const ALGORITHM: &str = "algorithm";
+/// What Winograd's smaller tile saves of the multiply-adds.
+const WINOGRAD: f64 = 2.25;
+/// Weights of these layers.
+const DENSE: WeightFormat = WeightFormat { numbers: Numbers::F32, pattern: Pattern::Dense };
+
+/// A schedule and every time that was measured of it, each the median of many runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tried {
+    pub schedule: Schedule,
+    pub seconds: Vec<f64>,
+}
+
+impl Tried {
+    /// The middle one.
+    pub fn estimate(&self) -> f64 {
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::INFINITY)
+    }
+}
+
+/// Layers of one shape.
+pub(super) struct Layer {
+    /// The problem they solve.
+    pub problem: ConvProblem,
+    /// Indices of their steps in the plan, in execution order.
+    pub steps: Vec<usize>,
+    /// What is run when nobody chooses, with all tunables.
+    pub default: Schedule,
+    /// Seconds that the hardware needs at least.
+    pub least: f64,
+    /// Everything that was measured in this tuning; the default comes first.
+    pub tried: Vec<Tried>,
+    search: Search,
+    space: Arc<CompiledSpace>,
+    in_vain: usize,
+    best: f64,
+    exhausted: bool,
+    /// Whether there is an algorithm with fewer multiply-adds than the layer has on paper.
+    saves: bool,
+}
+
+impl Layer {
+    /// The distinct layers of `plan` for `batch` images at a time, in the order of their first steps.
+    pub fn of(
+        plan: &Plan,
+        batch: usize,
+        isa: Isa,
+        strategy: &str,
+        seed: u64,
+    ) -> Result<Vec<Self>, TuneError> {
+        let mut places: Vec<(ConvProblem, Vec<usize>)> = Vec::new();
+        for (index, step) in plan.steps.iter().enumerate() {
+            let Some(problem) = conv_problem(plan, step, batch) else { continue };
+            if let Operator::Conv(conv) = &step.operator
+                && plan.weights[conv.weights].format() != DENSE
+            {
+                return Err(TuneError::Compressed(step.name.clone()));
+            }
+            match places.iter_mut().find(|(known, _)| *known == problem) {
+                Some((_, steps)) => steps.push(index),
+                None => places.push((problem, vec![index])),
+            }
+        }
+        let target = Target::Cpu(isa);
+        places
+            .into_iter()
+            .map(|(problem, steps)| Self::new(problem, steps, &target, strategy, seed))
+            .collect()
+    }
+
+    fn new(
+        problem: ConvProblem,
+        steps: Vec<usize>,
+        target: &Target,
+        strategy: &str,
+        seed: u64,
+    ) -> Result<Self, TuneError> {
+        let offers: Vec<Offer> =
+            target.offers(&problem).into_iter().filter(|offer| offer.executes(DENSE)).collect();
+        let space = Arc::new(space_of(&offers)?.compile()?);
+        let objectives = vec![Objective::minimize(SECONDS).log()];
+        let judged = Problem::new(Arc::clone(&space), vec![SECONDS.to_owned()], objectives, Vec::new())?;
+        let mut search = Search::new(judged, strategy, seed)?;
+        let defaults = offers.iter().map(|offer| {
+            let mut wanted = Configuration::new();
+            wanted.insert(ALGORITHM, Value::Text(offer.name.to_owned()));
+            (space.closest(&wanted), "default".to_owned())
+        });
+        search.enqueue(defaults.collect())?;
+        let default = schedule_of(&space.decode(&space.default_point()));
+        Ok(Self {
+            problem,
+            steps,
+            default,
+            least: 0.0,
+            tried: Vec::new(),
+            search,
+            space,
+            in_vain: 0,
+            best: f64::INFINITY,
+            exhausted: false,
+            saves: offers.iter().any(|offer| offer.name == "winograd"),
+        })
+    }
+
+    /// The point of `schedule`, if the space has it.
+    fn point(&self, schedule: &Schedule) -> Option<Point> {
+        let mut configuration = Configuration::new();
+        configuration.insert(ALGORITHM, Value::Text(schedule.algorithm.clone()));
+        for (name, value) in &schedule.tunables {
+            configuration.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
+        }
+        self.space.encode(&configuration).ok()
+    }
+
+    /// Takes what is known from earlier: the fastest `again` are to be measured again soon, the others are believed.
+    pub fn know(&mut self, mut known: Vec<(Schedule, f64)>, again: usize) -> Result<(), TuneError> {
+        known.sort_by(|left, right| left.1.total_cmp(&right.1));
+        let mut points = Vec::new();
+        for (index, (schedule, seconds)) in known.into_iter().enumerate() {
+            let Some(point) = self.point(&schedule) else { continue };
+            if index < again {
+                points.push((point, "known".to_owned()));
+            } else if !self.is_default_of_its_algorithm(&schedule) {
+                // Told twice, or not positive: nothing is lost without it.
+                if let Err(error) = self.search.tell(&point, Outcome::exact(vec![seconds])) {
+                    tracing::debug!("{}: {error}", schedule.algorithm);
+                }
+            }
+        }
+        self.search.enqueue(points)?;
+        Ok(())
+    }
+
+    fn is_default_of_its_algorithm(&self, schedule: &Schedule) -> bool {
+        let mut wanted = Configuration::new();
+        wanted.insert(ALGORITHM, Value::Text(schedule.algorithm.clone()));
+        self.point(schedule) == Some(self.space.closest(&wanted))
+    }
+
+    /// Up to `count` schedules that were not tried.
+    pub fn ask(&mut self, count: usize) -> Vec<Schedule> {
+        let proposals = self.search.ask(count);
+        self.exhausted = proposals.len() < count;
+        proposals.iter().map(|proposal| schedule_of(&self.space.decode(&proposal.point))).collect()
+    }
+
+    /// Notes the time of a schedule, or that it has none.
+    pub fn tell(&mut self, schedule: &Schedule, seconds: Option<f64>) -> Result<(), TuneError> {
+        if let Some(seconds) = seconds
+            && let Some(tried) = self.tried.iter_mut().find(|tried| tried.schedule == *schedule)
+        {
+            tried.seconds.push(seconds);
+            return Ok(());
+        }
+        if let Some(seconds) = seconds {
+            self.tried.push(Tried { schedule: schedule.clone(), seconds: vec![seconds] });
+            // Differences that noise makes are no progress.
+            self.in_vain = if seconds < 0.99 * self.best { 0 } else { self.in_vain + 1 };
+            self.best = self.best.min(seconds);
+        }
+        let Some(point) = self.point(schedule) else { return Ok(()) };
+        let outcome = match seconds {
+            Some(seconds) => Outcome::exact(vec![seconds]),
+            None => Outcome::Failed { reason: "it could not be run".to_owned() },
+        };
+        self.search.tell(&point, outcome)?;
+        Ok(())
+    }
+
+    /// What is run in places that try nothing: of the schedules that may well be the best, the one that was measured
+    /// least often.
+    pub fn hold(&self) -> &Schedule {
+        let Some(best) = self.ranked().first().map(|tried| tried.estimate()) else { return &self.default };
+        let rivals = self.tried.iter().filter(|tried| tried.estimate() <= 1.03 * best);
+        rivals.min_by_key(|tried| tried.seconds.len()).map_or(&self.default, |tried| &tried.schedule)
+    }
+
+    /// What was tried, the fastest first.
+    pub fn ranked(&self) -> Vec<&Tried> {
+        let mut ranked: Vec<&Tried> = self.tried.iter().collect();
+        ranked.sort_by(|left, right| left.estimate().total_cmp(&right.estimate()));
+        ranked
+    }
+
+    /// What it may still gain.
+    pub fn prospect(&self) -> Prospect {
+        let best = self.ranked().first().map_or(f64::INFINITY, |tried| tried.estimate());
+        Prospect {
+            places: self.steps.len(),
+            best,
+            // Winograd needs fewer multiply-adds than a layer has on paper.
+            least: if self.saves { self.least / WINOGRAD } else { self.least },
+            in_vain: self.in_vain,
+            exhausted: self.exhausted,
+        }
+    }
+}
+
+/// The order of numbers that a schedule's algorithm works in.
+pub(super) fn layout(schedule: &Schedule) -> Option<Layout> {
+    conv::algorithm(&schedule.algorithm).map(conv::Algorithm::layout)
+}
+
+/// Algorithms and their tunables, conditions and constraints.
+fn space_of(offers: &[Offer]) -> Result<Space, TuneError> {
+    let mut space = Space::new();
+    let names = offers.iter().map(|offer| offer.name);
+    space.parameters.push(Parameter::new(ALGORITHM, Domain::unordered(names)));
+    for offer in offers {
+        let active: Expression = format!("{ALGORITHM} == '{}'", offer.name).parse()?;
+        let prefix = format!("{}.", offer.name);
+        for tunable in &offer.tunables {
+            let domain = Domain::ordered(tunable.values.iter().copied());
+            let parameter = Parameter::new(format!("{prefix}{}", tunable.name), domain);
+            space.parameters.push(parameter.with_default(tunable.default).when(active.clone()));
+        }
+        for constraint in &offer.constraints {
+            let holds = constraint.parse::<Expression>()?.prefixed(&prefix);
+            space.constraints.push(active.clone().negated().or(holds));
+        }
+    }
+    Ok(space)
+}
+
+fn schedule_of(configuration: &Configuration) -> Schedule {
+    let algorithm = configuration.get(ALGORITHM).and_then(Value::as_str).unwrap_or_default();
+    let prefix = format!("{algorithm}.");
+    let tunables: BTreeMap<String, i64> = configuration
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+        .collect();
+    Schedule { algorithm: algorithm.to_owned(), tunables }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::prepare::load_network;
+
+    fn layers() -> Vec<Layer> {
+        Layer::of(&load_network(None).expect("the built-in network").plan, 1, Isa::detect(), "local", 0)
+            .expect("layers")
+    }
+
+    #[test]
+    fn shapes_are_distinct_and_defaults_come_first() {
+        let plan = load_network(None).expect("the built-in network").plan;
+        let mut layers = layers();
+        let places: usize = layers.iter().map(|layer| layer.steps.len()).sum();
+        assert_eq!(places, plan.steps.iter().filter(|step| conv_problem(&plan, step, 1).is_some()).count());
+        for (index, layer) in layers.iter_mut().enumerate() {
+            let first = layer.ask(1);
+            assert_eq!(first, [layer.default.clone()], "layer {index}");
+            layer.tell(&first[0], Some(1.0)).expect("told");
+            assert_eq!(layer.hold(), &first[0]);
+            let next = layer.ask(3);
+            assert!(next.iter().all(|schedule| *schedule != first[0]), "{next:?}");
+            layer.tell(&next[0], None).expect("a failure");
+            layer.tell(&next[1], Some(0.5)).expect("told");
+            assert_eq!(layer.ranked()[0].schedule, next[1]);
+        }
+    }
+
+    #[test]
+    fn the_best_known_is_measured_again_and_the_rest_is_believed() {
+        let mut layer = layers().remove(0);
+        let mut other = layers().remove(0);
+        let mut schedules = other.ask(12);
+        // Defaults are measured in any case.
+        let defaults =
+            schedules.iter().filter(|schedule| other.is_default_of_its_algorithm(schedule)).count();
+        schedules.drain(..defaults);
+        let known: Vec<(Schedule, f64)> = schedules
+            .iter()
+            .enumerate()
+            .map(|(index, schedule)| (schedule.clone(), 1.0 + index as f64))
+            .collect();
+        layer.know(known, 2).expect("known");
+        let asked = layer.ask(defaults + 2);
+        assert_eq!(asked[defaults..], schedules[..2]);
+        let later = layer.ask(50);
+        assert!(later.iter().all(|schedule| !schedules.contains(schedule)));
+    }
+
+    #[test]
+    fn the_middle_measurement_counts() {
+        let tried = Tried { schedule: Schedule::default(), seconds: vec![3.0, 1.0, 2.0] };
+        assert_eq!(tried.estimate(), 2.0);
+    }
+}
