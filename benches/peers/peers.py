@@ -23,6 +23,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -171,7 +172,7 @@ def child_quantize(args):
         from onnxruntime.quantization import shape_inference
 
         prepared = args.output + ".prepared.onnx"
-        shape_inference.quant_pre_process(args.model, prepared)
+        shape_inference.quant_pre_process(args.model, prepared, skip_symbolic_shape=True)
         value = onnx.load(prepared).graph.input[0]
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
 
@@ -340,6 +341,12 @@ def spread(times):
     return 0.5 * (high - low) / statistics.median(times)
 
 
+def step_name(node):
+    """What paretune calls the step of a node."""
+    words = [re.sub(r"[^A-Za-z0-9]", "_", word) for word in re.split(r"[./]+", node.name) if word]
+    return ".".join(words[:-1] if len(words) > 1 and words[-1] == node.op_type else words)
+
+
 def profile_table(args, models):
     """Per shape: ours, ONNX Runtime's, and what we lose, the most first."""
     import onnx
@@ -352,9 +359,9 @@ def profile_table(args, models):
         keys = {}
         for node in inferred.graph.node:
             if node.op_type == "Conv" and node.input[1] in weights:
-                keys[node.name] = layer_key(weights[node.input[1]], dims[node.output[0]][2:])
+                keys[step_name(node)] = layer_key(weights[node.input[1]], dims[node.output[0]][2:])
             elif node.op_type in ("Gemm", "MatMul"):
-                keys[node.name] = "dense"
+                keys[step_name(node)] = "dense"
         for threads in args.thread_counts:
             seen = ours(args, path, threads, args.seconds)
             peer = ask_child("profile", ORT, path, threads, args.seconds)
