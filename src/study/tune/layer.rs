@@ -298,7 +298,7 @@ mod tests {
         let known: Vec<(Schedule, f64)> = schedules
             .iter()
             .enumerate()
-            .map(|(index, schedule)| (schedule.clone(), 1.0 + index as f64))
+            .map(|(index, schedule)| (schedule.clone(), f64::from(u16::try_from(index).expect("few") + 1)))
             .collect();
         layer.know(known, 2).expect("known");
         let asked = layer.ask(defaults + 2);

@@ -19,7 +19,7 @@ pub struct Prospect {
 const PATIENCE: f64 = 24.0;
 
 /// Every layer that is not exhausted gets at least this part of what the most promising one gets.
-const LEAST: f64 = 0.125;
+const LEAST: f64 = 0.25;
 
 impl Prospect {
     /// Seconds of the whole network that may still be gained here: the distance from what the hardware could do, which
@@ -107,7 +107,7 @@ mod tests {
         // Gains of 4, 2 and 1 seconds, and one at its ceiling.
         let prospects =
             [prospect(1, 5.0, 1.0), prospect(1, 3.0, 1.0), prospect(1, 2.0, 1.0), prospect(1, 1.0, 1.0)];
-        assert_eq!(total(&prospects, 100), [100, 50, 25, 12]);
+        assert_eq!(total(&prospects, 100), [100, 50, 25, 25]);
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
     fn the_exhausted_get_nothing_and_the_unknown_go_first() {
         let done = Prospect { exhausted: true, ..prospect(2, 5.0, 1.0) };
         let unknown = prospect(2, f64::INFINITY, 1.0);
-        assert_eq!(total(&[done, unknown, prospect(1, 5.0, 1.0)], 100), [0, 200, 12]);
+        assert_eq!(total(&[done, unknown, prospect(1, 5.0, 1.0)], 100), [0, 200, 25]);
         assert_eq!(total(&[done, done], 5), [0, 0]);
         assert_eq!(total(&[], 5), Vec::<usize>::new());
     }
