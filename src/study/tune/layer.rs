@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(places, plan.steps.iter().filter(|step| conv_problem(&plan, step, 1).is_some()).count());
         for (index, layer) in layers.iter_mut().enumerate() {
             let first = layer.ask(1);
-            assert_eq!(first, [layer.default.clone()], "layer {index}");
+            assert_eq!(first, std::slice::from_ref(&layer.default), "layer {index}");
             layer.tell(&first[0], Some(1.0)).expect("told");
             assert_eq!(layer.hold(), &first[0]);
             let next = layer.ask(3);
