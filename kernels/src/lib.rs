@@ -9,6 +9,7 @@
 //! best (search), and what was measured (db). It knows nothing of networks' names or of spaces.
 
 pub mod activation;
+mod block;
 pub mod bundle;
 pub mod clock;
 pub mod conv;

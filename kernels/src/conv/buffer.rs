@@ -2,16 +2,14 @@
 
 use std::marker::PhantomData;
 
-/// Bytes of a cache line; also the alignment that the executor gives to workspaces.
-pub(super) const LINE: usize = 64;
+use crate::block::{ALIGNMENT, Block};
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; LINE]);
+/// Bytes of a cache line; also the alignment that the executor gives to workspaces.
+pub(super) const LINE: usize = ALIGNMENT;
 
 /// A fixed number of numbers, zero at first, the first of them on a cache-line boundary.
 pub(super) struct Buffer<T> {
-    lines: Vec<Line>,
+    block: Block,
     len: usize,
     numbers: PhantomData<T>,
 }
@@ -35,8 +33,7 @@ unsafe impl Number for u8 {}
 impl<T: Number> Buffer<T> {
     /// `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
-        let lines = (len * size_of::<T>()).div_ceil(LINE);
-        Self { lines: vec![Line([0; LINE]); lines], len, numbers: PhantomData }
+        Self { block: Block::zeros(whole_lines(len * size_of::<T>())), len, numbers: PhantomData }
     }
 
     /// The same numbers, aligned.
@@ -47,17 +44,17 @@ impl<T: Number> Buffer<T> {
     }
 
     pub(super) fn as_ptr(&self) -> *const T {
-        self.lines.as_ptr().cast()
+        self.block.start().cast_const().cast()
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
-        // SAFETY: the lines hold at least `len` numbers, every bit pattern is one, and the alignment fits.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        // SAFETY: the block holds at least `len` numbers, every bit pattern is one, and the alignment fits.
+        unsafe { std::slice::from_raw_parts_mut(self.block.start().cast(), self.len) }
     }
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        self.lines.len() * LINE
+        whole_lines(self.len * size_of::<T>())
     }
 }
 

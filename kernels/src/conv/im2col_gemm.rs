@@ -158,6 +158,7 @@ impl Kernel for Prepared {
                     output: call.output.cast::<f32>().add(column),
                     residual: if residual.is_null() { residual } else { residual.add(column) },
                     stride: self.problem.out_channels,
+                    ahead: 0,
                     finish: self.finish,
                 };
                 product.run(&place, pixels, blocks, self.panel);

@@ -10,7 +10,7 @@ use super::gemm::{Place, Product};
 use super::pad::pad_f32;
 use super::request::{padded, sensible};
 use super::rows::Rows;
-use super::split::{Split, panel_tunable, split_tunable};
+use super::split::{Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
 use super::tiles::{Extent, Tile, tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -67,6 +67,7 @@ impl Algorithm for ImplicitGemm {
             tile_tunable(extent, isa),
             panel_tunable(extent, depth * size_of::<f32>(), isa),
             split_tunable(problem, extent, isa),
+            prefetch_tunable(problem.out_channels * depth * size_of::<f32>()),
             gather_tunable(problem, SHORT_RUN / size_of::<f32>()),
         ]
     }
@@ -96,6 +97,7 @@ impl Algorithm for ImplicitGemm {
             zeros: Buffer::zeros(group_in),
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
+            ahead: ahead::<f32>(request)?,
             split: Split::from_request(request)?,
             finish: Finish::new(request.activation),
             problem,
@@ -114,6 +116,8 @@ struct Prepared {
     run: usize,
     pixels: usize,
     panel: usize,
+    /// How many numbers ahead weights are fetched.
+    ahead: usize,
     split: Split,
     /// Whether the input is first copied into the workspace, with its padding.
     copies: bool,
@@ -158,6 +162,7 @@ impl Kernel for Prepared {
                     output: call.output.cast::<f32>().add(column),
                     residual: if residual.is_null() { residual } else { residual.add(column) },
                     stride: self.problem.out_channels,
+                    ahead: self.ahead,
                     finish: self.finish,
                 };
                 product.run(&place, pixels, blocks, self.panel);

@@ -13,7 +13,7 @@ use super::implicit_gemm::rows_of_taps_touch;
 use super::pad::{PadBytes, pad_bytes};
 use super::request::{padded, sensible};
 use super::rows::Rows;
-use super::split::{Split, panel_tunable, split_tunable};
+use super::split::{Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
 use super::tiles::{Extent, Tile, tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -58,6 +58,7 @@ impl Algorithm for ImplicitGemmInt8 {
             tile_tunable(extent, isa),
             panel_tunable(extent, depth, isa),
             split_tunable(problem, extent, isa),
+            prefetch_tunable(problem.out_channels * depth),
         ]
     }
 
@@ -88,6 +89,7 @@ impl Algorithm for ImplicitGemmInt8 {
             zero_point: input_grid(request)?.zero_point,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
+            ahead: ahead::<i8>(request)?,
             split: Split::from_request(request)?,
             finish: Finish8::new(request),
             groups: run.div_ceil(form.group),
@@ -112,6 +114,8 @@ struct Prepared {
     groups: usize,
     pixels: usize,
     panel: usize,
+    /// How many weights are fetched ahead.
+    ahead: usize,
     split: Split,
     form: DotForm,
     zero_point: u8,
@@ -212,6 +216,7 @@ impl Kernel for Prepared {
                     target: Target { output: call.output, residual: call.residual },
                     at: group * self.problem.group_out(),
                     stride: self.problem.out_channels,
+                    ahead: self.ahead,
                     finish: self.finish,
                 };
                 product.run(&place, pixels, blocks, self.panel);

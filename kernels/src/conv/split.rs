@@ -92,3 +92,26 @@ pub(super) fn panel_tunable(extent: Extent, column: usize, isa: Isa) -> Tunable 
         values,
     }
 }
+
+/// Bytes of weights that stay in a second-level cache from one run to the next, where nothing has to be fetched.
+const NEAR: usize = 256 << 10;
+
+/// Bytes of weights that come from beyond it nearly always: fetching ahead made such layers up to 1.6 times as fast
+/// (1x1 with 1,024 channels on 2x2 pixels, AMD Zen 3).
+const FAR: usize = 1 << 20;
+
+/// The tunable `prefetch`, for a layer of so many bytes of weights.
+pub(super) fn prefetch_tunable(weight_bytes: usize) -> Tunable {
+    Tunable {
+        name: "prefetch",
+        about: "how many bytes ahead weights are fetched; 0: left to the processor",
+        values: if weight_bytes > NEAR { vec![0, 1024, 4096] } else { vec![0] },
+        default: if weight_bytes >= FAR { 4096 } else { 0 },
+    }
+}
+
+/// What the tunable `prefetch` means, in numbers of `T`.
+pub(super) fn ahead<T>(request: &Request<'_>) -> Result<usize, KernelError> {
+    let bytes = usize::try_from(request.tunable("prefetch")?).map_err(|_| request.bad_value("prefetch"))?;
+    Ok(bytes / size_of::<T>())
+}

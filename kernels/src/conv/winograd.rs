@@ -1,10 +1,11 @@
-//! Winograd convolution for 3x3 windows over channels-last activations: F(2x2, 3x3) and F(4x4, 3x3).
+//! Winograd convolution for 3x3 windows over channels-last activations: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3).
 //!
-//! Tiles of the input and the weights are transformed so that convolution becomes 16 or 36 small
-//! matrix products with 2.25 or 4 times fewer multiplications; the products are transformed back
+//! Tiles of the input and the weights are transformed so that convolution becomes 16, 36 or 64 small
+//! matrix products with 2.25, 4 or 5.06 times fewer multiplications; the products are transformed back
 //! (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Transformed weights are
-//! 1.8 or 4 times as large, which is why it loses where weights outweigh activations. Points are 0, 1,
-//! -1, infinity, and 2, -2 for the larger tile, whose results are good to about 1e-4.
+//! 1.8, 4 or 7.1 times as large, which is why it loses where weights outweigh activations. Points are 0, 1,
+//! -1, infinity, 2, -2 from tiles of four on, and 1/2, -1/2 for tiles of six. Results are good to about 1e-6, 1e-5
+//! and 1e-4 of the largest output.
 
 use std::ops::Range;
 
@@ -13,6 +14,7 @@ use super::finish::Finish;
 use super::gemm::{Place, Product};
 use super::request::sensible;
 use super::rows::Rows;
+use super::split::{ahead, prefetch_tunable};
 use super::tiles::{Extent, Tile, tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -25,7 +27,7 @@ use crate::weights::{Numbers, WeightFormat};
 
 mod transform;
 
-use transform::{Entries, weights_2, weights_4};
+use transform::{Entries, weights_2, weights_4, weights_6};
 
 /// The algorithm.
 pub(super) struct Winograd;
@@ -63,7 +65,7 @@ impl Algorithm for Winograd {
     }
 
     fn about(&self) -> &'static str {
-        "3x3 with 2.25 or 4 times fewer multiplications and more memory"
+        "3x3 with 2.25, 4 or 5.06 times fewer multiplications and more memory"
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
@@ -81,9 +83,13 @@ impl Algorithm for Winograd {
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let output = problem.output().unwrap_or([1, 1]);
-        // A tile of four is mostly air where the output has two pixels.
-        let sizes = if output[0].max(output[1]) > 2 { vec![2, 4] } else { vec![2] };
-        let size = sizes[sizes.len() - 1];
+        // A tile of four is mostly air where the output has two pixels, and one of six where it has four.
+        let sizes = match output[0].max(output[1]) {
+            0..=2 => vec![2],
+            3..=4 => vec![2, 4],
+            _ => vec![2, 4, 6],
+        };
+        let size = if sizes.contains(&4) { 4 } else { 2 };
         let grid = Grid::new(size as usize, output);
         let tiles = grid.count(problem.batch);
         let fitting = CHUNK_NUMBERS / (grid.points() * (problem.in_channels + problem.out_channels));
@@ -97,11 +103,12 @@ impl Algorithm for Winograd {
         vec![
             Tunable {
                 name: "output_tile",
-                about: "output pixels per side of a tile: 4 saves more multiplications, 2 is more exact",
+                about: "output pixels per side of a tile: larger ones save more multiplications, smaller ones are more exact",
                 default: size,
                 values: sizes,
             },
             tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa),
+            prefetch_tunable(grid.points() * problem.in_channels * problem.out_channels * size_of::<f32>()),
             Tunable {
                 name: "chunk",
                 about: "tiles that are transformed, multiplied and transformed back at a time",
@@ -120,7 +127,11 @@ impl Algorithm for Winograd {
         impl Build for Select {
             type Output = Entries;
             fn build<S: Simd>(self) -> Entries {
-                if self.0 == 2 { Entries::new::<S, 2>() } else { Entries::new::<S, 4>() }
+                match self.0 {
+                    2 => Entries::new::<S, 2>(),
+                    4 => Entries::new::<S, 4>(),
+                    _ => Entries::new::<S, 6>(),
+                }
             }
         }
         let (output, usable) = request.check()?;
@@ -133,6 +144,7 @@ impl Algorithm for Winograd {
         let transform = match size {
             2 => weights_2,
             4 => weights_4,
+            6 => weights_6,
             _ => return Err(request.bad_value("output_tile")),
         };
         let stored = request.f32_weights()?;
@@ -142,15 +154,12 @@ impl Algorithm for Winograd {
         let (depth, columns) = (problem.in_channels, problem.out_channels);
         let transformed: Vec<f32> = stored.as_chunks::<9>().0.iter().flat_map(transform).collect();
         let points = grid.points();
-        let products = (0..points)
-            .map(|point| {
-                let weight = |k, column| transformed[(column * depth + k) * points + point];
-                Product::new(usable, tile, [depth, columns], weight, |_| 0.0)
-            })
-            .collect::<Option<Vec<_>>>()
+        let weight = |point, k, column| transformed[(column * depth + k) * points + point];
+        let products = Product::several(usable, tile, [points, depth, columns], weight, |_, _| 0.0)
             .ok_or_else(|| request.bad_value("tile"))?;
         let bias: Vec<f32> = (0..columns).map(|channel| request.bias(channel)).collect();
         Ok(Box::new(Prepared {
+            ahead: ahead::<f32>(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
             entries: build(usable, Select(size)),
             rows: Rows::matrix(depth),
@@ -177,6 +186,8 @@ struct Prepared {
     entries: Entries,
     /// Tiles at a time.
     chunk: usize,
+    /// How many numbers ahead weights are fetched.
+    ahead: usize,
     finish: Finish,
 }
 
@@ -225,6 +236,7 @@ impl Kernel for Prepared {
                         output: products.add(point * count * columns),
                         residual: std::ptr::null(),
                         stride: columns,
+                        ahead: self.ahead,
                         finish: Finish::identity(),
                     };
                     self.products[point].run(&place, 0..count, block..end, blocks);

@@ -1,50 +1,6 @@
-//! Memory that kernels work in: one aligned block, and where in it each buffer lies.
+//! Where in one block of memory each buffer lies.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ptr::NonNull;
-
-use crate::error::KernelError;
-
-/// Alignment of every buffer: a cache line, and the widest vector.
-pub(super) const ALIGNMENT: usize = 64;
-
-/// An aligned block of bytes, zero at first.
-pub(super) struct Block {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: the block is plain memory that this value owns alone.
-unsafe impl Send for Block {}
-// SAFETY: a shared reference gives out an address only; whoever dereferences it takes care.
-unsafe impl Sync for Block {}
-
-impl Block {
-    /// `bytes` zeros.
-    ///
-    /// # Errors
-    /// Where there is not that much memory.
-    pub fn new(bytes: usize) -> Result<Self, KernelError> {
-        let refused = || KernelError::System(format!("cannot allocate {bytes} bytes"));
-        // An empty allocation is not allowed.
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| refused())?;
-        // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
-        Ok(Self { start, layout })
-    }
-
-    /// The first byte.
-    pub fn start(&self) -> *mut u8 {
-        self.start.as_ptr()
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
-    }
-}
+use crate::block::ALIGNMENT;
 
 /// A buffer to be placed: its size, and the first and last step that touch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

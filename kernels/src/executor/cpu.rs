@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::arena::Block;
 use super::draft::Home;
 use super::program::{Program, Sight};
 use super::{ExecutorOptions, MemoryUse, StepInfo, lower, validate};
+use crate::block::Block;
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operators::convert::{self, Form};

@@ -2,8 +2,8 @@
 //! that a value which is asked for in a form it does not have is converted once.
 
 use super::StepInfo;
-use super::arena::Block;
 use super::program::Work;
+use crate::block::Block;
 use crate::conv::{Element, Layout};
 use crate::error::KernelError;
 use crate::operators::convert::{self, Form};

@@ -4,12 +4,12 @@
 //! layout that its input is in, and conversions appear only where two convolutions disagree or the
 //! caller's row-major order is not theirs.
 
-use super::arena::Block;
 use super::draft::{Buffer, BufferId, Draft, DraftStep, Home};
 use super::forms::{Wish, grid_of, same_grid, wishes};
 use super::program::Work;
 use super::resolve::{Resolved, conv_problem, resolve};
 use super::{ExecutorOptions, StepInfo};
+use crate::block::Block;
 use crate::conv::{Element, Layout, Request};
 use crate::error::KernelError;
 use crate::operator::{Conv, Operator};

@@ -1,8 +1,9 @@
 //! What is executed: a flat list of kernel calls with addresses, and the memory behind them.
 
 use super::StepInfo;
-use super::arena::{self, Block, Lifetime};
+use super::arena::{self, Lifetime};
 use super::draft::{BufferId, Draft, Home};
+use crate::block::Block;
 use crate::conv::{Call, Kernel};
 use crate::error::KernelError;
 use crate::operators::convert::Form;

@@ -40,6 +40,11 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
+            fn prefetch<T>(address: *const T) {
+                // SAFETY: every processor of this set has the instruction, which never faults.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+            }
+            #[inline(always)]
             unsafe fn splat(x: f32) -> __m512 {
                 unsafe { _mm512_set1_ps(x) }
             }

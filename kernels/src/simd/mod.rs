@@ -78,6 +78,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// it keeps what is rarely needed, or long, out of that job's code.
     unsafe fn vectorize<J: Job>(job: J);
 
+    /// Asks for the cache line of an address, which need not be valid; nothing where that cannot be asked.
+    #[inline(always)]
+    fn prefetch<T>(_address: *const T) {}
     /// `x` in every lane.
     unsafe fn splat(x: f32) -> Self::F;
     /// `LANES` numbers.

@@ -2,9 +2,10 @@
 //! pixels and channels is cut into tiles. Implicit, explicit and Winograd convolutions end here.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Request;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, LINE};
 use super::finish::Finish;
 use super::rows::RowsView;
 use super::tiles::{Tile, balanced};
@@ -23,8 +24,10 @@ pub(super) struct Product {
     lanes: usize,
     columns: usize,
     depth: usize,
-    weights: Buffer<f32>,
-    bias: Buffer<f32>,
+    /// Of all products that were packed together, one after another: large enough for huge pages.
+    numbers: Arc<Buffer<f32>>,
+    /// Where in `numbers` these weights begin; the bias follows them.
+    at: usize,
 }
 
 /// Where a [`Product`] reads and writes in one run.
@@ -41,18 +44,21 @@ pub(super) struct Place {
     pub(super) residual: *const f32,
     /// Numbers from one row of the output to the next.
     pub(super) stride: usize,
+    /// How many numbers ahead weights are fetched.
+    pub(super) ahead: usize,
     pub(super) finish: Finish,
 }
 
 impl Product {
-    /// Packs `weight(depth, column)`; `None` where the tile has no microkernel.
-    pub(super) fn new(
+    /// Packs `count` products `depth x columns` of weights `weight(product, k, column)` and biases `bias(product,
+    /// column)`; `None` where the tile has no microkernel.
+    pub(super) fn several(
         usable: Usable,
         tile: Tile,
-        [depth, columns]: [usize; 2],
-        weight: impl Fn(usize, usize) -> f32,
-        bias: impl Fn(usize) -> f32,
-    ) -> Option<Self> {
+        [count, depth, columns]: [usize; 3],
+        weight: impl Fn(usize, usize, usize) -> f32,
+        bias: impl Fn(usize, usize) -> f32,
+    ) -> Option<Vec<Self>> {
         let lanes = lanes(usable.isa());
         let kernels = (1..=tile.rows)
             .map(|rows| {
@@ -60,24 +66,35 @@ impl Product {
             })
             .collect::<Option<Vec<Vec<_>>>>()?;
         let padded = columns.next_multiple_of(lanes);
-        let mut packed = Buffer::zeros(padded * depth);
-        let mut biases = Buffer::zeros(padded);
+        let each = (padded * (depth + 1)).next_multiple_of(LINE / size_of::<f32>());
+        let mut packed = Buffer::zeros(each * count);
         let width = tile.vectors * lanes;
-        let numbers = packed.as_mut_slice();
-        for start in (0..columns).step_by(width) {
-            // The last block is as narrow as whole vectors allow.
-            let block = width.min(padded - start);
-            for k in 0..depth {
-                let row = &mut numbers[start * depth + k * block..][..block.min(columns - start)];
-                for (column, number) in row.iter_mut().enumerate() {
-                    *number = weight(k, start + column);
+        for (product, numbers) in packed.as_mut_slice().chunks_mut(each.max(1)).enumerate() {
+            for start in (0..columns).step_by(width) {
+                // The last block is as narrow as whole vectors allow.
+                let block = width.min(padded - start);
+                for k in 0..depth {
+                    let row = &mut numbers[start * depth + k * block..][..block.min(columns - start)];
+                    for (column, number) in row.iter_mut().enumerate() {
+                        *number = weight(product, k, start + column);
+                    }
                 }
             }
+            for (column, number) in numbers[padded * depth..][..columns].iter_mut().enumerate() {
+                *number = bias(product, column);
+            }
         }
-        for (column, number) in biases.as_mut_slice()[..columns].iter_mut().enumerate() {
-            *number = bias(column);
-        }
-        Some(Self { kernels, tile, lanes, columns, depth, weights: packed, bias: biases })
+        let numbers = Arc::new(packed);
+        let products = (0..count).map(|product| Self {
+            kernels: kernels.clone(),
+            tile,
+            lanes,
+            columns,
+            depth,
+            numbers: Arc::clone(&numbers),
+            at: product * each,
+        });
+        Some(products.collect())
     }
 
     /// The products of a convolution, one per group, of depth `[tap][input channel]`.
@@ -94,16 +111,12 @@ impl Product {
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * group_in;
-        (0..problem.groups)
-            .map(|group| {
-                let first = group * group_out;
-                // Depth runs over taps, then channels; stored weights have it the other way round.
-                let weight = |k: usize, column: usize| {
-                    weights[(first + column) * depth + k % group_in * taps + k / group_in]
-                };
-                Self::new(usable, tile, [depth, group_out], weight, |column| request.bias(first + column))
-            })
-            .collect::<Option<Vec<_>>>()
+        // Depth runs over taps, then channels; stored weights have it the other way round.
+        let weight = |group: usize, k: usize, column: usize| {
+            weights[(group * group_out + column) * depth + k % group_in * taps + k / group_in]
+        };
+        let bias = |group: usize, column: usize| request.bias(group * group_out + column);
+        Self::several(usable, tile, [problem.groups, depth, group_out], weight, bias)
             .ok_or_else(|| request.bad_value("tile"))
     }
 
@@ -114,7 +127,7 @@ impl Product {
 
     /// Bytes of packed weights and bias.
     pub(super) fn bytes(&self) -> usize {
-        self.weights.bytes() + self.bias.bytes()
+        self.columns.next_multiple_of(self.lanes) * (self.depth + 1) * size_of::<f32>()
     }
 
     /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time: within a panel each
@@ -123,6 +136,10 @@ impl Product {
     /// # Safety
     /// `place` is valid for these rows and columns, and nobody else writes there.
     pub(super) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
+        // SAFETY: the products that were packed together have all their weights and biases there.
+        let weights = unsafe { self.numbers.as_ptr().add(self.at) };
+        // SAFETY: as above.
+        let bias = unsafe { weights.add(self.columns.next_multiple_of(self.lanes) * self.depth) };
         let width = self.tile.vectors * self.lanes;
         let whole = self.columns / width;
         let tail = (self.columns % width).div_ceil(self.lanes);
@@ -151,8 +168,9 @@ impl Product {
                             input: place.input,
                             zeros: place.zeros,
                             run: place.run,
-                            weights: self.weights.as_ptr().add(column * self.depth),
-                            bias: self.bias.as_ptr().add(column),
+                            weights: weights.add(column * self.depth),
+                            bias: bias.add(column),
+                            ahead: place.ahead,
                             output: place.output.add(column),
                             residual: if residual.is_null() { residual } else { residual.add(column) },
                             pixel: place.stride,

@@ -85,6 +85,8 @@ pub(super) struct Place {
     pub(super) at: usize,
     /// Numbers from one row of the output to the next.
     pub(super) stride: usize,
+    /// How many weights are fetched ahead.
+    pub(super) ahead: usize,
     pub(super) finish: Finish8,
 }
 
@@ -202,6 +204,7 @@ impl Product {
                             first,
                             tiles,
                             blocks: count,
+                            ahead: place.ahead,
                             channels: (count * vectors * self.lanes).min(self.columns - column),
                             finish: place.finish,
                         };

@@ -25,6 +25,21 @@ pub(super) fn weights_4(window: &[f32; 9]) -> Vec<f32> {
     weights(&matrix, window)
 }
 
+/// `G g G'` for tiles of six.
+pub(super) fn weights_6(window: &[f32; 9]) -> Vec<f32> {
+    let matrix = [
+        [1.0, 0.0, 0.0],
+        [-2.0 / 9.0, -2.0 / 9.0, -2.0 / 9.0],
+        [-2.0 / 9.0, 2.0 / 9.0, -2.0 / 9.0],
+        [1.0 / 90.0, 1.0 / 45.0, 2.0 / 45.0],
+        [1.0 / 90.0, -1.0 / 45.0, 2.0 / 45.0],
+        [32.0 / 45.0, 16.0 / 45.0, 8.0 / 45.0],
+        [32.0 / 45.0, -16.0 / 45.0, 8.0 / 45.0],
+        [0.0, 0.0, 1.0],
+    ];
+    weights(&matrix, window)
+}
+
 fn weights<const POINTS: usize>(matrix: &[[f64; 3]; POINTS], window: &[f32; 9]) -> Vec<f32> {
     let mut transformed = Vec::with_capacity(POINTS * POINTS);
     for left in matrix {
@@ -40,6 +55,9 @@ fn weights<const POINTS: usize>(matrix: &[[f64; 3]; POINTS], window: &[f32; 9]) 
     }
     transformed
 }
+
+/// Points along a side of the largest tile. Lines of smaller tiles leave the last ones alone.
+const MOST: usize = 8;
 
 /// The compiled transforms of tiles.
 pub(super) struct Entries {
@@ -116,7 +134,7 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
         let side = SIZE + 2;
         for tile in tiles.share.clone() {
             let [image, y, x] = tiles.place(tile);
-            let mut addresses = [tiles.kernel.zeros.as_ptr(); 36];
+            let mut addresses = [tiles.kernel.zeros.as_ptr(); MOST * MOST];
             for (number, address) in addresses.iter_mut().enumerate().take(side * side) {
                 let row = (y * SIZE + number / side).checked_sub(top).filter(|&row| row < height);
                 let column = (x * SIZE + number % side).checked_sub(left).filter(|&column| column < width);
@@ -132,7 +150,7 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
                 let part = rest < S::LANES;
                 // SAFETY: addresses are valid for all channels, the matrix for all points and tiles.
                 unsafe {
-                    let mut numbers = [[S::splat(0.0); 6]; 6];
+                    let mut numbers = [[S::splat(0.0); MOST]; MOST];
                     for (i, row) in numbers.iter_mut().enumerate().take(side) {
                         for (j, number) in row.iter_mut().enumerate().take(side) {
                             let from = addresses[i * side + j].add(channel);
@@ -166,7 +184,7 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
 /// # Safety
 /// As for every function of [`Simd`].
 #[inline(always)]
-unsafe fn input_line<S: Simd, const SIZE: usize>(d: [S::F; 6]) -> [S::F; 6] {
+unsafe fn input_line<S: Simd, const SIZE: usize>(d: [S::F; MOST]) -> [S::F; MOST] {
     // SAFETY: passed on.
     unsafe {
         if SIZE == 2 {
@@ -177,7 +195,12 @@ unsafe fn input_line<S: Simd, const SIZE: usize>(d: [S::F; 6]) -> [S::F; 6] {
                 S::sub(d[1], d[3]),
                 d[4],
                 d[5],
+                d[6],
+                d[7],
             ];
+        }
+        if SIZE == 6 {
+            return input_line_6::<S>(d);
         }
         let (two, four, minus_four, minus_five) =
             (S::splat(2.0), S::splat(4.0), S::splat(-4.0), S::splat(-5.0));
@@ -193,6 +216,37 @@ unsafe fn input_line<S: Simd, const SIZE: usize>(d: [S::F; 6]) -> [S::F; 6] {
             S::add(difference, double),
             S::sub(difference, double),
             S::fma(four, d[1], S::fma(minus_five, d[3], d[5])),
+            d[6],
+            d[7],
+        ]
+    }
+}
+
+/// `B' d` of one line of tiles of six.
+///
+/// # Safety
+/// As for every function of [`Simd`].
+#[inline(always)]
+unsafe fn input_line_6<S: Simd>(d: [S::F; MOST]) -> [S::F; MOST] {
+    // SAFETY: passed on.
+    unsafe {
+        let times = |factor: f32, x: S::F, sum: S::F| S::fma(S::splat(factor), x, sum);
+        // Lines of points with either sign share the even and the odd terms.
+        let even_1 = times(-4.25, d[4], S::add(d[2], d[6]));
+        let odd_1 = times(-4.25, d[3], S::add(d[1], d[5]));
+        let even_2 = times(0.25, d[2], times(-1.25, d[4], d[6]));
+        let odd_2 = times(0.5, d[1], times(-2.5, d[3], S::add(d[5], d[5])));
+        let even_half = times(4.0, d[2], times(-5.0, d[4], d[6]));
+        let odd_half = times(2.0, d[1], times(-2.5, d[3], S::mul(S::splat(0.5), d[5])));
+        [
+            times(5.25, S::sub(d[4], d[2]), S::sub(d[0], d[6])),
+            S::add(even_1, odd_1),
+            S::sub(even_1, odd_1),
+            S::add(even_2, odd_2),
+            S::sub(even_2, odd_2),
+            S::add(even_half, odd_half),
+            S::sub(even_half, odd_half),
+            times(5.25, S::sub(d[3], d[5]), S::sub(d[7], d[1])),
         ]
     }
 }
@@ -221,7 +275,7 @@ impl<const SIZE: usize> Job for Output<'_, SIZE> {
                     let load = |from: *const f32| {
                         if part { S::load_first(from, rest) } else { S::load(from) }
                     };
-                    let mut numbers = [[S::splat(0.0); 6]; 4];
+                    let mut numbers = [[S::splat(0.0); MOST]; MOST - 2];
                     for j in 0..side {
                         let column = output_line::<S, SIZE>(std::array::from_fn(|i| {
                             let point = i.min(side - 1) * side + j;
@@ -257,19 +311,33 @@ impl<const SIZE: usize> Job for Output<'_, SIZE> {
 /// # Safety
 /// As for every function of [`Simd`].
 #[inline(always)]
-unsafe fn output_line<S: Simd, const SIZE: usize>(m: [S::F; 6]) -> [S::F; 4] {
+unsafe fn output_line<S: Simd, const SIZE: usize>(m: [S::F; MOST]) -> [S::F; MOST - 2] {
     // SAFETY: passed on.
     unsafe {
         let (sum, difference) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
         if SIZE == 2 {
-            return [S::add(m[0], sum), S::sub(difference, m[3]), sum, difference];
+            return [S::add(m[0], sum), S::sub(difference, m[3]), sum, difference, sum, difference];
         }
         let (sum_2, difference_2) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
+        if SIZE == 6 {
+            let (sum_half, difference_half) = (S::add(m[5], m[6]), S::sub(m[5], m[6]));
+            let times = |factor: f32, x: S::F, sum: S::F| S::fma(S::splat(factor), x, sum);
+            return [
+                S::add(S::add(m[0], sum), S::add(sum_2, sum_half)),
+                times(2.0, difference_2, times(0.5, difference_half, difference)),
+                times(4.0, sum_2, times(0.25, sum_half, sum)),
+                times(8.0, difference_2, times(0.125, difference_half, difference)),
+                times(16.0, sum_2, times(0.0625, sum_half, sum)),
+                times(32.0, difference_2, times(0.03125, difference_half, S::add(difference, m[7]))),
+            ];
+        }
         [
             S::add(m[0], S::add(sum, sum_2)),
             S::fma(S::splat(2.0), difference_2, difference),
             S::fma(S::splat(4.0), sum_2, sum),
             S::add(m[5], S::fma(S::splat(8.0), difference_2, difference)),
+            sum,
+            difference,
         ]
     }
 }

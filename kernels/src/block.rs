@@ -1,0 +1,111 @@
+//! Memory for weights, activations and workspaces: aligned, zero at first, and on huge pages where it is large,
+//! as weights that are read once per run would otherwise wait for a page table every four kilobytes.
+
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use crate::error::KernelError;
+
+/// Alignment of every block: a cache line, and the widest vector.
+pub(crate) const ALIGNMENT: usize = 64;
+
+/// Bytes of a huge page on x86-64, and on aarch64 with pages of four kilobytes.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// An aligned block of bytes, zero at first.
+pub(crate) struct Block {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the block is plain memory that this value owns alone.
+unsafe impl Send for Block {}
+// SAFETY: a shared reference gives out an address only; whoever dereferences it takes care.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// `bytes` zeros.
+    ///
+    /// # Errors
+    /// Where there is not that much memory.
+    pub(crate) fn new(bytes: usize) -> Result<Self, KernelError> {
+        let refused = || KernelError::System(format!("cannot allocate {bytes} bytes"));
+        let layout = layout(bytes).ok_or_else(refused)?;
+        Ok(Self { start: zeros(layout).ok_or_else(refused)?, layout })
+    }
+
+    /// `bytes` zeros; ends the process where there is not that much memory, as a `Vec` does.
+    pub(crate) fn zeros(bytes: usize) -> Self {
+        let Some(layout) = layout(bytes) else { panic!("no address space has {bytes} bytes") };
+        Self { start: zeros(layout).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+    }
+
+    /// The first byte.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `zeros` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+fn layout(bytes: usize) -> Option<Layout> {
+    let alignment = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+    // An empty allocation is not allowed.
+    Layout::from_size_align(bytes.max(1), alignment).ok()
+}
+
+fn zeros(layout: Layout) -> Option<NonNull<u8>> {
+    if layout.align() < HUGE_PAGE {
+        // SAFETY: the size is not zero.
+        return NonNull::new(unsafe { alloc_zeroed(layout) });
+    }
+    // SAFETY: the size is not zero.
+    let start = NonNull::new(unsafe { alloc(layout) })?;
+    // The kernel has to know before anything is written.
+    advise(start, layout.size());
+    // SAFETY: the block was just allocated with this size.
+    unsafe { start.as_ptr().write_bytes(0, layout.size()) };
+    Some(start)
+}
+
+/// Asks for huge pages. It is a wish: without them everything is as before.
+#[cfg(target_os = "linux")]
+fn advise(start: NonNull<u8>, bytes: usize) {
+    use nix::sys::mman::{MmapAdvise, madvise};
+    // Whole huge pages only: what follows them in memory may belong to somebody else.
+    let whole = bytes / HUGE_PAGE * HUGE_PAGE;
+    // SAFETY: the range is part of the allocation, and the advice changes nothing about its contents.
+    if let Err(error) = unsafe { madvise(start.cast(), whole, MmapAdvise::MADV_HUGEPAGE) } {
+        tracing::debug!("no huge pages: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise(_start: NonNull<u8>, _bytes: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_any_size_are_aligned_zeros() {
+        for bytes in [0, 1, 4096, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE + 12_345] {
+            let block = Block::new(bytes).unwrap();
+            assert_eq!(block.start() as usize % ALIGNMENT, 0);
+            // SAFETY: the block has that many bytes, and nobody else writes them.
+            let all = unsafe { std::slice::from_raw_parts_mut(block.start(), bytes) };
+            assert!(all.iter().all(|&byte| byte == 0));
+            all.fill(1);
+        }
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert!(Block::new(usize::MAX / 2).is_err());
+    }
+}
