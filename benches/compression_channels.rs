@@ -60,7 +60,7 @@ struct Arguments {
 
 /// Images that compression may look at.
 const CALIBRATION: usize = 1024;
-/// Of these, the last, that distillation keeps back to judge by.
+/// Of these, the last, that nothing is fitted to, so that distillation can judge by them.
 const HELD_BACK: usize = 128;
 
 /// A network and everything known of it.
@@ -71,8 +71,8 @@ struct Subject<'a> {
     /// Answers of the untouched network.
     before: Vec<u32>,
     inputs: Vec<f32>,
-    /// Numbers of one input.
-    numbers: usize,
+    /// How many of these numbers weights are fitted to.
+    fitted: usize,
     calibration: Calibration,
     threads: usize,
 }
@@ -89,10 +89,11 @@ impl<'a> Subject<'a> {
         let Normalization { mean, std } = normalization;
         normalize_into(&calibration.pixels, mean, std, calibration.dims, &mut inputs);
         let numbers = calibration.image_bytes();
-        let mut known = Calibration::collect(plan, &inputs, 8, threads, &mut |_| {})?;
-        known.inform(plan, &inputs)?;
+        let fitted = inputs.len().saturating_sub(HELD_BACK * numbers);
+        let mut known = Calibration::collect(plan, &inputs[..fitted], 8, threads, &mut |_| {})?;
+        known.inform(plan, &inputs[..fitted])?;
         let before = answers(&for_scoring(plan), report, normalization, Isa::detect())?;
-        Ok(Self { plan, report, normalization, before, inputs, numbers, calibration: known, threads })
+        Ok(Self { plan, report, normalization, before, inputs, fitted, calibration: known, threads })
     }
 
     fn score(&self, plan: &Plan) -> anyhow::Result<Score> {
@@ -131,8 +132,9 @@ impl<'a> Subject<'a> {
     }
 
     fn rows(&self, network: &str, work: f64, finetune: &Distillation) -> anyhow::Result<()> {
-        let references = References::collect(self.plan, &self.inputs, self.threads)?;
-        let (plan, calibration, seen) = (self.plan, &self.calibration, &self.inputs);
+        let (seen, held) = self.inputs.split_at(self.fitted);
+        let references = References::collect(self.plan, seen, self.threads)?;
+        let (plan, calibration) = (self.plan, &self.calibration);
         let compressed = |channels, criterion, references| {
             let recipe = Recipe { channels, criterion, ..Recipe::default() };
             let begun = Instant::now();
@@ -153,9 +155,8 @@ impl<'a> Subject<'a> {
         self.row(network, "one threshold, Fisher, least squares", &small, seconds)?;
         if !finetune.duration.is_zero() {
             let begun = Instant::now();
-            let (learn, held) = self.inputs.split_at(self.inputs.len() - HELD_BACK * self.numbers);
             let mut steps = 0;
-            let tuned = compress::distill(plan, &small, learn, held, finetune, &mut |progress| {
+            let tuned = compress::distill(plan, &small, seen, held, finetune, &mut |progress| {
                 steps = progress.steps;
                 true
             })?;

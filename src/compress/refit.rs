@@ -28,7 +28,7 @@ use super::walk::{Visitor, walk};
 /// Output positions of a layer that are looked at, per weight of one of its filters.
 const PER_WEIGHT: usize = 6;
 /// At least so many, where there are so many.
-const LEAST: usize = 2048;
+const LEAST: usize = 8192;
 /// At most so many.
 const MOST: usize = 16384;
 /// Numbers of one layer's input that are held at a time, unfolded.
