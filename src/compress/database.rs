@@ -40,7 +40,12 @@ pub struct Database {
     threads: usize,
     /// The layer that was asked for last, and what it reads.
     latest: Mutex<Option<(usize, Arc<Inputs>)>>,
+    /// Hears of what is being made.
+    heard: Heard,
 }
+
+/// Somebody to tell which task is at which share of its work.
+pub type Heard = fn(&str, f64);
 
 /// Seconds that two cores are busy with what the layers of `plan` read, before the first variant can be made: a
 /// rough guess, as are those of the variants, which take about as long again for each kind.
@@ -85,7 +90,20 @@ impl Database {
         std::fs::create_dir_all(folder)
             .map_err(|error| CompressError::Database(format!("`{}`: {error}", folder.display())))?;
         let (folder, key) = (folder.to_owned(), format!("{key}-v{VERSION}"));
-        Ok(Self { folder, key, plan, images, threads, latest: Mutex::default() })
+        Ok(Self { folder, key, plan, images, threads, latest: Mutex::default(), heard: |_, _| {} })
+    }
+
+    /// Tells `heard` before every variant that takes a while to make.
+    #[must_use]
+    pub fn telling(self, heard: Heard) -> Self {
+        Self { heard, ..self }
+    }
+
+    /// That a variant of a layer is going to be made.
+    fn tell(&self, layers: &[LayerInfo], number: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
+        let share = number as f64 / layers.len().max(1) as f64;
+        (self.heard)("compressing layers", share);
     }
 
     /// The weights of `layer` after `recipe`, which asks for zeros or integers.
@@ -143,6 +161,7 @@ impl Database {
         if layer.work(recipe) > ON_THE_SPOT {
             return Ok(None);
         }
+        self.tell(&layers, number);
         let sparse = match recipe.sparsity > 0.0 {
             true => layer.pruned(recipe.pattern, &[recipe.sparsity])?.pop(),
             false => None,
@@ -212,6 +231,7 @@ impl Database {
         };
         let name = if levels.len() > 1 { pattern.to_string() } else { format!("{pattern}-{sparsity}") };
         let mut all: Vec<Stored> = artefact::read_or_make(&self.file(number, &name), || {
+            self.tell(layers, number);
             let inputs = self.inputs(layers, number)?;
             let layer = Layer::new(&layers[number].step, weights, &inputs)?;
             layer
@@ -240,6 +260,7 @@ impl Database {
             Some(_) => format!("bits-{}-{}-{}", grid.bits(), recipe.pattern, recipe.sparsity),
         };
         artefact::read_or_make(&self.file(number, &name), || {
+            self.tell(layers, number);
             let inputs = self.inputs(layers, number)?;
             Stored::new(Layer::new(&layers[number].step, weights, &inputs)?.rounded(grid, zeros)?)
         })
@@ -300,6 +321,7 @@ impl Visitor for Collector<'_> {
                 let mut problem = self.layers[number].problem;
                 problem.batch =
                     input.len() / (problem.in_channels * problem.input[0] * problem.input[1]).max(1);
+                self.database.tell(self.layers, number);
                 artefact::write(&file, &Inputs::collect(&problem, input)?)?;
             }
         }

@@ -36,7 +36,7 @@ use paretune_kernels::{Plan, WeightValues, Weights};
 pub use allocate::allocate_channels;
 pub use budget::{Level, allocate};
 pub use calibration::Calibration;
-pub use database::{Database, SPARSITIES, Variant, seconds_to_prepare};
+pub use database::{Database, Heard, SPARSITIES, Variant, seconds_to_prepare};
 pub use error::CompressError;
 pub use gradient::{Distillation, DistillationProgress, distill, trainable};
 pub use groups::{ChannelGroup, channel_groups};

@@ -1,5 +1,5 @@
-//! The search's end of the line to a worker process: starts it, asks, waits no longer than a deadline,
-//! kills and restarts it.
+//! The search's end of the line to a worker process: starts it, asks, waits no longer than a deadline (since
+//! the request, or since the worker last told of preparing something), kills and restarts it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -196,7 +196,8 @@ impl Process {
         if self.stdin.write_all(&line).and_then(|()| self.stdin.flush()).is_err() {
             return Err(self.obituary());
         }
-        let start = Instant::now();
+        // What is prepared is kept and serves later candidates as well: it is not held against this one.
+        let mut start = Instant::now();
         loop {
             let left = deadline.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -208,7 +209,11 @@ impl Process {
             match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
                 Ok(Ok(line)) => match serde_json::from_str::<Reply>(&line) {
                     Ok(Reply::Failed { reason }) => return Err(HostError::Refused(reason)),
-                    Ok(reply @ (Reply::Preparing { .. } | Reply::Stage { .. })) => see(&reply),
+                    Ok(reply @ Reply::Preparing { .. }) => {
+                        start = Instant::now();
+                        see(&reply);
+                    }
+                    Ok(reply @ Reply::Stage { .. }) => see(&reply),
                     Ok(reply) => return Ok(reply),
                     Err(_) => return Err(HostError::Nonsense(line.chars().take(200).collect())),
                 },
@@ -333,6 +338,16 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(4));
         let error = report(&mut host, Duration::from_millis(200)).unwrap_err();
         assert!(matches!(error, HostError::Deadline(_)), "a fresh worker was opened: {error}");
+    }
+
+    #[test]
+    fn preparation_is_not_held_against_a_candidate() {
+        let busy =
+            r#"for i in 1 2 3 4; do sleep 0.3; echo '{"reply":"preparing","task":"t","share":0.5}'; done"#;
+        let mut host =
+            host(&format!("{OPENED} {busy}; echo '{{\"reply\":\"exported\",\"bytes\":7}}'; sleep 5"));
+        let answer = report(&mut host, Duration::from_millis(900)).unwrap();
+        assert!(matches!(answer, Reply::Exported { bytes: 7 }), "{answer:?}");
     }
 
     #[test]

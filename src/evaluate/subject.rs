@@ -15,7 +15,7 @@ use super::accuracy::{Normalization, Score, answers, divergence, for_scoring, ou
 use super::artefact::{self, ArtefactError};
 use super::protocol::SubjectSpec;
 use crate::compress::{
-    self, Calibration, ChannelCriterion, CompressError, Database, Distillation, Recipe, References,
+    self, Calibration, ChannelCriterion, CompressError, Database, Distillation, Heard, Recipe, References,
 };
 use crate::model::Network;
 use crate::model::images::{Dataset, Images, normalize_into};
@@ -162,6 +162,12 @@ impl Subject {
             references: Mutex::default(),
             opinions: Mutex::default(),
         })
+    }
+
+    /// Tells `heard` whenever compressed weights of a layer have to be made, which may take long.
+    #[must_use]
+    pub fn telling(self, heard: Heard) -> Self {
+        Self { database: self.database.telling(heard), ..self }
     }
 
     /// The network after `recipe`, from memory where it was made lately.

@@ -80,6 +80,7 @@ impl Worker {
                     limit_memory(bytes)?;
                 }
                 let subject = Subject::open(&subject, self.isa, &mut preparing).map_err(text)?;
+                let subject = subject.telling(preparing);
                 let [search_images, report_images] = [&subject.dataset.search, &subject.dataset.report]
                     .map(|images| u64::try_from(images.len()).unwrap_or(u64::MAX));
                 self.probes = probes;

@@ -104,7 +104,7 @@ fn table(rows: &[&Row], backend: &str, threads: i64) -> String {
             experiment.technique,
             experiment.level,
             100.0 * point.accuracy,
-            -100.0 * point.drop,
+            100.0 * (0.0 - point.drop),
             units::value("latency", point.latency[0]),
             units::digits(point.latency[1] * scale),
             units::digits(point.latency[2] * scale),

@@ -125,6 +125,7 @@ impl State {
                 self.current = Some(Current { number: *number, id, origin, stage });
             }
             Event::Stage { id, stage } => {
+                self.preparing = None;
                 if let Some(current) = self.current.as_mut().filter(|current| current.id == *id) {
                     current.stage.clone_from(stage);
                 }
