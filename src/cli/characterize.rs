@@ -136,18 +136,20 @@ impl Study<'_> {
         // One network after another of the same numbers, so that it is compressed once.
         let settings = settings(&space);
         let all = experiments(&space, args.naive);
-        let steps = all.len() * settings.len();
+        let steps =
+            all.iter().map(|experiment| settings.iter().filter(|at| at.takes(experiment)).count()).sum();
         let mut done = 0;
         let mut measured: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
         for experiment in all.iter().take_while(|_| !self.control.stop.load(Ordering::Relaxed)) {
-            for (place, (backend, threads)) in settings.iter().enumerate() {
+            let here = settings.iter().enumerate().filter(|(_, setting)| setting.takes(experiment));
+            for (place, setting) in here {
                 done += 1;
                 let late = args.budget.seconds.is_some_and(|seconds| begun.elapsed().as_secs_f64() > seconds);
                 if late || args.budget.trials.is_some_and(|trials| done as u64 > trials) {
                     *self.missing += 1;
                     continue;
                 }
-                let configuration = configuration(&space, &survey, experiment, (backend, *threads));
+                let configuration = configuration(&space, &survey, experiment, setting);
                 let control = self.control;
                 let stopped = || control.stop.load(Ordering::Relaxed);
                 let answered =
@@ -163,8 +165,8 @@ impl Study<'_> {
                 let row = Row {
                     network: name.clone(),
                     experiment: experiment.clone(),
-                    backend: backend.clone(),
-                    threads: *threads,
+                    backend: setting.name(),
+                    threads: setting.threads,
                     id: configuration.id(),
                     known,
                     failure,
@@ -178,7 +180,7 @@ impl Study<'_> {
                 measured.entry(place).or_default().push(row);
             }
         }
-        *self.missing += steps.saturating_sub(done);
+        *self.missing += usize::saturating_sub(steps, done);
         self.rows.extend(measured.into_values().flatten());
         if self.stopped() { Err(TrialError::Host(HostError::Interrupted).into()) } else { Ok(()) }
     }

@@ -189,9 +189,42 @@ fn bits_name(bits: f64) -> String {
     if bits < 2.0 { "ternary quantization".to_owned() } else { format!("{bits:.0}-bit quantization") }
 }
 
-/// Backends and numbers of threads that `space` offers; threads mean nothing to devices.
+/// What an experiment runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Value of the parameter that chooses the backend.
+    pub backend: String,
+    /// Workers; they mean nothing to devices.
+    pub threads: i64,
+    /// On a device, the algorithm of single-precision layers that have it, and what that is called: hand-written
+    /// kernels and products of matrices are told apart.
+    pub kernels: Option<(&'static str, &'static str)>,
+}
+
+/// How convolutions are computed on devices.
+const DEVICE_KERNELS: [(&str, &str); 2] =
+    [("opencl_direct", "tiled by hand"), ("opencl_implicit_gemm", "matrix products")];
+
+impl Setting {
+    /// As rows call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.kernels.map_or_else(|| self.backend.clone(), |(_, name)| format!("{}, {name}", self.backend))
+    }
+
+    /// Whether `experiment` means anything here: devices have neither sparse kernels nor naive ones.
+    #[must_use]
+    pub fn takes(&self, experiment: &Experiment) -> bool {
+        self.kernels.is_none()
+            || (experiment.kernels == Kernels::Tuned
+                && experiment.algorithm.is_none()
+                && experiment.sparsity <= 0.0)
+    }
+}
+
+/// Every setting that `space` offers.
 #[must_use]
-pub fn settings(space: &CompiledSpace) -> Vec<(String, i64)> {
+pub fn settings(space: &CompiledSpace) -> Vec<Setting> {
     let domain = |name: &str| {
         let found = space.parameters().iter().find(|parameter| parameter.name == name);
         found.map(|parameter| parameter.domain.values().to_vec()).unwrap_or_default()
@@ -206,10 +239,16 @@ pub fn settings(space: &CompiledSpace) -> Vec<(String, i64)> {
         backends.push("cpu");
     }
     let mut all = Vec::new();
-    for backend in backends {
-        // All threads first: that is what people deploy.
-        let counts = if backend == "cpu" { &threads[..] } else { &threads[threads.len() - 1..] };
-        all.extend(counts.iter().rev().map(|count| (backend.to_owned(), *count)));
+    for backend in backends.into_iter().map(str::to_owned) {
+        if backend == "cpu" {
+            // All threads first: that is what people deploy.
+            let counts = threads.iter().rev();
+            all.extend(counts.map(|&threads| Setting { backend: backend.clone(), threads, kernels: None }));
+        } else {
+            let threads = threads[threads.len() - 1];
+            let kinds = DEVICE_KERNELS.into_iter().map(Some);
+            all.extend(kinds.map(|kernels| Setting { backend: backend.clone(), threads, kernels }));
+        }
     }
     all
 }
@@ -221,12 +260,14 @@ pub fn configuration(
     space: &CompiledSpace,
     survey: &Survey,
     experiment: &Experiment,
-    (backend, threads): (&str, i64),
+    setting: &Setting,
 ) -> Configuration {
     let naive = experiment.kernels == Kernels::Naive;
     let mut wanted = Configuration::new();
-    wanted.insert(BACKEND.to_owned(), Value::Text(backend.to_owned()));
-    wanted.insert(THREADS.to_owned(), Value::Int(threads));
+    wanted.insert(BACKEND.to_owned(), Value::Text(setting.backend.clone()));
+    wanted.insert(THREADS.to_owned(), Value::Int(setting.threads));
+    // A survey that settled for a device knows nothing of the processor.
+    let surveyed = setting.kernels.is_none() && matches!(survey.backend.as_str(), "" | "cpu");
     for parameter in space.parameters() {
         if parameter.name.starts_with(CHANNELS) {
             wanted.insert(parameter.name.clone(), Value::Real(experiment.channels));
@@ -242,11 +283,12 @@ pub fn configuration(
             wanted.insert(name("pattern"), Value::Text("unstructured".to_owned()));
         }
         let zeros = sparse.and_then(|value| value.as_f64()).unwrap_or(0.0) > 0.0;
-        let offered = experiment.algorithm.as_deref().filter(|algorithm| {
+        let wanted_bits = bits.as_ref().and_then(Value::as_f64);
+        let on_device = setting.kernels.filter(|_| wanted_bits == Some(32.0)).map(|(algorithm, _)| algorithm);
+        let offered = experiment.algorithm.as_deref().or(on_device).filter(|algorithm| {
             let known = offers(space, &name("algorithm"), algorithm);
             known && (zeros || !matches!(*algorithm, "csr" | "sparse_planar"))
         });
-        let wanted_bits = bits.as_ref().and_then(Value::as_f64);
         let mut fastest: Vec<(f64, Configuration)> = layer
             .schedules
             .iter()
@@ -263,7 +305,7 @@ pub fn configuration(
             (Some(algorithm), _) => {
                 wanted.insert(name("algorithm"), Value::Text(algorithm.to_owned()));
             }
-            (None, Some((_, schedule))) if backend == "cpu" => {
+            (None, Some((_, schedule))) if surveyed => {
                 for (name, value) in schedule.iter() {
                     wanted.insert(name.clone(), value.clone());
                 }
@@ -348,8 +390,9 @@ mod tests {
         let all = experiments(&space, true);
         assert_eq!(all[0].technique, ORIGINAL);
         let mut ids = BTreeSet::new();
+        let cpu = |threads| Setting { backend: "cpu".to_owned(), threads, kernels: None };
         for experiment in &all {
-            let found = configuration(&space, &survey, experiment, ("cpu", 2));
+            let found = configuration(&space, &survey, experiment, &cpu(2));
             assert_eq!(found.get(THREADS).and_then(Value::as_i64), Some(2));
             assert!(ids.insert(found.id()), "{experiment:?} is another one again");
             let algorithms = |wanted: &str| {
@@ -366,6 +409,10 @@ mod tests {
                 assert!(space.encode(&found).is_ok(), "{experiment:?}");
             }
         }
-        assert_eq!(settings(&space), [("cpu".to_owned(), 2), ("cpu".to_owned(), 1)]);
+        assert_eq!(settings(&space), [cpu(2), cpu(1)]);
+        let device = Setting { kernels: Some(DEVICE_KERNELS[0]), ..cpu(2) };
+        let taken: Vec<&Experiment> = all.iter().filter(|experiment| device.takes(experiment)).collect();
+        assert!(taken.iter().any(|experiment| experiment.technique == CHANNEL));
+        assert!(taken.iter().all(|experiment| ![CSR, SPARSE].contains(&experiment.technique.as_str())));
     }
 }
