@@ -2,14 +2,15 @@
 //! ASPLOS 2023) with equal subtrees shared and independent parts kept apart.
 //!
 //! A *decision* node fixes one parameter, a *product* node joins parts that no longer depend on each other.
-//! Every path can be completed, so walking down never fails. The solver picks the parameter that occurs in
-//! most of what remains: a global choice such as the number of threads is made first, after which layers fall
-//! apart into products. Partial assignments that leave the same remaining formulas share one node.
+//! Every path can be completed, so walking down never fails. A global choice such as the backend or the number of
+//! threads is made first, after which layers fall apart into products: of many parameters, the solver picks the one
+//! without which the largest part is smallest ([`crate::separator`]), of few the one that occurs in most of what remains. Partial assignments that leave the same remaining formulas share one node.
 
 use std::collections::HashMap;
 
 use crate::count::{Count, cumulative};
 use crate::residual::{Constant, Formulas, Id};
+use crate::separator::largest_without;
 use crate::space::{Space, SpaceError, place_of};
 
 /// The value number of a parameter that does not exist in a configuration.
@@ -17,6 +18,9 @@ pub const INACTIVE: u16 = u16::MAX;
 
 /// Nodes and formulas beyond this are refused: some gigabytes.
 const MAX_STATES: usize = 6_000_000;
+
+/// Parameters of a part that is decided without looking for what separates it.
+const FEW: usize = 64;
 
 /// Names one node of a [`Diagram`].
 pub(crate) type NodeId = u32;
@@ -250,8 +254,29 @@ impl Solver<'_> {
         parts
     }
 
-    /// The parameter to decide next: among those whose condition is settled, the one in most formulas.
+    /// The parameter to decide next, among those whose condition is settled: one that separates much, else the one in
+    /// most formulas.
     fn next(&self, rest: &Rest) -> usize {
+        if rest.open.len() > FEW {
+            let position: HashMap<u32, usize> =
+                rest.open.iter().enumerate().map(|(i, (v, _))| (*v, i)).collect();
+            let mut formulas: Vec<Vec<usize>> = Vec::new();
+            for (i, (_, condition)) in rest.open.iter().enumerate() {
+                let variables = self.formulas.variables(*condition);
+                if !variables.is_empty() {
+                    formulas.push(variables.iter().map(|v| position[v]).chain([i]).collect());
+                }
+            }
+            let constraints = rest.constraints.iter().map(|id| self.formulas.variables(*id));
+            formulas.extend(constraints.map(|variables| variables.iter().map(|v| position[v]).collect()));
+            let largest = largest_without(rest.open.len(), &formulas);
+            let settled = (0..rest.open.len())
+                .filter(|&i| self.formulas.constant(rest.open[i].1).is_some())
+                .min_by_key(|&i| largest[i]);
+            if let Some(separator) = settled.filter(|&i| 2 * largest[i] <= rest.open.len()) {
+                return separator;
+            }
+        }
         let mut uses: HashMap<u32, usize> = HashMap::new();
         let conditions = rest.open.iter().map(|(_, c)| c);
         for id in rest.constraints.iter().chain(conditions) {

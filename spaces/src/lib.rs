@@ -30,6 +30,7 @@ mod expression;
 mod file;
 mod moves;
 mod residual;
+mod separator;
 mod space;
 pub mod t1;
 mod value;

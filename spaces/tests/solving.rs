@@ -134,6 +134,33 @@ fn a_global_choice_does_not_merge_layers() {
 }
 
 #[test]
+fn a_global_choice_in_few_formulas_is_made_first() {
+    let mut space = Space::new();
+    space.parameters.push(Parameter::new("backend", Domain::unordered(["cpu", "device"])));
+    for layer in 0..30 {
+        let name = |p: &str| format!("conv{layer}.{p}");
+        space.parameters.push(Parameter::new(name("algorithm"), Domain::unordered(["a", "b", "c", "d"])));
+        for algorithm in ["a", "b", "c", "d"] {
+            for tile in ["x", "y", "z"] {
+                let chosen = Expression::name(name("algorithm")).equals(algorithm);
+                let parameter =
+                    Parameter::new(name(&format!("{algorithm}.{tile}")), Domain::ordered([1, 2, 4]));
+                space.parameters.push(parameter.when(chosen));
+            }
+        }
+        let algorithm = name("algorithm");
+        space.constraints.push(expression(&format!(
+            "backend == 'cpu' and {algorithm} in ['a', 'b'] or backend == 'device' and {algorithm} in ['c', 'd']"
+        )));
+    }
+    let compiled = space.compile().unwrap();
+    assert!(compiled.nodes() < 5_000, "{compiled:?}");
+    // Two algorithms of 27 tiles each, on either backend.
+    let expected = 2.0_f64.log10() + 30.0 * 54.0_f64.log10();
+    assert!((compiled.log10_len() - expected).abs() < 1e-9);
+}
+
+#[test]
 fn one_in_a_million_starts_at_once() {
     let mut space = Space::new();
     for i in 0..12 {
