@@ -43,8 +43,8 @@ impl Default for Distillation {
     fn default() -> Self {
         Self {
             duration: Duration::from_secs(120),
-            batch: 64,
-            rate: 1e-3,
+            batch: 32,
+            rate: 3e-3,
             temperature: 4.0,
             mixed: 0.5,
             shift: 4,
