@@ -95,8 +95,11 @@ proptest! {
                     let grid = plan.values[id].quantization.filter(|_| integer && (place == 0 || residual_on_grid));
                     values[id].iter().map(|&x| match grid {
                         Some(grid) => {
-                            let q = (x / grid.scale).round_ties_even() + f32::from(grid.zero_point);
-                            f64::from(q.clamp(0.0, 255.0) - f32::from(grid.zero_point)) * f64::from(grid.scale)
+                            // The point of the grid is what is tied to even, so zero is added first: a uniform softmax
+                            // over eight is a tie.
+                            let zero = f32::from(grid.zero_point);
+                            let q = (x * grid.scale.recip() + zero).round_ties_even();
+                            f64::from(q.clamp(0.0, 255.0) - zero) * f64::from(grid.scale)
                         }
                         None => f64::from(x),
                     }).collect()
