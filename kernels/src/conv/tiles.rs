@@ -4,6 +4,8 @@
 //! A tile is `rows` output pixels by `vectors` vectors of output channels, all of whose sums live in
 //! registers. As a tunable's value it is written `rows * 1000 + channels`: 6016 is 6 x 16.
 
+use std::ops::Range;
+
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
@@ -186,6 +188,71 @@ pub(super) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
     }
     let (each, more) = (total / tiles, total % tiles);
     [(each + 1, more), (each, tiles - more)]
+}
+
+/// A call of a microkernel: tiles of one height, one below the other, times blocks of one width, side by side.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    /// Of each tile.
+    pub(super) tile: Tile,
+    /// First row.
+    pub(super) first: usize,
+    /// How many tiles follow it.
+    pub(super) tiles: usize,
+    /// First block.
+    pub(super) block: usize,
+    /// How many blocks.
+    pub(super) blocks: usize,
+    /// First column.
+    pub(super) column: usize,
+    /// How many columns there really are in these blocks.
+    pub(super) channels: usize,
+}
+
+/// Covers `rows` times the `columns` in `blocks` of `tile`'s width with calls, `panel` blocks at a time: within a panel
+/// each tile of rows meets every block before the next tile is touched. All blocks before a span's first are whole.
+#[inline(always)]
+pub(super) fn cover(
+    tile: Tile,
+    lanes: usize,
+    columns: usize,
+    rows: Range<usize>,
+    blocks: Range<usize>,
+    panel: usize,
+    mut call: impl FnMut(Span),
+) {
+    let width = tile.vectors * lanes;
+    let whole = columns / width;
+    let tail = (columns % width).div_ceil(lanes);
+    let mut start = blocks.start;
+    while start < blocks.end {
+        let end = (start + panel).min(blocks.end);
+        let mut first = rows.start;
+        for (height, tiles) in balanced(rows.len(), tile.rows) {
+            if tiles == 0 {
+                continue;
+            }
+            let parts = [
+                (tile.vectors, start, end.min(whole).saturating_sub(start)),
+                (tail, whole, usize::from(tail > 0 && end > whole)),
+            ];
+            for (vectors, block, blocks) in parts.into_iter().filter(|(.., blocks)| *blocks > 0) {
+                let column = block * width;
+                let channels = (blocks * vectors * lanes).min(columns - column);
+                let tile = Tile { rows: height, vectors };
+                call(Span { tile, first, tiles, block, blocks, column, channels });
+            }
+            first += height * tiles;
+        }
+        start = end;
+    }
+}
+
+/// `[rows - 1][vectors - 1]`: the microkernels of `tile` and of all smaller tiles, for edges; `None` where one is missing.
+pub(super) fn with_smaller<K>(tile: Tile, kernel: impl Fn(Tile) -> Option<K>) -> Option<Vec<Vec<K>>> {
+    (1..=tile.rows)
+        .map(|rows| (1..=tile.vectors).map(|vectors| kernel(Tile { rows, vectors })).collect())
+        .collect()
 }
 
 /// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for any target.

@@ -8,7 +8,7 @@ use super::Request;
 use super::buffer::{Buffer, LINE};
 use super::finish::Finish;
 use super::rows::RowsView;
-use super::tiles::{Tile, balanced};
+use super::tiles::{Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::simd::{Usable, lanes};
 
@@ -60,11 +60,7 @@ impl Product {
         bias: impl Fn(usize, usize) -> f32,
     ) -> Option<Vec<Self>> {
         let lanes = lanes(usable.isa());
-        let kernels = (1..=tile.rows)
-            .map(|rows| {
-                (1..=tile.vectors).map(|vectors| Microkernel::new(usable, Tile { rows, vectors })).collect()
-            })
-            .collect::<Option<Vec<Vec<_>>>>()?;
+        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile))?;
         let padded = columns.next_multiple_of(lanes);
         let each = (padded * (depth + 1)).next_multiple_of(LINE / size_of::<f32>());
         let mut packed = Buffer::zeros(each * count);
@@ -140,52 +136,29 @@ impl Product {
         let weights = unsafe { self.numbers.as_ptr().add(self.at) };
         // SAFETY: as above.
         let bias = unsafe { weights.add(self.columns.next_multiple_of(self.lanes) * self.depth) };
-        let width = self.tile.vectors * self.lanes;
-        let whole = self.columns / width;
-        let tail = (self.columns % width).div_ceil(self.lanes);
-        let mut start = blocks.start;
-        while start < blocks.end {
-            let end = (start + panel).min(blocks.end);
-            let mut first = rows.start;
-            for (height, tiles) in balanced(rows.len(), self.tile.rows) {
-                if tiles == 0 {
-                    continue;
-                }
-                let parts = [
-                    (self.tile.vectors, start, end.min(whole).saturating_sub(start)),
-                    (tail, whole, usize::from(tail > 0 && end > whole)),
-                ];
-                for (vectors, block, count) in parts {
-                    if count == 0 {
-                        continue;
-                    }
-                    let column = block * width;
-                    // SAFETY: all are within the packed weights and the caller's rectangle.
-                    unsafe {
-                        let residual = place.residual;
-                        let strip = Strip {
-                            rows: place.rows,
-                            input: place.input,
-                            zeros: place.zeros,
-                            run: place.run,
-                            weights: weights.add(column * self.depth),
-                            bias: bias.add(column),
-                            ahead: place.ahead,
-                            output: place.output.add(column),
-                            residual: if residual.is_null() { residual } else { residual.add(column) },
-                            pixel: place.stride,
-                            first,
-                            tiles,
-                            blocks: count,
-                            channels: (count * vectors * self.lanes).min(self.columns - column),
-                            finish: place.finish,
-                        };
-                        (self.kernels[height - 1][vectors - 1].run)(&strip);
-                    }
-                }
-                first += height * tiles;
+        cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
+            // SAFETY: all are within the packed weights and the caller's rectangle.
+            unsafe {
+                let residual = place.residual;
+                let strip = Strip {
+                    rows: place.rows,
+                    input: place.input,
+                    zeros: place.zeros,
+                    run: place.run,
+                    weights: weights.add(span.column * self.depth),
+                    bias: bias.add(span.column),
+                    ahead: place.ahead,
+                    output: place.output.add(span.column),
+                    residual: if residual.is_null() { residual } else { residual.add(span.column) },
+                    pixel: place.stride,
+                    first: span.first,
+                    tiles: span.tiles,
+                    blocks: span.blocks,
+                    channels: span.channels,
+                    finish: place.finish,
+                };
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
             }
-            start = end;
-        }
+        });
     }
 }

@@ -7,7 +7,7 @@ use super::Request;
 use super::buffer::Buffer;
 use super::finish_int8::{Finish8, Target};
 use super::rows::RowsView;
-use super::tiles::{Tile, balanced};
+use super::tiles::{Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::plan::Quantization;
 use crate::simd::{Activate, Build, Simd, Usable, build, lanes};
@@ -108,11 +108,7 @@ impl Product {
         let finish = Finish8::new(request);
         let lanes = lanes(usable.isa());
         let form = DotForm::of(usable);
-        let kernels = (1..=tile.rows)
-            .map(|rows| {
-                (1..=tile.vectors).map(|vectors| Microkernel::new(usable, Tile { rows, vectors })).collect()
-            })
-            .collect::<Option<Vec<Vec<_>>>>()
+        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile))
             .ok_or_else(|| request.bad_value("tile"))?;
         let (group_in, columns) = (problem.group_in(), problem.group_out());
         let taps: usize = problem.window.kernel.iter().product();
@@ -167,53 +163,30 @@ impl Product {
     /// # Safety
     /// `place` is valid for these rows and columns, and nobody else writes there.
     pub(super) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
-        let width = self.tile.vectors * self.lanes;
-        let whole = self.columns / width;
-        let tail = (self.columns % width).div_ceil(self.lanes);
-        let mut start = blocks.start;
-        while start < blocks.end {
-            let end = (start + panel).min(blocks.end);
-            let mut first = rows.start;
-            for (height, tiles) in balanced(rows.len(), self.tile.rows) {
-                if tiles == 0 {
-                    continue;
-                }
-                let parts = [
-                    (self.tile.vectors, start, end.min(whole).saturating_sub(start)),
-                    (tail, whole, usize::from(tail > 0 && end > whole)),
-                ];
-                for (vectors, block, count) in parts {
-                    if count == 0 {
-                        continue;
-                    }
-                    let column = block * width;
-                    // SAFETY: all are within the packed weights and the caller's rectangle.
-                    unsafe {
-                        let strip = Strip {
-                            rows: place.rows,
-                            input: place.input,
-                            zeros: place.zeros,
-                            run: place.run,
-                            weights: self.weights.as_ptr().add(column * self.depth),
-                            start: self.start.as_ptr().add(column),
-                            scale: self.scale.as_ptr().add(column),
-                            bias: self.bias.as_ptr().add(column),
-                            target: place.target,
-                            at: place.at + column,
-                            pixel: place.stride,
-                            first,
-                            tiles,
-                            blocks: count,
-                            ahead: place.ahead,
-                            channels: (count * vectors * self.lanes).min(self.columns - column),
-                            finish: place.finish,
-                        };
-                        (self.kernels[height - 1][vectors - 1].run)(&strip);
-                    }
-                }
-                first += height * tiles;
+        cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
+            // SAFETY: all are within the packed weights and the caller's rectangle.
+            unsafe {
+                let strip = Strip {
+                    rows: place.rows,
+                    input: place.input,
+                    zeros: place.zeros,
+                    run: place.run,
+                    weights: self.weights.as_ptr().add(span.column * self.depth),
+                    start: self.start.as_ptr().add(span.column),
+                    scale: self.scale.as_ptr().add(span.column),
+                    bias: self.bias.as_ptr().add(span.column),
+                    target: place.target,
+                    at: place.at + span.column,
+                    pixel: place.stride,
+                    first: span.first,
+                    tiles: span.tiles,
+                    blocks: span.blocks,
+                    ahead: place.ahead,
+                    channels: span.channels,
+                    finish: place.finish,
+                };
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
             }
-            start = end;
-        }
+        });
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::buffer::Buffer;
 use super::gemm_int8::DotForm;
 use super::rows::RowsView;
-use super::tiles::{Extent, Tile, balanced};
+use super::tiles::{Extent, Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
@@ -149,13 +149,8 @@ impl<K: Kind> Build for Compile<K> {
     type Output = Option<Compiled<K>>;
 
     fn build<S: Simd>(self) -> Self::Output {
-        let kernels = (1..=self.tile.vectors)
-            .map(|vectors| {
-                (1..=self.tile.rows)
-                    .map(|rows| kernel::choose::<K, S>(rows, vectors, self.tile.rows))
-                    .collect()
-            })
-            .collect::<Option<Vec<Vec<_>>>>()?;
+        let most = self.tile.rows;
+        let kernels = with_smaller(self.tile, |tile| kernel::choose::<K, S>(tile.rows, tile.vectors, most))?;
         Some(Compiled { kernels, group: K::group::<S>(), packed: K::packed::<S>(), pack: K::pack::<S> })
     }
 }
@@ -272,51 +267,28 @@ impl<K: Kind> Streams<K> {
         panel: usize,
     ) {
         let width = self.tile.vectors * self.lanes;
-        let whole = self.columns / width;
-        let tail = (self.columns % width).div_ceil(self.lanes);
-        let mut start = blocks.start;
-        while start < blocks.end {
-            let end = (start + panel).min(blocks.end);
-            let mut first = rows.start;
-            for (height, tiles) in balanced(rows.len(), self.tile.rows) {
-                if tiles == 0 {
-                    continue;
-                }
-                let parts = [
-                    (self.tile.vectors, start, end.min(whole).saturating_sub(start)),
-                    (tail, whole, usize::from(tail > 0 && end > whole)),
-                ];
-                for (vectors, block, count) in parts {
-                    if count == 0 {
-                        continue;
-                    }
-                    let column = block * width;
-                    let step = self.steps[block];
-                    // SAFETY: all are within the packed weights and the caller's rectangle; all blocks before
-                    // this one are whole.
-                    unsafe {
-                        let strip = Strip {
-                            rows: place.rows,
-                            input: place.input,
-                            zeros: place.zeros,
-                            counts: self.counts.as_ptr().add(block * self.segments),
-                            indices: self.indices.as_ptr().add(step),
-                            weights: self.weights.as_ptr().add(step * width * self.packed),
-                            start: self.start.as_ptr().add(column),
-                            store: place.store,
-                            column,
-                            pixel: place.stride,
-                            first,
-                            tiles,
-                            blocks: count,
-                            channels: (count * vectors * self.lanes).min(self.columns - column),
-                        };
-                        (self.kernels[vectors - 1][height - 1])(&strip);
-                    }
-                }
-                first += height * tiles;
+        cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
+            let step = self.steps[span.block];
+            // SAFETY: all are within the packed weights and the caller's rectangle.
+            unsafe {
+                let strip = Strip {
+                    rows: place.rows,
+                    input: place.input,
+                    zeros: place.zeros,
+                    counts: self.counts.as_ptr().add(span.block * self.segments),
+                    indices: self.indices.as_ptr().add(step),
+                    weights: self.weights.as_ptr().add(step * width * self.packed),
+                    start: self.start.as_ptr().add(span.column),
+                    store: place.store,
+                    column: span.column,
+                    pixel: place.stride,
+                    first: span.first,
+                    tiles: span.tiles,
+                    blocks: span.blocks,
+                    channels: span.channels,
+                };
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1])(&strip);
             }
-            start = end;
-        }
+        });
     }
 }
