@@ -9,8 +9,7 @@ use clap::Args;
 use paretune_db::Store;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
-use paretune_kernels::operator::Operator;
-use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan};
+use paretune_kernels::{Backend, Executor, ExecutorOptions};
 use tempfile::TempDir;
 
 use super::{Ending, paths, usage};
@@ -24,7 +23,7 @@ use crate::report::units;
 use crate::study::budget::Budget;
 use crate::study::prepare::load_network;
 use crate::study::trial::fastest_probes;
-use crate::study::tune::{Place, Schedules, Source, best_known};
+use crate::study::tune::{self, Place, Source, best_known};
 
 /// Arguments of `paretune bench`.
 #[derive(Args, Debug)]
@@ -206,7 +205,7 @@ fn target(
     let mut source = Source::Default;
     if let Some(store) = store.filter(|_| args.fp32) {
         let (schedules, known) = best_known(store, &place(args), &sha256, &plan)?;
-        scheduled(&mut plan, &schedules);
+        tune::apply(&mut plan, schedules.iter().map(|(index, schedule)| (*index, schedule)));
         source = known;
     }
     let bundle = Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
@@ -230,15 +229,6 @@ pub(super) fn place(args: &BenchArgs) -> Place {
         threads: threads_of(args),
         batch: usize::from(args.batch),
         isa: Isa::detect(),
-    }
-}
-
-/// Gives the steps of `plan` these schedules.
-pub(super) fn scheduled(plan: &mut Plan, schedules: &Schedules) {
-    for (index, schedule) in schedules {
-        if let Some(Operator::Conv(conv)) = plan.steps.get_mut(*index).map(|step| &mut step.operator) {
-            conv.schedule.clone_from(schedule);
-        }
     }
 }
 

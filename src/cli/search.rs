@@ -116,15 +116,13 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<Ending> {
             paths::studies()?.join(request.folder_name(name, &material.network.sha256, &material.images_hash))
         }
     };
+    let most = || default_memory_limit(&request.backends);
+    let memory_limit = args.trial_memory.map(|mib| mib << 20).or_else(most);
     let options = SessionOptions {
         request,
         folder: folder.clone(),
         store: paths::store(args.db.as_deref())?,
-        host: HostOptions {
-            command: own_worker()?,
-            memory_limit: args.trial_memory.map(|mib| mib << 20).or_else(|| default_memory_limit(args)),
-            open_deadline: Duration::from_secs(1800),
-        },
+        host: HostOptions { command: own_worker()?, memory_limit, open_deadline: Duration::from_secs(1800) },
         trial_deadline: Duration::from_secs(args.trial_timeout),
     };
     let control = Arc::new(Control::default());
@@ -285,8 +283,8 @@ pub(super) fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
 
 /// Three quarters of the machine's memory, where the machine tells. None where a device is used: drivers reserve
 /// address space for all of its memory, and more.
-fn default_memory_limit(args: &SearchArgs) -> Option<u64> {
-    if args.subject.backends().iter().any(|backend| backend != "cpu") {
+fn default_memory_limit(backends: &[String]) -> Option<u64> {
+    if backends.iter().any(|backend| backend != "cpu") {
         return None;
     }
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;

@@ -13,7 +13,7 @@ use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::schedule::Schedule;
 use paretune_kernels::{Backend, Plan};
 
-use super::bench::{BenchArgs, place, scheduled, seconds_text};
+use super::bench::{BenchArgs, place, seconds_text};
 use super::{Ending, paths, usage};
 use crate::evaluate::host::{HostError, own_worker};
 use crate::evaluate::protocol::TimeRequest;
@@ -126,7 +126,7 @@ fn write_bundle(
     folder: &Path,
 ) -> anyhow::Result<()> {
     let mut plan = plan.clone();
-    scheduled(&mut plan, schedules);
+    tune::apply(&mut plan, schedules.iter().map(|(index, schedule)| (*index, schedule)));
     let bundle = Bundle { plan, preprocessing: preprocessing.clone(), configuration: String::new() };
     Ok(bundle.write(folder)?)
 }

@@ -152,7 +152,7 @@ impl Worker {
         // Before memory is counted.
         opencl::verify(&plan, 1).map_err(text)?;
         let before = memory::live_bytes();
-        let mut executor = load(&plan, plan.threads, 1, self.isa)?;
+        let mut executor = prepared(&plan, plan.threads, 1, self.isa)?;
         memory::reset_peak();
         executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
         let memory = memory::peak_bytes().saturating_sub(before) + executor.device_bytes();
@@ -274,6 +274,11 @@ fn fastest_run(executor: &mut Executor, input: &[f32], outputs: usize) -> Result
 /// Loads `plan`. On a device, no layer's time counts before its numbers were seen to be right.
 fn load(plan: &Plan, threads: usize, batch: usize, isa: Isa) -> Result<Executor, String> {
     opencl::verify(plan, batch).map_err(text)?;
+    prepared(plan, threads, batch, isa)
+}
+
+/// Loads a plan whose kernels are known to be right.
+fn prepared(plan: &Plan, threads: usize, batch: usize, isa: Isa) -> Result<Executor, String> {
     Executor::new(plan, &ExecutorOptions { batch, threads: threads.max(1), isa }).map_err(text)
 }
 

@@ -222,19 +222,31 @@ fn layer_parameters(
 
     for Offer { algorithm, .. } in &offers {
         let active = format!("{algorithm_name} == '{}'", algorithm.name).parse::<Expression>()?;
-        for tunable in &algorithm.tunables {
-            let values: Vec<Value> = tunable.values.iter().map(|&value| Value::Int(value)).collect();
-            let default = tunable.values.iter().position(|&value| value == tunable.default).unwrap_or(0);
-            let parameter = tunable_parameter(name, algorithm.name, tunable.name);
-            let mut parameter = ordered(&parameter, values, default, tunable.about);
-            parameter.condition = Some(active.clone());
-            space.parameters.push(parameter);
-        }
-        for constraint in &algorithm.constraints {
-            let prefix = format!("{name}.{}.", algorithm.name);
-            let holds = constraint.parse::<Expression>()?.prefixed(&prefix);
-            space.constraints.push(active.clone().negated().or(holds));
-        }
+        add_tunables(space, algorithm, &tunable_parameter(name, algorithm.name, ""), &active)?;
+    }
+    Ok(())
+}
+
+/// Adds what can be chosen within `algorithm` and what must hold among it, all under names that begin with `prefix`
+/// and only where `active` holds.
+///
+/// # Errors
+/// Where a constraint of the algorithm cannot be understood.
+pub fn add_tunables(
+    space: &mut Space,
+    algorithm: &offer::Offer,
+    prefix: &str,
+    active: &Expression,
+) -> Result<(), ParseError> {
+    for tunable in &algorithm.tunables {
+        let domain = Domain::ordered(tunable.values.iter().copied());
+        let parameter = Parameter::new(format!("{prefix}{}", tunable.name), domain);
+        let parameter = parameter.with_default(tunable.default).about(tunable.about);
+        space.parameters.push(parameter.when(active.clone()));
+    }
+    for constraint in &algorithm.constraints {
+        let holds = constraint.parse::<Expression>()?.prefixed(prefix);
+        space.constraints.push(active.clone().negated().or(holds));
     }
     Ok(())
 }

@@ -407,7 +407,10 @@ fn thin(n: usize, count: usize) -> Vec<usize> {
 /// are, and nobody goes there anyway.
 fn collapsed(trials: &[&Trial], objectives: usize) -> Vec<bool> {
     let mut collapsed = vec![false; trials.len()];
-    for number in 0..if objectives > 1 { objectives } else { 0 } {
+    if objectives == 1 {
+        return collapsed;
+    }
+    for number in 0..objectives {
         let value = |t: &Trial| t.judgement.objectives[number];
         let cliff = cliff(&trials.iter().filter_map(|t| value(t)).collect::<Vec<f64>>());
         for (trial, collapsed) in trials.iter().zip(&mut collapsed) {

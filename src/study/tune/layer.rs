@@ -16,6 +16,7 @@ use paretune_spaces::{CompiledSpace, Configuration, Domain, Expression, Paramete
 
 use super::TuneError;
 use super::share::Prospect;
+use crate::study::space::add_tunables;
 
 /// What the search is told of a schedule.
 const SECONDS: &str = "seconds";
@@ -233,16 +234,7 @@ fn space_of(offers: &[Offer]) -> Result<Space, TuneError> {
     space.parameters.push(Parameter::new(ALGORITHM, Domain::unordered(names)));
     for offer in offers {
         let active: Expression = format!("{ALGORITHM} == '{}'", offer.name).parse()?;
-        let prefix = format!("{}.", offer.name);
-        for tunable in &offer.tunables {
-            let domain = Domain::ordered(tunable.values.iter().copied());
-            let parameter = Parameter::new(format!("{prefix}{}", tunable.name), domain);
-            space.parameters.push(parameter.with_default(tunable.default).when(active.clone()));
-        }
-        for constraint in &offer.constraints {
-            let holds = constraint.parse::<Expression>()?.prefixed(&prefix);
-            space.constraints.push(active.clone().negated().or(holds));
-        }
+        add_tunables(&mut space, offer, &format!("{}.", offer.name), &active)?;
     }
     Ok(space)
 }

@@ -233,13 +233,18 @@ struct Tuner<'t> {
     runs: usize,
 }
 
+/// Gives the steps of `plan` these schedules, each named by its place in the plan.
+pub fn apply<'a>(plan: &mut Plan, schedules: impl IntoIterator<Item = (usize, &'a Schedule)>) {
+    for (index, schedule) in schedules {
+        if let Some(Operator::Conv(conv)) = plan.steps.get_mut(index).map(|step| &mut step.operator) {
+            conv.schedule.clone_from(schedule);
+        }
+    }
+}
+
 impl Tuner<'_> {
     fn load(&mut self, schedules: &[(usize, Schedule)]) -> Result<Executor, KernelError> {
-        for (index, schedule) in schedules {
-            if let Operator::Conv(conv) = &mut self.plan.steps[*index].operator {
-                conv.schedule.clone_from(schedule);
-            }
-        }
+        apply(&mut self.plan, schedules.iter().map(|(index, schedule)| (*index, schedule)));
         let Place { threads, batch, isa, .. } = self.options.place;
         Executor::new(&self.plan, &ExecutorOptions { batch, threads, isa })
     }
