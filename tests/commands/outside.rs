@@ -8,7 +8,7 @@ use std::process::Command;
 use paretune::model::builtin::{self, Part};
 use serde_json::Value;
 
-use super::{Home, front, write_npy};
+use super::{Home, write_npy};
 
 /// A Python that can import `module`.
 fn python(module: &str) -> Option<PathBuf> {
@@ -30,18 +30,8 @@ fn script(python: &Path, name: &str, arguments: &[&Path]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// A study of the untouched network and everything in 8 bits.
-fn study(home: &Home) -> Value {
-    let arguments =
-        ["search", "--headless", "--strategy", "nsga2", "--budget", "2trials", "--study", "study"];
-    home.ok(&[&arguments[..], &["--limit", "accuracy-drop<50%"]].concat());
-    front(&home.path("study"))
-}
-
-#[test]
-fn exports_run_elsewhere() {
-    let home = Home::new();
-    let front = study(&home);
+/// Whatever can be made of the study in `home`, of the untouched network and everything in 8 bits.
+pub fn exports_run_elsewhere(home: &Home, front: &Value) {
     let journal = std::fs::read_to_string(home.path("study").join("journal.jsonl")).expect("the journal");
     let trials: Vec<Value> = journal
         .lines()
@@ -102,7 +92,7 @@ fn exports_run_elsewhere() {
         }
     }
 
-    in_a_browser(&home, &front);
+    in_a_browser(home, front);
     let Some(python) = python("onnxruntime") else { return };
     let images = builtin::images(Part::Report, 1024);
     let pixels = 3 * 32 * 32;
@@ -200,7 +190,7 @@ fn a_search_is_driven_in_a_terminal() {
     let terminal = Tmux { socket: home.path("tmux") };
     let program = env!("CARGO_BIN_EXE_paretune");
     let command = format!(
-        "cd '{}' && PARETUNE_HOME='{}' exec '{program}' search --tui --strategy nsga2 --budget 5trials --study study",
+        "cd '{}' && PARETUNE_HOME='{}' exec '{program}' search --tui --strategy nsga2 --budget 3trials --study study",
         home.path("").display(),
         home.path("home").display()
     );
