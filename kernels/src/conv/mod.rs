@@ -32,6 +32,7 @@ mod streams_int8;
 mod tests;
 mod tiles;
 mod winograd;
+mod winograd_int8;
 
 use crate::activation::Activation;
 use crate::error::KernelError;
@@ -163,6 +164,7 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
         &sparse_planar::SparsePlanar,
         &csr::Csr,
         &depthwise_int8::DepthwiseInt8,
+        &winograd_int8::WinogradInt8,
         &implicit_gemm_int8::ImplicitGemmInt8,
         &streams_int8::BlockSparseInt8,
         &streams_int8::LowBitGemm,

@@ -130,6 +130,39 @@ unsafe impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn sub_i32(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn load_wide(from: *const i16) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_wide(to: *mut i16, v: __m256i) {
+        unsafe { _mm256_storeu_si256(to.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const u8) -> __m256i {
+        unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn add_wide(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_wide(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast_wide(from: *const i16) -> __m256i {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
+    }
+
+    #[inline(always)]
     unsafe fn load_weights(from: *const i8) -> __m256i {
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
     }
@@ -181,6 +214,24 @@ unsafe impl Simd for Avx2 {
             let bytes = _mm_unpacklo_epi8(_mm_loadl_epi64(a.cast()), _mm_loadl_epi64(b.cast()));
             let weights = _mm256_loadu_si256(weights.cast());
             _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_cvtepu8_epi16(bytes), weights))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs_twice(
+        acc: [__m256i; 2],
+        a: *const u8,
+        b: *const u8,
+        weights: [*const i16; 2],
+    ) -> [__m256i; 2] {
+        // Half as many loads as two times half a register.
+        unsafe {
+            let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
+            let first = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b));
+            let second = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b));
+            [
+                Self::dot_wide(acc[0], first, Self::load_wide(weights[0])),
+                Self::dot_wide(acc[1], second, Self::load_wide(weights[1])),
+            ]
         }
     }
 }

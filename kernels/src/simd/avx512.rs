@@ -111,6 +111,38 @@ macro_rules! avx512 {
                 unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v))) }
             }
             #[inline(always)]
+            unsafe fn sub_i32(a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_sub_epi32(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn load_wide(from: *const i16) -> __m512i {
+                unsafe { _mm512_loadu_si512(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn store_wide(to: *mut i16, v: __m512i) {
+                unsafe { _mm512_storeu_si512(to.cast(), v) }
+            }
+            #[inline(always)]
+            unsafe fn widen(from: *const u8) -> __m512i {
+                unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn add_wide(a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_add_epi16(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn sub_wide(a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_sub_epi16(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn broadcast_wide(from: *const i16) -> __m512i {
+                unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+            }
+            #[inline(always)]
+            unsafe fn dot_wide(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+                unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
+            }
+            #[inline(always)]
             fn code<const BITS: u32>(weight: i8) -> u32 {
                 // Counted from the lowest: there are no shifts of bytes that keep the sign.
                 (i32::from(weight) + (1 << (BITS - 1))) as u32 & ((1 << BITS) - 1)

@@ -125,6 +125,24 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// `a - b`
+    unsafe fn sub_i32(a: Self::I, b: Self::I) -> Self::I;
+
+    /// `2 * LANES` 16-bit integers.
+    unsafe fn load_wide(from: *const i16) -> Self::D;
+    /// `2 * LANES` 16-bit integers.
+    unsafe fn store_wide(to: *mut i16, v: Self::D);
+    /// `2 * LANES` bytes as 16-bit integers.
+    unsafe fn widen(from: *const u8) -> Self::D;
+    /// `a + b`, of 16-bit integers.
+    unsafe fn add_wide(a: Self::D, b: Self::D) -> Self::D;
+    /// `a - b`, of 16-bit integers.
+    unsafe fn sub_wide(a: Self::D, b: Self::D) -> Self::D;
+    /// Two 16-bit integers, the same for every lane.
+    unsafe fn broadcast_wide(from: *const i16) -> Self::D;
+    /// `acc + sum over each pair of a * b`, exactly, of 16-bit integers.
+    unsafe fn dot_wide(acc: Self::I, a: Self::D, b: Self::D) -> Self::I;
+
     /// `LANES * GROUP` weights, channel by channel.
     unsafe fn load_weights(from: *const i8) -> Self::D;
     /// `GROUP` activations, the same for every lane.
@@ -150,6 +168,21 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// Per lane, `acc + a[lane] * weights[lane][0] + b[lane] * weights[lane][1]`, exactly, over
     /// `LANES` activations of each and interleaved 16-bit weights; reads nothing else.
     unsafe fn dot_pairs(acc: Self::I, a: *const u8, b: *const u8, weights: *const i16) -> Self::I;
+
+    /// [`Simd::dot_pairs`] of two vectors, one behind the other, whose weights may be anywhere.
+    #[inline(always)]
+    unsafe fn dot_pairs_twice(
+        acc: [Self::I; 2],
+        a: *const u8,
+        b: *const u8,
+        weights: [*const i16; 2],
+    ) -> [Self::I; 2] {
+        // SAFETY: the caller vouches for `2 * LANES` bytes of each.
+        unsafe {
+            let second = Self::dot_pairs(acc[1], a.add(Self::LANES), b.add(Self::LANES), weights[1]);
+            [Self::dot_pairs(acc[0], a, b, weights[0]), second]
+        }
+    }
 
     /// [`Simd::load_u8`] of `count < LANES` bytes; touches nothing else.
     #[inline(always)]

@@ -116,6 +116,39 @@ unsafe impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn sub_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vsubq_s32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn load_wide(from: *const i16) -> int16x8_t {
+        unsafe { vld1q_s16(from) }
+    }
+    #[inline(always)]
+    unsafe fn store_wide(to: *mut i16, v: int16x8_t) {
+        unsafe { vst1q_s16(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const u8) -> int16x8_t {
+        unsafe { vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))) }
+    }
+    #[inline(always)]
+    unsafe fn add_wide(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+        unsafe { vaddq_s16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_wide(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+        unsafe { vsubq_s16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast_wide(from: *const i16) -> int16x8_t {
+        unsafe { Self::broadcast(from) }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t {
+        unsafe { Self::dot(acc, a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn load_weights(from: *const i8) -> int16x8_t {
         unsafe { vmovl_s8(vld1_s8(from)) }
     }

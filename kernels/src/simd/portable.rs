@@ -107,6 +107,39 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn sub_i32(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn load_wide(from: *const i16) -> [[i16; 2]; 4] {
+        unsafe { from.cast::<[[i16; 2]; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_wide(to: *mut i16, v: [[i16; 2]; 4]) {
+        unsafe { to.cast::<[[i16; 2]; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const u8) -> [[i16; 2]; 4] {
+        unsafe { from.cast::<[[u8; 2]; 4]>().read() }.map(|pair| pair.map(i16::from))
+    }
+    #[inline(always)]
+    unsafe fn add_wide(a: [[i16; 2]; 4], b: [[i16; 2]; 4]) -> [[i16; 2]; 4] {
+        std::array::from_fn(|i| [a[i][0].wrapping_add(b[i][0]), a[i][1].wrapping_add(b[i][1])])
+    }
+    #[inline(always)]
+    unsafe fn sub_wide(a: [[i16; 2]; 4], b: [[i16; 2]; 4]) -> [[i16; 2]; 4] {
+        std::array::from_fn(|i| [a[i][0].wrapping_sub(b[i][0]), a[i][1].wrapping_sub(b[i][1])])
+    }
+    #[inline(always)]
+    unsafe fn broadcast_wide(from: *const i16) -> [[i16; 2]; 4] {
+        unsafe { Self::broadcast(from) }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: [i32; 4], a: [[i16; 2]; 4], b: [[i16; 2]; 4]) -> [i32; 4] {
+        unsafe { Self::dot(acc, a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn load_weights(from: *const i8) -> [[i16; 2]; 4] {
         unsafe { from.cast::<[[i8; 2]; 4]>().read() }.map(|pair| pair.map(i16::from))
     }

@@ -1,0 +1,379 @@
+//! Winograd convolution in integers, exactly: F(2x2, 3x3) over 8-bit channels-last activations.
+//!
+//! With the points 0, 1, -1 and infinity the transform of the input has no fractions, and that of the weights none
+//! but halves: taken twice in either direction, everything is an integer. Transformed bytes are below 2^10, four times
+//! the transformed weights below 2^11, both of which 16 bits hold; their products are summed in 32 bits, and what comes
+//! out is four times the sum of the convolution, to the last bit. Multiplications are 2.25 times fewer than those of
+//! [`super::implicit_gemm_int8`], and where bytes have no exact product of their own (all but VNNI) they are the same
+//! instructions. Weights are 3.6 times as large as in 8 bits.
+//!
+//! Products are never written out: the 16 sums of a few tiles by a few channels are transformed back at once. Workers
+//! share nothing but the input, so they wait for nobody.
+
+use std::ops::Range;
+
+use super::buffer::{Buffer, LINE, whole_lines};
+use super::finish_int8::Finish8;
+use super::gemm_int8::input_grid;
+use super::request::sensible;
+use super::split::{Split, ahead, prefetch_tunable, split_tunable};
+use super::tiles::{Extent, Tile, balanced, with_smaller};
+use super::{Algorithm, Call, Kernel, Layout, Request};
+use crate::error::KernelError;
+use crate::hardware::Isa;
+use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
+use crate::simd::{Build, Simd, build, lanes};
+use crate::team::Worker;
+use crate::weights::WeightFormat;
+
+mod stages;
+
+use stages::{Back, BackEntry, InputEntry, Products, ProductsEntry};
+
+/// The algorithm.
+pub(super) struct WinogradInt8;
+
+/// Output pixels per side of a tile.
+const SIZE: usize = 2;
+/// Input pixels per side of a tile.
+const SIDE: usize = SIZE + 2;
+/// Products per tile and pair of channels.
+const POINTS: usize = SIDE * SIDE;
+
+/// The most input channels whose sums cannot overflow: four bytes by nine weights each.
+const MOST_CHANNELS: usize = i32::MAX as usize / (4 * 255 * 9 * 128);
+
+/// Fewer input channels are not worth the transforms.
+const LEAST_CHANNELS: usize = 8;
+
+/// Bytes of transformed input that are at hand at a time by default: about half of a second-level cache.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Tiles of pixels that are offered as register tiles, and the vectors of channels beside them.
+const ROWS: [usize; 5] = [2, 3, 4, 5, 6];
+const VECTORS: [usize; 2] = [1, 2];
+
+impl Algorithm for WinogradInt8 {
+    fn name(&self) -> &'static str {
+        "winograd_int8"
+    }
+
+    fn about(&self) -> &'static str {
+        "8-bit 3x3 with 2.25 times fewer multiplications, exactly, and more memory"
+    }
+
+    fn integer(&self) -> bool {
+        true
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_integer()
+    }
+
+    fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
+        let window = &problem.window;
+        // VNNI multiplies bytes at twice the rate of 16 bits: nothing is left to gain.
+        isa != Isa::Avx512Vnni
+            && sensible(problem)
+            && problem.groups == 1
+            && window.kernel == [3, 3]
+            && window.stride == [1, 1]
+            && window.dilation == [1, 1]
+            && (LEAST_CHANNELS..=MOST_CHANNELS).contains(&problem.in_channels)
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let tiles = count(problem);
+        let lanes = lanes(isa);
+        let mut values: Vec<i64> = ROWS
+            .into_iter()
+            .filter(|&rows| rows <= most_rows(isa))
+            .map(|rows| rows.min(tiles))
+            .flat_map(|rows| {
+                let width = |vectors: usize| vectors.min(problem.out_channels.div_ceil(lanes)) * lanes;
+                VECTORS.map(|vectors| (rows * 1000 + width(vectors)) as i64)
+            })
+            .collect();
+        values.sort_unstable();
+        values.dedup();
+        let mut chunks = vec![tiles.min(8) as i64];
+        while let Some(&last) = chunks.last()
+            && (last as usize) < tiles
+        {
+            chunks.push((last * 2).min(tiles as i64));
+        }
+        let fitting = CHUNK_BYTES / (POINTS * problem.in_channels * size_of::<i16>());
+        let chunk = chunks.iter().copied().filter(|&chunk| chunk as usize <= fitting).max();
+        let extent = Extent { rows: tiles, columns: problem.out_channels };
+        vec![
+            Tunable {
+                name: "tile",
+                about: "register tile: Winograd tiles * 1000 + output channels",
+                default: *values.last().unwrap_or(&0),
+                values,
+            },
+            Tunable {
+                name: "chunk",
+                about: "tiles that are transformed at a time",
+                default: chunk.unwrap_or(chunks[0]),
+                values: chunks,
+            },
+            split_tunable(problem, extent, isa),
+            prefetch_tunable(POINTS * problem.in_channels * problem.out_channels * size_of::<i16>()),
+        ]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ChannelsLast
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        let problem = request.problem;
+        if !self.supports(&problem, request.isa) {
+            return Err(KernelError::Data(format!("`winograd_int8` cannot solve {problem:?}")));
+        }
+        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let grid = input_grid(request)?;
+        let dense = request.integer_weights()?;
+        let finish = Finish8::new(request);
+        let compiled = build(usable, Select(tile)).ok_or_else(|| request.bad_value("tile"))?;
+        let (depth, columns) = (problem.in_channels, problem.out_channels);
+        let lanes = lanes(request.isa);
+        let padded = columns.next_multiple_of(lanes);
+        let mut start = Buffer::<i32>::zeros(padded);
+        let mut scale = Buffer::<f32>::zeros(padded);
+        let mut bias = Buffer::<f32>::zeros(padded);
+        for (column, stored) in dense.values.chunks_exact(depth * 9).enumerate() {
+            let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
+            // Of what the transforms make of the zero point only this is left, four times as everything.
+            start.as_mut_slice()[column] = -4 * i32::from(grid.zero_point) * sum;
+            scale.as_mut_slice()[column] = finish.scale(dense.scales[column] * grid.scale) * 0.25;
+            bias.as_mut_slice()[column] = finish.bias(request.bias(column));
+        }
+        let mut zeros = Buffer::zeros(depth);
+        zeros.as_mut_slice().fill(grid.zero_point);
+        let tiles = tiles(output);
+        Ok(Box::new(Prepared {
+            weights: pack(&dense.values, [depth, columns], tile.vectors * lanes, lanes),
+            chunk: request.count("chunk")?.min(problem.batch * tiles[0] * tiles[1]),
+            split: Split::from_request(request)?,
+            ahead: ahead::<i16>(request)?,
+            threads: request.threads,
+            // Whole vectors are written, of which products read whole pairs.
+            stride: depth.next_multiple_of(2 * lanes),
+            pairs: depth.div_ceil(2),
+            compiled,
+            tile,
+            lanes,
+            start,
+            scale,
+            bias,
+            zeros,
+            finish,
+            tiles,
+            output,
+            problem,
+        }))
+    }
+}
+
+/// Tiles of an output, `[vertical, horizontal]`.
+fn tiles(output: [usize; 2]) -> [usize; 2] {
+    output.map(|pixels| pixels.div_ceil(SIZE))
+}
+
+/// Tiles of all images.
+fn count(problem: &ConvProblem) -> usize {
+    let [rows, columns] = tiles(problem.output().unwrap_or([1, 1]));
+    problem.batch * rows * columns
+}
+
+/// Most tiles that a register tile may have.
+fn most_rows(isa: Isa) -> usize {
+    if isa == Isa::Portable { 4 } else { 6 }
+}
+
+/// `2G g 2G'` of one window.
+fn transform(window: &[i8]) -> [i16; POINTS] {
+    const MATRIX: [[i16; 3]; SIDE] = [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]];
+    std::array::from_fn(|point| {
+        let (left, right) = (MATRIX[point / SIDE], MATRIX[point % SIDE]);
+        (0..9).map(|tap| left[tap / 3] * i16::from(window[tap]) * right[tap % 3]).sum()
+    })
+}
+
+/// Transformed weights: `[block][point][pair of channels][column of the block][channel of the pair]`.
+fn pack(stored: &[i8], [depth, columns]: [usize; 2], width: usize, lanes: usize) -> Buffer<i16> {
+    let padded = columns.next_multiple_of(lanes);
+    let pairs = depth.div_ceil(2);
+    let mut weights = Buffer::<i16>::zeros(POINTS * padded * pairs * 2);
+    let numbers = weights.as_mut_slice();
+    for (index, window) in stored.chunks_exact(9).enumerate() {
+        let (column, k) = (index / depth, index % depth);
+        let first = column / width * width;
+        // The last block is as narrow as whole vectors allow.
+        let block = width.min(padded - first);
+        for (point, number) in transform(window).into_iter().enumerate() {
+            let row = first * POINTS * pairs + (point * pairs + k / 2) * block;
+            numbers[(row + column - first) * 2 + k % 2] = number;
+        }
+    }
+    weights
+}
+
+/// What depends on the instruction set.
+struct Compiled {
+    input: InputEntry,
+    /// `[rows - 1][vectors - 1]`
+    products: Vec<Vec<ProductsEntry>>,
+    back: BackEntry,
+}
+
+struct Select(Tile);
+
+impl Build for Select {
+    type Output = Option<Compiled>;
+
+    fn build<S: Simd>(self) -> Option<Compiled> {
+        Some(Compiled {
+            input: stages::input::<S>,
+            products: with_smaller(self.0, |tile| stages::products::<S>(tile))?,
+            back: stages::back::<S>,
+        })
+    }
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    output: [usize; 2],
+    /// Per image, `[vertical, horizontal]`.
+    tiles: [usize; 2],
+    compiled: Compiled,
+    tile: Tile,
+    lanes: usize,
+    /// See [`pack`].
+    weights: Buffer<i16>,
+    /// Added to four times the sums.
+    start: Buffer<i32>,
+    scale: Buffer<f32>,
+    bias: Buffer<f32>,
+    /// A pixel of padding.
+    zeros: Buffer<u8>,
+    /// Pairs of input channels.
+    pairs: usize,
+    /// Numbers from one tile of the transformed input to the next.
+    stride: usize,
+    /// Tiles at a time.
+    chunk: usize,
+    split: Split,
+    /// How many weights are fetched ahead.
+    ahead: usize,
+    threads: usize,
+    finish: Finish8,
+}
+
+impl Prepared {
+    /// Numbers from one point of a chunk's transformed input to the next: a line more than the tiles have, or all
+    /// points of a tile would meet in one set of the cache.
+    fn point(&self) -> usize {
+        self.chunk * self.stride + LINE / size_of::<i16>()
+    }
+
+    /// Bytes of a chunk's transformed input.
+    fn input_bytes(&self) -> usize {
+        whole_lines(POINTS * self.point() * size_of::<i16>())
+    }
+
+    /// Bytes of the sums of a register tile, and of what they are transformed back to.
+    fn sums_bytes(&self) -> [usize; 2] {
+        let vector = self.tile.rows * self.tile.vectors * self.lanes * size_of::<i32>();
+        [POINTS * vector, SIZE * SIZE * vector].map(whole_lines)
+    }
+
+    /// Bytes of the workspace that each worker has for itself.
+    fn region(&self) -> usize {
+        self.input_bytes() + self.sums_bytes().iter().sum::<usize>()
+    }
+
+    /// `[image, vertical, horizontal]` of a tile.
+    fn place(&self, tile: usize) -> [usize; 3] {
+        let [rows, columns] = self.tiles;
+        [tile / (rows * columns), tile / columns % rows, tile % columns]
+    }
+
+    /// Computes the channels of `blocks` of tiles `tiles`, no more than a chunk.
+    ///
+    /// # Safety
+    /// The call is valid, nobody else writes these numbers, and `region` is the worker's own.
+    unsafe fn chunk(&self, call: &Call, tiles: Range<usize>, blocks: Range<usize>, region: *mut u8) {
+        let width = self.tile.vectors * self.lanes;
+        let columns = self.problem.out_channels;
+        // SAFETY: the region has room for all three; blocks are within the packed weights.
+        unsafe {
+            let input = region.cast::<i16>();
+            let sums = region.add(self.input_bytes()).cast::<i32>();
+            let pixels = region.add(self.input_bytes() + self.sums_bytes()[0]).cast::<i32>();
+            (self.compiled.input)(self, call, tiles.clone(), input);
+            for block in blocks {
+                let column = block * width;
+                let vectors = (columns - column).min(width).div_ceil(self.lanes);
+                let weights = self.weights.as_ptr().add(column * POINTS * self.pairs * 2);
+                let mut first = 0;
+                for (rows, count) in balanced(tiles.len(), self.tile.rows) {
+                    for _ in 0..count {
+                        (self.compiled.products[rows - 1][vectors - 1])(&Products {
+                            input: input.add(first * self.stride),
+                            point: self.point(),
+                            stride: self.stride,
+                            pairs: self.pairs,
+                            ahead: self.ahead,
+                            weights,
+                            sums,
+                        });
+                        let first_tile = tiles.start + first;
+                        (self.compiled.back)(&Back {
+                            kernel: self,
+                            call,
+                            first: first_tile,
+                            rows,
+                            vectors,
+                            column,
+                            sums,
+                            pixels,
+                        });
+                        first += rows;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        self.threads * self.region()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weights.bytes() + self.start.bytes() + self.scale.bytes() + self.bias.bytes()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let blocks = self.problem.out_channels.div_ceil(self.tile.vectors * self.lanes);
+        let (tiles, blocks) = self.split.of(worker, count(&self.problem), blocks);
+        if blocks.is_empty() {
+            return;
+        }
+        for first in tiles.clone().step_by(self.chunk) {
+            let chunk = first..tiles.end.min(first + self.chunk);
+            // SAFETY: the caller vouches for the call; workers have disjoint tiles or channels, and regions.
+            unsafe {
+                let region = call.workspace.add(worker.index * self.region());
+                self.chunk(call, chunk, blocks.clone(), region);
+            }
+        }
+    }
+}

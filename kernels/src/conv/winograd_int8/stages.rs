@@ -1,0 +1,312 @@
+//! What [`super`] does with vectors: tiles of the input forth, products, sums back.
+
+use std::ops::Range;
+
+use super::{POINTS, Prepared, SIDE, SIZE};
+use crate::conv::Call;
+use crate::conv::buffer::LINE;
+use crate::conv::finish_int8::{StoreTile8, Target};
+use crate::conv::tiles::Tile;
+use crate::simd::{Job, Simd};
+
+/// Transforms these tiles of the input: `[point][tile][channel]`.
+///
+/// # Safety
+/// The call is valid, and there is room for a chunk that is nobody else's.
+pub(super) type InputEntry = unsafe fn(&Prepared, &Call, Range<usize>, *mut i16);
+
+/// Computes [`Products`].
+///
+/// # Safety
+/// Its pointers are valid for what it describes.
+pub(super) type ProductsEntry = unsafe fn(&Products);
+
+/// Does the work of [`Back`].
+///
+/// # Safety
+/// Its pointers are valid for what it describes, and nobody else writes its part of the output.
+pub(super) type BackEntry = unsafe fn(&Back<'_>);
+
+/// # Safety
+/// As for [`InputEntry`], and the processor executes `S`.
+pub(super) unsafe fn input<S: Simd>(kernel: &Prepared, call: &Call, tiles: Range<usize>, to: *mut i16) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Input { kernel, call, tiles, to }) }
+}
+
+struct Input<'a> {
+    kernel: &'a Prepared,
+    call: &'a Call,
+    tiles: Range<usize>,
+    to: *mut i16,
+}
+
+impl Job for Input<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let kernel = self.kernel;
+        let problem = &kernel.problem;
+        let channels = problem.in_channels;
+        let [height, width] = problem.input;
+        let [top, left, ..] = problem.window.padding;
+        let (point, stride, whole) = (kernel.point(), kernel.stride, 2 * S::LANES);
+        for (number, tile) in self.tiles.clone().enumerate() {
+            let [image, y, x] = kernel.place(tile);
+            let mut addresses = [[kernel.zeros.as_ptr(); SIDE]; SIDE];
+            for (i, row) in addresses.iter_mut().enumerate() {
+                let Some(row_in) = (y * SIZE + i).checked_sub(top).filter(|&row| row < height) else {
+                    continue;
+                };
+                for (j, address) in row.iter_mut().enumerate() {
+                    let column = (x * SIZE + j).checked_sub(left).filter(|&column| column < width);
+                    if let Some(column) = column {
+                        let pixel = (image * height + row_in) * width + column;
+                        // SAFETY: the pixel is in the input.
+                        *address = unsafe { self.call.input.add(pixel * channels) };
+                    }
+                }
+            }
+            let mut channel = 0;
+            while channel < channels {
+                let rest = channels - channel;
+                // SAFETY: addresses are valid for all channels; tiles have whole vectors in the matrix.
+                unsafe {
+                    let to = self.to.add(number * stride + channel);
+                    if rest >= whole {
+                        transform::<S>(&addresses, channel, to, point);
+                    } else {
+                        let mut few = [[[0_u8; 32]; SIDE]; SIDE];
+                        let mut places = addresses;
+                        for (i, row) in few.iter_mut().enumerate() {
+                            for (j, bytes) in row.iter_mut().enumerate() {
+                                let from = addresses[i][j].add(channel);
+                                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), rest);
+                                places[i][j] = bytes.as_ptr();
+                            }
+                        }
+                        transform::<S>(&places, 0, to, point);
+                    }
+                }
+                channel += whole;
+            }
+        }
+    }
+}
+
+/// `B' d B` of the channels from `channel` on, one vector of them. Places in the result are `point` numbers apart.
+///
+/// # Safety
+/// A vector of bytes exists at each place, and room for one of numbers at each point.
+#[inline(always)]
+unsafe fn transform<S: Simd>(places: &[[*const u8; SIDE]; SIDE], channel: usize, to: *mut i16, point: usize) {
+    // SAFETY: passed on.
+    unsafe {
+        let mut lines = [line::<S>([0; SIDE].map(|_| S::widen(places[0][0].add(channel)))); SIDE];
+        for (i, row) in places.iter().enumerate() {
+            let d = [
+                S::widen(row[0].add(channel)),
+                S::widen(row[1].add(channel)),
+                S::widen(row[2].add(channel)),
+                S::widen(row[3].add(channel)),
+            ];
+            lines[i] = line::<S>(d);
+        }
+        for j in 0..SIDE {
+            let column = line::<S>([lines[0][j], lines[1][j], lines[2][j], lines[3][j]]);
+            for (i, &number) in column.iter().enumerate() {
+                S::store_wide(to.add((i * SIDE + j) * point), number);
+            }
+        }
+    }
+}
+
+/// `B' d` of one line.
+///
+/// # Safety
+/// As for every function of [`Simd`].
+#[inline(always)]
+unsafe fn line<S: Simd>(d: [S::D; SIDE]) -> [S::D; SIDE] {
+    // SAFETY: passed on.
+    unsafe {
+        [S::sub_wide(d[0], d[2]), S::add_wide(d[1], d[2]), S::sub_wide(d[2], d[1]), S::sub_wide(d[1], d[3])]
+    }
+}
+
+/// The products of a register tile: some tiles times a block of channels, at all points.
+pub(super) struct Products {
+    /// Of the first tile at the first point.
+    pub(super) input: *const i16,
+    /// Numbers from one point to the next.
+    pub(super) point: usize,
+    /// Numbers from one tile to the next.
+    pub(super) stride: usize,
+    /// Pairs of input channels.
+    pub(super) pairs: usize,
+    /// Of the block, see [`super::pack`].
+    pub(super) weights: *const i16,
+    /// How many weights are fetched ahead.
+    pub(super) ahead: usize,
+    /// `[point][tile][vector][lane]`
+    pub(super) sums: *mut i32,
+}
+
+/// The compiled function for `tile`, if there is one.
+pub(super) fn products<S: Simd>(tile: Tile) -> Option<ProductsEntry> {
+    macro_rules! choose {
+        ($($rows:literal)+) => {
+            match (tile.rows, tile.vectors) {
+                $(($rows, 1) => Some(entry::<S, $rows, 1> as ProductsEntry),)+
+                $(($rows, 2) => Some(entry::<S, $rows, 2> as ProductsEntry),)+
+                _ => None,
+            }
+        };
+    }
+    if const { S::REGISTERS < 16 } { choose!(1 2 3 4) } else { choose!(1 2 3 4 5 6) }
+}
+
+/// # Safety
+/// As for [`ProductsEntry`], and the processor executes `S`.
+unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(products: &Products) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Sums::<ROWS, VECTORS>(products)) }
+}
+
+struct Sums<'a, const ROWS: usize, const VECTORS: usize>(&'a Products);
+
+impl<const ROWS: usize, const VECTORS: usize> Job for Sums<'_, ROWS, VECTORS> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Products { input, point, stride, pairs, mut weights, ahead, sums: to } = *self.0;
+        let width = VECTORS * S::LANES;
+        let to = to.cast::<[[S::I; VECTORS]; ROWS]>();
+        // SAFETY: the pointers are valid for all points, tiles, pairs and channels.
+        unsafe {
+            let none = S::load_i32([0; 16].as_ptr());
+            for p in 0..POINTS {
+                let from = input.add(p * point);
+                let rows: [_; ROWS] = std::array::from_fn(|r| from.add(r * stride));
+                let mut sums = [[none; VECTORS]; ROWS];
+                for k in 0..pairs {
+                    let w: [S::D; VECTORS] =
+                        std::array::from_fn(|v| S::load_wide(weights.add(v * S::LANES * 2)));
+                    for r in 0..ROWS {
+                        let x = S::broadcast_wide(rows[r].add(2 * k));
+                        for v in 0..VECTORS {
+                            sums[r][v] = S::dot_wide(sums[r][v], w[v], x);
+                        }
+                    }
+                    for v in (0..VECTORS).step_by(LINE.div_ceil(S::LANES * 4)) {
+                        S::prefetch(weights.wrapping_add(ahead + v * S::LANES * 2));
+                    }
+                    weights = weights.add(width * 2);
+                }
+                to.add(p).write_unaligned(sums);
+            }
+        }
+    }
+}
+
+/// Transforms the sums of a register tile back, finishes and stores them.
+pub(super) struct Back<'a> {
+    pub(super) kernel: &'a Prepared,
+    pub(super) call: &'a Call,
+    /// First tile.
+    pub(super) first: usize,
+    /// Tiles.
+    pub(super) rows: usize,
+    /// Vectors of channels.
+    pub(super) vectors: usize,
+    /// First channel.
+    pub(super) column: usize,
+    /// `[point][tile][vector][lane]`
+    pub(super) sums: *const i32,
+    /// Room for the pixels: `[vertical][tile][horizontal][vector][lane]`.
+    pub(super) pixels: *mut i32,
+}
+
+/// # Safety
+/// As for [`BackEntry`], and the processor executes `S`.
+pub(super) unsafe fn back<S: Simd>(back: &Back<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Output(back)) }
+}
+
+struct Output<'a>(&'a Back<'a>);
+
+impl Job for Output<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Back { kernel, rows, vectors, column, sums, pixels, .. } = *self.0;
+        let tile = vectors * S::LANES;
+        // SAFETY: sums, room and channels are those of the register tile.
+        unsafe {
+            for v in 0..vectors {
+                let start = S::load_i32(kernel.start.as_ptr().add(column + v * S::LANES));
+                for r in 0..rows {
+                    let from = sums.add(r * tile + v * S::LANES);
+                    let to = pixels.add(r * SIZE * tile + v * S::LANES);
+                    let load = |point: usize| S::load_i32(from.add(point * rows * tile));
+                    let mut lines = [[start; SIDE]; SIZE];
+                    for j in 0..SIDE {
+                        let m = [load(j), load(SIDE + j), load(2 * SIDE + j), load(3 * SIDE + j)];
+                        [lines[0][j], lines[1][j]] = line_back::<S>(m);
+                    }
+                    for (i, &line) in lines.iter().enumerate() {
+                        for (j, &number) in line_back::<S>(line).iter().enumerate() {
+                            let to = to.add(i * rows * SIZE * tile + j * tile);
+                            to.cast::<S::I>().write_unaligned(S::add_i32(number, start));
+                        }
+                    }
+                }
+            }
+            self.store::<S>();
+        }
+    }
+}
+
+impl Output<'_> {
+    /// Stores pixels, row by row of those tiles that lie beside each other.
+    ///
+    /// # Safety
+    /// As for [`BackEntry`].
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self) {
+        let Back { kernel, call, first, rows, vectors, column, pixels, .. } = *self.0;
+        let [height, width] = kernel.output;
+        let channels = kernel.problem.out_channels;
+        let mut r = 0;
+        while r < rows {
+            let [image, y, x] = kernel.place(first + r);
+            let beside = (rows - r).min(kernel.tiles[1] - x);
+            for i in 0..SIZE.min(height - y * SIZE) {
+                let pixel = (image * height + y * SIZE + i) * width + x * SIZE;
+                // SAFETY: these pixels and channels exist.
+                unsafe {
+                    S::vectorize(StoreTile8 {
+                        finish: &kernel.finish,
+                        target: Target { output: call.output, residual: call.residual },
+                        scale: kernel.scale.as_ptr().add(column),
+                        bias: kernel.bias.as_ptr().add(column),
+                        pixel: channels,
+                        sums: pixels.add((i * rows + r) * SIZE * vectors * S::LANES),
+                        rows: (beside * SIZE).min(width - x * SIZE),
+                        vectors,
+                        at: pixel * channels + column,
+                        channels: (channels - column).min(vectors * S::LANES),
+                    });
+                }
+            }
+            r += beside;
+        }
+    }
+}
+
+/// `A' m` of one line.
+///
+/// # Safety
+/// As for every function of [`Simd`].
+#[inline(always)]
+unsafe fn line_back<S: Simd>(m: [S::I; SIDE]) -> [S::I; SIZE] {
+    // SAFETY: passed on.
+    unsafe { [S::add_i32(S::add_i32(m[0], m[1]), m[2]), S::sub_i32(S::sub_i32(m[1], m[2]), m[3])] }
+}
