@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::buffer::whole_lines;
 use super::finish_int8::{Finish8, Target};
-use super::gemm_int8::{DotForm, Place, Product, input_grid};
+use super::gemm_int8::{DotForm, Place, Product, input_grid, widens};
 use super::implicit_gemm::rows_of_taps_touch;
 use super::pad::{PadBytes, pad_bytes};
 use super::request::{padded, sensible};
@@ -59,6 +59,7 @@ impl Algorithm for ImplicitGemmInt8 {
             panel_tunable(extent, depth, isa),
             split_tunable(problem, extent, isa),
             prefetch_tunable(problem.out_channels * depth),
+            widened_tunable(problem.out_channels * depth, isa),
         ]
     }
 
@@ -74,6 +75,11 @@ impl Algorithm for ImplicitGemmInt8 {
         }
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
+        let widened = match request.tunable("widened")? {
+            0 => false,
+            1 => true,
+            _ => return Err(request.bad_value("widened")),
+        };
         let form = DotForm::of(usable);
         let merge = rows_of_taps_touch(&problem);
         let [tap_rows, tap_columns] = problem.window.kernel;
@@ -85,7 +91,7 @@ impl Algorithm for ImplicitGemmInt8 {
         let unpadded = ConvProblem { input, window: Window { padding: [0; 4], ..problem.window }, ..problem };
         let rows = if merge { Rows::runs(&problem, output, input) } else { Rows::taps(&unpadded, output) };
         Ok(Box::new(Prepared {
-            products: Product::of_groups(request, usable, tile, [runs, run])?,
+            products: Product::of_groups(request, usable, tile, [runs, run], widened)?,
             zero_point: input_grid(request)?.zero_point,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
@@ -103,6 +109,20 @@ impl Algorithm for ImplicitGemmInt8 {
     }
 }
 
+/// Bytes of widened weights that stay in a second-level cache beside everything else.
+const NEAR: usize = 256 << 10;
+
+/// The tunable `widened`, for a layer of so many weights.
+fn widened_tunable(weights: usize, isa: Isa) -> Tunable {
+    let near = weights * size_of::<i16>() <= NEAR;
+    Tunable {
+        name: "widened",
+        about: "whether weights are held in 16 bits, which products take as they are: less work, more memory",
+        values: if widens(isa) { vec![0, 1] } else { vec![0] },
+        default: i64::from(widens(isa) && near),
+    }
+}
+
 struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
@@ -114,7 +134,7 @@ struct Prepared {
     groups: usize,
     pixels: usize,
     panel: usize,
-    /// How many weights are fetched ahead.
+    /// How many bytes of weights are fetched ahead.
     ahead: usize,
     split: Split,
     form: DotForm,

@@ -20,8 +20,8 @@ pub(in crate::conv) struct Strip {
     /// Dot-product groups per run; the last may reach beyond the run, into weights of zero.
     pub run: usize,
     /// `[block][group of every run][channel of the block][element of the group]`, channels padded to
-    /// whole vectors.
-    pub weights: *const i8,
+    /// whole vectors; of 8 or, where they have been widened, 16 bits.
+    pub weights: *const u8,
     /// `[block][channel]`: where sums start.
     pub start: *const i32,
     /// `[block][channel]`: what a sum is multiplied with, see [`Finish8::scale`].
@@ -40,7 +40,7 @@ pub(in crate::conv) struct Strip {
     pub tiles: usize,
     /// How many blocks of channels.
     pub blocks: usize,
-    /// How many weights are fetched ahead into the cache; where that is 0, nothing is gained or lost.
+    /// How many bytes of weights are fetched ahead into the cache; where that is 0, nothing is gained or lost.
     pub ahead: usize,
     /// How many channels there really are in these blocks.
     pub channels: usize,
@@ -62,10 +62,13 @@ pub(in crate::conv) struct Microkernel {
 }
 
 impl Microkernel {
-    /// The compiled microkernel for `tile`, if there is one.
-    pub(in crate::conv) fn new(usable: Usable, tile: Tile) -> Option<Self> {
+    /// The compiled microkernel for `tile`, if there is one; `widened` weights exist where [`widens`] says so.
+    pub(in crate::conv) fn new(usable: Usable, tile: Tile, widened: bool) -> Option<Self> {
         let (rows, vectors) = (tile.rows, tile.vectors);
         let run = match usable.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if widened => entry_for_16!(entry_widened, crate::simd::Avx2, rows, vectors),
+            _ if widened => None,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
             #[cfg(target_arch = "x86_64")]
@@ -80,22 +83,38 @@ impl Microkernel {
     }
 }
 
+/// Whether there are microkernels for weights of 16 bits: where widening them costs as much as half a product.
+pub(in crate::conv) fn widens(isa: Isa) -> bool {
+    isa == Isa::Avx2
+}
+
 /// One compiled microkernel.
 ///
 /// # Safety
 /// As for [`Entry`], and the processor executes `S`; [`Microkernel::new`] sees to that.
 unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
     // SAFETY: passed on.
-    unsafe { S::vectorize(Tiles::<ROWS, VECTORS>(strip)) }
+    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, false>(strip)) }
 }
 
-struct Tiles<'a, const ROWS: usize, const VECTORS: usize>(&'a Strip);
+/// [`entry`] for weights of 16 bits.
+///
+/// # Safety
+/// As for [`entry`], and the dot product is one of pairs of 16 bits.
+#[cfg(target_arch = "x86_64")]
+unsafe fn entry_widened<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, true>(strip)) }
+}
 
-impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
+struct Tiles<'a, const ROWS: usize, const VECTORS: usize, const WIDENED: bool>(&'a Strip);
+
+impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles<'_, ROWS, VECTORS, WIDENED> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let strip = self.0;
         let width = VECTORS * S::LANES;
+        let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
         let [tap_rows, tap_columns] = strip.rows.taps;
         let input = strip.input.cast::<S::Act>();
         let zeros = strip.zeros.cast::<S::Act>();
@@ -119,7 +138,12 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
                             let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
                             for k in 0..strip.run {
                                 let w: [S::D; VECTORS] = std::array::from_fn(|v| {
-                                    S::load_weights(weights.add(v * S::LANES * S::GROUP))
+                                    let from = weights.add(v * vector);
+                                    if WIDENED {
+                                        S::load_wide(from.cast())
+                                    } else {
+                                        S::load_weights(from.cast())
+                                    }
                                 });
                                 for r in 0..ROWS {
                                     let x = S::broadcast(runs[r].add(k * S::GROUP));
@@ -127,10 +151,10 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
                                         sums[r][v] = S::dot(sums[r][v], w[v], x);
                                     }
                                 }
-                                for v in (0..VECTORS).step_by(LINE / (S::LANES * S::GROUP)) {
-                                    S::prefetch(weights.wrapping_add(strip.ahead + v * S::LANES * S::GROUP));
+                                for v in (0..VECTORS).step_by(LINE / vector) {
+                                    S::prefetch(weights.wrapping_add(strip.ahead + v * vector));
                                 }
-                                weights = weights.add(width * S::GROUP);
+                                weights = weights.add(VECTORS * vector);
                             }
                         }
                     }

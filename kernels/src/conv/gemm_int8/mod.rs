@@ -14,7 +14,7 @@ use crate::simd::{Activate, Build, Simd, Usable, build, lanes};
 
 mod kernel;
 
-pub(super) use kernel::{Microkernel, Strip};
+pub(super) use kernel::{Microkernel, Strip, widens};
 
 /// What an instruction set's dot product wants.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +64,11 @@ pub(super) struct Product {
     tile: Tile,
     lanes: usize,
     columns: usize,
-    /// Bytes of weights per channel.
+    /// Weights per channel.
     depth: usize,
-    weights: Buffer<i8>,
+    /// Bytes per weight.
+    bytes: usize,
+    weights: Buffer<u8>,
     start: Buffer<i32>,
     scale: Buffer<f32>,
     bias: Buffer<f32>,
@@ -85,14 +87,14 @@ pub(super) struct Place {
     pub(super) at: usize,
     /// Numbers from one row of the output to the next.
     pub(super) stride: usize,
-    /// How many weights are fetched ahead.
+    /// How many bytes of weights are fetched ahead.
     pub(super) ahead: usize,
     pub(super) finish: Finish8,
 }
 
 impl Product {
     /// The products of a convolution, one per group, whose depth is `runs` runs of `run` numbers, in
-    /// the order of taps, then input channels.
+    /// the order of taps, then input channels. `widened` weights are held in 16 bits.
     ///
     /// # Errors
     /// Where weights or input are of another format or the tile has no microkernel.
@@ -101,6 +103,7 @@ impl Product {
         usable: Usable,
         tile: Tile,
         [runs, run]: [usize; 2],
+        widened: bool,
     ) -> Result<Vec<Self>, KernelError> {
         let dense = request.integer_weights()?;
         let grid = input_grid(request)?;
@@ -108,7 +111,7 @@ impl Product {
         let finish = Finish8::new(request);
         let lanes = lanes(usable.isa());
         let form = DotForm::of(usable);
-        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile))
+        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
         let (group_in, columns) = (problem.group_in(), problem.group_out());
         let taps: usize = problem.window.kernel.iter().product();
@@ -116,8 +119,9 @@ impl Product {
         let depth = runs * padded_run;
         let padded = columns.next_multiple_of(lanes);
         let width = tile.vectors * lanes;
+        let bytes = if widened { size_of::<i16>() } else { 1 };
         let pack = |group: usize| {
-            let mut weights = Buffer::<i8>::zeros(padded * depth);
+            let mut weights = Buffer::<u8>::zeros(padded * depth * bytes);
             let mut start = Buffer::<i32>::zeros(padded);
             let mut scale = Buffer::<f32>::zeros(padded);
             let mut bias = Buffer::<f32>::zeros(padded);
@@ -133,7 +137,12 @@ impl Product {
                     let at = first * depth
                         + (k / form.group * block + column - first) * form.group
                         + k % form.group;
-                    weights.as_mut_slice()[at] = value;
+                    let to = &mut weights.as_mut_slice()[at * bytes..][..bytes];
+                    if widened {
+                        to.copy_from_slice(&i16::from(value).to_ne_bytes());
+                    } else {
+                        to.copy_from_slice(&value.to_ne_bytes());
+                    }
                 }
                 if !form.centered {
                     let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
@@ -142,7 +151,7 @@ impl Product {
                 scale.as_mut_slice()[column] = finish.scale(dense.scales[channel] * grid.scale);
                 bias.as_mut_slice()[column] = finish.bias(request.bias(channel));
             }
-            Self { kernels: kernels.clone(), tile, lanes, columns, depth, weights, start, scale, bias }
+            Self { kernels: kernels.clone(), tile, lanes, columns, depth, bytes, weights, start, scale, bias }
         };
         Ok((0..problem.groups).map(pack).collect())
     }
@@ -171,7 +180,7 @@ impl Product {
                     input: place.input,
                     zeros: place.zeros,
                     run: place.run,
-                    weights: self.weights.as_ptr().add(span.column * self.depth),
+                    weights: self.weights.as_ptr().add(span.column * self.depth * self.bytes),
                     start: self.start.as_ptr().add(span.column),
                     scale: self.scale.as_ptr().add(span.column),
                     bias: self.bias.as_ptr().add(span.column),
