@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::buffer::{Buffer, whole_lines};
 use super::depthwise::{share, tunables};
-use super::finish_int8::{Finish8, Target};
+use super::finish_int8::{Finish8, StoreTile8, Target};
 use super::gemm_int8::input_grid;
 use super::implicit_gemm_int8::MOST_TERMS;
 use super::request::sensible;
@@ -224,6 +224,10 @@ impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
                     self.addresses(image, y, first);
                     let at = (row * width + first) * channels;
                     let mut channel = pass.channels.start;
+                    while channel + 2 * S::LANES <= pass.channels.end {
+                        self.two_vectors::<S>(at, channel);
+                        channel += 2 * S::LANES;
+                    }
                     while channel + S::LANES <= pass.channels.end {
                         self.vector::<S, false>(at, channel, S::LANES);
                         channel += S::LANES;
@@ -270,6 +274,46 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
                     *pass.addresses.add((tap / 2 * PIXELS + pixel) * 2 + 1) = zeros;
                 }
             }
+        }
+    }
+
+    /// Two vectors of channels of all pixels of a pass, the first of which starts at `at` in the output.
+    ///
+    /// # Safety
+    /// The addresses are looked up, and pixels and channels exist.
+    #[inline(always)]
+    unsafe fn two_vectors<S: Simd>(&self, at: usize, channel: usize) {
+        let pass = self.0;
+        let kernel = pass.kernel;
+        // SAFETY: weights, scales and biases exist for all channels; the rest is the caller's promise.
+        unsafe {
+            let mut weights = kernel.weights.as_ptr().add(channel * kernel.pairs * 2);
+            let second = S::LANES * kernel.pairs * 2;
+            let mut addresses = pass.addresses.cast_const();
+            let start = kernel.start.as_ptr().add(channel);
+            let mut sums = [[S::load_i32(start), S::load_i32(start.add(S::LANES))]; PIXELS];
+            for _ in 0..kernel.pairs {
+                for sum in &mut sums {
+                    let (a, b) = ((*addresses).add(channel), (*addresses.add(1)).add(channel));
+                    *sum = S::dot_pairs_twice(*sum, a, b, [weights, weights.add(second)]);
+                    addresses = addresses.add(2);
+                }
+                weights = weights.add(S::LANES * 2);
+            }
+            let target = Target { output: pass.call.output, residual: pass.call.residual };
+            let sums = sums;
+            S::vectorize(StoreTile8 {
+                finish: &kernel.finish,
+                target,
+                scale: kernel.scale.as_ptr().add(channel),
+                bias: kernel.bias.as_ptr().add(channel),
+                pixel: kernel.problem.in_channels,
+                sums: sums.as_ptr().cast(),
+                rows: PIXELS,
+                vectors: 2,
+                at: at + channel,
+                channels: 2 * S::LANES,
+            });
         }
     }
 
