@@ -9,6 +9,8 @@ void mean(const __global float *restrict input, __global float *restrict output)
     const int line = get_group_id(0) * LINES + thread / LANES;
     float sum = 0.0f;
     if (line < COUNT)
+        // A driver's compiler was seen to crash on means over 2x2 pixels; loops as short as that gain nothing from being unrolled.
+#pragma unroll 1
         for (int r = lane; r < LENGTH; r += LANES) sum += input[OUTER(line) + INNER(r)];
 #if LANES > 1
     __local float sums[LANES * LINES];
