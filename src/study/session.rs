@@ -4,6 +4,8 @@
 //! knows is told to it without being measured; so a study that was killed goes on exactly where it
 //! stopped, and its outcome does not depend on how often it was interrupted.
 
+mod conclude;
+mod front;
 mod steer;
 
 use std::collections::{BTreeSet, HashMap};
@@ -17,23 +19,22 @@ use std::time::{Duration, Instant};
 use paretune_db::{Store, StoreError};
 use paretune_kernels::hardware::Hardware;
 use paretune_search::{Outcome, Problem, ProblemError, Proposal, Search};
-use paretune_spaces::{CompiledSpace, Configuration, Value};
+use paretune_spaces::{CompiledSpace, Configuration};
 
 use super::archive::{self, METRICS};
 use super::budget::Budget;
 use super::compose::{Compose, Shared};
 use super::confirm;
 use super::event::{Event, PartialMetrics, Started, TrialFinished};
-use super::front::{Front, FrontPoint, Metrics};
+use super::front::{Front, FrontPoint};
 use super::journal::Journal;
 use super::prepare::{Material, PrepareError, space_of};
 use super::recipes::{UNTOUCHED, seeds};
 use super::request::{StudyFile, StudyRequest};
 use super::survey::{Pace, Surveyor};
 use super::trial::{Answer, Answered, Bench, Hopeless, Known, TrialError};
-use crate::evaluate::candidate::{FINETUNE, numerics};
 use crate::evaluate::host::{Host, HostError, HostOptions};
-use crate::evaluate::protocol::{Ceilings, Reply, Rival};
+use crate::evaluate::protocol::Reply;
 use crate::model::Network;
 
 pub use steer::{Change, Control};
@@ -295,9 +296,6 @@ struct Session<'s> {
     network: &'s Network,
 }
 
-/// The most points that are measured again at the end.
-const FINALISTS: usize = 12;
-
 impl Session<'_> {
     /// Asks, tries and tells until the budget is spent; returns why it ended.
     fn search_all(&mut self, teller: &mut Teller<'_>) -> Result<&'static str, SessionError> {
@@ -527,209 +525,6 @@ impl Session<'_> {
         let images = steps.into_iter().find(|step| f64::from(*step) <= affordable).unwrap_or(512);
         let available = self.host.opened().map_or(u64::MAX, |opened| opened.search_images);
         self.bench.images = u64::from(images).min(available);
-    }
-
-    /// What makes it pointless to go on with a candidate: feasible points of the front, and once there are some,
-    /// the limits.
-    fn hopeless(&self) -> Hopeless {
-        let limits = &self.request.limits;
-        let feasible = self.front.iter().any(|point| point.feasible);
-        let ceilings = if feasible { archive::ceilings(limits) } else { Ceilings::default() };
-        Hopeless { ceilings, rivals: self.rivals() }
-    }
-
-    /// What may make more images pointless for a candidate.
-    fn rivals(&self) -> Vec<Rival> {
-        let wanted = |name: &str| self.request.objectives.iter().any(|objective| objective == name);
-        if !wanted("accuracy") {
-            return Vec::new();
-        }
-        let feasible = || self.front.iter().filter(|point| point.feasible);
-        let limits = &self.request.limits;
-        let borders = if feasible().next().is_some() { archive::borders(limits) } else { Vec::new() };
-        feasible()
-            .map(|point| Rival {
-                accuracy: point.spread.get("accuracy").map_or(0.0, |interval| interval[0]),
-                latency: if wanted("latency") {
-                    point.spread.get("latency").map_or(point.metrics.latency, |interval| interval[1])
-                } else {
-                    0.0
-                },
-                size: if wanted("size") { point.metrics.size } else { 0.0 },
-                memory: if wanted("memory") { point.metrics.memory } else { 0.0 },
-            })
-            .chain(borders)
-            .collect()
-    }
-
-    /// Adds a point to the front, if nothing there dominates it; tells what it drives out.
-    fn enter(&mut self, point: Option<FrontPoint>) -> (bool, Vec<String>) {
-        let Some(point) = point else { return (false, Vec::new()) };
-        let objectives = &self.request.objectives;
-        let beats = |left: &FrontPoint, right: &FrontPoint| match (left.feasible, right.feasible) {
-            (true, false) => true,
-            (false, true) => false,
-            (true, true) => archive::dominates(&left.metrics, &right.metrics, objectives),
-            (false, false) => {
-                archive::total_violation(left) <= archive::total_violation(right)
-                    && archive::dominates(&left.metrics, &right.metrics, objectives)
-            }
-        };
-        if self.front.iter().any(|other| beats(other, &point)) {
-            return (false, Vec::new());
-        }
-        let alike = |other: &FrontPoint| {
-            other.feasible
-                && !beats(&point, other)
-                && archive::covers(&other.metrics, &point.metrics, objectives)
-        };
-        if point.feasible && self.front.iter().any(alike) {
-            return (false, Vec::new());
-        }
-        let (displaced, kept) = self.front.drain(..).partition(|other| beats(&point, other));
-        self.front = kept;
-        self.front.push(point);
-        let displaced: Vec<FrontPoint> = displaced;
-        (true, displaced.into_iter().map(|point| point.id).collect())
-    }
-
-    /// The point that would be exported now.
-    fn best(&self) -> Option<String> {
-        let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
-        let request = &self.request;
-        archive::preferred(&feasible, &request.prefer, &request.objectives).map(|point| point.id.clone())
-    }
-
-    /// Of the feasible part of the front, on the scale of [`archive::hypervolume`].
-    fn hypervolume(&self) -> f64 {
-        let Some(untouched) = &self.untouched else { return 0.0 };
-        let feasible: Vec<Metrics> =
-            self.front.iter().filter(|point| point.feasible).map(|point| point.metrics).collect();
-        archive::hypervolume(&feasible, &untouched.metrics, &self.request.objectives)
-    }
-
-    /// How many points can be measured again in the time that is left: each takes about as long as a trial.
-    fn finalists(&self) -> usize {
-        let Some(seconds) = self.request.budget.seconds else { return FINALISTS };
-        let left = (seconds - self.clock.elapsed()).max(0.0);
-        #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
-        let each = (self.trial_seconds / (self.trials - self.cached).max(1) as f64).max(1e-3);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-        let affordable = (left / each).clamp(0.0, 1e3) as usize;
-        affordable.clamp(4, FINALISTS)
-    }
-
-    /// `point` after training, measured like any trial, where its network was compressed and training did not
-    /// make it worse on the search images.
-    fn finetuned(
-        &mut self,
-        point: &FrontPoint,
-        teller: &mut Teller<'_>,
-    ) -> Result<Option<FrontPoint>, SessionError> {
-        let untouched = self.untouched.as_ref().map(|untouched| numerics(&untouched.config));
-        if self.control.stopped() || untouched.is_some_and(|untouched| untouched == numerics(&point.config)) {
-            return Ok(None);
-        }
-        let seconds = self.request.finetune;
-        let mut configuration = point.config.clone();
-        configuration.insert(FINETUNE.to_owned(), Value::Int(i64::try_from(seconds).unwrap_or(i64::MAX)));
-        let patient = self.bench.deadline;
-        // Starting and validating take their time too.
-        self.bench.deadline = patient + Duration::from_secs(2 * seconds);
-        let answered = self.answer(&configuration, &Hopeless::default(), teller);
-        self.bench.deadline = patient;
-        match answered {
-            Ok(Answered { answer: Answer::Whole(known), .. }) => {
-                let origin = format!("{}, fine-tuned", point.origin);
-                let tuned = archive::point(&configuration, &origin, &known, &self.request.limits);
-                Ok((tuned.metrics.accuracy >= point.metrics.accuracy).then_some(tuned))
-            }
-            Ok(Answered { answer: Answer::Failed(reason), .. }) => {
-                let text = format!("point {} could not be fine-tuned: {reason}", point.id);
-                teller.tell(Event::Notice { text })?;
-                Ok(None)
-            }
-            Ok(_) | Err(SessionError::Worker(HostError::Interrupted)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Confirms the front and says what the study has found.
-    fn conclude(
-        &mut self,
-        teller: &mut Teller<'_>,
-        material: &Material,
-        hardware: &Hardware,
-        interrupted: bool,
-    ) -> Result<Front, SessionError> {
-        let request = &self.request.clone();
-        let additivity = self.shared.lock().ok().and_then(|shared| shared.additivity());
-        if let Some(text) = additivity {
-            teller.tell(Event::Notice { text })?;
-        }
-        let chosen =
-            archive::representatives(&self.front, self.finalists(), &request.prefer, &request.objectives);
-        let mut finalists: Vec<FrontPoint> =
-            chosen.into_iter().map(|index| self.front[index].clone()).collect();
-        // What people have marked is among them, as long as it is on the front.
-        for point in self.front.iter().filter(|point| self.keep.contains(&point.id)) {
-            if finalists.iter().all(|other| other.id != point.id) {
-                finalists.insert(finalists.len().min(1), point.clone());
-            }
-        }
-        // What everything is compared to is measured along with the rest.
-        if let Some(untouched) = &self.untouched
-            && finalists.iter().all(|point| point.id != untouched.id)
-        {
-            finalists.insert(0, untouched.clone());
-        }
-        let seconds = match request.budget.seconds {
-            Some(seconds) => confirm::reserve(seconds).min(seconds - self.clock.elapsed()).max(2.0),
-            None => confirm::without_clock(request.budget.trials),
-        };
-        if request.finetune > 0 && !interrupted {
-            for point in &mut finalists {
-                if let Some(tuned) = self.finetuned(point, teller)? {
-                    *point = tuned;
-                }
-            }
-        }
-        let mut confirmation = confirm::Confirmation {
-            bench: &self.bench,
-            host: &mut self.host,
-            request,
-            seconds,
-            // After an interrupt only what is known is used.
-            measure: !interrupted,
-        };
-        let mut problem = None;
-        let control = self.control;
-        let points = confirmation.confirm(
-            &finalists,
-            &mut |event| {
-                if let Err(error) = teller.tell(event) {
-                    problem = Some(error);
-                }
-            },
-            &|| control.stopped(),
-        )?;
-        if let Some(problem) = problem {
-            return Err(problem);
-        }
-        let nothing = Metrics { accuracy: 0.0, latency: 0.0, size: 0.0, memory: 0.0 };
-        let baseline = self.untouched.as_ref().map_or(nothing, |point| point.metrics);
-        Ok(confirm::front_of(
-            &points,
-            &confirm::Frame {
-                network: &material.network,
-                hardware,
-                request,
-                baseline,
-                trials: self.trials,
-                cached: self.cached,
-                seconds: self.clock.elapsed(),
-            },
-        ))
     }
 }
 

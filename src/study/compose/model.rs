@@ -1,0 +1,120 @@
+//! Predictions: sums over layers, corrected by what verified choices like them turned out to be.
+
+use paretune_spaces::Point;
+
+use super::choice::{Choice, Parts, real};
+use crate::study::survey::Survey;
+
+/// A trial, compared to the sums.
+#[derive(Clone, Debug)]
+pub(super) struct Verified {
+    pub(super) point: Point,
+    pub(super) choice: Choice,
+    pub(super) parts: Parts,
+    pub(super) accuracy: f64,
+    pub(super) drop: f64,
+    /// Logarithms of measured by summed: seconds, bytes; and memory by bytes.
+    pub(super) ratios: [f64; 3],
+}
+
+/// Losses and drops below these are noise.
+pub(super) const LEAST_LOSS: f64 = 1e-4;
+pub(super) const LEAST_DROP: f64 = 1e-3;
+/// How a drop in accuracy grows with the loss, as a power.
+pub(super) const DROP_GROWTH: f64 = 0.8;
+
+impl Verified {
+    pub(super) fn new(point: Point, choice: Choice, parts: Parts, values: &[f64]) -> Self {
+        let ratio = |measured: f64, summed: f64| (measured / summed.max(f64::MIN_POSITIVE)).ln();
+        let ratios =
+            [ratio(values[1], parts.seconds), ratio(values[2], parts.bytes), ratio(values[3], parts.bytes)];
+        Self { point, choice, parts, accuracy: values[0], drop: values[4], ratios }
+    }
+}
+
+/// Sums, corrected by what was verified.
+pub(super) struct Model<'m> {
+    pub(super) survey: &'m Survey,
+    pub(super) verified: &'m [Verified],
+    /// The untouched network's.
+    pub(super) accuracy: f64,
+}
+
+impl Model<'_> {
+    /// Accuracy, latency, size, memory and drop in accuracy.
+    pub(super) fn predict(&self, choice: &Choice) -> [f64; 5] {
+        let parts = choice.parts(self.survey);
+        let loss = parts.loss.max(LEAST_LOSS).ln();
+        let mut sums = [0.0; 3];
+        let mut total = 0.0;
+        let (mut drop, mut drop_total) = (0.0, 0.0);
+        for verified in self.verified {
+            let weight = (-distance(choice, &verified.choice) / 0.15).exp() + 1e-4;
+            total += weight;
+            for (sum, ratio) in sums.iter_mut().zip(&verified.ratios) {
+                *sum += weight * ratio;
+            }
+            let seen = verified.parts.loss.max(LEAST_LOSS).ln();
+            let weight = weight.sqrt() * (-(loss - seen).abs()).exp();
+            drop += weight * (verified.drop.max(LEAST_DROP).ln() + DROP_GROWTH * (loss - seen));
+            drop_total += weight;
+        }
+        let [seconds, bytes, memory] = sums.map(|sum| (sum / total.max(f64::MIN_POSITIVE)).exp());
+        let drop = (drop / drop_total.max(f64::MIN_POSITIVE)).exp().min(1.0);
+        [
+            (self.accuracy - drop).max(0.0),
+            parts.seconds * seconds,
+            parts.bytes * bytes,
+            parts.bytes * memory,
+            drop,
+        ]
+    }
+}
+
+/// How unlike two choices are: 0 where they are the same.
+pub(super) fn distance(left: &Choice, right: &Choice) -> f64 {
+    let layers = real(left.layers.len().max(1));
+    let groups = real(left.shares.len().max(1));
+    let mut unlike = if left.threads == right.threads { 0.0 } else { 1.0 };
+    for (left, right) in left.layers.iter().zip(&right.layers) {
+        let differs = |differs: bool, by: f64| if differs { by } else { 0.0 };
+        unlike += (differs(left.bits != right.bits, 1.0)
+            + differs(left.sparsity != right.sparsity, 0.5)
+            + differs(left.schedule != right.schedule, 0.3))
+            / layers;
+    }
+    for (left, right) in left.shares.iter().zip(&right.shares) {
+        unlike += 2.0 * (left - right).abs() / groups;
+    }
+    unlike
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::choice::LayerChoice;
+    use super::super::choice::tests::{survey, untouched};
+    use super::*;
+
+    #[test]
+    fn verified_choices_correct_those_like_them() {
+        let survey = survey();
+        let point = Point::new(vec![0]);
+        let trial = |choice: &Choice, values: [f64; 5]| {
+            Verified::new(point.clone(), choice.clone(), choice.parts(&survey), &values)
+        };
+        let plain = untouched();
+        let mut eight = untouched();
+        eight.layers = vec![LayerChoice { bits: 8.0, sparsity: 0.0, schedule: 2 }; 2];
+        // The plain one is as fast as the sum says, the other one twice as slow, and loses 2 points.
+        let verified = [
+            trial(&plain, [0.9, 7e-3, 8128.0, 9000.0, 0.0]),
+            trial(&eight, [0.88, 6e-3, 2300.0, 3000.0, 0.02]),
+        ];
+        let model = Model { survey: &survey, verified: &verified, accuracy: 0.9 };
+        let near = |predicted: f64, measured: f64| (predicted / measured - 1.0).abs() < 0.05;
+        let [accuracy, seconds, bytes, memory, _] = model.predict(&eight);
+        assert!(near(accuracy, 0.88) && near(seconds, 6e-3), "{accuracy} {seconds}");
+        assert!(near(bytes, 2300.0) && near(memory, 3000.0), "{bytes} {memory}");
+        assert!(near(model.predict(&plain)[1], 7e-3));
+    }
+}
