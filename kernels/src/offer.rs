@@ -68,10 +68,9 @@ impl Target {
     #[must_use]
     pub fn offers(&self, problem: &ConvProblem) -> Vec<Offer> {
         match self {
-            Self::Cpu(isa) => conv::algorithms()
-                .iter()
-                .filter(|algorithm| algorithm.supports(problem, *isa))
-                .map(|&algorithm| Offer {
+            Self::Cpu(isa) => conv::supporting(problem, *isa)
+                .into_iter()
+                .map(|algorithm| Offer {
                     name: algorithm.name(),
                     about: algorithm.about(),
                     integer: algorithm.integer(),

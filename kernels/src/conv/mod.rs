@@ -116,6 +116,11 @@ pub trait Algorithm: Send + Sync {
     /// Whether it can solve `problem` with instruction set `isa`.
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool;
 
+    /// Whether it is a good guess for a problem that it supports, where nothing has been measured.
+    fn preferred(&self, _problem: &ConvProblem) -> bool {
+        true
+    }
+
     /// What it leaves to the search, for this problem on this machine.
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable>;
 
@@ -186,9 +191,16 @@ pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
 /// The algorithms that can run `problem` with weights of `format`, best default first.
 #[must_use]
 pub fn candidates(problem: &ConvProblem, format: WeightFormat, isa: Isa) -> Vec<&'static dyn Algorithm> {
-    algorithms()
-        .iter()
-        .copied()
-        .filter(|algorithm| algorithm.executes(format) && algorithm.supports(problem, isa))
-        .collect()
+    let mut found = supporting(problem, isa);
+    found.retain(|algorithm| algorithm.executes(format));
+    found
+}
+
+/// The algorithms that can run `problem` with weights of some format, best default first.
+#[must_use]
+pub fn supporting(problem: &ConvProblem, isa: Isa) -> Vec<&'static dyn Algorithm> {
+    let all = algorithms().iter().copied();
+    let mut found: Vec<_> = all.filter(|algorithm| algorithm.supports(problem, isa)).collect();
+    found.sort_by_key(|algorithm| !algorithm.preferred(problem));
+    found
 }

@@ -83,6 +83,11 @@ impl Algorithm for WinogradInt8 {
             && (LEAST_CHANNELS..=MOST_CHANNELS).contains(&problem.in_channels)
     }
 
+    fn preferred(&self, problem: &ConvProblem) -> bool {
+        // With fewer tiles reading the larger weights is what takes time.
+        count(problem) >= 4
+    }
+
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let tiles = count(problem);
         let lanes = lanes(isa);
@@ -302,6 +307,16 @@ impl Prepared {
     fn place(&self, tile: usize) -> [usize; 3] {
         let [rows, columns] = self.tiles;
         [tile / (rows * columns), tile / columns % rows, tile % columns]
+    }
+
+    /// The place of the tile after that at this place.
+    fn next(&self, [image, y, x]: [usize; 3]) -> [usize; 3] {
+        let [rows, columns] = self.tiles;
+        match (x + 1 < columns, y + 1 < rows) {
+            (true, _) => [image, y, x + 1],
+            (false, true) => [image, y + 1, 0],
+            (false, false) => [image + 1, 0, 0],
+        }
     }
 
     /// Computes the channels of `blocks` of tiles `tiles`, no more than a chunk.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{POINTS, Prepared, SIDE, SIZE};
 use crate::conv::Call;
 use crate::conv::buffer::LINE;
-use crate::conv::finish_int8::{StoreTile8, Target};
+use crate::conv::finish_int8::{BytesFinish, StoreTile8, Target};
 use crate::conv::tiles::Tile;
 use crate::simd::{Job, Simd};
 
@@ -47,25 +47,11 @@ impl Job for Input<'_> {
         let kernel = self.kernel;
         let problem = &kernel.problem;
         let channels = problem.in_channels;
-        let [height, width] = problem.input;
-        let [top, left, ..] = problem.window.padding;
         let (point, stride, whole) = (kernel.point(), kernel.stride, 2 * S::LANES);
-        for (number, tile) in self.tiles.clone().enumerate() {
-            let [image, y, x] = kernel.place(tile);
-            let mut addresses = [[kernel.zeros.as_ptr(); SIDE]; SIDE];
-            for (i, row) in addresses.iter_mut().enumerate() {
-                let Some(row_in) = (y * SIZE + i).checked_sub(top).filter(|&row| row < height) else {
-                    continue;
-                };
-                for (j, address) in row.iter_mut().enumerate() {
-                    let column = (x * SIZE + j).checked_sub(left).filter(|&column| column < width);
-                    if let Some(column) = column {
-                        let pixel = (image * height + row_in) * width + column;
-                        // SAFETY: the pixel is in the input.
-                        *address = unsafe { self.call.input.add(pixel * channels) };
-                    }
-                }
-            }
+        let mut place = kernel.place(self.tiles.start);
+        for number in 0..self.tiles.len() {
+            let addresses = self.addresses(place);
+            place = kernel.next(place);
             let mut channel = 0;
             while channel < channels {
                 let rest = channels - channel;
@@ -93,6 +79,42 @@ impl Job for Input<'_> {
     }
 }
 
+impl Input<'_> {
+    /// Where the pixels of a tile of the output lie in the input, or a pixel of padding.
+    #[inline(always)]
+    fn addresses(&self, [image, y, x]: [usize; 3]) -> [[*const u8; SIDE]; SIDE] {
+        let problem = &self.kernel.problem;
+        let channels = problem.in_channels;
+        let [height, width] = problem.input;
+        let [top, left, ..] = problem.window.padding;
+        let first = |tile: usize, before: usize, size: usize| {
+            (tile * SIZE).checked_sub(before).filter(|&first| first + SIDE <= size)
+        };
+        let mut addresses = [[self.kernel.zeros.as_ptr(); SIDE]; SIDE];
+        if let (Some(row), Some(column)) = (first(y, top, height), first(x, left, width)) {
+            // Most tiles are like this, and narrow layers take longer to find their pixels than to transform them.
+            let start = self.call.input.wrapping_add(((image * height + row) * width + column) * channels);
+            for (i, row) in addresses.iter_mut().enumerate() {
+                for (j, address) in row.iter_mut().enumerate() {
+                    *address = start.wrapping_add((i * width + j) * channels);
+                }
+            }
+            return addresses;
+        }
+        for (i, addresses) in addresses.iter_mut().enumerate() {
+            let row = (y * SIZE + i).checked_sub(top).filter(|&row| row < height);
+            for (j, address) in addresses.iter_mut().enumerate() {
+                let column = (x * SIZE + j).checked_sub(left).filter(|&column| column < width);
+                if let (Some(row), Some(column)) = (row, column) {
+                    let pixel = (image * height + row) * width + column;
+                    *address = self.call.input.wrapping_add(pixel * channels);
+                }
+            }
+        }
+        addresses
+    }
+}
+
 /// `B' d B` of the channels from `channel` on, one vector of them. Places in the result are `point` numbers apart.
 ///
 /// # Safety
@@ -101,7 +123,7 @@ impl Job for Input<'_> {
 unsafe fn transform<S: Simd>(places: &[[*const u8; SIDE]; SIDE], channel: usize, to: *mut i16, point: usize) {
     // SAFETY: passed on.
     unsafe {
-        let mut lines = [line::<S>([0; SIDE].map(|_| S::widen(places[0][0].add(channel)))); SIDE];
+        let mut lines = [[S::widen(places[0][0].add(channel)); SIDE]; SIDE];
         for (i, row) in places.iter().enumerate() {
             let d = [
                 S::widen(row[0].add(channel)),
@@ -236,35 +258,96 @@ struct Output<'a>(&'a Back<'a>);
 impl Job for Output<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Back { kernel, rows, vectors, column, sums, pixels, .. } = *self.0;
+        let Back { kernel, call, rows, vectors, column, pixels, .. } = *self.0;
         let tile = vectors * S::LANES;
+        let target = Target { output: call.output, residual: call.residual };
         // SAFETY: sums, room and channels are those of the register tile.
         unsafe {
-            for v in 0..vectors {
-                let start = S::load_i32(kernel.start.as_ptr().add(column + v * S::LANES));
-                for r in 0..rows {
-                    let from = sums.add(r * tile + v * S::LANES);
-                    let to = pixels.add(r * SIZE * tile + v * S::LANES);
-                    let load = |point: usize| S::load_i32(from.add(point * rows * tile));
-                    let mut lines = [[start; SIDE]; SIZE];
-                    for j in 0..SIDE {
-                        let m = [load(j), load(SIDE + j), load(2 * SIDE + j), load(3 * SIDE + j)];
-                        [lines[0][j], lines[1][j]] = line_back::<S>(m);
-                    }
-                    for (i, &line) in lines.iter().enumerate() {
-                        for (j, &number) in line_back::<S>(line).iter().enumerate() {
-                            let to = to.add(i * rows * SIZE * tile + j * tile);
-                            to.cast::<S::I>().write_unaligned(S::add_i32(number, start));
-                        }
+            // Nearly always bytes go, and all channels of the tile exist: then sums stay in registers.
+            match kernel.finish.bytes(target) {
+                Some(finish) if column + tile <= kernel.problem.out_channels => {
+                    if finish.residual.is_some() {
+                        self.bytes::<S, true>(&finish, target);
+                    } else {
+                        self.bytes::<S, false>(&finish, target);
                     }
                 }
+                _ => {
+                    for r in 0..rows {
+                        for v in 0..vectors {
+                            for (number, &sum) in self.sums::<S>(r, v).iter().enumerate() {
+                                let (i, j) = (number / SIZE, number % SIZE);
+                                let to = pixels.add(((i * rows + r) * SIZE + j) * tile + v * S::LANES);
+                                to.cast::<S::I>().write_unaligned(sum);
+                            }
+                        }
+                    }
+                    self.store::<S>();
+                }
             }
-            self.store::<S>();
         }
     }
 }
 
 impl Output<'_> {
+    /// Four times the sums of a tile's pixels, row by row, for one vector of channels.
+    ///
+    /// # Safety
+    /// As for [`BackEntry`].
+    #[inline(always)]
+    unsafe fn sums<S: Simd>(&self, r: usize, v: usize) -> [S::I; SIZE * SIZE] {
+        let Back { kernel, rows, vectors, column, sums, .. } = *self.0;
+        let tile = vectors * S::LANES;
+        // SAFETY: sums and channels are those of the register tile.
+        unsafe {
+            let start = S::load_i32(kernel.start.as_ptr().add(column + v * S::LANES));
+            let from = sums.add(r * tile + v * S::LANES);
+            let load = |point: usize| S::load_i32(from.add(point * rows * tile));
+            let mut lines = [[start; SIDE]; SIZE];
+            for j in 0..SIDE {
+                let m = [load(j), load(SIDE + j), load(2 * SIDE + j), load(3 * SIDE + j)];
+                [lines[0][j], lines[1][j]] = line_back::<S>(m);
+            }
+            let [a, b] = line_back::<S>(lines[0]);
+            let [c, d] = line_back::<S>(lines[1]);
+            [S::add_i32(a, start), S::add_i32(b, start), S::add_i32(c, start), S::add_i32(d, start)]
+        }
+    }
+
+    /// Finishes and stores bytes of all channels, with a residual if `RESIDUAL`.
+    ///
+    /// # Safety
+    /// As for [`BackEntry`]; all channels of the register tile exist.
+    #[inline(always)]
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish, target: Target) {
+        let Back { kernel, first, rows, vectors, column, .. } = *self.0;
+        let [height, width] = kernel.output;
+        let channels = kernel.problem.out_channels;
+        let mut place = kernel.place(first);
+        for r in 0..rows {
+            let [image, y, x] = place;
+            place = kernel.next(place);
+            let corner = ((image * height + y * SIZE) * width + x * SIZE) * channels + column;
+            for v in 0..vectors {
+                // SAFETY: these channels exist; pixels that do not are left out.
+                unsafe {
+                    let scale = S::load(kernel.scale.as_ptr().add(column + v * S::LANES));
+                    let bias = S::load(kernel.bias.as_ptr().add(column + v * S::LANES));
+                    let sums = self.sums::<S>(r, v);
+                    for (number, &sum) in sums.iter().enumerate() {
+                        let (i, j) = (number / SIZE, number % SIZE);
+                        if y * SIZE + i < height && x * SIZE + j < width {
+                            let at = corner + (i * width + j) * channels + v * S::LANES;
+                            let sum = S::fma(S::to_f32(sum), scale, bias);
+                            let byte = finish.byte::<S, RESIDUAL>(sum, target.residual.wrapping_add(at));
+                            S::store_u8(target.output.add(at), byte);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// Stores pixels, row by row of those tiles that lie beside each other.
     ///
     /// # Safety
