@@ -8,8 +8,8 @@ use super::finish::Finish;
 use super::gemm::{Place, Product};
 use super::request::sensible;
 use super::rows::Rows;
-use super::split::{Split, panel_tunable, split_tunable};
-use super::tiles::{Extent, Tile, tile_tunable};
+use super::split::{Ahead, Split, panel_tunable, split_tunable};
+use super::tiles::{Extent, Tile, real_tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
@@ -47,7 +47,7 @@ impl Algorithm for Im2colGemm {
         let extent = Extent::of(problem);
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
         vec![
-            tile_tunable(extent, isa),
+            real_tile_tunable(extent, isa),
             panel_tunable(extent, depth * size_of::<f32>(), isa),
             split_tunable(problem, extent, isa),
         ]
@@ -66,7 +66,7 @@ impl Algorithm for Im2colGemm {
         }
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
-        let products = Product::of_groups(request, usable, tile)?;
+        let products = Product::of_groups(request, usable, tile, |tap| tap)?;
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * problem.group_in();
         Ok(Box::new(Prepared {
@@ -158,7 +158,8 @@ impl Kernel for Prepared {
                     output: call.output.cast::<f32>().add(column),
                     residual: if residual.is_null() { residual } else { residual.add(column) },
                     stride: self.problem.out_channels,
-                    ahead: 0,
+                    gap: 0,
+                    ahead: Ahead::Nothing,
                     finish: self.finish,
                 };
                 product.run(&place, pixels, blocks, self.panel);

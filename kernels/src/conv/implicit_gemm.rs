@@ -2,7 +2,11 @@
 //!
 //! No patch matrix is ever written: microkernels read runs of input channels where [`Rows`] says that
 //! they are. Where neighboring taps touch (one group, no horizontal dilation) an input that carries its
-//! padding makes whole rows of taps one run, which matters for few channels: the tunable `gather`.
+//! padding makes whole rows of taps one run, which matters for few channels: the tunable `gather`. On small
+//! images, where much of a window is padding, taps can be the outer loop: then every tap meets only the pixels
+//! that find it in the input, sums wait in the output, and weights are read once: the tunable `order`.
+
+use std::ops::Range;
 
 use super::buffer::Buffer;
 use super::finish::Finish;
@@ -10,13 +14,15 @@ use super::gemm::{Place, Product};
 use super::pad::pad_f32;
 use super::request::{padded, sensible};
 use super::rows::Rows;
-use super::split::{Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
-use super::tiles::{Extent, Tile, tile_tunable};
+use super::split::{Ahead, Split, panel_tunable, split_tunable};
+use super::taps::{Tap, by_tap, useful};
+use super::tiles::{Extent, Tile, real_tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
+use crate::simd::lanes;
 use crate::team::Worker;
 use crate::weights::{Numbers, WeightFormat};
 
@@ -29,6 +35,28 @@ const SHORT_RUN: usize = 64;
 /// Whether a row of taps can be one run.
 pub(super) fn rows_of_taps_touch(problem: &ConvProblem) -> bool {
     problem.groups == 1 && problem.window.dilation[1] == 1 && problem.window.kernel[1] > 1
+}
+
+/// Part of the products that must be left for pixels to be the better outer loop by default.
+const MOSTLY_INSIDE: f64 = 0.85;
+
+/// Channels of a run below which sums travel to the output and back too often by all means.
+const SHORTEST_RUN: usize = 8;
+/// Channels of a run from which on that hardly matters.
+const LONG_RUN: usize = 32;
+
+/// The tunable `order`.
+fn order_tunable(problem: &ConvProblem) -> Tunable {
+    let output = problem.output().unwrap_or([1, 1]);
+    let skips = problem.group_in() >= SHORTEST_RUN && by_tap(problem, output).is_some();
+    Tunable {
+        name: "order",
+        about: "outer loop: 0 pixels; 1 taps, without those in the padding",
+        values: if skips { vec![0, 1] } else { vec![0] },
+        default: i64::from(
+            skips && problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE,
+        ),
+    }
 }
 
 /// The tunable `gather`; `short` is the number of channels below which copying is the better guess.
@@ -63,12 +91,18 @@ impl Algorithm for ImplicitGemm {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let order = order_tunable(problem);
+        let mut prefetch = Ahead::tunable(problem.out_channels * depth * size_of::<f32>(), extent.rows);
+        if order.default == 1 {
+            prefetch.default = prefetch.values.get(1).copied().unwrap_or(0);
+        }
         vec![
-            tile_tunable(extent, isa),
+            real_tile_tunable(extent, isa),
             panel_tunable(extent, depth * size_of::<f32>(), isa),
             split_tunable(problem, extent, isa),
-            prefetch_tunable(problem.out_channels * depth * size_of::<f32>()),
+            prefetch,
             gather_tunable(problem, SHORT_RUN / size_of::<f32>()),
+            order,
         ]
     }
 
@@ -82,22 +116,34 @@ impl Algorithm for ImplicitGemm {
         let problem = request.problem;
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
-        let products = Product::of_groups(request, usable, tile)?;
         let group_in = problem.group_in();
+        let taps = match request.tunable("order")? {
+            0 => None,
+            1 => Some(by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?),
+            _ => return Err(request.bad_value("order")),
+        };
+        let window_taps: usize = problem.window.kernel.iter().product();
         let merge = match request.tunable("gather")? {
             0 => false,
             1 if rows_of_taps_touch(&problem) => true,
             _ => return Err(request.bad_value("gather")),
         };
+        let merge = merge && taps.is_none();
+        // Weights in the order in which they are needed; those of taps that no pixel meets come last.
+        let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
+        order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
+        let products = Product::of_groups(request, usable, tile, |tap| order[tap])?;
         let rows =
             if merge { Rows::runs(&problem, output, padded(&problem)) } else { Rows::taps(&problem, output) };
         Ok(Box::new(Prepared {
             copies: merge && problem.window.padding != [0; 4],
             run: if merge { problem.window.kernel[1] * group_in } else { group_in },
-            zeros: Buffer::zeros(group_in),
+            zeros: Buffer::zeros(group_in.max(tile.vectors * lanes(request.isa))),
+            output,
+            taps,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
-            ahead: ahead::<f32>(request)?,
+            ahead: Ahead::from_request(request)?,
             split: Split::from_request(request)?,
             finish: Finish::new(request.activation),
             problem,
@@ -110,14 +156,18 @@ impl Algorithm for ImplicitGemm {
 struct Prepared {
     problem: ConvProblem,
     rows: Rows,
+    /// Height and width.
+    output: [usize; 2],
+    /// Where they are the outer loop.
+    taps: Option<Vec<Tap>>,
     /// One per group.
     products: Vec<Product>,
     zeros: Buffer<f32>,
     run: usize,
     pixels: usize,
     panel: usize,
-    /// How many numbers ahead weights are fetched.
-    ahead: usize,
+    /// Which weights are fetched meanwhile.
+    ahead: Ahead,
     split: Split,
     /// Whether the input is first copied into the workspace, with its padding.
     copies: bool,
@@ -138,6 +188,11 @@ impl Kernel for Prepared {
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        if let Some(taps) = &self.taps {
+            // SAFETY: passed on.
+            unsafe { self.run_by_tap(taps, call, worker) };
+            return;
+        }
         let mut input = call.input.cast::<f32>();
         if self.copies {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
@@ -162,10 +217,91 @@ impl Kernel for Prepared {
                     output: call.output.cast::<f32>().add(column),
                     residual: if residual.is_null() { residual } else { residual.add(column) },
                     stride: self.problem.out_channels,
+                    gap: 0,
                     ahead: self.ahead,
                     finish: self.finish,
                 };
                 product.run(&place, pixels, blocks, self.panel);
+            }
+        }
+    }
+}
+
+impl Prepared {
+    /// [`Kernel::run`] where taps are the outer loop.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn run_by_tap(&self, taps: &[Tap], call: &Call, worker: &Worker<'_>) {
+        let ConvProblem { batch, in_channels, out_channels, input: [in_height, in_width], .. } = self.problem;
+        let (group_in, group_out) = (self.problem.group_in(), self.problem.group_out());
+        let [height, width] = self.output;
+        let line = width * out_channels;
+        for (group, product) in self.products.iter().enumerate() {
+            // Pixels are shared by whole rows, so that a worker's part of a tap's pixels is a rectangle too.
+            let (lines, blocks) = self.split.of(worker, batch * height, product.blocks());
+            if lines.is_empty() {
+                continue;
+            }
+            let images = lines.start / height..lines.end.div_ceil(height);
+            for block in blocks {
+                let columns = product.block(block);
+                // SAFETY: the caller vouches for the addresses; workers have disjoint rows or channels.
+                unsafe {
+                    let first = group * group_out + columns.start;
+                    self.begin(call, lines.start * width..lines.end * width, first, columns.len());
+                    for (number, tap) in taps.iter().enumerate() {
+                        for image in images.clone() {
+                            let [rows, columns] = tap.within.clone();
+                            // The worker's rows of this image, and those of them that the tap is under.
+                            let start = lines.start.saturating_sub(image * height).max(rows.start);
+                            let end = (lines.end - image * height).min(rows.end);
+                            if start >= end {
+                                continue;
+                            }
+                            let corner = (image * height + rows.start) * line + columns.start * out_channels;
+                            let place = Place {
+                                rows: tap.rows.view(),
+                                input: call
+                                    .input
+                                    .cast::<f32>()
+                                    .add(image * in_height * in_width * in_channels + group * group_in),
+                                zeros: self.zeros.as_ptr(),
+                                run: group_in,
+                                output: call.output.cast::<f32>().add(corner + group * group_out),
+                                residual: std::ptr::null(),
+                                stride: out_channels,
+                                gap: (width - columns.len()) * out_channels,
+                                ahead: self.ahead,
+                                finish: self.finish,
+                            };
+                            let pixels =
+                                (start - rows.start) * columns.len()..(end - rows.start) * columns.len();
+                            let last = number + 1 == taps.len();
+                            product.add_tap(&place, pixels, block, number * group_in, last);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What sums begin with: the residual, or nothing. `count` channels from `first` on of some pixels, counted through
+    /// images.
+    ///
+    /// # Safety
+    /// The addresses are valid, and nobody else writes these numbers.
+    unsafe fn begin(&self, call: &Call, pixels: Range<usize>, first: usize, count: usize) {
+        for pixel in pixels {
+            let at = pixel * self.problem.out_channels + first;
+            // SAFETY: the pixel and its channels exist.
+            unsafe {
+                let output = call.output.cast::<f32>().add(at);
+                if call.residual.is_null() {
+                    output.write_bytes(0, count);
+                } else {
+                    std::ptr::copy_nonoverlapping(call.residual.cast::<f32>().add(at), output, count);
+                }
             }
         }
     }

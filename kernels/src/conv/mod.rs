@@ -28,6 +28,7 @@ mod sparse_planar;
 mod split;
 mod streams;
 mod streams_int8;
+mod taps;
 #[cfg(test)]
 mod tests;
 mod tiles;

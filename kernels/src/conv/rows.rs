@@ -5,6 +5,8 @@
 //! pixel and tap. Here the address is the sum of a vertical and a horizontal part, so two small tables
 //! do; where either part is padding the sum is negative, and a row of zeros takes its place.
 
+use std::ops::Range;
+
 use crate::operator::ConvProblem;
 
 /// Marks padding: the sum with any offset stays negative.
@@ -90,6 +92,26 @@ impl Rows {
         }
     }
 
+    /// The run of one tap under the pixels `within`, `[rows, columns]`, of one image of a channels-last input; all of them
+    /// have it in the input.
+    pub(super) fn tap(problem: &ConvProblem, [ky, kx]: [usize; 2], within: &[Range<usize>; 2]) -> Self {
+        let window = &problem.window;
+        let channels = problem.in_channels;
+        let axis = |axis: usize, tap: usize, step: usize| -> Vec<isize> {
+            let place = |position: usize| {
+                position * window.stride[axis] + tap * window.dilation[axis] - window.padding[axis]
+            };
+            within[axis].clone().map(|position| (place(position) * step) as isize).collect()
+        };
+        Self {
+            vertical: axis(0, ky, problem.input[1] * channels),
+            horizontal: axis(1, kx, channels),
+            output: [within[0].len(), within[1].len()],
+            taps: [1, 1],
+            image: problem.input[0] * problem.input[1] * channels,
+        }
+    }
+
     pub(super) fn view(&self) -> RowsView {
         RowsView {
             vertical: self.vertical.as_ptr(),
@@ -152,6 +174,14 @@ impl RowsView {
                 image: pixel.image * self.image,
             }
         }
+    }
+
+    /// Where `pixel` lies in an output with `step` numbers per pixel, `gap` more after each row of pixels, and no more
+    /// between images.
+    #[inline(always)]
+    pub(super) fn place(&self, pixel: Pixel, step: usize, gap: usize) -> usize {
+        let [height, width] = self.output;
+        (pixel.image * height + pixel.row) * (width * step + gap) + pixel.column * step
     }
 
     /// The pixel after `pixel`.

@@ -115,3 +115,39 @@ pub(super) fn ahead<T>(request: &Request<'_>) -> Result<usize, KernelError> {
     let bytes = usize::try_from(request.tunable("prefetch")?).map_err(|_| request.bad_value("prefetch"))?;
     Ok(bytes / size_of::<T>())
 }
+
+/// Which weights kernels in single precision fetch while they multiply by others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// None.
+    Nothing,
+    /// Those so many numbers ahead.
+    Numbers(usize),
+    /// Those that come next when all tiles of pixels have met these: every tile fetches a part of them. Memory so
+    /// works while the later tiles find their weights in the cache, not only under the first.
+    Next,
+}
+
+impl Ahead {
+    /// The value of the tunable `prefetch` that stands for [`Ahead::Next`].
+    const NEXT: i64 = 1;
+
+    /// The value of the tunable `prefetch`.
+    pub(super) fn from_request(request: &Request<'_>) -> Result<Self, KernelError> {
+        match request.tunable("prefetch")? {
+            0 => Ok(Self::Nothing),
+            Self::NEXT => Ok(Self::Next),
+            _ => Ok(Self::Numbers(ahead::<f32>(request)?)),
+        }
+    }
+
+    /// The tunable `prefetch` of a layer of so many bytes of weights that `rows` rows meet.
+    pub(super) fn tunable(weight_bytes: usize, rows: usize) -> Tunable {
+        let mut tunable = prefetch_tunable(weight_bytes);
+        if tunable.values.len() > 1 && rows > 1 {
+            tunable.about = "weights to fetch: 0 none, 1 those after these, else those so many bytes ahead";
+            tunable.values.insert(1, Self::NEXT);
+        }
+        tunable
+    }
+}

@@ -132,8 +132,18 @@ impl Extent {
     }
 }
 
-/// The tunable `tile` for a product of this extent.
+/// The tunable `tile` for a product of integers of this extent.
 pub(super) fn tile_tunable(extent: Extent, isa: Isa) -> Tunable {
+    tile_tunable_by(extent, isa, integer_cycles)
+}
+
+/// The tunable `tile` for a product of this extent in single precision.
+pub(super) fn real_tile_tunable(extent: Extent, isa: Isa) -> Tunable {
+    tile_tunable_by(extent, isa, real_cycles)
+}
+
+/// The tunable `tile`, the default being what takes the fewest of `cycles`.
+fn tile_tunable_by(extent: Extent, isa: Isa, cycles: Cycles) -> Tunable {
     let columns = extent.columns.div_ceil(lanes(isa));
     let mut tiles: Vec<Tile> = Vec::new();
     for &(rows, vectors) in offered(isa) {
@@ -144,7 +154,7 @@ pub(super) fn tile_tunable(extent: Extent, isa: Isa) -> Tunable {
         }
     }
     let default = tiles.iter().copied().min_by(|&a, &b| {
-        let cost = |tile| estimate(extent, tile, isa);
+        let cost = |tile| estimate(extent, tile, isa, cycles);
         cost(a).total_cmp(&cost(b))
     });
     let mut values: Vec<i64> = tiles.iter().map(|tile| tile.value(isa)).collect();
@@ -157,24 +167,42 @@ pub(super) fn tile_tunable(extent: Extent, isa: Isa) -> Tunable {
     }
 }
 
-/// Cycles per step in depth, roughly: multiply-adds two per cycle, four cycles until a sum can be
-/// added to again, two loads per cycle.
-fn estimate(extent: Extent, tile: Tile, isa: Isa) -> f64 {
-    let cycles = |rows: usize, vectors: usize| {
-        let sums = (rows * vectors) as f64 / 2.0;
-        let loads = (rows + vectors) as f64 / 2.0;
-        // Sums, a row of weights and a broadcast input must leave a register free, or sums are spilled at
-        // every step: measured at half the speed (3 x 32 and 4 x 24 against 5 x 16 on AVX2).
-        let crowded = isa == Isa::Avx2 && rows * vectors + vectors + 1 > 15;
-        (sums.max(loads).max(4.0) + 0.25) * if crowded { 2.0 } else { 1.0 }
+/// Cycles that a tile of so many rows and vectors takes per step in depth, roughly: multiply-adds two per cycle, four
+/// cycles until a sum can be added to again, two loads per cycle.
+type Cycles = fn(usize, usize, Isa) -> f64;
+
+fn integer_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
+    let sums = (rows * vectors) as f64 / 2.0;
+    let loads = (rows + vectors) as f64 / 2.0;
+    // Sums, a row of weights and a broadcast input must leave a register free, or sums are spilled at every step:
+    // measured at half the speed (3 x 32 and 4 x 24 against 5 x 16 on AVX2).
+    let crowded = isa == Isa::Avx2 && rows * vectors + vectors + 1 > 15;
+    (sums.max(loads).max(4.0) + 0.25) * if crowded { 2.0 } else { 1.0 }
+}
+
+fn real_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
+    let sums = (rows * vectors) as f64 / 2.0;
+    let loads = (rows + vectors) as f64 / 2.0;
+    // Here it is enough that they fit.
+    let crowded = match rows * vectors + vectors + 1 {
+        17.. if isa == Isa::Avx2 => 2.0,
+        16 if isa == Isa::Avx2 => 1.02,
+        _ => 1.0,
     };
+    // Where sums are only just enough for the latency, every delay is lost.
+    let tight = if sums <= 4.0 { 0.5 } else { 0.0 };
+    (sums.max(loads).max(4.0) + tight + 0.25) * crowded
+}
+
+/// Cycles per step in depth of a whole product.
+fn estimate(extent: Extent, tile: Tile, isa: Isa, cycles: Cycles) -> f64 {
     let columns = extent.columns.div_ceil(lanes(isa));
     let (full, tail) = (columns / tile.vectors, columns % tile.vectors);
     let mut total = 0.0;
     for (rows, count) in balanced(extent.rows, tile.rows) {
         if count > 0 {
-            let tail = if tail > 0 { cycles(rows, tail) } else { 0.0 };
-            total += count as f64 * (full as f64 * cycles(rows, tile.vectors) + tail);
+            let tail = if tail > 0 { cycles(rows, tail, isa) } else { 0.0 };
+            total += count as f64 * (full as f64 * cycles(rows, tile.vectors, isa) + tail);
         }
     }
     total

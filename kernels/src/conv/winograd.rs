@@ -14,8 +14,8 @@ use super::finish::Finish;
 use super::gemm::{Place, Product};
 use super::request::sensible;
 use super::rows::Rows;
-use super::split::{ahead, prefetch_tunable};
-use super::tiles::{Extent, Tile, tile_tunable};
+use super::split::Ahead;
+use super::tiles::{Extent, Tile, real_tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
@@ -107,8 +107,11 @@ impl Algorithm for Winograd {
                 default: size,
                 values: sizes,
             },
-            tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa),
-            prefetch_tunable(grid.points() * problem.in_channels * problem.out_channels * size_of::<f32>()),
+            real_tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa),
+            Ahead::tunable(
+                grid.points() * problem.in_channels * problem.out_channels * size_of::<f32>(),
+                tiles,
+            ),
             Tunable {
                 name: "chunk",
                 about: "tiles that are transformed, multiplied and transformed back at a time",
@@ -159,7 +162,7 @@ impl Algorithm for Winograd {
             .ok_or_else(|| request.bad_value("tile"))?;
         let bias: Vec<f32> = (0..columns).map(|channel| request.bias(channel)).collect();
         Ok(Box::new(Prepared {
-            ahead: ahead::<f32>(request)?,
+            ahead: Ahead::from_request(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
             entries: build(usable, Select(size)),
             rows: Rows::matrix(depth),
@@ -186,8 +189,8 @@ struct Prepared {
     entries: Entries,
     /// Tiles at a time.
     chunk: usize,
-    /// How many numbers ahead weights are fetched.
-    ahead: usize,
+    /// Which weights are fetched meanwhile.
+    ahead: Ahead,
     finish: Finish,
 }
 
@@ -236,6 +239,7 @@ impl Kernel for Prepared {
                         output: products.add(point * count * columns),
                         residual: std::ptr::null(),
                         stride: columns,
+                        gap: 0,
                         ahead: self.ahead,
                         finish: Finish::identity(),
                     };

@@ -29,18 +29,31 @@ pub(in crate::conv) struct Strip {
     pub residual: *const f32,
     /// Numbers from one pixel to the next, of output and residual.
     pub pixel: usize,
+    /// Numbers of output and residual that are left out at the end of each row of pixels.
+    pub gap: usize,
     /// First pixel.
     pub first: usize,
     /// How many tiles follow it.
     pub tiles: usize,
     /// How many blocks of channels.
     pub blocks: usize,
-    /// How many numbers ahead weights are fetched into the cache; where that is 0, nothing is gained or lost.
-    pub ahead: usize,
+    /// What is fetched into the cache meanwhile, to be needed later; where that is `weights`, nothing is gained or lost.
+    pub fetch: Fetch,
     /// How many channels there really are in these blocks.
     pub channels: usize,
     /// The activation.
     pub finish: Finish,
+}
+
+/// Numbers to fetch into the cache, some at every step in depth. They need not exist.
+#[derive(Clone, Copy)]
+pub(in crate::conv) struct Fetch {
+    /// The first.
+    pub from: *const f32,
+    /// Numbers from what one tile of pixels begins with to what the next one does.
+    pub tile: usize,
+    /// Numbers per step, of which a tile's width is fetched.
+    pub step: usize,
 }
 
 /// Computes a [`Strip`].
@@ -95,13 +108,15 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
         // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
         unsafe {
             for tile in 0..strip.tiles {
-                let sites: [_; ROWS] = std::array::from_fn(|_| {
+                let mut places = [0; ROWS];
+                let sites: [_; ROWS] = std::array::from_fn(|r| {
                     let site = strip.rows.site(pixel);
+                    places[r] = strip.rows.place(pixel, strip.pixel, strip.gap);
                     pixel = strip.rows.next(pixel);
                     site
                 });
-                let start = (strip.first + tile * ROWS) * strip.pixel;
                 let mut weights = strip.weights;
+                let mut fetch = strip.fetch.from.wrapping_add(tile * strip.fetch.tile);
                 for block in 0..strip.blocks {
                     let bias = strip.bias.add(block * width);
                     let first: [S::F; VECTORS] = std::array::from_fn(|v| S::load(bias.add(v * S::LANES)));
@@ -111,6 +126,12 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
                             let runs: [_; ROWS] =
                                 std::array::from_fn(|r| sites[r].run(ky, kx, strip.input, strip.zeros));
                             for k in 0..strip.run {
+                                // Before the weights are loaded: behind the sums, compilers found no registers
+                                // for those of 4 x 3 vectors.
+                                for v in (0..VECTORS).step_by(LINE / (4 * S::LANES)) {
+                                    S::prefetch(fetch.wrapping_add(v * S::LANES));
+                                }
+                                fetch = fetch.wrapping_add(strip.fetch.step);
                                 let w: [S::F; VECTORS] =
                                     std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
                                 for r in 0..ROWS {
@@ -119,29 +140,23 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
                                         sums[r][v] = S::fma(x, w[v], sums[r][v]);
                                     }
                                 }
-                                for v in (0..VECTORS).step_by(LINE / (4 * S::LANES)) {
-                                    S::prefetch(weights.wrapping_add(strip.ahead + v * S::LANES));
-                                }
                                 weights = weights.add(width);
                             }
                         }
                     }
-                    let at = start + block * width;
-                    let channels = strip.channels - block * width;
+                    let column = block * width;
+                    let channels = strip.channels - column;
                     if channels >= width && strip.finish.other.is_none() {
-                        store_whole::<S, ROWS, VECTORS>(strip, at, &sums);
+                        store_whole::<S, ROWS, VECTORS>(strip, &places, column, &sums);
                     } else {
                         let sums = sums;
-                        let residual = strip.residual;
-                        S::vectorize(StoreTile {
+                        S::vectorize(StorePart {
+                            strip,
+                            places: &places,
                             sums: sums.as_ptr().cast(),
-                            rows: ROWS,
                             vectors: VECTORS,
+                            column,
                             channels: channels.min(width),
-                            output: strip.output.add(at),
-                            residual: if residual.is_null() { residual } else { residual.add(at) },
-                            pixel: strip.pixel,
-                            finish: &strip.finish,
                         });
                     }
                 }
@@ -153,23 +168,62 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
 /// Stores a tile all of whose channels exist, clamped.
 ///
 /// # Safety
-/// `at` is the tile's place in the strip's output.
+/// The tile's pixels lie at `places` of the strip's output, and `column` is its first channel.
 #[inline(always)]
 unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
     strip: &Strip,
-    at: usize,
+    places: &[usize; ROWS],
+    column: usize,
     sums: &[[S::F; VECTORS]; ROWS],
 ) {
-    // SAFETY: the caller vouches for the tile's place.
+    // SAFETY: the caller vouches for the tile's places.
     unsafe {
         for r in 0..ROWS {
             for v in 0..VECTORS {
-                let at = at + r * strip.pixel + v * S::LANES;
+                let at = places[r] + column + v * S::LANES;
                 let mut sum = sums[r][v];
                 if !strip.residual.is_null() {
                     sum = S::add(sum, S::load(strip.residual.add(at)));
                 }
                 S::store(strip.output.add(at), strip.finish.clamp::<S>(sum));
+            }
+        }
+    }
+}
+
+/// Stores any tile: few channels, any activation.
+struct StorePart<'a> {
+    strip: &'a Strip,
+    places: &'a [usize],
+    /// `[pixel][vector][lane]`
+    sums: *const f32,
+    vectors: usize,
+    /// First channel.
+    column: usize,
+    /// Channels that exist.
+    channels: usize,
+}
+
+impl Job for StorePart<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { strip, vectors, channels, .. } = self;
+        for (row, place) in self.places.iter().enumerate() {
+            let at = place + self.column;
+            // SAFETY: the tile's pixels lie at these places of output and residual; all sums exist.
+            unsafe {
+                let residual = strip.residual;
+                StoreTile {
+                    sums: self.sums.add(row * vectors * S::LANES),
+                    rows: 1,
+                    vectors,
+                    channels,
+                    output: strip.output.add(at),
+                    residual: if residual.is_null() { residual } else { residual.add(at) },
+                    pixel: strip.pixel,
+                    finish: &strip.finish,
+                }
+                .run::<S>();
             }
         }
     }

@@ -8,13 +8,14 @@ use super::Request;
 use super::buffer::{Buffer, LINE};
 use super::finish::Finish;
 use super::rows::RowsView;
+use super::split::Ahead;
 use super::tiles::{Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::simd::{Usable, lanes};
 
 mod kernel;
 
-pub(super) use kernel::{Microkernel, Strip};
+pub(super) use kernel::{Fetch, Microkernel, Strip};
 
 /// Weights of one group as a matrix `depth x columns`, packed for a tile.
 pub(super) struct Product {
@@ -44,8 +45,10 @@ pub(super) struct Place {
     pub(super) residual: *const f32,
     /// Numbers from one row of the output to the next.
     pub(super) stride: usize,
-    /// How many numbers ahead weights are fetched.
-    pub(super) ahead: usize,
+    /// Numbers left out at the end of each row of pixels.
+    pub(super) gap: usize,
+    /// Which weights are fetched meanwhile.
+    pub(super) ahead: Ahead,
     pub(super) finish: Finish,
 }
 
@@ -93,7 +96,7 @@ impl Product {
         Some(products.collect())
     }
 
-    /// The products of a convolution, one per group, of depth `[tap][input channel]`.
+    /// The products of a convolution, one per group, of depth `[tap][input channel]`, the taps being those of `order`.
     ///
     /// # Errors
     /// Where the weights are of another format or the tile has no microkernel.
@@ -101,6 +104,7 @@ impl Product {
         request: &Request<'_>,
         usable: Usable,
         tile: Tile,
+        order: impl Fn(usize) -> usize,
     ) -> Result<Vec<Self>, KernelError> {
         let weights = request.f32_weights()?;
         let problem = &request.problem;
@@ -109,7 +113,7 @@ impl Product {
         let depth = taps * group_in;
         // Depth runs over taps, then channels; stored weights have it the other way round.
         let weight = |group: usize, k: usize, column: usize| {
-            weights[(group * group_out + column) * depth + k % group_in * taps + k / group_in]
+            weights[(group * group_out + column) * depth + k % group_in * taps + order(k / group_in)]
         };
         let bias = |group: usize, column: usize| request.bias(group * group_out + column);
         Self::several(usable, tile, [problem.groups, depth, group_out], weight, bias)
@@ -136,7 +140,11 @@ impl Product {
         let weights = unsafe { self.numbers.as_ptr().add(self.at) };
         // SAFETY: as above.
         let bias = unsafe { weights.add(self.columns.next_multiple_of(self.lanes) * self.depth) };
-        cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
+        let tiles = rows.len().div_ceil(self.tile.rows);
+        cover(self.tile, self.lanes, self.columns, rows.clone(), blocks, panel, |span| {
+            let width = span.tile.vectors * self.lanes;
+            let weights = weights.wrapping_add(span.column * self.depth);
+            let next = self.depth * width * span.blocks;
             // SAFETY: all are within the packed weights and the caller's rectangle.
             unsafe {
                 let residual = place.residual;
@@ -145,12 +153,19 @@ impl Product {
                     input: place.input,
                     zeros: place.zeros,
                     run: place.run,
-                    weights: weights.add(span.column * self.depth),
+                    weights,
                     bias: bias.add(span.column),
-                    ahead: place.ahead,
+                    fetch: fetch(
+                        place.ahead,
+                        weights,
+                        next,
+                        width,
+                        [(span.first - rows.start).div_ceil(self.tile.rows), tiles],
+                    ),
                     output: place.output.add(span.column),
                     residual: if residual.is_null() { residual } else { residual.add(span.column) },
                     pixel: place.stride,
+                    gap: place.gap,
                     first: span.first,
                     tiles: span.tiles,
                     blocks: span.blocks,
@@ -160,5 +175,74 @@ impl Product {
                 (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
             }
         });
+    }
+
+    /// Adds what the steps of one tap in depth give, the run of which begins at step `from`, to the columns of `block`;
+    /// `last` also adds the bias and applies the activation. If weights are fetched ahead, it is those of the next tap.
+    ///
+    /// # Safety
+    /// `place` is valid for these rows and columns, it has a run's zeros and those of a tile's width, and nobody
+    /// else writes there.
+    pub(super) unsafe fn add_tap(
+        &self,
+        place: &Place,
+        rows: Range<usize>,
+        block: usize,
+        from: usize,
+        last: bool,
+    ) {
+        // SAFETY: as in `run`.
+        let weights = unsafe { self.numbers.as_ptr().add(self.at) };
+        // SAFETY: as in `run`.
+        let bias = unsafe { weights.add(self.columns.next_multiple_of(self.lanes) * self.depth) };
+        let tiles = rows.len().div_ceil(self.tile.rows);
+        let first = rows.start;
+        cover(self.tile, self.lanes, self.columns, rows, block..block + 1, 1, |span| {
+            let width = span.tile.vectors * self.lanes;
+            let done = (span.first - first).div_ceil(self.tile.rows);
+            // SAFETY: all are within the packed weights and the caller's rectangle.
+            unsafe {
+                let weights = weights.add(span.column * self.depth + from * width);
+                let output = place.output.add(span.column);
+                let strip = Strip {
+                    rows: place.rows,
+                    input: place.input,
+                    zeros: place.zeros,
+                    run: place.run,
+                    weights,
+                    bias: if last { bias.add(span.column) } else { place.zeros },
+                    fetch: fetch(place.ahead, weights, place.run * width, width, [done, tiles]),
+                    output,
+                    residual: output,
+                    pixel: place.stride,
+                    gap: place.gap,
+                    first: span.first,
+                    tiles: span.tiles,
+                    blocks: 1,
+                    channels: span.channels,
+                    finish: if last { place.finish } else { Finish::identity() },
+                };
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
+            }
+        });
+    }
+
+    /// The columns of a block.
+    pub(super) fn block(&self, block: usize) -> Range<usize> {
+        let width = self.tile.vectors * self.lanes;
+        block * width..self.columns.min((block + 1) * width)
+    }
+}
+
+/// What tiles fetch that work on `width` columns of `weights`, `next` numbers before what comes after these, when `done` of
+/// all `tiles` have met them.
+fn fetch(ahead: Ahead, weights: *const f32, next: usize, width: usize, [done, tiles]: [usize; 2]) -> Fetch {
+    match ahead {
+        Ahead::Nothing => Fetch { from: weights, tile: 0, step: width },
+        Ahead::Numbers(count) => Fetch { from: weights.wrapping_add(count), tile: 0, step: width },
+        Ahead::Next => {
+            let tile = next.div_ceil(tiles);
+            Fetch { from: weights.wrapping_add(next + done * tile), tile, step: width.div_ceil(tiles) }
+        }
     }
 }
