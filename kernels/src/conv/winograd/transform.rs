@@ -79,11 +79,10 @@ unsafe fn input<S: Simd, const SIZE: usize>(
     call: &Call,
     share: Range<usize>,
     start: usize,
-    count: usize,
     matrix: *mut f32,
 ) {
     // SAFETY: passed on.
-    unsafe { S::vectorize(Input::<SIZE>(Tiles { kernel, call, share, start, count, matrix })) }
+    unsafe { S::vectorize(Input::<SIZE>(Tiles { kernel, call, share, start, matrix })) }
 }
 
 /// # Safety
@@ -93,11 +92,10 @@ unsafe fn output<S: Simd, const SIZE: usize>(
     call: &Call,
     share: Range<usize>,
     start: usize,
-    count: usize,
     matrix: *mut f32,
 ) {
     // SAFETY: passed on.
-    unsafe { S::vectorize(Output::<SIZE>(Tiles { kernel, call, share, start, count, matrix })) }
+    unsafe { S::vectorize(Output::<SIZE>(Tiles { kernel, call, share, start, matrix })) }
 }
 
 struct Tiles<'a> {
@@ -106,9 +104,7 @@ struct Tiles<'a> {
     share: Range<usize>,
     /// The chunk's first tile.
     start: usize,
-    /// The chunk's tiles.
-    count: usize,
-    /// `[point][tile][channel]`
+    /// `[point][tile][channel]`, the points [`Prepared::stride`] apart.
     matrix: *mut f32,
 }
 
@@ -132,17 +128,18 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
         let [height, width] = problem.input;
         let [top, left, ..] = problem.window.padding;
         let side = SIZE + 2;
+        let stride = tiles.kernel.stride(channels);
         for tile in tiles.share.clone() {
             let [image, y, x] = tiles.place(tile);
+            let vertical = offsets(y * SIZE, top, height, width * channels);
+            let horizontal = offsets(x * SIZE, left, width, channels);
+            let input = tiles.call.input.cast::<f32>().wrapping_add(image * height * width * channels);
             let mut addresses = [tiles.kernel.zeros.as_ptr(); MOST * MOST];
             for (number, address) in addresses.iter_mut().enumerate().take(side * side) {
-                let row = (y * SIZE + number / side).checked_sub(top).filter(|&row| row < height);
-                let column = (x * SIZE + number % side).checked_sub(left).filter(|&column| column < width);
-                if let (Some(row), Some(column)) = (row, column) {
-                    let pixel = (image * height + row) * width + column;
-                    // SAFETY: the pixel is in the input.
-                    *address = unsafe { tiles.call.input.cast::<f32>().add(pixel * channels) };
-                }
+                let offset = vertical[number / side] + horizontal[number % side];
+                // Computed without a branch, and thrown away where it is padding.
+                let inside = input.wrapping_offset(offset);
+                *address = if offset < 0 { *address } else { inside };
             }
             let mut channel = 0;
             while channel < channels {
@@ -168,7 +165,7 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
                         let row = input_line::<S, SIZE>(row);
                         for (j, &number) in row.iter().enumerate().take(side) {
                             let point = i * side + j;
-                            let to = tiles.matrix.add((point * tiles.count + tile) * channels + channel);
+                            let to = tiles.matrix.add(point * stride + tile * channels + channel);
                             if part { S::store_first(to, rest, number) } else { S::store(to, number) }
                         }
                     }
@@ -177,6 +174,17 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
             }
         }
     }
+}
+
+/// Where the lines of a tile lie that begins at `first` of a padded input, `step` numbers apart. Sums of two with padding
+/// in either are negative.
+#[inline(always)]
+fn offsets(first: usize, padding: usize, size: usize, step: usize) -> [isize; MOST] {
+    std::array::from_fn(|line| {
+        // Wraps around, to what is beyond any size, before the input begins.
+        let position = (first + line).wrapping_sub(padding);
+        if position < size { (position * step) as isize } else { isize::MIN / 4 }
+    })
 }
 
 /// `B' d` of one line.
@@ -261,6 +269,7 @@ impl<const SIZE: usize> Job for Output<'_, SIZE> {
         let channels = kernel.problem.out_channels;
         let [height, width] = kernel.output;
         let side = SIZE + 2;
+        let stride = tiles.kernel.stride(channels);
         let residual = tiles.call.residual.cast::<f32>();
         for tile in tiles.share.clone() {
             let [image, y, x] = tiles.place(tile);
@@ -279,7 +288,7 @@ impl<const SIZE: usize> Job for Output<'_, SIZE> {
                     for j in 0..side {
                         let column = output_line::<S, SIZE>(std::array::from_fn(|i| {
                             let point = i.min(side - 1) * side + j;
-                            load(tiles.matrix.add((point * tiles.count + tile) * channels + channel))
+                            load(tiles.matrix.add(point * stride + tile * channels + channel))
                         }));
                         for i in 0..SIZE {
                             numbers[i][j] = column[i];
