@@ -223,11 +223,16 @@ unsafe impl Simd for Avx2 {
         b: *const u8,
         weights: [*const i16; 2],
     ) -> [__m256i; 2] {
-        // Half as many loads as two times half a register.
+        // All within halves of registers, each of which has all bytes: what crosses them takes two shuffles each.
         unsafe {
             let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
-            let first = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b));
-            let second = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b));
+            let (a, b) = (_mm256_broadcastsi128_si256(a), _mm256_broadcastsi128_si256(b));
+            let pick = _mm256_setr_epi8(
+                0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7, -1, 8, -1, 9, -1, 10, -1, 11, -1, 12, -1,
+                13, -1, 14, -1, 15, -1,
+            );
+            let first = _mm256_shuffle_epi8(_mm256_unpacklo_epi8(a, b), pick);
+            let second = _mm256_shuffle_epi8(_mm256_unpackhi_epi8(a, b), pick);
             [
                 Self::dot_wide(acc[0], first, Self::load_wide(weights[0])),
                 Self::dot_wide(acc[1], second, Self::load_wide(weights[1])),
