@@ -11,7 +11,7 @@ use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 use serde::{Deserialize, Serialize};
 
-use super::survey::Survey;
+use super::survey::{ScheduleTime, Survey};
 use super::trial::Known;
 use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
 
@@ -289,29 +289,22 @@ pub fn configuration(
             let known = offers(space, &name("algorithm"), algorithm);
             known && (zeros || !matches!(*algorithm, "csr" | "sparse_planar"))
         });
-        let mut fastest: Vec<(f64, Configuration)> = layer
+        let sparsity = wanted.get(&name("sparsity")).and_then(Value::as_f64).unwrap_or(0.0);
+        let serving = |time: &&ScheduleTime| time.schedule.serves(wanted_bits.unwrap_or(32.0), sparsity);
+        let fastest = layer
             .schedules
             .iter()
-            .map(|time| {
-                let mut written = Configuration::new();
-                time.schedule.write(&layer.name, &mut written);
-                (time.seconds, written)
-            })
-            .filter(|(_, written)| written.get(&name("bits")).and_then(Value::as_f64) == wanted_bits)
-            .collect();
-        fastest.sort_by(|left, right| left.0.total_cmp(&right.0));
-        wanted.extend_with(name("bits"), bits);
-        match (offered, fastest.first()) {
+            .filter(serving)
+            .min_by(|left, right| left.seconds.total_cmp(&right.seconds));
+        match (offered, fastest) {
             (Some(algorithm), _) => {
                 wanted.insert(name("algorithm"), Value::Text(algorithm.to_owned()));
             }
-            (None, Some((_, schedule))) if surveyed => {
-                for (name, value) in schedule.iter() {
-                    wanted.insert(name.clone(), value.clone());
-                }
-            }
+            (None, Some(time)) if surveyed => time.schedule.write(&layer.name, &mut wanted),
             _ => {}
         }
+        // Schedules speak of the widest numbers that they serve.
+        wanted.extend_with(name("bits"), bits);
     }
     let mut found = space.decode(&space.closest(&wanted));
     if naive && let Some(algorithm) = &experiment.algorithm {
@@ -368,12 +361,14 @@ impl Extend for Configuration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use paretune_kernels::hardware::Isa;
 
     use super::*;
     use crate::model::{Network, builtin};
     use crate::study::space::joint_space;
-    use crate::study::survey::LayerSurvey;
+    use crate::study::survey::{LayerSchedule, LayerSurvey};
 
     #[test]
     fn experiments_become_configurations_of_the_whole_network() {
@@ -389,6 +384,36 @@ mod tests {
         let survey = Survey { threads: 2, layers, ..Survey::default() };
         let all = experiments(&space, true);
         assert_eq!(all[0].technique, ORIGINAL);
+        // The fastest schedule is one for zeros; the original has none.
+        let mut surveyed = survey.clone();
+        for layer in &mut surveyed.layers {
+            layer.schedules = [("sparse_planar", 0.8, 1e-6), ("implicit_gemm", 0.0, 2e-6)]
+                .map(|(algorithm, sparsity, seconds)| ScheduleTime {
+                    schedule: LayerSchedule {
+                        bits: 32,
+                        sparsity,
+                        algorithm: algorithm.to_owned(),
+                        tunables: BTreeMap::new(),
+                    },
+                    seconds,
+                })
+                .to_vec();
+        }
+        let original = configuration(
+            &space,
+            &surveyed,
+            &all[0],
+            &Setting { backend: "cpu".to_owned(), threads: 2, kernels: None },
+        );
+        for layer in &surveyed.layers {
+            let chosen = |part: &str| original.get(&layer_parameter(&layer.name, part));
+            assert!(
+                chosen("sparsity").and_then(Value::as_f64).is_none_or(|share| share == 0.0),
+                "{}",
+                layer.name
+            );
+            assert_eq!(chosen("algorithm").and_then(Value::as_str), Some("implicit_gemm"));
+        }
         let mut ids = BTreeSet::new();
         let cpu = |threads| Setting { backend: "cpu".to_owned(), threads, kernels: None };
         for experiment in &all {
