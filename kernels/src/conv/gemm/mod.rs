@@ -136,45 +136,8 @@ impl Product {
     /// # Safety
     /// `place` is valid for these rows and columns, and nobody else writes there.
     pub(super) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
-        // SAFETY: the products that were packed together have all their weights and biases there.
-        let weights = unsafe { self.numbers.as_ptr().add(self.at) };
-        // SAFETY: as above.
-        let bias = unsafe { weights.add(self.columns.next_multiple_of(self.lanes) * self.depth) };
-        let tiles = rows.len().div_ceil(self.tile.rows);
-        cover(self.tile, self.lanes, self.columns, rows.clone(), blocks, panel, |span| {
-            let width = span.tile.vectors * self.lanes;
-            let weights = weights.wrapping_add(span.column * self.depth);
-            let next = self.depth * width * span.blocks;
-            // SAFETY: all are within the packed weights and the caller's rectangle.
-            unsafe {
-                let residual = place.residual;
-                let strip = Strip {
-                    rows: place.rows,
-                    input: place.input,
-                    zeros: place.zeros,
-                    run: place.run,
-                    weights,
-                    bias: bias.add(span.column),
-                    fetch: fetch(
-                        place.ahead,
-                        weights,
-                        next,
-                        width,
-                        [(span.first - rows.start).div_ceil(self.tile.rows), tiles],
-                    ),
-                    output: place.output.add(span.column),
-                    residual: if residual.is_null() { residual } else { residual.add(span.column) },
-                    pixel: place.stride,
-                    gap: place.gap,
-                    first: span.first,
-                    tiles: span.tiles,
-                    blocks: span.blocks,
-                    channels: span.channels,
-                    finish: place.finish,
-                };
-                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
-            }
-        });
+        // SAFETY: passed on.
+        unsafe { self.steps(place, rows, blocks, panel, 0..self.depth, true) };
     }
 
     /// Adds what the steps of one tap in depth give, the run of which begins at step `from`, to the columns of `block`;
@@ -191,36 +154,57 @@ impl Product {
         from: usize,
         last: bool,
     ) {
-        // SAFETY: as in `run`.
+        let finish = if last { place.finish } else { Finish::identity() };
+        let place = Place { residual: place.output, finish, ..*place };
+        // SAFETY: passed on.
+        unsafe { self.steps(&place, rows, block..block + 1, 1, from..from + place.run, last) };
+    }
+
+    /// [`Product::run`] with the weights of some `steps` in depth only (of one block at a time, if not of all), with the bias
+    /// or with zeros in its place.
+    ///
+    /// # Safety
+    /// As there; without bias `place` has zeros for a tile's width.
+    unsafe fn steps(
+        &self,
+        place: &Place,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+        panel: usize,
+        steps: Range<usize>,
+        biased: bool,
+    ) {
+        // SAFETY: the products that were packed together have all their weights and biases there.
         let weights = unsafe { self.numbers.as_ptr().add(self.at) };
-        // SAFETY: as in `run`.
+        // SAFETY: as above.
         let bias = unsafe { weights.add(self.columns.next_multiple_of(self.lanes) * self.depth) };
         let tiles = rows.len().div_ceil(self.tile.rows);
         let first = rows.start;
-        cover(self.tile, self.lanes, self.columns, rows, block..block + 1, 1, |span| {
+        cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
             let width = span.tile.vectors * self.lanes;
+            let next = steps.len() * width * span.blocks;
             let done = (span.first - first).div_ceil(self.tile.rows);
             // SAFETY: all are within the packed weights and the caller's rectangle.
             unsafe {
-                let weights = weights.add(span.column * self.depth + from * width);
-                let output = place.output.add(span.column);
+                let weights = weights.add(span.column * self.depth + steps.start * width);
+                let residual = place.residual;
                 let strip = Strip {
                     rows: place.rows,
                     input: place.input,
                     zeros: place.zeros,
                     run: place.run,
                     weights,
-                    bias: if last { bias.add(span.column) } else { place.zeros },
-                    fetch: fetch(place.ahead, weights, place.run * width, width, [done, tiles]),
-                    output,
-                    residual: output,
+                    bias: if biased { bias.add(span.column) } else { place.zeros },
+                    fetch: fetch(place.ahead, weights, next, width, [done, tiles]),
+                    output: place.output.add(span.column),
+                    residual: if residual.is_null() { residual } else { residual.add(span.column) },
                     pixel: place.stride,
                     gap: place.gap,
                     first: span.first,
                     tiles: span.tiles,
-                    blocks: 1,
+                    blocks: span.blocks,
                     channels: span.channels,
-                    finish: if last { place.finish } else { Finish::identity() },
+                    finish: place.finish,
                 };
                 (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
             }
