@@ -11,7 +11,7 @@ use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 use serde::{Deserialize, Serialize};
 
-use super::survey::{ScheduleTime, Survey};
+use super::survey::Survey;
 use super::trial::Known;
 use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
 
@@ -277,30 +277,26 @@ pub fn configuration(
         let name = |part: &str| layer_parameter(&layer.name, part);
         let bits = nearest(space, &name("bits"), experiment.bits);
         let sparse = nearest(space, &name("sparsity"), experiment.sparsity);
-        wanted.extend_with(name("sparsity"), sparse.clone());
+        let sparsity = sparse.as_ref().and_then(Value::as_f64).unwrap_or(0.0);
+        wanted.extend_with(name("sparsity"), sparse);
         // Any weight may become zero: that is what compressed rows are for.
         if offers(space, &name("pattern"), "unstructured") {
             wanted.insert(name("pattern"), Value::Text("unstructured".to_owned()));
         }
-        let zeros = sparse.and_then(|value| value.as_f64()).unwrap_or(0.0) > 0.0;
         let wanted_bits = bits.as_ref().and_then(Value::as_f64);
         let on_device = setting.kernels.filter(|_| wanted_bits == Some(32.0)).map(|(algorithm, _)| algorithm);
         let offered = experiment.algorithm.as_deref().or(on_device).filter(|algorithm| {
             let known = offers(space, &name("algorithm"), algorithm);
-            known && (zeros || !matches!(*algorithm, "csr" | "sparse_planar"))
+            known && (sparsity > 0.0 || !matches!(*algorithm, "csr" | "sparse_planar"))
         });
-        let sparsity = wanted.get(&name("sparsity")).and_then(Value::as_f64).unwrap_or(0.0);
-        let serving = |time: &&ScheduleTime| time.schedule.serves(wanted_bits.unwrap_or(32.0), sparsity);
-        let fastest = layer
-            .schedules
-            .iter()
-            .filter(serving)
-            .min_by(|left, right| left.seconds.total_cmp(&right.seconds));
-        match (offered, fastest) {
+        let fastest = layer.fastest(wanted_bits.unwrap_or(32.0), sparsity, 1);
+        match (offered, fastest.first()) {
             (Some(algorithm), _) => {
                 wanted.insert(name("algorithm"), Value::Text(algorithm.to_owned()));
             }
-            (None, Some(time)) if surveyed => time.schedule.write(&layer.name, &mut wanted),
+            (None, Some(&index)) if surveyed => {
+                layer.schedules[index].schedule.write(&layer.name, &mut wanted);
+            }
             _ => {}
         }
         // Schedules speak of the widest numbers that they serve.
@@ -368,7 +364,7 @@ mod tests {
     use super::*;
     use crate::model::{Network, builtin};
     use crate::study::space::joint_space;
-    use crate::study::survey::{LayerSchedule, LayerSurvey};
+    use crate::study::survey::{LayerSchedule, LayerSurvey, ScheduleTime};
 
     #[test]
     fn experiments_become_configurations_of_the_whole_network() {

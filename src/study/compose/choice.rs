@@ -196,7 +196,7 @@ impl Choice {
                 *choice = all[rng.random_range(0..all.len())];
             }
         } else {
-            let fast = fastest(layer, choice.bits, choice.sparsity, 4);
+            let fast = layer.fastest(choice.bits, choice.sparsity, 4);
             if !fast.is_empty() {
                 choice.schedule = fast[rng.random_range(0..fast.len())];
             }
@@ -207,19 +207,9 @@ impl Choice {
 /// What a layer can be, each with its fastest schedule.
 pub(super) fn options(layer: &LayerSurvey) -> impl Iterator<Item = LayerChoice> + '_ {
     layer.losses.iter().filter_map(|loss| {
-        let schedule = *fastest(layer, loss.bits, loss.sparsity, 1).first()?;
+        let schedule = *layer.fastest(loss.bits, loss.sparsity, 1).first()?;
         Some(LayerChoice { bits: loss.bits, sparsity: loss.sparsity, schedule })
     })
-}
-
-/// Up to `count` schedules for such weights, fastest first.
-pub(super) fn fastest(layer: &LayerSurvey, bits: f64, sparsity: f64, count: usize) -> Vec<usize> {
-    let schedules = &layer.schedules;
-    let mut of_bits: Vec<usize> =
-        (0..schedules.len()).filter(|index| schedules[*index].schedule.serves(bits, sparsity)).collect();
-    of_bits.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
-    of_bits.truncate(count);
-    of_bits
 }
 
 pub(super) fn group_loss(group: &GroupSurvey, share: f64) -> f64 {
@@ -314,8 +304,8 @@ pub(super) mod tests {
         let mut zeros = sparse.layers[0].schedules[0].clone();
         (zeros.schedule.sparsity, zeros.seconds) = (0.8, 5e-4);
         sparse.layers[0].schedules.push(zeros);
-        assert_eq!(fastest(&sparse.layers[0], 32.0, 0.8, 1), [3]);
-        assert_eq!(fastest(&sparse.layers[0], 32.0, 0.7, 1), [1]);
+        assert_eq!(sparse.layers[0].fastest(32.0, 0.8, 1), [3]);
+        assert_eq!(sparse.layers[0].fastest(32.0, 0.7, 1), [1]);
         // A faster tile costs nothing.
         let free = descended(1e-6);
         assert_eq!(free.layers, [LayerChoice { bits: 32.0, sparsity: 0.0, schedule: 1 }; 2]);

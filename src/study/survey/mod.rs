@@ -93,6 +93,19 @@ pub struct LayerSurvey {
     pub losses: Vec<LayerLoss>,
 }
 
+impl LayerSurvey {
+    /// Up to `count` of its schedules for such weights, as indices, fastest first.
+    #[must_use]
+    pub fn fastest(&self, bits: f64, sparsity: f64, count: usize) -> Vec<usize> {
+        let schedules = &self.schedules;
+        let mut of_bits: Vec<usize> =
+            (0..schedules.len()).filter(|index| schedules[*index].schedule.serves(bits, sparsity)).collect();
+        of_bits.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
+        of_bits.truncate(count);
+        of_bits
+    }
+}
+
 /// How a layer is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerSchedule {
