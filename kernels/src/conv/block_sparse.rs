@@ -146,7 +146,6 @@ impl Kernel for Prepared {
             input = call.workspace.cast_const().cast();
         }
         for (group, streams) in self.streams.iter().enumerate() {
-            let (pixels, blocks) = self.split.of(worker, self.pixels, streams.blocks());
             let column = group * self.problem.group_out();
             let residual = call.residual.cast::<f32>();
             // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
@@ -163,7 +162,11 @@ impl Kernel for Prepared {
                     },
                     stride: self.problem.out_channels,
                 };
-                streams.run(&place, pixels, blocks, self.panel);
+                for (pixels, blocks) in
+                    self.split.parts(worker, self.pixels, streams.blocks(), &streams.part())
+                {
+                    streams.run(&place, pixels, blocks, self.panel);
+                }
             }
         }
     }

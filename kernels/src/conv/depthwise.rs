@@ -10,17 +10,21 @@ use super::buffer::{Buffer, whole_lines};
 use super::finish::{Finish, StoreTile};
 use super::request::sensible;
 use super::rows::offsets;
+use super::split::grain;
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::{Build, Job, Simd, build, lanes};
-use crate::team::Worker;
+use crate::team::{Part, Worker};
 use crate::weights::{Numbers, WeightFormat};
 
 /// The algorithm.
 pub(super) struct Depthwise;
+
+/// How much longer a multiply-add takes here than in a matrix product, roughly.
+const SLOWER: usize = 4;
 
 /// Rows below which threads share channels by default.
 const FEW_ROWS: usize = 8;
@@ -46,20 +50,27 @@ pub(super) fn tunables(problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
     ]
 }
 
-/// The worker's rows (counted through images) and channels, in whole cache lines of channels.
-pub(super) fn share(
-    worker: &Worker<'_>,
+/// Parts for the worker: rows (counted through images), `row` multiply-adds each, and channels, in whole cache lines of
+/// `step` channels.
+pub(super) fn parts<'a>(
+    worker: &'a Worker<'_>,
     by_channels: bool,
-    rows: usize,
-    channels: usize,
-    step: usize,
-) -> (Range<usize>, Range<usize>) {
-    if by_channels {
-        let blocks = worker.share(channels.div_ceil(step));
-        (0..rows, (blocks.start * step).min(channels)..(blocks.end * step).min(channels))
+    [rows, channels, step]: [usize; 3],
+    row: usize,
+) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<'a> {
+    let blocks = channels.div_ceil(step).max(1);
+    let (total, grain) = if by_channels {
+        (blocks, grain(SLOWER * rows * row / blocks, 1))
     } else {
-        (worker.share(rows), 0..channels)
-    }
+        (rows, grain(SLOWER * row, 1))
+    };
+    worker.parts(total, grain).map(move |Part { units: part, .. }| {
+        if by_channels {
+            (0..rows, (part.start * step).min(channels)..(part.end * step).min(channels))
+        } else {
+            (part, 0..channels)
+        }
+    })
 }
 
 impl Algorithm for Depthwise {
@@ -163,15 +174,16 @@ impl Kernel for Prepared {
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let total = self.problem.batch * self.output[0];
-        let (rows, channels) = share(worker, self.by_channels, total, self.problem.in_channels, 16);
-        if rows.is_empty() || channels.is_empty() {
-            return;
-        }
-        // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
-        // and its own rows or channels of the output.
-        unsafe {
-            let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const f32>();
-            (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
+        let channels = self.problem.in_channels;
+        let taps: usize = self.problem.window.kernel.iter().product();
+        let row = self.output[1] * channels * taps;
+        for (rows, channels) in parts(worker, self.by_channels, [total, channels, 16], row) {
+            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
+            // and its own rows or channels of the output.
+            unsafe {
+                let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const f32>();
+                (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
+            }
         }
     }
 }

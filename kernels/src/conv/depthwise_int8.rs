@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::buffer::{Buffer, whole_lines};
-use super::depthwise::{share, tunables};
+use super::depthwise::{parts, tunables};
 use super::finish_int8::{Finish8, StoreTile8, Target};
 use super::gemm_int8::input_grid;
 use super::implicit_gemm_int8::MOST_TERMS;
@@ -148,15 +148,16 @@ impl Kernel for Prepared {
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let total = self.problem.batch * self.output[0];
-        let (rows, channels) = share(worker, self.by_channels, total, self.problem.in_channels, 16);
-        if rows.is_empty() || channels.is_empty() {
-            return;
-        }
-        // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
-        // and its own rows or channels of the output.
-        unsafe {
-            let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const u8>();
-            (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
+        let channels = self.problem.in_channels;
+        let taps: usize = self.problem.window.kernel.iter().product();
+        let row = self.output[1] * channels * taps;
+        for (rows, channels) in parts(worker, self.by_channels, [total, channels, 16], row) {
+            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
+            // and its own rows or channels of the output.
+            unsafe {
+                let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const u8>();
+                (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
+            }
         }
     }
 }

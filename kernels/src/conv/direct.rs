@@ -4,6 +4,7 @@
 use super::finish::Finish;
 use super::planar::{Phases, StorePixels};
 use super::request::sensible;
+use super::split::grain;
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
@@ -158,7 +159,9 @@ impl Kernel for Prepared {
         }
         let columns = self.phases.pixels().div_ceil(self.width);
         let group = self.problem.group_in() * self.phases.channel();
-        for task in worker.share(self.problem.batch * self.blocks.len() * columns) {
+        let tasks = self.problem.batch * self.blocks.len() * columns;
+        let multiply_adds = self.offsets.len() * self.width * self.entries.len();
+        for task in worker.parts(tasks, grain(multiply_adds, 1)).flat_map(|part| part.units) {
             let block = &self.blocks[task / columns % self.blocks.len()];
             let image = task / columns / self.blocks.len();
             let start = task % columns * self.width;

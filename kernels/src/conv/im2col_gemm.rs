@@ -144,7 +144,6 @@ impl Kernel for Prepared {
         }
         worker.wait();
         for (group, product) in self.products.iter().enumerate() {
-            let (pixels, blocks) = self.split.of(worker, self.pixels, product.blocks());
             let column = group * self.problem.group_out();
             let residual = call.residual.cast::<f32>();
             // SAFETY: the caller vouches for the addresses; workers have disjoint parts of the pixels or
@@ -162,7 +161,11 @@ impl Kernel for Prepared {
                     ahead: Ahead::Nothing,
                     finish: self.finish,
                 };
-                product.run(&place, pixels, blocks, self.panel);
+                for (pixels, blocks) in
+                    self.split.parts(worker, self.pixels, product.blocks(), &product.part())
+                {
+                    product.run(&place, pixels, blocks, self.panel);
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use super::gemm::{Place, Product};
 use super::pad::pad_f32;
 use super::request::{padded, sensible};
 use super::rows::Rows;
-use super::split::{Ahead, Split, panel_tunable, split_tunable};
+use super::split::{Ahead, PartWork, Split, panel_tunable, split_tunable};
 use super::taps::{Tap, by_tap, useful};
 use super::tiles::{Extent, Tile, real_tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
@@ -203,7 +203,6 @@ impl Kernel for Prepared {
         }
         let (group_in, group_out) = (self.problem.group_in(), self.problem.group_out());
         for (group, product) in self.products.iter().enumerate() {
-            let (pixels, blocks) = self.split.of(worker, self.pixels, product.blocks());
             let column = group * group_out;
             let residual = call.residual.cast::<f32>();
             // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
@@ -221,7 +220,11 @@ impl Kernel for Prepared {
                     ahead: self.ahead,
                     finish: self.finish,
                 };
-                product.run(&place, pixels, blocks, self.panel);
+                for (pixels, blocks) in
+                    self.split.parts(worker, self.pixels, product.blocks(), &product.part())
+                {
+                    product.run(&place, pixels, blocks, self.panel);
+                }
             }
         }
     }
@@ -239,12 +242,13 @@ impl Prepared {
         let line = width * out_channels;
         for (group, product) in self.products.iter().enumerate() {
             // Pixels are shared by whole rows, so that a worker's part of a tap's pixels is a rectangle too.
-            let (lines, blocks) = self.split.of(worker, batch * height, product.blocks());
-            if lines.is_empty() {
-                continue;
-            }
-            let images = lines.start / height..lines.end.div_ceil(height);
-            for block in blocks {
+            let PartWork { multiply_adds, .. } = product.part();
+            let work = PartWork { multiply_adds: multiply_adds * width, rows: 1 };
+            let parts = self.split.parts(worker, batch * height, product.blocks(), &work);
+            for (lines, block) in
+                parts.flat_map(|(lines, blocks)| blocks.map(move |block| (lines.clone(), block)))
+            {
+                let images = lines.start / height..lines.end.div_ceil(height);
                 let columns = product.block(block);
                 // SAFETY: the caller vouches for the addresses; workers have disjoint rows or channels.
                 unsafe {

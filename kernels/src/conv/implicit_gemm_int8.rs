@@ -13,7 +13,7 @@ use super::implicit_gemm::rows_of_taps_touch;
 use super::pad::{PadBytes, pad_bytes};
 use super::request::{padded, sensible};
 use super::rows::Rows;
-use super::split::{Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
+use super::split::{PartWork, Split, ahead, grain, panel_tunable, prefetch_tunable, split_tunable};
 use super::tiles::{Extent, Tile, tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -170,20 +170,52 @@ impl Prepared {
         whole_lines(rows.len() * self.row_bytes() + self.form.group * self.form.bytes)
     }
 
-    /// The worker's own copy of what its pixels read: nobody waits for anybody. Returns the address of row 0,
-    /// which need not be in the copy.
+    /// Rows of the padded input that a worker's share of the pixels reads, and the address of row 0 in the worker's copy
+    /// of them, in which it need not be.
+    fn own_copy(&self, call: &Call, index: usize) -> (Range<usize>, *mut u8) {
+        let rows_of = |index| self.rows_read(&share(index, self.threads, self.pixels));
+        let before: usize = (0..index).map(|index| self.region(&rows_of(index))).sum();
+        let rows = rows_of(index);
+        let base = call.workspace.wrapping_add(before).wrapping_sub(rows.start * self.row_bytes());
+        (rows, base)
+    }
+
+    /// [`Kernel::run`] with a copy for each worker of what its pixels read: nobody waits for anybody.
     ///
     /// # Safety
-    /// As for [`Kernel::run`].
-    unsafe fn copy(&self, pad: PadBytes, call: &Call, worker: &Worker<'_>) -> *const u8 {
-        let rows_of = |index| self.rows_read(&share(index, worker.count, self.pixels));
-        let before: usize = (0..worker.index).map(|index| self.region(&rows_of(index))).sum();
-        let rows = rows_of(worker.index);
+    /// As there.
+    unsafe fn run_on_copies(&self, pad: PadBytes, call: &Call, worker: &Worker<'_>) {
+        let (rows, base) = self.own_copy(call, worker.index);
         // SAFETY: the workspace has room for all regions; this one is this worker's.
-        unsafe {
-            let base = call.workspace.add(before).wrapping_sub(rows.start * self.row_bytes());
-            pad(&self.problem, self.zero_point, rows, call.input, base);
-            base.cast_const()
+        unsafe { pad(&self.problem, self.zero_point, rows, call.input, base) };
+        for (group, product) in self.products.iter().enumerate() {
+            let PartWork { multiply_adds, rows } = product.part();
+            let grain = grain(multiply_adds * product.blocks(), rows);
+            for part in worker.parts(self.pixels, grain) {
+                let (_, base) = self.own_copy(call, part.owner);
+                // SAFETY: the owner has made its copy; parts are disjoint.
+                unsafe {
+                    let place = self.place(group, base.cast_const(), call);
+                    product.run(&place, part.units, 0..product.blocks(), self.panel);
+                }
+            }
+        }
+    }
+
+    /// Where a group's product reads and writes, the padded input or row 0 of it being at `input`.
+    fn place(&self, group: usize, input: *const u8, call: &Call) -> Place {
+        let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
+        Place {
+            rows: self.rows.view(),
+            input,
+            // The input carries its padding: none is ever looked for.
+            zeros: input,
+            run: self.groups,
+            target: Target { output: call.output, residual: call.residual },
+            at: group * self.problem.group_out(),
+            stride: self.problem.out_channels,
+            ahead: self.ahead,
+            finish: self.finish,
         }
     }
 }
@@ -212,9 +244,11 @@ impl Kernel for Prepared {
             && self.split == Split::Pixels
             && worker.count == self.threads
         {
-            // SAFETY: the caller vouches for the call.
-            input = unsafe { self.copy(pad, call, worker) };
-        } else if let Some(pad) = self.pad {
+            // SAFETY: passed on.
+            unsafe { self.run_on_copies(pad, call, worker) };
+            return;
+        }
+        if let Some(pad) = self.pad {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
             // SAFETY: the workspace has room for the padded input, and each row has one writer.
             unsafe { pad(&self.problem, self.zero_point, rows, input, call.workspace) };
@@ -222,24 +256,11 @@ impl Kernel for Prepared {
             input = call.workspace.cast_const();
         }
         for (group, product) in self.products.iter().enumerate() {
-            let (pixels, blocks) = self.split.of(worker, self.pixels, product.blocks());
-            // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
-            // and workers have disjoint parts of the pixels or of the channels.
-            unsafe {
-                let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
-                let place = Place {
-                    rows: self.rows.view(),
-                    input,
-                    // The input carries its padding: none is ever looked for.
-                    zeros: input,
-                    run: self.groups,
-                    target: Target { output: call.output, residual: call.residual },
-                    at: group * self.problem.group_out(),
-                    stride: self.problem.out_channels,
-                    ahead: self.ahead,
-                    finish: self.finish,
-                };
-                product.run(&place, pixels, blocks, self.panel);
+            let place = self.place(group, input, call);
+            for (pixels, blocks) in self.split.parts(worker, self.pixels, product.blocks(), &product.part()) {
+                // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
+                // and workers have disjoint parts of the pixels or of the channels.
+                unsafe { product.run(&place, pixels, blocks, self.panel) };
             }
         }
     }

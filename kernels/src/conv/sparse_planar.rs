@@ -10,6 +10,7 @@ use super::buffer::Buffer;
 use super::finish::Finish;
 use super::planar::{Phases, StorePixels};
 use super::request::sensible;
+use super::split::grain;
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
@@ -197,7 +198,8 @@ impl Kernel for Prepared {
         let tiles = self.problem.batch * columns;
         let parts =
             if tiles.is_multiple_of(worker.count) || tiles >= 4 * worker.count { 1 } else { worker.count };
-        for task in worker.share(tiles * parts) {
+        let multiply_adds = self.distances.len() * self.width / parts;
+        for task in worker.parts(tiles * parts, grain(multiply_adds, 1)).flat_map(|part| part.units) {
             let (tile, part) = (task / parts, task % parts);
             let image = tile / columns;
             let blocks = self.part(part, parts);

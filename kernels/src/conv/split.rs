@@ -9,7 +9,7 @@ use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::lanes;
-use crate::team::Worker;
+use crate::team::{Part, Worker};
 
 /// Bytes of packed weights that may pass between two visits of the same tile of pixels: about half of
 /// a common second-level cache.
@@ -35,18 +35,39 @@ impl Split {
         }
     }
 
-    /// The worker's pixels and blocks.
-    pub(super) fn of(
+    /// Parts for this worker: pixels and blocks, of which `work` says what one of each takes.
+    pub(super) fn parts<'a>(
         self,
-        worker: &Worker<'_>,
+        worker: &'a Worker<'_>,
         pixels: usize,
         blocks: usize,
-    ) -> (Range<usize>, Range<usize>) {
-        match self {
-            Self::Pixels => (worker.share(pixels), 0..blocks),
-            Self::Channels => (0..pixels, worker.share(blocks)),
-        }
+        work: &PartWork,
+    ) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<'a> {
+        let (total, grain) = match self {
+            Self::Pixels => (pixels, grain(work.multiply_adds * blocks, work.rows)),
+            Self::Channels => (blocks, grain(work.multiply_adds * pixels, 1)),
+        };
+        worker.parts(total, grain).map(move |Part { units: part, .. }| match self {
+            Self::Pixels => (part, 0..blocks),
+            Self::Channels => (0..pixels, part),
+        })
     }
+}
+
+/// What sizes of parts depend on.
+pub(super) struct PartWork {
+    /// Multiply-adds of one pixel and one block of output channels.
+    pub(super) multiply_adds: usize,
+    /// Pixels that are computed together.
+    pub(super) rows: usize,
+}
+
+/// Multiply-adds below which a part is not worth being taken by another worker: two or three microseconds.
+const LEAST_MULTIPLY_ADDS: usize = 1 << 17;
+
+/// The fewest units, each of so many multiply-adds, that are worth a part of their own; a multiple of `together`.
+pub(super) fn grain(multiply_adds: usize, together: usize) -> usize {
+    LEAST_MULTIPLY_ADDS.div_ceil(multiply_adds.max(1)).next_multiple_of(together.max(1))
 }
 
 /// The tunable `split`.

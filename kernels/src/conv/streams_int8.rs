@@ -236,7 +236,6 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
             input = call.workspace.cast_const();
         }
         for (number, group) in self.groups.iter().enumerate() {
-            let (pixels, blocks) = self.split.of(worker, self.pixels, group.streams.blocks());
             let input = input.wrapping_add(number * self.problem.group_in() * self.form.bytes);
             let place = Place {
                 rows: self.rows.view(),
@@ -252,9 +251,12 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
                 },
                 stride: self.problem.out_channels,
             };
-            // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
-            // and workers have disjoint parts of the pixels or of the channels.
-            unsafe { group.streams.run(&place, pixels, blocks, self.panel) };
+            let streams = &group.streams;
+            for (pixels, blocks) in self.split.parts(worker, self.pixels, streams.blocks(), &streams.part()) {
+                // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
+                // and workers have disjoint parts of the pixels or of the channels.
+                unsafe { streams.run(&place, pixels, blocks, self.panel) };
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use super::finish::Finish;
 use super::gemm::{Place, Product};
 use super::request::sensible;
 use super::rows::Rows;
-use super::split::Ahead;
+use super::split::{Ahead, grain};
 use super::tiles::{Extent, Tile, real_tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -31,6 +31,9 @@ use transform::{Entries, weights_2, weights_4, weights_6};
 
 /// The algorithm.
 pub(super) struct Winograd;
+
+/// How many multiply-adds of a product take as long as transforming one number of a tile, roughly.
+const TRANSFORM_COST: usize = 16;
 
 /// Numbers of the transformed input and product that a chunk of tiles may have by default: together
 /// about the size of a second-level cache.
@@ -223,6 +226,9 @@ impl Kernel for Prepared {
         let total = self.grid.count(self.problem.batch);
         let transformed = call.workspace.cast::<f32>();
         let blocks = self.products[0].blocks();
+        let multiply_adds = self.products[0].part().multiply_adds;
+        // What transforming a tile takes, for one channel.
+        let transform = self.grid.points() * TRANSFORM_COST;
         let mut start = 0;
         while start < total {
             let count = self.chunk.min(total - start);
@@ -230,14 +236,13 @@ impl Kernel for Prepared {
             // writer, and nobody reads what is being written.
             unsafe {
                 let products = call.workspace.add(self.input_bytes()).cast::<f32>();
-                let share = worker.share(count);
-                (self.entries.input)(self, call, share.clone(), start, transformed);
+                for part in worker.parts(count, grain(transform * depth, 1)) {
+                    (self.entries.input)(self, call, part.units, start, transformed);
+                }
                 worker.wait();
-                let tasks = worker.share(self.products.len() * blocks);
-                let mut task = tasks.start;
-                while task < tasks.end {
-                    let (point, block) = (task / blocks, task % blocks);
-                    let end = blocks.min(block + tasks.end - task);
+                // Points are matrices of their own: a part may end one and begin the next.
+                let parts = worker.parts(self.products.len() * blocks, grain(count * multiply_adds, 1));
+                for (point, block, end) in parts.flat_map(|part| by_point(part.units, blocks)) {
                     let place = Place {
                         rows: self.rows.view(),
                         input: transformed.add(point * self.stride(depth)),
@@ -251,16 +256,31 @@ impl Kernel for Prepared {
                         finish: Finish::identity(),
                     };
                     self.products[point].run(&place, 0..count, block..end, blocks);
-                    task += end - block;
                 }
                 worker.wait();
-                (self.entries.output)(self, call, share, start, products);
+                for part in worker.parts(count, grain(transform * columns, 1)) {
+                    (self.entries.output)(self, call, part.units, start, products);
+                }
                 // The next chunk's input may be transformed at once: it is another matrix, but its
                 // products must not be written before all have read these.
             }
             start += count;
         }
     }
+}
+
+/// Cuts `tasks`, each a block of a point, where one point ends and the next begins: point, first block, end.
+fn by_point(tasks: Range<usize>, blocks: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let mut next = tasks.start;
+    std::iter::from_fn(move || {
+        if next >= tasks.end {
+            return None;
+        }
+        let (point, block) = (next / blocks, next % blocks);
+        let end = blocks.min(block + tasks.end - next);
+        next += end - block;
+        Some((point, block, end))
+    })
 }
 
 /// Tiles `share` of a chunk, of which `start` is the first.

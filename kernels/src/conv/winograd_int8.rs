@@ -16,7 +16,7 @@ use super::buffer::{Buffer, LINE, whole_lines};
 use super::finish_int8::Finish8;
 use super::gemm_int8::input_grid;
 use super::request::sensible;
-use super::split::{Split, ahead, prefetch_tunable, split_tunable};
+use super::split::{Split, ahead, grain, prefetch_tunable, split_tunable};
 use super::tiles::{Extent, Tile, balanced, with_smaller};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -378,16 +378,29 @@ impl Kernel for Prepared {
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let blocks = self.problem.out_channels.div_ceil(self.tile.vectors * self.lanes);
-        let (tiles, blocks) = self.split.of(worker, count(&self.problem), blocks);
-        if blocks.is_empty() {
-            return;
-        }
-        for first in tiles.clone().step_by(self.chunk) {
-            let chunk = first..tiles.end.min(first + self.chunk);
-            // SAFETY: the caller vouches for the call; workers have disjoint tiles or channels, and regions.
-            unsafe {
-                let region = call.workspace.add(worker.index * self.region());
-                self.chunk(call, chunk, blocks.clone(), region);
+        let tiles = count(&self.problem);
+        // SAFETY: the workspace has a region for each worker.
+        let region = unsafe { call.workspace.add(worker.index * self.region()) };
+        let run = |tiles: Range<usize>, blocks: &Range<usize>| {
+            for first in tiles.clone().step_by(self.chunk) {
+                let chunk = first..tiles.end.min(first + self.chunk);
+                // SAFETY: the caller vouches for the call; workers have disjoint tiles or channels, and regions.
+                unsafe { self.chunk(call, chunk, blocks.clone(), region) };
+            }
+        };
+        match self.split {
+            Split::Pixels => {
+                let multiply_adds = POINTS * 2 * self.pairs * self.problem.out_channels;
+                for part in worker.parts(tiles, grain(multiply_adds, self.tile.rows)) {
+                    run(part.units, &(0..blocks));
+                }
+            }
+            // Every part would transform the input once more.
+            Split::Channels => {
+                let blocks = worker.share(blocks);
+                if !blocks.is_empty() {
+                    run(0..tiles, &blocks);
+                }
             }
         }
     }

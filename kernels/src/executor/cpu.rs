@@ -142,7 +142,7 @@ impl CpuExecutor {
         let io = Io { inputs: &[address], output: plain.as_mut_ptr().cast() };
         // SAFETY: the value is there in full and nobody writes it now; `plain` is at least as long as
         // any value; this is a team of one.
-        unsafe { kernel.run(&io, &Worker { index: 0, count: 1, barrier: &barrier }) };
+        unsafe { kernel.run(&io, &Worker::alone(&barrier)) };
         len * self.batch
     }
 

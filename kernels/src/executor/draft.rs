@@ -124,7 +124,7 @@ impl Draft<'_> {
             let barrier = Barrier::new(1);
             // SAFETY: both blocks have the sizes that the conversion was made for, and this is a team
             // of one.
-            unsafe { kernel.run(&io, &Worker { index: 0, count: 1, barrier: &barrier }) };
+            unsafe { kernel.run(&io, &Worker::alone(&barrier)) };
             let buffer = self.add_constant(block, bytes);
             self.forms[value].push((form, buffer));
             return Ok(buffer);

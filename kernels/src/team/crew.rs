@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::float_mode;
+use super::ledger::Ledger;
 use super::pinning::{Pinning, pin};
 use crate::error::KernelError;
 use crate::hardware::allowed_cores;
@@ -40,6 +41,8 @@ pub(super) struct Crew {
     pinned: bool,
     /// Held during a run: the threads can serve one caller at a time.
     running: Mutex<()>,
+    /// Of the run.
+    ledger: Ledger,
 }
 
 struct Shared {
@@ -77,7 +80,13 @@ impl Crew {
             job: AtomicPtr::new(std::ptr::null_mut()),
             remaining: AtomicUsize::new(0),
         };
-        Ok(Self { pool, shared: Arc::new(shared), pinned, running: Mutex::new(()) })
+        let (running, ledger) = (Mutex::new(()), Ledger::new(count));
+        Ok(Self { pool, shared: Arc::new(shared), pinned, running, ledger })
+    }
+
+    /// What is left of the present run's work.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Has every worker call `job` with its index, the caller being 0; returns when all are done.
@@ -87,6 +96,7 @@ impl Crew {
         // Nothing can be left half done by a panic while the lock is held.
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let _place = self.pinned.then(Pinning::away_from_workers);
+        self.ledger.reset();
         let shared = &*self.shared;
         let job_place: *const Job<'_> = &raw const job;
         shared.job.store(job_place.cast_mut().cast(), Ordering::Relaxed);

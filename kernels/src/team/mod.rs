@@ -6,6 +6,7 @@
 //! way).
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,11 +17,14 @@ use crate::error::KernelError;
 mod barrier;
 mod crew;
 mod float_mode;
+mod ledger;
 mod pinning;
 
 pub use barrier::Barrier;
 use crew::Crew;
 use float_mode::FlushDenormals;
+use ledger::Ledger;
+pub use ledger::Part;
 
 /// More workers than any machine has cores: a number beyond it is a mistake, not a wish.
 const MOST_WORKERS: usize = 1024;
@@ -32,10 +36,20 @@ pub struct Worker<'a> {
     /// Number of workers.
     pub count: usize,
     /// Where all meet.
-    pub barrier: &'a Barrier,
+    barrier: &'a Barrier,
+    /// What is left of the work they are at; `None` for a team of one.
+    ledger: Option<&'a Ledger>,
+    /// How many pieces of work have been divided.
+    turn: Cell<u16>,
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
+    /// The only member of a team; `barrier` is one for a single worker.
+    #[must_use]
+    pub fn alone(barrier: &'a Barrier) -> Self {
+        Self { index: 0, count: 1, barrier, ledger: None, turn: Cell::new(0) }
+    }
+
     /// Waits until every worker of the team is here. Memory written before is visible after.
     #[inline]
     pub fn wait(&self) {
@@ -47,6 +61,29 @@ impl Worker<'_> {
     #[inline]
     pub fn share(&self, total: usize) -> Range<usize> {
         share(self.index, self.count, total)
+    }
+
+    /// Parts of `0..total` that this worker shall do: all of its share, but for what others take of it, and of others'
+    /// what they have not begun when it is done. Every unit is in one part of one worker. Parts have `grain` units at
+    /// least, and multiples of it, where shares have.
+    ///
+    /// All workers must ask for the same parts in the same order, and take them all. A part needs nothing but what was
+    /// there at the last [`Worker::wait`] or what its owner has made itself, before it asked.
+    #[inline]
+    pub fn parts(&self, total: usize, grain: usize) -> impl Iterator<Item = Part> {
+        let ledger = self.ledger.filter(|ledger| ledger.divides(total, grain));
+        if ledger.is_some() {
+            self.turn.set(self.turn.get().wrapping_add(1));
+        }
+        let (index, turn) = (self.index, self.turn.get());
+        let mut first = Some(match ledger {
+            Some(ledger) => ledger.open(index, turn, total, grain),
+            None => Part { owner: index, units: self.share(total) },
+        });
+        std::iter::from_fn(move || {
+            let part = first.take().or_else(|| ledger?.take(index, turn, grain));
+            part.filter(|part| !part.units.is_empty())
+        })
     }
 }
 
@@ -97,8 +134,9 @@ impl Team {
         // One barrier per run: a poisoned one dies with its run.
         let barrier = Barrier::new(self.count);
         let failed: OnceLock<KernelError> = OnceLock::new();
+        let ledger = self.crew.as_ref().map(|crew| crew.ledger());
         let job = |index: usize| {
-            let worker = Worker { index, count: self.count, barrier: &barrier };
+            let worker = Worker { index, count: self.count, barrier: &barrier, ledger, turn: Cell::new(0) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&worker))) {
                 if !panic.is::<barrier::Poisoned>() {
                     // The first failure is the cause; later ones follow from it.
@@ -148,15 +186,43 @@ mod tests {
     fn shares_cover_everything_once() {
         for total in [0, 1, 2, 3, 7, 64, 1000] {
             for count in 1..6 {
-                let barrier = Barrier::new(count);
                 let mut next = 0;
                 for index in 0..count {
-                    let share = Worker { index, count, barrier: &barrier }.share(total);
+                    let share = share(index, count, total);
                     assert_eq!(share.start, next);
                     assert!(share.len() <= total.div_ceil(count));
                     next = share.end;
                 }
                 assert_eq!(next, total);
+            }
+        }
+    }
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for count in [1, 2, 3, 5] {
+            let team = Team::new(count).unwrap();
+            let units: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+            for round in 0..20 {
+                team.run(|worker| {
+                    // One of them is slow in every round, and between the last two nobody waits.
+                    for (turn, total) in [1000, 7, 0, 1, 300].into_iter().enumerate() {
+                        for unit in worker.parts(total, 1 + round).flat_map(|part| part.units) {
+                            units[unit].fetch_add(1, Ordering::Relaxed);
+                            if worker.index == round % count && unit % 64 == 0 {
+                                std::thread::yield_now();
+                            }
+                        }
+                        if turn < 3 {
+                            worker.wait();
+                        }
+                    }
+                })
+                .unwrap();
+                for (unit, done) in units.iter().enumerate() {
+                    let expected = [1000, 7, 0, 1, 300].into_iter().filter(|&total| unit < total).count();
+                    assert_eq!(done.swap(0, Ordering::Relaxed), expected, "unit {unit} of {count} workers");
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use super::Request;
 use super::buffer::{Buffer, LINE};
 use super::finish::Finish;
 use super::rows::RowsView;
-use super::split::Ahead;
+use super::split::{Ahead, PartWork};
 use super::tiles::{Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::simd::{Usable, lanes};
@@ -123,6 +123,11 @@ impl Product {
     /// Blocks of columns that the tile cuts the product into.
     pub(super) fn blocks(&self) -> usize {
         self.columns.div_ceil(self.tile.vectors * self.lanes)
+    }
+
+    /// What sizes of parts of the product depend on.
+    pub(super) fn part(&self) -> PartWork {
+        PartWork { multiply_adds: self.depth * self.tile.vectors * self.lanes, rows: self.tile.rows }
     }
 
     /// Bytes of packed weights and bias.

@@ -7,6 +7,7 @@ use super::Request;
 use super::buffer::Buffer;
 use super::finish_int8::{Finish8, Target};
 use super::rows::RowsView;
+use super::split::PartWork;
 use super::tiles::{Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::plan::Quantization;
@@ -56,6 +57,9 @@ pub(super) fn input_grid(request: &Request<'_>) -> Result<Quantization, KernelEr
         }
     }
 }
+
+/// How many multiply-adds of 8 bits take as long as one in single precision, at least.
+const FASTER: usize = 2;
 
 /// Weights of one group, packed for a tile.
 pub(super) struct Product {
@@ -159,6 +163,12 @@ impl Product {
     /// Blocks of columns that the tile cuts the product into.
     pub(super) fn blocks(&self) -> usize {
         self.columns.div_ceil(self.tile.vectors * self.lanes)
+    }
+
+    /// What sizes of parts of the product depend on.
+    pub(super) fn part(&self) -> PartWork {
+        let width = self.tile.vectors * self.lanes;
+        PartWork { multiply_adds: self.depth * width / FASTER, rows: self.tile.rows }
     }
 
     /// Bytes of packed weights, scales and biases.

@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::buffer::Buffer;
 use super::gemm_int8::DotForm;
 use super::rows::RowsView;
+use super::split::PartWork;
 use super::tiles::{Extent, Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::hardware::Isa;
@@ -243,6 +244,12 @@ impl<K: Kind> Streams<K> {
     /// Blocks of columns that the tile cuts the product into.
     pub(super) fn blocks(&self) -> usize {
         self.steps.len()
+    }
+
+    /// What sizes of parts of the product depend on; blocks differ, this is their mean.
+    pub(super) fn part(&self) -> PartWork {
+        let steps = self.indices.len() / self.blocks().max(1);
+        PartWork { multiply_adds: steps * self.packed * self.tile.vectors * self.lanes, rows: self.tile.rows }
     }
 
     /// Bytes of packed weights and places.

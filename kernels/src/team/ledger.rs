@@ -1,0 +1,181 @@
+//! What is left of the work that a team is at, worker by worker, so that whoever is done early goes on with what
+//! others have not begun.
+//!
+//! Cores are seldom equally fast: some are small by design, on others a stranger's threads run, and a fixed half of the
+//! work then lasts as long as the slower core takes. So a share is only whom a part belongs to at first: its worker
+//! takes parts from the front, which leaves neighbors together and, step after step, in the same cache; others take from
+//! the back. Parts begin large and get smaller, as in guided self-scheduling (Polychronopoulos and Kuck, IEEE
+//! Transactions on Computers, 1987).
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::share;
+
+/// What remains of one worker's share, on a cache line of its own: the turn, the first unit that is left, the end.
+#[repr(align(128))]
+struct Remainder(AtomicU64);
+
+/// Bits of a unit's number in a [`Remainder`].
+const UNIT_BITS: u32 = 24;
+
+/// Units beyond which work is not taken from others.
+const MOST_UNITS: usize = 1 << UNIT_BITS;
+
+/// A worker takes one of so many parts of what is left of its share.
+const SHRINK: usize = 2;
+
+/// Grains of a share from which on it is worth being divided: less is done before another worker has seen it.
+const LEAST_GRAINS: usize = 4;
+
+/// The remainders of all workers of a team.
+pub(super) struct Ledger {
+    remainders: Box<[Remainder]>,
+}
+
+/// Units of work that a worker has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Whose share it was.
+    pub owner: usize,
+    /// The units.
+    pub units: Range<usize>,
+}
+
+impl Ledger {
+    pub fn new(workers: usize) -> Self {
+        Self { remainders: (0..workers).map(|_| Remainder(AtomicU64::new(0))).collect() }
+    }
+
+    /// Forgets everything; nobody may be at work. Whoever is told to begin after this sees it.
+    pub fn reset(&self) {
+        for Remainder(left) in &self.remainders {
+            left.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether work of so many units is divided, in parts of `grain` at least.
+    pub fn divides(&self, total: usize, grain: usize) -> bool {
+        let share = total / self.remainders.len().max(1);
+        self.remainders.len() > 1 && total < MOST_UNITS && share >= LEAST_GRAINS * grain.max(1)
+    }
+
+    /// Begins worker `index`'s share in a turn (their number in the run, alike for all workers; it wraps around), and
+    /// takes its first part. What it has made before is seen by those who take from it.
+    #[inline]
+    pub fn open(&self, index: usize, turn: u16, total: usize, grain: usize) -> Part {
+        let share = share(index, self.remainders.len(), total);
+        let middle = share.start + part_size(share.len(), grain);
+        // Nobody else writes here: the share of the turn before is used up, or the owner would still be at it.
+        self.remainders[index].0.store(pack(turn, &(middle..share.end)), Ordering::Release);
+        Part { owner: index, units: share.start..middle }
+    }
+
+    /// The next part for worker `index`: of its own share, then of others'. Those who are still at the turn before
+    /// have nothing to give, those at the next one neither.
+    #[inline]
+    pub fn take(&self, index: usize, turn: u16, grain: usize) -> Option<Part> {
+        let count = self.remainders.len();
+        (0..count).map(|step| (index + step) % count).find_map(|owner| {
+            let units = self.take_from(owner, owner == index, turn, grain)?;
+            Some(Part { owner, units })
+        })
+    }
+
+    /// A part of what is left of `owner`'s share.
+    #[inline]
+    fn take_from(&self, owner: usize, own: bool, turn: u16, grain: usize) -> Option<Range<usize>> {
+        let Remainder(place) = &self.remainders[owner];
+        let mut seen = place.load(Ordering::Acquire);
+        loop {
+            let (at, left) = unpack(seen);
+            if at != turn || left.is_empty() {
+                return None;
+            }
+            let size = part_size(left.len(), grain);
+            let (part, rest) = if own {
+                (left.start..left.start + size, left.start + size..left.end)
+            } else {
+                (left.end - size..left.end, left.start..left.end - size)
+            };
+            let rest = pack(turn, &rest);
+            match place.compare_exchange_weak(seen, rest, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(part),
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// How many of the units that are left one worker takes.
+#[inline]
+fn part_size(left: usize, grain: usize) -> usize {
+    let grain = grain.max(1);
+    if left <= grain + grain / 2 { left } else { grain.max(left / SHRINK / grain * grain) }
+}
+
+#[inline]
+fn pack(turn: u16, left: &Range<usize>) -> u64 {
+    u64::from(turn) << (2 * UNIT_BITS) | (left.start as u64) << UNIT_BITS | left.end as u64
+}
+
+#[inline]
+fn unpack(packed: u64) -> (u16, Range<usize>) {
+    let unit = |bits: u64| (bits & (MOST_UNITS as u64 - 1)) as usize;
+    ((packed >> (2 * UNIT_BITS)) as u16, unit(packed >> UNIT_BITS)..unit(packed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOTAL: usize = 100;
+    const GRAIN: usize = 4;
+
+    /// The units of all parts that `index` still gets.
+    fn all(ledger: &Ledger, index: usize, turn: u16) -> Vec<usize> {
+        std::iter::from_fn(|| ledger.take(index, turn, GRAIN)).flat_map(|part| part.units).collect()
+    }
+
+    #[test]
+    fn owners_take_from_the_front_and_others_from_the_back() {
+        let ledger = Ledger::new(2);
+        let part = |owner, units| Part { owner, units };
+        assert_eq!(ledger.open(0, 1, TOTAL, GRAIN), part(0, 0..24));
+        assert_eq!(ledger.take(0, 1, GRAIN), Some(part(0, 24..36)));
+        assert_eq!(ledger.open(1, 1, TOTAL, GRAIN), part(1, 50..74));
+        assert_eq!(all(&ledger, 1, 1).len(), 26 + 14);
+        assert_eq!(ledger.take(0, 1, GRAIN), None);
+    }
+
+    #[test]
+    fn what_an_owner_prepares_is_opened_by_the_owner() {
+        let ledger = Ledger::new(2);
+        let begun = ledger.open(0, 1, TOTAL, GRAIN).units.len();
+        assert_eq!(begun + all(&ledger, 0, 1).len(), 50);
+        let begun = ledger.open(1, 1, TOTAL, GRAIN);
+        assert_eq!(ledger.take(0, 1, GRAIN), Some(Part { owner: 1, units: 88..100 }));
+        assert_eq!(begun.units.len() + all(&ledger, 0, 1).len() + 12, 50);
+    }
+
+    #[test]
+    fn the_next_turn_waits_for_who_is_behind() {
+        let ledger = Ledger::new(2);
+        let first = ledger.open(1, 1, TOTAL, GRAIN);
+        ledger.open(0, 1, TOTAL, GRAIN);
+        while ledger.take(0, 1, GRAIN).is_some_and(|part| part.owner == 0) {}
+        // 0 goes on without having looked whether 1 has something left, which it has.
+        assert_eq!(ledger.open(0, 2, TOTAL, GRAIN).units.len() + all(&ledger, 0, 2).len(), 50);
+        let rest = all(&ledger, 1, 1);
+        assert!(!rest.is_empty() && first.units.len() + rest.len() < 50);
+        assert_eq!(ledger.open(1, 2, TOTAL, GRAIN).units.len() + all(&ledger, 1, 2).len(), 50);
+    }
+
+    #[test]
+    fn small_and_huge_work_is_not_divided() {
+        assert!(Ledger::new(2).divides(32, 4));
+        assert!(!Ledger::new(2).divides(31, 4));
+        assert!(!Ledger::new(1).divides(1000, 4));
+        assert!(!Ledger::new(2).divides(MOST_UNITS, 4));
+    }
+}
