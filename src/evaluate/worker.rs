@@ -294,10 +294,11 @@ fn die_with_parent() {
     }
 }
 
-/// Caps the address space: what is more fails to allocate, which ends this process and one trial.
+/// Caps what this process may write to (not its address space, of which drivers of accelerators reserve terabytes): what
+/// is more fails to allocate, which ends this process and one trial.
 fn limit_memory(bytes: u64) -> Result<(), String> {
     #[cfg(target_os = "linux")]
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, bytes, bytes)
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_DATA, bytes, bytes)
         .map_err(|error| format!("the worker's memory could not be limited to {bytes} bytes: {error}"))?;
     #[cfg(not(target_os = "linux"))]
     tracing::warn!("no memory limit on this system (asked for {bytes} bytes)");

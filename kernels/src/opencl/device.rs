@@ -76,7 +76,7 @@ fn kind(id: cl_device_id) -> Option<u64> {
 }
 
 /// Opens the device called `name` (`platform/device`, or a part of that, case ignored); an empty name is
-/// the first graphics processor, or the first device at all.
+/// the first graphics processor, through its maker's driver if there are several, or the first device at all.
 ///
 /// # Errors
 /// Where there is no such device, or it cannot be used.
@@ -86,7 +86,8 @@ pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
     let wanted = name.to_lowercase();
     let is_gpu = |id: cl_device_id| kind(id).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0);
     let found = if name.is_empty() {
-        all.iter().find(|(.., id)| is_gpu(*id)).or_else(|| all.first())
+        // PoCL may offer a graphics processor a second time, which its maker's own driver runs better.
+        all.iter().min_by_key(|(name, _, id)| (!is_gpu(*id), name.starts_with("Portable Computing Language")))
     } else {
         let exact = all.iter().find(|(known, ..)| known.to_lowercase() == wanted);
         exact.or_else(|| all.iter().find(|(known, ..)| known.to_lowercase().contains(&wanted)))
