@@ -201,6 +201,9 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
 }
 
 fn main() -> ExitCode {
+    // `PARETUNE_LOG=debug` tells how distillation went.
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PARETUNE_LOG").unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let arguments = Arguments::parse();
     let (Some(models), Some(data)) = (&arguments.models, &arguments.data) else {
         println!("compression_channels: name the folders of networks and images");
