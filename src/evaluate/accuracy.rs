@@ -1,6 +1,7 @@
 //! Scoring a plan on images, and what can be said from a count of correct answers.
 
 use paretune_kernels::hardware::Isa;
+use paretune_kernels::opencl;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use rayon::prelude::*;
@@ -184,10 +185,21 @@ fn log_softmax(outputs: &[f32]) -> Vec<f64> {
 }
 
 /// `plan` with default schedules and zeros in dense kernels, on the processor: the same numbers but for the order of
-/// sums, however slow a candidate's own schedules are. Winograd, which rounds otherwise, stays.
+/// sums, however slow a candidate's own schedules are. Winograd, which rounds otherwise, stays. Where a device computes with
+/// fewer bits than it is given, the device stays as well.
 #[must_use]
 pub fn for_scoring(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
+    let reduced = |schedule: &Schedule| {
+        opencl::conv::algorithm(&schedule.algorithm).is_some_and(opencl::conv::Algorithm::reduced)
+    };
+    let schedules = plan.steps.iter().filter_map(|step| match &step.operator {
+        Operator::Conv(conv) => Some(&conv.schedule),
+        _ => None,
+    });
+    if schedules.into_iter().any(reduced) {
+        return plan;
+    }
     plan.backend = Backend::Cpu;
     for step in &mut plan.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };

@@ -160,7 +160,13 @@ fn pool(
 fn mean(mut macros: Macros, input: &[usize], axes: &[usize]) -> Launch {
     let (outer, inner, length) = lines(input, axes);
     let count = input.iter().product::<usize>().checked_div(length).unwrap_or(0);
-    // Short lines are not worth sharing, and a driver's compiler was seen to crash on two lanes.
+    let first = input.len().saturating_sub(axes.len());
+    if length <= 16 && axes.iter().all(|axis| *axis >= first) {
+        // Short lines that lie together are windows; a driver's compiler was seen to crash on the kernel for lines.
+        let window = Window { kernel: [1, length], stride: [1, 1], dilation: [1, 1], padding: [0; 4] };
+        return pool(macros, &window, false, false, &[1, count, 1, length], &[1, count, 1, 1]);
+    }
+    // Short lines are not worth sharing.
     let lanes = if length <= 16 { 1 } else { length.next_power_of_two().min(64) / 2 };
     let share = THREADS / lanes;
     macros.define("MEAN", 1).define("COUNT", count).define("LENGTH", length);

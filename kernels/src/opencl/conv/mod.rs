@@ -8,6 +8,7 @@ mod depthwise;
 mod direct;
 mod implicit_gemm;
 mod int8_gemm;
+mod tensor_core;
 mod winograd;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,11 @@ pub trait Algorithm: Send + Sync {
         false
     }
 
+    /// Whether it computes with fewer bits than the numbers that it is given have, so that its results show it.
+    fn reduced(&self) -> bool {
+        false
+    }
+
     /// Whether it executes weights of `format`.
     fn executes(&self, format: WeightFormat) -> bool {
         !format.numbers.is_integer()
@@ -85,6 +91,8 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
         &implicit_gemm::ImplicitGemm,
         &direct::Direct,
         &winograd::Winograd,
+        &tensor_core::TensorCore::Fp32,
+        &tensor_core::TensorCore::Tf32,
         &int8_gemm::Int8Gemm,
     ]
 }
