@@ -42,9 +42,9 @@ static inline float shortened(float x) { return as_float(as_uint(x) & 0xffffe000
 #if TENSOR_CORE
 // The nearest number of tf32.
 static inline float rounded(float x) {
-    float y;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
+    uint y;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
+    return as_float(y);
 }
 
 #define MULTIPLY(c, a, b)                                                                                  \
