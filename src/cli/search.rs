@@ -209,7 +209,6 @@ fn with_screen(
 ) -> Result<Conclusion, SessionError> {
     let (events, to_draw): (Sender<Event>, _) = channel();
     let (commands, wishes) = mpsc::channel();
-    control.watched.store(true, Ordering::Relaxed);
     let obedient = Arc::clone(control);
     std::thread::spawn(move || {
         for wish in wishes {

@@ -12,7 +12,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -184,8 +183,8 @@ pub fn run(
     let reason = session.search_all(&mut teller)?;
     let interrupted = reason == "interrupted";
     let front = session.conclude(&mut teller, material, &hardware, interrupted)?;
-    let best = front.points.iter().find(|point| point.best);
-    if let Some(best) = best.filter(|_| control.watched.load(Ordering::Relaxed) && !interrupted) {
+    // Also where nobody watches: the journal is all that screens and reports have later.
+    if let Some(best) = front.points.iter().find(|point| point.best && !interrupted) {
         session.inspect(&best.id, &mut teller)?;
     }
     write_front(&options.folder, &front).map_err(|error| wrong(error.to_string()))?;

@@ -21,8 +21,6 @@ pub struct Control {
     pub stop: AtomicBool,
     /// Start no trial for now; the budget's clock stands still meanwhile.
     pub pause: AtomicBool,
-    /// Somebody watches: the best point is looked into at the end, too.
-    pub watched: AtomicBool,
     changes: Mutex<Vec<Change>>,
 }
 
