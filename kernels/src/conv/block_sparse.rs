@@ -162,9 +162,7 @@ impl Kernel for Prepared {
                     },
                     stride: self.problem.out_channels,
                 };
-                for (pixels, blocks) in
-                    self.split.parts(worker, self.pixels, streams.blocks(), &streams.part())
-                {
+                for (pixels, blocks) in self.split.parts(worker, self.pixels, &streams.part()) {
                     streams.run(&place, pixels, blocks, self.panel);
                 }
             }

@@ -50,23 +50,25 @@ pub(super) fn tunables(problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
     ]
 }
 
-/// Parts for the worker: rows (counted through images), `row` multiply-adds each, and channels, in whole cache lines of
-/// `step` channels.
+/// Channels that workers share by the block: whole cache lines.
+const BLOCK: usize = 16;
+
+/// Parts for the worker of an output of this height and width: rows (counted through images), and channels, in blocks.
 pub(super) fn parts<'a>(
     worker: &'a Worker<'_>,
     by_channels: bool,
-    [rows, channels, step]: [usize; 3],
-    row: usize,
+    problem: &ConvProblem,
+    [height, width]: [usize; 2],
 ) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<'a> {
-    let blocks = channels.div_ceil(step).max(1);
-    let (total, grain) = if by_channels {
-        (blocks, grain(SLOWER * rows * row / blocks, 1))
-    } else {
-        (rows, grain(SLOWER * row, 1))
-    };
+    let (rows, channels) = (problem.batch * height, problem.in_channels);
+    let taps: usize = problem.window.kernel.iter().product();
+    let row = SLOWER * width * channels * taps;
+    let blocks = channels.div_ceil(BLOCK).max(1);
+    let (total, grain) =
+        if by_channels { (blocks, grain(rows * row / blocks, 1)) } else { (rows, grain(row, 1)) };
     worker.parts(total, grain).map(move |Part { units: part, .. }| {
         if by_channels {
-            (0..rows, (part.start * step).min(channels)..(part.end * step).min(channels))
+            (0..rows, (part.start * BLOCK).min(channels)..(part.end * BLOCK).min(channels))
         } else {
             (part, 0..channels)
         }
@@ -173,11 +175,7 @@ impl Kernel for Prepared {
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
-        let total = self.problem.batch * self.output[0];
-        let channels = self.problem.in_channels;
-        let taps: usize = self.problem.window.kernel.iter().product();
-        let row = self.output[1] * channels * taps;
-        for (rows, channels) in parts(worker, self.by_channels, [total, channels, 16], row) {
+        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output) {
             // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
             // and its own rows or channels of the output.
             unsafe {

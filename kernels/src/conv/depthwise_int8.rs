@@ -147,11 +147,7 @@ impl Kernel for Prepared {
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
-        let total = self.problem.batch * self.output[0];
-        let channels = self.problem.in_channels;
-        let taps: usize = self.problem.window.kernel.iter().product();
-        let row = self.output[1] * channels * taps;
-        for (rows, channels) in parts(worker, self.by_channels, [total, channels, 16], row) {
+        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output) {
             // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
             // and its own rows or channels of the output.
             unsafe {

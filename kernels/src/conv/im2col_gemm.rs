@@ -161,9 +161,7 @@ impl Kernel for Prepared {
                     ahead: Ahead::Nothing,
                     finish: self.finish,
                 };
-                for (pixels, blocks) in
-                    self.split.parts(worker, self.pixels, product.blocks(), &product.part())
-                {
+                for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
                     product.run(&place, pixels, blocks, self.panel);
                 }
             }

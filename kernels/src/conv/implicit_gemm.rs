@@ -220,9 +220,7 @@ impl Kernel for Prepared {
                     ahead: self.ahead,
                     finish: self.finish,
                 };
-                for (pixels, blocks) in
-                    self.split.parts(worker, self.pixels, product.blocks(), &product.part())
-                {
+                for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
                     product.run(&place, pixels, blocks, self.panel);
                 }
             }
@@ -242,9 +240,9 @@ impl Prepared {
         let line = width * out_channels;
         for (group, product) in self.products.iter().enumerate() {
             // Pixels are shared by whole rows, so that a worker's part of a tap's pixels is a rectangle too.
-            let PartWork { multiply_adds, .. } = product.part();
-            let work = PartWork { multiply_adds: multiply_adds * width, rows: 1 };
-            let parts = self.split.parts(worker, batch * height, product.blocks(), &work);
+            let of_pixel = product.part();
+            let work = PartWork { multiply_adds: of_pixel.multiply_adds * width, rows: 1, ..of_pixel };
+            let parts = self.split.parts(worker, batch * height, &work);
             for (lines, block) in
                 parts.flat_map(|(lines, blocks)| blocks.map(move |block| (lines.clone(), block)))
             {

@@ -189,14 +189,14 @@ impl Prepared {
         // SAFETY: the workspace has room for all regions; this one is this worker's.
         unsafe { pad(&self.problem, self.zero_point, rows, call.input, base) };
         for (group, product) in self.products.iter().enumerate() {
-            let PartWork { multiply_adds, rows } = product.part();
-            let grain = grain(multiply_adds * product.blocks(), rows);
+            let PartWork { multiply_adds, rows, blocks } = product.part();
+            let grain = grain(multiply_adds * blocks, rows);
             for part in worker.parts(self.pixels, grain) {
                 let (_, base) = self.own_copy(call, part.owner);
                 // SAFETY: the owner has made its copy; parts are disjoint.
                 unsafe {
                     let place = self.place(group, base.cast_const(), call);
-                    product.run(&place, part.units, 0..product.blocks(), self.panel);
+                    product.run(&place, part.units, 0..blocks, self.panel);
                 }
             }
         }
@@ -257,7 +257,7 @@ impl Kernel for Prepared {
         }
         for (group, product) in self.products.iter().enumerate() {
             let place = self.place(group, input, call);
-            for (pixels, blocks) in self.split.parts(worker, self.pixels, product.blocks(), &product.part()) {
+            for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
                 // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
                 // and workers have disjoint parts of the pixels or of the channels.
                 unsafe { product.run(&place, pixels, blocks, self.panel) };

@@ -40,9 +40,9 @@ impl Split {
         self,
         worker: &'a Worker<'_>,
         pixels: usize,
-        blocks: usize,
         work: &PartWork,
     ) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<'a> {
+        let blocks = work.blocks;
         let (total, grain) = match self {
             Self::Pixels => (pixels, grain(work.multiply_adds * blocks, work.rows)),
             Self::Channels => (blocks, grain(work.multiply_adds * pixels, 1)),
@@ -60,6 +60,8 @@ pub(super) struct PartWork {
     pub(super) multiply_adds: usize,
     /// Pixels that are computed together.
     pub(super) rows: usize,
+    /// Blocks of output channels.
+    pub(super) blocks: usize,
 }
 
 /// Multiply-adds below which a part is not worth being taken by another worker: two or three microseconds.

@@ -252,7 +252,7 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
                 stride: self.problem.out_channels,
             };
             let streams = &group.streams;
-            for (pixels, blocks) in self.split.parts(worker, self.pixels, streams.blocks(), &streams.part()) {
+            for (pixels, blocks) in self.split.parts(worker, self.pixels, &streams.part()) {
                 // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
                 // and workers have disjoint parts of the pixels or of the channels.
                 unsafe { streams.run(&place, pixels, blocks, self.panel) };

@@ -127,7 +127,11 @@ impl Product {
 
     /// What sizes of parts of the product depend on.
     pub(super) fn part(&self) -> PartWork {
-        PartWork { multiply_adds: self.depth * self.tile.vectors * self.lanes, rows: self.tile.rows }
+        PartWork {
+            multiply_adds: self.depth * self.tile.vectors * self.lanes,
+            rows: self.tile.rows,
+            blocks: self.blocks(),
+        }
     }
 
     /// Bytes of packed weights and bias.

@@ -168,7 +168,7 @@ impl Product {
     /// What sizes of parts of the product depend on.
     pub(super) fn part(&self) -> PartWork {
         let width = self.tile.vectors * self.lanes;
-        PartWork { multiply_adds: self.depth * width / FASTER, rows: self.tile.rows }
+        PartWork { multiply_adds: self.depth * width / FASTER, rows: self.tile.rows, blocks: self.blocks() }
     }
 
     /// Bytes of packed weights, scales and biases.

@@ -249,7 +249,11 @@ impl<K: Kind> Streams<K> {
     /// What sizes of parts of the product depend on; blocks differ, this is their mean.
     pub(super) fn part(&self) -> PartWork {
         let steps = self.indices.len() / self.blocks().max(1);
-        PartWork { multiply_adds: steps * self.packed * self.tile.vectors * self.lanes, rows: self.tile.rows }
+        PartWork {
+            multiply_adds: steps * self.packed * self.tile.vectors * self.lanes,
+            rows: self.tile.rows,
+            blocks: self.blocks(),
+        }
     }
 
     /// Bytes of packed weights and places.
