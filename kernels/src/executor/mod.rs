@@ -21,7 +21,7 @@ mod program;
 mod resolve;
 mod validate;
 
-pub(crate) use arena::{Lifetime, place};
+pub(crate) use arena::Lifetime;
 use cpu::CpuExecutor;
 pub use resolve::{Resolved, conv_problem, resolve};
 pub use validate::validate;

@@ -250,22 +250,6 @@ impl Memory {
             .map(Self)
             .map_err(|code| refused(&format!("allocating {bytes} bytes on the device"), code))
     }
-
-    /// `bytes` of this memory from `offset`, which is a multiple of the device's alignment.
-    pub fn part(&self, offset: usize, bytes: usize) -> Result<Self, KernelError> {
-        let region = mem::cl_buffer_region { origin: offset, size: bytes.max(1) };
-        // SAFETY: the description has the type that goes with its tag, and OpenCL checks its numbers.
-        unsafe {
-            mem::create_sub_buffer(
-                self.0,
-                mem::CL_MEM_READ_WRITE,
-                mem::CL_BUFFER_CREATE_TYPE_REGION,
-                (&raw const region).cast(),
-            )
-        }
-        .map(Self)
-        .map_err(|code| refused("taking a part of device memory", code))
-    }
 }
 
 impl Program {

@@ -25,8 +25,6 @@ pub struct Limits {
     pub local_memory: usize,
     /// Bytes that one buffer may have.
     pub largest_buffer: usize,
-    /// Bytes that parts of buffers are aligned to.
-    pub alignment: usize,
     /// Units that work-groups run on at the same time.
     pub compute_units: usize,
     /// Whether it is the host's own processor: there a work-item is an iteration of a loop, and local
@@ -178,7 +176,6 @@ impl Limits {
             work_items,
             local_memory: bytes(devices::CL_DEVICE_LOCAL_MEM_SIZE)?,
             largest_buffer: bytes(devices::CL_DEVICE_MAX_MEM_ALLOC_SIZE)?,
-            alignment: (number::<u32>(id, devices::CL_DEVICE_MEM_BASE_ADDR_ALIGN)? as usize / 8).max(64),
             compute_units: number::<u32>(id, devices::CL_DEVICE_MAX_COMPUTE_UNITS)? as usize,
             cpu: kind & devices::CL_DEVICE_TYPE_CPU != 0,
             compute_capability: capability,
