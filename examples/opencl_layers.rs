@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -21,8 +21,8 @@ use paretune_kernels::executor::conv_problem;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::opencl::{self, Device};
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, Schedule};
-use paretune_search::{Objective, Outcome, Problem, Search};
+use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
+use paretune_search::{Objective, Outcome, Problem, Proposal, Search};
 use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
 
 #[derive(Parser)]
@@ -77,6 +77,10 @@ struct Kind {
     best: Vec<(f64, Schedule)>,
     /// Under the default schedule.
     default: f64,
+    multiply_adds: f64,
+    /// Schedules that the search begins with.
+    begin_with: usize,
+    asked: usize,
     tried: usize,
     failed: usize,
 }
@@ -107,31 +111,13 @@ fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: u
     let plain = whole(plan, batch)?;
     println!("default schedules: {plain} (built in {:.1} s)", begun.elapsed().as_secs_f64());
     let mut kinds = kinds(arguments, device, plan, batch, &known)?;
-    let until = Instant::now() + Duration::from_secs_f64(arguments.seconds);
-    let mut round = 0;
-    let mut neighbors = load(plan, batch)?;
-    while round < 2 || Instant::now() < until {
-        let mut proposed = false;
-        for kind in &mut kinds {
-            if round >= 2 && Instant::now() >= until {
-                break;
-            }
-            proposed |= kind.step(arguments.threads, batch, round == 0, &mut neighbors)?;
-        }
-        round += 1;
-        if round <= 2 {
-            neighbors = load(&with(plan, &chosen(&kinds)), batch)?;
-        }
-        if !proposed || arguments.seconds <= 0.0 {
-            break;
-        }
-    }
+    search(arguments, plan, &mut kinds, batch)?;
     polish(plan, &mut kinds, batch, arguments.polish)?;
     let found = chosen(&kinds);
     let (mut ratios, mut layers) = (0.0, 0.0);
     println!(
-        "{:40} {:>9} {:>9} {:>6}  schedule ({} s of search)",
-        "layer", "default", "tuned", "ratio", arguments.seconds
+        "{:40} {:>9} {:>9} {:>6} {:>8}  schedule ({} s of search)",
+        "layer", "default", "tuned", "ratio", "TFLOP/s", arguments.seconds
     );
     for kind in &kinds {
         let Some((seconds, schedule)) = kind.best.first() else { continue };
@@ -139,11 +125,12 @@ fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: u
         let tunables: Vec<String> =
             schedule.tunables.iter().map(|(name, value)| format!("{name} {value}")).collect();
         println!(
-            "{:40} {:>7.2}us {:>7.2}us {:>6.2}  {} {} [{} tried, {} failed]",
+            "{:40} {:>7.2}us {:>7.2}us {:>6.2} {:>8.2}  {} {} [{} tried, {} failed]",
             format!("{} x{count}", kind.names[0]),
             1e6 * kind.default,
             1e6 * seconds,
             kind.default / seconds,
+            2e-12 * kind.multiply_adds / seconds,
             schedule.algorithm,
             tunables.join(", "),
             kind.tried,
@@ -322,6 +309,7 @@ fn kinds(
             }
         }
         let space = Arc::new(space.compile()?);
+        let problem_size = problem.multiply_adds();
         let objective = vec![Objective::minimize("seconds").log()];
         let problem = Problem::new(space.clone(), vec!["seconds".into()], objective, vec![])?;
         let mut search = Search::new(problem, &arguments.strategy, keys.len() as u64)?;
@@ -339,6 +327,7 @@ fn kinds(
             }
             first.push((space.closest(&wanted), "known".to_owned()));
         }
+        let begin_with = first.len();
         search.enqueue(first)?;
         keys.push(key);
         let names = vec![step.name.clone()];
@@ -349,6 +338,10 @@ fn kinds(
             space,
             best: Vec::new(),
             default: 0.0,
+            #[expect(clippy::cast_precision_loss, reason = "for reports")]
+            multiply_adds: problem_size as f64,
+            begin_with,
+            asked: 0,
             tried: 0,
             failed: 0,
         });
@@ -356,54 +349,132 @@ fn kinds(
     Ok(kinds)
 }
 
-impl Kind {
-    /// Asks for some schedules, builds them side by side, times them one after the other.
-    fn step(
-        &mut self,
-        threads: usize,
-        batch: usize,
-        first: bool,
-        neighbors: &mut Executor,
-    ) -> anyhow::Result<bool> {
-        let proposals = self.search.ask(threads.max(1));
-        let schedules: Vec<Schedule> =
-            proposals.iter().map(|proposal| schedule_of(&self.space.decode(&proposal.point))).collect();
-        // Built programs stay with the device: loading again costs next to nothing.
-        std::thread::scope(|scope| {
-            for schedule in &schedules {
-                let plan = scheduled(&self.plan, schedule);
-                scope.spawn(move || drop(load(&plan, batch)));
-            }
-        });
-        for (index, (proposal, schedule)) in proposals.iter().zip(schedules).enumerate() {
-            let plan = scheduled(&self.plan, &schedule);
-            let limit = self.best.first().map_or(f64::INFINITY, |(seconds, _)| *seconds);
-            let outcome = match time(&plan, batch, limit, neighbors) {
-                Ok(seconds) => {
-                    if first && index == 0 {
-                        self.default = seconds;
+/// A schedule of a layer on its way through the search.
+struct Trial {
+    kind: usize,
+    /// Whether it is the default.
+    default: bool,
+    proposal: Proposal,
+    schedule: Schedule,
+    plan: Plan,
+}
+
+/// Searches all layers at once: threads build what the main one then times, one after the other.
+fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) -> anyhow::Result<()> {
+    let until = Instant::now() + Duration::from_secs_f64(arguments.seconds);
+    let mut neighbors = load(plan, batch)?;
+    let (jobs, todo) = mpsc::channel::<Trial>();
+    let (results, done) = mpsc::channel();
+    let todo = Mutex::new(todo);
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads.max(1) {
+            let (todo, results) = (&todo, results.clone());
+            scope.spawn(move || {
+                loop {
+                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(trial) = next else { break };
+                    let late = arguments.seconds > 0.0 && Instant::now() >= until && !trial.default;
+                    let loaded = (!late).then(|| load(&trial.plan, batch));
+                    if results.send((trial, loaded)).is_err() {
+                        break;
                     }
-                    let place = self.best.partition_point(|(other, _)| *other <= seconds);
-                    self.best.insert(place, (seconds, schedule));
-                    self.best.truncate(FEW);
-                    Outcome::exact(vec![seconds])
                 }
-                Err(error) => {
-                    self.failed += 1;
-                    if self.failed <= 2 {
-                        eprintln!(
-                            "{}: {}",
-                            self.names[0],
-                            error.to_string().chars().take(600).collect::<String>()
-                        );
-                    }
-                    Outcome::Failed { reason: error.to_string() }
-                }
-            };
-            self.tried += 1;
-            self.search.tell(&proposal.point, outcome)?;
+            });
         }
-        Ok(!proposals.is_empty())
+        let mut under_way = 0;
+        let ask = |kinds: &mut [Kind], index: usize, count: usize, under_way: &mut usize| {
+            let proposals = kinds[index].search.ask(count);
+            let any = !proposals.is_empty();
+            for proposal in proposals {
+                let trial = kinds[index].trial(index, proposal);
+                // The receiver lives as long as this function.
+                *under_way += usize::from(jobs.send(trial).is_ok());
+            }
+            any
+        };
+        for index in 0..kinds.len() {
+            // The defaults of all algorithms, and what is known.
+            let first = kinds[index].begin_with;
+            ask(kinds, index, first, &mut under_way);
+        }
+        let mut renewed = Instant::now();
+        let mut exhausted = vec![false; kinds.len()];
+        while under_way > 0 {
+            let (trial, loaded) = done.recv()?;
+            under_way -= 1;
+            if let Some(loaded) = loaded {
+                let kind = &mut kinds[trial.kind];
+                kind.judge(&trial, loaded, batch, &mut neighbors)?;
+                // Neighbors as slow as the defaults are would keep everything warm that will be cold.
+                if renewed.elapsed() > Duration::from_secs_f64(0.3 * arguments.seconds) {
+                    neighbors = load(&with(plan, &chosen(kinds)), batch)?;
+                    renewed = Instant::now();
+                }
+            }
+            while under_way < 2 * arguments.threads && Instant::now() < until {
+                // Where most may still be gained.
+                let open = (0..kinds.len()).filter(|&index| !exhausted[index]);
+                let Some(index) = open.max_by(|&a, &b| kinds[a].promise().total_cmp(&kinds[b].promise()))
+                else {
+                    break;
+                };
+                exhausted[index] = !ask(kinds, index, 2, &mut under_way);
+            }
+        }
+        drop(jobs);
+        Ok(())
+    })
+}
+
+impl Kind {
+    fn trial(&mut self, kind: usize, proposal: Proposal) -> Trial {
+        let schedule = schedule_of(&self.space.decode(&proposal.point));
+        let default = self.asked == 0;
+        self.asked += 1;
+        Trial { kind, default, plan: scheduled(&self.plan, &schedule), schedule, proposal }
+    }
+
+    /// Time that its layers take, for every schedule tried.
+    fn promise(&self) -> f64 {
+        let best = self.best.first().map_or(self.default, |(seconds, _)| *seconds);
+        #[expect(clippy::cast_precision_loss, reason = "counts")]
+        let (layers, asked) = (self.names.len() as f64, self.asked as f64);
+        layers * best / (asked + 1.0)
+    }
+
+    /// Times a schedule and tells the search.
+    fn judge(
+        &mut self,
+        trial: &Trial,
+        loaded: Result<Executor, KernelError>,
+        batch: usize,
+        neighbors: &mut Executor,
+    ) -> anyhow::Result<()> {
+        let limit = self.best.first().map_or(f64::INFINITY, |(seconds, _)| *seconds);
+        let timed = loaded.map_err(anyhow::Error::from);
+        let timed = timed.and_then(|executor| time(executor, &trial.plan, batch, limit, neighbors));
+        let outcome = match timed {
+            Ok(seconds) => {
+                if trial.default {
+                    self.default = seconds;
+                }
+                let place = self.best.partition_point(|(other, _)| *other <= seconds);
+                self.best.insert(place, (seconds, trial.schedule.clone()));
+                self.best.truncate(FEW);
+                Outcome::exact(vec![seconds])
+            }
+            Err(error) => {
+                self.failed += 1;
+                let reason: String = error.to_string().chars().take(600).collect();
+                if self.failed <= 2 {
+                    eprintln!("{}: {reason}", self.names[0]);
+                }
+                Outcome::Failed { reason }
+            }
+        };
+        self.tried += 1;
+        self.search.tell(&trial.proposal.point, outcome)?;
+        Ok(())
     }
 }
 
@@ -429,8 +500,13 @@ fn scheduled(plan: &Plan, schedule: &Schedule) -> Plan {
 
 /// Seconds of the layer's kernels: the device's own clock, the median of a few runs, each after a pass of the network.
 /// What is faster than `limit` is checked before it counts, and timed longer.
-fn time(plan: &Plan, batch: usize, limit: f64, neighbors: &mut Executor) -> anyhow::Result<f64> {
-    let mut executor = load(plan, batch)?;
+fn time(
+    mut executor: Executor,
+    plan: &Plan,
+    batch: usize,
+    limit: f64,
+    neighbors: &mut Executor,
+) -> anyhow::Result<f64> {
     let (inputs, outputs) = executor.lengths();
     let (input, mut output) = (vec![0.5; inputs], vec![0.0; outputs]);
     let (others, results) = neighbors.lengths();

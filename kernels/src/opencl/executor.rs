@@ -104,10 +104,9 @@ impl DeviceExecutor {
                     .arguments
                     .iter()
                     .map(|argument| match *argument {
-                        // Kernels without a residual do not touch what is given in its place.
                         Argument::Input(index) => match inputs.get(index) {
                             Some(&value) => home(value).map(Arc::clone),
-                            None => home(output).map(Arc::clone),
+                            None => Err(KernelError::plan(&info.name, "has no such input")),
                         },
                         Argument::Output => home(output).map(Arc::clone),
                         Argument::Constant(index) => own

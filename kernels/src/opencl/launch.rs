@@ -6,7 +6,7 @@ use super::source::Macros;
 /// A buffer that a launch is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument {
-    /// An input of the step. One that is not there stands for no residual: any buffer will do.
+    /// An input of the step.
     Input(usize),
     /// The output of the step.
     Output,

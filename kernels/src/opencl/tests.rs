@@ -197,6 +197,7 @@ fn convolutions_match_the_reference() {
                 "opencl_gemm_int8" => round == 2,
                 "opencl_winograd" => round == 0,
                 "opencl_tensor_core" => round == 0,
+                "opencl_tensor_core_fp16" => round == 4,
                 "opencl_tensor_core_fp32" => round == 0 || round == 4,
                 _ => round == 3,
             };

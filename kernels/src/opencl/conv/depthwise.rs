@@ -2,8 +2,6 @@
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
-use super::super::source::Macros;
-use super::implicit_gemm::convolution_arguments;
 use super::{Algorithm, Chosen, Request, bias, powers, real, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -50,14 +48,8 @@ impl Algorithm for Depthwise {
         if !self.supports(problem, limits) || threads > limits.work_group {
             return Err(unfit(NAME, "the step is not depthwise, or the device's work-groups are too small"));
         }
-        let mut macros = Macros::default();
-        macros
-            .problem(problem, request.output)
-            .activation(request.activation)
-            .define("RESIDUAL", u8::from(request.residual))
-            .define("TILE_X", tile_x)
-            .define("TILE_Y", tile_y)
-            .define("THREADS", threads);
+        let mut macros = request.macros();
+        macros.define("TILE_X", tile_x).define("TILE_Y", tile_y).define("THREADS", threads);
         let [height, width] = request.output;
         let items = problem.batch * problem.in_channels * height.div_ceil(tile_y) * width.div_ceil(tile_x);
         Ok(Prepared {
@@ -67,7 +59,7 @@ impl Algorithm for Depthwise {
                 macros,
                 groups: [items.div_ceil(threads), 1, 1],
                 threads,
-                arguments: convolution_arguments(),
+                arguments: request.arguments(2),
             }],
             constants: vec![bytes_of(real(request.weights)?), bytes_of(&bias(request.weights))],
         })

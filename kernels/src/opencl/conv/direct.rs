@@ -2,8 +2,6 @@
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
-use super::super::source::Macros;
-use super::implicit_gemm::convolution_arguments;
 use super::{Algorithm, Chosen, Request, bias, packed, powers, real, switch, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -83,11 +81,8 @@ impl Algorithm for Direct {
         let columns = problem.group_out().next_multiple_of(tile_out);
         let weights =
             packed(real(request.weights)?, problem.groups, problem.group_out(), inner, inner, columns);
-        let mut macros = Macros::default();
+        let mut macros = request.macros();
         macros
-            .problem(problem, request.output)
-            .activation(request.activation)
-            .define("RESIDUAL", u8::from(request.residual))
             .define("O_PAD", columns)
             .define("TILE_O", tile_o)
             .define("TILE_X", tile_x)
@@ -106,7 +101,7 @@ impl Algorithm for Direct {
                 macros,
                 groups: [runs.div_ceil(group_p), problem.group_out().div_ceil(tile_out), problem.groups],
                 threads,
-                arguments: convolution_arguments(),
+                arguments: request.arguments(2),
             }],
             constants: vec![bytes_of(&weights), bytes_of(&bias(request.weights))],
         })

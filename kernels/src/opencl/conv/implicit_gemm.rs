@@ -1,8 +1,7 @@
 //! `opencl_implicit_gemm`: see `kernels/implicit_gemm.cl`.
 
 use super::super::device::Limits;
-use super::super::launch::{Argument, Launch, Prepared, bytes_of};
-use super::super::source::Macros;
+use super::super::launch::{Launch, Prepared, bytes_of};
 use super::{Algorithm, Chosen, Request, bias, packed, powers, real, switch, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -86,11 +85,8 @@ impl Algorithm for ImplicitGemm {
             (inner.next_multiple_of(tile_k * split), problem.group_out().next_multiple_of(tile_m));
         let weights =
             packed(real(request.weights)?, problem.groups, problem.group_out(), inner, rows, columns);
-        let mut macros = Macros::default();
+        let mut macros = request.macros();
         macros
-            .problem(problem, request.output)
-            .activation(request.activation)
-            .define("RESIDUAL", u8::from(request.residual))
             .define("K_PAD", rows)
             .define("M_PAD", columns)
             .define("TILE_M", tile_m)
@@ -110,20 +106,9 @@ impl Algorithm for ImplicitGemm {
                 macros,
                 groups: [pixels.div_ceil(tile_n), problem.group_out().div_ceil(tile_m), problem.groups],
                 threads,
-                arguments: convolution_arguments(),
+                arguments: request.arguments(2),
             }],
             constants: vec![bytes_of(&weights), bytes_of(&bias(request.weights))],
         })
     }
-}
-
-/// Input, weights, bias, residual, output.
-pub(super) fn convolution_arguments() -> Vec<Argument> {
-    vec![
-        Argument::Input(0),
-        Argument::Constant(0),
-        Argument::Constant(1),
-        Argument::Input(1),
-        Argument::Output,
-    ]
 }

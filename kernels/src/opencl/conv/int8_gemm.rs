@@ -1,8 +1,7 @@
 //! `opencl_gemm_int8`: see `kernels/int8_gemm.cl`.
 
 use super::super::device::Limits;
-use super::super::launch::{Argument, Launch, Prepared, bytes_of};
-use super::super::source::Macros;
+use super::super::launch::{Launch, Prepared, bytes_of};
 use super::{Algorithm, Chosen, Request, bias, powers, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -105,11 +104,8 @@ impl Algorithm for Int8Gemm {
         }
         let scales: Vec<f32> = integer.scales.iter().map(|scale| scale * grid.scale).collect();
         let dot = if limits.compute_capability >= 61 { 2 } else { u8::from(limits.integer_dot_product) };
-        let mut macros = Macros::default();
+        let mut macros = request.macros();
         macros
-            .problem(problem, request.output)
-            .activation(request.activation)
-            .define("RESIDUAL", u8::from(request.residual))
             .define("K_PAD", rows)
             .define("M_PAD", columns)
             .define("TILE_M", tile_m)
@@ -130,15 +126,7 @@ impl Algorithm for Int8Gemm {
                 macros,
                 groups: [pixels.div_ceil(tile_n), outputs.div_ceil(tile_m), problem.groups],
                 threads,
-                arguments: vec![
-                    Argument::Input(0),
-                    Argument::Constant(0),
-                    Argument::Constant(1),
-                    Argument::Constant(2),
-                    Argument::Constant(3),
-                    Argument::Input(1),
-                    Argument::Output,
-                ],
+                arguments: request.arguments(4),
             }],
             constants: vec![
                 words,

@@ -14,7 +14,8 @@ mod winograd;
 use std::collections::BTreeMap;
 
 use super::device::Limits;
-use super::launch::Prepared;
+use super::launch::{Argument, Prepared};
+use super::source::Macros;
 use crate::activation::Activation;
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -41,6 +42,27 @@ pub struct Request<'a> {
     pub schedule: &'a Schedule,
     /// The device.
     pub limits: &'a Limits,
+}
+
+impl Request<'_> {
+    /// What `kernels/common.cl` wants to know of every convolution.
+    fn macros(&self) -> Macros {
+        let mut macros = Macros::default();
+        macros.problem(&self.problem, self.output).activation(self.activation);
+        macros.define("RESIDUAL", u8::from(self.residual));
+        macros
+    }
+
+    /// Input, constants (weights first), output, and the residual where there is one.
+    fn arguments(&self, constants: usize) -> Vec<Argument> {
+        let residual = self.residual.then_some(Argument::Input(1));
+        let constants = (0..constants).map(Argument::Constant);
+        std::iter::once(Argument::Input(0))
+            .chain(constants)
+            .chain([Argument::Output])
+            .chain(residual)
+            .collect()
+    }
 }
 
 /// A way to compute convolutions on an OpenCL device.
@@ -93,6 +115,7 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
         &winograd::Winograd,
         &tensor_core::TensorCore::Fp32,
         &tensor_core::TensorCore::Tf32,
+        &tensor_core::TensorCore::Fp16,
         &int8_gemm::Int8Gemm,
     ]
 }

@@ -2,8 +2,6 @@
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
-use super::super::source::Macros;
-use super::implicit_gemm::convolution_arguments;
 use super::{Algorithm, Chosen, Request, bias, powers, real, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -82,11 +80,8 @@ impl Algorithm for Winograd {
         }
         let columns = problem.out_channels.next_multiple_of(tile_m);
         let weights = transformed(real(request.weights)?, problem, output_tile, columns);
-        let mut macros = Macros::default();
+        let mut macros = request.macros();
         macros
-            .problem(problem, request.output)
-            .activation(request.activation)
-            .define("RESIDUAL", u8::from(request.residual))
             .define("M_PAD", columns)
             .define("OUTPUT_TILE", output_tile)
             .define("THREADS_M", threads_m)
@@ -103,7 +98,7 @@ impl Algorithm for Winograd {
                 macros,
                 groups: [tiles.div_ceil(threads_t), problem.out_channels.div_ceil(tile_m), 1],
                 threads,
-                arguments: convolution_arguments(),
+                arguments: request.arguments(2),
             }],
             constants: vec![bytes_of(&weights), bytes_of(&bias(request.weights))],
         })

@@ -28,3 +28,34 @@ static inline float activate(float x) {
 }
 
 #define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
+
+// What all convolutions share: sizes, the parameters that a kernel ends its list with, and the fused end of each.
+#ifdef GROUP_OUT
+#define TAPS (KERNEL_H * KERNEL_W)
+#define PLANE (IN_H * IN_W)
+#define PIXELS (OUT_H * OUT_W)
+#define COLUMNS (BATCH * PIXELS)
+
+#if RESIDUAL
+#define RESULT __global float *restrict output, const __global float *restrict residual
+#define TO_RESULT output, residual
+#else
+#define RESULT __global float *restrict output
+#define TO_RESULT output
+#endif
+
+#define KERNEL __kernel __attribute__((reqd_work_group_size(THREADS, 1, 1))) void
+#define CONVOLVE                                                                                          \
+    KERNEL convolve(const __global float *restrict input, const __global float *restrict weights,         \
+                    const __global float *restrict bias, RESULT)
+
+static inline void finish_at(RESULT, int at, float sum) {
+#if RESIDUAL
+    sum += residual[at];
+#endif
+    output[at] = activate(sum);
+}
+
+// Where pixel `n`, counted through the images, of a channel lies in the output.
+static inline int place_of(int channel, int n) { return (n / PIXELS * OUTPUTS + channel) * PIXELS + n % PIXELS; }
+#endif

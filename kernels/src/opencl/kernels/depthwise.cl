@@ -4,18 +4,13 @@
 // TILE_X, TILE_Y   pixels that a work-item computes
 // THREADS          work-items of a group
 
-#define TAPS (KERNEL_H * KERNEL_W)
-#define PIXELS (OUT_H * OUT_W)
 #define RUNS_X CEIL_DIV(OUT_W, TILE_X)
 #define RUNS_Y CEIL_DIV(OUT_H, TILE_Y)
 #define ITEMS (BATCH * CHANNELS * RUNS_Y * RUNS_X)
 #define REACH_X ((TILE_X - 1) * STRIDE_W + (KERNEL_W - 1) * DILATION_W + 1)
 #define REACH_Y ((TILE_Y - 1) * STRIDE_H + (KERNEL_H - 1) * DILATION_H + 1)
 
-__kernel __attribute__((reqd_work_group_size(THREADS, 1, 1)))
-void convolve(const __global float *restrict input, const __global float *restrict weights,
-              const __global float *restrict bias, const __global float *restrict residual,
-              __global float *restrict output) {
+CONVOLVE {
     const int item = min((int)get_global_id(0), ITEMS - 1);
     const int run_x = item % RUNS_X, run_y = item / RUNS_X % RUNS_Y, plane = item / (RUNS_X * RUNS_Y);
     const int channel = plane % CHANNELS;
@@ -43,12 +38,7 @@ void convolve(const __global float *restrict input, const __global float *restri
         for (int j = 0; j < TILE_X; j++) {
             const int y = run_y * TILE_Y + i, x = run_x * TILE_X + j;
             if (get_global_id(0) < ITEMS && (OUT_H % TILE_Y == 0 || y < OUT_H) && (OUT_W % TILE_X == 0 || x < OUT_W)) {
-                const int at = plane * PIXELS + y * OUT_W + x;
-                float sum = sums[i][j];
-#if RESIDUAL
-                sum += residual[at];
-#endif
-                output[at] = activate(sum);
+                finish_at(TO_RESULT, plane * PIXELS + y * OUT_W + x, sums[i][j]);
             }
         }
 }

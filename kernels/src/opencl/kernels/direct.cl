@@ -12,9 +12,6 @@
 
 #define SLICE (GROUP_O * GROUP_P)
 #define THREADS (SLICE * SPLIT)
-#define TAPS (KERNEL_H * KERNEL_W)
-#define PLANE (IN_H * IN_W)
-#define PIXELS (OUT_H * OUT_W)
 #define RUNS_X CEIL_DIV(OUT_W, TILE_X)
 #define RUNS (BATCH * OUT_H * RUNS_X)
 #define REACH ((TILE_X - 1) * STRIDE_W + (KERNEL_W - 1) * DILATION_W + 1)
@@ -33,23 +30,14 @@
 #endif
 #define SCRATCH (STAGED > REDUCE ? STAGED : REDUCE)
 
-static inline void finish(__global float *restrict output, const __global float *restrict residual,
-                   const __global float *restrict bias, int group, int o, int run, int j, float sum) {
+static inline void finish(RESULT, const __global float *restrict bias, int group, int o, int run, int j, float sum) {
     int x = run % RUNS_X * TILE_X + j, y = run / RUNS_X % OUT_H, image = run / (RUNS_X * OUT_H);
     if (o >= GROUP_OUT || run >= RUNS || x >= OUT_W) return;
     int channel = group * GROUP_OUT + o;
-    int at = (image * OUTPUTS + channel) * PIXELS + y * OUT_W + x;
-    sum += bias[channel];
-#if RESIDUAL
-    sum += residual[at];
-#endif
-    output[at] = activate(sum);
+    finish_at(TO_RESULT, (image * OUTPUTS + channel) * PIXELS + y * OUT_W + x, sum + bias[channel]);
 }
 
-__kernel __attribute__((reqd_work_group_size(THREADS, 1, 1)))
-void convolve(const __global float *restrict input, const __global float *restrict weights,
-              const __global float *restrict bias, const __global float *restrict residual,
-              __global float *restrict output) {
+CONVOLVE {
     const int thread = get_local_id(0);
     const int slice = thread / SLICE, lane = thread % SLICE;
     const int tp = lane % GROUP_P, to = lane / GROUP_P;
@@ -151,7 +139,7 @@ void convolve(const __global float *restrict input, const __global float *restri
 #pragma unroll
         for (int s = 0; s < SPLIT; s++) sum += scratch[s * SLICE * TILE_O * TILE_X + e];
         const int o = e / (GROUP_P * TILE_X), p = e % (GROUP_P * TILE_X);
-        finish(output, residual, bias, group, first_o + o, get_group_id(0) * GROUP_P + p / TILE_X, p % TILE_X,
+        finish(TO_RESULT, bias, group, first_o + o, get_group_id(0) * GROUP_P + p / TILE_X, p % TILE_X,
                sum);
     }
 #else
@@ -159,6 +147,6 @@ void convolve(const __global float *restrict input, const __global float *restri
     for (int i = 0; i < TILE_O; i++)
 #pragma unroll
         for (int j = 0; j < TILE_X; j++)
-            finish(output, residual, bias, group, first_o + to * TILE_O + i, run, j, sums[i][j]);
+            finish(TO_RESULT, bias, group, first_o + to * TILE_O + i, run, j, sums[i][j]);
 #endif
 }

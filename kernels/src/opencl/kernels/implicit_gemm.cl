@@ -17,11 +17,7 @@
 #define THREADS_N (TILE_N / THREAD_N)
 #define SLICE (THREADS_M * THREADS_N)
 #define THREADS (SLICE * SPLIT)
-#define TAPS (KERNEL_H * KERNEL_W)
 #define INNER (GROUP_IN * TAPS)
-#define PIXELS (OUT_H * OUT_W)
-#define COLUMNS (BATCH * PIXELS)
-#define PLANE (IN_H * IN_W)
 #define CHUNKS CEIL_DIV(CEIL_DIV(INNER, TILE_K), SPLIT)
 
 // Where a column begins in the input, and the top left corner of its window.
@@ -56,16 +52,10 @@ static inline float fetch(const __global float *restrict input, Column column, i
 #endif
 }
 
-static inline void finish(__global float *restrict output, const __global float *restrict residual,
-                   const __global float *restrict bias, int group, int m, int n, float sum) {
+static inline void finish(RESULT, const __global float *restrict bias, int group, int m, int n, float sum) {
     if (m >= GROUP_OUT || n >= COLUMNS) return;
     int channel = group * GROUP_OUT + m;
-    int at = (n / PIXELS * OUTPUTS + channel) * PIXELS + n % PIXELS;
-    sum += bias[channel];
-#if RESIDUAL
-    sum += residual[at];
-#endif
-    output[at] = activate(sum);
+    finish_at(TO_RESULT, place_of(channel, n), sum + bias[channel]);
 }
 
 #if LOCAL
@@ -83,10 +73,7 @@ static inline void finish(__global float *restrict output, const __global float 
 // Pixel j of a work-item, in its tile: runs of VECTOR, so that neighbors read neighbors.
 #define COLUMN_OF(j) ((tn + (j) / VECTOR * THREADS_N) * VECTOR + (j) % VECTOR)
 
-__kernel __attribute__((reqd_work_group_size(THREADS, 1, 1)))
-void convolve(const __global float *restrict input, const __global float *restrict weights,
-              const __global float *restrict bias, const __global float *restrict residual,
-              __global float *restrict output) {
+CONVOLVE {
     const int thread = get_local_id(0);
     const int slice = thread / SLICE, lane = thread % SLICE;
     const int tn = lane % THREADS_N, tm = lane / THREADS_N;
@@ -227,14 +214,14 @@ void convolve(const __global float *restrict input, const __global float *restri
         float sum = 0.0f;
 #pragma unroll
         for (int s = 0; s < SPLIT; s++) sum += scratch[s * TILE_M * TILE_N + e];
-        finish(output, residual, bias, group, first_m + e / TILE_N, first_n + e % TILE_N, sum);
+        finish(TO_RESULT, bias, group, first_m + e / TILE_N, first_n + e % TILE_N, sum);
     }
 #else
 #pragma unroll
     for (int i = 0; i < THREAD_M; i++)
 #pragma unroll
         for (int j = 0; j < THREAD_N; j++)
-            finish(output, residual, bias, group, first_m + tm * THREAD_M + i, first_n + COLUMN_OF(j),
+            finish(TO_RESULT, bias, group, first_m + tm * THREAD_M + i, first_n + COLUMN_OF(j),
                    sums[i][j]);
 #endif
 }

@@ -10,11 +10,7 @@
 #define THREADS_N (TILE_N / THREAD_N)
 #define SLICE (THREADS_M * THREADS_N)
 #define THREADS (SLICE * SPLIT)
-#define TAPS (KERNEL_H * KERNEL_W)
 #define INNER (GROUP_IN * TAPS)
-#define PIXELS (OUT_H * OUT_W)
-#define COLUMNS (BATCH * PIXELS)
-#define PLANE (IN_H * IN_W)
 #define WORDS (TILE_K / 4)
 #define CHUNKS CEIL_DIV(CEIL_DIV(INNER, TILE_K), SPLIT)
 #define STAGE (WORDS * (TILE_M + TILE_N))
@@ -51,24 +47,16 @@ static inline uint fetch(const __global float *restrict input, int base, int y0,
     return rounded(inside ? input[base + channel * PLANE + y * IN_W + x] : 0.0f);
 }
 
-static inline void finish(__global float *restrict output, const __global float *restrict residual,
-                   const __global float *restrict bias, const __global float *restrict scales,
-                   const __global int *restrict offsets, int group, int m, int n, int sum) {
+static inline void finish(RESULT, const __global float *restrict bias, const __global float *restrict scales,
+                          const __global int *restrict offsets, int group, int m, int n, int sum) {
     if (m >= GROUP_OUT || n >= COLUMNS) return;
     const int channel = group * GROUP_OUT + m;
-    const int at = (n / PIXELS * OUTPUTS + channel) * PIXELS + n % PIXELS;
-    float value = (sum - offsets[channel]) * scales[channel] + bias[channel];
-#if RESIDUAL
-    value += residual[at];
-#endif
-    output[at] = activate(value);
+    finish_at(TO_RESULT, place_of(channel, n), (sum - offsets[channel]) * scales[channel] + bias[channel]);
 }
 
-__kernel __attribute__((reqd_work_group_size(THREADS, 1, 1)))
-void convolve(const __global float *restrict input, const __global uint *restrict weights,
-              const __global float *restrict bias, const __global float *restrict scales,
-              const __global int *restrict offsets, const __global float *restrict residual,
-              __global float *restrict output) {
+KERNEL convolve(const __global float *restrict input, const __global uint *restrict weights,
+                const __global float *restrict bias, const __global float *restrict scales,
+                const __global int *restrict offsets, RESULT) {
     const int thread = get_local_id(0);
     const int slice = thread / SLICE, lane = thread % SLICE;
     const int tn = lane % THREADS_N, tm = lane / THREADS_N;
@@ -124,14 +112,14 @@ void convolve(const __global float *restrict input, const __global uint *restric
         int sum = 0;
 #pragma unroll
         for (int s = 0; s < SPLIT; s++) sum += as_int(scratch[s * TILE_M * TILE_N + e]);
-        finish(output, residual, bias, scales, offsets, group, first_m + e / TILE_N, first_n + e % TILE_N, sum);
+        finish(TO_RESULT, bias, scales, offsets, group, first_m + e / TILE_N, first_n + e % TILE_N, sum);
     }
 #else
 #pragma unroll
     for (int i = 0; i < THREAD_M; i++)
 #pragma unroll
         for (int j = 0; j < THREAD_N; j++)
-            finish(output, residual, bias, scales, offsets, group, first_m + tm * THREAD_M + i,
+            finish(TO_RESULT, bias, scales, offsets, group, first_m + tm * THREAD_M + i,
                    first_n + COLUMN_OF(j), sums[i][j]);
 #endif
 }

@@ -18,8 +18,6 @@
 #define TILES_X CEIL_DIV(OUT_W, OUTPUT_TILE)
 #define TILES_Y CEIL_DIV(OUT_H, OUTPUT_TILE)
 #define TILES (BATCH * TILES_Y * TILES_X)
-#define PLANE (IN_H * IN_W)
-#define PIXELS (OUT_H * OUT_W)
 #define ROUNDS CEIL_DIV(CEIL_DIV(CHANNELS, STAGE), SPLIT)
 #define STAGED (STAGE * SPOTS * THREADS_T)
 #define BLOCK (OUTPUT_TILE * OUTPUT_TILE)
@@ -63,23 +61,14 @@
     }
 #endif
 
-static inline void finish(__global float *restrict output, const __global float *restrict residual,
-                   const __global float *restrict bias, int m, int tile, int pixel, float sum) {
+static inline void finish(RESULT, const __global float *restrict bias, int m, int tile, int pixel, float sum) {
     const int x = tile % TILES_X * OUTPUT_TILE + pixel % OUTPUT_TILE;
     const int y = tile / TILES_X % TILES_Y * OUTPUT_TILE + pixel / OUTPUT_TILE;
     if (m >= OUTPUTS || tile >= TILES || x >= OUT_W || y >= OUT_H) return;
-    const int at = (tile / (TILES_X * TILES_Y) * OUTPUTS + m) * PIXELS + y * OUT_W + x;
-    sum += bias[m];
-#if RESIDUAL
-    sum += residual[at];
-#endif
-    output[at] = activate(sum);
+    finish_at(TO_RESULT, (tile / (TILES_X * TILES_Y) * OUTPUTS + m) * PIXELS + y * OUT_W + x, sum + bias[m]);
 }
 
-__kernel __attribute__((reqd_work_group_size(THREADS, 1, 1)))
-void convolve(const __global float *restrict input, const __global float *restrict weights,
-              const __global float *restrict bias, const __global float *restrict residual,
-              __global float *restrict output) {
+CONVOLVE {
     const int thread = get_local_id(0);
     const int slice = thread / SLICE, lane = thread % SLICE;
     const int tt = lane % THREADS_T, tm = lane / THREADS_T;
@@ -155,7 +144,7 @@ void convolve(const __global float *restrict input, const __global float *restri
 #if SPLIT > 1
             scratch[((slice * TILE_M + m) * BLOCK + p) * THREADS_T + tt] = sum;
 #else
-            finish(output, residual, bias, first_m + m, first_t + tt, p, sum);
+            finish(TO_RESULT, bias, first_m + m, first_t + tt, p, sum);
 #endif
         }
     }
@@ -165,7 +154,7 @@ void convolve(const __global float *restrict input, const __global float *restri
         float sum = 0.0f;
 #pragma unroll
         for (int s = 0; s < SPLIT; s++) sum += scratch[s * TILE_M * BLOCK * THREADS_T + e];
-        finish(output, residual, bias, first_m + e / (BLOCK * THREADS_T), first_t + e % THREADS_T,
+        finish(TO_RESULT, bias, first_m + e / (BLOCK * THREADS_T), first_t + e % THREADS_T,
                e / THREADS_T % BLOCK, sum);
     }
 #endif
