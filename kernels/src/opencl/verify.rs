@@ -22,9 +22,11 @@ const TOLERANCE_ROUGH: f32 = 2e-2;
 /// Layers that were seen to be right in this process.
 static RIGHT: Mutex<Option<HashSet<blake3::Hash>>> = Mutex::new(None);
 
-/// What the processor made of layers that were compared lately: plan, batch and result. Searches compare many schedules of
-/// a few layers.
-static LATELY: Mutex<VecDeque<(Plan, usize, Arc<[f32]>)>> = Mutex::new(VecDeque::new());
+/// A layer as the processor runs it, the number of images, and the result.
+type Answer = (Plan, usize, Arc<[f32]>);
+
+/// What the processor made of layers that were compared lately. Searches compare many schedules of a few layers.
+static LATELY: Mutex<VecDeque<Answer>> = Mutex::new(VecDeque::new());
 
 /// Numbers that are remembered of them.
 const REMEMBERED: usize = 1 << 24;
