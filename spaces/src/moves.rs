@@ -228,13 +228,14 @@ impl CompiledSpace {
     }
 
     /// The valid point that contradicts as few values of `wanted` as possible and is at its default elsewhere,
-    /// as far as constraints allow. Names and values that the space does not have count as nothing wanted.
+    /// as far as constraints allow. Of numbers that an ordered parameter does not have, its nearest counts; names and
+    /// other values that the space does not have count as nothing wanted.
     #[must_use]
     pub fn closest(&self, wanted: &Configuration) -> Point {
         let wanted: Vec<Option<u16>> = self
             .parameters()
             .iter()
-            .map(|p| wanted.get(&p.name).and_then(|v: &Value| p.domain.index_of(v)).map(|i| i as u16))
+            .map(|p| wanted.get(&p.name).and_then(|v: &Value| p.domain.nearest(v)).map(|i| i as u16))
             .collect();
         let mut costs = HashMap::new();
         self.cost(self.root, &wanted, &mut costs);

@@ -53,9 +53,20 @@ impl Domain {
     pub fn index_of(&self, value: &Value) -> Option<usize> {
         let values = self.values();
         values.iter().position(|v| v == value).or_else(|| {
-            let number = value.as_f64()?;
-            let same = |v: &Value| !matches!(v, Value::Bool(_)) && v.as_f64() == Some(number);
-            if matches!(value, Value::Bool(_)) { None } else { values.iter().position(same) }
+            let wanted = number(value)?;
+            values.iter().position(|v| number(v) == Some(wanted))
+        })
+    }
+
+    /// Where `value` stands in the list, or, if it is a number and the values are ordered, what comes nearest to it;
+    /// of two as near the first.
+    #[must_use]
+    pub fn nearest(&self, value: &Value) -> Option<usize> {
+        self.index_of(value).or_else(|| {
+            let wanted = number(value).filter(|_| self.is_ordered())?;
+            let distances = self.values().iter().enumerate();
+            let distances = distances.filter_map(|(index, v)| Some(((number(v)? - wanted).abs(), index)));
+            distances.min_by(|left, right| left.0.total_cmp(&right.0)).map(|(_, index)| index)
         })
     }
 
@@ -267,6 +278,11 @@ impl Space {
             Err(SpaceError::Cycle(open.keys().map(|n| (*n).to_owned()).collect()))
         }
     }
+}
+
+/// The number that a value is, if it is one; truth values are none.
+fn number(value: &Value) -> Option<f64> {
+    if matches!(value, Value::Bool(_)) { None } else { value.as_f64() }
 }
 
 /// How error messages call the condition of `p`.

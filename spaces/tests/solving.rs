@@ -287,6 +287,11 @@ fn wishes_come_first_and_defaults_next() {
     let config = compiled.decode(&compiled.closest(&wanted));
     assert_eq!(config.get("b"), Some(&8.into()));
     assert_eq!(config.get("a"), Some(&2.into()));
+    // Numbers between those that there are.
+    wanted.insert("b", 1);
+    wanted.insert("a", 7);
+    let config = compiled.decode(&compiled.closest(&wanted));
+    assert_eq!((config.get("a"), config.get("b")), (Some(&8.into()), Some(&1.into())));
 }
 
 proptest! {

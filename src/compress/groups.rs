@@ -50,14 +50,13 @@ impl ChannelGroup {
         wanted.clamp(multiple.min(self.width).max(1), self.width)
     }
 
-    /// The different numbers of channels that can stay, ascending.
+    /// The different numbers of channels that are worth choosing from, ascending: sixteenths of all, from two on.
     #[must_use]
     pub fn choices(&self) -> Vec<usize> {
         if !self.prunable() {
             return vec![self.width];
         }
-        let mut choices: Vec<usize> =
-            (1..=self.width).map(|kept| self.kept(kept as f64 / self.width as f64)).collect();
+        let mut choices: Vec<usize> = (2..=16).map(|share| self.kept(f64::from(share) / 16.0)).collect();
         choices.dedup();
         choices
     }

@@ -22,8 +22,6 @@ const PATTERNS: [Pattern; 7] = [
     Pattern::Grouped { kept: 2, of: 4 },
     Pattern::Grouped { kept: 1, of: 4 },
 ];
-/// Shares of kept channels that are offered.
-pub const CHANNEL_SHARES: [f64; 8] = [0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375, 1.0];
 
 /// Why the space of a network could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +61,9 @@ pub fn joint_space(
     let last = counts.len().saturating_sub(1);
     space.parameters.push(ordered(THREADS, counts, last, "workers of the whole network"));
     for group in compress::channel_groups(plan)?.iter().filter(|group| group.prunable()) {
-        // Shares that keep equally many channels are one choice, called what it is.
-        let mut kept: Vec<usize> = CHANNEL_SHARES.iter().map(|share| group.kept(*share)).collect();
-        kept.dedup();
         #[expect(clippy::cast_precision_loss, reason = "a number of channels")]
-        let shares: Vec<f64> = kept.iter().map(|kept| *kept as f64 / group.width as f64).collect();
+        let shares: Vec<f64> =
+            group.choices().into_iter().map(|kept| kept as f64 / group.width as f64).collect();
         let default = shares.len() - 1;
         let name = format!("{CHANNELS}{}", group.name);
         let values = shares.into_iter().map(Value::Real).collect();
