@@ -68,6 +68,18 @@ impl<'a, T: Element> View<'a, T> {
         Self { data, size: [rows, columns], strides: [columns, 1] }
     }
 
+    /// How many rows it has.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.size[0]
+    }
+
+    /// How many columns it has.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.size[1]
+    }
+
     /// Its transpose.
     #[must_use]
     pub fn t(self) -> Self {

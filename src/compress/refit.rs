@@ -35,7 +35,7 @@ const MOST: usize = 16384;
 const HELD: usize = 96 << 20;
 /// How much weights that hardly matter are kept from moving, relative to the mean power of the inputs.
 const DAMPING: f64 = 3e-2;
-/// Rows of the Gram matrix of one parallel task.
+/// Rows of the Gram matrix of one parallel task, at least.
 const ROWS: usize = 128;
 
 /// What the original network computes at sampled positions, for every convolution with its bias and residual,
@@ -346,22 +346,18 @@ impl Problem {
             weights.chunks(depth).map(|filter| filter.iter().zip(&means).map(|(w, x)| w * x).sum()).collect()
         };
         bias.iter_mut().zip(shift(&weights)).for_each(|(bias, shift)| *bias += shift);
-        let mut gram = gram(&self.patches, depth);
-        let power = (0..depth).map(|i| gram[i * depth + i]).sum::<f64>() / depth as f64;
+        let power = self.patches.par_chunks(depth).map(squares).sum::<f64>() / depth as f64;
         if !(power > 0.0 && power.is_finite()) {
             return None;
         }
-        (0..depth).for_each(|i| gram[i * depth + i] += DAMPING * power);
-        let factors = Cholesky::new(gram, depth)?;
         // Steps from where weights are, so that damping keeps those that hardly matter where they were.
         let mut errors = self.errors(&weights, &bias);
         let mean = column_means(&errors, rows);
         errors.par_chunks_mut(rows).for_each(|errors| {
             errors.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
         });
-        let mut steps = correlations(&errors, rows, &self.patches, depth);
-        factors.solve_rows(&mut steps);
-        weights.iter_mut().zip(&steps).for_each(|(weight, step)| *weight += *step as f32);
+        let steps = ridge(&self.patches, &errors, [count, depth, rows], DAMPING * power)?;
+        weights.iter_mut().zip(&steps).for_each(|(weight, step)| *weight += step);
         bias.iter_mut().zip(&mean).for_each(|(bias, mean)| *bias += mean);
         bias.iter_mut().zip(shift(&weights)).for_each(|(bias, shift)| *bias -= shift);
         Some((weights, bias))
@@ -388,6 +384,37 @@ impl Problem {
     }
 }
 
+/// The `rows` x `depth` matrix `W` that minimizes `|E - X Wᵀ|² + damping |W|²`, where `X` is `count` x `depth` and
+/// `E` is `count` x `rows`; `None` where that is not positive definite in the arithmetic at hand.
+///
+/// Of the two forms of the solution, `Wᵀ = (XᵀX + λ)⁻¹ XᵀE = Xᵀ (XXᵀ + λ)⁻¹ E`, the one with the smaller matrix: late
+/// layers have many more weights than positions.
+fn ridge(x: &[f32], errors: &[f32], [count, depth, rows]: [usize; 3], damping: f64) -> Option<Vec<f32>> {
+    let all = View::new(x, count, depth);
+    let size = count.min(depth);
+    let mut gram = gram(if count < depth { all } else { all.t() }, size);
+    (0..size).for_each(|i| gram[i * size + i] += damping);
+    let factors = Cholesky::new(gram, size)?;
+    if count < depth {
+        let mut steps: Vec<f64> = (0..rows * count)
+            .into_par_iter()
+            .map(|at| f64::from(errors[at % count * rows + at / count]))
+            .collect();
+        factors.solve_rows(&mut steps);
+        let steps: Vec<f32> = steps.into_iter().map(|x| x as f32).collect();
+        Some(product(View::new(&steps, rows, count), all))
+    } else {
+        let mut steps: Vec<f64> =
+            product(View::new(errors, count, rows).t(), all).into_iter().map(f64::from).collect();
+        factors.solve_rows(&mut steps);
+        Some(steps.into_iter().map(|x| x as f32).collect())
+    }
+}
+
+fn squares(numbers: &[f32]) -> f64 {
+    numbers.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
+}
+
 fn column_means(data: &[f32], columns: usize) -> Vec<f32> {
     let count = (data.len() / columns.max(1)).max(1);
     let sums = data
@@ -408,30 +435,30 @@ fn column_means(data: &[f32], columns: usize) -> Vec<f32> {
     sums.iter().map(|sum| (sum / count as f64) as f32).collect()
 }
 
-/// `Xᵀ X`, lower triangle.
-fn gram(data: &[f32], columns: usize) -> Vec<f64> {
-    let count = data.len() / columns;
-    let all = View::new(data, count, columns);
-    let mut single = vec![0.0f32; columns * columns];
-    single.par_chunks_mut(ROWS * columns).enumerate().for_each(|(chunk, rows)| {
-        let range = chunk * ROWS..(chunk * ROWS + ROWS).min(columns);
-        let (left, right) = (all.part(0..count, range.clone()).t(), all.part(0..count, 0..range.end));
-        multiply(1.0, left, right, 0.0, rows, columns);
+/// `A Aᵀ` of a matrix with `size` rows, lower triangle.
+fn gram(matrix: View<'_, f32>, size: usize) -> Vec<f64> {
+    let inner = matrix.columns();
+    let mut single = vec![0.0f32; size * size];
+    // Each part packs all that it is multiplied with.
+    let part = (size / (4 * rayon::current_num_threads().max(1))).clamp(ROWS, 4 * ROWS);
+    single.par_chunks_mut((part * size).max(1)).enumerate().for_each(|(chunk, rows)| {
+        let range = chunk * part..(chunk * part + part).min(size);
+        let right = matrix.part(0..range.end, 0..inner).t();
+        multiply(1.0, matrix.part(range, 0..inner), right, 0.0, rows, size);
     });
     single.into_par_iter().map(f64::from).collect()
 }
 
-/// `Eᵀ X`
-fn correlations(errors: &[f32], rows: usize, patches: &[f32], depth: usize) -> Vec<f64> {
-    let count = errors.len() / rows;
-    let (errors, patches) = (View::new(errors, count, rows), View::new(patches, count, depth));
-    let mut single = vec![0.0f32; rows * depth];
-    let part = rows.div_ceil(rayon::current_num_threads().max(1)).clamp(1, ROWS);
-    single.par_chunks_mut(part * depth).enumerate().for_each(|(chunk, product)| {
+/// `A B`
+fn product(left: View<'_, f32>, right: View<'_, f32>) -> Vec<f32> {
+    let [rows, inner, columns] = [left.rows(), left.columns(), right.columns()];
+    let mut product = vec![0.0f32; rows * columns];
+    let part = rows.div_ceil(rayon::current_num_threads().max(1)).clamp(1, 4 * ROWS);
+    product.par_chunks_mut((part * columns).max(1)).enumerate().for_each(|(chunk, product)| {
         let range = chunk * part..(chunk * part + part).min(rows);
-        multiply(1.0, errors.part(0..count, range).t(), patches, 0.0, product, depth);
+        multiply(1.0, left.part(range, 0..inner), right, 0.0, product, columns);
     });
-    single.into_iter().map(f64::from).collect()
+    product
 }
 
 #[cfg(test)]
@@ -440,6 +467,37 @@ mod tests {
     use crate::compress::channels::remove;
     use crate::compress::groups::groups;
     use crate::compress::tests::{networks, reference};
+
+    /// Both forms of the solution satisfy the equations of the least squares.
+    #[test]
+    fn ridge_solves_its_equations() {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
+        for [count, depth, rows] in [[40, 23, 5], [23, 40, 5], [300, 280, 3], [280, 300, 3], [1, 4, 1]] {
+            let mut numbers =
+                |len: usize| -> Vec<f32> { (0..len).map(|_| random.random_range(-1.0..1.0)).collect() };
+            let (x, errors) = (numbers(count * depth), numbers(count * rows));
+            let damping = 0.1 * count as f64;
+            let found = ridge(&x, &errors, [count, depth, rows], damping).expect("positive definite");
+            for row in 0..rows {
+                let w = |column: usize| f64::from(found[row * depth + column]);
+                let missing = |at: usize| {
+                    let sum: f64 =
+                        (0..depth).map(|column| f64::from(x[at * depth + column]) * w(column)).sum();
+                    f64::from(errors[at * rows + row]) - sum
+                };
+                let missing: Vec<f64> = (0..count).map(missing).collect();
+                for column in 0..depth {
+                    let pull: f64 =
+                        (0..count).map(|at| f64::from(x[at * depth + column]) * missing[at]).sum();
+                    assert!(
+                        (pull - damping * w(column)).abs() < 1e-3,
+                        "{count} {depth}: {pull} {}",
+                        w(column)
+                    );
+                }
+            }
+        }
+    }
 
     /// A channel that another one repeats can go without a trace, at padded borders and through a residual too.
     #[test]
