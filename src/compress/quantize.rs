@@ -5,6 +5,7 @@
 use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::{Grid, IntegerWeights};
 use paretune_kernels::{Plan, Quantization, Step, ValueId, WeightValues, Weights};
+use rayon::prelude::*;
 
 use super::calibration::Calibration;
 use super::channels::dense;
@@ -32,11 +33,8 @@ pub(super) fn round(
     let [rows, columns, height, width] = weights.dims;
     let taps = height * width;
     let (low, high) = grid.levels();
-    let mut rounded = Vec::with_capacity(values.len());
-    let mut scales = Vec::with_capacity(rows);
-    let mut lost = vec![0.0; rows];
     let ones = vec![1.0; columns * taps];
-    for (row, filter) in values.chunks((columns * taps).max(1)).enumerate() {
+    let row = |(row, filter): (usize, &[f32])| {
         let largest = filter.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         // Below this nothing is left in single precision after multiplying with activations.
         let nothing = largest <= 1e-30;
@@ -46,21 +44,28 @@ pub(super) fn round(
             Grid::Ternary => ternary(filter),
             grid => (clipped_scale(filter, None, &ones, grid), 0.0),
         };
+        let rounded = filter.iter().map(|&x| match grid {
+            Grid::Ternary if x.abs() <= threshold => 0,
+            Grid::Ternary => x.signum() as i8,
+            _ => (x / scale).round().clamp(f32::from(low), f32::from(high)) as i8,
+        });
+        let rounded: Vec<i8> = rounded.collect();
         let first_input = row / (rows / groups).max(1) * columns;
-        for (index, &x) in filter.iter().enumerate() {
-            let q = match grid {
-                Grid::Ternary if x.abs() <= threshold => 0.0,
-                Grid::Ternary => x.signum(),
-                _ => (x / scale).round().clamp(f32::from(low), f32::from(high)),
+        let lost = mean.map_or(0.0, |mean| {
+            let pairs = filter.iter().zip(&rounded).enumerate();
+            let lost = |(index, (&x, &q)): (usize, (&f32, &i8))| {
+                mean[first_input + index / taps] * (f64::from(x) - f64::from(q) * f64::from(scale))
             };
-            if let Some(mean) = mean {
-                lost[row] +=
-                    mean[first_input + index / taps] * (f64::from(x) - f64::from(q) * f64::from(scale));
-            }
-            rounded.push(q as i8);
-        }
-        scales.push(scale);
-    }
+            pairs.map(lost).sum()
+        });
+        (rounded, scale, lost)
+    };
+    let made: Vec<(Vec<i8>, f32, f64)> =
+        values.par_chunks((columns * taps).max(1)).enumerate().map(row).collect();
+    let mut rounded = Vec::with_capacity(values.len());
+    made.iter().for_each(|(values, ..)| rounded.extend_from_slice(values));
+    let scales: Vec<f32> = made.iter().map(|&(_, scale, _)| scale).collect();
+    let lost: Vec<f64> = made.iter().map(|&(.., lost)| lost).collect();
     Ok(Weights {
         dims: weights.dims,
         values: WeightValues::Integer(IntegerWeights { values: rounded.into(), scales: scales.into(), grid }),

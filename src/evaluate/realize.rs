@@ -8,7 +8,7 @@ use paretune_spaces::Configuration;
 
 use super::candidate::{Candidate, CandidateError};
 use super::subject::{Progress, Subject, SubjectError};
-use crate::compress::{self, CompressError, Recipe};
+use crate::compress::{self, ChannelCriterion, CompressError, Method, Recipe};
 
 /// Why a configuration could not be turned into a plan.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +46,28 @@ pub fn realize(
     progress: Progress<'_>,
 ) -> Result<Plan, RealizeError> {
     let candidate = decode(subject, configuration)?;
-    let mut plan = if candidate.finetune > 0 {
+    let plan = if candidate.finetune > 0 {
         subject.finetuned(&candidate.recipe, candidate.finetune, progress)?
     } else {
         subject.compressed(&candidate.recipe)?
     };
+    scheduled(plan, candidate, isa)
+}
+
+/// The plan of `configuration` with weights of the right number, format and zeros that nobody took pains over: as fast
+/// as the real one, and there at once.
+///
+/// # Errors
+/// Where the configuration does not fit the network.
+pub fn rehearse(subject: &Subject, configuration: &Configuration, isa: Isa) -> Result<Plan, RealizeError> {
+    let candidate = decode(subject, configuration)?;
+    let criterion = ChannelCriterion::Magnitude;
+    let recipe = Recipe { method: Method::OneShot, repair: false, criterion, ..candidate.recipe.clone() };
+    scheduled(subject.compressed(&recipe)?, candidate, isa)
+}
+
+/// `plan` under the schedules of `candidate`.
+fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, RealizeError> {
     plan.threads = candidate.threads;
     // The space is built for the untouched widths, and pruned channels leave fewer tiles to choose from.
     let target = Target::of(&candidate.backend, isa)?;
