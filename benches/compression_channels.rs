@@ -50,6 +50,9 @@ struct Arguments {
     /// Share of its images that are mixed with another one
     #[arg(long, default_value_t = Distillation::default().mixed)]
     mixed: f64,
+    /// Images that what is left is fitted to; a search takes 256
+    #[arg(long, default_value_t = CALIBRATION - HELD_BACK)]
+    fitted: usize,
     /// Report images; all of them where there are fewer
     #[arg(long, default_value_t = usize::MAX)]
     report: usize,
@@ -131,8 +134,9 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
-    fn rows(&self, network: &str, work: f64, finetune: &Distillation) -> anyhow::Result<()> {
+    fn rows(&self, network: &str, work: f64, fitted: usize, finetune: &Distillation) -> anyhow::Result<()> {
         let (seen, held) = self.inputs.split_at(self.fitted);
+        let seen = &seen[..seen.len().min(fitted * self.plan.values[self.plan.input].len())];
         let references = References::collect(self.plan, seen, self.threads)?;
         let (plan, calibration) = (self.plan, &self.calibration);
         let compressed = |channels, criterion, references| {
@@ -194,7 +198,7 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
         let network = Network::load(&models.join(format!("{name}.onnx")))?;
         let subject = Subject::new(&network.plan, &calibration, &report, &normalization)?;
         for &work in &arguments.work {
-            subject.rows(name, work, &finetune)?;
+            subject.rows(name, work, arguments.fitted, &finetune)?;
         }
     }
     Ok(())

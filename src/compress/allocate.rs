@@ -26,9 +26,31 @@ struct Work {
     single: bool,
 }
 
+/// By prunable group, for every share of its channels that can be kept (see [`super::ChannelGroup::choices`], ascending),
+/// what the channels that go are worth together, least first: a loss up to a factor that is the network's.
+///
+/// # Errors
+/// As [`allocate_channels`].
+pub fn channel_costs(
+    plan: &Plan,
+    calibration: &Calibration,
+    criterion: ChannelCriterion,
+) -> Result<BTreeMap<String, Vec<(f64, f64)>>, CompressError> {
+    calibration.fits(plan)?;
+    let mut costs = BTreeMap::new();
+    for group in groups(plan)?.into_iter().filter(|group| group.info.prunable()) {
+        let mut scores = scores(plan, calibration, &group, criterion)?;
+        scores.sort_by(f64::total_cmp);
+        let width = group.info.width;
+        let cost = |kept: usize| (kept as f64 / width as f64, scores[..width - kept].iter().sum());
+        costs.insert(group.info.name.clone(), group.info.choices().into_iter().map(cost).collect());
+    }
+    Ok(costs)
+}
+
 /// By group, the share of its channels that is kept when about `work` (above 0, at most 1) of the network's
-/// multiply-adds are to be left. Groups that lose nothing are not listed. No group loses more than
-/// seven eighths.
+/// multiply-adds are to be left, always one of its [`super::ChannelGroup::choices`]. Groups that lose nothing are not
+/// listed.
 ///
 /// # Errors
 /// As [`super::apply`] with [`ChannelCriterion`].
@@ -71,7 +93,7 @@ pub fn allocate_channels(
         for (index, (group, (order, scores, gone))) in groups.iter().zip(&queues).enumerate() {
             let width = group.info.width;
             let fewer = group.info.choices().into_iter().rfind(|&kept| kept < width - gone);
-            let Some(next) = fewer.filter(|&kept| kept * 8 >= width) else { continue };
+            let Some(next) = fewer else { continue };
             let leaving = &order[*gone..width - next];
             let cost: f64 = leaving.iter().map(|&channel| scores[channel]).sum();
             let mut smaller = keep.clone();

@@ -33,7 +33,7 @@ use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Plan, WeightValues, Weights};
 
-pub use allocate::allocate_channels;
+pub use allocate::{allocate_channels, channel_costs};
 pub use budget::{Level, allocate};
 pub use calibration::Calibration;
 pub use database::{Database, Heard, SPARSITIES, Variant, seconds_to_prepare};

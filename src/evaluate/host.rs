@@ -318,7 +318,7 @@ mod tests {
     const OPENED: &str = r#"read line; echo '{"reply":"opened","hardware":"h","search_images":1,"report_images":1}'; read line; "#;
 
     fn report(host: &mut Host, deadline: Duration) -> Result<Reply, HostError> {
-        let request = Request::Report { bundle: "unused".into(), images: 1 };
+        let request = Request::Report { bundle: "unused".into(), from: 0, to: 1 };
         host.ask(&request, deadline, &mut |_| {}, &|| false)
     }
 
@@ -368,7 +368,7 @@ mod tests {
         let mut garbage = host(&format!("{OPENED} echo garbage; sleep 5"));
         assert!(matches!(report(&mut garbage, Duration::from_secs(5)), Err(HostError::Nonsense(_))));
         let mut slow = host(&format!("{OPENED} sleep 60"));
-        let request = Request::Report { bundle: "unused".into(), images: 1 };
+        let request = Request::Report { bundle: "unused".into(), from: 0, to: 1 };
         let asked = std::cell::Cell::new(0);
         let interrupted = || {
             asked.set(asked.get() + 1);

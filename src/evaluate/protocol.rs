@@ -69,7 +69,7 @@ pub enum Request {
     Trial(Box<TrialRequest>),
     /// Times several bundles interleaved; needs no subject.
     Time(TimeRequest),
-    /// Times every step of one configuration.
+    /// Times every step of one configuration, with weights that nobody took pains over.
     Profile {
         /// What to time.
         configuration: Configuration,
@@ -96,12 +96,16 @@ pub enum Request {
         /// That share.
         work: f64,
     },
-    /// Scores a bundle on the first images of the report part.
+    /// Says what channels are worth.
+    Rank,
+    /// Scores a bundle on images of the report part.
     Report {
         /// What to score.
         bundle: PathBuf,
-        /// How many images.
-        images: u64,
+        /// The first image.
+        from: u64,
+        /// The one after the last.
+        to: u64,
     },
     /// Writes one configuration as a bundle.
     Export {
@@ -142,10 +146,16 @@ pub struct TrialRequest {
     pub known_latency_low: f64,
     /// What is known of its answers on the search images.
     pub known_score: Score,
-    /// How many search images are enough.
+    /// How many search images are enough, once it is decided whether limits on accuracy are kept.
     pub images: u64,
+    /// How many are enough in any case.
+    pub most_images: u64,
+    /// Limits on accuracy.
+    pub floors: Floors,
     /// What makes everything else pointless.
     pub ceilings: Ceilings,
+    /// Where its bundle is written if it is measured whole.
+    pub keep: Option<PathBuf>,
     /// Points that make more images pointless: where one of them is at least as good in everything else
     /// and surely more accurate, the candidate is dropped.
     pub rivals: Vec<Rival>,
@@ -179,6 +189,41 @@ impl Ceilings {
     }
 }
 
+/// Limits on accuracy, judged on the pessimistic end of an interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floors {
+    /// Accuracy that has to be exceeded.
+    pub accuracy: Option<f64>,
+    /// What may be lost of the untouched network's accuracy, less than.
+    pub drop: Option<f64>,
+}
+
+impl Floors {
+    /// Whether `score` leaves it open whether a limit is kept.
+    #[must_use]
+    pub fn undecided(&self, score: &Score) -> bool {
+        let [low, high] = score.interval();
+        let (_, [least, most]) = score.drop();
+        !self.missed(score)
+            && (self.accuracy.is_some_and(|floor| low <= floor && floor < high)
+                || self.drop.is_some_and(|ceiling| least < ceiling && ceiling <= most))
+    }
+
+    /// Whether a limit is surely not kept.
+    #[must_use]
+    pub fn missed(&self, score: &Score) -> bool {
+        let (_, [least, _]) = score.drop();
+        self.accuracy.is_some_and(|floor| score.interval()[1] <= floor)
+            || self.drop.is_some_and(|ceiling| least >= ceiling)
+    }
+
+    /// Whether `score` is enough: so many images were seen and every limit is decided, or `most` were.
+    #[must_use]
+    pub fn enough(&self, score: &Score, images: u64, most: u64) -> bool {
+        score.total >= images && (score.total >= most || !self.undecided(score))
+    }
+}
+
 /// What was seen of a candidate that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -208,10 +253,13 @@ impl Rival {
     /// Whether a candidate of which this much is known cannot be better in any respect.
     #[must_use]
     pub fn surely_beats(&self, latency_low: f64, size: f64, memory: f64, accuracy_high: f64) -> bool {
-        self.latency <= latency_low
-            && self.size <= size
-            && self.memory <= memory
-            && self.accuracy > accuracy_high
+        self.surely_costs_less(latency_low, size, memory) && self.accuracy > accuracy_high
+    }
+
+    /// Whether a candidate of which this much is known cannot be better in any respect but accuracy.
+    #[must_use]
+    pub fn surely_costs_less(&self, latency_low: f64, size: f64, memory: f64) -> bool {
+        self.latency <= latency_low && self.size <= size && self.memory <= memory
     }
 }
 
@@ -275,6 +323,12 @@ pub enum Reply {
     Thinned {
         /// By group that loses channels: the share that is kept.
         shares: BTreeMap<String, f64>,
+    },
+    /// The answer to ranking.
+    Ranked {
+        /// By group and share that is kept, ascending: what those that go are worth, see
+        /// [`crate::compress::channel_costs`].
+        costs: BTreeMap<String, Vec<(f64, f64)>>,
     },
     /// The answer to a report.
     Reported {

@@ -182,7 +182,11 @@ impl Subject {
         if let Some((_, plan)) = kept.iter().find(|(known, _)| known == recipe) {
             return Ok(plan.clone());
         }
-        let plan = self.repaired(recipe, REPAIR_IMAGES)?;
+        let plan = if recipe.repair {
+            self.repaired(recipe, REPAIR_IMAGES)?
+        } else {
+            compress::apply(&self.network.plan, &self.calibration, recipe)?
+        };
         kept.push_front((recipe.clone(), plan.clone()));
         kept.truncate(KEPT_PLANS);
         Ok(plan)
@@ -236,6 +240,14 @@ impl Subject {
     /// Where nothing is known of the channels.
     pub fn thinned(&self, work: f64) -> Result<BTreeMap<String, f64>, CompressError> {
         compress::allocate_channels(&self.network.plan, &self.calibration, self.criterion(), work)
+    }
+
+    /// See [`compress::channel_costs`].
+    ///
+    /// # Errors
+    /// Where nothing is known of the channels.
+    pub fn channel_costs(&self) -> Result<BTreeMap<String, Vec<(f64, f64)>>, CompressError> {
+        compress::channel_costs(&self.network.plan, &self.calibration, self.criterion())
     }
 
     /// What the untouched network computes on `images`, which are always the first ones.
@@ -307,12 +319,12 @@ impl Subject {
         self.score(plan, &self.dataset.search, &self.search_answers, from, to)
     }
 
-    /// Scores `plan` on the first `count` images of the report part.
+    /// Scores `plan` on images `from..to` of the report part.
     ///
     /// # Errors
     /// Where the plan does not load.
-    pub fn score_report(&self, plan: &Plan, count: usize) -> Result<Score, SubjectError> {
-        self.score(plan, &self.dataset.report, &self.report_answers, 0, count)
+    pub fn score_report(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, SubjectError> {
+        self.score(plan, &self.dataset.report, &self.report_answers, from, to)
     }
 
     fn score(
@@ -330,7 +342,12 @@ impl Subject {
             Ok(answers(&self.network.plan, &missing, &self.spec.normalization, self.isa)?)
         })?;
         let chunk = images.slice(from..to);
-        let found = answers(&for_scoring(plan), &chunk, &self.spec.normalization, self.isa)?;
+        let (scored, untouched) = (for_scoring(plan), for_scoring(&self.network.plan));
+        let found = if (&scored.steps, &scored.weights) == (&untouched.steps, &untouched.weights) {
+            baseline[from..to].to_vec()
+        } else {
+            answers(&scored, &chunk, &self.spec.normalization, self.isa)?
+        };
         // Without labels, agreement with the untouched network is the accuracy.
         let labels = if images.labels.is_empty() { &baseline[..] } else { &images.labels[..] };
         Ok(Score::count(&found, &baseline[from..to], &labels[from..to]))

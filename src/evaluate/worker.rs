@@ -11,7 +11,7 @@ use paretune_spaces::Configuration;
 
 use super::inspect::costs;
 use super::protocol::{FastestProbes, Measured, Refusal, Reply, Request, Rival, TimeRequest, TrialRequest};
-use super::realize::{realize, recipe_of};
+use super::realize::{realize, recipe_of, rehearse};
 use super::repeat::noise;
 use super::subject::Subject;
 use super::timing::{Runner, Timing, profile, time, time_together};
@@ -102,11 +102,12 @@ impl Worker {
             Request::Thin { work } => {
                 Ok(Reply::Thinned { shares: self.subject()?.thinned(work).map_err(text)? })
             }
-            Request::Report { bundle, images } => {
+            Request::Rank => Ok(Reply::Ranked { costs: self.subject()?.channel_costs().map_err(text)? }),
+            Request::Report { bundle, from, to } => {
                 let subject = self.subject()?;
                 let plan = Bundle::read(&bundle).map_err(text)?.plan;
-                let images = usize::try_from(images).unwrap_or(usize::MAX);
-                Ok(Reply::Reported { score: subject.score_report(&plan, images).map_err(text)? })
+                let [from, to] = [from, to].map(|image| usize::try_from(image).unwrap_or(usize::MAX));
+                Ok(Reply::Reported { score: subject.score_report(&plan, from, to).map_err(text)? })
             }
             Request::Export { configuration, id, folder } => {
                 let subject = self.subject()?;
@@ -146,13 +147,13 @@ impl Worker {
             return refused(seen);
         }
         seen.size = bytes(size);
-        let plan = bundle.plan;
-        let input = noise(&plan, &bundle.preprocessing, 1);
+        let plan = &bundle.plan;
+        let input = noise(plan, &bundle.preprocessing, 1);
 
         // Before memory is counted.
-        opencl::verify(&plan, 1).map_err(text)?;
+        opencl::verify(plan, 1).map_err(text)?;
         let before = memory::live_bytes();
-        let mut executor = prepared(&plan, plan.threads, 1, self.isa)?;
+        let mut executor = prepared(plan, plan.threads, 1, self.isa)?;
         memory::reset_peak();
         executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
         let memory = memory::peak_bytes().saturating_sub(before) + executor.device_bytes();
@@ -184,16 +185,25 @@ impl Worker {
         let mut dropped = false;
         let latency = timing.as_ref().map_or(request.known_latency_low, |timing| timing.low);
         let available = u64::try_from(subject.dataset.search.len()).unwrap_or(u64::MAX);
-        while score.total < request.images.min(available) {
+        let enough = request.images.min(available);
+        // Only what may be worth having is looked at any further.
+        let cheaper = |rival: &Rival| rival.surely_costs_less(latency, seen.size, bytes(memory));
+        let most =
+            if request.rivals.iter().any(cheaper) { enough } else { request.most_images.min(available) };
+        while !request.floors.enough(&score, enough, most) {
             let beaten =
                 |rival: &Rival| rival.surely_beats(latency, seen.size, bytes(memory), score.interval()[1]);
-            if score.total > 0 && request.rivals.iter().any(beaten) {
+            let outside = !request.rivals.is_empty() && request.floors.missed(&score);
+            if score.total > 0 && (outside || request.rivals.iter().any(beaten)) {
                 dropped = true;
                 break;
             }
-            let to = (score.total + ACCURACY_STEP).min(request.images).min(available);
+            let to = (score.total + ACCURACY_STEP).min(if score.total < enough { enough } else { most });
             let (from, to) = (usize::try_from(score.total).unwrap_or(0), usize::try_from(to).unwrap_or(0));
-            score = score.plus(subject.score_search(&plan, from, to).map_err(text)?);
+            score = score.plus(subject.score_search(plan, from, to).map_err(text)?);
+        }
+        if let Some(folder) = request.keep.as_ref().filter(|_| !dropped) {
+            bundle.write(folder).map_err(text)?;
         }
         let probes = self.probes.clone();
         let weights = files.weights;
@@ -201,31 +211,27 @@ impl Worker {
     }
 
     fn profile(&mut self, configuration: &Configuration, seconds: f64) -> Result<Vec<(String, f64)>, String> {
-        let (_, executor, times) = self.timed_steps(configuration, seconds)?;
+        let plan = rehearse(self.subject()?, configuration, self.isa).map_err(text)?;
+        let (executor, times) = self.timed_steps(&plan, seconds)?;
         Ok(executor.steps().iter().map(|step| step.name.clone()).zip(times).collect())
     }
 
-    /// The loaded network of `configuration`, and the seconds of each of its steps.
-    fn timed_steps(
-        &mut self,
-        configuration: &Configuration,
-        seconds: f64,
-    ) -> Result<(Plan, Executor, Vec<f64>), String> {
-        let subject = self.subject()?;
-        let plan = realize(subject, configuration, self.isa, &mut preparing).map_err(text)?;
+    /// The loaded network, and the seconds of each of its steps.
+    fn timed_steps(&mut self, plan: &Plan, seconds: f64) -> Result<(Executor, Vec<f64>), String> {
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-        let input = noise(&plan, &subject.preprocessing(), 1);
+        let input = noise(plan, &self.subject()?.preprocessing(), 1);
         let threads = plan.threads.max(1);
-        let mut executor = load(&plan, threads, 1, self.isa)?;
+        let mut executor = load(plan, threads, 1, self.isa)?;
         let (probe, fastest) = self.probe(threads)?;
         let (times, fastest) =
             profile(&mut executor, &input, outputs, &probe, fastest, seconds).map_err(text)?;
         self.probes.set(threads, fastest);
-        Ok((plan, executor, times))
+        Ok((executor, times))
     }
 
     fn inspect(&mut self, configuration: &Configuration, seconds: f64) -> Result<Reply, String> {
-        let (plan, executor, times) = self.timed_steps(configuration, seconds)?;
+        let plan = realize(self.subject()?, configuration, self.isa, &mut preparing).map_err(text)?;
+        let (executor, times) = self.timed_steps(&plan, seconds)?;
         let threads = plan.threads.max(1);
         if self.ceilings.iter().all(|known| known.threads != threads) {
             self.ceilings.extend(ceilings(&[threads]).map_err(text)?.threads);

@@ -8,7 +8,7 @@ use paretune_spaces::Configuration;
 
 use super::front::{FrontLimit, FrontPoint, Metrics};
 use super::trial::Known;
-use crate::evaluate::protocol::{Ceilings, Rival};
+use crate::evaluate::protocol::{Ceilings, Floors, Rival};
 
 /// What every whole trial tells the search, in this order.
 pub const METRICS: [&str; 5] = ["accuracy", "latency", "size", "memory", "accuracy-drop"];
@@ -146,7 +146,6 @@ pub fn borders(limits: &[FrontLimit]) -> Vec<Rival> {
             ("latency", "<") => Some(Rival { latency: NEAR * limit.value, ..anything }),
             ("size", "<") => Some(Rival { size: NEAR * limit.value, ..anything }),
             ("memory", "<") => Some(Rival { memory: NEAR * limit.value, ..anything }),
-            ("accuracy", ">") => Some(Rival { accuracy: limit.value, ..anything }),
             _ => None,
         })
         .collect()
@@ -160,6 +159,19 @@ pub fn ceilings(limits: &[FrontLimit]) -> Ceilings {
         values.reduce(f64::min)
     };
     Ceilings { latency: ceiling("latency"), size: ceiling("size"), memory: ceiling("memory") }
+}
+
+/// The tightest limits on accuracy.
+#[must_use]
+pub fn floors(limits: &[FrontLimit]) -> Floors {
+    let of = |metric: &str, op: &str| {
+        let limits = limits.iter().filter(|limit| limit.metric == metric && limit.op == op);
+        limits.map(|limit| limit.value).collect::<Vec<f64>>()
+    };
+    Floors {
+        accuracy: of("accuracy", ">").into_iter().reduce(f64::max),
+        drop: of("accuracy-drop", "<").into_iter().reduce(f64::min),
+    }
 }
 
 /// Exact hypervolume of `points` between two fixed corners, so that values of different moments and strategies
@@ -367,7 +379,26 @@ mod tests {
             borders.iter().any(|border| border.surely_beats(latency_low, size, 1e6, accuracy_high))
         };
         assert!(!beyond(1.04e-3, 1.04e6, 0.81));
-        assert!(beyond(1.06e-3, 1e3, 1.0) && beyond(1e-6, 1.06e6, 1.0) && beyond(1e-6, 1e3, 0.79));
+        assert!(beyond(1.06e-3, 1e3, 1.0) && beyond(1e-6, 1.06e6, 1.0) && !beyond(1e-6, 1e3, 0.79));
+        // Accuracy takes images: as many as decide it, and no more than there are for everybody where nothing is decided.
+        let floors = floors(&limits);
+        let score =
+            |total: u64, lost: u64| Score { total, correct: total - total / 20 - lost, lost, gained: 0 };
+        for (total, lost, missed, enough) in [
+            (500, 4, false, false),
+            (2000, 4, false, true),
+            (2000, 20, false, false),
+            (4000, 40, false, true),
+            (500, 50, true, true),
+            (300, 30, true, false),
+        ] {
+            let score = score(total, lost);
+            assert_eq!(
+                (floors.missed(&score), floors.enough(&score, 500, 4000)),
+                (missed, enough),
+                "{score:?}"
+            );
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use paretune_search::{History, Outcome, Strategy, Suggestion, Trial};
 use paretune_spaces::{Configuration, Value};
 use rand::{Rng, RngExt};
 
+use super::archive::METRICS;
 use super::recipes::Seed;
 use super::survey::{Survey, Thinned};
 use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter};
@@ -45,6 +46,8 @@ pub struct Shared {
     pub survey: Option<Survey>,
     /// How verified trials compared to plain sums.
     pub errors: Vec<AdditivityError>,
+    /// The metric whose end of the front is wanted most, or something else where none is.
+    pub prefer: String,
 }
 
 /// What the sums said of one trial, divided by what was measured.
@@ -87,6 +90,8 @@ pub struct Compose {
     other: Evolve,
     /// Whether the survey's own recipes are among the seeds.
     sown: bool,
+    /// How many of the next seeds should not have to wait long.
+    urgent: usize,
     verified: Vec<Verified>,
     /// Trials that `verified` has seen.
     seen: usize,
@@ -102,6 +107,7 @@ impl Compose {
             seeds: seeds.into(),
             other: Evolve,
             sown: false,
+            urgent: 0,
             verified: Vec::new(),
             seen: 0,
             turn: 0,
@@ -115,14 +121,17 @@ impl Compose {
             return;
         }
         let mut thinned: Vec<Seed> = Vec::new();
-        for Thinned { work, shares } in &survey.thinned {
-            for bits in [8, 32] {
+        for bits in [8, 32] {
+            for Thinned { work, shares } in &survey.thinned {
                 let mut wanted = Configuration::new();
                 for (group, share) in shares {
                     wanted.insert(format!("{CHANNELS}{group}"), Value::Real(*share));
                 }
                 for layer in &survey.layers {
-                    wanted.insert(layer_parameter(&layer.name, "bits"), Value::Int(bits));
+                    if let Some(&fastest) = layer.fastest(f64::from(bits), 0.0, 1).first() {
+                        layer.schedules[fastest].schedule.write(&layer.name, &mut wanted);
+                    }
+                    wanted.insert(layer_parameter(&layer.name, "bits"), Value::Int(i64::from(bits)));
                 }
                 let precision = if bits == 8 { ", 8 bits" } else { "" };
                 let origin = format!("{:.0} % of the work by channels{precision}", 100.0 * work);
@@ -130,6 +139,7 @@ impl Compose {
                 thinned.push(Seed { origin, point, reconstructs: false });
             }
         }
+        self.urgent = survey.thinned.len();
         // They know more than uniform recipes do.
         for seed in thinned.into_iter().rev() {
             self.seeds.push_front(seed);
@@ -167,7 +177,13 @@ impl Compose {
         self.seen = history.trials().len();
     }
 
-    fn compose(&mut self, survey: &Survey, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
+    fn compose(
+        &mut self,
+        survey: &Survey,
+        prefer: &str,
+        history: &History,
+        rng: &mut dyn Rng,
+    ) -> Option<Suggestion> {
         let untouched = self.verified.first()?.clone();
         let model = Model { survey, verified: &self.verified, accuracy: untouched.accuracy };
         let threads: Vec<i64> = thread_counts(history);
@@ -202,9 +218,10 @@ impl Compose {
             }
             candidates.push(choice);
         }
-        // Now and then the preferred end of the front is pushed, else all of it.
-        let accuracy_only = self.turn.is_multiple_of(4) && !history.problem().limits().is_empty();
-        let judged = Judge::new(history, accuracy_only);
+        // In turns the preferred end of the front is pushed, and all of it.
+        let push = self.turn.is_multiple_of(2) && !history.problem().limits().is_empty();
+        let wanted = METRICS.iter().position(|metric| push && *metric == prefer);
+        let judged = Judge::new(history, wanted);
         let mut ranked: Vec<(f64, usize)> = candidates
             .iter()
             .enumerate()
@@ -232,19 +249,24 @@ impl Strategy for Compose {
         let shared = Arc::clone(&self.shared);
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = shared.survey.as_ref().is_some_and(Survey::has_reconstructed);
-        if self.turn % 4 == 1
+        if let Some(survey) = &shared.survey {
+            self.sow(survey, history);
+        }
+        // Thinned networks on integers are worth knowing early.
+        let every = if self.urgent > 0 { 2 } else { 4 };
+        if self.turn % every == 1
             && let Some(seed) = self.seed(history, prepared)
         {
+            self.urgent = self.urgent.saturating_sub(1);
             return Some(seed);
         }
-        let Shared { survey, errors } = &mut *shared;
+        let Shared { survey, errors, prefer } = &mut *shared;
         if let Some(survey) = survey
             && self.turn % 8 != 7
         {
             let begun = Instant::now();
-            self.sow(survey, history);
             self.learn(survey, history, errors);
-            let composed = self.compose(survey, history, rng);
+            let composed = self.compose(survey, prefer, history, rng);
             tracing::debug!("composed from {} layers in {:?}", survey.layers.len(), begun.elapsed());
             if composed.is_some() {
                 return composed;
@@ -266,28 +288,50 @@ fn thread_counts(history: &History) -> Vec<i64> {
     if counts.is_empty() { vec![1] } else { counts }
 }
 
+/// Index of the drop in accuracy among [`METRICS`].
+const DROP: usize = 4;
+
+/// A metric such that more is better: accuracy, else the logarithm of how little.
+fn gain(metric: usize, value: f64) -> f64 {
+    if metric == 0 { value } else { -value.max(f64::MIN_POSITIVE).ln() }
+}
+
 /// What a composition promises.
 struct Judge<'h> {
     history: &'h History,
     front: Vec<Vec<f64>>,
-    /// Best feasible accuracy; only more of it counts, if set.
-    accuracy: Option<f64>,
+    /// A metric and the best feasible value of it; only what is better counts, if set.
+    pushed: Option<(usize, f64)>,
+    /// How much further than predicted an interval of the drop in accuracy reaches, as seen.
+    reach: f64,
 }
 
 impl<'h> Judge<'h> {
-    fn new(history: &'h History, accuracy_only: bool) -> Self {
+    /// With `wanted`, an index into [`METRICS`], that end of the front is pushed.
+    fn new(history: &'h History, wanted: Option<usize>) -> Self {
         let front = history.archive().normalized();
         let feasible = history.archive().front();
-        let best = feasible.iter().map(|entry| entry.values[0]).reduce(f64::max);
-        Self { history, front, accuracy: best.filter(|_| accuracy_only) }
+        let pushed = wanted.and_then(|metric| {
+            let values = feasible.iter().map(|entry| gain(metric, entry.values[metric]));
+            Some((metric, values.reduce(f64::max)?))
+        });
+        let reaches = history.trials().iter().filter_map(|trial| match &trial.outcome {
+            Outcome::Measured { values, high, .. } => Some(high[DROP] - values[DROP]),
+            _ => None,
+        });
+        let mut reaches: Vec<f64> = reaches.filter(|reach| *reach > 0.0).collect();
+        reaches.sort_by(f64::total_cmp);
+        let reach = reaches.get(reaches.len() / 4).copied().unwrap_or(0.0);
+        Self { history, front, pushed, reach }
     }
 
     /// More is better; below 0 where nothing is promised.
     fn promise(&self, predicted: &[f64; 5]) -> f64 {
         let problem = self.history.problem();
-        let Ok(judgement) = problem.judge(&Outcome::exact(predicted.to_vec())) else {
-            return f64::NEG_INFINITY;
-        };
+        let mut high = predicted.to_vec();
+        high[DROP] += self.reach;
+        let outcome = Outcome::Measured { values: predicted.to_vec(), low: predicted.to_vec(), high };
+        let Ok(judgement) = problem.judge(&outcome) else { return f64::NEG_INFINITY };
         let Some(objectives) = judgement.objectives.into_iter().collect::<Option<Vec<f64>>>() else {
             return f64::NEG_INFINITY;
         };
@@ -295,8 +339,8 @@ impl<'h> Judge<'h> {
         if violation > 0.0 {
             return -1.0 - violation;
         }
-        if let Some(best) = self.accuracy {
-            return predicted[0] - best;
+        if let Some((metric, best)) = self.pushed {
+            return gain(metric, predicted[metric]) - best;
         }
         if predicted[4] > HOPELESS {
             return -1.0;

@@ -1,6 +1,8 @@
 //! Before anything is claimed: the final points are built once more as bundles, timed again, interleaved and in
 //! several fresh processes, and scored on images that the search has never seen.
 
+mod score;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use crate::evaluate::protocol::{Reply, Request};
 use crate::evaluate::repeat;
 use crate::evaluate::timing::{Effort, Timing};
 use crate::model::Network;
+use score::Job;
 
 /// Seconds of a budget that are kept for the confirmation.
 #[must_use]
@@ -46,9 +49,6 @@ const BUILDING: f64 = 0.35;
 
 /// Share of what is left then that goes into timing; the rest goes into scoring.
 const TIMING: f64 = 0.4;
-
-/// Report images come in steps of this many.
-const REPORT_STEP: u64 = 512;
 
 /// What the confirmation works with.
 pub struct Confirmation<'c, 's> {
@@ -140,37 +140,29 @@ impl Confirmation<'_, '_> {
                 step(group.len(), see);
             }
         }
-        let mut points = Vec::with_capacity(finalists.len());
         let limits = &self.request.limits;
         let remaining: Vec<usize> = (0..finalists.len()).filter(|index| !failed.contains(index)).collect();
-        for (place, &index) in remaining.iter().enumerate() {
-            let point = &finalists[index];
-            #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
-            let share = self.left(begun) / (remaining.len() - place) as f64;
-            let latency = latencies[index].unwrap_or_else(|| seen_latency(point));
-            let mut keep = |score| {
-                let search_accuracy = point.metrics.accuracy;
-                points.push(Confirmed { point: finished(point, latency, score, limits), search_accuracy });
-            };
-            match self.report_score(point, &bundles[index], latency[0], share, interrupted) {
-                Ok(score) => keep(score),
-                Err(ReportError::Host(HostError::Interrupted)) => {
-                    self.measure = false;
-                    keep(None);
-                }
-                Err(ReportError::Host(error @ HostError::Start(_))) => {
-                    return Err(SessionError::Worker(error));
-                }
-                Err(ReportError::Host(error)) => {
-                    see(Event::Notice { text: format!("point {} could not be scored: {error}", point.id) });
-                }
-                Err(ReportError::Store(error)) => return Err(error.into()),
-            }
-            step(1, see);
-        }
+        let jobs = remaining.iter().map(|&index| {
+            let latency = latencies[index].unwrap_or_else(|| seen_latency(&finalists[index]));
+            Job::new(&finalists[index], &bundles[index], latency)
+        });
+        let until = begun + Duration::from_secs_f64(self.seconds.max(0.0));
+        let mut jobs: Vec<Job<'_>> = jobs.collect();
+        let mut step = || {
+            done += 1;
+            Event::Confirming { done, total: steps }
+        };
+        self.score(&mut jobs, until, see, &mut step, interrupted)?;
+        let points = jobs.into_iter().filter(|job| !job.failed).map(|job| Confirmed {
+            point: finished(job.point, job.latency, job.score, limits),
+            search_accuracy: job.point.metrics.accuracy,
+        });
+        let points: Vec<Confirmed> = points.collect();
         // What is left over is in nobody's way, and made anew where it is needed.
-        if let Err(error) = std::fs::remove_dir_all(self.folder()) {
-            tracing::debug!("the finalists' bundles stay: {error}");
+        for folder in [Some(self.folder()), self.bench.candidates.clone()].into_iter().flatten() {
+            if let Err(error) = std::fs::remove_dir_all(&folder) {
+                tracing::debug!("{} stays: {error}", folder.display());
+            }
         }
         Ok(points)
     }
@@ -191,6 +183,12 @@ impl Confirmation<'_, '_> {
         bundle: &Path,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<(), HostError> {
+        let built = self.bench.candidates.as_ref().map(|folder| folder.join(&point.id));
+        if let Some(built) = built.filter(|built| built.exists())
+            && std::fs::create_dir_all(self.folder()).and_then(|()| std::fs::rename(&built, bundle)).is_ok()
+        {
+            return Ok(());
+        }
         let request = Request::Export {
             configuration: point.config.clone(),
             id: point.id.clone(),
@@ -223,41 +221,6 @@ impl Confirmation<'_, '_> {
         let record = Record::measured(key, values, &timing.samples, env!("CARGO_PKG_VERSION"));
         Ok(self.bench.store.put(&record)?)
     }
-
-    /// Answers on report images: as many as `seconds` allow.
-    fn report_score(
-        &mut self,
-        point: &FrontPoint,
-        bundle: &Path,
-        latency: f64,
-        seconds: f64,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<Option<Score>, ReportError> {
-        let known = self.bench.known_score("report-score", &point.config)?;
-        if known.total > 0 {
-            return Ok(Some(known));
-        }
-        if !self.measure {
-            return Ok(None);
-        }
-        let affordable = seconds / latency.max(1e-7);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped to a small count"
-        )]
-        let steps = (affordable.clamp(0.0, 1e6) as u64 / REPORT_STEP).max(1);
-        let request = Request::Report { bundle: bundle.to_owned(), images: steps * REPORT_STEP };
-        let deadline = self.bench.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
-        match self.host.ask(&request, deadline, &mut |_| {}, interrupted) {
-            Ok(Reply::Reported { score }) => {
-                self.bench.put_score("report-score", &point.config, score)?;
-                Ok(Some(score))
-            }
-            Ok(other) => Err(ReportError::Host(HostError::Nonsense(format!("{other:?}")))),
-            Err(error) => Err(ReportError::Host(error)),
-        }
-    }
 }
 
 fn finished(
@@ -282,18 +245,6 @@ pub struct Confirmed {
     pub point: FrontPoint,
     /// Accuracy on search images: the only one that may choose.
     pub search_accuracy: f64,
-}
-
-/// Why a point has no report score.
-enum ReportError {
-    Host(HostError),
-    Store(paretune_db::StoreError),
-}
-
-impl From<paretune_db::StoreError> for ReportError {
-    fn from(error: paretune_db::StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 impl Bench<'_> {

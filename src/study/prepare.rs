@@ -49,7 +49,7 @@ pub enum PrepareError {
 }
 
 /// The three parts of a dataset are at most this big.
-pub const SPLIT: SplitSizes = SplitSizes { calibration: 1024, search: 2048, report: 8192 };
+pub const SPLIT: SplitSizes = SplitSizes { calibration: 1024, search: 4096, report: 8192 };
 
 /// A network and its images, loaded.
 pub struct Material {

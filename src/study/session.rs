@@ -8,7 +8,7 @@ mod conclude;
 mod front;
 mod steer;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -153,11 +153,16 @@ pub fn run(
         teller.tell(Event::Notice { text })?;
     }
 
-    let shared = Arc::new(Mutex::new(Shared { survey: past.survey, ..Shared::default() }));
+    let shared = Arc::new(Mutex::new(Shared {
+        survey: past.survey,
+        prefer: request.prefer.clone(),
+        ..Shared::default()
+    }));
     let search = start_search(&space, request, &shared)?;
 
     let mut bench = Bench::new(&store, subject.clone(), hardware.id.clone())?;
     bench.deadline = options.trial_deadline;
+    bench.candidates = Some(bench.subject.artefacts.join(CANDIDATES));
     let earlier = past.seconds;
     let mut session = Session {
         options,
@@ -165,6 +170,7 @@ pub fn run(
         file,
         control,
         whole: Vec::new(),
+        built: VecDeque::new(),
         keep: BTreeSet::new(),
         space,
         search,
@@ -179,6 +185,7 @@ pub fn run(
         trial_seconds: 0.0,
         shared,
         network: &material.network,
+        search_images: material.dataset.search.len() as u64,
     };
     let reason = session.search_all(&mut teller)?;
     let interrupted = reason == "interrupted";
@@ -216,6 +223,15 @@ fn start_search(
     search.enqueue(recipes.into_iter().map(|seed| (seed.point, seed.origin)).collect())?;
     Ok(search)
 }
+
+/// Folder of the bundles of points on the front.
+const CANDIDATES: &str = "candidates";
+
+/// The most bundles of points on the front that are kept for the end.
+const KEPT_BUNDLES: usize = 16;
+
+/// How many times as many images as others those get who may or may not keep a limit on accuracy.
+const UNDECIDED: u64 = 8;
 
 /// Recipes that are tried before anything else: what everything is compared to, and what mostly pays.
 const FIRST_RECIPES: usize = 2;
@@ -272,6 +288,8 @@ struct Session<'s> {
     file: StudyFile,
     /// Everything that was measured whole: what was tried, who proposed it, what it was.
     whole: Vec<(Configuration, String, Known)>,
+    /// Points whose bundles are kept for the end, latest last.
+    built: VecDeque<String>,
     /// Points that people want among the final ones.
     keep: BTreeSet<String>,
     control: &'s Control,
@@ -293,6 +311,8 @@ struct Session<'s> {
     /// What the composing strategy works with.
     shared: Arc<Mutex<Shared>>,
     network: &'s Network,
+    /// How many there are.
+    search_images: u64,
 }
 
 impl Session<'_> {
@@ -450,6 +470,7 @@ impl Session<'_> {
             self.whole.push((configuration.clone(), proposal.origin.clone(), known));
         }
         let (entered, displaced) = self.enter(point.clone());
+        self.keep_built(&id, entered, &displaced);
         let best = self.best();
         let point = point.map(|point| FrontPoint { best: best.as_ref() == Some(&point.id), ..point });
         self.trials = number;
@@ -475,6 +496,28 @@ impl Session<'_> {
             quiet: self.bench.quiet,
             baseline: self.untouched.as_ref().map(|point| point.metrics),
         })))
+    }
+
+    /// Keeps the bundle of the latest trial, called `id`, if it has `entered` the front, and forgets those of `displaced`
+    /// points and the oldest of too many: what is gone is built again where it is needed.
+    fn keep_built(&mut self, id: &str, entered: bool, displaced: &[String]) {
+        let Some(folder) = &self.bench.candidates else { return };
+        self.built.push_back(id.to_owned());
+        let surplus = self.built.len().saturating_sub(KEPT_BUNDLES);
+        let mut unwanted: Vec<String> = self.built.drain(..surplus).collect();
+        unwanted.extend(displaced.iter().cloned());
+        if !entered {
+            unwanted.extend(self.built.pop_back());
+        }
+        self.built.retain(|known| !unwanted.contains(known));
+        for known in unwanted {
+            let folder = folder.join(known);
+            if folder.exists()
+                && let Err(error) = std::fs::remove_dir_all(&folder)
+            {
+                tracing::debug!("{} stays: {error}", folder.display());
+            }
+        }
     }
 
     /// The bench's answer, its stages told.
@@ -522,8 +565,8 @@ impl Session<'_> {
         let affordable = seconds / untouched.latency[0].max(1e-7);
         let steps = [4096_u32, 2048, 1024];
         let images = steps.into_iter().find(|step| f64::from(*step) <= affordable).unwrap_or(512);
-        let available = self.host.opened().map_or(u64::MAX, |opened| opened.search_images);
-        self.bench.images = u64::from(images).min(available);
+        self.bench.images = u64::from(images).min(self.search_images);
+        self.bench.most_images = (UNDECIDED * u64::from(images)).min(self.search_images);
     }
 }
 

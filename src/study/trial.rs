@@ -2,6 +2,7 @@
 //! every new measurement is recorded before anything is concluded from it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use paretune_db::{KeyParts, Outcome, Record, Store, StoreError};
@@ -13,7 +14,7 @@ use crate::evaluate::accuracy::Score;
 use crate::evaluate::candidate::numerics;
 use crate::evaluate::host::{Host, HostError};
 use crate::evaluate::protocol::{
-    Ceilings, FastestProbes, Measured, Refusal, Reply, Request, Rival, SubjectSpec, TrialRequest,
+    Ceilings, FastestProbes, Floors, Measured, Refusal, Reply, Request, Rival, SubjectSpec, TrialRequest,
 };
 use crate::evaluate::timing::Effort;
 
@@ -70,6 +71,8 @@ pub struct Hopeless {
     pub ceilings: Ceilings,
     /// Points that are surely better.
     pub rivals: Vec<Rival>,
+    /// Limits on accuracy: more images are spent on those who may or may not keep them.
+    pub floors: Floors,
 }
 
 /// Everything that trials of one study share.
@@ -82,10 +85,14 @@ pub struct Bench<'s> {
     pub hardware: String,
     /// How fast the cores were seen to be.
     pub probes: FastestProbes,
-    /// Search images that are enough for a whole score.
+    /// Search images that are enough for a whole score, once limits on accuracy are decided.
     pub images: u64,
+    /// Search images that are enough in any case.
+    pub most_images: u64,
     /// Longest time for one trial.
     pub deadline: Duration,
+    /// Where the bundles of those that were measured whole are left, in folders called by their content hash.
+    pub candidates: Option<PathBuf>,
     /// Share of the latest trial's timed runs that nothing disturbed; `None` where nothing was timed.
     pub quiet: Option<f64>,
 }
@@ -102,7 +109,9 @@ impl<'s> Bench<'s> {
             hardware,
             probes: FastestProbes::default(),
             images: 0,
+            most_images: 0,
             deadline: Duration::from_secs(120),
+            candidates: None,
             quiet: None,
         };
         bench.probes = fastest_probes(store, &bench.hardware)?;
@@ -160,7 +169,10 @@ impl<'s> Bench<'s> {
         let known_speed = speed.as_ref().and_then(Speed::of);
         if let Some(speed) = known_speed {
             let known = speed.with(known_score);
-            if self.images > 0 && known_score.total >= self.images {
+            // As the worker decides how many images are enough.
+            let cheaper = |rival: &Rival| rival.surely_costs_less(known.latency[1], known.size, known.memory);
+            let most = if hopeless.rivals.iter().any(cheaper) { self.images } else { self.most_images };
+            if self.images > 0 && hopeless.floors.enough(&known_score, self.images, most) {
                 return Ok(Answered { answer: Answer::Whole(known), cached: true });
             }
             if known_score.total > 0 && beaten(&known, &hopeless.rivals) {
@@ -183,13 +195,17 @@ impl<'s> Bench<'s> {
         {
             return Ok(Answered { answer: Answer::Refused(seen), cached: true });
         }
+        let images = if self.images > 0 { self.images } else { FIRST_IMAGES };
         let request = Request::Trial(Box::new(TrialRequest {
             id: configuration.id(),
             configuration: configuration.clone(),
             effort: known_speed.is_none().then_some(Effort::TRIAL),
             known_latency_low: known_speed.map_or(0.0, |speed| speed.latency[1]),
             known_score,
-            images: if self.images > 0 { self.images } else { FIRST_IMAGES },
+            images,
+            keep: self.candidates.as_ref().map(|folder| folder.join(configuration.id())),
+            most_images: images.max(self.most_images),
+            floors: hopeless.floors,
             ceilings: hopeless.ceilings,
             rivals: hopeless.rivals.clone(),
         }));

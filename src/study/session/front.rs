@@ -13,7 +13,7 @@ impl Session<'_> {
         let limits = &self.request.limits;
         let feasible = self.front.iter().any(|point| point.feasible);
         let ceilings = if feasible { archive::ceilings(limits) } else { Ceilings::default() };
-        Hopeless { ceilings, rivals: self.rivals() }
+        Hopeless { ceilings, rivals: self.rivals(), floors: archive::floors(limits) }
     }
 
     /// What may make more images pointless for a candidate.

@@ -80,7 +80,12 @@ impl Session<'_> {
                     self.request.limits = limits;
                     self.judge_again()?;
                 }
-                Change::Prefer(prefer) => self.request.prefer = prefer,
+                Change::Prefer(prefer) => {
+                    if let Ok(mut shared) = self.shared.lock() {
+                        shared.prefer.clone_from(&prefer);
+                    }
+                    self.request.prefer = prefer;
+                }
                 Change::Budget(budget) => self.request.budget = budget,
                 Change::Keep(ids) => self.keep = ids,
                 Change::Inspect(id) => self.inspect(&id, teller)?,

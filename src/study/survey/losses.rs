@@ -7,7 +7,7 @@ use paretune_db::Record;
 use paretune_kernels::weights::Numbers;
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 
-use super::{LayerLoss, Survey, Surveyor, fraction, unfit};
+use super::{LayerLoss, Survey, Surveyor, Thinned, fraction, unfit};
 use crate::compress;
 use crate::evaluate::candidate::{CHANNELS, layer_parameter, numerics};
 use crate::evaluate::protocol::{Reply, Request};
@@ -28,6 +28,8 @@ const FEW_BITS: f64 = 3.0;
 /// minimum distortion", 1960): what is lost at other bits goes by it.
 const DISTORTION: [(f64, f64); 6] =
     [(1.58, 0.190), (2.0, 0.1188), (3.0, 0.0374), (4.0, 0.01154), (6.0, 0.00104), (8.0, 0.0001)];
+/// Thinned networks that are looked at.
+const THINNED: usize = 2;
 /// Numbers that zeros are combined with.
 const WITH_ZEROS: [f64; 2] = [8.0, 4.0];
 /// How losses grow with what is removed: few weights cost next to nothing, the last ones everything.
@@ -41,7 +43,13 @@ impl Surveyor<'_, '_> {
         until: Instant,
         see: &mut dyn FnMut(f64),
     ) -> Result<(), SessionError> {
+        // What whole thinned networks lose says what one channel's worth is in nats, for all groups at once.
         let mut plans: Vec<Probe> = vec![Probe::AllBits];
+        plans.extend((0..survey.thinned.len().min(THINNED)).map(Probe::Thinned));
+        let costs = match self.ask(&Request::Rank)? {
+            Some(Reply::Ranked { costs }) => costs,
+            _ => BTreeMap::new(),
+        };
         let shares: Vec<Vec<f64>> = survey
             .groups
             .iter()
@@ -105,14 +113,22 @@ impl Surveyor<'_, '_> {
                 found.push((*plan, loss));
             }
         }
-        self.conclude(survey, &found, &shares, &eight);
+        self.conclude(survey, &found, &shares, &costs, &eight);
         Ok(())
     }
 
     /// Losses of everything that can be chosen, from those that were measured.
-    fn conclude(&self, survey: &mut Survey, found: &[(Probe, f64)], shares: &[Vec<f64>], eight: &[bool]) {
+    fn conclude(
+        &self,
+        survey: &mut Survey,
+        found: &[(Probe, f64)],
+        shares: &[Vec<f64>],
+        costs: &Costs,
+        eight: &[bool],
+    ) {
         let measured =
             |wanted: Probe| found.iter().find(|(probe, _)| *probe == wanted).map(|(_, loss)| *loss);
+        let worth = worth(&survey.thinned, found, costs);
         for (index, (group, shares)) in survey.groups.iter_mut().zip(shares).enumerate() {
             let points: Vec<(f64, f64)> = found
                 .iter()
@@ -123,6 +139,9 @@ impl Surveyor<'_, '_> {
                 .collect();
             if !points.is_empty() {
                 group.shares = shares.iter().map(|share| (*share, grown(&points, 1.0 - share))).collect();
+            } else if let (Some(worth), Some(costs)) = (worth, costs.get(&group.name)) {
+                let loss = |share: f64| Some((share, worth * cost(costs, share)?));
+                group.shares = shares.iter().filter_map(|share| loss(*share)).collect();
             }
         }
         let layers = eight.iter().filter(|eight| **eight).count().max(1);
@@ -194,6 +213,8 @@ enum Probe {
     Sparsity(usize, f64),
     /// A share of one group.
     Share(usize, f64),
+    /// One of the networks whose channels were all held to one threshold.
+    Thinned(usize),
 }
 
 impl Probe {
@@ -216,12 +237,44 @@ impl Probe {
             Self::Sparsity(layer, share) => {
                 wanted.insert(name(layer, "sparsity"), Value::Real(share));
             }
+            Self::Thinned(index) => {
+                for (group, share) in
+                    survey.thinned.get(index).into_iter().flat_map(|thinned| &thinned.shares)
+                {
+                    wanted.insert(format!("{CHANNELS}{group}"), Value::Real(*share));
+                }
+            }
             Self::Share(group, share) => {
                 wanted.insert(format!("{CHANNELS}{}", survey.groups[group].name), Value::Real(share));
             }
         }
         space.decode(&space.closest(&wanted))
     }
+}
+
+/// By group and share that is kept: what the channels that go are worth.
+type Costs = BTreeMap<String, Vec<(f64, f64)>>;
+
+/// What channels are worth that go when a share stays.
+fn cost(costs: &[(f64, f64)], share: f64) -> Option<f64> {
+    let nearest = costs.iter().min_by(|a, b| (a.0 - share).abs().total_cmp(&(b.0 - share).abs()));
+    nearest.map(|(_, cost)| *cost)
+}
+
+/// Nats per image that are lost per unit of what channels are worth: of the thinned networks that were looked at, the
+/// geometric mean.
+fn worth(thinned: &[Thinned], found: &[(Probe, f64)], costs: &Costs) -> Option<f64> {
+    let ratios = found.iter().filter_map(|(probe, loss)| {
+        let Probe::Thinned(index) = probe else { return None };
+        let shares = thinned.get(*index)?.shares.iter();
+        let costs = shares.filter_map(|(group, share)| cost(costs.get(group)?, *share));
+        let ratio = (loss / costs.sum::<f64>()).ln();
+        ratio.is_finite().then_some(ratio)
+    });
+    let ratios: Vec<f64> = ratios.collect();
+    #[expect(clippy::cast_precision_loss, reason = "a handful of networks")]
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    (!ratios.is_empty()).then(|| mean.exp())
 }
 
 /// Loss after `removed` of something, from what was seen at other shares: between two of them, and beyond, along a
@@ -258,6 +311,24 @@ mod tests {
         near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.95), 0.9 * 3.0_f64.sqrt());
         near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.6), 0.1 / TENTH);
         near(sparser(&[(0.7, 0.1)], 0.8), 0.1 * TENTH);
+    }
+
+    #[test]
+    fn what_channels_are_worth_is_read_off_thinned_networks() {
+        let thinned = |shares: &[(&str, f64)]| Thinned {
+            work: 0.5,
+            shares: shares.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect(),
+        };
+        let networks = [thinned(&[("a", 0.5), ("b", 0.75)]), thinned(&[("a", 0.75)])];
+        let costs: Costs = [
+            ("a".to_owned(), vec![(0.5, 3.0), (0.75, 1.0), (1.0, 0.0)]),
+            ("b".to_owned(), vec![(0.5, 4.0), (0.75, 1.0), (1.0, 0.0)]),
+        ]
+        .into();
+        let found = [(Probe::AllBits, 9.0), (Probe::Thinned(0), 0.4), (Probe::Thinned(1), 0.1)];
+        let found = worth(&networks, &found, &costs).expect("two networks were looked at");
+        assert!((found - 0.1).abs() < 1e-12, "{found}");
+        assert_eq!(worth(&networks, &[(Probe::AllBits, 9.0)], &costs), None);
     }
 
     #[test]
