@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use paretune_kernels::opencl;
+
 use super::protocol::{FastestProbes, Reply, Request, SubjectSpec};
 
 /// Why a request has no answer.
@@ -168,6 +170,8 @@ impl Process {
         })?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The same devices as here.
+        command.envs(opencl::driver_variable());
         // Its own process group: an interrupt from the terminal is for the search, which decides.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -4,6 +4,7 @@
 //! A device that was opened once stays open for the life of the process, with the programs built for it.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use opencl3::device as devices;
@@ -109,10 +110,22 @@ pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
     Ok(device)
 }
 
+/// The variable that names drivers for the loader, and what it was before the loader was first asked: Khronos's cuts the
+/// process's own copy short at the first colon, so that a process started afterwards would see the first driver alone.
+/// `None` where it was not set, or nobody has asked yet.
+#[must_use]
+pub fn driver_variable() -> Option<(&'static str, &'static OsStr)> {
+    Some((DRIVER_VARIABLE, DRIVERS.get()?.as_deref()?))
+}
+
+const DRIVER_VARIABLE: &str = "OCL_ICD_FILENAMES";
+static DRIVERS: OnceLock<Option<OsString>> = OnceLock::new();
+
 fn all() -> Vec<(String, cl_platform_id, cl_device_id)> {
     // Drivers are set up by whoever asks first, and PoCL (3.1) crashes where two ask at once.
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+    DRIVERS.get_or_init(|| std::env::var_os(DRIVER_VARIABLE));
     let mut found = Vec::new();
     // A missing library is an error value here, as is an installation without drivers.
     for platform in platforms::get_platform_ids().unwrap_or_default() {

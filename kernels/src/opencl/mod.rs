@@ -21,7 +21,7 @@ mod source;
 mod tests;
 mod verify;
 
-pub use device::{Device, Limits, has_accelerator, names, open};
+pub use device::{Device, Limits, driver_variable, has_accelerator, names, open};
 pub(crate) use executor::DeviceExecutor;
 pub use resolve::{Resolved, resolve};
 pub use verify::{alone, verify};

@@ -110,11 +110,16 @@ static inline void fetch(Operands *to, const Columns *columns, const __global fl
             to->a[s][i][0] = four.x, to->a[s][i][1] = four.y, to->a[s][i][2] = four.z, to->a[s][i][3] = four.w;
         }
         // Weights beyond the end are zero, but what lies there need not be a number.
-        const int tap = min(step / BLOCKS, TAPS - 1), first_c = step % BLOCKS * DEPTH + t;
+        const int tap = STEPS > TAPS * BLOCKS ? min(step / BLOCKS, TAPS - 1) : step / BLOCKS;
         const int dy = tap / KERNEL_W * DILATION_H, dx = tap % KERNEL_W * DILATION_W;
+        const int first_c = step % BLOCKS * DEPTH + t;
         int at[HELD];
 #pragma unroll
-        for (int h = 0; h < HELD; h++) at[h] = min(first_c + 4 * h, CHANNELS - 1) * PLANE + dy * IN_W + dx;
+        for (int h = 0; h < HELD; h++) {
+            const int c = first_c + 4 * h;
+            // Where there is no rest, loads are a fixed distance apart.
+            at[h] = (CHANNELS % DEPTH == 0 ? c : min(c, CHANNELS - 1)) * PLANE + dy * IN_W + dx;
+        }
 #pragma unroll
         for (int j = 0; j < WARP_N; j++) {
 #if PADDED
