@@ -94,14 +94,22 @@ impl Target {
         }
     }
 
-    /// `schedule` with every tunable moved to the nearest value that its algorithm offers for `problem`;
-    /// `None` where there is no such algorithm here.
+    /// `schedule` with every tunable moved to the nearest value that its algorithm offers for `problem`; the default
+    /// schedule where the algorithm cannot solve it, as where too few channels are left. `None` where there is no such
+    /// algorithm here.
     #[must_use]
     pub fn fitted(&self, schedule: &Schedule, problem: &ConvProblem) -> Option<Schedule> {
         let tunables = match self {
-            Self::Cpu(isa) => conv::algorithm(&schedule.algorithm)?.tunables(problem, *isa),
-            Self::OpenCl(limits) => opencl::conv::algorithm(&schedule.algorithm)?.tunables(problem, limits),
+            Self::Cpu(isa) => {
+                let algorithm = conv::algorithm(&schedule.algorithm)?;
+                algorithm.supports(problem, *isa).then(|| algorithm.tunables(problem, *isa))
+            }
+            Self::OpenCl(limits) => {
+                let algorithm = opencl::conv::algorithm(&schedule.algorithm)?;
+                algorithm.supports(problem, limits).then(|| algorithm.tunables(problem, limits))
+            }
         };
+        let Some(tunables) = tunables else { return Some(Schedule::default()) };
         let mut fitted = Schedule::of(schedule.algorithm.clone());
         for tunable in tunables {
             let wanted = schedule.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
@@ -136,4 +144,28 @@ pub fn is_for_device(name: &str) -> bool {
 pub fn executes(name: &str, format: WeightFormat) -> bool {
     conv::algorithm(name).is_some_and(|algorithm| algorithm.executes(format))
         || opencl::conv::algorithm(name).is_some_and(|algorithm| algorithm.executes(format))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Window;
+
+    #[test]
+    fn what_channels_are_left_decides_what_a_schedule_becomes() {
+        let problem = |channels| ConvProblem {
+            batch: 1,
+            in_channels: channels,
+            out_channels: 16,
+            groups: 1,
+            input: [32, 32],
+            window: Window { kernel: [3, 3], padding: [1; 4], ..Window::POINT },
+        };
+        let target = Target::Cpu(Isa::Portable);
+        let wanted = Schedule::of("winograd_int8");
+        let fitted = target.fitted(&wanted, &problem(32)).expect("there is such an algorithm");
+        assert_eq!(fitted.algorithm, "winograd_int8");
+        assert_eq!(target.fitted(&wanted, &problem(4)), Some(Schedule::default()));
+        assert_eq!(target.fitted(&Schedule::of("unheard"), &problem(32)), None);
+    }
 }

@@ -1,5 +1,5 @@
 //! Answers of the finalists on report images, as many as there is time for: first a few of everybody's, then those
-//! that decide who keeps a limit on accuracy, then more of everybody's.
+//! that decide who keeps a limit on accuracy, then as many of everybody's.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use crate::evaluate::host::HostError;
 use crate::evaluate::protocol::{Floors, Reply, Request};
 use crate::study::archive;
 use crate::study::event::Event;
+use crate::study::recipes::UNTOUCHED;
 
 /// Report images come in steps of this many.
 const STEP: u64 = 512;
@@ -38,6 +39,11 @@ pub(super) struct Job<'j> {
 impl<'j> Job<'j> {
     pub(super) fn new(point: &'j FrontPoint, bundle: &'j Path, latency: [f64; 3]) -> Self {
         Self { point, bundle, latency, score: None, failed: false, each: 0.0, complete: false }
+    }
+
+    /// Images seen.
+    fn images(&self) -> u64 {
+        self.score.map_or(0, |score| score.total)
     }
 
     fn may_go_on(&self) -> bool {
@@ -84,17 +90,26 @@ impl Confirmation<'_, '_> {
                 self.extend(job, DECIDING * STEP, see, interrupted)?;
             }
         }
-        let all = jobs.len();
-        for (place, job) in jobs.iter_mut().enumerate() {
-            let affordable = left() / real((all - place) as u64) / (job.each * real(STEP)).max(1e-9);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "clamped to a small count"
-            )]
-            let steps = affordable.clamp(0.0, 1e6) as u64;
-            if self.measure && job.may_go_on() && steps > 0 {
-                self.extend(job, steps * STEP, see, interrupted)?;
+        // Accuracies compare where they are of the same images; what the untouched network answers is known by now.
+        let most = jobs.iter().map(Job::images).max().unwrap_or(0);
+        for job in &mut *jobs {
+            let free = job.point.origin == UNTOUCHED;
+            let missing = most.saturating_sub(job.images());
+            if self.measure && job.may_go_on() && missing > 0 && (free || left() > job.each * real(missing)) {
+                self.extend(job, missing, see, interrupted)?;
+            }
+        }
+        let round: f64 = jobs.iter().filter(|job| job.may_go_on()).map(|job| job.each * real(STEP)).sum();
+        let affordable = left() / round.max(1e-9);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to a small count"
+        )]
+        let rounds = affordable.clamp(0.0, 1e4) as u64;
+        for job in &mut *jobs {
+            if self.measure && job.may_go_on() && rounds > 0 {
+                self.extend(job, rounds * STEP, see, interrupted)?;
             }
         }
         for job in jobs.iter().filter(|job| self.measure && !job.failed) {
