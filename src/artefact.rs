@@ -69,6 +69,16 @@ where
     Ok(value)
 }
 
+/// Removes a folder of what can be made again; one that stays is in nobody's way.
+pub fn discard(folder: &Path) {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::debug!("{} stays: {error}", folder.display());
+        }
+        _ => {}
+    }
+}
+
 /// Writes a file so that a crash leaves the old content or the new, never a part.
 ///
 /// # Errors

@@ -59,18 +59,8 @@ pub struct Host {
     options: HostOptions,
     subject: SubjectSpec,
     process: Option<Process>,
-    opened: Option<Opened>,
     /// What the next worker is told of the speed of its cores.
     pub probes: FastestProbes,
-}
-
-/// What a worker said of its subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// Images in the search part.
-    pub search_images: u64,
-    /// Images in the report part.
-    pub report_images: u64,
 }
 
 struct Process {
@@ -87,19 +77,13 @@ impl Host {
     /// Starts nothing yet.
     #[must_use]
     pub fn new(options: HostOptions, subject: SubjectSpec) -> Self {
-        Self { options, subject, process: None, opened: None, probes: FastestProbes::default() }
+        Self { options, subject, process: None, probes: FastestProbes::default() }
     }
 
     /// How workers are started.
     #[must_use]
     pub fn command(&self) -> &[String] {
         &self.options.command
-    }
-
-    /// What the worker said of its subject, if one was ever opened.
-    #[must_use]
-    pub fn opened(&self) -> Option<Opened> {
-        self.opened
     }
 
     /// Starts and opens the worker, if there is none.
@@ -110,9 +94,9 @@ impl Host {
         &mut self,
         see: &mut dyn FnMut(&Reply),
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Opened, HostError> {
-        if let (Some(_), Some(opened)) = (&self.process, self.opened) {
-            return Ok(opened);
+    ) -> Result<(), HostError> {
+        if self.process.is_some() {
+            return Ok(());
         }
         self.process = Some(Process::start(&self.options.command)?);
         let open = Request::Open {
@@ -121,14 +105,16 @@ impl Host {
             probes: self.probes.clone(),
         };
         let deadline = self.options.open_deadline;
-        match self.exchange(&open, deadline, see, interrupted)? {
-            Reply::Opened { search_images, report_images, .. } => {
-                let opened = Opened { search_images, report_images };
-                self.opened = Some(opened);
-                Ok(opened)
-            }
-            other => Err(HostError::Nonsense(format!("{other:?}"))),
+        let opened = match self.exchange(&open, deadline, see, interrupted) {
+            Ok(Reply::Opened { .. }) => Ok(()),
+            Ok(other) => Err(HostError::Nonsense(format!("{other:?}"))),
+            Err(error) => Err(error),
+        };
+        // One that refused to open its subject has none.
+        if opened.is_err() {
+            self.process = None;
         }
+        opened
     }
 
     /// Sends `request` and waits for its answer; `see` is shown stages and progress. After an error other
@@ -319,7 +305,7 @@ mod tests {
         Host::new(options, subject)
     }
 
-    const OPENED: &str = r#"read line; echo '{"reply":"opened","hardware":"h","search_images":1,"report_images":1}'; read line; "#;
+    const OPENED: &str = r#"read line; echo '{"reply":"opened","hardware":"h"}'; read line; "#;
 
     fn report(host: &mut Host, deadline: Duration) -> Result<Reply, HostError> {
         let request = Request::Report { bundle: "unused".into(), from: 0, to: 1 };
@@ -358,7 +344,7 @@ mod tests {
     fn a_refusal_keeps_the_worker() {
         let refuse = r#"while read line; do echo '{"reply":"failed","reason":"no such layer"}'; done"#;
         let mut host = host(&format!(
-            r#"read line; echo '{{"reply":"opened","hardware":"h","search_images":1,"report_images":1}}'; {refuse}"#
+            r#"read line; echo '{{"reply":"opened","hardware":"h"}}'; {refuse}"#
         ));
         for _ in 0..2 {
             let error = report(&mut host, Duration::from_secs(5)).unwrap_err();

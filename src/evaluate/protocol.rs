@@ -256,9 +256,21 @@ impl Rival {
         self.surely_costs_less(latency_low, size, memory) && self.accuracy > accuracy_high
     }
 
-    /// Whether a candidate of which this much is known cannot be better in any respect but accuracy.
+    /// How many of the images are enough for a candidate of which this much is known: the first number where one of `rivals`
+    /// cannot be beaten in any respect but accuracy, else the second.
     #[must_use]
-    pub fn surely_costs_less(&self, latency_low: f64, size: f64, memory: f64) -> bool {
+    pub fn enough_images(
+        rivals: &[Self],
+        [few, most]: [u64; 2],
+        latency_low: f64,
+        size: f64,
+        memory: f64,
+    ) -> u64 {
+        if rivals.iter().any(|rival| rival.surely_costs_less(latency_low, size, memory)) { few } else { most }
+    }
+
+    /// Whether a candidate of which this much is known cannot be better in any respect but accuracy.
+    fn surely_costs_less(&self, latency_low: f64, size: f64, memory: f64) -> bool {
         self.latency <= latency_low && self.size <= size && self.memory <= memory
     }
 }
@@ -278,10 +290,6 @@ pub enum Reply {
     Opened {
         /// Identity of the hardware that measures.
         hardware: String,
-        /// Images in the search part.
-        search_images: u64,
-        /// Images in the report part.
-        report_images: u64,
     },
     /// A stage of a trial begins: `build`, `timing`, `accuracy`.
     Stage {

@@ -81,11 +81,9 @@ impl Worker {
                 }
                 let subject = Subject::open(&subject, self.isa, &mut preparing).map_err(text)?;
                 let subject = subject.telling(preparing);
-                let [search_images, report_images] = [&subject.dataset.search, &subject.dataset.report]
-                    .map(|images| u64::try_from(images.len()).unwrap_or(u64::MAX));
                 self.probes = probes;
                 self.subject = Some(subject);
-                Ok(Reply::Opened { hardware: Hardware::detect().id, search_images, report_images })
+                Ok(Reply::Opened { hardware: Hardware::detect().id })
             }
             Request::Trial(trial) => self.trial(&trial),
             Request::Time(request) => Ok(Reply::Timed { timings: self.time(&request)? }),
@@ -187,9 +185,8 @@ impl Worker {
         let available = u64::try_from(subject.dataset.search.len()).unwrap_or(u64::MAX);
         let enough = request.images.min(available);
         // Only what may be worth having is looked at any further.
-        let cheaper = |rival: &Rival| rival.surely_costs_less(latency, seen.size, bytes(memory));
-        let most =
-            if request.rivals.iter().any(cheaper) { enough } else { request.most_images.min(available) };
+        let images = [enough, request.most_images.min(available)];
+        let most = Rival::enough_images(&request.rivals, images, latency, seen.size, bytes(memory));
         while !request.floors.enough(&score, enough, most) {
             let beaten =
                 |rival: &Rival| rival.surely_beats(latency, seen.size, bytes(memory), score.interval()[1]);

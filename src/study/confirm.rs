@@ -17,6 +17,7 @@ use super::recipes::UNTOUCHED;
 use super::request::StudyRequest;
 use super::session::SessionError;
 use super::trial::{Bench, Known};
+use crate::artefact;
 use crate::evaluate::accuracy::Score;
 use crate::evaluate::host::{Host, HostError};
 use crate::evaluate::protocol::{Reply, Request};
@@ -160,9 +161,7 @@ impl Confirmation<'_, '_> {
         let points: Vec<Confirmed> = points.collect();
         // What is left over is in nobody's way, and made anew where it is needed.
         for folder in [Some(self.folder()), self.bench.candidates.clone()].into_iter().flatten() {
-            if let Err(error) = std::fs::remove_dir_all(&folder) {
-                tracing::debug!("{} stays: {error}", folder.display());
-            }
+            artefact::discard(&folder);
         }
         Ok(points)
     }

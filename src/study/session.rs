@@ -32,6 +32,7 @@ use super::recipes::{UNTOUCHED, seeds};
 use super::request::{StudyFile, StudyRequest};
 use super::survey::{Pace, Surveyor};
 use super::trial::{Answer, Answered, Bench, Hopeless, Known, TrialError};
+use crate::artefact;
 use crate::evaluate::host::{Host, HostError, HostOptions};
 use crate::evaluate::protocol::Reply;
 use crate::model::Network;
@@ -311,7 +312,7 @@ struct Session<'s> {
     /// What the composing strategy works with.
     shared: Arc<Mutex<Shared>>,
     network: &'s Network,
-    /// How many there are.
+    /// Images in the search part.
     search_images: u64,
 }
 
@@ -511,12 +512,7 @@ impl Session<'_> {
         }
         self.built.retain(|known| !unwanted.contains(known));
         for known in unwanted {
-            let folder = folder.join(known);
-            if folder.exists()
-                && let Err(error) = std::fs::remove_dir_all(&folder)
-            {
-                tracing::debug!("{} stays: {error}", folder.display());
-            }
+            artefact::discard(&folder.join(known));
         }
     }
 

@@ -169,9 +169,14 @@ impl<'s> Bench<'s> {
         let known_speed = speed.as_ref().and_then(Speed::of);
         if let Some(speed) = known_speed {
             let known = speed.with(known_score);
-            // As the worker decides how many images are enough.
-            let cheaper = |rival: &Rival| rival.surely_costs_less(known.latency[1], known.size, known.memory);
-            let most = if hopeless.rivals.iter().any(cheaper) { self.images } else { self.most_images };
+            let images = [self.images, self.most_images];
+            let most = Rival::enough_images(
+                &hopeless.rivals,
+                images,
+                known.latency[1],
+                known.size,
+                known.memory,
+            );
             if self.images > 0 && hopeless.floors.enough(&known_score, self.images, most) {
                 return Ok(Answered { answer: Answer::Whole(known), cached: true });
             }
