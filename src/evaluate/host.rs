@@ -343,9 +343,7 @@ mod tests {
     #[test]
     fn a_refusal_keeps_the_worker() {
         let refuse = r#"while read line; do echo '{"reply":"failed","reason":"no such layer"}'; done"#;
-        let mut host = host(&format!(
-            r#"read line; echo '{{"reply":"opened","hardware":"h"}}'; {refuse}"#
-        ));
+        let mut host = host(&format!(r#"read line; echo '{{"reply":"opened","hardware":"h"}}'; {refuse}"#));
         for _ in 0..2 {
             let error = report(&mut host, Duration::from_secs(5)).unwrap_err();
             assert!(matches!(&error, HostError::Refused(reason) if reason == "no such layer"), "{error}");

@@ -170,13 +170,8 @@ impl<'s> Bench<'s> {
         if let Some(speed) = known_speed {
             let known = speed.with(known_score);
             let images = [self.images, self.most_images];
-            let most = Rival::enough_images(
-                &hopeless.rivals,
-                images,
-                known.latency[1],
-                known.size,
-                known.memory,
-            );
+            let most =
+                Rival::enough_images(&hopeless.rivals, images, known.latency[1], known.size, known.memory);
             if self.images > 0 && hopeless.floors.enough(&known_score, self.images, most) {
                 return Ok(Answered { answer: Answer::Whole(known), cached: true });
             }
