@@ -399,6 +399,7 @@ def main():
     parser.add_argument("--seconds", default=1.0, type=float, help="of every measurement")
     parser.add_argument("--tune", type=float, metavar="SECONDS", help="tune every network on every thread count first")
     parser.add_argument("--layers", action="store_true", help="compare single layers")
+    parser.add_argument("--keep-layers", type=pathlib.Path, metavar="FOLDER", help="write the layers' networks here, and keep them")
     parser.add_argument("--int8", action="store_true", help="compare 8-bit bundles with quantized peers")
     parser.add_argument("--bundle", action="append", default=[], metavar="NETWORK=FOLDER", help="run this bundle for it")
     parser.add_argument("--profile", action="store_true", help="compare layers of whole networks with ONNX Runtime's")
@@ -414,7 +415,9 @@ def main():
     folder = pathlib.Path(scratch.name)
     models = [(path.stem, path.resolve()) for path in args.models]
     if args.layers:
-        models += layer_models(folder)
+        kept = args.keep_layers or folder
+        kept.mkdir(parents=True, exist_ok=True)
+        models += layer_models(kept)
     if not models:
         parser.error("name networks, or --layers")
     engines = [OURS]
