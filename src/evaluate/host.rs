@@ -106,7 +106,7 @@ impl Host {
         };
         let deadline = self.options.open_deadline;
         let opened = match self.exchange(&open, deadline, see, interrupted) {
-            Ok(Reply::Opened { .. }) => Ok(()),
+            Ok(Reply::Opened) => Ok(()),
             Ok(other) => Err(HostError::Nonsense(format!("{other:?}"))),
             Err(error) => Err(error),
         };
@@ -305,7 +305,7 @@ mod tests {
         Host::new(options, subject)
     }
 
-    const OPENED: &str = r#"read line; echo '{"reply":"opened","hardware":"h"}'; read line; "#;
+    const OPENED: &str = r#"read line; echo '{"reply":"opened"}'; read line; "#;
 
     fn report(host: &mut Host, deadline: Duration) -> Result<Reply, HostError> {
         let request = Request::Report { bundle: "unused".into(), from: 0, to: 1 };
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn a_refusal_keeps_the_worker() {
         let refuse = r#"while read line; do echo '{"reply":"failed","reason":"no such layer"}'; done"#;
-        let mut host = host(&format!(r#"read line; echo '{{"reply":"opened","hardware":"h"}}'; {refuse}"#));
+        let mut host = host(&format!(r#"read line; echo '{{"reply":"opened"}}'; {refuse}"#));
         for _ in 0..2 {
             let error = report(&mut host, Duration::from_secs(5)).unwrap_err();
             assert!(matches!(&error, HostError::Refused(reason) if reason == "no such layer"), "{error}");

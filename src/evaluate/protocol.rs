@@ -287,10 +287,7 @@ pub enum Reply {
         share: f64,
     },
     /// The subject is ready.
-    Opened {
-        /// Identity of the hardware that measures.
-        hardware: String,
-    },
+    Opened,
     /// A stage of a trial begins: `build`, `timing`, `accuracy`.
     Stage {
         /// Its name.

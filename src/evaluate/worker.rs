@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
 use paretune_kernels::bundle::Bundle;
-use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ThreadCeilings, ceilings};
+use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
 use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, memory, opencl};
 use paretune_spaces::Configuration;
 
@@ -83,7 +83,7 @@ impl Worker {
                 let subject = subject.telling(preparing);
                 self.probes = probes;
                 self.subject = Some(subject);
-                Ok(Reply::Opened { hardware: Hardware::detect().id })
+                Ok(Reply::Opened)
             }
             Request::Trial(trial) => self.trial(&trial),
             Request::Time(request) => Ok(Reply::Timed { timings: self.time(&request)? }),
