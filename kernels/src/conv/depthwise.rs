@@ -29,11 +29,11 @@ const SLOWER: usize = 4;
 /// Rows below which threads share channels by default.
 const FEW_ROWS: usize = 8;
 
-/// The tunables of both depthwise algorithms.
-pub(super) fn tunables(problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+/// The tunables of both depthwise algorithms, which compute so many channels at a time.
+pub(super) fn tunables(problem: &ConvProblem, at_a_time: usize) -> Vec<Tunable> {
     let [height, width] = problem.output().unwrap_or([1, 1]);
     let pixels: Vec<i64> = [1, 2, 4].into_iter().filter(|&pixels| pixels as usize <= width).collect();
-    let shares = if problem.in_channels > lanes(isa) { vec![0, 1] } else { vec![0] };
+    let shares = if problem.in_channels > at_a_time { vec![0, 1] } else { vec![0] };
     vec![
         Tunable {
             name: "pixels",
@@ -53,22 +53,24 @@ pub(super) fn tunables(problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
 /// Channels that workers share by the block: whole cache lines.
 const BLOCK: usize = 16;
 
-/// Parts for the worker of an output of this height and width: rows (counted through images), and channels, in blocks.
+/// Parts for the worker of an output of this height and width: rows (counted through images), and channels, in blocks of
+/// so many.
 pub(super) fn parts<'a>(
     worker: &'a Worker<'_>,
     by_channels: bool,
     problem: &ConvProblem,
     [height, width]: [usize; 2],
+    block: usize,
 ) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<'a> {
     let (rows, channels) = (problem.batch * height, problem.in_channels);
     let taps: usize = problem.window.kernel.iter().product();
     let row = SLOWER * width * channels * taps;
-    let blocks = channels.div_ceil(BLOCK).max(1);
+    let blocks = channels.div_ceil(block).max(1);
     let (total, grain) =
         if by_channels { (blocks, grain(rows * row / blocks, 1)) } else { (rows, grain(row, 1)) };
     worker.parts(total, grain).map(move |Part { units: part, .. }| {
         if by_channels {
-            (0..rows, (part.start * BLOCK).min(channels)..(part.end * BLOCK).min(channels))
+            (0..rows, (part.start * block).min(channels)..(part.end * block).min(channels))
         } else {
             (part, 0..channels)
         }
@@ -93,7 +95,7 @@ impl Algorithm for Depthwise {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        tunables(problem, isa)
+        tunables(problem, lanes(isa))
     }
 
     fn layout(&self) -> Layout {
@@ -175,7 +177,7 @@ impl Kernel for Prepared {
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
-        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output) {
+        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output, BLOCK) {
             // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
             // and its own rows or channels of the output.
             unsafe {

@@ -1,26 +1,30 @@
 //! Depthwise convolution in 8 bits over channels-last activations, the integer twin of
 //! [`super::depthwise`].
 //!
-//! Two taps are multiplied at a time: their bytes, interleaved and widened, meet pairs of 16-bit
-//! weights. Padding is a row of zero points, whose share of the sum is subtracted beforehand.
+//! Several taps are multiplied at a time ([`Simd::dot_taps`]): their bytes, interleaved, are groups for a dot product. That
+//! leaves sums in another order of channels, which weights, scales and biases have as well, and which packing sums into
+//! bytes undoes. Padding is a row of zero points, whose share of the sum is subtracted beforehand.
 
 use std::ops::Range;
 
 use super::buffer::{Buffer, whole_lines};
 use super::depthwise::{parts, tunables};
-use super::finish_int8::{Finish8, StoreTile8, Target};
+use super::finish_int8::{BytesFinish, Finish8, StoreTile8, Target};
 use super::gemm_int8::input_grid;
 use super::implicit_gemm_int8::MOST_TERMS;
 use super::request::sensible;
-use super::rows::offsets;
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
-use crate::simd::{Build, Job, Simd, build, copy_few, lanes};
+use crate::simd::{Build, Job, Simd, build, lanes, quartered};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
+
+mod addresses;
+
+use addresses::Addresses;
 
 /// The algorithm.
 pub(super) struct DepthwiseInt8;
@@ -49,7 +53,7 @@ impl Algorithm for DepthwiseInt8 {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        tunables(problem, isa)
+        tunables(problem, block(isa))
     }
 
     fn layout(&self) -> Layout {
@@ -69,44 +73,51 @@ impl Algorithm for DepthwiseInt8 {
         if pixels > output[1] {
             return Err(request.bad_value("pixels"));
         }
-        let entry = build(usable, Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
+        let compiled = build(usable, Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
         let taps: usize = problem.window.kernel.iter().product();
-        let pairs = taps.div_ceil(2);
+        let steps = taps.div_ceil(compiled.taps);
         let lanes = lanes(request.isa);
+        let block = block(request.isa);
         let channels = problem.in_channels;
-        let padded = channels.next_multiple_of(lanes);
-        let mut weights = Buffer::<i16>::zeros(padded * pairs * 2);
+        let padded = channels.next_multiple_of(block);
+        let plain = finish.plain_bytes(request);
+        let mut weights = vec![0_i8; padded * steps * compiled.taps];
         let mut start = Buffer::<i32>::zeros(padded);
         let mut scale = Buffer::<f32>::zeros(padded);
         let mut bias = Buffer::<f32>::zeros(padded);
         for channel in 0..channels {
+            let [vector, lane] = quartered(channel % block);
             let stored = &dense.values[channel * taps..][..taps];
             for (tap, &value) in stored.iter().enumerate() {
-                let vector = channel / lanes * pairs + tap / 2;
-                weights.as_mut_slice()[(vector * lanes + channel % lanes) * 2 + tap % 2] = i16::from(value);
+                let step = channel / block * steps + tap / compiled.taps;
+                weights[((step * 4 + vector) * lanes + lane) * compiled.taps + tap % compiled.taps] = value;
             }
+            let in_order = channel / block * block + vector * lanes + lane;
             let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
-            start.as_mut_slice()[channel] = -i32::from(grid.zero_point) * sum;
-            scale.as_mut_slice()[channel] = finish.scale(dense.scales[channel] * grid.scale);
-            bias.as_mut_slice()[channel] = finish.bias(request.bias(channel));
+            start.as_mut_slice()[in_order] = -i32::from(grid.zero_point) * sum;
+            let finished = if plain.is_some() { in_order } else { channel };
+            scale.as_mut_slice()[finished] = finish.scale(dense.scales[channel] * grid.scale);
+            bias.as_mut_slice()[finished] = finish.bias(request.bias(channel));
         }
         let mut zeros = Buffer::zeros(padded);
         zeros.as_mut_slice().fill(grid.zero_point);
+        let addresses = Addresses::new(&problem, output, pixels, compiled.taps);
         Ok(Box::new(Prepared {
-            entry,
-            vertical: offsets(&problem, 0, output[0], problem.input[1] * channels),
-            horizontal: offsets(&problem, 1, output[1], channels),
+            entry: compiled.entry,
             by_channels: match request.tunable("split")? {
                 0 => false,
                 1 => true,
                 _ => return Err(request.bad_value("split")),
             },
-            scratch: whole_lines(pairs * 2 * pixels * size_of::<*const u8>()),
+            scratch: whole_lines(steps * compiled.taps * pixels * size_of::<*const u8>()),
+            weights: (compiled.pack)(&weights),
             threads: request.threads,
+            addresses,
             finish,
-            pairs,
+            plain,
+            steps,
+            block,
             zeros,
-            weights,
             start,
             scale,
             bias,
@@ -116,16 +127,25 @@ impl Algorithm for DepthwiseInt8 {
     }
 }
 
+/// Channels computed at a time.
+fn block(isa: Isa) -> usize {
+    4 * lanes(isa)
+}
+
 struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
     entry: Entry,
-    vertical: Vec<isize>,
-    horizontal: Vec<isize>,
-    pairs: usize,
-    /// `[vector of channels][pair of taps][lane][tap of the pair]`
-    weights: Buffer<i16>,
+    addresses: Addresses,
+    /// How often [`Simd::TAPS`] taps are multiplied.
+    steps: usize,
+    /// Channels computed at a time.
+    block: usize,
+    /// `[block][step][vector][lane][tap of the step]`, in [`Simd::Tap`], channels [`quartered`].
+    weights: Buffer<u8>,
+    /// `[block][vector][lane]`
     start: Buffer<i32>,
+    /// In the same order where results are `plain`, by channel elsewhere; so are biases.
     scale: Buffer<f32>,
     bias: Buffer<f32>,
     /// A row of zero points.
@@ -135,6 +155,8 @@ struct Prepared {
     scratch: usize,
     threads: usize,
     finish: Finish8,
+    /// Where nothing is added and bytes go: see [`Finish8::plain_bytes`].
+    plain: Option<BytesFinish>,
 }
 
 impl Kernel for Prepared {
@@ -147,7 +169,7 @@ impl Kernel for Prepared {
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
-        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output) {
+        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output, self.block) {
             // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
             // and its own rows or channels of the output.
             unsafe {
@@ -163,7 +185,7 @@ struct Pass<'a> {
     kernel: &'a Prepared,
     call: Call,
     rows: Range<usize>,
-    /// Starts at a multiple of 16.
+    /// Whole blocks, as long as they last.
     channels: Range<usize>,
     addresses: *mut *const u8,
 }
@@ -174,22 +196,42 @@ struct Pass<'a> {
 /// Its addresses are valid, and nobody else writes its part of the output.
 type Entry = unsafe fn(&Pass<'_>);
 
+/// What is compiled for one instruction set.
+struct Compiled {
+    entry: Entry,
+    /// [`Simd::TAPS`]
+    taps: usize,
+    /// Weights as [`Simd::Tap`].
+    pack: fn(&[i8]) -> Buffer<u8>,
+}
+
 /// Chooses the compiled function.
 struct Select {
     pixels: usize,
 }
 
 impl Build for Select {
-    type Output = Option<Entry>;
+    type Output = Option<Compiled>;
 
-    fn build<S: Simd>(self) -> Option<Entry> {
-        Some(match self.pixels {
+    fn build<S: Simd>(self) -> Option<Compiled> {
+        let entry = match self.pixels {
             1 => entry::<S, 1>,
             2 => entry::<S, 2>,
             4 => entry::<S, 4>,
             _ => return None,
-        })
+        };
+        Some(Compiled { entry, taps: S::TAPS, pack: pack::<S> })
     }
+}
+
+fn pack<S: Simd>(weights: &[i8]) -> Buffer<u8> {
+    let mut packed = Buffer::<u8>::zeros(size_of::<S::Tap>() * weights.len());
+    let to = packed.as_mut_slice().as_mut_ptr().cast::<S::Tap>();
+    for (i, &weight) in weights.iter().enumerate() {
+        // SAFETY: there is room for as many weights.
+        unsafe { to.add(i).write_unaligned(S::Tap::from(weight)) };
+    }
+    packed
 }
 
 /// # Safety
@@ -215,22 +257,19 @@ impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
                 // The last pass of a row computes some pixels once more rather than fewer of them.
                 let first = x.min(width - PIXELS);
                 x = first + PIXELS;
-                // SAFETY: the pixels are in the row; channels are those of the pass, whole vectors as long
+                // SAFETY: the pixels are in the row; channels are those of the pass, whole blocks as long
                 // as they last.
                 unsafe {
-                    self.addresses(image, y, first);
+                    let zeros = kernel.zeros.as_ptr();
+                    kernel.addresses.look_up([image, y, first], pass.call.input, zeros, pass.addresses);
                     let at = (row * width + first) * channels;
                     let mut channel = pass.channels.start;
-                    while channel + 2 * S::LANES <= pass.channels.end {
-                        self.two_vectors::<S>(at, channel);
-                        channel += 2 * S::LANES;
-                    }
-                    while channel + S::LANES <= pass.channels.end {
-                        self.vector::<S, false>(at, channel, S::LANES);
-                        channel += S::LANES;
+                    while channel + 4 * S::LANES <= pass.channels.end {
+                        self.block::<S, false>(at, channel, 4 * S::LANES);
+                        channel += 4 * S::LANES;
                     }
                     if channel < pass.channels.end {
-                        self.vector::<S, true>(at, channel, pass.channels.end - channel);
+                        self.block::<S, true>(at, channel, pass.channels.end - channel);
                     }
                 }
             }
@@ -239,130 +278,106 @@ impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
 }
 
 impl<const PIXELS: usize> Run<'_, PIXELS> {
-    /// Looks up where the pixels from `[y, first]` on find their taps: `[pair][pixel][tap of the pair]`.
-    ///
-    /// # Safety
-    /// The pixels exist.
-    #[inline(always)]
-    unsafe fn addresses(&self, image: usize, y: usize, first: usize) {
-        let pass = self.0;
-        let kernel = pass.kernel;
-        let problem = &kernel.problem;
-        let [tap_rows, tap_columns] = problem.window.kernel;
-        let size = problem.input[0] * problem.input[1] * problem.in_channels;
-        let zeros = kernel.zeros.as_ptr();
-        // SAFETY: offsets that are not negative lie in the image; the scratch memory holds two addresses
-        // per pair of taps and pixel.
-        unsafe {
-            let input = pass.call.input.add(image * size);
-            for pixel in 0..PIXELS {
-                let mut tap = 0;
-                for ky in 0..tap_rows {
-                    let vertical = kernel.vertical[y * tap_rows + ky];
-                    for kx in 0..tap_columns {
-                        let offset = vertical + kernel.horizontal[(first + pixel) * tap_columns + kx];
-                        let address = if offset < 0 { zeros } else { input.offset(offset) };
-                        *pass.addresses.add((tap / 2 * PIXELS + pixel) * 2 + tap % 2) = address;
-                        tap += 1;
-                    }
-                }
-                if tap % 2 == 1 {
-                    // A tap that is not there; its weights are zero.
-                    *pass.addresses.add((tap / 2 * PIXELS + pixel) * 2 + 1) = zeros;
-                }
-            }
-        }
-    }
-
-    /// Two vectors of channels of all pixels of a pass, the first of which starts at `at` in the output.
-    ///
-    /// # Safety
-    /// The addresses are looked up, and pixels and channels exist.
-    #[inline(always)]
-    unsafe fn two_vectors<S: Simd>(&self, at: usize, channel: usize) {
-        let pass = self.0;
-        let kernel = pass.kernel;
-        // SAFETY: weights, scales and biases exist for all channels; the rest is the caller's promise.
-        unsafe {
-            let mut weights = kernel.weights.as_ptr().add(channel * kernel.pairs * 2);
-            let second = S::LANES * kernel.pairs * 2;
-            let mut addresses = pass.addresses.cast_const();
-            let start = kernel.start.as_ptr().add(channel);
-            let mut sums = [[S::load_i32(start), S::load_i32(start.add(S::LANES))]; PIXELS];
-            for _ in 0..kernel.pairs {
-                for sum in &mut sums {
-                    let (a, b) = ((*addresses).add(channel), (*addresses.add(1)).add(channel));
-                    *sum = S::dot_pairs_twice(*sum, a, b, [weights, weights.add(second)]);
-                    addresses = addresses.add(2);
-                }
-                weights = weights.add(S::LANES * 2);
-            }
-            let target = Target { output: pass.call.output, residual: pass.call.residual };
-            let sums = sums;
-            S::vectorize(StoreTile8 {
-                finish: &kernel.finish,
-                target,
-                scale: kernel.scale.as_ptr().add(channel),
-                bias: kernel.bias.as_ptr().add(channel),
-                pixel: kernel.problem.in_channels,
-                sums: sums.as_ptr().cast(),
-                rows: PIXELS,
-                vectors: 2,
-                at: at + channel,
-                channels: 2 * S::LANES,
-            });
-        }
-    }
-
-    /// One vector of channels (the first `count` of it, if `PART`) of all pixels of a pass, the first of
+    /// One block of channels (the first `count` of it, if `PART`) of all pixels of a pass, the first of
     /// which starts at `at` in the output.
     ///
     /// # Safety
     /// The addresses are looked up, and pixels and channels exist.
     #[inline(always)]
-    unsafe fn vector<S: Simd, const PART: bool>(&self, at: usize, channel: usize, count: usize) {
+    unsafe fn block<S: Simd, const PART: bool>(&self, at: usize, channel: usize, count: usize) {
         let pass = self.0;
         let kernel = pass.kernel;
-        // SAFETY: weights, scales and biases are padded to whole vectors; the rest is the caller's promise.
+        // SAFETY: weights and starts are padded to whole blocks; the rest is the caller's promise.
         unsafe {
-            let mut weights = kernel.weights.as_ptr().add(channel * kernel.pairs * 2);
-            let mut addresses = pass.addresses.cast_const();
-            let mut sums = [S::load_i32(kernel.start.as_ptr().add(channel)); PIXELS];
-            for _ in 0..kernel.pairs {
-                for sum in &mut sums {
-                    let (a, b) = ((*addresses).add(channel), (*addresses.add(1)).add(channel));
-                    if PART {
-                        let mut few = [[0_u8; 16]; 2];
-                        copy_few(a, few[0].as_mut_ptr(), count);
-                        copy_few(b, few[1].as_mut_ptr(), count);
-                        *sum = S::dot_pairs(*sum, few[0].as_ptr(), few[1].as_ptr(), weights);
-                    } else {
-                        *sum = S::dot_pairs(*sum, a, b, weights);
-                    }
-                    addresses = addresses.add(2);
-                }
-                weights = weights.add(S::LANES * 2);
+            let weights = kernel.weights.as_ptr().cast::<S::Tap>().add(channel * kernel.steps * S::TAPS);
+            // Plain loops: closures lose the instruction set unless they are inlined.
+            let mut start = [S::load_i32(kernel.start.as_ptr().add(channel)); 4];
+            for v in 1..4 {
+                start[v] = S::load_i32(kernel.start.as_ptr().add(channel + v * S::LANES));
             }
-            let scale = S::load(kernel.scale.as_ptr().add(channel));
-            let bias = S::load(kernel.bias.as_ptr().add(channel));
-            let target = Target { output: pass.call.output, residual: pass.call.residual };
-            let bytes = if PART { None } else { kernel.finish.bytes(target) };
-            for (pixel, &sum) in sums.iter().enumerate() {
+            for pixel in 0..PIXELS {
+                let mut sums = start;
+                let mut weights = weights;
+                let mut addresses = pass.addresses.cast_const().add(pixel * S::TAPS);
+                for _ in 0..kernel.steps {
+                    let mut taps = [S::load_first_bytes(kernel.zeros.as_ptr(), 0); 4];
+                    for tap in 0..S::TAPS {
+                        let from = (*addresses.add(tap)).add(channel);
+                        taps[tap] = if PART { S::load_first_bytes(from, count) } else { S::load_bytes(from) };
+                    }
+                    sums = S::dot_taps(sums, taps, weights);
+                    addresses = addresses.add(PIXELS * S::TAPS);
+                    weights = weights.add(4 * S::LANES * S::TAPS);
+                }
                 let at = at + pixel * kernel.problem.in_channels + channel;
-                let sum = S::fma(S::to_f32(sum), scale, bias);
-                match &bytes {
-                    Some(finish) => {
-                        let residual = target.residual.wrapping_add(at);
-                        let byte = if finish.residual.is_some() {
-                            finish.byte::<S, true>(sum, residual)
-                        } else {
-                            finish.byte::<S, false>(sum, residual)
-                        };
-                        S::store_u8(target.output.add(at), byte);
-                    }
-                    None => kernel.finish.store::<S>(target, at, count, sum),
+                match &kernel.plain {
+                    Some(finish) => self.store_plain::<S, PART>(finish, sums, at, channel, count),
+                    None => self.store_any::<S>(sums, at, channel, count),
                 }
             }
+        }
+    }
+
+    /// Finishes and stores the sums of channels from `channel` on at `at` in the output.
+    ///
+    /// # Safety
+    /// As for [`Run::block`], and scales and biases are quartered.
+    #[inline(always)]
+    unsafe fn store_plain<S: Simd, const PART: bool>(
+        &self,
+        finish: &BytesFinish,
+        sums: [S::I; 4],
+        at: usize,
+        channel: usize,
+        count: usize,
+    ) {
+        let kernel = self.0.kernel;
+        // SAFETY: scales and biases are padded to whole blocks; the rest is the caller's promise.
+        unsafe {
+            let mut finished = [S::splat(0.0); 4];
+            for v in 0..4 {
+                let scale = S::load(kernel.scale.as_ptr().add(channel + v * S::LANES));
+                let bias = S::load(kernel.bias.as_ptr().add(channel + v * S::LANES));
+                let sum = S::fma(S::to_f32(sums[v]), scale, bias);
+                finished[v] = finish.byte::<S, false>(sum, std::ptr::null());
+            }
+            let bytes = S::to_bytes(finished);
+            let to = self.0.call.output.add(at);
+            if PART { S::store_first_bytes(to, count, bytes) } else { S::store_bytes(to, bytes) }
+        }
+    }
+
+    /// The same for everything else that may follow a sum.
+    ///
+    /// # Safety
+    /// As for [`Run::block`], and scales and biases go by channels.
+    #[inline(always)]
+    unsafe fn store_any<S: Simd>(&self, sums: [S::I; 4], at: usize, channel: usize, count: usize) {
+        let kernel = self.0.kernel;
+        // Blocks have 64 channels at most.
+        let mut in_order = [0_i32; 64];
+        let from = sums.as_ptr().cast::<i32>();
+        let to = in_order.as_mut_ptr();
+        // SAFETY: a vector is as many integers as it has lanes; scales and biases are padded to whole blocks; the rest is
+        // the caller's promise.
+        unsafe {
+            for four in 0..S::LANES {
+                let [vector, lane] = quartered(4 * four);
+                let numbers = from.add(vector * S::LANES + lane).cast::<[i32; 4]>().read_unaligned();
+                to.add(4 * four).cast::<[i32; 4]>().write_unaligned(numbers);
+            }
+            S::vectorize(StoreTile8 {
+                finish: &kernel.finish,
+                target: Target { output: self.0.call.output, residual: self.0.call.residual },
+                scale: kernel.scale.as_ptr().add(channel),
+                bias: kernel.bias.as_ptr().add(channel),
+                pixel: kernel.problem.in_channels,
+                sums: to,
+                rows: 1,
+                vectors: 4,
+                at,
+                channels: count,
+            });
         }
     }
 }

@@ -125,10 +125,16 @@ impl Finish8 {
         let Finish { low, high, .. } = self.activation;
         self.in_steps.then_some(BytesFinish { low, high, back: ROUND - zero, residual })
     }
+
+    /// The most common case, known ahead: no residual comes, and bytes go.
+    pub(super) fn plain_bytes(&self, request: &Request<'_>) -> Option<BytesFinish> {
+        let nothing = Target { output: std::ptr::null_mut(), residual: std::ptr::null() };
+        if request.residual.is_some() { None } else { self.bytes(nothing) }
+    }
 }
 
 /// See [`Finish8::bytes`].
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct BytesFinish {
     low: f32,
     high: f32,

@@ -88,8 +88,6 @@ impl Algorithm for ImplicitGemmInt8 {
         // Reading whole groups is safe in a copy, which has room behind it, and in whole runs.
         let copies = form.centered || problem.window.padding != [0; 4] || !run.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
-        let unpadded = ConvProblem { input, window: Window { padding: [0; 4], ..problem.window }, ..problem };
-        let rows = if merge { Rows::runs(&problem, output, input) } else { Rows::taps(&unpadded, output) };
         Ok(Box::new(Prepared {
             products: Product::of_groups(request, usable, tile, [runs, run], widened)?,
             zero_point: input_grid(request)?.zero_point,
@@ -99,14 +97,23 @@ impl Algorithm for ImplicitGemmInt8 {
             split: Split::from_request(request)?,
             finish: Finish8::new(request),
             groups: run.div_ceil(form.group),
+            runs: places(&problem, input, merge),
+            rows: Rows::windows(&problem, output, input),
             pad: copies.then(|| pad_bytes(usable)),
             threads: request.threads,
             form,
             output,
             problem,
-            rows,
         }))
     }
+}
+
+/// Where the runs of a window lie in an input of these `[height, width]`: rows of taps if they touch, else taps.
+fn places(problem: &ConvProblem, [_, width]: [usize; 2], merge: bool) -> Vec<usize> {
+    let Window { kernel: [tap_rows, tap_columns], dilation, .. } = problem.window;
+    let columns = if merge { 1 } else { tap_columns };
+    let place = |ky: usize, kx: usize| (ky * dilation[0] * width + kx * dilation[1]) * problem.in_channels;
+    (0..tap_rows).flat_map(|ky| (0..columns).map(move |kx| place(ky, kx))).collect()
 }
 
 /// Bytes of widened weights that stay in a second-level cache beside everything else.
@@ -128,6 +135,8 @@ struct Prepared {
     output: [usize; 2],
     threads: usize,
     rows: Rows,
+    /// Where the runs of a window lie in the input, padding included.
+    runs: Vec<usize>,
     /// One per group.
     products: Vec<Product>,
     /// Dot-product groups per run.
@@ -203,13 +212,12 @@ impl Prepared {
     }
 
     /// Where a group's product reads and writes, the padded input or row 0 of it being at `input`.
-    fn place(&self, group: usize, input: *const u8, call: &Call) -> Place {
+    fn place(&self, group: usize, input: *const u8, call: &Call) -> Place<'_> {
         let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
         Place {
             rows: self.rows.view(),
             input,
-            // The input carries its padding: none is ever looked for.
-            zeros: input,
+            runs: &self.runs,
             run: self.groups,
             target: Target { output: call.output, residual: call.residual },
             at: group * self.problem.group_out(),

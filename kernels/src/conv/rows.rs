@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::operator::ConvProblem;
+use crate::operator::{ConvProblem, Window};
 
 /// Marks padding: the sum with any offset stays negative.
 const PADDING: isize = isize::MIN / 4;
@@ -45,7 +45,7 @@ impl Rows {
     pub(super) fn taps(problem: &ConvProblem, output: [usize; 2]) -> Self {
         let [height, width] = problem.input;
         let channels = problem.in_channels;
-        if *problem == (ConvProblem { window: crate::operator::Window::POINT, ..*problem }) {
+        if problem.window == Window::POINT {
             return Self::matrix(channels);
         }
         let window = &problem.window;
@@ -77,6 +77,9 @@ impl Rows {
     /// One run for the whole window over a channels-last input that carries its padding, `padded` being its
     /// `[height, width]`: what it is made of lies at the same distances for every pixel.
     pub(super) fn windows(problem: &ConvProblem, output: [usize; 2], padded: [usize; 2]) -> Self {
+        if problem.window == Window::POINT {
+            return Self::matrix(problem.in_channels);
+        }
         let window = &problem.window;
         let channels = problem.in_channels;
         let row = padded[1] * channels;
@@ -218,7 +221,6 @@ impl Site {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::Window;
 
     #[test]
     fn padding_is_found_on_every_side() {

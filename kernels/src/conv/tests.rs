@@ -87,7 +87,7 @@ fn cases() -> impl Strategy<Value = Case> {
         // Dense, grouped, depthwise.
         4 => (1..=40_usize, 1..=70_usize).prop_map(|(i, o)| (i, o, 1)),
         1 => (1..=4_usize, 1..=9_usize, 2..=4_usize).prop_map(|(i, o, g)| (i * g, o * g, g)),
-        2 => (2..=70_usize).prop_map(|c| (c, c, c)),
+        2 => (2..=140_usize).prop_map(|c| (c, c, c)),
     ];
     let sizes =
         prop_oneof![3 => [1..=9_usize, 1..=9_usize], 1 => [1..=3_usize, 10..=40_usize], 1 => Just([1, 1])];

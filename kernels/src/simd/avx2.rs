@@ -208,34 +208,36 @@ unsafe impl Simd for Avx2 {
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
+    type Bytes = __m256i;
+    type Tap = i16;
+    const TAPS: usize = 2;
     #[inline(always)]
-    unsafe fn dot_pairs(acc: __m256i, a: *const u8, b: *const u8, weights: *const i16) -> __m256i {
+    unsafe fn load_bytes(from: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, v: __m256i) {
+        unsafe { _mm256_storeu_si256(to.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn to_bytes(v: [__m256; 4]) -> __m256i {
         unsafe {
-            let bytes = _mm_unpacklo_epi8(_mm_loadl_epi64(a.cast()), _mm_loadl_epi64(b.cast()));
-            let weights = _mm256_loadu_si256(weights.cast());
-            _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_cvtepu8_epi16(bytes), weights))
+            let low = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let high = _mm256_packs_epi32(_mm256_cvtps_epi32(v[2]), _mm256_cvtps_epi32(v[3]));
+            _mm256_packus_epi16(low, high)
         }
     }
     #[inline(always)]
-    unsafe fn dot_pairs_twice(
-        acc: [__m256i; 2],
-        a: *const u8,
-        b: *const u8,
-        weights: [*const i16; 2],
-    ) -> [__m256i; 2] {
-        // All within halves of registers, each of which has all bytes: what crosses them takes two shuffles each.
+    unsafe fn dot_taps(acc: [__m256i; 4], taps: [__m256i; 4], weights: *const i16) -> [__m256i; 4] {
         unsafe {
-            let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
-            let (a, b) = (_mm256_broadcastsi128_si256(a), _mm256_broadcastsi128_si256(b));
-            let pick = _mm256_setr_epi8(
-                0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7, -1, 8, -1, 9, -1, 10, -1, 11, -1, 12, -1,
-                13, -1, 14, -1, 15, -1,
-            );
-            let first = _mm256_shuffle_epi8(_mm256_unpacklo_epi8(a, b), pick);
-            let second = _mm256_shuffle_epi8(_mm256_unpackhi_epi8(a, b), pick);
+            let zero = _mm256_setzero_si256();
+            let low = _mm256_unpacklo_epi8(taps[0], taps[1]);
+            let high = _mm256_unpackhi_epi8(taps[0], taps[1]);
             [
-                Self::dot_wide(acc[0], first, Self::load_wide(weights[0])),
-                Self::dot_wide(acc[1], second, Self::load_wide(weights[1])),
+                Self::dot_wide(acc[0], _mm256_unpacklo_epi8(low, zero), Self::load_wide(weights)),
+                Self::dot_wide(acc[1], _mm256_unpackhi_epi8(low, zero), Self::load_wide(weights.add(16))),
+                Self::dot_wide(acc[2], _mm256_unpacklo_epi8(high, zero), Self::load_wide(weights.add(32))),
+                Self::dot_wide(acc[3], _mm256_unpackhi_epi8(high, zero), Self::load_wide(weights.add(48))),
             ]
         }
     }

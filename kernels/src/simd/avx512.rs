@@ -165,13 +165,29 @@ macro_rules! avx512 {
             unsafe fn broadcast_few(from: *const u8) -> __m512i {
                 unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
             }
+            type Bytes = __m512i;
             #[inline(always)]
-            unsafe fn dot_pairs(acc: __m512i, a: *const u8, b: *const u8, weights: *const i16) -> __m512i {
+            unsafe fn load_bytes(from: *const u8) -> __m512i {
+                unsafe { _mm512_loadu_si512(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes(to: *mut u8, v: __m512i) {
+                unsafe { _mm512_storeu_si512(to.cast(), v) }
+            }
+            #[inline(always)]
+            unsafe fn load_first_bytes(from: *const u8, count: usize) -> __m512i {
+                unsafe { _mm512_maskz_loadu_epi8(byte_mask(count), from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn store_first_bytes(to: *mut u8, count: usize, v: __m512i) {
+                unsafe { _mm512_mask_storeu_epi8(to.cast(), byte_mask(count), v) }
+            }
+            #[inline(always)]
+            unsafe fn to_bytes(v: [__m512; 4]) -> __m512i {
                 unsafe {
-                    let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
-                    let bytes = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
-                    let weights = _mm512_loadu_si512(weights.cast());
-                    _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_cvtepu8_epi16(bytes), weights))
+                    let low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
+                    let high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
+                    _mm512_packus_epi16(low, high)
                 }
             }
             $($integers)*
@@ -194,6 +210,22 @@ avx512!(Avx512, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", {
     #[inline(always)]
     unsafe fn dot(acc: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(weights, activations)) }
+    }
+    type Tap = i16;
+    const TAPS: usize = 2;
+    #[inline(always)]
+    unsafe fn dot_taps(acc: [__m512i; 4], taps: [__m512i; 4], weights: *const i16) -> [__m512i; 4] {
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let low = _mm512_unpacklo_epi8(taps[0], taps[1]);
+            let high = _mm512_unpackhi_epi8(taps[0], taps[1]);
+            [
+                Self::dot_wide(acc[0], _mm512_unpacklo_epi8(low, zero), Self::load_wide(weights)),
+                Self::dot_wide(acc[1], _mm512_unpackhi_epi8(low, zero), Self::load_wide(weights.add(32))),
+                Self::dot_wide(acc[2], _mm512_unpacklo_epi8(high, zero), Self::load_wide(weights.add(64))),
+                Self::dot_wide(acc[3], _mm512_unpackhi_epi8(high, zero), Self::load_wide(weights.add(96))),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn dot_few(acc: __m512i, weights: [__m512i; 2], activations: [__m512i; 2]) -> __m512i {
@@ -225,6 +257,30 @@ avx512!(Avx512Vnni, "avx512_vnni", "avx512f,avx512bw,avx512dq,avx512vl,avx512vnn
         // Unsigned activations, signed weights; this form wraps at 32 bits and saturates nowhere.
         unsafe { _mm512_dpbusd_epi32(acc, activations, weights) }
     }
+    type Tap = i8;
+    const TAPS: usize = 4;
+    #[inline(always)]
+    unsafe fn dot_taps(acc: [__m512i; 4], taps: [__m512i; 4], weights: *const i8) -> [__m512i; 4] {
+        unsafe {
+            let [a, b, c, d] = taps;
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            [
+                Self::dot(acc[0], Self::load_weights(weights), _mm512_unpacklo_epi16(ab, cd)),
+                Self::dot(acc[1], Self::load_weights(weights.add(64)), _mm512_unpackhi_epi16(ab, cd)),
+                Self::dot(
+                    acc[2],
+                    Self::load_weights(weights.add(128)),
+                    _mm512_unpacklo_epi16(ab_high, cd_high),
+                ),
+                Self::dot(
+                    acc[3],
+                    Self::load_weights(weights.add(192)),
+                    _mm512_unpackhi_epi16(ab_high, cd_high),
+                ),
+            ]
+        }
+    }
     #[inline(always)]
     unsafe fn dot_few(acc: __m512i, weights: [__m512i; 2], activations: [__m512i; 2]) -> __m512i {
         unsafe { Self::dot(Self::dot(acc, weights[0], activations[0]), weights[1], activations[1]) }
@@ -235,5 +291,12 @@ avx512!(Avx512Vnni, "avx512_vnni", "avx512f,avx512bw,avx512dq,avx512vl,avx512vnn
 #[inline(always)]
 fn mask(count: usize) -> __mmask16 {
     debug_assert!(count < 16);
+    (1 << count) - 1
+}
+
+/// Ones for the first `count` bytes.
+#[inline(always)]
+fn byte_mask(count: usize) -> __mmask64 {
+    debug_assert!(count < 64);
     (1 << count) - 1
 }

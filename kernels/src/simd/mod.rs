@@ -165,22 +165,41 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// `acc + sum over both groups of weights * activations`, exactly: the weights come from
     /// [`Simd::unpack`].
     unsafe fn dot_few(acc: Self::I, weights: [Self::D; 2], activations: [Self::D; 2]) -> Self::I;
-    /// Per lane, `acc + a[lane] * weights[lane][0] + b[lane] * weights[lane][1]`, exactly, over
-    /// `LANES` activations of each and interleaved 16-bit weights; reads nothing else.
-    unsafe fn dot_pairs(acc: Self::I, a: *const u8, b: *const u8, weights: *const i16) -> Self::I;
+    /// `4 * LANES` bytes, one for each channel of a block whose numbers are [`quartered`].
+    type Bytes: Copy;
+    /// How a weight is held for [`Simd::dot_taps`].
+    type Tap: Copy + Default + From<i8>;
+    /// How many taps [`Simd::dot_taps`] multiplies at a time, at most 4.
+    const TAPS: usize;
+    /// `4 * LANES` bytes.
+    unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
+    /// `4 * LANES` bytes.
+    unsafe fn store_bytes(to: *mut u8, v: Self::Bytes);
+    /// The numbers of a quartered block, which lie in 0..=255, rounded to nearest even.
+    unsafe fn to_bytes(v: [Self::F; 4]) -> Self::Bytes;
+    /// For every channel of a quartered block `acc + sum over the first TAPS taps of tap * weight`, exactly. Weights
+    /// are `[vector][lane][tap]`.
+    unsafe fn dot_taps(acc: [Self::I; 4], taps: [Self::Bytes; 4], weights: *const Self::Tap) -> [Self::I; 4];
 
-    /// [`Simd::dot_pairs`] of two vectors, one behind the other, whose weights may be anywhere.
+    /// The first `count < 4 * LANES` bytes; whatever there may be in the others. Touches nothing else.
     #[inline(always)]
-    unsafe fn dot_pairs_twice(
-        acc: [Self::I; 2],
-        a: *const u8,
-        b: *const u8,
-        weights: [*const i16; 2],
-    ) -> [Self::I; 2] {
-        // SAFETY: the caller vouches for `2 * LANES` bytes of each.
+    unsafe fn load_first_bytes(from: *const u8, count: usize) -> Self::Bytes {
+        let mut bytes = [0_u8; 64];
+        // SAFETY: the caller vouches for `count < 4 * LANES <= 64` bytes at `from`.
         unsafe {
-            let second = Self::dot_pairs(acc[1], a.add(Self::LANES), b.add(Self::LANES), weights[1]);
-            [Self::dot_pairs(acc[0], a, b, weights[0]), second]
+            copy_below_64(from, bytes.as_mut_ptr(), count);
+            Self::load_bytes(bytes.as_ptr())
+        }
+    }
+
+    /// The first `count < 4 * LANES` bytes. Touches nothing else.
+    #[inline(always)]
+    unsafe fn store_first_bytes(to: *mut u8, count: usize, v: Self::Bytes) {
+        let mut bytes = [0_u8; 64];
+        // SAFETY: the caller vouches for `count < 4 * LANES <= 64` bytes at `to`.
+        unsafe {
+            Self::store_bytes(bytes.as_mut_ptr(), v);
+            copy_below_64(bytes.as_ptr(), to, count);
         }
     }
 
@@ -234,6 +253,31 @@ pub(crate) unsafe fn copy_few<T: Copy>(from: *const T, to: *mut T, count: usize)
         // SAFETY: the last of them.
         unsafe { *to.add(done) = *from.add(done) };
     }
+}
+
+/// [`copy_few`] of up to 63 bytes.
+///
+/// # Safety
+/// Both are valid for `count` bytes and do not overlap.
+#[inline(always)]
+unsafe fn copy_below_64(from: *const u8, to: *mut u8, count: usize) {
+    debug_assert!(count < 64);
+    let mut done = 0;
+    // SAFETY: the pieces add up to `count`.
+    unsafe {
+        while done + 16 <= count {
+            to.add(done).cast::<[u8; 16]>().write(from.add(done).cast::<[u8; 16]>().read());
+            done += 16;
+        }
+        copy_few(from.add(done), to.add(done), count - done);
+    }
+}
+
+/// Vector and lane of a channel in a *quartered* block of `4 * LANES` channels: what interleaving bytes and then pairs within
+/// 128 bits makes of them. The first vector has the first four channels of every sixteen, the second the next four, and
+/// so on, whatever the number of lanes.
+pub(crate) fn quartered(channel: usize) -> [usize; 2] {
+    [channel % 16 / 4, channel / 16 * 4 + channel % 4]
 }
 
 /// An 8-bit activation in the form that a dot product takes.

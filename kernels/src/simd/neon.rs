@@ -188,13 +188,36 @@ unsafe impl Simd for Neon {
     unsafe fn dot_few(acc: int32x4_t, weights: [int16x8_t; 2], activations: [int16x8_t; 2]) -> int32x4_t {
         unsafe { Self::dot(Self::dot(acc, weights[0], activations[0]), weights[1], activations[1]) }
     }
+    type Bytes = uint8x16_t;
+    type Tap = i16;
+    const TAPS: usize = 2;
     #[inline(always)]
-    unsafe fn dot_pairs(acc: int32x4_t, a: *const u8, b: *const u8, weights: *const i16) -> int32x4_t {
+    unsafe fn load_bytes(from: *const u8) -> uint8x16_t {
+        unsafe { vld1q_u8(from) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, v: uint8x16_t) {
+        unsafe { vst1q_u8(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn to_bytes(v: [float32x4_t; 4]) -> uint8x16_t {
         unsafe {
-            let a = vcreate_u8(u64::from(a.cast::<u32>().read_unaligned()));
-            let b = vcreate_u8(u64::from(b.cast::<u32>().read_unaligned()));
-            let bytes = vreinterpretq_s16_u16(vmovl_u8(vzip1_u8(a, b)));
-            Self::dot(acc, vld1q_s16(weights), bytes)
+            let low = vcombine_u16(vmovn_u32(vcvtnq_u32_f32(v[0])), vmovn_u32(vcvtnq_u32_f32(v[1])));
+            let high = vcombine_u16(vmovn_u32(vcvtnq_u32_f32(v[2])), vmovn_u32(vcvtnq_u32_f32(v[3])));
+            vcombine_u8(vmovn_u16(low), vmovn_u16(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_taps(acc: [int32x4_t; 4], taps: [uint8x16_t; 4], weights: *const i16) -> [int32x4_t; 4] {
+        unsafe {
+            let (low, high) = (vzip1q_u8(taps[0], taps[1]), vzip2q_u8(taps[0], taps[1]));
+            let wide = |bytes| vreinterpretq_s16_u16(vmovl_u8(bytes));
+            [
+                Self::dot(acc[0], vld1q_s16(weights), wide(vget_low_u8(low))),
+                Self::dot(acc[1], vld1q_s16(weights.add(8)), wide(vget_high_u8(low))),
+                Self::dot(acc[2], vld1q_s16(weights.add(16)), wide(vget_low_u8(high))),
+                Self::dot(acc[3], vld1q_s16(weights.add(24)), wide(vget_high_u8(high))),
+            ]
         }
     }
 }

@@ -178,12 +178,33 @@ unsafe impl Simd for Portable {
     ) -> [i32; 4] {
         unsafe { Self::dot(Self::dot(acc, weights[0], activations[0]), weights[1], activations[1]) }
     }
+    type Bytes = [u8; 16];
+    type Tap = i16;
+    const TAPS: usize = 2;
     #[inline(always)]
-    unsafe fn dot_pairs(acc: [i32; 4], a: *const u8, b: *const u8, weights: *const i16) -> [i32; 4] {
-        let (a, b) = unsafe { (a.cast::<[u8; 4]>().read(), b.cast::<[u8; 4]>().read()) };
-        let w = unsafe { weights.cast::<[[i16; 2]; 4]>().read_unaligned() };
-        std::array::from_fn(|i| {
-            acc[i] + i32::from(w[i][0]) * i32::from(a[i]) + i32::from(w[i][1]) * i32::from(b[i])
+    unsafe fn load_bytes(from: *const u8) -> [u8; 16] {
+        unsafe { from.cast::<[u8; 16]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, v: [u8; 16]) {
+        unsafe { to.cast::<[u8; 16]>().write(v) }
+    }
+    #[inline(always)]
+    unsafe fn to_bytes(v: [[f32; 4]; 4]) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        for (vector, numbers) in v.into_iter().enumerate() {
+            unsafe { Self::store_u8(bytes[4 * vector..].as_mut_ptr(), numbers) };
+        }
+        bytes
+    }
+    #[inline(always)]
+    unsafe fn dot_taps(acc: [[i32; 4]; 4], taps: [[u8; 16]; 4], weights: *const i16) -> [[i32; 4]; 4] {
+        let w = unsafe { weights.cast::<[[[i16; 2]; 4]; 4]>().read_unaligned() };
+        std::array::from_fn(|v| {
+            std::array::from_fn(|i| {
+                let tap = |tap: usize| i32::from(w[v][i][tap]) * i32::from(taps[tap][4 * v + i]);
+                acc[v][i] + tap(0) + tap(1)
+            })
         })
     }
 }

@@ -11,12 +11,14 @@ use crate::simd::{Job, Simd, Usable};
 /// Arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive channels.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Strip {
-    /// Where pixels find their runs.
+    /// Where pixels find their windows.
     pub rows: RowsView,
-    /// What `rows` is about, in [`Simd::Act`].
+    /// What `rows` is about, in [`Simd::Act`]; it carries its padding.
     pub input: *const u8,
-    /// A run of padding.
-    pub zeros: *const u8,
+    /// Where the runs of a window lie in it, in [`Simd::Act`].
+    pub runs: *const usize,
+    /// How many runs there are.
+    pub run_count: usize,
     /// Dot-product groups per run; the last may reach beyond the run, into weights of zero.
     pub run: usize,
     /// `[block][group of every run][channel of the block][element of the group]`, channels padded to
@@ -115,47 +117,41 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles
         let strip = self.0;
         let width = VECTORS * S::LANES;
         let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
-        let [tap_rows, tap_columns] = strip.rows.taps;
         let input = strip.input.cast::<S::Act>();
-        let zeros = strip.zeros.cast::<S::Act>();
         let mut pixel = strip.rows.pixel(strip.first);
         // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
         unsafe {
             for tile in 0..strip.tiles {
-                let sites: [_; ROWS] = std::array::from_fn(|_| {
-                    let site = strip.rows.site(pixel);
+                // All windows are alike: a run is as far from the start of each.
+                let mut windows = [input; ROWS];
+                for window in &mut windows {
+                    *window = strip.rows.site(pixel).run(0, 0, input, input);
                     pixel = strip.rows.next(pixel);
-                    site
-                });
+                }
                 let mut weights = strip.weights;
                 for block in 0..strip.blocks {
                     let start = strip.start.add(block * width);
                     let first: [S::I; VECTORS] =
                         std::array::from_fn(|v| S::load_i32(start.add(v * S::LANES)));
                     let mut sums = [first; ROWS];
-                    for ky in 0..tap_rows {
-                        for kx in 0..tap_columns {
-                            let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
-                            for k in 0..strip.run {
-                                let w: [S::D; VECTORS] = std::array::from_fn(|v| {
-                                    let from = weights.add(v * vector);
-                                    if WIDENED {
-                                        S::load_wide(from.cast())
-                                    } else {
-                                        S::load_weights(from.cast())
-                                    }
-                                });
-                                for r in 0..ROWS {
-                                    let x = S::broadcast(runs[r].add(k * S::GROUP));
-                                    for v in 0..VECTORS {
-                                        sums[r][v] = S::dot(sums[r][v], w[v], x);
-                                    }
+                    for run in 0..strip.run_count {
+                        let mut place = *strip.runs.add(run);
+                        for _ in 0..strip.run {
+                            let w: [S::D; VECTORS] = std::array::from_fn(|v| {
+                                let from = weights.add(v * vector);
+                                if WIDENED { S::load_wide(from.cast()) } else { S::load_weights(from.cast()) }
+                            });
+                            for r in 0..ROWS {
+                                let x = S::broadcast(windows[r].add(place));
+                                for v in 0..VECTORS {
+                                    sums[r][v] = S::dot(sums[r][v], w[v], x);
                                 }
-                                for v in (0..VECTORS).step_by(LINE / vector) {
-                                    S::prefetch(weights.wrapping_add(strip.ahead + v * vector));
-                                }
-                                weights = weights.add(VECTORS * vector);
                             }
+                            for v in (0..VECTORS).step_by(LINE / vector) {
+                                S::prefetch(weights.wrapping_add(strip.ahead + v * vector));
+                            }
+                            weights = weights.add(VECTORS * vector);
+                            place += S::GROUP;
                         }
                     }
                     let at = strip.at + (strip.first + tile * ROWS) * strip.pixel + block * width;

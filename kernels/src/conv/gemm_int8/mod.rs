@@ -80,10 +80,12 @@ pub(super) struct Product {
 
 /// Where a [`Product`] reads and writes in one run.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Place<'a> {
     pub(super) rows: RowsView,
+    /// It carries its padding.
     pub(super) input: *const u8,
-    pub(super) zeros: *const u8,
+    /// Where the runs of a window lie in it, in numbers.
+    pub(super) runs: &'a [usize],
     /// Dot-product groups per run.
     pub(super) run: usize,
     pub(super) target: Target,
@@ -181,14 +183,21 @@ impl Product {
     ///
     /// # Safety
     /// `place` is valid for these rows and columns, and nobody else writes there.
-    pub(super) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
+    pub(super) unsafe fn run(
+        &self,
+        place: &Place<'_>,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+        panel: usize,
+    ) {
         cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
             // SAFETY: all are within the packed weights and the caller's rectangle.
             unsafe {
                 let strip = Strip {
                     rows: place.rows,
                     input: place.input,
-                    zeros: place.zeros,
+                    runs: place.runs.as_ptr(),
+                    run_count: place.runs.len(),
                     run: place.run,
                     weights: self.weights.as_ptr().add(span.column * self.depth * self.bytes),
                     start: self.start.as_ptr().add(span.column),
