@@ -8,6 +8,9 @@
 //! `cargo bench -p paretune-kernels --bench conv -- --formats [FILTER]...` prints, per layer, what each
 //! weight format takes at several sparsities, and from which sparsity on it is faster than the best
 //! dense schedule of the same numbers.
+//!
+//! `cargo bench -p paretune-kernels --bench conv -- --errors [FILTER]...` prints, per layer and algorithm, how far
+//! single precision is from double precision.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -22,6 +25,7 @@ use paretune_kernels::schedule::{Schedule, Tunable};
 use paretune_kernels::team::{Barrier, Worker};
 use paretune_kernels::weights::{IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights};
 
+mod errors;
 mod formats;
 mod layers;
 mod peak;
@@ -33,6 +37,9 @@ fn main() {
     let isa = Isa::detect();
     if arguments.iter().any(|argument| argument == "--formats") {
         return formats::table(&filters, isa);
+    }
+    if arguments.iter().any(|argument| argument == "--errors") {
+        return errors::table(&filters, isa);
     }
     let peak = peak::peak();
     println!("{isa:?}, multiply-add peak {:.1} GFLOP/s", peak / 1e9);
@@ -111,12 +118,6 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
         Pattern::Blocks { outputs, inputs } => [usize::from(outputs), usize::from(inputs)],
         _ => [1, 1],
     };
-    // From a mixed index to 0..1.
-    let chance = |i: usize| {
-        let mixed = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        (mixed >> 40) as f64 / (1_u64 << 24) as f64
-    };
     let zero = |i: usize| {
         let (output, input, tap) = (i / depth, i % depth / taps, i % taps);
         let block = (output / outputs * depth + input / inputs) * taps + tap;
@@ -141,6 +142,18 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
         }
     };
     Weights { dims, values, pattern: format.pattern, bias: Some(vec![0.1; problem.out_channels].into()) }
+}
+
+/// From a mixed index to 0..1.
+fn chance(i: usize) -> f64 {
+    let mixed = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    (mixed >> 40) as f64 / (1_u64 << 24) as f64
+}
+
+/// Numbers about zero, most of them near it.
+fn noise(count: usize) -> impl Iterator<Item = f32> {
+    (0..count).map(|i| (chance(3 * i) + chance(3 * i + 1) + chance(3 * i + 2) - 1.5) as f32)
 }
 
 /// A buffer of `bytes` that starts on a 64-byte boundary.
@@ -184,12 +197,38 @@ impl Bed {
             isa,
         })?;
         let [height, width] = problem.output()?;
-        Ok(Self {
-            input: buffer(4 * problem.in_channels * problem.input[0] * problem.input[1]),
+        let inputs = problem.in_channels * problem.input[0] * problem.input[1];
+        let mut bed = Self {
+            input: buffer(4 * inputs),
             output: buffer(4 * problem.out_channels * height * width),
             workspace: buffer(kernel.workspace_bytes()),
             kernel,
-        })
+        };
+        for (i, x) in noise(inputs).enumerate() {
+            if algorithm.integer() {
+                // SAFETY: the buffer has room for four times as many bytes.
+                unsafe {
+                    *aligned(&mut bed.input).add(i) = (f32::from(grid.zero_point) + x / grid.scale) as u8
+                };
+            } else {
+                bed.set_input(i, x.max(0.0));
+            }
+        }
+        Ok(bed)
+    }
+
+    /// Sets a number of an input in single precision.
+    fn set_input(&mut self, place: usize, x: f32) {
+        assert!(4 * place < 64 * (self.input.len() - 1));
+        // SAFETY: within the buffer, which is a cache line longer than what is aligned in it.
+        unsafe { aligned(&mut self.input).cast::<f32>().add(place).write(x) }
+    }
+
+    /// A number of an output in single precision.
+    fn output(&mut self, place: usize) -> f32 {
+        assert!(4 * place < 64 * (self.output.len() - 1));
+        // SAFETY: as for inputs.
+        unsafe { aligned(&mut self.output).cast::<f32>().add(place).read() }
     }
 
     /// Seconds of one run.
