@@ -51,7 +51,7 @@ pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
             _ => 0,
         },
         // 16 registers: the sums, one row of weights, one broadcast input.
-        Isa::Avx2 => match rows {
+        Isa::Avx2 | Isa::AvxVnni => match rows {
             1 => 8,
             2 => 6,
             3 => 4,
@@ -71,11 +71,16 @@ pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
     }
 }
 
+/// Whether 16 registers are all there are.
+const fn few_registers(isa: Isa) -> bool {
+    matches!(isa, Isa::Avx2 | Isa::AvxVnni)
+}
+
 /// What the tunable `tile` offers.
 fn offered(isa: Isa) -> &'static [(usize, usize)] {
     match isa {
         Isa::Portable => &[(1, 4), (2, 2), (3, 2), (4, 1), (4, 2)],
-        Isa::Avx2 => &[
+        Isa::Avx2 | Isa::AvxVnni => &[
             (1, 4),
             (1, 8),
             (2, 3),
@@ -176,7 +181,7 @@ fn integer_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
     let loads = (rows + vectors) as f64 / 2.0;
     // Sums, a row of weights and a broadcast input must leave a register free, or sums are spilled at every step:
     // measured at half the speed (3 x 32 and 4 x 24 against 5 x 16 on AVX2).
-    let crowded = isa == Isa::Avx2 && rows * vectors + vectors + 1 > 15;
+    let crowded = few_registers(isa) && rows * vectors + vectors + 1 > 15;
     (sums.max(loads).max(4.0) + 0.25) * if crowded { 2.0 } else { 1.0 }
 }
 
@@ -185,8 +190,8 @@ fn real_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
     let loads = (rows + vectors) as f64 / 2.0;
     // Here it is enough that they fit.
     let crowded = match rows * vectors + vectors + 1 {
-        17.. if isa == Isa::Avx2 => 2.0,
-        16 if isa == Isa::Avx2 => 1.02,
+        17.. if few_registers(isa) => 2.0,
+        16 if few_registers(isa) => 1.02,
         _ => 1.0,
     };
     // Where sums are only just enough for the latency, every delay is lost.

@@ -20,7 +20,7 @@ pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
             16
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if isa.is_available() => {
+        Isa::Avx2 | Isa::AvxVnni if isa.is_available() => {
             // SAFETY: just checked.
             unsafe { x86::f32_avx2(rounds) };
             8
@@ -41,7 +41,7 @@ pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
 
 /// Whether [`multiply_adds_i8`] has instructions to use.
 pub(super) fn has_i8(isa: Isa) -> bool {
-    matches!(isa, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni) && isa.is_available()
+    matches!(isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni) && isa.is_available()
 }
 
 /// The same for unsigned times signed 8-bit numbers added up in 32 bits. 0 unless [`has_i8`].
@@ -58,6 +58,12 @@ pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
             // SAFETY: just checked.
             unsafe { x86::i8_avx512(rounds) };
             64
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni if isa.is_available() => {
+            // SAFETY: just checked.
+            unsafe { x86::i8_avx_vnni(rounds) };
+            32
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.is_available() => {
@@ -79,7 +85,7 @@ pub(super) fn sum(isa: Isa, numbers: &[u64]) -> u64 {
             unsafe { x86::sum_avx512(numbers) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if isa.is_available() => {
+        Isa::Avx2 | Isa::AvxVnni if isa.is_available() => {
             // SAFETY: just checked.
             unsafe { x86::sum_avx2(numbers) }
         }
@@ -163,6 +169,18 @@ mod x86 {
             }
         }
         black_box((chains, x));
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) fn i8_avx_vnni(rounds: usize) {
+        let (x, y) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(5)));
+        let mut chains = [_mm256_setzero_si256(); CHAINS];
+        for _ in 0..rounds {
+            for chain in &mut chains {
+                *chain = _mm256_dpbusd_avx_epi32(*chain, x, y);
+            }
+        }
+        black_box(chains);
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]

@@ -41,7 +41,7 @@ impl<L: Loops> OperatorKernel for On<L> {
             Isa::Avx512 | Isa::Avx512Vnni => unsafe { avx512(&self.loops, io, worker) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2(&self.loops, io, worker) },
+            Isa::Avx2 | Isa::AvxVnni => unsafe { avx2(&self.loops, io, worker) },
             // Vectors of 128 bits are part of the base of both x86-64 and 64-bit Arm.
             // SAFETY: the caller's promise.
             _ => unsafe { self.loops.run(io, worker) },

@@ -20,7 +20,7 @@ mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::Avx2;
+pub(crate) use avx2::{Avx2, AvxVnni};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{Avx512, Avx512Vnni};
 #[cfg(target_arch = "aarch64")]
@@ -319,6 +319,8 @@ pub(crate) fn build<B: Build>(usable: Usable, builder: B) -> B::Output {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => builder.build::<Avx2>(),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => builder.build::<AvxVnni>(),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => builder.build::<Avx512>(),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => builder.build::<Avx512Vnni>(),
@@ -334,6 +336,8 @@ pub(crate) fn build<B: Build>(usable: Usable, builder: B) -> B::Output {
 pub(crate) fn build_f32<B: Build>(usable: Usable, builder: B) -> B::Output {
     match usable.isa() {
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => builder.build::<Avx2>(),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => builder.build::<Avx512>(),
         _ => build(usable, builder),
     }
@@ -343,7 +347,7 @@ pub(crate) fn build_f32<B: Build>(usable: Usable, builder: B) -> B::Output {
 pub(crate) fn lanes(isa: Isa) -> usize {
     match isa {
         Isa::Portable | Isa::Neon => 4,
-        Isa::Avx2 => 8,
+        Isa::Avx2 | Isa::AvxVnni => 8,
         Isa::Avx512 | Isa::Avx512Vnni => 16,
     }
 }

@@ -75,7 +75,7 @@ impl Microkernel {
         let (rows, vectors) = (tile.rows, tile.vectors);
         let run = match usable.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
+            Isa::Avx2 | Isa::AvxVnni => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
             // Single precision is the same with and without VNNI.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Vnni => entry_for_32!(entry, crate::simd::Avx512, rows, vectors),

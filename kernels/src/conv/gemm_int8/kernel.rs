@@ -74,6 +74,8 @@ impl Microkernel {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => entry_for_16!(entry, crate::simd::AvxVnni, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => entry_for_32!(entry, crate::simd::Avx512, rows, vectors),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => entry_for_32!(entry, crate::simd::Avx512Vnni, rows, vectors),
