@@ -77,7 +77,7 @@ impl Algorithm for Direct {
             .filter(|entries| !entries.is_empty() && value % 1000 % lanes == 0)
             .ok_or_else(|| request.bad_value("tile"))?;
         let width = vectors * lanes;
-        let phases = Phases::new(&problem, output, width, false);
+        let phases = Phases::new(&problem, output, width, [false, false], usable);
         let [tap_rows, tap_columns] = problem.window.kernel;
         let mut offsets = Vec::new();
         for channel in 0..problem.group_in() {

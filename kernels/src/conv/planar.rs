@@ -6,14 +6,17 @@
 //! through padded rows ("flat"), and vectors of them run across row ends. The few sums at row ends that
 //! belong to no pixel are thrown away. Where that is too much waste, or where loads across cache lines
 //! cost more than a larger copy, the input can be *unfolded*: one copy per tap column, with rows as long
-//! as the output's, so that flat pixels are pixels.
+//! as the output's, so that flat pixels are pixels; or one copy per tap, so that they lie at multiples of the plane.
 
 use std::ops::Range;
 
+mod picks;
+
+use self::picks::Picks;
 use super::finish::Finish;
 use super::request::padded;
 use crate::operator::ConvProblem;
-use crate::simd::{Job, Simd, copy_few};
+use crate::simd::{Job, Simd, Usable, copy_few};
 
 /// The split input.
 pub(super) struct Phases {
@@ -23,26 +26,44 @@ pub(super) struct Phases {
     row: usize,
     /// Numbers per phase.
     phase: usize,
-    /// `[vertical, horizontal]` phases that some tap reads, in order; unfolded, the horizontal one is the
-    /// column of the tap.
+    /// `[vertical, horizontal]` phases that some tap reads, in order; unfolded, row or column of the tap.
     phases: Vec<[usize; 2]>,
-    /// Whether there is a copy per tap column.
-    unfolded: bool,
+    /// Of every horizontal phase, the columns that lie in the input.
+    spans: Vec<Span>,
+    /// Whether there is a copy `[per tap row, per tap column]`.
+    unfolded: [bool; 2],
     /// Whether the input needs no copy.
     as_is: bool,
+    /// How small planes are copied.
+    picks: Option<Picks>,
+}
+
+/// Columns of a horizontal phase that are not padding.
+#[derive(Clone, Copy)]
+struct Span {
+    start: usize,
+    end: usize,
+    /// The column of the input that the first of them is.
+    first: usize,
 }
 
 impl Phases {
-    /// For kernels that compute `width` flat pixels at a time; `unfolded` or not.
-    pub(super) fn new(problem: &ConvProblem, output: [usize; 2], width: usize, unfolded: bool) -> Self {
+    /// For kernels that compute `width` flat pixels at a time, with a copy `[per tap row, per tap column]` or not.
+    pub(super) fn new(
+        problem: &ConvProblem,
+        output: [usize; 2],
+        width: usize,
+        unfolded: [bool; 2],
+        usable: Usable,
+    ) -> Self {
         let window = &problem.window;
         let [height, columns] = padded(problem);
-        let rows = height.div_ceil(window.stride[0]);
-        let row = if unfolded { output[1] } else { columns.div_ceil(window.stride[1]) };
+        let rows = if unfolded[0] { output[0] } else { height.div_ceil(window.stride[0]) };
+        let row = if unfolded[1] { output[1] } else { columns.div_ceil(window.stride[1]) };
         let used = |axis: usize| {
-            let phase = |tap: usize| match axis {
-                1 if unfolded => tap * window.dilation[1],
-                _ => tap * window.dilation[axis] % window.stride[axis],
+            let phase = |tap: usize| {
+                let place = tap * window.dilation[axis];
+                if unfolded[axis] { place } else { place % window.stride[axis] }
             };
             let mut used: Vec<usize> = (0..window.kernel[axis]).map(phase).collect();
             used.sort_unstable();
@@ -50,13 +71,44 @@ impl Phases {
             used
         };
         let phases = used(0).into_iter().flat_map(|y| used(1).into_iter().map(move |x| [y, x])).collect();
-        let mut this =
-            Self { problem: *problem, output, row, phase: rows * row, phases, unfolded, as_is: false };
+        let (left, stride) = (window.padding[1], window.stride[1]);
+        let span = |phase: usize| {
+            let start = left.saturating_sub(phase).div_ceil(stride).min(row);
+            let end = (left + problem.input[1]).saturating_sub(phase).div_ceil(stride).min(row).max(start);
+            Span { start, end, first: (start * stride + phase).saturating_sub(left) }
+        };
+        let spans = used(1).into_iter().map(span).collect();
+        let phase = rows * row;
+        let mut this = Self {
+            problem: *problem,
+            output,
+            row,
+            phase,
+            phases,
+            spans,
+            unfolded,
+            as_is: false,
+            picks: None,
+        };
         this.as_is = window.stride == [1, 1]
             && window.padding == [0; 4]
-            && (!unfolded || window.kernel[1] == 1)
+            && (0..2).all(|axis| !unfolded[axis] || window.kernel[axis] == 1)
             && this.pixels() >= width;
+        if !this.as_is {
+            this.picks = Picks::new(&this, usable);
+        }
         this
+    }
+
+    /// The number of a channel's plane that is number `place` of its copy, unless that is padding.
+    fn source(&self, place: usize) -> Option<usize> {
+        let [top, ..] = self.problem.window.padding;
+        let [height, width] = self.problem.input;
+        let (number, y, x) = (place / self.phase, place % self.phase / self.row, place % self.row);
+        let row = (y * self.problem.window.stride[0] + self.phases[number][0]).checked_sub(top)?;
+        let Span { start, end, first } = self.spans[number % self.spans.len()];
+        let column = first + x.checked_sub(start)? * self.problem.window.stride[1];
+        (row < height && x < end).then_some(row * width + column)
     }
 
     /// Flat pixels from the first to the last of an image's output.
@@ -83,13 +135,14 @@ impl Phases {
     /// channel.
     pub(super) fn tap(&self, ky: usize, kx: usize) -> usize {
         let window = &self.problem.window;
-        let (y, x) = (ky * window.dilation[0], kx * window.dilation[1]);
-        let (column, shift) =
-            if self.unfolded { (x, 0) } else { (x % window.stride[1], x / window.stride[1]) };
-        let wanted = [y % window.stride[0], column];
+        let split = |axis: usize, tap: usize| {
+            let (place, stride) = (tap * window.dilation[axis], window.stride[axis]);
+            if self.unfolded[axis] { (place, 0) } else { (place % stride, place / stride) }
+        };
+        let ((y, down), (x, right)) = (split(0, ky), split(1, kx));
         // Every tap's phase is among them.
-        let phase = self.phases.iter().position(|&phase| phase == wanted).unwrap_or(0);
-        phase * self.phase + y / window.stride[0] * self.row + shift
+        let phase = self.phases.iter().position(|&phase| phase == [y, x]).unwrap_or(0);
+        phase * self.phase + down * self.row + right
     }
 
     /// Bytes of the copy, so that `width` flat pixels may be read from any pixel on.
@@ -113,40 +166,61 @@ impl Phases {
     /// `input` and `output` are valid for the problem's input and for [`Phases::bytes`], and nobody else
     /// writes these channels.
     pub(super) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
-        let [height, width] = self.problem.input;
-        let [top, left, ..] = self.problem.window.padding;
-        let [stride_y, stride_x] = self.problem.window.stride;
+        // SAFETY: passed on.
+        let planes = match &self.picks {
+            Some(picks) => unsafe { picks.copy(planes, self.planes(), input, output) },
+            None => planes,
+        };
+        let rows = self.phase / self.row;
+        let columns = self.spans.len();
+        // Where rows of taps are one row of the input apart, a copy is the one above it, a row further on.
+        let window = &self.problem.window;
+        let shared = if self.unfolded[0] && window.stride[0] == window.dilation[0] { rows - 1 } else { 0 };
         for plane in planes {
-            for (number, &[phase_y, phase_x]) in self.phases.iter().enumerate() {
-                for y in 0..self.phase / self.row {
-                    // SAFETY: rows and columns are checked against the input's size.
-                    unsafe {
-                        let to = output.add(plane * self.channel() + number * self.phase + y * self.row);
-                        let padded_y = y * stride_y + phase_y;
-                        if padded_y < top || padded_y - top >= height {
-                            to.write_bytes(0, self.row);
-                            continue;
-                        }
-                        let from = input.add((plane * height + padded_y - top) * width);
-                        // The columns of this phase that lie in the input.
-                        let start = left.saturating_sub(phase_x).div_ceil(stride_x).min(self.row);
-                        let end = (left + width).saturating_sub(phase_x).div_ceil(stride_x).min(self.row);
-                        let end = end.max(start);
-                        to.write_bytes(0, start);
-                        if start < end {
-                            let first = from.add(start * stride_x + phase_x - left);
-                            if stride_x == 1 {
-                                copy_row(first, to.add(start), end - start);
-                            } else {
-                                for x in 0..end - start {
-                                    *to.add(start + x) = *first.add(x * stride_x);
-                                }
-                            }
-                        }
-                        to.add(end).write_bytes(0, self.row - end);
+            for (number, &[phase_y, _]) in self.phases.iter().enumerate() {
+                // SAFETY: the copy has room for all phases of all channels, `columns` of them for a row of taps.
+                unsafe {
+                    let to = output.add(plane * self.channel() + number * self.phase);
+                    let done = if number < columns { 0 } else { shared };
+                    if done > 0 {
+                        copy_row(to.sub(columns * self.phase).add(self.row), to, done * self.row);
+                    }
+                    for y in done..rows {
+                        let to = to.add(y * self.row);
+                        self.copy_part(plane, y * window.stride[0] + phase_y, number % columns, input, to);
                     }
                 }
             }
+        }
+    }
+
+    /// Copies what a phase has of row `padded_y` of the padded plane, `span` being the phase's columns.
+    ///
+    /// # Safety
+    /// As for [`Phases::copy`]; `to` has room for a row of a phase.
+    #[inline(always)]
+    unsafe fn copy_part(&self, plane: usize, padded_y: usize, span: usize, input: *const f32, to: *mut f32) {
+        let [height, width] = self.problem.input;
+        let [top, ..] = self.problem.window.padding;
+        let stride = self.problem.window.stride[1];
+        let Span { start, end, first } = self.spans[span];
+        // SAFETY: rows and columns are checked against the input's size.
+        unsafe {
+            if padded_y < top || padded_y - top >= height {
+                return clear(to, self.row);
+            }
+            clear(to, start);
+            if start < end {
+                let from = input.add((plane * height + padded_y - top) * width + first);
+                if stride == 1 {
+                    copy_row(from, to.add(start), end - start);
+                } else {
+                    for x in 0..end - start {
+                        *to.add(start + x) = *from.add(x * stride);
+                    }
+                }
+            }
+            clear(to.add(end), self.row - end);
         }
     }
 
@@ -157,6 +231,17 @@ impl Phases {
         let from = if self.as_is { start.min(pixels - width) } else { start };
         (start..(start + width).min(pixels), from)
     }
+}
+
+/// Writes zeros, rarely many.
+///
+/// # Safety
+/// `to` is valid for `count` numbers.
+#[inline(always)]
+unsafe fn clear(to: *mut f32, count: usize) {
+    const FEW: [f32; 16] = [0.0; 16];
+    // SAFETY: the caller's promise.
+    unsafe { if count < FEW.len() { copy_few(FEW.as_ptr(), to, count) } else { to.write_bytes(0, count) } }
 }
 
 /// Copies a row, which is rarely long enough for what is called to copy memory.

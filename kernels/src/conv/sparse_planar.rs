@@ -2,11 +2,12 @@
 //! other than zero, each applied to a register tile of many output pixels.
 //!
 //! A step is the distance of its input and one weight per output channel, so the inner loop does not know
-//! what a window is. With enough pixels in registers it runs at the rate of the dense one, per step.
+//! what a window is. Input channels are taken in panels that stay in the nearest cache while every output channel is
+//! brought as far as they reach. With enough pixels in registers it runs at the rate of the dense one, per step.
 //! (Elsen et al., "Fast Sparse ConvNets", 2020, do so for 1x1 windows.) Blocks of a few output channels,
 //! too small for vectors of channels, load each input once for all of them.
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, whole_lines};
 use super::finish::Finish;
 use super::planar::{Phases, StorePixels};
 use super::request::sensible;
@@ -47,7 +48,7 @@ impl Algorithm for SparsePlanar {
         sensible(problem)
             && (height + window.stride[0])
                 .checked_mul(width + window.stride[1])
-                .and_then(|plane| plane.checked_mul(window.kernel[1]))
+                .and_then(|plane| plane.checked_mul(window.kernel[0] * window.kernel[1]))
                 .and_then(|planes| planes.checked_mul(problem.in_channels))
                 .is_some_and(|numbers| u32::try_from(numbers).is_ok())
     }
@@ -61,7 +62,21 @@ impl Algorithm for SparsePlanar {
         let mut values: Vec<i64> = TILES.iter().filter(useful).map(value).collect();
         values.sort_unstable();
         let most = 1000 + 8 * lanes(isa) as i64;
-        let wide = problem.window.kernel[1] > 1;
+        let unfold: Vec<i64> = match problem.window.kernel {
+            [_, 1] => vec![0],
+            [1, _] => vec![0, 1],
+            _ => vec![0, 1, 2],
+        };
+        let mut panels = vec![problem.group_in() as i64];
+        while let Some(&last) = panels.last()
+            && last > LEAST_PANEL
+        {
+            panels.push((last + 1) / 2);
+        }
+        let plane = pixels * size_of::<f32>() * problem.window.kernel[0] * problem.window.kernel[1];
+        let near = panels.iter().copied().find(|&panel| panel as usize * plane <= NEAR);
+        let default_panel = near.or(panels.last().copied()).unwrap_or(1);
+        panels.reverse();
         vec![
             Tunable {
                 name: "tile",
@@ -71,9 +86,15 @@ impl Algorithm for SparsePlanar {
             },
             Tunable {
                 name: "unfold",
-                about: "1: one copy of the input per tap column, so that rows lie without gaps",
-                values: if wide { vec![0, 1] } else { vec![0] },
-                default: i64::from(wide),
+                about: "1: one copy of the input per tap column, so that rows lie without gaps; 2: one per tap",
+                default: unfold.last().copied().unwrap_or(0),
+                values: unfold,
+            },
+            Tunable {
+                name: "panel",
+                about: "input channels of a group that meet all output channels before the next ones do",
+                default: default_panel,
+                values: panels,
             },
         ]
     }
@@ -97,11 +118,13 @@ impl Algorithm for SparsePlanar {
             .filter(|_| width % lanes == 0)
             .ok_or_else(|| request.bad_value("tile"))?;
         let unfold = match request.tunable("unfold")? {
-            0 => false,
-            1 => true,
+            0 => [false, false],
+            1 => [false, true],
+            2 => [true, true],
             _ => return Err(request.bad_value("unfold")),
         };
-        let phases = Phases::new(&problem, output, width, unfold);
+        let panel = request.count("panel")?;
+        let phases = Phases::new(&problem, output, width, unfold, usable);
         let [tap_rows, tap_columns] = problem.window.kernel;
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
         let taps = tap_rows * tap_columns;
@@ -111,10 +134,18 @@ impl Algorithm for SparsePlanar {
         for group in 0..problem.groups {
             let end = (group + 1) * group_out;
             for first in (group * group_out..end).step_by(height) {
-                let count = height.min(end - first);
-                for k in 0..depth {
-                    let column = |c: usize| if c < count { stored[(first + c) * depth + k] } else { 0.0 };
-                    if (0..count).all(|c| column(c) == 0.0) {
+                blocks.push(Block { first, count: height.min(end - first), work: 0 });
+            }
+        }
+        let panels = group_in.div_ceil(panel);
+        let mut ends = Vec::with_capacity(panels * blocks.len());
+        for panel_of in (0..panels).map(|number| number * panel..group_in.min((number + 1) * panel)) {
+            for block in &mut blocks {
+                let group = block.first / group_out;
+                for k in panel_of.start * taps..panel_of.end * taps {
+                    let column =
+                        |c: usize| if c < block.count { stored[(block.first + c) * depth + k] } else { 0.0 };
+                    if (0..block.count).all(|c| column(c) == 0.0) {
                         continue;
                     }
                     let (channel, tap) = (group * group_in + k / taps, k % taps);
@@ -125,9 +156,16 @@ impl Algorithm for SparsePlanar {
                             .map_err(|_| KernelError::Data(format!("{problem:?} is too large")))?,
                     );
                     weights.extend((0..height).map(column));
+                    block.work += 1;
                 }
-                blocks.push(Block { first, count, end: distances.len() });
+                ends.push(distances.len());
             }
+        }
+        // Every block costs a little without any step.
+        let mut work = 0;
+        for block in &mut blocks {
+            work += block.work + 8;
+            block.work = work;
         }
         Ok(Box::new(Prepared {
             bias: (0..problem.out_channels + height)
@@ -136,22 +174,32 @@ impl Algorithm for SparsePlanar {
             weights: Buffer::from_slice(&weights),
             finish: Finish::new(request.activation),
             pixels: output[0] * output[1],
+            sums: if panels > 1 { whole_lines(blocks.len() * height * width * size_of::<f32>()) } else { 0 },
+            threads: request.threads,
             problem,
             phases,
             distances,
             blocks,
+            panels,
+            ends,
             entry,
             width,
         }))
     }
 }
 
+/// Input channels below which panels are not halved any more.
+const LEAST_PANEL: i64 = 16;
+
+/// Bytes of a panel of the input that stay in a first-level cache beside weights and sums.
+const NEAR: usize = 24 << 10;
+
 /// Output channels computed together.
 struct Block {
     first: usize,
     count: usize,
-    /// Where its steps end, and the next block's begin.
-    end: usize,
+    /// Steps of this and all earlier blocks, and a little for every block.
+    work: usize,
 }
 
 struct Prepared {
@@ -164,6 +212,13 @@ struct Prepared {
     /// `[step][channel of the block]`
     weights: Buffer<f32>,
     blocks: Vec<Block>,
+    /// Panels of input channels.
+    panels: usize,
+    /// `[panel][block]`: where its steps end, and the next one's begin.
+    ends: Vec<usize>,
+    /// Bytes of a worker's sums between panels.
+    sums: usize,
+    threads: usize,
     /// One per output channel, and as many more as a block has.
     bias: Vec<f32>,
     entry: Entry,
@@ -174,13 +229,14 @@ struct Prepared {
 
 impl Kernel for Prepared {
     fn workspace_bytes(&self) -> usize {
-        self.phases.bytes(self.width)
+        whole_lines(self.phases.bytes(self.width)) + self.threads * self.sums
     }
 
     fn weight_bytes(&self) -> usize {
         self.weights.bytes()
             + size_of_val(&self.distances[..])
             + size_of_val(&self.blocks[..])
+            + size_of_val(&self.ends[..])
             + size_of_val(&self.bias[..])
     }
 
@@ -207,7 +263,9 @@ impl Kernel for Prepared {
             unsafe {
                 let input = input.add(image * self.phases.image());
                 let start = tile % columns * self.width;
-                (self.entry)(&Tile { kernel: self, call, input, image, start, blocks });
+                let before = whole_lines(self.phases.bytes(self.width)) + worker.index * self.sums;
+                let sums = call.workspace.add(before).cast();
+                (self.entry)(&Tile { kernel: self, call, input, image, start, blocks, sums });
             }
         }
     }
@@ -216,18 +274,8 @@ impl Kernel for Prepared {
 impl Prepared {
     /// The blocks of part `part` of `parts` with about equally many steps.
     fn part(&self, part: usize, parts: usize) -> std::ops::Range<usize> {
-        // Every block counts a little without any.
-        let weight = |block: usize| self.blocks[block].end + 8 * block;
-        let total = weight(self.blocks.len() - 1) + 1;
-        let block_at = |share: usize| {
-            let bound = total * share / parts;
-            let (mut low, mut high) = (0, self.blocks.len());
-            while low < high {
-                let middle = low.midpoint(high);
-                if weight(middle) < bound { low = middle + 1 } else { high = middle }
-            }
-            low
-        };
+        let total = self.blocks[self.blocks.len() - 1].work + 1;
+        let block_at = |share: usize| self.blocks.partition_point(|block| block.work < total * share / parts);
         let end = if part + 1 == parts { self.blocks.len() } else { block_at(part + 1) };
         if part == 0 { 0..end } else { block_at(part)..end }
     }
@@ -243,6 +291,8 @@ struct Tile<'a> {
     /// First flat pixel.
     start: usize,
     blocks: std::ops::Range<usize>,
+    /// This worker's, `[block][channel][pixel of the tile]`.
+    sums: *mut f32,
 }
 
 /// Computes a [`Tile`].
@@ -270,7 +320,7 @@ impl Build for Select {
                 }
             };
         }
-        choose!(1: 1/8 2/4 4/2 6/2 8/1 12/1; 2: 1/4 2/2 4/1 6/1; 4: 1/2 2/1 3/1;)
+        choose!(1: 1/4 2/4 4/2 6/2 8/1 12/1; 2: 1/4 2/2 4/1 6/1; 4: 1/2 2/1 3/1;)
     }
 }
 
@@ -293,20 +343,30 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
         let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
         let whole = kernel.phases.gapless() && pixels.len() == kernel.width && kernel.finish.other.is_none();
         let residual = tile.call.residual.cast::<f32>();
-        let mut step = if tile.blocks.start == 0 { 0 } else { kernel.blocks[tile.blocks.start - 1].end };
-        for block in &kernel.blocks[tile.blocks.clone()] {
+        for (panel, block) in
+            (0..kernel.panels).flat_map(|panel| tile.blocks.clone().map(move |block| (panel, block)))
+        {
+            let number = panel * kernel.blocks.len() + block;
+            let step = if number == 0 { 0 } else { kernel.ends[number - 1] };
+            let mut left = kernel.ends[number] - step;
+            let between = tile.sums.wrapping_add(block * CHANNELS * VECTORS * S::LANES);
+            let block = &kernel.blocks[block];
             // SAFETY: `width` numbers from `from` on may be read at every distance; outputs are stored by
-            // the pixels that exist.
+            // the pixels that exist; there are sums of every block between panels.
             unsafe {
                 let input = tile.input.add(from);
                 let mut sums = [[[S::splat(0.0); VECTORS]; CHANNELS]; CHAINS];
                 for c in 0..CHANNELS {
-                    sums[0][c] = [S::splat(*kernel.bias.as_ptr().add(block.first + c)); VECTORS];
+                    for v in 0..VECTORS {
+                        sums[0][c][v] = if panel == 0 {
+                            S::splat(*kernel.bias.as_ptr().add(block.first + c))
+                        } else {
+                            S::load(between.add((c * VECTORS + v) * S::LANES))
+                        };
+                    }
                 }
                 let mut distances = kernel.distances.as_ptr().add(step);
                 let mut weights = kernel.weights.as_ptr().add(step * CHANNELS);
-                let mut left = block.end - step;
-                step = block.end;
                 macro_rules! step {
                     ($chain:expr, $at:expr) => {
                         let input = input.add(*distances.add($at) as usize);
@@ -337,10 +397,11 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
                     (distances, weights) = (distances.add(CHAINS), weights.add(CHAINS * CHANNELS));
                     left -= CHAINS;
                 }
-                while CHAINS > 1 && left > 0 {
-                    step!(0, 0);
-                    (distances, weights) = (distances.add(1), weights.add(CHANNELS));
-                    left -= 1;
+                for c in 0..CHAINS - 1 {
+                    if c >= left {
+                        break;
+                    }
+                    step!(c, c);
                 }
                 for chain in 1..CHAINS {
                     for c in 0..CHANNELS {
@@ -348,6 +409,14 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
                             sums[0][c][v] = S::add(sums[0][c][v], sums[chain][c][v]);
                         }
                     }
+                }
+                if panel + 1 < kernel.panels {
+                    for c in 0..CHANNELS {
+                        for v in 0..VECTORS {
+                            S::store(between.add((c * VECTORS + v) * S::LANES), sums[0][c][v]);
+                        }
+                    }
+                    continue;
                 }
                 let at = (tile.image * kernel.problem.out_channels + block.first) * kernel.pixels;
                 if whole && block.count == CHANNELS {

@@ -96,6 +96,21 @@ macro_rules! avx2 {
             }
 
             #[inline(always)]
+            unsafe fn pick(from: *const f32, picks: *const i32) -> __m256 {
+                unsafe {
+                    let picks = _mm256_loadu_si256(picks.cast());
+                    let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(from), picks);
+                    let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(from.add(8)), picks);
+                    // The fourth bit tells which half; the sign, that there is nothing.
+                    let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(picks));
+                    _mm256_andnot_ps(
+                        _mm256_castsi256_ps(_mm256_srai_epi32::<31>(picks)),
+                        _mm256_blendv_ps(low, high, upper),
+                    )
+                }
+            }
+
+            #[inline(always)]
             unsafe fn load_i32(from: *const i32) -> __m256i {
                 unsafe { _mm256_loadu_si256(from.cast()) }
             }

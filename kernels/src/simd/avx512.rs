@@ -91,6 +91,16 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
+            unsafe fn pick(from: *const f32, picks: *const i32) -> __m512 {
+                unsafe {
+                    let picks = _mm512_loadu_si512(picks.cast());
+                    let there = !_mm512_movepi32_mask(picks);
+                    let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+                    _mm512_maskz_permutex2var_ps(there, low, picks, high)
+                }
+            }
+
+            #[inline(always)]
             unsafe fn load_i32(from: *const i32) -> __m512i {
                 unsafe { _mm512_loadu_si512(from.cast()) }
             }

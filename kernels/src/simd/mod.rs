@@ -104,6 +104,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// The lesser of `bound` and `x`; `x` where it is not a number.
     unsafe fn at_most(bound: Self::F, x: Self::F) -> Self::F;
 
+    /// For every lane the number of `2 * LANES` from `from` on that its pick names, or 0 where that is negative.
+    unsafe fn pick(from: *const f32, picks: *const i32) -> Self::F;
+
     /// `LANES` integers.
     unsafe fn load_i32(from: *const i32) -> Self::I;
     /// `a + b`

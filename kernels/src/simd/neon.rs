@@ -88,6 +88,20 @@ unsafe impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn pick(from: *const f32, picks: *const i32) -> float32x4_t {
+        let mut numbers = [0.0; 4];
+        for (i, number) in numbers.iter_mut().enumerate() {
+            // SAFETY: picks that are not negative name numbers that the caller vouches for.
+            unsafe {
+                if let Ok(pick) = usize::try_from(*picks.add(i)) {
+                    *number = *from.add(pick);
+                }
+            }
+        }
+        unsafe { vld1q_f32(numbers.as_ptr()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_i32(from: *const i32) -> int32x4_t {
         unsafe { vld1q_s32(from) }
     }

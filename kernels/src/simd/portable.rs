@@ -84,6 +84,20 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn pick(from: *const f32, picks: *const i32) -> [f32; 4] {
+        let mut numbers = [0.0; 4];
+        for (i, number) in numbers.iter_mut().enumerate() {
+            // SAFETY: picks that are not negative name numbers that the caller vouches for.
+            unsafe {
+                if let Ok(pick) = usize::try_from(*picks.add(i)) {
+                    *number = *from.add(pick);
+                }
+            }
+        }
+        numbers
+    }
+
+    #[inline(always)]
     unsafe fn load_i32(from: *const i32) -> [i32; 4] {
         unsafe { from.cast::<[i32; 4]>().read_unaligned() }
     }
