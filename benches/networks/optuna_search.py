@@ -109,7 +109,8 @@ def main():
     limits = [(name, float(value)) for name, value in (limit.split("=") for limit in args.limit)]
 
     def violations(trial):
-        return [trial.user_attrs["metrics"][name] - value for name, value in limits]
+        metrics = trial.user_attrs.get("metrics")
+        return [metrics[name] - value if metrics else float("inf") for name, value in limits]
 
     constraints = {"constraints_func": violations} if limits else {}
     samplers = {
