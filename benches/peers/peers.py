@@ -12,23 +12,28 @@ median. One image at a time. Ratios are peer / ours: above 1 paretune is faster.
     peers.py --profile ...                      where ONNX Runtime's time goes, layer by layer, beside ours
 
 paretune pins its threads to cores by itself. Peers may use the first N cores only, with N threads that do not sleep between
-layers. Needs `pip install onnx onnxruntime`, and `openvino` and `nncf` where those are to be compared; what is not installed
-is left out, and said so. Calibration of peers is on noise: times do not depend on it, accuracies would.
+layers. tract is compared on one thread, the only number it knows, in single precision. LiteRT (XNNPACK) takes and gives images
+channels last, all others channels first: nothing in a network, but in a single layer others may have to convert both.
+
+What is not installed is left out, and said so: `pip install onnx onnxruntime`, and as wanted `openvino` and `nncf`, `tract`,
+and for LiteRT what the script then asks for. That includes TensorFlow, to convert networks; `--litert-python` names another
+Python that has it. Calibration of peers is on noise: times do not depend on it, accuracies would. engines.py is what runs them.
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import os
 import pathlib
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+
+from engines import INT8_MODULES, INT8_PREPARED, LITERT, MODULES, ORT, PREPARED, TRACT, layer_key
 
 # Batch 1, as published for CIFAR networks (3x3) and MobileNet at 224x224 (1x1 and depthwise): name, channels in, out, kernel,
 # stride, groups, pixels a side.
@@ -56,191 +61,25 @@ LAYERS = [
     ("depthwise 512 at 14 /2", 512, 512, 3, 2, 512, 14),
     ("depthwise 1024 at 7", 1024, 1024, 3, 1, 1024, 7),
 ]
-OURS, ORT, OPENVINO = "paretune", "ONNX Runtime", "OpenVINO"
-MODULES = {ORT: ["onnxruntime"], OPENVINO: ["openvino"]}
-INT8_MODULES = {ORT: ["onnxruntime"], OPENVINO: ["openvino", "nncf"]}
-CALIBRATION = 8
+OURS = "paretune"
+ONE_THREAD = {TRACT}
 
 
-# What runs in a process of its own: one engine, one network.
-
-
-def noise(shape, seed=0):
-    import numpy
-
-    shape = [side if isinstance(side, int) and side > 0 else 1 for side in shape]
-    return numpy.random.default_rng(seed).uniform(-2, 2, shape).astype(numpy.float32)
-
-
-def timed(run, seconds):
-    """Seconds of every run after warm-up."""
-    start = time.perf_counter()
-    runs = 0
-    while runs < 3 or time.perf_counter() - start < 0.3 * seconds:
-        run()
-        runs += 1
-    times = []
-    start = time.perf_counter()
-    while len(times) < 10 or time.perf_counter() - start < seconds:
-        begun = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begun)
-    return times
-
-
-def ort_session(model, threads, profile=False):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_profiling = profile
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    binding = session.io_binding()
-    first = session.get_inputs()[0]
-    value = onnxruntime.OrtValue.ortvalue_from_numpy(noise(first.shape))
-    binding.bind_ortvalue_input(first.name, value)
-    for output in session.get_outputs():
-        binding.bind_output(output.name)
-    return session, binding
-
-
-def child_ort(args):
-    session, binding = ort_session(args.model, args.threads)
-    return timed(lambda: session.run_with_iobinding(binding), args.seconds)
-
-
-def child_openvino(args):
-    import openvino
-
-    core = openvino.Core()
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": args.threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    compiled = core.compile_model(core.read_model(args.model), "CPU", settings)
-    request = compiled.create_infer_request()
-    shape = [d.get_length() if d.is_static else 1 for d in compiled.inputs[0].get_partial_shape()]
-    request.set_input_tensor(openvino.Tensor(noise(shape)))
-    return timed(request.infer, args.seconds)
-
-
-def child_profile(args):
-    """Seconds of ONNX Runtime's convolutions and products, by the shapes of weights and outputs; and of everything else."""
-    os.chdir(tempfile.mkdtemp())
-    session, binding = ort_session(args.model, args.threads, profile=True)
-    start, runs = time.perf_counter(), 0
-    while runs < 20 or time.perf_counter() - start < args.seconds:
-        session.run_with_iobinding(binding)
-        runs += 1
-    events = json.loads(pathlib.Path(session.end_profiling()).read_text())
-    seconds = {}
-    for event in events:
-        details = event.get("args", {})
-        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
-            continue
-        seconds.setdefault((event["name"], details.get("op_name", "")), []).append((event["dur"] * 1e-6, details))
-    groups = {}
-    for (_, op), seen in seconds.items():
-        time_of_node = statistics.median(duration for duration, _ in seen[len(seen) // 4 :])
-        shapes = [list(next(iter(s.values()))) for s in seen[-1][1].get("input_type_shape", []) if s]
-        outputs = [list(next(iter(s.values()))) for s in seen[-1][1].get("output_type_shape", []) if s]
-        if "Conv" in op and len(shapes) > 1 and len(shapes[1]) == 4:
-            key = layer_key(shapes[1], outputs[0][2:])
-        elif op in ("Gemm", "FusedGemm", "MatMul"):
-            key = "dense"
-        else:
-            key = f"other: {op}"
-        groups[key] = groups.get(key, 0.0) + time_of_node
-    return groups
-
-
-def layer_key(weights, pixels):
-    out, group_in, height, width = weights
-    kind = "depthwise " if group_in == 1 and height > 1 else ""
-    return f"{kind}{height}x{width} {group_in if not kind else out}-{out} to {pixels[0]}x{pixels[1]}"
-
-
-def child_quantize(args):
-    """Writes the statically quantized network of one engine."""
-    if args.engine == ORT:
-        import onnx
-        from onnxruntime import quantization
-        from onnxruntime.quantization import shape_inference
-
-        prepared = args.output + ".prepared.onnx"
-        shape_inference.quant_pre_process(args.model, prepared, skip_symbolic_shape=True)
-        value = onnx.load(prepared).graph.input[0]
-        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
-
-        class Reader(quantization.CalibrationDataReader):
-            left = CALIBRATION
-
-            def get_next(self):
-                self.left -= 1
-                return {value.name: noise(shape, self.left)} if self.left >= 0 else None
-
-        quantization.quantize_static(
-            prepared,
-            args.output,
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            # Without dot products of four bytes, sums of two products must fit 16 bits, or numbers are wrong.
-            reduce_range=" avx512_vnni" not in cpu_flags() and " avx_vnni" not in cpu_flags(),
-        )
-    else:
-        import nncf
-        import openvino
-
-        model = openvino.Core().read_model(args.model)
-        shape = [d.get_length() if d.is_static else 1 for d in model.inputs[0].get_partial_shape()]
-        dataset = nncf.Dataset([noise(shape, seed) for seed in range(CALIBRATION)])
-        quantized = nncf.quantize(model, dataset, subset_size=CALIBRATION)
-        openvino.save_model(quantized, args.output, compress_to_fp16=False)
-
-
-def cpu_flags():
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
-    return next((line for line in text.splitlines() if line.startswith("flags")), "")
-
-
-def child(args):
-    if args.child == "quantize":
-        child_quantize(args)
-        result = {}
-    elif args.child == "profile":
-        result = child_profile(args)
-    else:
-        times = child_ort(args) if args.engine == ORT else child_openvino(args)
-        result = {"median": statistics.median(times), "least": min(times), "runs": len(times)}
-    print(json.dumps(result))
-
-
-# What starts them.
-
-
-def ask_child(what, engine, model, threads, seconds, output=""):
+def ask_engine(args, task, engine, threads=1, **options):
+    """What engines.py answers, in a process of its own."""
     cores = sorted(os.sched_getaffinity(0))[:threads]
-    command = [sys.executable, __file__, "--child", what, "--engine", engine, "--model", str(model)]
-    command += ["--threads", str(threads), "--seconds", str(seconds), "--output", str(output)]
+    python = args.litert_python if engine == LITERT else sys.executable
+    command = [python, str(pathlib.Path(__file__).with_name("engines.py")), task, engine, "--threads", str(threads)]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(
-        command,
+        command + (["--int8"] if args.int8 else []),
         capture_output=True,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores) if what == "time" else None,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores) if task == "time" else None,
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        raise RuntimeError(f"{engine} on {model}: {lines[-1]}")
+        raise RuntimeError(f"{engine} on {options.get('model', 'no network')}: {lines[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -255,13 +94,6 @@ def paretune(args, *arguments):
 def ours(args, target, threads, seconds):
     options = [] if pathlib.Path(target).is_dir() else ["--fp32"]
     return json.loads(paretune(args, "bench", target, *options, "--threads", threads, "--seconds", seconds, "--json"))
-
-
-def versions(engines):
-    import importlib.metadata
-
-    names = {ORT: "onnxruntime", OPENVINO: "openvino"}
-    return ", ".join(f"{engine} {importlib.metadata.version(names[engine])}" for engine in engines if engine != OURS)
 
 
 def layer_models(folder):
@@ -364,7 +196,7 @@ def profile_table(args, models):
                 keys[step_name(node)] = "dense"
         for threads in args.thread_counts:
             seen = ours(args, path, threads, args.seconds)
-            peer = ask_child("profile", ORT, path, threads, args.seconds)
+            peer = ask_engine(args, "profile", ORT, threads, model=path, seconds=args.seconds)
             mine, shares, algorithms = {}, {}, {}
             for layer in seen["layers"]:
                 key = keys.get(layer["name"], f"other: {layer['algorithm']}")
@@ -389,11 +221,86 @@ def profile_table(args, models):
                 print("| " + " | ".join(words) + " |")
 
 
-def main():
+def peers_present(args):
+    """Versions of the peers that are installed."""
+    versions = {}
+    for engine in INT8_MODULES if args.int8 else MODULES:
+        try:
+            found = ask_engine(args, "probe", engine)
+        except RuntimeError as error:
+            print(f"{error}\n")
+            continue
+        if found["missing"]:
+            pip = f"{args.litert_python} -m pip" if engine == LITERT else "pip"
+            print(f"{engine} is left out: `{pip} install {' '.join(found['missing'])}` to compare it.\n")
+        else:
+            versions[engine] = found["version"]
+    return versions
+
+
+def prepare(args, models, peers, folder):
+    """Per network, what every engine is to run."""
+    bundles = dict(text.split("=", 1) for text in args.bundle)
+    endings = INT8_PREPARED if args.int8 else PREPARED
+    targets = {}
+    for name, path in models:
+        if args.int8 and name not in bundles:
+            print(f"{name} is left out: there is no --bundle {name}=FOLDER with 8-bit weights.\n")
+            continue
+        targets[name] = {OURS: bundles.get(name, path)}
+        for engine in peers:
+            output = folder / (path.stem + endings[engine]) if engine in endings else path
+            try:
+                if output != path:
+                    ask_engine(args, "prepare", engine, model=path, output=output)
+                targets[name][engine] = output
+            except RuntimeError as error:
+                print(f"{error}\n")
+    return targets
+
+
+def tune(args, models):
+    for name, path in models:
+        for threads in args.thread_counts:
+            told = paretune(args, "bench", path, "--tune", "--budget", f"{args.tune:g}s", "--threads", threads, "--json")
+            told = json.loads(told)
+            print(f"{name}, {threads} thread(s): tuned {told['gain']:.2f}x, layers {told['layer_gain']:.2f}x", file=sys.stderr)
+
+
+def measure(args, engines, targets):
+    """Per network and thread count: seconds of every engine in every round; and paretune's schedules."""
+    results, schedules, failed = {}, {}, set()
+    for turn in range(args.rounds):
+        for name in targets:
+            for threads in args.thread_counts:
+                by_engine = results.setdefault((name, threads), {engine: [] for engine in engines})
+                order = [engine for engine in engines if engine in targets[name] and (threads == 1 or engine not in ONE_THREAD)]
+                random.Random(f"{turn} {name} {threads}").shuffle(order)
+                for engine in order:
+                    if (engine, name) in failed:
+                        continue
+                    target = targets[name][engine]
+                    try:
+                        if engine == OURS:
+                            told = ours(args, target, threads, args.seconds)
+                            seconds = told["latency"]["raw_median"]
+                            schedules[name, threads] = told.get("schedules") or "bundle"
+                        else:
+                            seconds = ask_engine(args, "time", engine, threads, model=target, seconds=args.seconds)["median"]
+                        by_engine[engine].append(seconds)
+                    except RuntimeError as error:
+                        failed.add((engine, name))
+                        print(f"{error}\n")
+        print(f"round {turn + 1} of {args.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    return results, schedules
+
+
+def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=pathlib.Path, help="networks, as ONNX files")
     parser.add_argument("--paretune", default="target/release/paretune", help="the program")
     parser.add_argument("--db", default="", help="paretune's result store")
+    parser.add_argument("--litert-python", default=sys.executable, metavar="PATH", help="the Python that has LiteRT (this)")
     parser.add_argument("--thread-counts", default="1,2", type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--rounds", default=7, type=int)
     parser.add_argument("--seconds", default=1.0, type=float, help="of every measurement")
@@ -404,13 +311,16 @@ def main():
     parser.add_argument("--bundle", action="append", default=[], metavar="NETWORK=FOLDER", help="run this bundle for it")
     parser.add_argument("--profile", action="store_true", help="compare layers of whole networks with ONNX Runtime's")
     parser.add_argument("--json", type=pathlib.Path, help="also write all measurements there")
-    for hidden, kind in [("--child", str), ("--engine", str), ("--model", str), ("--threads", int), ("--output", str)]:
-        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        child(args)
-        return
-    bundles = dict(text.split("=", 1) for text in args.bundle)
+    if not args.models and not args.layers:
+        parser.error("name networks, or --layers")
+    if shutil.which(args.litert_python) is None:
+        parser.error(f"there is no {args.litert_python} to run")
+    return args
+
+
+def main():
+    args = options()
     scratch = tempfile.TemporaryDirectory()
     folder = pathlib.Path(scratch.name)
     models = [(path.stem, path.resolve()) for path in args.models]
@@ -418,64 +328,18 @@ def main():
         kept = args.keep_layers or folder
         kept.mkdir(parents=True, exist_ok=True)
         models += layer_models(kept)
-    if not models:
-        parser.error("name networks, or --layers")
-    engines = [OURS]
-    for engine, modules in (INT8_MODULES if args.int8 else MODULES).items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        if missing:
-            print(f"{engine} is left out: `pip install {' '.join(missing)}` to compare it.\n")
-        else:
-            engines.append(engine)
     if args.profile:
         profile_table(args, models)
         return
-    targets = {}
-    for name, path in models:
-        targets[name] = {engine: path for engine in engines} | {OURS: bundles.get(name, path)}
-        if args.int8:
-            if name not in bundles:
-                print(f"{name} is left out: there is no --bundle {name}=FOLDER with 8-bit weights.\n")
-                del targets[name]
-                continue
-            for engine in engines[1:]:
-                output = folder / (f"{name}.int8.onnx" if engine == ORT else f"{name}.int8.xml")
-                try:
-                    ask_child("quantize", engine, path, 1, 0, output)
-                    targets[name][engine] = output
-                except RuntimeError as error:
-                    print(f"{error}\n")
-                    del targets[name][engine]
+    versions = peers_present(args)
+    engines = [OURS, *versions]
+    targets = prepare(args, models, versions, folder)
     if args.tune and not args.int8:
-        for name, path in models:
-            for threads in args.thread_counts:
-                told = paretune(args, "bench", path, "--tune", "--budget", f"{args.tune:g}s", "--threads", threads, "--json")
-                told = json.loads(told)
-                print(f"{name}, {threads} thread(s): tuned {told['gain']:.2f}x, layers {told['layer_gain']:.2f}x", file=sys.stderr)
-    results, schedules, failed = {}, {}, set()
-    for turn in range(args.rounds):
-        for name in targets:
-            for threads in args.thread_counts:
-                by_engine = results.setdefault((name, threads), {engine: [] for engine in engines})
-                order = [engine for engine in engines if engine in targets[name]]
-                random.Random(f"{turn} {name} {threads}").shuffle(order)
-                for engine in order:
-                    if (engine, name) in failed:
-                        continue
-                    try:
-                        if engine == OURS:
-                            told = ours(args, targets[name][engine], threads, args.seconds)
-                            seconds = told["latency"]["raw_median"]
-                            schedules[name, threads] = told.get("schedules") or "bundle"
-                        else:
-                            seconds = ask_child("time", engine, targets[name][engine], threads, args.seconds)["median"]
-                        by_engine[engine].append(seconds)
-                    except RuntimeError as error:
-                        failed.add((engine, name))
-                        print(f"{error}\n")
-        print(f"round {turn + 1} of {args.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+        tune(args, models)
+    results, schedules = measure(args, engines, targets)
     machine = paretune(args, "devices", "--quick").splitlines()[0]
-    print(f"{machine}. {versions(engines)}; {args.rounds} rounds of {args.seconds:g} s, load at the end {os.getloadavg()[0]:.1f}.\n")
+    peers = ", ".join(f"{engine} {version}" for engine, version in versions.items())
+    print(f"{machine}. {peers}; {args.rounds} rounds of {args.seconds:g} s, load at the end {os.getloadavg()[0]:.1f}.\n")
     table(args, engines, results, schedules)
     if args.json:
         rows = [{"network": n, "threads": t, "seconds": by} for (n, t), by in results.items()]
