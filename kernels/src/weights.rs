@@ -33,6 +33,8 @@ pub struct Weights {
 pub enum WeightValues {
     /// Single precision.
     F32(Arc<[f32]>),
+    /// Single precision with the last 16 bits zero ([`round_to_bf16`]), which are not stored.
+    Bf16(Arc<[f32]>),
     /// Integers on a grid per output channel; run with 8-bit activations.
     Integer(IntegerWeights),
 }
@@ -98,6 +100,9 @@ pub enum Numbers {
     /// Single precision, with activations in single precision.
     #[default]
     F32,
+    /// The upper half of single precision ("bfloat16"): all of its range, 8 bits of its mantissa. Activations around it are in
+    /// single precision; products may round them to the same.
+    Bf16,
     /// Integers, with 8-bit activations.
     Integer(Grid),
 }
@@ -188,6 +193,7 @@ impl Numbers {
     pub const fn bits(self) -> f64 {
         match self {
             Self::F32 => 32.0,
+            Self::Bf16 => 16.0,
             Self::Integer(grid) => grid.bits(),
         }
     }
@@ -195,8 +201,18 @@ impl Numbers {
     /// The numbers of so many bits (1.58: ternary), if there are such.
     #[must_use]
     pub fn of_bits(bits: f64) -> Option<Self> {
-        let all = Grid::ALL.into_iter().map(Self::Integer).chain([Self::F32]);
-        all.into_iter().find(|numbers| (numbers.bits() - bits).abs() < 1e-6)
+        Self::all().find(|numbers| (numbers.bits() - bits).abs() < 1e-6)
+    }
+
+    /// All of them, coarsest first.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> + Clone {
+        Grid::ALL.into_iter().map(Self::Integer).chain([Self::Bf16, Self::F32])
+    }
+
+    /// Whether they are real numbers, held in single precision where need be.
+    #[must_use]
+    pub const fn is_real(self) -> bool {
+        !self.is_integer()
     }
 
     /// Whether they are integers.
@@ -206,7 +222,23 @@ impl Numbers {
     }
 }
 
+/// `x` with the last 16 bits zero, rounded to nearest even, as processors do it: numbers too small to be normal become 0.
+#[must_use]
+pub fn round_to_bf16(x: f32) -> f32 {
+    if x.is_nan() {
+        return f32::from_bits((x.to_bits() | 0x0040_0000) & 0xFFFF_0000);
+    }
+    if x.is_subnormal() {
+        return 0.0_f32.copysign(x);
+    }
+    let bits = x.to_bits();
+    let even = bits >> 16 & 1;
+    f32::from_bits((bits + 0x7FFF + even) & 0xFFFF_0000)
+}
+
 impl WeightFormat {
+    /// Dense bfloat16.
+    pub const BF16: Self = Self { numbers: Numbers::Bf16, pattern: Pattern::Dense };
     /// Dense single precision.
     pub const F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Dense };
     /// Single precision with zeros anywhere.
@@ -227,6 +259,7 @@ impl Weights {
     pub fn format(&self) -> WeightFormat {
         let numbers = match &self.values {
             WeightValues::F32(_) => Numbers::F32,
+            WeightValues::Bf16(_) => Numbers::Bf16,
             WeightValues::Integer(integer) => Numbers::Integer(integer.grid),
         };
         WeightFormat { numbers, pattern: self.pattern }
@@ -238,7 +271,7 @@ impl WeightValues {
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Self::F32(values) => values.len(),
+            Self::F32(values) | Self::Bf16(values) => values.len(),
             Self::Integer(integer) => integer.values.len(),
         }
     }
@@ -270,8 +303,25 @@ mod tests {
     }
 
     #[test]
+    fn rounding_to_bf16_goes_to_the_nearest_even_one() {
+        for (bits, want) in [
+            (0x3F80_0000, 0x3F80_0000),
+            (0x3F80_7FFF, 0x3F80_0000),
+            (0x3F80_8000, 0x3F80_0000),
+            (0x3F81_8000, 0x3F82_0000),
+            (0xBF80_8001, 0xBF81_0000),
+            (0x7F7F_FFFF, 0x7F80_0000),
+            (0x7F80_0000, 0x7F80_0000),
+            (0x8000_0001, 0x8000_0000),
+        ] {
+            assert_eq!(round_to_bf16(f32::from_bits(bits)).to_bits(), want, "{bits:x}");
+        }
+        assert!(round_to_bf16(f32::NAN).is_nan());
+    }
+
+    #[test]
     fn numbers_are_named_by_their_bits() {
-        for numbers in Grid::ALL.into_iter().map(Numbers::Integer).chain([Numbers::F32]) {
+        for numbers in Numbers::all() {
             assert_eq!(Numbers::of_bits(numbers.bits()), Some(numbers));
         }
         assert_eq!(Numbers::of_bits(5.0), None);

@@ -23,7 +23,9 @@ use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::plan::Quantization;
 use paretune_kernels::schedule::{Schedule, Tunable};
 use paretune_kernels::team::{Barrier, Worker};
-use paretune_kernels::weights::{IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights};
+use paretune_kernels::weights::{
+    IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights, round_to_bf16,
+};
 
 mod errors;
 mod formats;
@@ -45,7 +47,7 @@ fn main() {
     println!("{isa:?}, multiply-add peak {:.1} GFLOP/s", peak / 1e9);
     for (layer, problem) in layers::all() {
         let name = format!("{layer} {}", layers::name(&problem));
-        for format in [WeightFormat::F32, WeightFormat::SPARSE_F32, WeightFormat::I8] {
+        for format in [WeightFormat::F32, WeightFormat::BF16, WeightFormat::SPARSE_F32, WeightFormat::I8] {
             let sparsity = if format == WeightFormat::SPARSE_F32 { 0.9 } else { 0.0 };
             let weights = weights(&problem, format, sparsity);
             for algorithm in candidates(&problem, format, isa) {
@@ -127,6 +129,7 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
     let count = dims.iter().product();
     let values = match format.numbers {
         Numbers::F32 => WeightValues::F32((0..count).map(number).collect()),
+        Numbers::Bf16 => WeightValues::Bf16((0..count).map(|i| round_to_bf16(number(i))).collect()),
         Numbers::Integer(grid) => {
             let (low, high) = grid.levels();
             let integer = |i: usize| {

@@ -135,7 +135,8 @@ pub(super) fn decode(file: &[u8], numbers: &[u8]) -> Result<Bundle, String> {
 pub(super) fn put_weights(weights: &Weights, out: &mut Vec<u8>) {
     let blocks = Blocks::of(weights.pattern, weights.dims);
     match &weights.values {
-        WeightValues::F32(values) => match blocks {
+        // The planes of bytes that bfloat16 leaves out are zero, and cost nothing.
+        WeightValues::F32(values) | WeightValues::Bf16(values) => match blocks {
             // By bits: a negative zero is a number worth keeping.
             Some(blocks) => put_f32(&blocks.put(values, |x| x.to_bits() == 0, out), out),
             None => put_f32(values, out),
@@ -196,6 +197,7 @@ fn get_weights(stored: &StoredWeights, reader: &mut Reader<'_>, len: usize) -> R
     };
     let values = match stored.format.numbers {
         Numbers::F32 => WeightValues::F32(spread(places.as_deref(), len, |len| get_f32(reader, len))?),
+        Numbers::Bf16 => WeightValues::Bf16(spread(places.as_deref(), len, |len| get_f32(reader, len))?),
         Numbers::Integer(grid) => {
             let values = spread(places.as_deref(), len, |len| get_i8(reader, len))?;
             WeightValues::Integer(IntegerWeights { values, scales: get_f32(reader, outputs)?, grid })

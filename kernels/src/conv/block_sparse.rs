@@ -15,7 +15,7 @@ use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::team::Worker;
-use crate::weights::{Numbers, Pattern, WeightFormat};
+use crate::weights::{Pattern, WeightFormat};
 
 /// The algorithm.
 pub(super) struct BlockSparse;
@@ -38,7 +38,7 @@ impl Algorithm for BlockSparse {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers == Numbers::F32 && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
+        format.numbers.is_real() && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -18,7 +18,7 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::{Build, Job, Simd, build, lanes};
 use crate::team::{Part, Worker};
-use crate::weights::{Numbers, WeightFormat};
+use crate::weights::WeightFormat;
 
 /// The algorithm.
 pub(super) struct Depthwise;
@@ -87,7 +87,7 @@ impl Algorithm for Depthwise {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers == Numbers::F32
+        format.numbers.is_real()
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -16,7 +16,7 @@ use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::team::Worker;
-use crate::weights::{Numbers, WeightFormat};
+use crate::weights::WeightFormat;
 
 /// The algorithm.
 pub(super) struct Im2colGemm;
@@ -31,7 +31,7 @@ impl Algorithm for Im2colGemm {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers == Numbers::F32
+        format.numbers.is_real()
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

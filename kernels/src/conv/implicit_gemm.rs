@@ -24,7 +24,7 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::lanes;
 use crate::team::Worker;
-use crate::weights::{Numbers, WeightFormat};
+use crate::weights::WeightFormat;
 
 /// The algorithm.
 pub(super) struct ImplicitGemm;
@@ -81,7 +81,7 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers == Numbers::F32
+        format.numbers.is_real()
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

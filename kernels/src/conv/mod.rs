@@ -18,6 +18,7 @@ mod gemm;
 mod gemm_int8;
 mod im2col_gemm;
 mod implicit_gemm;
+mod implicit_gemm_bf16;
 mod implicit_gemm_int8;
 mod naive;
 mod pad;
@@ -162,6 +163,7 @@ pub trait Kernel: Send + Sync {
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
+        &implicit_gemm_bf16::ImplicitGemmBf16,
         &implicit_gemm::ImplicitGemm,
         &winograd::Winograd,
         &im2col_gemm::Im2colGemm,

@@ -68,6 +68,26 @@ pub(super) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *
     }
 }
 
+/// The same, rounded to bfloat16.
+///
+/// # Safety
+/// As for [`pad_f32`], and the processor has AVX-512 BF16.
+pub(super) unsafe fn pad_bf16(
+    problem: &ConvProblem,
+    rows: Range<usize>,
+    input: *const f32,
+    output: *mut u16,
+) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: passed on.
+    unsafe {
+        Copy { problem: *problem, input, output }
+            .rows(rows, 0, |from, to, count| crate::simd::bf16::round(from, to, count));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (problem, rows, input, output);
+}
+
 /// Writes padded rows (counted through images) of an 8-bit input, in the form that dot products take. The
 /// output's address is that of row 0, whether that row is written or not.
 pub(super) type PadBytes = unsafe fn(&ConvProblem, u8, Range<usize>, *const u8, *mut u8);

@@ -110,7 +110,7 @@ impl Request<'_> {
     /// The single-precision weights, dense or with zeros.
     pub(super) fn f32_weights(&self) -> Result<&[f32], KernelError> {
         match &self.weights.values {
-            WeightValues::F32(values) => Ok(values),
+            WeightValues::F32(values) | WeightValues::Bf16(values) => Ok(values),
             WeightValues::Integer(_) => {
                 Err(KernelError::Data(format!("`{}` needs weights in f32", self.schedule.algorithm)))
             }

@@ -19,7 +19,7 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::{Build, Job, Simd, build_f32, lanes};
 use crate::team::Worker;
-use crate::weights::{Numbers, Pattern, WeightFormat};
+use crate::weights::{Pattern, WeightFormat};
 
 /// The algorithm.
 pub(super) struct SparsePlanar;
@@ -38,7 +38,7 @@ impl Algorithm for SparsePlanar {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers == Numbers::F32 && format.pattern != Pattern::Dense
+        format.numbers.is_real() && format.pattern != Pattern::Dense
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

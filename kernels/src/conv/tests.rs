@@ -8,7 +8,7 @@ use super::reference::conv_f64;
 use super::*;
 use crate::operator::Window;
 use crate::team::Team;
-use crate::weights::{Grid, IntegerWeights, Numbers, Pattern, WeightValues};
+use crate::weights::{Grid, IntegerWeights, Numbers, Pattern, WeightValues, round_to_bf16};
 
 /// A problem and everything around it; numbers follow from `seed`.
 #[derive(Clone, Debug)]
@@ -237,7 +237,12 @@ fn run(
 
 /// The most that single precision may be off, given the sum of the absolute values of what is added.
 fn tolerance(algorithm: &dyn Algorithm) -> f64 {
-    if algorithm.name() == "winograd" { 1e-4 } else { 1e-5 }
+    match algorithm.name() {
+        "winograd" => 1e-4,
+        // Inputs are rounded to 8 bits of mantissa.
+        "implicit_gemm_bf16" => 1.0 / 512.0 + 1e-5,
+        _ => 1e-5,
+    }
 }
 
 fn to_f64(values: &[f32]) -> Vec<f64> {
@@ -287,6 +292,9 @@ fn check_f32(case: &Case, format: WeightFormat) {
     let kept = keep(&mut random, dims, format.pattern);
     for (value, kept) in values.iter_mut().zip(kept) {
         *value = if kept { *value } else { 0.0 };
+        if format.numbers == Numbers::Bf16 {
+            *value = round_to_bf16(*value);
+        }
     }
     let bias: Option<Vec<f32>> = (random.below(3) > 0).then(|| random.reals(problem.out_channels));
     let residual = (case.residual > 0).then(|| random.reals(shape_out.iter().product()));
@@ -298,7 +306,10 @@ fn check_f32(case: &Case, format: WeightFormat) {
     let weights = Weights {
         dims,
         bias: bias.map(Into::into),
-        values: WeightValues::F32(values.into()),
+        values: match format.numbers {
+            Numbers::Bf16 => WeightValues::Bf16(values.into()),
+            _ => WeightValues::F32(values.into()),
+        },
         pattern: format.pattern,
     };
 
@@ -488,6 +499,11 @@ proptest! {
     }
 
     #[test]
+    fn bfloat16_matches_the_oracle(case in cases()) {
+        check_f32(&case, WeightFormat::BF16);
+    }
+
+    #[test]
     fn sparse_matches_the_oracle(case in cases(), pattern in patterns()) {
         check_f32(&case, WeightFormat { numbers: Numbers::F32, pattern });
     }
@@ -513,6 +529,7 @@ fn zero_weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
     let count = dims.iter().product();
     let values = match format.numbers {
         Numbers::F32 => WeightValues::F32(vec![0.0; count].into()),
+        Numbers::Bf16 => WeightValues::Bf16(vec![0.0; count].into()),
         Numbers::Integer(grid) => WeightValues::Integer(IntegerWeights {
             values: vec![0; count].into(),
             scales: vec![1.0; problem.out_channels].into(),
@@ -537,13 +554,14 @@ fn combinations(tunables: &[Tunable]) -> Vec<BTreeMap<String, i64>> {
     })
 }
 
-const FORMATS: [WeightFormat; 7] = {
+const FORMATS: [WeightFormat; 8] = {
     const BLOCKS: Pattern = Pattern::Blocks { outputs: 8, inputs: 4 };
     const FOUR_BITS: Numbers = Numbers::Integer(Grid::Bits4);
     const TERNARY: Numbers = Numbers::Integer(Grid::Ternary);
     [
         WeightFormat::F32,
         WeightFormat::SPARSE_F32,
+        WeightFormat::BF16,
         WeightFormat::I8,
         WeightFormat { numbers: Numbers::F32, pattern: BLOCKS },
         WeightFormat { numbers: Numbers::Integer(Grid::Bits8), pattern: BLOCKS },

@@ -23,7 +23,7 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::{Build, Simd, build};
 use crate::team::Worker;
-use crate::weights::{Numbers, WeightFormat};
+use crate::weights::WeightFormat;
 
 mod transform;
 
@@ -72,7 +72,7 @@ impl Algorithm for Winograd {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers == Numbers::F32
+        format.numbers.is_real()
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {

@@ -74,7 +74,7 @@ impl Algorithm for WinogradInt8 {
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         let window = &problem.window;
         // VNNI multiplies bytes at twice the rate of 16 bits: nothing is left to gain.
-        !matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni)
+        !matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni | Isa::Avx512Bf16)
             && sensible(problem)
             && problem.groups == 1
             && window.kernel == [3, 3]

@@ -94,6 +94,11 @@ fn check_weights(weights: &Weights) -> Result<(), String> {
     {
         return Err(format!("{} biases for {out} outputs", bias.len()));
     }
+    if let WeightValues::Bf16(values) = &weights.values
+        && let Some(value) = values.iter().find(|value| value.to_bits() & 0xFFFF != 0)
+    {
+        return Err(format!("a weight of {value}, which is no bfloat16"));
+    }
     if let WeightValues::Integer(dense) = &weights.values {
         if dense.scales.len() != out {
             return Err(format!("{} scales for {out} outputs", dense.scales.len()));

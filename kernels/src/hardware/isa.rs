@@ -17,12 +17,21 @@ pub enum Isa {
     Avx512,
     /// The same with VNNI.
     Avx512Vnni,
+    /// The same with VNNI and products of bfloat16.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// Every family, narrowest first, whether this machine has it or not.
-    pub const ALL: [Self; 6] =
-        [Self::Portable, Self::Neon, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vnni];
+    pub const ALL: [Self; 7] = [
+        Self::Portable,
+        Self::Neon,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Avx512Bf16,
+    ];
 
     /// The widest set of this machine.
     #[must_use]
@@ -62,6 +71,10 @@ impl Isa {
             Self::Avx512Vnni => {
                 Self::Avx512.is_available() && std::arch::is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => {
+                Self::Avx512Vnni.is_available() && std::arch::is_x86_feature_detected!("avx512bf16")
+            }
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -77,6 +90,7 @@ impl Isa {
             Self::AvxVnni => "avx_vnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512_vnni",
+            Self::Avx512Bf16 => "avx512_bf16",
         }
     }
 }

@@ -14,7 +14,7 @@ const CHAINS: usize = 12;
 pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni if isa.is_available() => {
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 if isa.is_available() => {
             // SAFETY: just checked.
             unsafe { x86::f32_avx512(rounds) };
             16
@@ -41,14 +41,14 @@ pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
 
 /// Whether [`multiply_adds_i8`] has instructions to use.
 pub(super) fn has_i8(isa: Isa) -> bool {
-    matches!(isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni) && isa.is_available()
+    !matches!(isa, Isa::Portable | Isa::Neon) && isa.is_available()
 }
 
 /// The same for unsigned times signed 8-bit numbers added up in 32 bits. 0 unless [`has_i8`].
 pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni if isa.is_available() => {
+        Isa::Avx512Vnni | Isa::Avx512Bf16 if isa.is_available() => {
             // SAFETY: just checked.
             unsafe { x86::i8_vnni(rounds) };
             64
@@ -80,7 +80,7 @@ pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
 pub(super) fn sum(isa: Isa, numbers: &[u64]) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni if isa.is_available() => {
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 if isa.is_available() => {
             // SAFETY: just checked.
             unsafe { x86::sum_avx512(numbers) }
         }

@@ -38,7 +38,7 @@ impl<L: Loops> OperatorKernel for On<L> {
         match self.isa {
             // SAFETY: `on` admits available instruction sets only; the rest is the caller's promise.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni => unsafe { avx512(&self.loops, io, worker) },
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => unsafe { avx512(&self.loops, io, worker) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => unsafe { avx2(&self.loops, io, worker) },

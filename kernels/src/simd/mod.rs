@@ -15,6 +15,8 @@ use crate::hardware::Isa;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -326,7 +328,7 @@ pub(crate) fn build<B: Build>(usable: Usable, builder: B) -> B::Output {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => builder.build::<Avx512>(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => builder.build::<Avx512Vnni>(),
+        Isa::Avx512Vnni | Isa::Avx512Bf16 => builder.build::<Avx512Vnni>(),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => builder.build::<Neon>(),
         // `Usable` exists for sets of this architecture only; the rest is portable.
@@ -341,7 +343,7 @@ pub(crate) fn build_f32<B: Build>(usable: Usable, builder: B) -> B::Output {
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni => builder.build::<Avx2>(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => builder.build::<Avx512>(),
+        Isa::Avx512Vnni | Isa::Avx512Bf16 => builder.build::<Avx512>(),
         _ => build(usable, builder),
     }
 }
@@ -351,6 +353,6 @@ pub(crate) fn lanes(isa: Isa) -> usize {
     match isa {
         Isa::Portable | Isa::Neon => 4,
         Isa::Avx2 | Isa::AvxVnni => 8,
-        Isa::Avx512 | Isa::Avx512Vnni => 16,
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => 16,
     }
 }

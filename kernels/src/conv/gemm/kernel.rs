@@ -1,5 +1,6 @@
 //! Single-precision microkernels: a tile of output pixels by output channels, summed in registers over
-//! the runs of input that [`RowsView`] finds, finished, and stored.
+//! the runs of input that [`RowsView`] finds, finished, and stored. Pairs of bfloat16 are as long as one number and take
+//! the same way.
 
 use crate::conv::buffer::LINE;
 use crate::conv::finish::{Finish, StoreTile};
@@ -13,13 +14,13 @@ use crate::simd::{Job, Simd, Usable};
 pub(in crate::conv) struct Strip {
     /// Where pixels find their runs.
     pub rows: RowsView,
-    /// What `rows` is about.
+    /// What `rows` is about, in [`Multiply::Number`].
     pub input: *const f32,
     /// `run` zeros, for padding.
     pub zeros: *const f32,
-    /// Numbers per run.
+    /// Steps per run, each of one number or a pair.
     pub run: usize,
-    /// `[block][run of every tap][channel of the block]`, channels padded to whole vectors.
+    /// `[block][step of every run][channel of the block]`, channels padded to whole vectors.
     pub weights: *const f32,
     /// `[block][channel of the block]`
     pub bias: *const f32,
@@ -78,13 +79,96 @@ impl Microkernel {
             Isa::Avx2 | Isa::AvxVnni => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
             // Single precision is the same with and without VNNI.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni => entry_for_32!(entry, crate::simd::Avx512, rows, vectors),
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => {
+                entry_for_32!(entry, crate::simd::Avx512, rows, vectors)
+            }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
             _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),
         };
         run.map(|run| Self { run })
     }
+
+    /// The same for pairs of bfloat16, where the processor multiplies such.
+    pub(in crate::conv) fn of_pairs(usable: Usable, tile: Tile) -> Option<Self> {
+        let run: Option<Entry> = match usable.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => entry_for_32!(entry_of_pairs, crate::simd::Avx512, tile.rows, tile.vectors),
+            _ => None,
+        };
+        run.map(|run| Self { run })
+    }
+}
+
+/// How a step in depth is multiplied.
+trait Multiply<S: Simd> {
+    /// What inputs consist of.
+    type Number: Copy;
+    /// How many of them a step takes.
+    const GROUP: usize;
+    /// The input of a step, in every lane.
+    ///
+    /// # Safety
+    /// As for every function of [`Simd`].
+    unsafe fn broadcast(from: *const Self::Number) -> S::F;
+    /// `acc` and the product.
+    ///
+    /// # Safety
+    /// The same.
+    unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F;
+}
+
+/// Single numbers.
+struct Singles;
+
+impl<S: Simd> Multiply<S> for Singles {
+    type Number = f32;
+    const GROUP: usize = 1;
+
+    #[inline(always)]
+    unsafe fn broadcast(from: *const f32) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::splat(*from) }
+    }
+    #[inline(always)]
+    unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::fma(x, w, acc) }
+    }
+}
+
+/// Pairs of bfloat16.
+#[cfg(target_arch = "x86_64")]
+struct Pairs;
+
+#[cfg(target_arch = "x86_64")]
+impl<S: Simd<F = std::arch::x86_64::__m512>> Multiply<S> for Pairs {
+    type Number = u16;
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn broadcast(from: *const u16) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::splat(from.cast::<f32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F {
+        // SAFETY: [`entry_of_pairs`] alone uses this type.
+        unsafe { crate::simd::bf16::dot(acc, x, w) }
+    }
+}
+
+/// [`entry`] of pairs.
+///
+/// # Safety
+/// As for [`Entry`], and the processor has AVX-512 BF16; [`Microkernel::of_pairs`] sees to that.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn entry_of_pairs<S: Simd<F = std::arch::x86_64::__m512>, const ROWS: usize, const VECTORS: usize>(
+    strip: &Strip,
+) {
+    // SAFETY: passed on.
+    unsafe { tiles::<S, Pairs, ROWS, VECTORS>(strip) }
 }
 
 /// One compiled microkernel.
@@ -101,64 +185,73 @@ struct Tiles<'a, const ROWS: usize, const VECTORS: usize>(&'a Strip);
 impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let strip = self.0;
-        let width = VECTORS * S::LANES;
-        let [tap_rows, tap_columns] = strip.rows.taps;
-        let mut pixel = strip.rows.pixel(strip.first);
-        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
-        unsafe {
-            for tile in 0..strip.tiles {
-                let mut places = [0; ROWS];
-                let sites: [_; ROWS] = std::array::from_fn(|r| {
-                    let site = strip.rows.site(pixel);
-                    places[r] = strip.rows.place(pixel, strip.pixel, strip.gap);
-                    pixel = strip.rows.next(pixel);
-                    site
-                });
-                let mut weights = strip.weights;
-                let mut fetch = strip.fetch.from.wrapping_add(tile * strip.fetch.tile);
-                for block in 0..strip.blocks {
-                    let bias = strip.bias.add(block * width);
-                    let first: [S::F; VECTORS] = std::array::from_fn(|v| S::load(bias.add(v * S::LANES)));
-                    let mut sums = [first; ROWS];
-                    for ky in 0..tap_rows {
-                        for kx in 0..tap_columns {
-                            let runs: [_; ROWS] =
-                                std::array::from_fn(|r| sites[r].run(ky, kx, strip.input, strip.zeros));
-                            for k in 0..strip.run {
-                                // Before the weights are loaded: behind the sums, compilers found no registers
-                                // for those of 4 x 3 vectors.
-                                for v in (0..VECTORS).step_by(LINE / (4 * S::LANES)) {
-                                    S::prefetch(fetch.wrapping_add(v * S::LANES));
-                                }
-                                fetch = fetch.wrapping_add(strip.fetch.step);
-                                let w: [S::F; VECTORS] =
-                                    std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
-                                for r in 0..ROWS {
-                                    let x = S::splat(*runs[r].add(k));
-                                    for v in 0..VECTORS {
-                                        sums[r][v] = S::fma(x, w[v], sums[r][v]);
-                                    }
-                                }
-                                weights = weights.add(width);
+        // SAFETY: passed on.
+        unsafe { tiles::<S, Singles, ROWS, VECTORS>(self.0) }
+    }
+}
+
+/// Computes a strip.
+///
+/// # Safety
+/// As for [`Entry`], and the processor executes `S` and `M`.
+#[inline(always)]
+unsafe fn tiles<S: Simd, M: Multiply<S>, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
+    let width = VECTORS * S::LANES;
+    let [tap_rows, tap_columns] = strip.rows.taps;
+    let (input, zeros) = (strip.input.cast::<M::Number>(), strip.zeros.cast::<M::Number>());
+    let mut pixel = strip.rows.pixel(strip.first);
+    // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+    unsafe {
+        for tile in 0..strip.tiles {
+            let mut places = [0; ROWS];
+            let sites: [_; ROWS] = std::array::from_fn(|r| {
+                let site = strip.rows.site(pixel);
+                places[r] = strip.rows.place(pixel, strip.pixel, strip.gap);
+                pixel = strip.rows.next(pixel);
+                site
+            });
+            let mut weights = strip.weights;
+            let mut fetch = strip.fetch.from.wrapping_add(tile * strip.fetch.tile);
+            for block in 0..strip.blocks {
+                let bias = strip.bias.add(block * width);
+                let first: [S::F; VECTORS] = std::array::from_fn(|v| S::load(bias.add(v * S::LANES)));
+                let mut sums = [first; ROWS];
+                for ky in 0..tap_rows {
+                    for kx in 0..tap_columns {
+                        let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                        for k in 0..strip.run {
+                            // Before the weights are loaded: behind the sums, compilers found no registers
+                            // for those of 4 x 3 vectors.
+                            for v in (0..VECTORS).step_by(LINE / (4 * S::LANES)) {
+                                S::prefetch(fetch.wrapping_add(v * S::LANES));
                             }
+                            fetch = fetch.wrapping_add(strip.fetch.step);
+                            let w: [S::F; VECTORS] =
+                                std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
+                            for r in 0..ROWS {
+                                let x = M::broadcast(runs[r].add(k * M::GROUP));
+                                for v in 0..VECTORS {
+                                    sums[r][v] = M::add(sums[r][v], x, w[v]);
+                                }
+                            }
+                            weights = weights.add(width);
                         }
                     }
-                    let column = block * width;
-                    let channels = strip.channels - column;
-                    if channels >= width && strip.finish.other.is_none() {
-                        store_whole::<S, ROWS, VECTORS>(strip, &places, column, &sums);
-                    } else {
-                        let sums = sums;
-                        S::vectorize(StorePart {
-                            strip,
-                            places: &places,
-                            sums: sums.as_ptr().cast(),
-                            vectors: VECTORS,
-                            column,
-                            channels: channels.min(width),
-                        });
-                    }
+                }
+                let column = block * width;
+                let channels = strip.channels - column;
+                if channels >= width && strip.finish.other.is_none() {
+                    store_whole::<S, ROWS, VECTORS>(strip, &places, column, &sums);
+                } else {
+                    let sums = sums;
+                    S::vectorize(StorePart {
+                        strip,
+                        places: &places,
+                        sums: sums.as_ptr().cast(),
+                        vectors: VECTORS,
+                        column,
+                        channels: channels.min(width),
+                    });
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::split::{Ahead, PartWork};
 use super::tiles::{Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::simd::{Usable, lanes};
+use crate::weights::round_to_bf16;
 
 mod kernel;
 
@@ -58,12 +59,40 @@ impl Product {
     pub(super) fn several(
         usable: Usable,
         tile: Tile,
-        [count, depth, columns]: [usize; 3],
+        sizes: [usize; 3],
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
     ) -> Option<Vec<Self>> {
-        let lanes = lanes(usable.isa());
         let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile))?;
+        Some(Self::packed(lanes(usable.isa()), tile, kernels, sizes, weight, bias))
+    }
+
+    /// [`Product::several`] of pairs of bfloat16 `[weight(product, 2 * k, column), weight(product, 2 * k + 1, column)]`.
+    pub(super) fn of_pairs(
+        usable: Usable,
+        tile: Tile,
+        sizes: [usize; 3],
+        weight: impl Fn(usize, usize, usize) -> f32,
+        bias: impl Fn(usize, usize) -> f32,
+    ) -> Option<Vec<Self>> {
+        let kernels = with_smaller(tile, |tile| Microkernel::of_pairs(usable, tile))?;
+        // The upper halves of two numbers, the first one below.
+        let pair = |product: usize, k: usize, column: usize| {
+            let [first, second] = [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
+            f32::from_bits(second | first >> 16)
+        };
+        Some(Self::packed(lanes(usable.isa()), tile, kernels, sizes, pair, bias))
+    }
+
+    /// Weights and biases packed for `tile` and all that are smaller.
+    fn packed(
+        lanes: usize,
+        tile: Tile,
+        kernels: Vec<Vec<Microkernel>>,
+        [count, depth, columns]: [usize; 3],
+        weight: impl Fn(usize, usize, usize) -> f32,
+        bias: impl Fn(usize, usize) -> f32,
+    ) -> Vec<Self> {
         let padded = columns.next_multiple_of(lanes);
         let each = (padded * (depth + 1)).next_multiple_of(LINE / size_of::<f32>());
         let mut packed = Buffer::zeros(each * count);
@@ -93,7 +122,7 @@ impl Product {
             numbers: Arc::clone(&numbers),
             at: product * each,
         });
-        Some(products.collect())
+        products.collect()
     }
 
     /// The products of a convolution, one per group, of depth `[tap][input channel]`, the taps being those of `order`.

@@ -78,7 +78,7 @@ impl Microkernel {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => entry_for_32!(entry, crate::simd::Avx512, rows, vectors),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => entry_for_32!(entry, crate::simd::Avx512Vnni, rows, vectors),
+            Isa::Avx512Vnni | Isa::Avx512Bf16 => entry_for_32!(entry, crate::simd::Avx512Vnni, rows, vectors),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
             _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),

@@ -180,7 +180,7 @@ fn switch(name: &'static str, about: &'static str, default: bool) -> Tunable {
 /// Weights in single precision, in the order of [`Weights::dims`].
 fn real(weights: &Weights) -> Result<&[f32], KernelError> {
     match &weights.values {
-        WeightValues::F32(values) => Ok(values),
+        WeightValues::F32(values) | WeightValues::Bf16(values) => Ok(values),
         WeightValues::Integer(_) => {
             Err(KernelError::Data("integer weights were given to an algorithm for single precision".into()))
         }
