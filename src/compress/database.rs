@@ -18,6 +18,7 @@ use super::error::CompressError;
 use super::layers::{LayerInfo, layers};
 use super::recipe::LayerRecipe;
 use super::reconstruct::{Inputs, Layer, PATCHES, Reconstruction};
+use super::to_bf16;
 use super::walk::{Visitor, walk};
 use crate::artefact;
 
@@ -125,8 +126,8 @@ impl Database {
             None
         };
         let stored = match (recipe.numbers, sparse) {
-            (Numbers::F32, Some(sparse)) => sparse,
-            (Numbers::F32, None) => {
+            (Numbers::F32 | Numbers::Bf16, Some(sparse)) => sparse,
+            (Numbers::F32 | Numbers::Bf16, None) => {
                 return Err(CompressError::Recipe(format!("layer `{layer}` is not to be compressed")));
             }
             (Numbers::Integer(grid), sparse) => {
@@ -135,7 +136,11 @@ impl Database {
             }
         };
         let pattern = if recipe.sparsity > 0.0 { recipe.pattern } else { weights.pattern };
-        Ok(Variant { error: stored.error, weights: stored.weights(info, pattern)? })
+        let mut weights = stored.weights(info, pattern)?;
+        if recipe.numbers == Numbers::Bf16 {
+            weights = to_bf16(weights);
+        }
+        Ok(Variant { error: stored.error, weights })
     }
 
     /// `weights` after `recipe`, where they are what is left of `layer` when only some channels that it `reads` and
@@ -168,6 +173,7 @@ impl Database {
         };
         Ok(match (recipe.numbers, sparse) {
             (Numbers::F32, sparse) => sparse.map(|sparse| sparse.weights),
+            (Numbers::Bf16, sparse) => sparse.map(|sparse| to_bf16(sparse.weights)),
             (Numbers::Integer(grid), sparse) => {
                 Some(layer.rounded(grid, sparse.as_ref().map(|sparse| &sparse.weights))?.weights)
             }
@@ -349,7 +355,7 @@ impl Stored {
     fn new(made: Reconstruction) -> Result<Self, CompressError> {
         let numbers = match &made.weights.values {
             WeightValues::Integer(integer) => StoredNumbers::Integer(integer.clone()),
-            WeightValues::F32(values) => StoredNumbers::Sparse {
+            WeightValues::F32(values) | WeightValues::Bf16(values) => StoredNumbers::Sparse {
                 kept: values
                     .chunks(8)
                     .map(|chunk| {

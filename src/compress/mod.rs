@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::Numbers;
+use paretune_kernels::weights::{Numbers, round_to_bf16};
 use paretune_kernels::{Plan, WeightValues, Weights};
 
 pub use allocate::{allocate_channels, channel_costs};
@@ -173,8 +173,17 @@ fn one_shot(
     }
     match wanted.numbers {
         Numbers::F32 => Ok(weights),
+        Numbers::Bf16 => Ok(to_bf16(weights)),
         Numbers::Integer(grid) => quantize::round(step, &weights, groups, grid, mean),
     }
+}
+
+/// `weights` in single precision, rounded to bfloat16.
+fn to_bf16(mut weights: Weights) -> Weights {
+    if let WeightValues::F32(values) = &weights.values {
+        weights.values = WeightValues::Bf16(values.iter().copied().map(round_to_bf16).collect());
+    }
+    weights
 }
 
 /// Puts grids on what integer layers touch and tidies up.
@@ -183,7 +192,7 @@ fn finish(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressErro
     drop_unused(plan);
     plan.constants.iter_mut().for_each(flush);
     for weights in &mut plan.weights {
-        if let WeightValues::F32(values) = &mut weights.values {
+        if let WeightValues::F32(values) | WeightValues::Bf16(values) = &mut weights.values {
             flush(values);
         }
         weights.bias.iter_mut().for_each(flush);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::IntegerWeights;
+use paretune_kernels::weights::{IntegerWeights, round_to_bf16};
 use paretune_kernels::{Plan, Step, ValueId, WeightValues, Weights};
 use rayon::prelude::*;
 
@@ -109,9 +109,13 @@ fn back_to(target: &Moments, now: &Moments, channel: usize) -> Affine {
 fn corrected(weights: &Weights, affine: &[Affine]) -> Weights {
     let scale = |x: f32, row: usize| (f64::from(x) * affine[row].0) as f32;
     let values = match &weights.values {
-        WeightValues::F32(values) => {
+        WeightValues::F32(values) | WeightValues::Bf16(values) => {
             let filter = (values.len() / affine.len().max(1)).max(1);
-            WeightValues::F32(values.iter().enumerate().map(|(index, &x)| scale(x, index / filter)).collect())
+            let scaled = values.iter().enumerate().map(|(index, &x)| scale(x, index / filter));
+            match &weights.values {
+                WeightValues::Bf16(_) => WeightValues::Bf16(scaled.map(round_to_bf16).collect()),
+                _ => WeightValues::F32(scaled.collect()),
+            }
         }
         WeightValues::Integer(integer) => {
             let scales = integer.scales.iter().enumerate().map(|(row, &x)| scale(x, row)).collect();

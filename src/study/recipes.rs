@@ -38,6 +38,7 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
     let uniform: &[(&str, Uniform)] = &[
         (UNTOUCHED, Uniform::default()),
         ("8 bits everywhere", Uniform { bits: int8, ..Uniform::default() }),
+        ("16 bits everywhere", Uniform { bits: Some(Numbers::Bf16), ..Uniform::default() }),
         ("75 % of channels", Uniform { channels: Some(0.75), ..Uniform::default() }),
         ("8 bits, 87.5 % of channels", Uniform { bits: int8, channels: Some(0.875), ..Uniform::default() }),
         ("8 bits, 75 % of channels", Uniform { bits: int8, channels: Some(0.75), ..Uniform::default() }),
@@ -90,6 +91,10 @@ impl Uniform {
         let mut wanted = Configuration::new();
         for parameter in space.parameters() {
             if let Some(value) = self.wants(&parameter.name) {
+                // Where a layer does not have 16 bits it keeps 32: 8 are as near, but no real numbers.
+                let real = self.bits == Some(Numbers::Bf16) && parameter.name.ends_with(".bits");
+                let there = parameter.domain.values().contains(&value);
+                let value = if real && !there { bits_value(Numbers::F32) } else { value };
                 wanted.insert(parameter.name.clone(), value);
             }
         }

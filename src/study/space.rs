@@ -4,7 +4,7 @@
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::offer::{self, Target};
-use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
+use paretune_kernels::weights::{Numbers, Pattern, WeightFormat};
 use paretune_kernels::{Backend, KernelError};
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
@@ -88,10 +88,14 @@ struct Offer<'b> {
 
 /// Dense algorithms run whatever there is; what needs zeros is offered where there are some.
 fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) -> Vec<Offer<'b>> {
-    let all = || Grid::ALL.into_iter().map(Numbers::Integer).chain([Numbers::F32]);
+    let all = Numbers::all;
     let offer = |algorithm: offer::Offer| {
-        let executes = |numbers, pattern| {
-            (layer.int8 || numbers == Numbers::F32) && algorithm.executes(WeightFormat { numbers, pattern })
+        let executes = |numbers: Numbers, pattern| {
+            // What runs single precision gains nothing by fewer bits but bytes, which integers save better.
+            let gains = numbers != Numbers::Bf16 || !algorithm.executes(WeightFormat::F32);
+            gains
+                && (layer.int8 || numbers.is_real())
+                && algorithm.executes(WeightFormat { numbers, pattern })
         };
         let dense: Vec<Numbers> = all().filter(|&numbers| executes(numbers, Pattern::Dense)).collect();
         let sparse = [Pattern::Unstructured].into_iter().chain(PATTERNS).filter(|_| layer.sparse);
@@ -108,6 +112,7 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
     // Defaults first: single precision without zeros, then with, then integers.
     offers.sort_by_key(|offer| match () {
         () if offer.dense.contains(&Numbers::F32) => 0,
+        () if offer.dense.contains(&Numbers::Bf16) => 3,
         () if offer.algorithm.integer => 2,
         () => 1,
     });
@@ -122,19 +127,16 @@ fn layer_parameters(
     let name = &layer.step;
     let offers: Vec<Offer<'_>> =
         targets.iter().flat_map(|(backend, target)| offers(layer, backend, target)).collect();
-    let numbers: Vec<Numbers> = Grid::ALL
-        .into_iter()
-        .map(Numbers::Integer)
-        .filter(|numbers| offers.iter().any(|offer| offer.dense.contains(numbers)))
-        .chain([Numbers::F32])
-        .collect();
+    let offered = |numbers: &Numbers| offers.iter().any(|offer| offer.dense.contains(numbers));
+    let numbers: Vec<Numbers> =
+        Numbers::all().filter(|numbers| *numbers == Numbers::F32 || offered(numbers)).collect();
     let bits_name = layer_parameter(name, "bits");
     let bits = numbers.iter().map(|&numbers| bits_value(numbers)).collect();
     space.parameters.push(ordered(
         &bits_name,
         bits,
         numbers.len() - 1,
-        "bits of weights; below 32 integers, with 8-bit activations",
+        "bits of weights; 16 bfloat16, below that integers, with 8-bit activations",
     ));
     let sparsity_name = layer_parameter(name, "sparsity");
     let pattern_name = layer_parameter(name, "pattern");

@@ -72,7 +72,8 @@ impl Algorithm for ImplicitGemmBf16 {
     }
 
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
-        sensible(problem) && isa == Isa::Avx512Bf16
+        // A channel by itself has nothing to pair.
+        sensible(problem) && isa == Isa::Avx512Bf16 && !problem.is_depthwise()
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::Pattern;
+use paretune_kernels::weights::{Pattern, round_to_bf16};
 use paretune_kernels::{Executor, ExecutorOptions, Plan, WeightValues};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -321,7 +321,7 @@ impl Learned {
             (weights.pattern != Pattern::Dense).then(|| values.iter().map(|&x| x != 0.0).collect())
         });
         let grids = plan.weights.iter().map(|weights| match &weights.values {
-            WeightValues::F32(_) => None,
+            WeightValues::F32(_) | WeightValues::Bf16(_) => None,
             WeightValues::Integer(integer) => {
                 let (low, high) = integer.grid.levels();
                 Some((integer.scales.to_vec(), f32::from(low), f32::from(high)))
@@ -402,6 +402,9 @@ impl Learned {
             let effective = &self.effective.weights[index];
             match &mut weights.values {
                 WeightValues::F32(values) => *values = effective.as_slice().into(),
+                WeightValues::Bf16(values) => {
+                    *values = effective.iter().copied().map(round_to_bf16).collect()
+                }
                 WeightValues::Integer(integer) => {
                     let row = (effective.len() / integer.scales.len().max(1)).max(1);
                     let scaled = effective.iter().enumerate();

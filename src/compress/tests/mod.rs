@@ -188,7 +188,8 @@ proptest! {
         let layers = layers(&plan).unwrap();
         for (at, layer) in layers.iter().enumerate() {
             let sparsity = if layer.sparse && bit(at + 3) { 0.5 } else { 0.0 };
-            let numbers = if bit(at + 5) { INT8 } else { Numbers::F32 };
+            let real = if bit(at + 6) { Numbers::Bf16 } else { Numbers::F32 };
+            let numbers = if bit(at + 5) { INT8 } else { real };
             recipe.layers.insert(layer.step.clone(), LayerRecipe { sparsity, numbers, ..LayerRecipe::default() });
         }
         let small = apply(&plan, &calibration, &recipe).unwrap();
@@ -196,9 +197,12 @@ proptest! {
             let wanted = recipe.layer(&layer.step);
             let weights = weights(&small, &layer.step);
             let zeros = match &weights.values {
-                WeightValues::F32(values) => {
+                WeightValues::F32(values) | WeightValues::Bf16(values) => {
                     let pattern = if wanted.sparsity > 0.0 { Pattern::Unstructured } else { Pattern::Dense };
-                    prop_assert!(wanted.numbers == Numbers::F32 && weights.pattern == pattern);
+                    prop_assert_eq!((weights.format().numbers, weights.pattern), (wanted.numbers, pattern));
+                    if wanted.numbers == Numbers::Bf16 {
+                        prop_assert!(values.iter().all(|x| x.to_bits() & 0xFFFF == 0));
+                    }
                     values.iter().filter(|&&x| x == 0.0).count()
                 }
                 WeightValues::Integer(dense) => {

@@ -104,7 +104,8 @@ impl Choice {
             parts.loss += part.loss;
             parts.seconds += part.seconds;
             parts.bytes += part.bytes;
-            let bits = schedule_bits(choice.bits);
+            // Activations are real numbers around 16 bits as well as around 32.
+            let bits = schedule_bits(choice.bits).min(16);
             if bits_before.is_some_and(|before| before != bits) {
                 parts.seconds += CONVERSION * real(layer.inputs);
             }
@@ -134,7 +135,7 @@ impl Choice {
         let zero = choice.sparsity;
         let places =
             if zero > 0.0 { -(zero * zero.log2() + (1.0 - zero) * (1.0 - zero).log2()) } else { 0.0 };
-        let scales = if choice.bits < 32.0 { 8.0 } else { 4.0 };
+        let scales = if choice.bits < 16.0 { 8.0 } else { 4.0 };
         let bytes = weights * (places + (1.0 - zero) * choice.bits) / 8.0 + scales * outputs;
         let seconds = layer.schedules.get(choice.schedule).map_or(0.0, |schedule| schedule.seconds) * work;
         Parts { loss, seconds, bytes }

@@ -165,16 +165,25 @@ impl LayerSchedule {
     }
 }
 
+/// [`schedule_bits`] of all weights.
+pub const SCHEDULE_BITS: [i64; 3] = [8, 16, 32];
+
 /// Bits of the schedules that serve weights of so many bits.
 #[must_use]
 pub fn schedule_bits(bits: f64) -> i64 {
-    if bits < 32.0 { 8 } else { 32 }
+    match bits {
+        ..16.0 => 8,
+        ..32.0 => 16,
+        _ => 32,
+    }
 }
 
 /// The widest numbers that an algorithm executes, of integers or not.
 fn widest(algorithm: &str, bits: i64) -> Numbers {
-    if bits == 32 {
-        return Numbers::F32;
+    match bits {
+        32 => return Numbers::F32,
+        16 => return Numbers::Bf16,
+        _ => {}
     }
     let known = conv::algorithm(algorithm);
     let executes = |numbers| {
@@ -189,7 +198,7 @@ fn widest(algorithm: &str, bits: i64) -> Numbers {
 
 /// Whether an algorithm executes no dense weights, and takes the less time the more zeros there are.
 fn needs_zeros(algorithm: &str) -> bool {
-    let numbers = Grid::ALL.into_iter().map(Numbers::Integer).chain([Numbers::F32]);
+    let numbers = Numbers::all();
     let dense = |numbers| WeightFormat { numbers, pattern: Pattern::Dense };
     conv::algorithm(algorithm)
         .is_some_and(|algorithm| !numbers.into_iter().any(|numbers| algorithm.executes(dense(numbers))))

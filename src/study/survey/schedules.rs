@@ -10,7 +10,8 @@ use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{Configuration, Value};
 
 use super::{
-    LayerSchedule, LayerSurvey, ScheduleTime, Survey, Surveyor, fraction, needs_zeros, schedule_bits,
+    LayerSchedule, LayerSurvey, SCHEDULE_BITS, ScheduleTime, Survey, Surveyor, fraction, needs_zeros,
+    schedule_bits,
 };
 use crate::compress::LayerInfo;
 use crate::evaluate::PROTOCOL_VERSION;
@@ -69,7 +70,7 @@ impl Surveyor<'_, '_> {
         for (index, layer) in layers.iter().enumerate() {
             let mut list = Vec::new();
             let times = &survey.layers[index].schedules;
-            for bits in [8, 32] {
+            for bits in SCHEDULE_BITS {
                 // What needs zeros must be worth having them.
                 let offered = || {
                     let of_bits = times.iter().filter(move |time| time.schedule.bits == bits);
@@ -116,7 +117,7 @@ impl Surveyor<'_, '_> {
             }
             Ok::<(), SessionError>(())
         };
-        for bits in [8, 32] {
+        for bits in SCHEDULE_BITS {
             together(bits, &|_| 0.0, &|_| 0.0)?;
         }
         // What is best at one sparsity is so at most.
@@ -175,7 +176,11 @@ impl Surveyor<'_, '_> {
         let mut defaults = Vec::new();
         for name in names.iter().filter_map(Value::as_str) {
             let Some(integer) = offer::is_integer(name) else { continue };
-            let bits = if integer { 8 } else { 32 };
+            let bits = match integer {
+                true => 8,
+                false if offer::executes(name, WeightFormat::F32) || needs_zeros(name) => 32,
+                false => 16,
+            };
             if !has(bits) || offer::is_for_device(name) != device {
                 continue;
             }
