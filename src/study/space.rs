@@ -88,7 +88,6 @@ struct Offer<'b> {
 
 /// Dense algorithms run whatever there is; what needs zeros is offered where there are some.
 fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) -> Vec<Offer<'b>> {
-    let all = Numbers::all;
     let offer = |algorithm: offer::Offer| {
         let executes = |numbers: Numbers, pattern| {
             // What runs single precision gains nothing by fewer bits but bytes, which integers save better.
@@ -97,10 +96,12 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
                 && (layer.int8 || numbers.is_real())
                 && algorithm.executes(WeightFormat { numbers, pattern })
         };
-        let dense: Vec<Numbers> = all().filter(|&numbers| executes(numbers, Pattern::Dense)).collect();
+        let dense: Vec<Numbers> =
+            Numbers::all().filter(|&numbers| executes(numbers, Pattern::Dense)).collect();
         let sparse = [Pattern::Unstructured].into_iter().chain(PATTERNS).filter(|_| layer.sparse);
         let sparse = sparse.map(|pattern| {
-            let more = all().filter(|&numbers| !dense.contains(&numbers) && executes(numbers, pattern));
+            let more =
+                Numbers::all().filter(|&numbers| !dense.contains(&numbers) && executes(numbers, pattern));
             (pattern, more.collect::<Vec<_>>())
         });
         let sparse = sparse.filter(|(_, numbers)| !numbers.is_empty()).collect();

@@ -8,10 +8,10 @@
 
 use std::ops::Range;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, whole_lines};
 use super::finish::Finish;
 use super::gemm::{Place, Product};
-use super::pad::pad_f32;
+use super::pad::{pad_bf16, pad_f32};
 use super::request::{padded, sensible};
 use super::rows::Rows;
 use super::split::{Ahead, PartWork, Split, panel_tunable, split_tunable};
@@ -68,6 +68,25 @@ pub(super) fn gather_tunable(problem: &ConvProblem, short: usize) -> Tunable {
         about: "0: find the input tap by tap; 1: whole rows of taps, in a padded copy if there is padding",
         values: if touch { vec![0, 1] } else { vec![0] },
         default: i64::from(touch && (free || problem.in_channels < short)),
+    }
+}
+
+/// The runs of numbers that a window consists of, each of which lies together in a padded channels-last input: rows of taps
+/// where they touch, else taps.
+pub(super) struct Runs {
+    /// Whether they are rows of taps.
+    pub(super) merge: bool,
+    pub(super) count: usize,
+    /// Numbers per run.
+    pub(super) len: usize,
+}
+
+impl Runs {
+    pub(super) fn of(problem: &ConvProblem) -> Self {
+        let merge = rows_of_taps_touch(problem);
+        let [rows, columns] = problem.window.kernel;
+        let (count, taps) = if merge { (rows, columns) } else { (rows * columns, 1) };
+        Self { merge, count, len: taps * problem.group_in() }
     }
 }
 
@@ -136,7 +155,7 @@ impl Algorithm for ImplicitGemm {
         let rows =
             if merge { Rows::runs(&problem, output, padded(&problem)) } else { Rows::taps(&problem, output) };
         Ok(Box::new(Prepared {
-            copies: merge && problem.window.padding != [0; 4],
+            copied: if merge && problem.window.padding != [0; 4] { Copied::Singles } else { Copied::No },
             run: if merge { problem.window.kernel[1] * group_in } else { group_in },
             zeros: Buffer::zeros(group_in.max(tile.vectors * lanes(request.isa))),
             output,
@@ -153,34 +172,63 @@ impl Algorithm for ImplicitGemm {
     }
 }
 
-struct Prepared {
-    problem: ConvProblem,
-    rows: Rows,
+/// How the input is copied into the workspace, with its padding, before it is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copied {
+    /// Not at all.
+    No,
+    /// As it is.
+    Singles,
+    /// Rounded to bfloat16; only where the processor has instructions for that.
+    Bf16,
+}
+
+impl Copied {
+    /// Bytes per number that is read.
+    fn number_bytes(self) -> usize {
+        if self == Self::Bf16 { size_of::<u16>() } else { size_of::<f32>() }
+    }
+}
+
+/// A product per group over the runs of an input, prepared.
+pub(super) struct Prepared {
+    pub(super) problem: ConvProblem,
+    pub(super) rows: Rows,
     /// Height and width.
-    output: [usize; 2],
+    pub(super) output: [usize; 2],
     /// Where they are the outer loop.
-    taps: Option<Vec<Tap>>,
+    pub(super) taps: Option<Vec<Tap>>,
     /// One per group.
-    products: Vec<Product>,
-    zeros: Buffer<f32>,
-    run: usize,
-    pixels: usize,
-    panel: usize,
+    pub(super) products: Vec<Product>,
+    /// A run.
+    pub(super) zeros: Buffer<f32>,
+    /// Steps per run.
+    pub(super) run: usize,
+    pub(super) pixels: usize,
+    pub(super) panel: usize,
     /// Which weights are fetched meanwhile.
-    ahead: Ahead,
-    split: Split,
-    /// Whether the input is first copied into the workspace, with its padding.
-    copies: bool,
-    finish: Finish,
+    pub(super) ahead: Ahead,
+    pub(super) split: Split,
+    pub(super) copied: Copied,
+    pub(super) finish: Finish,
+}
+
+impl Prepared {
+    /// Numbers of the input with its padding.
+    fn padded_numbers(&self) -> usize {
+        let [height, width] = padded(&self.problem);
+        self.problem.batch * height * width * self.problem.in_channels
+    }
 }
 
 impl Kernel for Prepared {
     fn workspace_bytes(&self) -> usize {
-        if !self.copies {
-            return 0;
+        match self.copied {
+            Copied::No => 0,
+            Copied::Singles => self.padded_numbers() * size_of::<f32>(),
+            // The last pair of the last run may reach a number further.
+            Copied::Bf16 => whole_lines((self.padded_numbers() + 1) * size_of::<u16>()),
         }
-        let [height, width] = padded(&self.problem);
-        self.problem.batch * height * width * self.problem.in_channels * size_of::<f32>()
     }
 
     fn weight_bytes(&self) -> usize {
@@ -193,13 +241,24 @@ impl Kernel for Prepared {
             unsafe { self.run_by_tap(taps, call, worker) };
             return;
         }
-        let mut input = call.input.cast::<f32>();
-        if self.copies {
+        let mut input = call.input;
+        if self.copied != Copied::No {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
-            // SAFETY: the workspace has room for the padded input, and each row has one writer.
-            unsafe { pad_f32(&self.problem, rows, input, call.workspace.cast()) };
+            // SAFETY: the workspace has room for the padded input, and each row has one writer; there are products of
+            // bfloat16 only where the processor has it.
+            unsafe {
+                if self.copied == Copied::Bf16 {
+                    let copy = call.workspace.cast::<u16>();
+                    pad_bf16(&self.problem, rows, input.cast(), copy);
+                    if worker.index == 0 {
+                        *copy.add(self.padded_numbers()) = 0;
+                    }
+                } else {
+                    pad_f32(&self.problem, rows, input.cast(), call.workspace.cast());
+                }
+            }
             worker.wait();
-            input = call.workspace.cast_const().cast();
+            input = call.workspace.cast_const();
         }
         let (group_in, group_out) = (self.problem.group_in(), self.problem.group_out());
         for (group, product) in self.products.iter().enumerate() {
@@ -210,7 +269,7 @@ impl Kernel for Prepared {
             unsafe {
                 let place = Place {
                     rows: self.rows.view(),
-                    input: input.add(group * group_in),
+                    input: input.add(group * group_in * self.copied.number_bytes()).cast(),
                     zeros: self.zeros.as_ptr(),
                     run: self.run,
                     output: call.output.cast::<f32>().add(column),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::buffer::whole_lines;
 use super::finish_int8::{Finish8, Target};
 use super::gemm_int8::{DotForm, Place, Product, input_grid, widens};
-use super::implicit_gemm::rows_of_taps_touch;
+use super::implicit_gemm::Runs;
 use super::pad::{PadBytes, pad_bytes};
 use super::request::{padded, sensible};
 use super::rows::Rows;
@@ -81,23 +81,21 @@ impl Algorithm for ImplicitGemmInt8 {
             _ => return Err(request.bad_value("widened")),
         };
         let form = DotForm::of(usable);
-        let merge = rows_of_taps_touch(&problem);
-        let [tap_rows, tap_columns] = problem.window.kernel;
-        let run = problem.group_in() * if merge { tap_columns } else { 1 };
-        let runs = tap_rows * if merge { 1 } else { tap_columns };
+        let runs = Runs::of(&problem);
         // Reading whole groups is safe in a copy, which has room behind it, and in whole runs.
-        let copies = form.centered || problem.window.padding != [0; 4] || !run.is_multiple_of(form.group);
+        let copies =
+            form.centered || problem.window.padding != [0; 4] || !runs.len.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
         Ok(Box::new(Prepared {
-            products: Product::of_groups(request, usable, tile, [runs, run], widened)?,
+            products: Product::of_groups(request, usable, tile, [runs.count, runs.len], widened)?,
             zero_point: input_grid(request)?.zero_point,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
             ahead: ahead::<i8>(request)?,
             split: Split::from_request(request)?,
             finish: Finish8::new(request),
-            groups: run.div_ceil(form.group),
-            runs: places(&problem, input, merge),
+            groups: runs.len.div_ceil(form.group),
+            runs: places(&problem, input, runs.merge),
             rows: Rows::windows(&problem, output, input),
             pad: copies.then(|| pad_bytes(usable)),
             threads: request.threads,
