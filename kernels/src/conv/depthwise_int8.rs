@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::buffer::{Buffer, whole_lines};
 use super::depthwise::{parts, tunables};
 use super::finish_int8::{BytesFinish, Finish8, StoreTile8, Target};
-use super::gemm_int8::input_grid;
+use super::gemm_int8::{input_grid, start_of};
 use super::implicit_gemm_int8::MOST_TERMS;
 use super::request::sensible;
 use super::{Algorithm, Call, Kernel, Layout, Request};
@@ -93,8 +93,7 @@ impl Algorithm for DepthwiseInt8 {
                 weights[((step * 4 + vector) * lanes + lane) * compiled.taps + tap % compiled.taps] = value;
             }
             let in_order = channel / block * block + vector * lanes + lane;
-            let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
-            start.as_mut_slice()[in_order] = -i32::from(grid.zero_point) * sum;
+            start.as_mut_slice()[in_order] = start_of(stored, compiled.shift, grid.zero_point);
             let finished = if plain.is_some() { in_order } else { channel };
             scale.as_mut_slice()[finished] = finish.scale(dense.scales[channel] * grid.scale);
             bias.as_mut_slice()[finished] = finish.bias(request.bias(channel));
@@ -201,6 +200,8 @@ struct Compiled {
     entry: Entry,
     /// [`Simd::TAPS`]
     taps: usize,
+    /// [`Simd::SHIFT`]
+    shift: i32,
     /// Weights as [`Simd::Tap`].
     pack: fn(&[i8]) -> Buffer<u8>,
 }
@@ -220,7 +221,7 @@ impl Build for Select {
             4 => entry::<S, 4>,
             _ => return None,
         };
-        Some(Compiled { entry, taps: S::TAPS, pack: pack::<S> })
+        Some(Compiled { entry, taps: S::TAPS, shift: S::SHIFT, pack: pack::<S> })
     }
 }
 

@@ -161,9 +161,7 @@ where
                 stored.values[(first + column) * depth + channel * taps + tap]
             };
             let start = |column: usize| {
-                let weights = &stored.values[(first + column) * depth..][..depth];
-                let sum: i32 = weights.iter().map(|&weight| i32::from(weight)).sum();
-                if form.centered { 0 } else { -i32::from(grid.zero_point) * sum }
+                form.start(grid.zero_point, &stored.values[(first + column) * depth..][..depth])
             };
             let streams = Streams::<K>::new(usable, tile, [group_out, group_in], &segments, weight, start)?;
             let (mut scale, mut bias) = (Buffer::zeros(width), Buffer::zeros(width));

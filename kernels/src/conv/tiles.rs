@@ -61,7 +61,7 @@ pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
             _ => 0,
         },
         // 32 registers.
-        Isa::Neon | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match rows {
+        Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match rows {
             1 => 8,
             2..=6 => 4,
             7..=9 => 3,
@@ -99,7 +99,7 @@ fn offered(isa: Isa) -> &'static [(usize, usize)] {
             (10, 1),
             (12, 1),
         ],
-        Isa::Neon | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => &[
+        Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => &[
             (1, 4),
             (1, 8),
             (2, 4),

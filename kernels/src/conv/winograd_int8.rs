@@ -73,8 +73,8 @@ impl Algorithm for WinogradInt8 {
 
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         let window = &problem.window;
-        // VNNI multiplies bytes at twice the rate of 16 bits: nothing is left to gain.
-        !matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni | Isa::Avx512Bf16)
+        // Dot products of bytes have at least twice the rate of 16 bits: nothing is left to gain.
+        !matches!(isa, Isa::NeonDot | Isa::AvxVnni | Isa::Avx512Vnni | Isa::Avx512Bf16)
             && sensible(problem)
             && problem.groups == 1
             && window.kernel == [3, 3]

@@ -9,6 +9,8 @@ pub enum Isa {
     Portable,
     /// 64-bit Arm vectors.
     Neon,
+    /// The same with dot products of signed bytes.
+    NeonDot,
     /// x86-64 with AVX2 and FMA.
     Avx2,
     /// The same with AVX-VNNI.
@@ -23,9 +25,10 @@ pub enum Isa {
 
 impl Isa {
     /// Every family, narrowest first, whether this machine has it or not.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Portable,
         Self::Neon,
+        Self::NeonDot,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
@@ -53,6 +56,8 @@ impl Isa {
             Self::Portable => true,
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => Self::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
@@ -86,6 +91,7 @@ impl Isa {
         match self {
             Self::Portable => "portable",
             Self::Neon => "neon",
+            Self::NeonDot => "neon_dot",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx_vnni",
             Self::Avx512 => "avx512",

@@ -26,7 +26,7 @@ pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
             8
         }
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => {
+        Isa::Neon | Isa::NeonDot => {
             // SAFETY: part of the base of 64-bit Arm.
             unsafe { arm::f32_neon(rounds) };
             4
@@ -44,7 +44,7 @@ pub(super) fn has_i8(isa: Isa) -> bool {
     !matches!(isa, Isa::Portable | Isa::Neon) && isa.is_available()
 }
 
-/// The same for unsigned times signed 8-bit numbers added up in 32 bits. 0 unless [`has_i8`].
+/// The same for unsigned (with NEON signed) times signed 8-bit numbers added up in 32 bits. 0 unless [`has_i8`].
 pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
@@ -70,6 +70,12 @@ pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
             // SAFETY: just checked.
             unsafe { x86::i8_avx2(rounds) };
             32
+        }
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot if isa.is_available() => {
+            // SAFETY: just checked.
+            unsafe { arm::i8_neon_dot(rounds) };
+            16
         }
         _ => 0,
     };
@@ -226,6 +232,7 @@ mod x86 {
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use std::arch::aarch64::*;
+    use std::arch::asm;
     use std::hint::black_box;
 
     use super::CHAINS;
@@ -237,6 +244,25 @@ mod arm {
         for _ in 0..rounds {
             for chain in &mut chains {
                 *chain = vfmaq_f32(*chain, x, y);
+            }
+        }
+        black_box(chains);
+    }
+
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) fn i8_neon_dot(rounds: usize) {
+        let (x, y) = (black_box(vdupq_n_s8(3)), black_box(vdupq_n_s8(5)));
+        let mut chains = [vdupq_n_s32(0); CHAINS];
+        for _ in 0..rounds {
+            for chain in &mut chains {
+                // SAFETY: one instruction that touches nothing but its registers.
+                unsafe {
+                    asm!(
+                        "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
+                        inout(vreg) *chain, in(vreg) x, in(vreg) y,
+                        options(pure, nomem, nostack, preserves_flags)
+                    );
+                }
             }
         }
         black_box(chains);

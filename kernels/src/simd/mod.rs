@@ -26,7 +26,7 @@ pub(crate) use avx2::{Avx2, AvxVnni};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{Avx512, Avx512Vnni};
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::Neon;
+pub(crate) use neon::{Neon, NeonDot};
 pub(crate) use portable::Portable;
 
 /// Proof that this processor executes an instruction set.
@@ -75,6 +75,9 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     type Act: Activate;
     /// How many products of small integers [`Simd::dot`] sums into each lane.
     const GROUP: usize;
+    /// What dot products of bytes ([`Simd::dot`], [`Simd::dot_few`] and [`Simd::dot_taps`]) take every stored activation to
+    /// be less by, where the processor only multiplies signed bytes; 0 where they are [`Activate::CENTERED`].
+    const SHIFT: i32 = 0;
 
     /// Calls `job` with this instruction set switched on. It is a call indeed: from within another job
     /// it keeps what is rarely needed, or long, out of that job's code.
@@ -152,7 +155,7 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_weights(from: *const i8) -> Self::D;
     /// `GROUP` activations, the same for every lane.
     unsafe fn broadcast(from: *const Self::Act) -> Self::D;
-    /// `acc + sum over the group of weights * activations`, exactly.
+    /// `acc + sum over the group of weights * (activations - SHIFT)`, exactly.
     unsafe fn dot(acc: Self::I, weights: Self::D, activations: Self::D) -> Self::I;
     /// How activations are held for [`Simd::dot_few`].
     type Few: Activate;
@@ -167,7 +170,7 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn unpack<const BITS: u32>(packed: Self::D, field: u32) -> Self::D;
     /// `FEW_GROUP` activations, the same for every lane.
     unsafe fn broadcast_few(from: *const Self::Few) -> Self::D;
-    /// `acc + sum over both groups of weights * activations`, exactly: the weights come from
+    /// `acc + sum over both groups of weights * (activations - SHIFT)`, exactly: the weights come from
     /// [`Simd::unpack`].
     unsafe fn dot_few(acc: Self::I, weights: [Self::D; 2], activations: [Self::D; 2]) -> Self::I;
     /// `4 * LANES` bytes, one for each channel of a block whose numbers are [`quartered`].
@@ -182,8 +185,8 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_bytes(to: *mut u8, v: Self::Bytes);
     /// The numbers of a quartered block, which lie in 0..=255, rounded to nearest even.
     unsafe fn to_bytes(v: [Self::F; 4]) -> Self::Bytes;
-    /// For every channel of a quartered block `acc + sum over the first TAPS taps of tap * weight`, exactly. Weights
-    /// are `[vector][lane][tap]`.
+    /// For every channel of a quartered block `acc + sum over the first TAPS taps of (tap - SHIFT) * weight`,
+    /// exactly. Weights are `[vector][lane][tap]`.
     unsafe fn dot_taps(acc: [Self::I; 4], taps: [Self::Bytes; 4], weights: *const Self::Tap) -> [Self::I; 4];
 
     /// The first `count < 4 * LANES` bytes; whatever there may be in the others. Touches nothing else.
@@ -331,6 +334,8 @@ pub(crate) fn build<B: Build>(usable: Usable, builder: B) -> B::Output {
         Isa::Avx512Vnni | Isa::Avx512Bf16 => builder.build::<Avx512Vnni>(),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => builder.build::<Neon>(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => builder.build::<NeonDot>(),
         // `Usable` exists for sets of this architecture only; the rest is portable.
         _ => builder.build::<Portable>(),
     }
@@ -344,6 +349,8 @@ pub(crate) fn build_f32<B: Build>(usable: Usable, builder: B) -> B::Output {
         Isa::AvxVnni => builder.build::<Avx2>(),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Avx512Bf16 => builder.build::<Avx512>(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => builder.build::<Neon>(),
         _ => build(usable, builder),
     }
 }
@@ -351,7 +358,7 @@ pub(crate) fn build_f32<B: Build>(usable: Usable, builder: B) -> B::Output {
 /// Numbers per vector of `isa`, whether this machine has it or not.
 pub(crate) fn lanes(isa: Isa) -> usize {
     match isa {
-        Isa::Portable | Isa::Neon => 4,
+        Isa::Portable | Isa::Neon | Isa::NeonDot => 4,
         Isa::Avx2 | Isa::AvxVnni => 8,
         Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => 16,
     }

@@ -83,7 +83,7 @@ impl Microkernel {
                 entry_for_32!(entry, crate::simd::Avx512, rows, vectors)
             }
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
+            Isa::Neon | Isa::NeonDot => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
             _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),
         };
         run.map(|run| Self { run })

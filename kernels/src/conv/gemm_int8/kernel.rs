@@ -81,6 +81,8 @@ impl Microkernel {
             Isa::Avx512Vnni | Isa::Avx512Bf16 => entry_for_32!(entry, crate::simd::Avx512Vnni, rows, vectors),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => entry_for_32!(entry, crate::simd::NeonDot, rows, vectors),
             _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),
         };
         run.map(|run| Self { run })

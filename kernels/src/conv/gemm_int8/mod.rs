@@ -26,9 +26,23 @@ pub(super) struct DotForm {
     pub(super) bytes: usize,
     /// Whether the zero point has been subtracted from activations.
     pub(super) centered: bool,
+    /// [`Simd::SHIFT`]
+    pub(super) shift: i32,
+}
+
+/// Where a sum of `weights` times stored activations less `shift` starts, so that in the end it is one of activations
+/// less `zero_point`.
+pub(super) fn start_of(weights: &[i8], shift: i32, zero_point: u8) -> i32 {
+    (shift - i32::from(zero_point)) * weights.iter().map(|&weight| i32::from(weight)).sum::<i32>()
 }
 
 impl DotForm {
+    /// Where a sum over all `weights` of a channel starts, so that in the end it is as if activations were less by
+    /// `zero_point`.
+    pub(super) fn start(&self, zero_point: u8, weights: &[i8]) -> i32 {
+        if self.centered { 0 } else { start_of(weights, self.shift, zero_point) }
+    }
+
     pub(super) fn of(usable: Usable) -> Self {
         struct Form;
         impl Build for Form {
@@ -38,6 +52,7 @@ impl DotForm {
                     group: S::GROUP,
                     bytes: size_of::<S::Act>(),
                     centered: <S::Act as Activate>::CENTERED,
+                    shift: S::SHIFT,
                 }
             }
         }
@@ -150,10 +165,7 @@ impl Product {
                         to.copy_from_slice(&value.to_ne_bytes());
                     }
                 }
-                if !form.centered {
-                    let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
-                    start.as_mut_slice()[column] = -i32::from(grid.zero_point) * sum;
-                }
+                start.as_mut_slice()[column] = form.start(grid.zero_point, stored);
                 scale.as_mut_slice()[column] = finish.scale(dense.scales[channel] * grid.scale);
                 bias.as_mut_slice()[column] = finish.bias(request.bias(channel));
             }

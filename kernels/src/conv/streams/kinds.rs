@@ -92,7 +92,7 @@ impl Kind for Real {
     const EXACT: bool = false;
 
     fn form<S: Simd>() -> DotForm {
-        DotForm { group: 1, bytes: size_of::<f32>(), centered: true }
+        DotForm { group: 1, bytes: size_of::<f32>(), centered: true, shift: 0 }
     }
     #[inline(always)]
     fn group<S: Simd>() -> usize {
@@ -265,6 +265,7 @@ impl Kind for Whole {
             group: S::GROUP,
             bytes: size_of::<Self::Act<S>>(),
             centered: <S::Act as Activate>::CENTERED,
+            shift: S::SHIFT,
         }
     }
     #[inline(always)]
@@ -311,6 +312,7 @@ impl<const BITS: u32> Kind for Packed<BITS> {
             group: S::FEW_GROUP,
             bytes: size_of::<Self::Act<S>>(),
             centered: <S::Few as Activate>::CENTERED,
+            shift: S::SHIFT,
         }
     }
     #[inline(always)]
