@@ -296,6 +296,7 @@ macro_rules! entry_for_any {
 }
 
 /// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for 16 registers.
+#[cfg(target_arch = "x86_64")]
 macro_rules! entry_for_16 {
     ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
         $crate::conv::tiles::entry!($entry, $set, $rows, $vectors;
@@ -322,7 +323,9 @@ macro_rules! entry {
     };
 }
 
-pub(super) use {entry, entry_for_16, entry_for_32, entry_for_any};
+#[cfg(target_arch = "x86_64")]
+pub(super) use entry_for_16;
+pub(super) use {entry, entry_for_32, entry_for_any};
 
 #[cfg(test)]
 mod tests {

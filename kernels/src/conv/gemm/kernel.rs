@@ -5,7 +5,9 @@
 use crate::conv::buffer::LINE;
 use crate::conv::finish::{Finish, StoreTile};
 use crate::conv::rows::RowsView;
-use crate::conv::tiles::{Tile, entry_for_16, entry_for_32, entry_for_any};
+#[cfg(target_arch = "x86_64")]
+use crate::conv::tiles::entry_for_16;
+use crate::conv::tiles::{Tile, entry_for_32, entry_for_any};
 use crate::hardware::Isa;
 use crate::simd::{Job, Simd, Usable};
 
@@ -90,6 +92,7 @@ impl Microkernel {
     }
 
     /// The same for pairs of bfloat16, where the processor multiplies such.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub(in crate::conv) fn of_pairs(usable: Usable, tile: Tile) -> Option<Self> {
         let run: Option<Entry> = match usable.isa() {
             #[cfg(target_arch = "x86_64")]

@@ -4,7 +4,9 @@
 use crate::conv::buffer::LINE;
 use crate::conv::finish_int8::{Finish8, StoreTile8, Target};
 use crate::conv::rows::RowsView;
-use crate::conv::tiles::{Tile, entry_for_16, entry_for_32, entry_for_any};
+#[cfg(target_arch = "x86_64")]
+use crate::conv::tiles::entry_for_16;
+use crate::conv::tiles::{Tile, entry_for_32, entry_for_any};
 use crate::hardware::Isa;
 use crate::simd::{Job, Simd, Usable};
 
