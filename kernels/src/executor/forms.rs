@@ -38,6 +38,13 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>]) -> Vec<Wish> {
                 }
             }
             (Operator::GlobalAveragePool | Operator::Transpose { .. }, _) => {}
+            (Operator::Add(_) | Operator::Mul(_), _) => {
+                for &input in &step.inputs {
+                    // What has the output's shape can be read in 8 bits; a number per channel is few bytes anyhow.
+                    wishes[input].u8 |= output.u8 && plan.values[input].dims == plan.values[step.output].dims;
+                    wishes[input].layout = output.layout;
+                }
+            }
             _ => {
                 for &input in &step.inputs {
                     wishes[input].layout = output.layout;

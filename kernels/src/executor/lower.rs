@@ -17,8 +17,8 @@ use crate::operators::binary::{self, Arithmetic};
 use crate::operators::convert::{self, Form};
 use crate::operators::pool::{self, Pooling};
 use crate::operators::{
-    Context, OperatorKernel, activation, concat, is_layout_neutral, lrn, mean, pad, scale_shift, softmax,
-    transpose,
+    Context, OperatorKernel, activation, concat, is_layout_neutral, lrn, mean, pad, pointwise_pair,
+    scale_shift, softmax, transpose,
 };
 use crate::plan::{Plan, Step, ValueId};
 
@@ -404,12 +404,85 @@ impl<'a> Lowering<'a> {
         } else {
             layout
         };
+        let name = if arithmetic == Arithmetic::Add { "add" } else { "mul" };
+        if let Some(pair) = self.pair(step) {
+            return self.pointwise_pair(step, name, arithmetic, activation, layout, pair);
+        }
         let operands = [self.dims(step.inputs[0]), self.dims(step.inputs[1])];
         let context = self.draft.context;
         let kernel =
             binary::prepare(context, arithmetic, operands, self.dims(step.output), layout, activation);
-        let name = if arithmetic == Arithmetic::Add { "add" } else { "mul" };
         self.simple(step, name, layout, layout, true, kernel)
+    }
+
+    /// The operands in the order that suits [`pointwise_pair`], if it can do the step and has anything to gain from it.
+    fn pair(&self, step: &Step) -> Option<Pair> {
+        let output = self.dims(step.output);
+        let &[channels, height, width] = output else { return None };
+        let (a, b) = (step.inputs[0], step.inputs[1]);
+        let full = |value: ValueId| self.dims(value) == output;
+        let gate = |value: ValueId| self.dims(value) == [channels, 1, 1] && height * width > 1;
+        if full(a) && full(b) {
+            let elements = [self.made_element(a), self.made_element(b), self.wanted_element(step.output)];
+            (elements != [F32; 3]).then_some(Pair::Equal { elements })
+        } else if full(a) && gate(b) {
+            Some(Pair::PerChannel { a, b })
+        } else if gate(a) && full(b) {
+            Some(Pair::PerChannel { a: b, b: a })
+        } else {
+            None
+        }
+    }
+
+    /// The 8-bit grid in which a value was made, or single precision.
+    fn made_element(&self, value: ValueId) -> Element {
+        let made = self.draft.forms[value][0].0.element;
+        grid_of(self.draft.plan, value).filter(|&grid| grid == made).unwrap_or(F32)
+    }
+
+    /// The 8-bit grid that readers of a value want it in, or single precision.
+    fn wanted_element(&self, value: ValueId) -> Element {
+        grid_of(self.draft.plan, value).filter(|_| self.wishes[value].u8).unwrap_or(F32)
+    }
+
+    fn pointwise_pair(
+        &mut self,
+        step: &Step,
+        name: &str,
+        arithmetic: Arithmetic,
+        activation: crate::Activation,
+        layout: Layout,
+        pair: Pair,
+    ) -> Result<(), KernelError> {
+        let context = self.draft.context;
+        let dims = self.dims(step.output);
+        let [channels, pixels] = [dims[0], dims[1..].iter().product()];
+        let (values, elements, kernel) = match pair {
+            Pair::Equal { elements } => {
+                let len = self.draft.len(step.output);
+                let kernel = pointwise_pair::equal(context, arithmetic, len, elements, activation);
+                ([step.inputs[0], step.inputs[1]], elements, kernel)
+            }
+            Pair::PerChannel { a, b } => {
+                let ends = [self.made_element(a), self.wanted_element(step.output)];
+                let size = [channels, pixels];
+                let kernel = pointwise_pair::per_channel(context, arithmetic, size, layout, ends, activation);
+                ([a, b], [ends[0], F32, ends[1]], kernel)
+            }
+        };
+        let mut inputs = Vec::with_capacity(2);
+        for (value, element) in values.into_iter().zip(elements) {
+            inputs.push(self.draft.get(&step.name, value, Form { layout, element })?);
+        }
+        let output = self.draft.create(step.output, Form { layout, element: elements[2] });
+        // In place only where all are of one format: bytes would be equal, but not places.
+        let in_place = elements.iter().all(|element| matches!(element, Element::F32))
+            || (matches!(pair, Pair::Equal { .. })
+                && elements.iter().all(|element| matches!(element, Element::U8(_))));
+        let integer = elements.iter().any(|element| matches!(element, Element::U8(_)));
+        let name = if integer { format!("{name}_u8") } else { name.to_owned() };
+        self.push(step, &name, inputs, output, in_place, kernel);
+        Ok(())
     }
 
     fn concat(&mut self, step: &Step, axis: usize) -> Result<(), KernelError> {
@@ -429,6 +502,15 @@ impl<'a> Lowering<'a> {
         self.push(step, name, inputs, output, false, kernel);
         Ok(())
     }
+}
+
+/// Two operands that [`pointwise_pair`] can take.
+#[derive(Clone, Copy)]
+enum Pair {
+    /// Both have the output's shape; formats of both and of the output.
+    Equal { elements: [Element; 3] },
+    /// `b` has a number per channel.
+    PerChannel { a: ValueId, b: ValueId },
 }
 
 /// Whether a shape of fewer than three axes, filled up with leading ones, is the same in both layouts.

@@ -63,14 +63,14 @@ pub(crate) fn prepare(
 }
 
 /// What happens to each number.
-trait Map: Copy + Send + Sync {
+pub(super) trait Map: Copy + Send + Sync {
     type In: Copy + Default;
     type Out: Copy + Default;
     fn map(&self, x: Self::In) -> Self::Out;
 }
 
 #[derive(Clone, Copy)]
-struct Same;
+pub(super) struct Same;
 
 impl Map for Same {
     type In = f32;
@@ -82,7 +82,7 @@ impl Map for Same {
 }
 
 #[derive(Clone, Copy)]
-struct Same8;
+pub(super) struct Same8;
 
 impl Map for Same8 {
     type In = u8;
@@ -95,13 +95,13 @@ impl Map for Same8 {
 
 /// To the nearest point of the grid, ties to even, saturating; NaN becomes the lowest point.
 #[derive(Clone, Copy)]
-struct Quantize {
+pub(super) struct Quantize {
     inverse: f32,
     zero: f32,
 }
 
 impl Quantize {
-    fn new(grid: Quantization) -> Self {
+    pub fn new(grid: Quantization) -> Self {
         Self { inverse: 1.0 / grid.scale, zero: f32::from(grid.zero_point) }
     }
 }
@@ -121,8 +121,8 @@ impl Map for Quantize {
 }
 
 #[derive(Clone, Copy)]
-struct Dequantize {
-    grid: Quantization,
+pub(super) struct Dequantize {
+    pub grid: Quantization,
 }
 
 impl Map for Dequantize {

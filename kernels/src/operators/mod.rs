@@ -17,6 +17,7 @@ mod isa;
 pub(crate) mod lrn;
 pub(crate) mod mean;
 pub(crate) mod pad;
+pub(crate) mod pointwise_pair;
 pub(crate) mod pool;
 pub(crate) mod scale_shift;
 pub mod shape;
