@@ -27,6 +27,11 @@ impl Mapping {
         // SAFETY: the mapping is never written through. Numbers in it are only calculated with, and any bytes are
         // numbers; should somebody write to the file meanwhile, in spite of what is said above, results are wrong.
         let map = unsafe { MmapOptions::new().len(bytes).map(file) }.map_err(refused)?;
+        #[cfg(target_os = "linux")]
+        if let Err(error) = map.advise(memmap2::Advice::HugePage) {
+            // A wish: weights are read once per run, and would otherwise wait for more page tables.
+            tracing::debug!("no huge pages: {error}");
+        }
         Ok(Self { map })
     }
 

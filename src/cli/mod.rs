@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use paretune_kernels::bundle::WeightSource;
 use paretune_kernels::opencl;
 
 use crate::study::budget::Budget;
@@ -113,6 +114,13 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// Says so where a bundle's packed weights could not be used as they are: then it loads no faster than a smaller one.
+fn tell_repacked(weights: &WeightSource) {
+    if let WeightSource::Repacked(_) = weights {
+        eprintln!("note: {weights}; `paretune export --weights packed` on this machine packs them for it");
+    }
+}
 
 /// Turns an error into one about the input or the arguments.
 fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {

@@ -15,12 +15,12 @@ use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weight
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Grows with every change of the format.
-const VERSION: u32 = 4;
-const HEADER: usize = 8 + 4 + 32;
+const VERSION: u16 = 4;
+const HEADER: usize = 8 + 2 + 2 + 32;
 
-/// Whether `weights.bin` is coded numbers alone, or has packed ones before them.
-const CODED: u8 = 0;
-const PACKED: u8 = 1;
+/// Whether `weights.bin` is coded numbers alone, or has packed ones before them: what follows the version.
+const CODED: u16 = 0;
+const PACKED: u16 = 1;
 
 /// Coded numbers may be far fewer bytes than the tensor they stand for, a tensor of zeros almost none.
 /// A file may ask for this many numbers, and for [`EXPANSION`] more per byte that it has.
@@ -69,18 +69,18 @@ pub(super) struct Contents {
 
 /// Both files, with coded numbers alone.
 pub(super) fn encode(bundle: &Bundle) -> Files {
-    let mut body = vec![CODED];
+    let mut body = Vec::new();
     put_serialized(&describe(bundle), &mut body);
     let weights = encode_numbers(bundle);
-    Files { plan: with_header(&body, &weights), weights }
+    Files { plan: with_header(CODED, &body, &weights), weights }
 }
 
 /// `plan.bin` where `weights.bin` is what `table` says.
 pub(super) fn encode_packed(bundle: &Bundle, table: &Table) -> Vec<u8> {
-    let mut body = vec![PACKED];
+    let mut body = Vec::new();
     put_serialized(&describe(bundle), &mut body);
     put_serialized(table, &mut body);
-    with_header(&body, &[])
+    with_header(PACKED, &body, &[])
 }
 
 /// The numbers of all weights.
@@ -124,10 +124,11 @@ fn put_serialized(what: &impl Serialize, out: &mut Vec<u8>) {
     stream::put(&bytes, out);
 }
 
-fn with_header(body: &[u8], numbers: &[u8]) -> Vec<u8> {
+fn with_header(form: u16, body: &[u8], numbers: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(HEADER + body.len());
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&VERSION.to_le_bytes());
+    file.extend_from_slice(&form.to_le_bytes());
     file.extend_from_slice(checksum(body, numbers).as_bytes());
     file.extend_from_slice(body);
     file
@@ -142,33 +143,38 @@ pub(super) fn covers_numbers(file: &[u8]) -> Result<bool, String> {
     if reader.take(8).ok() != Some(MAGIC) {
         return Err("plan.bin is not the plan of a bundle".into());
     }
-    let version = reader.take(4).map_err(|_| "plan.bin ends too early")?;
-    if version != VERSION.to_le_bytes() {
-        let version = version.iter().rev().fold(0_u32, |all, &byte| all << 8 | u32::from(byte));
-        return Err(format!("has format version {version}; this program reads version {VERSION}"));
+    let mut number = || match reader.take(2) {
+        Ok(bytes) => Ok(u16::from(bytes[1]) << 8 | u16::from(bytes[0])),
+        Err(_) => Err("plan.bin ends too early"),
+    };
+    let (version, form) = (number()?, number()?);
+    match form {
+        _ if version != VERSION => {
+            Err(format!("has format version {version}; this program reads version {VERSION}"))
+        }
+        CODED => Ok(true),
+        PACKED => Ok(false),
+        form => Err(format!("is of an unknown form {form}")),
     }
-    Ok(file.get(HEADER) != Some(&PACKED))
 }
 
-/// Reads `plan.bin`, of which [`covers_numbers`] was asked. `numbers` is what its checksum covers beside itself, and
-/// `weights` how many bytes `weights.bin` has.
+/// Reads `plan.bin`. `numbers` is `weights.bin` if the checksum [covers](covers_numbers) it, and `weights` how many bytes
+/// that has anyway.
 ///
 /// # Errors
 /// Where something is damaged.
-pub(super) fn decode(file: &[u8], numbers: &[u8], weights: u64) -> Result<Contents, String> {
+pub(super) fn decode(file: &[u8], numbers: Option<&[u8]>, weights: u64) -> Result<Contents, String> {
     let expected = file.get(HEADER - 32..HEADER).ok_or("plan.bin ends too early")?;
-    if checksum(&file[HEADER..], numbers).as_bytes() != expected {
+    if checksum(&file[HEADER..], numbers.unwrap_or_default()).as_bytes() != expected {
         return Err("is damaged: its checksum does not match".into());
     }
     // A right checksum only excludes accidents: from here on every size is still doubted.
     let budget = budget(file.len() as u64, weights);
     let mut reader = Reader::new(&file[HEADER..]);
-    let form = reader.byte().map_err(|problem| format!("plan.bin {problem}"))?;
     let description: Description = get_serialized(&mut reader, budget)?;
-    let table = match form {
-        CODED => None,
-        PACKED => Some(get_serialized::<Table>(&mut reader, budget)?),
-        form => return Err(format!("is of an unknown form {form}")),
+    let table = match numbers {
+        Some(_) => None,
+        None => Some(get_serialized::<Table>(&mut reader, budget)?),
     };
     if reader.left() > 0 {
         return Err("plan.bin has bytes beyond its end".into());

@@ -83,14 +83,14 @@ impl Stored {
         let plan = read(PLAN)?;
         if format::covers_numbers(&plan).map_err(damaged)? {
             let numbers = read(WEIGHTS)?;
-            let contents = format::decode(&plan, &numbers, numbers.len() as u64).map_err(damaged)?;
+            let contents = format::decode(&plan, Some(&numbers), numbers.len() as u64).map_err(damaged)?;
             return Self::new(folder, contents, None, CodedNumbers::Read(numbers));
         }
         let path = folder.join(WEIGHTS);
         let unread = |error: std::io::Error| complaint(&path, format!("cannot be read: {error}"));
         let file = File::open(&path).map_err(unread)?;
         let bytes = file.metadata().map_err(unread)?.len();
-        let contents = format::decode(&plan, &[], bytes).map_err(damaged)?;
+        let contents = format::decode(&plan, None, bytes).map_err(damaged)?;
         Self::new(folder, contents, Some(file), CodedNumbers::OnDisk)
     }
 
