@@ -138,6 +138,11 @@ fn a_search_ends_in_something_that_runs() {
     });
     assert_eq!((&packed["load"]["weights"], &packed["memory"]), (&Value::from("mapped"), &plain["memory"]));
     assert!(home.ok(&["bench", "packed", "--seconds", "0.2"]).contains("weights mapped as they are"));
+    // Other tiles may be chosen for more images: then it is packed again, and says so.
+    let batch = home.run(&["bench", "packed", "--batch", "7", "--seconds", "0.2", "--json"]);
+    let said: Value = serde_json::from_slice(&batch.stdout).expect("JSON");
+    let told = String::from_utf8_lossy(&batch.stderr).contains("note: weights decoded and packed again");
+    assert_eq!(said["load"]["weights"], if told { "repacked" } else { "mapped" });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
+use paretune_kernels::KernelError;
 use paretune_kernels::hardware::Isa;
 
 use super::show::read_front;
@@ -84,7 +85,10 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
     };
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(default));
     let (bytes, parts) = if args.weights == Some(WeightForm::Packed) {
-        let bytes = export::packed_bundle(&folder, point, &path).map_err(|error| anyhow!(error))?;
+        let bytes = export::packed_bundle(&folder, point, &path).map_err(|error| match error {
+            ExportError::Kernel(KernelError::Data(problem)) => usage(anyhow!("--weights packed: {problem}")),
+            error => anyhow!(error),
+        })?;
         let isa = Isa::detect().name();
         (bytes.total(), format!(" ({} packed for {isa}, {} coded)", bytes.packed, bytes.coded))
     } else {
