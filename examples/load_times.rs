@@ -40,7 +40,7 @@ fn load(folder: &Path) -> Result<(), KernelError> {
     let begun = Instant::now();
     let stored = Stored::open(folder)?;
     let threads = stored.description().plan.threads.max(1);
-    let Loaded { mut executor, weights } =
+    let Loaded { mut executor, weights, .. } =
         stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
     let loaded = begun.elapsed().as_secs_f64();
     println!("ready");

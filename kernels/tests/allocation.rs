@@ -74,7 +74,7 @@ fn mapped_weights_are_memory_too() {
         bundle.write_packed(&home.path().join("bundle"), isa).unwrap();
         let stored = Stored::open(&home.path().join("bundle")).unwrap();
         let before = memory::live_bytes();
-        let Loaded { mut executor, weights } = stored.load(&options).unwrap();
+        let Loaded { mut executor, weights, .. } = stored.load(&options).unwrap();
         assert_eq!((weights, executor.memory()), (WeightSource::Mapped, held));
         let found = needed(&mut executor, before);
         // Whoever counts the mapped bytes may count what was allocated on the way to them as well.

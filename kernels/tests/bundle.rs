@@ -6,6 +6,7 @@ use std::path::Path;
 
 use common::{Options, plan};
 use paretune_kernels::bundle::{Bundle, Preprocessing, Stored, WeightSource};
+use paretune_kernels::executor::{conv_problem, resolve};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Backend, Executor, ExecutorOptions, Step};
@@ -79,11 +80,13 @@ proptest! {
         let stored = Stored::open(&folder).unwrap();
         prop_assert_eq!((stored.packed_for(), stored.bytes().unwrap()), (Some(here.name()), bytes.total()));
         let options = ExecutorOptions { batch, threads, isa };
+        let mut loaded = stored.load(&options).unwrap();
         // A plan may need instructions that are not to be used.
-        let (Ok(mut made), Ok(mut loaded)) = (Executor::new(&bundle.plan, &options), stored.load(&options)) else {
-            prop_assert!(Executor::new(&bundle.plan, &options).is_err() && stored.load(&options).is_err());
+        let Ok(mut made) = Executor::new(&bundle.plan, &options) else {
+            prop_assert!(loaded.refitted > 0 && isa != here);
             return Ok(());
         };
+        prop_assert_eq!(loaded.refitted, 0);
         prop_assert_eq!(answers(&mut loaded.executor, seed), answers(&mut made, seed));
         prop_assert_eq!(loaded.executor.memory(), made.memory());
         let is_layer = |step: &&Step| matches!(step.operator, Operator::Conv(_));
@@ -222,6 +225,34 @@ fn a_bundle_is_replaced_but_nothing_else_is() {
     std::fs::write(&file, "mine").unwrap();
     assert!(bundle(1).write(&file).is_err());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+/// Schedules that name every tunable, as those of a search do, are for these instructions and one image.
+#[test]
+fn schedules_give_way_where_they_are_not_possible() {
+    let (here, home) = (Isa::detect(), tempfile::tempdir().unwrap());
+    let mut refitted = 0;
+    for seed in 0..40 {
+        let mut bundle = bundle(seed);
+        let plan = bundle.plan.clone();
+        for step in &mut bundle.plan.steps {
+            let problem = conv_problem(&plan, step, 1);
+            if let (Operator::Conv(conv), Some(problem)) = (&mut step.operator, problem) {
+                let format = plan.weights[conv.weights].format();
+                conv.schedule = resolve(&step.name, conv, problem, format, here).unwrap().schedule;
+            }
+        }
+        bundle.write_packed(&home.path().join("b"), here).unwrap();
+        let stored = Stored::open(&home.path().join("b")).unwrap();
+        let as_made = stored.load(&ExecutorOptions { isa: here, ..THIS }).unwrap();
+        assert_eq!((as_made.weights, as_made.refitted), (WeightSource::Mapped, 0));
+        for (isa, batch) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 5)]) {
+            let mut loaded = stored.load(&ExecutorOptions { isa, batch, threads: 1 }).unwrap();
+            answers(&mut loaded.executor, seed);
+            refitted += loaded.refitted;
+        }
+    }
+    assert!(refitted > 40, "{refitted}");
 }
 
 #[test]

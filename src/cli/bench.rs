@@ -12,7 +12,7 @@ use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
 use paretune_kernels::{Backend, ExecutorOptions};
 use tempfile::TempDir;
 
-use super::{Ending, paths, tell_repacked, usage};
+use super::{Ending, paths, tell_changes, usage};
 use crate::evaluate::host::own_worker;
 use crate::evaluate::inspect::costs;
 use crate::evaluate::protocol::TimeRequest;
@@ -86,10 +86,10 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let timings = repeat::time_afresh(&own_worker()?, &request, deadline, &|| false)?;
     let timing = timings.first().ok_or_else(|| anyhow!("nothing was timed"))?;
     let begun = Instant::now();
-    let Loaded { mut executor, weights } =
-        Stored::open(&folder).map_err(usage)?.load(&ExecutorOptions { batch, threads, isa })?;
+    let loaded = Stored::open(&folder).map_err(usage)?.load(&ExecutorOptions { batch, threads, isa })?;
     let load = begun.elapsed().as_secs_f64();
-    tell_repacked(&weights);
+    tell_changes(&loaded);
+    let Loaded { mut executor, weights, .. } = loaded;
     let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let input = noise(plan, &bundle.preprocessing, batch);
     let probe = SpeedProbe::new(threads, isa)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use paretune_kernels::bundle::WeightSource;
+use paretune_kernels::bundle::{Loaded, WeightSource};
 use paretune_kernels::opencl;
 
 use crate::study::budget::Budget;
@@ -115,10 +115,17 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Says so where a bundle's packed weights could not be used as they are: then it loads no faster than a smaller one.
-fn tell_repacked(weights: &WeightSource) {
+/// Says so where a bundle could not be loaded as it is: it is then slower to load, or to run, than where it was made.
+fn tell_changes(loaded: &Loaded) {
+    let Loaded { weights, refitted, .. } = loaded;
     if let WeightSource::Repacked(_) = weights {
-        eprintln!("note: {weights}; `paretune export --weights packed` on this machine packs them for it");
+        eprintln!("note: {weights}");
+    }
+    if *refitted > 0 {
+        eprintln!(
+            "note: the schedules of {refitted} steps are not possible with this machine's instructions or so many images; \
+             the nearest ones that are were taken"
+        );
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::Once;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use paretune_kernels::ExecutorOptions;
-use paretune_kernels::bundle::{Bundle, Loaded, Stored};
+use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::Isa;
 
-use super::{Ending, tell_repacked, usage};
+use super::{Ending, tell_changes, usage};
 use crate::evaluate::accuracy::{Normalization, Score, answers_of};
 use crate::model::images::{self, normalize_into};
 use crate::report::units;
@@ -81,9 +81,9 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<Ending>
         Normalization { mean: bundle.preprocessing.mean.clone(), std: bundle.preprocessing.std.clone() };
     let told = Once::new();
     let load = |options: &ExecutorOptions| {
-        let Loaded { executor, weights } = stored.load(options)?;
-        told.call_once(|| tell_repacked(&weights));
-        Ok(executor)
+        let loaded = stored.load(options)?;
+        told.call_once(|| tell_changes(&loaded));
+        Ok(loaded.executor)
     };
     let found = answers_of(&load, &images, &normalization, Isa::detect())?;
     // There is no other network to compare with: only right and wrong count.
@@ -121,9 +121,9 @@ fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyh
     let numbers: usize = dims.iter().product();
     let outputs = bundle.plan.values.get(bundle.plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let threads = args.threads.map_or(bundle.plan.threads, usize::from).max(1);
-    let Loaded { mut executor, weights } =
-        stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
-    tell_repacked(&weights);
+    let loaded = stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
+    tell_changes(&loaded);
+    let mut executor = loaded.executor;
     let mut results = vec![0.0; batch * outputs];
     for (image, result) in data.chunks_exact(numbers).zip(results.chunks_exact_mut(outputs.max(1))) {
         executor.run(image, result)?;

@@ -10,8 +10,11 @@ use super::table::Table;
 use super::{Bundle, PLAN, WEIGHTS, complaint};
 use crate::conv::{PackedLayer, Packing};
 use crate::error::KernelError;
-use crate::executor::{Executor, ExecutorOptions};
+use crate::executor::{Executor, ExecutorOptions, conv_problem, resolve};
 use crate::mapping::Mapping;
+use crate::offer::Target;
+use crate::operator::{Conv, Operator};
+use crate::plan::{Backend, Plan};
 
 /// A bundle on disk.
 pub struct Stored {
@@ -46,6 +49,9 @@ pub struct Loaded {
     pub executor: Executor,
     /// How it has got its weights.
     pub weights: WeightSource,
+    /// Steps whose schedule is not possible with these instructions or so many images, and that have the nearest one
+    /// which is, or the default one of another algorithm.
+    pub refitted: usize,
 }
 
 /// How a loaded bundle has got its weights.
@@ -161,14 +167,16 @@ impl Stored {
         Ok(bundle)
     }
 
-    /// Loads the plan: maps what was packed for it, or else decodes numbers and packs them.
+    /// Loads the plan: maps what was packed for it, or else decodes numbers and packs them. Schedules that are not possible
+    /// with `options` give way to others.
     ///
     /// # Errors
     /// Where something is damaged, or the plan does not run here.
     pub fn load(&self, options: &ExecutorOptions) -> Result<Loaded, KernelError> {
+        let (plan, refitted) = fitted(&self.bundle.plan, options);
         let decoded = |weights: WeightSource| {
-            let executor = Executor::new(&self.bundle()?.plan, options)?;
-            Ok(Loaded { executor, weights })
+            let plan = Plan { weights: self.bundle()?.plan.weights.clone(), ..plan.clone() };
+            Ok(Loaded { executor: Executor::new(&plan, options)?, weights, refitted })
         };
         let Some(packed) = &self.packed else { return decoded(WeightSource::Decoded) };
         if packed.table.isa != options.isa.name() {
@@ -177,8 +185,8 @@ impl Stored {
         }
         let mapping = packed.mapping().map_err(|problem| complaint(&self.folder, problem))?;
         let packing = Packing::found(mapping, Arc::clone(&packed.layers));
-        match Executor::packed(&self.bundle.plan, options, &packing) {
-            Ok(executor) => Ok(Loaded { executor, weights: WeightSource::Mapped }),
+        match Executor::packed(&plan, options, &packing) {
+            Ok(executor) => Ok(Loaded { executor, weights: WeightSource::Mapped, refitted }),
             Err(KernelError::Packed(reason)) => decoded(WeightSource::Repacked(reason)),
             Err(error) => Err(error),
         }
@@ -213,6 +221,27 @@ impl Packed {
         }
         Ok(coded)
     }
+}
+
+/// `plan` with schedules that are possible with `options`, and how many of them are others than it has.
+fn fitted(plan: &Plan, options: &ExecutorOptions) -> (Plan, usize) {
+    let (mut fitted, mut others) = (plan.clone(), 0);
+    let target = Target::Cpu(options.isa);
+    for (index, step) in plan.steps.iter().enumerate().filter(|_| plan.backend == Backend::Cpu) {
+        let (Operator::Conv(conv), Some(problem)) = (&step.operator, conv_problem(plan, step, options.batch))
+        else {
+            continue;
+        };
+        let format = plan.weights[conv.weights].format();
+        if resolve(&step.name, conv, problem, format, options.isa).is_ok() {
+            continue;
+        }
+        // Where there is no such algorithm at all, loading says so.
+        let Some(schedule) = target.fitted(&conv.schedule, &problem) else { continue };
+        fitted.steps[index].operator = Operator::Conv(Conv { schedule, ..conv.clone() });
+        others += 1;
+    }
+    (fitted, others)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
