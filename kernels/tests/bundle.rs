@@ -109,6 +109,11 @@ proptest! {
                 let stored = Stored::open(&folder).unwrap();
                 prop_assert_eq!(stored.load(&options).unwrap().weights, WeightSource::Mapped);
                 prop_assert!(stored.bundle().unwrap_err().to_string().contains("coded weights"));
+                // Whoever writes into a mapped file gets wrong numbers, and no worse.
+                let nonsense = vec![0xFF; weights.len()];
+                let file = std::fs::OpenOptions::new().write(true).open(folder.join("weights.bin")).unwrap();
+                std::io::Write::write_all(&mut &file, &nonsense).unwrap();
+                answers(&mut loaded.executor, seed);
             }
         }
     }
