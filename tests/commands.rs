@@ -107,6 +107,10 @@ fn a_search_ends_in_something_that_runs() {
     let json: Value = serde_json::from_str(&home.ok(&["export", "study", "--to", "json"])).expect("JSON");
     assert_eq!(&json, best[0]);
     outside::exports_run_elsewhere(&home, &front);
+    let said = home.ok(&["export", "study", "--weights", "packed", "--output", "packed"]);
+    assert!(said.contains("packed for") && said.contains("coded"), "{said}");
+    home.ok(&["export", "study", "--weights", "coded", "--output", "bundle"]);
+    home.fails(&["export", "study", "--to", "json", "--weights", "packed"], 2);
     std::fs::remove_dir_all(&study).expect("the study goes");
     let image: Vec<f32> =
         (0..2_u16 * 3 * 32 * 32).map(|index| f32::from(index % 255) / 128.0 - 1.0).collect();
@@ -122,6 +126,23 @@ fn a_search_ends_in_something_that_runs() {
         serde_json::from_str(&home.ok(&["bench", "bundle", "--seconds", "0.2", "--json"])).expect("JSON");
     assert!(bench["latency"]["median"].as_f64() > Some(0.0));
     assert!(bench["layers"].as_array().is_some_and(|layers| layers.len() > 5));
+    assert_eq!(bench["load"]["weights"], "decoded");
+
+    // The same with weights that are packed ahead: the same answers, and no size that is not there.
+    home.ok(&["run", "packed", "--input", "x.npy", "--output", "z.npy"]);
+    assert_eq!(output, std::fs::read(home.path("z.npy")).expect("the output"));
+    home.ok(&["run", "packed", "--threads", "1", "--input", "x.npy", "--output", "z.npy"]);
+    assert_eq!(output, std::fs::read(home.path("z.npy")).expect("the output"));
+    let [plain, packed] = ["bundle", "packed"].map(|bundle| -> Value {
+        serde_json::from_str(&home.ok(&["bench", bundle, "--seconds", "0.2", "--json"])).expect("JSON")
+    });
+    assert_eq!((&packed["load"]["weights"], &packed["memory"]), (&Value::from("mapped"), &plain["memory"]));
+    assert!(home.ok(&["bench", "packed", "--seconds", "0.2"]).contains("weights mapped as they are"));
+    // Other tiles may be chosen for more images: then it is packed again, and says so.
+    let batch = home.run(&["bench", "packed", "--batch", "7", "--seconds", "0.2", "--json"]);
+    let said: Value = serde_json::from_slice(&batch.stdout).expect("JSON");
+    let told = String::from_utf8_lossy(&batch.stderr).contains("note: weights decoded and packed again");
+    assert_eq!(said["load"]["weights"], if told { "repacked" } else { "mapped" });
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub enum KernelError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Packed weights that are not those of the plan they were found with, or were packed for something else.
+    #[error("{0}")]
+    Packed(String),
     /// A device, thread or system call that refused.
     #[error("{0}")]
     System(String),

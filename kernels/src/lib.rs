@@ -17,6 +17,7 @@ pub mod error;
 pub mod executor;
 pub mod hardware;
 pub mod linear;
+mod mapping;
 pub mod memory;
 pub mod offer;
 pub mod opencl;

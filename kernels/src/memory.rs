@@ -17,7 +17,9 @@
 //! ```
 //!
 //! Packed weights, arenas and workspaces are ordinary allocations, so they are all in these figures.
-//! Threads' stacks, mapped files and memory of devices are not.
+//! Threads' stacks, mapped files and memory of devices are not: of a loaded network
+//! [`Executor::mapped_bytes`](crate::Executor::mapped_bytes) and [`Executor::device_bytes`](crate::Executor::device_bytes)
+//! tell the rest.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Options, numbers, plan};
+use paretune_kernels::bundle::{Bundle, Loaded, Preprocessing, Stored, WeightSource};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::memory::{self, CountingAllocator};
 use paretune_kernels::{Executor, ExecutorOptions};
@@ -46,4 +47,42 @@ fn counting_and_runs_without_allocation() {
         }
     }
     assert!(most_steps > 8, "networks too small to tell");
+    mapped_weights_are_memory_too();
+}
+
+/// What a network with mapped weights needs is what it allocates and what it maps: as much as where it allocates both.
+fn mapped_weights_are_memory_too() {
+    let isa = Isa::detect();
+    let options = ExecutorOptions { batch: 1, threads: 1, isa };
+    let home = tempfile::tempdir().unwrap();
+    let mut mapped_most = 0;
+    for seed in 0..20 {
+        let plan = plan(seed, Options { batch: 1, isa, integer: seed % 3 == 0 });
+        let (input, mut output) = (numbers(seed, plan.values[plan.input].len()), vec![0.0; 1 << 16]);
+        let output = &mut output[..plan.values[plan.output].len()];
+        let mut needed = |executor: &mut Executor, before: u64| {
+            memory::reset_peak();
+            executor.run(&input, output).unwrap();
+            memory::peak_bytes() - before + executor.mapped_bytes()
+        };
+        let before = memory::live_bytes();
+        let mut executor = Executor::new(&plan, &options).unwrap();
+        let made = needed(&mut executor, before);
+        let held = executor.memory();
+        drop(executor);
+        let bundle = Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
+        bundle.write_packed(&home.path().join("bundle"), isa).unwrap();
+        let stored = Stored::open(&home.path().join("bundle")).unwrap();
+        let before = memory::live_bytes();
+        let Loaded { mut executor, weights, .. } = stored.load(&options).unwrap();
+        assert_eq!((weights, executor.memory()), (WeightSource::Mapped, held));
+        let found = needed(&mut executor, before);
+        // Whoever counts the mapped bytes may count what was allocated on the way to them as well.
+        assert!(
+            found.abs_diff(made) <= made / 10 + 1024,
+            "seed {seed}: {found} bytes where {made} were packed"
+        );
+        mapped_most = mapped_most.max(executor.mapped_bytes());
+    }
+    assert!(mapped_most > 10_000, "networks too small to tell: {mapped_most}");
 }

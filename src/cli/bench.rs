@@ -2,17 +2,17 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
-use paretune_kernels::bundle::{Bundle, Preprocessing};
+use paretune_kernels::bundle::{Bundle, Loaded, Preprocessing, Stored, WeightSource};
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
-use paretune_kernels::{Backend, Executor, ExecutorOptions};
+use paretune_kernels::{Backend, ExecutorOptions};
 use tempfile::TempDir;
 
-use super::{Ending, paths, usage};
+use super::{Ending, paths, tell_changes, usage};
 use crate::evaluate::host::own_worker;
 use crate::evaluate::inspect::costs;
 use crate::evaluate::protocol::TimeRequest;
@@ -68,7 +68,9 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let isa = Isa::detect();
     let mut scratch = None;
     let store = known_store(args)?;
-    let (bundle, folder, source) = target(args, store.as_ref(), &mut scratch)?;
+    let (folder, source) = target(args, store.as_ref(), &mut scratch)?;
+    // To know what to ask for; how long loading takes is seen below.
+    let bundle = Stored::open(&folder).map_err(usage)?.description().clone();
     let probes = store.as_ref().and_then(|store| fastest_probes(store, &Hardware::detect().id).ok());
     drop(store);
     let plan = &bundle.plan;
@@ -78,12 +80,16 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let request = TimeRequest {
         threads: Some(threads),
         batch,
-        ..repeat::as_made(vec![folder], effort, probes.unwrap_or_default())
+        ..repeat::as_made(vec![folder.clone()], effort, probes.unwrap_or_default())
     };
     let deadline = Duration::from_secs_f64(300.0 + 10.0 * args.seconds);
     let timings = repeat::time_afresh(&own_worker()?, &request, deadline, &|| false)?;
     let timing = timings.first().ok_or_else(|| anyhow!("nothing was timed"))?;
-    let mut executor = Executor::new(plan, &ExecutorOptions { batch, threads, isa })?;
+    let begun = Instant::now();
+    let loaded = Stored::open(&folder).map_err(usage)?.load(&ExecutorOptions { batch, threads, isa })?;
+    let load = begun.elapsed().as_secs_f64();
+    tell_changes(&loaded);
+    let Loaded { mut executor, weights, .. } = loaded;
     let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let input = noise(plan, &bundle.preprocessing, batch);
     let probe = SpeedProbe::new(threads, isa)?;
@@ -122,6 +128,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
             "quiet": timing.quiet,
             "probe": timing.probe,
             "schedules": source.as_ref().map(ToString::to_string),
+            "load": {"seconds": load, "weights": source_word(&weights)},
             "memory": {"weights": memory.weights, "activations": memory.activations, "workspace": memory.workspace},
             "layers": layers,
         });
@@ -141,6 +148,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     if let Some(source) = &source {
         writeln!(out, "schedules: {source}")?;
     }
+    writeln!(out, "loaded in {}: {weights}", seconds_text(load))?;
     writeln!(
         out,
         "memory: weights {}, activations {}, workspace {}\n",
@@ -189,16 +197,25 @@ fn known_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
     }
 }
 
-/// What to time, the folder where it lies as a bundle, and for a network where its schedules come from. A network's
+/// How weights came to be where kernels want them, in a word.
+fn source_word(weights: &WeightSource) -> &'static str {
+    match weights {
+        WeightSource::Decoded => "decoded",
+        WeightSource::Mapped => "mapped",
+        WeightSource::Repacked(_) => "repacked",
+    }
+}
+
+/// The folder where what is to be timed lies as a bundle, and for a network where its schedules come from. A network's
 /// folder is in `scratch`, which must live as long as the folder is needed.
 fn target(
     args: &BenchArgs,
     store: Option<&Store>,
     scratch: &mut Option<TempDir>,
-) -> anyhow::Result<(Bundle, PathBuf, Option<Source>)> {
+) -> anyhow::Result<(PathBuf, Option<Source>)> {
     let path = &args.target;
     if path.is_dir() || !path.exists() {
-        return Ok((Bundle::read(path).map_err(usage)?, path.to_owned(), None));
+        return Ok((path.to_owned(), None));
     }
     let Network { mut plan, sha256, .. } = load_network(Some(path)).map_err(usage)?;
     plan.threads = threads_of(args);
@@ -213,7 +230,7 @@ fn target(
     let path = folder.path().join("bundle");
     bundle.write(&path)?;
     *scratch = Some(folder);
-    Ok((bundle, path, Some(source)))
+    Ok((path, Some(source)))
 }
 
 /// Threads of a network: those asked for, or all cores.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
+use paretune_kernels::KernelError;
+use paretune_kernels::hardware::Isa;
 
 use super::show::read_front;
 use super::{Ending, paths, usage};
@@ -19,12 +21,25 @@ pub struct ExportArgs {
     /// What to write
     #[arg(long = "to", value_enum, default_value_t = Format::Bundle)]
     format: Format,
+    /// How a bundle holds its weights [default: coded]
+    #[arg(long, value_enum)]
+    weights: Option<WeightForm>,
     /// Another point of the archive than the best, by (the beginning of) its id
     #[arg(long, value_name = "ID")]
     pick: Option<String>,
     /// Where to write [default: bundle for a bundle, model.onnx for onnx, - (standard output) for the others]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
+}
+
+/// How a bundle holds its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightForm {
+    /// As few bytes as possible, decoded and packed whenever the bundle is loaded: what `size` means everywhere else
+    Coded,
+    /// As this machine's kernels use them, mapped and not copied when it is loaded; larger, as the coded ones follow for
+    /// other machines
+    Packed,
 }
 
 /// Formats of `paretune export`.
@@ -44,6 +59,9 @@ pub enum Format {
 
 /// Writes the chosen point, or the whole study.
 pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
+    if args.weights.is_some() && args.format != Format::Bundle {
+        return Err(usage(anyhow!("--weights: only a bundle has a choice of them")));
+    }
     let folder = paths::study(args.study.as_deref()).map_err(usage)?;
     if matches!(args.format, Format::T4 | Format::Optuna) {
         if args.pick.is_some() {
@@ -66,10 +84,19 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
         }
     };
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(default));
-    let bytes = write(&folder, point, &path).map_err(|error| anyhow!(error))?;
+    let (bytes, parts) = if args.weights == Some(WeightForm::Packed) {
+        let bytes = export::packed_bundle(&folder, point, &path).map_err(|error| match error {
+            ExportError::Kernel(KernelError::Data(problem)) => usage(anyhow!("--weights packed: {problem}")),
+            error => anyhow!(error),
+        })?;
+        let isa = Isa::detect().name();
+        (bytes.total(), format!(" ({} packed for {isa}, {} coded)", bytes.packed, bytes.coded))
+    } else {
+        (write(&folder, point, &path).map_err(|error| anyhow!(error))?, String::new())
+    };
     let miss = if point.feasible { "" } else { " (it does not meet every limit)" };
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{} is in {}: {bytes} bytes{miss}", point.id, path.display())?;
+    writeln!(out, "{} is in {}: {bytes} bytes{parts}{miss}", point.id, path.display())?;
     Ok(Ending::Done)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use paretune_kernels::bundle::{Loaded, WeightSource};
 use paretune_kernels::opencl;
 
 use crate::study::budget::Budget;
@@ -113,6 +114,20 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// Says so where a bundle could not be loaded as it is: it is then slower to load, or to run, than where it was made.
+fn tell_changes(loaded: &Loaded) {
+    let Loaded { weights, refitted, .. } = loaded;
+    if let WeightSource::Repacked(_) = weights {
+        eprintln!("note: {weights}");
+    }
+    if *refitted > 0 {
+        eprintln!(
+            "note: the schedules of {refitted} steps are not possible with this machine's instructions or so many images; \
+             the nearest ones that are were taken"
+        );
+    }
+}
 
 /// Turns an error into one about the input or the arguments.
 fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {

@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use paretune_kernels::bundle::Bundle;
+use paretune_kernels::ExecutorOptions;
+use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::{Executor, ExecutorOptions};
 
-use super::{Ending, usage};
-use crate::evaluate::accuracy::{Normalization, Score, answers};
+use super::{Ending, tell_changes, usage};
+use crate::evaluate::accuracy::{Normalization, Score, answers_of};
 use crate::model::images::{self, normalize_into};
 use crate::report::units;
 
@@ -41,10 +42,10 @@ pub struct RunArgs {
 
 /// Runs the bundle.
 pub fn run(args: &RunArgs) -> anyhow::Result<Ending> {
-    let bundle = Bundle::read(&args.bundle).map_err(usage)?;
+    let stored = Stored::open(&args.bundle).map_err(usage)?;
     match (&args.data, &args.input, &args.output) {
-        (Some(data), _, _) => score(args, &bundle, data),
-        (None, Some(input), Some(output)) => convert(args, &bundle, input, output),
+        (Some(data), _, _) => score(args, &stored, data),
+        (None, Some(input), Some(output)) => convert(args, &stored, input, output),
         _ => Err(usage(anyhow!("give --data DIR, or --input and --output"))),
     }
 }
@@ -57,7 +58,8 @@ fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
         .map_err(|_| usage(anyhow!("the bundle takes inputs of shape {dims:?}, which are no images")))
 }
 
-fn score(args: &RunArgs, bundle: &Bundle, data: &Path) -> anyhow::Result<Ending> {
+fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<Ending> {
+    let bundle = stored.description();
     let dims = input_dims(bundle)?;
     let (images, classes) = images::load_test(data, dims).map_err(usage)?;
     if images.labels.is_empty() {
@@ -77,14 +79,21 @@ fn score(args: &RunArgs, bundle: &Bundle, data: &Path) -> anyhow::Result<Ending>
     }
     let normalization =
         Normalization { mean: bundle.preprocessing.mean.clone(), std: bundle.preprocessing.std.clone() };
-    let found = answers(&bundle.plan, &images, &normalization, Isa::detect())?;
+    let told = Once::new();
+    let load = |options: &ExecutorOptions| {
+        let loaded = stored.load(options)?;
+        told.call_once(|| tell_changes(&loaded));
+        Ok(loaded.executor)
+    };
+    let found = answers_of(&load, &images, &normalization, Isa::detect())?;
     // There is no other network to compare with: only right and wrong count.
     let score = Score::count(&found, &found, &images.labels);
     let [low, high] = score.interval();
+    let bytes = stored.bytes()?;
     let mut out = std::io::stdout().lock();
     if args.json {
         let metrics = serde_json::json!({
-            "metrics": {"accuracy": score.accuracy(), "size": bundle.bytes()},
+            "metrics": {"accuracy": score.accuracy(), "size": bytes},
             "spread": {"accuracy": [low, high]},
             "images": score.total,
             "correct": score.correct,
@@ -99,20 +108,22 @@ fn score(args: &RunArgs, bundle: &Bundle, data: &Path) -> anyhow::Result<Ending>
             score.total,
             100.0 * low,
             100.0 * high,
-            units::value("size", real(bundle.bytes()))
+            units::value("size", real(bytes))
         )?;
     }
     Ok(Ending::Done)
 }
 
-fn convert(args: &RunArgs, bundle: &Bundle, input: &Path, output: &Path) -> anyhow::Result<Ending> {
+fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyhow::Result<Ending> {
+    let bundle = stored.description();
     let dims = input_dims(bundle)?;
     let (batch, data) = read_array(bundle, input, dims).map_err(usage)?;
     let numbers: usize = dims.iter().product();
     let outputs = bundle.plan.values.get(bundle.plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let threads = args.threads.map_or(bundle.plan.threads, usize::from).max(1);
-    let mut executor =
-        Executor::new(&bundle.plan, &ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
+    let loaded = stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
+    tell_changes(&loaded);
+    let mut executor = loaded.executor;
     let mut results = vec![0.0; batch * outputs];
     for (image, result) in data.chunks_exact(numbers).zip(results.chunks_exact_mut(outputs.max(1))) {
         executor.run(image, result)?;

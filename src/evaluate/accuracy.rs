@@ -115,6 +115,22 @@ pub fn answers(
     outputs(plan, images, normalization, isa, largest)
 }
 
+/// [`answers`] of whatever `load` loads.
+///
+/// # Errors
+/// Where it cannot be loaded or does not fit the images.
+pub fn answers_of(
+    load: &Load<'_>,
+    images: &Images,
+    normalization: &Normalization,
+    isa: Isa,
+) -> Result<Vec<u32>, KernelError> {
+    outputs_of(load, images, normalization, isa, largest)
+}
+
+/// Loads a network once more.
+pub type Load<'a> = dyn Fn(&ExecutorOptions) -> Result<Executor, KernelError> + Sync + 'a;
+
 /// What `look` makes of the plan's outputs for each of `images`, batch 1, images spread over the cores, each run
 /// on one thread: kernels give the same numbers for any number of threads.
 ///
@@ -127,17 +143,26 @@ pub fn outputs<T: Send>(
     isa: Isa,
     look: impl Fn(&[f32]) -> T + Sync,
 ) -> Result<Vec<T>, KernelError> {
+    outputs_of(&|options| Executor::new(plan, options), images, normalization, isa, look)
+}
+
+fn outputs_of<T: Send>(
+    load: &Load<'_>,
+    images: &Images,
+    normalization: &Normalization,
+    isa: Isa,
+    look: impl Fn(&[f32]) -> T + Sync,
+) -> Result<Vec<T>, KernelError> {
     let workers = rayon::current_num_threads().max(1);
     let per_worker = images.len().div_ceil(workers).max(1);
-    let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let parts: Vec<Result<Vec<T>, KernelError>> = (0..images.len())
         .step_by(per_worker)
         .collect::<Vec<_>>()
         .into_par_iter()
         .map(|start| {
-            let mut executor = Executor::new(plan, &ExecutorOptions { batch: 1, threads: 1, isa })?;
+            let mut executor = load(&ExecutorOptions { batch: 1, threads: 1, isa })?;
             let mut input = vec![0.0; images.dims.iter().product()];
-            let mut output = vec![0.0; outputs];
+            let mut output = vec![0.0; executor.lengths().1];
             (start..(start + per_worker).min(images.len()))
                 .map(|index| {
                     normalize_into(

@@ -4,7 +4,7 @@
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
-use paretune_kernels::bundle::Bundle;
+use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
 use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, memory, opencl};
 use paretune_spaces::Configuration;
@@ -154,7 +154,8 @@ impl Worker {
         let mut executor = prepared(plan, plan.threads, 1, self.isa)?;
         memory::reset_peak();
         executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
-        let memory = memory::peak_bytes().saturating_sub(before) + executor.device_bytes();
+        let allocated = memory::peak_bytes().saturating_sub(before);
+        let memory = allocated + executor.device_bytes() + executor.mapped_bytes();
         seen.memory = Some(bytes(memory));
         if request.ceilings.refuse(&seen) {
             return refused(seen);
@@ -244,12 +245,18 @@ impl Worker {
         let batch = request.batch.max(1);
         let mut loaded = Vec::with_capacity(request.bundles.len());
         for folder in &request.bundles {
-            let Bundle { plan, preprocessing, .. } = Bundle::read(folder).map_err(text)?;
+            let stored = Stored::open(folder).map_err(text)?;
+            let Bundle { plan, preprocessing, .. } = stored.description();
             let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
             let threads = request.threads.unwrap_or(plan.threads).max(1);
             let (probe, fastest) = self.probe(threads)?;
-            let input = noise(&plan, &preprocessing, batch);
-            loaded.push((load(&plan, threads, batch, self.isa)?, input, outputs, probe, fastest));
+            let input = noise(plan, preprocessing, batch);
+            if plan.backend != Backend::Cpu {
+                opencl::verify(&stored.bundle().map_err(text)?.plan, batch).map_err(text)?;
+            }
+            let executor =
+                stored.load(&ExecutorOptions { batch, threads, isa: self.isa }).map_err(text)?.executor;
+            loaded.push((executor, input, outputs, probe, fastest));
         }
         let runners = loaded.iter_mut().map(|(executor, input, outputs, probe, fastest)| {
             Runner::new(executor, input, *outputs, probe.clone(), *fastest)

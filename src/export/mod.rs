@@ -8,7 +8,7 @@ mod t4;
 use std::path::Path;
 
 use paretune_kernels::KernelError;
-use paretune_kernels::bundle::Bundle;
+use paretune_kernels::bundle::{Bundle, PackedBytes};
 use paretune_kernels::hardware::Isa;
 
 use crate::evaluate::realize::{RealizeError, realize};
@@ -107,6 +107,15 @@ pub fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, Exp
     let bundle = build(folder, point)?;
     bundle.write(path)?;
     Ok(bundle.bytes())
+}
+
+/// [`bundle`] with weights as this machine's kernels pack them, and the coded ones behind them, so that it loads fast here
+/// and runs elsewhere; returns the bytes of each part.
+///
+/// # Errors
+/// As there, and where the point does not run on the processor.
+pub fn packed_bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<PackedBytes, ExportError> {
+    Ok(build(folder, point)?.write_packed(path, Isa::detect())?)
 }
 
 /// Builds `point` of the study in `folder` again and writes it as an ONNX file to `path`; returns its bytes.

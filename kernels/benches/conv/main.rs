@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use paretune_kernels::activation::Activation;
-use paretune_kernels::conv::{Algorithm, Call, Element, Kernel, Request, candidates};
+use paretune_kernels::conv::{Algorithm, Call, Element, Kernel, Packing, Request, candidates};
 use paretune_kernels::error::KernelError;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::ConvProblem;
@@ -198,6 +198,7 @@ impl Bed {
             schedule,
             threads: 1,
             isa,
+            packing: &Packing::fresh(),
         })?;
         let [height, width] = problem.output()?;
         let inputs = problem.in_channels * problem.input[0] * problem.input[1];

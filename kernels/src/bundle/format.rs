@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::blocks::Blocks;
 use super::numbers::{get_f32, get_i8, put_f32, put_i8};
 use super::stream::{self, Reader, put_number};
+use super::table::Table;
 use super::{Bundle, Preprocessing};
 use crate::operators::shape;
 use crate::plan::{Backend, Plan, Step, ValueSpec};
@@ -14,8 +15,12 @@ use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weight
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Grows with every change of the format.
-const VERSION: u32 = 3;
-const HEADER: usize = 8 + 4 + 32;
+const VERSION: u16 = 4;
+const HEADER: usize = 8 + 2 + 2 + 32;
+
+/// Whether `weights.bin` is coded numbers alone, or has packed ones before them: what follows the version.
+const CODED: u16 = 0;
+const PACKED: u16 = 1;
 
 /// Coded numbers may be far fewer bytes than the tensor they stand for, a tensor of zeros almost none.
 /// A file may ask for this many numbers, and for [`EXPANSION`] more per byte that it has.
@@ -30,7 +35,7 @@ pub(super) struct Files {
 
 /// What `plan.bin` says: a [`Bundle`] whose weights have no numbers.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct Description {
     name: String,
     values: Vec<ValueSpec>,
     input: usize,
@@ -46,15 +51,50 @@ struct Stored {
 
 /// What must be known to read a tensor from `weights.bin`.
 #[derive(Serialize, Deserialize)]
-struct StoredWeights {
+pub(super) struct StoredWeights {
     dims: [usize; 4],
     format: WeightFormat,
     bias: bool,
 }
 
+/// What was read from `plan.bin`.
+pub(super) struct Contents {
+    /// Its weights have no numbers.
+    pub bundle: Bundle,
+    /// What they are.
+    pub weights: Vec<StoredWeights>,
+    /// What `weights.bin` has before the coded numbers, if it has.
+    pub table: Option<Table>,
+}
+
+/// Both files, with coded numbers alone.
 pub(super) fn encode(bundle: &Bundle) -> Files {
+    let mut body = Vec::new();
+    put_serialized(&describe(bundle), &mut body);
+    let weights = encode_numbers(bundle);
+    Files { plan: with_header(CODED, &body, &weights), weights }
+}
+
+/// `plan.bin` where `weights.bin` is what `table` says.
+pub(super) fn encode_packed(bundle: &Bundle, table: &Table) -> Vec<u8> {
+    let mut body = Vec::new();
+    put_serialized(&describe(bundle), &mut body);
+    put_serialized(table, &mut body);
+    with_header(PACKED, &body, &[])
+}
+
+/// The numbers of all weights.
+pub(super) fn encode_numbers(bundle: &Bundle) -> Vec<u8> {
+    let mut numbers = Vec::new();
+    for weights in &bundle.plan.weights {
+        put_weights(weights, &mut numbers);
+    }
+    numbers
+}
+
+fn describe(bundle: &Bundle) -> Description {
     let Bundle { plan, preprocessing, configuration } = bundle;
-    let stored = Stored {
+    Description {
         name: plan.name.clone(),
         values: plan.values.clone(),
         input: plan.input,
@@ -74,61 +114,129 @@ pub(super) fn encode(bundle: &Bundle) -> Files {
         backend: plan.backend.clone(),
         preprocessing: preprocessing.clone(),
         configuration: configuration.clone(),
-    };
-    // Plain data of known lengths: serializing it into memory has no way to fail.
-    let description = postcard::to_stdvec(&stored).unwrap_or_default();
-    let mut body = Vec::new();
-    put_number(description.len(), &mut body);
-    stream::put(&description, &mut body);
-    let mut numbers = Vec::new();
-    for weights in &plan.weights {
-        put_weights(weights, &mut numbers);
     }
+}
+
+fn put_serialized(what: &impl Serialize, out: &mut Vec<u8>) {
+    // Plain data of known lengths: serializing it into memory has no way to fail.
+    let bytes = postcard::to_stdvec(what).unwrap_or_default();
+    put_number(bytes.len(), out);
+    stream::put(&bytes, out);
+}
+
+fn with_header(form: u16, body: &[u8], numbers: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(HEADER + body.len());
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&VERSION.to_le_bytes());
-    file.extend_from_slice(checksum(&body, &numbers).as_bytes());
-    file.extend_from_slice(&body);
-    Files { plan: file, weights: numbers }
+    file.extend_from_slice(&form.to_le_bytes());
+    file.extend_from_slice(checksum(body, numbers).as_bytes());
+    file.extend_from_slice(body);
+    file
 }
 
-pub(super) fn decode(file: &[u8], numbers: &[u8]) -> Result<Bundle, String> {
+/// Whether the checksum in `plan.bin` is over `weights.bin` as well, which then has coded numbers alone.
+///
+/// # Errors
+/// Where this is no plan of a bundle, or one of another version.
+pub(super) fn covers_numbers(file: &[u8]) -> Result<bool, String> {
     let mut reader = Reader::new(file);
     if reader.take(8).ok() != Some(MAGIC) {
         return Err("plan.bin is not the plan of a bundle".into());
     }
-    let version = reader.take(4).map_err(|_| "plan.bin ends too early")?;
-    if version != VERSION.to_le_bytes() {
-        let version = version.iter().rev().fold(0_u32, |all, &byte| all << 8 | u32::from(byte));
-        return Err(format!("has format version {version}; this program reads version {VERSION}"));
+    let mut number = || match reader.take(2) {
+        Ok(bytes) => Ok(u16::from(bytes[1]) << 8 | u16::from(bytes[0])),
+        Err(_) => Err("plan.bin ends too early"),
+    };
+    let (version, form) = (number()?, number()?);
+    match form {
+        _ if version != VERSION => {
+            Err(format!("has format version {version}; this program reads version {VERSION}"))
+        }
+        CODED => Ok(true),
+        PACKED => Ok(false),
+        form => Err(format!("is of an unknown form {form}")),
     }
-    let expected = reader.take(32).map_err(|_| "plan.bin ends too early")?;
-    if checksum(&file[HEADER..], numbers).as_bytes() != expected {
+}
+
+/// Reads `plan.bin`. `numbers` is `weights.bin` if the checksum [covers](covers_numbers) it, and `weights` how many bytes
+/// that has anyway.
+///
+/// # Errors
+/// Where something is damaged.
+pub(super) fn decode(file: &[u8], numbers: Option<&[u8]>, weights: u64) -> Result<Contents, String> {
+    let expected = file.get(HEADER - 32..HEADER).ok_or("plan.bin ends too early")?;
+    if checksum(&file[HEADER..], numbers.unwrap_or_default()).as_bytes() != expected {
         return Err("is damaged: its checksum does not match".into());
     }
     // A right checksum only excludes accidents: from here on every size is still doubted.
-    let budget = ALLOWANCE.saturating_add((file.len() + numbers.len()).saturating_mul(EXPANSION));
+    let budget = budget(file.len() as u64, weights);
+    let mut reader = Reader::new(&file[HEADER..]);
+    let description: Description = get_serialized(&mut reader, budget)?;
+    let table = match numbers {
+        Some(_) => None,
+        None => Some(get_serialized::<Table>(&mut reader, budget)?),
+    };
+    if reader.left() > 0 {
+        return Err("plan.bin has bytes beyond its end".into());
+    }
+    if let Some(table) = &table {
+        table.check(weights)?;
+    }
+    afford(&description.weights, budget)?;
+    let Description { name, values, input, output, steps, constants, threads, backend, .. } = description;
+    let weights = description.weights.iter().map(StoredWeights::hollow).collect();
+    Ok(Contents {
+        bundle: Bundle {
+            plan: Plan { name, values, input, output, steps, weights, constants, threads, backend },
+            preprocessing: description.preprocessing,
+            configuration: description.configuration,
+        },
+        weights: description.weights,
+        table,
+    })
+}
+
+/// How many numbers files of these sizes may ask for.
+fn budget(plan: u64, weights: u64) -> usize {
+    let bytes = usize::try_from(plan.saturating_add(weights)).unwrap_or(usize::MAX);
+    ALLOWANCE.saturating_add(bytes.saturating_mul(EXPANSION))
+}
+
+fn get_serialized<T: for<'a> Deserialize<'a>>(reader: &mut Reader<'_>, budget: usize) -> Result<T, String> {
     let in_plan = |problem: String| format!("plan.bin {problem}");
     let len = reader.number().map_err(in_plan)?;
     if len > budget {
         return Err("plan.bin promises more than it can hold".into());
     }
-    let description = stream::get(&mut reader, len).map_err(in_plan)?;
-    if reader.left() > 0 {
-        return Err("plan.bin has bytes beyond its end".into());
-    }
-    let (stored, rest) = postcard::take_from_bytes::<Stored>(&description)
+    let bytes = stream::get(reader, len).map_err(in_plan)?;
+    let (what, rest) = postcard::take_from_bytes::<T>(&bytes)
         .map_err(|error| format!("plan.bin cannot be understood: {error}"))?;
-    if !rest.is_empty() {
-        return Err("plan.bin has bytes beyond its end".into());
+    if rest.is_empty() { Ok(what) } else { Err("plan.bin has bytes beyond its end".into()) }
+}
+
+/// Whether the budget has room for all values, scales and biases.
+fn afford(stored: &[StoredWeights], mut budget: usize) -> Result<(), String> {
+    for (index, stored) in stored.iter().enumerate() {
+        let here = |problem: String| format!("weights.bin {problem} (weights {index})");
+        let len = shape::checked_len(&stored.dims, 1).map_err(here)?;
+        let cost = len.saturating_add(stored.dims[0].saturating_mul(2));
+        budget = budget.checked_sub(cost).ok_or_else(|| here("is smaller than its tensors".into()))?;
     }
-    let weights = get_all_weights(&stored.weights, numbers, budget)?;
-    let Stored { name, values, input, output, steps, constants, threads, backend, .. } = stored;
-    Ok(Bundle {
-        plan: Plan { name, values, input, output, steps, weights, constants, threads, backend },
-        preprocessing: stored.preprocessing,
-        configuration: stored.configuration,
-    })
+    Ok(())
+}
+
+impl StoredWeights {
+    /// The weights without their numbers.
+    fn hollow(&self) -> Weights {
+        let values = match self.format.numbers {
+            Numbers::F32 => WeightValues::F32([].into()),
+            Numbers::Bf16 => WeightValues::Bf16([].into()),
+            Numbers::Integer(grid) => {
+                WeightValues::Integer(IntegerWeights { values: [].into(), scales: [].into(), grid })
+            }
+        };
+        Weights { dims: self.dims, values, pattern: self.format.pattern, bias: None }
+    }
 }
 
 /// Appends the numbers of one tensor: values, scales, bias.
@@ -154,19 +262,16 @@ pub(super) fn put_weights(weights: &Weights, out: &mut Vec<u8>) {
     }
 }
 
-fn get_all_weights(
-    stored: &[StoredWeights],
-    numbers: &[u8],
-    mut budget: usize,
-) -> Result<Vec<Weights>, String> {
+/// Reads what [`encode_numbers`] has written, of weights that [`decode`] has found affordable.
+///
+/// # Errors
+/// Where something is damaged.
+pub(super) fn decode_numbers(stored: &[StoredWeights], numbers: &[u8]) -> Result<Vec<Weights>, String> {
     let mut reader = Reader::new(numbers);
     let mut all = Vec::new();
     for (index, stored) in stored.iter().enumerate() {
         let here = |problem: String| format!("weights.bin {problem} (weights {index})");
         let len = shape::checked_len(&stored.dims, 1).map_err(here)?;
-        // Values, scales and biases.
-        let cost = len.saturating_add(2 * stored.dims[0]);
-        budget = budget.checked_sub(cost).ok_or_else(|| here("is smaller than its tensors".into()))?;
         all.push(get_weights(stored, &mut reader, len).map_err(here)?);
     }
     if reader.left() > 0 {

@@ -5,15 +5,22 @@
 //! as compact as they can be without changing a bit ([`numbers`](self)). What a bundle weighs depends
 //! on compression alone, never on schedules' packing.
 //!
+//! [`Bundle::write_packed`] trades size for load time. `weights.bin` then begins with what the kernels of this plan pack for
+//! one instruction set, each part on a cache-line boundary, so that loading maps the file and runs; the coded numbers
+//! follow, and are read only where something else is asked for. `plan.bin` lists the parts with a key per layer, and a
+//! checksum for either half of `weights.bin`, so that each is checked when it is used.
+//!
 //! Files may be damaged or hostile: reading checks sizes before it allocates, and the plan before it
-//! returns it.
+//! returns it. Checksums exclude accidents alone, so packed parts are only used as numbers, which may be any, and only as
+//! many as the plan needs; places that kernels go to (steps of sparse weights) are copied and checked against the problem.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
-use crate::executor::validate;
+use crate::executor::{ExecutorOptions, pack, validate, validate_structure};
+use crate::hardware::Isa;
 use crate::plan::Plan;
 use crate::weights::Weights;
 
@@ -21,7 +28,11 @@ mod blocks;
 mod folder;
 mod format;
 mod numbers;
+mod stored;
 mod stream;
+mod table;
+
+pub use stored::{Loaded, Stored, WeightSource};
 
 /// A plan and what is needed to feed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,8 +61,27 @@ pub struct Preprocessing {
 pub struct FileBytes {
     /// `plan.bin`; schedules are part of it.
     pub plan: u64,
-    /// `weights.bin`, which depends on compression alone.
+    /// `weights.bin` with coded numbers, which depends on compression alone.
     pub weights: u64,
+}
+
+/// Bytes of the files of a bundle with packed weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedBytes {
+    /// `plan.bin`
+    pub plan: u64,
+    /// What is mapped of `weights.bin`.
+    pub packed: u64,
+    /// The coded numbers behind it.
+    pub coded: u64,
+}
+
+impl PackedBytes {
+    /// Of both files.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.plan + self.packed + self.coded
+    }
 }
 
 impl Bundle {
@@ -67,19 +97,32 @@ impl Bundle {
             .map_err(|problem| complaint(folder, problem))
     }
 
-    /// Reads and checks a folder; sizes are checked before anything is allocated.
+    /// [`Bundle::write`] with weights as the kernels pack them on `isa`, and the coded ones behind them.
+    ///
+    /// # Errors
+    /// As there, and where the plan does not run on this machine's processor with these instructions.
+    pub fn write_packed(&self, folder: &Path, isa: Isa) -> Result<PackedBytes, KernelError> {
+        self.check().map_err(|problem| complaint(folder, problem))?;
+        let options = ExecutorOptions { batch: 1, threads: self.plan.threads.max(1), isa };
+        let mut recording = pack(&self.plan, &options)?;
+        let coded = format::encode_numbers(self);
+        let plan = format::encode_packed(self, &table::Table::of(&recording, isa, &coded));
+        let [plan_bytes, packed, coded_bytes] =
+            [plan.len(), recording.bytes.len(), coded.len()].map(|bytes| bytes as u64);
+        recording.bytes.extend_from_slice(&coded);
+        folder::write(folder, &[(PLAN, &plan), (WEIGHTS, &recording.bytes)])
+            .map_err(|problem| complaint(folder, problem))?;
+        Ok(PackedBytes { plan: plan_bytes, packed, coded: coded_bytes })
+    }
+
+    /// Reads and checks a folder with all numbers; sizes are checked before anything is allocated. To run what is there,
+    /// [`Stored`] knows a shorter way.
     ///
     /// # Errors
     /// Where files are missing, damaged or of another version.
     pub fn read(folder: &Path) -> Result<Self, KernelError> {
-        let file = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read(&path).map_err(|error| complaint(&path, format!("cannot be read: {error}")))
-        };
-        let (plan, weights) = (file(PLAN)?, file(WEIGHTS)?);
-        let bundle = format::decode(&plan, &weights).map_err(|problem| complaint(folder, problem))?;
-        bundle.check().map_err(|problem| complaint(folder, problem))?;
-        Ok(bundle)
+        let bundle = Stored::open(folder)?.bundle()?;
+        Ok(std::sync::Arc::unwrap_or_clone(bundle))
     }
 
     /// Bytes that [`Bundle::write`] would put on disk: the metric `size`, exactly.
@@ -98,6 +141,12 @@ impl Bundle {
 
     fn check(&self) -> Result<(), String> {
         validate(&self.plan, 1).map_err(|error| error.to_string())?;
+        self.check_structure()
+    }
+
+    /// [`Bundle::check`] of everything but numbers.
+    fn check_structure(&self) -> Result<(), String> {
+        validate_structure(&self.plan, 1).map_err(|error| error.to_string())?;
         let Preprocessing { mean, std, .. } = &self.preprocessing;
         let channels = self.plan.values[self.plan.input].dims.first().copied().unwrap_or(1);
         let sound = mean.iter().all(|x| x.is_finite()) && std.iter().all(|x| x.is_normal() && *x > 0.0);

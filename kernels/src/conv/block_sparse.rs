@@ -90,7 +90,7 @@ impl Algorithm for BlockSparse {
                     stored[((first + column) * group_in + channel) * taps + tap]
                 };
                 let bias = |column| request.bias(first + column);
-                Streams::new(usable, tile, [group_out, group_in], &segments, weight, bias)
+                Streams::new(request, usable, tile, [group_out, group_in], &segments, weight, bias)
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Box::new(Prepared {

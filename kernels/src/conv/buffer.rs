@@ -1,55 +1,85 @@
-//! Memory on cache-line boundaries for packed weights and tables.
+//! Memory on cache-line boundaries for packed weights and tables: their own, or a part of a mapped file.
 
-use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::block::{ALIGNMENT, Block};
+use crate::mapping::Mapping;
 
 /// Bytes of a cache line; also the alignment that the executor gives to workspaces.
 pub(super) const LINE: usize = ALIGNMENT;
 
-/// A fixed number of numbers, zero at first, the first of them on a cache-line boundary.
+/// A fixed number of numbers, the first of them on a cache-line boundary, that nobody writes once they are there.
 pub(super) struct Buffer<T> {
-    block: Block,
+    start: *const T,
     len: usize,
-    numbers: PhantomData<T>,
+    _memory: Memory,
 }
+
+/// What keeps the numbers of a [`Buffer`] alive.
+enum Memory {
+    Own { _block: Block },
+    Mapped { _mapping: Arc<Mapping> },
+}
+
+// SAFETY: the numbers are never written again, and live as long as the memory that the buffer holds.
+unsafe impl<T: Number> Send for Buffer<T> {}
+// SAFETY: as above.
+unsafe impl<T: Number> Sync for Buffer<T> {}
 
 /// Numbers that any bytes are a valid value of.
 ///
 /// # Safety
 /// No padding, no invalid bit patterns, alignment at most [`LINE`].
-pub(super) unsafe trait Number: Copy + Send + Sync + 'static {}
-// SAFETY: plain numbers.
-unsafe impl Number for f32 {}
-// SAFETY: plain numbers.
-unsafe impl Number for i8 {}
-// SAFETY: plain numbers.
-unsafe impl Number for i16 {}
-// SAFETY: plain numbers.
-unsafe impl Number for i32 {}
-// SAFETY: plain numbers.
-unsafe impl Number for u8 {}
+pub(super) unsafe trait Number: Copy + Default + Send + Sync + 'static {
+    /// Tells numbers apart in files.
+    const KIND: u8;
+}
+
+macro_rules! numbers {
+    ($($number:ty: $kind:literal)+) => {
+        $(
+            // SAFETY: plain numbers.
+            unsafe impl Number for $number {
+                const KIND: u8 = $kind;
+            }
+        )+
+    };
+}
+
+numbers!(f32: 0 i8: 1 u8: 2 i16: 3 u16: 4 i32: 5 u32: 6);
 
 impl<T: Number> Buffer<T> {
-    /// `len` zeros.
-    pub(super) fn zeros(len: usize) -> Self {
-        Self { block: Block::zeros(whole_lines(len * size_of::<T>())), len, numbers: PhantomData }
+    /// `len` numbers, zeros but for what `fill` makes of them.
+    pub(super) fn new(len: usize, fill: impl FnOnce(&mut [T])) -> Self {
+        let block = Block::zeros(whole_lines(len * size_of::<T>()));
+        let start = block.start().cast::<T>();
+        // SAFETY: the block holds at least `len` numbers, every bit pattern is one, the alignment fits, and nobody
+        // else knows the block yet.
+        fill(unsafe { std::slice::from_raw_parts_mut(start, len) });
+        Self { start, len, _memory: Memory::Own { _block: block } }
     }
 
-    /// The same numbers, aligned.
-    pub(super) fn from_slice(numbers: &[T]) -> Self {
-        let mut buffer = Self::zeros(numbers.len());
-        buffer.as_mut_slice().copy_from_slice(numbers);
-        buffer
+    /// `len` zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        Self::new(len, |_| ())
+    }
+
+    /// The numbers from byte `at` of a mapping on, if it has so many whole lines there.
+    pub(super) fn mapped(mapping: &Arc<Mapping>, at: usize, len: usize) -> Option<Self> {
+        let end = at.checked_add(lines_of::<T>(len)?)?;
+        if !at.is_multiple_of(LINE) || end > mapping.len() {
+            return None;
+        }
+        let start = mapping.start().wrapping_add(at);
+        if !start.addr().is_multiple_of(LINE) {
+            return None;
+        }
+        Some(Self { start: start.cast(), len, _memory: Memory::Mapped { _mapping: Arc::clone(mapping) } })
     }
 
     pub(super) fn as_ptr(&self) -> *const T {
-        self.block.start().cast_const().cast()
-    }
-
-    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
-        // SAFETY: the block holds at least `len` numbers, every bit pattern is one, and the alignment fits.
-        unsafe { std::slice::from_raw_parts_mut(self.block.start().cast(), self.len) }
+        self.start
     }
 
     /// Bytes held.
@@ -58,7 +88,21 @@ impl<T: Number> Buffer<T> {
     }
 }
 
+impl<T: Number> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: there are `len` numbers, aligned, which live as long as the buffer and are not written.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
 /// `bytes` rounded up to whole cache lines, so that parts of a workspace do not share one.
 pub(super) fn whole_lines(bytes: usize) -> usize {
     bytes.next_multiple_of(LINE)
+}
+
+/// Bytes of the whole cache lines that `len` numbers take, unless that is more than there can be.
+pub(super) fn lines_of<T>(len: usize) -> Option<usize> {
+    len.checked_mul(size_of::<T>())?.checked_next_multiple_of(LINE)
 }

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
+use super::buffer::Buffer;
 use super::finish::Finish;
+use super::packing::stray;
 use super::request::sensible;
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -57,19 +59,8 @@ impl Algorithm for Csr {
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
-        let depth = stored.len() / problem.out_channels;
-        let (mut values, mut columns, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        for channel in 0..problem.out_channels {
-            for (k, &weight) in stored[channel * depth..][..depth].iter().enumerate() {
-                if weight != 0.0 {
-                    values.push(weight);
-                    columns.push(u32::try_from(k).map_err(|_| {
-                        KernelError::Data(format!("{problem:?} has too many weights per channel"))
-                    })?);
-                }
-            }
-            ends.push(values.len());
-        }
+        let rows = Rows::of(request, stored)?;
+        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         let place = |k: usize| {
             let tap = k % taps;
@@ -77,29 +68,80 @@ impl Algorithm for Csr {
         };
         Ok(Box::new(Prepared {
             places: (0..depth).map(place).collect(),
-            bias: (0..problem.out_channels).map(|channel| request.bias(channel)).collect(),
+            bias: request.packed_biases()?,
             finish: Finish::new(request.activation),
             entry: build(usable, Select),
             problem,
             output,
-            values,
-            columns,
-            ends,
+            rows,
         }))
     }
+}
+
+/// The weights that are not zero, by output channels.
+pub(super) struct Rows {
+    pub(super) values: Buffer<f32>,
+    /// Input channel of the group and tap, as in the stored weights.
+    pub(super) columns: Vec<u32>,
+    /// Where each output channel's end.
+    pub(super) ends: Vec<usize>,
+}
+
+impl Rows {
+    /// Those of `stored`.
+    ///
+    /// # Errors
+    /// Where a channel has too many weights, or packed ones are not those of the problem.
+    pub(super) fn of(request: &Request<'_>, stored: &[f32]) -> Result<Self, KernelError> {
+        let problem = &request.problem;
+        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let many = |_| KernelError::Data(format!("{problem:?} has too many weights per channel"));
+        let packing = request.packing;
+        let (values, columns, counts) = packing.make(|| {
+            let (mut values, mut columns, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+            for row in stored.chunks_exact(depth) {
+                let before = values.len();
+                for (k, &weight) in row.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+                    values.push(weight);
+                    columns.push(u32::try_from(k).map_err(many)?);
+                }
+                counts.push(u32::try_from(values.len() - before).map_err(many)?);
+            }
+            Ok((values, columns, counts))
+        })?;
+        let (values, columns) = (packing.list(values)?, packing.table::<u32>(columns)?);
+        let ends = ends(&packing.table(counts)?).ok_or_else(stray)?;
+        let sound = ends.len() == problem.out_channels
+            && ends.last() == Some(&columns.len())
+            && values.len() == columns.len()
+            && columns.iter().all(|&column| (column as usize) < depth);
+        if sound { Ok(Self { values, columns, ends }) } else { Err(stray()) }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.values.bytes() + size_of_val(&self.columns[..]) + size_of_val(&self.ends[..])
+    }
+}
+
+/// Where each of things so many end, that lie one behind the other; `None` where that is more than can be counted.
+pub(super) fn ends(counts: &[u32]) -> Option<Vec<usize>> {
+    let mut end = 0_usize;
+    counts
+        .iter()
+        .map(|&count| {
+            end = end.checked_add(count as usize)?;
+            Some(end)
+        })
+        .collect()
 }
 
 struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
-    values: Vec<f32>,
-    /// Input channel of the group and tap, as in the stored weights.
-    columns: Vec<u32>,
+    rows: Rows,
     /// Of every column: input channel of the group, row and column of the tap. Found once, not at every use.
     places: Vec<[usize; 3]>,
-    /// Where each output channel's end.
-    ends: Vec<usize>,
-    bias: Vec<f32>,
+    bias: Buffer<f32>,
     finish: Finish,
     entry: Entry,
 }
@@ -116,11 +158,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        size_of_val(&self.values[..])
-            + size_of_val(&self.columns[..])
-            + size_of_val(&self.places[..])
-            + size_of_val(&self.ends[..])
-            + size_of_val(&self.bias[..])
+        self.rows.bytes() + size_of_val(&self.places[..]) + self.bias.bytes()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -148,12 +186,13 @@ impl Job for Run<'_> {
     unsafe fn run<S: Simd>(self) {
         let kernel = self.kernel;
         let problem = &kernel.problem;
+        let Rows { values, columns, ends } = &kernel.rows;
         let [height, width] = problem.input;
         let [out_height, out_width] = kernel.output;
         for plane in self.planes {
             let (image, channel) = (plane / problem.out_channels, plane % problem.out_channels);
             let first = image * problem.in_channels + channel / problem.group_out() * problem.group_in();
-            let start = if channel == 0 { 0 } else { kernel.ends[channel - 1] };
+            let start = if channel == 0 { 0 } else { ends[channel - 1] };
             for y in 0..out_height {
                 // SAFETY: rows and columns are checked against the sizes of input and output.
                 unsafe {
@@ -162,8 +201,8 @@ impl Job for Run<'_> {
                     for x in 0..out_width {
                         *row.add(x) = kernel.bias[channel];
                     }
-                    for i in start..kernel.ends[channel] {
-                        let [c, ky, kx] = kernel.places[kernel.columns[i] as usize];
+                    for i in start..ends[channel] {
+                        let [c, ky, kx] = kernel.places[columns[i] as usize];
                         let Some(input_y) = (y * problem.window.stride[0] + ky * problem.window.dilation[0])
                             .checked_sub(problem.window.padding[0])
                             .filter(|&y| y < height)
@@ -172,7 +211,7 @@ impl Job for Run<'_> {
                         };
                         let input =
                             self.call.input.cast::<f32>().add(((first + c) * height + input_y) * width);
-                        kernel.add_row::<S>(input, kx, kernel.values[i], row);
+                        kernel.add_row::<S>(input, kx, values[i], row);
                     }
                     let mut x = 0;
                     let residual = self.call.residual.cast::<f32>();

@@ -119,16 +119,16 @@ impl Algorithm for Depthwise {
         let taps: usize = problem.window.kernel.iter().product();
         let lanes = lanes(request.isa);
         let padded = problem.in_channels.next_multiple_of(lanes);
-        let mut weights = Buffer::zeros(padded * taps);
-        let mut bias = Buffer::zeros(padded);
-        for channel in 0..problem.in_channels {
-            for tap in 0..taps {
-                let at = (channel / lanes * taps + tap) * lanes + channel % lanes;
-                weights.as_mut_slice()[at] = stored[channel * taps + tap];
-            }
-            bias.as_mut_slice()[channel] = request.bias(channel);
-        }
         let channels = problem.in_channels;
+        let weights = request.packing.numbers(padded * taps, |weights| {
+            for channel in 0..channels {
+                for tap in 0..taps {
+                    let at = (channel / lanes * taps + tap) * lanes + channel % lanes;
+                    weights[at] = stored[channel * taps + tap];
+                }
+            }
+        })?;
+        let bias = request.packing.numbers(padded, |bias| request.write_biases(0, &mut bias[..channels]))?;
         Ok(Box::new(Prepared {
             entry,
             vertical: offsets(&problem, 0, output[0], problem.input[1] * channels),

@@ -81,25 +81,40 @@ impl Algorithm for DepthwiseInt8 {
         let channels = problem.in_channels;
         let padded = channels.next_multiple_of(block);
         let plain = finish.plain_bytes(request);
-        let mut weights = vec![0_i8; padded * steps * compiled.taps];
-        let mut start = Buffer::<i32>::zeros(padded);
-        let mut scale = Buffer::<f32>::zeros(padded);
-        let mut bias = Buffer::<f32>::zeros(padded);
-        for channel in 0..channels {
-            let [vector, lane] = quartered(channel % block);
-            let stored = &dense.values[channel * taps..][..taps];
-            for (tap, &value) in stored.iter().enumerate() {
-                let step = channel / block * steps + tap / compiled.taps;
-                weights[((step * 4 + vector) * lanes + lane) * compiled.taps + tap % compiled.taps] = value;
+        let packing = request.packing;
+        let count = padded * steps * compiled.taps;
+        let weights = packing.numbers(count * compiled.tap_bytes, |packed| {
+            let mut weights = vec![0_i8; count];
+            for (channel, stored) in dense.values.chunks_exact(taps).enumerate() {
+                let [vector, lane] = quartered(channel % block);
+                for (tap, &value) in stored.iter().enumerate() {
+                    let step = channel / block * steps + tap / compiled.taps;
+                    let at = ((step * 4 + vector) * lanes + lane) * compiled.taps + tap % compiled.taps;
+                    weights[at] = value;
+                }
             }
-            let in_order = channel / block * block + vector * lanes + lane;
-            start.as_mut_slice()[in_order] = start_of(stored, compiled.shift, grid.zero_point);
-            let finished = if plain.is_some() { in_order } else { channel };
-            scale.as_mut_slice()[finished] = finish.scale(dense.scales[channel] * grid.scale);
-            bias.as_mut_slice()[finished] = finish.bias(request.bias(channel));
-        }
-        let mut zeros = Buffer::zeros(padded);
-        zeros.as_mut_slice().fill(grid.zero_point);
+            (compiled.pack)(&weights, packed);
+        })?;
+        let in_order = |channel: usize| {
+            let [vector, lane] = quartered(channel % block);
+            channel / block * block + vector * lanes + lane
+        };
+        let finished = |channel: usize| if plain.is_some() { in_order(channel) } else { channel };
+        let start = packing.numbers(padded, |start| {
+            for (channel, stored) in dense.values.chunks_exact(taps).enumerate() {
+                start[in_order(channel)] = start_of(stored, compiled.shift, grid.zero_point);
+            }
+        })?;
+        let scale = packing.numbers(padded, |scale| {
+            for channel in 0..channels {
+                scale[finished(channel)] = finish.scale(dense.scales[channel] * grid.scale);
+            }
+        })?;
+        let bias = packing.numbers(padded, |bias| {
+            for channel in 0..channels {
+                bias[finished(channel)] = finish.bias(request.bias(channel));
+            }
+        })?;
         let addresses = Addresses::new(&problem, output, pixels, compiled.taps);
         Ok(Box::new(Prepared {
             entry: compiled.entry,
@@ -109,14 +124,14 @@ impl Algorithm for DepthwiseInt8 {
                 _ => return Err(request.bad_value("split")),
             },
             scratch: whole_lines(steps * compiled.taps * pixels * size_of::<*const u8>()),
-            weights: (compiled.pack)(&weights),
             threads: request.threads,
             addresses,
             finish,
             plain,
             steps,
             block,
-            zeros,
+            zeros: Buffer::new(padded, |zeros| zeros.fill(grid.zero_point)),
+            weights,
             start,
             scale,
             bias,
@@ -202,8 +217,10 @@ struct Compiled {
     taps: usize,
     /// [`Simd::SHIFT`]
     shift: i32,
-    /// Weights as [`Simd::Tap`].
-    pack: fn(&[i8]) -> Buffer<u8>,
+    /// Bytes of a [`Simd::Tap`].
+    tap_bytes: usize,
+    /// Writes weights as [`Simd::Tap`], for which there must be room.
+    pack: fn(&[i8], &mut [u8]),
 }
 
 /// Chooses the compiled function.
@@ -221,18 +238,23 @@ impl Build for Select {
             4 => entry::<S, 4>,
             _ => return None,
         };
-        Some(Compiled { entry, taps: S::TAPS, shift: S::SHIFT, pack: pack::<S> })
+        Some(Compiled {
+            entry,
+            taps: S::TAPS,
+            shift: S::SHIFT,
+            tap_bytes: size_of::<S::Tap>(),
+            pack: pack::<S>,
+        })
     }
 }
 
-fn pack<S: Simd>(weights: &[i8]) -> Buffer<u8> {
-    let mut packed = Buffer::<u8>::zeros(size_of::<S::Tap>() * weights.len());
-    let to = packed.as_mut_slice().as_mut_ptr().cast::<S::Tap>();
+fn pack<S: Simd>(weights: &[i8], packed: &mut [u8]) {
+    assert!(packed.len() >= size_of::<S::Tap>() * weights.len(), "more weights than there is room for");
+    let to = packed.as_mut_ptr().cast::<S::Tap>();
     for (i, &weight) in weights.iter().enumerate() {
         // SAFETY: there is room for as many weights.
         unsafe { to.add(i).write_unaligned(S::Tap::from(weight)) };
     }
-    packed
 }
 
 /// # Safety

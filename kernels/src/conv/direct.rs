@@ -1,6 +1,7 @@
 //! Direct convolution over planar activations: vectors of output pixels by a few output channels in
 //! registers. Any window, any groups: what everything can fall back to.
 
+use super::buffer::Buffer;
 use super::finish::Finish;
 use super::planar::{Phases, StorePixels};
 use super::request::sensible;
@@ -87,7 +88,6 @@ impl Algorithm for Direct {
         }
         // `[block of channels][input channel and tap][channel]`
         let depth = offsets.len();
-        let mut weights = Vec::with_capacity(stored.len());
         let mut blocks = Vec::new();
         for group in 0..problem.groups {
             let mut first = group * problem.group_out();
@@ -95,14 +95,21 @@ impl Algorithm for Direct {
             while first < end {
                 let count = channels.min(end - first);
                 blocks.push(Block { first, count, group });
-                for k in 0..depth {
-                    weights.extend((first..first + count).map(|channel| stored[channel * depth + k]));
-                }
                 first += count;
             }
         }
+        let weights = request.packing.numbers(problem.out_channels * depth, |weights| {
+            for &Block { first, count, .. } in &blocks {
+                let block = &mut weights[first * depth..][..count * depth];
+                for (k, step) in block.chunks_exact_mut(count).enumerate() {
+                    for (channel, number) in step.iter_mut().enumerate() {
+                        *number = stored[(first + channel) * depth + k];
+                    }
+                }
+            }
+        })?;
         Ok(Box::new(Prepared {
-            bias: (0..problem.out_channels).map(|channel| request.bias(channel)).collect(),
+            bias: request.packed_biases()?,
             finish: Finish::new(request.activation),
             pixels: output[0] * output[1],
             problem,
@@ -130,8 +137,8 @@ struct Prepared {
     pixels: usize,
     /// Of each input channel of a group and tap.
     offsets: Vec<usize>,
-    weights: Vec<f32>,
-    bias: Vec<f32>,
+    weights: Buffer<f32>,
+    bias: Buffer<f32>,
     blocks: Vec<Block>,
     /// For one channel, for two, ..., for as many as the tile has.
     entries: Vec<Entry>,
@@ -146,7 +153,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        size_of_val(&self.weights[..]) + size_of_val(&self.bias[..])
+        self.weights.bytes() + self.bias.bytes()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {

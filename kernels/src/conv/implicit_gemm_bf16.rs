@@ -85,8 +85,7 @@ impl Algorithm for ImplicitGemmBf16 {
         };
         let bias = |group: usize, column: usize| request.bias(group * group_out + column);
         let sizes = [problem.groups, runs.count * steps(&runs), group_out];
-        let products = Product::of_pairs(usable, tile, sizes, weight, bias)
-            .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
+        let products = Product::of_pairs(request, usable, tile, sizes, weight, bias)?;
         let size = padded(&problem);
         let unpadded =
             ConvProblem { input: size, window: Window { padding: [0; 4], ..problem.window }, ..problem };

@@ -21,6 +21,7 @@ mod implicit_gemm;
 mod implicit_gemm_bf16;
 mod implicit_gemm_int8;
 mod naive;
+mod packing;
 mod pad;
 mod planar;
 mod request;
@@ -45,6 +46,9 @@ use crate::schedule::{Schedule, Tunable};
 use crate::team::Worker;
 use crate::weights::{WeightFormat, Weights};
 
+pub use packing::Packing;
+pub(crate) use packing::{PackedLayer, Recording, Section};
+
 /// The order of an activation's numbers in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
@@ -67,7 +71,8 @@ pub enum Element {
 pub struct Request<'a> {
     /// Geometry and sizes, batch included.
     pub problem: ConvProblem,
-    /// In a format that the algorithm [executes](Algorithm::executes).
+    /// In a format that the algorithm [executes](Algorithm::executes). Where `packing` finds what was packed before,
+    /// they may be without numbers.
     pub weights: &'a Weights,
     /// Fused into the store.
     pub activation: Activation,
@@ -83,6 +88,8 @@ pub struct Request<'a> {
     pub threads: usize,
     /// The widest instruction set that may be used.
     pub isa: Isa,
+    /// Where packed numbers come from.
+    pub packing: &'a Packing,
 }
 
 /// Addresses for one run of a [`Kernel`], valid for the sizes of its [`Request`].
@@ -134,7 +141,8 @@ pub trait Algorithm: Send + Sync {
     /// How it wants input, residual and output laid out.
     fn layout(&self) -> Layout;
 
-    /// Packs the weights and fixes all sizes, so that running allocates nothing.
+    /// Packs the weights and fixes all sizes, so that running allocates nothing. Everything that is made of weights comes
+    /// from [`Request::packing`], asked in the same order every time, and sizes from the problem alone.
     ///
     /// # Errors
     /// Where the request is not what the algorithm supports.

@@ -1,6 +1,8 @@
 //! Convolution as a first implementation in C has it: plain loops, one sum at a time, dense or over the non-zeros of a
 //! compressed row. No search wants it; the study of techniques runs it to show how much a conclusion depends on kernels.
 
+use super::buffer::Buffer;
+use super::csr::Rows;
 use super::request::sensible;
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::activation::Activation;
@@ -46,19 +48,22 @@ impl Algorithm for Naive {
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
-        let depth = stored.len() / problem.out_channels;
         let [rows, columns] = problem.window.kernel;
-        let (mut weights, mut ends) = (Vec::new(), Vec::with_capacity(problem.out_channels));
-        for row in stored.chunks_exact(depth.max(1)) {
-            for (k, &weight) in row.iter().enumerate() {
-                if !self.sparse || weight != 0.0 {
-                    let position = [k / (rows * columns), k / columns % rows, k % columns];
-                    weights.push(Entry { position, weight });
-                }
-            }
-            ends.push(weights.len());
-        }
-        let bias = (0..problem.out_channels).map(|channel| request.bias(channel)).collect();
+        let depth = problem.group_in() * rows * columns;
+        let entry = |k: usize, weight: f32| Entry {
+            position: [k / (rows * columns), k / columns % rows, k % columns],
+            weight,
+        };
+        let (weights, ends) = if self.sparse {
+            let Rows { values, columns, ends } = Rows::of(request, stored)?;
+            (columns.iter().zip(values.iter()).map(|(&k, &weight)| entry(k as usize, weight)).collect(), ends)
+        } else {
+            let count = problem.out_channels * depth;
+            let weights = request.packing.numbers(count, |weights| weights.copy_from_slice(stored))?;
+            let entries = weights.iter().enumerate().map(|(at, &weight)| entry(at % depth, weight)).collect();
+            (entries, (1..=problem.out_channels).map(|channel| channel * depth).collect())
+        };
+        let bias = request.packed_biases()?;
         Ok(Box::new(Prepared { problem, output, weights, ends, bias, activation: request.activation }))
     }
 }
@@ -75,7 +80,7 @@ struct Prepared {
     weights: Vec<Entry>,
     /// Where each output channel's weights end.
     ends: Vec<usize>,
-    bias: Vec<f32>,
+    bias: Buffer<f32>,
     activation: Activation,
 }
 
@@ -85,7 +90,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        size_of_val(&self.weights[..]) + size_of_val(&self.ends[..]) + size_of_val(&self.bias[..])
+        size_of_val(&self.weights[..]) + size_of_val(&self.ends[..]) + self.bias.bytes()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {

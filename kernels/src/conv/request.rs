@@ -1,5 +1,6 @@
 //! Checks that every algorithm makes of what it is asked to prepare.
 
+use super::buffer::Buffer;
 use super::{Element, Request};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -70,7 +71,8 @@ impl Request<'_> {
         }
         let [kernel_height, kernel_width] = problem.window.kernel;
         let dims = [problem.out_channels, problem.group_in(), kernel_height, kernel_width];
-        if self.weights.dims != dims || self.weights.values.len() != dims.iter().product::<usize>() {
+        let numbers = if self.packing.is_found() { 0 } else { dims.iter().product::<usize>() };
+        if self.weights.dims != dims || self.weights.values.len() != numbers {
             return Err(KernelError::Data(format!(
                 "weights of {:?} ({} values) where the convolution needs {dims:?}",
                 self.weights.dims,
@@ -78,6 +80,7 @@ impl Request<'_> {
             )));
         }
         if let Some(bias) = &self.weights.bias
+            && !self.packing.is_found()
             && bias.len() != problem.out_channels
         {
             return Err(KernelError::Data(format!(
@@ -107,7 +110,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// The single-precision weights, dense or with zeros.
+    /// The single-precision weights, dense or with zeros; nothing where they were packed before.
     pub(super) fn f32_weights(&self) -> Result<&[f32], KernelError> {
         match &self.weights.values {
             WeightValues::F32(values) | WeightValues::Bf16(values) => Ok(values),
@@ -117,11 +120,11 @@ impl Request<'_> {
         }
     }
 
-    /// The integer weights.
+    /// The integer weights; without numbers where they were packed before.
     pub(super) fn integer_weights(&self) -> Result<&IntegerWeights, KernelError> {
         match &self.weights.values {
             WeightValues::Integer(dense)
-                if dense.scales.len() == self.problem.out_channels
+                if (dense.scales.len() == self.problem.out_channels || self.packing.is_found())
                     && dense.scales.iter().all(|scale| scale.is_finite()) =>
             {
                 Ok(dense)
@@ -136,5 +139,15 @@ impl Request<'_> {
     /// The bias of an output channel.
     pub(super) fn bias(&self, channel: usize) -> f32 {
         self.weights.bias.as_ref().map_or(0.0, |bias| bias[channel])
+    }
+
+    /// The biases of all output channels, packed.
+    pub(super) fn packed_biases(&self) -> Result<Buffer<f32>, KernelError> {
+        self.packing.numbers(self.problem.out_channels, |numbers| self.write_biases(0, numbers))
+    }
+
+    /// Writes the biases of the output channels from `first` on.
+    pub(super) fn write_biases(&self, first: usize, to: &mut [f32]) {
+        to.iter_mut().enumerate().for_each(|(channel, number)| *number = self.bias(first + channel));
     }
 }

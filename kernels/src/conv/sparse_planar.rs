@@ -8,7 +8,9 @@
 //! too small for vectors of channels, load each input once for all of them.
 
 use super::buffer::{Buffer, whole_lines};
+use super::csr::ends;
 use super::finish::Finish;
+use super::packing::stray;
 use super::planar::{Phases, StorePixels};
 use super::request::sensible;
 use super::split::grain;
@@ -129,7 +131,6 @@ impl Algorithm for SparsePlanar {
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
         let taps = tap_rows * tap_columns;
         let depth = group_in * taps;
-        let (mut weights, mut distances) = (Vec::new(), Vec::new());
         let mut blocks = Vec::new();
         for group in 0..problem.groups {
             let end = (group + 1) * group_out;
@@ -138,28 +139,48 @@ impl Algorithm for SparsePlanar {
             }
         }
         let panels = group_in.div_ceil(panel);
-        let mut ends = Vec::with_capacity(panels * blocks.len());
-        for panel_of in (0..panels).map(|number| number * panel..group_in.min((number + 1) * panel)) {
-            for block in &mut blocks {
-                let group = block.first / group_out;
-                for k in panel_of.start * taps..panel_of.end * taps {
-                    let column =
-                        |c: usize| if c < block.count { stored[(block.first + c) * depth + k] } else { 0.0 };
-                    if (0..block.count).all(|c| column(c) == 0.0) {
-                        continue;
+        let too_large = |_| KernelError::Data(format!("{problem:?} is too large"));
+        let distance = |channel: usize, tap: usize| {
+            let tap = phases.tap(tap / tap_columns, tap % tap_columns);
+            u32::try_from(channel * phases.channel() + tap).map_err(too_large)
+        };
+        let packing = request.packing;
+        let (weights, distances, counts) = packing.make(|| {
+            let (mut weights, mut distances, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+            for panel_of in (0..panels).map(|number| number * panel..group_in.min((number + 1) * panel)) {
+                for block in &blocks {
+                    let (group, before) = (block.first / group_out, distances.len());
+                    for k in panel_of.start * taps..panel_of.end * taps {
+                        let column = |c: usize| {
+                            if c < block.count { stored[(block.first + c) * depth + k] } else { 0.0 }
+                        };
+                        if (0..block.count).any(|c| column(c) != 0.0) {
+                            distances.push(distance(group * group_in + k / taps, k % taps)?);
+                            weights.extend((0..height).map(column));
+                        }
                     }
-                    let (channel, tap) = (group * group_in + k / taps, k % taps);
-                    let distance =
-                        channel * phases.channel() + phases.tap(tap / tap_columns, tap % tap_columns);
-                    distances.push(
-                        u32::try_from(distance)
-                            .map_err(|_| KernelError::Data(format!("{problem:?} is too large")))?,
-                    );
-                    weights.extend((0..height).map(column));
-                    block.work += 1;
+                    counts.push(u32::try_from(distances.len() - before).map_err(too_large)?);
                 }
-                ends.push(distances.len());
             }
+            Ok((weights, distances, counts))
+        })?;
+        let (weights, distances) = (packing.list(weights)?, packing.table(distances)?);
+        let counts = packing.table::<u32>(counts)?;
+        let ends = ends(&counts).ok_or_else(stray)?;
+        let mut farthest = 0;
+        for tap in 0..taps {
+            farthest = farthest.max(distance(problem.in_channels - 1, tap)?);
+        }
+        let sound = counts.len() == panels * blocks.len()
+            && ends.last() == Some(&distances.len())
+            && distances.len().checked_mul(height) == Some(weights.len())
+            && distances.iter().all(|&distance| distance <= farthest);
+        if !sound {
+            return Err(stray());
+        }
+        let number = blocks.len();
+        for (place, &count) in counts.iter().enumerate() {
+            blocks[place % number].work += count as usize;
         }
         // Every block costs a little without any step.
         let mut work = 0;
@@ -168,10 +189,10 @@ impl Algorithm for SparsePlanar {
             block.work = work;
         }
         Ok(Box::new(Prepared {
-            bias: (0..problem.out_channels + height)
-                .map(|channel| if channel < problem.out_channels { request.bias(channel) } else { 0.0 })
-                .collect(),
-            weights: Buffer::from_slice(&weights),
+            bias: packing.numbers(problem.out_channels + height, |bias| {
+                request.write_biases(0, &mut bias[..problem.out_channels]);
+            })?,
+            weights,
             finish: Finish::new(request.activation),
             pixels: output[0] * output[1],
             sums: if panels > 1 { whole_lines(blocks.len() * height * width * size_of::<f32>()) } else { 0 },
@@ -220,7 +241,7 @@ struct Prepared {
     sums: usize,
     threads: usize,
     /// One per output channel, and as many more as a block has.
-    bias: Vec<f32>,
+    bias: Buffer<f32>,
     entry: Entry,
     /// Flat pixels of a tile.
     width: usize,
@@ -237,7 +258,7 @@ impl Kernel for Prepared {
             + size_of_val(&self.distances[..])
             + size_of_val(&self.blocks[..])
             + size_of_val(&self.ends[..])
-            + size_of_val(&self.bias[..])
+            + self.bias.bytes()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {

@@ -151,8 +151,8 @@ where
     // Reading whole steps is safe in a copy, which has room behind it.
     let copies = form.centered || problem.window.padding != [0; 4] || !group_in.is_multiple_of(step);
     let segments = positions(&problem, Some(strides(&problem)), step);
-    let depth = stored.values.len() / problem.out_channels;
-    let taps = depth / group_in;
+    let taps: usize = problem.window.kernel.iter().product();
+    let depth = taps * group_in;
     let width = group_out.next_multiple_of(lanes(request.isa));
     let groups = (0..problem.groups)
         .map(|group| {
@@ -163,12 +163,18 @@ where
             let start = |column: usize| {
                 form.start(grid.zero_point, &stored.values[(first + column) * depth..][..depth])
             };
-            let streams = Streams::<K>::new(usable, tile, [group_out, group_in], &segments, weight, start)?;
-            let (mut scale, mut bias) = (Buffer::zeros(width), Buffer::zeros(width));
-            for column in 0..group_out {
-                scale.as_mut_slice()[column] = finish.scale(stored.scales[first + column] * grid.scale);
-                bias.as_mut_slice()[column] = finish.bias(request.bias(first + column));
-            }
+            let sizes = [group_out, group_in];
+            let streams = Streams::<K>::new(request, usable, tile, sizes, &segments, weight, start)?;
+            let scale = request.packing.numbers(width, |scale| {
+                for column in 0..group_out {
+                    scale[column] = finish.scale(stored.scales[first + column] * grid.scale);
+                }
+            })?;
+            let bias = request.packing.numbers(width, |bias| {
+                for column in 0..group_out {
+                    bias[column] = finish.bias(request.bias(first + column));
+                }
+            })?;
             Ok(Group { streams, scale, bias })
         })
         .collect::<Result<Vec<_>, KernelError>>()?;

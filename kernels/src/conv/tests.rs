@@ -10,6 +10,8 @@ use crate::operator::Window;
 use crate::team::Team;
 use crate::weights::{Grid, IntegerWeights, Numbers, Pattern, WeightValues, round_to_bf16};
 
+mod packed;
+
 /// A problem and everything around it; numbers follow from `seed`.
 #[derive(Clone, Debug)]
 struct Case {
@@ -206,6 +208,17 @@ fn run(
     let kernel = algorithm
         .prepare(request)
         .unwrap_or_else(|error| panic!("{} refuses {:?}: {error}", algorithm.name(), request.schedule));
+    run_kernel(kernel, request.threads, input, residual, output_bytes)
+}
+
+/// Runs on `threads` threads; the result in the algorithm's layout.
+fn run_kernel(
+    kernel: Box<dyn Kernel>,
+    threads: usize,
+    input: &mut Guarded,
+    residual: Option<&mut Guarded>,
+    output_bytes: usize,
+) -> Guarded {
     let mut output = Guarded::poisoned(output_bytes, 4);
     let mut workspace = Guarded::poisoned(kernel.workspace_bytes(), 0);
     assert!(kernel.weight_bytes() > 0);
@@ -224,7 +237,7 @@ fn run(
     let shared = &shared;
     // Twice, as the workspace is then full of what the first run left.
     for _ in 0..2 {
-        Team::new(request.threads)
+        Team::new(threads)
             .unwrap()
             // SAFETY: the buffers have the sizes of the request, and the whole team makes this call.
             .run(|worker| unsafe { shared.1.run(&shared.0, worker) })
@@ -331,9 +344,11 @@ fn check_f32(case: &Case, format: WeightFormat) {
                 schedule: &schedule,
                 threads: case.threads,
                 isa,
+                packing: &Packing::fresh(),
             };
             let bytes = shape_out.iter().product::<usize>() * 4;
             let output = run(algorithm, &request, &mut placed, placed_residual.as_mut(), bytes);
+            packed::check(algorithm, &request, &mut placed, placed_residual.as_mut(), &output, &mut random);
             let got = output.f32s();
             let arranged = |values: &[f64]| arrange(values, shape_out, layout);
             let residuals = residual.as_ref().map(|residual| arrange(residual, shape_out, layout));
@@ -445,9 +460,11 @@ fn check_i8(case: &Case, format: WeightFormat) {
                 schedule: &schedule,
                 threads: case.threads,
                 isa,
+                packing: &Packing::fresh(),
             };
             let bytes = count_out * if narrow { 1 } else { 4 };
             let output = run(algorithm, &request, &mut placed, placed_residual.as_mut(), bytes);
+            packed::check(algorithm, &request, &mut placed, placed_residual.as_mut(), &output, &mut random);
             let wanted: Vec<f64> = (0..count_out)
                 .map(|i| {
                     let channel = i / (height * width) % problem.out_channels;
@@ -613,6 +630,7 @@ fn every_offered_combination_can_be_prepared() {
                             schedule: &schedule,
                             threads: 2,
                             isa,
+                            packing: &Packing::fresh(),
                         };
                         if let Err(error) = algorithm.prepare(&request) {
                             panic!("{schedule:?} for {problem:?} on {isa:?}: {error}");
@@ -657,6 +675,7 @@ fn nonsense_is_refused() {
             schedule: &schedule,
             threads: 1,
             isa,
+            packing: &Packing::fresh(),
         };
         for algorithm in algorithms() {
             if !algorithm.tunables(&good, isa).is_empty() {

@@ -161,16 +161,15 @@ impl Algorithm for Winograd {
         let transformed: Vec<f32> = stored.as_chunks::<9>().0.iter().flat_map(transform).collect();
         let points = grid.points();
         let weight = |point, k, column| transformed[(column * depth + k) * points + point];
-        let products = Product::several(usable, tile, [points, depth, columns], weight, |_, _| 0.0)
-            .ok_or_else(|| request.bad_value("tile"))?;
-        let bias: Vec<f32> = (0..columns).map(|channel| request.bias(channel)).collect();
+        let sizes = [points, depth, columns];
+        let products = Product::several(request, usable, tile, sizes, weight, |_, _| 0.0)?;
         Ok(Box::new(Prepared {
             ahead: Ahead::from_request(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
             entries: build(usable, Select(size)),
             rows: Rows::matrix(depth),
             zeros: Buffer::zeros(depth),
-            bias: Buffer::from_slice(&bias),
+            bias: request.packed_biases()?,
             finish: Finish::new(request.activation),
             problem,
             output,

@@ -148,35 +148,45 @@ impl Algorithm for WinogradInt8 {
         let (depth, columns) = (problem.in_channels, problem.out_channels);
         let lanes = lanes(request.isa);
         let padded = columns.next_multiple_of(lanes);
-        let mut start = Buffer::<i32>::zeros(padded);
-        let mut scale = Buffer::<f32>::zeros(padded);
-        let mut bias = Buffer::<f32>::zeros(padded);
-        for (column, stored) in dense.values.chunks_exact(depth * 9).enumerate() {
-            let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
-            // Of what the transforms make of the zero point only this is left, four times as everything.
-            start.as_mut_slice()[column] = -4 * i32::from(grid.zero_point) * sum;
-            scale.as_mut_slice()[column] = finish.scale(dense.scales[column] * grid.scale) * 0.25;
-            bias.as_mut_slice()[column] = finish.bias(request.bias(column));
-        }
-        let mut zeros = Buffer::zeros(depth);
-        zeros.as_mut_slice().fill(grid.zero_point);
+        let packing = request.packing;
+        let start = packing.numbers(padded, |start| {
+            for (column, stored) in dense.values.chunks_exact(depth * 9).enumerate() {
+                let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
+                // Of what the transforms make of the zero point only this is left, four times as everything.
+                start[column] = -4 * i32::from(grid.zero_point) * sum;
+            }
+        })?;
+        let scale = packing.numbers(padded, |scale| {
+            for column in 0..columns {
+                scale[column] = finish.scale(dense.scales[column] * grid.scale) * 0.25;
+            }
+        })?;
+        let bias = packing.numbers(padded, |bias| {
+            for column in 0..columns {
+                bias[column] = finish.bias(request.bias(column));
+            }
+        })?;
+        let pairs = depth.div_ceil(2);
+        let weights = packing.numbers(POINTS * padded * pairs * 2, |numbers| {
+            pack(&dense.values, depth, tile.vectors * lanes, padded, numbers);
+        })?;
         let tiles = tiles(output);
         Ok(Box::new(Prepared {
-            weights: pack(&dense.values, [depth, columns], tile.vectors * lanes, lanes),
+            weights,
             chunk: request.count("chunk")?.min(problem.batch * tiles[0] * tiles[1]),
             split: Split::from_request(request)?,
             ahead: ahead::<i16>(request)?,
             threads: request.threads,
             // Whole vectors are written, of which products read whole pairs.
             stride: depth.next_multiple_of(2 * lanes),
-            pairs: depth.div_ceil(2),
+            pairs,
             compiled,
             tile,
             lanes,
             start,
             scale,
             bias,
-            zeros,
+            zeros: Buffer::new(depth, |zeros| zeros.fill(grid.zero_point)),
             finish,
             tiles,
             output,
@@ -211,11 +221,9 @@ fn transform(window: &[i8]) -> [i16; POINTS] {
 }
 
 /// Transformed weights: `[block][point][pair of channels][column of the block][channel of the pair]`.
-fn pack(stored: &[i8], [depth, columns]: [usize; 2], width: usize, lanes: usize) -> Buffer<i16> {
-    let padded = columns.next_multiple_of(lanes);
+/// There are `padded` columns of them.
+fn pack(stored: &[i8], depth: usize, width: usize, padded: usize, numbers: &mut [i16]) {
     let pairs = depth.div_ceil(2);
-    let mut weights = Buffer::<i16>::zeros(POINTS * padded * pairs * 2);
-    let numbers = weights.as_mut_slice();
     for (index, window) in stored.chunks_exact(9).enumerate() {
         let (column, k) = (index / depth, index % depth);
         let first = column / width * width;
@@ -226,7 +234,6 @@ fn pack(stored: &[i8], [depth, columns]: [usize; 2], width: usize, lanes: usize)
             numbers[(row + column - first) * 2 + k % 2] = number;
         }
     }
-    weights
 }
 
 /// What depends on the instruction set.

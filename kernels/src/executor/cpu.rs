@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::draft::Home;
 use super::program::{Program, Sight};
-use super::{ExecutorOptions, MemoryUse, StepInfo, lower, validate};
+use super::{ExecutorOptions, MemoryUse, StepInfo, lower};
 use crate::block::Block;
+use crate::conv::Packing;
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operators::convert::{self, Form};
@@ -23,23 +24,24 @@ pub(super) struct CpuExecutor {
     dims: Vec<Vec<usize>>,
     input_len: usize,
     output_len: usize,
+    /// Bytes of weights that lie in a file.
+    mapped_bytes: usize,
     /// Seconds of each step of the run being profiled, as bits.
     seconds: Vec<AtomicU64>,
 }
 
 impl CpuExecutor {
-    /// Packs weights, chooses layouts, plans memory.
+    /// Packs the weights of a valid plan or finds them packed, chooses layouts, plans memory.
     ///
     /// # Errors
-    /// Where the plan does not fit together or an algorithm does not support its step.
-    pub fn new(plan: &Plan, options: &ExecutorOptions) -> Result<Self, KernelError> {
+    /// Where an algorithm does not support its step, or something else was packed.
+    pub fn new(plan: &Plan, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
         let ExecutorOptions { batch, threads, isa } = *options;
         if !isa.is_available() {
             return Err(KernelError::System(format!("this machine does not have {}", isa.name())));
         }
-        validate(plan, batch)?;
+        let program = Program::assemble(lower::lower(plan, options, packing)?)?;
         let team = Team::new(threads)?;
-        let program = Program::assemble(lower::lower(plan, options)?)?;
         let seconds = (0..program.len()).map(|_| AtomicU64::new(0)).collect();
         let len = |value: ValueId| plan.values[value].len() * batch;
         Ok(Self {
@@ -48,6 +50,7 @@ impl CpuExecutor {
             dims: plan.values.iter().map(|value| value.dims.clone()).collect(),
             input_len: len(plan.input),
             output_len: len(plan.output),
+            mapped_bytes: packing.mapped_bytes(),
             seconds,
             program,
         })
@@ -160,6 +163,11 @@ impl CpuExecutor {
             activations: self.program.activation_bytes as u64,
             workspace: self.program.workspace_bytes as u64,
         }
+    }
+
+    /// See [`super::Executor::mapped_bytes`].
+    pub fn mapped_bytes(&self) -> u64 {
+        self.mapped_bytes as u64
     }
 
     fn connect(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {

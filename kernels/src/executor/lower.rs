@@ -10,7 +10,7 @@ use super::program::Work;
 use super::resolve::{Resolved, conv_problem, resolve};
 use super::{ExecutorOptions, StepInfo};
 use crate::block::Block;
-use crate::conv::{Element, Layout, Request};
+use crate::conv::{Element, Layout, Packing, Request};
 use crate::error::KernelError;
 use crate::operator::{Conv, Operator};
 use crate::operators::binary::{self, Arithmetic};
@@ -26,7 +26,11 @@ use crate::plan::{Plan, Step, ValueId};
 ///
 /// # Errors
 /// Where a schedule cannot be resolved, an algorithm refuses its step, or memory is short.
-pub(super) fn lower<'a>(plan: &'a Plan, options: &ExecutorOptions) -> Result<Draft<'a>, KernelError> {
+pub(super) fn lower<'a>(
+    plan: &'a Plan,
+    options: &ExecutorOptions,
+    packing: &Packing,
+) -> Result<Draft<'a>, KernelError> {
     let resolved = resolve_all(plan, options)?;
     let wishes = wishes(plan, &resolved);
     let context = Context { batch: options.batch, isa: options.isa };
@@ -39,12 +43,13 @@ pub(super) fn lower<'a>(plan: &'a Plan, options: &ExecutorOptions) -> Result<Dra
         weight_bytes: 0,
         steps: Vec::new(),
     };
-    let mut lowering = Lowering { draft, wishes, threads: options.threads };
+    let mut lowering = Lowering { draft, wishes, threads: options.threads, packing };
     lowering.input();
     for (step, resolved) in plan.steps.iter().zip(&resolved) {
         lowering.step(step, resolved.as_ref())?;
     }
     lowering.output()?;
+    packing.end()?;
     Ok(lowering.draft)
 }
 
@@ -60,15 +65,16 @@ fn resolve_all(plan: &Plan, options: &ExecutorOptions) -> Result<Vec<Option<Reso
         .collect()
 }
 
-struct Lowering<'a> {
+struct Lowering<'a, 'p> {
     draft: Draft<'a>,
     wishes: Vec<Wish>,
     threads: usize,
+    packing: &'p Packing,
 }
 
 const F32: Element = Element::F32;
 
-impl<'a> Lowering<'a> {
+impl<'a> Lowering<'a, '_> {
     fn dims(&self, value: ValueId) -> &'a [usize] {
         &self.draft.plan.values[value].dims
     }
@@ -272,7 +278,7 @@ impl<'a> Lowering<'a> {
             residual = Some(element);
         }
         let weights = &plan.weights[conv.weights];
-        let kernel = resolved.algorithm.prepare(&Request {
+        let request = Request {
             problem: resolved.problem,
             weights,
             activation: conv.activation,
@@ -282,9 +288,12 @@ impl<'a> Lowering<'a> {
             schedule: &resolved.schedule,
             threads: self.threads,
             isa: self.draft.context.isa,
-        });
+            packing: self.packing,
+        };
+        let kernel = self.packing.begin(&request).and_then(|()| resolved.algorithm.prepare(&request));
         let kernel = kernel.map_err(|error| match error {
             KernelError::Plan { problem, .. } => KernelError::plan(&step.name, problem),
+            KernelError::Packed(problem) => KernelError::Packed(format!("step `{}` {problem}", step.name)),
             error => KernelError::plan(&step.name, error.to_string()),
         })?;
         let output = self.draft.create(step.output, Form { layout, element: to });

@@ -7,6 +7,7 @@
 //! What is left to others: which schedules are good (search), and how long a run takes (whoever
 //! measures; [`Executor::profile`] only tells how a run's time is divided).
 
+use crate::conv::{Packing, Recording};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::opencl::DeviceExecutor;
@@ -25,6 +26,7 @@ pub(crate) use arena::Lifetime;
 use cpu::CpuExecutor;
 pub use resolve::{Resolved, conv_problem, resolve};
 pub use validate::validate;
+pub(crate) use validate::validate_structure;
 
 /// How a plan is to be loaded.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,22 @@ pub struct MemoryUse {
     pub workspace: u64,
 }
 
+/// What the kernels of `plan` pack, as it is to lie in a file.
+///
+/// # Errors
+/// Where the plan does not fit together, does not run on the processor, or an algorithm does not support its step.
+pub(crate) fn pack(plan: &Plan, options: &ExecutorOptions) -> Result<Recording, KernelError> {
+    validate(plan, options.batch)?;
+    if let Backend::OpenCl { .. } = plan.backend {
+        let problem =
+            "only what runs on the processor can be packed ahead; this plan is for an OpenCL device";
+        return Err(KernelError::Data(problem.into()));
+    }
+    let packing = Packing::recording();
+    lower::lower(plan, options, &packing)?;
+    Ok(packing.recorded())
+}
+
 impl Executor {
     /// Packs weights, chooses layouts, plans memory; on a device, builds kernels too.
     ///
@@ -82,10 +100,27 @@ impl Executor {
     /// Where the plan does not fit together, an algorithm does not support its step, or its device is not
     /// there or refuses.
     pub fn new(plan: &Plan, options: &ExecutorOptions) -> Result<Self, KernelError> {
+        validate(plan, options.batch)?;
+        Self::with(plan, options, &Packing::fresh())
+    }
+
+    /// [`Executor::new`] with what was packed before, of a plan whose weights have no numbers.
+    ///
+    /// # Errors
+    /// [`KernelError::Packed`] where something else was packed; otherwise as there.
+    pub(crate) fn packed(
+        plan: &Plan,
+        options: &ExecutorOptions,
+        packing: &Packing,
+    ) -> Result<Self, KernelError> {
+        validate_structure(plan, options.batch)?;
+        Self::with(plan, options, packing)
+    }
+
+    fn with(plan: &Plan, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
         let batch = options.batch;
-        validate(plan, batch)?;
         let place = match &plan.backend {
-            Backend::Cpu => Place::Cpu(Box::new(CpuExecutor::new(plan, options)?)),
+            Backend::Cpu => Place::Cpu(Box::new(CpuExecutor::new(plan, options, packing)?)),
             Backend::OpenCl { device } => Place::Device(Box::new(DeviceExecutor::new(plan, device, batch)?)),
         };
         let len = |value: ValueId| plan.values[value].len() * batch;
@@ -162,6 +197,16 @@ impl Executor {
                 let MemoryUse { weights, activations, workspace } = executor.memory();
                 weights + activations + workspace
             }
+        }
+    }
+
+    /// Bytes of [`MemoryUse::weights`] that are used where they lie in a mapped file, which the machine's own allocator
+    /// does not see either.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> u64 {
+        match &self.place {
+            Place::Cpu(executor) => executor.mapped_bytes(),
+            Place::Device(_) => 0,
         }
     }
 

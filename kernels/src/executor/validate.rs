@@ -16,6 +16,18 @@ const WHOLE: &str = "(plan)";
 /// # Errors
 /// What is wrong, and with which step.
 pub fn validate(plan: &Plan, batch: usize) -> Result<(), KernelError> {
+    for (index, weights) in plan.weights.iter().enumerate() {
+        check_weights(weights)
+            .map_err(|problem| KernelError::plan(WHOLE, format!("weights {index}: {problem}")))?;
+    }
+    validate_structure(plan, batch)
+}
+
+/// [`validate`] of everything but the numbers of weights, which need not be there.
+///
+/// # Errors
+/// As there.
+pub(crate) fn validate_structure(plan: &Plan, batch: usize) -> Result<(), KernelError> {
     if batch == 0 {
         return Err(KernelError::plan(WHOLE, "a batch of no images"));
     }
@@ -32,7 +44,7 @@ pub fn validate(plan: &Plan, batch: usize) -> Result<(), KernelError> {
     known(WHOLE, plan.input)?;
     known(WHOLE, plan.output)?;
     for (index, weights) in plan.weights.iter().enumerate() {
-        check_weights(weights)
+        shape::checked_len(&weights.dims, 1)
             .map_err(|problem| KernelError::plan(WHOLE, format!("weights {index}: {problem}")))?;
     }
     let mut written = vec![false; plan.values.len()];

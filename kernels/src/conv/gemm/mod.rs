@@ -55,63 +55,75 @@ pub(super) struct Place {
 
 impl Product {
     /// Packs `count` products `depth x columns` of weights `weight(product, k, column)` and biases `bias(product,
-    /// column)`; `None` where the tile has no microkernel.
+    /// column)`.
+    ///
+    /// # Errors
+    /// Where the tile has no microkernel.
     pub(super) fn several(
+        request: &Request<'_>,
         usable: Usable,
         tile: Tile,
         sizes: [usize; 3],
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
-    ) -> Option<Vec<Self>> {
-        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile))?;
-        Some(Self::packed(lanes(usable.isa()), tile, kernels, sizes, weight, bias))
+    ) -> Result<Vec<Self>, KernelError> {
+        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile));
+        let kernels = kernels.ok_or_else(|| request.bad_value("tile"))?;
+        Self::packed(request, lanes(usable.isa()), tile, kernels, sizes, weight, bias)
     }
 
     /// [`Product::several`] of pairs of bfloat16 `[weight(product, 2 * k, column), weight(product, 2 * k + 1, column)]`.
+    ///
+    /// # Errors
+    /// Where the processor does not multiply such pairs.
     pub(super) fn of_pairs(
+        request: &Request<'_>,
         usable: Usable,
         tile: Tile,
         sizes: [usize; 3],
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
-    ) -> Option<Vec<Self>> {
-        let kernels = with_smaller(tile, |tile| Microkernel::of_pairs(usable, tile))?;
+    ) -> Result<Vec<Self>, KernelError> {
+        let kernels = with_smaller(tile, |tile| Microkernel::of_pairs(usable, tile))
+            .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
         // The upper halves of two numbers, the first one below.
         let pair = |product: usize, k: usize, column: usize| {
             let [first, second] = [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
             f32::from_bits(second | first >> 16)
         };
-        Some(Self::packed(lanes(usable.isa()), tile, kernels, sizes, pair, bias))
+        Self::packed(request, lanes(usable.isa()), tile, kernels, sizes, pair, bias)
     }
 
     /// Weights and biases packed for `tile` and all that are smaller.
     fn packed(
+        request: &Request<'_>,
         lanes: usize,
         tile: Tile,
         kernels: Vec<Vec<Microkernel>>,
         [count, depth, columns]: [usize; 3],
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
-    ) -> Vec<Self> {
+    ) -> Result<Vec<Self>, KernelError> {
         let padded = columns.next_multiple_of(lanes);
         let each = (padded * (depth + 1)).next_multiple_of(LINE / size_of::<f32>());
-        let mut packed = Buffer::zeros(each * count);
         let width = tile.vectors * lanes;
-        for (product, numbers) in packed.as_mut_slice().chunks_mut(each.max(1)).enumerate() {
-            for start in (0..columns).step_by(width) {
-                // The last block is as narrow as whole vectors allow.
-                let block = width.min(padded - start);
-                for k in 0..depth {
-                    let row = &mut numbers[start * depth + k * block..][..block.min(columns - start)];
-                    for (column, number) in row.iter_mut().enumerate() {
-                        *number = weight(product, k, start + column);
+        let packed = request.packing.numbers(each * count, |packed| {
+            for (product, numbers) in packed.chunks_mut(each.max(1)).enumerate() {
+                for start in (0..columns).step_by(width) {
+                    // The last block is as narrow as whole vectors allow.
+                    let block = width.min(padded - start);
+                    for k in 0..depth {
+                        let row = &mut numbers[start * depth + k * block..][..block.min(columns - start)];
+                        for (column, number) in row.iter_mut().enumerate() {
+                            *number = weight(product, k, start + column);
+                        }
                     }
                 }
+                for (column, number) in numbers[padded * depth..][..columns].iter_mut().enumerate() {
+                    *number = bias(product, column);
+                }
             }
-            for (column, number) in numbers[padded * depth..][..columns].iter_mut().enumerate() {
-                *number = bias(product, column);
-            }
-        }
+        })?;
         let numbers = Arc::new(packed);
         let products = (0..count).map(|product| Self {
             kernels: kernels.clone(),
@@ -122,7 +134,7 @@ impl Product {
             numbers: Arc::clone(&numbers),
             at: product * each,
         });
-        products.collect()
+        Ok(products.collect())
     }
 
     /// The products of a convolution, one per group, of depth `[tap][input channel]`, the taps being those of `order`.
@@ -145,8 +157,7 @@ impl Product {
             weights[(group * group_out + column) * depth + k % group_in * taps + order(k / group_in)]
         };
         let bias = |group: usize, column: usize| request.bias(group * group_out + column);
-        Self::several(usable, tile, [problem.groups, depth, group_out], weight, bias)
-            .ok_or_else(|| request.bad_value("tile"))
+        Self::several(request, usable, tile, [problem.groups, depth, group_out], weight, bias)
     }
 
     /// Blocks of columns that the tile cuts the product into.

@@ -141,37 +141,51 @@ impl Product {
         let padded = columns.next_multiple_of(lanes);
         let width = tile.vectors * lanes;
         let bytes = if widened { size_of::<i16>() } else { 1 };
+        let packing = request.packing;
         let pack = |group: usize| {
-            let mut weights = Buffer::<u8>::zeros(padded * depth * bytes);
-            let mut start = Buffer::<i32>::zeros(padded);
-            let mut scale = Buffer::<f32>::zeros(padded);
-            let mut bias = Buffer::<f32>::zeros(padded);
-            for column in 0..columns {
-                let channel = group * columns + column;
-                let stored = &dense.values[channel * taps * group_in..][..taps * group_in];
-                let first = column / width * width;
-                let block = width.min(padded - first);
-                for number in 0..runs * run {
-                    // The number's place in its run, and where stored weights have it.
-                    let k = number / run * padded_run + number % run;
-                    let value = stored[number % group_in * taps + number / group_in];
-                    let at = first * depth
-                        + (k / form.group * block + column - first) * form.group
-                        + k % form.group;
-                    let to = &mut weights.as_mut_slice()[at * bytes..][..bytes];
-                    if widened {
-                        to.copy_from_slice(&i16::from(value).to_ne_bytes());
-                    } else {
-                        to.copy_from_slice(&value.to_ne_bytes());
+            let of_channel = |column: usize| {
+                &dense.values[(group * columns + column) * taps * group_in..][..taps * group_in]
+            };
+            let weights = packing.numbers::<u8>(padded * depth * bytes, |weights| {
+                for column in 0..columns {
+                    let stored = of_channel(column);
+                    let first = column / width * width;
+                    let block = width.min(padded - first);
+                    for number in 0..runs * run {
+                        // The number's place in its run, and where stored weights have it.
+                        let k = number / run * padded_run + number % run;
+                        let value = stored[number % group_in * taps + number / group_in];
+                        let at = first * depth
+                            + (k / form.group * block + column - first) * form.group
+                            + k % form.group;
+                        let to = &mut weights[at * bytes..][..bytes];
+                        if widened {
+                            to.copy_from_slice(&i16::from(value).to_ne_bytes());
+                        } else {
+                            to.copy_from_slice(&value.to_ne_bytes());
+                        }
                     }
                 }
-                start.as_mut_slice()[column] = form.start(grid.zero_point, stored);
-                scale.as_mut_slice()[column] = finish.scale(dense.scales[channel] * grid.scale);
-                bias.as_mut_slice()[column] = finish.bias(request.bias(channel));
-            }
-            Self { kernels: kernels.clone(), tile, lanes, columns, depth, bytes, weights, start, scale, bias }
+            })?;
+            let start = packing.numbers(padded, |start| {
+                for column in 0..columns {
+                    start[column] = form.start(grid.zero_point, of_channel(column));
+                }
+            })?;
+            let scale = packing.numbers(padded, |scale| {
+                for column in 0..columns {
+                    scale[column] = finish.scale(dense.scales[group * columns + column] * grid.scale);
+                }
+            })?;
+            let bias = packing.numbers(padded, |bias| {
+                for column in 0..columns {
+                    bias[column] = finish.bias(request.bias(group * columns + column));
+                }
+            })?;
+            let kernels = kernels.clone();
+            Ok(Self { kernels, tile, lanes, columns, depth, bytes, weights, start, scale, bias })
         };
-        Ok((0..problem.groups).map(pack).collect())
+        (0..problem.groups).map(pack).collect()
     }
 
     /// Blocks of columns that the tile cuts the product into.

@@ -17,7 +17,7 @@ pub(in crate::conv) trait Kind: Copy + Send + Sync + 'static {
     /// A weight as it is given.
     type Source: Copy + Default + PartialEq;
     /// What weights are in memory.
-    type Weight: Number + Default;
+    type Weight: Number;
     /// A sum in memory.
     type Sum: Number;
     /// An activation in memory.

@@ -8,8 +8,10 @@
 
 use std::ops::Range;
 
+use super::Request;
 use super::buffer::Buffer;
 use super::gemm_int8::DotForm;
+use super::packing::stray;
 use super::rows::RowsView;
 use super::split::PartWork;
 use super::tiles::{Extent, Tile, cover, with_smaller};
@@ -168,12 +170,42 @@ pub(super) fn form<K: Kind>(usable: Usable) -> (DotForm, usize) {
     build(usable, Form::<K>(std::marker::PhantomData))
 }
 
+/// The first step of every block, if all counts and indices are those of blocks over `segments` whose steps have so many
+/// weights: no step may lead beyond its segment, and there must be weights for all.
+fn first_steps(
+    counts: &[u32],
+    indices: &[u16],
+    weights: usize,
+    segments: &[Vec<Position>],
+    widths: &[usize],
+) -> Option<Vec<usize>> {
+    if counts.len() != segments.len().checked_mul(widths.len())? {
+        return None;
+    }
+    let (mut steps, mut step, mut used) = (Vec::with_capacity(widths.len()), 0_usize, 0_usize);
+    let farthest = |segment: &Vec<Position>| segment.iter().map(|position| position.index).max();
+    let farthest: Vec<Option<usize>> = segments.iter().map(farthest).collect();
+    for (counts, width) in counts.chunks_exact(segments.len().max(1)).zip(widths) {
+        steps.push(step);
+        for (&count, farthest) in counts.iter().zip(&farthest) {
+            let end = step.checked_add(count as usize)?;
+            if indices.get(step..end)?.iter().any(|&index| Some(usize::from(index)) > *farthest) {
+                return None;
+            }
+            used = used.checked_add(width.checked_mul(end - step)?)?;
+            step = end;
+        }
+    }
+    (step == indices.len() && used == weights).then_some(steps)
+}
+
 impl<K: Kind> Streams<K> {
     /// Packs `weight(column, tap, channel)`, and where the sums of each column start.
     ///
     /// # Errors
     /// What is wrong, where the tile has no microkernel or something does not fit.
     pub(super) fn new(
+        request: &Request<'_>,
         usable: Usable,
         tile: Tile,
         [columns, channels]: [usize; 2],
@@ -192,21 +224,26 @@ impl<K: Kind> Streams<K> {
         let Compiled { kernels, group, packed, pack } =
             compiled.ok_or_else(|| KernelError::Data(format!("no microkernel computes {tile:?}")))?;
         let too_far = |_| KernelError::Data("an input is too far away for a stream".into());
-        let mut starts = Buffer::zeros(columns.next_multiple_of(lanes));
-        for (column, number) in starts.as_mut_slice()[..columns].iter_mut().enumerate() {
-            *number = start(column);
-        }
-        let (mut step, mut packed_weights, mut indices) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut counts, mut steps) = (Vec::new(), Vec::new());
-        for first in (0..columns).step_by(tile.vectors * lanes) {
-            // The last block is as narrow as whole vectors allow.
-            let end = (first + tile.vectors * lanes).min(columns.next_multiple_of(lanes));
-            steps.push(indices.len());
-            for segment in segments {
+        let packing = request.packing;
+        let padded = columns.next_multiple_of(lanes);
+        let starts = packing.numbers(padded, |starts| {
+            for (column, number) in starts[..columns].iter_mut().enumerate() {
+                *number = start(column);
+            }
+        })?;
+        let width = tile.vectors * lanes;
+        // The last block is as narrow as whole vectors allow.
+        let blocks = (0..columns).step_by(width).map(|first| first..(first + width).min(padded));
+        let (weights, indices, counts) = packing.make(|| {
+            let (mut step, mut packed_weights) = (Vec::new(), Vec::new());
+            let (mut indices, mut counts) = (Vec::new(), Vec::new());
+            for (block, segment) in
+                blocks.clone().flat_map(|block| segments.iter().map(move |s| (block.clone(), s)))
+            {
                 let before = indices.len();
                 for position in segment {
                     step.clear();
-                    for column in first..end {
+                    for column in block.clone() {
                         step.extend((position.channel..position.channel + group).map(|channel| {
                             if column < columns && channel < channels {
                                 weight(column, position.tap, channel)
@@ -222,10 +259,14 @@ impl<K: Kind> Streams<K> {
                 }
                 counts.push(u32::try_from(indices.len() - before).map_err(too_far)?);
             }
-        }
-        let weights = Buffer::from_slice(&packed_weights);
+            indices.shrink_to_fit();
+            Ok((packed_weights, indices, counts))
+        })?;
+        let (weights, indices) = (packing.list(weights)?, packing.table(indices)?);
+        let counts = packing.table(counts)?;
+        let widths: Vec<usize> = blocks.map(|block| block.len() * packed).collect();
+        let steps = first_steps(&counts, &indices, weights.len(), segments, &widths).ok_or_else(stray)?;
         let segments = segments.len();
-        indices.shrink_to_fit();
         Ok(Self {
             kernels,
             tile,
