@@ -33,6 +33,6 @@ pub mod weights;
 pub use activation::Activation;
 pub use error::KernelError;
 pub use executor::{Executor, ExecutorOptions};
-pub use plan::{Backend, Plan, Quantization, Step, ValueId, ValueSpec};
+pub use plan::{Backend, Plan, Quantization, Step, Switch, ValueId, ValueSpec};
 pub use schedule::{Schedule, Tunable};
 pub use weights::{WeightFormat, WeightValues, Weights};

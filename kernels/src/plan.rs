@@ -33,8 +33,42 @@ pub struct Plan {
     pub constants: Vec<Arc<[f32]>>,
     /// How many threads it was tuned for.
     pub threads: usize,
-    /// What runs it, and so what the algorithms' names mean.
+    /// What runs it, and so what the algorithms' names mean: all of it, or what comes before the first of
+    /// [`Plan::switches`].
     pub backend: Backend,
+    /// Where something else takes over, in execution order; empty where one backend runs everything. The executor
+    /// changes sides at these steps and at no others.
+    pub switches: Vec<Switch>,
+}
+
+/// A step from which on something else runs a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// Index into [`Plan::steps`]; neither the first step nor one before an earlier switch.
+    pub step: usize,
+    /// Another one than before.
+    pub backend: Backend,
+}
+
+impl Plan {
+    /// What runs step `index`.
+    #[must_use]
+    pub fn backend_of(&self, index: usize) -> &Backend {
+        let before = self.switches.iter().take_while(|switch| switch.step <= index);
+        before.last().map_or(&self.backend, |switch| &switch.backend)
+    }
+
+    /// Whether the processor runs all of it.
+    #[must_use]
+    pub fn is_on_processor(&self) -> bool {
+        self.backend == Backend::Cpu && self.switches.is_empty()
+    }
+
+    /// Lets `backend` run all of it.
+    pub fn run_on(&mut self, backend: Backend) {
+        self.backend = backend;
+        self.switches.clear();
+    }
 }
 
 /// What runs a plan.

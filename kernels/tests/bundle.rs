@@ -9,7 +9,7 @@ use paretune_kernels::bundle::{Bundle, Preprocessing, Stored, WeightSource};
 use paretune_kernels::executor::{conv_problem, resolve};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Backend, Executor, ExecutorOptions, Step};
+use paretune_kernels::{Backend, Executor, ExecutorOptions, Step, Switch};
 use proptest::prelude::*;
 
 const THIS: ExecutorOptions = ExecutorOptions { batch: 1, threads: 1, isa: Isa::Portable };
@@ -37,6 +37,15 @@ fn bundle(seed: u64) -> Bundle {
     }
 }
 
+/// [`bundle`], with a part for a device wherever there are steps enough.
+fn divided(seed: u64) -> Bundle {
+    let mut bundle = bundle(seed);
+    if bundle.plan.steps.len() > 1 {
+        bundle.plan.switches.push(Switch { step: 1, backend: Backend::OpenCl { device: "some".into() } });
+    }
+    bundle
+}
+
 fn size(folder: &Path) -> u64 {
     std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum()
 }
@@ -53,7 +62,7 @@ proptest! {
 
     #[test]
     fn bundles_come_back_and_weigh_what_they_say(seed in any::<u64>()) {
-        let bundle = bundle(seed);
+        let bundle = divided(seed);
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("b");
         bundle.write(&folder).unwrap();
@@ -177,7 +186,7 @@ proptest! {
     ) {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("b");
-        bundle(seed).write(&folder).unwrap();
+        divided(seed).write(&folder).unwrap();
         let mut files = ["plan.bin", "weights.bin"].map(|name| std::fs::read(folder.join(name)).unwrap());
         let target = &mut files[usize::from(!in_plan)];
         let before = target.clone();
@@ -263,10 +272,13 @@ fn schedules_give_way_where_they_are_not_possible() {
 #[test]
 fn what_runs_on_a_device_is_not_packed_ahead() {
     let home = tempfile::tempdir().unwrap();
-    let mut bundle = bundle(1);
-    bundle.plan.backend = Backend::OpenCl { device: String::new() };
-    let error = bundle.write_packed(&home.path().join("b"), Isa::detect()).unwrap_err().to_string();
-    assert!(error.contains("processor"), "{error}");
+    let mut whole = bundle(1);
+    whole.plan.backend = Backend::OpenCl { device: String::new() };
+    let part = (0..).map(divided).find(|bundle| !bundle.plan.switches.is_empty()).unwrap();
+    for bundle in [whole, part] {
+        let error = bundle.write_packed(&home.path().join("b"), Isa::detect()).unwrap_err().to_string();
+        assert!(error.contains("processor"), "{error}");
+    }
     assert_eq!(names(home.path()), [] as [&str; 0]);
 }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
+use paretune_kernels::ExecutorOptions;
 use paretune_kernels::bundle::{Bundle, Loaded, Preprocessing, Stored, WeightSource};
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
-use paretune_kernels::{Backend, ExecutorOptions};
 use tempfile::TempDir;
 
 use super::{Ending, paths, tell_changes, usage};
@@ -94,10 +94,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let input = noise(plan, &bundle.preprocessing, batch);
     let probe = SpeedProbe::new(threads, isa)?;
     // What the processor can do says nothing about a device.
-    let ceilings = match plan.backend {
-        Backend::Cpu => ceilings(&[threads])?.threads.into_iter().next(),
-        Backend::OpenCl { .. } => None,
-    };
+    let ceilings =
+        if plan.is_on_processor() { ceilings(&[threads])?.threads.into_iter().next() } else { None };
     let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
     let layers = costs(plan, executor.steps(), &layers, ceilings.as_ref());
     let memory = executor.memory();

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use paretune_db::Store;
+use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::schedule::Schedule;
-use paretune_kernels::{Backend, Plan};
 
 use super::bench::{BenchArgs, place, seconds_text};
 use super::{Ending, paths, usage};
@@ -49,7 +49,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
     let Network { mut plan, sha256, .. } = load_network(Some(&args.target)).map_err(usage)?;
     let place = place(args);
     plan.threads = place.threads;
-    debug_assert_eq!(plan.backend, Backend::Cpu);
+    debug_assert!(plan.is_on_processor());
     let store = Store::open(&paths::store(args.db.as_deref())?)?;
     let probes = fastest_probes(&store, &place.hardware)?;
     let control = Arc::new(Control::default());

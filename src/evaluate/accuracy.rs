@@ -225,7 +225,7 @@ pub fn for_scoring(plan: &Plan) -> Plan {
     if schedules.into_iter().any(reduced) {
         return plan;
     }
-    plan.backend = Backend::Cpu;
+    plan.run_on(Backend::Cpu);
     for step in &mut plan.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };
         if !conv.schedule.algorithm.contains("winograd") {

@@ -2,7 +2,7 @@
 //!
 //! | parameter | meaning |
 //! | --- | --- |
-//! | `backend` | `cpu`, `opencl` or `opencl:PLATFORM/DEVICE` |
+//! | `backend` | `cpu`, `opencl` or `opencl:PLATFORM/DEVICE`; or two of them, see [`Sides`] |
 //! | `threads` | workers of the whole network |
 //! | `finetune` | seconds that the compressed network learns from the original's answers; 0 or absent: not at all |
 //! | `channels.GROUP` | share of the channels of a group that is kept |
@@ -33,6 +33,48 @@ pub const CHANNELS: &str = "channels.";
 /// Longest training.
 const MOST_SECONDS: u64 = 24 * 3600;
 
+/// A network that two backends run, as a value of [`BACKEND`]: `cpu then opencl at 3` begins on the processor and goes on
+/// on the device at the layer of that number (0: the first); `cpu then opencl at 3 to 7` is back on the processor at
+/// layer 7. One parameter says it all, so that a space still falls apart into layers where it has a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sides<'t> {
+    /// What begins.
+    pub first: &'t str,
+    /// What takes over.
+    pub second: &'t str,
+    /// The first layer of the second backend.
+    pub at: usize,
+    /// The first layer that the first backend runs again, if any.
+    pub back: Option<usize>,
+}
+
+impl<'t> Sides<'t> {
+    /// Reads a value of [`BACKEND`]; `None` where it names one backend.
+    #[must_use]
+    pub fn read(text: &'t str) -> Option<Self> {
+        let (first, rest) = text.split_once(" then ")?;
+        let (second, places) = rest.rsplit_once(" at ")?;
+        let (at, back) = match places.split_once(" to ") {
+            Some((at, back)) => (at, Some(back.parse().ok()?)),
+            None => (places, None),
+        };
+        Some(Self { first, second, at: at.parse().ok()?, back })
+    }
+
+    /// Whether the second backend runs layer `number`.
+    #[must_use]
+    pub fn is_second(&self, number: usize) -> bool {
+        number >= self.at && self.back.is_none_or(|back| number < back)
+    }
+}
+
+impl std::fmt::Display for Sides<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} then {} at {}", self.first, self.second, self.at)?;
+        self.back.map_or(Ok(()), |back| write!(f, " to {back}"))
+    }
+}
+
 /// Name of a layer's parameter.
 #[must_use]
 pub fn layer_parameter(layer: &str, parameter: &str) -> String {
@@ -56,8 +98,10 @@ pub struct Candidate {
     pub threads: usize,
     /// Seconds of training after compression.
     pub finetune: u64,
-    /// What runs it.
+    /// What runs it, or its first layers.
     pub backend: Backend,
+    /// Layers, by their number, from which on something else runs it; ascending.
+    pub switches: Vec<(usize, Backend)>,
 }
 
 /// A configuration that does not follow the grammar.
@@ -89,12 +133,12 @@ impl Candidate {
         let layers: std::collections::BTreeSet<&str> = layers.collect();
         let mut candidate = Self { threads: 1, ..Self::default() };
         let mut tunables: Vec<(&str, &str, &str, i64)> = Vec::new();
+        (candidate.backend, candidate.switches) = backends(configuration, layers.len())?;
         for (name, value) in configuration.iter() {
             if name == BACKEND {
-                let text = value.as_str().unwrap_or_default();
-                candidate.backend =
-                    text.parse().map_err(|problem: String| CandidateError::new(name, problem))?;
-            } else if name == THREADS {
+                continue;
+            }
+            if name == THREADS {
                 candidate.threads = integer(name, value)
                     .ok()
                     .and_then(|threads| usize::try_from(threads).ok())
@@ -161,6 +205,29 @@ impl Candidate {
         }
         Ok(candidate)
     }
+}
+
+/// What runs a network of so many layers, and where something else takes over.
+fn backends(
+    configuration: &Configuration,
+    layers: usize,
+) -> Result<(Backend, Vec<(usize, Backend)>), CandidateError> {
+    let named =
+        |text: &str| text.parse::<Backend>().map_err(|problem: String| CandidateError::new(BACKEND, problem));
+    let Some(value) = configuration.get(BACKEND) else { return Ok((Backend::Cpu, Vec::new())) };
+    let text = value.as_str().unwrap_or_default();
+    let Some(sides) = Sides::read(text) else { return Ok((named(text)?, Vec::new())) };
+    let (first, second) = (named(sides.first)?, named(sides.second)?);
+    let back = sides.back.unwrap_or(layers);
+    if sides.at == 0 || sides.at >= back || back > layers {
+        let problem = format!("`{text}`: there are layers 0 to {}", layers.saturating_sub(1));
+        return Err(CandidateError::new(BACKEND, problem));
+    }
+    let mut switches = vec![(sides.at, second)];
+    if back < layers {
+        switches.push((back, first.clone()));
+    }
+    Ok((first, switches))
 }
 
 /// The part of a configuration that decides the network's outputs, and so its accuracy and its size.
@@ -251,6 +318,35 @@ mod tests {
         let unknown = configuration(&[("b.bits", Value::Int(8))]);
         let error = Candidate::decode(&unknown, ["a"].into_iter()).unwrap_err().to_string();
         assert!(error.contains("b.bits"), "{error}");
+    }
+
+    #[test]
+    fn networks_that_change_sides_say_where() {
+        let layers = ["a", "b", "c"];
+        let read = |backend: &str| {
+            let entries = [(BACKEND, Value::Text(backend.to_owned()))];
+            Candidate::decode(&configuration(&entries), layers.into_iter())
+        };
+        let device = Backend::OpenCl { device: String::new() };
+        let there = read("cpu then opencl at 1").unwrap();
+        assert_eq!((there.backend, there.switches), (Backend::Cpu, vec![(1, device.clone())]));
+        let back = read("opencl then cpu at 1 to 2").unwrap();
+        assert_eq!(back.switches, [(1, Backend::Cpu), (2, device.clone())]);
+        assert_eq!(back.backend, device);
+        for text in ["cpu then opencl at 4", "opencl:A/B at C then cpu at 4 to 7"] {
+            assert_eq!(Sides::read(text).map(|sides| sides.to_string()).as_deref(), Some(text));
+        }
+        for backend in [
+            "cpu then opencl",
+            "cpu then opencl at 0",
+            "cpu then opencl at 3",
+            "cpu then opencl at 2 to 2",
+            "cpu then opencl at 1 to 4",
+            "cpu then gpu at 1",
+            "cpu then opencl at -1",
+        ] {
+            assert!(read(backend).is_err(), "{backend}");
+        }
     }
 
     #[test]

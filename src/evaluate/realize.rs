@@ -3,7 +3,7 @@
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::offer::Target;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{KernelError, Plan};
+use paretune_kernels::{Backend, KernelError, Plan, Switch};
 use paretune_spaces::Configuration;
 
 use super::candidate::{Candidate, CandidateError};
@@ -69,12 +69,22 @@ pub fn rehearse(subject: &Subject, configuration: &Configuration, isa: Isa) -> R
 /// `plan` under the schedules of `candidate`.
 fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, RealizeError> {
     plan.threads = candidate.threads;
-    // The space is built for the untouched widths, and pruned channels leave fewer tiles to choose from.
-    let target = Target::of(&candidate.backend, isa)?;
-    plan.backend = candidate.backend;
-    for layer in compress::layers(&plan)? {
+    let layers = compress::layers(&plan)?;
+    let switches = candidate.switches.iter().map(|(layer, backend)| {
+        let step = layers.get(*layer).map_or(plan.steps.len(), |layer| layer.index);
+        Switch { step, backend: backend.clone() }
+    });
+    (plan.switches, plan.backend) = (switches.collect(), candidate.backend);
+    let used = std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend));
+    let targets: Vec<(Backend, Target)> = used
+        .map(|backend| Ok((backend.clone(), Target::of(backend, isa)?)))
+        .collect::<Result<_, KernelError>>()?;
+    for layer in layers {
         let Some(schedule) = candidate.schedules.get(&layer.step) else { continue };
+        let backend = plan.backend_of(layer.index);
+        let Some((_, target)) = targets.iter().find(|(known, _)| known == backend) else { continue };
         if let Operator::Conv(conv) = &mut plan.steps[layer.index].operator {
+            // The space is built for the untouched widths, and pruned channels leave fewer tiles to choose from.
             conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| {
                 RealizeError::Algorithm { layer: layer.step, algorithm: schedule.algorithm.clone() }
             })?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
-use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, memory, opencl};
+use paretune_kernels::{Executor, ExecutorOptions, Plan, memory, opencl};
 use paretune_spaces::Configuration;
 
 use super::inspect::costs;
@@ -235,7 +235,7 @@ impl Worker {
             self.ceilings.extend(ceilings(&[threads]).map_err(text)?.threads);
         }
         // What the processor can do says nothing about a device.
-        let here = |known: &&ThreadCeilings| known.threads == threads && plan.backend == Backend::Cpu;
+        let here = |known: &&ThreadCeilings| known.threads == threads && plan.is_on_processor();
         let ceilings = self.ceilings.iter().find(here);
         Ok(Reply::Inspected { threads, steps: costs(&plan, executor.steps(), &times, ceilings) })
     }
@@ -251,7 +251,7 @@ impl Worker {
             let threads = request.threads.unwrap_or(plan.threads).max(1);
             let (probe, fastest) = self.probe(threads)?;
             let input = noise(plan, preprocessing, batch);
-            if plan.backend != Backend::Cpu {
+            if !plan.is_on_processor() {
                 opencl::verify(&stored.bundle().map_err(text)?.plan, batch).map_err(text)?;
             }
             let executor =

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::survey::Survey;
 use super::trial::Known;
-use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
+use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter};
 
 /// Which kernels are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -234,7 +234,8 @@ pub fn settings(space: &CompiledSpace) -> Vec<Setting> {
         threads.push(1);
     }
     let backends = domain(BACKEND);
-    let mut backends: Vec<&str> = backends.iter().filter_map(Value::as_str).collect();
+    let mut backends: Vec<&str> =
+        backends.iter().filter_map(Value::as_str).filter(|backend| Sides::read(backend).is_none()).collect();
     if backends.is_empty() {
         backends.push("cpu");
     }

@@ -22,8 +22,8 @@ use rand::{Rng, RngExt};
 
 use super::archive::METRICS;
 use super::recipes::Seed;
-use super::survey::{Survey, Thinned};
-use crate::evaluate::candidate::{CHANNELS, THREADS, layer_parameter};
+use super::survey::{Mixed, Survey, Thinned};
+use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
 use choice::{Choice, Weights};
 use model::{Model, Verified};
 
@@ -115,7 +115,7 @@ impl Compose {
     }
 
     /// Puts networks whose channels were all held to one threshold among the seeds, once: at full precision, and
-    /// on integers.
+    /// on integers; and those that change sides where that looks best.
     fn sow(&mut self, survey: &Survey, history: &History) {
         if std::mem::replace(&mut self.sown, true) {
             return;
@@ -139,7 +139,17 @@ impl Compose {
                 thinned.push(Seed { origin, point, reconstructs: false });
             }
         }
-        self.urgent = survey.thinned.len();
+        self.urgent = survey.thinned.len() + survey.mixed.len();
+        for Mixed { backend, schedules } in &survey.mixed {
+            let mut wanted = Configuration::new();
+            wanted.insert(BACKEND, Value::Text(backend.clone()));
+            wanted.insert(THREADS, Value::Int(survey.threads));
+            for (layer, schedule) in survey.layers.iter().zip(schedules) {
+                schedule.write(&layer.name, &mut wanted);
+            }
+            let point = history.space().closest(&wanted);
+            thinned.push(Seed { origin: backend.clone(), point, reconstructs: false });
+        }
         // They know more than uniform recipes do.
         for seed in thinned.into_iter().rev() {
             self.seeds.push_front(seed);

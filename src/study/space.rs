@@ -9,7 +9,7 @@ use paretune_kernels::{Backend, KernelError};
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
 use crate::compress::{self, CompressError, SPARSITIES};
-use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter, tunable_parameter};
+use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter, tunable_parameter};
 use crate::model::Network;
 
 /// Patterns of zeros that are offered where an algorithm profits from them, next to zeros anywhere.
@@ -50,9 +50,12 @@ pub fn joint_space(
 ) -> Result<Space, JointSpaceError> {
     let plan = &network.plan;
     let mut space = Space::default();
+    let layers = compress::layers(plan)?;
     let names: Vec<String> = backends.iter().map(ToString::to_string).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    space.parameters.push(unordered(BACKEND, &names, "which device runs the network"));
+    let values = sides(backends, &names, layers.len());
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    space.parameters.push(unordered(BACKEND, &values, "which device runs the network"));
     let targets: Vec<Target> =
         backends.iter().map(|backend| Target::of(backend, isa)).collect::<Result<_, _>>()?;
     let targets: Vec<(&str, Target)> = names.into_iter().zip(targets).collect();
@@ -69,10 +72,45 @@ pub fn joint_space(
         let values = shares.into_iter().map(Value::Real).collect();
         space.parameters.push(ordered(&name, values, default, "share of these channels that is kept"));
     }
-    for layer in compress::layers(plan)? {
-        layer_parameters(&mut space, &layer, &targets)?;
+    for (number, layer) in layers.iter().enumerate() {
+        layer_parameters(&mut space, number, layer, &targets)?;
     }
     Ok(space)
+}
+
+/// Switches are offered at this many layers at most, evenly: pairs of them are values of one parameter.
+const MOST_SWITCHES: usize = 12;
+
+/// What can run a network of so many layers: one backend, or the processor and a device with one switch or two.
+fn sides(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
+    let count = layers.saturating_sub(1).min(MOST_SWITCHES);
+    let places: Vec<usize> =
+        (0..count).map(|index| 1 + index * layers.saturating_sub(1) / count.max(1)).collect();
+    let mut values: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    for (&first, one) in names.iter().zip(backends) {
+        for (&second, other) in names.iter().zip(backends) {
+            // Two devices have nothing to tell each other that the host would not have to carry.
+            if (*one == Backend::Cpu) == (*other == Backend::Cpu) {
+                continue;
+            }
+            for &at in &places {
+                let later = places.iter().copied().filter(|&back| back > at).map(Some);
+                let backs = std::iter::once(None).chain(later);
+                values.extend(backs.map(|back| Sides { first, second, at, back }.to_string()));
+            }
+        }
+    }
+    values
+}
+
+/// That `backend` runs layer `number`; `values` are all that the parameter has.
+fn runs(backend: &str, number: usize, values: &[Value]) -> String {
+    let there = values.iter().filter_map(Value::as_str).filter(|value| match Sides::read(value) {
+        Some(sides) => backend == if sides.is_second(number) { sides.second } else { sides.first },
+        None => *value == backend,
+    });
+    let there: Vec<String> = there.map(|value| format!("'{value}'")).collect();
+    format!("{BACKEND} in [{}]", there.join(", "))
 }
 
 /// An algorithm that can solve a layer's problem, and the formats that it is offered for.
@@ -122,6 +160,7 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
 
 fn layer_parameters(
     space: &mut Space,
+    number: usize,
     layer: &compress::LayerInfo,
     targets: &[(&str, Target)],
 ) -> Result<(), JointSpaceError> {
@@ -186,11 +225,13 @@ fn layer_parameters(
             Some((_, names)) => names.push(algorithm),
             None => cases.push((case, vec![algorithm])),
         };
+    let running = space.parameters.iter().find(|parameter| parameter.name == BACKEND);
+    let running = running.map(|parameter| parameter.domain.values().to_vec()).unwrap_or_default();
     for offer in &offers {
         // Where there is but one backend, it need not be named.
         let on = match targets.len() {
             1 => String::new(),
-            _ => format!("{BACKEND} == '{}' and ", offer.backend),
+            _ => format!("{} and ", runs(offer.backend, number, &running)),
         };
         if !offer.dense.is_empty() {
             allow(format!("{on}{}", among(&bits_name, &offer.dense, &numbers)), offer.algorithm.name);
@@ -288,5 +329,62 @@ fn unordered(name: &str, values: &[&str], about: &str) -> Parameter {
         condition: None,
         default: 0,
         about: about.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paretune_kernels::opencl;
+    use paretune_spaces::{CompiledSpace, Configuration};
+
+    use super::*;
+    use crate::model::builtin;
+
+    /// Whether a device computes each layer of `network`.
+    fn on_device(space: &CompiledSpace, network: &Network, backend: &str) -> Vec<bool> {
+        let mut wanted = Configuration::new();
+        wanted.insert(BACKEND, Value::Text(backend.to_owned()));
+        let found = space.decode(&space.closest(&wanted));
+        assert_eq!(found.get(BACKEND), wanted.get(BACKEND));
+        let layers = compress::layers(&network.plan).expect("layers");
+        let name = |layer: &compress::LayerInfo| layer_parameter(&layer.step, "algorithm");
+        let chosen =
+            layers.iter().map(|layer| found.get(&name(layer)).and_then(Value::as_str).expect("an algorithm"));
+        chosen.map(offer::is_for_device).collect()
+    }
+
+    #[test]
+    fn layers_follow_the_backend_that_runs_them() {
+        if opencl::names().is_empty() {
+            eprintln!("SKIPPED: there is no OpenCL device");
+            return;
+        }
+        let network = Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
+        let device = Backend::OpenCl { device: String::new() };
+        let space = joint_space(&network, &[1], &[Backend::Cpu, device], Isa::detect()).expect("a space");
+        let space = space.compile().expect("a space that has configurations");
+        let layers = compress::layers(&network.plan).expect("layers").len();
+        let offered: Vec<&str> =
+            space.parameters()[0].domain.values().iter().filter_map(Value::as_str).collect();
+        let two_switches = offered.iter().find(|value| value.starts_with("opencl") && value.contains(" to "));
+        for text in ["cpu then opencl at 1", two_switches.expect("there and back")] {
+            let sides = Sides::read(text).expect("two backends");
+            let there = |layer| sides.is_second(layer) == (sides.second == "opencl");
+            assert_eq!(
+                on_device(&space, &network, text),
+                (0..layers).map(there).collect::<Vec<bool>>(),
+                "{text}"
+            );
+        }
+        assert_eq!(on_device(&space, &network, "cpu"), vec![false; layers]);
+    }
+
+    #[test]
+    fn deep_networks_switch_at_a_few_layers() {
+        let backends = [Backend::Cpu, Backend::OpenCl { device: String::new() }];
+        let values = sides(&backends, &["cpu", "opencl"], 100);
+        assert_eq!(values.len(), 2 + 2 * (12 + 12 * 11 / 2));
+        assert_eq!(sides(&backends, &["cpu", "opencl"], 1).len(), 2);
+        assert_eq!(sides(&backends[..1], &["cpu"], 100), ["cpu"]);
     }
 }

@@ -10,12 +10,12 @@ use super::stream::{self, Reader, put_number};
 use super::table::Table;
 use super::{Bundle, Preprocessing};
 use crate::operators::shape;
-use crate::plan::{Backend, Plan, Step, ValueSpec};
+use crate::plan::{Backend, Plan, Step, Switch, ValueSpec};
 use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weights};
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Grows with every change of the format.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 const HEADER: usize = 8 + 2 + 2 + 32;
 
 /// Whether `weights.bin` is coded numbers alone, or has packed ones before them: what follows the version.
@@ -45,6 +45,7 @@ struct Description {
     constants: Vec<Arc<[f32]>>,
     threads: usize,
     backend: Backend,
+    switches: Vec<Switch>,
     preprocessing: Preprocessing,
     configuration: String,
 }
@@ -112,6 +113,7 @@ fn describe(bundle: &Bundle) -> Description {
         constants: plan.constants.clone(),
         threads: plan.threads,
         backend: plan.backend.clone(),
+        switches: plan.switches.clone(),
         preprocessing: preprocessing.clone(),
         configuration: configuration.clone(),
     }
@@ -183,11 +185,12 @@ pub(super) fn decode(file: &[u8], numbers: Option<&[u8]>, weights: u64) -> Resul
         table.check(weights)?;
     }
     afford(&description.weights, budget)?;
-    let Description { name, values, input, output, steps, constants, threads, backend, .. } = description;
+    let Description { name, values, input, output, steps, constants, threads, backend, switches, .. } =
+        description;
     let weights = description.weights.iter().map(StoredWeights::hollow).collect();
     Ok(Contents {
         bundle: Bundle {
-            plan: Plan { name, values, input, output, steps, weights, constants, threads, backend },
+            plan: Plan { name, values, input, output, steps, weights, constants, threads, backend, switches },
             preprocessing: description.preprocessing,
             configuration: description.configuration,
         },

@@ -227,7 +227,8 @@ impl Packed {
 fn fitted(plan: &Plan, options: &ExecutorOptions) -> (Plan, usize) {
     let (mut fitted, mut others) = (plan.clone(), 0);
     let target = Target::Cpu(options.isa);
-    for (index, step) in plan.steps.iter().enumerate().filter(|_| plan.backend == Backend::Cpu) {
+    let on_processor = |index: usize| *plan.backend_of(index) == Backend::Cpu;
+    for (index, step) in plan.steps.iter().enumerate().filter(|&(index, _)| on_processor(index)) {
         let (Operator::Conv(conv), Some(problem)) = (&step.operator, conv_problem(plan, step, options.batch))
         else {
             continue;

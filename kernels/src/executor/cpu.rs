@@ -4,25 +4,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::draft::Home;
-use super::program::{Program, Sight};
-use super::{ExecutorOptions, MemoryUse, StepInfo, lower};
+use super::program::{Ends, Program, Sight};
+use super::{ExecutorOptions, MemoryUse, Part, StepInfo, lower};
 use crate::block::Block;
 use crate::conv::Packing;
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operators::convert::{self, Form};
 use crate::operators::{Context, Io, planes};
-use crate::plan::{Plan, ValueId};
+use crate::plan::ValueId;
 use crate::team::{Barrier, Team, Worker};
 
-/// A loaded plan: packed weights, buffers, and a flat list of kernel calls.
+/// A loaded plan, or a part of one: packed weights, buffers, and a flat list of kernel calls.
 pub(super) struct CpuExecutor {
     program: Program,
     team: Team,
     batch: usize,
     /// Shapes of all values, for [`CpuExecutor::observe`].
     dims: Vec<Vec<usize>>,
-    input_len: usize,
     output_len: usize,
     /// Bytes of weights that lie in a file.
     mapped_bytes: usize,
@@ -34,38 +33,62 @@ impl CpuExecutor {
     /// Packs the weights of a valid plan or finds them packed, chooses layouts, plans memory.
     ///
     /// # Errors
-    /// Where an algorithm does not support its step, or something else was packed.
-    pub fn new(plan: &Plan, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
+    /// Where an algorithm does not support its step, something else was packed, or the machine refuses.
+    pub fn new(part: &Part<'_>, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
         let ExecutorOptions { batch, threads, isa } = *options;
         if !isa.is_available() {
             return Err(KernelError::System(format!("this machine does not have {}", isa.name())));
         }
-        let program = Program::assemble(lower::lower(plan, options, packing)?)?;
+        let program = Program::assemble(lower::lower(part, options, packing)?)?;
         let team = Team::new(threads)?;
         let seconds = (0..program.len()).map(|_| AtomicU64::new(0)).collect();
-        let len = |value: ValueId| plan.values[value].len() * batch;
         Ok(Self {
             team,
             batch,
-            dims: plan.values.iter().map(|value| value.dims.clone()).collect(),
-            input_len: len(plan.input),
-            output_len: len(plan.output),
+            dims: part.plan.values.iter().map(|value| value.dims.clone()).collect(),
+            output_len: part.plan.values[part.plan.output].len() * batch,
             mapped_bytes: packing.mapped_bytes(),
             seconds,
             program,
         })
     }
 
-    /// Runs one batch: `input` is `batch` images row-major, `output` is written likewise.
-    ///
-    /// # Errors
-    /// Where a length is wrong.
+    /// Runs one batch of a whole plan. Lengths are checked by the caller.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
-        self.connect(input, output)?;
+        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
+        // SAFETY: the caller has checked the lengths; both slices are borrowed until this returns.
+        unsafe { self.run_between(&Ends { input: &|_| input, output: &|_| output }) }
+    }
+
+    /// Runs one batch and returns the seconds of each step. Lengths are checked by the caller.
+    pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
+        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
+        // SAFETY: as in `run`.
+        unsafe { self.profile_between(&Ends { input: &|_| input, output: &|_| output }) }
+    }
+
+    /// Runs one batch and shows every value as soon as it is there. Lengths are checked by the caller.
+    pub fn observe(
+        &mut self,
+        input: &[f32],
+        see: &mut dyn FnMut(ValueId, &[f32]),
+    ) -> Result<(), KernelError> {
+        let block = Block::new(self.output_len * 4)?;
+        let (input, output) = (input.as_ptr().cast(), block.start());
+        // SAFETY: as in `run`; the block is as large as the output.
+        unsafe { self.observe_between(&Ends { input: &|_| input, output: &|_| output }, see) }
+    }
+
+    /// Runs one batch of the part from and to memory anywhere.
+    ///
+    /// # Safety
+    /// Every end is as large as its value, there until this returns, and nobody else's meanwhile.
+    pub unsafe fn run_between(&mut self, ends: &Ends<'_>) -> Result<(), KernelError> {
+        self.program.connect(ends);
         let program = &self.program;
         self.team.run(|worker| {
             for step in 0..program.len() {
-                // SAFETY: connected above to memory of checked sizes; all workers make the same calls,
+                // SAFETY: connected above to memory of the right sizes; all workers make the same calls,
                 // separated by barriers; `&mut self` keeps others away.
                 unsafe { program.run_step(step, worker) };
                 worker.wait();
@@ -73,19 +96,19 @@ impl CpuExecutor {
         })
     }
 
-    /// Runs one batch and returns the seconds of each of [`Executor::steps`].
+    /// As [`CpuExecutor::run_between`], with the seconds of each step.
     ///
-    /// # Errors
-    /// Where a length is wrong.
-    pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
-        self.connect(input, output)?;
+    /// # Safety
+    /// As there.
+    pub unsafe fn profile_between(&mut self, ends: &Ends<'_>) -> Result<Vec<f64>, KernelError> {
+        self.program.connect(ends);
         let (program, seconds) = (&self.program, &self.seconds);
         self.team.run(|worker| {
             // All start together, so that the first step does not pay for waking the others.
             worker.wait();
             let mut before = Instant::now();
             for (step, seconds) in seconds.iter().enumerate() {
-                // SAFETY: as in `run`.
+                // SAFETY: as in `run_between`.
                 unsafe { program.run_step(step, worker) };
                 worker.wait();
                 if worker.index == 0 {
@@ -98,36 +121,32 @@ impl CpuExecutor {
         Ok(self.seconds.iter().map(|bits| f64::from_bits(bits.load(Ordering::Relaxed))).collect())
     }
 
-    /// Runs one batch and shows every value of the plan (input first) as `f32`, row-major with batch
-    /// outermost, as soon as it is there: for calibration and comparison.
+    /// As [`CpuExecutor::run_between`], showing every value of the part (what it is given first) as `f32`,
+    /// row-major with batch outermost, as soon as it is there.
     ///
-    /// # Errors
-    /// Where a length is wrong.
-    pub fn observe(
+    /// # Safety
+    /// As there.
+    pub unsafe fn observe_between(
         &mut self,
-        input: &[f32],
+        ends: &Ends<'_>,
         see: &mut dyn FnMut(ValueId, &[f32]),
     ) -> Result<(), KernelError> {
-        let output = Block::new(self.output_len * 4)?;
-        // SAFETY: the block is aligned for `f32`, holds that many, is initialized, and is ours.
-        let output = unsafe { std::slice::from_raw_parts_mut(output.start().cast::<f32>(), self.output_len) };
-        self.connect(input, output)?;
+        self.program.connect(ends);
         let largest = self.dims.iter().map(|dims| dims.iter().product::<usize>()).max().unwrap_or(0);
         let mut plain = vec![0.0_f32; largest * self.batch];
         let mut sights = self.program.sights.iter().peekable();
         for done in 0..=self.program.len() {
             while let Some(sight) = sights.next_if(|sight| sight.ready == done) {
                 let address = match sight.home {
-                    Home::Input => input.as_ptr().cast(),
-                    Home::Output => output.as_ptr().cast(),
                     Home::Arena | Home::Constant(_) => sight.address,
+                    home => ends.of(home).map_or(sight.address, <*mut u8>::cast_const),
                 };
                 let len = self.show(sight, address, &mut plain);
                 see(sight.value, &plain[..len]);
             }
             if done < self.program.len() {
                 let program = &self.program;
-                // SAFETY: as in `run`; a team's return is a barrier too.
+                // SAFETY: as in `run_between`; a team's return is a barrier too.
                 self.team.run(|worker| unsafe { program.run_step(done, worker) })?;
             }
         }
@@ -168,20 +187,5 @@ impl CpuExecutor {
     /// See [`super::Executor::mapped_bytes`].
     pub fn mapped_bytes(&self) -> u64 {
         self.mapped_bytes as u64
-    }
-
-    fn connect(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
-        for (what, len, expected) in
-            [("input", input.len(), self.input_len), ("output", output.len(), self.output_len)]
-        {
-            if len != expected {
-                let batch = self.batch;
-                return Err(KernelError::Data(format!(
-                    "the {what} has {len} numbers; a batch of {batch} has {expected}"
-                )));
-            }
-        }
-        self.program.connect(input.as_ptr().cast(), output.as_mut_ptr().cast());
-        Ok(())
     }
 }

@@ -19,10 +19,10 @@ pub(super) type BufferId = usize;
 pub(super) enum Home {
     /// The block of activations.
     Arena,
-    /// The caller's input.
-    Input,
-    /// The caller's output.
-    Output,
+    /// Memory that the caller provides: index into the inputs of the part.
+    Input(usize),
+    /// Memory that the caller wants filled: index into the outputs of the part.
+    Output(usize),
     /// Filled at load time: index into [`Draft::constants`].
     Constant(usize),
 }

@@ -8,7 +8,7 @@ use super::draft::{Buffer, BufferId, Draft, DraftStep, Home};
 use super::forms::{Wish, grid_of, same_grid, wishes};
 use super::program::Work;
 use super::resolve::{Resolved, conv_problem, resolve};
-use super::{ExecutorOptions, StepInfo};
+use super::{ExecutorOptions, Part, StepInfo};
 use crate::block::Block;
 use crate::conv::{Element, Layout, Packing, Request};
 use crate::error::KernelError;
@@ -27,10 +27,11 @@ use crate::plan::{Plan, Step, ValueId};
 /// # Errors
 /// Where a schedule cannot be resolved, an algorithm refuses its step, or memory is short.
 pub(super) fn lower<'a>(
-    plan: &'a Plan,
+    part: &Part<'a>,
     options: &ExecutorOptions,
     packing: &Packing,
 ) -> Result<Draft<'a>, KernelError> {
+    let plan = part.plan;
     let resolved = resolve_all(plan, options)?;
     let wishes = wishes(plan, &resolved);
     let context = Context { batch: options.batch, isa: options.isa };
@@ -44,11 +45,13 @@ pub(super) fn lower<'a>(
         steps: Vec::new(),
     };
     let mut lowering = Lowering { draft, wishes, threads: options.threads, packing };
-    lowering.input();
+    part.inputs.iter().enumerate().for_each(|(index, &input)| lowering.input(index, input));
     for (step, resolved) in plan.steps.iter().zip(&resolved) {
         lowering.step(step, resolved.as_ref())?;
     }
-    lowering.output()?;
+    for (index, &output) in part.outputs.iter().enumerate() {
+        lowering.output(index, output)?;
+    }
     packing.end()?;
     Ok(lowering.draft)
 }
@@ -79,30 +82,29 @@ impl<'a> Lowering<'a, '_> {
         &self.draft.plan.values[value].dims
     }
 
-    fn input(&mut self) {
-        let input = self.draft.plan.input;
+    fn input(&mut self, index: usize, input: ValueId) {
         let bytes = self.draft.len(input) * 4;
-        let buffer = self.draft.add(Buffer { bytes, home: Home::Input, ready: 0 });
+        let buffer = self.draft.add(Buffer { bytes, home: Home::Input(index), ready: 0 });
         self.draft.forms[input].push((Form::PLAIN, buffer));
     }
 
-    /// Sees to it that the output ends up in the caller's memory.
-    fn output(&mut self) -> Result<(), KernelError> {
-        let output = self.draft.plan.output;
-        let buffer = self.draft.get("(output)", output, Form::PLAIN)?;
+    /// Sees to it that an output ends up in the caller's memory.
+    fn output(&mut self, index: usize, output: ValueId) -> Result<(), KernelError> {
+        let name = if output == self.draft.plan.output { "(output)" } else { "(border)" };
+        let buffer = self.draft.get(name, output, Form::PLAIN)?;
         if self.draft.buffers[buffer].home == Home::Arena {
-            self.draft.buffers[buffer].home = Home::Output;
+            self.draft.buffers[buffer].home = Home::Output(index);
             return Ok(());
         }
-        // The caller's input, or a constant.
+        // The caller's input, a constant, or another name of another output.
         let len = self.draft.plan.values[output].len();
         let kernel = convert::prepare(self.draft.context, 1, len, Form::PLAIN, Form::PLAIN);
         let bytes = self.draft.buffers[buffer].bytes;
         let ready = self.draft.steps.len() + 1;
-        let target = self.draft.add(Buffer { bytes, home: Home::Output, ready });
+        let target = self.draft.add(Buffer { bytes, home: Home::Output(index), ready });
         self.draft.steps.push(DraftStep {
             info: StepInfo {
-                name: "(output):copy".into(),
+                name: format!("{name}:copy"),
                 algorithm: "convert".into(),
                 multiply_adds: 0,
                 bytes: 2 * bytes as u64,

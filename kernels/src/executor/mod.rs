@@ -18,12 +18,15 @@ mod cpu;
 mod draft;
 mod forms;
 mod lower;
+mod mixed;
 mod program;
 mod resolve;
+mod segments;
 mod validate;
 
 pub(crate) use arena::Lifetime;
 use cpu::CpuExecutor;
+use mixed::MixedExecutor;
 pub use resolve::{Resolved, conv_problem, resolve};
 pub use validate::validate;
 pub(crate) use validate::validate_structure;
@@ -39,7 +42,8 @@ pub struct ExecutorOptions {
     pub isa: Isa,
 }
 
-/// A loaded plan, on the processor or on an OpenCL device, as the plan's [`Backend`] says.
+/// A loaded plan: on the processor, on an OpenCL device, or partly here and partly there, as the plan's [`Backend`] and
+/// its switches say.
 pub struct Executor {
     place: Place,
     batch: usize,
@@ -50,13 +54,25 @@ pub struct Executor {
 enum Place {
     Cpu(Box<CpuExecutor>),
     Device(Box<DeviceExecutor>),
+    Mixed(Box<MixedExecutor>),
+}
+
+/// A plan or some of its steps, with what is given to them and what is wanted of them.
+pub(crate) struct Part<'a> {
+    /// All values and weights, and the steps of the part.
+    pub plan: &'a Plan,
+    /// Values that none of the steps makes.
+    pub inputs: Vec<ValueId>,
+    /// Each once.
+    pub outputs: Vec<ValueId>,
 }
 
 /// What one executed step is and, when profiled, how long it took. Conversions that the executor
-/// inserted (layouts, 8-bit grids) are steps of their own.
+/// inserted (layouts, 8-bit grids) are steps of their own, and so is what a plan with switches brings from one side to
+/// the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepInfo {
-    /// The plan's step, or `step:conversion`.
+    /// The plan's step, or `step:conversion`, or `step:upload` and `step:download` of what it made.
     pub name: String,
     /// Algorithm of a convolution, or the operator's name.
     pub algorithm: String,
@@ -83,13 +99,14 @@ pub struct MemoryUse {
 /// Where the plan does not fit together, does not run on the processor, or an algorithm does not support its step.
 pub(crate) fn pack(plan: &Plan, options: &ExecutorOptions) -> Result<Recording, KernelError> {
     validate(plan, options.batch)?;
-    if let Backend::OpenCl { .. } = plan.backend {
+    if !plan.is_on_processor() {
         let problem =
-            "only what runs on the processor can be packed ahead; this plan is for an OpenCL device";
+            "only what runs on the processor can be packed ahead; an OpenCL device has a part in this plan";
         return Err(KernelError::Data(problem.into()));
     }
     let packing = Packing::recording();
-    lower::lower(plan, options, &packing)?;
+    let whole = Part { plan, inputs: vec![plan.input], outputs: vec![plan.output] };
+    lower::lower(&whole, options, &packing)?;
     Ok(packing.recorded())
 }
 
@@ -114,14 +131,22 @@ impl Executor {
         packing: &Packing,
     ) -> Result<Self, KernelError> {
         validate_structure(plan, options.batch)?;
+        // Only the processor's kernels ask the packing; devices would read weights that have no numbers.
+        if !plan.is_on_processor() {
+            return Err(KernelError::Packed("an OpenCL device has a part in this plan".into()));
+        }
         Self::with(plan, options, packing)
     }
 
     fn with(plan: &Plan, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
         let batch = options.batch;
+        let whole = Part { plan, inputs: vec![plan.input], outputs: vec![plan.output] };
         let place = match &plan.backend {
-            Backend::Cpu => Place::Cpu(Box::new(CpuExecutor::new(plan, options, packing)?)),
-            Backend::OpenCl { device } => Place::Device(Box::new(DeviceExecutor::new(plan, device, batch)?)),
+            _ if !plan.switches.is_empty() => Place::Mixed(Box::new(MixedExecutor::new(plan, options)?)),
+            Backend::Cpu => Place::Cpu(Box::new(CpuExecutor::new(&whole, options, packing)?)),
+            Backend::OpenCl { device } => {
+                Place::Device(Box::new(DeviceExecutor::new(&whole, device, batch)?))
+            }
         };
         let len = |value: ValueId| plan.values[value].len() * batch;
         Ok(Self { place, batch, input_len: len(plan.input), output_len: len(plan.output) })
@@ -137,11 +162,13 @@ impl Executor {
         match &mut self.place {
             Place::Cpu(executor) => executor.run(input, output),
             Place::Device(executor) => executor.run(input, output),
+            Place::Mixed(executor) => executor.run(input, output),
         }
     }
 
     /// Runs one batch and returns the seconds of each of [`Executor::steps`]; of a device, those that it
-    /// worked on them, without transfers and the gaps between kernels.
+    /// worked on them, without transfers and the gaps between kernels. Of a plan with switches, transfers are
+    /// steps as well, each as long as the host waits for it.
     ///
     /// # Errors
     /// Where a length is wrong, or a device fails.
@@ -150,6 +177,7 @@ impl Executor {
         match &mut self.place {
             Place::Cpu(executor) => executor.profile(input, output),
             Place::Device(executor) => executor.profile(input, output),
+            Place::Mixed(executor) => executor.profile(input, output),
         }
     }
 
@@ -167,6 +195,7 @@ impl Executor {
         match &mut self.place {
             Place::Cpu(executor) => executor.observe(input, see),
             Place::Device(executor) => executor.observe(input, see),
+            Place::Mixed(executor) => executor.observe(input, see),
         }
     }
 
@@ -176,6 +205,7 @@ impl Executor {
         match &self.place {
             Place::Cpu(executor) => executor.steps(),
             Place::Device(executor) => executor.steps(),
+            Place::Mixed(executor) => executor.steps(),
         }
     }
 
@@ -185,14 +215,16 @@ impl Executor {
         match &self.place {
             Place::Cpu(executor) => executor.memory(),
             Place::Device(executor) => executor.memory(),
+            Place::Mixed(executor) => executor.memory(),
         }
     }
 
-    /// Bytes held on a device, which the machine's own allocator does not see.
+    /// Bytes held on devices and pinned by their drivers, which the machine's own allocator does not see.
     #[must_use]
     pub fn device_bytes(&self) -> u64 {
         match &self.place {
             Place::Cpu(_) => 0,
+            Place::Mixed(executor) => executor.device_bytes(),
             Place::Device(executor) => {
                 let MemoryUse { weights, activations, workspace } = executor.memory();
                 weights + activations + workspace
@@ -206,18 +238,19 @@ impl Executor {
     pub fn mapped_bytes(&self) -> u64 {
         match &self.place {
             Place::Cpu(executor) => executor.mapped_bytes(),
-            Place::Device(_) => 0,
+            // What either packs is never kept in files.
+            Place::Device(_) | Place::Mixed(_) => 0,
         }
     }
 
     /// Seconds of one pass of a device's kernels without transfers, the mean over `passes` that follow each
-    /// other; `None` on the processor, where nothing is transferred.
+    /// other; `None` where the processor runs anything.
     ///
     /// # Errors
     /// Where the device fails.
     pub fn pass_seconds(&mut self, passes: usize) -> Result<Option<f64>, KernelError> {
         match &mut self.place {
-            Place::Cpu(_) => Ok(None),
+            Place::Cpu(_) | Place::Mixed(_) => Ok(None),
             Place::Device(executor) => executor.pass_seconds(passes).map(Some),
         }
     }

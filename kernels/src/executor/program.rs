@@ -11,6 +11,23 @@ use crate::operators::{Io, OperatorKernel};
 use crate::plan::ValueId;
 use crate::team::Worker;
 
+/// Where the memory of the caller's values is, by their index among the inputs and the outputs of the part.
+pub(super) struct Ends<'a> {
+    pub input: &'a dyn Fn(usize) -> *const u8,
+    pub output: &'a dyn Fn(usize) -> *mut u8,
+}
+
+impl Ends<'_> {
+    /// `None` for what is the program's own.
+    pub fn of(&self, home: Home) -> Option<*mut u8> {
+        match home {
+            Home::Input(index) => Some((self.input)(index).cast_mut()),
+            Home::Output(index) => Some((self.output)(index)),
+            Home::Arena | Home::Constant(_) => None,
+        }
+    }
+}
+
 /// The kernel of a step.
 pub(super) enum Work {
     Conv(Box<dyn Kernel>),
@@ -137,7 +154,7 @@ impl Program {
     }
 
     fn patch(&mut self, step: usize, input: Option<usize>, home: Home) {
-        if matches!(home, Home::Input | Home::Output) {
+        if matches!(home, Home::Input(_) | Home::Output(_)) {
             self.patches.push(Patch { step, input, home });
         }
     }
@@ -148,9 +165,9 @@ impl Program {
     }
 
     /// Enters the addresses of the caller's memory.
-    pub fn connect(&mut self, input: *const u8, output: *mut u8) {
+    pub fn connect(&mut self, ends: &Ends<'_>) {
         for patch in &self.patches {
-            let address = if patch.home == Home::Input { input.cast_mut() } else { output };
+            let Some(address) = ends.of(patch.home) else { continue };
             let step = &mut self.steps[patch.step];
             match patch.input {
                 Some(index) => step.inputs[index] = address,

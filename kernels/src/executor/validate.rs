@@ -43,6 +43,7 @@ pub(crate) fn validate_structure(plan: &Plan, batch: usize) -> Result<(), Kernel
     }
     known(WHOLE, plan.input)?;
     known(WHOLE, plan.output)?;
+    check_switches(plan).map_err(|problem| KernelError::plan(WHOLE, problem))?;
     for (index, weights) in plan.weights.iter().enumerate() {
         shape::checked_len(&weights.dims, 1)
             .map_err(|problem| KernelError::plan(WHOLE, format!("weights {index}: {problem}")))?;
@@ -81,6 +82,24 @@ fn check_step(plan: &Plan, step: &Step) -> Result<(), String> {
         && plan.values[step.inputs[0]].quantization.is_none()
     {
         return Err(format!("has integer weights, but value {} has no 8-bit grid", step.inputs[0]));
+    }
+    Ok(())
+}
+
+/// Whether every switch is a change, at a step that there is.
+fn check_switches(plan: &Plan) -> Result<(), String> {
+    let (mut step, mut backend) = (0, &plan.backend);
+    for switch in &plan.switches {
+        if switch.step >= plan.steps.len() {
+            return Err(format!("switches at step {}, but has {}", switch.step, plan.steps.len()));
+        }
+        if switch.step <= step {
+            return Err(format!("switches at step {} after step {step}", switch.step));
+        }
+        if switch.backend == *backend {
+            return Err(format!("switches at step {} from {backend} to {backend}", switch.step));
+        }
+        (step, backend) = (switch.step, &switch.backend);
     }
     Ok(())
 }

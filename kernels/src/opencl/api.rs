@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 use opencl3::command_queue as queue;
 use opencl3::context::context;
@@ -99,6 +100,80 @@ owner!(
 owner!(
     /// Device memory.
     Memory, cl_mem, mem::release_mem_object);
+/// Memory of the host that the driver has pinned, so that a device reads and writes it by itself; mapped as long as it lives.
+pub(super) struct Pinned {
+    memory: Memory,
+    queue: Arc<Queue>,
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: mapped memory may be used from any thread, and is this value's alone.
+unsafe impl Send for Pinned {}
+// SAFETY: a shared reference gives out an address only; whoever dereferences it takes care.
+unsafe impl Sync for Pinned {}
+
+impl Pinned {
+    /// Room for `len` numbers, zero at first.
+    pub fn new(context: &Context, queue: &Arc<Queue>, len: usize) -> Result<Self, KernelError> {
+        let bytes = (len * size_of::<f32>()).max(1);
+        let flags = mem::CL_MEM_READ_WRITE | mem::CL_MEM_ALLOC_HOST_PTR;
+        // SAFETY: the driver allocates.
+        let memory = unsafe { mem::create_buffer(context.0, flags, bytes, ptr::null_mut()) }
+            .map(Memory)
+            .map_err(|code| refused(&format!("allocating {bytes} pinned bytes"), code))?;
+        let mut start: *mut c_void = ptr::null_mut();
+        let access = mem::CL_MAP_READ | mem::CL_MAP_WRITE;
+        // SAFETY: blocking; the whole buffer.
+        unsafe {
+            queue::enqueue_map_buffer(
+                queue.0,
+                memory.0,
+                CL_BLOCKING,
+                access,
+                0,
+                bytes,
+                &mut start,
+                0,
+                ptr::null(),
+            )
+        }
+        .map(|raw| drop(Event(raw)))
+        .map_err(|code| refused("mapping pinned memory", code))?;
+        let pinned = Self { memory, queue: Arc::clone(queue), start: start.cast(), len };
+        // SAFETY: mapped above, for writing, with room for so many numbers, which are aligned as any buffer is.
+        unsafe { pinned.start.write_bytes(0, len) };
+        Ok(pinned)
+    }
+
+    /// The first number.
+    pub fn start(&self) -> *mut f32 {
+        self.start
+    }
+
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: mapped when it was made, and unmapped nowhere else; nobody has the address any more.
+        let unmapped = unsafe {
+            queue::enqueue_unmap_mem_object(self.queue.0, self.memory.0, self.start.cast(), 0, ptr::null())
+        };
+        match unmapped {
+            Ok(event) => drop(Event(event)),
+            Err(code) => tracing::debug!("OpenCL: unmapping: {}", ClError(code)),
+        }
+        // The memory goes next.
+        if let Err(error) = self.queue.finish() {
+            tracing::debug!("{error}");
+        }
+    }
+}
+
 owner!(
     /// A built program.
     Program, cl_program, programs::release_program);
@@ -148,6 +223,29 @@ impl Queue {
         }
         .map(Event)
         .map_err(|code| refused("copying to the device", code))
+    }
+
+    /// Copies `memory` to `data`, which nobody may touch until the queue has finished.
+    ///
+    /// # Safety
+    /// `data` outlives the command: the caller waits for the queue before it looks at `data` or gives it up.
+    pub unsafe fn download(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
+        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
+        // the caller's promise.
+        unsafe {
+            queue::enqueue_read_buffer(
+                self.0,
+                memory.0,
+                CL_NON_BLOCKING,
+                0,
+                size_of_val(data),
+                data.as_mut_ptr().cast(),
+                0,
+                ptr::null(),
+            )
+        }
+        .map(Event)
+        .map_err(|code| refused("copying from the device", code))
     }
 
     /// Copies `data` to `memory` and waits for it.

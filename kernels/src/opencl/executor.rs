@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Event, Kernel, Memory, Program, Queue};
-use super::device::{self, Device};
+use super::border::Border;
+use super::device::Device;
 use super::launch::{Argument, Launch};
 use super::layout::{Layout, Place, PreparedStep};
 use super::program::build;
 use crate::error::KernelError;
-use crate::executor::{MemoryUse, StepInfo, validate};
-use crate::plan::{Plan, ValueId};
+use crate::executor::{MemoryUse, Part, StepInfo};
+use crate::plan::ValueId;
 
-/// A plan loaded on a device.
+/// A plan, or a part of one, loaded on a device.
 pub(crate) struct DeviceExecutor {
     device: Arc<Device>,
-    queue: Queue,
+    queue: Arc<Queue>,
     /// A queue whose commands are timed, once somebody has asked.
     timed: Option<Queue>,
     stages: Vec<Stage>,
@@ -47,18 +48,25 @@ struct Ready {
 }
 
 impl DeviceExecutor {
-    /// Builds kernels, uploads weights, plans memory.
+    /// Builds kernels, uploads weights, plans memory. The plan has been validated.
     ///
     /// # Errors
-    /// Where the plan does not fit together, a schedule does not fit the device, a kernel does not build,
-    /// or the device refuses.
-    pub fn new(plan: &Plan, device: &str, batch: usize) -> Result<Self, KernelError> {
-        validate(plan, batch)?;
-        let opened = device::open(device)?;
-        let device = Arc::clone(&opened);
+    /// Where a schedule does not fit the device, a kernel does not build, or the device refuses.
+    pub fn new(part: &Part<'_>, device: &str, batch: usize) -> Result<Self, KernelError> {
+        Self::on(part, &Border::new(device)?, batch)
+    }
+
+    /// As [`DeviceExecutor::new`], for a part whose inputs and outputs are at `border`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn on(part: &Part<'_>, border: &Border, batch: usize) -> Result<Self, KernelError> {
+        let plan = part.plan;
+        let device = Arc::clone(&border.device);
+        let opened = Arc::clone(&device);
         let _turn = opened.turn();
-        let queue = Queue::new(&device.context, device.id, false)?;
-        let mut layout = Layout::new(plan, batch);
+        let queue = Arc::clone(&border.queue);
+        let mut layout = Layout::new(part, batch, |value| border.memory(value).is_some());
         let mut prepared = Vec::new();
         for step in &plan.steps {
             if let Some((info, step)) = layout.step(plan, step, batch, &device)? {
@@ -66,7 +74,7 @@ impl DeviceExecutor {
             }
         }
         let programs = build(&device, &prepared)?;
-        let arena = layout.arena(plan, &device)?;
+        let arena = layout.arena(&device)?;
         let mut weights: u64 = 0;
         let mut upload = |bytes: &[u8]| -> Result<Arc<Memory>, KernelError> {
             let memory = Memory::new(&device.context, bytes.len())?;
@@ -83,6 +91,7 @@ impl DeviceExecutor {
                 Some(Arc::clone(match (*place)? {
                     Place::Arena(buffer) => &arena.1[buffer],
                     Place::Constant(constant) => &constants[constant],
+                    Place::Border(value) => border.memory(value)?,
                 }))
             })
             .collect();
@@ -163,28 +172,11 @@ impl DeviceExecutor {
     pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
-        if self.timed.is_none() {
-            self.timed = Some(Queue::new(&self.device.context, self.device.id, true)?);
-        }
-        let Some(queue) = &self.timed else { return Ok(Vec::new()) };
-        queue.write(self.home(self.input)?, input)?;
-        let mut events: Vec<Vec<Event>> = Vec::with_capacity(self.stages.len());
-        for stage in &self.stages {
-            let launches = stage.kernels.iter();
-            let launches = launches.map(|ready| queue.launch(&ready.kernel, &ready.global, &ready.local));
-            events.push(launches.collect::<Result<_, _>>()?);
-        }
-        queue.read(self.home(self.output)?, output)?;
-        events
-            .iter()
-            .map(|events| {
-                events.iter().try_fold(0.0, |sum, event| {
-                    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one run")]
-                    let nanoseconds = event.nanoseconds()? as f64;
-                    Ok(sum + 1e-9 * nanoseconds)
-                })
-            })
-            .collect()
+        self.queue.write(self.home(self.input)?, input)?;
+        let (queue, events) = self.start_timed()?;
+        queue.finish()?;
+        self.queue.read(self.home(self.output)?, output)?;
+        seconds(&events)
     }
 
     /// Seconds of one pass of all kernels, without transfers: the mean over `passes` that follow each other.
@@ -215,9 +207,52 @@ impl DeviceExecutor {
         input: &[f32],
         see: &mut dyn FnMut(ValueId, &[f32]),
     ) -> Result<(), KernelError> {
+        {
+            let _turn = self.device.turn();
+            self.queue.write(self.home(self.input)?, input)?;
+        }
+        self.observe_part(see)
+    }
+
+    /// Enqueues all kernels of a part, whose inputs are at the border; they are done when the queue is.
+    pub fn start(&mut self) -> Result<(), KernelError> {
+        let _turn = self.device.turn();
+        for ready in self.stages.iter().flat_map(|stage| &stage.kernels) {
+            self.queue.start(&ready.kernel, &ready.global, &ready.local)?;
+        }
+        // Whoever comes next must find a processor that is used as a device idle.
+        if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
+    }
+
+    /// Runs a part, whose inputs are at the border, and returns the seconds that the device spent on each step.
+    pub fn profile_part(&mut self) -> Result<Vec<f64>, KernelError> {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
-        self.queue.write(self.home(self.input)?, input)?;
+        self.queue.finish()?;
+        let (queue, events) = self.start_timed()?;
+        queue.finish()?;
+        seconds(&events)
+    }
+
+    /// Enqueues all kernels on the queue whose commands are timed.
+    fn start_timed(&mut self) -> Result<(&Queue, Vec<Vec<Event>>), KernelError> {
+        let queue = match &mut self.timed {
+            Some(queue) => queue,
+            none => none.insert(Queue::new(&self.device.context, self.device.id, true)?),
+        };
+        let mut events = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            let launches = stage.kernels.iter();
+            let launches = launches.map(|ready| queue.launch(&ready.kernel, &ready.global, &ready.local));
+            events.push(launches.collect::<Result<_, _>>()?);
+        }
+        Ok((queue, events))
+    }
+
+    /// Runs a part, whose inputs are at the border, and shows every value as soon as it is there.
+    pub fn observe_part(&mut self, see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
+        let device = Arc::clone(&self.device);
+        let _turn = device.turn();
         let mut ready = self.ready.iter().peekable();
         let mut plain = Vec::new();
         for done in 0..=self.stages.len() {
@@ -232,7 +267,7 @@ impl DeviceExecutor {
                 self.queue.start(&kernel.kernel, &kernel.global, &kernel.local)?;
             }
         }
-        Ok(())
+        self.queue.finish()
     }
 
     pub fn steps(&self) -> &[StepInfo] {
@@ -248,6 +283,18 @@ impl DeviceExecutor {
             .as_deref()
             .ok_or_else(|| KernelError::Data(format!("value {value} has no memory on the device")))
     }
+}
+
+/// What the device spent on the commands of each step.
+fn seconds(events: &[Vec<Event>]) -> Result<Vec<f64>, KernelError> {
+    let of_step = |events: &Vec<Event>| {
+        events.iter().try_fold(0.0, |sum, event| {
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one run")]
+            let nanoseconds = event.nanoseconds()? as f64;
+            Ok(sum + 1e-9 * nanoseconds)
+        })
+    };
+    events.iter().map(of_step).collect()
 }
 
 impl Drop for DeviceExecutor {

@@ -10,7 +10,7 @@ use super::launch::{self, Prepared};
 use super::operators;
 use super::resolve::{Resolved, resolve};
 use crate::error::KernelError;
-use crate::executor::{Lifetime, StepInfo, conv_problem};
+use crate::executor::{Lifetime, Part, StepInfo, conv_problem};
 use crate::operator::Operator;
 use crate::plan::{Plan, Step, ValueId};
 
@@ -21,6 +21,8 @@ pub(super) enum Place {
     Arena(usize),
     /// Index of an uploaded constant.
     Constant(usize),
+    /// Memory of its own, where a value of this id is that crosses a border.
+    Border(ValueId),
 }
 
 /// A step with the values that its arguments stand for.
@@ -39,22 +41,34 @@ pub(super) struct Layout {
     /// Values in the order in which they get ready, with the number of stages that must have run.
     pub ready: Vec<(usize, ValueId)>,
     stages: usize,
+    /// Whether each value crosses a border.
+    crosses: Vec<bool>,
+    /// What is wanted in the end.
+    outputs: Vec<ValueId>,
 }
 
 impl Layout {
-    pub fn new(plan: &Plan, batch: usize) -> Self {
+    /// `crosses` is a value that has memory of its own.
+    pub fn new(part: &Part<'_>, batch: usize, crosses: impl Fn(ValueId) -> bool) -> Self {
+        let plan = part.plan;
         let mut layout = Self {
             places: vec![None; plan.values.len()],
             buffers: Vec::new(),
             constants: Vec::new(),
-            ready: vec![(0, plan.input)],
+            ready: part.inputs.iter().map(|&input| (0, input)).collect(),
             stages: 0,
+            crosses: (0..plan.values.len()).map(crosses).collect(),
+            outputs: part.outputs.clone(),
         };
-        layout.create(plan, plan.input, batch);
+        part.inputs.iter().for_each(|&input| layout.create(plan, input, batch));
         layout
     }
 
     fn create(&mut self, plan: &Plan, value: ValueId, batch: usize) {
+        if self.crosses[value] {
+            self.places[value] = Some(Place::Border(value));
+            return;
+        }
         let bytes = plan.values[value].len() * batch * 4;
         self.places[value] = Some(Place::Arena(self.buffers.len()));
         self.buffers.push(Lifetime { bytes, first: self.stages, last: self.stages });
@@ -127,9 +141,11 @@ impl Layout {
     /// Device memory, and which of it is each buffer's. Buffers that never live at once share memory, all of it: parts of
     /// a block (`clCreateSubBuffer`) would take less of it, but starting a kernel with them takes NVIDIA's driver (580)
     /// three times as long, and it was seen to crash when they are released.
-    pub fn arena(&mut self, plan: &Plan, device: &Device) -> Result<(usize, Vec<Arc<Memory>>), KernelError> {
+    pub fn arena(&mut self, device: &Device) -> Result<(usize, Vec<Arc<Memory>>), KernelError> {
         self.stages += 1;
-        self.touch(plan.output);
+        for output in self.outputs.clone() {
+            self.touch(output);
+        }
         let (sizes, homes) = share(&self.buffers);
         if let Some(&largest) = sizes.iter().max()
             && largest > device.limits.largest_buffer

@@ -8,6 +8,7 @@
 //! What is left to others: which schedules are good (search), and what runs on the host.
 
 mod api;
+mod border;
 pub mod conv;
 mod device;
 mod executor;
@@ -21,6 +22,7 @@ mod source;
 mod tests;
 mod verify;
 
+pub(crate) use border::{Border, Pages};
 pub use device::{Device, Limits, driver_variable, has_accelerator, names, open};
 pub(crate) use executor::DeviceExecutor;
 pub use resolve::{Resolved, resolve};

@@ -16,7 +16,10 @@ use crate::operators::shape;
 use crate::plan::{Backend, Plan, Quantization, Step, ValueId, ValueSpec};
 use crate::reference::run_f64;
 use crate::schedule::Schedule;
-use crate::weights::{Grid, IntegerWeights, Pattern, WeightValues, Weights};
+use crate::weights::{Grid, IntegerWeights, Pattern, WeightFormat, WeightValues, Weights};
+
+mod mixed;
+mod sparse;
 
 /// Whether there is a device; says so loudly where there is none.
 fn present() -> bool {
@@ -201,7 +204,10 @@ fn convolutions_match_the_reference() {
                 "opencl_tensor_core_fp32" => round == 0 || round == 4,
                 _ => round == 3,
             };
-            if !few || !algorithm.supports(&problem, &device.limits) {
+            // What needs zeros has tests of its own.
+            let dense = [WeightFormat::F32, WeightFormat::I8];
+            let able = dense.into_iter().any(|format| algorithm.executes(format));
+            if !few || !able || !algorithm.supports(&problem, &device.limits) {
                 continue;
             }
             let mut network = Network::new(round as u64, &dims);

@@ -31,15 +31,15 @@ static LATELY: Mutex<VecDeque<Answer>> = Mutex::new(VecDeque::new());
 /// Numbers that are remembered of them.
 const REMEMBERED: usize = 1 << 24;
 
-/// Compares every convolution of a plan for an OpenCL device with the same convolution on the processor,
+/// Compares every convolution that a plan runs on an OpenCL device with the same convolution on the processor,
 /// on made-up inputs for `batch` images. What was compared before in this process (the same problem under
-/// the same schedule on the same device) is not compared again. Nothing to do for other plans.
+/// the same schedule on the same device) is not compared again. Nothing to do for what the processor runs.
 ///
 /// # Errors
 /// Where a kernel cannot be built or run, or gives other numbers: the message names the step.
 pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
-    let Backend::OpenCl { device } = &plan.backend else { return Ok(()) };
-    for step in &plan.steps {
+    for (index, step) in plan.steps.iter().enumerate() {
+        let Backend::OpenCl { device } = plan.backend_of(index) else { continue };
         let Operator::Conv(conv) = &step.operator else { continue };
         let Some(problem) = conv_problem(plan, step, batch) else { continue };
         let format = plan.weights[conv.weights].format();
@@ -117,15 +117,16 @@ fn remember(plan: Plan, batch: usize, expected: Arc<[f32]>) {
     }
 }
 
-/// A plan of convolution `step` alone, as it stands in `plan`; a residual becomes made-up constants.
+/// A plan of convolution `step` of `plan` alone, on the backend that it has there; a residual becomes made-up constants.
 /// `None` for other steps.
 #[must_use]
 pub fn alone(plan: &Plan, step: &Step) -> Option<Plan> {
     let Operator::Conv(conv) = &step.operator else { return None };
+    let index = plan.steps.iter().position(|other| other.output == step.output)?;
     let value = |id: usize| plan.values[id].clone();
     let mut single = Plan {
         name: step.name.clone(),
-        backend: plan.backend.clone(),
+        backend: plan.backend_of(index).clone(),
         values: vec![value(*step.inputs.first()?), ValueSpec { quantization: None, ..value(step.output) }],
         input: 0,
         output: 1,

@@ -269,6 +269,7 @@ pub(super) mod tests {
                 shares: vec![(0.5, 1.0), (1.0, 0.0)],
             }],
             thinned: Vec::new(),
+            mixed: Vec::new(),
         }
     }
 

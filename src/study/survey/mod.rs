@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use paretune_db::{KeyParts, Record};
-use paretune_kernels::conv;
 use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
+use paretune_kernels::{conv, offer};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,18 @@ pub struct Survey {
     /// Networks that do a part of the work, thinned by one threshold over all channels.
     #[serde(default)]
     pub thinned: Vec<Thinned>,
+    /// Where two backends had better change places, as far as default schedules and no transfers tell.
+    #[serde(default)]
+    pub mixed: Vec<Mixed>,
+}
+
+/// A network that changes sides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mixed {
+    /// Value of the parameter that names both backends.
+    pub backend: String,
+    /// Of each layer, on the backend that runs it.
+    pub schedules: Vec<LayerSchedule>,
 }
 
 impl Survey {
@@ -200,8 +212,8 @@ fn widest(algorithm: &str, bits: i64) -> Numbers {
 fn needs_zeros(algorithm: &str) -> bool {
     let numbers = Numbers::all();
     let dense = |numbers| WeightFormat { numbers, pattern: Pattern::Dense };
-    conv::algorithm(algorithm)
-        .is_some_and(|algorithm| !numbers.into_iter().any(|numbers| algorithm.executes(dense(numbers))))
+    offer::is_integer(algorithm).is_some()
+        && !numbers.into_iter().any(|numbers| offer::executes(algorithm, dense(numbers)))
 }
 
 /// A schedule and its time.
@@ -323,6 +335,7 @@ impl Surveyor<'_, '_> {
                 .map(|group| GroupSurvey { name: group.name.clone(), width: group.width, shares: Vec::new() })
                 .collect(),
             thinned: Vec::new(),
+            mixed: Vec::new(),
         };
         for work in WORK {
             if let Some(Reply::Thinned { shares }) = self.ask(&Request::Thin { work })? {

@@ -10,12 +10,12 @@ use paretune_kernels::weights::WeightFormat;
 use paretune_spaces::{Configuration, Value};
 
 use super::{
-    LayerSchedule, LayerSurvey, SCHEDULE_BITS, ScheduleTime, Survey, Surveyor, fraction, needs_zeros,
+    LayerSchedule, LayerSurvey, Mixed, SCHEDULE_BITS, ScheduleTime, Survey, Surveyor, fraction, needs_zeros,
     schedule_bits,
 };
 use crate::compress::LayerInfo;
 use crate::evaluate::PROTOCOL_VERSION;
-use crate::evaluate::candidate::{BACKEND, THREADS, layer_parameter};
+use crate::evaluate::candidate::{BACKEND, Sides, THREADS, layer_parameter};
 use crate::evaluate::protocol::{Reply, Request};
 use crate::study::session::SessionError;
 /// Seconds for which one network is profiled.
@@ -131,14 +131,18 @@ impl Surveyor<'_, '_> {
         Ok(())
     }
 
-    /// Settles for the backend that is fastest under default schedules, where there are several: whole networks
-    /// run on one. What a device's transfers cost counts for little beside that.
+    /// Settles for the backend that is fastest under default schedules, where there are several: what is surveyed is
+    /// whole networks on one. What a device's transfers cost counts for little beside that. Where two backends can
+    /// change places, the survey also says where that looks best.
     fn choose_backend(&mut self, layers: &[LayerInfo], survey: &mut Survey) -> Result<(), SessionError> {
         let backends: Vec<String> =
             self.domain(BACKEND).iter().filter_map(|value| value.as_str().map(str::to_owned)).collect();
+        let (both, backends): (Vec<String>, Vec<String>) =
+            backends.into_iter().partition(|backend| Sides::read(backend).is_some());
         if backends.len() < 2 {
             return Ok(());
         }
+        let mut seen: HashMap<String, Vec<ScheduleTime>> = HashMap::new();
         let mut fastest = f64::INFINITY;
         let mut chosen = survey.backend.clone();
         for backend in &backends {
@@ -154,6 +158,10 @@ impl Surveyor<'_, '_> {
             let times = trial.layers.iter().filter_map(|layer| Some(layer.schedules.last()?.seconds));
             let seconds = trial.other_seconds + times.sum::<f64>();
             let whole = trial.layers.iter().all(|layer| !layer.schedules.is_empty());
+            if whole {
+                let defaults = trial.layers.iter().filter_map(|layer| layer.schedules.last().cloned());
+                seen.insert(backend.clone(), defaults.collect());
+            }
             if whole && seconds < fastest {
                 fastest = seconds;
                 chosen.clone_from(backend);
@@ -161,6 +169,8 @@ impl Surveyor<'_, '_> {
         }
         survey.backend = chosen;
         survey.other_seconds = 0.0;
+        let both: Vec<Sides<'_>> = both.iter().filter_map(|backend| Sides::read(backend)).collect();
+        survey.mixed = change_places(&both, &seen);
         Ok(())
     }
 
@@ -352,6 +362,26 @@ fn order(sparsity: f64) -> f64 {
     if sparsity <= 0.0 { -1.0 } else { (sparsity - TUNED_SPARSITY).abs() }
 }
 
+/// Of those that change sides, the fastest that switch once and twice, for each order of backends, as far as what each backend
+/// takes for each layer tells.
+fn change_places(both: &[Sides<'_>], times: &HashMap<String, Vec<ScheduleTime>>) -> Vec<Mixed> {
+    let mut best: BTreeMap<(&str, &str, bool), (f64, Mixed)> = BTreeMap::new();
+    for sides in both {
+        let (Some(first), Some(second)) = (times.get(sides.first), times.get(sides.second)) else { continue };
+        let layers = first.iter().zip(second).enumerate();
+        let chosen: Vec<&ScheduleTime> = layers
+            .map(|(number, (first, second))| if sides.is_second(number) { second } else { first })
+            .collect();
+        let seconds = chosen.iter().map(|time| time.seconds).sum::<f64>();
+        let kind = (sides.first, sides.second, sides.back.is_some());
+        if best.get(&kind).is_none_or(|(least, _)| seconds < *least) {
+            let schedules = chosen.into_iter().map(|time| time.schedule.clone()).collect();
+            best.insert(kind, (seconds, Mixed { backend: sides.to_string(), schedules }));
+        }
+    }
+    best.into_values().map(|(_, mixed)| mixed).collect()
+}
+
 /// The sparsity at which a layer is tuned; 0 where nothing needs zeros.
 fn tuned_sparsity(defaults: &[LayerSchedule]) -> f64 {
     let sparsities = defaults.iter().map(|variant| variant.sparsity).filter(|sparsity| *sparsity > 0.0);
@@ -385,6 +415,26 @@ fn combined(layer: &LayerSurvey, bits: i64, sparsity: f64) -> Option<LayerSchedu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backends_change_places_where_the_other_is_faster() {
+        let times = |algorithm: &str, seconds: [f64; 4]| -> Vec<ScheduleTime> {
+            let schedule = LayerSchedule::default_of(32, 0.0, algorithm.to_owned());
+            seconds.map(|seconds| ScheduleTime { schedule: schedule.clone(), seconds }).into()
+        };
+        let known = HashMap::from([
+            ("here".to_owned(), times("a", [1.0, 5.0, 5.0, 1.0])),
+            ("there".to_owned(), times("b", [3.0, 2.0, 2.0, 3.0])),
+        ]);
+        let offered = ["here then there at 1", "here then there at 2", "here then there at 1 to 3"];
+        let offered: Vec<Sides<'_>> = offered.iter().filter_map(|text| Sides::read(text)).collect();
+        let found = change_places(&offered, &known);
+        let backends: Vec<&str> = found.iter().map(|mixed| mixed.backend.as_str()).collect();
+        assert_eq!(backends, [offered[0].to_string(), offered[2].to_string()]);
+        let algorithms: Vec<&str> =
+            found[1].schedules.iter().map(|schedule| schedule.algorithm.as_str()).collect();
+        assert_eq!(algorithms, ["a", "b", "b", "a"]);
+    }
 
     #[test]
     fn the_best_values_of_all_tunables_come_together() {

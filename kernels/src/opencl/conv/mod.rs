@@ -4,6 +4,7 @@
 //! those, and makes of a step a list of [`Launch`]es. Activations are planar (batch, channels, height,
 //! width) in single precision; weights are packed on the host once.
 
+mod block_sparse;
 mod depthwise;
 mod direct;
 mod implicit_gemm;
@@ -117,6 +118,7 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
         &tensor_core::TensorCore::Tf32,
         &tensor_core::TensorCore::Fp16,
         &int8_gemm::Int8Gemm,
+        &block_sparse::BlockSparse,
     ]
 }
 

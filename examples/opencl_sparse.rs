@@ -1,0 +1,361 @@
+//! From which share of zeros on block-sparse weights pay on an OpenCL device: single layers, each under the best dense
+//! schedule and the best block-sparse ones that a search of a given time finds.
+//!
+//! `cargo run --release --example opencl_sparse -- [--device PLATFORM/DEVICE] [--seconds 120] [--batch 1]
+//! [--zeros 0.5,0.75,0.9] [--blocks 8,16] [--layers 64x64x3@56,...] [--threads 8]`
+//!
+//! A layer is `INxOUTxKERNEL@SIZE`: channels, the side of the window (stride 1, same size) and of the image. `--seconds` is
+//! the time of all searches together: a third for the dense schedules, the rest for the others, layer by layer. Other threads
+//! build kernels while one is timed by the device's own clock; whatever may be the best is held against the processor
+//! before it counts. What dense kernels take does not depend on zeros. Tensor cores that compute with fewer bits than single
+//! precision has are left out unless `--reduced` asks for them.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::opencl::{self, Device};
+use paretune_kernels::operator::{Conv, ConvProblem, Operator, Window};
+use paretune_kernels::weights::Pattern;
+use paretune_kernels::{
+    Activation, Backend, Executor, ExecutorOptions, Plan, Schedule, Step, ValueSpec, Weights,
+};
+use paretune_search::{Objective, Outcome, Problem, Search};
+use paretune_spaces::{CompiledSpace, Configuration, Domain, Expression, Parameter, Space, Value};
+
+#[derive(Parser)]
+struct Arguments {
+    /// `PLATFORM/DEVICE`, or a part of it
+    #[arg(long, default_value = "")]
+    device: String,
+    /// Seconds of all searches together
+    #[arg(long, default_value_t = 120.0)]
+    seconds: f64,
+    /// Images at a time
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Shares of the weights that are zero
+    #[arg(long, value_delimiter = ',', default_value = "0.5,0.75,0.9")]
+    zeros: Vec<f64>,
+    /// Outputs of a block
+    #[arg(long, value_delimiter = ',', default_value = "8,16")]
+    blocks: Vec<u8>,
+    /// INxOUTxKERNEL@SIZE
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "64x64x3@56,128x128x3@28,256x256x3@14,512x512x3@7,64x256x1@56,256x256x1@28,512x512x1@14,512x512x1@7"
+    )]
+    layers: Vec<String>,
+    /// Also let dense layers use operands of fewer bits than single precision has
+    #[arg(long)]
+    reduced: bool,
+    /// Kernels built at a time
+    #[arg(long, default_value_t = 8)]
+    threads: usize,
+}
+
+/// A convolution of `channels` in and out, `kernel` x `kernel`, on images of `size` x `size`.
+struct Layer {
+    channels: [usize; 2],
+    kernel: usize,
+    size: usize,
+}
+
+impl std::str::FromStr for Layer {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let parts: Vec<usize> = text
+            .split(['x', '@'])
+            .map(|part| part.parse().with_context(|| format!("`{text}` is not INxOUTxKERNEL@SIZE")))
+            .collect::<Result<_, _>>()?;
+        let [input, output, kernel, size] = parts[..] else {
+            return Err(anyhow!("`{text}` is not INxOUTxKERNEL@SIZE"));
+        };
+        Ok(Self { channels: [input, output], kernel, size })
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let device = opencl::open(&arguments.device)?;
+    let layers: Vec<Layer> = arguments.layers.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    println!("{}, batch {}, {} s of search", device.name, arguments.batch, arguments.seconds);
+    println!(
+        "| layer | dense: us | algorithm | zeros | blocks | sparse: us | dense / sparse | schedule | tried |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
+    let share = arguments.seconds / layers.len().max(1) as f64;
+    #[expect(clippy::cast_precision_loss, reason = "a handful of combinations")]
+    let sparse_share = share * 2.0 / 3.0 / (arguments.zeros.len() * arguments.blocks.len()).max(1) as f64;
+    for (layer, name) in layers.iter().zip(&arguments.layers) {
+        let plan = layer.plan(&device, 1, 0.0);
+        let dense = best(&arguments, &device, &plan, share / 3.0, None)?;
+        for &outputs in &arguments.blocks {
+            // What is good at one share of zeros is not far from what is good at the next.
+            let mut known: Option<Schedule> = None;
+            for &zeros in &arguments.zeros {
+                let plan = layer.plan(&device, outputs, zeros);
+                let sparse = best(&arguments, &device, &plan, sparse_share, known.as_ref())?;
+                println!(
+                    "| {name} | {:.1} | {} | {:.0} % | {outputs}x1 | {:.1} | {:.2} | {} | {} + {} |",
+                    1e6 * dense.seconds,
+                    dense.schedule.algorithm,
+                    100.0 * zeros,
+                    1e6 * sparse.seconds,
+                    dense.seconds / sparse.seconds,
+                    described(&sparse.schedule),
+                    dense.tried,
+                    sparse.tried,
+                );
+                known = Some(sparse.schedule);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn described(schedule: &Schedule) -> String {
+    let tunables = schedule.tunables.iter().map(|(name, value)| format!("{name} {value}"));
+    tunables.collect::<Vec<_>>().join(", ")
+}
+
+impl Layer {
+    /// The layer alone, with made-up weights of which `zeros` are zero in blocks of `outputs` x 1, dense where none is.
+    fn plan(&self, device: &Device, outputs: u8, zeros: f64) -> Plan {
+        let ([inputs, all], kernel) = (self.channels, self.kernel);
+        let inner = inputs * kernel * kernel;
+        let mut state = 1_u64;
+        // A linear congruential generator with Knuth's constants (MMIX), from 0 to 1.
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1_u64 << 24) as f32
+        };
+        let bound = 2.0 / (inner as f32).sqrt();
+        let mut values: Vec<f32> = (0..all * inner).map(|_| bound * (next() - 0.5)).collect();
+        if zeros > 0.0 {
+            for first in (0..all).step_by(usize::from(outputs)) {
+                for step in 0..inner {
+                    if f64::from(next()) < zeros {
+                        let block = first..all.min(first + usize::from(outputs));
+                        block.for_each(|output| values[output * inner + step] = 0.0);
+                    }
+                }
+            }
+        }
+        let mut weights =
+            Weights::dense([all, inputs, kernel, kernel], values.into(), Some(vec![0.1; all].into()));
+        if zeros > 0.0 {
+            weights.pattern = Pattern::Blocks { outputs, inputs: 1 };
+        }
+        let value = |channels| ValueSpec { dims: vec![channels, self.size, self.size], quantization: None };
+        let conv = Conv {
+            window: self.window(),
+            groups: 1,
+            weights: 0,
+            activation: Activation::Relu,
+            schedule: Schedule::default(),
+        };
+        Plan {
+            name: "layer".to_owned(),
+            values: vec![value(inputs), value(all)],
+            input: 0,
+            output: 1,
+            steps: vec![Step {
+                name: "conv".to_owned(),
+                operator: Operator::Conv(conv),
+                inputs: vec![0],
+                output: 1,
+            }],
+            weights: vec![weights],
+            constants: Vec::new(),
+            threads: 1,
+            backend: Backend::OpenCl { device: device.name.clone() },
+            switches: Vec::new(),
+        }
+    }
+
+    fn window(&self) -> Window {
+        Window { kernel: [self.kernel; 2], padding: [self.kernel / 2; 4], ..Window::POINT }
+    }
+}
+
+/// The fastest schedule found.
+struct Best {
+    seconds: f64,
+    schedule: Schedule,
+    tried: usize,
+}
+
+/// Searches for `seconds`; threads build what the main one then times, one after the other. For weights with zeros only
+/// what needs them is tried, beginning with `known`.
+fn best(
+    arguments: &Arguments,
+    device: &Device,
+    plan: &Plan,
+    seconds: f64,
+    known: Option<&Schedule>,
+) -> anyhow::Result<Best> {
+    let problem = paretune_kernels::executor::conv_problem(plan, &plan.steps[0], arguments.batch)
+        .ok_or_else(|| anyhow!("a layer without input"))?;
+    let (space, first) = space(arguments, device, plan, &problem, known)?;
+    let objective = vec![Objective::minimize("seconds").log()];
+    let mut search =
+        Search::new(Problem::new(space.clone(), vec!["seconds".into()], objective, vec![])?, "evolve", 1)?;
+    let begin_with = first.len();
+    search.enqueue(first)?;
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    let (jobs, todo) = mpsc::channel::<(paretune_search::Proposal, Schedule)>();
+    let (results, done) = mpsc::channel();
+    let todo = Mutex::new(todo);
+    let mut best: Option<(f64, Schedule)> = None;
+    let (mut tried, mut under_way) = (0, 0);
+    std::thread::scope(|scope| {
+        // Dropped when this ends, whichever way: then builders end as well.
+        let jobs = jobs;
+        for _ in 0..arguments.threads.max(1) {
+            let (todo, results) = (&todo, results.clone());
+            scope.spawn(move || {
+                loop {
+                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((proposal, schedule)) = next else { break };
+                    let built = with(plan, &schedule);
+                    let options = ExecutorOptions { batch: arguments.batch, threads: 1, isa: Isa::detect() };
+                    let loaded = Executor::new(&built, &options);
+                    if results.send((proposal, schedule, built, loaded)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let mut exhausted = false;
+        loop {
+            let room = if tried == 0 { begin_with } else { arguments.threads + 2 };
+            while !exhausted && under_way < room && (tried == 0 || Instant::now() < until) {
+                let proposals = search.ask(1);
+                exhausted = proposals.is_empty();
+                for proposal in proposals {
+                    let schedule = schedule_of(&space.decode(&proposal.point));
+                    // The receiver lives as long as this function.
+                    under_way += usize::from(jobs.send((proposal, schedule)).is_ok());
+                }
+            }
+            if under_way == 0 {
+                break;
+            }
+            let (proposal, schedule, built, loaded) = done.recv()?;
+            under_way -= 1;
+            tried += 1;
+            let limit = best.as_ref().map_or(f64::INFINITY, |(seconds, _)| *seconds);
+            let timed = loaded
+                .map_err(anyhow::Error::from)
+                .and_then(|executor| time(executor, &built, arguments.batch, limit));
+            let outcome = match timed {
+                Ok(seconds) => {
+                    if seconds < limit {
+                        best = Some((seconds, schedule));
+                    }
+                    Outcome::exact(vec![seconds])
+                }
+                Err(error) => {
+                    eprintln!("{}: {error:#}", described(&schedule));
+                    Outcome::Failed { reason: error.to_string() }
+                }
+            };
+            search.tell(&proposal.point, outcome)?;
+        }
+        anyhow::Ok(())
+    })?;
+    let (seconds, schedule) = best.ok_or_else(|| anyhow!("no schedule runs"))?;
+    Ok(Best { seconds, schedule, tried })
+}
+
+/// What can be chosen for the layer, and what to begin with: every algorithm's default and `known`.
+#[expect(clippy::type_complexity, reason = "a pair that is taken apart at once")]
+fn space(
+    arguments: &Arguments,
+    device: &Device,
+    plan: &Plan,
+    problem: &ConvProblem,
+    known: Option<&Schedule>,
+) -> anyhow::Result<(Arc<CompiledSpace>, Vec<(paretune_spaces::Point, String)>)> {
+    let format = plan.weights[0].format();
+    let mut offered = opencl::conv::candidates(problem, format, &device.limits);
+    let sparse = format.pattern != Pattern::Dense;
+    let needs_zeros = |algorithm: &dyn opencl::conv::Algorithm| {
+        !algorithm.executes(paretune_kernels::WeightFormat { pattern: Pattern::Dense, ..format })
+    };
+    offered
+        .retain(|algorithm| needs_zeros(*algorithm) == sparse && (arguments.reduced || !algorithm.reduced()));
+    let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
+    let mut space = Space::new();
+    space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
+    for algorithm in &offered {
+        let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
+        for tunable in algorithm.tunables(problem, &device.limits) {
+            let name = format!("{}.{}", algorithm.name(), tunable.name);
+            let values = tunable.values.iter().map(|&value| Value::Int(value));
+            let parameter = Parameter::new(name, Domain::ordered(values)).with_default(tunable.default);
+            space.parameters.push(parameter.when(active.clone()));
+        }
+        for constraint in algorithm.constraints(problem, &device.limits) {
+            let holds = constraint.parse::<Expression>()?.prefixed(&format!("{}.", algorithm.name()));
+            space.constraints.push(active.clone().negated().or(holds));
+        }
+    }
+    let space = Arc::new(space.compile()?);
+    let defaults = offered.iter().map(|algorithm| Schedule::of(algorithm.name()));
+    let first = defaults.chain(known.cloned()).map(|schedule| {
+        let mut wanted = Configuration::new();
+        for (name, value) in &schedule.tunables {
+            wanted.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
+        }
+        wanted.insert("algorithm", Value::Text(schedule.algorithm));
+        (space.closest(&wanted), "begin".to_owned())
+    });
+    let first = first.collect();
+    Ok((space, first))
+}
+
+fn schedule_of(configuration: &Configuration) -> Schedule {
+    let algorithm = configuration.get("algorithm").and_then(Value::as_str).unwrap_or_default();
+    let prefix = format!("{algorithm}.");
+    let tunables = configuration
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+        .collect();
+    Schedule { algorithm: algorithm.to_owned(), tunables }
+}
+
+fn with(plan: &Plan, schedule: &Schedule) -> Plan {
+    let mut plan = plan.clone();
+    if let Operator::Conv(conv) = &mut plan.steps[0].operator {
+        conv.schedule = schedule.clone();
+    }
+    plan
+}
+
+/// Seconds of the layer's kernels by the device's own clock, the median of a few runs. What is faster than `limit` is
+/// checked before it counts, and timed longer.
+fn time(mut executor: Executor, plan: &Plan, batch: usize, limit: f64) -> anyhow::Result<f64> {
+    let (inputs, outputs) = executor.lengths();
+    let (input, mut output) = (vec![0.5; inputs], vec![0.0; outputs]);
+    let mut measure = |runs: usize| -> anyhow::Result<f64> {
+        let mut seen = Vec::new();
+        for _ in 0..runs {
+            seen.push(executor.profile(&input, &mut output)?.iter().sum());
+        }
+        seen.sort_by(f64::total_cmp);
+        Ok(seen[runs / 2])
+    };
+    let seconds = measure(5)?;
+    if seconds > 1.1 * limit {
+        return Ok(seconds);
+    }
+    opencl::verify(plan, batch)?;
+    measure(25)
+}

@@ -1,0 +1,396 @@
+//! Plans of which the processor runs some steps and OpenCL devices run others: every segment on an executor of its own, and
+//! between them what crosses, through pinned memory.
+//!
+//! Which segments there are and what crosses is decided by [`segments`](super::segments); nothing is decided in a run.
+
+use std::time::Instant;
+
+use super::cpu::CpuExecutor;
+use super::program::Ends;
+use super::segments::{Action, HOST, Segments};
+use super::{ExecutorOptions, MemoryUse, Part, StepInfo};
+use crate::block::Block;
+use crate::conv::Packing;
+use crate::error::KernelError;
+use crate::opencl::{Border, DeviceExecutor, Pages};
+use crate::plan::{Backend, Plan, ValueId};
+
+/// A loaded plan that changes sides.
+pub(super) struct MixedExecutor {
+    // Executors go before the borders that they stand at.
+    sides: Vec<Side>,
+    host: HostValues,
+    /// Of places 1, 2, ...
+    borders: Vec<Border>,
+    work: Vec<Work>,
+    infos: Vec<StepInfo>,
+}
+
+/// A segment.
+enum Side {
+    Cpu { executor: Box<CpuExecutor>, inputs: Vec<ValueId>, outputs: Vec<ValueId> },
+    Device(Box<DeviceExecutor>),
+}
+
+/// What is done in a run, in this order. Borders are indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Upload {
+        value: ValueId,
+        border: usize,
+    },
+    Run(usize),
+    Download {
+        value: ValueId,
+        border: usize,
+    },
+    /// Waits for all that a border's device has been given.
+    Finish(usize),
+}
+
+/// Values of the processor that cross.
+struct HostValues {
+    input: ValueId,
+    output: ValueId,
+    /// By value; those of the caller have none.
+    memory: Vec<Option<HostMemory>>,
+    /// Numbers of each value, batch included.
+    lengths: Vec<usize>,
+}
+
+enum HostMemory {
+    /// No device reads or writes it.
+    Block(Block),
+    Pages(Pages),
+}
+
+/// [`HostValues`] and the caller's memory.
+#[derive(Clone, Copy)]
+struct Host<'a> {
+    values: &'a HostValues,
+    input: *const f32,
+    output: *mut f32,
+}
+
+impl Host<'_> {
+    /// Where a value is read.
+    fn from(&self, value: ValueId) -> *const f32 {
+        if value == self.values.input { self.input } else { self.to(value).cast_const() }
+    }
+
+    /// Where a value is written.
+    fn to(&self, value: ValueId) -> *mut f32 {
+        if value == self.values.output {
+            return self.output;
+        }
+        match &self.values.memory[value] {
+            Some(HostMemory::Block(block)) => block.start().cast(),
+            Some(HostMemory::Pages(pages)) => pages.start(),
+            // Whatever crosses was given memory when the plan was loaded.
+            None => unreachable!("value {value} crosses without memory"),
+        }
+    }
+}
+
+impl HostValues {
+    fn with(&self, input: &[f32], output: &mut [f32]) -> Host<'_> {
+        Host { values: self, input: input.as_ptr(), output: output.as_mut_ptr() }
+    }
+}
+
+impl MixedExecutor {
+    /// Loads a valid plan with switches.
+    ///
+    /// # Errors
+    /// Where an algorithm does not support its step, or a device is not there or refuses.
+    pub fn new(plan: &Plan, options: &ExecutorOptions) -> Result<Self, KernelError> {
+        let (mut borders, places) = borders(plan)?;
+        let Segments { segments, actions } = Segments::of(plan, &places);
+        let lengths: Vec<usize> = plan.values.iter().map(|value| value.len() * options.batch).collect();
+        let mut memory: Vec<Option<HostMemory>> = plan.values.iter().map(|_| None).collect();
+        let is_callers = |value: ValueId| value == plan.input || value == plan.output;
+        for action in &actions {
+            let (Action::Upload { value, place } | Action::Download { value, place }) = *action else {
+                continue;
+            };
+            if !is_callers(value) && memory[value].is_none() {
+                memory[value] = Some(HostMemory::Pages(borders[place - 1].pages(lengths[value])?));
+            }
+        }
+        for segment in &segments {
+            for &value in segment.inputs.iter().chain(&segment.outputs) {
+                if segment.place != HOST {
+                    borders[segment.place - 1].add(value, lengths[value])?;
+                } else if !is_callers(value) && memory[value].is_none() {
+                    memory[value] = Some(HostMemory::Block(Block::new(lengths[value] * size_of::<f32>())?));
+                }
+            }
+        }
+        let mut sides = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let whole = Plan { steps: segment.steps, switches: Vec::new(), ..plan.clone() };
+            let part = Part { plan: &whole, inputs: segment.inputs, outputs: segment.outputs };
+            sides.push(match segment.place {
+                HOST => {
+                    let executor = Box::new(CpuExecutor::new(&part, options, &Packing::fresh())?);
+                    Side::Cpu { executor, inputs: part.inputs, outputs: part.outputs }
+                }
+                place => {
+                    let executor = DeviceExecutor::on(&part, &borders[place - 1], options.batch)?;
+                    Side::Device(Box::new(executor))
+                }
+            });
+        }
+        let work = work(&actions, &places);
+        let infos = infos(plan, &work, &sides, &lengths);
+        let host = HostValues { input: plan.input, output: plan.output, memory, lengths };
+        Ok(Self { sides, host, borders, work, infos })
+    }
+
+    /// Runs one batch. Lengths are checked by the caller.
+    pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
+        let Self { sides, host, borders, work, .. } = self;
+        let host = host.with(input, output);
+        let done = work.iter().try_for_each(|work| match *work {
+            // SAFETY: the caller's memory is borrowed until this returns, after everything has finished.
+            Work::Upload { .. } | Work::Download { .. } => unsafe { transfer(*work, &host, borders) },
+            Work::Finish(border) => borders[border].finish(),
+            Work::Run(index) => match &mut sides[index] {
+                Side::Device(executor) => executor.start(),
+                Side::Cpu { executor, inputs, outputs } => {
+                    let input = |index: usize| host.from(inputs[index]).cast();
+                    let output = |index: usize| host.to(outputs[index]).cast();
+                    // SAFETY: values have memory of their size, and what a device writes there is finished.
+                    unsafe { executor.run_between(&Ends { input: &input, output: &output }) }
+                }
+            },
+        });
+        settle(done, borders)
+    }
+
+    /// Runs one batch, waiting after everything, and returns the seconds of each step.
+    pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
+        let Self { sides, host, borders, work, .. } = self;
+        let host = host.with(input, output);
+        let mut seconds = Vec::new();
+        let done = work.iter().try_for_each(|work| {
+            match *work {
+                Work::Upload { border, .. } | Work::Download { border, .. } => {
+                    let begun = Instant::now();
+                    // SAFETY: as in `run`.
+                    unsafe { transfer(*work, &host, borders) }?;
+                    borders[border].finish()?;
+                    seconds.push(begun.elapsed().as_secs_f64());
+                }
+                Work::Finish(border) => borders[border].finish()?,
+                Work::Run(index) => match &mut sides[index] {
+                    Side::Device(executor) => seconds.extend(executor.profile_part()?),
+                    Side::Cpu { executor, inputs, outputs } => {
+                        let input = |index: usize| host.from(inputs[index]).cast();
+                        let output = |index: usize| host.to(outputs[index]).cast();
+                        // SAFETY: as in `run`.
+                        let times =
+                            unsafe { executor.profile_between(&Ends { input: &input, output: &output }) };
+                        seconds.extend(times?);
+                    }
+                },
+            }
+            Ok(())
+        });
+        settle(done, borders)?;
+        Ok(seconds)
+    }
+
+    /// Runs one batch and shows every value once, as soon as it is there, the input first.
+    pub fn observe(
+        &mut self,
+        input: &[f32],
+        see: &mut dyn FnMut(ValueId, &[f32]),
+    ) -> Result<(), KernelError> {
+        let Self { sides, host, borders, work, .. } = self;
+        let mut seen = vec![false; host.lengths.len()];
+        let mut once = |value: ValueId, numbers: &[f32]| {
+            if !std::mem::replace(&mut seen[value], true) {
+                see(value, numbers);
+            }
+        };
+        once(host.input, input);
+        let mut output = vec![0.0; host.lengths[host.output]];
+        let host = host.with(input, &mut output);
+        let done = work.iter().try_for_each(|work| match *work {
+            // SAFETY: as in `run`.
+            Work::Upload { .. } | Work::Download { .. } => unsafe { transfer(*work, &host, borders) },
+            Work::Finish(border) => borders[border].finish(),
+            Work::Run(index) => match &mut sides[index] {
+                Side::Device(executor) => executor.observe_part(&mut once),
+                Side::Cpu { executor, inputs, outputs } => {
+                    let input = |index: usize| host.from(inputs[index]).cast();
+                    let output = |index: usize| host.to(outputs[index]).cast();
+                    // SAFETY: as in `run`.
+                    unsafe { executor.observe_between(&Ends { input: &input, output: &output }, &mut once) }
+                }
+            },
+        });
+        settle(done, borders)
+    }
+
+    /// The steps as they are executed, transfers among them.
+    pub fn steps(&self) -> &[StepInfo] {
+        &self.infos
+    }
+
+    /// What is held on all sides.
+    pub fn memory(&self) -> MemoryUse {
+        let mut all = MemoryUse { weights: 0, activations: self.border_bytes(), workspace: 0 };
+        for side in &self.sides {
+            let memory = match side {
+                Side::Cpu { executor, .. } => executor.memory(),
+                Side::Device(executor) => executor.memory(),
+            };
+            all.weights += memory.weights;
+            all.activations += memory.activations;
+            all.workspace += memory.workspace;
+        }
+        for memory in self.host.memory.iter().zip(&self.host.lengths) {
+            if let (Some(HostMemory::Block(_)), len) = memory {
+                all.activations += (len * size_of::<f32>()) as u64;
+            }
+        }
+        all
+    }
+
+    /// Bytes that the machine's own allocator does not see: on devices, and pinned by their drivers.
+    pub fn device_bytes(&self) -> u64 {
+        let of_side = |side: &Side| match side {
+            Side::Cpu { .. } => 0,
+            Side::Device(executor) => {
+                let MemoryUse { weights, activations, workspace } = executor.memory();
+                weights + activations + workspace
+            }
+        };
+        self.border_bytes() + self.sides.iter().map(of_side).sum::<u64>()
+    }
+
+    /// Of what crosses, on devices and pinned.
+    fn border_bytes(&self) -> u64 {
+        let pinned = self.host.memory.iter().flatten().map(|memory| match memory {
+            HostMemory::Block(_) => 0,
+            HostMemory::Pages(pages) => pages.bytes(),
+        });
+        self.borders.iter().map(Border::bytes).sum::<u64>() + pinned.sum::<u64>()
+    }
+}
+
+/// The devices of a plan, each once, and the place of each segment.
+fn borders(plan: &Plan) -> Result<(Vec<Border>, Vec<usize>), KernelError> {
+    let mut borders: Vec<Border> = Vec::new();
+    let mut places = Vec::new();
+    for backend in std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend)) {
+        let Backend::OpenCl { device } = backend else {
+            places.push(HOST);
+            continue;
+        };
+        let border = Border::new(device)?;
+        let known = borders.iter().position(|known| known.is_of(&border));
+        places.push(
+            1 + known.unwrap_or_else(|| {
+                borders.push(border);
+                borders.len() - 1
+            }),
+        );
+    }
+    Ok((borders, places))
+}
+
+/// The actions, and where a device has to be waited for: when something has come from it, and in the end.
+fn work(actions: &[Action], places: &[usize]) -> Vec<Work> {
+    let mut work = Vec::new();
+    let mut busy: Vec<usize> = Vec::new();
+    for (index, action) in actions.iter().enumerate() {
+        let place = match *action {
+            Action::Upload { value, place } => {
+                work.push(Work::Upload { value, border: place - 1 });
+                place
+            }
+            Action::Run(segment) => {
+                work.push(Work::Run(segment));
+                places[segment]
+            }
+            Action::Download { value, place } => {
+                work.push(Work::Download { value, border: place - 1 });
+                place
+            }
+        };
+        if place != HOST && !busy.contains(&place) {
+            busy.push(place);
+        }
+        let down = matches!(action, Action::Download { .. });
+        if down && !matches!(actions.get(index + 1), Some(Action::Download { .. })) {
+            busy.retain(|other| *other != place);
+            work.push(Work::Finish(place - 1));
+        }
+    }
+    work.extend(busy.into_iter().map(|place| Work::Finish(place - 1)));
+    work
+}
+
+/// What every timed piece of work is, in order.
+fn infos(plan: &Plan, work: &[Work], sides: &[Side], lengths: &[usize]) -> Vec<StepInfo> {
+    let crossing = |value: ValueId, way: &str| {
+        let maker = plan.steps.iter().find(|step| step.output == value);
+        let name = maker.map_or("(input)", |step| &step.name);
+        StepInfo {
+            name: format!("{name}:{way}"),
+            algorithm: "transfer".to_owned(),
+            multiply_adds: 0,
+            bytes: (lengths[value] * size_of::<f32>()) as u64,
+        }
+    };
+    let mut infos = Vec::new();
+    for work in work {
+        match *work {
+            Work::Upload { value, .. } => infos.push(crossing(value, "upload")),
+            Work::Download { value, .. } => infos.push(crossing(value, "download")),
+            Work::Finish(_) => {}
+            Work::Run(index) => infos.extend_from_slice(match &sides[index] {
+                Side::Cpu { executor, .. } => executor.steps(),
+                Side::Device(executor) => executor.steps(),
+            }),
+        }
+    }
+    infos
+}
+
+/// Enqueues what brings a value to the other side; nothing for other work.
+///
+/// # Safety
+/// The caller waits for the border before it touches the value or lets its memory go.
+unsafe fn transfer(work: Work, host: &Host<'_>, borders: &[Border]) -> Result<(), KernelError> {
+    match work {
+        Work::Upload { value, border } => {
+            // SAFETY: a value's memory has so many numbers, which nobody writes any more.
+            let data = unsafe { std::slice::from_raw_parts(host.from(value), host.values.lengths[value]) };
+            // SAFETY: the caller's promise.
+            unsafe { borders[border].upload(value, data) }
+        }
+        Work::Download { value, border } => {
+            let len = host.values.lengths[value];
+            // SAFETY: a value's memory has so many numbers, which nobody else has now.
+            let data = unsafe { std::slice::from_raw_parts_mut(host.to(value), len) };
+            // SAFETY: the caller's promise.
+            unsafe { borders[border].download(value, data) }
+        }
+        Work::Run(_) | Work::Finish(_) => Ok(()),
+    }
+}
+
+/// Where anything failed, sees to it that nothing is under way any more.
+fn settle(done: Result<(), KernelError>, borders: &[Border]) -> Result<(), KernelError> {
+    if done.is_err() {
+        for border in borders {
+            // The first error is the one to tell.
+            let _ = border.finish();
+        }
+    }
+    done
+}

@@ -1,0 +1,151 @@
+//! Where a device that runs a part of a plan meets whoever runs the rest: values of their own memory, the queue that all of the
+//! device's parts share, and pinned memory of the host on the other side.
+//!
+//! What is left to others: what crosses, and when.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::api::{Memory, Pinned, Queue};
+use super::device::{self, Device};
+use crate::error::KernelError;
+use crate::plan::ValueId;
+
+/// The device's side of a border.
+pub(crate) struct Border {
+    pub(super) device: Arc<Device>,
+    pub(super) queue: Arc<Queue>,
+    memories: HashMap<ValueId, Arc<Memory>>,
+    bytes: u64,
+}
+
+/// Pinned memory of the host.
+pub(crate) struct Pages {
+    device: Arc<Device>,
+    /// There until this goes.
+    pinned: Option<Pinned>,
+}
+
+impl Border {
+    /// A border with nothing at it.
+    ///
+    /// # Errors
+    /// Where there is no such device, or it refuses.
+    pub fn new(device: &str) -> Result<Self, KernelError> {
+        let device = device::open(device)?;
+        let queue = {
+            let _turn = device.turn();
+            Arc::new(Queue::new(&device.context, device.id, false)?)
+        };
+        Ok(Self { device, queue, memories: HashMap::new(), bytes: 0 })
+    }
+
+    /// Gives `value` memory of its own for `len` numbers, unless it has.
+    pub fn add(&mut self, value: ValueId, len: usize) -> Result<(), KernelError> {
+        let bytes = len * size_of::<f32>();
+        let limit = self.device.limits.largest_buffer;
+        if bytes > limit {
+            let name = &self.device.name;
+            let problem =
+                format!("value {value} takes {bytes} bytes; `{name}` has buffers of at most {limit}");
+            return Err(KernelError::System(problem));
+        }
+        if !self.memories.contains_key(&value) {
+            let _turn = self.device.turn();
+            self.memories.insert(value, Arc::new(Memory::new(&self.device.context, bytes)?));
+            self.bytes += bytes as u64;
+        }
+        Ok(())
+    }
+
+    /// Pinned memory for `len` numbers.
+    pub fn pages(&self, len: usize) -> Result<Pages, KernelError> {
+        let _turn = self.device.turn();
+        let pinned = Pinned::new(&self.device.context, &self.queue, len)?;
+        Ok(Pages { device: Arc::clone(&self.device), pinned: Some(pinned) })
+    }
+
+    /// The memory of a value that has its own.
+    pub(super) fn memory(&self, value: ValueId) -> Option<&Arc<Memory>> {
+        self.memories.get(&value)
+    }
+
+    /// Whether both are borders of one device.
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.device, &other.device)
+    }
+
+    /// Bytes of the device's memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Enqueues bringing `data` to the device.
+    ///
+    /// # Safety
+    /// `data` stays as it is until [`Border::finish`] has returned.
+    pub unsafe fn upload(&self, value: ValueId, data: &[f32]) -> Result<(), KernelError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.device.turn();
+        // SAFETY: the caller's promise.
+        unsafe { self.queue.upload(self.own(value)?, data) }.map(drop)?;
+        if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
+    }
+
+    /// Enqueues bringing a value from the device to `data`.
+    ///
+    /// # Safety
+    /// Nobody touches `data` until [`Border::finish`] has returned.
+    pub unsafe fn download(&self, value: ValueId, data: &mut [f32]) -> Result<(), KernelError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.device.turn();
+        // SAFETY: the caller's promise.
+        unsafe { self.queue.download(self.own(value)?, data) }.map(drop)?;
+        if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
+    }
+
+    /// Waits for everything that is enqueued.
+    pub fn finish(&self) -> Result<(), KernelError> {
+        let _turn = self.device.turn();
+        self.queue.finish()
+    }
+
+    fn own(&self, value: ValueId) -> Result<&Memory, KernelError> {
+        let memory = self.memories.get(&value);
+        memory.map(|memory| &**memory).ok_or_else(|| {
+            KernelError::Data(format!("value {value} has no memory at the border of the device"))
+        })
+    }
+}
+
+impl Drop for Border {
+    fn drop(&mut self) {
+        let _turn = self.device.turn();
+        // Nothing may be running when its memory goes. A lost device has nothing running.
+        let _ = self.queue.finish();
+        self.memories.clear();
+    }
+}
+
+impl Pages {
+    /// The first number.
+    pub fn start(&self) -> *mut f32 {
+        self.pinned.as_ref().map_or(std::ptr::null_mut(), Pinned::start)
+    }
+
+    /// Bytes of it.
+    pub fn bytes(&self) -> u64 {
+        self.pinned.as_ref().map_or(0, |pinned| (pinned.len() * size_of::<f32>()) as u64)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        let _turn = self.device.turn();
+        self.pinned = None;
+    }
+}
