@@ -82,13 +82,14 @@ fn errors(
     let pixels = |[height, width]: [usize; 2]| height * width;
     let size_in = [problem.in_channels, pixels(problem.input)];
     let size_out = [problem.out_channels, exact.len() / problem.out_channels];
+    let [layout_in, layout_out] = algorithm.layouts(schedule, isa);
     for (i, &x) in input.iter().enumerate() {
-        bed.set_input(place(algorithm.layout(), size_in, i), x);
+        bed.set_input(place(layout_in, size_in, i), x);
     }
     bed.run();
     let largest = exact.iter().copied().fold(0.0, f64::max);
     let mut distance = |(i, want): (usize, &f64)| {
-        (f64::from(bed.output(place(algorithm.layout(), size_out, i))) - want).abs() / largest
+        (f64::from(bed.output(place(layout_out, size_out, i))) - want).abs() / largest
     };
     let distances: Vec<f64> = exact.iter().enumerate().map(&mut distance).collect();
     let square = distances.iter().map(|x| x * x).sum::<f64>() / distances.len() as f64;
@@ -100,5 +101,9 @@ fn place(layout: Layout, [channels, pixels]: [usize; 2], i: usize) -> usize {
     match layout {
         Layout::Planar => i,
         Layout::ChannelsLast => i % pixels * channels + i / pixels,
+        Layout::ChannelBlocked(block) => {
+            let (channel, pixel) = (i / pixels, i % pixels);
+            (channel / block * pixels + pixel) * block + channel % block
+        }
     }
 }

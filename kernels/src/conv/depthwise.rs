@@ -15,7 +15,7 @@ use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
-use crate::schedule::Tunable;
+use crate::schedule::{Schedule, Tunable};
 use crate::simd::{Build, Job, Simd, build, lanes};
 use crate::team::{Part, Worker};
 use crate::weights::WeightFormat;
@@ -98,8 +98,8 @@ impl Algorithm for Depthwise {
         tunables(problem, lanes(isa))
     }
 
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

@@ -17,7 +17,7 @@ use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
-use crate::schedule::Tunable;
+use crate::schedule::{Schedule, Tunable};
 use crate::simd::{Build, Job, Simd, build, lanes, quartered};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
@@ -56,8 +56,8 @@ impl Algorithm for DepthwiseInt8 {
         tunables(problem, block(isa))
     }
 
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

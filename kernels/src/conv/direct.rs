@@ -10,7 +10,7 @@ use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
-use crate::schedule::Tunable;
+use crate::schedule::{Schedule, Tunable};
 use crate::simd::{Build, Job, Simd, build, lanes};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
@@ -60,8 +60,8 @@ impl Algorithm for Direct {
         }])
     }
 
-    fn layout(&self) -> Layout {
-        Layout::Planar
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::Planar; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

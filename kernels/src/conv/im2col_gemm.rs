@@ -14,7 +14,7 @@ use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
-use crate::schedule::Tunable;
+use crate::schedule::{Schedule, Tunable};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
@@ -53,8 +53,8 @@ impl Algorithm for Im2colGemm {
         ]
     }
 
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

@@ -16,7 +16,7 @@ use super::{Algorithm, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::{ConvProblem, Window};
-use crate::schedule::Tunable;
+use crate::schedule::{Schedule, Tunable};
 use crate::weights::{Numbers, WeightFormat};
 
 /// The algorithm.
@@ -60,8 +60,8 @@ impl Algorithm for ImplicitGemmBf16 {
         ]
     }
 
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

@@ -12,6 +12,7 @@ mod csr;
 mod depthwise;
 mod depthwise_int8;
 mod direct;
+mod direct_blocked;
 mod finish;
 mod finish_int8;
 mod gemm;
@@ -56,6 +57,9 @@ pub enum Layout {
     Planar,
     /// Batch, height, width, channels ("NHWC").
     ChannelsLast,
+    /// Batch, blocks of so many channels, height, width, channels of the block ("NCHW16c"): every block is an image with its
+    /// channels last. Only where blocks divide the channels.
+    ChannelBlocked(usize),
 }
 
 /// How an activation's numbers are held.
@@ -138,8 +142,8 @@ pub trait Algorithm: Send + Sync {
         &[]
     }
 
-    /// How it wants input, residual and output laid out.
-    fn layout(&self) -> Layout;
+    /// How it wants the input laid out, and how the residual and the output. `schedule` has every tunable.
+    fn layouts(&self, schedule: &Schedule, isa: Isa) -> [Layout; 2];
 
     /// Packs the weights and fixes all sizes, so that running allocates nothing. Everything that is made of weights comes
     /// from [`Request::packing`], asked in the same order every time, and sizes from the problem alone.
@@ -174,6 +178,7 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
         &implicit_gemm_bf16::ImplicitGemmBf16,
         &implicit_gemm::ImplicitGemm,
         &winograd::Winograd,
+        &direct_blocked::DirectBlocked,
         &im2col_gemm::Im2colGemm,
         &direct::Direct,
         &block_sparse::BlockSparse,

@@ -9,7 +9,7 @@ use crate::activation::Activation;
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
-use crate::schedule::Tunable;
+use crate::schedule::{Schedule, Tunable};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
@@ -39,8 +39,8 @@ impl Algorithm for Naive {
         Vec::new()
     }
 
-    fn layout(&self) -> Layout {
-        Layout::Planar
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::Planar; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

@@ -20,7 +20,7 @@ use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
-use crate::schedule::Tunable;
+use crate::schedule::{Schedule, Tunable};
 use crate::simd::lanes;
 use crate::team::Worker;
 use crate::weights::{Grid, Numbers, Pattern, WeightFormat};
@@ -57,8 +57,8 @@ impl Algorithm for BlockSparseInt8 {
         tunables::<Whole>(problem, isa, 4.0)
     }
 
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
@@ -91,8 +91,8 @@ impl Algorithm for LowBitGemm {
         tunables::<Packed<4>>(problem, isa, 4.0)
     }
 
-    fn layout(&self) -> Layout {
-        Layout::ChannelsLast
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

@@ -178,6 +178,12 @@ fn arrange<T: Copy>(values: &[T], [batch, channels, pixels]: [usize; 3], layout:
                 values[(pixel / pixels * channels + channel) * pixels + pixel % pixels]
             })
             .collect(),
+        Layout::ChannelBlocked(block) => (0..batch * pixels * channels)
+            .map(|i| {
+                let (pixel, lane) = (i / block, i % block);
+                values[(pixel / pixels * block + lane) * pixels + pixel % pixels]
+            })
+            .collect(),
     }
 }
 
@@ -330,8 +336,8 @@ fn check_f32(case: &Case, format: WeightFormat) {
         let plain = baselines().iter().copied().filter(|algorithm| algorithm.executes(format));
         for algorithm in candidates(problem, format, isa).into_iter().chain(plain) {
             let schedule = random_schedule(algorithm, problem, isa, &mut random);
-            let layout = algorithm.layout();
-            let mut placed = Guarded::from_f32(&arrange(&input, shape_in, layout), 4);
+            let [layout_in, layout] = algorithm.layouts(&schedule, isa);
+            let mut placed = Guarded::from_f32(&arrange(&input, shape_in, layout_in), 4);
             let mut placed_residual =
                 residual.as_ref().map(|residual| Guarded::from_f32(&arrange(residual, shape_out, layout), 8));
             let mut request = Request {
@@ -439,7 +445,7 @@ fn check_i8(case: &Case, format: WeightFormat) {
     for isa in Isa::available() {
         for algorithm in candidates(problem, format, isa) {
             let schedule = random_schedule(algorithm, problem, isa, &mut random);
-            let layout = algorithm.layout();
+            let [_, layout] = algorithm.layouts(&schedule, isa);
             let mut placed = Guarded::from_bytes(&arrange(&input, shape_in, layout), 1);
             let mut placed_residual = match residual {
                 0 => None,

@@ -185,7 +185,7 @@ fn integer_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
     (sums.max(loads).max(4.0) + 0.25) * if crowded { 2.0 } else { 1.0 }
 }
 
-fn real_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
+pub(super) fn real_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
     let sums = (rows * vectors) as f64 / 2.0;
     let loads = (rows + vectors) as f64 / 2.0;
     // Here it is enough that they fit.

@@ -66,10 +66,15 @@ impl Draft<'_> {
         self.plan.values[value].len() * self.context.batch
     }
 
-    /// `form` with the layout that stands for both where both are the same.
+    /// `form` with the layout that stands for all that are the same.
     pub fn canonical(&self, value: ValueId, form: Form) -> Form {
-        let neutral = is_layout_neutral(&self.plan.values[value].dims);
-        Form { layout: if neutral { Layout::Planar } else { form.layout }, ..form }
+        let dims = &self.plan.values[value].dims;
+        let layout = match form.layout {
+            _ if is_layout_neutral(dims) => Layout::Planar,
+            Layout::ChannelBlocked(block) if dims.first() == Some(&block) => Layout::ChannelsLast,
+            layout => layout,
+        };
+        Form { layout, ..form }
     }
 
     /// The buffer that holds `value` in exactly this form, if there is one already.
@@ -169,6 +174,7 @@ fn conversion_name(from: Form, to: Form) -> String {
         _ if from.layout == to.layout => None,
         Layout::Planar => Some("planar"),
         Layout::ChannelsLast => Some("channels_last"),
+        Layout::ChannelBlocked(_) => Some("channel_blocked"),
     };
     let element = match (from.element, to.element) {
         (Element::F32, Element::U8(_)) => Some("quantize"),

@@ -4,6 +4,7 @@
 
 use super::resolve::Resolved;
 use crate::conv::{Element, Layout};
+use crate::hardware::Isa;
 use crate::operator::Operator;
 use crate::plan::{Plan, Step, ValueId};
 
@@ -17,14 +18,15 @@ pub(super) struct Wish {
 }
 
 /// One wish per value. `resolved` has an entry per step, filled for convolutions.
-pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>]) -> Vec<Wish> {
+pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Vec<Wish> {
     let mut wishes = vec![Wish::default(); plan.values.len()];
     for (step, resolved) in plan.steps.iter().zip(resolved).rev() {
         let output = wishes[step.output];
         match (&step.operator, resolved) {
             (Operator::Conv(_), Some(resolved)) => {
-                for &input in &step.inputs {
-                    wishes[input].layout = Some(resolved.layout());
+                // The residual lies as the output does.
+                for (&input, layout) in step.inputs.iter().zip(resolved.layouts(isa)) {
+                    wishes[input].layout = Some(layout);
                 }
                 wishes[step.inputs[0]].u8 |= resolved.algorithm.integer();
             }

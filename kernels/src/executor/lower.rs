@@ -33,7 +33,7 @@ pub(super) fn lower<'a>(
 ) -> Result<Draft<'a>, KernelError> {
     let plan = part.plan;
     let resolved = resolve_all(plan, options)?;
-    let wishes = wishes(plan, &resolved);
+    let wishes = wishes(plan, &resolved, options.isa);
     let context = Context { batch: options.batch, isa: options.isa };
     let draft = Draft {
         plan,
@@ -132,7 +132,7 @@ impl<'a> Lowering<'a, '_> {
                 self.max_pool(step, input, |pooling| Pooling { window: *window, ..pooling })
             }
             (Operator::AveragePool { window, include_padding, .. }, Some(input)) => {
-                let layout = self.layout(step);
+                let layout = self.any_layout(step);
                 let pooling = Pooling { window: *window, ..self.pooling(input, step.output, layout) };
                 let kernel = pool::average(context, pooling, *include_padding);
                 self.simple(step, "average_pool", layout, layout, false, kernel)
@@ -149,7 +149,7 @@ impl<'a> Lowering<'a, '_> {
             (Operator::Add(activation), Some(_)) => self.binary(step, Arithmetic::Add, *activation),
             (Operator::Mul(activation), Some(_)) => self.binary(step, Arithmetic::Mul, *activation),
             (Operator::Activation(kind), Some(input)) => {
-                let layout = self.layout(step);
+                let layout = self.any_layout(step);
                 let kernel = activation::prepare(context, self.draft.len(input), *kind);
                 self.simple(step, "activation", layout, layout, true, kernel)
             }
@@ -168,7 +168,7 @@ impl<'a> Lowering<'a, '_> {
                 self.simple(step, "pad", layout, layout, false, kernel)
             }
             (Operator::Transpose { permutation }, Some(input)) => {
-                let layout = self.draft.made_in(input).unwrap_or(Layout::Planar);
+                let layout = self.layout(step);
                 let kernel = transpose::prepare(context, self.dims(input), permutation, layout);
                 self.simple(step, "transpose", layout, Layout::Planar, false, kernel)
             }
@@ -187,9 +187,17 @@ impl<'a> Lowering<'a, '_> {
         }
     }
 
-    /// The layout that a step which can work in both works in: that of its inputs where they agree;
-    /// else what the output's readers wish; else that of the largest input.
+    /// The layout that a step which can work with channels first or last works in; see [`Lowering::any_layout`].
     fn layout(&self, step: &Step) -> Layout {
+        match self.any_layout(step) {
+            Layout::ChannelBlocked(_) => Layout::ChannelsLast,
+            layout => layout,
+        }
+    }
+
+    /// The layout that a step which can work in all works in: that of its inputs where they agree;
+    /// else what the output's readers wish; else that of the largest input.
+    fn any_layout(&self, step: &Step) -> Layout {
         let made: Vec<(Layout, usize)> = step
             .inputs
             .iter()
@@ -265,7 +273,7 @@ impl<'a> Lowering<'a, '_> {
         resolved: &Resolved,
     ) -> Result<(), KernelError> {
         let plan = self.draft.plan;
-        let layout = resolved.layout();
+        let [layout, layout_out] = resolved.layouts(self.draft.context.isa);
         let integer = resolved.algorithm.integer();
         let grid = |value| grid_of(plan, value).filter(|_| integer);
         let from = grid(input).unwrap_or(F32);
@@ -276,7 +284,7 @@ impl<'a> Lowering<'a, '_> {
             // An integer kernel adds what there is.
             let element = grid(value).filter(|&grid| self.draft.present_u8(value, grid).is_some());
             let element = element.unwrap_or(F32);
-            inputs.push(self.draft.get(&step.name, value, Form { layout, element })?);
+            inputs.push(self.draft.get(&step.name, value, Form { layout: layout_out, element })?);
             residual = Some(element);
         }
         let weights = &plan.weights[conv.weights];
@@ -298,7 +306,7 @@ impl<'a> Lowering<'a, '_> {
             KernelError::Packed(problem) => KernelError::Packed(format!("step `{}` {problem}", step.name)),
             error => KernelError::plan(&step.name, error.to_string()),
         })?;
-        let output = self.draft.create(step.output, Form { layout, element: to });
+        let output = self.draft.create(step.output, Form { layout: layout_out, element: to });
         let weight_bytes = kernel.weight_bytes();
         self.draft.weight_bytes += weight_bytes;
         let bytes = self.touched(&inputs, output) + weight_bytes as u64;
@@ -362,7 +370,7 @@ impl<'a> Lowering<'a, '_> {
         with_window: impl Fn(Pooling) -> Pooling,
     ) -> Result<(), KernelError> {
         let context = self.draft.context;
-        let layout = self.layout(step);
+        let layout = self.any_layout(step);
         let pooling = with_window(self.pooling(input, step.output, layout));
         let grid = self.shared_grid(step).filter(|&grid| self.draft.present_u8(input, grid).is_some());
         let Some(element) = grid else {
@@ -403,7 +411,7 @@ impl<'a> Lowering<'a, '_> {
         arithmetic: Arithmetic,
         activation: crate::Activation,
     ) -> Result<(), KernelError> {
-        let layout = self.layout(step);
+        let layout = self.any_layout(step);
         // Operands that do not have all axes of an image are in row-major order only, which is the
         // right one for planes; with channels last they must look the same.
         let simple = |&value: &ValueId| {
@@ -421,8 +429,15 @@ impl<'a> Lowering<'a, '_> {
         }
         let operands = [self.dims(step.inputs[0]), self.dims(step.inputs[1])];
         let context = self.draft.context;
-        let kernel =
-            binary::prepare(context, arithmetic, operands, self.dims(step.output), layout, activation);
+        let same = operands.iter().all(|dims| *dims == self.dims(step.output));
+        // Numbers that meet one by one do so in any order: planes will do.
+        let (layout, order) = match layout {
+            Layout::ChannelBlocked(_) if same => (layout, Layout::Planar),
+            Layout::ChannelBlocked(_) => (Layout::ChannelsLast, Layout::ChannelsLast),
+            layout => (layout, layout),
+        };
+        let output = self.dims(step.output);
+        let kernel = binary::prepare(context, arithmetic, operands, output, order, activation);
         self.simple(step, name, layout, layout, true, kernel)
     }
 

@@ -21,9 +21,9 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// The order of numbers that it works in.
-    pub(super) fn layout(&self) -> Layout {
-        self.algorithm.layout()
+    /// How it wants the input laid out, and how the residual and the output.
+    pub(super) fn layouts(&self, isa: Isa) -> [Layout; 2] {
+        self.algorithm.layouts(&self.schedule, isa)
     }
 }
 

@@ -39,12 +39,31 @@ pub(crate) fn prepare(
     from: Form,
     to: Form,
 ) -> Box<dyn OperatorKernel> {
+    // The transposition is that of `times` matrices with `rows` x `columns` pieces of some numbers that stay together.
     let size = [context.batch, channels, pixels];
-    // The transposition is that of a matrix with `rows` x `columns`.
+    let blocks = |block: usize| channels / block.max(1);
+    let turn = |times, rows, columns, piece| Some(Turn { times, rows, columns, piece });
     let turn = match (from.layout, to.layout) {
-        (Layout::Planar, Layout::ChannelsLast) => Some([channels, pixels]),
-        (Layout::ChannelsLast, Layout::Planar) => Some([pixels, channels]),
-        _ => None,
+        (from, to) if from == to => None,
+        (Layout::Planar, Layout::ChannelsLast) => turn(context.batch, channels, pixels, 1),
+        (Layout::ChannelsLast, Layout::Planar) => turn(context.batch, pixels, channels, 1),
+        // A block is an image with its channels last.
+        (Layout::Planar, Layout::ChannelBlocked(block)) => {
+            turn(context.batch * blocks(block), block, pixels, 1)
+        }
+        (Layout::ChannelBlocked(block), Layout::Planar) => {
+            turn(context.batch * blocks(block), pixels, block, 1)
+        }
+        (Layout::ChannelsLast, Layout::ChannelBlocked(block)) => {
+            turn(context.batch, pixels, blocks(block), block)
+        }
+        (Layout::ChannelBlocked(block), Layout::ChannelsLast) => {
+            turn(context.batch, blocks(block), pixels, block)
+        }
+        // Instruction sets have one length of blocks each, and an executor one instruction set.
+        (Layout::ChannelBlocked(_), Layout::ChannelBlocked(_))
+        | (Layout::Planar, Layout::Planar)
+        | (Layout::ChannelsLast, Layout::ChannelsLast) => None,
     };
     match (from.element, to.element) {
         (Element::F32, Element::F32) => on(context.isa, Convert { size, turn, map: Same }),
@@ -149,9 +168,19 @@ impl Map for Requantize {
     }
 }
 
+/// `times` matrices of `rows` x `columns` pieces to be transposed.
+#[derive(Clone, Copy)]
+struct Turn {
+    times: usize,
+    rows: usize,
+    columns: usize,
+    /// Numbers of a piece.
+    piece: usize,
+}
+
 struct Convert<M> {
     size: [usize; 3],
-    turn: Option<[usize; 2]>,
+    turn: Option<Turn>,
     map: M,
 }
 
@@ -161,7 +190,7 @@ impl<M: Map> Loops for Convert<M> {
         let len: usize = self.size.iter().product();
         // SAFETY: the caller's promise.
         let input = unsafe { io.input::<M::In>(0, len) };
-        let Some([rows, columns]) = self.turn else {
+        let Some(Turn { times, rows, columns, piece }) = self.turn else {
             let chunks = worker.share(len.div_ceil(CHUNK));
             let part = chunks.start * CHUNK..(chunks.end * CHUNK).min(len);
             // SAFETY: parts of the output are disjoint and within it.
@@ -171,9 +200,23 @@ impl<M: Map> Loops for Convert<M> {
             }
             return;
         };
+        if piece > 1 {
+            for unit in worker.share(times * columns) {
+                let (image, column) = (unit / columns * rows * columns, unit % columns);
+                // SAFETY: this column's pieces are a row of the output, which is this worker's.
+                let output = unsafe { io.output::<M::Out>((image + column * rows) * piece, rows * piece) };
+                for (row, out) in output.chunks_exact_mut(piece).enumerate() {
+                    let from = (image + row * columns + column) * piece;
+                    for (out, x) in out.iter_mut().zip(&input[from..from + piece]) {
+                        *out = self.map.map(*x);
+                    }
+                }
+            }
+            return;
+        }
         // Tiles of a block of columns are written as whole rows of the output. Blocks are dealt out.
         let blocks = columns.div_ceil(TILE);
-        for unit in worker.share(self.size[0] * blocks) {
+        for unit in worker.share(times * blocks) {
             let (image, column) = (unit / blocks * rows * columns, unit % blocks * TILE);
             let width = TILE.min(columns - column);
             for row in (0..rows).step_by(TILE) {

@@ -1,6 +1,6 @@
 //! Means over whole axes: over height and width (also of 8-bit numbers), and over any axes.
 
-use super::{Context, Io, Loops, OperatorKernel, Physical, on};
+use super::{Context, Io, Loops, OperatorKernel, Physical, as_images, on};
 use crate::conv::{Element, Layout};
 use crate::plan::Quantization;
 use crate::team::Worker;
@@ -19,6 +19,7 @@ pub(crate) fn global(
     layout: Layout,
     element: Element,
 ) -> Box<dyn OperatorKernel> {
+    let (context, channels, layout) = as_images(context, channels, layout);
     let size = [context.batch, channels, pixels];
     match element {
         Element::F32 => on(context.isa, GlobalF32 { size, layout }),
@@ -67,7 +68,7 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default>(
         let output = unsafe { io.output::<f32>(image * channels + channel, count) };
         let mut sums = [S::default(); BLOCK];
         match layout {
-            Layout::ChannelsLast => {
+            Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
                 let image = &input[image * channels * pixels..(image + 1) * channels * pixels];
                 for pixel in image.chunks_exact(channels) {
                     for (sum, x) in sums.iter_mut().zip(&pixel[channel..channel + count]) {

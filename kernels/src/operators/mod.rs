@@ -133,6 +133,18 @@ pub(crate) fn is_layout_neutral(dims: &[usize]) -> bool {
     planes(dims).is_none_or(|[channels, pixels]| channels == 1 || pixels == 1)
 }
 
+/// Images, channels and layout as operators see them that keep channels apart: blocks of channels are images of their own,
+/// with channels last.
+pub(crate) fn as_images(context: Context, channels: usize, layout: Layout) -> (Context, usize, Layout) {
+    match layout {
+        Layout::ChannelBlocked(block) => {
+            let images = context.batch * channels / block.max(1);
+            (Context { batch: images, ..context }, block, Layout::ChannelsLast)
+        }
+        layout => (context, channels, layout),
+    }
+}
+
 /// Prepared operators that take only shapes share this signature's vocabulary.
 #[derive(Clone, Copy)]
 pub(crate) struct Context {

@@ -7,7 +7,7 @@
 use super::activation::CHUNK;
 use super::binary::Arithmetic;
 use super::convert::{Dequantize, Map, Quantize, Same};
-use super::{Context, Io, Loops, OperatorKernel, activate, on};
+use super::{Context, Io, Loops, OperatorKernel, activate, as_images, on};
 use crate::activation::Activation;
 use crate::conv::{Element, Layout};
 use crate::team::Worker;
@@ -41,6 +41,7 @@ pub(crate) fn per_channel(
     activation: Activation,
 ) -> Box<dyn OperatorKernel> {
     // Planes are rows of pixels that share a channel; with channels last it is the other way round.
+    let (context, channels, layout) = as_images(context, channels, layout);
     let size = [context.batch, channels, pixels];
     dispatch([a, Element::F32, output], PerChannel { context, arithmetic, size, layout, activation })
 }
@@ -203,7 +204,7 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> Loops for PerChannelLoops<A, O> {
                     }
                 }
             }
-            Layout::ChannelsLast => {
+            Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
                 let parts = pixels.div_ceil(PIXELS);
                 for part in worker.share(batch * parts) {
                     let (image, first) = (part / parts, part % parts * PIXELS);

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{Context, Io, Loops, OperatorKernel, on};
+use super::{Context, Io, Loops, OperatorKernel, as_images, on};
 use crate::conv::Layout;
 use crate::operator::Window;
 use crate::team::Worker;
@@ -25,20 +25,30 @@ pub(crate) struct Pooling {
 
 /// The largest value, single precision.
 pub(crate) fn max_f32(context: Context, pooling: Pooling) -> Box<dyn OperatorKernel> {
+    let (context, pooling) = pooling.of_images(context);
     on(context.isa, Max::<f32> { batch: context.batch, pooling, lowest: f32::NEG_INFINITY })
 }
 
 /// The largest value on an 8-bit grid that input and output share.
 pub(crate) fn max_u8(context: Context, pooling: Pooling) -> Box<dyn OperatorKernel> {
+    let (context, pooling) = pooling.of_images(context);
     on(context.isa, Max::<u8> { batch: context.batch, pooling, lowest: 0 })
 }
 
 /// The mean; padding counts as zeros if `include_padding`.
 pub(crate) fn average(context: Context, pooling: Pooling, include_padding: bool) -> Box<dyn OperatorKernel> {
+    let (context, pooling) = pooling.of_images(context);
     on(context.isa, Average { batch: context.batch, pooling, include_padding })
 }
 
 impl Pooling {
+    /// The same where blocks of channels are images.
+    fn of_images(mut self, context: Context) -> (Context, Self) {
+        let (context, channels, layout) = as_images(context, self.input[0], self.layout);
+        (self.input[0], self.output[0], self.layout) = (channels, channels, layout);
+        (context, self)
+    }
+
     /// Taps of the window along `axis` (0 vertical) that fall into the input for output position `at`,
     /// and where the first of them falls.
     #[inline(always)]
@@ -185,7 +195,9 @@ impl<T: Copy + PartialOrd + Send + Sync> Loops for Max<T> {
         // SAFETY: the caller's promise.
         unsafe {
             match self.pooling.layout {
-                Layout::ChannelsLast => self.pooling.pixels(self.batch, io, worker, larger, |_, _, _| {}),
+                Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
+                    self.pooling.pixels(self.batch, io, worker, larger, |_, _, _| {})
+                }
                 Layout::Planar => self.pooling.rows(self.batch, io, worker, self.lowest, larger, |_, _| {}),
             }
         }
@@ -207,12 +219,14 @@ impl Loops for Average {
         // SAFETY: the caller's promise.
         unsafe {
             match pooling.layout {
-                Layout::ChannelsLast => pooling.pixels(self.batch, io, worker, sum, |numbers, y, x| {
-                    let factor = 1.0 / (count(0, y) * count(1, x)) as f32;
-                    for number in numbers {
-                        *number *= factor;
-                    }
-                }),
+                Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
+                    pooling.pixels(self.batch, io, worker, sum, |numbers, y, x| {
+                        let factor = 1.0 / (count(0, y) * count(1, x)) as f32;
+                        for number in numbers {
+                            *number *= factor;
+                        }
+                    })
+                }
                 Layout::Planar => pooling.rows(self.batch, io, worker, 0.0, sum, |numbers, y| {
                     let rows = count(0, y);
                     for (x, number) in numbers.iter_mut().enumerate() {

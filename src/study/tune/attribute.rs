@@ -6,14 +6,14 @@ use paretune_kernels::executor::StepInfo;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Plan, ValueId};
 
-/// Seconds of each step of `plan`, from those of the executed `steps`. A conversion belongs to the planar convolution
-/// that it is made for, whether that reads or wrote the value; else to the step that it stands before. `layout` is the
-/// order of numbers that a step's convolution works in.
+/// Seconds of each step of `plan`, from those of the executed `steps`. A conversion belongs to the convolution that it is
+/// made for because it does not work with channels last, whether that reads or wrote the value; else to the step that it
+/// stands before. `layouts` are the orders of numbers that a step's convolution reads and writes.
 pub(super) fn attribute(
     plan: &Plan,
     steps: &[StepInfo],
     seconds: &[f64],
-    layout: &dyn Fn(usize) -> Option<Layout>,
+    layouts: &dyn Fn(usize) -> Option<[Layout; 2]>,
 ) -> Vec<f64> {
     let mut sums = vec![0.0; plan.steps.len()];
     for (info, seconds) in steps.iter().zip(seconds) {
@@ -24,10 +24,11 @@ pub(super) fn attribute(
         // `STEP:CONVERSION`; steps may have colons in their names.
         let Some((name, _)) = info.name.rsplit_once(':') else { continue };
         let Some(reader) = plan.steps.iter().position(|step| step.name == name) else { continue };
-        let planar = |index: &usize| layout(*index) == Some(Layout::Planar);
+        let differs = |layout: &Layout| *layout != Layout::ChannelsLast;
+        let reads = |index: &usize| layouts(*index).is_some_and(|both| both.iter().any(differs));
+        let wrote = |index: &usize| layouts(*index).is_some_and(|[_, output]| differs(&output));
         let sources = plan.steps[reader].inputs.iter().filter_map(|value| source(plan, *value));
-        let owner =
-            Some(reader).filter(planar).or_else(|| sources.into_iter().find(planar)).unwrap_or(reader);
+        let owner = Some(reader).filter(reads).or_else(|| sources.into_iter().find(wrote)).unwrap_or(reader);
         sums[owner] += seconds;
     }
     sums
@@ -63,8 +64,8 @@ mod tests {
         ];
         let seconds = [1.0, 0.25, 2.0];
         let sums = |planar: usize| {
-            let layout = |index| Some(if index == planar { Layout::Planar } else { Layout::ChannelsLast });
-            let sums = attribute(&plan, &steps, &seconds, &layout);
+            let layout = |index| if index == planar { Layout::Planar } else { Layout::ChannelsLast };
+            let sums = attribute(&plan, &steps, &seconds, &|index| Some([layout(index); 2]));
             [sums[first], sums[second]]
         };
         assert_eq!(sums(first), [1.25, 2.0]);

@@ -222,9 +222,9 @@ impl Layer {
     }
 }
 
-/// The order of numbers that a schedule's algorithm works in.
-pub(super) fn layout(schedule: &Schedule) -> Option<Layout> {
-    conv::algorithm(&schedule.algorithm).map(conv::Algorithm::layout)
+/// The orders of numbers that a schedule's algorithm reads and writes.
+pub(super) fn layouts(schedule: &Schedule, isa: Isa) -> Option<[Layout; 2]> {
+    conv::algorithm(&schedule.algorithm).map(|algorithm| algorithm.layouts(schedule, isa))
 }
 
 /// Algorithms and their tunables, conditions and constraints.

@@ -32,7 +32,7 @@ use crate::evaluate::protocol::FastestProbes;
 use crate::evaluate::repeat::noise;
 use crate::evaluate::timing::profile;
 use attribute::attribute;
-use layer::{Layer, layout};
+use layer::{Layer, layouts};
 use share::Shares;
 
 /// Strategy of the search within a layer.
@@ -261,11 +261,12 @@ impl Tuner<'_> {
             profile(executor, &self.input, self.outputs, &self.probe, known, PROFILE_SECONDS)?;
         self.probes.set(threads, probe);
         self.runs += 1;
-        let planar = |index: usize| {
+        let isa = self.options.place.isa;
+        let orders = |index: usize| {
             let schedule = schedules.iter().find(|(known, _)| *known == index);
-            schedule.and_then(|(_, schedule)| layout(schedule))
+            schedule.and_then(|(_, schedule)| layouts(schedule, isa))
         };
-        Ok(attribute(&self.plan, executor.steps(), &seconds, &planar))
+        Ok(attribute(&self.plan, executor.steps(), &seconds, &orders))
     }
 
     /// What the hardware needs at least for every layer.
@@ -454,7 +455,9 @@ impl Tuner<'_> {
             if chosen.schedule != layer.default {
                 for step in &layer.steps {
                     tuned.schedules.insert(*step, chosen.schedule.clone());
-                    if layout(&chosen.schedule) == layout(&layer.default) {
+                    let [new, old] = [&chosen.schedule, &layer.default];
+                    let isa = self.options.place.isa;
+                    if layouts(new, isa) == layouts(old, isa) {
                         same.insert(*step, chosen.schedule.clone());
                     } else {
                         moved = true;
