@@ -37,7 +37,7 @@ pub fn table(filters: &[&String], isa: Isa) {
                     for &size in &sizes.values {
                         let mut schedule = default.clone();
                         schedule.tunables.insert(SIZE.to_owned(), size);
-                        let title = format!("{} F({size},3)", algorithm.name());
+                        let title = format!("{} F({size},{})", algorithm.name(), problem.window.kernel[0]);
                         row(&name, &title, &errors(&problem, algorithm, &schedule, &input, &exact, isa));
                     }
                 }

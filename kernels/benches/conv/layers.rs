@@ -1,9 +1,9 @@
-//! The distinct layers of four common CIFAR-10 networks.
+//! The distinct layers of four common CIFAR-10 networks, and some with larger windows.
 
 use paretune_kernels::operator::{ConvProblem, Window};
 
 /// `(networks, in, out, groups, height and width, kernel, stride)`
-const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 46] = [
+const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 51] = [
     ("resnet20", 3, 16, 1, 32, 3, 1),
     ("resnet20", 16, 16, 1, 32, 3, 1),
     ("resnet20", 16, 32, 1, 32, 3, 2),
@@ -50,9 +50,14 @@ const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 46] = [
     ("vgg16", 256, 512, 1, 4, 3, 1),
     ("vgg16", 512, 512, 1, 2, 3, 1),
     ("vgg16", 512, 512, 1, 1, 1, 1),
+    ("large", 32, 32, 1, 16, 5, 1),
+    ("large", 64, 64, 1, 32, 5, 1),
+    ("large", 128, 128, 1, 16, 5, 1),
+    ("large", 64, 64, 1, 32, 7, 1),
+    ("large", 128, 128, 1, 16, 7, 1),
 ];
 
-/// Every layer, with the networks it is in.
+/// Every layer, with the networks it is in; `large` for larger windows.
 pub fn all() -> impl Iterator<Item = (&'static str, ConvProblem)> {
     LAYERS.into_iter().map(|(networks, in_channels, out_channels, groups, size, kernel, stride)| {
         let window =

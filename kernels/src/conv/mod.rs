@@ -176,9 +176,9 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
         &implicit_gemm_bf16::ImplicitGemmBf16,
+        &direct_blocked::DirectBlocked,
         &implicit_gemm::ImplicitGemm,
         &winograd::Winograd,
-        &direct_blocked::DirectBlocked,
         &im2col_gemm::Im2colGemm,
         &direct::Direct,
         &block_sparse::BlockSparse,

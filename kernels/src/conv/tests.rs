@@ -68,12 +68,13 @@ fn windows() -> impl Strategy<Value = Window> {
         3 => Just([1, 1]),
         5 => Just([3, 3]),
         1 => Just([5, 5]),
+        1 => Just([7, 7]),
         2 => [1..=4_usize, 1..=4_usize],
     ];
     let free =
         (kernels, [1..=3_usize, 1..=3_usize], [1..=2_usize, 1..=2_usize], prop::array::uniform4(0..=3_usize))
             .prop_map(|(kernel, stride, dilation, padding)| Window { kernel, stride, dilation, padding });
-    let same = prop_oneof![Just(1), Just(3), Just(5)].prop_flat_map(|k: usize| {
+    let same = prop_oneof![Just(1), Just(3), Just(5), Just(7)].prop_flat_map(|k: usize| {
         (1..=2_usize).prop_map(move |s| Window {
             kernel: [k, k],
             stride: [s, s],

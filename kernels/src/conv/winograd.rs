@@ -1,11 +1,13 @@
-//! Winograd convolution for 3x3 windows over channels-last activations: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3).
+//! Winograd convolution over channels-last activations: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), and for larger windows
+//! F(2x2, 5x5), F(4x4, 5x5) and F(2x2, 7x7).
 //!
 //! Tiles of the input and the weights are transformed so that convolution becomes 16, 36 or 64 small
-//! matrix products with 2.25, 4 or 5.06 times fewer multiplications; the products are transformed back
-//! (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Transformed weights are
-//! 1.8, 4 or 7.1 times as large, which is why it loses where weights outweigh activations. Points are 0, 1,
-//! -1, infinity, 2, -2 from tiles of four on, and 1/2, -1/2 for tiles of six. Results are good to about 1e-6, 1e-5
-//! and 1e-4 of the largest output.
+//! matrix products with 2.25, 4 or 5.06 times fewer multiplications for 3x3, 2.78 or 6.25 for 5x5, 3.06 for 7x7; the products
+//! are transformed back (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Transformed weights are
+//! 1.8, 4 or 7.1 times as large as 3x3, which is why it loses where weights outweigh activations. The input's transform depends
+//! on the points alone, of which there are as many along a side as output pixels and taps together, but one: 0, 1, -1,
+//! infinity, 2, -2 from six on, and 1/2, -1/2 of eight. Results are good to about 1e-6, 1e-5 and 1e-4 of the largest output
+//! with four, six and eight.
 
 use std::ops::Range;
 
@@ -27,7 +29,7 @@ use crate::weights::WeightFormat;
 
 mod transform;
 
-use transform::{Entries, weights_2, weights_4, weights_6};
+use transform::{Entries, weights};
 
 /// The algorithm.
 pub(super) struct Winograd;
@@ -43,13 +45,15 @@ const CHUNK_NUMBERS: usize = 128 << 10;
 #[derive(Clone, Copy)]
 struct Grid {
     size: usize,
+    /// Points along a side.
+    side: usize,
     /// Tiles per image, `[vertical, horizontal]`.
     tiles: [usize; 2],
 }
 
 impl Grid {
-    fn new(size: usize, output: [usize; 2]) -> Self {
-        Self { size, tiles: output.map(|pixels| pixels.div_ceil(size)) }
+    fn new(size: usize, taps: usize, output: [usize; 2]) -> Self {
+        Self { size, side: size + taps - 1, tiles: output.map(|pixels| pixels.div_ceil(size)) }
     }
 
     fn count(&self, batch: usize) -> usize {
@@ -58,7 +62,7 @@ impl Grid {
 
     /// Number of products.
     fn points(&self) -> usize {
-        (self.size + 2) * (self.size + 2)
+        self.side * self.side
     }
 }
 
@@ -68,7 +72,7 @@ impl Algorithm for Winograd {
     }
 
     fn about(&self) -> &'static str {
-        "3x3 with 2.25, 4 or 5.06 times fewer multiplications and more memory"
+        "3x3, 5x5 and 7x7 with 2.25 to 6.25 times fewer multiplications and more memory"
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
@@ -79,7 +83,7 @@ impl Algorithm for Winograd {
         let window = &problem.window;
         sensible(problem)
             && problem.groups == 1
-            && window.kernel == [3, 3]
+            && [[3, 3], [5, 5], [7, 7]].contains(&window.kernel)
             && window.stride == [1, 1]
             && window.dilation == [1, 1]
     }
@@ -87,13 +91,14 @@ impl Algorithm for Winograd {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let output = problem.output().unwrap_or([1, 1]);
         // A tile of four is mostly air where the output has two pixels, and one of six where it has four.
-        let sizes = match output[0].max(output[1]) {
-            0..=2 => vec![2],
-            3..=4 => vec![2, 4],
+        let taps = problem.window.kernel[0];
+        let sizes = match (taps, output[0].max(output[1])) {
+            (7.., _) | (_, 0..=2) => vec![2],
+            (5, _) | (_, 3..=4) => vec![2, 4],
             _ => vec![2, 4, 6],
         };
-        let size = if sizes.contains(&4) { 4 } else { 2 };
-        let grid = Grid::new(size as usize, output);
+        let size = if taps == 3 && sizes.contains(&4) { 4 } else { 2 };
+        let grid = Grid::new(size as usize, taps, output);
         let tiles = grid.count(problem.batch);
         let fitting = CHUNK_NUMBERS / (grid.points() * (problem.in_channels + problem.out_channels));
         let mut chunks = vec![16];
@@ -129,15 +134,19 @@ impl Algorithm for Winograd {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        struct Select(usize);
+        struct Select(Grid);
         impl Build for Select {
-            type Output = Entries;
-            fn build<S: Simd>(self) -> Entries {
-                match self.0 {
-                    2 => Entries::new::<S, 2>(),
-                    4 => Entries::new::<S, 4>(),
-                    _ => Entries::new::<S, 6>(),
-                }
+            type Output = Option<Entries>;
+            fn build<S: Simd>(self) -> Option<Entries> {
+                Some(match (self.0.side, self.0.size) {
+                    (4, 2) => Entries::new::<S, 4, 2>(),
+                    (6, 4) => Entries::new::<S, 6, 4>(),
+                    (6, 2) => Entries::new::<S, 6, 2>(),
+                    (8, 6) => Entries::new::<S, 8, 6>(),
+                    (8, 4) => Entries::new::<S, 8, 4>(),
+                    (8, 2) => Entries::new::<S, 8, 2>(),
+                    _ => return None,
+                })
             }
         }
         let (output, usable) = request.check()?;
@@ -147,18 +156,15 @@ impl Algorithm for Winograd {
             return Err(KernelError::Data(format!("`winograd` cannot solve {problem:?}")));
         }
         let size = request.count("output_tile")?;
-        let transform = match size {
-            2 => weights_2,
-            4 => weights_4,
-            6 => weights_6,
-            _ => return Err(request.bad_value("output_tile")),
-        };
         let stored = request.f32_weights()?;
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
-        let grid = Grid::new(size, output);
+        let taps = problem.window.kernel[0];
+        let grid = Grid::new(size, taps, output);
+        let entries = build(usable, Select(grid)).ok_or_else(|| request.bad_value("output_tile"))?;
         let (depth, columns) = (problem.in_channels, problem.out_channels);
-        let transformed: Vec<f32> = stored.as_chunks::<9>().0.iter().flat_map(transform).collect();
+        let transformed: Vec<f32> =
+            stored.chunks_exact(taps * taps).flat_map(|window| weights(grid.side, taps, window)).collect();
         let points = grid.points();
         let weight = |point, k, column| transformed[(column * depth + k) * points + point];
         let sizes = [points, depth, columns];
@@ -166,7 +172,7 @@ impl Algorithm for Winograd {
         Ok(Box::new(Prepared {
             ahead: Ahead::from_request(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
-            entries: build(usable, Select(size)),
+            entries,
             rows: Rows::matrix(depth),
             zeros: Buffer::zeros(depth),
             bias: request.packed_biases()?,

@@ -6,48 +6,38 @@ use super::{Phase, Prepared};
 use crate::conv::Call;
 use crate::simd::{Job, Simd};
 
-/// `G g G'` for tiles of two.
-pub(super) fn weights_2(window: &[f32; 9]) -> Vec<f32> {
-    weights(&[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], window)
+/// The finite points of tiles with so many along a side and, for each, the divisor of the interpolation that they share: what
+/// makes lines of `G` is `point^k` by it. The last point is infinity.
+fn points(side: usize) -> &'static [(f64, f64)] {
+    match side {
+        4 => &[(0.0, 1.0), (1.0, 2.0), (-1.0, 2.0)],
+        6 => &[(0.0, 4.0), (1.0, -6.0), (-1.0, -6.0), (2.0, 24.0), (-2.0, 24.0)],
+        _ => &[
+            (0.0, 1.0),
+            (1.0, -4.5),
+            (-1.0, -4.5),
+            (2.0, 90.0),
+            (-2.0, 90.0),
+            (0.5, 45.0 / 32.0),
+            (-0.5, 45.0 / 32.0),
+        ],
+    }
 }
 
-/// `G g G'` for tiles of four.
-pub(super) fn weights_4(window: &[f32; 9]) -> Vec<f32> {
-    const SIXTH: f64 = 1.0 / 6.0;
-    let matrix = [
-        [0.25, 0.0, 0.0],
-        [-SIXTH, -SIXTH, -SIXTH],
-        [-SIXTH, SIXTH, -SIXTH],
-        [SIXTH / 4.0, SIXTH / 2.0, SIXTH],
-        [SIXTH / 4.0, -SIXTH / 2.0, SIXTH],
-        [0.0, 0.0, 1.0],
-    ];
-    weights(&matrix, window)
-}
-
-/// `G g G'` for tiles of six.
-pub(super) fn weights_6(window: &[f32; 9]) -> Vec<f32> {
-    let matrix = [
-        [1.0, 0.0, 0.0],
-        [-2.0 / 9.0, -2.0 / 9.0, -2.0 / 9.0],
-        [-2.0 / 9.0, 2.0 / 9.0, -2.0 / 9.0],
-        [1.0 / 90.0, 1.0 / 45.0, 2.0 / 45.0],
-        [1.0 / 90.0, -1.0 / 45.0, 2.0 / 45.0],
-        [32.0 / 45.0, 16.0 / 45.0, 8.0 / 45.0],
-        [32.0 / 45.0, -16.0 / 45.0, 8.0 / 45.0],
-        [0.0, 0.0, 1.0],
-    ];
-    weights(&matrix, window)
-}
-
-fn weights<const POINTS: usize>(matrix: &[[f64; 3]; POINTS], window: &[f32; 9]) -> Vec<f32> {
-    let mut transformed = Vec::with_capacity(POINTS * POINTS);
-    for left in matrix {
-        for right in matrix {
+/// `G g G'` of a window of `taps x taps` for tiles with `side` points along a side.
+pub(super) fn weights(side: usize, taps: usize, window: &[f32]) -> Vec<f32> {
+    let line = |&(point, divisor): &(f64, f64)| -> Vec<f64> {
+        (0..taps).map(|k| point.powi(k as i32) / divisor).collect()
+    };
+    let mut matrix: Vec<Vec<f64>> = points(side).iter().map(line).collect();
+    matrix.push((0..taps).map(|k| if k + 1 == taps { 1.0 } else { 0.0 }).collect());
+    let mut transformed = Vec::with_capacity(side * side);
+    for left in &matrix {
+        for right in &matrix {
             let mut sum = 0.0;
-            for (i, x) in left.iter().enumerate() {
-                for (j, y) in right.iter().enumerate() {
-                    sum += x * f64::from(window[3 * i + j]) * y;
+            for (row, x) in window.chunks_exact(taps).zip(left) {
+                for (number, y) in row.iter().zip(right) {
+                    sum += x * f64::from(*number) * y;
                 }
             }
             transformed.push(sum as f32);
@@ -59,6 +49,9 @@ fn weights<const POINTS: usize>(matrix: &[[f64; 3]; POINTS], window: &[f32; 9]) 
 /// Points along a side of the largest tile. Lines of smaller tiles leave the last ones alone.
 const MOST: usize = 8;
 
+/// Output pixels along a side of the largest tile.
+const MOST_OUT: usize = 6;
+
 /// The compiled transforms of tiles.
 pub(super) struct Entries {
     pub(super) input: Phase,
@@ -66,15 +59,16 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub(super) fn new<S: Simd, const SIZE: usize>() -> Self {
-        Self { input: input::<S, SIZE>, output: output::<S, SIZE> }
+    /// For tiles of `SIZE` output pixels and `SIDE` points along a side.
+    pub(super) fn new<S: Simd, const SIDE: usize, const SIZE: usize>() -> Self {
+        Self { input: input::<S, SIDE>, output: output::<S, SIDE, SIZE> }
     }
 }
 
 /// # Safety
 /// The call is valid, `matrix` has room for the chunk, nobody else writes the share, and the processor
 /// executes `S`.
-unsafe fn input<S: Simd, const SIZE: usize>(
+unsafe fn input<S: Simd, const SIDE: usize>(
     kernel: &Prepared,
     call: &Call,
     share: Range<usize>,
@@ -82,12 +76,12 @@ unsafe fn input<S: Simd, const SIZE: usize>(
     matrix: *mut f32,
 ) {
     // SAFETY: passed on.
-    unsafe { S::vectorize(Input::<SIZE>(Tiles { kernel, call, share, start, matrix })) }
+    unsafe { S::vectorize(Input::<SIDE>(Tiles { kernel, call, share, start, matrix })) }
 }
 
 /// # Safety
 /// As for [`input`].
-unsafe fn output<S: Simd, const SIZE: usize>(
+unsafe fn output<S: Simd, const SIDE: usize, const SIZE: usize>(
     kernel: &Prepared,
     call: &Call,
     share: Range<usize>,
@@ -95,7 +89,7 @@ unsafe fn output<S: Simd, const SIZE: usize>(
     matrix: *mut f32,
 ) {
     // SAFETY: passed on.
-    unsafe { S::vectorize(Output::<SIZE>(Tiles { kernel, call, share, start, matrix })) }
+    unsafe { S::vectorize(Output::<SIDE, SIZE>(Tiles { kernel, call, share, start, matrix })) }
 }
 
 struct Tiles<'a> {
@@ -117,9 +111,9 @@ impl Tiles<'_> {
     }
 }
 
-struct Input<'a, const SIZE: usize>(Tiles<'a>);
+struct Input<'a, const SIDE: usize>(Tiles<'a>);
 
-impl<const SIZE: usize> Job for Input<'_, SIZE> {
+impl<const SIDE: usize> Job for Input<'_, SIDE> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let tiles = self.0;
@@ -127,12 +121,13 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
         let channels = problem.in_channels;
         let [height, width] = problem.input;
         let [top, left, ..] = problem.window.padding;
-        let side = SIZE + 2;
+        let side = SIDE;
+        let size = tiles.kernel.grid.size;
         let stride = tiles.kernel.stride(channels);
         for tile in tiles.share.clone() {
             let [image, y, x] = tiles.place(tile);
-            let vertical = offsets(y * SIZE, top, height, width * channels);
-            let horizontal = offsets(x * SIZE, left, width, channels);
+            let vertical = offsets(y * size, top, height, width * channels);
+            let horizontal = offsets(x * size, left, width, channels);
             let input = tiles.call.input.cast::<f32>().wrapping_add(image * height * width * channels);
             let mut addresses = [tiles.kernel.zeros.as_ptr(); MOST * MOST];
             for (number, address) in addresses.iter_mut().enumerate().take(side * side) {
@@ -156,13 +151,13 @@ impl<const SIZE: usize> Job for Input<'_, SIZE> {
                     }
                     // Columns, then rows.
                     for j in 0..side {
-                        let column = input_line::<S, SIZE>(std::array::from_fn(|i| numbers[i][j]));
+                        let column = input_line::<S, SIDE>(std::array::from_fn(|i| numbers[i][j]));
                         for i in 0..side {
                             numbers[i][j] = column[i];
                         }
                     }
                     for (i, &row) in numbers.iter().enumerate().take(side) {
-                        let row = input_line::<S, SIZE>(row);
+                        let row = input_line::<S, SIDE>(row);
                         for (j, &number) in row.iter().enumerate().take(side) {
                             let point = i * side + j;
                             let to = tiles.matrix.add(point * stride + tile * channels + channel);
@@ -192,23 +187,23 @@ fn offsets(first: usize, padding: usize, size: usize, step: usize) -> [isize; MO
 /// # Safety
 /// As for every function of [`Simd`].
 #[inline(always)]
-unsafe fn input_line<S: Simd, const SIZE: usize>(d: [S::F; MOST]) -> [S::F; MOST] {
+unsafe fn input_line<S: Simd, const SIDE: usize>(d: [S::F; MOST]) -> [S::F; MOST] {
     // SAFETY: passed on.
     unsafe {
-        if SIZE == 2 {
+        if SIDE == 4 {
             return [
                 S::sub(d[0], d[2]),
                 S::add(d[1], d[2]),
                 S::sub(d[2], d[1]),
-                S::sub(d[1], d[3]),
+                S::sub(d[3], d[1]),
                 d[4],
                 d[5],
                 d[6],
                 d[7],
             ];
         }
-        if SIZE == 6 {
-            return input_line_6::<S>(d);
+        if SIDE == 8 {
+            return input_line_8::<S>(d);
         }
         let (two, four, minus_four, minus_five) =
             (S::splat(2.0), S::splat(4.0), S::splat(-4.0), S::splat(-5.0));
@@ -230,12 +225,12 @@ unsafe fn input_line<S: Simd, const SIZE: usize>(d: [S::F; MOST]) -> [S::F; MOST
     }
 }
 
-/// `B' d` of one line of tiles of six.
+/// `B' d` of one line of tiles with eight points along a side.
 ///
 /// # Safety
 /// As for every function of [`Simd`].
 #[inline(always)]
-unsafe fn input_line_6<S: Simd>(d: [S::F; MOST]) -> [S::F; MOST] {
+unsafe fn input_line_8<S: Simd>(d: [S::F; MOST]) -> [S::F; MOST] {
     // SAFETY: passed on.
     unsafe {
         let times = |factor: f32, x: S::F, sum: S::F| S::fma(S::splat(factor), x, sum);
@@ -259,16 +254,16 @@ unsafe fn input_line_6<S: Simd>(d: [S::F; MOST]) -> [S::F; MOST] {
     }
 }
 
-struct Output<'a, const SIZE: usize>(Tiles<'a>);
+struct Output<'a, const SIDE: usize, const SIZE: usize>(Tiles<'a>);
 
-impl<const SIZE: usize> Job for Output<'_, SIZE> {
+impl<const SIDE: usize, const SIZE: usize> Job for Output<'_, SIDE, SIZE> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let tiles = self.0;
         let kernel = tiles.kernel;
         let channels = kernel.problem.out_channels;
         let [height, width] = kernel.output;
-        let side = SIZE + 2;
+        let side = SIDE;
         let stride = tiles.kernel.stride(channels);
         let residual = tiles.call.residual.cast::<f32>();
         for tile in tiles.share.clone() {
@@ -284,9 +279,9 @@ impl<const SIZE: usize> Job for Output<'_, SIZE> {
                     let load = |from: *const f32| {
                         if part { S::load_first(from, rest) } else { S::load(from) }
                     };
-                    let mut numbers = [[S::splat(0.0); MOST]; MOST - 2];
+                    let mut numbers = [[S::splat(0.0); MOST]; MOST_OUT];
                     for j in 0..side {
-                        let column = output_line::<S, SIZE>(std::array::from_fn(|i| {
+                        let column = output_line::<S, SIDE, SIZE>(std::array::from_fn(|i| {
                             let point = i.min(side - 1) * side + j;
                             load(tiles.matrix.add(point * stride + tile * channels + channel))
                         }));
@@ -296,7 +291,7 @@ impl<const SIZE: usize> Job for Output<'_, SIZE> {
                     }
                     let bias = load(kernel.bias.as_ptr().add(channel));
                     for (i, &row) in numbers.iter().enumerate().take(rows) {
-                        let row = output_line::<S, SIZE>(row);
+                        let row = output_line::<S, SIDE, SIZE>(row);
                         for (j, &number) in row.iter().enumerate().take(columns) {
                             let at = (corner + i * width + j) * channels + channel;
                             let mut number = S::add(number, bias);
@@ -315,38 +310,36 @@ impl<const SIZE: usize> Job for Output<'_, SIZE> {
     }
 }
 
-/// `A' m` of one line.
+/// `A' m` of one line: number `i` is the sum over all points of `point^i m`, infinity counting in the last only.
 ///
 /// # Safety
 /// As for every function of [`Simd`].
 #[inline(always)]
-unsafe fn output_line<S: Simd, const SIZE: usize>(m: [S::F; MOST]) -> [S::F; MOST - 2] {
+unsafe fn output_line<S: Simd, const SIDE: usize, const SIZE: usize>(m: [S::F; MOST]) -> [S::F; MOST_OUT] {
     // SAFETY: passed on.
     unsafe {
-        let (sum, difference) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
-        if SIZE == 2 {
-            return [S::add(m[0], sum), S::sub(difference, m[3]), sum, difference, sum, difference];
+        // Points with either sign give sums to even powers and differences to odd ones.
+        let both = |at: usize| [S::add(m[at], m[at + 1]), S::sub(m[at], m[at + 1])];
+        let (one, two, half) = (both(1), both(3), both(5));
+        let mut line = [m[0]; MOST_OUT];
+        let mut factor = 1.0;
+        for (i, number) in line.iter_mut().enumerate().take(SIZE) {
+            let mut sum = one[i % 2];
+            if i == 0 {
+                sum = S::add(m[0], sum);
+            }
+            if i + 1 == SIZE {
+                sum = S::add(sum, m[SIDE - 1]);
+            }
+            if SIDE == 8 {
+                sum = S::fma(S::splat(1.0 / factor), half[i % 2], sum);
+            }
+            if SIDE >= 6 {
+                sum = S::fma(S::splat(factor), two[i % 2], sum);
+            }
+            *number = sum;
+            factor *= 2.0;
         }
-        let (sum_2, difference_2) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
-        if SIZE == 6 {
-            let (sum_half, difference_half) = (S::add(m[5], m[6]), S::sub(m[5], m[6]));
-            let times = |factor: f32, x: S::F, sum: S::F| S::fma(S::splat(factor), x, sum);
-            return [
-                S::add(S::add(m[0], sum), S::add(sum_2, sum_half)),
-                times(2.0, difference_2, times(0.5, difference_half, difference)),
-                times(4.0, sum_2, times(0.25, sum_half, sum)),
-                times(8.0, difference_2, times(0.125, difference_half, difference)),
-                times(16.0, sum_2, times(0.0625, sum_half, sum)),
-                times(32.0, difference_2, times(0.03125, difference_half, S::add(difference, m[7]))),
-            ];
-        }
-        [
-            S::add(m[0], S::add(sum, sum_2)),
-            S::fma(S::splat(2.0), difference_2, difference),
-            S::fma(S::splat(4.0), sum_2, sum),
-            S::add(m[5], S::fma(S::splat(8.0), difference_2, difference)),
-            sum,
-            difference,
-        ]
+        line
     }
 }
