@@ -243,6 +243,9 @@ impl Generator {
         let mut out = groups * self.rng.random_range(1..=(24 / groups).max(1));
         if groups == channels && self.rng.random_bool(0.7) {
             out = channels;
+        } else if groups == 1 && self.rng.random_bool(0.4) {
+            // What blocks of channels divide on some instruction set.
+            out = 8 * self.rng.random_range(1..=4);
         }
         let window = if image && self.rng.random_bool(0.8) { self.window(2) } else { Window::POINT };
         let dims = [out, channels / groups, window.kernel[0], window.kernel[1]];
@@ -290,6 +293,12 @@ impl Generator {
         if self.rng.random_bool(0.8) {
             let algorithm = candidates[self.rng.random_range(0..candidates.len())];
             conv.schedule = Schedule::of(algorithm.name());
+            for tunable in algorithm.tunables(&problem, self.options.isa) {
+                if self.rng.random_bool(0.5) {
+                    let value = tunable.values[self.rng.random_range(0..tunable.values.len())];
+                    conv.schedule.tunables.insert(tunable.name.to_owned(), value);
+                }
+            }
         }
         true
     }
