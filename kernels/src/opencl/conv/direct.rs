@@ -64,7 +64,7 @@ impl Algorithm for Direct {
         let [tile_o, tile_x, group_o, group_p] =
             ["tile_o", "tile_x", "group_o", "group_p"].map(|name| chosen.get(name));
         let [split, stage, unroll] = ["split", "stage", "unroll"].map(|name| chosen.get(name));
-        let local = request.schedule.tunables.get("local").copied().unwrap_or(0) != 0;
+        let local = chosen.is_on("local", false);
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         let threads = group_o * group_p * split;
         let tile_out = group_o * tile_o;

@@ -10,6 +10,7 @@ mod direct;
 mod implicit_gemm;
 mod int8_gemm;
 mod tensor_core;
+mod tile;
 mod winograd;
 
 use std::collections::BTreeMap;
@@ -150,6 +151,11 @@ impl Chosen<'_> {
     /// The value of `name`; 1 where it is not named, which no resolved schedule leaves open.
     fn get(&self, name: &str) -> usize {
         self.0.get(name).and_then(|&value| usize::try_from(value).ok()).unwrap_or(1)
+    }
+
+    /// Whether the switch `name` is on; `default` where it is not named.
+    fn is_on(&self, name: &str, default: bool) -> bool {
+        self.0.get(name).map_or(default, |&value| value != 0)
     }
 }
 

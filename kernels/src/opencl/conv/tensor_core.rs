@@ -166,7 +166,7 @@ impl Algorithm for TensorCore {
         let [warp_m, warp_n, warps_m, warps_n] =
             ["warp_m", "warp_n", "warps_m", "warps_n"].map(|name| chosen.get(name));
         let [split, stage] = ["split", "stage"].map(|name| chosen.get(name));
-        let ahead = usize::from(request.schedule.tunables.get("ahead").is_some_and(|&ahead| ahead != 0));
+        let ahead = usize::from(chosen.is_on("ahead", false));
         let (tile_m, tile_n) = (16 * warps_m * warp_m, 8 * warps_n * warp_n);
         let threads = WARP * warps_m * warps_n * split;
         let reduced = if split > 1 { split * tile_m * tile_n } else { 0 };
