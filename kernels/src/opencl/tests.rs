@@ -18,6 +18,7 @@ use crate::reference::run_f64;
 use crate::schedule::Schedule;
 use crate::weights::{Grid, IntegerWeights, Pattern, WeightFormat, WeightValues, Weights};
 
+mod lost;
 mod mixed;
 mod sparse;
 
