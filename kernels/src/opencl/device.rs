@@ -33,6 +33,8 @@ pub struct Limits {
     pub cpu: bool,
     /// Compute capability of an NVIDIA device, ten times the major number plus the minor; else 0.
     pub compute_capability: u32,
+    /// Whether arithmetic in half precision is offered (`cl_khr_fp16`).
+    pub half_arithmetic: bool,
     /// Whether packed 8-bit dot products are offered (`cl_khr_integer_dot_product`).
     pub integer_dot_product: bool,
 }
@@ -233,6 +235,7 @@ impl Limits {
             compute_units: number::<u32>(id, devices::CL_DEVICE_MAX_COMPUTE_UNITS)? as usize,
             cpu: kind & devices::CL_DEVICE_TYPE_CPU != 0,
             compute_capability: capability,
+            half_arithmetic: has("cl_khr_fp16"),
             integer_dot_product: has("cl_khr_integer_dot_product"),
         })
     }

@@ -1,26 +1,48 @@
-//! `opencl_implicit_gemm`: see `kernels/implicit_gemm.cl`.
+//! `opencl_implicit_gemm` and, with weights in half precision, `opencl_implicit_gemm_fp16`: see `kernels/implicit_gemm.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Prepared, bytes_of};
 use super::tile::{self, MOST_SUMS, Sizes, Tile};
-use super::{Algorithm, Chosen, Request, bias, packed, powers, real};
+use super::{Algorithm, Chosen, Request, bias, half, packed, powers, real, switch, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
-pub(super) struct ImplicitGemm;
-
-const NAME: &str = "opencl_implicit_gemm";
+/// How weights are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ImplicitGemm {
+    /// In single precision.
+    Fp32,
+    /// In half precision: half as much to read. What is made of them is summed up in single precision, or, where the device
+    /// has arithmetic in half precision and the schedule wants it, chunk by chunk in that.
+    Fp16,
+}
 
 const SOURCE: &str = concat!(include_str!("../kernels/implicit_gemm.cl"), include_str!("../kernels/tile.cl"));
 
 impl Algorithm for ImplicitGemm {
     fn name(&self) -> &'static str {
-        NAME
+        match self {
+            Self::Fp32 => "opencl_implicit_gemm",
+            Self::Fp16 => "opencl_implicit_gemm_fp16",
+        }
     }
 
     fn about(&self) -> &'static str {
-        "matrix product over tiles of the unrolled input that are fetched as needed (OpenCL)"
+        match self {
+            Self::Fp32 => {
+                "matrix product over tiles of the unrolled input that are fetched as needed (OpenCL)"
+            }
+            Self::Fp16 => "the same matrix product with weights in fp16: 10 bits of mantissa (OpenCL)",
+        }
+    }
+
+    fn reduced(&self) -> bool {
+        *self == Self::Fp16
+    }
+
+    fn largest_weight(&self) -> f32 {
+        if *self == Self::Fp16 { half::LARGEST } else { f32::INFINITY }
     }
 
     fn supports(&self, _: &ConvProblem, _: &Limits) -> bool {
@@ -36,6 +58,13 @@ impl Algorithm for ImplicitGemm {
             powers("thread_m", "outputs of a work-item", 1, 8, outputs.div_ceil(4), 4),
         ];
         tunables.extend(sizes.tunables(16, 32, 8));
+        if *self == Self::Fp16 && limits.half_arithmetic {
+            tunables.push(switch(
+                "half",
+                "whether chunks are multiplied and added up in half precision",
+                false,
+            ));
+        }
         tunables
     }
 
@@ -46,15 +75,23 @@ impl Algorithm for ImplicitGemm {
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
         let problem = &request.problem;
         let chosen = Chosen(&request.schedule.tunables);
-        let tile = Tile::of(NAME, request, chosen.get("threads_m") * chosen.get("thread_m"))?;
+        let tile = Tile::of(self.name(), request, chosen.get("threads_m") * chosen.get("thread_m"))?;
         let (inner, outputs) = (Sizes::of(problem).inner, problem.group_out());
         let (rows, columns) = (inner.next_multiple_of(tile.chunk()), outputs.next_multiple_of(tile.m));
         let weights = packed(real(request.weights)?, problem.groups, outputs, inner, rows, columns);
         let mut launch = tile.launch(SOURCE, request, 2);
         launch.macros.define("K_PAD", rows).define("M_PAD", columns);
-        Ok(Prepared {
-            launches: vec![launch],
-            constants: vec![bytes_of(&weights), bytes_of(&bias(request.weights))],
-        })
+        let half = chosen.is_on("half", false);
+        if half && !(*self == Self::Fp16 && request.limits.half_arithmetic) {
+            return Err(unfit(self.name(), "there is no arithmetic in half precision for it here"));
+        }
+        launch.macros.define("HALF_MATH", u8::from(half));
+        let weights = if *self == Self::Fp16 {
+            launch.macros.define("HALF_WEIGHTS", 1);
+            half::bytes_of_halves(self.name(), &weights)?
+        } else {
+            bytes_of(&weights)
+        };
+        Ok(Prepared { launches: vec![launch], constants: vec![weights, bytes_of(&bias(request.weights))] })
     }
 }

@@ -7,6 +7,7 @@
 mod block_sparse;
 mod depthwise;
 mod direct;
+mod half;
 mod implicit_gemm;
 mod int8_gemm;
 mod tensor_core;
@@ -85,6 +86,11 @@ pub trait Algorithm: Send + Sync {
         false
     }
 
+    /// The largest weight, without its sign, that it can compute with.
+    fn largest_weight(&self) -> f32 {
+        f32::INFINITY
+    }
+
     /// Whether it executes weights of `format`.
     fn executes(&self, format: WeightFormat) -> bool {
         !format.numbers.is_integer()
@@ -112,12 +118,14 @@ pub trait Algorithm: Send + Sync {
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
-        &implicit_gemm::ImplicitGemm,
-        &direct::Direct,
+        &implicit_gemm::ImplicitGemm::Fp32,
+        &direct::Direct::Fp32,
         &winograd::Winograd,
         &tensor_core::TensorCore::Fp32,
         &tensor_core::TensorCore::Tf32,
         &tensor_core::TensorCore::Fp16,
+        &implicit_gemm::ImplicitGemm::Fp16,
+        &direct::Direct::Fp16,
         &int8_gemm::Int8Gemm,
         &block_sparse::BlockSparse,
     ]

@@ -19,6 +19,9 @@
 // SPLIT                      slices of work-items that share the inner dimension, added up at the end
 // LOCAL                      whether weights and inputs are staged in local memory
 // UNROLL                     steps of the inner dimension that are unrolled
+// HALF_WEIGHTS               whether weights are kept in half precision
+// HALF_MATH                  whether products of a chunk are also added up in it, where a device has such arithmetic: inputs
+//                            are rounded then, at most 65504. Chunks are added up in single precision
 
 #define THREADS_M (TILE_M / THREAD_M)
 #define THREADS_N (TILE_N / THREAD_N)
@@ -29,6 +32,34 @@
 // Neighboring pixels read neighboring, aligned inputs.
 #define WIDE (VECTOR > 1 && TAPS == 1 && STRIDE_H == 1 && STRIDE_W == 1 && !PADDED && PLANE % VECTOR == 0)
 
+// What is multiplied: Number, from weights and from inputs.
+#if HALF_MATH
+#ifndef cl_khr_fp16
+#error "this device has no arithmetic in half precision"
+#endif
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#define NUMBERS_PER_FLOAT 2
+#define Number half
+#define Number2 half2
+#define Number4 half4
+#define A_NUMBER(at) (*(at))
+#define A_NUMBERS_4(at) (*(const __global half4 *)(at))
+#define B_NUMBER(x) convert_half(clamp(x, -65504.0f, 65504.0f))
+#define B_NUMBERS_2(x) convert_half2(clamp(x, -65504.0f, 65504.0f))
+#define B_NUMBERS_4(x) convert_half4(clamp(x, -65504.0f, 65504.0f))
+#else
+#define NUMBERS_PER_FLOAT 1
+#define Number float
+#define Number2 float2
+#define Number4 float4
+#define A_NUMBER(at) WEIGHT(at)
+#define A_NUMBERS_4(at) WEIGHTS_4(at)
+#define B_NUMBER(x) (x)
+#define B_NUMBERS_2(x) (x)
+#define B_NUMBERS_4(x) (x)
+#endif
+
+// Numbers that a slice stages.
 #if LOCAL
 #define STAGE (TILE_K * (TILE_M + TILE_N))
 #else
@@ -39,7 +70,8 @@
 #else
 #define REDUCE 0
 #endif
-#define SCRATCH (SPLIT * STAGE > REDUCE ? SPLIT * STAGE : REDUCE)
+#define STAGED CEIL_DIV(SPLIT * STAGE, NUMBERS_PER_FLOAT)
+#define SCRATCH (STAGED > REDUCE ? STAGED : REDUCE)
 
 // Pixel j of a work-item, in its tile: runs of VECTOR, so that neighbors read neighbors.
 #define COLUMN_OF(j) ((tn + (j) / VECTOR * THREADS_N) * VECTOR + (j) % VECTOR)
@@ -47,12 +79,12 @@
 // Four numbers at once into a part of an array.
 #define SPREAD_4(to, i, from)                                                                              \
     do {                                                                                                   \
-        const float4 four = from;                                                                          \
+        const Number4 four = from;                                                                          \
         (to)[i] = four.x, (to)[(i) + 1] = four.y, (to)[(i) + 2] = four.z, (to)[(i) + 3] = four.w;          \
     } while (0)
 #define SPREAD_2(to, i, from)                                                                              \
     do {                                                                                                   \
-        const float2 two = from;                                                                           \
+        const Number2 two = from;                                                                           \
         (to)[i] = two.x, (to)[(i) + 1] = two.y;                                                            \
     } while (0)
 
@@ -83,7 +115,7 @@ static inline float fetch(const __global float *restrict input, Column column, i
 #endif
 }
 
-static inline void multiply(float (*sums)[THREAD_N], const float *a, const float *b) {
+static inline void multiply(Number (*sums)[THREAD_N], const Number *a, const Number *b) {
 #pragma unroll
     for (int i = 0; i < THREAD_M; i++)
 #pragma unroll
@@ -96,7 +128,23 @@ static inline void finish(RESULT, const __global float *restrict bias, int group
     finish_at(TO_RESULT, place_of(channel, n), sum + bias[channel]);
 }
 
-KERNEL convolve(const __global float *restrict input, const __global float *restrict weights,
+#if HALF_MATH
+// Sums of a chunk, and what becomes of them.
+#define OPEN_CHUNK                                                                                         \
+    half part[THREAD_M][THREAD_N];                                                                         \
+    for (int i = 0; i < THREAD_M; i++)                                                                     \
+        for (int j = 0; j < THREAD_N; j++) part[i][j] = 0.0h;
+#define CLOSE_CHUNK                                                                                        \
+    for (int i = 0; i < THREAD_M; i++)                                                                     \
+        for (int j = 0; j < THREAD_N; j++) sums[i][j] += convert_float(part[i][j]);
+#define PART part
+#else
+#define OPEN_CHUNK
+#define CLOSE_CHUNK
+#define PART sums
+#endif
+
+KERNEL convolve(const __global float *restrict input, const __global Weight *restrict weights,
                 const __global float *restrict bias, LISTS RESULT) {
     const int thread = get_local_id(0);
     const int slice = thread / SLICE, lane = thread % SLICE;
@@ -116,14 +164,14 @@ KERNEL convolve(const __global float *restrict input, const __global float *rest
 #endif
 
 #if LOCAL
-    __local float *restrict a_tile = scratch + slice * STAGE;
-    __local float *restrict b_tile = a_tile + TILE_K * TILE_M;
+    __local Number *restrict a_tile = (__local Number *)scratch + slice * STAGE;
+    __local Number *restrict b_tile = a_tile + TILE_K * TILE_M;
 #define A_FOURS (TILE_K * TILE_M / 4)
 #define A_PER CEIL_DIV(A_FOURS, SLICE)
 #define B_PER CEIL_DIV(TILE_K * TILE_N, SLICE)
     // The next tiles wait in registers while the present ones are worked on.
-    float4 a_next[A_PER];
-    float b_next[B_PER];
+    Number4 a_next[A_PER];
+    Number b_next[B_PER];
     Column columns[B_PER];
 #pragma unroll
     for (int i = 0; i < B_PER; i++) columns[i] = column_at(first_n + (lane + i * SLICE) % TILE_N, group);
@@ -134,24 +182,24 @@ KERNEL convolve(const __global float *restrict input, const __global float *rest
             for (int i = 0; i < A_PER; i++) {
                 const int e = lane + i * SLICE;
                 if (A_FOURS % SLICE == 0 || e < A_FOURS)
-                    a_next[i] = *(const __global float4 *)(weights + (chunk * CHUNK + e / (TILE_M / 4)) * ROW
-                                                           + e % (TILE_M / 4) * 4);
+                    a_next[i] = A_NUMBERS_4(weights + (chunk * CHUNK + e / (TILE_M / 4)) * ROW + e % (TILE_M / 4) * 4);
             }
 #pragma unroll
             for (int i = 0; i < B_PER; i++) {
                 const int e = lane + i * SLICE;
                 if (TILE_K * TILE_N % SLICE == 0 || e < TILE_K * TILE_N)
-                    b_next[i] = fetch(input, columns[i], STEP(chunk, e / TILE_N));
+                    b_next[i] = B_NUMBER(fetch(input, columns[i], STEP(chunk, e / TILE_N)));
             }
         }
         if (chunk > 0) {
+            OPEN_CHUNK
 #pragma unroll UNROLL
             for (int k = 0; k < TILE_K; k++) {
-                float a[THREAD_M], b[THREAD_N];
+                Number a[THREAD_M], b[THREAD_N];
 #if THREAD_M % 4 == 0
 #pragma unroll
                 for (int i = 0; i < THREAD_M; i += 4)
-                    SPREAD_4(a, i, *(const __local float4 *)(a_tile + k * TILE_M + tm * THREAD_M + i));
+                    SPREAD_4(a, i, *(const __local Number4 *)(a_tile + k * TILE_M + tm * THREAD_M + i));
 #else
 #pragma unroll
                 for (int i = 0; i < THREAD_M; i++) a[i] = a_tile[k * TILE_M + tm * THREAD_M + i];
@@ -159,21 +207,22 @@ KERNEL convolve(const __global float *restrict input, const __global float *rest
 #pragma unroll
                 for (int j = 0; j < THREAD_N; j += VECTOR)
 #if VECTOR == 4
-                    SPREAD_4(b, j, *(const __local float4 *)(b_tile + k * TILE_N + COLUMN_OF(j)));
+                    SPREAD_4(b, j, *(const __local Number4 *)(b_tile + k * TILE_N + COLUMN_OF(j)));
 #elif VECTOR == 2
-                    SPREAD_2(b, j, *(const __local float2 *)(b_tile + k * TILE_N + COLUMN_OF(j)));
+                    SPREAD_2(b, j, *(const __local Number2 *)(b_tile + k * TILE_N + COLUMN_OF(j)));
 #else
                     b[j] = b_tile[k * TILE_N + COLUMN_OF(j)];
 #endif
-                multiply(sums, a, b);
+                multiply(PART, a, b);
             }
+            CLOSE_CHUNK
         }
         if (chunk < CHUNKS) {
             barrier(CLK_LOCAL_MEM_FENCE);
 #pragma unroll
             for (int i = 0; i < A_PER; i++) {
                 const int e = lane + i * SLICE;
-                if (A_FOURS % SLICE == 0 || e < A_FOURS) *(__local float4 *)(a_tile + e * 4) = a_next[i];
+                if (A_FOURS % SLICE == 0 || e < A_FOURS) *(__local Number4 *)(a_tile + e * 4) = a_next[i];
             }
 #pragma unroll
             for (int i = 0; i < B_PER; i++) {
@@ -192,32 +241,34 @@ KERNEL convolve(const __global float *restrict input, const __global float *rest
         columns[j] = column_at(WIDE && j % VECTOR == 0 ? min(n, COLUMNS - VECTOR) : n, group);
     }
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        OPEN_CHUNK
 #pragma unroll UNROLL
         for (int k = 0; k < TILE_K; k++) {
             const int3 step = STEP(chunk, k);
-            const __global float *restrict row = weights + (chunk * CHUNK + k) * ROW + tm * THREAD_M;
-            float a[THREAD_M], b[THREAD_N];
+            const __global Weight *restrict row = weights + (chunk * CHUNK + k) * ROW + tm * THREAD_M;
+            Number a[THREAD_M], b[THREAD_N];
 #if THREAD_M % 4 == 0
 #pragma unroll
-            for (int i = 0; i < THREAD_M; i += 4) SPREAD_4(a, i, *(const __global float4 *)(row + i));
+            for (int i = 0; i < THREAD_M; i += 4) SPREAD_4(a, i, A_NUMBERS_4(row + i));
 #else
 #pragma unroll
-            for (int i = 0; i < THREAD_M; i++) a[i] = row[i];
+            for (int i = 0; i < THREAD_M; i++) a[i] = A_NUMBER(row + i);
 #endif
 #if WIDE && VECTOR == 4
 #pragma unroll
             for (int j = 0; j < THREAD_N; j += 4)
-                SPREAD_4(b, j, *(const __global float4 *)(input + columns[j].base + step.x));
+                SPREAD_4(b, j, B_NUMBERS_4(*(const __global float4 *)(input + columns[j].base + step.x)));
 #elif WIDE
 #pragma unroll
             for (int j = 0; j < THREAD_N; j += 2)
-                SPREAD_2(b, j, *(const __global float2 *)(input + columns[j].base + step.x));
+                SPREAD_2(b, j, B_NUMBERS_2(*(const __global float2 *)(input + columns[j].base + step.x)));
 #else
 #pragma unroll
-            for (int j = 0; j < THREAD_N; j++) b[j] = fetch(input, columns[j], step);
+            for (int j = 0; j < THREAD_N; j++) b[j] = B_NUMBER(fetch(input, columns[j], step));
 #endif
-            multiply(sums, a, b);
+            multiply(PART, a, b);
         }
+        CLOSE_CHUNK
     }
 #endif
 
