@@ -23,7 +23,10 @@ use paretune_kernels::opencl::{self, Device};
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use paretune_search::{Objective, Outcome, Problem, Proposal, Search};
-use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
+
+mod shared;
+
+use shared::{activations, configuration_of, described, median, schedule_of, space_of};
 
 #[derive(Parser)]
 struct Arguments {
@@ -122,8 +125,6 @@ fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: u
     for kind in &kinds {
         let Some((seconds, schedule)) = kind.best.first() else { continue };
         let count = kind.names.len();
-        let tunables: Vec<String> =
-            schedule.tunables.iter().map(|(name, value)| format!("{name} {value}")).collect();
         println!(
             "{:40} {:>7.2}us {:>7.2}us {:>6.2} {:>8.2}  {} {} [{} tried, {} failed]",
             format!("{} x{count}", kind.names[0]),
@@ -132,7 +133,7 @@ fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: u
             kind.default / seconds,
             2e-12 * kind.multiply_adds / seconds,
             schedule.algorithm,
-            tunables.join(", "),
+            described(schedule),
             kind.tried,
             kind.failed,
         );
@@ -264,11 +265,6 @@ fn whole(plan: &Plan, batch: usize) -> anyhow::Result<String> {
     ))
 }
 
-fn median(numbers: &mut [f64]) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
-}
-
 /// The network's convolutions, equal ones once.
 fn kinds(
     arguments: &Arguments,
@@ -289,25 +285,10 @@ fn kinds(
             continue;
         }
         let alone = opencl::alone(plan, step).ok_or_else(|| anyhow!("`{}` is no convolution", step.name))?;
-        let mut space = Space::new();
         let mut offered =
             opencl::conv::candidates(&problem, plan.weights[conv.weights].format(), &device.limits);
         offered.retain(|algorithm| arguments.reduced || !algorithm.reduced());
-        let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
-        space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
-        for algorithm in &offered {
-            let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
-            for tunable in algorithm.tunables(&problem, &device.limits) {
-                let name = format!("{}.{}", algorithm.name(), tunable.name);
-                let values = tunable.values.iter().map(|&value| Value::Int(value));
-                let parameter = Parameter::new(name, Domain::ordered(values)).with_default(tunable.default);
-                space.parameters.push(parameter.when(active.clone()));
-            }
-            for constraint in algorithm.constraints(&problem, &device.limits) {
-                let holds = constraint.parse::<Expression>()?.prefixed(&format!("{}.", algorithm.name()));
-                space.constraints.push(active.clone().negated().or(holds));
-            }
-        }
+        let space = space_of(&offered, &problem, &device.limits)?;
         let space = Arc::new(space.compile()?);
         let problem_size = problem.multiply_adds();
         let objective = vec![Objective::minimize("seconds").log()];
@@ -315,17 +296,11 @@ fn kinds(
         let mut search = Search::new(problem, &arguments.strategy, keys.len() as u64)?;
         let mut first = Vec::new();
         for algorithm in &offered {
-            let mut wanted = Configuration::new();
-            wanted.insert("algorithm", Value::Text(algorithm.name().to_owned()));
+            let wanted = configuration_of(&Schedule::of(algorithm.name()));
             first.push((space.closest(&wanted), "default".to_owned()));
         }
         if let Some(schedule) = known.get(&step.name) {
-            let mut wanted = Configuration::new();
-            wanted.insert("algorithm", Value::Text(schedule.algorithm.clone()));
-            for (name, value) in &schedule.tunables {
-                wanted.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
-            }
-            first.push((space.closest(&wanted), "known".to_owned()));
+            first.push((space.closest(&configuration_of(schedule)), "known".to_owned()));
         }
         let begin_with = first.len();
         search.enqueue(first)?;
@@ -478,16 +453,6 @@ impl Kind {
     }
 }
 
-fn schedule_of(configuration: &Configuration) -> Schedule {
-    let algorithm = configuration.get("algorithm").and_then(Value::as_str).unwrap_or_default();
-    let prefix = format!("{algorithm}.");
-    let tunables = configuration
-        .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
-        .collect();
-    Schedule { algorithm: algorithm.to_owned(), tunables }
-}
-
 fn scheduled(plan: &Plan, schedule: &Schedule) -> Plan {
     let mut plan = plan.clone();
     for step in &mut plan.steps {
@@ -508,9 +473,9 @@ fn time(
     neighbors: &mut Executor,
 ) -> anyhow::Result<f64> {
     let (inputs, outputs) = executor.lengths();
-    let (input, mut output) = (vec![0.5; inputs], vec![0.0; outputs]);
+    let (input, mut output) = (activations(inputs), vec![0.0; outputs]);
     let (others, results) = neighbors.lengths();
-    let (other, mut result) = (vec![0.5; others], vec![0.0; results]);
+    let (other, mut result) = (activations(others), vec![0.0; results]);
     executor.run(&input, &mut output)?;
     let mut measure = |runs: usize| -> anyhow::Result<f64> {
         let mut seen = Vec::new();

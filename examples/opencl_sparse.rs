@@ -23,7 +23,11 @@ use paretune_kernels::{
     Activation, Backend, Executor, ExecutorOptions, Plan, Schedule, Step, ValueSpec, Weights,
 };
 use paretune_search::{Objective, Outcome, Problem, Search};
-use paretune_spaces::{CompiledSpace, Configuration, Domain, Expression, Parameter, Space, Value};
+use paretune_spaces::CompiledSpace;
+
+mod shared;
+
+use shared::{Noise, activations, configuration_of, described, median, schedule_of, space_of};
 
 #[derive(Parser)]
 struct Arguments {
@@ -119,28 +123,18 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn described(schedule: &Schedule) -> String {
-    let tunables = schedule.tunables.iter().map(|(name, value)| format!("{name} {value}"));
-    tunables.collect::<Vec<_>>().join(", ")
-}
-
 impl Layer {
     /// The layer alone, with made-up weights of which `zeros` are zero in blocks of `outputs` x 1, dense where none is.
     fn plan(&self, device: &Device, outputs: u8, zeros: f64) -> Plan {
         let ([inputs, all], kernel) = (self.channels, self.kernel);
         let inner = inputs * kernel * kernel;
-        let mut state = 1_u64;
-        // A linear congruential generator with Knuth's constants (MMIX), from 0 to 1.
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1_u64 << 24) as f32
-        };
+        let mut noise = Noise::new(1);
         let bound = 2.0 / (inner as f32).sqrt();
-        let mut values: Vec<f32> = (0..all * inner).map(|_| bound * (next() - 0.5)).collect();
+        let mut values: Vec<f32> = (0..all * inner).map(|_| bound * (noise.next() - 0.5)).collect();
         if zeros > 0.0 {
             for first in (0..all).step_by(usize::from(outputs)) {
                 for step in 0..inner {
-                    if f64::from(next()) < zeros {
+                    if f64::from(noise.next()) < zeros {
                         let block = first..all.min(first + usize::from(outputs));
                         block.for_each(|output| values[output * inner + step] = 0.0);
                     }
@@ -291,44 +285,12 @@ fn space(
     };
     offered
         .retain(|algorithm| needs_zeros(*algorithm) == sparse && (arguments.reduced || !algorithm.reduced()));
-    let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
-    let mut space = Space::new();
-    space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
-    for algorithm in &offered {
-        let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
-        for tunable in algorithm.tunables(problem, &device.limits) {
-            let name = format!("{}.{}", algorithm.name(), tunable.name);
-            let values = tunable.values.iter().map(|&value| Value::Int(value));
-            let parameter = Parameter::new(name, Domain::ordered(values)).with_default(tunable.default);
-            space.parameters.push(parameter.when(active.clone()));
-        }
-        for constraint in algorithm.constraints(problem, &device.limits) {
-            let holds = constraint.parse::<Expression>()?.prefixed(&format!("{}.", algorithm.name()));
-            space.constraints.push(active.clone().negated().or(holds));
-        }
-    }
-    let space = Arc::new(space.compile()?);
+    let space = Arc::new(space_of(&offered, problem, &device.limits)?.compile()?);
     let defaults = offered.iter().map(|algorithm| Schedule::of(algorithm.name()));
-    let first = defaults.chain(known.cloned()).map(|schedule| {
-        let mut wanted = Configuration::new();
-        for (name, value) in &schedule.tunables {
-            wanted.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
-        }
-        wanted.insert("algorithm", Value::Text(schedule.algorithm));
-        (space.closest(&wanted), "begin".to_owned())
-    });
+    let first = defaults.chain(known.cloned());
+    let first = first.map(|schedule| (space.closest(&configuration_of(&schedule)), "begin".to_owned()));
     let first = first.collect();
     Ok((space, first))
-}
-
-fn schedule_of(configuration: &Configuration) -> Schedule {
-    let algorithm = configuration.get("algorithm").and_then(Value::as_str).unwrap_or_default();
-    let prefix = format!("{algorithm}.");
-    let tunables = configuration
-        .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
-        .collect();
-    Schedule { algorithm: algorithm.to_owned(), tunables }
 }
 
 fn with(plan: &Plan, schedule: &Schedule) -> Plan {
@@ -343,14 +305,13 @@ fn with(plan: &Plan, schedule: &Schedule) -> Plan {
 /// checked before it counts, and timed longer.
 fn time(mut executor: Executor, plan: &Plan, batch: usize, limit: f64) -> anyhow::Result<f64> {
     let (inputs, outputs) = executor.lengths();
-    let (input, mut output) = (vec![0.5; inputs], vec![0.0; outputs]);
+    let (input, mut output) = (activations(inputs), vec![0.0; outputs]);
     let mut measure = |runs: usize| -> anyhow::Result<f64> {
         let mut seen = Vec::new();
         for _ in 0..runs {
             seen.push(executor.profile(&input, &mut output)?.iter().sum());
         }
-        seen.sort_by(f64::total_cmp);
-        Ok(seen[runs / 2])
+        Ok(median(&mut seen))
     };
     let seconds = measure(5)?;
     if seconds > 1.1 * limit {

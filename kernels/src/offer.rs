@@ -27,6 +27,8 @@ pub struct Offer {
     pub about: &'static str,
     /// Whether it computes on integer weights and 8-bit activations, else in single precision.
     pub integer: bool,
+    /// The largest weight, without its sign, that it can compute with.
+    pub largest_weight: f32,
     /// What it leaves to the search, for this problem.
     pub tunables: Vec<Tunable>,
     /// What must hold between the tunables, as expressions over their names.
@@ -74,6 +76,7 @@ impl Target {
                     name: algorithm.name(),
                     about: algorithm.about(),
                     integer: algorithm.integer(),
+                    largest_weight: f32::INFINITY,
                     tunables: algorithm.tunables(problem, *isa),
                     constraints: algorithm.constraints().iter().map(|&text| text.to_owned()).collect(),
                     algorithm: Algorithm::Cpu(algorithm),
@@ -86,6 +89,7 @@ impl Target {
                     name: algorithm.name(),
                     about: algorithm.about(),
                     integer: algorithm.integer(),
+                    largest_weight: algorithm.largest_weight(),
                     tunables: algorithm.tunables(problem, limits),
                     constraints: algorithm.constraints(problem, limits),
                     algorithm: Algorithm::OpenCl(algorithm),
@@ -131,6 +135,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 pub fn is_integer(name: &str) -> Option<bool> {
     let cpu = conv::algorithm(name).map(conv::Algorithm::integer);
     cpu.or_else(|| opencl::conv::algorithm(name).map(opencl::conv::Algorithm::integer))
+}
+
+/// Whether the algorithm called `name` computes with fewer bits than the numbers that it is given have.
+#[must_use]
+pub fn is_reduced(name: &str) -> bool {
+    opencl::conv::algorithm(name).is_some_and(opencl::conv::Algorithm::reduced)
 }
 
 /// Whether the algorithm called `name` is one for OpenCL devices.

@@ -3,6 +3,7 @@
 use paretune_kernels::Plan;
 use paretune_kernels::executor::{conv_problem, validate};
 use paretune_kernels::operator::{ConvProblem, Operator};
+use paretune_kernels::weights::WeightValues;
 
 use super::error::CompressError;
 
@@ -19,6 +20,8 @@ pub struct LayerInfo {
     pub problem: ConvProblem,
     /// Number of weights.
     pub weights: usize,
+    /// The largest of them, without its sign.
+    pub largest_weight: f32,
     /// Multiply-adds for one image, before any sparsity.
     pub multiply_adds: u64,
     /// Whether single weights may be removed: not where every group is tiny (depthwise), as there is
@@ -37,13 +40,23 @@ pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
     let convolutions = plan.steps.iter().enumerate().filter_map(|(index, step)| {
         let Operator::Conv(conv) = &step.operator else { return None };
         let problem = conv_problem(plan, step, 1)?;
-        let dims = plan.weights[conv.weights].dims;
+        let weights = &plan.weights[conv.weights];
+        let dims = weights.dims;
+        let largest = match &weights.values {
+            WeightValues::F32(values) | WeightValues::Bf16(values) => {
+                values.iter().fold(0.0, |most: f32, weight| most.max(weight.abs()))
+            }
+            WeightValues::Integer(integers) => {
+                127.0 * integers.scales.iter().fold(0.0, |most: f32, scale| most.max(scale.abs()))
+            }
+        };
         Some(LayerInfo {
             step: step.name.clone(),
             index,
             dims,
             problem,
             weights: dims.iter().product(),
+            largest_weight: largest,
             multiply_adds: problem.multiply_adds(),
             sparse: conv.groups == 1,
             int8: true,

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use paretune_kernels::weights::Numbers;
-use paretune_kernels::{Backend, Schedule};
+use paretune_kernels::{Backend, Schedule, offer};
 use paretune_spaces::{Configuration, Value};
 
 use crate::compress::{LayerRecipe, Recipe};
@@ -231,7 +231,7 @@ fn backends(
 }
 
 /// The part of a configuration that decides the network's outputs, and so its accuracy and its size.
-/// Algorithms belong to it only where they round differently enough to matter (Winograd).
+/// Algorithms belong to it only where they round differently enough to matter (Winograd, and operands of fewer bits).
 #[must_use]
 pub fn numerics(configuration: &Configuration) -> Configuration {
     let mut part = Configuration::default();
@@ -244,7 +244,13 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
         let winograd = name.ends_with(".algorithm")
             && matches!(value, Value::Text(algorithm) if algorithm.contains("winograd"))
             || name.contains("winograd.") && name.ends_with(".output_tile");
-        if compression || winograd {
+        // What computes with fewer bits, and how few.
+        let shorter = name.ends_with(".algorithm") && value.as_str().is_some_and(offer::is_reduced)
+            || name
+                .strip_suffix(".half")
+                .and_then(|name| name.rsplit('.').next())
+                .is_some_and(offer::is_reduced);
+        if compression || winograd || shorter {
             part.insert(name.clone(), value.clone());
         }
     }

@@ -26,6 +26,17 @@ pub enum HostError {
     /// It answered that it cannot.
     #[error("{0}")]
     Refused(String),
+    /// It could not, and cannot use its device any more; another worker may.
+    #[error("{0}")]
+    Unwell(String),
+    /// A device answers no worker.
+    #[error("{backend} is lost: {reason}")]
+    DeviceLost {
+        /// As in configurations.
+        backend: String,
+        /// What a fresh worker said of it.
+        reason: String,
+    },
     /// It said something that is no reply.
     #[error("the worker process said something unexpected: {0}")]
     Nonsense(String),
@@ -199,6 +210,7 @@ impl Process {
             match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
                 Ok(Ok(line)) => match serde_json::from_str::<Reply>(&line) {
                     Ok(Reply::Failed { reason }) => return Err(HostError::Refused(reason)),
+                    Ok(Reply::Unwell { reason }) => return Err(HostError::Unwell(reason)),
                     Ok(reply @ Reply::Preparing { .. }) => {
                         start = Instant::now();
                         see(&reply);
@@ -251,6 +263,33 @@ pub fn ask_fresh(
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Reply, HostError> {
     Process::start(command)?.exchange(request, deadline, &mut |_| {}, interrupted)
+}
+
+/// Longest time in which a device must have answered; drivers take their time to set themselves up.
+const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// `error`, or that one of `devices`, as they are called in configurations, is lost: where the error may come from a device,
+/// a fresh worker finds out whether they still answer.
+pub fn blame(
+    command: &[String],
+    devices: &[String],
+    error: HostError,
+    interrupted: &dyn Fn() -> bool,
+) -> HostError {
+    if !matches!(error, HostError::Unwell(_) | HostError::Died(_) | HostError::Deadline(_)) {
+        return error;
+    }
+    for backend in devices {
+        let request = Request::Device { backend: backend.clone() };
+        match ask_fresh(command, &request, DEVICE_DEADLINE, interrupted) {
+            Ok(_) => {}
+            Err(HostError::Interrupted) => return HostError::Interrupted,
+            Err(reason) => {
+                return HostError::DeviceLost { backend: backend.clone(), reason: reason.to_string() };
+            }
+        }
+    }
+    error
 }
 
 fn end_of(status: std::process::ExitStatus) -> String {

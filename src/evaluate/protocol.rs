@@ -98,6 +98,11 @@ pub enum Request {
     },
     /// Says what channels are worth.
     Rank,
+    /// Whether a device answers. Needs no subject.
+    Device {
+        /// As in configurations.
+        backend: String,
+    },
     /// Scores a bundle on images of the report part.
     Report {
         /// What to score.
@@ -344,6 +349,13 @@ pub enum Reply {
     Exported {
         /// Its bytes on disk.
         bytes: u64,
+    },
+    /// The device is there and answers.
+    Present,
+    /// The request could not be answered, and a device no longer answers in this process.
+    Unwell {
+        /// Why.
+        reason: String,
     },
     /// The request could not be answered; the worker lives on.
     Failed {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
-use paretune_kernels::{Executor, ExecutorOptions, Plan, memory, opencl};
+use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, memory, opencl};
 use paretune_spaces::Configuration;
 
 use super::inspect::costs;
@@ -34,7 +34,10 @@ pub fn serve() -> io::Result<()> {
             continue;
         }
         let request: Request = serde_json::from_str(&line)?;
-        let reply = worker.answer(request).unwrap_or_else(|reason| Reply::Failed { reason });
+        let reply = worker.answer(request).unwrap_or_else(|reason| match opencl::unusable() {
+            Some(error) => Reply::Unwell { reason: format!("{reason} ({error})") },
+            None => Reply::Failed { reason },
+        });
         say(&reply)?;
     }
     Ok(())
@@ -99,6 +102,12 @@ impl Worker {
             }
             Request::Thin { work } => {
                 Ok(Reply::Thinned { shares: self.subject()?.thinned(work).map_err(text)? })
+            }
+            Request::Device { backend } => {
+                if let Backend::OpenCl { device } = backend.parse()? {
+                    opencl::check(&device).map_err(text)?;
+                }
+                Ok(Reply::Present)
             }
             Request::Rank => Ok(Reply::Ranked { costs: self.subject()?.channel_costs().map_err(text)? }),
             Request::Report { bundle, from, to } => {

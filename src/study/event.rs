@@ -55,7 +55,7 @@ pub enum Event {
     },
     /// The session ends; the front is what `front.json` now holds.
     Finished {
-        /// `budget`, `interrupted`, `exhausted`.
+        /// `budget`, `interrupted`, `exhausted`, `device lost`.
         reason: String,
         /// The archive.
         front: Box<Front>,

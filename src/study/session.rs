@@ -6,6 +6,7 @@
 
 mod conclude;
 mod front;
+mod lost;
 mod steer;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -163,11 +164,13 @@ pub fn run(
 
     let mut bench = Bench::new(&store, subject.clone(), hardware.id.clone())?;
     bench.deadline = options.trial_deadline;
+    bench.devices = request.backends.iter().filter(|backend| *backend != "cpu").cloned().collect();
     bench.candidates = Some(bench.subject.artefacts.join(CANDIDATES));
     let earlier = past.seconds;
     let mut session = Session {
         options,
         request: request.clone(),
+        backends: request.backends.clone(),
         file,
         control,
         whole: Vec::new(),
@@ -190,9 +193,10 @@ pub fn run(
     };
     let reason = session.search_all(&mut teller)?;
     let interrupted = reason == "interrupted";
-    let front = session.conclude(&mut teller, material, &hardware, interrupted)?;
+    let measure = !interrupted && reason != lost::ENDED;
+    let front = session.conclude(&mut teller, material, &hardware, measure)?;
     // Also where nobody watches: the journal is all that screens and reports have later.
-    if let Some(best) = front.points.iter().find(|point| point.best && !interrupted) {
+    if let Some(best) = front.points.iter().find(|point| point.best && measure) {
         session.inspect(&best.id, &mut teller)?;
     }
     write_front(&options.folder, &front).map_err(|error| wrong(error.to_string()))?;
@@ -285,6 +289,8 @@ struct Session<'s> {
     options: &'s SessionOptions,
     /// What is asked now.
     request: StudyRequest,
+    /// Backends that are left of those asked for.
+    backends: Vec<String>,
     /// The same as it is on disk.
     file: StudyFile,
     /// Everything that was measured whole: what was tried, who proposed it, what it was.
@@ -339,8 +345,10 @@ impl Session<'_> {
             if let Some(seconds) = self.survey_due() {
                 match self.survey(seconds, teller) {
                     Ok(()) => {}
-                    Err(SessionError::Worker(HostError::Interrupted)) => return Ok("interrupted"),
-                    Err(error) => return Err(error),
+                    Err(error) => match self.carry_on(error, teller)? {
+                        Some(reason) => return Ok(reason),
+                        None => continue,
+                    },
                 }
             }
             let Some(proposal) = self.search.ask(1).into_iter().next() else { return Ok("exhausted") };
@@ -354,8 +362,11 @@ impl Session<'_> {
             }
             match self.try_out(&proposal, teller) {
                 Ok(()) => {}
-                Err(SessionError::Worker(HostError::Interrupted)) => return Ok("interrupted"),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if let Some(reason) = self.carry_on(error, teller)? {
+                        return Ok(reason);
+                    }
+                }
             }
         }
     }

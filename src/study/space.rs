@@ -145,7 +145,9 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
         let sparse = sparse.filter(|(_, numbers)| !numbers.is_empty()).collect();
         Offer { algorithm, backend, dense, sparse }
     };
-    let able = target.offers(&layer.problem).into_iter();
+    // What is too large for half precision must not become infinite.
+    let holds = |offer: &offer::Offer| layer.largest_weight <= offer.largest_weight;
+    let able = target.offers(&layer.problem).into_iter().filter(holds);
     let mut offers: Vec<Offer<'_>> =
         able.map(offer).filter(|offer| !(offer.dense.is_empty() && offer.sparse.is_empty())).collect();
     // Defaults first: single precision without zeros, then with, then integers.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::evaluate::PROTOCOL_VERSION;
 use crate::evaluate::accuracy::Score;
 use crate::evaluate::candidate::numerics;
-use crate::evaluate::host::{Host, HostError};
+use crate::evaluate::host::{Host, HostError, blame};
 use crate::evaluate::protocol::{
     Ceilings, FastestProbes, Floors, Measured, Refusal, Reply, Request, Rival, SubjectSpec, TrialRequest,
 };
@@ -91,6 +91,8 @@ pub struct Bench<'s> {
     pub most_images: u64,
     /// Longest time for one trial.
     pub deadline: Duration,
+    /// Devices that may be used, as they are called in configurations.
+    pub devices: Vec<String>,
     /// Where the bundles of those that were measured whole are left, in folders called by their content hash.
     pub candidates: Option<PathBuf>,
     /// Share of the latest trial's timed runs that nothing disturbed; `None` where nothing was timed.
@@ -111,6 +113,7 @@ impl<'s> Bench<'s> {
             images: 0,
             most_images: 0,
             deadline: Duration::from_secs(120),
+            devices: Vec::new(),
             candidates: None,
             quiet: None,
         };
@@ -230,8 +233,12 @@ impl<'s> Bench<'s> {
                 Ok(Answered { answer: Answer::Refused(seen), cached: false })
             }
             Ok(other) => self.failed(configuration, &format!("unexpected reply: {other:?}")),
-            Err(error @ (HostError::Start(_) | HostError::Interrupted)) => Err(TrialError::Host(error)),
-            Err(error) => self.failed(configuration, &error.to_string()),
+            Err(error) => match blame(host.command(), &self.devices, error, interrupted) {
+                error @ (HostError::Start(_) | HostError::Interrupted | HostError::DeviceLost { .. }) => {
+                    Err(TrialError::Host(error))
+                }
+                error => self.failed(configuration, &error.to_string()),
+            },
         }
     }
 

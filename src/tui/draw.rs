@@ -116,6 +116,7 @@ fn status(state: &State, view: &View) -> (String, Style) {
             "budget" => "the budget is used up",
             "interrupted" => "interrupted",
             "exhausted" => "nothing is left to try",
+            "device lost" => "the device is lost",
             other => other,
         };
         return (format!("done: {why}; {} trials. e exports, q leaves", state.trials), theme.heading());

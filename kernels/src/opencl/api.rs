@@ -26,6 +26,15 @@ pub(super) fn refused(what: &str, code: cl_int) -> KernelError {
     KernelError::System(format!("OpenCL: {what}: {}", ClError(code)))
 }
 
+/// What a call has returned; tests let calls fail here (see [`super::fault`]).
+fn returned<T>(result: Result<T, cl_int>) -> Result<T, cl_int> {
+    #[cfg(any(test, feature = "fault-injection"))]
+    if let Some(code) = super::fault::injected() {
+        return Err(code);
+    }
+    result
+}
+
 /// `clEnqueueNDRangeKernel`.
 type EnqueueKernel = unsafe extern "C" fn(
     cl_command_queue,
@@ -186,7 +195,7 @@ owner!(
 
 impl Context {
     pub fn new(device: cl_device_id) -> Result<Self, KernelError> {
-        context::create_context(&[device], ptr::null(), None, ptr::null_mut())
+        returned(context::create_context(&[device], ptr::null(), None, ptr::null_mut()))
             .map(Self)
             .map_err(|code| refused("creating a context", code))
     }
@@ -197,7 +206,7 @@ impl Queue {
     pub fn new(context: &Context, device: cl_device_id, profiling: bool) -> Result<Self, KernelError> {
         let properties = if profiling { queue::CL_QUEUE_PROFILING_ENABLE } else { 0 };
         // SAFETY: the device is the one that the context was made for.
-        unsafe { queue::create_command_queue(context.0, device, properties) }
+        returned(unsafe { queue::create_command_queue(context.0, device, properties) })
             .map(Self)
             .map_err(|code| refused("creating a queue", code))
     }
@@ -209,7 +218,7 @@ impl Queue {
     pub unsafe fn upload<T: Copy>(&self, memory: &Memory, data: &[T]) -> Result<Event, KernelError> {
         // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
         // the caller's promise.
-        unsafe {
+        returned(unsafe {
             queue::enqueue_write_buffer(
                 self.0,
                 memory.0,
@@ -220,7 +229,7 @@ impl Queue {
                 0,
                 ptr::null(),
             )
-        }
+        })
         .map(Event)
         .map_err(|code| refused("copying to the device", code))
     }
@@ -232,7 +241,7 @@ impl Queue {
     pub unsafe fn download(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
         // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
         // the caller's promise.
-        unsafe {
+        returned(unsafe {
             queue::enqueue_read_buffer(
                 self.0,
                 memory.0,
@@ -243,7 +252,7 @@ impl Queue {
                 0,
                 ptr::null(),
             )
-        }
+        })
         .map(Event)
         .map_err(|code| refused("copying from the device", code))
     }
@@ -254,7 +263,7 @@ impl Queue {
             return Ok(());
         }
         // SAFETY: as in `upload`; blocking, so that nothing outlives the call.
-        unsafe {
+        returned(unsafe {
             queue::enqueue_write_buffer(
                 self.0,
                 memory.0,
@@ -265,7 +274,7 @@ impl Queue {
                 0,
                 ptr::null(),
             )
-        }
+        })
         .map(|raw| drop(Event(raw)))
         .map_err(|code| refused("copying to the device", code))
     }
@@ -273,7 +282,7 @@ impl Queue {
     /// Waits for everything before it, then copies `memory` to `data`.
     pub fn read(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
         // SAFETY: blocking; the size is that of the slice.
-        unsafe {
+        returned(unsafe {
             queue::enqueue_read_buffer(
                 self.0,
                 memory.0,
@@ -284,7 +293,7 @@ impl Queue {
                 0,
                 ptr::null(),
             )
-        }
+        })
         .map(Event)
         .map_err(|code| refused("copying from the device (or a kernel before it)", code))
     }
@@ -307,7 +316,8 @@ impl Queue {
                 ptr::null_mut(),
             )
         };
-        if code == 0 { Ok(()) } else { Err(refused("starting a kernel", code)) }
+        returned(if code == 0 { Ok(()) } else { Err(code) })
+            .map_err(|code| refused("starting a kernel", code))
     }
 
     /// Enqueues `kernel`.
@@ -318,7 +328,7 @@ impl Queue {
         local: &[usize; 3],
     ) -> Result<Event, KernelError> {
         // SAFETY: the arguments were set to live buffers of the same context; three sizes each.
-        unsafe {
+        returned(unsafe {
             queue::enqueue_nd_range_kernel(
                 self.0,
                 kernel.0,
@@ -329,14 +339,14 @@ impl Queue {
                 0,
                 ptr::null(),
             )
-        }
+        })
         .map(Event)
         .map_err(|code| refused("starting a kernel", code))
     }
 
     /// Waits for everything that is enqueued.
     pub fn finish(&self) -> Result<(), KernelError> {
-        queue::finish(self.0).map_err(|code| refused("waiting for the device", code))
+        returned(queue::finish(self.0)).map_err(|code| refused("waiting for the device", code))
     }
 }
 
@@ -344,9 +354,11 @@ impl Memory {
     /// `bytes` of device memory, contents undefined.
     pub fn new(context: &Context, bytes: usize) -> Result<Self, KernelError> {
         // SAFETY: no host memory is involved.
-        unsafe { mem::create_buffer(context.0, mem::CL_MEM_READ_WRITE, bytes.max(1), ptr::null_mut()) }
-            .map(Self)
-            .map_err(|code| refused(&format!("allocating {bytes} bytes on the device"), code))
+        returned(unsafe {
+            mem::create_buffer(context.0, mem::CL_MEM_READ_WRITE, bytes.max(1), ptr::null_mut())
+        })
+        .map(Self)
+        .map_err(|code| refused(&format!("allocating {bytes} bytes on the device"), code))
     }
 }
 

@@ -11,7 +11,7 @@ use opencl3::device as devices;
 use opencl3::platform::platform as platforms;
 use opencl3::types::{cl_device_id, cl_platform_id};
 
-use super::api::{Context, refused};
+use super::api::{Context, Memory, Queue, refused};
 use super::program::Programs;
 use crate::error::KernelError;
 
@@ -33,6 +33,8 @@ pub struct Limits {
     pub cpu: bool,
     /// Compute capability of an NVIDIA device, ten times the major number plus the minor; else 0.
     pub compute_capability: u32,
+    /// Whether arithmetic in half precision is offered (`cl_khr_fp16`).
+    pub half_arithmetic: bool,
     /// Whether packed 8-bit dot products are offered (`cl_khr_integer_dot_product`).
     pub integer_dot_product: bool,
 }
@@ -80,7 +82,6 @@ fn kind(id: cl_device_id) -> Option<u64> {
 /// # Errors
 /// Where there is no such device, or it cannot be used.
 pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
-    static OPEN: OnceLock<Mutex<HashMap<String, Arc<Device>>>> = OnceLock::new();
     let all = all();
     let wanted = name.to_lowercase();
     let is_gpu = |id: cl_device_id| kind(id).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0);
@@ -101,13 +102,36 @@ pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
             format!("there is no OpenCL device `{name}`; there are {}", there.join(", "))
         }));
     };
-    let mut open = OPEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut open = opened().lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(device) = open.get(full_name) {
         return Ok(Arc::clone(device));
     }
     let device = Arc::new(Device::new(full_name.clone(), *platform, *id)?);
     open.insert(full_name.clone(), Arc::clone(&device));
     Ok(device)
+}
+
+/// The devices that this process has opened, by their names.
+fn opened() -> &'static Mutex<HashMap<String, Arc<Device>>> {
+    static OPEN: OnceLock<Mutex<HashMap<String, Arc<Device>>>> = OnceLock::new();
+    OPEN.get_or_init(Mutex::default)
+}
+
+/// Finds out whether the device called `name` (as for [`open`]) still answers.
+///
+/// # Errors
+/// Where it does not: it was unplugged, its driver has given it up, or what a kernel did has spoiled it for this process.
+pub fn check(name: &str) -> Result<(), KernelError> {
+    open(name)?.check()
+}
+
+/// What is wrong with the first of the devices opened by this process that no longer answers; `None` where all do. Whatever
+/// was loaded on such a device is of no use any more, and neither is this process for using it.
+#[must_use]
+pub fn unusable() -> Option<KernelError> {
+    let devices: Vec<Arc<Device>> =
+        opened().lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    devices.into_iter().find_map(|device| device.check().err())
 }
 
 /// The variable that names drivers for the loader, and what it was before the loader was first asked: Khronos's cuts the
@@ -145,6 +169,25 @@ impl Device {
     /// use it at once. Nothing for other devices, whose drivers may be used by any number of threads.
     pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         self.limits.cpu.then(|| self.busy.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends a few numbers there and back, through a queue of their own.
+    fn check(&self) -> Result<(), KernelError> {
+        let _turn = self.turn();
+        let numbers = [1.0_f32, -2.5, 1e-3, 7e9];
+        let mut back = [0.0; 4];
+        let mut there_and_back = || -> Result<(), KernelError> {
+            let queue = Queue::new(&self.context, self.id, false)?;
+            let memory = Memory::new(&self.context, size_of_val(&numbers))?;
+            queue.write(&memory, &numbers)?;
+            queue.read(&memory, &mut back).map(drop)
+        };
+        let problem = match there_and_back() {
+            Ok(()) if back == numbers => return Ok(()),
+            Ok(()) => "it gives back other numbers than it was given".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(KernelError::System(format!("OpenCL device `{}` no longer answers: {problem}", self.name)))
     }
 
     fn new(name: String, platform: cl_platform_id, id: cl_device_id) -> Result<Self, KernelError> {
@@ -192,6 +235,7 @@ impl Limits {
             compute_units: number::<u32>(id, devices::CL_DEVICE_MAX_COMPUTE_UNITS)? as usize,
             cpu: kind & devices::CL_DEVICE_TYPE_CPU != 0,
             compute_capability: capability,
+            half_arithmetic: has("cl_khr_fp16"),
             integer_dot_product: has("cl_khr_integer_dot_product"),
         })
     }

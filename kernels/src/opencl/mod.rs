@@ -12,6 +12,8 @@ mod border;
 pub mod conv;
 mod device;
 mod executor;
+#[cfg(any(test, feature = "fault-injection"))]
+mod fault;
 mod launch;
 mod layout;
 mod operators;
@@ -23,7 +25,7 @@ mod tests;
 mod verify;
 
 pub(crate) use border::{Border, Pages};
-pub use device::{Device, Limits, driver_variable, has_accelerator, names, open};
+pub use device::{Device, Limits, check, driver_variable, has_accelerator, names, open, unusable};
 pub(crate) use executor::DeviceExecutor;
 pub use resolve::{Resolved, resolve};
 pub use verify::{alone, verify};

@@ -18,6 +18,8 @@ use crate::reference::run_f64;
 use crate::schedule::Schedule;
 use crate::weights::{Grid, IntegerWeights, Pattern, WeightFormat, WeightValues, Weights};
 
+mod half;
+mod lost;
 mod mixed;
 mod sparse;
 
@@ -202,6 +204,8 @@ fn convolutions_match_the_reference() {
                 "opencl_tensor_core" => round == 0,
                 "opencl_tensor_core_fp16" => round == 4,
                 "opencl_tensor_core_fp32" => round == 0 || round == 4,
+                // These have tests of their own.
+                "opencl_implicit_gemm_fp16" | "opencl_direct_fp16" => false,
                 _ => round == 3,
             };
             // What needs zeros has tests of its own.

@@ -64,13 +64,13 @@ impl Session<'_> {
         }
     }
 
-    /// Confirms the front and says what the study has found.
+    /// Confirms the front, or takes what is known of it unless `measure`, and says what the study has found.
     pub(super) fn conclude(
         &mut self,
         teller: &mut Teller<'_>,
         material: &Material,
         hardware: &Hardware,
-        interrupted: bool,
+        measure: bool,
     ) -> Result<Front, SessionError> {
         let request = &self.request.clone();
         let additivity = self.shared.lock().ok().and_then(|shared| shared.additivity());
@@ -97,21 +97,15 @@ impl Session<'_> {
             Some(seconds) => confirm::reserve(seconds).min(seconds - self.clock.elapsed()).max(2.0),
             None => confirm::without_clock(request.budget.trials),
         };
-        if request.finetune > 0 && !interrupted {
+        if request.finetune > 0 && measure {
             for point in &mut finalists {
                 if let Some(tuned) = self.finetuned(point, teller)? {
                     *point = tuned;
                 }
             }
         }
-        let mut confirmation = confirm::Confirmation {
-            bench: &self.bench,
-            host: &mut self.host,
-            request,
-            seconds,
-            // After an interrupt only what is known is used.
-            measure: !interrupted,
-        };
+        let mut confirmation =
+            confirm::Confirmation { bench: &self.bench, host: &mut self.host, request, seconds, measure };
         let mut problem = None;
         let control = self.control;
         let points = confirmation.confirm(

@@ -26,7 +26,7 @@ use super::space::bits_value;
 use super::trial::Bench;
 use crate::compress::{self, ChannelGroup};
 use crate::evaluate::candidate::{BACKEND, THREADS, layer_parameter, tunable_parameter};
-use crate::evaluate::host::{Host, HostError};
+use crate::evaluate::host::{Host, HostError, blame};
 use crate::evaluate::protocol::{Reply, Request};
 use crate::model::Network;
 
@@ -410,11 +410,15 @@ impl Surveyor<'_, '_> {
         self.host.ready(&mut |_| {}, self.interrupted).map_err(SessionError::Worker)?;
         match self.host.ask(request, self.bench.deadline, &mut |_| {}, self.interrupted) {
             Ok(reply) => Ok(Some(reply)),
-            Err(error @ (HostError::Start(_) | HostError::Interrupted)) => Err(SessionError::Worker(error)),
-            Err(error) => {
-                tracing::info!("a part of the survey has no answer: {error}");
-                Ok(None)
-            }
+            Err(error) => match blame(self.host.command(), &self.bench.devices, error, self.interrupted) {
+                error @ (HostError::Start(_) | HostError::Interrupted | HostError::DeviceLost { .. }) => {
+                    Err(SessionError::Worker(error))
+                }
+                error => {
+                    tracing::info!("a part of the survey has no answer: {error}");
+                    Ok(None)
+                }
+            },
         }
     }
 }

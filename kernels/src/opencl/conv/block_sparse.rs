@@ -1,8 +1,9 @@
 //! `opencl_block_sparse`: see `kernels/block_sparse.cl`.
 
 use super::super::device::Limits;
-use super::super::launch::{Launch, Prepared, bytes_of};
-use super::{Algorithm, Chosen, Request, bias, powers, real, switch, unfit};
+use super::super::launch::{Prepared, bytes_of};
+use super::tile::{self, MOST_SUMS, Sizes, Tile};
+use super::{Algorithm, Chosen, Request, bias, powers, real, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
@@ -12,8 +13,7 @@ pub(super) struct BlockSparse;
 
 const NAME: &str = "opencl_block_sparse";
 
-/// Sums that a work-item can hold beside what it loads.
-const MOST_SUMS: usize = 64;
+const SOURCE: &str = concat!(include_str!("../kernels/block_sparse.cl"), include_str!("../kernels/tile.cl"));
 
 /// Most outputs of a block; constraints, which know nothing of weights, take all blocks to have so many.
 const MOST_OUTPUTS: usize = 16;
@@ -42,35 +42,30 @@ impl Algorithm for BlockSparse {
     }
 
     fn tunables(&self, problem: &ConvProblem, limits: &Limits) -> Vec<Tunable> {
-        let [height, width] = problem.window.output(problem.input, false).unwrap_or([1, 1]);
-        let columns = problem.batch * height * width;
-        let inner = problem.group_in() * problem.window.kernel[0] * problem.window.kernel[1];
-        let (most, blocks) = (limits.work_group.min(1024) / 4, problem.group_out().div_ceil(8));
-        vec![
-            powers("blocks", "blocks of outputs of a work-group, whose lists are merged", 1, 4, blocks, 1),
-            powers("threads_m", "work-items along outputs", 1, 8, problem.group_out(), 2),
-            powers("threads_n", "work-items along pixels", 4, most.clamp(4, 256), columns, 32),
-            powers("thread_n", "pixels of a work-item", 1, 8, columns.div_ceil(2), 4),
-            powers("vector", "pixels read at once", 1, 4, columns.div_ceil(2), 1),
-            powers("tile_k", "steps staged at once", 4, 32, inner, 8),
-            powers("split", "slices of a work-group that share a list of steps", 1, 16, inner / 16, 1),
-            switch("local", "whether inputs and weights are staged in local memory", true),
-            powers("unroll", "steps that are unrolled", 1, 16, inner, 4),
-        ]
+        let (sizes, outputs) = (Sizes::of(problem), problem.group_out());
+        let most = (limits.work_group.min(1024) / 4).clamp(4, 256);
+        let mut tunables = vec![
+            powers(
+                "blocks",
+                "blocks of outputs of a work-group, whose lists are merged",
+                1,
+                4,
+                outputs.div_ceil(8),
+                1,
+            ),
+            powers("threads_m", "work-items along outputs", 1, 8, outputs, 2),
+            powers("threads_n", "work-items along pixels", 4, most, sizes.columns, 32),
+        ];
+        tunables.extend(sizes.tunables(8, 16, 16));
+        tunables
     }
 
     fn constraints(&self, _: &ConvProblem, limits: &Limits) -> Vec<String> {
-        let (group, floats) = (limits.work_group.min(1024), limits.local_memory / 4);
-        vec![
-            format!("threads_m * threads_n * split <= {group}"),
+        tile::constraints(
+            limits,
+            &format!("{MOST_OUTPUTS} * blocks"),
             format!("{MOST_OUTPUTS} * blocks * thread_n <= {MOST_SUMS} * threads_m"),
-            "vector <= thread_n".to_owned(),
-            "unroll <= tile_k".to_owned(),
-            format!(
-                "local == 0 or split * tile_k * ({MOST_OUTPUTS} * blocks + threads_n * thread_n) <= {floats}"
-            ),
-            format!("split == 1 or split * {MOST_OUTPUTS} * blocks * threads_n * thread_n <= {floats}"),
-        ]
+        )
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
@@ -81,48 +76,12 @@ impl Algorithm for BlockSparse {
         if !self.executes(request.weights.format()) || !self.supports(problem, limits) {
             return Err(unfit(NAME, "it does not run these weights"));
         }
-        let chosen = Chosen(&request.schedule.tunables);
-        let [blocks, threads_m, threads_n, thread_n] =
-            ["blocks", "threads_m", "threads_n", "thread_n"].map(|name| chosen.get(name));
-        let [vector, tile_k, split, unroll] =
-            ["vector", "tile_k", "split", "unroll"].map(|name| chosen.get(name));
-        let local = request.schedule.tunables.get("local").copied().unwrap_or(1) != 0;
-        let (tile_m, tile_n) = (usize::from(outputs) * blocks, threads_n * thread_n);
-        let threads = threads_m * threads_n * split;
-        let staged = if local { split * tile_k * (tile_m + tile_n) } else { 0 };
-        let reduced = if split > 1 { split * tile_m * tile_n } else { 0 };
-        let fits = threads <= limits.work_group.min(1024)
-            && 4 * staged.max(reduced) <= limits.local_memory
-            && tile_m * thread_n <= MOST_SUMS * threads_m
-            && tile_m.is_multiple_of(threads_m)
-            && vector <= thread_n
-            && unroll <= tile_k;
-        if !fits {
-            return Err(unfit(NAME, "its tiles do not fit this device, or each other"));
-        }
-        let lists = Lists::of(problem, real(request.weights)?, tile_m, tile_k * split)?;
-        let mut macros = request.macros();
-        macros
-            .define("TILE_M", tile_m)
-            .define("TILE_N", tile_n)
-            .define("TILE_K", tile_k)
-            .define("THREAD_M", tile_m / threads_m)
-            .define("THREAD_N", thread_n)
-            .define("VECTOR", vector)
-            .define("SPLIT", split)
-            .define("LOCAL", u8::from(local))
-            .define("UNROLL", unroll);
-        let pixels = problem.batch * request.output[0] * request.output[1];
+        let blocks = Chosen(&request.schedule.tunables).get("blocks");
+        let tile = Tile::of(NAME, request, usize::from(outputs) * blocks)?;
+        let lists = Lists::of(problem, real(request.weights)?, tile.m, tile.chunk())?;
         let words = |words: &[i32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         Ok(Prepared {
-            launches: vec![Launch {
-                source: include_str!("../kernels/block_sparse.cl"),
-                kernel: "convolve",
-                macros,
-                groups: [pixels.div_ceil(tile_n), problem.group_out().div_ceil(tile_m), problem.groups],
-                threads,
-                arguments: request.arguments(4),
-            }],
+            launches: vec![tile.launch(SOURCE, request, 4)],
             constants: vec![
                 bytes_of(&lists.weights),
                 bytes_of(&bias(request.weights)),

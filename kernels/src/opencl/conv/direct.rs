@@ -1,15 +1,20 @@
-//! `opencl_direct`: see `kernels/direct.cl`.
+//! `opencl_direct` and, with weights in half precision, `opencl_direct_fp16`: see `kernels/direct.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
-use super::{Algorithm, Chosen, Request, bias, packed, powers, real, switch, unfit};
+use super::{Algorithm, Chosen, Request, bias, half, packed, powers, real, switch, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
-pub(super) struct Direct;
-
-const NAME: &str = "opencl_direct";
+/// How weights are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direct {
+    /// In single precision.
+    Fp32,
+    /// In half precision, widened as they are read.
+    Fp16,
+}
 
 /// Taps of a window beyond which its unrolled loops grow too long.
 const MOST_TAPS: usize = 49;
@@ -19,11 +24,27 @@ const MOST_SUMS: usize = 32;
 
 impl Algorithm for Direct {
     fn name(&self) -> &'static str {
-        NAME
+        match self {
+            Self::Fp32 => "opencl_direct",
+            Self::Fp16 => "opencl_direct_fp16",
+        }
     }
 
     fn about(&self) -> &'static str {
-        "tiles of outputs by neighboring pixels in registers, every input row read once (OpenCL)"
+        match self {
+            Self::Fp32 => {
+                "tiles of outputs by neighboring pixels in registers, every input row read once (OpenCL)"
+            }
+            Self::Fp16 => "the same tiles with weights in fp16: 10 bits of mantissa (OpenCL)",
+        }
+    }
+
+    fn reduced(&self) -> bool {
+        *self == Self::Fp16
+    }
+
+    fn largest_weight(&self) -> f32 {
+        if *self == Self::Fp16 { half::LARGEST } else { f32::INFINITY }
     }
 
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
@@ -64,7 +85,7 @@ impl Algorithm for Direct {
         let [tile_o, tile_x, group_o, group_p] =
             ["tile_o", "tile_x", "group_o", "group_p"].map(|name| chosen.get(name));
         let [split, stage, unroll] = ["split", "stage", "unroll"].map(|name| chosen.get(name));
-        let local = request.schedule.tunables.get("local").copied().unwrap_or(0) != 0;
+        let local = chosen.is_on("local", false);
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         let threads = group_o * group_p * split;
         let tile_out = group_o * tile_o;
@@ -75,7 +96,7 @@ impl Algorithm for Direct {
             && tile_o * tile_x <= MOST_SUMS
             && unroll <= stage;
         if !fits || taps > MOST_TAPS {
-            return Err(unfit(NAME, "its tiles do not fit this device, or each other"));
+            return Err(unfit(self.name(), "its tiles do not fit this device, or each other"));
         }
         let inner = problem.group_in() * taps;
         let columns = problem.group_out().next_multiple_of(tile_out);
@@ -92,6 +113,12 @@ impl Algorithm for Direct {
             .define("STAGE", stage)
             .define("LOCAL", u8::from(local))
             .define("UNROLL", unroll);
+        let weights = if *self == Self::Fp16 {
+            macros.define("HALF_WEIGHTS", 1);
+            half::bytes_of_halves(self.name(), &weights)?
+        } else {
+            bytes_of(&weights)
+        };
         let [height, width] = request.output;
         let runs = problem.batch * height * width.div_ceil(tile_x);
         Ok(Prepared {
@@ -103,7 +130,7 @@ impl Algorithm for Direct {
                 threads,
                 arguments: request.arguments(2),
             }],
-            constants: vec![bytes_of(&weights), bytes_of(&bias(request.weights))],
+            constants: vec![weights, bytes_of(&bias(request.weights))],
         })
     }
 }

@@ -1,27 +1,48 @@
-//! `opencl_implicit_gemm`: see `kernels/implicit_gemm.cl`.
+//! `opencl_implicit_gemm` and, with weights in half precision, `opencl_implicit_gemm_fp16`: see `kernels/implicit_gemm.cl`.
 
 use super::super::device::Limits;
-use super::super::launch::{Launch, Prepared, bytes_of};
-use super::{Algorithm, Chosen, Request, bias, packed, powers, real, switch, unfit};
+use super::super::launch::{Prepared, bytes_of};
+use super::tile::{self, MOST_SUMS, Sizes, Tile};
+use super::{Algorithm, Chosen, Request, bias, half, packed, powers, real, switch, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
-pub(super) struct ImplicitGemm;
+/// How weights are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ImplicitGemm {
+    /// In single precision.
+    Fp32,
+    /// In half precision: half as much to read. What is made of them is summed up in single precision, or, where the device
+    /// has arithmetic in half precision and the schedule wants it, chunk by chunk in that.
+    Fp16,
+}
 
-const NAME: &str = "opencl_implicit_gemm";
-
-/// Sums that a work-item can hold beside what it loads: with 255 registers to a work-item and more of
-/// them than that, compilers spill.
-const MOST_SUMS: usize = 64;
+const SOURCE: &str = concat!(include_str!("../kernels/implicit_gemm.cl"), include_str!("../kernels/tile.cl"));
 
 impl Algorithm for ImplicitGemm {
     fn name(&self) -> &'static str {
-        NAME
+        match self {
+            Self::Fp32 => "opencl_implicit_gemm",
+            Self::Fp16 => "opencl_implicit_gemm_fp16",
+        }
     }
 
     fn about(&self) -> &'static str {
-        "matrix product over tiles of the unrolled input that are fetched as needed (OpenCL)"
+        match self {
+            Self::Fp32 => {
+                "matrix product over tiles of the unrolled input that are fetched as needed (OpenCL)"
+            }
+            Self::Fp16 => "the same matrix product with weights in fp16: 10 bits of mantissa (OpenCL)",
+        }
+    }
+
+    fn reduced(&self) -> bool {
+        *self == Self::Fp16
+    }
+
+    fn largest_weight(&self) -> f32 {
+        if *self == Self::Fp16 { half::LARGEST } else { f32::INFINITY }
     }
 
     fn supports(&self, _: &ConvProblem, _: &Limits) -> bool {
@@ -29,86 +50,48 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn tunables(&self, problem: &ConvProblem, limits: &Limits) -> Vec<Tunable> {
-        let [height, width] = problem.window.output(problem.input, false).unwrap_or([1, 1]);
-        let columns = problem.batch * height * width;
-        let inner = problem.group_in() * problem.window.kernel[0] * problem.window.kernel[1];
-        let group = limits.work_group;
-        vec![
-            powers("threads_m", "work-items along outputs", 4, 32, problem.group_out(), 8),
-            powers("threads_n", "work-items along pixels", 2, 64.min(group / 4), columns, 16),
-            powers("thread_m", "outputs of a work-item", 1, 8, problem.group_out().div_ceil(4), 4),
-            powers("thread_n", "pixels of a work-item", 1, 8, columns.div_ceil(2), 4),
-            powers("vector", "pixels read at once", 1, 4, columns.div_ceil(2), 1),
-            powers("tile_k", "steps of the inner dimension staged at once", 4, 32, inner, 16),
-            powers("split", "slices of a work-group that share the inner dimension", 1, 32, inner / 8, 1),
-            switch("local", "whether tiles are staged in local memory", true),
-            powers("unroll", "steps of the inner dimension unrolled", 1, 16, inner, 4),
-        ]
+        let (sizes, outputs) = (Sizes::of(problem), problem.group_out());
+        let most = 64.min(limits.work_group / 4);
+        let mut tunables = vec![
+            powers("threads_m", "work-items along outputs", 4, 32, outputs, 8),
+            powers("threads_n", "work-items along pixels", 2, most, sizes.columns, 16),
+            powers("thread_m", "outputs of a work-item", 1, 8, outputs.div_ceil(4), 4),
+        ];
+        tunables.extend(sizes.tunables(16, 32, 8));
+        if *self == Self::Fp16 && limits.half_arithmetic {
+            tunables.push(switch(
+                "half",
+                "whether chunks are multiplied and added up in half precision",
+                false,
+            ));
+        }
+        tunables
     }
 
     fn constraints(&self, _: &ConvProblem, limits: &Limits) -> Vec<String> {
-        let (group, floats) = (limits.work_group.min(1024), limits.local_memory / 4);
-        vec![
-            format!("threads_m * threads_n * split <= {group}"),
-            format!("thread_m * thread_n <= {MOST_SUMS}"),
-            "vector <= thread_n".to_owned(),
-            "unroll <= tile_k".to_owned(),
-            format!(
-                "local == 0 or split * tile_k * (threads_m * thread_m + threads_n * thread_n) <= {floats}"
-            ),
-            format!("split == 1 or split * threads_m * thread_m * threads_n * thread_n <= {floats}"),
-        ]
+        tile::constraints(limits, "threads_m * thread_m", format!("thread_m * thread_n <= {MOST_SUMS}"))
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
-        let Request { problem, limits, .. } = request;
+        let problem = &request.problem;
         let chosen = Chosen(&request.schedule.tunables);
-        let [threads_m, threads_n, thread_m, thread_n] =
-            ["threads_m", "threads_n", "thread_m", "thread_n"].map(|name| chosen.get(name));
-        let [vector, tile_k, split, unroll] =
-            ["vector", "tile_k", "split", "unroll"].map(|name| chosen.get(name));
-        let local = request.schedule.tunables.get("local").copied().unwrap_or(1) != 0;
-        let (tile_m, tile_n) = (threads_m * thread_m, threads_n * thread_n);
-        let threads = threads_m * threads_n * split;
-        let staged = if local { split * tile_k * (tile_m + tile_n) } else { 0 };
-        let reduced = if split > 1 { split * tile_m * tile_n } else { 0 };
-        let fits = threads <= limits.work_group.min(1024)
-            && 4 * staged.max(reduced) <= limits.local_memory
-            && thread_m * thread_n <= MOST_SUMS
-            && vector <= thread_n
-            && unroll <= tile_k;
-        if !fits {
-            return Err(unfit(NAME, "its tiles do not fit this device, or each other"));
+        let tile = Tile::of(self.name(), request, chosen.get("threads_m") * chosen.get("thread_m"))?;
+        let (inner, outputs) = (Sizes::of(problem).inner, problem.group_out());
+        let (rows, columns) = (inner.next_multiple_of(tile.chunk()), outputs.next_multiple_of(tile.m));
+        let weights = packed(real(request.weights)?, problem.groups, outputs, inner, rows, columns);
+        let mut launch = tile.launch(SOURCE, request, 2);
+        launch.macros.define("K_PAD", rows).define("M_PAD", columns);
+        let half = chosen.is_on("half", false);
+        if half && !(*self == Self::Fp16 && request.limits.half_arithmetic) {
+            return Err(unfit(self.name(), "there is no arithmetic in half precision for it here"));
         }
-        let inner = problem.group_in() * problem.window.kernel[0] * problem.window.kernel[1];
-        let (rows, columns) =
-            (inner.next_multiple_of(tile_k * split), problem.group_out().next_multiple_of(tile_m));
-        let weights =
-            packed(real(request.weights)?, problem.groups, problem.group_out(), inner, rows, columns);
-        let mut macros = request.macros();
-        macros
-            .define("K_PAD", rows)
-            .define("M_PAD", columns)
-            .define("TILE_M", tile_m)
-            .define("TILE_N", tile_n)
-            .define("TILE_K", tile_k)
-            .define("THREAD_M", thread_m)
-            .define("THREAD_N", thread_n)
-            .define("VECTOR", vector)
-            .define("SPLIT", split)
-            .define("LOCAL", u8::from(local))
-            .define("UNROLL", unroll);
-        let pixels = problem.batch * request.output[0] * request.output[1];
-        Ok(Prepared {
-            launches: vec![Launch {
-                source: include_str!("../kernels/implicit_gemm.cl"),
-                kernel: "convolve",
-                macros,
-                groups: [pixels.div_ceil(tile_n), problem.group_out().div_ceil(tile_m), problem.groups],
-                threads,
-                arguments: request.arguments(2),
-            }],
-            constants: vec![bytes_of(&weights), bytes_of(&bias(request.weights))],
-        })
+        launch.macros.define("HALF_MATH", u8::from(half));
+        let weights = if *self == Self::Fp16 {
+            launch.macros.define("HALF_WEIGHTS", 1);
+            half::bytes_of_halves(self.name(), &weights)?
+        } else {
+            bytes_of(&weights)
+        };
+        Ok(Prepared { launches: vec![launch], constants: vec![weights, bytes_of(&bias(request.weights))] })
     }
 }

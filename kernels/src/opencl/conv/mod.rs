@@ -7,9 +7,11 @@
 mod block_sparse;
 mod depthwise;
 mod direct;
+mod half;
 mod implicit_gemm;
 mod int8_gemm;
 mod tensor_core;
+mod tile;
 mod winograd;
 
 use std::collections::BTreeMap;
@@ -84,6 +86,11 @@ pub trait Algorithm: Send + Sync {
         false
     }
 
+    /// The largest weight, without its sign, that it can compute with.
+    fn largest_weight(&self) -> f32 {
+        f32::INFINITY
+    }
+
     /// Whether it executes weights of `format`.
     fn executes(&self, format: WeightFormat) -> bool {
         !format.numbers.is_integer()
@@ -111,12 +118,14 @@ pub trait Algorithm: Send + Sync {
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
-        &implicit_gemm::ImplicitGemm,
-        &direct::Direct,
+        &implicit_gemm::ImplicitGemm::Fp32,
+        &direct::Direct::Fp32,
         &winograd::Winograd,
         &tensor_core::TensorCore::Fp32,
         &tensor_core::TensorCore::Tf32,
         &tensor_core::TensorCore::Fp16,
+        &implicit_gemm::ImplicitGemm::Fp16,
+        &direct::Direct::Fp16,
         &int8_gemm::Int8Gemm,
         &block_sparse::BlockSparse,
     ]
@@ -150,6 +159,11 @@ impl Chosen<'_> {
     /// The value of `name`; 1 where it is not named, which no resolved schedule leaves open.
     fn get(&self, name: &str) -> usize {
         self.0.get(name).and_then(|&value| usize::try_from(value).ok()).unwrap_or(1)
+    }
+
+    /// Whether the switch `name` is on; `default` where it is not named.
+    fn is_on(&self, name: &str, default: bool) -> bool {
+        self.0.get(name).map_or(default, |&value| value != 0)
     }
 }
 

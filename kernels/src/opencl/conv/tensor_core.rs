@@ -3,6 +3,7 @@
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
+use super::half::{self, half};
 use super::{Algorithm, Chosen, Request, bias, powers, real, switch, unfit};
 use crate::error::KernelError;
 use crate::operator::ConvProblem;
@@ -13,7 +14,7 @@ use crate::schedule::Tunable;
 pub(super) enum TensorCore {
     /// 10 bits of mantissa.
     Tf32,
-    /// The same, in half the space and at twice the speed, of numbers up to 65504; what is larger becomes that.
+    /// The same, in half the space and at twice the speed, of numbers up to 65504; inputs that are larger become that.
     Fp16,
     /// All: three products of parts with 10 bits each.
     Fp32,
@@ -101,6 +102,10 @@ impl Algorithm for TensorCore {
         *self != Self::Fp32
     }
 
+    fn largest_weight(&self) -> f32 {
+        if *self == Self::Fp16 { half::LARGEST } else { f32::INFINITY }
+    }
+
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool {
         // Tests run the same kernel without tensor cores.
         let capable = limits.compute_capability >= 80 || (cfg!(test) && limits.work_group >= WARP);
@@ -166,7 +171,7 @@ impl Algorithm for TensorCore {
         let [warp_m, warp_n, warps_m, warps_n] =
             ["warp_m", "warp_n", "warps_m", "warps_n"].map(|name| chosen.get(name));
         let [split, stage] = ["split", "stage"].map(|name| chosen.get(name));
-        let ahead = usize::from(request.schedule.tunables.get("ahead").is_some_and(|&ahead| ahead != 0));
+        let ahead = usize::from(chosen.is_on("ahead", false));
         let (tile_m, tile_n) = (16 * warps_m * warp_m, 8 * warps_n * warp_n);
         let threads = WARP * warps_m * warps_n * split;
         let reduced = if split > 1 { split * tile_m * tile_n } else { 0 };
@@ -182,7 +187,11 @@ impl Algorithm for TensorCore {
             return Err(unfit(self.name(), "its tiles do not fit this device, or each other"));
         }
         let steps = self.steps(problem).next_multiple_of(split * stage);
-        let weights = self.fragments(real(request.weights)?, problem, tile_m, steps);
+        let weights = real(request.weights)?;
+        if *self == Self::Fp16 {
+            half::check(self.name(), weights)?;
+        }
+        let weights = self.fragments(weights, problem, tile_m, steps);
         let mut macros = request.macros();
         macros
             .define("STEPS", steps)
@@ -246,48 +255,4 @@ impl TensorCore {
 /// The nearest number of tf32, ties away from zero; what is not finite stays.
 fn rounded(x: f32) -> f32 {
     if x.is_finite() { f32::from_bits((x.to_bits() + 0x1000) & 0xffff_e000) } else { x }
-}
-
-/// The bits of the nearest number of fp16 (IEEE 754 binary16, ties to even); 65504 for what is larger.
-fn half(x: f32) -> u16 {
-    const LEAST_NORMAL: f32 = 6.103_515_6e-5;
-    let size = x.abs().min(65504.0);
-    let bits = if x.is_nan() {
-        0x7e00
-    } else if size < LEAST_NORMAL {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1024")]
-        let steps = (size * 16_777_216.0).round_ties_even() as u16;
-        steps
-    } else {
-        let narrow = size.to_bits() - (112 << 23);
-        #[expect(clippy::cast_possible_truncation, reason = "15 bits are left")]
-        let bits = ((narrow + 0xfff + (narrow >> 13 & 1)) >> 13) as u16;
-        bits
-    };
-    bits | if x.is_sign_negative() { 0x8000 } else { 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn halves_are_the_nearest() {
-        for (x, bits) in [
-            (0.0, 0),
-            (-1.0, 0xbc00),
-            (1.0 + 1.0 / 1024.0, 0x3c01),
-            // Ties to even.
-            (1.0 + 1.0 / 2048.0, 0x3c00),
-            (1.0 + 3.0 / 2048.0, 0x3c02),
-            (65504.0, 0x7bff),
-            (1e9, 0x7bff),
-            (f32::NEG_INFINITY, 0xfbff),
-            (6.103_515_6e-5, 0x0400),
-            (5.960_464_5e-8, 1),
-            (1e-9, 0),
-        ] {
-            assert_eq!(half(x), bits, "{x}");
-        }
-    }
 }

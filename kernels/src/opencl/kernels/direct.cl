@@ -48,7 +48,7 @@ CONVOLVE {
     const int y0 = reading / RUNS_X % OUT_H * STRIDE_H - PAD_TOP;
     const __global float *restrict image =
         input + (size_t)(reading / (RUNS_X * OUT_H) * CHANNELS + group * GROUP_IN) * PLANE;
-    const __global float *restrict panel = weights + (size_t)group * GROUP_IN * TAPS * O_PAD + first_o;
+    const __global Weight *restrict panel = weights + (size_t)group * GROUP_IN * TAPS * O_PAD + first_o;
 
     float sums[TILE_O][TILE_X];
 #pragma unroll
@@ -67,7 +67,7 @@ CONVOLVE {
         barrier(CLK_LOCAL_MEM_FENCE);
         for (int e = lane; e < STAGE * TAPS * TILE_OUT; e += SLICE) {
             const int row = first_c * TAPS + e / TILE_OUT;
-            staged[e] = row < GROUP_IN * TAPS ? panel[row * O_PAD + e % TILE_OUT] : 0.0f;
+            staged[e] = row < GROUP_IN * TAPS ? WEIGHT(panel + row * O_PAD + e % TILE_OUT) : 0.0f;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
 #endif
@@ -98,23 +98,27 @@ CONVOLVE {
                     float w[TILE_O];
 #if LOCAL
                     const __local float *restrict source = staged + (s * TAPS + tap) * TILE_OUT + to * TILE_O;
-#define LOADED(type, i) *(const __local type *)(source + (i))
+#define LOADED(i) source[i]
+#define LOADED_2(i) *(const __local float2 *)(source + (i))
+#define LOADED_4(i) *(const __local float4 *)(source + (i))
 #else
-                    const __global float *restrict source = panel + (c * TAPS + tap) * O_PAD + to * TILE_O;
-#define LOADED(type, i) *(const __global type *)(source + (i))
+                    const __global Weight *restrict source = panel + (c * TAPS + tap) * O_PAD + to * TILE_O;
+#define LOADED(i) WEIGHT(source + (i))
+#define LOADED_2(i) WEIGHTS_2(source + (i))
+#define LOADED_4(i) WEIGHTS_4(source + (i))
 #endif
 #if TILE_O % 4 == 0
 #pragma unroll
                     for (int i = 0; i < TILE_O; i += 4) {
-                        float4 four = LOADED(float4, i);
+                        float4 four = LOADED_4(i);
                         w[i] = four.x, w[i + 1] = four.y, w[i + 2] = four.z, w[i + 3] = four.w;
                     }
 #elif TILE_O == 2
-                    float2 two = LOADED(float2, 0);
+                    float2 two = LOADED_2(0);
                     w[0] = two.x, w[1] = two.y;
 #else
 #pragma unroll
-                    for (int i = 0; i < TILE_O; i++) w[i] = source[i];
+                    for (int i = 0; i < TILE_O; i++) w[i] = LOADED(i);
 #endif
 #pragma unroll
                     for (int i = 0; i < TILE_O; i++)

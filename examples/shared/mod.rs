@@ -1,0 +1,87 @@
+//! What the programs that search schedules of OpenCL layers share: the space of a layer's schedules, and how schedules are written
+//! as its configurations.
+
+use paretune_kernels::Schedule;
+use paretune_kernels::opencl::Limits;
+use paretune_kernels::opencl::conv::Algorithm;
+use paretune_kernels::operator::ConvProblem;
+use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
+
+/// The algorithms offered for `problem`, and the tunables of each under it, named `ALGORITHM.TUNABLE`.
+pub fn space_of(
+    offered: &[&'static dyn Algorithm],
+    problem: &ConvProblem,
+    limits: &Limits,
+) -> anyhow::Result<Space> {
+    let mut space = Space::new();
+    let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
+    space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
+    for algorithm in offered {
+        let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
+        for tunable in algorithm.tunables(problem, limits) {
+            let name = format!("{}.{}", algorithm.name(), tunable.name);
+            let values = tunable.values.iter().map(|&value| Value::Int(value));
+            let parameter = Parameter::new(name, Domain::ordered(values)).with_default(tunable.default);
+            space.parameters.push(parameter.when(active.clone()));
+        }
+        for constraint in algorithm.constraints(problem, limits) {
+            let holds = constraint.parse::<Expression>()?.prefixed(&format!("{}.", algorithm.name()));
+            space.constraints.push(active.clone().negated().or(holds));
+        }
+    }
+    Ok(space)
+}
+
+/// A schedule as a configuration of [`space_of`]; tunables that it does not name are left open.
+pub fn configuration_of(schedule: &Schedule) -> Configuration {
+    let mut configuration = Configuration::new();
+    configuration.insert("algorithm", Value::Text(schedule.algorithm.clone()));
+    for (name, value) in &schedule.tunables {
+        configuration.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
+    }
+    configuration
+}
+
+/// The schedule that a configuration of [`space_of`] is.
+pub fn schedule_of(configuration: &Configuration) -> Schedule {
+    let algorithm = configuration.get("algorithm").and_then(Value::as_str).unwrap_or_default();
+    let prefix = format!("{algorithm}.");
+    let tunables = configuration
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+        .collect();
+    Schedule { algorithm: algorithm.to_owned(), tunables }
+}
+
+/// The tunables of a schedule, for people.
+pub fn described(schedule: &Schedule) -> String {
+    let tunables = schedule.tunables.iter().map(|(name, value)| format!("{name} {value}"));
+    tunables.collect::<Vec<_>>().join(", ")
+}
+
+/// The middle one of `numbers`, 0 of none.
+pub fn median(numbers: &mut [f64]) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Made-up numbers from 0 to 1 (a linear congruential generator, Knuth's MMIX constants).
+pub struct Noise(u64);
+
+impl Noise {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1_u64 << 24) as f32
+    }
+}
+
+/// What a layer within a network reads: about half of it zero, as after a ReLU, the rest up to 1.
+pub fn activations(count: usize) -> Vec<f32> {
+    let mut noise = Noise::new(3);
+    (0..count).map(|_| (2.0 * noise.next() - 1.0).max(0.0)).collect()
+}

@@ -1,0 +1,71 @@
+//! Devices that are lost in the middle of a search.
+
+use serde_json::Value;
+
+use super::{Home, finished, front};
+
+/// Not available, out of resources, invalid queue.
+const CODES: [i32; 3] = [-2, -5, -36];
+
+/// A search on `backends` in which every OpenCL call fails with `code` after the first `calls`, in every process.
+fn search(home: &Home, study: &str, backends: &str, code: i32, calls: u32) -> Vec<Value> {
+    let fault = format!("{code}:{calls}:{}", home.path(&format!("{study}.lost")).display());
+    let arguments = ["search", "--json", "--strategy", "random", "--backend", backends];
+    let arguments =
+        [&arguments[..], &["--space", "space.toml", "--budget", "12trials", "--study", study]].concat();
+    let output = home.command(&arguments).env("PARETUNE_OPENCL_FAULT", fault).output().expect("it starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !errors.contains("panicked"), "{errors}");
+    super::events(&String::from_utf8(output.stdout).expect("text"))
+}
+
+fn notices(events: &[Value]) -> Vec<&str> {
+    let notices = events.iter().filter(|event| event["event"] == "notice");
+    let texts = notices.filter_map(|event| event["text"].as_str());
+    texts.filter(|text| text.contains("lost")).collect()
+}
+
+#[test]
+fn a_search_goes_on_without_the_device_that_it_has_lost() {
+    if paretune_kernels::opencl::names().is_empty() {
+        eprintln!("SKIPPED: there is no OpenCL device");
+        return;
+    }
+    // What the processor has measured serves all three.
+    let home = Home::new();
+    std::fs::write(home.path("space.toml"), "[narrow]\n\"*.bits\" = [32]\n[fix]\n\"threads\" = 1\n")
+        .expect("written");
+    for code in CODES {
+        let study = format!("study{code}");
+        let events = search(&home, &study, "cpu,opencl", code, 40);
+        let notices = notices(&events);
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(notices[0].contains("opencl is lost; the search goes on with cpu alone"), "{notices:?}");
+        let names = ["CL_DEVICE_NOT_AVAILABLE", "CL_OUT_OF_RESOURCES", "CL_INVALID_COMMAND_QUEUE"];
+        assert!(names.iter().any(|name| notices[0].contains(name)), "{notices:?}");
+        let trials = finished(&events);
+        assert_eq!(trials.len(), 12);
+        // What was on the device is not held against the configuration: it has not failed.
+        let failures = events.iter().filter(|event| event["event"] == "trial_finished");
+        assert!(failures.clone().all(|event| event["failure"].is_null()), "{failures:?}");
+        let found = front(&home.path(&study));
+        let points = found["points"].as_array().expect("points");
+        assert!(!points.is_empty());
+        assert!(points.iter().all(|point| point["config"]["backend"] == "cpu"), "{points:?}");
+    }
+}
+
+#[test]
+fn a_search_that_has_lost_its_only_device_ends_and_says_so() {
+    if paretune_kernels::opencl::names().is_empty() {
+        eprintln!("SKIPPED: there is no OpenCL device");
+        return;
+    }
+    let home = Home::new();
+    std::fs::write(home.path("space.toml"), "[fix]\n\"threads\" = 1\n").expect("written");
+    let events = search(&home, "study", "opencl", -36, 10);
+    let notices = notices(&events);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("opencl is lost, and nothing else may be used"), "{notices:?}");
+    assert_eq!(events.last().expect("events")["reason"], "device lost");
+}
