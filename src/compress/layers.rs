@@ -3,6 +3,7 @@
 use paretune_kernels::Plan;
 use paretune_kernels::executor::{conv_problem, validate};
 use paretune_kernels::operator::{ConvProblem, Operator};
+use paretune_kernels::weights::FP16_MAX;
 
 use super::error::CompressError;
 
@@ -26,6 +27,8 @@ pub struct LayerInfo {
     pub sparse: bool,
     /// Whether it may run on 8-bit integers.
     pub int8: bool,
+    /// Whether half precision holds numbers as large as its weights.
+    pub fp16: bool,
 }
 
 /// The compressible layers, in execution order.
@@ -37,7 +40,8 @@ pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
     let convolutions = plan.steps.iter().enumerate().filter_map(|(index, step)| {
         let Operator::Conv(conv) = &step.operator else { return None };
         let problem = conv_problem(plan, step, 1)?;
-        let dims = plan.weights[conv.weights].dims;
+        let weights = &plan.weights[conv.weights];
+        let dims = weights.dims;
         Some(LayerInfo {
             step: step.name.clone(),
             index,
@@ -47,6 +51,7 @@ pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
             multiply_adds: problem.multiply_adds(),
             sparse: conv.groups == 1,
             int8: true,
+            fp16: weights.values.reals().is_none_or(|all| all.iter().all(|x| x.abs() <= FP16_MAX)),
         })
     });
     Ok(convolutions.collect())

@@ -10,6 +10,7 @@ use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
 use crate::compress::{self, CompressError, SPARSITIES};
 use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter, tunable_parameter};
+use crate::evaluate::numbers::{BITS, HALF, bits_value};
 use crate::model::Network;
 
 /// Patterns of zeros that are offered where an algorithm profits from them, next to zeros anywhere.
@@ -128,10 +129,11 @@ struct Offer<'b> {
 fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) -> Vec<Offer<'b>> {
     let offer = |algorithm: offer::Offer| {
         let executes = |numbers: Numbers, pattern| {
-            // What runs single precision gains nothing by fewer bits but bytes, which integers save better.
-            let gains = numbers != Numbers::Bf16 || !algorithm.executes(WeightFormat::F32);
+            // What runs single precision gains nothing by 16 bits but bytes, which integers save better.
+            let gains = numbers.half().is_none() || !algorithm.executes(WeightFormat::F32);
             gains
                 && (layer.int8 || numbers.is_real())
+                && (layer.fp16 || numbers != Numbers::Fp16)
                 && algorithm.executes(WeightFormat { numbers, pattern })
         };
         let dense: Vec<Numbers> =
@@ -151,7 +153,7 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
     // Defaults first: single precision without zeros, then with, then integers.
     offers.sort_by_key(|offer| match () {
         () if offer.dense.contains(&Numbers::F32) => 0,
-        () if offer.dense.contains(&Numbers::Bf16) => 3,
+        () if offer.dense.iter().any(|numbers| numbers.half().is_some()) => 3,
         () if offer.algorithm.integer => 2,
         () => 1,
     });
@@ -170,14 +172,22 @@ fn layer_parameters(
     let offered = |numbers: &Numbers| offers.iter().any(|offer| offer.dense.contains(numbers));
     let numbers: Vec<Numbers> =
         Numbers::all().filter(|numbers| *numbers == Numbers::F32 || offered(numbers)).collect();
-    let bits_name = layer_parameter(name, "bits");
-    let bits = numbers.iter().map(|&numbers| bits_value(numbers)).collect();
+    let bits_name = layer_parameter(name, BITS);
+    let mut bits: Vec<Value> = numbers.iter().map(|&numbers| bits_value(numbers)).collect();
+    bits.dedup();
+    let default = bits.len() - 1;
     space.parameters.push(ordered(
         &bits_name,
         bits,
-        numbers.len() - 1,
-        "bits of weights; 16 bfloat16, below that integers, with 8-bit activations",
+        default,
+        "bits of weights; below 16 integers, with 8-bit activations",
     ));
+    let halves: Vec<&str> = numbers.iter().filter_map(|numbers| numbers.half()).collect();
+    if !halves.is_empty() {
+        let mut parameter = unordered(&layer_parameter(name, HALF), &halves, "which numbers of 16 bits");
+        parameter.condition = Some(format!("{bits_name} == 16").parse::<Expression>()?);
+        space.parameters.push(parameter);
+    }
     let sparsity_name = layer_parameter(name, "sparsity");
     let pattern_name = layer_parameter(name, "pattern");
     if layer.sparse {
@@ -234,13 +244,13 @@ fn layer_parameters(
             _ => format!("{} and ", runs(offer.backend, number, &running)),
         };
         if !offer.dense.is_empty() {
-            allow(format!("{on}{}", among(&bits_name, &offer.dense, &numbers)), offer.algorithm.name);
+            allow(format!("{on}{}", among(name, &offer.dense, &numbers)), offer.algorithm.name);
         }
         for (pattern, sparse) in &offer.sparse {
             if !sparse.iter().any(|wanted| numbers.contains(wanted)) {
                 continue;
             }
-            let bits = format!("{on}{}", among(&bits_name, sparse, &numbers));
+            let bits = format!("{on}{}", among(name, sparse, &numbers));
             if has_patterns {
                 allow(
                     format!("{bits} and {sparsity_name} > 0 and {pattern_name} == '{pattern}'"),
@@ -291,24 +301,29 @@ pub fn add_tunables(
     Ok(())
 }
 
-/// As a value of the parameter: whole where that can be.
-#[must_use]
-pub fn bits_value(numbers: Numbers) -> Value {
-    let bits = numbers.bits();
-    #[expect(clippy::cast_possible_truncation, reason = "at most 32")]
-    if bits.fract() == 0.0 { Value::Int(bits as i64) } else { Value::Real(bits) }
-}
-
-/// That the number of bits is that of one of `wanted`; `all` are offered.
-fn among(name: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
-    let wanted: Vec<String> = all
-        .iter()
-        .filter(|numbers| wanted.contains(numbers))
-        .map(|&numbers| bits_value(numbers).to_string())
-        .collect();
-    match &wanted[..] {
-        [one] => format!("{name} == {one}"),
-        several => format!("{name} in [{}]", several.join(", ")),
+/// That weights are one of `wanted`; `all` are offered.
+fn among(layer: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
+    let [bits, half] = [BITS, HALF].map(|parameter| layer_parameter(layer, parameter));
+    // Those that their bits alone tell from what is not wanted.
+    let told = |numbers: &Numbers| {
+        let mut alike = all.iter().filter(|other| other.bits() == numbers.bits());
+        alike.all(|other| wanted.contains(other))
+    };
+    let (whole, parts): (Vec<Numbers>, Vec<Numbers>) =
+        all.iter().filter(|numbers| wanted.contains(numbers)).partition(|numbers| told(numbers));
+    let mut values: Vec<String> = whole.iter().map(|&numbers| bits_value(numbers).to_string()).collect();
+    values.dedup();
+    let mut cases = match &values[..] {
+        [] => Vec::new(),
+        [one] => vec![format!("{bits} == {one}")],
+        several => vec![format!("{bits} in [{}]", several.join(", "))],
+    };
+    cases.extend(parts.into_iter().filter_map(|numbers| {
+        Some(format!("{bits} == {} and {half} == '{}'", bits_value(numbers), numbers.half()?))
+    }));
+    match &cases[..] {
+        [one] => one.clone(),
+        several => format!("({})", several.join(" or ")),
     }
 }
 

@@ -19,6 +19,7 @@ mod gemm_int8;
 mod im2col_gemm;
 mod implicit_gemm;
 mod implicit_gemm_bf16;
+mod implicit_gemm_fp16;
 mod implicit_gemm_int8;
 mod naive;
 mod packing;
@@ -172,6 +173,7 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
         &implicit_gemm_bf16::ImplicitGemmBf16,
+        &implicit_gemm_fp16::ImplicitGemmFp16,
         &implicit_gemm::ImplicitGemm,
         &winograd::Winograd,
         &im2col_gemm::Im2colGemm,

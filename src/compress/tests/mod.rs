@@ -188,7 +188,11 @@ proptest! {
         let layers = layers(&plan).unwrap();
         for (at, layer) in layers.iter().enumerate() {
             let sparsity = if layer.sparse && bit(at + 3) { 0.5 } else { 0.0 };
-            let real = if bit(at + 6) { Numbers::Bf16 } else { Numbers::F32 };
+            let real = match (bit(at + 6), bit(at + 7)) {
+                (true, true) => Numbers::Bf16,
+                (true, false) => Numbers::Fp16,
+                (false, _) => Numbers::F32,
+            };
             let numbers = if bit(at + 5) { INT8 } else { real };
             recipe.layers.insert(layer.step.clone(), LayerRecipe { sparsity, numbers, ..LayerRecipe::default() });
         }
@@ -197,12 +201,10 @@ proptest! {
             let wanted = recipe.layer(&layer.step);
             let weights = weights(&small, &layer.step);
             let zeros = match &weights.values {
-                WeightValues::F32(values) | WeightValues::Bf16(values) => {
+                WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
                     let pattern = if wanted.sparsity > 0.0 { Pattern::Unstructured } else { Pattern::Dense };
                     prop_assert_eq!((weights.format().numbers, weights.pattern), (wanted.numbers, pattern));
-                    if wanted.numbers == Numbers::Bf16 {
-                        prop_assert!(values.iter().all(|x| x.to_bits() & 0xFFFF == 0));
-                    }
+                    prop_assert!(values.iter().all(|&x| wanted.numbers.holds(x)));
                     values.iter().filter(|&&x| x == 0.0).count()
                 }
                 WeightValues::Integer(dense) => {
