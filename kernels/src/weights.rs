@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::halves::{FP16_MAX, round_to_bf16};
-use crate::halves::{fp16_bits, fp16_number};
+use crate::halves::fp16_bits;
+pub use crate::halves::{FP16_MAX, fp16_number, round_to_bf16};
 
 /// The weights of one convolution or dense layer, and its bias.
 ///

@@ -183,7 +183,7 @@ fn one_shot(
 /// Where one would become infinite.
 fn rounded(step: &str, mut weights: Weights, numbers: Numbers) -> Result<Weights, CompressError> {
     let values = weights.values.rounded(numbers);
-    weights.values = values.map_err(|beyond| CompressError::plan(step, format!("has {beyond}")))?;
+    weights.values = values.map_err(|beyond| CompressError::plan(step, beyond.to_string()))?;
     Ok(weights)
 }
 

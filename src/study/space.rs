@@ -350,9 +350,12 @@ fn unordered(name: &str, values: &[&str], about: &str) -> Parameter {
 #[cfg(test)]
 mod tests {
     use paretune_kernels::opencl;
+    use paretune_kernels::operator::Operator;
     use paretune_spaces::{CompiledSpace, Configuration};
 
     use super::*;
+    use crate::evaluate::candidate::Candidate;
+    use crate::evaluate::numbers;
     use crate::model::builtin;
 
     /// Whether a device computes each layer of `network`.
@@ -392,6 +395,41 @@ mod tests {
             );
         }
         assert_eq!(on_device(&space, &network, "cpu"), vec![false; layers]);
+    }
+
+    #[test]
+    fn half_precision_is_a_choice_where_weights_fit_into_it() {
+        let mut network =
+            Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
+        let found = compress::layers(&network.plan).expect("layers");
+        let step = &network.plan.steps[found[1].index];
+        let Operator::Conv(conv) = &step.operator else { panic!("no convolution") };
+        let values = network.plan.weights[conv.weights].values.reals_mut().expect("real weights");
+        *values = values.iter().map(|x| x * 1e9).collect();
+        let spaces = [Isa::Portable, Isa::detect()].map(|isa| {
+            let space = joint_space(&network, &[1], &[Backend::Cpu], isa).expect("a space");
+            (isa, space.compile().expect("a space that has configurations"))
+        });
+        for (isa, space) in spaces {
+            for (number, layer) in found.iter().enumerate() {
+                let offered = numbers::offered(&space, &layer.step);
+                let matrix = !layer.problem.is_depthwise();
+                assert_eq!(offered.contains(&Numbers::Fp16), number != 1 && matrix, "{}", layer.step);
+                for wanted in offered {
+                    let mut wish = Configuration::new();
+                    numbers::choose(wanted, &layer.step, &mut wish);
+                    let point = space.decode(&space.closest(&wish));
+                    assert_eq!(numbers::chosen(&point, &layer.step), Some(wanted), "{isa:?}");
+                    let algorithm = point.get(&layer_parameter(&layer.step, "algorithm"));
+                    let algorithm = algorithm.and_then(Value::as_str).expect("an algorithm");
+                    assert_eq!(algorithm == "implicit_gemm_fp16", wanted == Numbers::Fp16);
+                    assert_eq!(algorithm == "implicit_gemm_bf16", wanted == Numbers::Bf16);
+                    let names = found.iter().map(|layer| layer.step.as_str());
+                    let candidate = Candidate::decode(&point, names).expect("a candidate");
+                    assert_eq!(candidate.recipe.layer(&layer.step).numbers, wanted);
+                }
+            }
+        }
     }
 
     #[test]

@@ -81,6 +81,26 @@ fn zeroed(plan: &Plan, keep: &channels::Keep) -> Plan {
 }
 
 #[test]
+fn weights_beyond_half_precision_are_refused() {
+    let mut plan = networks::residual();
+    let step = plan.steps.iter().find(|step| step.name == "three").unwrap();
+    let Operator::Conv(conv) = &step.operator else { panic!("no convolution") };
+    let values = plan.weights[conv.weights].values.reals_mut().unwrap();
+    let mut large = values.to_vec();
+    large[0] = -1e6;
+    *values = large.into();
+    let known = layers(&plan).unwrap();
+    assert!(known.iter().all(|layer| layer.fp16 == (layer.step != "three")));
+    let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
+    let halves = LayerRecipe { numbers: Numbers::Fp16, ..LayerRecipe::default() };
+    let of = |step: &str| Recipe { layers: [(step.to_owned(), halves)].into(), ..Recipe::default() };
+    let error = apply(&plan, &calibration, &of("three")).unwrap_err();
+    assert_eq!(error.to_string(), "step `three`: a weight of -1000000 is beyond the greatest number of fp16");
+    let small = apply(&plan, &calibration, &of("two")).unwrap();
+    assert_eq!(weights(&small, "two").format().numbers, Numbers::Fp16);
+}
+
+#[test]
 fn groups_follow_the_flow_of_channels() {
     let found = |plan: &Plan| -> BTreeMap<String, ChannelGroup> {
         channel_groups(plan).unwrap().into_iter().map(|group| (group.name.clone(), group)).collect()
