@@ -15,6 +15,7 @@ pub mod clock;
 pub mod conv;
 pub mod error;
 pub mod executor;
+mod halves;
 pub mod hardware;
 pub mod linear;
 mod mapping;

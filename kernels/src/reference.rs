@@ -57,7 +57,7 @@ pub fn step_f64(plan: &Plan, step: &Step, batch: usize, inputs: &[&[f64]]) -> Ve
 #[must_use]
 pub fn real_weights(weights: &Weights) -> Vec<f64> {
     match &weights.values {
-        WeightValues::F32(values) | WeightValues::Bf16(values) => {
+        WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
             values.iter().map(|&x| f64::from(x)).collect()
         }
         WeightValues::Integer(dense) => {

@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::halves::fp16_bits;
+pub use crate::halves::{FP16_MAX, fp16_number, round_to_bf16};
+
 /// The weights of one convolution or dense layer, and its bias.
 ///
 /// `dims` is `[out_channels, in_channels / groups, kernel_height, kernel_width]`, row-major ("OIHW");
@@ -35,6 +38,8 @@ pub enum WeightValues {
     F32(Arc<[f32]>),
     /// Single precision with the last 16 bits zero ([`round_to_bf16`]), which are not stored.
     Bf16(Arc<[f32]>),
+    /// Single precision that half precision holds as well, which is what is stored.
+    Fp16(Arc<[f32]>),
     /// Integers on a grid per output channel; run with 8-bit activations.
     Integer(IntegerWeights),
 }
@@ -103,6 +108,9 @@ pub enum Numbers {
     /// The upper half of single precision ("bfloat16"): all of its range, 8 bits of its mantissa. Activations around it are in
     /// single precision; products may round them to the same.
     Bf16,
+    /// Half precision ("fp16"): 11 bits of mantissa, and numbers up to 65504. Activations and all arithmetic are in single
+    /// precision.
+    Fp16,
     /// Integers, with 8-bit activations.
     Integer(Grid),
 }
@@ -193,20 +201,59 @@ impl Numbers {
     pub const fn bits(self) -> f64 {
         match self {
             Self::F32 => 32.0,
-            Self::Bf16 => 16.0,
+            Self::Bf16 | Self::Fp16 => 16.0,
             Self::Integer(grid) => grid.bits(),
         }
     }
 
-    /// The numbers of so many bits (1.58: ternary), if there are such.
+    /// The numbers of so many bits (1.58: ternary, 16: bfloat16), if there are such.
     #[must_use]
     pub fn of_bits(bits: f64) -> Option<Self> {
         Self::all().find(|numbers| (numbers.bits() - bits).abs() < 1e-6)
     }
 
+    /// All of 16 bits.
+    pub const HALVES: [Self; 2] = [Self::Bf16, Self::Fp16];
+
+    /// What tells numbers of [`Numbers::HALVES`] apart; `None` for all others.
+    #[must_use]
+    pub const fn half(self) -> Option<&'static str> {
+        match self {
+            Self::Bf16 => Some("bf16"),
+            Self::Fp16 => Some("fp16"),
+            Self::F32 | Self::Integer(_) => None,
+        }
+    }
+
+    /// The numbers of 16 bits of this [name](Self::half).
+    #[must_use]
+    pub fn of_half(name: &str) -> Option<Self> {
+        Self::HALVES.into_iter().find(|numbers| numbers.half() == Some(name))
+    }
+
+    /// The nearest of these numbers to `x`, where they are real: infinite, maybe.
+    #[must_use]
+    pub fn nearest(self, x: f32) -> f32 {
+        match self {
+            Self::Bf16 => round_to_bf16(x),
+            Self::Fp16 => fp16_number(fp16_bits(x)),
+            Self::F32 | Self::Integer(_) => x,
+        }
+    }
+
+    /// Whether `x` can be stored as one of these numbers without changing, where they are real.
+    #[must_use]
+    pub fn holds(self, x: f32) -> bool {
+        match self {
+            Self::Bf16 => x.to_bits() & 0xFFFF == 0,
+            Self::Fp16 => x.is_finite() && self.nearest(x).to_bits() == x.to_bits(),
+            Self::F32 | Self::Integer(_) => true,
+        }
+    }
+
     /// All of them, coarsest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> + Clone {
-        Grid::ALL.into_iter().map(Self::Integer).chain([Self::Bf16, Self::F32])
+        Grid::ALL.into_iter().map(Self::Integer).chain([Self::Bf16, Self::Fp16, Self::F32])
     }
 
     /// Whether they are real numbers, held in single precision where need be.
@@ -222,23 +269,11 @@ impl Numbers {
     }
 }
 
-/// `x` with the last 16 bits zero, rounded to nearest even, as processors do it: numbers too small to be normal become 0.
-#[must_use]
-pub fn round_to_bf16(x: f32) -> f32 {
-    if x.is_nan() {
-        return f32::from_bits((x.to_bits() | 0x0040_0000) & 0xFFFF_0000);
-    }
-    if x.is_subnormal() {
-        return 0.0_f32.copysign(x);
-    }
-    let bits = x.to_bits();
-    let even = bits >> 16 & 1;
-    f32::from_bits((bits + 0x7FFF + even) & 0xFFFF_0000)
-}
-
 impl WeightFormat {
     /// Dense bfloat16.
     pub const BF16: Self = Self { numbers: Numbers::Bf16, pattern: Pattern::Dense };
+    /// Dense half precision.
+    pub const FP16: Self = Self { numbers: Numbers::Fp16, pattern: Pattern::Dense };
     /// Dense single precision.
     pub const F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Dense };
     /// Single precision with zeros anywhere.
@@ -260,18 +295,81 @@ impl Weights {
         let numbers = match &self.values {
             WeightValues::F32(_) => Numbers::F32,
             WeightValues::Bf16(_) => Numbers::Bf16,
+            WeightValues::Fp16(_) => Numbers::Fp16,
             WeightValues::Integer(integer) => Numbers::Integer(integer.grid),
         };
         WeightFormat { numbers, pattern: self.pattern }
     }
 }
 
+/// A weight that is finite, and would not be in the numbers that it is to be stored as.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("a weight of {weight} is beyond the greatest number of {}", numbers.half().unwrap_or("single precision"))]
+pub struct Beyond {
+    /// As it is.
+    pub weight: f32,
+    /// What it was to be.
+    pub numbers: Numbers,
+}
+
 impl WeightValues {
+    /// None of these numbers.
+    #[must_use]
+    pub fn none(numbers: Numbers) -> Self {
+        match numbers {
+            Numbers::F32 => Self::F32([].into()),
+            Numbers::Bf16 => Self::Bf16([].into()),
+            Numbers::Fp16 => Self::Fp16([].into()),
+            Numbers::Integer(grid) => {
+                Self::Integer(IntegerWeights { values: [].into(), scales: [].into(), grid })
+            }
+        }
+    }
+
+    /// Real numbers, rounded to the nearest ones of `numbers`; integers, and what would have to become some, are left
+    /// as they are.
+    ///
+    /// # Errors
+    /// Where a number becomes infinite.
+    pub fn rounded(self, numbers: Numbers) -> Result<Self, Beyond> {
+        let (Some(values), true) = (self.reals(), numbers.is_real()) else { return Ok(self) };
+        let round = |&weight: &f32| {
+            let rounded = numbers.nearest(weight);
+            if rounded.is_infinite() && weight.is_finite() {
+                return Err(Beyond { weight, numbers });
+            }
+            Ok(rounded)
+        };
+        let rounded = values.iter().map(round).collect::<Result<Arc<[f32]>, Beyond>>()?;
+        let mut values = Self::none(numbers);
+        if let Some(reals) = values.reals_mut() {
+            *reals = rounded;
+        }
+        Ok(values)
+    }
+
+    /// The numbers, if they are real.
+    #[must_use]
+    pub fn reals(&self) -> Option<&Arc<[f32]>> {
+        match self {
+            Self::F32(values) | Self::Bf16(values) | Self::Fp16(values) => Some(values),
+            Self::Integer(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn reals_mut(&mut self) -> Option<&mut Arc<[f32]>> {
+        match self {
+            Self::F32(values) | Self::Bf16(values) | Self::Fp16(values) => Some(values),
+            Self::Integer(_) => None,
+        }
+    }
+
     /// How many numbers there are, zeros included.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Self::F32(values) | Self::Bf16(values) => values.len(),
+            Self::F32(values) | Self::Bf16(values) | Self::Fp16(values) => values.len(),
             Self::Integer(integer) => integer.values.len(),
         }
     }
@@ -303,27 +401,31 @@ mod tests {
     }
 
     #[test]
-    fn rounding_to_bf16_goes_to_the_nearest_even_one() {
-        for (bits, want) in [
-            (0x3F80_0000, 0x3F80_0000),
-            (0x3F80_7FFF, 0x3F80_0000),
-            (0x3F80_8000, 0x3F80_0000),
-            (0x3F81_8000, 0x3F82_0000),
-            (0xBF80_8001, 0xBF81_0000),
-            (0x7F7F_FFFF, 0x7F80_0000),
-            (0x7F80_0000, 0x7F80_0000),
-            (0x8000_0001, 0x8000_0000),
-        ] {
-            assert_eq!(round_to_bf16(f32::from_bits(bits)).to_bits(), want, "{bits:x}");
+    fn numbers_are_named_by_their_bits() {
+        for numbers in Numbers::all() {
+            let named = match numbers.half() {
+                Some(name) => Numbers::of_half(name),
+                None => Numbers::of_bits(numbers.bits()),
+            };
+            assert_eq!(named, Some(numbers));
         }
-        assert!(round_to_bf16(f32::NAN).is_nan());
+        assert_eq!((Numbers::of_bits(16.0), Numbers::of_bits(5.0)), (Some(Numbers::Bf16), None));
     }
 
     #[test]
-    fn numbers_are_named_by_their_bits() {
-        for numbers in Numbers::all() {
-            assert_eq!(Numbers::of_bits(numbers.bits()), Some(numbers));
-        }
-        assert_eq!(Numbers::of_bits(5.0), None);
+    fn what_does_not_fit_is_refused_and_not_made_infinite() {
+        let of = |values: &[f32]| WeightValues::F32(values.into());
+        let fits = of(&[1.0 + 1.0 / 4096.0, -FP16_MAX, 65519.0, 3.0e-8, 2.0_f32.powi(-24)]);
+        let halves = fits.clone().rounded(Numbers::Fp16).unwrap();
+        let least = 2.0_f32.powi(-24);
+        assert_eq!(halves, WeightValues::Fp16([1.0, -FP16_MAX, FP16_MAX, least, least].into()));
+        assert!(halves.reals().unwrap().iter().all(|&x| Numbers::Fp16.holds(x)));
+        assert!([65520.0, f32::INFINITY, 1.0 + 1.0 / 4096.0].iter().all(|&x| !Numbers::Fp16.holds(x)));
+        let error = of(&[1.0, -65520.0]).rounded(Numbers::Fp16).unwrap_err();
+        assert_eq!(error.to_string(), "a weight of -65520 is beyond the greatest number of fp16");
+        assert!(
+            of(&[65520.0]).rounded(Numbers::Bf16).is_ok() && of(&[f32::MAX]).rounded(Numbers::Bf16).is_err()
+        );
+        assert_eq!(fits.clone().rounded(Numbers::F32), Ok(fits));
     }
 }

@@ -101,7 +101,7 @@ fn fisher(calibration: &Calibration, group: &Group) -> Result<Vec<f64>, Compress
 pub(super) fn dense<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], CompressError> {
     match &weights.values {
         WeightValues::F32(values) => Ok(values),
-        WeightValues::Bf16(_) | WeightValues::Integer(_) => {
+        WeightValues::Bf16(_) | WeightValues::Fp16(_) | WeightValues::Integer(_) => {
             Err(CompressError::plan(step, "its weights are not in single precision any more"))
         }
     }

@@ -18,7 +18,7 @@ use super::error::CompressError;
 use super::layers::{LayerInfo, layers};
 use super::recipe::LayerRecipe;
 use super::reconstruct::{Inputs, Layer, PATCHES, Reconstruction};
-use super::to_bf16;
+use super::rounded;
 use super::walk::{Visitor, walk};
 use crate::artefact;
 
@@ -126,8 +126,8 @@ impl Database {
             None
         };
         let stored = match (recipe.numbers, sparse) {
-            (Numbers::F32 | Numbers::Bf16, Some(sparse)) => sparse,
-            (Numbers::F32 | Numbers::Bf16, None) => {
+            (Numbers::F32 | Numbers::Bf16 | Numbers::Fp16, Some(sparse)) => sparse,
+            (Numbers::F32 | Numbers::Bf16 | Numbers::Fp16, None) => {
                 return Err(CompressError::Recipe(format!("layer `{layer}` is not to be compressed")));
             }
             (Numbers::Integer(grid), sparse) => {
@@ -136,10 +136,7 @@ impl Database {
             }
         };
         let pattern = if recipe.sparsity > 0.0 { recipe.pattern } else { weights.pattern };
-        let mut weights = stored.weights(info, pattern)?;
-        if recipe.numbers == Numbers::Bf16 {
-            weights = to_bf16(weights);
-        }
+        let weights = rounded(&info.step, stored.weights(info, pattern)?, recipe.numbers)?;
         Ok(Variant { error: stored.error, weights })
     }
 
@@ -172,8 +169,11 @@ impl Database {
             false => None,
         };
         Ok(match (recipe.numbers, sparse) {
-            (Numbers::F32, sparse) => sparse.map(|sparse| sparse.weights),
-            (Numbers::Bf16, sparse) => sparse.map(|sparse| to_bf16(sparse.weights)),
+            (Numbers::F32 | Numbers::Bf16 | Numbers::Fp16, sparse) => {
+                let sparse =
+                    sparse.map(|sparse| rounded(&layers[number].step, sparse.weights, recipe.numbers));
+                sparse.transpose()?
+            }
             (Numbers::Integer(grid), sparse) => {
                 Some(layer.rounded(grid, sparse.as_ref().map(|sparse| &sparse.weights))?.weights)
             }
@@ -355,15 +355,17 @@ impl Stored {
     fn new(made: Reconstruction) -> Result<Self, CompressError> {
         let numbers = match &made.weights.values {
             WeightValues::Integer(integer) => StoredNumbers::Integer(integer.clone()),
-            WeightValues::F32(values) | WeightValues::Bf16(values) => StoredNumbers::Sparse {
-                kept: values
-                    .chunks(8)
-                    .map(|chunk| {
-                        chunk.iter().enumerate().map(|(bit, &x)| u8::from(x != 0.0) << bit).sum::<u8>()
-                    })
-                    .collect(),
-                values: values.iter().copied().filter(|&x| x != 0.0).collect(),
-            },
+            WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
+                StoredNumbers::Sparse {
+                    kept: values
+                        .chunks(8)
+                        .map(|chunk| {
+                            chunk.iter().enumerate().map(|(bit, &x)| u8::from(x != 0.0) << bit).sum::<u8>()
+                        })
+                        .collect(),
+                    values: values.iter().copied().filter(|&x| x != 0.0).collect(),
+                }
+            }
         };
         Ok(Self { error: made.error, bias: made.weights.bias, numbers })
     }

@@ -43,7 +43,7 @@ pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
         let weights = &plan.weights[conv.weights];
         let dims = weights.dims;
         let largest = match &weights.values {
-            WeightValues::F32(values) | WeightValues::Bf16(values) => {
+            WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
                 values.iter().fold(0.0, |most: f32, weight| most.max(weight.abs()))
             }
             WeightValues::Integer(integers) => {

@@ -30,8 +30,8 @@ use std::sync::Arc;
 
 use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::{Numbers, round_to_bf16};
-use paretune_kernels::{Plan, WeightValues, Weights};
+use paretune_kernels::weights::Numbers;
+use paretune_kernels::{Plan, Weights};
 
 pub use allocate::{allocate_channels, channel_costs};
 pub use budget::{Level, allocate};
@@ -172,18 +172,19 @@ fn one_shot(
         weights = sparsity::sparsify(step, &weights, wanted.pattern, wanted.sparsity, mean)?;
     }
     match wanted.numbers {
-        Numbers::F32 => Ok(weights),
-        Numbers::Bf16 => Ok(to_bf16(weights)),
+        Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => rounded(step, weights, wanted.numbers),
         Numbers::Integer(grid) => quantize::round(step, &weights, groups, grid, mean),
     }
 }
 
-/// `weights` in single precision, rounded to bfloat16.
-fn to_bf16(mut weights: Weights) -> Weights {
-    if let WeightValues::F32(values) = &weights.values {
-        weights.values = WeightValues::Bf16(values.iter().copied().map(round_to_bf16).collect());
-    }
-    weights
+/// The real `weights` of `step`, rounded to `numbers` where those are real too.
+///
+/// # Errors
+/// Where one would become infinite.
+fn rounded(step: &str, mut weights: Weights, numbers: Numbers) -> Result<Weights, CompressError> {
+    let values = weights.values.rounded(numbers);
+    weights.values = values.map_err(|beyond| CompressError::plan(step, beyond.to_string()))?;
+    Ok(weights)
 }
 
 /// Puts grids on what integer layers touch and tidies up.
@@ -192,7 +193,7 @@ fn finish(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressErro
     drop_unused(plan);
     plan.constants.iter_mut().for_each(flush);
     for weights in &mut plan.weights {
-        if let WeightValues::F32(values) | WeightValues::Bf16(values) = &mut weights.values {
+        if let Some(values) = weights.values.reals_mut() {
             flush(values);
         }
         weights.bias.iter_mut().for_each(flush);

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::{IntegerWeights, round_to_bf16};
+use paretune_kernels::weights::IntegerWeights;
 use paretune_kernels::{Plan, Step, ValueId, WeightValues, Weights};
 use rayon::prelude::*;
 
 use super::calibration::Calibration;
 use super::error::CompressError;
+use super::rounded;
 use super::statistics::{Moments, ValueStatistics};
 use super::walk::{Visitor, walk};
 
@@ -51,7 +52,7 @@ pub(super) fn correct(
         let Operator::Conv(conv) = &mut step.operator else { continue };
         if let Some(affine) = corrections.get(&step.name) {
             // Weights may be shared between steps, corrections are not.
-            plan.weights.push(corrected(&plan.weights[conv.weights], affine));
+            plan.weights.push(corrected(&step.name, &plan.weights[conv.weights], affine)?);
             conv.weights = plan.weights.len() - 1;
         }
     }
@@ -106,16 +107,13 @@ fn back_to(target: &Moments, now: &Moments, channel: usize) -> Affine {
     (scale, target.mean[channel] - scale * now.mean[channel])
 }
 
-fn corrected(weights: &Weights, affine: &[Affine]) -> Weights {
+fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights, CompressError> {
     let scale = |x: f32, row: usize| (f64::from(x) * affine[row].0) as f32;
     let values = match &weights.values {
-        WeightValues::F32(values) | WeightValues::Bf16(values) => {
+        WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
             let filter = (values.len() / affine.len().max(1)).max(1);
             let scaled = values.iter().enumerate().map(|(index, &x)| scale(x, index / filter));
-            match &weights.values {
-                WeightValues::Bf16(_) => WeightValues::Bf16(scaled.map(round_to_bf16).collect()),
-                _ => WeightValues::F32(scaled.collect()),
-            }
+            WeightValues::F32(scaled.collect())
         }
         WeightValues::Integer(integer) => {
             let scales = integer.scales.iter().enumerate().map(|(row, &x)| scale(x, row)).collect();
@@ -126,7 +124,9 @@ fn corrected(weights: &Weights, affine: &[Affine]) -> Weights {
         let old = weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
         (scale * old + offset) as f32
     });
-    Weights { dims: weights.dims, values, pattern: weights.pattern, bias: Some(bias.collect()) }
+    let corrected =
+        Weights { dims: weights.dims, values, pattern: weights.pattern, bias: Some(bias.collect()) };
+    rounded(step, corrected, weights.format().numbers)
 }
 
 /// The same network with weights as they are used.

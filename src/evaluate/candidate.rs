@@ -6,7 +6,8 @@
 //! | `threads` | workers of the whole network |
 //! | `finetune` | seconds that the compressed network learns from the original's answers; 0 or absent: not at all |
 //! | `channels.GROUP` | share of the channels of a group that is kept |
-//! | `LAYER.bits` | 32: single precision; fewer: integers, 1.58: ternary |
+//! | `LAYER.bits` | 32: single precision; 16: see `half`; fewer: integers, 1.58: ternary |
+//! | `LAYER.half` | which numbers of 16 bits: `bf16` (also where it is absent) or `fp16` |
 //! | `LAYER.sparsity` | share of the weights that is zero |
 //! | `LAYER.pattern` | which weights become zero: `unstructured`, `blocks_16x1`, `2_of_4` |
 //! | `LAYER.algorithm` | convolution algorithm |
@@ -18,6 +19,7 @@ use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Backend, Schedule, offer};
 use paretune_spaces::{Configuration, Value};
 
+use super::numbers::{BITS, HALF};
 use crate::compress::{LayerRecipe, Recipe};
 
 /// Name of the parameter that chooses the backend.
@@ -155,12 +157,27 @@ impl Candidate {
                 let (layer, rest) = split_layer(name, &layers)
                     .ok_or_else(|| CandidateError::new(name, "the network has no layer of that name"))?;
                 match rest.split_once('.') {
-                    None if rest == "bits" => {
+                    None if rest == BITS => {
                         let bits = real(name, value)?;
                         recipe(&mut candidate.recipe, layer).numbers =
                             Numbers::of_bits(bits).ok_or_else(|| {
                                 CandidateError::new(name, format!("{bits} bits are not offered"))
                             })?;
+                    }
+                    // After the bits, as names are in order.
+                    None if rest == HALF => {
+                        let numbers = value
+                            .as_str()
+                            .and_then(Numbers::of_half)
+                            .ok_or_else(|| CandidateError::new(name, "expected `bf16` or `fp16`"))?;
+                        let recipe = recipe(&mut candidate.recipe, layer);
+                        if recipe.numbers.half().is_none() {
+                            return Err(CandidateError::new(
+                                name,
+                                "is inactive: weights do not have 16 bits",
+                            ));
+                        }
+                        recipe.numbers = numbers;
                     }
                     None if rest == "pattern" => {
                         let Value::Text(pattern) = value else {
@@ -239,6 +256,7 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
         let compression = name == FINETUNE
             || name.starts_with(CHANNELS)
             || name.ends_with(".bits")
+            || name.ends_with(".half")
             || name.ends_with(".sparsity")
             || name.ends_with(".pattern");
         let winograd = name.ends_with(".algorithm")

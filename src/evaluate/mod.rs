@@ -9,6 +9,7 @@ pub mod accuracy;
 pub mod candidate;
 pub mod host;
 pub mod inspect;
+pub mod numbers;
 pub mod protocol;
 pub mod realize;
 pub mod repeat;

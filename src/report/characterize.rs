@@ -463,6 +463,8 @@ pub fn curves(rows: &[Row], network: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use paretune_kernels::weights::Numbers;
+
     use super::*;
     use crate::evaluate::accuracy::Score;
     use crate::study::characterize::Experiment;
@@ -475,7 +477,7 @@ mod tests {
                 technique: technique.into(),
                 level: level.into(),
                 kernels,
-                bits: 32.0,
+                numbers: Numbers::F32,
                 sparsity: 0.0,
                 channels: 1.0,
                 algorithm: None,

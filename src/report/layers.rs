@@ -60,7 +60,8 @@ pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
         let row =
             rows.entry(layer).or_insert_with(|| LayerRow { name: layer.to_owned(), ..LayerRow::default() });
         match rest {
-            "bits" => row.bits = text,
+            // What they are called tells their number too, and comes behind it.
+            "bits" | "half" => row.bits = text,
             "sparsity" => row.sparsity = text,
             "algorithm" => row.algorithm = text,
             other => {

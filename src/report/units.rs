@@ -27,7 +27,8 @@ pub fn unit_for(metric: &str, value: f64) -> Unit {
     match metric {
         "accuracy" | "accuracy-drop" => unit("%", 100.0),
         "latency" if value >= 1.0 => unit("s", 1.0),
-        "latency" if value >= 1e-6 || value == 0.0 => unit("ms", 1e3),
+        // Below that milliseconds would take more digits than columns have room for.
+        "latency" if value >= 1e-5 || value == 0.0 => unit("ms", 1e3),
         "latency" => unit("µs", 1e6),
         "size" | "memory" if value >= 1e9 => unit("GB", 1e-9),
         "size" | "memory" if value >= 1e6 => unit("MB", 1e-6),
@@ -245,12 +246,17 @@ mod tests {
             value("latency", 0.00031),
             value("latency", 2.5),
             value("latency", 2e-7),
+            value("latency", 8.23e-6),
+            value("latency", 1e-5),
             value("size", 44_600_000.0),
             value("size", 310_000.0),
             value("memory", 12.0),
             value("accuracy", 0.9049),
         ];
-        assert_eq!(shown, ["0.310 ms", "2.50 s", "0.200 µs", "44.6 MB", "310 kB", "12 B", "90.5 %"]);
+        assert_eq!(
+            shown,
+            ["0.310 ms", "2.50 s", "0.200 µs", "8.23 µs", "0.0100 ms", "44.6 MB", "310 kB", "12 B", "90.5 %"]
+        );
         assert_eq!(duration(59.6), "1:00");
         assert_eq!(duration(7387.0), "2:03:07");
         assert_eq!(bound(&bound_of("latency", "<", 0.02)), "<20 ms");
@@ -264,7 +270,7 @@ mod tests {
         let text = |metric, op, value, violated| miss(&bound_of(metric, op, value), &point, &base, violated);
         assert_eq!(
             text("latency", "<", 1e-6, true).as_deref(),
-            Some("latency 0.310 ms misses <0.001 ms by 310x")
+            Some("latency 0.310 ms misses <1 µs by 310x")
         );
         assert_eq!(text("size", "<", 1e7, true).as_deref(), Some("size 11.0 MB misses <10 MB by 10.0%"));
         assert_eq!(

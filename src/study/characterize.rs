@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 
 use paretune_kernels::conv;
-use paretune_kernels::weights::WeightFormat;
+use paretune_kernels::weights::{Grid, Numbers, WeightFormat};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 use serde::{Deserialize, Serialize};
 
 use super::survey::Survey;
 use super::trial::Known;
 use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter};
+use crate::evaluate::numbers::{BITS, choose, named, offered};
 
 /// Which kernels are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,8 +35,9 @@ pub struct Experiment {
     pub level: String,
     /// Kernels.
     pub kernels: Kernels,
-    /// Bits of weights.
-    pub bits: f64,
+    /// What the weights are.
+    #[serde(rename = "bits", with = "named")]
+    pub numbers: Numbers,
     /// Share of the weights that is zero.
     pub sparsity: f64,
     /// Share of the channels that is kept.
@@ -75,21 +77,21 @@ pub struct Row {
 
 /// What the space offers, as far as the study turns it.
 struct Offer {
-    bits: Vec<f64>,
+    /// Coarsest first.
+    numbers: Vec<Numbers>,
     sparsities: Vec<f64>,
     algorithms: BTreeSet<String>,
 }
 
 impl Offer {
     fn of(space: &CompiledSpace) -> Self {
-        let mut offer = Self { bits: Vec::new(), sparsities: Vec::new(), algorithms: BTreeSet::new() };
+        let mut offer = Self { numbers: Vec::new(), sparsities: Vec::new(), algorithms: BTreeSet::new() };
         for parameter in space.parameters() {
             let values = parameter.domain.values();
-            let numbers = values.iter().filter_map(Value::as_f64);
-            match parameter.name.rsplit_once('.').map(|(_, last)| last) {
-                Some("bits") => offer.bits.extend(numbers),
-                Some("sparsity") => offer.sparsities.extend(numbers),
-                Some("algorithm") => {
+            match parameter.name.rsplit_once('.') {
+                Some((layer, BITS)) => offer.numbers.extend(offered(space, layer)),
+                Some((_, "sparsity")) => offer.sparsities.extend(values.iter().filter_map(Value::as_f64)),
+                Some((_, "algorithm")) => {
                     offer
                         .algorithms
                         .extend(values.iter().filter_map(|value| value.as_str().map(str::to_owned)));
@@ -97,10 +99,9 @@ impl Offer {
                 _ => {}
             }
         }
-        for numbers in [&mut offer.bits, &mut offer.sparsities] {
-            numbers.sort_by(f64::total_cmp);
-            numbers.dedup();
-        }
+        offer.numbers = Numbers::all().filter(|numbers| offer.numbers.contains(numbers)).collect();
+        offer.sparsities.sort_by(f64::total_cmp);
+        offer.sparsities.dedup();
         offer
     }
 }
@@ -120,15 +121,15 @@ pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
         technique: ORIGINAL.to_owned(),
         level: String::new(),
         kernels: Kernels::Tuned,
-        bits: 32.0,
+        numbers: Numbers::F32,
         sparsity: 0.0,
         channels: 1.0,
         algorithm: None,
     };
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let mut all = vec![plain.clone()];
-    for &bits in offer.bits.iter().rev().filter(|bits| **bits < 32.0) {
-        all.push(Experiment { technique: bits_name(bits), bits, ..plain.clone() });
+    for &numbers in offer.numbers.iter().rev().filter(|numbers| **numbers != Numbers::F32) {
+        all.push(Experiment { technique: quantization(numbers), numbers, ..plain.clone() });
     }
     for channels in SHARES {
         let level = format!("{} kept", percent(channels));
@@ -146,11 +147,12 @@ pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
             });
         }
     }
-    for &bits in offer.bits.iter().rev().filter(|bits| **bits == 8.0 || **bits < 2.0) {
+    let joint = [Grid::Bits8, Grid::Ternary].map(Numbers::Integer);
+    for &numbers in offer.numbers.iter().rev().filter(|numbers| joint.contains(numbers)) {
         for channels in JOINT_SHARES {
-            let technique = format!("{} and channel pruning", bits_name(bits));
+            let technique = format!("{} and channel pruning", quantization(numbers));
             let level = format!("{} kept", percent(channels));
-            all.push(Experiment { technique, level, bits, channels, ..plain.clone() });
+            all.push(Experiment { technique, level, numbers, channels, ..plain.clone() });
         }
     }
     for (channels, sparsity) in [(0.875, 0.5), (0.75, 0.7)] {
@@ -184,9 +186,23 @@ pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
     all
 }
 
-/// `8-bit quantization`, `ternary quantization`.
-fn bits_name(bits: f64) -> String {
-    if bits < 2.0 { "ternary quantization".to_owned() } else { format!("{bits:.0}-bit quantization") }
+/// `8-bit quantization`, `ternary quantization`, `fp16 weights`.
+fn quantization(numbers: Numbers) -> String {
+    match (numbers.half(), numbers) {
+        (Some(half), _) => format!("{half} weights"),
+        (None, Numbers::Integer(Grid::Ternary)) => "ternary quantization".to_owned(),
+        _ => format!("{:.0}-bit quantization", numbers.bits()),
+    }
+}
+
+/// What `layer` has of `wanted`: real numbers instead of real ones, the nearest number of bits of integers.
+fn had(space: &CompiledSpace, layer: &str, wanted: Numbers) -> Numbers {
+    let alike =
+        offered(space, layer).into_iter().filter(|numbers| numbers.is_integer() == wanted.is_integer());
+    let distance = |numbers: &Numbers| (numbers.bits() - wanted.bits()).abs();
+    let nearest =
+        alike.min_by(|a, b| (*a != wanted).cmp(&(*b != wanted)).then(distance(a).total_cmp(&distance(b))));
+    nearest.unwrap_or_default()
 }
 
 /// What an experiment runs on.
@@ -276,7 +292,7 @@ pub fn configuration(
     }
     for layer in &survey.layers {
         let name = |part: &str| layer_parameter(&layer.name, part);
-        let bits = nearest(space, &name("bits"), experiment.bits);
+        let numbers = had(space, &layer.name, experiment.numbers);
         let sparse = nearest(space, &name("sparsity"), experiment.sparsity);
         let sparsity = sparse.as_ref().and_then(Value::as_f64).unwrap_or(0.0);
         wanted.extend_with(name("sparsity"), sparse);
@@ -284,13 +300,12 @@ pub fn configuration(
         if offers(space, &name("pattern"), "unstructured") {
             wanted.insert(name("pattern"), Value::Text("unstructured".to_owned()));
         }
-        let wanted_bits = bits.as_ref().and_then(Value::as_f64);
-        let on_device = setting.kernels.filter(|_| wanted_bits == Some(32.0)).map(|(algorithm, _)| algorithm);
+        let on_device = setting.kernels.filter(|_| numbers == Numbers::F32).map(|(algorithm, _)| algorithm);
         let offered = experiment.algorithm.as_deref().or(on_device).filter(|algorithm| {
             let known = offers(space, &name("algorithm"), algorithm);
             known && (sparsity > 0.0 || !matches!(*algorithm, "csr" | "sparse_planar"))
         });
-        let fastest = layer.fastest(wanted_bits.unwrap_or(32.0), sparsity, 1);
+        let fastest = layer.fastest(numbers, sparsity, 1);
         match (offered, fastest.first()) {
             (Some(algorithm), _) => {
                 wanted.insert(name("algorithm"), Value::Text(algorithm.to_owned()));
@@ -301,7 +316,7 @@ pub fn configuration(
             _ => {}
         }
         // Schedules speak of the widest numbers that they serve.
-        wanted.extend_with(name("bits"), bits);
+        choose(numbers, &layer.name, &mut wanted);
     }
     let mut found = space.decode(&space.closest(&wanted));
     if naive && let Some(algorithm) = &experiment.algorithm {

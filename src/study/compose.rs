@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use paretune_kernels::weights::{Grid, Numbers};
 use paretune_search::hypervolume::contribution;
 use paretune_search::strategies::evolve::Evolve;
 use paretune_search::{History, Outcome, Strategy, Suggestion, Trial};
@@ -23,7 +24,8 @@ use rand::{Rng, RngExt};
 use super::archive::METRICS;
 use super::recipes::Seed;
 use super::survey::{Mixed, Survey, Thinned};
-use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
+use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS};
+use crate::evaluate::numbers;
 use choice::{Choice, Weights};
 use model::{Model, Verified};
 
@@ -121,19 +123,19 @@ impl Compose {
             return;
         }
         let mut thinned: Vec<Seed> = Vec::new();
-        for bits in [8, 32] {
+        for numbers in [Numbers::Integer(Grid::Bits8), Numbers::F32] {
             for Thinned { work, shares } in &survey.thinned {
                 let mut wanted = Configuration::new();
                 for (group, share) in shares {
                     wanted.insert(format!("{CHANNELS}{group}"), Value::Real(*share));
                 }
                 for layer in &survey.layers {
-                    if let Some(&fastest) = layer.fastest(f64::from(bits), 0.0, 1).first() {
+                    if let Some(&fastest) = layer.fastest(numbers, 0.0, 1).first() {
                         layer.schedules[fastest].schedule.write(&layer.name, &mut wanted);
                     }
-                    wanted.insert(layer_parameter(&layer.name, "bits"), Value::Int(i64::from(bits)));
+                    numbers::choose(numbers, &layer.name, &mut wanted);
                 }
-                let precision = if bits == 8 { ", 8 bits" } else { "" };
+                let precision = if numbers.is_integer() { ", 8 bits" } else { "" };
                 let origin = format!("{:.0} % of the work by channels{precision}", 100.0 * work);
                 let point = history.space().closest(&wanted);
                 thinned.push(Seed { origin, point, reconstructs: false });

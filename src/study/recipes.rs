@@ -4,8 +4,8 @@
 use paretune_kernels::weights::{Grid, Numbers};
 use paretune_spaces::{CompiledSpace, Configuration, Point, Value};
 
-use super::space::bits_value;
 use crate::evaluate::candidate::{CHANNELS, THREADS};
+use crate::evaluate::numbers::{BITS, HALF, bits_value, offered};
 
 /// A point with a name.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,8 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
     let uniform: &[(&str, Uniform)] = &[
         (UNTOUCHED, Uniform::default()),
         ("8 bits everywhere", Uniform { bits: int8, ..Uniform::default() }),
-        ("16 bits everywhere", Uniform { bits: Some(Numbers::Bf16), ..Uniform::default() }),
+        ("bfloat16 everywhere", Uniform { bits: Some(Numbers::Bf16), ..Uniform::default() }),
+        ("half precision everywhere", Uniform { bits: Some(Numbers::Fp16), ..Uniform::default() }),
         ("75 % of channels", Uniform { channels: Some(0.75), ..Uniform::default() }),
         ("8 bits, 87.5 % of channels", Uniform { bits: int8, channels: Some(0.875), ..Uniform::default() }),
         ("8 bits, 75 % of channels", Uniform { bits: int8, channels: Some(0.75), ..Uniform::default() }),
@@ -91,10 +92,15 @@ impl Uniform {
         let mut wanted = Configuration::new();
         for parameter in space.parameters() {
             if let Some(value) = self.wants(&parameter.name) {
-                // Where a layer does not have 16 bits it keeps 32: 8 are as near, but no real numbers.
-                let real = self.bits == Some(Numbers::Bf16) && parameter.name.ends_with(".bits");
-                let there = parameter.domain.values().contains(&value);
-                let value = if real && !there { bits_value(Numbers::F32) } else { value };
+                // Where a layer does not have these numbers of 16 bits it keeps 32: 8 are as near, but no real numbers.
+                let layer = parameter.name.strip_suffix(".bits");
+                let half = self.bits.filter(|numbers| numbers.half().is_some());
+                let value = match (layer, half) {
+                    (Some(layer), Some(numbers)) if !offered(space, layer).contains(&numbers) => {
+                        bits_value(Numbers::F32)
+                    }
+                    _ => value,
+                };
                 wanted.insert(parameter.name.clone(), value);
             }
         }
@@ -106,7 +112,8 @@ impl Uniform {
             return self.channels.map(Value::Real);
         }
         match name.rsplit_once('.').map(|(_, last)| last) {
-            Some("bits") => self.bits.map(bits_value),
+            Some(BITS) => self.bits.map(bits_value),
+            Some(HALF) => self.bits.and_then(Numbers::half).map(|half| Value::Text(half.to_owned())),
             Some("sparsity") => self.sparsity.map(Value::Real),
             Some("algorithm") => self.algorithm.map(|algorithm| Value::Text(algorithm.to_owned())),
             _ => None,

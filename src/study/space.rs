@@ -4,12 +4,13 @@
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::offer::{self, Target};
-use paretune_kernels::weights::{Numbers, Pattern, WeightFormat};
+use paretune_kernels::weights::{FP16_MAX, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{Backend, KernelError};
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
 use crate::compress::{self, CompressError, SPARSITIES};
 use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter, tunable_parameter};
+use crate::evaluate::numbers::{BITS, HALF, bits_value};
 use crate::model::Network;
 
 /// Patterns of zeros that are offered where an algorithm profits from them, next to zeros anywhere.
@@ -128,10 +129,11 @@ struct Offer<'b> {
 fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) -> Vec<Offer<'b>> {
     let offer = |algorithm: offer::Offer| {
         let executes = |numbers: Numbers, pattern| {
-            // What runs single precision gains nothing by fewer bits but bytes, which integers save better.
-            let gains = numbers != Numbers::Bf16 || !algorithm.executes(WeightFormat::F32);
+            // What runs single precision gains nothing by 16 bits but bytes, which integers save better.
+            let gains = numbers.half().is_none() || !algorithm.executes(WeightFormat::F32);
             gains
                 && (layer.int8 || numbers.is_real())
+                && (numbers != Numbers::Fp16 || layer.largest_weight <= FP16_MAX)
                 && algorithm.executes(WeightFormat { numbers, pattern })
         };
         let dense: Vec<Numbers> =
@@ -153,7 +155,7 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
     // Defaults first: single precision without zeros, then with, then integers.
     offers.sort_by_key(|offer| match () {
         () if offer.dense.contains(&Numbers::F32) => 0,
-        () if offer.dense.contains(&Numbers::Bf16) => 3,
+        () if offer.dense.iter().any(|numbers| numbers.half().is_some()) => 3,
         () if offer.algorithm.integer => 2,
         () => 1,
     });
@@ -172,14 +174,22 @@ fn layer_parameters(
     let offered = |numbers: &Numbers| offers.iter().any(|offer| offer.dense.contains(numbers));
     let numbers: Vec<Numbers> =
         Numbers::all().filter(|numbers| *numbers == Numbers::F32 || offered(numbers)).collect();
-    let bits_name = layer_parameter(name, "bits");
-    let bits = numbers.iter().map(|&numbers| bits_value(numbers)).collect();
+    let bits_name = layer_parameter(name, BITS);
+    let mut bits: Vec<Value> = numbers.iter().map(|&numbers| bits_value(numbers)).collect();
+    bits.dedup();
+    let default = bits.len() - 1;
     space.parameters.push(ordered(
         &bits_name,
         bits,
-        numbers.len() - 1,
-        "bits of weights; 16 bfloat16, below that integers, with 8-bit activations",
+        default,
+        "bits of weights; below 16 integers, with 8-bit activations",
     ));
+    let halves: Vec<&str> = numbers.iter().filter_map(|numbers| numbers.half()).collect();
+    if !halves.is_empty() {
+        let mut parameter = unordered(&layer_parameter(name, HALF), &halves, "which numbers of 16 bits");
+        parameter.condition = Some(format!("{bits_name} == 16").parse::<Expression>()?);
+        space.parameters.push(parameter);
+    }
     let sparsity_name = layer_parameter(name, "sparsity");
     let pattern_name = layer_parameter(name, "pattern");
     if layer.sparse {
@@ -236,13 +246,13 @@ fn layer_parameters(
             _ => format!("{} and ", runs(offer.backend, number, &running)),
         };
         if !offer.dense.is_empty() {
-            allow(format!("{on}{}", among(&bits_name, &offer.dense, &numbers)), offer.algorithm.name);
+            allow(format!("{on}{}", among(name, &offer.dense, &numbers)), offer.algorithm.name);
         }
         for (pattern, sparse) in &offer.sparse {
             if !sparse.iter().any(|wanted| numbers.contains(wanted)) {
                 continue;
             }
-            let bits = format!("{on}{}", among(&bits_name, sparse, &numbers));
+            let bits = format!("{on}{}", among(name, sparse, &numbers));
             if has_patterns {
                 allow(
                     format!("{bits} and {sparsity_name} > 0 and {pattern_name} == '{pattern}'"),
@@ -293,24 +303,29 @@ pub fn add_tunables(
     Ok(())
 }
 
-/// As a value of the parameter: whole where that can be.
-#[must_use]
-pub fn bits_value(numbers: Numbers) -> Value {
-    let bits = numbers.bits();
-    #[expect(clippy::cast_possible_truncation, reason = "at most 32")]
-    if bits.fract() == 0.0 { Value::Int(bits as i64) } else { Value::Real(bits) }
-}
-
-/// That the number of bits is that of one of `wanted`; `all` are offered.
-fn among(name: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
-    let wanted: Vec<String> = all
-        .iter()
-        .filter(|numbers| wanted.contains(numbers))
-        .map(|&numbers| bits_value(numbers).to_string())
-        .collect();
-    match &wanted[..] {
-        [one] => format!("{name} == {one}"),
-        several => format!("{name} in [{}]", several.join(", ")),
+/// That weights are one of `wanted`; `all` are offered.
+fn among(layer: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
+    let [bits, half] = [BITS, HALF].map(|parameter| layer_parameter(layer, parameter));
+    // Those that their bits alone tell from what is not wanted.
+    let told = |numbers: &Numbers| {
+        let mut alike = all.iter().filter(|other| other.bits() == numbers.bits());
+        alike.all(|other| wanted.contains(other))
+    };
+    let (whole, parts): (Vec<Numbers>, Vec<Numbers>) =
+        all.iter().filter(|numbers| wanted.contains(numbers)).partition(|numbers| told(numbers));
+    let mut values: Vec<String> = whole.iter().map(|&numbers| bits_value(numbers).to_string()).collect();
+    values.dedup();
+    let mut cases = match &values[..] {
+        [] => Vec::new(),
+        [one] => vec![format!("{bits} == {one}")],
+        several => vec![format!("{bits} in [{}]", several.join(", "))],
+    };
+    cases.extend(parts.into_iter().filter_map(|numbers| {
+        Some(format!("{bits} == {} and {half} == '{}'", bits_value(numbers), numbers.half()?))
+    }));
+    match &cases[..] {
+        [one] => one.clone(),
+        several => format!("({})", several.join(" or ")),
     }
 }
 
@@ -337,9 +352,12 @@ fn unordered(name: &str, values: &[&str], about: &str) -> Parameter {
 #[cfg(test)]
 mod tests {
     use paretune_kernels::opencl;
+    use paretune_kernels::operator::Operator;
     use paretune_spaces::{CompiledSpace, Configuration};
 
     use super::*;
+    use crate::evaluate::candidate::Candidate;
+    use crate::evaluate::numbers;
     use crate::model::builtin;
 
     /// Whether a device computes each layer of `network`.
@@ -379,6 +397,41 @@ mod tests {
             );
         }
         assert_eq!(on_device(&space, &network, "cpu"), vec![false; layers]);
+    }
+
+    #[test]
+    fn half_precision_is_a_choice_where_weights_fit_into_it() {
+        let mut network =
+            Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
+        let found = compress::layers(&network.plan).expect("layers");
+        let step = &network.plan.steps[found[1].index];
+        let Operator::Conv(conv) = &step.operator else { panic!("no convolution") };
+        let values = network.plan.weights[conv.weights].values.reals_mut().expect("real weights");
+        *values = values.iter().map(|x| x * 1e9).collect();
+        let spaces = [Isa::Portable, Isa::detect()].map(|isa| {
+            let space = joint_space(&network, &[1], &[Backend::Cpu], isa).expect("a space");
+            (isa, space.compile().expect("a space that has configurations"))
+        });
+        for (isa, space) in spaces {
+            for (number, layer) in found.iter().enumerate() {
+                let offered = numbers::offered(&space, &layer.step);
+                let matrix = !layer.problem.is_depthwise();
+                assert_eq!(offered.contains(&Numbers::Fp16), number != 1 && matrix, "{}", layer.step);
+                for wanted in offered {
+                    let mut wish = Configuration::new();
+                    numbers::choose(wanted, &layer.step, &mut wish);
+                    let point = space.decode(&space.closest(&wish));
+                    assert_eq!(numbers::chosen(&point, &layer.step), Some(wanted), "{isa:?}");
+                    let algorithm = point.get(&layer_parameter(&layer.step, "algorithm"));
+                    let algorithm = algorithm.and_then(Value::as_str).expect("an algorithm");
+                    assert_eq!(algorithm == "implicit_gemm_fp16", wanted == Numbers::Fp16);
+                    assert_eq!(algorithm == "implicit_gemm_bf16", wanted == Numbers::Bf16);
+                    let names = found.iter().map(|layer| layer.step.as_str());
+                    let candidate = Candidate::decode(&point, names).expect("a candidate");
+                    assert_eq!(candidate.recipe.layer(&layer.step).numbers, wanted);
+                }
+            }
+        }
     }
 
     #[test]

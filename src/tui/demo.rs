@@ -208,7 +208,7 @@ fn inspected(id: &str) -> Inspected {
         step("conv1", "direct", 0.21e-3, 1_792, 0.41),
         step("conv1:convert", "convert", 0.01e-3, 0, 0.0),
         step("pool", "global_average_pool", 0.02e-3, 0, 0.0),
-        step("fc", "implicit_gemm_int8", 0.05e-3, 5_210, 0.22),
+        step("fc", "implicit_gemm_int8", 8.23e-6, 5_210, 0.22),
     ];
     Inspected { id: id.into(), threads: 2, steps }
 }

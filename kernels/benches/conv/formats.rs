@@ -58,8 +58,8 @@ pub fn table(filters: &[&String], isa: Isa) {
         bits.push((name, by_bits(&problem, &dense, isa)));
     }
     println!();
-    println!("| layer | 32 bits | 8 | 4 | 2 | ternary |");
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!("| layer | 32 bits | bf16 | fp16 | 8 | 4 | 2 | ternary |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for (name, times) in bits {
         println!("| {name} | {} |", times.map(micros).join(" | "));
     }
@@ -67,19 +67,30 @@ pub fn table(filters: &[&String], isa: Isa) {
 
 type Choice = (&'static dyn Algorithm, Schedule);
 
-/// Dense time by bits.
-fn by_bits(problem: &ConvProblem, dense: &[Vec<Choice>; 2], isa: Isa) -> [f64; 5] {
-    let grids = [Grid::Bits4, Grid::Bits2, Grid::Ternary];
-    let mut beds: [Option<Bed>; 5] = Default::default();
-    for (index, (choices, format)) in dense.iter().zip([WeightFormat::F32, WeightFormat::I8]).enumerate() {
-        beds[index] = choices.first().and_then(|choice| bed(problem, format, 0.0, choice, isa));
-    }
-    for (index, grid) in grids.into_iter().enumerate() {
-        let format = WeightFormat { numbers: Numbers::Integer(grid), pattern: Pattern::Dense };
-        let choices = tuned(problem, format, 0.0, isa, 1);
-        beds[index + 2] = choices.first().and_then(|choice| bed(problem, format, 0.0, choice, isa));
-    }
-    let mut times = [f64::INFINITY; 5];
+/// The numbers of the table by bits. Those of 16 bits are timed with the algorithms that are made for them: what is
+/// for single precision takes as long with any real numbers.
+const BY_BITS: [Numbers; 7] = [
+    Numbers::F32,
+    Numbers::Bf16,
+    Numbers::Fp16,
+    I8,
+    Numbers::Integer(Grid::Bits4),
+    Numbers::Integer(Grid::Bits2),
+    Numbers::Integer(Grid::Ternary),
+];
+
+/// Dense time by bits; infinite where no algorithm is made for them. `known` are the best schedules of 32 and 8 bits.
+fn by_bits(problem: &ConvProblem, known: &[Vec<Choice>; 2], isa: Isa) -> [f64; BY_BITS.len()] {
+    let mut beds = BY_BITS.map(|numbers| {
+        let format = WeightFormat { numbers, pattern: Pattern::Dense };
+        let choices = match numbers {
+            Numbers::F32 => known[0].clone(),
+            I8 => known[1].clone(),
+            _ => tuned(problem, format, 0.0, isa, 1),
+        };
+        choices.first().and_then(|choice| bed(problem, format, 0.0, choice, isa))
+    });
+    let mut times = [f64::INFINITY; BY_BITS.len()];
     let begin = Instant::now();
     while begin.elapsed() < ROW {
         for (time, bed) in times.iter_mut().zip(&mut beds) {
@@ -96,13 +107,16 @@ fn bed(problem: &ConvProblem, format: WeightFormat, sparsity: f64, choice: &Choi
 }
 
 /// The best schedules, best first, found by turning each tunable alone and then the best values together.
-/// Where weights have zeros, only of the algorithms that need some.
+/// Where weights have zeros, only of the algorithms that need some; where they have 16 bits, only of those made for that.
 fn tuned(problem: &ConvProblem, format: WeightFormat, sparsity: f64, isa: Isa, most: usize) -> Vec<Choice> {
     let dense = WeightFormat { pattern: Pattern::Dense, ..format };
     let weights = weights(problem, format, sparsity);
     let mut found: Vec<(f64, Choice)> = Vec::new();
     for algorithm in candidates(problem, format, isa) {
         if format.pattern != Pattern::Dense && algorithm.executes(dense) {
+            continue;
+        }
+        if format.numbers.half().is_some() && algorithm.executes(WeightFormat::F32) {
             continue;
         }
         let tunables = algorithm.tunables(problem, isa);
@@ -179,6 +193,9 @@ fn row(
 
 fn micros(seconds: f64) -> String {
     let micros = seconds * 1e6;
+    if micros.is_infinite() {
+        return "-".into();
+    }
     if micros < 100.0 { format!("{micros:.1}") } else { format!("{micros:.0}") }
 }
 

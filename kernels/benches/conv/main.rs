@@ -23,14 +23,16 @@ use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::plan::Quantization;
 use paretune_kernels::schedule::{Schedule, Tunable};
 use paretune_kernels::team::{Barrier, Worker};
-use paretune_kernels::weights::{
-    IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights, round_to_bf16,
-};
+use paretune_kernels::weights::{IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights};
 
 mod errors;
 mod formats;
 mod layers;
 mod peak;
+
+/// The formats whose algorithms are timed.
+const FORMATS: [WeightFormat; 5] =
+    [WeightFormat::F32, WeightFormat::BF16, WeightFormat::FP16, WeightFormat::SPARSE_F32, WeightFormat::I8];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -47,7 +49,7 @@ fn main() {
     println!("{isa:?}, multiply-add peak {:.1} GFLOP/s", peak / 1e9);
     for (layer, problem) in layers::all() {
         let name = format!("{layer} {}", layers::name(&problem));
-        for format in [WeightFormat::F32, WeightFormat::BF16, WeightFormat::SPARSE_F32, WeightFormat::I8] {
+        for format in FORMATS {
             let sparsity = if format == WeightFormat::SPARSE_F32 { 0.9 } else { 0.0 };
             let weights = weights(&problem, format, sparsity);
             for algorithm in candidates(&problem, format, isa) {
@@ -128,8 +130,10 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
     let number = |i: usize| if zero(i) { 0.0 } else { chance(i.wrapping_mul(31)) as f32 * 2.0 - 1.0 };
     let count = dims.iter().product();
     let values = match format.numbers {
-        Numbers::F32 => WeightValues::F32((0..count).map(number).collect()),
-        Numbers::Bf16 => WeightValues::Bf16((0..count).map(|i| round_to_bf16(number(i))).collect()),
+        // All of them below 1, which is within every format.
+        Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => WeightValues::F32((0..count).map(number).collect())
+            .rounded(format.numbers)
+            .expect("weights below 1"),
         Numbers::Integer(grid) => {
             let (low, high) = grid.levels();
             let integer = |i: usize| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
-use super::numbers::{get_f32, get_i8, put_f32, put_i8};
+use super::numbers::{get_f32, get_fp16, get_i8, put_f32, put_fp16, put_i8};
 use super::stream::{self, Reader, put_number};
 use super::table::Table;
 use super::{Bundle, Preprocessing};
@@ -15,7 +15,7 @@ use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weight
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Grows with every change of the format.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 const HEADER: usize = 8 + 2 + 2 + 32;
 
 /// Whether `weights.bin` is coded numbers alone, or has packed ones before them: what follows the version.
@@ -231,13 +231,7 @@ fn afford(stored: &[StoredWeights], mut budget: usize) -> Result<(), String> {
 impl StoredWeights {
     /// The weights without their numbers.
     fn hollow(&self) -> Weights {
-        let values = match self.format.numbers {
-            Numbers::F32 => WeightValues::F32([].into()),
-            Numbers::Bf16 => WeightValues::Bf16([].into()),
-            Numbers::Integer(grid) => {
-                WeightValues::Integer(IntegerWeights { values: [].into(), scales: [].into(), grid })
-            }
-        };
+        let values = WeightValues::none(self.format.numbers);
         Weights { dims: self.dims, values, pattern: self.format.pattern, bias: None }
     }
 }
@@ -251,6 +245,10 @@ pub(super) fn put_weights(weights: &Weights, out: &mut Vec<u8>) {
             // By bits: a negative zero is a number worth keeping.
             Some(blocks) => put_f32(&blocks.put(values, |x| x.to_bits() == 0, out), out),
             None => put_f32(values, out),
+        },
+        WeightValues::Fp16(values) => match blocks {
+            Some(blocks) => put_fp16(&blocks.put(values, |x| x.to_bits() == 0, out), out),
+            None => put_fp16(values, out),
         },
         WeightValues::Integer(integer) => {
             match blocks {
@@ -306,6 +304,7 @@ fn get_weights(stored: &StoredWeights, reader: &mut Reader<'_>, len: usize) -> R
     let values = match stored.format.numbers {
         Numbers::F32 => WeightValues::F32(spread(places.as_deref(), len, |len| get_f32(reader, len))?),
         Numbers::Bf16 => WeightValues::Bf16(spread(places.as_deref(), len, |len| get_f32(reader, len))?),
+        Numbers::Fp16 => WeightValues::Fp16(spread(places.as_deref(), len, |len| get_fp16(reader, len))?),
         Numbers::Integer(grid) => {
             let values = spread(places.as_deref(), len, |len| get_i8(reader, len))?;
             WeightValues::Integer(IntegerWeights { values, scales: get_f32(reader, outputs)?, grid })
@@ -343,6 +342,26 @@ mod tests {
     fn random(seed: &mut u64, bound: u64) -> u64 {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 33) % bound
+    }
+
+    #[test]
+    fn half_precision_takes_two_bytes_at_most_and_comes_back() {
+        let dims = [16, 32, 3, 3];
+        let len: usize = dims.iter().product();
+        let mut seed = 3;
+        for pattern in [Pattern::Dense, Pattern::Unstructured, Pattern::Blocks { outputs: 8, inputs: 4 }] {
+            // Any bits of a finite number, so that there is nothing to be saved.
+            let half = |seed: &mut u64| loop {
+                let number = crate::halves::fp16_number(random(seed, 1 << 16) as u16);
+                if number.is_finite() {
+                    break number;
+                }
+            };
+            let values: Arc<[f32]> = (0..len).map(|_| half(&mut seed)).collect();
+            let values = WeightValues::F32(values).rounded(Numbers::Fp16).unwrap();
+            let size = bytes(&Weights { dims, values, pattern, bias: None });
+            assert!(size < 2.0 * len as f64 * 1.03, "{pattern}: {size}");
+        }
     }
 
     /// Values, places and scales, without any model of how often what occurs, and no more than that and 3 %.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::stream::{self, Reader, put_number};
+use crate::halves::{fp16_bits, fp16_number};
 
 /// All numbers follow.
 const DENSE: u8 = 0;
@@ -29,7 +30,7 @@ pub(super) fn put_f32(values: &[f32], out: &mut Vec<u8>) {
     // What the count of numbers costs is not worth a thought, but must not make things worse.
     if saved <= bitmap.min(rice) + 6 {
         out.push(DENSE);
-        return put_planes(values, out);
+        return put_planes(4, values, turned, out);
     }
     if bitmap <= rice {
         out.push(BITMAP);
@@ -42,14 +43,14 @@ pub(super) fn put_f32(values: &[f32], out: &mut Vec<u8>) {
         put_number(kept.len(), out);
         put_rice(values, parameter, out);
     }
-    put_planes(&kept, out);
+    put_planes(4, &kept, turned, out);
 }
 
 /// Reads `len` numbers. The caller has bounded `len`.
 pub(super) fn get_f32(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>, String> {
     let tag = reader.byte()?;
     if tag == DENSE {
-        return Ok(get_planes(reader, len)?.into());
+        return Ok(get_planes(4, reader, len, turned_back)?.into());
     }
     let count = reader.number()?;
     if count > len {
@@ -60,7 +61,7 @@ pub(super) fn get_f32(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>,
         _ if u32::from(tag - RICE) <= MOST_RICE => get_rice(reader, u32::from(tag - RICE), len, count)?,
         _ => return Err(format!("holds an unknown coding {tag}")),
     };
-    let kept = get_planes(reader, count)?;
+    let kept = get_planes(4, reader, count, turned_back)?;
     let mut values = vec![0.0; len];
     for (position, x) in positions.into_iter().zip(kept) {
         values[position] = x;
@@ -80,22 +81,47 @@ pub(super) fn get_i8(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[i8]>, S
     Ok(stream::get(reader, len)?.into_iter().map(|x| x.wrapping_sub(128) as i8).collect())
 }
 
-/// Four streams: exponents, then mantissas from the top, the sign with the last.
-fn put_planes(values: &[f32], out: &mut Vec<u8>) {
-    for plane in (0..4).rev() {
-        let bytes: Vec<u8> = values.iter().map(|x| x.to_bits().rotate_left(1).to_le_bytes()[plane]).collect();
+/// Appends numbers of half precision: the planes of their two bytes, exponents apart from mantissas.
+pub(super) fn put_fp16(values: &[f32], out: &mut Vec<u8>) {
+    put_planes(2, values, |x| u32::from(fp16_bits(x).rotate_left(1)), out);
+}
+
+/// Reads `len` numbers of half precision. The caller has bounded `len`.
+pub(super) fn get_fp16(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>, String> {
+    Ok(get_planes(2, reader, len, |bits| fp16_number((bits as u16).rotate_right(1)))?.into())
+}
+
+/// The bits of single precision, the sign last.
+fn turned(x: f32) -> u32 {
+    x.to_bits().rotate_left(1)
+}
+
+/// What [`turned`] makes such bits of.
+fn turned_back(bits: u32) -> f32 {
+    f32::from_bits(bits.rotate_right(1))
+}
+
+/// A stream for each byte of a number: exponents, then mantissas from the top, the sign with the last.
+fn put_planes(planes: usize, values: &[f32], bits: impl Fn(f32) -> u32, out: &mut Vec<u8>) {
+    for plane in (0..planes).rev() {
+        let bytes: Vec<u8> = values.iter().map(|&x| bits(x).to_le_bytes()[plane]).collect();
         stream::put(&bytes, out);
     }
 }
 
-fn get_planes(reader: &mut Reader<'_>, len: usize) -> Result<Vec<f32>, String> {
-    let mut bits = vec![0_u32; len];
-    for plane in (0..4).rev() {
-        for (bits, byte) in bits.iter_mut().zip(stream::get(reader, len)?) {
+fn get_planes(
+    planes: usize,
+    reader: &mut Reader<'_>,
+    len: usize,
+    number: impl Fn(u32) -> f32,
+) -> Result<Vec<f32>, String> {
+    let mut all = vec![0_u32; len];
+    for plane in (0..planes).rev() {
+        for (bits, byte) in all.iter_mut().zip(stream::get(reader, len)?) {
             *bits |= u32::from(byte) << (8 * plane);
         }
     }
-    Ok(bits.into_iter().map(|bits| f32::from_bits(bits.rotate_right(1))).collect())
+    Ok(all.into_iter().map(number).collect())
 }
 
 /// Lengths of the runs of zeros before each number that is not zero.

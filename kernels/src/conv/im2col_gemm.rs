@@ -5,7 +5,7 @@
 
 use super::buffer::Buffer;
 use super::finish::Finish;
-use super::gemm::{Place, Product};
+use super::gemm::{Held, Place, Product};
 use super::request::sensible;
 use super::rows::Rows;
 use super::split::{Ahead, Split, panel_tunable, split_tunable};
@@ -66,7 +66,7 @@ impl Algorithm for Im2colGemm {
         }
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
-        let products = Product::of_groups(request, usable, tile, |tap| tap)?;
+        let products = Product::of_groups(request, usable, tile, Held::Whole, |tap| tap)?;
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * problem.group_in();
         Ok(Box::new(Prepared {

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::buffer::{Buffer, whole_lines};
 use super::finish::Finish;
-use super::gemm::{Place, Product};
+use super::gemm::{Held, Place, Product};
 use super::pad::{pad_bf16, pad_f32};
 use super::request::{padded, sensible};
 use super::rows::Rows;
@@ -108,21 +108,7 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        let extent = Extent::of(problem);
-        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
-        let order = order_tunable(problem);
-        let mut prefetch = Ahead::tunable(problem.out_channels * depth * size_of::<f32>(), extent.rows);
-        if order.default == 1 {
-            prefetch.default = prefetch.values.get(1).copied().unwrap_or(0);
-        }
-        vec![
-            real_tile_tunable(extent, isa),
-            panel_tunable(extent, depth * size_of::<f32>(), isa),
-            split_tunable(problem, extent, isa),
-            prefetch,
-            gather_tunable(problem, SHORT_RUN / size_of::<f32>()),
-            order,
-        ]
+        tunables(problem, isa, Held::Whole)
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
@@ -130,46 +116,70 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
-        request.check_f32()?;
-        let problem = request.problem;
-        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
-            .ok_or_else(|| request.bad_value("tile"))?;
-        let group_in = problem.group_in();
-        let taps = match request.tunable("order")? {
-            0 => None,
-            1 => Some(by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?),
-            _ => return Err(request.bad_value("order")),
-        };
-        let window_taps: usize = problem.window.kernel.iter().product();
-        let merge = match request.tunable("gather")? {
-            0 => false,
-            1 if rows_of_taps_touch(&problem) => true,
-            _ => return Err(request.bad_value("gather")),
-        };
-        let merge = merge && taps.is_none();
-        // Weights in the order in which they are needed; those of taps that no pixel meets come last.
-        let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
-        order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
-        let products = Product::of_groups(request, usable, tile, |tap| order[tap])?;
-        let rows =
-            if merge { Rows::runs(&problem, output, padded(&problem)) } else { Rows::taps(&problem, output) };
-        Ok(Box::new(Prepared {
-            copied: if merge && problem.window.padding != [0; 4] { Copied::Singles } else { Copied::No },
-            run: if merge { problem.window.kernel[1] * group_in } else { group_in },
-            zeros: Buffer::zeros(group_in.max(tile.vectors * lanes(request.isa))),
-            output,
-            taps,
-            pixels: problem.batch * output[0] * output[1],
-            panel: request.count("panel")?,
-            ahead: Ahead::from_request(request)?,
-            split: Split::from_request(request)?,
-            finish: Finish::new(request.activation),
-            problem,
-            rows,
-            products,
-        }))
+        prepare(request, Held::Whole)
     }
+}
+
+/// What is left to the search, of weights that are so held.
+pub(super) fn tunables(problem: &ConvProblem, isa: Isa, held: Held) -> Vec<Tunable> {
+    let extent = Extent::of(problem);
+    let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+    let order = order_tunable(problem);
+    let mut prefetch = Ahead::tunable(problem.out_channels * depth * held.bytes(), extent.rows);
+    if order.default == 1 {
+        prefetch.default = prefetch.values.get(1).copied().unwrap_or(0);
+    }
+    vec![
+        real_tile_tunable(extent, isa),
+        panel_tunable(extent, depth * held.bytes(), isa),
+        split_tunable(problem, extent, isa),
+        prefetch,
+        gather_tunable(problem, SHORT_RUN / size_of::<f32>()),
+        order,
+    ]
+}
+
+/// [`Algorithm::prepare`] with weights so held.
+pub(super) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kernel>, KernelError> {
+    let (output, usable) = request.check()?;
+    request.check_f32()?;
+    let problem = request.problem;
+    let tile =
+        Tile::from_value(request.tunable("tile")?, request.isa).ok_or_else(|| request.bad_value("tile"))?;
+    let group_in = problem.group_in();
+    let taps = match request.tunable("order")? {
+        0 => None,
+        1 => Some(by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?),
+        _ => return Err(request.bad_value("order")),
+    };
+    let window_taps: usize = problem.window.kernel.iter().product();
+    let merge = match request.tunable("gather")? {
+        0 => false,
+        1 if rows_of_taps_touch(&problem) => true,
+        _ => return Err(request.bad_value("gather")),
+    };
+    let merge = merge && taps.is_none();
+    // Weights in the order in which they are needed; those of taps that no pixel meets come last.
+    let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
+    order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
+    let products = Product::of_groups(request, usable, tile, held, |tap| order[tap])?;
+    let rows =
+        if merge { Rows::runs(&problem, output, padded(&problem)) } else { Rows::taps(&problem, output) };
+    Ok(Box::new(Prepared {
+        copied: if merge && problem.window.padding != [0; 4] { Copied::Singles } else { Copied::No },
+        run: if merge { problem.window.kernel[1] * group_in } else { group_in },
+        zeros: Buffer::zeros(group_in.max(tile.vectors * lanes(request.isa))),
+        output,
+        taps,
+        pixels: problem.batch * output[0] * output[1],
+        panel: request.count("panel")?,
+        ahead: Ahead::from_request(request)?,
+        split: Split::from_request(request)?,
+        finish: Finish::new(request.activation),
+        problem,
+        rows,
+        products,
+    }))
 }
 
 /// How the input is copied into the workspace, with its padding, before it is read.

@@ -20,6 +20,7 @@ mod gemm_int8;
 mod im2col_gemm;
 mod implicit_gemm;
 mod implicit_gemm_bf16;
+mod implicit_gemm_fp16;
 mod implicit_gemm_int8;
 mod naive;
 mod packing;
@@ -176,6 +177,7 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
         &implicit_gemm_bf16::ImplicitGemmBf16,
+        &implicit_gemm_fp16::ImplicitGemmFp16,
         &direct_blocked::DirectBlocked,
         &implicit_gemm::ImplicitGemm,
         &winograd::Winograd,

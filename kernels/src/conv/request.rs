@@ -112,12 +112,10 @@ impl Request<'_> {
 
     /// The single-precision weights, dense or with zeros; nothing where they were packed before.
     pub(super) fn f32_weights(&self) -> Result<&[f32], KernelError> {
-        match &self.weights.values {
-            WeightValues::F32(values) | WeightValues::Bf16(values) => Ok(values),
-            WeightValues::Integer(_) => {
-                Err(KernelError::Data(format!("`{}` needs weights in f32", self.schedule.algorithm)))
-            }
-        }
+        let values = self.weights.values.reals().ok_or_else(|| {
+            KernelError::Data(format!("`{}` needs weights that are real numbers", self.schedule.algorithm))
+        })?;
+        Ok(values)
     }
 
     /// The integer weights; without numbers where they were packed before.

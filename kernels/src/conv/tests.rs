@@ -8,7 +8,7 @@ use super::reference::conv_f64;
 use super::*;
 use crate::operator::Window;
 use crate::team::Team;
-use crate::weights::{Grid, IntegerWeights, Numbers, Pattern, WeightValues, round_to_bf16};
+use crate::weights::{Grid, IntegerWeights, Numbers, Pattern, WeightValues};
 
 mod packed;
 
@@ -312,9 +312,11 @@ fn check_f32(case: &Case, format: WeightFormat) {
     let kept = keep(&mut random, dims, format.pattern);
     for (value, kept) in values.iter_mut().zip(kept) {
         *value = if kept { *value } else { 0.0 };
-        if format.numbers == Numbers::Bf16 {
-            *value = round_to_bf16(*value);
+        // Subnormal in half precision, some of them.
+        if format.numbers == Numbers::Fp16 && random.below(8) == 0 {
+            *value *= 1e-5;
         }
+        *value = format.numbers.nearest(*value);
     }
     let bias: Option<Vec<f32>> = (random.below(3) > 0).then(|| random.reals(problem.out_channels));
     let residual = (case.residual > 0).then(|| random.reals(shape_out.iter().product()));
@@ -326,10 +328,7 @@ fn check_f32(case: &Case, format: WeightFormat) {
     let weights = Weights {
         dims,
         bias: bias.map(Into::into),
-        values: match format.numbers {
-            Numbers::Bf16 => WeightValues::Bf16(values.into()),
-            _ => WeightValues::F32(values.into()),
-        },
+        values: WeightValues::F32(values.into()).rounded(format.numbers).unwrap(),
         pattern: format.pattern,
     };
 
@@ -528,6 +527,11 @@ proptest! {
     }
 
     #[test]
+    fn half_precision_matches_the_oracle(case in cases()) {
+        check_f32(&case, WeightFormat::FP16);
+    }
+
+    #[test]
     fn sparse_matches_the_oracle(case in cases(), pattern in patterns()) {
         check_f32(&case, WeightFormat { numbers: Numbers::F32, pattern });
     }
@@ -552,8 +556,9 @@ fn zero_weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
     let dims = [problem.out_channels, problem.group_in(), problem.window.kernel[0], problem.window.kernel[1]];
     let count = dims.iter().product();
     let values = match format.numbers {
-        Numbers::F32 => WeightValues::F32(vec![0.0; count].into()),
-        Numbers::Bf16 => WeightValues::Bf16(vec![0.0; count].into()),
+        Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => {
+            WeightValues::F32(vec![0.0; count].into()).rounded(format.numbers).unwrap()
+        }
         Numbers::Integer(grid) => WeightValues::Integer(IntegerWeights {
             values: vec![0; count].into(),
             scales: vec![1.0; problem.out_channels].into(),
@@ -578,7 +583,7 @@ fn combinations(tunables: &[Tunable]) -> Vec<BTreeMap<String, i64>> {
     })
 }
 
-const FORMATS: [WeightFormat; 8] = {
+const FORMATS: [WeightFormat; 9] = {
     const BLOCKS: Pattern = Pattern::Blocks { outputs: 8, inputs: 4 };
     const FOUR_BITS: Numbers = Numbers::Integer(Grid::Bits4);
     const TERNARY: Numbers = Numbers::Integer(Grid::Ternary);
@@ -586,6 +591,7 @@ const FORMATS: [WeightFormat; 8] = {
         WeightFormat::F32,
         WeightFormat::SPARSE_F32,
         WeightFormat::BF16,
+        WeightFormat::FP16,
         WeightFormat::I8,
         WeightFormat { numbers: Numbers::F32, pattern: BLOCKS },
         WeightFormat { numbers: Numbers::Integer(Grid::Bits8), pattern: BLOCKS },

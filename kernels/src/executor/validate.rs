@@ -125,10 +125,11 @@ fn check_weights(weights: &Weights) -> Result<(), String> {
     {
         return Err(format!("{} biases for {out} outputs", bias.len()));
     }
-    if let WeightValues::Bf16(values) = &weights.values
-        && let Some(value) = values.iter().find(|value| value.to_bits() & 0xFFFF != 0)
+    let numbers = weights.format().numbers;
+    if let (Some(half), Some(values)) = (numbers.half(), weights.values.reals())
+        && let Some(value) = values.iter().find(|value| !numbers.holds(**value))
     {
-        return Err(format!("a weight of {value}, which is no bfloat16"));
+        return Err(format!("a weight of {value}, which is no {half}"));
     }
     if let WeightValues::Integer(dense) = &weights.values {
         if dense.scales.len() != out {

@@ -1,5 +1,7 @@
 //! Means over whole axes: over height and width (also of 8-bit numbers), and over any axes.
 
+use std::ops::Add;
+
 use super::{Context, Io, Loops, OperatorKernel, Physical, as_images, on};
 use crate::conv::{Element, Layout};
 use crate::plan::Quantization;
@@ -45,17 +47,17 @@ pub(crate) fn reduce(
     on(context.isa, Reduce { kept, folded, len: input.len() })
 }
 
-/// Sums blocks of channels over all pixels and hands each block's sums to `store`.
+/// Sums over all pixels, channel by channel, and hands each sum to `mean`.
 ///
 /// # Safety
 /// As [`Loops::run`], with input numbers of type `T` and output `f32`.
 #[inline(always)]
-unsafe fn sum_channels<T: Copy, S: Copy + Default>(
+unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
     [batch, channels, pixels]: [usize; 3],
     layout: Layout,
     io: &Io<'_>,
     worker: &Worker<'_>,
-    add: impl Fn(S, T) -> S,
+    widen: impl Fn(T) -> S + Copy,
     mean: impl Fn(S) -> f32,
 ) {
     // SAFETY: the caller's promise.
@@ -66,38 +68,113 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default>(
         let count = BLOCK.min(channels - channel);
         // SAFETY: blocks of the output are disjoint and within it.
         let output = unsafe { io.output::<f32>(image * channels + channel, count) };
-        let mut sums = [S::default(); BLOCK];
+        let image = &input[image * channels * pixels..(image + 1) * channels * pixels];
         match layout {
-            Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
-                let image = &input[image * channels * pixels..(image + 1) * channels * pixels];
-                for pixel in image.chunks_exact(channels) {
-                    for (sum, x) in sums.iter_mut().zip(&pixel[channel..channel + count]) {
-                        *sum = add(*sum, *x);
-                    }
-                }
+            // Vectors hold several pixels.
+            Layout::ChannelsLast | Layout::ChannelBlocked(_) if matches!(channels, 1 | 2 | 4 | 8) => {
+                let sums = folded(lanes(image, widen), channels);
                 for (out, sum) in output.iter_mut().zip(sums) {
                     *out = mean(sum);
                 }
             }
+            Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
+                let mut done = 0;
+                while done < count {
+                    let from = channel + done;
+                    let output = &mut output[done..];
+                    // As many side by side as there are, so that they fill vectors.
+                    done += match count - done {
+                        16.. => columns::<16, _, _>(image, channels, from, output, widen, &mean),
+                        8.. => columns::<8, _, _>(image, channels, from, output, widen, &mean),
+                        4.. => columns::<4, _, _>(image, channels, from, output, widen, &mean),
+                        _ => columns::<1, _, _>(image, channels, from, output, widen, &mean),
+                    };
+                }
+            }
             Layout::Planar => {
                 for (index, out) in output.iter_mut().enumerate() {
-                    let from = (image * channels + channel + index) * pixels;
-                    // Side by side, to have as many additions under way as a vector holds.
-                    let (whole, rest) = input[from..from + pixels].as_chunks::<BLOCK>();
-                    let mut sums = [S::default(); BLOCK];
-                    for chunk in whole {
-                        for (sum, x) in sums.iter_mut().zip(chunk) {
-                            *sum = add(*sum, *x);
-                        }
-                    }
-                    for (sum, x) in sums.iter_mut().zip(rest) {
-                        *sum = add(*sum, *x);
-                    }
-                    *out = sums.iter().map(|&sum| mean(sum)).sum();
+                    let sums = lanes(&image[(channel + index) * pixels..][..pixels], widen);
+                    *out = mean(folded(sums, 1)[0]);
                 }
             }
         }
     }
+}
+
+/// Terms that are added to each other before they are added to a sum: so a sum waits for itself once in four terms.
+const TERMS: usize = 4;
+
+/// The means of `N` channels that lie side by side in every pixel, from channel `from` on; returns `N`.
+#[inline(always)]
+fn columns<const N: usize, T: Copy, S: Copy + Default + Add<Output = S>>(
+    image: &[T],
+    channels: usize,
+    from: usize,
+    output: &mut [f32],
+    widen: impl Fn(T) -> S,
+    mean: impl Fn(S) -> f32,
+) -> usize {
+    let mut sums = [S::default(); N];
+    let mut groups = image.chunks_exact(TERMS * channels);
+    for group in &mut groups {
+        let pixel = |number: usize| group[number * channels + from..].first_chunk::<N>();
+        if let (Some(a), Some(b), Some(c), Some(d)) = (pixel(0), pixel(1), pixel(2), pixel(3)) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = *sum + ((widen(a[i]) + widen(b[i])) + (widen(c[i]) + widen(d[i])));
+            }
+        }
+    }
+    for pixel in groups.remainder().chunks_exact(channels) {
+        for (sum, x) in sums.iter_mut().zip(&pixel[from..]) {
+            *sum = *sum + widen(*x);
+        }
+    }
+    for (out, sum) in output.iter_mut().zip(sums) {
+        *out = mean(sum);
+    }
+    N
+}
+
+/// The sums of every [`BLOCK`]th number, from each of the first ones on.
+#[inline(always)]
+fn lanes<T: Copy, S: Copy + Default + Add<Output = S>>(numbers: &[T], widen: impl Fn(T) -> S) -> [S; BLOCK] {
+    let mut sums = [S::default(); BLOCK];
+    let (groups, rest) = numbers.as_chunks::<{ TERMS * BLOCK }>();
+    for group in groups {
+        let (terms, _) = group.as_chunks::<BLOCK>();
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let term = |number: usize| widen(terms[number][i]);
+            *sum = *sum + ((term(0) + term(1)) + (term(2) + term(3)));
+        }
+    }
+    let (chunks, rest) = rest.as_chunks::<BLOCK>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum = *sum + widen(*x);
+        }
+    }
+    // By themselves, so that sums stay in registers.
+    let mut last = [S::default(); BLOCK];
+    for (last, x) in last.iter_mut().zip(rest) {
+        *last = widen(*x);
+    }
+    for (sum, x) in sums.iter_mut().zip(last) {
+        *sum = *sum + x;
+    }
+    sums
+}
+
+/// Adds the upper half to the lower one, until `left`, a power of two, are left: the first ones.
+#[inline(always)]
+fn folded<S: Copy + Add<Output = S>>(mut sums: [S; BLOCK], left: usize) -> [S; BLOCK] {
+    let mut width = BLOCK;
+    while width > left {
+        width /= 2;
+        for i in 0..width {
+            sums[i] = sums[i] + sums[i + width];
+        }
+    }
+    sums
 }
 
 struct GlobalF32 {
@@ -111,7 +188,7 @@ impl Loops for GlobalF32 {
         let factor = 1.0 / self.size[2] as f32;
         // SAFETY: the caller's promise.
         unsafe {
-            sum_channels(self.size, self.layout, io, worker, |sum: f32, x: f32| sum + x, |sum| sum * factor);
+            sum_channels(self.size, self.layout, io, worker, |x: f32| x, |sum| sum * factor);
         }
     }
 }
@@ -127,12 +204,12 @@ impl Loops for GlobalU8 {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let factor = self.grid.scale / self.size[2] as f32;
         let zero = i32::from(self.grid.zero_point);
-        // The offset is taken off each number, so that partial sums are means of real numbers. They
-        // fit for `MOST_PIXELS_U8`.
-        let add = |sum: i32, x: u8| sum.wrapping_add(i32::from(x) - zero);
+        // The offset is taken off each number, so that sums are means of real numbers. They fit for
+        // `MOST_PIXELS_U8`.
+        let widen = |x: u8| i32::from(x) - zero;
         // SAFETY: the caller's promise.
         unsafe {
-            sum_channels(self.size, self.layout, io, worker, add, |sum: i32| sum as f32 * factor);
+            sum_channels(self.size, self.layout, io, worker, widen, |sum: i32| sum as f32 * factor);
         }
     }
 }
@@ -166,6 +243,84 @@ impl Loops for Reduce {
             // SAFETY: every result is one worker's.
             let output = unsafe { io.output::<f32>(index, 1) };
             output[0] = sum / terms as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::Isa;
+    use crate::team::Team;
+
+    /// The means of numbers `[image][channel][pixel]`, or channels last, held as `element`, on so many threads.
+    fn means<T: Sync>(
+        [batch, channels, pixels]: [usize; 3],
+        input: &[T],
+        layout: Layout,
+        element: Element,
+        isa: Isa,
+        threads: usize,
+    ) -> Vec<f32> {
+        let kernel = global(Context { batch, isa }, channels, pixels, layout, element);
+        let mut output = vec![f32::NAN; batch * channels];
+        let addresses = [input.as_ptr() as usize, output.as_mut_ptr() as usize];
+        let work = |worker: &Worker<'_>| {
+            let io = Io { inputs: &[addresses[0] as *const u8], output: addresses[1] as *mut u8 };
+            // SAFETY: both have the sizes that the kernel was made for, and every worker makes this call.
+            unsafe { kernel.run(&io, worker) };
+        };
+        Team::new(threads).unwrap().run(work).unwrap();
+        output
+    }
+
+    #[test]
+    fn global_means_match_double_precision_whatever_their_shape() {
+        let mut seed = 5_u64;
+        let mut random = |bound: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % bound
+        };
+        for round in 0..120 {
+            let [batch, channels, pixels] = [1 + random(3), 1 + random(70), 1 + random(150)];
+            // Shapes of real networks among them.
+            let real = [[16, 1024], [24, 256], [8, 49], [4, 33], [2, 81], [1, 100]];
+            let [channels, pixels] = real.get(round).copied().unwrap_or([channels, pixels]);
+            let bytes: Vec<u8> = (0..batch * channels * pixels).map(|_| random(256) as u8).collect();
+            let numbers: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) / 64.0 - 1.75).collect();
+            let grid = Quantization { scale: 1.0 / 64.0, zero_point: 112 };
+            let block = [16, 8, 4, 1].into_iter().find(|block| channels % block == 0).unwrap_or(1);
+            for layout in [Layout::ChannelsLast, Layout::Planar, Layout::ChannelBlocked(block)] {
+                let at = |image: usize, channel: usize, pixel: usize| match layout {
+                    Layout::ChannelsLast => (image * pixels + pixel) * channels + channel,
+                    Layout::Planar => (image * channels + channel) * pixels + pixel,
+                    Layout::ChannelBlocked(block) => {
+                        let first = image * channels + channel / block * block;
+                        first * pixels + pixel * block + channel % block
+                    }
+                };
+                let want: Vec<f64> = (0..batch * channels)
+                    .map(|i| {
+                        let terms = (0..pixels)
+                            .map(|pixel| f64::from(numbers[at(i / channels, i % channels, pixel)]));
+                        terms.sum::<f64>() / pixels as f64
+                    })
+                    .collect();
+                for isa in Isa::available() {
+                    let size = [batch, channels, pixels];
+                    let threads = 1 + round % 2;
+                    let single = means(size, &numbers, layout, Element::F32, isa, threads);
+                    let eight = means(size, &bytes, layout, Element::U8(grid), isa, threads);
+                    for (i, want) in want.iter().enumerate() {
+                        for got in [single[i], eight[i]] {
+                            assert!(
+                                (f64::from(got) - want).abs() < 1e-5,
+                                "{isa:?}, {layout:?}, {size:?}: mean {i} is {got} where {want} is right"
+                            );
+                        }
+                    }
+                }
+            }
         }
     }
 }

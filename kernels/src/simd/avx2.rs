@@ -1,10 +1,10 @@
-//! AVX2 and FMA: 8 lanes, 16 registers; with or without the byte dot product of AVX-VNNI.
+//! AVX2, FMA and F16C: 8 lanes, 16 registers; with or without the byte dot product of AVX-VNNI.
 
 use std::arch::x86_64::*;
 
 use super::{Job, Simd, copy_few};
 
-/// x86-64 with AVX2 and FMA.
+/// x86-64 with AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
@@ -50,6 +50,10 @@ macro_rules! avx2 {
             #[inline(always)]
             unsafe fn load(from: *const f32) -> __m256 {
                 unsafe { _mm256_loadu_ps(from) }
+            }
+            #[inline(always)]
+            unsafe fn load_halves(from: *const u16) -> __m256 {
+                unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
             }
             #[inline(always)]
             unsafe fn store(to: *mut f32, v: __m256) {
@@ -226,7 +230,7 @@ macro_rules! avx2 {
     };
 }
 
-avx2!(Avx2, "avx2,fma", {
+avx2!(Avx2, "avx2,fma,f16c", {
     // There is no exact product of bytes: `vpmaddubsw` saturates. 16-bit `vpmaddwd` is exact.
     type Act = i16;
     const GROUP: usize = 2;
@@ -272,7 +276,7 @@ avx2!(Avx2, "avx2,fma", {
     }
 });
 
-avx2!(AvxVnni, "avx2,fma,avxvnni", {
+avx2!(AvxVnni, "avx2,fma,f16c,avxvnni", {
     type Act = u8;
     const GROUP: usize = 4;
 

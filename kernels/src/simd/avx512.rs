@@ -53,6 +53,10 @@ macro_rules! avx512 {
                 unsafe { _mm512_loadu_ps(from) }
             }
             #[inline(always)]
+            unsafe fn load_halves(from: *const u16) -> __m512 {
+                unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+            }
+            #[inline(always)]
             unsafe fn store(to: *mut f32, v: __m512) {
                 unsafe { _mm512_storeu_ps(to, v) }
             }

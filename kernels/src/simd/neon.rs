@@ -45,6 +45,25 @@ unsafe fn dot_bytes(mut acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t
     acc
 }
 
+/// Numbers in half precision, given as their bits.
+///
+/// # Safety
+/// The processor has NEON.
+#[inline(always)]
+unsafe fn widened(halves: uint16x4_t) -> float32x4_t {
+    let numbers: float32x4_t;
+    // SAFETY: one instruction that touches nothing but its registers and status flags; the standard library's name for it
+    // takes a type that is not stable yet.
+    unsafe {
+        asm!(
+            "fcvtl {0:v}.4s, {1:v}.4h",
+            out(vreg) numbers, in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    numbers
+}
+
 /// Bytes less 128, as signed ones.
 ///
 /// # Safety
@@ -86,6 +105,10 @@ macro_rules! neon {
             #[inline(always)]
             unsafe fn load(from: *const f32) -> float32x4_t {
                 unsafe { vld1q_f32(from) }
+            }
+            #[inline(always)]
+            unsafe fn load_halves(from: *const u16) -> float32x4_t {
+                unsafe { widened(vld1_u16(from)) }
             }
             #[inline(always)]
             unsafe fn store(to: *mut f32, v: float32x4_t) {

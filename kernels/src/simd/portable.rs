@@ -1,6 +1,7 @@
 //! Plain Rust on arrays of four, which compilers turn into whatever vectors the target has.
 
 use super::{Job, Simd};
+use crate::halves::fp16_number;
 
 /// Any processor.
 #[derive(Clone, Copy)]
@@ -42,6 +43,10 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     unsafe fn load(from: *const f32) -> [f32; 4] {
         unsafe { from.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_halves(from: *const u16) -> [f32; 4] {
+        unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(fp16_number)
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, v: [f32; 4]) {

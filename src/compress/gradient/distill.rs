@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::{Pattern, round_to_bf16};
+use paretune_kernels::weights::Pattern;
 use paretune_kernels::{Executor, ExecutorOptions, Plan, WeightValues};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -155,7 +155,7 @@ pub fn distill(
             best = (found, Some(between));
         }
     }
-    Ok(best.1.map_or_else(|| student.clone(), |between| between.write(student)))
+    best.1.map_or_else(|| Ok(student.clone()), |between| between.write(student))
 }
 
 /// The network up to what a final softmax reads.
@@ -321,7 +321,7 @@ impl Learned {
             (weights.pattern != Pattern::Dense).then(|| values.iter().map(|&x| x != 0.0).collect())
         });
         let grids = plan.weights.iter().map(|weights| match &weights.values {
-            WeightValues::F32(_) | WeightValues::Bf16(_) => None,
+            WeightValues::F32(_) | WeightValues::Bf16(_) | WeightValues::Fp16(_) => None,
             WeightValues::Integer(integer) => {
                 let (low, high) = integer.grid.levels();
                 Some((integer.scales.to_vec(), f32::from(low), f32::from(high)))
@@ -396,14 +396,16 @@ impl Learned {
     }
 
     /// `plan` with what was learned, in the formats that it has.
-    fn write(&self, plan: &Plan) -> Plan {
+    fn write(&self, plan: &Plan) -> Result<Plan, CompressError> {
         let mut plan = plan.clone();
         for (index, weights) in plan.weights.iter_mut().enumerate() {
-            let effective = &self.effective.weights[index];
+            let (effective, numbers) = (&self.effective.weights[index], weights.format().numbers);
             match &mut weights.values {
-                WeightValues::F32(values) => *values = effective.as_slice().into(),
-                WeightValues::Bf16(values) => {
-                    *values = effective.iter().copied().map(round_to_bf16).collect()
+                values @ (WeightValues::F32(_) | WeightValues::Bf16(_) | WeightValues::Fp16(_)) => {
+                    let learned = WeightValues::F32(effective.as_slice().into()).rounded(numbers);
+                    *values = learned.map_err(|beyond| {
+                        CompressError::Recipe(format!("fine-tuning has led to {beyond}"))
+                    })?;
                 }
                 WeightValues::Integer(integer) => {
                     let row = (effective.len() / integer.scales.len().max(1)).max(1);
@@ -417,6 +419,6 @@ impl Learned {
                 weights.bias = Some(bias.as_slice().into());
             }
         }
-        plan
+        Ok(plan)
     }
 }

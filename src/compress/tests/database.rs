@@ -37,7 +37,7 @@ fn reconstructed_networks_lose_less_than_one_shot_ones() {
                 compressed(&Recipe { channels: channels.clone(), ..everywhere(&plan, layer, method) });
             for step in ["one", "three"] {
                 let zeros = match &weights(&small, step).values {
-                    WeightValues::F32(values) | WeightValues::Bf16(values) => {
+                    WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
                         values.iter().filter(|x| **x == 0.0).count()
                     }
                     WeightValues::Integer(integer) => integer.values.iter().filter(|q| **q == 0).count(),

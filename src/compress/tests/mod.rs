@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::{Grid, Numbers, Pattern};
+use paretune_kernels::weights::{FP16_MAX, Grid, Numbers, Pattern};
 use paretune_kernels::{Plan, WeightValues};
 use proptest::prelude::*;
 
@@ -78,6 +78,26 @@ fn zeroed(plan: &Plan, keep: &channels::Keep) -> Plan {
         }
     }
     plan
+}
+
+#[test]
+fn weights_beyond_half_precision_are_refused() {
+    let mut plan = networks::residual();
+    let step = plan.steps.iter().find(|step| step.name == "three").unwrap();
+    let Operator::Conv(conv) = &step.operator else { panic!("no convolution") };
+    let values = plan.weights[conv.weights].values.reals_mut().unwrap();
+    let mut large = values.to_vec();
+    large[0] = -1e6;
+    *values = large.into();
+    let known = layers(&plan).unwrap();
+    assert!(known.iter().all(|layer| (layer.largest_weight <= FP16_MAX) == (layer.step != "three")));
+    let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
+    let halves = LayerRecipe { numbers: Numbers::Fp16, ..LayerRecipe::default() };
+    let of = |step: &str| Recipe { layers: [(step.to_owned(), halves)].into(), ..Recipe::default() };
+    let error = apply(&plan, &calibration, &of("three")).unwrap_err();
+    assert_eq!(error.to_string(), "step `three`: a weight of -1000000 is beyond the greatest number of fp16");
+    let small = apply(&plan, &calibration, &of("two")).unwrap();
+    assert_eq!(weights(&small, "two").format().numbers, Numbers::Fp16);
 }
 
 #[test]
@@ -188,7 +208,11 @@ proptest! {
         let layers = layers(&plan).unwrap();
         for (at, layer) in layers.iter().enumerate() {
             let sparsity = if layer.sparse && bit(at + 3) { 0.5 } else { 0.0 };
-            let real = if bit(at + 6) { Numbers::Bf16 } else { Numbers::F32 };
+            let real = match (bit(at + 6), bit(at + 7)) {
+                (true, true) => Numbers::Bf16,
+                (true, false) => Numbers::Fp16,
+                (false, _) => Numbers::F32,
+            };
             let numbers = if bit(at + 5) { INT8 } else { real };
             recipe.layers.insert(layer.step.clone(), LayerRecipe { sparsity, numbers, ..LayerRecipe::default() });
         }
@@ -197,12 +221,10 @@ proptest! {
             let wanted = recipe.layer(&layer.step);
             let weights = weights(&small, &layer.step);
             let zeros = match &weights.values {
-                WeightValues::F32(values) | WeightValues::Bf16(values) => {
+                WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
                     let pattern = if wanted.sparsity > 0.0 { Pattern::Unstructured } else { Pattern::Dense };
                     prop_assert_eq!((weights.format().numbers, weights.pattern), (wanted.numbers, pattern));
-                    if wanted.numbers == Numbers::Bf16 {
-                        prop_assert!(values.iter().all(|x| x.to_bits() & 0xFFFF == 0));
-                    }
+                    prop_assert!(values.iter().all(|&x| wanted.numbers.holds(x)));
                     values.iter().filter(|&&x| x == 0.0).count()
                 }
                 WeightValues::Integer(dense) => {

@@ -43,6 +43,19 @@ pub enum ImageError {
         /// What was seen instead, starting with `" "`, or empty.
         hint: String,
     },
+    /// One folder, which is not a class but holds the images as they should be given.
+    #[error(
+        "{} holds nothing but a folder that itself holds {part}/; give that folder instead: {}",
+        path.display(), inner.display()
+    )]
+    Outer {
+        /// What was given.
+        path: PathBuf,
+        /// The folder in it.
+        inner: PathBuf,
+        /// What that has that no class would.
+        part: &'static str,
+    },
     /// Images both beside and inside of class folders.
     #[error(
         "{} holds both class folders ({folder}) and loose images ({image}); move the images into class folders",

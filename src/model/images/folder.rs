@@ -31,16 +31,15 @@ pub(super) struct Folder {
 /// Lists a folder of images.
 pub(super) fn open(root: &Path, expected: [usize; 3]) -> Result<Folder, ImageError> {
     let names = Entries::read(root)?;
-    let has = |name: &str| names.folders.contains(name);
-    let test = ["test", "val", "valid", "validation"].into_iter().find(|name| has(name));
-    let mut parts = Vec::new();
-    if has("train") {
-        parts.push(("train", Role::Train));
-    }
-    if let Some(test) = test {
-        parts.push((test, Role::Test));
-    }
+    let mut parts = names.parts();
     if parts.is_empty() {
+        // Data sets are often unpacked into a folder of their own: no single class is called `train`.
+        if let (1, Some(inner)) = (names.folders.len(), names.folders.first()) {
+            let inner = root.join(inner);
+            if let Some((part, _)) = Entries::read(&inner)?.parts().first() {
+                return Err(ImageError::Outer { path: root.into(), inner, part });
+            }
+        }
         parts.push(("", Role::Whole));
     }
     let mut found = Vec::new();
@@ -172,6 +171,15 @@ impl Entries {
             }
         }
         Ok(entries)
+    }
+
+    /// The folders that say what their images are for.
+    fn parts(&self) -> Vec<(&'static str, Role)> {
+        let has = |name: &&str| self.folders.contains(*name);
+        let train = Some("train").filter(has).map(|name| (name, Role::Train));
+        let test =
+            ["test", "val", "valid", "validation"].into_iter().find(has).map(|name| (name, Role::Test));
+        train.into_iter().chain(test).collect()
     }
 
     /// A file that is an image, but of a format that is not read.

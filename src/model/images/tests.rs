@@ -115,6 +115,21 @@ fn larger_parts_contain_the_smaller_ones_and_only_chosen_files_are_read() {
 }
 
 #[test]
+fn a_folder_around_a_data_set_is_no_class() {
+    let folder = TempDir::new().unwrap();
+    let inner = folder.path().join("birds");
+    write_classes(&inner.join("train"), 6);
+    write_classes(&inner.join("val"), 6);
+    let error = load(folder.path(), DIMS, ALL).unwrap_err();
+    let wanted = format!("give that folder instead: {}", inner.display());
+    assert!(error.to_string().ends_with(&wanted), "{error}");
+    assert!(load(&inner, DIMS, ALL).is_ok());
+    // Beside a second folder it is a class like any other.
+    write_classes(&folder.path().join("cars"), 6);
+    assert_eq!(load(folder.path(), DIMS, ALL).unwrap().classes, ["birds", "cars"]);
+}
+
+#[test]
 fn a_flat_folder_has_no_labels() {
     let folder = TempDir::new().unwrap();
     for index in 0..9 {

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use paretune_kernels::weights::fp16_number;
 use sha2::{Digest, Sha256};
 
 use super::proto::TensorProto;
@@ -85,7 +86,7 @@ fn raw(kind: DataType, bytes: &[u8], count: usize) -> Result<Data, String> {
     Ok(match kind {
         DataType::Float => floats(bytes, f32::from_le_bytes),
         DataType::Double => floats(bytes, |b| f64::from_le_bytes(b) as f32),
-        DataType::Float16 => floats(bytes, |b| half(u16::from_le_bytes(b))),
+        DataType::Float16 => floats(bytes, |b| fp16_number(u16::from_le_bytes(b))),
         DataType::Bfloat16 => floats(bytes, |b| brain(u16::from_le_bytes(b))),
         DataType::Bool | DataType::Uint8 => ints(bytes, |[b]: [u8; 1]| b.into()),
         DataType::Int8 => ints(bytes, |b| i8::from_le_bytes(b).into()),
@@ -119,7 +120,7 @@ fn typed(kind: DataType, proto: &TensorProto, count: usize) -> Result<Data, Stri
         }
         DataType::Float16 | DataType::Bfloat16 => {
             check(proto.int32_data.len())?;
-            let convert = if kind == DataType::Float16 { half } else { brain };
+            let convert = if kind == DataType::Float16 { fp16_number } else { brain };
             Data::Float(proto.int32_data.iter().map(|&bits| convert(bits as u16)).collect())
         }
         DataType::Bool
@@ -215,19 +216,6 @@ fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// IEEE 754 half precision.
-fn half(bits: u16) -> f32 {
-    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let exponent = i32::from(bits >> 10 & 0x1f);
-    let fraction = f32::from(bits & 0x3ff);
-    sign * match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
-    }
-}
-
 /// The upper half of a single-precision number.
 fn brain(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
@@ -249,9 +237,9 @@ mod tests {
             (0x7c00, f32::INFINITY),
             (0x3555, 0.333_251_95),
         ] {
-            assert_eq!(half(bits), value);
+            assert_eq!(fp16_number(bits), value);
         }
-        assert!(half(0x7e00).is_nan());
+        assert!(fp16_number(0x7e00).is_nan());
         assert_eq!(brain(0x3f80), 1.0);
     }
 

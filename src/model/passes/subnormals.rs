@@ -10,7 +10,9 @@ pub fn clear_subnormals(plan: &mut Plan) -> bool {
     let mut changed = false;
     for weights in &mut plan.weights {
         match &mut weights.values {
-            WeightValues::F32(values) | WeightValues::Bf16(values) => changed |= clear(values),
+            WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
+                changed |= clear(values);
+            }
             // Scales must not become zero; what computes them sees to it that they are normal.
             WeightValues::Integer(_) => {}
         }

@@ -5,7 +5,7 @@ use paretune_spaces::{Configuration, Value};
 use rand::{Rng, RngExt};
 
 use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
-use crate::study::space::bits_value;
+use crate::evaluate::numbers;
 use crate::study::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey, schedule_bits};
 
 /// Seconds per number that is brought from one precision to another between layers.
@@ -23,8 +23,8 @@ pub(super) struct Choice {
 /// What is chosen for a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LayerChoice {
-    /// Of the weights.
-    pub(super) bits: f64,
+    /// What the weights are.
+    pub(super) numbers: Numbers,
     pub(super) sparsity: f64,
     /// Index into the layer's surveyed schedules.
     pub(super) schedule: usize,
@@ -67,8 +67,8 @@ impl Choice {
             let schedule = schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
             let sparsity = configuration.get(&layer_parameter(&layer.name, "sparsity"));
             let sparsity = sparsity.and_then(Value::as_f64).unwrap_or(0.0);
-            let bits = configuration.get(&layer_parameter(&layer.name, "bits")).and_then(Value::as_f64);
-            layers.push(LayerChoice { bits: bits.unwrap_or(32.0), sparsity, schedule });
+            let numbers = numbers::chosen(configuration, &layer.name).unwrap_or_default();
+            layers.push(LayerChoice { numbers, sparsity, schedule });
         }
         let threads = configuration.get(THREADS).and_then(Value::as_i64).unwrap_or(1);
         Some(Self { threads, shares, layers })
@@ -87,8 +87,7 @@ impl Choice {
             if let Some(time) = layer.schedules.get(choice.schedule) {
                 time.schedule.write(&layer.name, &mut wanted);
             }
-            let numbers = Numbers::of_bits(choice.bits).unwrap_or_default();
-            wanted.insert(layer_parameter(&layer.name, "bits"), bits_value(numbers));
+            numbers::choose(choice.numbers, &layer.name, &mut wanted);
         }
         wanted
     }
@@ -105,7 +104,7 @@ impl Choice {
             parts.seconds += part.seconds;
             parts.bytes += part.bytes;
             // Activations are real numbers around 16 bits as well as around 32.
-            let bits = schedule_bits(choice.bits).min(16);
+            let bits = schedule_bits(choice.numbers).min(16);
             if bits_before.is_some_and(|before| before != bits) {
                 parts.seconds += CONVERSION * real(layer.inputs);
             }
@@ -127,7 +126,7 @@ impl Choice {
         let loss = layer
             .losses
             .iter()
-            .find(|loss| loss.bits == choice.bits && loss.sparsity == choice.sparsity)
+            .find(|loss| loss.numbers == choice.numbers && loss.sparsity == choice.sparsity)
             .map_or(f64::MAX / 1e6, |loss| loss.loss);
         let weights = real(layer.weights) * kept;
         let outputs = real(layer.outputs) * writes;
@@ -135,8 +134,8 @@ impl Choice {
         let zero = choice.sparsity;
         let places =
             if zero > 0.0 { -(zero * zero.log2() + (1.0 - zero) * (1.0 - zero).log2()) } else { 0.0 };
-        let scales = if choice.bits < 16.0 { 8.0 } else { 4.0 };
-        let bytes = weights * (places + (1.0 - zero) * choice.bits) / 8.0 + scales * outputs;
+        let scales = if choice.numbers.is_integer() { 8.0 } else { 4.0 };
+        let bytes = weights * (places + (1.0 - zero) * choice.numbers.bits()) / 8.0 + scales * outputs;
         let seconds = layer.schedules.get(choice.schedule).map_or(0.0, |schedule| schedule.seconds) * work;
         Parts { loss, seconds, bytes }
     }
@@ -197,7 +196,7 @@ impl Choice {
                 *choice = all[rng.random_range(0..all.len())];
             }
         } else {
-            let fast = layer.fastest(choice.bits, choice.sparsity, 4);
+            let fast = layer.fastest(choice.numbers, choice.sparsity, 4);
             if !fast.is_empty() {
                 choice.schedule = fast[rng.random_range(0..fast.len())];
             }
@@ -208,8 +207,8 @@ impl Choice {
 /// What a layer can be, each with its fastest schedule.
 pub(super) fn options(layer: &LayerSurvey) -> impl Iterator<Item = LayerChoice> + '_ {
     layer.losses.iter().filter_map(|loss| {
-        let schedule = *layer.fastest(loss.bits, loss.sparsity, 1).first()?;
-        Some(LayerChoice { bits: loss.bits, sparsity: loss.sparsity, schedule })
+        let schedule = *layer.fastest(loss.numbers, loss.sparsity, 1).first()?;
+        Some(LayerChoice { numbers: loss.numbers, sparsity: loss.sparsity, schedule })
     })
 }
 
@@ -229,8 +228,12 @@ pub(super) fn real(count: usize) -> f64 {
 pub(super) mod tests {
     use std::collections::BTreeMap;
 
+    use paretune_kernels::weights::Grid;
+
     use super::*;
     use crate::study::survey::LayerLoss;
+
+    pub(in super::super) const INT8: Numbers = Numbers::Integer(Grid::Bits8);
 
     /// Two layers; the first writes a group of 16 channels that the second reads. Eight bits are twice as fast and
     /// lose a little, half of the channels lose much.
@@ -253,8 +256,8 @@ pub(super) mod tests {
             writes,
             schedules: vec![time(32, "a", 1, 3e-3), time(32, "a", 2, 2e-3), time(8, "b", 1, 1e-3)],
             losses: vec![
-                LayerLoss { bits: 32.0, sparsity: 0.0, loss: 0.0 },
-                LayerLoss { bits: 8.0, sparsity: 0.0, loss: 0.01 },
+                LayerLoss { numbers: Numbers::F32, sparsity: 0.0, loss: 0.0 },
+                LayerLoss { numbers: INT8, sparsity: 0.0, loss: 0.01 },
             ],
             ..LayerSurvey::default()
         };
@@ -274,7 +277,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn untouched() -> Choice {
-        let plain = LayerChoice { bits: 32.0, sparsity: 0.0, schedule: 0 };
+        let plain = LayerChoice { numbers: Numbers::F32, sparsity: 0.0, schedule: 0 };
         Choice { threads: 2, shares: vec![1.0], layers: vec![plain, plain] }
     }
 
@@ -306,14 +309,14 @@ pub(super) mod tests {
         let mut zeros = sparse.layers[0].schedules[0].clone();
         (zeros.schedule.sparsity, zeros.seconds) = (0.8, 5e-4);
         sparse.layers[0].schedules.push(zeros);
-        assert_eq!(sparse.layers[0].fastest(32.0, 0.8, 1), [3]);
-        assert_eq!(sparse.layers[0].fastest(32.0, 0.7, 1), [1]);
+        assert_eq!(sparse.layers[0].fastest(Numbers::F32, 0.8, 1), [3]);
+        assert_eq!(sparse.layers[0].fastest(Numbers::F32, 0.7, 1), [1]);
         // A faster tile costs nothing.
         let free = descended(1e-6);
-        assert_eq!(free.layers, [LayerChoice { bits: 32.0, sparsity: 0.0, schedule: 1 }; 2]);
+        assert_eq!(free.layers, [LayerChoice { numbers: Numbers::F32, sparsity: 0.0, schedule: 1 }; 2]);
         assert_eq!(free.shares, [1.0]);
         let eager = descended(0.2);
-        assert_eq!(eager.layers, [LayerChoice { bits: 8.0, sparsity: 0.0, schedule: 2 }; 2]);
+        assert_eq!(eager.layers, [LayerChoice { numbers: INT8, sparsity: 0.0, schedule: 2 }; 2]);
         assert_eq!(eager.shares, [1.0]);
         assert_eq!(descended(100.0).shares, [0.5]);
     }
@@ -323,7 +326,7 @@ pub(super) mod tests {
         let survey = survey();
         let mut choice = untouched();
         choice.shares[0] = 0.5;
-        choice.layers[1] = LayerChoice { bits: 8.0, sparsity: 0.0, schedule: 2 };
+        choice.layers[1] = LayerChoice { numbers: INT8, sparsity: 0.0, schedule: 2 };
         assert_eq!(Choice::read(&survey, &choice.write(&survey)), Some(choice));
     }
 }

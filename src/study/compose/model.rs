@@ -78,7 +78,7 @@ pub(super) fn distance(left: &Choice, right: &Choice) -> f64 {
     let mut unlike = if left.threads == right.threads { 0.0 } else { 1.0 };
     for (left, right) in left.layers.iter().zip(&right.layers) {
         let differs = |differs: bool, by: f64| if differs { by } else { 0.0 };
-        unlike += (differs(left.bits != right.bits, 1.0)
+        unlike += (differs(left.numbers != right.numbers, 1.0)
             + differs(left.sparsity != right.sparsity, 0.5)
             + differs(left.schedule != right.schedule, 0.3))
             / layers;
@@ -92,7 +92,7 @@ pub(super) fn distance(left: &Choice, right: &Choice) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::choice::LayerChoice;
-    use super::super::choice::tests::{survey, untouched};
+    use super::super::choice::tests::{INT8, survey, untouched};
     use super::*;
 
     #[test]
@@ -104,7 +104,7 @@ mod tests {
         };
         let plain = untouched();
         let mut eight = untouched();
-        eight.layers = vec![LayerChoice { bits: 8.0, sparsity: 0.0, schedule: 2 }; 2];
+        eight.layers = vec![LayerChoice { numbers: INT8, sparsity: 0.0, schedule: 2 }; 2];
         // The plain one is as fast as the sum says, the other one twice as slow, and loses 2 points.
         let verified = [
             trial(&plain, [0.9, 7e-3, 8128.0, 9000.0, 0.0]),

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use paretune_db::Record;
-use paretune_kernels::weights::Numbers;
+use paretune_kernels::weights::{Grid, Numbers};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 
 use super::{LayerLoss, Survey, Surveyor, Thinned, fraction, unfit};
 use crate::compress;
 use crate::evaluate::candidate::{CHANNELS, layer_parameter, numerics};
+use crate::evaluate::numbers::{bits_value, offered};
 use crate::evaluate::protocol::{Reply, Request};
 use crate::evaluate::subject::CALIBRATION_IMAGES;
 use crate::study::session::SessionError;
-use crate::study::space::bits_value;
 
 /// Images that losses are judged on.
 const LOSS_IMAGES: u64 = 96;
@@ -23,10 +23,12 @@ const SPARSITY: [f64; 2] = [0.7, 0.9];
 /// do on average.
 const TENTH: f64 = 2.6;
 /// Bits of the weights at which layers are looked at.
-const FEW_BITS: f64 = 3.0;
+const FEW_BITS: Numbers = Numbers::Integer(Grid::Bits3);
 /// Mean squared error of bfloat16 by that of 8 bits, whose steps are the same for all numbers of a channel: a half of 2^-8 of
 /// the number itself, against that of a 127th of four standard deviations, as the largest of some hundreds are.
 const BF16_DISTORTION: f64 = 1.0 / 64.0;
+/// The same of half precision, whose steps are an eighth.
+const FP16_DISTORTION: f64 = BF16_DISTORTION / 64.0;
 
 /// Mean squared error of numbers of a normal distribution on grids of so many bits (after Max, "Quantizing for
 /// minimum distortion", 1960): what is lost at other bits goes by it.
@@ -35,7 +37,7 @@ const DISTORTION: [(f64, f64); 6] =
 /// Thinned networks that are looked at.
 const THINNED: usize = 2;
 /// Numbers that zeros are combined with.
-const WITH_ZEROS: [f64; 2] = [8.0, 4.0];
+const WITH_ZEROS: [Numbers; 3] = [Numbers::F32, Numbers::Integer(Grid::Bits8), Numbers::Integer(Grid::Bits4)];
 /// How losses grow with what is removed: few weights cost next to nothing, the last ones everything.
 const GROWTH: f64 = 2.0;
 
@@ -89,7 +91,7 @@ impl Surveyor<'_, '_> {
         let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
         let worthwhile = *self.pace.reconstructs.get_or_insert(2.0 * prepare < left);
         let few: Vec<bool> =
-            survey.layers.iter().map(|layer| self.bits(&layer.name).contains(&FEW_BITS)).collect();
+            survey.layers.iter().map(|layer| offered(self.space, &layer.name).contains(&FEW_BITS)).collect();
         let sparsity = |share: f64| {
             (0..sparse.len()).filter(|layer| sparse[*layer]).map(move |layer| Probe::Sparsity(layer, share))
         };
@@ -152,26 +154,28 @@ impl Surveyor<'_, '_> {
         #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
         let fair = measured(Probe::AllBits).map(|loss| loss / layers as f64);
         for (index, layer) in survey.layers.iter_mut().enumerate() {
-            layer.losses.push(LayerLoss { bits: 32.0, sparsity: 0.0, loss: 0.0 });
+            layer.losses.push(LayerLoss { numbers: Numbers::F32, sparsity: 0.0, loss: 0.0 });
             let eight = measured(Probe::Bits(index)).or(fair).filter(|_| eight[index]);
             let few = measured(Probe::FewBits(index));
             let distortion =
                 |bits: f64| DISTORTION.iter().find(|(known, _)| *known == bits).map(|(_, error)| *error);
-            let mut rounded = vec![(32.0, 0.0)];
-            for bits in self.bits(&layer.name) {
-                let by_few = || Some(few? * distortion(bits)? / distortion(FEW_BITS)?);
-                let loss = match bits {
-                    8.0 => eight,
-                    16.0 => Some(eight.unwrap_or(0.0) * BF16_DISTORTION),
-                    _ => by_few(),
+            let mut rounded = vec![(Numbers::F32, 0.0)];
+            for numbers in offered(self.space, &layer.name) {
+                let by_few = || Some(few? * distortion(numbers.bits())? / distortion(FEW_BITS.bits())?);
+                let loss = match numbers {
+                    Numbers::F32 => continue,
+                    Numbers::Bf16 => Some(eight.unwrap_or(0.0) * BF16_DISTORTION),
+                    Numbers::Fp16 => Some(eight.unwrap_or(0.0) * FP16_DISTORTION),
+                    Numbers::Integer(Grid::Bits8) => eight,
+                    Numbers::Integer(_) => by_few(),
                 };
-                let Some(mut loss) = loss.filter(|_| bits < 32.0) else { continue };
+                let Some(mut loss) = loss else { continue };
                 // Activations are rounded to 8 bits too.
-                if bits < 16.0 {
+                if numbers.is_integer() {
                     loss = loss.max(eight.unwrap_or(0.0));
                 }
-                layer.losses.push(LayerLoss { bits, sparsity: 0.0, loss });
-                rounded.push((bits, loss));
+                layer.losses.push(LayerLoss { numbers, sparsity: 0.0, loss });
+                rounded.push((numbers, loss));
             }
             let points: Vec<(f64, f64)> = SPARSITY
                 .iter()
@@ -183,18 +187,11 @@ impl Surveyor<'_, '_> {
             let name = layer_parameter(&layer.name, "sparsity");
             for sparsity in self.domain(&name).iter().filter_map(Value::as_f64).filter(|share| *share > 0.0) {
                 let zeros = sparser(&points, sparsity);
-                for &(bits, loss) in
-                    rounded.iter().filter(|(bits, _)| *bits == 32.0 || WITH_ZEROS.contains(bits))
-                {
-                    layer.losses.push(LayerLoss { bits, sparsity, loss: loss + zeros });
+                for &(numbers, loss) in rounded.iter().filter(|(numbers, _)| WITH_ZEROS.contains(numbers)) {
+                    layer.losses.push(LayerLoss { numbers, sparsity, loss: loss + zeros });
                 }
             }
         }
-    }
-
-    /// Bits that the space offers for a layer.
-    fn bits(&self, layer: &str) -> Vec<f64> {
-        self.domain(&layer_parameter(layer, "bits")).iter().filter_map(Value::as_f64).collect()
     }
 
     fn loss(&mut self, configuration: &Configuration) -> Result<Option<f64>, SessionError> {
@@ -241,8 +238,7 @@ impl Probe {
                 wanted.insert(name(layer, "bits"), Value::Int(8));
             }
             Self::FewBits(layer) => {
-                let numbers = Numbers::of_bits(FEW_BITS).unwrap_or_default();
-                wanted.insert(name(layer, "bits"), bits_value(numbers));
+                wanted.insert(name(layer, "bits"), bits_value(FEW_BITS));
             }
             Self::Sparsity(layer, share) => {
                 wanted.insert(name(layer, "sparsity"), Value::Real(share));

@@ -22,11 +22,11 @@ use serde::{Deserialize, Serialize};
 pub use schedules::{SPEED, SpeedKey};
 
 use super::session::SessionError;
-use super::space::bits_value;
 use super::trial::Bench;
 use crate::compress::{self, ChannelGroup};
 use crate::evaluate::candidate::{BACKEND, THREADS, layer_parameter, tunable_parameter};
 use crate::evaluate::host::{Host, HostError, blame};
+use crate::evaluate::numbers;
 use crate::evaluate::protocol::{Reply, Request};
 use crate::model::Network;
 
@@ -66,7 +66,7 @@ impl Survey {
     #[must_use]
     pub fn has_reconstructed(&self) -> bool {
         let losses = self.layers.iter().flat_map(|layer| &layer.losses);
-        losses.into_iter().any(|loss| loss.sparsity > 0.0 || loss.bits < 8.0)
+        losses.into_iter().any(|loss| loss.sparsity > 0.0 || loss.numbers.bits() < 8.0)
     }
 }
 
@@ -108,20 +108,20 @@ pub struct LayerSurvey {
 impl LayerSurvey {
     /// Up to `count` of its schedules for such weights, as indices, fastest first.
     #[must_use]
-    pub fn fastest(&self, bits: f64, sparsity: f64, count: usize) -> Vec<usize> {
+    pub fn fastest(&self, numbers: Numbers, sparsity: f64, count: usize) -> Vec<usize> {
         let schedules = &self.schedules;
-        let mut of_bits: Vec<usize> =
-            (0..schedules.len()).filter(|index| schedules[*index].schedule.serves(bits, sparsity)).collect();
-        of_bits.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
-        of_bits.truncate(count);
-        of_bits
+        let serves = |index: &usize| schedules[*index].schedule.serves(numbers, sparsity);
+        let mut serving: Vec<usize> = (0..schedules.len()).filter(serves).collect();
+        serving.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
+        serving.truncate(count);
+        serving
     }
 }
 
 /// How a layer is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerSchedule {
-    /// 8 where it computes on integers, of however many bits, else 32.
+    /// 8 where it computes on integers, of however many bits; 16 where it is made for weights of so many, else 32.
     pub bits: i64,
     /// Share of the weights that is zero, for algorithms that leave zeros out; the others take as long whatever it is,
     /// and have 0 here.
@@ -138,18 +138,19 @@ impl LayerSchedule {
         Self { bits, sparsity, algorithm, tunables: BTreeMap::new() }
     }
 
-    /// Whether weights of so many bits and so many zeros, anywhere, can take this schedule and then have its time.
+    /// Whether such weights with so many zeros, anywhere, can take this schedule and then have its time.
     #[must_use]
-    pub fn serves(&self, bits: f64, sparsity: f64) -> bool {
-        self.bits == schedule_bits(bits)
+    pub fn serves(&self, numbers: Numbers, sparsity: f64) -> bool {
+        let widest = widest(&self.algorithm, self.bits);
+        self.bits == schedule_bits(numbers)
             && (self.sparsity <= 0.0 || self.sparsity == sparsity)
-            && bits <= widest(&self.algorithm, self.bits).bits()
+            && if numbers.is_integer() { numbers.bits() <= widest.bits() } else { numbers == widest }
     }
 
     /// What `configuration` chooses for `layer`.
     #[must_use]
     pub fn read(configuration: &Configuration, layer: &str) -> Option<Self> {
-        let bits = schedule_bits(configuration.get(&layer_parameter(layer, "bits"))?.as_f64()?);
+        let bits = schedule_bits(numbers::chosen(configuration, layer)?);
         let algorithm = configuration.get(&layer_parameter(layer, "algorithm"))?.as_str()?.to_owned();
         let prefix = tunable_parameter(layer, &algorithm, "");
         let tunables = configuration
@@ -166,7 +167,7 @@ impl LayerSchedule {
 
     /// Chooses this for `layer`.
     pub fn write(&self, layer: &str, wanted: &mut Configuration) {
-        wanted.insert(layer_parameter(layer, "bits"), bits_value(widest(&self.algorithm, self.bits)));
+        numbers::choose(widest(&self.algorithm, self.bits), layer, wanted);
         wanted.insert(layer_parameter(layer, "algorithm"), Value::Text(self.algorithm.clone()));
         if self.sparsity > 0.0 {
             wanted.insert(layer_parameter(layer, "sparsity"), Value::Real(self.sparsity));
@@ -180,22 +181,20 @@ impl LayerSchedule {
 /// [`schedule_bits`] of all weights.
 pub const SCHEDULE_BITS: [i64; 3] = [8, 16, 32];
 
-/// Bits of the schedules that serve weights of so many bits.
+/// Bits of the schedules that serve such weights.
 #[must_use]
-pub fn schedule_bits(bits: f64) -> i64 {
-    match bits {
-        ..16.0 => 8,
-        ..32.0 => 16,
-        _ => 32,
+pub fn schedule_bits(numbers: Numbers) -> i64 {
+    match numbers {
+        Numbers::Integer(_) => 8,
+        Numbers::Bf16 | Numbers::Fp16 => 16,
+        Numbers::F32 => 32,
     }
 }
 
 /// The widest numbers that an algorithm executes, of integers or not.
 fn widest(algorithm: &str, bits: i64) -> Numbers {
-    match bits {
-        32 => return Numbers::F32,
-        16 => return Numbers::Bf16,
-        _ => {}
+    if bits == 32 {
+        return Numbers::F32;
     }
     let known = conv::algorithm(algorithm);
     let executes = |numbers| {
@@ -204,6 +203,9 @@ fn widest(algorithm: &str, bits: i64) -> Numbers {
             patterns.into_iter().any(|pattern| known.executes(WeightFormat { numbers, pattern }))
         })
     };
+    if bits == 16 {
+        return Numbers::HALVES.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Bf16);
+    }
     let grids = Grid::ALL.into_iter().rev().map(Numbers::Integer);
     grids.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Integer(Grid::Bits8))
 }
@@ -229,8 +231,9 @@ pub struct ScheduleTime {
 /// What a layer loses.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerLoss {
-    /// Bits of weights.
-    pub bits: f64,
+    /// What the weights are.
+    #[serde(rename = "bits", with = "numbers::named")]
+    pub numbers: Numbers,
     /// Share of the weights that is zero.
     pub sparsity: f64,
     /// Nats per image.

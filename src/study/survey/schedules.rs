@@ -11,11 +11,11 @@ use paretune_spaces::{Configuration, Value};
 
 use super::{
     LayerSchedule, LayerSurvey, Mixed, SCHEDULE_BITS, ScheduleTime, Survey, Surveyor, fraction, needs_zeros,
-    schedule_bits,
 };
 use crate::compress::LayerInfo;
 use crate::evaluate::PROTOCOL_VERSION;
 use crate::evaluate::candidate::{BACKEND, Sides, THREADS, layer_parameter};
+use crate::evaluate::numbers::offered;
 use crate::evaluate::protocol::{Reply, Request};
 use crate::study::session::SessionError;
 /// Seconds for which one network is profiled.
@@ -178,8 +178,9 @@ impl Surveyor<'_, '_> {
     /// sparsity.
     fn defaults(&self, layer: &LayerInfo, backend: &str) -> Vec<LayerSchedule> {
         let device = backend != "cpu";
-        let bits = self.domain(&layer_parameter(&layer.step, "bits"));
-        let has = |wanted: i64| bits.iter().any(|value| value.as_f64().map(schedule_bits) == Some(wanted));
+        let numbers = offered(self.space, &layer.step);
+        let has =
+            |wanted: &LayerSchedule| numbers.iter().any(|&numbers| wanted.serves(numbers, wanted.sparsity));
         let sparsities = self.domain(&layer_parameter(&layer.step, "sparsity"));
         let sparsities: Vec<f64> = sparsities.iter().filter_map(Value::as_f64).collect();
         let names = self.domain(&layer_parameter(&layer.step, "algorithm"));
@@ -191,7 +192,9 @@ impl Surveyor<'_, '_> {
                 false if offer::executes(name, WeightFormat::F32) || needs_zeros(name) => 32,
                 false => 16,
             };
-            if !has(bits) || offer::is_for_device(name) != device {
+            if !has(&LayerSchedule::default_of(bits, 0.0, name.into()))
+                || offer::is_for_device(name) != device
+            {
                 continue;
             }
             if needs_zeros(name) {

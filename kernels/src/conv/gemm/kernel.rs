@@ -2,6 +2,8 @@
 //! the runs of input that [`RowsView`] finds, finished, and stored. Pairs of bfloat16 are as long as one number and take
 //! the same way.
 
+use std::marker::PhantomData;
+
 use crate::conv::buffer::LINE;
 use crate::conv::finish::{Finish, StoreTile};
 use crate::conv::rows::RowsView;
@@ -22,7 +24,7 @@ pub(in crate::conv) struct Strip {
     pub zeros: *const f32,
     /// Steps per run, each of one number or a pair.
     pub run: usize,
-    /// `[block][step of every run][channel of the block]`, channels padded to whole vectors.
+    /// `[block][step of every run][channel of the block]` in [`Multiply::Weight`], channels padded to whole vectors.
     pub weights: *const f32,
     /// `[block][channel of the block]`
     pub bias: *const f32,
@@ -48,7 +50,7 @@ pub(in crate::conv) struct Strip {
     pub finish: Finish,
 }
 
-/// Numbers to fetch into the cache, some at every step in depth. They need not exist.
+/// Numbers to fetch into the cache, some at every step in depth, counted in 4 bytes each. They need not exist.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Fetch {
     /// The first.
@@ -91,6 +93,23 @@ impl Microkernel {
         run.map(|run| Self { run })
     }
 
+    /// The same for weights in half precision.
+    pub(in crate::conv) fn of_halves(usable: Usable, tile: Tile) -> Option<Self> {
+        let (rows, vectors) = (tile.rows, tile.vectors);
+        let run = match usable.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni => entry_for_16!(entry_of_halves, crate::simd::Avx2, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => {
+                entry_for_32!(entry_of_halves, crate::simd::Avx512, rows, vectors)
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => entry_for_32!(entry_of_halves, crate::simd::Neon, rows, vectors),
+            _ => entry_for_any!(entry_of_halves, crate::simd::Portable, rows, vectors),
+        };
+        run.map(|run| Self { run })
+    }
+
     /// The same for pairs of bfloat16, where the processor multiplies such.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub(in crate::conv) fn of_pairs(usable: Usable, tile: Tile) -> Option<Self> {
@@ -109,10 +128,17 @@ trait Multiply<S: Simd> {
     type Number: Copy;
     /// How many of them a step takes.
     const GROUP: usize;
-    /// The input of a step, in every lane.
+    /// What weights are held as.
+    type Weight: Copy;
+    /// `LANES` weights.
     ///
     /// # Safety
     /// As for every function of [`Simd`].
+    unsafe fn load(from: *const Self::Weight) -> S::F;
+    /// The input of a step, in every lane.
+    ///
+    /// # Safety
+    /// The same.
     unsafe fn broadcast(from: *const Self::Number) -> S::F;
     /// `acc` and the product.
     ///
@@ -121,13 +147,41 @@ trait Multiply<S: Simd> {
     unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F;
 }
 
-/// Single numbers.
-struct Singles;
+/// Single numbers, and their weights in single precision (`f32`) or in half precision (`u16`).
+struct Singles<W>(PhantomData<W>);
 
-impl<S: Simd> Multiply<S> for Singles {
+impl<S: Simd> Multiply<S> for Singles<f32> {
     type Number = f32;
     const GROUP: usize = 1;
+    type Weight = f32;
 
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn broadcast(from: *const f32) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::splat(*from) }
+    }
+    #[inline(always)]
+    unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::fma(x, w, acc) }
+    }
+}
+
+impl<S: Simd> Multiply<S> for Singles<u16> {
+    type Number = f32;
+    const GROUP: usize = 1;
+    type Weight = u16;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u16) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::load_halves(from) }
+    }
     #[inline(always)]
     unsafe fn broadcast(from: *const f32) -> S::F {
         // SAFETY: passed on.
@@ -148,6 +202,13 @@ struct Pairs;
 impl<S: Simd<F = std::arch::x86_64::__m512>> Multiply<S> for Pairs {
     type Number = u16;
     const GROUP: usize = 2;
+    type Weight = f32;
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> S::F {
+        // SAFETY: passed on.
+        unsafe { S::load(from) }
+    }
 
     #[inline(always)]
     unsafe fn broadcast(from: *const u16) -> S::F {
@@ -180,16 +241,33 @@ unsafe fn entry_of_pairs<S: Simd<F = std::arch::x86_64::__m512>, const ROWS: usi
 /// As for [`Entry`], and the processor executes `S`; [`Microkernel::new`] sees to that.
 unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
     // SAFETY: passed on.
-    unsafe { S::vectorize(Tiles::<ROWS, VECTORS>(strip)) }
+    unsafe { S::vectorize(Tiles::<f32, ROWS, VECTORS>(strip, PhantomData)) }
 }
 
-struct Tiles<'a, const ROWS: usize, const VECTORS: usize>(&'a Strip);
+/// [`entry`] of weights in half precision.
+///
+/// # Safety
+/// The same.
+unsafe fn entry_of_halves<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Tiles::<u16, ROWS, VECTORS>(strip, PhantomData)) }
+}
 
-impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, ROWS, VECTORS> {
+struct Tiles<'a, W, const ROWS: usize, const VECTORS: usize>(&'a Strip, PhantomData<W>);
+
+impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, u16, ROWS, VECTORS> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: passed on.
-        unsafe { tiles::<S, Singles, ROWS, VECTORS>(self.0) }
+        unsafe { tiles::<S, Singles<u16>, ROWS, VECTORS>(self.0) }
+    }
+}
+
+impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, f32, ROWS, VECTORS> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: passed on.
+        unsafe { tiles::<S, Singles<f32>, ROWS, VECTORS>(self.0) }
     }
 }
 
@@ -213,7 +291,7 @@ unsafe fn tiles<S: Simd, M: Multiply<S>, const ROWS: usize, const VECTORS: usize
                 pixel = strip.rows.next(pixel);
                 site
             });
-            let mut weights = strip.weights;
+            let mut weights = strip.weights.cast::<M::Weight>();
             let mut fetch = strip.fetch.from.wrapping_add(tile * strip.fetch.tile);
             for block in 0..strip.blocks {
                 let bias = strip.bias.add(block * width);
@@ -225,12 +303,12 @@ unsafe fn tiles<S: Simd, M: Multiply<S>, const ROWS: usize, const VECTORS: usize
                         for k in 0..strip.run {
                             // Before the weights are loaded: behind the sums, compilers found no registers
                             // for those of 4 x 3 vectors.
-                            for v in (0..VECTORS).step_by(LINE / (4 * S::LANES)) {
-                                S::prefetch(fetch.wrapping_add(v * S::LANES));
+                            for byte in (0..width * size_of::<M::Weight>()).step_by(LINE) {
+                                S::prefetch(fetch.cast::<u8>().wrapping_add(byte));
                             }
                             fetch = fetch.wrapping_add(strip.fetch.step);
                             let w: [S::F; VECTORS] =
-                                std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
+                                std::array::from_fn(|v| M::load(weights.add(v * S::LANES)));
                             for r in 0..ROWS {
                                 let x = M::broadcast(runs[r].add(k * M::GROUP));
                                 for v in 0..VECTORS {

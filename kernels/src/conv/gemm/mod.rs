@@ -11,12 +11,49 @@ use super::rows::RowsView;
 use super::split::{Ahead, PartWork};
 use super::tiles::{Tile, cover, with_smaller};
 use crate::error::KernelError;
+use crate::halves::{fp16_bits, round_to_bf16};
 use crate::simd::{Usable, lanes};
-use crate::weights::round_to_bf16;
 
 mod kernel;
 
 pub(super) use kernel::{Fetch, Microkernel, Strip};
+
+/// How the weights of a [`Product`] are held among its numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Each is a number, or a pair that is as long as one.
+    Whole,
+    /// In half precision, two in the place of a number.
+    Halves,
+}
+
+impl Held {
+    /// Bytes of a weight.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Whole => size_of::<f32>(),
+            Self::Halves => size_of::<u16>(),
+        }
+    }
+
+    /// The numbers that so many weights take, which fill them.
+    fn numbers(self, weights: usize) -> usize {
+        weights * self.bytes() / size_of::<f32>()
+    }
+
+    /// Puts a weight into its place, which `numbers` have.
+    fn put(self, numbers: &mut [f32], place: usize, weight: f32) {
+        match self {
+            Self::Whole => numbers[place] = weight,
+            Self::Halves => {
+                // The bits are never those of something that is not a number, as weights are finite.
+                let mut bytes = numbers[place / 2].to_ne_bytes();
+                bytes[place % 2 * 2..][..2].copy_from_slice(&fp16_bits(weight).to_ne_bytes());
+                numbers[place / 2] = f32::from_ne_bytes(bytes);
+            }
+        }
+    }
+}
 
 /// Weights of one group as a matrix `depth x columns`, packed for a tile.
 pub(super) struct Product {
@@ -26,6 +63,7 @@ pub(super) struct Product {
     lanes: usize,
     columns: usize,
     depth: usize,
+    held: Held,
     /// Of all products that were packed together, one after another: large enough for huge pages.
     numbers: Arc<Buffer<f32>>,
     /// Where in `numbers` these weights begin; the bias follows them.
@@ -67,9 +105,25 @@ impl Product {
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
     ) -> Result<Vec<Self>, KernelError> {
-        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile));
+        Self::held(request, usable, Held::Whole, tile, sizes, weight, bias)
+    }
+
+    /// The same, of weights that may be held in half precision.
+    fn held(
+        request: &Request<'_>,
+        usable: Usable,
+        held: Held,
+        tile: Tile,
+        sizes: [usize; 3],
+        weight: impl Fn(usize, usize, usize) -> f32,
+        bias: impl Fn(usize, usize) -> f32,
+    ) -> Result<Vec<Self>, KernelError> {
+        let kernels = with_smaller(tile, |tile| match held {
+            Held::Whole => Microkernel::new(usable, tile),
+            Held::Halves => Microkernel::of_halves(usable, tile),
+        });
         let kernels = kernels.ok_or_else(|| request.bad_value("tile"))?;
-        Self::packed(request, lanes(usable.isa()), tile, kernels, sizes, weight, bias)
+        Self::packed(request, lanes(usable.isa()), held, tile, kernels, sizes, weight, bias)
     }
 
     /// [`Product::several`] of pairs of bfloat16 `[weight(product, 2 * k, column), weight(product, 2 * k + 1, column)]`.
@@ -91,13 +145,15 @@ impl Product {
             let [first, second] = [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
             f32::from_bits(second | first >> 16)
         };
-        Self::packed(request, lanes(usable.isa()), tile, kernels, sizes, pair, bias)
+        Self::packed(request, lanes(usable.isa()), Held::Whole, tile, kernels, sizes, pair, bias)
     }
 
     /// Weights and biases packed for `tile` and all that are smaller.
+    #[expect(clippy::too_many_arguments, reason = "one call each from two constructors")]
     fn packed(
         request: &Request<'_>,
         lanes: usize,
+        held: Held,
         tile: Tile,
         kernels: Vec<Vec<Microkernel>>,
         [count, depth, columns]: [usize; 3],
@@ -105,7 +161,8 @@ impl Product {
         bias: impl Fn(usize, usize) -> f32,
     ) -> Result<Vec<Self>, KernelError> {
         let padded = columns.next_multiple_of(lanes);
-        let each = (padded * (depth + 1)).next_multiple_of(LINE / size_of::<f32>());
+        let matrix = held.numbers(padded * depth);
+        let each = (matrix + padded).next_multiple_of(LINE / size_of::<f32>());
         let width = tile.vectors * lanes;
         let packed = request.packing.numbers(each * count, |packed| {
             for (product, numbers) in packed.chunks_mut(each.max(1)).enumerate() {
@@ -113,13 +170,14 @@ impl Product {
                     // The last block is as narrow as whole vectors allow.
                     let block = width.min(padded - start);
                     for k in 0..depth {
-                        let row = &mut numbers[start * depth + k * block..][..block.min(columns - start)];
-                        for (column, number) in row.iter_mut().enumerate() {
-                            *number = weight(product, k, start + column);
+                        let row =
+                            &mut numbers[held.numbers(start * depth + k * block)..][..held.numbers(block)];
+                        for column in 0..block.min(columns - start) {
+                            held.put(row, column, weight(product, k, start + column));
                         }
                     }
                 }
-                for (column, number) in numbers[padded * depth..][..columns].iter_mut().enumerate() {
+                for (column, number) in numbers[matrix..][..columns].iter_mut().enumerate() {
                     *number = bias(product, column);
                 }
             }
@@ -131,6 +189,7 @@ impl Product {
             lanes,
             columns,
             depth,
+            held,
             numbers: Arc::clone(&numbers),
             at: product * each,
         });
@@ -145,6 +204,7 @@ impl Product {
         request: &Request<'_>,
         usable: Usable,
         tile: Tile,
+        held: Held,
         order: impl Fn(usize) -> usize,
     ) -> Result<Vec<Self>, KernelError> {
         let weights = request.f32_weights()?;
@@ -157,7 +217,7 @@ impl Product {
             weights[(group * group_out + column) * depth + k % group_in * taps + order(k / group_in)]
         };
         let bias = |group: usize, column: usize| request.bias(group * group_out + column);
-        Self::several(request, usable, tile, [problem.groups, depth, group_out], weight, bias)
+        Self::held(request, usable, held, tile, [problem.groups, depth, group_out], weight, bias)
     }
 
     /// Blocks of columns that the tile cuts the product into.
@@ -176,7 +236,7 @@ impl Product {
 
     /// Bytes of packed weights and bias.
     pub(super) fn bytes(&self) -> usize {
-        self.columns.next_multiple_of(self.lanes) * (self.depth + 1) * size_of::<f32>()
+        self.columns.next_multiple_of(self.lanes) * (self.depth * self.held.bytes() + size_of::<f32>())
     }
 
     /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time: within a panel each
@@ -226,16 +286,17 @@ impl Product {
         // SAFETY: the products that were packed together have all their weights and biases there.
         let weights = unsafe { self.numbers.as_ptr().add(self.at) };
         // SAFETY: as above.
-        let bias = unsafe { weights.add(self.columns.next_multiple_of(self.lanes) * self.depth) };
+        let bias =
+            unsafe { weights.add(self.held.numbers(self.columns.next_multiple_of(self.lanes) * self.depth)) };
         let tiles = rows.len().div_ceil(self.tile.rows);
         let first = rows.start;
         cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
             let width = span.tile.vectors * self.lanes;
-            let next = steps.len() * width * span.blocks;
+            let next = self.held.numbers(steps.len() * width * span.blocks);
             let done = (span.first - first).div_ceil(self.tile.rows);
             // SAFETY: all are within the packed weights and the caller's rectangle.
             unsafe {
-                let weights = weights.add(span.column * self.depth + steps.start * width);
+                let weights = weights.add(self.held.numbers(span.column * self.depth + steps.start * width));
                 let residual = place.residual;
                 let strip = Strip {
                     rows: place.rows,
@@ -244,7 +305,7 @@ impl Product {
                     run: place.run,
                     weights,
                     bias: if biased { bias.add(span.column) } else { place.zeros },
-                    fetch: fetch(place.ahead, weights, next, width, [done, tiles]),
+                    fetch: fetch(place.ahead, weights, next, self.held.numbers(width), [done, tiles]),
                     output: place.output.add(span.column),
                     residual: if residual.is_null() { residual } else { residual.add(span.column) },
                     pixel: place.stride,
@@ -267,7 +328,7 @@ impl Product {
     }
 }
 
-/// What tiles fetch that work on `width` columns of `weights`, `next` numbers before what comes after these, when `done` of
+/// What tiles fetch that work on columns of `weights` that take `width` numbers, `next` numbers before what comes after these, when `done` of
 /// all `tiles` have met them.
 fn fetch(ahead: Ahead, weights: *const f32, next: usize, width: usize, [done, tiles]: [usize; 2]) -> Fetch {
     match ahead {

@@ -4,6 +4,7 @@ use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
 use super::{Algorithm, Chosen, Request, bias, half, packed, powers, real, switch, unfit};
 use crate::error::KernelError;
+use crate::halves::FP16_MAX;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
@@ -44,7 +45,7 @@ impl Algorithm for Direct {
     }
 
     fn largest_weight(&self) -> f32 {
-        if *self == Self::Fp16 { half::LARGEST } else { f32::INFINITY }
+        if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }
 
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {

@@ -5,6 +5,7 @@ use super::super::launch::{Prepared, bytes_of};
 use super::tile::{self, MOST_SUMS, Sizes, Tile};
 use super::{Algorithm, Chosen, Request, bias, half, packed, powers, real, switch, unfit};
 use crate::error::KernelError;
+use crate::halves::FP16_MAX;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
@@ -42,7 +43,7 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn largest_weight(&self) -> f32 {
-        if *self == Self::Fp16 { half::LARGEST } else { f32::INFINITY }
+        if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }
 
     fn supports(&self, _: &ConvProblem, _: &Limits) -> bool {

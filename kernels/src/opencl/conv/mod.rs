@@ -24,7 +24,7 @@ use crate::error::KernelError;
 use crate::operator::ConvProblem;
 use crate::plan::Quantization;
 use crate::schedule::{Schedule, Tunable};
-use crate::weights::{WeightFormat, WeightValues, Weights};
+use crate::weights::{WeightFormat, Weights};
 
 /// What an algorithm is asked to prepare.
 #[derive(Clone, Copy)]
@@ -195,12 +195,10 @@ fn switch(name: &'static str, about: &'static str, default: bool) -> Tunable {
 
 /// Weights in single precision, in the order of [`Weights::dims`].
 fn real(weights: &Weights) -> Result<&[f32], KernelError> {
-    match &weights.values {
-        WeightValues::F32(values) | WeightValues::Bf16(values) => Ok(values),
-        WeightValues::Integer(_) => {
-            Err(KernelError::Data("integer weights were given to an algorithm for single precision".into()))
-        }
-    }
+    let values = weights.values.reals().ok_or_else(|| {
+        KernelError::Data("integer weights were given to an algorithm for single precision".into())
+    })?;
+    Ok(values)
 }
 
 /// The bias, zeros where there is none.

@@ -3,9 +3,10 @@
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
-use super::half::{self, half};
+use super::half;
 use super::{Algorithm, Chosen, Request, bias, powers, real, switch, unfit};
 use crate::error::KernelError;
+use crate::halves::{FP16_MAX, fp16_bits};
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
@@ -103,7 +104,7 @@ impl Algorithm for TensorCore {
     }
 
     fn largest_weight(&self) -> f32 {
-        if *self == Self::Fp16 { half::LARGEST } else { f32::INFINITY }
+        if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }
 
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool {
@@ -242,7 +243,7 @@ impl TensorCore {
                 let step = tap * blocks + channel / depth;
                 let at = (output / 16 * steps + step) * 16 * WARP + place * size;
                 match self {
-                    Self::Fp16 => all[at..at + 2].copy_from_slice(&half(weight).to_ne_bytes()),
+                    Self::Fp16 => all[at..at + 2].copy_from_slice(&fp16_bits(weight).to_ne_bytes()),
                     Self::Tf32 => all[at..at + 4].copy_from_slice(&rounded(weight).to_ne_bytes()),
                     Self::Fp32 => all[at..at + 4].copy_from_slice(&weight.to_ne_bytes()),
                 }

@@ -12,7 +12,9 @@ impl Writer<'_> {
     pub(super) fn weights(&mut self, name: &str, dims: &[usize], weights: &Weights) -> String {
         let tensor = format!("{name}:weight");
         match &weights.values {
-            WeightValues::F32(values) | WeightValues::Bf16(values) => self.floats(tensor, dims, values),
+            WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
+                self.floats(tensor, dims, values)
+            }
             WeightValues::Integer(integers) => self.integer_weights(tensor, dims, integers),
         }
     }
