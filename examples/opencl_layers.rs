@@ -2,7 +2,7 @@
 //! a search of a given time finds, and the whole network's latency under both.
 //!
 //! `cargo run --release --example opencl_layers -- MODEL.onnx... [--batch 1,16] [--seconds 60]
-//! [--polish 10] [--reduced] [--device PLATFORM/DEVICE] [--threads N] [--out DIR] [--from DIR]`
+//! [--polish 10] [--reduced] [--fix patch=0] [--device PLATFORM/DEVICE] [--threads N] [--out DIR] [--from DIR]`
 //!
 //! A schedule is timed after a pass of the whole network, so that caches hold what they hold in earnest: the other
 //! layers' code and data. `--seconds` is the time of the search for one network at one batch size; 0 only times defaults.
@@ -48,6 +48,9 @@ struct Arguments {
     /// Also offer algorithms with operands of fewer bits than single precision has
     #[arg(long)]
     reduced: bool,
+    /// Tunables that are not searched, whatever the algorithm: NAME=VALUE, as in `patch=0`
+    #[arg(long, value_delimiter = ',', value_parser = fixed)]
+    fix: Vec<(String, i64)>,
     /// Kernels built at a time
     #[arg(long, default_value_t = 8)]
     threads: usize,
@@ -60,6 +63,11 @@ struct Arguments {
     /// Where schedules to begin with are read
     #[arg(long)]
     from: Option<PathBuf>,
+}
+
+fn fixed(text: &str) -> anyhow::Result<(String, i64)> {
+    let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("`{text}` is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.parse()?))
 }
 
 /// How many schedules of a layer are remembered.
@@ -288,7 +296,7 @@ fn kinds(
         let mut offered =
             opencl::conv::candidates(&problem, plan.weights[conv.weights].format(), &device.limits);
         offered.retain(|algorithm| arguments.reduced || !algorithm.reduced());
-        let space = space_of(&offered, &problem, &device.limits)?;
+        let space = space_of(&offered, &problem, &device.limits, &arguments.fix)?;
         let space = Arc::new(space.compile()?);
         let problem_size = problem.multiply_adds();
         let objective = vec![Objective::minimize("seconds").log()];

@@ -285,7 +285,7 @@ fn space(
     };
     offered
         .retain(|algorithm| needs_zeros(*algorithm) == sparse && (arguments.reduced || !algorithm.reduced()));
-    let space = Arc::new(space_of(&offered, problem, &device.limits)?.compile()?);
+    let space = Arc::new(space_of(&offered, problem, &device.limits, &[])?.compile()?);
     let defaults = offered.iter().map(|algorithm| Schedule::of(algorithm.name()));
     let first = defaults.chain(known.cloned());
     let first = first.map(|schedule| (space.closest(&configuration_of(&schedule)), "begin".to_owned()));

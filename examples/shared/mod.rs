@@ -7,18 +7,24 @@ use paretune_kernels::opencl::conv::Algorithm;
 use paretune_kernels::operator::ConvProblem;
 use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
 
-/// The algorithms offered for `problem`, and the tunables of each under it, named `ALGORITHM.TUNABLE`.
+/// The algorithms offered for `problem`, and the tunables of each under it, named `ALGORITHM.TUNABLE`; those in `fixed` have the
+/// value that stands there, where they can.
 pub fn space_of(
     offered: &[&'static dyn Algorithm],
     problem: &ConvProblem,
     limits: &Limits,
+    fixed: &[(String, i64)],
 ) -> anyhow::Result<Space> {
     let mut space = Space::new();
     let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
     space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
     for algorithm in offered {
         let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
-        for tunable in algorithm.tunables(problem, limits) {
+        for mut tunable in algorithm.tunables(problem, limits) {
+            let wanted = fixed.iter().find(|(name, _)| name == tunable.name);
+            if let Some((_, value)) = wanted.filter(|(_, value)| tunable.values.contains(value)) {
+                (tunable.values, tunable.default) = (vec![*value], *value);
+            }
             let name = format!("{}.{}", algorithm.name(), tunable.name);
             let values = tunable.values.iter().map(|&value| Value::Int(value));
             let parameter = Parameter::new(name, Domain::ordered(values)).with_default(tunable.default);

@@ -18,9 +18,11 @@ use crate::reference::run_f64;
 use crate::schedule::Schedule;
 use crate::weights::{Grid, IntegerWeights, Pattern, WeightFormat, WeightValues, Weights};
 
+mod compile;
 mod half;
 mod lost;
 mod mixed;
+mod patch;
 mod sparse;
 
 /// Whether there is a device; says so loudly where there is none.

@@ -21,6 +21,12 @@ pub(super) enum TensorCore {
     Fp32,
 }
 
+const SOURCE: &str = concat!(
+    include_str!("../kernels/tensor_core_product.cl"),
+    include_str!("../kernels/tensor_core_patch.cl"),
+    include_str!("../kernels/tensor_core.cl"),
+);
+
 /// Lanes of a warp.
 const WARP: usize = 32;
 
@@ -48,7 +54,12 @@ impl TensorCore {
 
     /// Steps along the inner dimension: every tap with its channels.
     fn steps(self, problem: &ConvProblem) -> usize {
-        problem.window.kernel[0] * problem.window.kernel[1] * problem.in_channels.div_ceil(self.depth())
+        problem.window.kernel[0] * problem.window.kernel[1] * self.blocks(problem)
+    }
+
+    /// Blocks of channels, each of one step for every tap.
+    fn blocks(self, problem: &ConvProblem) -> usize {
+        problem.in_channels.div_ceil(self.depth())
     }
 
     /// Registers of a work-item: sums, operands, addresses, parts of operands. In words for constraints.
@@ -56,6 +67,38 @@ impl TensorCore {
         let operands = (1 + ahead) * stage * (4 * warp_m + self.depth() / 4 * warp_n);
         let parts = if self == Self::Fp32 { 4 * warp_m + 4 } else { 0 };
         4 * warp_m * warp_n + operands + 3 * warp_n + parts + OTHER_REGISTERS
+    }
+
+    /// The same where pixels come from patches: a work-item copies `copies` of each, which wait in registers where there is one
+    /// patch only.
+    fn patch_registers(self, [warp_m, warp_n, patches, ahead]: [usize; 4], copies: usize) -> usize {
+        let operands = (1 + ahead) * 4 * warp_m + (self.depth() / 4 + 1) * warp_n;
+        let parts = if self == Self::Fp32 { 4 * warp_m + 4 } else { 0 };
+        4 * warp_m * warp_n + operands + 2 * copies / patches.max(1) + parts + OTHER_REGISTERS
+    }
+
+    /// What must hold between tunables for pixels that come from patches, in words: local memory and registers depend on how
+    /// many pixels a tile has.
+    fn patch_constraints(self, problem: &ConvProblem, limits: &Limits) -> Vec<String> {
+        let (output, depth) = (problem.window.output(problem.input, false).unwrap_or([1, 1]), self.depth());
+        let parts = if self == Self::Fp32 { "4 * warp_m + 4" } else { "0" };
+        let tiles = [1, 2, 4, 8, 16, 32];
+        let constraint = |tiles: usize| {
+            let numbers = depth * Patch::of(problem, output, 8 * tiles).channel;
+            // As in `patch_registers`; what is copied is shared by the warps of a slice.
+            let registers = format!(
+                "(4 * warp_m * warp_n + (1 + ahead) * 4 * warp_m + {} * warp_n + {parts} + {OTHER_REGISTERS})",
+                depth / 4 + 1
+            );
+            let (copied, most) = (2 * numbers / WARP, limits.local_memory / 4 / numbers.max(1));
+            format!(
+                "patch == 0 or warps_n * warp_n != {tiles} or split * patch <= {most} and \
+                 {copied} <= ({MOST_REGISTERS} - {registers}) * warps_m * warps_n * patch and \
+                 {copied} * split + {registers} * warps_m * warps_n * split * patch <= {} * patch",
+                REGISTERS / WARP
+            )
+        };
+        tiles.into_iter().map(constraint).collect()
     }
 
     /// `[warp_m, warp_n, split]` to begin with: the largest tiles of which there are enough to keep the device busy.
@@ -146,10 +189,16 @@ impl Algorithm for TensorCore {
                 "whether the next steps are fetched before the present ones are multiplied",
                 false,
             ),
+            Tunable {
+                name: "patch",
+                about: "patches of the input that a slice has in local memory; 2: one is filled while the other is used",
+                values: vec![0, 1, 2],
+                default: 0,
+            },
         ]
     }
 
-    fn constraints(&self, _: &ConvProblem, limits: &Limits) -> Vec<String> {
+    fn constraints(&self, problem: &ConvProblem, limits: &Limits) -> Vec<String> {
         let (group, floats) = (limits.work_group.min(1024) / WARP, limits.local_memory / 4);
         // As in `registers`.
         let parts = if *self == Self::Fp32 { "4 * warp_m + 4" } else { "0" };
@@ -158,12 +207,14 @@ impl Algorithm for TensorCore {
              {OTHER_REGISTERS})",
             self.depth() / 4
         );
-        vec![
+        let mut constraints = vec![
             format!("warps_m * warps_n * split <= {group}"),
             format!("split == 1 or split * warps_m * warp_m * warps_n * warp_n * 128 <= {floats}"),
-            format!("{registers} <= {MOST_REGISTERS}"),
-            format!("{registers} * warps_m * warps_n * split <= {}", REGISTERS / WARP),
-        ]
+            format!("patch > 0 or {registers} <= {MOST_REGISTERS}"),
+            format!("patch > 0 or {registers} * warps_m * warps_n * split <= {}", REGISTERS / WARP),
+        ];
+        constraints.extend(self.patch_constraints(problem, limits));
+        constraints
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
@@ -177,22 +228,34 @@ impl Algorithm for TensorCore {
         let threads = WARP * warps_m * warps_n * split;
         let reduced = if split > 1 { split * tile_m * tile_n } else { 0 };
         let native = limits.compute_capability >= 80;
-        let exchanged =
-            if native { 0 } else { threads / WARP * stage * self.depth() * (16 * warp_m + 8 * warp_n) };
-        let registers = self.registers([warp_m, warp_n, stage, ahead]);
+        let patches = chosen.0.get("patch").and_then(|&patches| usize::try_from(patches).ok()).unwrap_or(0);
+        let patch = Patch::of(problem, request.output, tile_n);
+        let slots = self.depth() * patch.channel;
+        let exchanged = if native { 0 } else { threads / WARP * self.depth() * (16 * warp_m + 8 * warp_n) };
+        let registers = if patches > 0 {
+            let copies = slots.div_ceil(WARP * warps_m * warps_n);
+            self.patch_registers([warp_m, warp_n, patches, ahead], copies)
+        } else {
+            self.registers([warp_m, warp_n, stage, ahead])
+        };
         let fits = threads <= limits.work_group.min(1024)
-            && 4 * reduced.max(exchanged) <= limits.local_memory
+            && 4 * reduced.max(exchanged + split * patches * slots) <= limits.local_memory
             && registers <= MOST_REGISTERS
             && registers * threads <= REGISTERS;
         if !fits || !self.supports(problem, limits) {
             return Err(unfit(self.name(), "its tiles do not fit this device, or each other"));
         }
-        let steps = self.steps(problem).next_multiple_of(split * stage);
+        let taps = problem.window.kernel[0] * problem.window.kernel[1];
+        let steps = match patches {
+            0 => self.steps(problem).next_multiple_of(split * stage),
+            // Whole blocks for every slice.
+            _ => self.blocks(problem).next_multiple_of(split) * taps,
+        };
         let weights = real(request.weights)?;
         if *self == Self::Fp16 {
             half::check(self.name(), weights)?;
         }
-        let weights = self.fragments(weights, problem, tile_m, steps);
+        let weights = self.fragments(weights, problem, tile_m, steps, patches > 0);
         let mut macros = request.macros();
         macros
             .define("STEPS", steps)
@@ -203,13 +266,18 @@ impl Algorithm for TensorCore {
             .define("SPLIT", split)
             .define("STAGE", stage)
             .define("AHEAD", ahead)
+            .define("PATCH", patches)
+            .define("PATCH_H", patch.height)
+            .define("PATCH_W", patch.width)
+            .define("PATCH_CHANNEL", patch.channel)
+            .define("PATCH_IMAGE", patch.image)
             .define("HALF", u8::from(*self == Self::Fp16))
             .define("TERMS", if *self == Self::Fp32 { 3 } else { 1 })
             .define("TENSOR_CORE", u8::from(native));
         let pixels = problem.batch * request.output[0] * request.output[1];
         Ok(Prepared {
             launches: vec![Launch {
-                source: include_str!("../kernels/tensor_core.cl"),
+                source: SOURCE,
                 kernel: "convolve",
                 macros,
                 groups: [pixels.div_ceil(tile_n), problem.out_channels.div_ceil(tile_m), 1],
@@ -224,8 +292,16 @@ impl Algorithm for TensorCore {
 impl TensorCore {
     /// Weights `[out, in, taps]` as `[tile of 16 outputs][step][lane][4 words]`, as bytes: the order in which the lanes of a
     /// warp hold the left operand (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16"), but that a lane's
-    /// channels are always 4 apart: the order of channels is free, as long as both operands have the same.
-    fn fragments(self, weights: &[f32], problem: &ConvProblem, tile_m: usize, steps: usize) -> Vec<u8> {
+    /// channels are always 4 apart: the order of channels is free, as long as both operands have the same. Steps are taps of blocks
+    /// of channels where `by_block`, else blocks of taps.
+    fn fragments(
+        self,
+        weights: &[f32],
+        problem: &ConvProblem,
+        tile_m: usize,
+        steps: usize,
+        by_block: bool,
+    ) -> Vec<u8> {
         let (channels, taps) = (problem.in_channels, problem.window.kernel[0] * problem.window.kernel[1]);
         let (depth, blocks) = (self.depth(), channels.div_ceil(self.depth()));
         let tiles = problem.out_channels.next_multiple_of(tile_m) / 16;
@@ -240,7 +316,8 @@ impl TensorCore {
                 Self::Tf32 | Self::Fp32 => lane * 4 + k / 4 * 2 + m / 8,
             };
             for (tap, &weight) in row.iter().enumerate() {
-                let step = tap * blocks + channel / depth;
+                let block = channel / depth;
+                let step = if by_block { block * taps + tap } else { tap * blocks + block };
                 let at = (output / 16 * steps + step) * 16 * WARP + place * size;
                 match self {
                     Self::Fp16 => all[at..at + 2].copy_from_slice(&fp16_bits(weight).to_ne_bytes()),
@@ -253,7 +330,81 @@ impl TensorCore {
     }
 }
 
+/// The part of the input that all taps of a tile of pixels read, as `kernels/tensor_core_patch.cl` lays it out.
+struct Patch {
+    height: usize,
+    width: usize,
+    /// Numbers from one channel to the next.
+    channel: usize,
+    /// Rows from one image to the next.
+    image: usize,
+}
+
+impl Patch {
+    /// Of `tile` pixels that follow each other, wherever they begin.
+    fn of(problem: &ConvProblem, output: [usize; 2], tile: usize) -> Self {
+        let window = &problem.window;
+        let [reach_h, reach_w] = [0, 1].map(|axis| (window.kernel[axis] - 1) * window.dilation[axis] + 1);
+        let [stride_h, stride_w] = window.stride;
+        let [height, width] = output.map(|size| size.max(1));
+        let (in_row, whole_rows) = (width.is_multiple_of(tile), tile.is_multiple_of(width));
+        let rows = match () {
+            () if in_row => 1,
+            () if whole_rows => tile / width,
+            () => (tile - 1).div_ceil(width) + 1,
+        };
+        // Images that end among them.
+        let ends = match () {
+            () if rows == 1 || whole_rows && height.is_multiple_of(rows) => 0,
+            () if whole_rows && rows.is_multiple_of(height) => rows / height - 1,
+            () => (rows - 1).div_ceil(height),
+        };
+        let patch_height = (rows - 1) * stride_h + ends * reach_h.saturating_sub(stride_h) + reach_h;
+        let patch_width = (if in_row { tile } else { width } - 1) * stride_w + reach_w;
+        Self {
+            height: patch_height,
+            width: patch_width,
+            // 8 of 32 banks apart.
+            channel: (patch_height * patch_width).saturating_sub(8).next_multiple_of(32) + 8,
+            image: (height - 1) * stride_h + reach_h,
+        }
+    }
+}
+
 /// The nearest number of tf32, ties away from zero; what is not finite stays.
 fn rounded(x: f32) -> f32 {
     if x.is_finite() { f32::from_bits((x.to_bits() + 0x1000) & 0xffff_e000) } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Window;
+
+    /// Wherever a tile begins, what it reads is in its patch.
+    #[test]
+    fn patches_are_large_enough() {
+        for (height, width) in [(8, 8), (4, 4), (7, 7), (3, 16), (1, 1), (5, 32), (2, 3)] {
+            for (kernel, stride) in [(3, 1), (1, 1), (3, 2), (1, 2), (5, 3)] {
+                for tile in [8, 16, 32, 64, 128] {
+                    let input = [(height - 1) * stride + kernel, (width - 1) * stride + kernel];
+                    let window = Window { kernel: [kernel; 2], stride: [stride; 2], ..Window::POINT };
+                    let problem =
+                        ConvProblem { batch: 9, in_channels: 8, out_channels: 8, groups: 1, input, window };
+                    let patch = Patch::of(&problem, [height, width], tile);
+                    let row_of =
+                        |n: usize| n / (height * width) * patch.image + n % (height * width) / width * stride;
+                    for first in (0..9 * height * width).step_by(tile) {
+                        let last = (first + tile).min(9 * height * width) - 1;
+                        assert!(row_of(last) - row_of(first) + kernel <= patch.height);
+                        let begin = if width % tile == 0 { first % width } else { 0 };
+                        for n in first..=last {
+                            assert!((n % width - begin) * stride + kernel <= patch.width);
+                        }
+                    }
+                    assert!(patch.channel % 32 == 8 && patch.channel >= patch.height * patch.width);
+                }
+            }
+        }
+    }
 }

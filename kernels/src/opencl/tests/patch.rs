@@ -1,0 +1,62 @@
+//! Tensor cores that read their pixels from patches in local memory.
+
+use super::super::conv::Request;
+use super::*;
+
+/// Tiles within a row, of whole rows, of whole images and of none of these; strides, dilation, padding on one side, rests of
+/// channels and outputs; every kind of operand.
+#[test]
+fn patches_match_the_reference() {
+    if !present() {
+        return;
+    }
+    let device = open("").unwrap();
+    let wide = Window { kernel: [3, 2], stride: [2, 1], dilation: [1, 2], padding: [1, 0, 0, 2] };
+    // Input, outputs, window, batch.
+    let shapes = [
+        ([9, 8, 16], 20, window(3, 1, 1), 1),
+        ([8, 4, 4], 16, window(3, 1, 1), 3),
+        ([13, 7, 7], 17, window(3, 1, 1), 2),
+        ([5, 9, 6], 33, wide, 2),
+        ([19, 8, 8], 16, window(3, 2, 1), 1),
+        ([24, 5, 8], 40, Window::POINT, 2),
+    ];
+    let names = ["opencl_tensor_core_fp32", "opencl_tensor_core_fp16", "opencl_tensor_core"];
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
+    for (round, (dims, outputs, window, batch)) in shapes.into_iter().enumerate() {
+        for patches in [1, 2] {
+            let algorithm = conv::algorithm(names[(round + patches) % 3]).unwrap();
+            let problem = ConvProblem {
+                batch,
+                in_channels: dims[0],
+                out_channels: outputs,
+                groups: 1,
+                input: [dims[1], dims[2]],
+                window,
+            };
+            let mut network = Network::new(round as u64, &dims);
+            let weights = network.weights([outputs, dims[0], window.kernel[0], window.kernel[1]], true);
+            let activation = Activation::Relu;
+            let request = Request {
+                problem,
+                output: problem.output().unwrap(),
+                weights: &network.plan.weights[weights].clone(),
+                activation,
+                residual: false,
+                input_grid: None,
+                schedule: &Schedule::default(),
+                limits: &device.limits,
+            };
+            let schedule = loop {
+                let mut schedule = random_schedule(algorithm, &request, &mut rng);
+                schedule.tunables.insert("patch".to_owned(), i64::try_from(patches).unwrap());
+                if algorithm.prepare(&Request { schedule: &schedule, ..request }).is_ok() {
+                    break schedule;
+                }
+            };
+            let conv = Conv { window, groups: 1, weights, activation, schedule };
+            network.step(Operator::Conv(conv), &[0], &[]);
+            network.check(batch, false, if algorithm.reduced() { REDUCED } else { EXACT });
+        }
+    }
+}
