@@ -97,7 +97,8 @@ fn crossings_are_few(plan: &Plan, batch: usize) {
         assert!(!transfers.is_empty());
         assert!(executor.device_bytes() > 0);
         let memory = executor.memory();
-        assert!(memory.weights + memory.activations + memory.workspace > executor.device_bytes());
+        // The processor's part may hold nothing but what is pinned.
+        assert!(memory.weights + memory.activations + memory.workspace >= executor.device_bytes());
     }
 }
 
