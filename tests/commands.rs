@@ -318,7 +318,7 @@ fn help_teaches_every_command() {
 fn techniques_are_characterized_and_a_second_run_measures_nothing() {
     let home = Home::new();
     let arguments =
-        ["characterize", "--threads", "1", "--images", "256", "--budget", "3trials", "--output", "study.md"];
+        ["characterize", "--threads", "1", "--images", "256", "--budget", "4trials", "--output", "study.md"];
     home.ok(&arguments);
     let text = std::fs::read_to_string(home.path("study.md")).expect("the report");
     assert!(text.contains("| original |") && text.contains("8-bit quantization"), "{text}");

@@ -4,15 +4,12 @@ use serde_json::Value;
 
 use super::{Home, finished, front};
 
-/// Not available, out of resources, invalid queue.
-const CODES: [i32; 3] = [-2, -5, -36];
-
 /// A search on `backends` in which every OpenCL call fails with `code` after the first `calls`, in every process.
 fn search(home: &Home, study: &str, backends: &str, code: i32, calls: u32) -> (Option<i32>, Vec<Value>) {
     let fault = format!("{code}:{calls}:{}", home.path(&format!("{study}.lost")).display());
     let arguments = ["search", "--json", "--strategy", "random", "--backend", backends];
     let arguments =
-        [&arguments[..], &["--space", "space.toml", "--budget", "12trials", "--study", study]].concat();
+        [&arguments[..], &["--space", "space.toml", "--budget", "8trials", "--study", study]].concat();
     let output = home.command(&arguments).env("PARETUNE_OPENCL_FAULT", fault).output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panicked"), "{errors}");
@@ -31,29 +28,26 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
         eprintln!("SKIPPED: there is no OpenCL device");
         return;
     }
-    // What the processor has measured serves all three.
-    let home = Home::new();
+    // Which other errors are told as well is tested where they return; here one is enough, and what it costs is time.
+    let (home, code) = (Home::new(), -5);
     std::fs::write(home.path("space.toml"), "[narrow]\n\"*.bits\" = [32]\n[fix]\n\"threads\" = 1\n")
         .expect("written");
-    for code in CODES {
-        let study = format!("study{code}");
-        let (status, events) = search(&home, &study, "cpu,opencl", code, 40);
-        assert_eq!(status, Some(0));
-        let notices = notices(&events);
-        assert_eq!(notices.len(), 1, "{notices:?}");
-        assert!(notices[0].contains("opencl is lost; the search goes on with cpu alone"), "{notices:?}");
-        let names = ["CL_DEVICE_NOT_AVAILABLE", "CL_OUT_OF_RESOURCES", "CL_INVALID_COMMAND_QUEUE"];
-        assert!(names.iter().any(|name| notices[0].contains(name)), "{notices:?}");
-        let trials = finished(&events);
-        assert_eq!(trials.len(), 12);
-        // What was on the device is not held against the configuration: it has not failed.
-        let failures = events.iter().filter(|event| event["event"] == "trial_finished");
-        assert!(failures.clone().all(|event| event["failure"].is_null()), "{failures:?}");
-        let found = front(&home.path(&study));
-        let points = found["points"].as_array().expect("points");
-        assert!(!points.is_empty());
-        assert!(points.iter().all(|point| point["config"]["backend"] == "cpu"), "{points:?}");
-    }
+    let study = format!("study{code}");
+    let (status, events) = search(&home, &study, "cpu,opencl", code, 40);
+    assert_eq!(status, Some(0));
+    let notices = notices(&events);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("opencl is lost; the search goes on with cpu alone"), "{notices:?}");
+    assert!(notices[0].contains("CL_OUT_OF_RESOURCES"), "{notices:?}");
+    let trials = finished(&events);
+    assert_eq!(trials.len(), 8);
+    // What was on the device is not held against the configuration: it has not failed.
+    let failures = events.iter().filter(|event| event["event"] == "trial_finished");
+    assert!(failures.clone().all(|event| event["failure"].is_null()), "{failures:?}");
+    let found = front(&home.path(&study));
+    let points = found["points"].as_array().expect("points");
+    assert!(!points.is_empty());
+    assert!(points.iter().all(|point| point["config"]["backend"] == "cpu"), "{points:?}");
 }
 
 #[test]
