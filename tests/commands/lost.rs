@@ -9,7 +9,7 @@ fn search(home: &Home, study: &str, backends: &str, code: i32, calls: u32) -> (O
     let fault = format!("{code}:{calls}:{}", home.path(&format!("{study}.lost")).display());
     let arguments = ["search", "--json", "--strategy", "random", "--backend", backends];
     let arguments =
-        [&arguments[..], &["--space", "space.toml", "--budget", "8trials", "--study", study]].concat();
+        [&arguments[..], &["--space", "space.toml", "--budget", "12trials", "--study", study]].concat();
     let output = home.command(&arguments).env("PARETUNE_OPENCL_FAULT", fault).output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panicked"), "{errors}");
@@ -40,7 +40,7 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
     assert!(notices[0].contains("opencl is lost; the search goes on with cpu alone"), "{notices:?}");
     assert!(notices[0].contains("CL_OUT_OF_RESOURCES"), "{notices:?}");
     let trials = finished(&events);
-    assert_eq!(trials.len(), 8);
+    assert_eq!(trials.len(), 12);
     // What was on the device is not held against the configuration: it has not failed.
     let failures = events.iter().filter(|event| event["event"] == "trial_finished");
     assert!(failures.clone().all(|event| event["failure"].is_null()), "{failures:?}");
