@@ -42,13 +42,10 @@ pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
         let problem = conv_problem(plan, step, 1)?;
         let weights = &plan.weights[conv.weights];
         let dims = weights.dims;
-        let largest = match &weights.values {
-            WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
-                values.iter().fold(0.0, |most: f32, weight| most.max(weight.abs()))
-            }
-            WeightValues::Integer(integers) => {
-                127.0 * integers.scales.iter().fold(0.0, |most: f32, scale| most.max(scale.abs()))
-            }
+        let largest = |numbers: &[f32]| numbers.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+        let largest_weight = match &weights.values {
+            WeightValues::Integer(integers) => 127.0 * largest(&integers.scales),
+            real => real.reals().map_or(0.0, |values| largest(values)),
         };
         Some(LayerInfo {
             step: step.name.clone(),
@@ -56,7 +53,7 @@ pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
             dims,
             problem,
             weights: dims.iter().product(),
-            largest_weight: largest,
+            largest_weight,
             multiply_adds: problem.multiply_adds(),
             sparse: conv.groups == 1,
             int8: true,

@@ -29,11 +29,10 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
         return;
     }
     // Which other errors are told as well is tested where they return; here one is enough, and what it costs is time.
-    let (home, code) = (Home::new(), -5);
+    let home = Home::new();
     std::fs::write(home.path("space.toml"), "[narrow]\n\"*.bits\" = [32]\n[fix]\n\"threads\" = 1\n")
         .expect("written");
-    let study = format!("study{code}");
-    let (status, events) = search(&home, &study, "cpu,opencl", code, 40);
+    let (status, events) = search(&home, "study", "cpu,opencl", -5, 40);
     assert_eq!(status, Some(0));
     let notices = notices(&events);
     assert_eq!(notices.len(), 1, "{notices:?}");
@@ -44,7 +43,7 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
     // What was on the device is not held against the configuration: it has not failed.
     let failures = events.iter().filter(|event| event["event"] == "trial_finished");
     assert!(failures.clone().all(|event| event["failure"].is_null()), "{failures:?}");
-    let found = front(&home.path(&study));
+    let found = front(&home.path("study"));
     let points = found["points"].as_array().expect("points");
     assert!(!points.is_empty());
     assert!(points.iter().all(|point| point["config"]["backend"] == "cpu"), "{points:?}");

@@ -97,13 +97,6 @@ fn errors(
 }
 
 /// Where number `i` of a planar tensor lies in `layout`.
-fn place(layout: Layout, [channels, pixels]: [usize; 2], i: usize) -> usize {
-    match layout {
-        Layout::Planar => i,
-        Layout::ChannelsLast => i % pixels * channels + i / pixels,
-        Layout::ChannelBlocked(block) => {
-            let (channel, pixel) = (i / pixels, i % pixels);
-            (channel / block * pixels + pixel) * block + channel % block
-        }
-    }
+fn place(layout: Layout, size: [usize; 2], i: usize) -> usize {
+    layout.place(size, i / size[1], i % size[1])
 }

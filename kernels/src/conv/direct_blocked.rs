@@ -12,14 +12,14 @@ use std::ops::Range;
 use super::buffer::Buffer;
 use super::finish::Finish;
 use super::request::sensible;
-use super::split::{Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
+use super::split::{PartWork, Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
 use super::tiles::{Extent, balanced, real_cycles};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
 use crate::hardware::Isa;
 use crate::operator::ConvProblem;
 use crate::schedule::{Schedule, Tunable};
-use crate::simd::{Build, Usable, build_f32, lanes};
+use crate::simd::{Usable, build_f32, lanes};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
@@ -191,15 +191,15 @@ impl Algorithm for DirectBlocked {
         let blocked_out = offered(output_tunable(&problem, request.isa))? == BLOCKED;
         let tile = request.count("tile")?;
         let [rows, vectors] = [tile / 1000, tile % 1000 / lanes];
-        let fits = tile % 1000 % lanes == 0 && (1..=most_rows(request.isa, vectors)).contains(&rows);
-        let entries = entries(usable, rows, vectors, order == Order::Planar).filter(|_| fits);
-        let entries = entries.ok_or_else(|| request.bad_value("tile"))?;
+        let entries = entries(usable, rows, vectors, order == Order::Planar)
+            .filter(|entries| !entries.is_empty() && vectors > 0 && tile % 1000 % lanes == 0)
+            .ok_or_else(|| request.bad_value("tile"))?;
         let across = match request.tunable("across")? {
             0 => false,
             1 => true,
             _ => return Err(request.bad_value("across")),
         };
-        let padded = Padded::new(&problem, order, lanes, usable);
+        let padded = Padded::new(&problem, output, order, lanes, usable);
         let pixels = output[0] * output[1];
         Ok(Box::new(Prepared {
             tiles: spans(&padded, output, rows, across),
@@ -236,14 +236,7 @@ impl Algorithm for DirectBlocked {
 
 /// `[rows - 1][vectors - 1]`: microkernels for a tile and all that is smaller.
 fn entries(usable: Usable, rows: usize, vectors: usize, planar: bool) -> Option<Vec<Vec<Entry>>> {
-    struct Find(Select);
-    impl Build for Find {
-        type Output = Option<Entry>;
-        fn build<S: crate::simd::Simd>(self) -> Option<Entry> {
-            self.0.entry::<S>()
-        }
-    }
-    let find = |rows, vectors| build_f32(usable, Find(Select { isa: usable.isa(), rows, vectors, planar }));
+    let find = |rows, vectors| build_f32(usable, Select { isa: usable.isa(), rows, vectors, planar });
     (1..=rows).map(|rows| (1..=vectors).map(|vectors| find(rows, vectors)).collect()).collect()
 }
 
@@ -377,11 +370,8 @@ impl Kernel for Prepared {
         let width = self.vectors * self.lanes;
         let tiles = self.tiles.len();
         let depth = self.weights.len() / self.bias.len();
-        let work = super::split::PartWork {
-            multiply_adds: depth * width * self.rows,
-            rows: 1,
-            blocks: columns.div_ceil(width),
-        };
+        let work =
+            PartWork { multiply_adds: depth * width * self.rows, rows: 1, blocks: columns.div_ceil(width) };
         for group in 0..self.problem.groups {
             // SAFETY: these are where the group's numbers begin.
             let (weights, bias) = unsafe {

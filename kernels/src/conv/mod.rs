@@ -63,6 +63,18 @@ pub enum Layout {
     ChannelBlocked(usize),
 }
 
+impl Layout {
+    /// Where a number of an image of `[channels, pixels]` lies.
+    #[must_use]
+    pub fn place(self, [channels, pixels]: [usize; 2], channel: usize, pixel: usize) -> usize {
+        match self {
+            Self::Planar => channel * pixels + pixel,
+            Self::ChannelsLast => pixel * channels + channel,
+            Self::ChannelBlocked(block) => (channel / block * pixels + pixel) * block + channel % block,
+        }
+    }
+}
+
 /// How an activation's numbers are held.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Element {

@@ -40,11 +40,11 @@ pub(super) struct Phases {
 
 /// Columns of a horizontal phase that are not padding.
 #[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    end: usize,
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
     /// The column of the input that the first of them is.
-    first: usize,
+    pub(super) first: usize,
 }
 
 impl Phases {
@@ -56,6 +56,16 @@ impl Phases {
         unfolded: [bool; 2],
         usable: Usable,
     ) -> Self {
+        let mut this = Self::geometry(problem, output, unfolded);
+        this.as_is &= this.pixels() >= width;
+        if !this.as_is {
+            this.picks = Picks::new(&this, usable);
+        }
+        this
+    }
+
+    /// Where everything lies, for whoever copies it on their own.
+    pub(super) fn geometry(problem: &ConvProblem, output: [usize; 2], unfolded: [bool; 2]) -> Self {
         let window = &problem.window;
         let [height, columns] = padded(problem);
         let rows = if unfolded[0] { output[0] } else { height.div_ceil(window.stride[0]) };
@@ -78,26 +88,37 @@ impl Phases {
             Span { start, end, first: (start * stride + phase).saturating_sub(left) }
         };
         let spans = used(1).into_iter().map(span).collect();
-        let phase = rows * row;
-        let mut this = Self {
+        Self {
             problem: *problem,
             output,
             row,
-            phase,
+            phase: rows * row,
             phases,
             spans,
             unfolded,
-            as_is: false,
+            as_is: window.stride == [1, 1]
+                && window.padding == [0; 4]
+                && (0..2).all(|axis| !unfolded[axis] || window.kernel[axis] == 1),
             picks: None,
-        };
-        this.as_is = window.stride == [1, 1]
-            && window.padding == [0; 4]
-            && (0..2).all(|axis| !unfolded[axis] || window.kernel[axis] == 1)
-            && this.pixels() >= width;
-        if !this.as_is {
-            this.picks = Picks::new(&this, usable);
         }
-        this
+    }
+
+    /// Numbers per row of a phase.
+    pub(super) fn row(&self) -> usize {
+        self.row
+    }
+
+    /// The rows of a channel's copy, one after the other: the row of the plane that each is, unless it is padding, and the
+    /// columns that are none.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (Option<usize>, Span)> + '_ {
+        let window = &self.problem.window;
+        self.phases.iter().enumerate().flat_map(move |(number, &[phase_y, _])| {
+            let span = self.spans[number % self.spans.len()];
+            (0..self.phase / self.row).map(move |y| {
+                let row = (y * window.stride[0] + phase_y).checked_sub(window.padding[0]);
+                (row.filter(|&row| row < self.problem.input[0]), span)
+            })
+        })
     }
 
     /// The number of a channel's plane that is number `place` of its copy, unless that is padding.

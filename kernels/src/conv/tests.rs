@@ -171,21 +171,13 @@ impl Guarded {
 
 /// From planar to `layout`.
 fn arrange<T: Copy>(values: &[T], [batch, channels, pixels]: [usize; 3], layout: Layout) -> Vec<T> {
-    match layout {
-        Layout::Planar => values.to_vec(),
-        Layout::ChannelsLast => (0..batch * pixels * channels)
-            .map(|i| {
-                let (pixel, channel) = (i / channels, i % channels);
-                values[(pixel / pixels * channels + channel) * pixels + pixel % pixels]
-            })
-            .collect(),
-        Layout::ChannelBlocked(block) => (0..batch * pixels * channels)
-            .map(|i| {
-                let (pixel, lane) = (i / block, i % block);
-                values[(pixel / pixels * block + lane) * pixels + pixel % pixels]
-            })
-            .collect(),
+    let mut arranged = values.to_vec();
+    let size = channels * pixels;
+    for (i, value) in values.iter().enumerate().take(batch * size) {
+        let place = layout.place([channels, pixels], i % size / pixels, i % pixels);
+        arranged[i / size * size + place] = *value;
     }
+    arranged
 }
 
 fn random_schedule(

@@ -1,13 +1,14 @@
 //! Every kernel against the double-precision reference, on whatever OpenCL device there is: PoCL, where
 //! nothing else is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::conv::{self, Algorithm};
-use super::{names, open};
+use super::{Limits, names, open};
 use crate::activation::Activation;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::hardware::Isa;
@@ -142,6 +143,27 @@ fn close(expected: &[f64], found: &[f32], tolerance: f64, what: impl Fn() -> Str
 }
 
 /// A schedule that the algorithm does not refuse.
+/// What an algorithm is asked about a convolution in single precision, without a residual.
+fn request<'a>(
+    problem: ConvProblem,
+    weights: &'a Weights,
+    activation: Activation,
+    limits: &'a Limits,
+) -> conv::Request<'a> {
+    static DEFAULT: Schedule = Schedule { algorithm: String::new(), tunables: BTreeMap::new() };
+    let output = problem.output().unwrap();
+    conv::Request {
+        problem,
+        output,
+        weights,
+        activation,
+        residual: false,
+        input_grid: None,
+        schedule: &DEFAULT,
+        limits,
+    }
+}
+
 fn random_schedule(
     algorithm: &dyn Algorithm,
     request: &conv::Request<'_>,
@@ -225,15 +247,11 @@ fn convolutions_match_the_reference() {
             }
             let activation =
                 if round == 0 { Activation::Clip { low: -0.5, high: 0.7 } } else { Activation::Relu };
+            let stored = network.plan.weights[weights].clone();
             let request = conv::Request {
-                problem,
-                output: problem.output().unwrap(),
-                weights: &network.plan.weights[weights].clone(),
-                activation,
                 residual: true,
                 input_grid: Some(GRID),
-                schedule: &Schedule::default(),
-                limits: &device.limits,
+                ..request(problem, &stored, activation, &device.limits)
             };
             let schedule = random_schedule(*algorithm, &request, &mut rng);
             let conv = |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });

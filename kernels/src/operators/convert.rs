@@ -44,7 +44,6 @@ pub(crate) fn prepare(
     let blocks = |block: usize| channels / block.max(1);
     let turn = |times, rows, columns, piece| Some(Turn { times, rows, columns, piece });
     let turn = match (from.layout, to.layout) {
-        (from, to) if from == to => None,
         (Layout::Planar, Layout::ChannelsLast) => turn(context.batch, channels, pixels, 1),
         (Layout::ChannelsLast, Layout::Planar) => turn(context.batch, pixels, channels, 1),
         // A block is an image with its channels last.

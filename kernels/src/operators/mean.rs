@@ -291,13 +291,8 @@ mod tests {
             let grid = Quantization { scale: 1.0 / 64.0, zero_point: 112 };
             let block = [16, 8, 4, 1].into_iter().find(|block| channels % block == 0).unwrap_or(1);
             for layout in [Layout::ChannelsLast, Layout::Planar, Layout::ChannelBlocked(block)] {
-                let at = |image: usize, channel: usize, pixel: usize| match layout {
-                    Layout::ChannelsLast => (image * pixels + pixel) * channels + channel,
-                    Layout::Planar => (image * channels + channel) * pixels + pixel,
-                    Layout::ChannelBlocked(block) => {
-                        let first = image * channels + channel / block * block;
-                        first * pixels + pixel * block + channel % block
-                    }
+                let at = |image: usize, channel: usize, pixel: usize| {
+                    image * channels * pixels + layout.place([channels, pixels], channel, pixel)
                 };
                 let want: Vec<f64> = (0..batch * channels)
                     .map(|i| {

@@ -2,7 +2,7 @@
 
 use crate::conv::finish::{Finish, StoreTile};
 use crate::hardware::Isa;
-use crate::simd::{Job, Simd};
+use crate::simd::{Build, Job, Simd};
 
 /// Most pixels of a compiled tile with so many vectors; 0 where there are none. It never grows with `vectors`, so that what is
 /// left over at the edges of a tile has a microkernel too.
@@ -78,9 +78,10 @@ pub(super) struct Select {
     pub(super) planar: bool,
 }
 
-impl Select {
-    /// The microkernel for `S`, which is the instruction set's.
-    pub(super) fn entry<S: Simd>(&self) -> Option<Entry> {
+impl Build for Select {
+    type Output = Option<Entry>;
+
+    fn build<S: Simd>(self) -> Option<Entry> {
         if self.rows > most_rows(self.isa, self.vectors) {
             return None;
         }
@@ -95,7 +96,7 @@ impl Select {
                 }
             };
         }
-        if S::LANES * S::REGISTERS >= 128 && S::REGISTERS >= 32 {
+        if S::REGISTERS >= 32 {
             return choose!(
                 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28;
                 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crate::conv::planar::{Phases, Span};
 use crate::conv::request::padded;
 use crate::operator::ConvProblem;
 use crate::simd::{Build, Job, Simd, Usable, build_f32};
@@ -24,12 +25,8 @@ pub(super) struct Padded {
     unit: usize,
     /// Planes of an image.
     planes: usize,
-    /// `[vertical, horizontal]` phases that some tap reads.
-    phases: [Vec<usize>; 2],
-    /// Rows of a phase.
-    rows: usize,
-    /// Pixels of a row of a phase.
-    row: usize,
+    /// Planes as those of a planar input are split: in pixels.
+    phases: Phases,
     as_is: bool,
     copy: unsafe fn(&Copy<'_>),
 }
@@ -40,7 +37,13 @@ pub(super) fn row_pixels(problem: &ConvProblem) -> usize {
 }
 
 impl Padded {
-    pub(super) fn new(problem: &ConvProblem, order: Order, lanes: usize, usable: Usable) -> Self {
+    pub(super) fn new(
+        problem: &ConvProblem,
+        output: [usize; 2],
+        order: Order,
+        lanes: usize,
+        usable: Usable,
+    ) -> Self {
         struct Find;
         impl Build for Find {
             type Output = unsafe fn(&Copy<'_>);
@@ -48,15 +51,10 @@ impl Padded {
                 entry::<S>
             }
         }
-        let window = &problem.window;
         let unit = if order == Order::Planar { 1 } else { lanes };
-        let used = |axis: usize| {
-            let phases =
-                (0..window.kernel[axis]).map(|tap| tap * window.dilation[axis] % window.stride[axis]);
-            let mut phases: Vec<usize> = phases.collect();
-            phases.sort_unstable();
-            phases.dedup();
-            phases
+        let phases = match order {
+            Order::Planar => Phases::new(problem, output, 0, [false; 2], usable),
+            _ => Phases::geometry(problem, output, [false; 2]),
         };
         // One plane of a pixel is both: blocked, and channels last.
         let alike = order != Order::ChannelsLast || problem.in_channels == unit;
@@ -64,10 +62,8 @@ impl Padded {
             order,
             unit,
             planes: problem.in_channels.div_ceil(unit),
-            phases: [used(0), used(1)],
-            rows: padded(problem)[0].div_ceil(window.stride[0]),
-            row: row_pixels(problem),
-            as_is: alike && window.stride == [1, 1] && window.padding == [0; 4],
+            as_is: alike && phases.reads_input(),
+            phases,
             copy: build_f32(usable, Find),
             problem: *problem,
         }
@@ -75,12 +71,12 @@ impl Padded {
 
     /// Distance of output rows, counted in pixels through padded rows.
     pub(super) fn row(&self) -> usize {
-        self.row
+        self.phases.row()
     }
 
     /// Numbers of a plane.
     fn plane(&self) -> usize {
-        self.phases[0].len() * self.phases[1].len() * self.rows * self.row * self.unit
+        self.phases.channel() * self.unit
     }
 
     /// Where the pixels from `flat` on of a group's first plane lie.
@@ -91,19 +87,9 @@ impl Padded {
 
     /// Offset and length of every run under a pixel, in the order of [`Padded::order_of_steps`].
     pub(super) fn steps(&self) -> Vec<[usize; 2]> {
-        let window = &self.problem.window;
-        let split = |axis: usize, tap: usize| {
-            let place = tap * window.dilation[axis];
-            // Every tap's phase is among them.
-            let phase = self.phases[axis].iter().position(|&phase| phase == place % window.stride[axis]);
-            (phase.unwrap_or(0), place / window.stride[axis])
-        };
         let mut steps = Vec::new();
         self.runs(|plane, [ky, kx], run| {
-            let ((y, down), (x, right)) = (split(0, ky), split(1, kx));
-            let phase = y * self.phases[1].len() + x;
-            let pixel = (phase * self.rows + down) * self.row + right;
-            steps.push([plane * self.plane() + pixel * self.unit, run]);
+            steps.push([plane * self.plane() + self.phases.tap(ky, kx) * self.unit, run]);
         });
         steps
     }
@@ -152,11 +138,16 @@ impl Padded {
     /// `input` and `output` are valid for the problem's input and for [`Padded::bytes`], and nobody else writes these planes.
     pub(super) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
         // SAFETY: passed on.
-        unsafe { (self.copy)(&Copy { padded: self, planes, input, output }) }
+        unsafe {
+            match self.order {
+                Order::Planar => self.phases.copy(planes, input, output),
+                _ => (self.copy)(&Copy { padded: self, planes, input, output }),
+            }
+        }
     }
 }
 
-/// See [`Padded::copy`].
+/// See [`Padded::copy`]; planes of vectors.
 struct Copy<'a> {
     padded: &'a Padded,
     planes: Range<usize>,
@@ -177,117 +168,54 @@ impl Job for Planes<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let &Copy { padded, ref planes, input, output } = self.0;
+        let row = padded.row();
         for plane in planes.clone() {
             let mut to = output.wrapping_add(plane * padded.plane());
-            for &y in &padded.phases[0] {
-                for &x in &padded.phases[1] {
-                    for row in 0..padded.rows {
-                        // SAFETY: the copy has room for all rows of all phases.
-                        unsafe {
-                            if padded.unit == 1 {
-                                copy_row::<S, Single>(padded, plane, [row, y, x], input, to);
-                            } else {
-                                copy_row::<S, Vector>(padded, plane, [row, y, x], input, to);
-                            }
-                        }
-                        to = to.wrapping_add(padded.row * padded.unit);
-                    }
-                }
+            for (y, span) in padded.phases.lines() {
+                // SAFETY: the copy has room for all rows of all phases.
+                unsafe { copy_row::<S>(padded, plane, y, span, input, to) };
+                to = to.wrapping_add(row * S::LANES);
             }
         }
     }
 }
 
-/// How a pixel of a plane is copied.
-trait Pixel<S: Simd> {
-    /// Numbers of it.
-    const UNIT: usize;
-    /// Copies the first `count` of its numbers.
-    ///
-    /// # Safety
-    /// As for every function of [`Simd`].
-    unsafe fn copy(from: *const f32, to: *mut f32, count: usize);
-    /// Makes it zero.
-    ///
-    /// # Safety
-    /// The same.
-    unsafe fn clear(to: *mut f32);
-}
-
-struct Single;
-
-impl<S: Simd> Pixel<S> for Single {
-    const UNIT: usize = 1;
-    #[inline(always)]
-    unsafe fn copy(from: *const f32, to: *mut f32, _count: usize) {
-        // SAFETY: passed on.
-        unsafe { *to = *from };
-    }
-    #[inline(always)]
-    unsafe fn clear(to: *mut f32) {
-        // SAFETY: passed on.
-        unsafe { *to = 0.0 };
-    }
-}
-
-struct Vector;
-
-impl<S: Simd> Pixel<S> for Vector {
-    const UNIT: usize = S::LANES;
-    #[inline(always)]
-    unsafe fn copy(from: *const f32, to: *mut f32, count: usize) {
-        // SAFETY: passed on.
-        unsafe { S::store(to, if count < S::LANES { S::load_first(from, count) } else { S::load(from) }) };
-    }
-    #[inline(always)]
-    unsafe fn clear(to: *mut f32) {
-        // SAFETY: passed on.
-        unsafe { S::store(to, S::splat(0.0)) };
-    }
-}
-
-/// Copies a row of a phase of a plane: `[row, vertical phase, horizontal phase]`.
+/// Copies row `y` of a plane, if it is none of padding, to a row of a phase, of whose columns `span` are there.
 ///
 /// # Safety
-/// As for [`Padded::copy`]; `to` has room for the row, `P` is a pixel of the plane.
+/// As for [`Padded::copy`]; `to` has room for the row.
 #[inline(always)]
-unsafe fn copy_row<S: Simd, P: Pixel<S>>(
+unsafe fn copy_row<S: Simd>(
     padded: &Padded,
     plane: usize,
-    [row, y, x]: [usize; 3],
+    y: Option<usize>,
+    Span { start, end, first }: Span,
     input: *const f32,
     to: *mut f32,
 ) {
     let ConvProblem { in_channels, input: [height, width], window, .. } = &padded.problem;
-    let ([top, left, ..], [down, right]) = (window.padding, window.stride);
-    let (image, channel) = (plane / padded.planes, plane % padded.planes * padded.unit);
-    // Columns of the phase that lie in the input, and the input's column of the first.
-    let start = left.saturating_sub(x).div_ceil(right).min(padded.row);
-    let end = (left + width).saturating_sub(x).div_ceil(right).clamp(start, padded.row);
-    let y = (row * down + y).checked_sub(top).filter(|y| y < height);
+    let (image, channel) = (plane / padded.planes, plane % padded.planes * S::LANES);
     let (start, end) = if y.is_some() { (start, end) } else { (0, 0) };
-    // SAFETY: the row has `padded.row` pixels; those read lie in the input.
+    // SAFETY: the row has so many pixels; those read lie in the input.
     unsafe {
-        for column in (0..start).chain(end..padded.row) {
-            P::clear(to.add(column * P::UNIT));
+        for column in (0..start).chain(end..padded.row()) {
+            S::store(to.add(column * S::LANES), S::splat(0.0));
         }
         let Some(y) = y.filter(|_| start < end) else { return };
-        let pixel = y * width + start * right + x - left;
+        let pixel = y * width + first;
         let (from, step) = match padded.order {
             Order::ChannelsLast => {
                 (input.add((image * height * width + pixel) * in_channels + channel), *in_channels)
             }
             Order::Planar | Order::Blocked => {
-                (input.add((plane * height * width + pixel) * P::UNIT), P::UNIT)
+                (input.add((plane * height * width + pixel) * S::LANES), S::LANES)
             }
         };
-        let count = P::UNIT.min(in_channels - channel);
-        if P::UNIT == 1 && right == 1 {
-            std::ptr::copy_nonoverlapping(from, to.add(start), end - start);
-            return;
-        }
+        let count = in_channels - channel;
         for column in 0..end - start {
-            P::copy(from.add(column * right * step), to.add((start + column) * P::UNIT), count);
+            let from = from.add(column * window.stride[1] * step);
+            let pixel = if count < S::LANES { S::load_first(from, count) } else { S::load(from) };
+            S::store(to.add((start + column) * S::LANES), pixel);
         }
     }
 }

@@ -74,40 +74,35 @@ pub(in crate::conv) struct Microkernel {
     pub run: Entry,
 }
 
-impl Microkernel {
-    /// The compiled microkernel for `tile`, if there is one.
-    pub(in crate::conv) fn new(usable: Usable, tile: Tile) -> Option<Self> {
-        let (rows, vectors) = (tile.rows, tile.vectors);
-        let run = match usable.isa() {
+/// The microkernel of single numbers that `$entry` compiles for `$tile`, if there is one.
+macro_rules! single_numbers {
+    ($entry:ident, $usable:expr, $tile:expr) => {{
+        let Tile { rows, vectors } = $tile;
+        let run: Option<Entry> = match $usable.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
+            Isa::Avx2 | Isa::AvxVnni => entry_for_16!($entry, crate::simd::Avx2, rows, vectors),
             // Single precision is the same with and without VNNI.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => {
-                entry_for_32!(entry, crate::simd::Avx512, rows, vectors)
+                entry_for_32!($entry, crate::simd::Avx512, rows, vectors)
             }
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDot => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
-            _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),
+            Isa::Neon | Isa::NeonDot => entry_for_32!($entry, crate::simd::Neon, rows, vectors),
+            _ => entry_for_any!($entry, crate::simd::Portable, rows, vectors),
         };
         run.map(|run| Self { run })
+    }};
+}
+
+impl Microkernel {
+    /// The compiled microkernel for `tile`, if there is one.
+    pub(in crate::conv) fn new(usable: Usable, tile: Tile) -> Option<Self> {
+        single_numbers!(entry, usable, tile)
     }
 
     /// The same for weights in half precision.
     pub(in crate::conv) fn of_halves(usable: Usable, tile: Tile) -> Option<Self> {
-        let (rows, vectors) = (tile.rows, tile.vectors);
-        let run = match usable.isa() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => entry_for_16!(entry_of_halves, crate::simd::Avx2, rows, vectors),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => {
-                entry_for_32!(entry_of_halves, crate::simd::Avx512, rows, vectors)
-            }
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDot => entry_for_32!(entry_of_halves, crate::simd::Neon, rows, vectors),
-            _ => entry_for_any!(entry_of_halves, crate::simd::Portable, rows, vectors),
-        };
-        run.map(|run| Self { run })
+        single_numbers!(entry_of_halves, usable, tile)
     }
 
     /// The same for pairs of bfloat16, where the processor multiplies such.
@@ -150,37 +145,40 @@ trait Multiply<S: Simd> {
 /// Single numbers, and their weights in single precision (`f32`) or in half precision (`u16`).
 struct Singles<W>(PhantomData<W>);
 
-impl<S: Simd> Multiply<S> for Singles<f32> {
-    type Number = f32;
-    const GROUP: usize = 1;
-    type Weight = f32;
+/// What single numbers are multiplied by.
+trait Weight: Copy {
+    /// `LANES` weights.
+    ///
+    /// # Safety
+    /// As for every function of [`Simd`].
+    unsafe fn load<S: Simd>(from: *const Self) -> S::F;
+}
 
+impl Weight for f32 {
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> S::F {
+    unsafe fn load<S: Simd>(from: *const f32) -> S::F {
         // SAFETY: passed on.
         unsafe { S::load(from) }
     }
+}
+
+impl Weight for u16 {
     #[inline(always)]
-    unsafe fn broadcast(from: *const f32) -> S::F {
+    unsafe fn load<S: Simd>(from: *const u16) -> S::F {
         // SAFETY: passed on.
-        unsafe { S::splat(*from) }
-    }
-    #[inline(always)]
-    unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F {
-        // SAFETY: passed on.
-        unsafe { S::fma(x, w, acc) }
+        unsafe { S::load_halves(from) }
     }
 }
 
-impl<S: Simd> Multiply<S> for Singles<u16> {
+impl<S: Simd, W: Weight> Multiply<S> for Singles<W> {
     type Number = f32;
     const GROUP: usize = 1;
-    type Weight = u16;
+    type Weight = W;
 
     #[inline(always)]
-    unsafe fn load(from: *const u16) -> S::F {
+    unsafe fn load(from: *const W) -> S::F {
         // SAFETY: passed on.
-        unsafe { S::load_halves(from) }
+        unsafe { W::load::<S>(from) }
     }
     #[inline(always)]
     unsafe fn broadcast(from: *const f32) -> S::F {
@@ -255,19 +253,11 @@ unsafe fn entry_of_halves<S: Simd, const ROWS: usize, const VECTORS: usize>(stri
 
 struct Tiles<'a, W, const ROWS: usize, const VECTORS: usize>(&'a Strip, PhantomData<W>);
 
-impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, u16, ROWS, VECTORS> {
+impl<W: Weight, const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, W, ROWS, VECTORS> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: passed on.
-        unsafe { tiles::<S, Singles<u16>, ROWS, VECTORS>(self.0) }
-    }
-}
-
-impl<const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, f32, ROWS, VECTORS> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: passed on.
-        unsafe { tiles::<S, Singles<f32>, ROWS, VECTORS>(self.0) }
+        unsafe { tiles::<S, Singles<W>, ROWS, VECTORS>(self.0) }
     }
 }
 

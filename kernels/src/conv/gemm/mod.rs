@@ -328,8 +328,8 @@ impl Product {
     }
 }
 
-/// What tiles fetch that work on columns of `weights` that take `width` numbers, `next` numbers before what comes after these, when `done` of
-/// all `tiles` have met them.
+/// What tiles fetch that work on columns of `weights` that take `width` numbers, `next` numbers before what comes after
+/// these, when `done` of all `tiles` have met them.
 fn fetch(ahead: Ahead, weights: *const f32, next: usize, width: usize, [done, tiles]: [usize; 2]) -> Fetch {
     match ahead {
         Ahead::Nothing => Fetch { from: weights, tile: 0, step: width },

@@ -1,19 +1,14 @@
 //! Weights in half precision.
 
-use super::super::conv::Request;
 use super::*;
-
-/// The number of half precision (normal, or zero) that is nearest to `x`, or next to that.
-fn rounded(x: f32) -> f32 {
-    if x.abs() < 6.2e-5 { 0.0 } else { f32::from_bits((x.to_bits() + 0x1000) & 0xffff_e000) }
-}
+use crate::weights::Numbers;
 
 impl Network {
     /// Weights that half precision has.
     fn half_weights(&mut self, dims: [usize; 4]) -> usize {
         let index = self.weights(dims, true);
         if let WeightValues::F32(values) = &mut self.plan.weights[index].values {
-            *values = values.iter().copied().map(rounded).collect();
+            *values = values.iter().map(|&x| Numbers::Fp16.nearest(x)).collect();
         }
         index
     }
@@ -51,16 +46,8 @@ fn weights_in_half_precision_match_the_reference() {
         let mut network = Network::new(round as u64, &[inputs, input[0], input[1]]);
         let weights = network.half_weights([outputs, group_in, window.kernel[0], window.kernel[1]]);
         let activation = Activation::Relu;
-        let request = Request {
-            problem,
-            output: problem.output().unwrap(),
-            weights: &network.plan.weights[weights].clone(),
-            activation,
-            residual: false,
-            input_grid: None,
-            schedule: &Schedule::default(),
-            limits: &device.limits,
-        };
+        let stored = network.plan.weights[weights].clone();
+        let request = request(problem, &stored, activation, &device.limits);
         let mut schedule = random_schedule(algorithm, &request, &mut rng);
         // What rounds more is looked at below.
         schedule.tunables.entry("half".to_owned()).and_modify(|half| *half = 0);

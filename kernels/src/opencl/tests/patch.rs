@@ -1,6 +1,5 @@
 //! Tensor cores that read their pixels from patches in local memory.
 
-use super::super::conv::Request;
 use super::*;
 
 /// Tiles within a row, of whole rows, of whole images and of none of these; strides, dilation, padding on one side, rests of
@@ -37,20 +36,12 @@ fn patches_match_the_reference() {
             let mut network = Network::new(round as u64, &dims);
             let weights = network.weights([outputs, dims[0], window.kernel[0], window.kernel[1]], true);
             let activation = Activation::Relu;
-            let request = Request {
-                problem,
-                output: problem.output().unwrap(),
-                weights: &network.plan.weights[weights].clone(),
-                activation,
-                residual: false,
-                input_grid: None,
-                schedule: &Schedule::default(),
-                limits: &device.limits,
-            };
+            let stored = network.plan.weights[weights].clone();
+            let request = request(problem, &stored, activation, &device.limits);
             let schedule = loop {
                 let mut schedule = random_schedule(algorithm, &request, &mut rng);
                 schedule.tunables.insert("patch".to_owned(), i64::try_from(patches).unwrap());
-                if algorithm.prepare(&Request { schedule: &schedule, ..request }).is_ok() {
+                if algorithm.prepare(&conv::Request { schedule: &schedule, ..request }).is_ok() {
                     break schedule;
                 }
             };

@@ -67,16 +67,8 @@ fn block_sparse_convolutions_match_the_reference() {
         let dims = [problem.out_channels, group_in, kernel[0], kernel[1]];
         let weights = network.block_weights(dims, groups, block, share);
         let activation = if round % 4 < 2 { Activation::Relu } else { Activation::Identity };
-        let request = conv::Request {
-            problem,
-            output: problem.output().unwrap(),
-            weights: &network.plan.weights[weights].clone(),
-            activation,
-            residual,
-            input_grid: None,
-            schedule: &Schedule::default(),
-            limits: &device.limits,
-        };
+        let stored = network.plan.weights[weights].clone();
+        let request = conv::Request { residual, ..request(problem, &stored, activation, &device.limits) };
         let schedule = random_schedule(algorithm, &request, &mut rng);
         let conv = |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });
         let first = network.step(conv(schedule), &[0], &[]);
