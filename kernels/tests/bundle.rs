@@ -90,9 +90,9 @@ proptest! {
         prop_assert_eq!((stored.packed_for(), stored.bytes().unwrap()), (Some(here.name()), bytes.total()));
         let options = ExecutorOptions { batch, threads, isa };
         let mut loaded = stored.load(&options).unwrap();
-        // A plan may need instructions that are not to be used.
+        // A plan may need instructions that are not to be used, or tunables that only one image at a time has.
         let Ok(mut made) = Executor::new(&bundle.plan, &options) else {
-            prop_assert!(loaded.refitted > 0 && isa != here);
+            prop_assert!(loaded.refitted > 0 && (isa != here || batch > 1));
             return Ok(());
         };
         prop_assert_eq!(loaded.refitted, 0);
