@@ -142,7 +142,6 @@ fn close(expected: &[f64], found: &[f32], tolerance: f64, what: impl Fn() -> Str
     }
 }
 
-/// A schedule that the algorithm does not refuse.
 /// What an algorithm is asked about a convolution in single precision, without a residual.
 fn request<'a>(
     problem: ConvProblem,
@@ -164,6 +163,7 @@ fn request<'a>(
     }
 }
 
+/// A schedule that the algorithm does not refuse.
 fn random_schedule(
     algorithm: &dyn Algorithm,
     request: &conv::Request<'_>,
