@@ -1,13 +1,15 @@
-//! Depthwise convolution over channels-last activations: every channel by itself, vectors of channels.
+//! Depthwise convolution over channels-last and channel-blocked activations: every channel by itself, vectors of channels.
 //!
 //! A pass computes a few neighboring output pixels for a vector of channels, so that neighbors share
 //! loads of the input and of the weights. The addresses of a pass are looked up once for all channels;
-//! padding is a row of zeros. Windows of 3x3 and 5x5 at strides 1 and 2 are unrolled.
+//! padding is a row of zeros. Windows of 3x3 and 5x5 at strides 1 and 2 are unrolled. A block of channels is an image with
+//! its channels last; as it has one vector of channels only, passes that meet no padding at their sides look up the rows alone.
 
 use std::ops::Range;
 
 use super::buffer::{Buffer, whole_lines};
 use super::finish::{Finish, StoreTile};
+use super::layouts::{BLOCKED, CHANNELS_LAST, named_layout};
 use super::request::sensible;
 use super::rows::offsets;
 use super::split::grain;
@@ -22,6 +24,9 @@ use crate::weights::WeightFormat;
 
 /// The algorithm.
 pub(super) struct Depthwise;
+
+/// Most columns of input under a row of taps of one pass: of four pixels, 5 taps each, at stride 2.
+const MOST_COLUMNS: usize = 12;
 
 /// How much longer a multiply-add takes here than in a matrix product, roughly.
 const SLOWER: usize = 4;
@@ -95,11 +100,19 @@ impl Algorithm for Depthwise {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        tunables(problem, lanes(isa))
+        let mut tunables = tunables(problem, lanes(isa));
+        let blocked = problem.in_channels.is_multiple_of(lanes(isa));
+        tunables.push(Tunable {
+            name: "layout",
+            about: "how input and output are held: 1 channels last, 2 in blocks of channels",
+            values: if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] },
+            default: CHANNELS_LAST,
+        });
+        tunables
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
+    fn layouts(&self, schedule: &Schedule, isa: Isa) -> [Layout; 2] {
+        [named_layout(schedule, "layout", isa); 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
@@ -120,6 +133,19 @@ impl Algorithm for Depthwise {
         let lanes = lanes(request.isa);
         let padded = problem.in_channels.next_multiple_of(lanes);
         let channels = problem.in_channels;
+        let blocks = match request.tunable("layout")? {
+            CHANNELS_LAST => 1,
+            BLOCKED if channels.is_multiple_of(lanes) => channels / lanes,
+            _ => return Err(request.bad_value("layout")),
+        };
+        // Images of their own.
+        let images = ConvProblem {
+            batch: problem.batch * blocks,
+            in_channels: channels / blocks,
+            out_channels: channels / blocks,
+            groups: channels / blocks,
+            ..problem
+        };
         let weights = request.packing.numbers(padded * taps, |weights| {
             for channel in 0..channels {
                 for tap in 0..taps {
@@ -131,8 +157,9 @@ impl Algorithm for Depthwise {
         let bias = request.packing.numbers(padded, |bias| request.write_biases(0, &mut bias[..channels]))?;
         Ok(Box::new(Prepared {
             entry,
-            vertical: offsets(&problem, 0, output[0], problem.input[1] * channels),
-            horizontal: offsets(&problem, 1, output[1], channels),
+            vertical: offsets(&images, 0, output[0], images.input[1] * images.in_channels),
+            horizontal: offsets(&images, 1, output[1], images.in_channels),
+            regular: if images.in_channels == lanes { regular(&images, output[1], pixels) } else { 0..0 },
             by_channels: match request.tunable("split")? {
                 0 => false,
                 1 => true,
@@ -140,22 +167,37 @@ impl Algorithm for Depthwise {
             },
             scratch: whole_lines(taps * pixels * size_of::<*const f32>()),
             threads: request.threads,
-            zeros: Buffer::zeros(padded),
+            zeros: Buffer::zeros(padded.max(MOST_COLUMNS * lanes)),
             finish: Finish::new(request.activation),
+            problem: images,
             weights,
             bias,
+            blocks,
             output,
-            problem,
         }))
     }
 }
 
+/// The first pixels of passes that have all their columns in the input.
+fn regular(problem: &ConvProblem, width: usize, pixels: usize) -> Range<usize> {
+    let (stride, left) = (problem.window.stride[1], problem.window.padding[1]);
+    let columns = (pixels - 1) * stride + problem.window.kernel[1];
+    let first = left.div_ceil(stride);
+    let end = (problem.input[1] + left).checked_sub(columns).map_or(0, |last| last / stride + 1);
+    first..end.min(width.saturating_sub(pixels) + 1)
+}
+
 struct Prepared {
+    /// Of images that are blocks of channels, where those are.
     problem: ConvProblem,
+    /// Per image of the request.
+    blocks: usize,
     output: [usize; 2],
     entry: Entry,
     vertical: Vec<isize>,
     horizontal: Vec<isize>,
+    /// First pixels of passes whose columns are neighbors, at a distance that is a vector.
+    regular: Range<usize>,
     /// `[vector of channels][tap][lane]`
     weights: Buffer<f32>,
     bias: Buffer<f32>,
@@ -256,23 +298,32 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_
         let [height, width] = kernel.output;
         for row in pass.rows.clone() {
             let (image, y) = (row / height, row % height);
+            // Of the first channel among those that have weights.
+            let block = image % kernel.blocks * channels;
             let mut x = 0;
             while x < width {
                 // The last pass of a row computes some pixels once more rather than fewer of them.
                 let first = x.min(width - PIXELS);
                 x = first + PIXELS;
+                let at = (row * width + first) * channels;
                 // SAFETY: the pixels are in the row; channels are those of the pass, whole vectors as long
                 // as they last.
                 unsafe {
+                    if SIZE > 0 && kernel.regular.contains(&first) {
+                        if !pass.channels.is_empty() {
+                            self.rows(image, y, first, S::LANES);
+                            self.vector::<S, false, true>(at, 0, block, S::LANES);
+                        }
+                        continue;
+                    }
                     self.addresses(image, y, first);
-                    let at = (row * width + first) * channels;
                     let mut channel = pass.channels.start;
                     while channel + S::LANES <= pass.channels.end {
-                        self.vector::<S, false>(at, channel, S::LANES);
+                        self.vector::<S, false, false>(at, channel, block, S::LANES);
                         channel += S::LANES;
                     }
                     if channel < pass.channels.end {
-                        self.vector::<S, true>(at, channel, pass.channels.end - channel);
+                        self.vector::<S, true, false>(at, channel, block, pass.channels.end - channel);
                     }
                 }
             }
@@ -283,6 +334,29 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_
 impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, STRIDE, PIXELS> {
     /// Columns of input under a row of taps of one pass.
     const COLUMNS: usize = if SIZE == 0 { 0 } else { (PIXELS - 1) * STRIDE + SIZE };
+
+    /// Looks up where the pixels from `[y, first]` on find their rows of taps, columns being `lanes` numbers apart.
+    ///
+    /// # Safety
+    /// The pixels exist, and none of their columns is padding.
+    #[inline(always)]
+    unsafe fn rows(&self, image: usize, y: usize, first: usize, lanes: usize) {
+        let pass = self.0;
+        let kernel = pass.kernel;
+        let problem = &kernel.problem;
+        let size = problem.input[0] * problem.input[1] * lanes;
+        let column = (first * STRIDE - problem.window.padding[1]) * lanes;
+        for ky in 0..SIZE {
+            // SAFETY: offsets that are not negative lie in the image; the scratch memory holds an address per tap, and there
+            // are zeros for as many columns as a pass has.
+            unsafe {
+                let vertical = kernel.vertical[y * SIZE + ky];
+                let inside =
+                    pass.call.input.cast::<f32>().add(image * size + column).wrapping_offset(vertical);
+                *pass.addresses.add(ky) = if vertical < 0 { kernel.zeros.as_ptr() } else { inside };
+            }
+        }
+    }
 
     /// Looks up where the pixels from `[y, first]` on find their taps: `[tap row][column]` where the
     /// window is unrolled, `[tap][pixel]` otherwise.
@@ -326,26 +400,37 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
     }
 
     /// One vector of channels (the first `count` of it, if `PART`) of all pixels of a pass, the first of
-    /// which starts at `at` in the output.
+    /// which starts at `at` in the output; weights and biases are those of the block's channels. `REGULAR` passes have looked
+    /// up rows, others every column.
     ///
     /// # Safety
     /// The addresses are looked up, and pixels and channels exist.
     #[inline(always)]
-    unsafe fn vector<S: Simd, const PART: bool>(&self, at: usize, channel: usize, count: usize) {
+    unsafe fn vector<S: Simd, const PART: bool, const REGULAR: bool>(
+        &self,
+        at: usize,
+        channel: usize,
+        block: usize,
+        count: usize,
+    ) {
         let pass = self.0;
         let kernel = pass.kernel;
         let taps = kernel.problem.window.kernel[0] * kernel.problem.window.kernel[1];
         // SAFETY: weights and biases are padded to whole vectors; the rest is the caller's promise.
         unsafe {
             let load = |from: *const f32| if PART { S::load_first(from, count) } else { S::load(from) };
-            let mut weights = kernel.weights.as_ptr().add(channel * taps);
+            let mut weights = kernel.weights.as_ptr().add((block + channel) * taps);
             let mut addresses = pass.addresses.cast_const();
-            let mut sums = [S::load(kernel.bias.as_ptr().add(channel)); PIXELS];
+            let mut sums = [S::load(kernel.bias.as_ptr().add(block + channel)); PIXELS];
             if SIZE > 0 {
                 for _ in 0..SIZE {
-                    let mut columns = [sums[0]; 12];
+                    let mut columns = [sums[0]; MOST_COLUMNS];
                     for (column, number) in columns.iter_mut().enumerate().take(Self::COLUMNS) {
-                        *number = load((*addresses.add(column)).add(channel));
+                        *number = if REGULAR {
+                            load((*addresses).add(column * S::LANES))
+                        } else {
+                            load((*addresses.add(column)).add(channel))
+                        };
                     }
                     for kx in 0..SIZE {
                         let weight = S::load(weights);
@@ -354,7 +439,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
                             *sum = S::fma(columns[pixel * STRIDE + kx], weight, *sum);
                         }
                     }
-                    addresses = addresses.add(Self::COLUMNS);
+                    addresses = addresses.add(if REGULAR { 1 } else { Self::COLUMNS });
                 }
             } else {
                 for _ in 0..taps {

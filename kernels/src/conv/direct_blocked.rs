@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use super::buffer::Buffer;
 use super::finish::Finish;
+use super::layouts::{BLOCKED, CHANNELS_LAST, PLANAR, named_layout};
 use super::request::sensible;
 use super::split::{PartWork, Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
 use super::tiles::{Extent, balanced, real_cycles};
@@ -34,11 +35,6 @@ pub(super) struct DirectBlocked;
 
 /// Vectors of output channels that tiles are offered with.
 const VECTORS: [usize; 5] = [1, 2, 3, 4, 6];
-
-/// What the tunables `layout_in` and `layout_out` mean.
-const PLANAR: i64 = 0;
-const CHANNELS_LAST: i64 = 1;
-const BLOCKED: i64 = 2;
 
 /// The tunable `layout_in`.
 fn input_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
@@ -164,11 +160,7 @@ impl Algorithm for DirectBlocked {
     }
 
     fn layouts(&self, schedule: &Schedule, isa: Isa) -> [Layout; 2] {
-        ["layout_in", "layout_out"].map(|name| match schedule.tunables.get(name) {
-            Some(&PLANAR) => Layout::Planar,
-            Some(&BLOCKED) => Layout::ChannelBlocked(lanes(isa)),
-            _ => Layout::ChannelsLast,
-        })
+        ["layout_in", "layout_out"].map(|name| named_layout(schedule, name, isa))
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

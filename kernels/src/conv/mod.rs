@@ -11,6 +11,7 @@ mod buffer;
 mod csr;
 mod depthwise;
 mod depthwise_int8;
+mod depthwise_planar;
 mod direct;
 mod direct_blocked;
 mod finish;
@@ -22,6 +23,7 @@ mod implicit_gemm;
 mod implicit_gemm_bf16;
 mod implicit_gemm_fp16;
 mod implicit_gemm_int8;
+mod layouts;
 mod naive;
 mod packing;
 mod pad;
@@ -188,6 +190,7 @@ pub trait Kernel: Send + Sync {
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
+        &depthwise_planar::DepthwisePlanar,
         &implicit_gemm_bf16::ImplicitGemmBf16,
         &implicit_gemm_fp16::ImplicitGemmFp16,
         &direct_blocked::DirectBlocked,

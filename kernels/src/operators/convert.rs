@@ -6,6 +6,8 @@ use crate::conv::{Element, Layout};
 use crate::plan::Quantization;
 use crate::team::Worker;
 
+mod turned;
+
 /// How a value is held.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Form {
@@ -65,6 +67,9 @@ pub(crate) fn prepare(
         | (Layout::ChannelsLast, Layout::ChannelsLast) => None,
     };
     match (from.element, to.element) {
+        (Element::F32, Element::F32) if let Some(turn @ Turn { piece: 1, .. }) = turn => {
+            turned::prepare(context.isa, turn)
+        }
         (Element::F32, Element::F32) => on(context.isa, Convert { size, turn, map: Same }),
         (Element::F32, Element::U8(grid)) => {
             on(context.isa, Convert { size, turn, map: Quantize::new(grid) })

@@ -115,6 +115,30 @@ macro_rules! avx2 {
             }
 
             #[inline(always)]
+            unsafe fn load_quads(from: *const f32, step: usize) -> __m256 {
+                unsafe {
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(from));
+                    _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add(step)))
+                }
+            }
+            #[inline(always)]
+            unsafe fn turn_quads([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+                unsafe {
+                    let pairs = |a, b| {
+                        let low = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+                        (low, _mm256_castps_pd(_mm256_unpackhi_ps(a, b)))
+                    };
+                    let ((ab, ab_high), (cd, cd_high)) = (pairs(a, b), pairs(c, d));
+                    [
+                        _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)),
+                        _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
+                        _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high)),
+                        _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high)),
+                    ]
+                }
+            }
+
+            #[inline(always)]
             unsafe fn load_i32(from: *const i32) -> __m256i {
                 unsafe { _mm256_loadu_si256(from.cast()) }
             }

@@ -105,6 +105,33 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
+            unsafe fn load_quads(from: *const f32, step: usize) -> __m512 {
+                unsafe {
+                    let quad = |number: usize| _mm_loadu_ps(from.add(number * step));
+                    let v = _mm512_castps128_ps512(quad(0));
+                    let v = _mm512_insertf32x4::<1>(v, quad(1));
+                    let v = _mm512_insertf32x4::<2>(v, quad(2));
+                    _mm512_insertf32x4::<3>(v, quad(3))
+                }
+            }
+            #[inline(always)]
+            unsafe fn turn_quads([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+                unsafe {
+                    let pairs = |a, b| {
+                        let low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+                        (low, _mm512_castps_pd(_mm512_unpackhi_ps(a, b)))
+                    };
+                    let ((ab, ab_high), (cd, cd_high)) = (pairs(a, b), pairs(c, d));
+                    [
+                        _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+                        _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)),
+                        _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high)),
+                        _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high)),
+                    ]
+                }
+            }
+
+            #[inline(always)]
             unsafe fn load_i32(from: *const i32) -> __m512i {
                 unsafe { _mm512_loadu_si512(from.cast()) }
             }

@@ -114,6 +114,11 @@ pub(crate) unsafe trait Simd: Copy + Send + Sync + 'static {
     /// For every lane the number of `2 * LANES` from `from` on that its pick names, or 0 where that is negative.
     unsafe fn pick(from: *const f32, picks: *const i32) -> Self::F;
 
+    /// Four numbers each from `from` on, and from every `step` numbers after that.
+    unsafe fn load_quads(from: *const f32, step: usize) -> Self::F;
+    /// The transposition of every square that the four vectors have in the same four lanes.
+    unsafe fn turn_quads(v: [Self::F; 4]) -> [Self::F; 4];
+
     /// `LANES` integers.
     unsafe fn load_i32(from: *const i32) -> Self::I;
     /// `a + b`

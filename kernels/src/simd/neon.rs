@@ -171,6 +171,27 @@ macro_rules! neon {
             }
 
             #[inline(always)]
+            unsafe fn load_quads(from: *const f32, _step: usize) -> float32x4_t {
+                unsafe { vld1q_f32(from) }
+            }
+            #[inline(always)]
+            unsafe fn turn_quads([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
+                unsafe {
+                    let pairs = |a, b| {
+                        let even = vreinterpretq_f64_f32(vtrn1q_f32(a, b));
+                        (even, vreinterpretq_f64_f32(vtrn2q_f32(a, b)))
+                    };
+                    let ((even_ab, odd_ab), (even_cd, odd_cd)) = (pairs(a, b), pairs(c, d));
+                    [
+                        vreinterpretq_f32_f64(vtrn1q_f64(even_ab, even_cd)),
+                        vreinterpretq_f32_f64(vtrn1q_f64(odd_ab, odd_cd)),
+                        vreinterpretq_f32_f64(vtrn2q_f64(even_ab, even_cd)),
+                        vreinterpretq_f32_f64(vtrn2q_f64(odd_ab, odd_cd)),
+                    ]
+                }
+            }
+
+            #[inline(always)]
             unsafe fn load_i32(from: *const i32) -> int32x4_t {
                 unsafe { vld1q_s32(from) }
             }

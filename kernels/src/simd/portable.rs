@@ -103,6 +103,15 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_quads(from: *const f32, _step: usize) -> [f32; 4] {
+        unsafe { Self::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn turn_quads(v: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        std::array::from_fn(|column| v.map(|row| row[column]))
+    }
+
+    #[inline(always)]
     unsafe fn load_i32(from: *const i32) -> [i32; 4] {
         unsafe { from.cast::<[i32; 4]>().read_unaligned() }
     }

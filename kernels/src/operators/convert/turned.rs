@@ -1,0 +1,151 @@
+//! Transposition of single-precision matrices in registers: squares of four by four numbers, as many of them at a time as a
+//! vector has.
+
+use super::Turn;
+use crate::hardware::Isa;
+use crate::operators::{Io, OperatorKernel};
+use crate::simd::{Build, Job, Simd, Usable, build_f32};
+use crate::team::Worker;
+
+/// Columns that workers share by the block: a cache line of the input, and rows of the output that are written together.
+const BLOCK: usize = 16;
+
+/// Edge of a square.
+const QUAD: usize = 4;
+
+/// Transposes single numbers; compiled for `isa`, which else is portable code.
+pub(super) fn prepare(isa: Isa, turn: Turn) -> Box<dyn OperatorKernel> {
+    struct Select;
+    impl Build for Select {
+        type Output = Entry;
+        fn build<S: Simd>(self) -> Entry {
+            entry::<S>
+        }
+    }
+    let entry = Usable::check(isa)
+        .map_or(entry::<crate::simd::Portable> as Entry, |usable| build_f32(usable, Select));
+    Box::new(Turned { turn, entry })
+}
+
+struct Turned {
+    turn: Turn,
+    entry: Entry,
+}
+
+/// Transposes a [`Part`].
+///
+/// # Safety
+/// Its addresses are valid, nobody else writes its rows of the output, and the processor executes what this was compiled for.
+type Entry = unsafe fn(&Part);
+
+impl OperatorKernel for Turned {
+    unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
+        let Turn { times, rows, columns, .. } = self.turn;
+        let blocks = columns.div_ceil(BLOCK);
+        for unit in worker.share(times * blocks) {
+            let (image, column) = (unit / blocks * rows * columns, unit % blocks * BLOCK);
+            // SAFETY: the caller's promise; a block's rows of the output are this worker's.
+            unsafe {
+                (self.entry)(&Part {
+                    rows,
+                    columns,
+                    width: BLOCK.min(columns - column),
+                    input: io.inputs[0].cast::<f32>().add(image + column),
+                    output: io.output.cast::<f32>().add(image + column * rows),
+                });
+            }
+        }
+    }
+}
+
+/// A block of columns.
+struct Part {
+    rows: usize,
+    /// Of the matrix, and of the block.
+    columns: usize,
+    width: usize,
+    /// The block's first number.
+    input: *const f32,
+    /// The row that its first column becomes.
+    output: *mut f32,
+}
+
+/// # Safety
+/// As for [`Entry`].
+unsafe fn entry<S: Simd>(part: &Part) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Squares(part)) }
+}
+
+struct Squares<'a>(&'a Part);
+
+impl Job for Squares<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let &Part { rows, columns, width, input, output } = self.0;
+        // SAFETY: all numbers are those of the block.
+        unsafe {
+            if rows < S::LANES || width < QUAD {
+                for row in 0..rows {
+                    for column in 0..width {
+                        *output.add(column * rows + row) = *input.add(row * columns + column);
+                    }
+                }
+                return;
+            }
+            let mut next = 0;
+            while next < rows {
+                // The last vectors turn some numbers once more rather than fewer of them; so do the last squares.
+                let row = next.min(rows - S::LANES);
+                next = row + S::LANES;
+                let mut after = 0;
+                while after < width {
+                    let column = after.min(width - QUAD);
+                    after = column + QUAD;
+                    let from = input.add(row * columns + column);
+                    let quads =
+                        std::array::from_fn(|line| S::load_quads(from.add(line * columns), QUAD * columns));
+                    for (number, turned) in S::turn_quads(quads).into_iter().enumerate() {
+                        S::store(output.add((column + number) * rows + row), turned);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::team::Team;
+
+    #[test]
+    fn every_number_finds_its_place() {
+        for isa in Isa::available() {
+            for (rows, columns) in
+                [(1, 1), (3, 1024), (64, 49), (17, 5), (16, 3), (40, 33), (7, 20), (196, 100)]
+            {
+                let times = 2;
+                let input: Vec<f32> = (0..times * rows * columns).map(|number| number as f32).collect();
+                // One more number shows whether anything is written behind the end.
+                let mut output = vec![-1.0_f32; input.len() + 1];
+                let kernel = prepare(isa, Turn { times, rows, columns, piece: 1 });
+                let (inputs, to) = (input.as_ptr() as usize, output.as_mut_ptr() as usize);
+                Team::new(2)
+                    .unwrap()
+                    .run(|worker| {
+                        let io = Io { inputs: &[inputs as *const u8], output: to as *mut u8 };
+                        // SAFETY: both are as large as the kernel was told, and all workers make this call.
+                        unsafe { kernel.run(&io, worker) };
+                    })
+                    .unwrap();
+                for (at, &number) in output[..input.len()].iter().enumerate() {
+                    let (image, column, row) = (at / (rows * columns), at / rows % columns, at % rows);
+                    let want = image * rows * columns + row * columns + column;
+                    assert_eq!(number, want as f32, "{isa:?}: {rows} x {columns}, {at}");
+                }
+                assert_eq!(output[input.len()], -1.0, "{isa:?}: {rows} x {columns}");
+            }
+        }
+    }
+}
