@@ -19,7 +19,7 @@ use super::session::SessionError;
 use super::trial::{Bench, Known};
 use crate::artefact;
 use crate::evaluate::accuracy::Score;
-use crate::evaluate::host::{Host, HostError};
+use crate::evaluate::host::{Host, HostError, blame};
 use crate::evaluate::protocol::{Reply, Request};
 use crate::evaluate::repeat;
 use crate::evaluate::timing::{Effort, Timing};
@@ -71,7 +71,7 @@ impl Confirmation<'_, '_> {
     /// and where nothing more may be measured, points without final figures keep those of the search.
     ///
     /// # Errors
-    /// Where the store or the worker cannot be used at all.
+    /// Where the store or the worker cannot be used at all, and where a device is lost.
     pub fn confirm(
         &mut self,
         finalists: &[FrontPoint],
@@ -108,7 +108,9 @@ impl Confirmation<'_, '_> {
                 Ok(()) if latencies[index].is_none() => missing.push(index),
                 Ok(()) => {}
                 Err(HostError::Interrupted) => self.measure = false,
-                Err(error @ HostError::Start(_)) => return Err(SessionError::Worker(error)),
+                Err(error @ (HostError::Start(_) | HostError::DeviceLost { .. })) => {
+                    return Err(SessionError::Worker(error));
+                }
                 Err(error) => {
                     see(Event::Notice {
                         text: format!("point {} could not be built again: {error}", point.id),
@@ -132,7 +134,9 @@ impl Confirmation<'_, '_> {
                         }
                     }
                     Err(HostError::Interrupted) => self.measure = false,
-                    Err(error @ HostError::Start(_)) => return Err(SessionError::Worker(error)),
+                    Err(error @ (HostError::Start(_) | HostError::DeviceLost { .. })) => {
+                        return Err(SessionError::Worker(error));
+                    }
                     Err(error) => {
                         see(Event::Notice { text: format!("points could not be timed again: {error}") });
                         failed.extend(group);
@@ -193,10 +197,16 @@ impl Confirmation<'_, '_> {
             id: point.id.clone(),
             folder: bundle.to_owned(),
         };
-        match self.host.ask(&request, self.bench.deadline, &mut |_| {}, interrupted)? {
-            Reply::Exported { .. } => Ok(()),
-            other => Err(HostError::Nonsense(format!("{other:?}"))),
+        match self.host.ask(&request, self.bench.deadline, &mut |_| {}, interrupted) {
+            Ok(Reply::Exported { .. }) => Ok(()),
+            Ok(other) => Err(HostError::Nonsense(format!("{other:?}"))),
+            Err(error) => Err(self.blamed(error, interrupted)),
         }
+    }
+
+    /// `error`, or that a device is lost, where that explains it.
+    fn blamed(&self, error: HostError, interrupted: &dyn Fn() -> bool) -> HostError {
+        blame(self.host.command(), &self.bench.devices, error, interrupted)
     }
 
     fn compare(
@@ -208,6 +218,7 @@ impl Confirmation<'_, '_> {
         let deadline = self.bench.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
         let request = repeat::as_made(bundles, effort, self.bench.probes.clone());
         repeat::time_afresh(self.host.command(), &request, deadline, interrupted)
+            .map_err(|error| self.blamed(error, interrupted))
     }
 
     fn record(&self, point: &FrontPoint, timing: &Timing) -> Result<(), SessionError> {

@@ -191,10 +191,19 @@ pub fn run(
         network: &material.network,
         search_images: material.dataset.search.len() as u64,
     };
-    let reason = session.search_all(&mut teller)?;
+    let (reason, measure, front) = loop {
+        let reason = session.search_all(&mut teller)?;
+        let measure = reason != "interrupted" && reason != lost::ENDED;
+        let error = match session.conclude(&mut teller, material, &hardware, measure) {
+            Ok(front) => break (reason, measure, front),
+            Err(error) => error,
+        };
+        // Where a device was lost only now, what is left is searched as long as the budget lasts, and confirmed.
+        if let Some(reason) = session.carry_on(error, &mut teller)? {
+            break (reason, false, session.conclude(&mut teller, material, &hardware, false)?);
+        }
+    };
     let interrupted = reason == "interrupted";
-    let measure = !interrupted && reason != lost::ENDED;
-    let front = session.conclude(&mut teller, material, &hardware, measure)?;
     // Also where nobody watches: the journal is all that screens and reports have later.
     if let Some(best) = front.points.iter().find(|point| point.best && measure) {
         session.inspect(&best.id, &mut teller)?;

@@ -6,10 +6,22 @@ use super::{Home, finished, front};
 
 /// A search on `backends` in which every OpenCL call fails with `code` after the first `calls`, in every process.
 fn search(home: &Home, study: &str, backends: &str, code: i32, calls: u32) -> (Option<i32>, Vec<Value>) {
+    faulty(home, study, backends, "12trials", code, calls)
+}
+
+/// [`search`] with so large a budget.
+fn faulty(
+    home: &Home,
+    study: &str,
+    backends: &str,
+    budget: &str,
+    code: i32,
+    calls: u32,
+) -> (Option<i32>, Vec<Value>) {
     let fault = format!("{code}:{calls}:{}", home.path(&format!("{study}.lost")).display());
     let arguments = ["search", "--json", "--strategy", "random", "--backend", backends];
     let arguments =
-        [&arguments[..], &["--space", "space.toml", "--budget", "12trials", "--study", study]].concat();
+        [&arguments[..], &["--space", "space.toml", "--budget", budget, "--study", study]].concat();
     let output = home.command(&arguments).env("PARETUNE_OPENCL_FAULT", fault).output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panicked"), "{errors}");
@@ -64,4 +76,26 @@ fn a_search_that_has_lost_its_only_device_ends_and_says_so() {
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].contains("opencl is lost, and nothing else may be used"), "{notices:?}");
     assert_eq!(events.last().expect("events")["reason"], "device lost");
+}
+
+#[test]
+fn a_device_that_is_lost_while_the_front_is_confirmed_is_named() {
+    if paretune_kernels::opencl::names().is_empty() {
+        eprintln!("SKIPPED: there is no OpenCL device");
+        return;
+    }
+    let home = Home::new();
+    std::fs::write(home.path("space.toml"), "[fix]\n\"threads\" = 1\n").expect("written");
+    let (status, _) = faulty(&home, "study", "opencl", "1trials", -5, u32::MAX);
+    assert_eq!(status, Some(0));
+    // Trials are in the journal; without the store's final figures all points have to be confirmed again.
+    std::fs::remove_dir_all(home.path("home")).expect("the store is there");
+    let (status, events) = faulty(&home, "study", "opencl", "1trials", -5, 0);
+    let notices = notices(&events);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("opencl is lost, and nothing else may be used"), "{notices:?}");
+    assert_eq!(events.last().expect("events")["reason"], "device lost");
+    // What the search measured before is all that there is to say.
+    assert_eq!(status, Some(0));
+    assert_eq!(front(&home.path("study"))["points"].as_array().expect("points").len(), 1);
 }

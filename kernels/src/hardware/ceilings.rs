@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,13 +117,21 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
     Ok(ThreadCeilings { threads: count, multiply_adds_f32: f32_rate, multiply_adds_i8: i8_rate, memory })
 }
 
+/// Attempts that are made at every ceiling, and the time that further ones may take: neighbors on the same machine come and
+/// go, and short attempts are over before they pause.
+const ATTEMPTS: usize = 4;
+const PATIENCE: Duration = Duration::from_millis(25);
+
 /// The best rate of a few attempts: `work` returns how much one worker did, all of them are timed
 /// together.
 fn fastest(team: &Team, work: impl Fn(&Worker<'_>) -> f64 + Sync) -> Result<f64, KernelError> {
     let seconds = AtomicU64::new(0);
     let done: Vec<AtomicU64> = (0..team.count()).map(|_| AtomicU64::new(0)).collect();
     let mut best = 0.0_f64;
-    for _ in 0..4 {
+    let begun = Instant::now();
+    let mut attempts = 0;
+    while attempts < ATTEMPTS || begun.elapsed() < PATIENCE {
+        attempts += 1;
         team.run(|worker| {
             worker.wait();
             let start = Instant::now();

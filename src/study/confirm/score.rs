@@ -133,14 +133,17 @@ impl Confirmation<'_, '_> {
         let request =
             Request::Report { bundle: job.bundle.to_owned(), from: known.total, to: known.total + count };
         let deadline = self.bench.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
-        match self.host.ask(&request, deadline, &mut |_| {}, interrupted) {
+        let asked = self.host.ask(&request, deadline, &mut |_| {}, interrupted);
+        match asked.map_err(|error| self.blamed(error, interrupted)) {
             Ok(Reply::Reported { score }) => {
                 job.complete = score.total < count;
                 job.each = begun.elapsed().as_secs_f64() / real(score.total.max(1));
                 job.score = Some(known.plus(score));
             }
             Err(HostError::Interrupted) => self.measure = false,
-            Err(error @ HostError::Start(_)) => return Err(SessionError::Worker(error)),
+            Err(error @ (HostError::Start(_) | HostError::DeviceLost { .. })) => {
+                return Err(SessionError::Worker(error));
+            }
             problem => {
                 let problem = problem.map_or_else(|error| error.to_string(), |reply| format!("{reply:?}"));
                 see(Event::Notice { text: format!("point {} could not be scored: {problem}", job.point.id) });

@@ -8,7 +8,7 @@ use paretune_kernels::{Plan, ValueId};
 
 /// Seconds of each step of `plan`, from those of the executed `steps`. A conversion belongs to the convolution that it is
 /// made for because it does not work with channels last, whether that reads or wrote the value; else to the step that it
-/// stands before. `layouts` are the orders of numbers that a step's convolution reads and writes.
+/// stands before, and before the network's output, where nothing can be chosen, to the convolution behind. `layouts` are the orders of numbers that a step's convolution reads and writes.
 pub(super) fn attribute(
     plan: &Plan,
     steps: &[StepInfo],
@@ -23,7 +23,12 @@ pub(super) fn attribute(
         }
         // `STEP:CONVERSION`; steps may have colons in their names.
         let Some((name, _)) = info.name.rsplit_once(':') else { continue };
-        let Some(reader) = plan.steps.iter().position(|step| step.name == name) else { continue };
+        let Some(reader) = plan.steps.iter().position(|step| step.name == name) else {
+            if let Some(last) = source(plan, plan.output) {
+                sums[last] += seconds;
+            }
+            continue;
+        };
         let differs = |layout: &Layout| *layout != Layout::ChannelsLast;
         let reads = |index: &usize| layouts(*index).is_some_and(|both| both.iter().any(differs));
         let wrote = |index: &usize| layouts(*index).is_some_and(|[_, output]| differs(&output));
@@ -71,5 +76,17 @@ mod tests {
         assert_eq!(sums(first), [1.25, 2.0]);
         assert_eq!(sums(second), [1.0, 2.25]);
         assert_eq!(sums(usize::MAX), [1.0, 2.25]);
+    }
+
+    #[test]
+    fn conversions_of_the_output_belong_to_the_last_convolution() {
+        let plan = crate::study::prepare::load_network(None).expect("the built-in network").plan;
+        let last = plan.steps.iter().rposition(|step| matches!(step.operator, Operator::Conv(_)));
+        let last = last.expect("a convolution");
+        let name = "(output):planar".into();
+        let steps = [StepInfo { name, algorithm: String::new(), multiply_adds: 0, bytes: 0 }];
+        let sums = attribute(&plan, &steps, &[0.5], &|_| Some([Layout::ChannelsLast; 2]));
+        assert_eq!(sums.iter().sum::<f64>(), 0.5);
+        assert_eq!(sums[last], 0.5);
     }
 }
