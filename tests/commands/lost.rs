@@ -88,9 +88,9 @@ fn a_device_that_is_lost_while_the_front_is_confirmed_is_named() {
     std::fs::write(home.path("space.toml"), "[fix]\n\"threads\" = 1\n").expect("written");
     let (status, _) = faulty(&home, "study", "opencl", "1trials", -5, u32::MAX);
     assert_eq!(status, Some(0));
-    // Trials are in the journal; without the store's final figures all points have to be confirmed again.
+    // Trials are in the journal, which needs no device but for its name; without the store's final figures all points have to be confirmed again.
     std::fs::remove_dir_all(home.path("home")).expect("the store is there");
-    let (status, events) = faulty(&home, "study", "opencl", "1trials", -5, 0);
+    let (status, events) = faulty(&home, "study", "opencl", "1trials", -5, 40);
     let notices = notices(&events);
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].contains("opencl is lost, and nothing else may be used"), "{notices:?}");
