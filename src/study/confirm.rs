@@ -107,15 +107,13 @@ impl Confirmation<'_, '_> {
             match self.build(point, &bundles[index], interrupted) {
                 Ok(()) if latencies[index].is_none() => missing.push(index),
                 Ok(()) => {}
-                Err(HostError::Interrupted) => self.measure = false,
-                Err(error @ (HostError::Start(_) | HostError::DeviceLost { .. })) => {
-                    return Err(SessionError::Worker(error));
-                }
                 Err(error) => {
-                    see(Event::Notice {
-                        text: format!("point {} could not be built again: {error}", point.id),
-                    });
-                    failed.push(index);
+                    if let Some(error) = self.failure(error, interrupted)? {
+                        see(Event::Notice {
+                            text: format!("point {} could not be built again: {error}", point.id),
+                        });
+                        failed.push(index);
+                    }
                 }
             }
         }
@@ -133,13 +131,11 @@ impl Confirmation<'_, '_> {
                             self.record(&finalists[index], timing)?;
                         }
                     }
-                    Err(HostError::Interrupted) => self.measure = false,
-                    Err(error @ (HostError::Start(_) | HostError::DeviceLost { .. })) => {
-                        return Err(SessionError::Worker(error));
-                    }
                     Err(error) => {
-                        see(Event::Notice { text: format!("points could not be timed again: {error}") });
-                        failed.extend(group);
+                        if let Some(error) = self.failure(error, interrupted)? {
+                            see(Event::Notice { text: format!("points could not be timed again: {error}") });
+                            failed.extend(group);
+                        }
                     }
                 }
                 step(group.len(), see);
@@ -197,16 +193,29 @@ impl Confirmation<'_, '_> {
             id: point.id.clone(),
             folder: bundle.to_owned(),
         };
-        match self.host.ask(&request, self.bench.deadline, &mut |_| {}, interrupted) {
-            Ok(Reply::Exported { .. }) => Ok(()),
-            Ok(other) => Err(HostError::Nonsense(format!("{other:?}"))),
-            Err(error) => Err(self.blamed(error, interrupted)),
+        match self.host.ask(&request, self.bench.deadline, &mut |_| {}, interrupted)? {
+            Reply::Exported { .. } => Ok(()),
+            other => Err(HostError::Nonsense(format!("{other:?}"))),
         }
     }
 
-    /// `error`, or that a device is lost, where that explains it.
-    fn blamed(&self, error: HostError, interrupted: &dyn Fn() -> bool) -> HostError {
-        blame(self.host.command(), &self.bench.devices, error, interrupted)
+    /// What a point has failed of, unless it is that nothing more is to be measured.
+    ///
+    /// # Errors
+    /// Where it is no point's fault: there is no worker, or a device is lost.
+    fn failure(
+        &mut self,
+        error: HostError,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<HostError>, SessionError> {
+        match blame(self.host.command(), &self.bench.devices, error, interrupted) {
+            HostError::Interrupted => {
+                self.measure = false;
+                Ok(None)
+            }
+            error @ (HostError::Start(_) | HostError::DeviceLost { .. }) => Err(SessionError::Worker(error)),
+            error => Ok(Some(error)),
+        }
     }
 
     fn compare(
@@ -218,7 +227,6 @@ impl Confirmation<'_, '_> {
         let deadline = self.bench.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
         let request = repeat::as_made(bundles, effort, self.bench.probes.clone());
         repeat::time_afresh(self.host.command(), &request, deadline, interrupted)
-            .map_err(|error| self.blamed(error, interrupted))
     }
 
     fn record(&self, point: &FrontPoint, timing: &Timing) -> Result<(), SessionError> {

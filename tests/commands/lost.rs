@@ -5,23 +5,11 @@ use serde_json::Value;
 use super::{Home, finished, front};
 
 /// A search on `backends` in which every OpenCL call fails with `code` after the first `calls`, in every process.
-fn search(home: &Home, study: &str, backends: &str, code: i32, calls: u32) -> (Option<i32>, Vec<Value>) {
-    faulty(home, study, backends, "6trials", code, calls)
-}
-
-/// [`search`] with so large a budget.
-fn faulty(
-    home: &Home,
-    study: &str,
-    backends: &str,
-    budget: &str,
-    code: i32,
-    calls: u32,
-) -> (Option<i32>, Vec<Value>) {
-    let fault = format!("{code}:{calls}:{}", home.path(&format!("{study}.lost")).display());
+fn search(home: &Home, backends: &str, budget: &str, code: i32, calls: u32) -> (Option<i32>, Vec<Value>) {
+    let fault = format!("{code}:{calls}:{}", home.path("study.lost").display());
     let arguments = ["search", "--json", "--strategy", "random", "--backend", backends];
     let arguments =
-        [&arguments[..], &["--space", "space.toml", "--budget", budget, "--study", study]].concat();
+        [&arguments[..], &["--space", "space.toml", "--budget", budget, "--study", "study"]].concat();
     let output = home.command(&arguments).env("PARETUNE_OPENCL_FAULT", fault).output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panicked"), "{errors}");
@@ -45,7 +33,7 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
     // Nothing to compress, which would take most of the time.
     let space = "[narrow]\n\"*.bits\" = [32]\n\"*.sparsity\" = [0.0]\n\"channels.*\" = [1.0]\n[fix]\n\"threads\" = 1\n";
     std::fs::write(home.path("space.toml"), space).expect("written");
-    let (status, events) = search(&home, "study", "cpu,opencl", -5, 40);
+    let (status, events) = search(&home, "cpu,opencl", "6trials", -5, 40);
     assert_eq!(status, Some(0));
     let notices = notices(&events);
     assert_eq!(notices.len(), 1, "{notices:?}");
@@ -70,7 +58,7 @@ fn a_search_that_has_lost_its_only_device_ends_and_says_so() {
     }
     let home = Home::new();
     std::fs::write(home.path("space.toml"), "[fix]\n\"threads\" = 1\n").expect("written");
-    let (status, events) = search(&home, "study", "opencl", -36, 10);
+    let (status, events) = search(&home, "opencl", "6trials", -36, 10);
     // As where nothing was found.
     assert_eq!(status, Some(3));
     let notices = notices(&events);
@@ -87,11 +75,12 @@ fn a_device_that_is_lost_while_the_front_is_confirmed_is_named() {
     }
     let home = Home::new();
     std::fs::write(home.path("space.toml"), "[fix]\n\"threads\" = 1\n").expect("written");
-    let (status, _) = faulty(&home, "study", "opencl", "1trials", -5, u32::MAX);
+    let (status, _) = search(&home, "opencl", "1trials", -5, u32::MAX);
     assert_eq!(status, Some(0));
-    // Trials are in the journal, which needs no device but for its name; without the store's final figures all points have to be confirmed again.
+    // Trials are in the journal, which needs no device but for its name; without the store's final figures all points have
+    // to be confirmed again.
     std::fs::remove_dir_all(home.path("home")).expect("the store is there");
-    let (status, events) = faulty(&home, "study", "opencl", "1trials", -5, 40);
+    let (status, events) = search(&home, "opencl", "1trials", -5, 40);
     let notices = notices(&events);
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].contains("opencl is lost, and nothing else may be used"), "{notices:?}");

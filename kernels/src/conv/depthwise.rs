@@ -139,11 +139,12 @@ impl Algorithm for Depthwise {
             _ => return Err(request.bad_value("layout")),
         };
         // Images of their own.
+        let width = channels / blocks;
         let images = ConvProblem {
             batch: problem.batch * blocks,
-            in_channels: channels / blocks,
-            out_channels: channels / blocks,
-            groups: channels / blocks,
+            in_channels: width,
+            out_channels: width,
+            groups: width,
             ..problem
         };
         let weights = request.packing.numbers(padded * taps, |weights| {
@@ -157,9 +158,9 @@ impl Algorithm for Depthwise {
         let bias = request.packing.numbers(padded, |bias| request.write_biases(0, &mut bias[..channels]))?;
         Ok(Box::new(Prepared {
             entry,
-            vertical: offsets(&images, 0, output[0], images.input[1] * images.in_channels),
-            horizontal: offsets(&images, 1, output[1], images.in_channels),
-            regular: if images.in_channels == lanes { regular(&images, output[1], pixels) } else { 0..0 },
+            vertical: offsets(&images, 0, output[0], images.input[1] * width),
+            horizontal: offsets(&images, 1, output[1], width),
+            regular: if width == lanes { regular(&images, output[1], pixels) } else { 0..0 },
             by_channels: match request.tunable("split")? {
                 0 => false,
                 1 => true,
@@ -311,7 +312,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_
                 unsafe {
                     if SIZE > 0 && kernel.regular.contains(&first) {
                         if !pass.channels.is_empty() {
-                            self.rows(image, y, first, S::LANES);
+                            self.rows(image, y, first);
                             self.vector::<S, false, true>(at, 0, block, S::LANES);
                         }
                         continue;
@@ -335,17 +336,18 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
     /// Columns of input under a row of taps of one pass.
     const COLUMNS: usize = if SIZE == 0 { 0 } else { (PIXELS - 1) * STRIDE + SIZE };
 
-    /// Looks up where the pixels from `[y, first]` on find their rows of taps, columns being `lanes` numbers apart.
+    /// Looks up where the pixels from `[y, first]` on find their rows of taps, columns being neighbors.
     ///
     /// # Safety
     /// The pixels exist, and none of their columns is padding.
     #[inline(always)]
-    unsafe fn rows(&self, image: usize, y: usize, first: usize, lanes: usize) {
+    unsafe fn rows(&self, image: usize, y: usize, first: usize) {
         let pass = self.0;
         let kernel = pass.kernel;
         let problem = &kernel.problem;
-        let size = problem.input[0] * problem.input[1] * lanes;
-        let column = (first * STRIDE - problem.window.padding[1]) * lanes;
+        let channels = problem.in_channels;
+        let size = problem.input[0] * problem.input[1] * channels;
+        let column = (first * STRIDE - problem.window.padding[1]) * channels;
         for ky in 0..SIZE {
             // SAFETY: offsets that are not negative lie in the image; the scratch memory holds an address per tap, and there
             // are zeros for as many columns as a pass has.

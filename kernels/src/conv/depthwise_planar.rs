@@ -109,10 +109,10 @@ impl Algorithm for DepthwisePlanar {
             return Err(request.bad_value("strip"));
         }
         let lines = Lines::new(&problem, output, lanes);
+        // Nothing is stored where weights were packed before.
+        let numbers = problem.in_channels * window.kernel.iter().product::<usize>();
         Ok(Box::new(Prepared {
-            weights: request
-                .packing
-                .numbers(stored_len(&problem), |weights| weights.copy_from_slice(stored))?,
+            weights: request.packing.numbers(numbers, |weights| weights.copy_from_slice(stored))?,
             bias: request.packed_biases()?,
             finish: Finish::new(request.activation),
             scratch: lines.bytes(strip),
@@ -124,11 +124,6 @@ impl Algorithm for DepthwisePlanar {
             problem,
         }))
     }
-}
-
-/// Numbers of the weights.
-fn stored_len(problem: &ConvProblem) -> usize {
-    problem.in_channels * problem.window.kernel.iter().product::<usize>()
 }
 
 struct Prepared {

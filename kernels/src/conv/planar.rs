@@ -47,6 +47,16 @@ pub(super) struct Span {
     pub(super) first: usize,
 }
 
+impl Span {
+    /// Of a horizontal phase, among its first `columns`.
+    pub(super) fn of(problem: &ConvProblem, phase: usize, columns: usize) -> Self {
+        let (left, stride) = (problem.window.padding[1], problem.window.stride[1]);
+        let start = left.saturating_sub(phase).div_ceil(stride).min(columns);
+        let end = (left + problem.input[1]).saturating_sub(phase).div_ceil(stride).min(columns).max(start);
+        Self { start, end, first: (start * stride + phase).saturating_sub(left) }
+    }
+}
+
 impl Phases {
     /// For kernels that compute `width` flat pixels at a time, with a copy `[per tap row, per tap column]` or not.
     pub(super) fn new(
@@ -81,13 +91,7 @@ impl Phases {
             used
         };
         let phases = used(0).into_iter().flat_map(|y| used(1).into_iter().map(move |x| [y, x])).collect();
-        let (left, stride) = (window.padding[1], window.stride[1]);
-        let span = |phase: usize| {
-            let start = left.saturating_sub(phase).div_ceil(stride).min(row);
-            let end = (left + problem.input[1]).saturating_sub(phase).div_ceil(stride).min(row).max(start);
-            Span { start, end, first: (start * stride + phase).saturating_sub(left) }
-        };
-        let spans = used(1).into_iter().map(span).collect();
+        let spans = used(1).into_iter().map(|phase| Span::of(problem, phase, row)).collect();
         Self {
             problem: *problem,
             output,

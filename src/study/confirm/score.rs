@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::{Confirmation, FrontPoint, SessionError};
 use crate::evaluate::accuracy::Score;
-use crate::evaluate::host::HostError;
 use crate::evaluate::protocol::{Floors, Reply, Request};
 use crate::study::archive;
 use crate::study::event::Event;
@@ -133,22 +132,19 @@ impl Confirmation<'_, '_> {
         let request =
             Request::Report { bundle: job.bundle.to_owned(), from: known.total, to: known.total + count };
         let deadline = self.bench.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
-        let asked = self.host.ask(&request, deadline, &mut |_| {}, interrupted);
-        match asked.map_err(|error| self.blamed(error, interrupted)) {
+        let problem = match self.host.ask(&request, deadline, &mut |_| {}, interrupted) {
             Ok(Reply::Reported { score }) => {
                 job.complete = score.total < count;
                 job.each = begun.elapsed().as_secs_f64() / real(score.total.max(1));
                 job.score = Some(known.plus(score));
+                None
             }
-            Err(HostError::Interrupted) => self.measure = false,
-            Err(error @ (HostError::Start(_) | HostError::DeviceLost { .. })) => {
-                return Err(SessionError::Worker(error));
-            }
-            problem => {
-                let problem = problem.map_or_else(|error| error.to_string(), |reply| format!("{reply:?}"));
-                see(Event::Notice { text: format!("point {} could not be scored: {problem}", job.point.id) });
-                job.failed = true;
-            }
+            Ok(reply) => Some(format!("{reply:?}")),
+            Err(error) => self.failure(error, interrupted)?.map(|error| error.to_string()),
+        };
+        if let Some(problem) = problem {
+            see(Event::Notice { text: format!("point {} could not be scored: {problem}", job.point.id) });
+            job.failed = true;
         }
         Ok(())
     }

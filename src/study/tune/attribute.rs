@@ -8,7 +8,8 @@ use paretune_kernels::{Plan, ValueId};
 
 /// Seconds of each step of `plan`, from those of the executed `steps`. A conversion belongs to the convolution that it is
 /// made for because it does not work with channels last, whether that reads or wrote the value; else to the step that it
-/// stands before, and before the network's output, where nothing can be chosen, to the convolution behind. `layouts` are the orders of numbers that a step's convolution reads and writes.
+/// stands before, and before the network's output, where nothing can be chosen, to the convolution behind. `layouts` are the
+/// orders of numbers that a step's convolution reads and writes.
 pub(super) fn attribute(
     plan: &Plan,
     steps: &[StepInfo],

@@ -26,18 +26,13 @@ impl Lines {
         let (size, stride) = (problem.window.kernel[1], problem.window.stride[1]);
         let left = problem.window.padding[1];
         let used = output[1] + (size - 1) / stride;
-        let span = |phase: usize| {
-            let start = left.saturating_sub(phase).div_ceil(stride).min(used);
-            let end = (left + problem.input[1]).saturating_sub(phase).div_ceil(stride).min(used).max(start);
-            Span { start, end, first: (start * stride + phase).saturating_sub(left) }
-        };
         let phase = (output[1].next_multiple_of(lanes) + (size - 1) / stride).next_multiple_of(lanes);
         Self {
             lead: if stride == 1 { (lanes - left % lanes) % lanes } else { 0 },
             phase,
             line: stride * phase,
             used,
-            spans: (0..stride).map(span).collect(),
+            spans: (0..stride).map(|phase| Span::of(problem, phase, used)).collect(),
             slack: 2 * lanes,
             problem: *problem,
         }
