@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use paretune::compress::{
     self, Calibration, ChannelCriterion, Distillation, Recipe, References, allocate_channels, apply,
-    apply_with_repair, channel_groups,
+    apply_with_repair, channel_groups, kept,
 };
 use paretune::evaluate::accuracy::{Normalization, Score, answers, for_scoring};
 use paretune::model::Network;
@@ -50,15 +50,39 @@ struct Arguments {
     /// Share of its images that are mixed with another one
     #[arg(long, default_value_t = Distillation::default().mixed)]
     mixed: f64,
+    /// Share of its images that get a rectangle of another one
+    #[arg(long, default_value_t = Distillation::default().pasted)]
+    pasted: f64,
+    /// What differences inside the networks count for
+    #[arg(long, default_value_t = Distillation::default().inner)]
+    inner: f32,
     /// Images that what is left is fitted to; a search takes 256
     #[arg(long, default_value_t = CALIBRATION - HELD_BACK)]
     fitted: usize,
+    /// Only the last method, and what follows it
+    #[arg(long)]
+    last: bool,
     /// Report images; all of them where there are fewer
     #[arg(long, default_value_t = usize::MAX)]
     report: usize,
     /// `cargo bench` says so
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Arguments {
+    fn distillation(&self) -> Distillation {
+        Distillation {
+            duration: Duration::from_secs(self.finetune),
+            batch: self.batch,
+            rate: self.rate,
+            temperature: self.temperature,
+            mixed: self.mixed,
+            pasted: self.pasted,
+            inner: self.inner,
+            ..Distillation::default()
+        }
+    }
 }
 
 /// Images that compression may look at.
@@ -134,38 +158,40 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
-    fn rows(&self, network: &str, work: f64, fitted: usize, finetune: &Distillation) -> anyhow::Result<()> {
+    fn rows(&self, network: &str, work: f64, arguments: &Arguments) -> anyhow::Result<()> {
         let (seen, held) = self.inputs.split_at(self.fitted);
-        let seen = &seen[..seen.len().min(fitted * self.plan.values[self.plan.input].len())];
+        let seen = &seen[..seen.len().min(arguments.fitted * self.plan.values[self.plan.input].len())];
         let references = References::collect(self.plan, seen, self.threads)?;
         let (plan, calibration) = (self.plan, &self.calibration);
         let compressed = |channels, criterion, references| {
             let recipe = Recipe { channels, criterion, ..Recipe::default() };
             let begun = Instant::now();
             let small = apply_with_repair(plan, calibration, None, &recipe, seen, references, self.threads)?;
-            Ok::<_, anyhow::Error>((small, begun.elapsed().as_secs_f64()))
+            let keep = kept(plan, calibration, &recipe)?;
+            Ok::<_, anyhow::Error>((small, begun.elapsed().as_secs_f64(), keep))
         };
-        let uniform = self.uniform(work)?;
-        let global = allocate_channels(plan, calibration, ChannelCriterion::Fisher, work)?;
         let (magnitude, fisher) = (ChannelCriterion::Magnitude, ChannelCriterion::Fisher);
-        let (small, seconds) = compressed(uniform, magnitude, None)?;
-        self.row(network, "uniform, magnitude, statistics re-estimated", &small, seconds)?;
-        let global_magnitude = allocate_channels(plan, calibration, magnitude, work)?;
-        let (small, seconds) = compressed(global_magnitude, magnitude, None)?;
-        self.row(network, "one threshold, magnitude, statistics re-estimated", &small, seconds)?;
-        let (small, seconds) = compressed(global.clone(), fisher, None)?;
-        self.row(network, "one threshold, Fisher, statistics re-estimated", &small, seconds)?;
-        let (small, seconds) = compressed(global, fisher, Some(&references))?;
+        let global = allocate_channels(plan, calibration, fisher, work)?;
+        if !arguments.last {
+            let (small, seconds, _) = compressed(self.uniform(work)?, magnitude, None)?;
+            self.row(network, "uniform, magnitude, statistics re-estimated", &small, seconds)?;
+            let global_magnitude = allocate_channels(plan, calibration, magnitude, work)?;
+            let (small, seconds, _) = compressed(global_magnitude, magnitude, None)?;
+            self.row(network, "one threshold, magnitude, statistics re-estimated", &small, seconds)?;
+            let (small, seconds, _) = compressed(global.clone(), fisher, None)?;
+            self.row(network, "one threshold, Fisher, statistics re-estimated", &small, seconds)?;
+        }
+        let (small, seconds, keep) = compressed(global, fisher, Some(&references))?;
         self.row(network, "one threshold, Fisher, least squares", &small, seconds)?;
-        if !finetune.duration.is_zero() {
+        if arguments.finetune > 0 {
+            let finetune = &arguments.distillation();
             let begun = Instant::now();
             let mut steps = 0;
-            let tuned = compress::distill(plan, &small, seen, held, finetune, &mut |progress| {
+            let tuned = compress::distill(plan, &small, &keep, seen, held, finetune, &mut |progress| {
                 steps = progress.steps;
                 true
             })?;
-            let seconds = finetune.duration.as_secs();
-            let method = format!("the same, then {seconds} s of distillation ({steps} steps)");
+            let method = format!("the same, then {} s of distillation ({steps} steps)", arguments.finetune);
             self.row(network, &method, &tuned, begun.elapsed().as_secs_f64())?;
         }
         Ok(())
@@ -186,19 +212,11 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
     println!("{} report images, {} for compression\n", report.len(), calibration.len());
     println!("| network | method | multiply-adds left | points lost (95 % interval) | seconds |");
     println!("| --- | --- | --- | --- | --- |");
-    let finetune = Distillation {
-        duration: Duration::from_secs(arguments.finetune),
-        batch: arguments.batch,
-        rate: arguments.rate,
-        temperature: arguments.temperature,
-        mixed: arguments.mixed,
-        ..Distillation::default()
-    };
     for name in &arguments.network {
         let network = Network::load(&models.join(format!("{name}.onnx")))?;
         let subject = Subject::new(&network.plan, &calibration, &report, &normalization)?;
         for &work in &arguments.work {
-            subject.rows(name, work, arguments.fitted, &finetune)?;
+            subject.rows(name, work, arguments)?;
         }
     }
     Ok(())

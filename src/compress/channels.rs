@@ -13,8 +13,8 @@ use super::groups::{Group, groups, is_dense_conv};
 use super::recipe::{ChannelCriterion, Recipe};
 
 /// Which coordinates of each value's first axis stay.
-#[derive(Clone)]
-pub(super) struct Keep {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keep {
     values: Vec<Vec<bool>>,
 }
 
@@ -29,6 +29,18 @@ impl Keep {
     /// Which channels of `value` stay.
     pub(super) fn of(&self, value: ValueId) -> &[bool] {
         &self.values[value]
+    }
+
+    /// Whether `small` is what is left of `plan`, value by value.
+    pub(super) fn fits(&self, plan: &Plan, small: &Plan) -> bool {
+        let counted = |value: ValueId| self.of(value).iter().filter(|&&keep| keep).count();
+        let same = |value: ValueId| {
+            let (before, after) = (&plan.values[value].dims, &small.values[value].dims);
+            before.get(1..) == after.get(1..)
+                && after.first().is_none_or(|&channels| channels == counted(value))
+        };
+        let counts = [self.values.len(), plan.values.len(), small.values.len()];
+        counts.iter().all(|&count| count == counts[0]) && (0..counts[0]).all(same)
     }
 
     /// Removes one channel of a group.

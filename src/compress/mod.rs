@@ -36,6 +36,7 @@ use paretune_kernels::{Plan, Weights};
 pub use allocate::{allocate_channels, channel_costs};
 pub use budget::{Level, allocate};
 pub use calibration::Calibration;
+pub use channels::Keep;
 pub use database::{Database, Heard, SPARSITIES, Variant, seconds_to_prepare};
 pub use error::CompressError;
 pub use gradient::{Distillation, DistillationProgress, distill, trainable};
@@ -57,6 +58,16 @@ pub fn apply(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<
     let (mut small, calibration) = change(plan, calibration, None, recipe, None)?;
     finish(&mut small, &calibration)?;
     Ok(small)
+}
+
+/// Which channels of `plan`'s values are left after `recipe`.
+///
+/// # Errors
+/// Where the recipe asks for what the network does not have, or the calibration is of another network.
+pub fn kept(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Keep, CompressError> {
+    recipe.validate()?;
+    calibration.fits(plan)?;
+    channels::choose(plan, calibration, recipe)
 }
 
 /// [`apply`], but reconstructed weights, if the recipe asks for them, come from `database`; and where the recipe

@@ -297,10 +297,12 @@ impl Subject {
             let held_back = all(&self.dataset.search, HELD_BACK);
             let options = Distillation { duration: Duration::from_secs(seconds), ..Distillation::default() };
             let teacher = &self.network.plan;
-            let tuned = compress::distill(teacher, &student, &images, &held_back, &options, &mut |seen| {
-                progress("fine-tuning", seen.share);
-                true
-            })?;
+            let keep = compress::kept(teacher, &self.calibration, recipe)?;
+            let tuned =
+                compress::distill(teacher, &student, &keep, &images, &held_back, &options, &mut |seen| {
+                    progress("fine-tuning", seen.share);
+                    true
+                })?;
             Ok(tuned)
         })
     }

@@ -2,22 +2,26 @@
 //! "Distilling the Knowledge in a Neural Network", 2015), with its zeros and its grids kept.
 //!
 //! Weights on a grid have a shadow in single precision that learns, and are rounded from it for every step (the
-//! straight-through estimator). The error is the divergence of softened answers; images are flipped, shifted and
-//! mixed at random, and the original is asked about those very images, so that a thousand of them teach for long
-//! (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022).
+//! straight-through estimator). The error is the divergence of softened answers, and how far what the student computes
+//! inside is from what the original computes there in the channels that both have (Romero et al., "FitNets: Hints for
+//! Thin Deep Nets", ICLR 2015): on images that the original was trained on its answers alone say little. Images are
+//! flipped, shifted, mixed and pasted into each other at random, and the original is asked about those very images, so
+//! that a thousand of them teach for long (Beyer et al., "Knowledge distillation: a good teacher is patient and
+//! consistent", CVPR 2022).
 
 use std::time::{Duration, Instant};
 
-use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::Pattern;
-use paretune_kernels::{Executor, ExecutorOptions, Plan, WeightValues};
+use paretune_kernels::{Plan, WeightValues};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
 use super::fisher::softened;
+use super::teacher::Teacher;
 use super::{Parameters, Tape, trainable};
+use crate::compress::channels::Keep;
 use crate::compress::error::CompressError;
 
 /// How a network is trained.
@@ -33,6 +37,11 @@ pub struct Distillation {
     pub temperature: f32,
     /// Share of the images that are mixed with another one.
     pub mixed: f64,
+    /// Share of the images that get a rectangle of another one.
+    pub pasted: f64,
+    /// What differences inside the networks count for, where all passes through a single value: nats for each unit of
+    /// mean squared difference in units of the original's mean square.
+    pub inner: f32,
     /// Largest shift, in pixels.
     pub shift: usize,
     /// Of everything random.
@@ -47,6 +56,8 @@ impl Default for Distillation {
             rate: 3e-3,
             temperature: 4.0,
             mixed: 0.5,
+            pasted: 0.5,
+            inner: 100.0,
             shift: 4,
             seed: 0,
         }
@@ -71,15 +82,18 @@ const WARM_UP: u64 = 20;
 /// Steps between two reports of progress.
 const REPORT: u64 = 8;
 
-/// Trains `student` to say what `teacher` says to normalized `images` of `dims`, one after another, and returns
+/// Trains `student` to say what `teacher` says to normalized `images`, one after another, and returns
 /// whichever of the student before training, after it and on the way between is closest to the teacher on
-/// `held_back` images. `progress` may end it early by returning false.
+/// `held_back` images. `keep` says which of the teacher's channels the student has, as [`kept`](crate::compress::kept)
+/// tells for a recipe. `progress` may end it early by returning false.
 ///
 /// # Errors
-/// Where a network has a step without a derivative or cannot be run, or there are no images.
+/// Where a network has a step without a derivative or cannot be run, the two have not the same values with the
+/// channels that `keep` leaves, or there are no images.
 pub fn distill(
     teacher: &Plan,
     student: &Plan,
+    keep: &Keep,
     images: &[f32],
     held_back: &[f32],
     options: &Distillation,
@@ -94,13 +108,20 @@ pub fn distill(
             "there are no images to learn from that fit both networks".into(),
         ));
     }
+    if !keep.fits(teacher, student) {
+        let what = "the network that is to learn is not the original without the channels that have gone";
+        return Err(CompressError::Calibration(what.into()));
+    }
     let begun = Instant::now();
     let (teacher, student_logits) = (logits(teacher), logits(student));
     let workers = rayon::current_num_threads().clamp(1, options.batch.max(1));
     let share = options.batch.max(1).div_ceil(workers);
     let mut weights = Learned::new(&student_logits);
     let mut team: Vec<Worker> = (0..workers)
-        .map(|_| Worker::new(&teacher, &weights.effective, share))
+        .map(|_| {
+            let teacher = Teacher::new(&teacher, share)?;
+            Ok(Worker { teacher, slopes: weights.effective.zeros() })
+        })
         .collect::<Result<_, CompressError>>()?;
     let judge = |team: &mut Vec<Worker>, parameters: &Parameters| {
         divergence(team, &student_logits, parameters, &held_back[..held * len], len, share)
@@ -123,7 +144,7 @@ pub fn distill(
             .map(|(worker, &seed)| {
                 let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
                 let input = augmented(images, dims, share, options, &mut random);
-                worker.step(&student_logits, &weights.effective, &input, options.temperature)
+                worker.step(&student_logits, &weights.effective, keep, &input, options)
             })
             .collect();
         let mut loss = 0.0;
@@ -173,35 +194,30 @@ fn logits(plan: &Plan) -> Plan {
 
 /// One thread's share of the work.
 struct Worker {
-    teacher: Executor,
+    teacher: Teacher,
     slopes: Parameters,
-    answers: Vec<f32>,
 }
 
 impl Worker {
-    fn new(teacher: &Plan, parameters: &Parameters, batch: usize) -> Result<Self, CompressError> {
-        let options = ExecutorOptions { batch, threads: 1, isa: Isa::detect() };
-        let answers = vec![0.0; teacher.values[teacher.output].len() * batch];
-        Ok(Self { teacher: Executor::new(teacher, &options)?, slopes: parameters.zeros(), answers })
-    }
-
-    /// Slopes of the summed divergence on `input`, which is a whole batch; returns its mean.
+    /// Slopes of the summed error on `input`, which is a whole batch; returns the mean divergence.
     fn step(
         &mut self,
         student: &Plan,
         parameters: &Parameters,
+        keep: &Keep,
         input: &[f32],
-        temperature: f32,
+        options: &Distillation,
     ) -> Result<f64, CompressError> {
         let numbers = self.slopes.weights.iter_mut().chain(&mut self.slopes.biases);
         numbers.for_each(|numbers| numbers.fill(0.0));
-        self.teacher.run(input, &mut self.answers)?;
+        self.teacher.run(input)?;
         let tape = Tape::forward(student, parameters, input, true);
         let said = tape.output();
         let classes = student.values[student.output].len().max(1);
+        let temperature = options.temperature;
         let mut slopes = Vec::with_capacity(said.len());
         let mut loss = 0.0;
-        for (wanted, said) in self.answers.chunks(classes).zip(said.chunks(classes)) {
+        for (wanted, said) in self.teacher.answers().chunks(classes).zip(said.chunks(classes)) {
             let (p, q) = (softened(wanted, temperature), softened(said, temperature));
             let nats =
                 p.iter().zip(&q).map(|(p, q)| if *p > 0.0 { p * (p / q.max(1e-30)).ln() } else { 0.0 });
@@ -209,8 +225,19 @@ impl Worker {
             // Times the squared temperature, as slopes shrink with it.
             slopes.extend(p.iter().zip(&q).map(|(p, q)| (q - p) * temperature));
         }
-        tape.backward(parameters, &slopes, Some(&mut self.slopes), &mut |_| {});
-        Ok(loss * classes as f64 / said.len().max(1) as f64)
+        let images = said.len() / classes;
+        let mut inner = Vec::new();
+        if options.inner > 0.0 {
+            let weight = 2.0 * options.inner * images as f32 / self.teacher.places().max(1) as f32;
+            inner.extend(self.teacher.inner(keep).map(|(value, wanted)| {
+                let said = tape.value(value);
+                let power: f32 = wanted.iter().map(|x| x * x).sum();
+                let scale = weight / power.max(f32::MIN_POSITIVE);
+                (value, said.iter().zip(&wanted).map(|(said, wanted)| scale * (said - wanted)).collect())
+            }));
+        }
+        tape.backward(parameters, &slopes, inner, Some(&mut self.slopes), &mut |_| {});
+        Ok(loss / images.max(1) as f64)
     }
 }
 
@@ -233,10 +260,10 @@ fn divergence(
             for input in batches.iter().skip(index).step_by(workers) {
                 let mut whole = input.to_vec();
                 whole.resize(batch * len, 0.0);
-                worker.teacher.run(&whole, &mut worker.answers)?;
+                worker.teacher.run(&whole)?;
                 let said = Tape::forward(student, parameters, input, true).output();
                 let classes = student.values[student.output].len().max(1);
-                for (wanted, said) in worker.answers.chunks(classes).zip(said.chunks(classes)) {
+                for (wanted, said) in worker.teacher.answers().chunks(classes).zip(said.chunks(classes)) {
                     let (p, q) = (softened(wanted, 1.0), softened(said, 1.0));
                     sum += p
                         .iter()
@@ -293,9 +320,31 @@ fn augmented(
             let share: f32 = random.random();
             image.iter_mut().zip(&other).for_each(|(x, y)| *x += share * (y - *x));
         }
+        if random.random_bool(options.pasted.clamp(0.0, 1.0)) {
+            paste(&mut image, &one(random), dims, random);
+        }
         all.extend(image);
     }
     all
+}
+
+/// Puts a rectangle of `other` into `image`, of a random share of its area (Yun et al., "CutMix", ICCV 2019).
+fn paste(image: &mut [f32], other: &[f32], dims: &[usize], random: &mut Xoshiro256PlusPlus) {
+    let &[_, height, width] = dims else { return };
+    let side = random.random::<f64>().sqrt();
+    let mut range = |size: usize| {
+        let long = ((side * size as f64).round() as usize).clamp(1, size);
+        let first = random.random_range(0..=size - long);
+        first..first + long
+    };
+    let (rows, columns) = (range(height), range(width));
+    let planes = image.chunks_mut(height * width).zip(other.chunks(height * width));
+    for (plane, other) in planes {
+        for row in rows.clone() {
+            let row = row * width + columns.start..row * width + columns.end;
+            plane[row.clone()].copy_from_slice(&other[row]);
+        }
+    }
 }
 
 /// What learns, and what has been learned.

@@ -70,7 +70,7 @@ pub(in crate::compress) fn channel_information(
             for _ in 0..DRAWS {
                 let direction = directions(&output, output.len() / batch, &mut random);
                 let mut slopes = vec![0.0f64; channels * batch];
-                tape.backward(&parameters, &direction, None, &mut |read| {
+                tape.backward(&parameters, &direction, [], None, &mut |read| {
                     if !is_dense_conv(plan, read.step) {
                         return;
                     }

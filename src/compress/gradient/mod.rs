@@ -11,6 +11,7 @@ mod distill;
 mod fisher;
 mod moves;
 mod pointwise;
+mod teacher;
 #[cfg(test)]
 mod tests;
 
@@ -128,6 +129,11 @@ impl<'p> Tape<'p> {
         moves::separate(&spec.dims, self.images, &self.values[self.plan.output])
     }
 
+    /// What was computed on the way, `[channel][image][position]`.
+    pub(super) fn value(&self, value: ValueId) -> &[f32] {
+        &self.values[value]
+    }
+
     fn put(&mut self, value: ValueId, mut data: Vec<f32>) {
         if self.grids
             && let Some(grid) = self.plan.values[value].quantization
@@ -231,17 +237,20 @@ impl<'p> Tape<'p> {
     }
 
     /// Takes the error's slopes by the network's output (images one after another) back to all weights, to whose
-    /// `slopes` they are added where wanted. `see` hears of everything that a convolution read.
+    /// `slopes` they are added where wanted; those by other values, `inner`, are added on the way. `see` hears of
+    /// everything that a convolution read.
     pub(super) fn backward(
         &self,
         parameters: &Parameters,
         by_output: &[f32],
+        inner: impl IntoIterator<Item = (ValueId, Vec<f32>)>,
         mut slopes: Option<&mut Parameters>,
         see: &mut dyn FnMut(&Read<'_>),
     ) {
         let plan = self.plan;
         let mut by_value: Vec<Option<Vec<f32>>> = vec![None; plan.values.len()];
         by_value[plan.output] = Some(moves::interleave(&self.spec(plan.output).dims, self.images, by_output));
+        inner.into_iter().for_each(|(value, slope)| by_value[value] = Some(slope));
         for (index, step) in plan.steps.iter().enumerate().rev() {
             let Some(mut slope) = by_value[step.output].take() else { continue };
             self.through_grid(step.output, &mut slope);

@@ -7,7 +7,9 @@ use paretune_kernels::reference::run_f64;
 use paretune_kernels::weights::Grid;
 use paretune_kernels::{Activation, Plan, WeightValues};
 
+use super::teacher::Teacher;
 use super::*;
+use crate::compress::channels::Keep;
 use crate::compress::tests::networks::{self, Builder};
 
 /// Everything that has a derivative and is not in the other networks.
@@ -54,7 +56,7 @@ fn slopes_are_those_of_small_differences() {
             exact(plan, &images).iter().zip(&weights).map(|(x, weight)| x * f64::from(*weight)).sum()
         };
         let mut slopes = parameters.zeros();
-        tape.backward(&parameters, &weights, Some(&mut slopes), &mut |_| {});
+        tape.backward(&parameters, &weights, [], Some(&mut slopes), &mut |_| {});
         let mut compared = 0;
         for step in &plan.steps {
             let Operator::Conv(conv) = &step.operator else { continue };
@@ -101,7 +103,7 @@ fn a_dense_layer_has_the_slopes_of_the_textbook() {
     let tape = Tape::forward(&plan, &parameters, &[1.0, 2.0, -1.0, 1.0], false);
     assert_eq!(tape.output(), [5.5, 1.0, 0.0, 1.5, 2.0, 0.0]);
     let mut slopes = parameters.zeros();
-    tape.backward(&parameters, &[1.0, -2.0, 3.0, 1.0, -2.0, 3.0], Some(&mut slopes), &mut |_| {});
+    tape.backward(&parameters, &[1.0, -2.0, 3.0, 1.0, -2.0, 3.0], [], Some(&mut slopes), &mut |_| {});
     assert_eq!(slopes.weights[0], [0.0, 3.0, 0.0, -6.0, 0.0, 0.0]);
     assert_eq!(slopes.biases[0], [2.0, -4.0, 0.0]);
 }
@@ -134,7 +136,7 @@ fn training_keeps_zeros_and_grids() {
     };
     let (learn, held) = (images[8..].concat(), images[..8].concat());
     let options = Distillation { duration: Duration::from_millis(400), batch: 8, ..Distillation::default() };
-    let tuned = distill(&plan, &student, &learn, &held, &options, &mut |_| true).unwrap();
+    let tuned = distill(&plan, &student, &Keep::all(&plan), &learn, &held, &options, &mut |_| true).unwrap();
     assert!(zeros(&student).iter().filter(|zero| **zero).count() > 100);
     assert!(zeros(&student).iter().zip(&zeros(&tuned)).all(|(before, after)| !before || *after));
     let (before, after) = (&student.weights[last].values, &tuned.weights[last].values);
@@ -151,4 +153,58 @@ fn training_keeps_zeros_and_grids() {
         pairs.flat_map(|(p, q)| p.into_iter().zip(q)).map(|(p, q)| f64::from(p * (p / q).ln())).sum()
     };
     assert!(distance(&tuned) <= distance(&student) + 1e-6);
+}
+
+#[test]
+fn a_teacher_in_parts_computes_what_the_whole_network_does() {
+    for (name, plan) in networks::all() {
+        let images = networks::images(&plan, 3).concat();
+        let mut keep = Keep::all(&plan);
+        let parameters = Parameters::of(&plan);
+        let tape = Tape::forward(&plan, &parameters, &images, false);
+        let mut teacher = Teacher::new(&plan, 3).unwrap();
+        teacher.run(&images).unwrap();
+        let close = |got: &[f32], wanted: &[f32]| {
+            let (got, wanted) = (got.iter(), wanted.iter());
+            got.len() == wanted.len() && got.zip(wanted).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0))
+        };
+        assert!(close(teacher.answers(), &tape.output()), "{name}");
+        let inside: Vec<_> = teacher.inner(&keep).collect();
+        assert_eq!(inside.len(), teacher.places(), "{name}");
+        assert!(inside.iter().all(|(value, computed)| close(computed, tape.value(*value))), "{name}");
+        // Without its first channel, the rest stays where it was.
+        let &(value, ref whole) = inside.last().unwrap();
+        keep.drop(&[(value, 0)]);
+        let (_, left) = teacher.inner(&keep).last().unwrap();
+        assert_eq!(left, whole[whole.len() / plan.values[value].dims[0]..], "{name}");
+    }
+}
+
+#[test]
+fn slopes_inside_go_back_as_if_the_network_ended_there() {
+    let plan = networks::all().swap_remove(0).1;
+    let images = networks::images(&plan, 2).concat();
+    let parameters = Parameters::of(&plan);
+    let tape = Tape::forward(&plan, &parameters, &images, false);
+    let inside = Teacher::new(&plan, 2).unwrap().inner(&Keep::all(&plan)).map(|(value, _)| value);
+    let value = inside.last().unwrap();
+    let slope: Vec<f32> = (0..tape.value(value).len()).map(|at| (at as f32 * 0.3).sin()).collect();
+    let mut inner = parameters.zeros();
+    let nothing = vec![0.0; tape.output().len()];
+    tape.backward(&parameters, &nothing, [(value, slope.clone())], Some(&mut inner), &mut |_| {});
+    let mut short = plan.clone();
+    let last = plan.steps.iter().position(|step| step.output == value).unwrap();
+    short.steps.truncate(last + 1);
+    short.output = value;
+    let mut outer = parameters.zeros();
+    let output = moves::separate(&plan.values[value].dims, 2, &slope);
+    Tape::forward(&short, &parameters, &images, false).backward(
+        &parameters,
+        &output,
+        [],
+        Some(&mut outer),
+        &mut |_| {},
+    );
+    assert!(outer.weights.iter().flatten().any(|&slope| slope != 0.0));
+    assert_eq!((inner.weights, inner.biases), (outer.weights, outer.biases));
 }

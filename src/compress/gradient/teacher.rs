@@ -1,0 +1,95 @@
+//! The original network while another one learns from it: what it answers, and what it computes on the way where
+//! all of it passes through a single value.
+
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::{Executor, ExecutorOptions, Plan, ValueId};
+
+use super::moves;
+use crate::compress::channels::Keep;
+use crate::compress::error::CompressError;
+
+/// A network cut in parts where one value is all that the rest of it needs.
+pub(super) struct Teacher {
+    parts: Vec<Part>,
+    batch: usize,
+}
+
+struct Part {
+    executor: Executor,
+    output: ValueId,
+    dims: Vec<usize>,
+    /// Of the last batch: images one after another.
+    computed: Vec<f32>,
+}
+
+impl Teacher {
+    /// Prepares `plan` for `batch` images at a time, on the calling thread.
+    pub(super) fn new(plan: &Plan, batch: usize) -> Result<Self, CompressError> {
+        let options = ExecutorOptions { batch, threads: 1, isa: Isa::detect() };
+        let mut parts = Vec::new();
+        let (mut first, mut input) = (0, plan.input);
+        for last in cuts(plan) {
+            let mut part = plan.clone();
+            part.steps = plan.steps[first..=last].to_vec();
+            (part.input, part.output) = (input, plan.steps[last].output);
+            let spec = &plan.values[part.output];
+            parts.push(Part {
+                executor: Executor::new(&part, &options)?,
+                output: part.output,
+                dims: spec.dims.clone(),
+                computed: vec![0.0; spec.len() * batch],
+            });
+            (first, input) = (last + 1, part.output);
+        }
+        Ok(Self { parts, batch })
+    }
+
+    /// Computes `images`: a whole batch, one after another, normalized.
+    pub(super) fn run(&mut self, images: &[f32]) -> Result<(), CompressError> {
+        let mut input = images;
+        for part in &mut self.parts {
+            part.executor.run(input, &mut part.computed)?;
+            input = &part.computed;
+        }
+        Ok(())
+    }
+
+    /// What it said last: images one after another.
+    pub(super) fn answers(&self) -> &[f32] {
+        self.parts.last().map_or(&[], |part| &part.computed)
+    }
+
+    /// What it computed inside last, `[channel][image][position]`, only the channels that `keep` knows.
+    pub(super) fn inner<'a>(&'a self, keep: &'a Keep) -> impl Iterator<Item = (ValueId, Vec<f32>)> + 'a {
+        self.parts.iter().take(self.parts.len().saturating_sub(1)).map(|part| {
+            let all = moves::interleave(&part.dims, self.batch, &part.computed);
+            let channel = self.batch * moves::image_stride(&part.dims);
+            let kept = all.chunks(channel.max(1)).zip(keep.of(part.output)).filter(|&(_, &kept)| kept);
+            (part.output, kept.flat_map(|(channel, _)| channel).copied().collect())
+        })
+    }
+
+    /// In how many places [`Teacher::inner`] looks.
+    pub(super) fn places(&self) -> usize {
+        self.parts.len().saturating_sub(1)
+    }
+}
+
+/// The steps, the last one included, after which nothing is needed but what they compute.
+fn cuts(plan: &Plan) -> Vec<usize> {
+    let mut last_use = vec![0; plan.values.len()];
+    for (index, step) in plan.steps.iter().enumerate() {
+        step.inputs.iter().for_each(|&value| last_use[value] = index);
+    }
+    last_use[plan.output] = plan.steps.len();
+    // The step that is the last to read anything computed up to now but its own result.
+    let mut needed = last_use[plan.input];
+    let mut found = Vec::new();
+    for (index, step) in plan.steps.iter().enumerate() {
+        if needed <= index {
+            found.push(index);
+        }
+        needed = needed.max(last_use[step.output]);
+    }
+    found
+}
