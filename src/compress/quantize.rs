@@ -83,8 +83,8 @@ fn ternary(filter: &[f32]) -> (f32, f32) {
 }
 
 /// Calibrates grids for all values that integer steps read, and for what they write where another
-/// integer step reads it, directly or through steps that only move numbers. Those share one grid, so
-/// that they can work on 8 bits too.
+/// integer step reads it, directly, through steps that only move numbers, or through sums and products. Those that only
+/// move numbers share one grid, so that they can work on 8 bits too.
 pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressError> {
     let is_integer = |step: &Step| match &step.operator {
         Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::Integer(_)),
@@ -95,12 +95,20 @@ pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<()
     for step in plan.steps.iter().filter(|step| is_integer(step)) {
         step.inputs.iter().for_each(|&value| wanted[value] = true);
     }
+    let mut made_in_8_bits = vec![false; plan.values.len()];
+    for step in &plan.steps {
+        made_in_8_bits[step.output] = is_integer(step) || combines(&step.operator);
+    }
     for step in plan.steps.iter().rev() {
-        if wanted[step.output] && moves_only(&step.operator) {
-            for &input in &step.inputs {
+        let wanted_here = wanted[step.output];
+        for &input in step.inputs.iter().filter(|_| wanted_here) {
+            if moves_only(&step.operator) {
                 wanted[input] = true;
                 let (a, b) = (root(&shares, input), root(&shares, step.output));
                 shares[a.max(b)] = a.min(b);
+            } else if combines(&step.operator) && made_in_8_bits[input] {
+                // A number per channel is few bytes in any form.
+                wanted[input] |= plan.values[input].dims == plan.values[step.output].dims;
             }
         }
     }
@@ -141,6 +149,11 @@ fn root(shares: &[ValueId], mut value: ValueId) -> ValueId {
 /// Steps whose results are among their inputs, and that the runtime can take on 8 bits.
 fn moves_only(operator: &Operator) -> bool {
     matches!(operator, Operator::MaxPool { .. } | Operator::Reshape | Operator::Concat { .. })
+}
+
+/// Steps that the runtime can take from 8 bits to 8 bits of another grid.
+fn combines(operator: &Operator) -> bool {
+    matches!(operator, Operator::Add(_) | Operator::Mul(_))
 }
 
 /// The grid over a part of `range` that loses least: what lies outside is clipped, what lies inside is

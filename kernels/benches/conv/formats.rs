@@ -8,6 +8,7 @@ use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::schedule::Schedule;
 use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
 
+use super::surroundings::Surroundings;
 use super::{Bed, default_schedule, layers, weights};
 
 const SPARSITIES: [f64; 6] = [0.0, 0.5, 0.7, 0.8, 0.9, 0.95];
@@ -35,9 +36,18 @@ const SPARSE: [(&str, WeightFormat); 6] = [
     ("int8, blocks 16x4", blocks(I8, 16, 4)),
 ];
 
+/// Where and how layers are timed.
+struct Stand {
+    surroundings: Surroundings,
+    isa: Isa,
+}
+
 /// Prints the tables of all layers whose names have all `filters`.
-pub fn table(filters: &[&String], isa: Isa) {
+pub fn table(filters: &[&String], isa: Isa, in_network: bool) {
     println!("{isa:?}, single thread, batch 1; microseconds, fastest of many runs, interleaved per row");
+    if in_network {
+        println!("between two runs, the other weights of the layer's network pass through the caches");
+    }
     println!();
     println!("| layer | format | best dense | 0 % | 50 % | 70 % | 80 % | 90 % | 95 % | breaks even at |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
@@ -48,14 +58,17 @@ pub fn table(filters: &[&String], isa: Isa) {
         if problem.is_depthwise() || !filters.iter().all(|filter| label.contains(filter.as_str())) {
             continue;
         }
-        let dense = [WeightFormat::F32, WeightFormat::I8].map(|format| tuned(&problem, format, 0.0, isa, 1));
+        let surroundings = if in_network { Surroundings::of(networks) } else { Surroundings::none() };
+        let stand = &Stand { surroundings, isa };
+        let dense =
+            [WeightFormat::F32, WeightFormat::I8].map(|format| tuned(&problem, format, 0.0, stand, 1));
         for (title, format) in SPARSE {
             let control = &dense[usize::from(format.numbers.is_integer())];
-            let schedules = tuned(&problem, format, TUNED_AT, isa, FINALISTS);
+            let schedules = tuned(&problem, format, TUNED_AT, stand, FINALISTS);
             let (Some(control), false) = (control.first(), schedules.is_empty()) else { continue };
-            row(&problem, &name, title, format, control, &schedules, isa);
+            row(&problem, &name, title, format, control, &schedules, stand);
         }
-        bits.push((name, by_bits(&problem, &dense, isa)));
+        bits.push((name, by_bits(&problem, &dense, stand)));
     }
     println!();
     println!("| layer | 32 bits | bf16 | fp16 | 8 | 4 | 2 | ternary |");
@@ -80,25 +93,34 @@ const BY_BITS: [Numbers; 7] = [
 ];
 
 /// Dense time by bits; infinite where no algorithm is made for them. `known` are the best schedules of 32 and 8 bits.
-fn by_bits(problem: &ConvProblem, known: &[Vec<Choice>; 2], isa: Isa) -> [f64; BY_BITS.len()] {
+fn by_bits(problem: &ConvProblem, known: &[Vec<Choice>; 2], stand: &Stand) -> [f64; BY_BITS.len()] {
     let mut beds = BY_BITS.map(|numbers| {
         let format = WeightFormat { numbers, pattern: Pattern::Dense };
         let choices = match numbers {
             Numbers::F32 => known[0].clone(),
             I8 => known[1].clone(),
-            _ => tuned(problem, format, 0.0, isa, 1),
+            _ => tuned(problem, format, 0.0, stand, 1),
         };
-        choices.first().and_then(|choice| bed(problem, format, 0.0, choice, isa))
+        choices.first().and_then(|choice| bed(problem, format, 0.0, choice, stand.isa))
     });
     let mut times = [f64::INFINITY; BY_BITS.len()];
     let begin = Instant::now();
     while begin.elapsed() < ROW {
-        for (time, bed) in times.iter_mut().zip(&mut beds) {
+        for ((time, bed), numbers) in times.iter_mut().zip(&mut beds).zip(BY_BITS) {
             let Some(bed) = bed else { continue };
-            *time = time.min(bed.run()).min(bed.run());
+            let format = WeightFormat { numbers, pattern: Pattern::Dense };
+            *time = time.min(stand.run(problem, format, bed));
         }
     }
     times
+}
+
+impl Stand {
+    /// Seconds of the faster of two runs: where nothing passes between them, the first brings weights into the caches.
+    fn run(&self, problem: &ConvProblem, format: WeightFormat, bed: &mut Bed) -> f64 {
+        let mut once = || self.surroundings.run(problem, format, bed);
+        once().min(once())
+    }
 }
 
 fn bed(problem: &ConvProblem, format: WeightFormat, sparsity: f64, choice: &Choice, isa: Isa) -> Option<Bed> {
@@ -108,10 +130,17 @@ fn bed(problem: &ConvProblem, format: WeightFormat, sparsity: f64, choice: &Choi
 
 /// The best schedules, best first, found by turning each tunable alone and then the best values together.
 /// Where weights have zeros, only of the algorithms that need some; where they have 16 bits, only of those made for that.
-fn tuned(problem: &ConvProblem, format: WeightFormat, sparsity: f64, isa: Isa, most: usize) -> Vec<Choice> {
+fn tuned(
+    problem: &ConvProblem,
+    format: WeightFormat,
+    sparsity: f64,
+    stand: &Stand,
+    most: usize,
+) -> Vec<Choice> {
     let dense = WeightFormat { pattern: Pattern::Dense, ..format };
     let weights = weights(problem, format, sparsity);
     let mut found: Vec<(f64, Choice)> = Vec::new();
+    let isa = stand.isa;
     for algorithm in candidates(problem, format, isa) {
         if format.pattern != Pattern::Dense && algorithm.executes(dense) {
             continue;
@@ -123,7 +152,7 @@ fn tuned(problem: &ConvProblem, format: WeightFormat, sparsity: f64, isa: Isa, m
         let default = default_schedule(algorithm.name(), &tunables);
         let time = |schedule: &Schedule| {
             Bed::new(problem, &weights, algorithm, schedule, isa)
-                .map_or(f64::INFINITY, |mut bed| bed.best(TRY))
+                .map_or(f64::INFINITY, |mut bed| stand.surroundings.best(problem, format, &mut bed, TRY))
         };
         let mut best = (time(&default), default);
         found.push((best.0, (algorithm, best.1.clone())));
@@ -161,8 +190,9 @@ fn row(
     format: WeightFormat,
     control: &Choice,
     schedules: &[Choice],
-    isa: Isa,
+    stand: &Stand,
 ) {
+    let isa = stand.isa;
     let dense = WeightFormat { pattern: Pattern::Dense, ..format };
     let Some(mut control) = bed(problem, dense, 0.0, control, isa) else { return };
     let mut best = f64::INFINITY;
@@ -181,10 +211,9 @@ fn row(
     let mut rounds = 0;
     while rounds < 5 || begin.elapsed() < ROW {
         rounds += 1;
-        // Twice each: the first run brings its weights into the caches.
-        best = best.min(control.run()).min(control.run());
+        best = best.min(stand.run(problem, dense, &mut control));
         for (index, bed) in &mut beds {
-            times[*index] = times[*index].min(bed.run()).min(bed.run());
+            times[*index] = times[*index].min(stand.run(problem, format, bed));
         }
     }
     let cells = times.map(micros).join(" | ");

@@ -5,9 +5,11 @@
 //! measured multiply-add peak. `--all` tries every combination of tunables and prints the best one
 //! too. A filter is part of a layer's or an algorithm's name.
 //!
-//! `cargo bench -p paretune-kernels --bench conv -- --formats [FILTER]...` prints, per layer, what each
+//! `cargo bench -p paretune-kernels --bench conv -- --formats [--in-network] [FILTER]...` prints, per layer, what each
 //! weight format takes at several sparsities, and from which sparsity on it is faster than the best
-//! dense schedule of the same numbers.
+//! dense schedule of the same numbers. With `--in-network` too, as many bytes pass through the caches between two runs
+//! as the weights of the layer's network have in that format; else the layer runs alone, its weights in the nearest
+//! caches that hold them.
 //!
 //! `cargo bench -p paretune-kernels --bench conv -- --errors [FILTER]...` prints, per layer and algorithm, how far
 //! single precision is from double precision.
@@ -29,6 +31,7 @@ mod errors;
 mod formats;
 mod layers;
 mod peak;
+mod surroundings;
 
 /// The formats whose algorithms are timed.
 const FORMATS: [WeightFormat; 5] =
@@ -40,7 +43,8 @@ fn main() {
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let isa = Isa::detect();
     if arguments.iter().any(|argument| argument == "--formats") {
-        return formats::table(&filters, isa);
+        let in_network = arguments.iter().any(|argument| argument == "--in-network");
+        return formats::table(&filters, isa, in_network);
     }
     if arguments.iter().any(|argument| argument == "--errors") {
         return errors::table(&filters, isa);
@@ -253,6 +257,13 @@ impl Bed {
         // SAFETY: the buffers have the sizes of the problem, and the team is this one worker.
         unsafe { self.kernel.run(black_box(&call), &worker) };
         start.elapsed().as_secs_f64()
+    }
+
+    /// Brings what it reads and writes besides weights into the caches, where steps before it would have left it.
+    fn touch(&self) {
+        for buffer in [&self.input, &self.output, &self.workspace] {
+            black_box(buffer.iter().fold(0, |sum, line| sum ^ black_box(line[0])));
+        }
     }
 
     /// Seconds of the fastest of many runs.

@@ -6,7 +6,7 @@ use super::finish::Finish;
 use super::pad::pad_f32;
 use super::request::{padded, sensible};
 use super::rows::Rows;
-use super::split::{Split, panel_tunable, split_tunable};
+use super::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
 use super::streams::{Place, Real, RealStore, Streams, positions, reaches, tile_tunable};
 use super::tiles::{Extent, Tile};
 use super::{Algorithm, Call, Kernel, Layout, Request};
@@ -50,10 +50,12 @@ impl Algorithm for BlockSparse {
         let taps = problem.window.kernel.iter().product::<usize>();
         let whole = taps > 1 && reaches(problem, strides(problem));
         let free = problem.window.padding == [0; 4];
+        // A guess: half of the weights are zero.
+        let column = problem.group_in() * taps * size_of::<f32>() / 2;
         vec![
             tile_tunable::<Real>(extent, isa),
-            // A guess: half of the weights are zero.
-            panel_tunable(extent, problem.group_in() * taps * size_of::<f32>() / 2, isa),
+            panel_tunable(extent, column, isa),
+            prefetch_tunable(problem.out_channels * column),
             split_tunable(problem, extent, isa),
             Tunable {
                 name: "gather",

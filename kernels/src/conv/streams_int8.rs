@@ -11,7 +11,7 @@ use super::implicit_gemm_int8::MOST_TERMS;
 use super::pad::{PadBytes, pad_bytes, pad_few};
 use super::request::{padded, sensible};
 use super::rows::Rows;
-use super::split::{Split, panel_tunable, split_tunable};
+use super::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
 use super::streams::{
     self, Kind, Packed, Place, Streams, Whole, WholeStore, positions, reaches, tile_tunable,
 };
@@ -124,6 +124,7 @@ fn tunables<K: Kind>(problem: &ConvProblem, isa: Isa, bits: f64) -> Vec<Tunable>
         tile_tunable::<K>(extent, isa),
         panel_tunable(extent, column, isa),
         split_tunable(problem, extent, isa),
+        prefetch_tunable(problem.out_channels * column),
     ]
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod activation;
 pub(crate) mod binary;
 pub(crate) mod concat;
 pub(crate) mod convert;
+mod folded;
 mod isa;
 pub(crate) mod lrn;
 pub(crate) mod mean;

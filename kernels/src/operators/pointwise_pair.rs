@@ -1,13 +1,14 @@
 //! Addition and multiplication where shapes are simple and some numbers may be in 8 bits: both operands of the output's
 //! shape, or one of them a number per channel (the gates of squeeze-and-excitation).
 //!
-//! 8-bit numbers are read and written where they are, through single precision in registers. Any other broadcasting, in
+//! 8-bit numbers are read and written where they are, through single precision in registers; where all are of 8 bits, mostly by
+//! [`super::folded`]. Any other broadcasting, in
 //! single precision alone, is left to [`super::binary`].
 
 use super::activation::CHUNK;
 use super::binary::Arithmetic;
 use super::convert::{Dequantize, Map, Quantize, Same};
-use super::{Context, Io, Loops, OperatorKernel, activate, as_images, on};
+use super::{Context, Io, Loops, OperatorKernel, activate, as_images, folded, on};
 use crate::activation::Activation;
 use crate::conv::{Element, Layout};
 use crate::team::Worker;
@@ -27,6 +28,11 @@ pub(crate) fn equal(
     elements: [Element; 3],
     activation: Activation,
 ) -> Box<dyn OperatorKernel> {
+    if let ([Element::U8(a), Element::U8(b), Element::U8(output)], Arithmetic::Add) = (elements, arithmetic)
+        && let Some(kernel) = folded::sum(context, len, [a, b, output], activation)
+    {
+        return kernel;
+    }
     dispatch(elements, Equal { context, arithmetic, len, activation })
 }
 
@@ -40,6 +46,12 @@ pub(crate) fn per_channel(
     [a, output]: [Element; 2],
     activation: Activation,
 ) -> Box<dyn OperatorKernel> {
+    if let (Element::U8(a), Element::U8(output)) = (a, output)
+        && let Some(kernel) =
+            folded::per_channel(context, arithmetic, [channels, pixels], layout, [a, output], activation)
+    {
+        return kernel;
+    }
     // Planes are rows of pixels that share a channel; with channels last it is the other way round.
     let (context, channels, layout) = as_images(context, channels, layout);
     let size = [context.batch, channels, pixels];

@@ -53,7 +53,7 @@ impl Default for Distillation {
         Self {
             duration: Duration::from_secs(120),
             batch: 32,
-            rate: 3e-3,
+            rate: 6e-3,
             temperature: 4.0,
             mixed: 0.5,
             pasted: 0.5,

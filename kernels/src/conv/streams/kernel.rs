@@ -2,6 +2,7 @@
 //! block of output channels has, each with the place of its input.
 
 use super::kinds::Kind;
+use crate::conv::buffer::LINE;
 use crate::conv::rows::RowsView;
 use crate::simd::{Job, Simd};
 
@@ -36,6 +37,8 @@ pub(in crate::conv) struct Strip<K: Kind> {
     pub blocks: usize,
     /// How many channels there really are in these blocks.
     pub channels: usize,
+    /// How many weights ahead they are fetched.
+    pub ahead: usize,
 }
 
 /// Computes a [`Strip`].
@@ -99,6 +102,7 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
         let strip = self.0;
         let width = VECTORS * S::LANES;
         let step = width * K::packed::<S>();
+        let vector = S::LANES * K::packed::<S>();
         let [tap_rows, tap_columns] = strip.rows.taps;
         let input = strip.input.cast::<K::Act<S>>();
         let zeros = strip.zeros.cast::<K::Act<S>>();
@@ -129,13 +133,12 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
                             macro_rules! step {
                                 ($chain:expr, $at:expr) => {
                                     let k = usize::from(*indices.add($at));
-                                    K::step::<S, ROWS, VECTORS, CHAINS>(
-                                        &mut sums,
-                                        $chain,
-                                        weights.add($at * step),
-                                        &runs,
-                                        k,
-                                    );
+                                    let weights = weights.add($at * step);
+                                    K::step::<S, ROWS, VECTORS, CHAINS>(&mut sums, $chain, weights, &runs, k);
+                                    let line = (LINE / size_of::<K::Weight>()).div_ceil(vector);
+                                    for v in (0..VECTORS).step_by(line) {
+                                        S::prefetch(weights.wrapping_add(strip.ahead + v * vector));
+                                    }
                                 };
                             }
                             while left >= CHAINS {

@@ -13,7 +13,7 @@ use super::buffer::Buffer;
 use super::gemm_int8::DotForm;
 use super::packing::stray;
 use super::rows::RowsView;
-use super::split::PartWork;
+use super::split::{PartWork, ahead};
 use super::tiles::{Extent, Tile, cover, with_smaller};
 use crate::error::KernelError;
 use crate::hardware::Isa;
@@ -122,6 +122,8 @@ pub(super) struct Streams<K: Kind> {
     /// First step of every block.
     steps: Vec<usize>,
     start: Buffer<K::Sum>,
+    /// How many weights ahead they are fetched.
+    ahead: usize,
 }
 
 /// Where [`Streams`] read and write in one run.
@@ -279,6 +281,7 @@ impl<K: Kind> Streams<K> {
             counts,
             steps,
             start: starts,
+            ahead: ahead::<K::Weight>(request)?,
         })
     }
 
@@ -338,6 +341,7 @@ impl<K: Kind> Streams<K> {
                     tiles: span.tiles,
                     blocks: span.blocks,
                     channels: span.channels,
+                    ahead: self.ahead,
                 };
                 (self.kernels[span.tile.rows - 1][span.tile.vectors - 1])(&strip);
             }
