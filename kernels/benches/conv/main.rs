@@ -1,15 +1,15 @@
 //! Speed of the convolution algorithms on layers of well-known networks, single thread, batch 1.
 //!
-//! `cargo bench -p paretune-kernels --bench conv -- [--all] [FILTER]...` prints, per layer and
+//! `cargo bench -p paretune-kernels --bench conv -- [--all] [--in-network] [FILTER]...` prints, per layer and
 //! algorithm, the best of many runs, its rate (two operations per multiply-add) and its share of the
 //! measured multiply-add peak. `--all` tries every combination of tunables and prints the best one
-//! too. A filter is part of a layer's or an algorithm's name.
+//! too. A filter is part of a layer's or an algorithm's name. With `--in-network`, as many bytes pass through the caches
+//! between two runs as the weights of the layer's network have; else the layer runs alone, its weights in the nearest caches
+//! that hold them.
 //!
 //! `cargo bench -p paretune-kernels --bench conv -- --formats [--in-network] [FILTER]...` prints, per layer, what each
 //! weight format takes at several sparsities, and from which sparsity on it is faster than the best
-//! dense schedule of the same numbers. With `--in-network` too, as many bytes pass through the caches between two runs
-//! as the weights of the layer's network have in that format; else the layer runs alone, its weights in the nearest
-//! caches that hold them.
+//! dense schedule of the same numbers.
 //!
 //! `cargo bench -p paretune-kernels --bench conv -- --errors [FILTER]...` prints, per layer and algorithm, how far
 //! single precision is from double precision.
@@ -33,6 +33,8 @@ mod layers;
 mod peak;
 mod surroundings;
 
+use surroundings::Surroundings;
+
 /// The formats whose algorithms are timed.
 const FORMATS: [WeightFormat; 5] =
     [WeightFormat::F32, WeightFormat::BF16, WeightFormat::FP16, WeightFormat::SPARSE_F32, WeightFormat::I8];
@@ -42,8 +44,8 @@ fn main() {
     let all = arguments.iter().any(|argument| argument == "--all");
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let isa = Isa::detect();
+    let in_network = arguments.iter().any(|argument| argument == "--in-network");
     if arguments.iter().any(|argument| argument == "--formats") {
-        let in_network = arguments.iter().any(|argument| argument == "--in-network");
         return formats::table(&filters, isa, in_network);
     }
     if arguments.iter().any(|argument| argument == "--errors") {
@@ -53,6 +55,7 @@ fn main() {
     println!("{isa:?}, multiply-add peak {:.1} GFLOP/s", peak / 1e9);
     for (layer, problem) in layers::all() {
         let name = format!("{layer} {}", layers::name(&problem));
+        let surroundings = if in_network { Surroundings::of(layer) } else { Surroundings::none() };
         for format in FORMATS {
             let sparsity = if format == WeightFormat::SPARSE_F32 { 0.9 } else { 0.0 };
             let weights = weights(&problem, format, sparsity);
@@ -64,7 +67,8 @@ fn main() {
                 let tunables = algorithm.tunables(&problem, isa);
                 let time = |schedule: &Schedule| {
                     let budget = Duration::from_millis(60);
-                    Bed::new(&problem, &weights, algorithm, schedule, isa).map(|mut bed| bed.best(budget))
+                    Bed::new(&problem, &weights, algorithm, schedule, isa)
+                        .map(|mut bed| surroundings.best(&problem, format, &mut bed, budget))
                 };
                 let show = |seconds: f64, note: &str| {
                     let rate = 2.0 * problem.multiply_adds() as f64 / seconds;

@@ -166,6 +166,7 @@ impl BytesFinish {
 
 /// Finishes and stores a tile. There are many ways to finish: they are compiled once, not into every
 /// microkernel.
+#[derive(Clone, Copy)]
 pub(super) struct StoreTile8<'a> {
     pub(super) finish: &'a Finish8,
     pub(super) target: Target,

@@ -2,7 +2,8 @@
 //!
 //! Sums are exact. Where the processor multiplies bytes without saturating (VNNI), activations are read
 //! as they are; elsewhere they are widened to 16 bits once per layer, minus their zero point, together
-//! with their padding, which is cheap: every widened number is used by every tap and output channel.
+//! with their padding, which is cheap: every widened number is used by every tap and output channel. On small images taps
+//! can be the outer loop, without those in the padding: see `by_tap`.
 
 use std::ops::Range;
 
@@ -22,6 +23,10 @@ use crate::operator::{ConvProblem, Window};
 use crate::schedule::{Schedule, Tunable};
 use crate::team::{Worker, share};
 use crate::weights::WeightFormat;
+
+mod by_tap;
+
+use by_tap::{ByTap, order_tunable};
 
 /// The algorithm.
 pub(super) struct ImplicitGemmInt8;
@@ -54,12 +59,17 @@ impl Algorithm for ImplicitGemmInt8 {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let (mut tile, order) = (tile_tunable(extent, isa), order_tunable(problem));
+        if order.default == 1 {
+            tile.default = by_tap::default_tile(&tile);
+        }
         vec![
-            tile_tunable(extent, isa),
+            tile,
             panel_tunable(extent, depth, isa),
             split_tunable(problem, extent, isa),
             prefetch_tunable(problem.out_channels * depth),
             widened_tunable(problem.out_channels * depth, isa),
+            order,
         ]
     }
 
@@ -80,6 +90,11 @@ impl Algorithm for ImplicitGemmInt8 {
             1 => true,
             _ => return Err(request.bad_value("widened")),
         };
+        match request.tunable("order")? {
+            0 => {}
+            1 => return Ok(Box::new(ByTap::new(request, usable, tile, widened)?)),
+            _ => return Err(request.bad_value("order")),
+        }
         let form = DotForm::of(usable);
         let runs = Runs::of(&problem);
         // Reading whole groups is safe in a copy, which has room behind it, and in whole runs.
@@ -87,7 +102,7 @@ impl Algorithm for ImplicitGemmInt8 {
             form.centered || problem.window.padding != [0; 4] || !runs.len.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
         Ok(Box::new(Prepared {
-            products: Product::of_groups(request, usable, tile, [runs.count, runs.len], widened)?,
+            products: Product::of_groups(request, usable, tile, [runs.count, runs.len], widened, None)?,
             zero_point: input_grid(request)?.zero_point,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,

@@ -186,8 +186,8 @@ fn slopes_inside_go_back_as_if_the_network_ended_there() {
     let images = networks::images(&plan, 2).concat();
     let parameters = Parameters::of(&plan);
     let tape = Tape::forward(&plan, &parameters, &images, false);
-    let inside = Teacher::new(&plan, 2).unwrap().inner(&Keep::all(&plan)).map(|(value, _)| value);
-    let value = inside.last().unwrap();
+    let (teacher, keep) = (Teacher::new(&plan, 2).unwrap(), Keep::all(&plan));
+    let (value, _) = teacher.inner(&keep).last().unwrap();
     let slope: Vec<f32> = (0..tape.value(value).len()).map(|at| (at as f32 * 0.3).sin()).collect();
     let mut inner = parameters.zeros();
     let nothing = vec![0.0; tape.output().len()];

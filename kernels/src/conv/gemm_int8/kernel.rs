@@ -65,29 +65,40 @@ pub(in crate::conv) struct Microkernel {
     pub run: Entry,
 }
 
+/// The function `$entry::<set, rows, vectors>` for the instruction set and the tile, if it is compiled, or
+/// `$entry_widened` for weights of 16 bits, which exist where [`widens`] says so.
+macro_rules! compiled {
+    ($entry:ident, $entry_widened:ident, $usable:expr, $tile:expr, $widened:expr) => {{
+        let (rows, vectors): (usize, usize) = ($tile.rows, $tile.vectors);
+        match $usable.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if $widened => entry_for_16!($entry_widened, crate::simd::Avx2, rows, vectors),
+            _ if $widened => None,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => entry_for_16!($entry, crate::simd::Avx2, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => entry_for_16!($entry, crate::simd::AvxVnni, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => entry_for_32!($entry, crate::simd::Avx512, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni | Isa::Avx512Bf16 => {
+                entry_for_32!($entry, crate::simd::Avx512Vnni, rows, vectors)
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => entry_for_32!($entry, crate::simd::Neon, rows, vectors),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => entry_for_32!($entry, crate::simd::NeonDot, rows, vectors),
+            _ => entry_for_any!($entry, crate::simd::Portable, rows, vectors),
+        }
+    }};
+}
+
+pub(super) use compiled;
+
 impl Microkernel {
     /// The compiled microkernel for `tile`, if there is one; `widened` weights exist where [`widens`] says so.
     pub(in crate::conv) fn new(usable: Usable, tile: Tile, widened: bool) -> Option<Self> {
-        let (rows, vectors) = (tile.rows, tile.vectors);
-        let run = match usable.isa() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 if widened => entry_for_16!(entry_widened, crate::simd::Avx2, rows, vectors),
-            _ if widened => None,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => entry_for_16!(entry, crate::simd::Avx2, rows, vectors),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => entry_for_16!(entry, crate::simd::AvxVnni, rows, vectors),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => entry_for_32!(entry, crate::simd::Avx512, rows, vectors),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni | Isa::Avx512Bf16 => entry_for_32!(entry, crate::simd::Avx512Vnni, rows, vectors),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => entry_for_32!(entry, crate::simd::Neon, rows, vectors),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => entry_for_32!(entry, crate::simd::NeonDot, rows, vectors),
-            _ => entry_for_any!(entry, crate::simd::Portable, rows, vectors),
-        };
-        run.map(|run| Self { run })
+        compiled!(entry, entry_widened, usable, tile, widened).map(|run| Self { run })
     }
 }
 

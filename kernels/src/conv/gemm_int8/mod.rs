@@ -13,8 +13,11 @@ use crate::error::KernelError;
 use crate::plan::Quantization;
 use crate::simd::{Activate, Build, Simd, Usable, build, lanes};
 
+mod by_tap;
 mod kernel;
+mod tap_kernel;
 
+pub(super) use by_tap::{TapPlace, TapProduct};
 pub(super) use kernel::{Microkernel, Strip, widens};
 
 /// What an instruction set's dot product wants.
@@ -85,6 +88,8 @@ pub(super) struct Product {
     columns: usize,
     /// Weights per channel.
     depth: usize,
+    /// Products per lane of the dot product.
+    group: usize,
     /// Bytes per weight.
     bytes: usize,
     weights: Buffer<u8>,
@@ -115,7 +120,8 @@ pub(super) struct Place<'a> {
 
 impl Product {
     /// The products of a convolution, one per group, whose depth is `runs` runs of `run` numbers, in
-    /// the order of taps, then input channels. `widened` weights are held in 16 bits.
+    /// the order of `taps`, or of all if there is none, then input channels. `widened` weights are held in 16 bits. Where
+    /// `taps` are named, each has starts of its own.
     ///
     /// # Errors
     /// Where weights or input are of another format or the tile has no microkernel.
@@ -125,6 +131,7 @@ impl Product {
         tile: Tile,
         [runs, run]: [usize; 2],
         widened: bool,
+        taps: Option<&[usize]>,
     ) -> Result<Vec<Self>, KernelError> {
         let dense = request.integer_weights()?;
         let grid = input_grid(request)?;
@@ -135,7 +142,8 @@ impl Product {
         let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
         let (group_in, columns) = (problem.group_in(), problem.group_out());
-        let taps: usize = problem.window.kernel.iter().product();
+        let window: usize = problem.window.kernel.iter().product();
+        let order: Vec<usize> = taps.map_or_else(|| (0..window).collect(), <[usize]>::to_vec);
         let padded_run = run.next_multiple_of(form.group);
         let depth = runs * padded_run;
         let padded = columns.next_multiple_of(lanes);
@@ -144,7 +152,7 @@ impl Product {
         let packing = request.packing;
         let pack = |group: usize| {
             let of_channel = |column: usize| {
-                &dense.values[(group * columns + column) * taps * group_in..][..taps * group_in]
+                &dense.values[(group * columns + column) * window * group_in..][..window * group_in]
             };
             let weights = packing.numbers::<u8>(padded * depth * bytes, |weights| {
                 for column in 0..columns {
@@ -154,7 +162,7 @@ impl Product {
                     for number in 0..runs * run {
                         // The number's place in its run, and where stored weights have it.
                         let k = number / run * padded_run + number % run;
-                        let value = stored[number % group_in * taps + number / group_in];
+                        let value = stored[number % group_in * window + order[number / group_in]];
                         let at = first * depth
                             + (k / form.group * block + column - first) * form.group
                             + k % form.group;
@@ -167,11 +175,20 @@ impl Product {
                     }
                 }
             })?;
-            let start = packing.numbers(padded, |start| {
-                for column in 0..columns {
-                    start[column] = form.start(grid.zero_point, of_channel(column));
-                }
-            })?;
+            let start =
+                packing.numbers(if taps.is_some() { order.len() * padded } else { padded }, |start| {
+                    for column in 0..columns {
+                        let stored = of_channel(column);
+                        if taps.is_none() {
+                            start[column] = form.start(grid.zero_point, stored);
+                            continue;
+                        }
+                        for (number, &tap) in order.iter().enumerate() {
+                            let of_tap: Vec<i8> = stored[tap..].iter().step_by(window).copied().collect();
+                            start[number * padded + column] = form.start(grid.zero_point, &of_tap);
+                        }
+                    }
+                })?;
             let scale = packing.numbers(padded, |scale| {
                 for column in 0..columns {
                     scale[column] = finish.scale(dense.scales[group * columns + column] * grid.scale);
@@ -183,7 +200,19 @@ impl Product {
                 }
             })?;
             let kernels = kernels.clone();
-            Ok(Self { kernels, tile, lanes, columns, depth, bytes, weights, start, scale, bias })
+            Ok(Self {
+                kernels,
+                tile,
+                lanes,
+                columns,
+                depth,
+                group: form.group,
+                bytes,
+                weights,
+                start,
+                scale,
+                bias,
+            })
         };
         (0..problem.groups).map(pack).collect()
     }

@@ -1,0 +1,185 @@
+//! The product of [`super::Product`] tap by tap: every tap meets only the pixels under which it finds input, and sums wait in
+//! memory from one tap to the next.
+
+use std::ops::Range;
+
+use super::tap_kernel::{TapMicrokernel, TapStrip};
+use super::{Finish8, Product, Target};
+use crate::conv::Request;
+use crate::conv::buffer::LINE;
+use crate::conv::finish_int8::StoreTile8;
+use crate::conv::rows::RowsView;
+use crate::conv::tiles::{Tile, balanced, with_smaller};
+use crate::error::KernelError;
+use crate::simd::{Build, Simd, Usable, build};
+
+/// Weights of one group, tap by tap.
+pub(in crate::conv) struct TapProduct {
+    product: Product,
+    /// `[rows - 1][vectors - 1]`
+    kernels: Vec<Vec<TapMicrokernel>>,
+    finish: unsafe fn(&StoreTile8<'_>),
+    taps: usize,
+}
+
+/// Where one tap finds its input and its sums.
+#[derive(Clone, Copy)]
+pub(in crate::conv) struct TapPlace {
+    pub(in crate::conv) rows: RowsView,
+    pub(in crate::conv) input: *const u8,
+    /// Sums of a block of channels of the first pixel that the tap is under.
+    pub(in crate::conv) sums: *mut i32,
+    /// Pixels of a row of the output that it is not under.
+    pub(in crate::conv) skipped: usize,
+    /// How many bytes of weights are fetched ahead, where a tap has a single tile; if any, others fetch those of the next
+    /// tap.
+    pub(in crate::conv) ahead: usize,
+}
+
+impl TapProduct {
+    /// The products of a convolution, one per group, with weights of these `taps` in this order.
+    ///
+    /// # Errors
+    /// As [`Product::of_groups`].
+    pub(in crate::conv) fn of_groups(
+        request: &Request<'_>,
+        usable: Usable,
+        tile: Tile,
+        taps: &[usize],
+        widened: bool,
+    ) -> Result<Vec<Self>, KernelError> {
+        struct Finish;
+        impl Build for Finish {
+            type Output = unsafe fn(&StoreTile8<'_>);
+            fn build<S: Simd>(self) -> Self::Output {
+                finish_entry::<S>
+            }
+        }
+        let shape = [taps.len(), request.problem.group_in()];
+        let products = Product::of_groups(request, usable, tile, shape, widened, Some(taps))?;
+        let kernels = with_smaller(tile, |tile| TapMicrokernel::new(usable, tile, widened))
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let finish = build(usable, Finish);
+        let of_product = |product| Self { product, kernels: kernels.clone(), finish, taps: taps.len() };
+        Ok(products.into_iter().map(of_product).collect())
+    }
+
+    /// See [`Product::blocks`].
+    pub(in crate::conv) fn blocks(&self) -> usize {
+        self.product.blocks()
+    }
+
+    /// See [`Product::bytes`].
+    pub(in crate::conv) fn bytes(&self) -> usize {
+        self.product.bytes()
+    }
+
+    /// Sums of a pixel in this block: its channels, padded to whole vectors.
+    pub(in crate::conv) fn width(&self, block: usize) -> usize {
+        self.block(block)[2] * self.product.lanes
+    }
+
+    /// The first channel of a block, how many it has, and in how many vectors.
+    fn block(&self, block: usize) -> [usize; 3] {
+        let Product { tile, lanes, columns, .. } = self.product;
+        let first = block * tile.vectors * lanes;
+        let channels = (columns - first).min(tile.vectors * lanes);
+        [first, channels, channels.div_ceil(lanes)]
+    }
+
+    /// Adds what tap `number` of the order contributes to `pixels` of those that it is under, for one block.
+    ///
+    /// # Safety
+    /// `place` is valid for these pixels, with as many sums each as the block's vectors have lanes, and nobody else writes
+    /// them.
+    pub(in crate::conv) unsafe fn add_tap(
+        &self,
+        place: &TapPlace,
+        pixels: Range<usize>,
+        block: usize,
+        number: usize,
+    ) {
+        let Product { tile, depth, bytes, group, .. } = self.product;
+        let [column, _, vectors] = self.block(block);
+        let width = self.width(block);
+        let run = depth / self.taps;
+        let padded = self.product.start.len() / self.taps;
+        let groups = run / group;
+        let parts = balanced(pixels.len(), tile.rows);
+        let all = parts[0].1 + parts[1].1;
+        let own = run * width * bytes;
+        // The first of several tiles finds its weights in the cache, as all tiles of the tap before have fetched a part of
+        // them: memory so works all the time.
+        let (distance, lines) = match place.ahead {
+            0 => (0, 0),
+            near if all == 1 => (near, (own / groups).div_ceil(LINE)),
+            _ => (own, (own / groups).div_ceil(LINE * all)),
+        };
+        let weights = (column * depth + number * run * width) * bytes;
+        let weights = self.product.weights.as_ptr().wrapping_add(weights);
+        let mut first = pixels.start;
+        let mut fetch = weights.wrapping_add(distance);
+        for (height, tiles) in parts {
+            if tiles == 0 {
+                continue;
+            }
+            // SAFETY: the block and the tap are within the packed weights, and the rest is the caller's promise.
+            unsafe {
+                (self.kernels[height - 1][vectors - 1].run)(&TapStrip {
+                    rows: place.rows,
+                    input: place.input,
+                    run: groups,
+                    weights,
+                    start: self.product.start.as_ptr().add(number * padded + column),
+                    sums: place.sums,
+                    pixel: width,
+                    gap: place.skipped * width,
+                    first,
+                    tiles,
+                    fetch: (fetch, lines),
+                });
+            }
+            fetch = fetch.wrapping_add(tiles * groups * lines * LINE);
+            first += height * tiles;
+        }
+    }
+
+    /// Finishes the sums of `pixels` consecutive pixels of one block and stores them: `at` is the first one's place, for
+    /// the group's first channel, and `stride` what is between two.
+    ///
+    /// # Safety
+    /// `sums` holds them, `target` is valid there, and nobody else writes there.
+    pub(in crate::conv) unsafe fn finish(
+        &self,
+        sums: *const i32,
+        pixels: usize,
+        block: usize,
+        target: Target,
+        finish: &Finish8,
+        [at, stride]: [usize; 2],
+    ) {
+        let [column, channels, vectors] = self.block(block);
+        // SAFETY: scales and biases are padded to whole vectors; the rest is the caller's promise.
+        unsafe {
+            (self.finish)(&StoreTile8 {
+                finish,
+                target,
+                scale: self.product.scale.as_ptr().add(column),
+                bias: self.product.bias.as_ptr().add(column),
+                pixel: stride,
+                sums,
+                rows: pixels,
+                vectors,
+                at: at + column,
+                channels,
+            });
+        }
+    }
+}
+
+/// # Safety
+/// As for [`StoreTile8`], and the processor executes `S`.
+unsafe fn finish_entry<S: Simd>(tile: &StoreTile8<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(*tile) }
+}

@@ -1,0 +1,196 @@
+//! The 8-bit product with taps as the outer loop, as [`crate::conv::implicit_gemm`] has it in single precision: on small images
+//! much of a window is padding, and every tap meets only the pixels that have it in the input. Workers share the output
+//! channels.
+
+use crate::conv::buffer::whole_lines;
+use crate::conv::finish_int8::{Finish8, Target};
+use crate::conv::gemm_int8::{DotForm, TapPlace, TapProduct, input_grid};
+use crate::conv::pad::{PadBytes, pad_bytes};
+use crate::conv::split::ahead;
+use crate::conv::taps::{Tap, by_tap, useful};
+use crate::conv::tiles::Tile;
+use crate::conv::{Call, Kernel, Request};
+use crate::error::KernelError;
+use crate::operator::{ConvProblem, Window};
+use crate::schedule::Tunable;
+use crate::simd::{Usable, lanes};
+use crate::team::Worker;
+
+/// Pixels of an image whose sums stay in the nearest cache beside everything else.
+const MOST_PIXELS: usize = 128;
+
+/// Channels of a tap below which sums travel to memory and back too often.
+const SHORTEST_RUN: usize = 16;
+/// Channels from which on that hardly matters.
+const LONG_RUN: usize = 64;
+
+/// Part of the products that must be left for pixels to be the better outer loop by default.
+const MOSTLY_INSIDE: f64 = 0.85;
+
+/// The tunable `order`.
+pub(super) fn order_tunable(problem: &ConvProblem) -> Tunable {
+    let output = problem.output().unwrap_or([1, 1]);
+    let small = output[0] * output[1] <= MOST_PIXELS && problem.group_in() >= SHORTEST_RUN;
+    let skips = small && by_tap(problem, output).is_some();
+    let default = skips && problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE;
+    Tunable {
+        name: "order",
+        about: "outer loop: 0 pixels; 1 taps, without those in the padding",
+        values: if skips { vec![0, 1] } else { vec![0] },
+        default: i64::from(default),
+    }
+}
+
+/// Rows of a tile beyond which the few pixels under a tap leave too much of it to smaller ones.
+const TILE_ROWS: i64 = 4;
+
+/// The tile to begin with, of those that are offered.
+pub(super) fn default_tile(tile: &Tunable) -> i64 {
+    let size = |value: &i64| ((value / 1000) * (value % 1000), value % 1000);
+    let low = tile.values.iter().copied().filter(|value| value / 1000 <= TILE_ROWS);
+    low.max_by_key(size).unwrap_or(tile.default)
+}
+
+/// The kernel.
+pub(super) struct ByTap {
+    /// The problem, of which only sizes count: padding is never read.
+    problem: ConvProblem,
+    output: [usize; 2],
+    taps: Vec<Tap>,
+    /// One per group.
+    products: Vec<TapProduct>,
+    /// Sums that one worker needs room for.
+    sums: usize,
+    threads: usize,
+    ahead: usize,
+    form: DotForm,
+    zero_point: u8,
+    /// How the input is copied into the workspace, if it is.
+    copy: Option<PadBytes>,
+    finish: Finish8,
+}
+
+impl ByTap {
+    /// The kernel for a request whose tunable `order` asks for it.
+    ///
+    /// # Errors
+    /// Where all taps are under all pixels, or as for the product.
+    pub(super) fn new(
+        request: &Request<'_>,
+        usable: Usable,
+        tile: Tile,
+        widened: bool,
+    ) -> Result<Self, KernelError> {
+        let problem = request.problem;
+        let output = problem.output()?;
+        let taps = by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?;
+        let order: Vec<usize> = taps.iter().map(|tap| tap.number).collect();
+        let form = DotForm::of(usable);
+        // Reading whole groups is safe in a copy, which has room behind it.
+        let copies = form.centered || !problem.group_in().is_multiple_of(form.group);
+        let width = tile.vectors * lanes(usable.isa());
+        Ok(Self {
+            products: TapProduct::of_groups(request, usable, tile, &order, widened)?,
+            zero_point: input_grid(request)?.zero_point,
+            sums: output[0] * output[1] * width,
+            ahead: ahead::<i8>(request)?,
+            finish: Finish8::new(request),
+            copy: copies.then(|| pad_bytes(usable)),
+            threads: request.threads,
+            problem,
+            output,
+            taps,
+            form,
+        })
+    }
+
+    /// Bytes of the copy of the input.
+    fn copied(&self) -> usize {
+        let ConvProblem { batch, in_channels, input: [height, width], .. } = self.problem;
+        let bytes = (batch * height * width * in_channels + self.form.group) * self.form.bytes;
+        if self.copy.is_some() { whole_lines(bytes) } else { 0 }
+    }
+
+    /// Bytes of one worker's sums.
+    fn room(&self) -> usize {
+        whole_lines(self.sums * size_of::<i32>())
+    }
+
+    /// One block of channels of one image.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`]; `input` is the image's, `sums` have room for the block's, and both are as the form says.
+    unsafe fn block(
+        &self,
+        call: &Call,
+        group: usize,
+        [image, block]: [usize; 2],
+        input: *const u8,
+        sums: *mut i32,
+    ) {
+        let product = &self.products[group];
+        let [height, width] = self.output;
+        let pixels = height * width;
+        // SAFETY: sums of a block are no more than those of a whole tile, for each pixel; taps lie within the input under
+        // the pixels that they name.
+        unsafe {
+            sums.write_bytes(0, self.sums);
+            for (number, tap) in self.taps.iter().enumerate() {
+                let [rows, columns] = tap.within.clone();
+                let corner = rows.start * width + columns.start;
+                let place = TapPlace {
+                    rows: tap.rows.view(),
+                    input,
+                    sums: sums.add(corner * product.width(block)),
+                    skipped: width - columns.len(),
+                    ahead: self.ahead,
+                };
+                product.add_tap(&place, 0..rows.len() * columns.len(), block, number);
+            }
+            let target = Target { output: call.output, residual: call.residual };
+            let at = image * pixels * self.problem.out_channels + group * self.problem.group_out();
+            let place = [at, self.problem.out_channels];
+            product.finish(sums, pixels, block, target, &self.finish, place);
+        }
+    }
+}
+
+impl Kernel for ByTap {
+    fn workspace_bytes(&self) -> usize {
+        self.copied() + self.threads * self.room()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.products.iter().map(TapProduct::bytes).sum()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let ConvProblem { batch, in_channels, input: [height, width], .. } = self.problem;
+        let mut input = call.input;
+        let mut bytes = 1;
+        if let Some(copy) = self.copy {
+            let free = Window { padding: [0; 4], ..self.problem.window };
+            let rows = worker.share(batch * height);
+            let problem = ConvProblem { window: free, ..self.problem };
+            // SAFETY: the workspace has room for the copy, and each row has one writer.
+            unsafe { copy(&problem, self.zero_point, rows, input, call.workspace) };
+            worker.wait();
+            input = call.workspace.cast_const();
+            bytes = self.form.bytes;
+        }
+        let sums = call.workspace.wrapping_add(self.copied() + worker.index * self.room()).cast::<i32>();
+        for (group, product) in self.products.iter().enumerate() {
+            let blocks = product.blocks();
+            for part in worker.parts(batch * blocks, 1) {
+                for unit in part.units {
+                    let (image, block) = (unit / blocks, unit % blocks);
+                    let place = image * height * width * in_channels + group * self.problem.group_in();
+                    // SAFETY: the caller vouches for the addresses; workers have different blocks and sums of their own.
+                    unsafe {
+                        self.block(call, group, [image, block], input.wrapping_add(place * bytes), sums);
+                    }
+                }
+            }
+        }
+    }
+}
