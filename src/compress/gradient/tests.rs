@@ -136,7 +136,10 @@ fn training_keeps_zeros_and_grids() {
     };
     let (learn, held) = (images[8..].concat(), images[..8].concat());
     let options = Distillation { duration: Duration::from_millis(400), batch: 8, ..Distillation::default() };
-    let tuned = distill(&plan, &student, &Keep::all(&plan), &learn, &held, &options, &mut |_| true).unwrap();
+    let keep = crate::compress::kept(&plan, &calibration, &recipe).unwrap();
+    let none = distill(&plan, &student, &Keep::all(&plan), &learn, &held, &options, &mut |_| true);
+    assert!(matches!(none, Err(CompressError::Calibration(_))), "channels have gone");
+    let tuned = distill(&plan, &student, &keep, &learn, &held, &options, &mut |_| true).unwrap();
     assert!(zeros(&student).iter().filter(|zero| **zero).count() > 100);
     assert!(zeros(&student).iter().zip(&zeros(&tuned)).all(|(before, after)| !before || *after));
     let (before, after) = (&student.weights[last].values, &tuned.weights[last].values);
