@@ -22,10 +22,10 @@ const MOST_PIXELS: usize = 128;
 /// Channels of a tap below which sums travel to memory and back too often.
 const SHORTEST_RUN: usize = 16;
 /// Channels from which on that hardly matters.
-const LONG_RUN: usize = 64;
+const LONG_RUN: usize = 128;
 
 /// Part of the products that must be left for pixels to be the better outer loop by default.
-const MOSTLY_INSIDE: f64 = 0.85;
+const MOSTLY_INSIDE: f64 = 0.75;
 
 /// The tunable `order`.
 pub(super) fn order_tunable(problem: &ConvProblem) -> Tunable {
