@@ -21,4 +21,4 @@ pub use crate::artefact;
 
 /// Version of everything that decides what a recorded number means: how candidates are built, timed and
 /// scored. Records of another version are never reused.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
