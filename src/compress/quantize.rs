@@ -100,8 +100,10 @@ pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<()
         made_in_8_bits[step.output] = is_integer(step) || combines(&step.operator);
     }
     for step in plan.steps.iter().rev() {
-        let wanted_here = wanted[step.output];
-        for &input in step.inputs.iter().filter(|_| wanted_here) {
+        if !wanted[step.output] {
+            continue;
+        }
+        for &input in &step.inputs {
             if moves_only(&step.operator) {
                 wanted[input] = true;
                 let (a, b) = (root(&shares, input), root(&shares, step.output));

@@ -269,17 +269,4 @@ impl Bed {
             black_box(buffer.iter().fold(0, |sum, line| sum ^ black_box(line[0])));
         }
     }
-
-    /// Seconds of the fastest of many runs.
-    fn best(&mut self, budget: Duration) -> f64 {
-        self.run();
-        let begin = Instant::now();
-        let mut best = f64::INFINITY;
-        let mut runs = 0;
-        while runs < 5 || begin.elapsed() < budget {
-            best = best.min(self.run());
-            runs += 1;
-        }
-        best
-    }
 }

@@ -60,9 +60,7 @@ impl Surroundings {
 
     /// Seconds of the fastest of many runs.
     pub fn best(&self, problem: &ConvProblem, format: WeightFormat, bed: &mut Bed, budget: Duration) -> f64 {
-        if self.others.is_empty() {
-            return bed.best(budget);
-        }
+        self.run(problem, format, bed);
         let begin = Instant::now();
         let mut best = f64::INFINITY;
         let mut runs = 0;

@@ -15,7 +15,7 @@ use super::pad::{pad_bf16, pad_f32};
 use super::request::{padded, sensible};
 use super::rows::Rows;
 use super::split::{Ahead, PartWork, Split, panel_tunable, split_tunable};
-use super::taps::{Tap, by_tap, useful};
+use super::taps::{Tap, by_tap, order_tunable, useful};
 use super::tiles::{Extent, Tile, real_tile_tunable};
 use super::{Algorithm, Call, Kernel, Layout, Request};
 use crate::error::KernelError;
@@ -46,17 +46,10 @@ const SHORTEST_RUN: usize = 8;
 const LONG_RUN: usize = 32;
 
 /// The tunable `order`.
-fn order_tunable(problem: &ConvProblem) -> Tunable {
+fn order(problem: &ConvProblem) -> Tunable {
     let output = problem.output().unwrap_or([1, 1]);
     let skips = problem.group_in() >= SHORTEST_RUN && by_tap(problem, output).is_some();
-    Tunable {
-        name: "order",
-        about: "outer loop: 0 pixels; 1 taps, without those in the padding",
-        values: if skips { vec![0, 1] } else { vec![0] },
-        default: i64::from(
-            skips && problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE,
-        ),
-    }
+    order_tunable(skips, problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE)
 }
 
 /// The tunable `gather`; `short` is the number of channels below which copying is the better guess.
@@ -124,7 +117,7 @@ impl Algorithm for ImplicitGemm {
 pub(super) fn tunables(problem: &ConvProblem, isa: Isa, held: Held) -> Vec<Tunable> {
     let extent = Extent::of(problem);
     let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
-    let order = order_tunable(problem);
+    let order = order(problem);
     let mut prefetch = Ahead::tunable(problem.out_channels * depth * held.bytes(), extent.rows);
     if order.default == 1 {
         prefetch.default = prefetch.values.get(1).copied().unwrap_or(0);

@@ -26,7 +26,7 @@ use crate::weights::WeightFormat;
 
 mod by_tap;
 
-use by_tap::{ByTap, order_tunable};
+use by_tap::ByTap;
 
 /// The algorithm.
 pub(super) struct ImplicitGemmInt8;
@@ -59,7 +59,7 @@ impl Algorithm for ImplicitGemmInt8 {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
-        let (mut tile, order) = (tile_tunable(extent, isa), order_tunable(problem));
+        let (mut tile, order) = (tile_tunable(extent, isa), by_tap::order(problem));
         if order.default == 1 {
             tile.default = by_tap::default_tile(&tile);
         }

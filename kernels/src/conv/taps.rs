@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::rows::Rows;
 use crate::operator::ConvProblem;
+use crate::schedule::Tunable;
 
 /// One tap of a window.
 pub(super) struct Tap {
@@ -40,6 +41,16 @@ pub(super) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Ta
         within,
     };
     Some(taps.into_iter().map(tap).collect())
+}
+
+/// The tunable `order`: whether taps `can` be the outer loop, and whether that is the `better` guess.
+pub(super) fn order_tunable(can: bool, better: bool) -> Tunable {
+    Tunable {
+        name: "order",
+        about: "outer loop: 0 pixels; 1 taps, without those in the padding",
+        values: if can { vec![0, 1] } else { vec![0] },
+        default: i64::from(can && better),
+    }
 }
 
 /// Products of taps with pixels that do not meet padding, by all of them.

@@ -7,12 +7,11 @@
 use std::ops::Range;
 
 use super::binary::Arithmetic;
-use super::{Context, Io, OperatorKernel, as_images};
+use super::{Context, Io, OperatorKernel, as_images, job_on};
 use crate::activation::Activation;
 use crate::conv::Layout;
-use crate::hardware::Isa;
 use crate::plan::Quantization;
-use crate::simd::{Build, Job, Portable, Simd, Usable, build_f32};
+use crate::simd::{Job, Simd};
 use crate::team::Worker;
 
 /// Numbers whose factors and offsets are ready at a time: at least one vector of every instruction set.
@@ -44,16 +43,7 @@ pub(super) fn sum(
     let factors = [a.scale / output.scale, b.scale / output.scale];
     let zeros = factors[0] * f32::from(a.zero_point) + factors[1] * f32::from(b.zero_point);
     let sum = Sum { len, factors, offset: f32::from(output.zero_point) - zeros, limits };
-    struct Select;
-    impl Build for Select {
-        type Output = unsafe fn(&SumPart);
-        fn build<S: Simd>(self) -> Self::Output {
-            sum_entry::<S>
-        }
-    }
-    let portable = sum_entry::<Portable> as unsafe fn(&SumPart);
-    let entry = select(context.isa, Select, portable);
-    Some(Box::new(Prepared { work: sum, entry }))
+    Some(Box::new(Prepared { work: sum, entry: job_on::<SumPart>(context.isa) }))
 }
 
 /// `activation(a op b)` with a number per image and channel in single precision for b; `a` is `[channels, pixels]` per
@@ -70,26 +60,13 @@ pub(super) fn per_channel(
     let (images, channels, layout) = as_images(context, channels, layout);
     let size = [images.batch, channels, pixels];
     let gate = Gate { size, planar: layout == Layout::Planar, arithmetic, a, output, limits };
-    struct Select;
-    impl Build for Select {
-        type Output = unsafe fn(&GatePart);
-        fn build<S: Simd>(self) -> Self::Output {
-            gate_entry::<S>
-        }
-    }
-    let portable = gate_entry::<Portable> as unsafe fn(&GatePart);
-    let entry = select(context.isa, Select, portable);
-    Some(Box::new(Prepared { work: gate, entry }))
+    Some(Box::new(Prepared { work: gate, entry: job_on::<GatePart>(context.isa) }))
 }
 
-/// What `build` makes for `isa`, or portable code where the processor does not execute that.
-fn select<T>(isa: Isa, select: impl Build<Output = T>, portable: T) -> T {
-    Usable::check(isa).map_or(portable, |usable| build_f32(usable, select))
-}
-
-struct Prepared<W, E> {
+/// What is to be done to all numbers, and the job on a part of them.
+struct Prepared<W, P> {
     work: W,
-    entry: E,
+    entry: unsafe fn(&P),
 }
 
 #[derive(Clone, Copy)]
@@ -110,7 +87,7 @@ struct SumPart {
     count: usize,
 }
 
-impl OperatorKernel for Prepared<Sum, unsafe fn(&SumPart)> {
+impl OperatorKernel for Prepared<Sum, SumPart> {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let sum = self.work;
         let Range { start, end } = worker.share(sum.len.div_ceil(SHARE));
@@ -125,19 +102,10 @@ impl OperatorKernel for Prepared<Sum, unsafe fn(&SumPart)> {
     }
 }
 
-/// # Safety
-/// The part's addresses are valid, nobody else writes its output, and the processor executes `S`.
-unsafe fn sum_entry<S: Simd>(part: &SumPart) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(SumLoop(part)) }
-}
-
-struct SumLoop<'a>(&'a SumPart);
-
-impl Job for SumLoop<'_> {
+impl Job for &SumPart {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let SumPart { sum, inputs: [a, b], output, count } = *self.0;
+        let SumPart { sum, inputs: [a, b], output, count } = *self;
         // SAFETY: all addresses are within the part; each vector is read before it is written, so that the output may be
         // an operand.
         unsafe {
@@ -224,7 +192,7 @@ struct GatePart {
     rows: usize,
 }
 
-impl OperatorKernel for Prepared<Gate, unsafe fn(&GatePart)> {
+impl OperatorKernel for Prepared<Gate, GatePart> {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let gate = self.work;
         let [images, channels, pixels] = gate.size;
@@ -288,19 +256,10 @@ impl OperatorKernel for Prepared<Gate, unsafe fn(&GatePart)> {
     }
 }
 
-/// # Safety
-/// The part's addresses are valid, nobody else writes its output, and the processor executes `S`.
-unsafe fn gate_entry<S: Simd>(part: &GatePart) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(GateLoop(part)) }
-}
-
-struct GateLoop<'a>(&'a GatePart);
-
-impl Job for GateLoop<'_> {
+impl Job for &GatePart {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let part = self.0;
+        let part = self;
         let width = part.width.min(ROW);
         let whole = width - width % S::LANES;
         // SAFETY: all addresses are within the rows, factors and offsets there are for `width <= ROW` numbers; each vector
@@ -329,6 +288,7 @@ impl Job for GateLoop<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hardware::Isa;
     use crate::team::Team;
 
     fn run(kernel: &dyn OperatorKernel, inputs: &[*const u8], len: usize, threads: usize) -> Vec<u8> {

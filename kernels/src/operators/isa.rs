@@ -1,10 +1,14 @@
 //! Compiling one loop for every instruction set.
 //!
 //! The compiler vectorizes for the features of the function that a loop ends up in. [`Loops::run`] is
-//! inlined into one function per instruction set, so the loops are written once.
+//! inlined into one function per instruction set, so the loops are written once. What the compiler does not find is
+//! written in vectors, as a [`Job`]: see [`job_on`].
+
+use std::marker::PhantomData;
 
 use super::{Io, OperatorKernel};
 use crate::hardware::Isa;
+use crate::simd::{Build, Job, Portable, Simd, Usable, build_f32};
 use crate::team::Worker;
 
 /// The loops of an operator. `run`, and what it calls in its loops, must be `#[inline(always)]`.
@@ -65,4 +69,34 @@ unsafe fn avx2<L: Loops>(loops: &L, io: &Io<'_>, worker: &Worker<'_>) {
 unsafe fn avx512<L: Loops>(loops: &L, io: &Io<'_>, worker: &Worker<'_>) {
     // SAFETY: the caller's promise.
     unsafe { loops.run(io, worker) }
+}
+
+/// The job on a `P`, compiled for `isa`, which else is portable code. Calling it asks for what the job asks for, and for a
+/// processor that executes `isa`, which is made sure of here.
+pub(super) fn job_on<P: 'static>(isa: Isa) -> unsafe fn(&P)
+where
+    for<'a> &'a P: Job,
+{
+    struct Select<P>(PhantomData<P>);
+    impl<P: 'static> Build for Select<P>
+    where
+        for<'a> &'a P: Job,
+    {
+        type Output = unsafe fn(&P);
+        fn build<S: Simd>(self) -> Self::Output {
+            job::<P, S>
+        }
+    }
+    Usable::check(isa)
+        .map_or(job::<P, Portable> as unsafe fn(&P), |usable| build_f32(usable, Select(PhantomData)))
+}
+
+/// # Safety
+/// As for the job, and the processor executes `S`.
+unsafe fn job<P, S: Simd>(part: &P)
+where
+    for<'a> &'a P: Job,
+{
+    // SAFETY: passed on.
+    unsafe { S::vectorize(part) }
 }

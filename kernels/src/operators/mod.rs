@@ -25,6 +25,7 @@ pub mod shape;
 pub(crate) mod softmax;
 pub(crate) mod transpose;
 
+use isa::job_on;
 pub(crate) use isa::{Loops, on};
 
 /// Addresses for one run of an operator.

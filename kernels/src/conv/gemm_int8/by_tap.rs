@@ -1,8 +1,6 @@
 //! The product of [`super::Product`] tap by tap: every tap meets only the pixels under which it finds input, and sums wait in
 //! memory from one tap to the next.
 
-use std::ops::Range;
-
 use super::tap_kernel::{TapMicrokernel, TapStrip};
 use super::{Finish8, Product, Target};
 use crate::conv::Request;
@@ -87,7 +85,7 @@ impl TapProduct {
         [first, channels, channels.div_ceil(lanes)]
     }
 
-    /// Adds what tap `number` of the order contributes to `pixels` of those that it is under, for one block.
+    /// Adds what tap `number` of the order contributes to the `pixels` that it is under, for one block.
     ///
     /// # Safety
     /// `place` is valid for these pixels, with as many sums each as the block's vectors have lanes, and nobody else writes
@@ -95,7 +93,7 @@ impl TapProduct {
     pub(in crate::conv) unsafe fn add_tap(
         &self,
         place: &TapPlace,
-        pixels: Range<usize>,
+        pixels: usize,
         block: usize,
         number: usize,
     ) {
@@ -105,7 +103,7 @@ impl TapProduct {
         let run = depth / self.taps;
         let padded = self.product.start.len() / self.taps;
         let groups = run / group;
-        let parts = balanced(pixels.len(), tile.rows);
+        let parts = balanced(pixels, tile.rows);
         let all = parts[0].1 + parts[1].1;
         let own = run * width * bytes;
         // The first of several tiles finds its weights in the cache, as all tiles of the tap before have fetched a part of
@@ -117,7 +115,7 @@ impl TapProduct {
         };
         let weights = (column * depth + number * run * width) * bytes;
         let weights = self.product.weights.as_ptr().wrapping_add(weights);
-        let mut first = pixels.start;
+        let mut first = 0;
         let mut fetch = weights.wrapping_add(distance);
         for (height, tiles) in parts {
             if tiles == 0 {

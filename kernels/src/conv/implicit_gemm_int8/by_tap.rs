@@ -7,7 +7,7 @@ use crate::conv::finish_int8::{Finish8, Target};
 use crate::conv::gemm_int8::{DotForm, TapPlace, TapProduct, input_grid};
 use crate::conv::pad::{PadBytes, pad_bytes};
 use crate::conv::split::ahead;
-use crate::conv::taps::{Tap, by_tap, useful};
+use crate::conv::taps::{Tap, by_tap, order_tunable, useful};
 use crate::conv::tiles::Tile;
 use crate::conv::{Call, Kernel, Request};
 use crate::error::KernelError;
@@ -28,17 +28,11 @@ const LONG_RUN: usize = 128;
 const MOSTLY_INSIDE: f64 = 0.75;
 
 /// The tunable `order`.
-pub(super) fn order_tunable(problem: &ConvProblem) -> Tunable {
+pub(super) fn order(problem: &ConvProblem) -> Tunable {
     let output = problem.output().unwrap_or([1, 1]);
     let small = output[0] * output[1] <= MOST_PIXELS && problem.group_in() >= SHORTEST_RUN;
     let skips = small && by_tap(problem, output).is_some();
-    let default = skips && problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE;
-    Tunable {
-        name: "order",
-        about: "outer loop: 0 pixels; 1 taps, without those in the padding",
-        values: if skips { vec![0, 1] } else { vec![0] },
-        default: i64::from(default),
-    }
+    order_tunable(skips, problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE)
 }
 
 /// Rows of a tile beyond which the few pixels under a tap leave too much of it to smaller ones.
@@ -145,7 +139,7 @@ impl ByTap {
                     skipped: width - columns.len(),
                     ahead: self.ahead,
                 };
-                product.add_tap(&place, 0..rows.len() * columns.len(), block, number);
+                product.add_tap(&place, rows.len() * columns.len(), block, number);
             }
             let target = Target { output: call.output, residual: call.residual };
             let at = image * pixels * self.problem.out_channels + group * self.problem.group_out();

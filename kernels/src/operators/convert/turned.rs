@@ -3,8 +3,8 @@
 
 use super::Turn;
 use crate::hardware::Isa;
-use crate::operators::{Io, OperatorKernel};
-use crate::simd::{Build, Job, Simd, Usable, build_f32};
+use crate::operators::{Io, OperatorKernel, job_on};
+use crate::simd::{Job, Simd};
 use crate::team::Worker;
 
 /// Columns that workers share by the block: a cache line of the input, and rows of the output that are written together.
@@ -15,28 +15,13 @@ const QUAD: usize = 4;
 
 /// Transposes single numbers; compiled for `isa`, which else is portable code.
 pub(super) fn prepare(isa: Isa, turn: Turn) -> Box<dyn OperatorKernel> {
-    struct Select;
-    impl Build for Select {
-        type Output = Entry;
-        fn build<S: Simd>(self) -> Entry {
-            entry::<S>
-        }
-    }
-    let entry = Usable::check(isa)
-        .map_or(entry::<crate::simd::Portable> as Entry, |usable| build_f32(usable, Select));
-    Box::new(Turned { turn, entry })
+    Box::new(Turned { turn, entry: job_on(isa) })
 }
 
 struct Turned {
     turn: Turn,
-    entry: Entry,
+    entry: unsafe fn(&Part),
 }
-
-/// Transposes a [`Part`].
-///
-/// # Safety
-/// Its addresses are valid, nobody else writes its rows of the output, and the processor executes what this was compiled for.
-type Entry = unsafe fn(&Part);
 
 impl OperatorKernel for Turned {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
@@ -58,7 +43,7 @@ impl OperatorKernel for Turned {
     }
 }
 
-/// A block of columns.
+/// A block of columns, to be transposed.
 struct Part {
     rows: usize,
     /// Of the matrix, and of the block.
@@ -70,19 +55,10 @@ struct Part {
     output: *mut f32,
 }
 
-/// # Safety
-/// As for [`Entry`].
-unsafe fn entry<S: Simd>(part: &Part) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Squares(part)) }
-}
-
-struct Squares<'a>(&'a Part);
-
-impl Job for Squares<'_> {
+impl Job for &Part {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let &Part { rows, columns, width, input, output } = self.0;
+        let &Part { rows, columns, width, input, output } = self;
         // SAFETY: all numbers are those of the block.
         unsafe {
             if rows < S::LANES || width < QUAD {
