@@ -22,6 +22,7 @@ use paretune::model::Network;
 use paretune::model::images::{self, Images, SplitSizes, normalize_into};
 use paretune_kernels::Plan;
 use paretune_kernels::hardware::Isa;
+use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Parser)]
 struct Arguments {
@@ -224,8 +225,9 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
 
 fn main() -> ExitCode {
     // `PARETUNE_LOG=debug` tells how distillation went.
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PARETUNE_LOG").unwrap_or_default();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let level = std::env::var("PARETUNE_LOG").ok().and_then(|level| level.parse::<LevelFilter>().ok());
+    let log = tracing_subscriber::fmt().with_max_level(level.unwrap_or(LevelFilter::ERROR));
+    log.with_writer(std::io::stderr).without_time().init();
     let arguments = Arguments::parse();
     let (Some(models), Some(data)) = (&arguments.models, &arguments.data) else {
         println!("compression_channels: name the folders of networks and images");

@@ -7,6 +7,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use paretune_kernels::bundle::{Loaded, WeightSource};
 use paretune_kernels::opencl;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::study::budget::Budget;
 use crate::study::request::StudyRequest;
@@ -176,18 +180,18 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Starts the log on standard error. `PARETUNE_LOG` (such as `debug` or `paretune_db=trace,warn`)
+/// wins over the number of `-v`.
 fn start_tracing(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PARETUNE_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(format!(
-            "paretune={level},paretune_db={level},paretune_kernels={level}"
-        ))
-    });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let asked = std::env::var("PARETUNE_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let targets = asked.unwrap_or_else(|| Targets::new().with_target("paretune", level));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    tracing_subscriber::registry().with(layer.with_filter(targets)).init();
 }
 
 /// Options that say which images are meant, and what may be chosen.

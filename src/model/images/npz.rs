@@ -6,6 +6,7 @@ use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use npyz::{Deserialize, NpyFile, NpyHeader, NpyReader, Order, TypeChar};
+use zip::ZipArchive;
 
 use super::arrays::{Arrays, Block, Layout, check};
 use super::error::ImageError;
@@ -13,6 +14,9 @@ use super::source::{Item, Role};
 
 /// NumPy writes headers of some hundred bytes.
 const MAX_HEADER: usize = 1 << 16;
+
+/// Bytes read behind an array in search of the end of its member.
+const MAX_TRAILER: u64 = 1 << 16;
 
 /// The arrays that are looked for, and the part they make up.
 const PARTS: [(&str, &str, Role); 3] =
@@ -25,7 +29,8 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
     let mut labelled = true;
     for path in files.iter().map(PathBuf::as_path) {
         let file = File::open(path).map_err(ImageError::io(path))?;
-        let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file)).map_err(unreadable(path))?;
+        let mut archive =
+            ZipArchive::new(BufReader::new(file)).map_err(std::io::Error::from).map_err(unreadable(path))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let before = blocks.len();
         for (x, y, role) in PARTS {
@@ -59,7 +64,10 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
             blocks.push(block);
         }
         if blocks.len() == before {
-            let names: Vec<&str> = archive.array_names().collect();
+            let names: Vec<String> = archive
+                .file_names()
+                .filter_map(|name| Some(name.ok()?.strip_suffix(".npy")?.to_owned()))
+                .collect();
             let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
             return Err(ImageError::format(
                 path,
@@ -73,7 +81,7 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
     Ok(Arrays::new(Vec::new(), items, blocks))
 }
 
-type Archive = npyz::npz::NpzArchive<BufReader<File>>;
+type Archive = ZipArchive<BufReader<File>>;
 
 /// One array of an archive, if it is there, through `read`.
 fn read_entry<T>(
@@ -82,17 +90,20 @@ fn read_entry<T>(
     name: &str,
     read: impl FnOnce(NpyFile<&mut dyn Read>) -> Result<T, ImageError>,
 ) -> Result<Option<T>, ImageError> {
-    let file_name = npyz::npz::file_name_from_array_name(name);
-    let zip = archive.zip_archive();
-    if !zip.file_names().any(|name| name == file_name) {
+    let file_name = format!("{name}.npy");
+    if !archive.file_names().any(|name| name.is_ok_and(|name| name == file_name)) {
         return Ok(None);
     }
-    let mut entry = zip
-        .by_name(&file_name)
-        .map_err(|error| ImageError::format(path, format!("array {name} cannot be unpacked: {error}")))?;
+    let damaged = |error: &dyn std::fmt::Display| {
+        ImageError::format(path, format!("array {name} cannot be unpacked: {error}"))
+    };
+    let mut entry = archive.by_name(&file_name).map_err(|error| damaged(&error))?;
     let header = header(&mut entry).map_err(unreadable(path))?;
     let reader: &mut dyn Read = &mut entry;
-    read(NpyFile::with_header(header, reader)).map(Some)
+    let array = read(NpyFile::with_header(header, reader))?;
+    // The checksum of a member is compared once its end has been read.
+    std::io::copy(&mut entry.take(MAX_TRAILER), &mut std::io::sink()).map_err(|error| damaged(&error))?;
+    Ok(Some(array))
 }
 
 /// Reads the header of an array without trusting the length that it states.

@@ -281,19 +281,36 @@ pub(super) fn write_npz<T: npyz::AutoSerialize + Copy>(
     labels: Option<&[i64]>,
 ) {
     use npyz::WriterBuilder;
-    let mut archive = npyz::npz::NpzWriter::create(path).unwrap();
+    let mut archive = zip::ZipWriter::new(fs::File::create(path).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, shape, data) in arrays {
-        let array = archive.array(name, Default::default()).unwrap();
+        archive.start_file(format!("{name}.npy"), options).unwrap();
+        let array = npyz::WriteOptions::new().writer(&mut archive);
         let mut writer = array.default_dtype().shape(shape).begin_nd().unwrap();
         writer.extend(data.iter().copied()).unwrap();
         writer.finish().unwrap();
     }
     if let Some(labels) = labels {
-        let array = archive.array("y", Default::default()).unwrap();
+        archive.start_file("y.npy", options).unwrap();
+        let array = npyz::WriteOptions::new().writer(&mut archive);
         let mut writer = array.default_dtype().shape(&[labels.len() as u64]).begin_nd().unwrap();
         writer.extend(labels.iter().copied()).unwrap();
         writer.finish().unwrap();
     }
+    archive.finish().unwrap();
+}
+
+#[test]
+fn archives_whose_numbers_fail_their_checksum_are_refused_by_the_name_of_the_array() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("data.npz");
+    let pixels = [7_u8; 60];
+    write_npz(&path, &[("x", &[1, 3, 4, 5], &pixels)], None);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(60).position(|window| window == pixels).unwrap();
+    bytes[at + 59] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(fault(&path, DIMS).contains("array x cannot be unpacked"), "{}", fault(&path, DIMS));
 }
 
 #[test]
