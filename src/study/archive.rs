@@ -1,5 +1,5 @@
-//! Between what trials know and what the search and people see: metrics in order, points, limits judged
-//! on intervals, the preferred point.
+//! Converts measured trials to what the search and users need: metrics in a fixed order, points of
+//! the front, limits judged on intervals, and the preferred point.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,11 @@ use super::front::{FrontLimit, FrontPoint, Metrics};
 use super::trial::Known;
 use crate::evaluate::protocol::{Ceilings, Floors, Rival};
 
-/// What every whole trial tells the search, in this order.
+/// Names of the metrics that every complete trial reports to the search, in this order.
 pub const METRICS: [&str; 5] = ["accuracy", "latency", "size", "memory", "accuracy-drop"];
 
-/// The search's view of the objectives called `names`.
+/// Builds the search's objectives from their `names`. All but the accuracy are minimized on a
+/// logarithmic scale.
 #[must_use]
 pub fn objectives(names: &[String]) -> Vec<Objective> {
     names
@@ -25,7 +26,7 @@ pub fn objectives(names: &[String]) -> Vec<Objective> {
         .collect()
 }
 
-/// The search's view of `limits`.
+/// Converts `limits` to the limits of the search crate.
 #[must_use]
 pub fn search_limits(limits: &[FrontLimit]) -> Vec<Limit> {
     limits
@@ -38,7 +39,8 @@ pub fn search_limits(limits: &[FrontLimit]) -> Vec<Limit> {
         .collect()
 }
 
-/// Values, lower and upper ends of [`METRICS`].
+/// Returns three vectors in the order of [`METRICS`]: the values, the lower ends and the upper ends
+/// of their intervals.
 #[must_use]
 pub fn intervals(known: &Known) -> [Vec<f64>; 3] {
     let accuracy = known.score.interval();
@@ -51,7 +53,8 @@ pub fn intervals(known: &Known) -> [Vec<f64>; 3] {
     ]
 }
 
-/// `known` as people see it; feasibility is judged on the pessimistic end of every interval.
+/// Builds the point of the front for a measured configuration. Feasibility is judged on the
+/// pessimistic end of every interval.
 #[must_use]
 pub fn point(
     configuration: &Configuration,
@@ -89,13 +92,13 @@ pub fn point(
     }
 }
 
-/// Sum of all relative violations.
+/// Sums the relative violations of all limits.
 #[must_use]
 pub fn total_violation(point: &FrontPoint) -> f64 {
     point.violation.values().sum()
 }
 
-/// Whether `left` is at least as good in all `objectives` and better in one.
+/// Returns whether `left` is at least as good as `right` in all `objectives` and better in one.
 #[must_use]
 pub fn dominates(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
     let mut better = false;
@@ -110,16 +113,18 @@ pub fn dominates(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool
     better
 }
 
-/// Accuracies that differ by less cannot be told apart by any affordable number of images.
+/// Smallest difference in accuracy (a fraction) that counts. A smaller one cannot be resolved by an
+/// affordable number of images.
 const SAME_ACCURACY: f64 = 0.001;
-/// Latencies and memories that differ by a smaller share are alike: timing is no more precise.
+/// Smallest relative difference in latency and memory that counts. Timing is no more precise.
 const SAME_SPEED: f64 = 0.01;
-/// Sizes are exact, but so small a share of them matters to nobody.
+/// Smallest relative difference in size that counts. Sizes are exact, but a smaller saving is of no
+/// use.
 const SAME_SIZE: f64 = 0.002;
 
-/// Whether `left` is as good as `right` in all `objectives`, give or take what cannot be told apart. An archive that
-/// refuses what its members cover is not filled by noise (epsilon-dominance; Laumanns et al., Evolutionary
-/// Computation 10(3), 2002).
+/// Returns whether `left` is as good as `right` in all `objectives` within the tolerances of the
+/// metrics. An archive that refuses covered points is not filled by noise (epsilon-dominance;
+/// Laumanns et al., Evolutionary Computation 10(3), 2002).
 #[must_use]
 pub fn covers(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
     objectives.iter().all(|name| {
@@ -132,11 +137,12 @@ pub fn covers(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
     })
 }
 
-/// A little outside of a limit is near enough to learn from.
+/// Factor on the value of a limit up to which a candidate outside of the limit is still measured
+/// completely: points near the border help the model.
 const NEAR: f64 = 1.05;
 
-/// What a candidate must stay inside of to be worth more images, once something meets all `limits`: as rivals that no
-/// accuracy makes up for.
+/// Builds one incumbent for every upper limit on latency, size or memory. A candidate that exceeds
+/// such a limit is dropped early, whatever its accuracy. Used once some point meets all `limits`.
 #[must_use]
 pub fn borders(limits: &[FrontLimit]) -> Vec<Rival> {
     let anything = Rival { accuracy: 2.0, latency: 0.0, size: 0.0, memory: 0.0 };
@@ -151,7 +157,8 @@ pub fn borders(limits: &[FrontLimit]) -> Vec<Rival> {
         .collect()
 }
 
-/// Values beyond which a candidate is not worth building, timing or scoring, once something meets all `limits`.
+/// Returns upper bounds of latency, size and memory beyond which a candidate is not worth building,
+/// timing or scoring. Used once some point meets all `limits`.
 #[must_use]
 pub fn ceilings(limits: &[FrontLimit]) -> Ceilings {
     let ceiling = |metric: &str| {
@@ -161,7 +168,7 @@ pub fn ceilings(limits: &[FrontLimit]) -> Ceilings {
     Ceilings { latency: ceiling("latency"), size: ceiling("size"), memory: ceiling("memory") }
 }
 
-/// The tightest limits on accuracy.
+/// Returns the tightest lower bound of the accuracy and upper bound of its drop in `limits`.
 #[must_use]
 pub fn floors(limits: &[FrontLimit]) -> Floors {
     let of = |metric: &str, op: &str| {
@@ -174,10 +181,11 @@ pub fn floors(limits: &[FrontLimit]) -> Floors {
     }
 }
 
-/// Exact hypervolume of `points` between two fixed corners, so that values of different moments and strategies
-/// compare: the bad corner is the untouched network's latency, size and memory, and an accuracy 20 points below
-/// its; the good one is a hundredth of each and an accuracy 2 points above. Latency, size and memory count on a
-/// logarithmic scale. What lies outside is moved to the border.
+/// Computes the exact hypervolume of `points` between two fixed corners, so that values of
+/// different moments and strategies compare. The bad corner has the baseline's latency, size and
+/// memory, and an accuracy 20 points below the baseline's. The good corner has a hundredth of each,
+/// and an accuracy 2 points above. Latency, size and memory count on a logarithmic scale. Points
+/// outside of the box are moved to its border.
 #[must_use]
 pub fn hypervolume(points: &[Metrics], untouched: &Metrics, objectives: &[String]) -> f64 {
     let normalized: Vec<Vec<f64>> = points
@@ -201,8 +209,9 @@ pub fn hypervolume(points: &[Metrics], untouched: &Metrics, objectives: &[String
     paretune_search::hypervolume::hypervolume(&normalized, &vec![1.0; objectives.len()])
 }
 
-/// The preferred one among `points`: best in the objective called `prefer`, ties by the other objectives in
-/// order; or, for `knee`, farthest below the plane through the extremes.
+/// Returns the preferred one among `points`: the best in the objective called `prefer`, ties broken
+/// by the other objectives in order. With `knee`, the one farthest below the plane through the
+/// extremes.
 #[must_use]
 pub fn preferred<'p>(
     points: &[&'p FrontPoint],
@@ -227,9 +236,9 @@ pub fn preferred<'p>(
     })
 }
 
-/// The point whose normalized objectives (logarithmic but for accuracy) sum to the least: of all planes
-/// parallel to the one through the extremes, it lies on the lowest (Das, "On characterizing the knee of
-/// the Pareto curve", 1999).
+/// Returns the point whose normalized objectives (logarithmic except the accuracy) have the
+/// smallest sum: of all planes parallel to the one through the extremes, it lies on the lowest
+/// (Das, "On characterizing the knee of the Pareto curve", 1999).
 fn knee<'p>(points: &[&'p FrontPoint], objectives: &[String]) -> Option<&'p FrontPoint> {
     let cost = |point: &FrontPoint, name: &str| {
         let value = point.metrics.get(name).unwrap_or(0.0);
@@ -261,8 +270,9 @@ fn knee<'p>(points: &[&'p FrontPoint], objectives: &[String]) -> Option<&'p Fron
         .min_by(|left, right| sum(left).total_cmp(&sum(right)).then_with(|| left.id.cmp(&right.id)))
 }
 
-/// At most `count` of `points` that span the front: the preferred one and its runners-up, the extremes, then
-/// always the one farthest from all chosen (normalized objectives, logarithmic but for accuracy).
+/// Selects at most `count` of `points` that span the front: first the preferred one and its
+/// runners-up, then the extremes, then repeatedly the point farthest from all chosen ones
+/// (normalized objectives, logarithmic except the accuracy).
 #[must_use]
 pub fn representatives(
     points: &[FrontPoint],
@@ -312,7 +322,7 @@ pub fn representatives(
             |index: usize| chosen.iter().map(|&other| distance(index, other)).fold(f64::INFINITY, f64::min);
         let farthest = (0..points.len())
             .filter(|index| !chosen.contains(index))
-            // Feasible points first: they are what was asked for.
+            // Feasible points come first, because the user asked for them.
             .max_by(|&left, &right| {
                 points[left].feasible.cmp(&points[right].feasible).then(gap(left).total_cmp(&gap(right)))
             });
@@ -362,7 +372,7 @@ mod tests {
         ] {
             assert!(!covers(&base, &better, &names) && covers(&better, &base, &names), "{better:?}");
         }
-        // What is no objective does not count.
+        // A metric that is no objective does not count.
         assert!(covers(&base, &Metrics { memory: 1e6, ..base }, &names[..3]));
     }
 
@@ -380,7 +390,8 @@ mod tests {
         };
         assert!(!beyond(1.04e-3, 1.04e6, 0.81));
         assert!(beyond(1.06e-3, 1e3, 1.0) && beyond(1e-6, 1.06e6, 1.0) && !beyond(1e-6, 1e3, 0.79));
-        // Accuracy takes images: as many as decide it, and no more than there are for everybody where nothing is decided.
+        // Accuracy is estimated from images: from as many as decide the limit, and from no more
+        // than the usual number where nothing is to be decided.
         let floors = floors(&limits);
         let score =
             |total: u64, lost: u64| Score { total, correct: total - total / 20 - lost, lost, gained: 0 };

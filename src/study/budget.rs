@@ -1,20 +1,20 @@
-//! How long a search may go on: `90s`, `10m`, `500trials`, or several of them.
+//! Budget of a search: `90s`, `10m`, `500trials`, or several of them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The first bound that is reached ends the search; both count all sessions of a study.
+/// Bounds of a search over all sessions of a study. The first one reached ends the search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
-    /// Wall-clock seconds.
+    /// Limit on the wall-clock time in seconds.
     pub seconds: Option<f64>,
-    /// Finished trials.
+    /// Limit on the number of finished trials.
     pub trials: Option<u64>,
 }
 
-/// A budget that cannot be understood.
+/// A text that is not a budget.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("budget `{0}`: write for example `90s`, `10m`, `2h`, `500trials`, or several: `10m,500trials`")]
 pub struct BudgetError(String);

@@ -1,8 +1,10 @@
-//! The study of techniques: each one alone at a sweep of levels, and jointly, on every backend and number of threads.
+//! Across-stack study of techniques: each one alone at several levels, and jointly, on every
+//! backend and number of threads.
 //!
-//! Schedules are tuned inside each format first: what is compared are techniques, not how well their kernels happen to be
-//! tuned. With [`Kernels::Naive`] plain loops are compared instead, as a first implementation has them. Everything goes
-//! through the store: what was measured once is never measured again, so a study that was stopped goes on.
+//! Schedules are tuned within each weight format first, so that the study compares techniques and
+//! not how well their kernels are tuned. With [`Kernels::Naive`] it compares plain loops instead,
+//! as a first implementation has them. All measurements go through the result store, so an
+//! interrupted study continues without measuring anything twice.
 
 use std::collections::BTreeSet;
 
@@ -16,68 +18,70 @@ use super::trial::Known;
 use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter};
 use crate::evaluate::numbers::{BITS, choose, named, offered};
 
-/// Which kernels are compared.
+/// Kernels that an experiment runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kernels {
-    /// The fastest that were found for each layer and format.
+    /// The fastest known schedule of each layer and format.
     Tuned,
-    /// Plain loops.
+    /// Plain loops without any tuning.
     Naive,
 }
 
-/// What is done to a network.
+/// One technique at one level, applied to the whole network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Experiment {
-    /// `original`, `channel pruning`, ...
+    /// Name of the technique: `original`, `channel pruning`, ...
     pub technique: String,
-    /// How much of it: `75 %`; empty where there is nothing to choose.
+    /// Strength of the technique, for example `75 % kept`. Empty for techniques without a level.
     pub level: String,
-    /// Kernels.
+    /// Kernels that it runs with.
     pub kernels: Kernels,
-    /// What the weights are.
+    /// Number type of the weights.
     #[serde(rename = "bits", with = "named")]
     pub numbers: Numbers,
-    /// Share of the weights that is zero.
+    /// Fraction of the weights that is zero.
     pub sparsity: f64,
-    /// Share of the channels that is kept.
+    /// Fraction of the channels that is kept.
     pub channels: f64,
-    /// The algorithm of all layers that have it; otherwise the fastest that is known.
+    /// Algorithm of all layers that offer it. Without one, every layer runs its fastest known
+    /// algorithm.
     pub algorithm: Option<String>,
 }
 
-/// Name of the experiment that everything is compared to.
+/// Name of the baseline experiment: the network without any technique.
 pub const ORIGINAL: &str = "original";
-/// Weight pruning in the study's format.
+/// Weight pruning with compressed sparse rows (CSR), the format of the study that this command
+/// reproduces.
 pub const CSR: &str = "weight pruning (CSR)";
 /// Weight pruning with kernels that keep sums in registers.
 pub const SPARSE: &str = "weight pruning (planar kernels)";
-/// Channel pruning.
+/// Name of the channel pruning experiments.
 pub const CHANNEL: &str = "channel pruning";
 
-/// One experiment, measured in one setting.
+/// Result of one experiment in one setting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The network.
+    /// Name of the network, from its file.
     pub network: String,
-    /// What was done to it.
+    /// The technique and its level.
     #[serde(flatten)]
     pub experiment: Experiment,
-    /// Device.
+    /// Name of the setting: the device, and on OpenCL its kind of kernels.
     pub backend: String,
-    /// Workers.
+    /// Number of CPU threads that run it.
     pub threads: i64,
     /// Content hash of the configuration.
     pub id: String,
-    /// What was measured; `None` where it failed.
+    /// The measured metrics; `None` if the measurement failed.
     pub known: Option<Known>,
-    /// Why it failed.
+    /// Message of the failure, if it failed.
     pub failure: Option<String>,
 }
 
-/// What the space offers, as far as the study turns it.
+/// Values that the space offers for the parameters that the study varies.
 struct Offer {
-    /// Coarsest first.
+    /// Number types of weights, smallest number of bits first.
     numbers: Vec<Numbers>,
     sparsities: Vec<f64>,
     algorithms: BTreeSet<String>,
@@ -106,14 +110,15 @@ impl Offer {
     }
 }
 
-/// Shares of channels that are studied.
+/// Kept fractions of channels that are studied alone.
 const SHARES: [f64; 5] = [0.875, 0.75, 0.625, 0.5, 0.25];
-/// Shares of channels that are studied together with other techniques.
+/// Kept fractions of channels that are studied jointly with other techniques.
 const JOINT_SHARES: [f64; 3] = [0.875, 0.75, 0.5];
-/// Shares of zeros that are studied.
+/// Fractions of zero weights that are studied.
 const ZEROS: [f64; 5] = [0.5, 0.7, 0.8, 0.9, 0.95];
 
-/// Every experiment that `space` has room for, the most telling ones first.
+/// Lists every experiment that `space` can express, the most informative ones first. With `naive`,
+/// adds copies of the experiments that plain loops can run.
 #[must_use]
 pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
     let offer = Offer::of(space);
@@ -186,7 +191,8 @@ pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
     all
 }
 
-/// `8-bit quantization`, `ternary quantization`, `fp16 weights`.
+/// Names the technique of storing weights as `numbers`: `8-bit quantization`, `ternary
+/// quantization`, `fp16 weights`.
 fn quantization(numbers: Numbers) -> String {
     match (numbers.half(), numbers) {
         (Some(half), _) => format!("{half} weights"),
@@ -195,7 +201,8 @@ fn quantization(numbers: Numbers) -> String {
     }
 }
 
-/// What `layer` has of `wanted`: real numbers instead of real ones, the nearest number of bits of integers.
+/// Returns the number type that `layer` offers for `wanted`: floating point for floating point,
+/// else the integers with the nearest number of bits.
 fn had(space: &CompiledSpace, layer: &str, wanted: Numbers) -> Numbers {
     let alike =
         offered(space, layer).into_iter().filter(|numbers| numbers.is_integer() == wanted.is_integer());
@@ -205,30 +212,31 @@ fn had(space: &CompiledSpace, layer: &str, wanted: Numbers) -> Numbers {
     nearest.unwrap_or_default()
 }
 
-/// What an experiment runs on.
+/// Backend, threads and kernels that experiments run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Value of the parameter that chooses the backend.
+    /// Value of the parameter that selects the backend.
     pub backend: String,
-    /// Workers; they mean nothing to devices.
+    /// Number of CPU threads. Devices ignore it.
     pub threads: i64,
-    /// On a device, the algorithm of single-precision layers that have it, and what that is called: hand-written
-    /// kernels and products of matrices are told apart.
+    /// On a device, the algorithm of single-precision layers that offer it, and its name in tables.
+    /// Hand-written kernels and matrix products are separate settings.
     pub kernels: Option<(&'static str, &'static str)>,
 }
 
-/// How convolutions are computed on devices.
+/// OpenCL algorithms that are studied separately, each with its name in tables.
 const DEVICE_KERNELS: [(&str, &str); 2] =
     [("opencl_direct", "tiled by hand"), ("opencl_implicit_gemm", "matrix products")];
 
 impl Setting {
-    /// As rows call it.
+    /// Returns the setting's name in the tables.
     #[must_use]
     pub fn name(&self) -> String {
         self.kernels.map_or_else(|| self.backend.clone(), |(_, name)| format!("{}, {name}", self.backend))
     }
 
-    /// Whether `experiment` means anything here: devices have neither sparse kernels nor naive ones.
+    /// Returns whether `experiment` can run in this setting: devices have neither sparse kernels
+    /// nor plain loops.
     #[must_use]
     pub fn takes(&self, experiment: &Experiment) -> bool {
         self.kernels.is_none()
@@ -238,7 +246,7 @@ impl Setting {
     }
 }
 
-/// Every setting that `space` offers.
+/// Lists every setting that `space` offers.
 #[must_use]
 pub fn settings(space: &CompiledSpace) -> Vec<Setting> {
     let domain = |name: &str| {
@@ -258,7 +266,7 @@ pub fn settings(space: &CompiledSpace) -> Vec<Setting> {
     let mut all = Vec::new();
     for backend in backends.into_iter().map(str::to_owned) {
         if backend == "cpu" {
-            // All threads first: that is what people deploy.
+            // The largest number of threads comes first, because it is usually deployed.
             let counts = threads.iter().rev();
             all.extend(counts.map(|&threads| Setting { backend: backend.clone(), threads, kernels: None }));
         } else {
@@ -270,8 +278,8 @@ pub fn settings(space: &CompiledSpace) -> Vec<Setting> {
     all
 }
 
-/// The configuration of `experiment` in a setting: every layer does what it can of it. `survey` knows which schedules
-/// are fast.
+/// Builds the configuration of `experiment` in a setting. A layer that cannot do all of it does the
+/// nearest that it can. The fastest schedules come from `survey`.
 #[must_use]
 pub fn configuration(
     space: &CompiledSpace,
@@ -283,7 +291,7 @@ pub fn configuration(
     let mut wanted = Configuration::new();
     wanted.insert(BACKEND.to_owned(), Value::Text(setting.backend.clone()));
     wanted.insert(THREADS.to_owned(), Value::Int(setting.threads));
-    // A survey that settled for a device knows nothing of the processor.
+    // The times of a survey on a device say nothing about the processor.
     let surveyed = setting.kernels.is_none() && matches!(survey.backend.as_str(), "" | "cpu");
     for parameter in space.parameters() {
         if parameter.name.starts_with(CHANNELS) {
@@ -296,7 +304,7 @@ pub fn configuration(
         let sparse = nearest(space, &name("sparsity"), experiment.sparsity);
         let sparsity = sparse.as_ref().and_then(Value::as_f64).unwrap_or(0.0);
         wanted.extend_with(name("sparsity"), sparse);
-        // Any weight may become zero: that is what compressed rows are for.
+        // The CSR format stores any pattern of zeros, so the weights are pruned without structure.
         if offers(space, &name("pattern"), "unstructured") {
             wanted.insert(name("pattern"), Value::Text("unstructured".to_owned()));
         }
@@ -315,13 +323,15 @@ pub fn configuration(
             }
             _ => {}
         }
-        // Schedules speak of the widest numbers that they serve.
+        // A schedule is stored with the widest number type that it serves, so the number type is
+        // written after it.
         choose(numbers, &layer.name, &mut wanted);
     }
     let mut found = space.decode(&space.closest(&wanted));
     if naive && let Some(algorithm) = &experiment.algorithm {
         for layer in &survey.layers {
-            // Plain loops are in no space: they take the place of what the space has found.
+            // Plain loops are in no space, so they replace the algorithms that the space has
+            // chosen.
             let sparse = found.get(&layer_parameter(&layer.name, "sparsity")).and_then(Value::as_f64);
             let format = if sparse > Some(0.0) { WeightFormat::SPARSE_F32 } else { WeightFormat::F32 };
             let runs = conv::algorithm(algorithm).is_some_and(|algorithm| algorithm.executes(format));
@@ -332,7 +342,8 @@ pub fn configuration(
     found
 }
 
-/// `configuration` with another algorithm for `layer`, all tunables at their defaults.
+/// Returns `configuration` with another algorithm for `layer` and all its tunables at their
+/// defaults.
 fn replaced(configuration: &Configuration, layer: &str, algorithm: &str) -> Configuration {
     let parameter = layer_parameter(layer, "algorithm");
     let before = configuration.get(&parameter).and_then(Value::as_str).unwrap_or_default();
@@ -345,7 +356,7 @@ fn replaced(configuration: &Configuration, layer: &str, algorithm: &str) -> Conf
     changed
 }
 
-/// The offered value of a parameter that is nearest to `wanted`.
+/// Returns the value of a parameter's domain that is nearest to `wanted`.
 fn nearest(space: &CompiledSpace, parameter: &str, wanted: f64) -> Option<Value> {
     let found = space.parameters().iter().find(|known| known.name == parameter)?;
     let values = found.domain.values().iter().filter_map(|value| Some((value.as_f64()?, value)));
@@ -396,7 +407,7 @@ mod tests {
         let survey = Survey { threads: 2, layers, ..Survey::default() };
         let all = experiments(&space, true);
         assert_eq!(all[0].technique, ORIGINAL);
-        // The fastest schedule is one for zeros; the original has none.
+        // The fastest schedule is one for sparse weights, which the baseline cannot use.
         let mut surveyed = survey.clone();
         for layer in &mut surveyed.layers {
             layer.schedules = [("sparse_planar", 0.8, 1e-6), ("implicit_gemm", 0.0, 2e-6)]

@@ -1,11 +1,12 @@
-//! The default strategy for networks: whole configurations composed from what a [`Survey`] found out about
-//! layers and groups of channels, then verified.
+//! Default strategy for networks: composes whole configurations from the results of a [`Survey`] of
+//! layers and channel groups, and measures them.
 //!
-//! Time, size, memory and loss are predicted as sums over layers. Weights between them are drawn at random, and
-//! the choice that is best under these weights is found by descent over layers and groups (a Lagrangian sweep;
-//! the additive model over per-layer databases is SPDY's, Frantar and Alistarh, ICML 2022). What verified
-//! configurations turned out to be, compared to the sum, corrects the predictions of those like them. Of many
-//! compositions the one is tried that promises the archive most.
+//! An additive model predicts latency, size, memory and loss as sums over layers. Each proposal
+//! draws random weights between these sums and minimizes the weighted sum by descent over layers
+//! and groups (a Lagrangian sweep; the additive model over per-layer databases is that of SPDY,
+//! Frantar and Alistarh, ICML 2022). The measured errors of the sums correct the predictions of
+//! similar configurations. The acquisition function selects the composition with the largest
+//! expected gain for the archive.
 
 mod choice;
 mod model;
@@ -32,37 +33,39 @@ use model::{Model, Verified};
 /// Name of the strategy and origin of its proposals.
 pub const COMPOSE: &str = "compose";
 
-/// Descents per proposal.
+/// Number of descents per proposal.
 const DESCENTS: usize = 150;
-/// Variations of points of the front per proposal.
+/// Number of varied front points per proposal.
 const VARIATIONS: usize = 150;
-/// Compositions that are looked up in the space before chance takes over.
+/// Number of ranked compositions that are tried before another strategy takes over, if all of them
+/// are known already.
 const LOOKED_UP: usize = 12;
-/// Points of accuracy, as a fraction, beyond which nobody wants a network, unless limits leave no other.
+/// Largest useful drop in accuracy (a fraction). A larger one is proposed only if the limits leave
+/// no other choice.
 const HOPELESS: f64 = 0.15;
 
-/// What the session shares with the strategy.
+/// State that the session and the strategy share.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// As soon as there is one.
+    /// The survey, once it is complete.
     pub survey: Option<Survey>,
-    /// How verified trials compared to plain sums.
+    /// Relative errors of the additive model in measured trials.
     pub errors: Vec<AdditivityError>,
-    /// The metric whose end of the front is wanted most, or something else where none is.
+    /// Name of the metric that the user prefers, or another text if there is none.
     pub prefer: String,
 }
 
-/// What the sums said of one trial, divided by what was measured.
+/// Prediction of the additive model for one trial, divided by the measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdditivityError {
-    /// Of latency.
+    /// Predicted latency, divided by the measured one.
     pub latency: f64,
-    /// Of size.
+    /// Predicted size, divided by the measured one.
     pub size: f64,
 }
 
 impl Shared {
-    /// In words, as soon as enough was verified.
+    /// Describes the error of the additive model in words, once at least five trials were compared.
     #[must_use]
     pub fn additivity(&self) -> Option<String> {
         let median = |of: fn(&AdditivityError) -> f64| {
@@ -83,25 +86,26 @@ impl Shared {
     }
 }
 
-/// The strategy.
+/// Strategy that composes configurations from the survey.
 pub struct Compose {
     shared: Arc<Mutex<Shared>>,
     /// Recipes that have not been tried yet.
     seeds: VecDeque<Seed>,
-    /// Whoever proposes what no model speaks of.
+    /// Fallback strategy for proposals without a model.
     other: Evolve,
-    /// Whether the survey's own recipes are among the seeds.
+    /// Whether the survey's own seeds have been added to `seeds`.
     sown: bool,
-    /// How many of the next seeds should not have to wait long.
+    /// Number of the next seeds that are tried more often than other seeds.
     urgent: usize,
     verified: Vec<Verified>,
-    /// Trials that `verified` has seen.
+    /// Number of trials that `verified` covers.
     seen: usize,
     turn: u64,
 }
 
 impl Compose {
-    /// Tries `seeds` in between. Until `shared` has a survey, seeds and small steps are all that it has to offer.
+    /// Creates a strategy that tries `seeds` between its proposals. Until `shared` holds a survey,
+    /// it proposes only seeds and those of the fallback strategy.
     #[must_use]
     pub fn new(shared: Arc<Mutex<Shared>>, seeds: Vec<Seed>) -> Self {
         Self {
@@ -116,8 +120,9 @@ impl Compose {
         }
     }
 
-    /// Puts networks whose channels were all held to one threshold among the seeds, once: at full precision, and
-    /// on integers; and those that change sides where that looks best.
+    /// Adds the survey's own seeds, once: networks whose channels were all pruned by one threshold,
+    /// at full precision and at 8 bits, and networks that are split between devices at the best cut
+    /// points.
     fn sow(&mut self, survey: &Survey, history: &History) {
         if std::mem::replace(&mut self.sown, true) {
             return;
@@ -152,13 +157,14 @@ impl Compose {
             let point = history.space().closest(&wanted);
             thinned.push(Seed { origin: backend.clone(), point, reconstructs: false });
         }
-        // They know more than uniform recipes do.
+        // These seeds use measurements, so they come before the uniform recipes.
         for seed in thinned.into_iter().rev() {
             self.seeds.push_front(seed);
         }
     }
 
-    /// The next recipe; those that need reconstructed layers wait until the survey has made such.
+    /// Returns the next seed that is not known yet. Seeds that need reconstructed layers wait until
+    /// the survey has built them.
     fn seed(&mut self, history: &History, prepared: bool) -> Option<Suggestion> {
         let ready = |seed: &Seed| prepared || !seed.reconstructs;
         while let Some(next) = self.seeds.iter().position(ready)
@@ -171,7 +177,7 @@ impl Compose {
         None
     }
 
-    /// Compares what was measured since the last call with what the sums say.
+    /// Compares the trials since the last call with the predictions of the additive model.
     fn learn(&mut self, survey: &Survey, history: &History, errors: &mut Vec<AdditivityError>) {
         for trial in &history.trials()[self.seen..] {
             let Outcome::Measured { values, .. } = &trial.outcome else { continue };
@@ -230,7 +236,7 @@ impl Compose {
             }
             candidates.push(choice);
         }
-        // In turns the preferred end of the front is pushed, and all of it.
+        // Proposals alternate between the preferred end of the front and the whole front.
         let push = self.turn.is_multiple_of(2) && !history.problem().limits().is_empty();
         let wanted = METRICS.iter().position(|metric| push && *metric == prefer);
         let judged = Judge::new(history, wanted);
@@ -264,7 +270,7 @@ impl Strategy for Compose {
         if let Some(survey) = &shared.survey {
             self.sow(survey, history);
         }
-        // Thinned networks on integers are worth knowing early.
+        // Channel-pruned networks at 8 bits are worth measuring early.
         let every = if self.urgent > 0 { 2 } else { 4 };
         if self.turn % every == 1
             && let Some(seed) = self.seed(history, prepared)
@@ -300,26 +306,28 @@ fn thread_counts(history: &History) -> Vec<i64> {
     if counts.is_empty() { vec![1] } else { counts }
 }
 
-/// Index of the drop in accuracy among [`METRICS`].
+/// Index of `accuracy-drop` in [`METRICS`].
 const DROP: usize = 4;
 
-/// A metric such that more is better: accuracy, else the logarithm of how little.
+/// Converts a metric so that more is better: the accuracy itself, else the negative logarithm.
 fn gain(metric: usize, value: f64) -> f64 {
     if metric == 0 { value } else { -value.max(f64::MIN_POSITIVE).ln() }
 }
 
-/// What a composition promises.
+/// Acquisition function: the expected gain of a predicted composition.
 struct Judge<'h> {
     history: &'h History,
     front: Vec<Vec<f64>>,
-    /// A metric and the best feasible value of it; only what is better counts, if set.
+    /// A metric and its best feasible value. If set, only an improvement of this metric counts.
     pushed: Option<(usize, f64)>,
-    /// How much further than predicted an interval of the drop in accuracy reaches, as seen.
+    /// Typical distance from the drop in accuracy to the upper end of its interval, taken from
+    /// earlier trials.
     reach: f64,
 }
 
 impl<'h> Judge<'h> {
-    /// With `wanted`, an index into [`METRICS`], that end of the front is pushed.
+    /// Builds the acquisition function from `history`. With `wanted`, an index into [`METRICS`],
+    /// only an improvement of that metric counts.
     fn new(history: &'h History, wanted: Option<usize>) -> Self {
         let front = history.archive().normalized();
         let feasible = history.archive().front();
@@ -337,7 +345,7 @@ impl<'h> Judge<'h> {
         Self { history, front, pushed, reach }
     }
 
-    /// More is better; below 0 where nothing is promised.
+    /// Returns the expected gain of a composition. More is better; a negative value means no gain.
     fn promise(&self, predicted: &[f64; 5]) -> f64 {
         let problem = self.history.problem();
         let mut high = predicted.to_vec();

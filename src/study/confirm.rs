@@ -1,5 +1,5 @@
-//! Before anything is claimed: the final points are built once more as bundles, timed again, interleaved and in
-//! several fresh processes, and scored on images that the search has never seen.
+//! Final measurements: the finalists are built once more as bundles, timed again, interleaved and
+//! in several fresh processes, and scored on images that the search has never seen.
 
 mod score;
 
@@ -26,52 +26,53 @@ use crate::evaluate::timing::{Effort, Timing};
 use crate::model::Network;
 use score::Job;
 
-/// Seconds of a budget that are kept for the confirmation.
+/// Returns the seconds of a time budget that are reserved for the final measurements.
 #[must_use]
 pub fn reserve(budget: f64) -> f64 {
     (0.2 * budget).clamp(2.0, 90.0).min(0.5 * budget)
 }
 
-/// Seconds for the confirmation where the budget counts `trials` only.
+/// Returns the seconds for the final measurements of a budget that counts only `trials`.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
 pub fn without_clock(trials: Option<u64>) -> f64 {
     trials.map_or(10.0, |trials| (0.3 * trials as f64).clamp(2.0, 10.0))
 }
 
-/// Candidates that are loaded and timed together: more would not fit small memories.
+/// Number of candidates that are loaded and timed together. More would not fit small memories.
 const TOGETHER: usize = 6;
 
-/// Finalists that are confirmed however long it takes.
+/// Number of finalists that are measured regardless of the time left.
 const LEAST: usize = 4;
 
-/// Share of the time in which further finalists may be built.
+/// Fraction of the time after which no further finalist is built.
 const BUILDING: f64 = 0.35;
 
-/// Share of what is left then that goes into timing; the rest goes into scoring.
+/// Fraction of the time left after building that goes into timing. The rest goes into scoring.
 const TIMING: f64 = 0.4;
 
-/// What the confirmation works with.
+/// Context of the final measurements.
 pub struct Confirmation<'c, 's> {
-    /// Store and keys.
+    /// The result store and its keys.
     pub bench: &'c Bench<'s>,
-    /// The worker.
+    /// The worker process that builds and scores.
     pub host: &'c mut Host,
-    /// What was asked.
+    /// The request that the study answers.
     pub request: &'c StudyRequest,
-    /// Time to spend.
+    /// Limit on the time in seconds.
     pub seconds: f64,
-    /// Whether to measure what the store does not know.
+    /// Whether to measure values that the store does not have.
     pub measure: bool,
 }
 
 impl Confirmation<'_, '_> {
-    /// `finalists` with their final figures, each with its accuracy on the search images: the most important ones come
-    /// first, as time may end before the last are built. Those are left out, and points that fail now. After an interrupt,
-    /// and where nothing more may be measured, points without final figures keep those of the search.
+    /// Measures `finalists` again and returns them with their final figures and their accuracy on
+    /// the search images. The most important ones come first, because time may end before the last
+    /// are built. Those are left out, and so are points that fail now. After an interrupt, or if
+    /// nothing may be measured, points without final figures keep those of the search.
     ///
     /// # Errors
-    /// Where the store or the worker cannot be used at all, and where a device is lost.
+    /// Fails if the store or the worker cannot be used at all, or if a device is lost.
     pub fn confirm(
         &mut self,
         finalists: &[FrontPoint],
@@ -159,19 +160,19 @@ impl Confirmation<'_, '_> {
             search_accuracy: job.point.metrics.accuracy,
         });
         let points: Vec<Confirmed> = points.collect();
-        // What is left over is in nobody's way, and made anew where it is needed.
+        // Nobody needs the remaining bundles; another session builds its own.
         for folder in [Some(self.folder()), self.bench.candidates.clone()].into_iter().flatten() {
             artefact::discard(&folder);
         }
         Ok(points)
     }
 
-    /// Seconds that are left since `begun`.
+    /// Returns the seconds left, counted from `begun`.
     fn left(&self, begun: Instant) -> f64 {
         (self.seconds - begun.elapsed().as_secs_f64()).max(0.0)
     }
 
-    /// Where the finalists' bundles lie while they are measured.
+    /// Returns the folder that holds the finalists' bundles during the measurements.
     fn folder(&self) -> PathBuf {
         self.bench.subject.artefacts.join("finalists")
     }
@@ -199,10 +200,10 @@ impl Confirmation<'_, '_> {
         }
     }
 
-    /// What a point has failed of, unless it is that nothing more is to be measured.
+    /// Returns the failure of a point, or `None` after an interrupt, which ends all measurements.
     ///
     /// # Errors
-    /// Where it is no point's fault: there is no worker, or a device is lost.
+    /// Fails if the failure is not the point's: there is no worker, or a device is lost.
     fn failure(
         &mut self,
         error: HostError,
@@ -259,14 +260,14 @@ fn finished(
 /// A point with its final figures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Confirmed {
-    /// As it will be shown: accuracy on report images.
+    /// The point as it is shown, with its accuracy on the report images.
     pub point: FrontPoint,
-    /// Accuracy on search images: the only one that may choose.
+    /// Accuracy on the search images, the only one that may be used for choices.
     pub search_accuracy: f64,
 }
 
 impl Bench<'_> {
-    /// Key of a final timing.
+    /// Returns the store key of a final timing.
     fn final_key(&self, configuration: &paretune_spaces::Configuration) -> KeyParts {
         self.keyed("final-speed", configuration)
     }
@@ -281,27 +282,28 @@ fn seen_latency(point: &FrontPoint) -> [f64; 3] {
     [point.metrics.latency, low, high]
 }
 
-/// What surrounds the points of a front.
+/// Facts about a study that its front records beside the points.
 pub struct Frame<'f> {
-    /// The network.
+    /// Name and hash of the network.
     pub network: &'f Network,
-    /// Where it was measured.
+    /// The machine that measured it.
     pub hardware: &'f Hardware,
-    /// What was asked.
+    /// The request that the study answers.
     pub request: &'f StudyRequest,
-    /// The untouched network as the search saw it.
+    /// Metrics of the baseline on the search images.
     pub baseline: Metrics,
-    /// Trials in all.
+    /// Number of trials over all sessions.
     pub trials: u64,
-    /// Of those, how many the store answered.
+    /// Number of trials that the store answered.
     pub cached: u64,
-    /// Seconds in all.
+    /// Seconds spent over all sessions of the study.
     pub seconds: f64,
 }
 
-/// The front of confirmed `points`: what is not dominated, the preferred feasible one marked; or the nearest
-/// miss. Report images decide what is shown and whether limits are kept; the choice among what is left is made
-/// on search images, so that the accuracy shown for it was used for no choice.
+/// Builds the front of the confirmed `points`: the points that are not dominated, with the
+/// preferred feasible one marked, or the nearest miss. The figures of the report images are shown
+/// and decide whether limits are kept. The best point is chosen by the search images, so that no
+/// choice used the accuracy that is shown for it.
 #[must_use]
 pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
     let request = frame.request;

@@ -1,5 +1,5 @@
-//! What happens in a study, as one stream: the journal stores it, the terminal UI, the plain progress
-//! and `--json` are three views of it.
+//! Events of a study as one stream. The journal stores it; the terminal UI, the plain progress and
+//! `--json` are views of it.
 
 use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
@@ -13,140 +13,141 @@ use crate::evaluate::inspect::StepCost;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A session of the study begins (again).
+    /// A session of the study begins or resumes.
     Started(Box<Started>),
     /// Preparation before the first trial makes progress (decoding images, calibration, ...).
     Preparing {
-        /// What is being done.
+        /// Description of the current task.
         task: String,
-        /// 0 to 1.
+        /// Progress from 0 to 1.
         share: f64,
     },
-    /// Layers have been timed and their sensitivities measured.
+    /// The survey is complete: layers are timed and their sensitivities measured.
     Surveyed(Box<Survey>),
-    /// A trial goes to the worker.
+    /// A trial goes to the worker process.
     TrialStarted {
-        /// Counts from 1 over the whole study.
+        /// Number of the trial, counted from 1 over the whole study.
         number: u64,
-        /// Configuration.
+        /// Content hash of the configuration.
         id: String,
-        /// Who proposed it: `untouched`, a recipe's name, or the strategy's.
+        /// Origin of the proposal: `untouched` for the baseline, a recipe's name, or the
+        /// strategy's.
         origin: String,
     },
     /// A stage of the current trial begins.
     Stage {
-        /// Configuration.
+        /// Content hash of the configuration.
         id: String,
-        /// `build`, `timing`, `accuracy`.
+        /// Name of the stage: `build`, `timing` or `accuracy`.
         stage: String,
     },
-    /// A trial has an answer.
+    /// A trial is finished or has failed.
     TrialFinished(Box<TrialFinished>),
-    /// People have changed what is asked for.
+    /// The user has changed limits, preference or budget.
     Changed(Box<Changed>),
     /// The steps of one point have been timed.
     Inspected(Box<Inspected>),
-    /// Final points are measured again and scored on the report images.
+    /// The finalists are measured again and scored on the report images.
     Confirming {
-        /// Points done.
+        /// Number of steps that are done.
         done: u64,
-        /// Points in all.
+        /// Number of steps in all.
         total: u64,
     },
-    /// The session ends; the front is what `front.json` now holds.
+    /// The session ends. `front.json` now holds this front.
     Finished {
-        /// `budget`, `interrupted`, `exhausted`, `device lost`.
+        /// Reason of the end: `budget`, `interrupted`, `exhausted` or `device lost`.
         reason: String,
-        /// The archive.
+        /// The archive of the study.
         front: Box<Front>,
     },
-    /// Something a person should know that is not a failure of the study.
+    /// A message to the user that is not a failure of the study.
     Notice {
-        /// One sentence.
+        /// The message in one sentence.
         text: String,
     },
 }
 
-/// Contents of [`Event::Started`].
+/// Contents of the event [`Event::Started`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Started {
-    /// Program version.
+    /// Version of the program that writes it.
     pub version: String,
-    /// Network's name.
+    /// Name of the network, from its file.
     pub model: String,
     /// SHA-256 of the network's file.
     pub model_sha256: String,
-    /// Hardware id.
+    /// Hash that identifies the hardware.
     pub hardware: String,
-    /// Processor name.
+    /// Name of the processor, as it reports itself.
     pub cpu: String,
-    /// Objectives.
+    /// Names of the objectives of the search.
     pub objectives: Vec<String>,
-    /// Which feasible point is the best: an objective's name or `knee`.
+    /// Criterion of the best feasible point: an objective's name or `knee`.
     #[serde(default = "accuracy")]
     pub prefer: String,
-    /// Limits.
+    /// Limits that the user asked for.
     pub limits: Vec<FrontLimit>,
-    /// As given: `5m`, `500trials`.
+    /// Budget as it was given: `5m`, `500trials`.
     pub budget: String,
-    /// Seconds of the budget, if it has any.
+    /// Time limit in seconds, if the budget has one.
     pub budget_seconds: Option<f64>,
-    /// Trials of the budget, if it has any.
+    /// Limit on the number of trials, if the budget has one.
     pub budget_trials: Option<u64>,
-    /// Strategy's name.
+    /// Name of the search strategy in use.
     pub strategy: String,
-    /// Seed.
+    /// Seed of the random generator.
     pub seed: u64,
-    /// Parameters of the joint space.
+    /// Number of parameters of the joint space.
     pub parameters: u64,
     /// Decimal logarithm of the number of configurations.
     pub log10_configurations: f64,
-    /// Trials that earlier sessions of this study finished.
+    /// Number of trials that earlier sessions of this study finished.
     pub resumed_trials: u64,
     /// Seconds that earlier sessions took.
     pub resumed_seconds: f64,
-    /// Unix seconds of this session's beginning.
+    /// Start of this session in Unix seconds.
     #[serde(default)]
     pub begun: Option<f64>,
 }
 
-/// Contents of [`Event::TrialFinished`].
+/// Contents of the event [`Event::TrialFinished`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialFinished {
-    /// Counts from 1 over the whole study.
+    /// Number of the trial, counted from 1 over the whole study.
     pub number: u64,
-    /// Configuration.
+    /// Content hash of the configuration.
     pub id: String,
-    /// The point as the search sees it (accuracy on search images); `None` where the trial failed.
+    /// The point with its accuracy on the search images; `None` if the trial failed.
     pub point: Option<FrontPoint>,
-    /// Who proposed it.
+    /// Name of the recipe or strategy that proposed it.
     #[serde(default)]
     pub origin: String,
-    /// What was tried, where `point` does not tell.
+    /// The configuration, if `point` is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Configuration>,
-    /// Why it failed.
+    /// Message of the failure, if it failed.
     pub failure: Option<String>,
     /// Whether every measurement came from the store.
     pub cached: bool,
-    /// What was seen of the candidate, as far as it went, even where it was dropped early.
+    /// Metrics of the candidate measured before it was dropped early.
     pub partial: Option<PartialMetrics>,
-    /// Exactly what was measured, for resuming; `None` where the trial failed.
+    /// All measured values, needed to resume the study; `None` if the trial failed.
     pub known: Option<Known>,
-    /// Wall seconds of this trial.
+    /// Wall-clock seconds of this trial.
     pub seconds: f64,
-    /// Seconds since the study began, all sessions.
+    /// Seconds since the study began, over all sessions.
     pub elapsed: f64,
     /// Hypervolume of the search's front after this trial.
     pub hypervolume: f64,
     /// Whether the point entered the front.
     pub entered: bool,
-    /// Ids that left the front because of it.
+    /// Ids of the points that it removed from the front.
     pub displaced: Vec<String>,
-    /// Share of its timed runs that nothing disturbed; `None` where nothing was timed.
+    /// Fraction of its timed runs without interference; `None` if nothing was timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet: Option<f64>,
-    /// Baseline metrics, as soon as they are known.
+    /// Metrics of the baseline, once they are known.
     pub baseline: Option<Metrics>,
 }
 
@@ -154,45 +155,45 @@ fn accuracy() -> String {
     "accuracy".to_owned()
 }
 
-/// Contents of [`Event::Changed`].
+/// Contents of the event [`Event::Changed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
-    /// Limits from now on.
+    /// Limits that hold from now on.
     pub limits: Vec<FrontLimit>,
-    /// Which feasible point is the best: an objective's name or `knee`.
+    /// Criterion of the best feasible point: an objective's name or `knee`.
     pub prefer: String,
-    /// As it would be given: `5m`, `500trials`.
+    /// Budget as `--budget` takes it: `5m`, `500trials`.
     pub budget: String,
-    /// Seconds of the budget, if it has any.
+    /// Time limit in seconds, if the budget has one.
     pub budget_seconds: Option<f64>,
-    /// Trials of the budget, if it has any.
+    /// Limit on the number of trials, if the budget has one.
     pub budget_trials: Option<u64>,
-    /// Hypervolume of the search's front, judged again.
+    /// Hypervolume of the search's front under the new limits.
     pub hypervolume: f64,
-    /// The search's front, judged again.
+    /// The search's front under the new limits.
     pub front: Vec<FrontPoint>,
 }
 
-/// Contents of [`Event::Inspected`].
+/// Contents of the event [`Event::Inspected`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspected {
-    /// Configuration.
+    /// Content hash of the configuration.
     pub id: String,
-    /// Threads that it ran on.
+    /// Number of threads that it ran on.
     pub threads: usize,
-    /// Every step, in execution order.
+    /// Cost of every step in execution order.
     pub steps: Vec<StepCost>,
 }
 
 /// Metrics of a trial that was dropped before all of them were known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PartialMetrics {
-    /// Top-1 so far.
+    /// Top-1 accuracy over the images scored so far.
     pub accuracy: Option<f64>,
-    /// Seconds so far.
+    /// Median latency so far, in seconds.
     pub latency: Option<f64>,
-    /// Bytes.
+    /// Size of the bundle in bytes.
     pub size: Option<f64>,
-    /// Bytes.
+    /// Peak memory of a run in bytes.
     pub memory: Option<f64>,
 }

@@ -5,81 +5,82 @@ use std::collections::BTreeMap;
 use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
-/// `front.json`.
+/// Contents of `front.json`, in the format that scripts rely on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Front {
-    /// Always `paretune-front/1`.
+    /// Name of the format: always `paretune-front/1`.
     pub format: String,
-    /// The network.
+    /// Name and hash of the network.
     pub model: ModelName,
-    /// Where it was measured.
+    /// The machine that measured it.
     pub hardware: HardwareName,
-    /// Of `accuracy`, `latency`, `size`, `memory`.
+    /// Names of the objectives: `accuracy`, `latency`, `size`, `memory`.
     pub objectives: Vec<String>,
-    /// What was asked for.
+    /// Limits that the user asked for.
     pub limits: Vec<FrontLimit>,
-    /// Metrics of the untouched network under its default schedule.
+    /// Metrics of the unmodified network under its default schedule.
     pub baseline: Metrics,
-    /// Trials told to the search, answered from the store or measured.
+    /// Number of trials, measured or answered from the store.
     pub trials: u64,
-    /// Of those, how many the store answered.
+    /// Number of trials that the store answered.
     pub cached: u64,
-    /// Wall time spent, all sessions of the study.
+    /// Wall-clock seconds over all sessions of the study.
     pub seconds: f64,
-    /// The seed.
+    /// Seed of the random generator.
     pub seed: u64,
-    /// The strategy.
+    /// Name of the search strategy.
     pub strategy: String,
-    /// Exact hypervolume of the feasible points; see [`super::archive::hypervolume`] for the corners.
+    /// Exact hypervolume of the feasible points; see [`super::archive::hypervolume`] for the
+    /// corners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hypervolume: Option<f64>,
-    /// What is not dominated, best first.
+    /// Points that are not dominated, best first.
     pub points: Vec<FrontPoint>,
-    /// Where no point meets every limit: the one that misses by least.
+    /// The point that misses the limits by least, if no point meets all of them.
     pub nearest_miss: Option<FrontPoint>,
 }
 
 /// The network of a front.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelName {
-    /// File name without extension.
+    /// Name of the file without extension.
     pub name: String,
-    /// SHA-256 of the file.
+    /// SHA-256 of the network's file.
     pub sha256: String,
 }
 
 /// The machine of a front.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HardwareName {
-    /// Hash of what determines speed.
+    /// Hash of the properties that determine speed.
     pub id: String,
-    /// Processor name.
+    /// Name of the processor, as it reports itself.
     pub cpu: String,
-    /// OpenCL devices.
+    /// Names of the OpenCL devices.
     pub devices: Vec<String>,
 }
 
 /// A limit in SI units.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontLimit {
-    /// `accuracy`, `latency`, `size`, `memory` or `accuracy-drop`.
+    /// Name of the metric: `accuracy`, `latency`, `size`, `memory` or `accuracy-drop`.
     pub metric: String,
-    /// `<` or `>`.
+    /// Direction of the limit: `<` or `>`.
     pub op: String,
-    /// Seconds, bytes, fraction.
+    /// Value in seconds, bytes or as a fraction.
     pub value: f64,
-    /// `s`, `B` or empty.
+    /// Unit of the value: `s`, `B`, or empty for fractions.
     pub unit: String,
 }
 
-/// Seconds, bytes, fractions.
+/// Metrics of one configuration in SI units: seconds, bytes, fractions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Top-1, or agreement with the original network where images have no labels.
+    /// Top-1 accuracy, or agreement with the baseline if the images have no labels.
     pub accuracy: f64,
-    /// Median seconds of one inference at batch 1.
+    /// Median latency of one inference at batch 1, in seconds.
     pub latency: f64,
-    /// Bytes of the exported bundle.
+    /// Size of the exported bundle in bytes.
     pub size: f64,
     /// Peak bytes of weights, activations and workspaces resident during a run.
     pub memory: f64,
@@ -90,25 +91,25 @@ pub struct Metrics {
 pub struct FrontPoint {
     /// Content hash of the configuration.
     pub id: String,
-    /// Meets every limit, judged on intervals.
+    /// Whether it meets every limit, judged on intervals.
     pub feasible: bool,
-    /// The one that `export` takes.
+    /// Whether it is the point that `export` takes.
     pub best: bool,
-    /// Final figures; accuracy on the report images.
+    /// Final figures, with the accuracy on the report images.
     pub metrics: Metrics,
-    /// Intervals of what is uncertain: `accuracy` and `latency`.
+    /// Intervals of the uncertain metrics: `accuracy` and `latency`.
     pub spread: BTreeMap<String, [f64; 2]>,
-    /// By how much each limit is missed, relative to it; empty where feasible.
+    /// Relative excess over each limit that is missed; empty if the point is feasible.
     pub violation: BTreeMap<String, f64>,
-    /// Where it came from: `untouched`, a recipe's name, or the strategy's.
+    /// Origin of the proposal: `untouched` for the baseline, a recipe's name, or the strategy's.
     #[serde(default)]
     pub origin: String,
-    /// The whole configuration, nothing inactive in it.
+    /// The whole configuration without inactive parameters.
     pub config: Configuration,
 }
 
 impl Metrics {
-    /// The metric called `name`.
+    /// Returns the metric called `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         match name {

@@ -1,5 +1,5 @@
-//! The journal of a study: `journal.jsonl`, one [`Event`] a line, append-only. It is the truth: the
-//! archive and the result store can be rebuilt from it.
+//! The journal of a study: `journal.jsonl`, one [`Event`] a line, append-only. The archive and the
+//! result store can be rebuilt from it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -8,38 +8,38 @@ use std::path::{Path, PathBuf};
 use super::event::{Event, Inspected, Started, TrialFinished};
 use super::survey::Survey;
 
-/// Longest line that is read back.
+/// Length in bytes of the longest line that is read back.
 const LONGEST_LINE: u64 = 16 << 20;
 
-/// An open journal.
+/// A journal that is open for appending.
 pub struct Journal {
     file: File,
     path: PathBuf,
 }
 
-/// What a journal says about earlier sessions.
+/// Contents of a journal from earlier sessions.
 #[derive(Debug, Default)]
 pub struct Past {
     /// Finished trials in their order.
     pub trials: Vec<TrialFinished>,
-    /// Sessions, each with the index of the first trial that came after its beginning.
+    /// Sessions, each with the index of its first trial.
     pub sessions: Vec<(usize, Started)>,
-    /// The survey, if there was one.
+    /// The survey, if one was completed.
     pub survey: Option<Survey>,
     /// Points whose steps were timed, oldest first.
     pub inspected: Vec<Inspected>,
-    /// Seconds that were spent.
+    /// Seconds spent by all sessions.
     pub seconds: f64,
-    /// Lines that were no events and were passed over.
+    /// Number of unreadable lines, which are skipped.
     pub damaged_lines: usize,
 }
 
 impl Journal {
-    /// Opens or creates the journal in `folder` and reads what is there. A last line that was cut off by
-    /// a crash is removed.
+    /// Opens or creates the journal in `folder` and reads its contents. A last line that was cut
+    /// off by a crash is removed.
     ///
     /// # Errors
-    /// Where the file cannot be read or written.
+    /// Fails if the file cannot be read or written.
     pub fn open(folder: &Path) -> io::Result<(Self, Past)> {
         let path = folder.join("journal.jsonl");
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
@@ -54,16 +54,16 @@ impl Journal {
     /// Reads the journal in `folder` without opening it for writing.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if the file cannot be read.
     pub fn read(folder: &Path) -> io::Result<Past> {
         let mut file = File::open(folder.join("journal.jsonl"))?;
         Ok(read(&mut file)?.0)
     }
 
-    /// Every event of the journal in `folder`, oldest first; lines that are no events are left out.
+    /// Reads every event of the journal in `folder`, oldest first. Unreadable lines are left out.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if the file cannot be read.
     pub fn events(folder: &Path) -> io::Result<Vec<Event>> {
         let mut events = Vec::new();
         let mut reader = BufReader::new(File::open(folder.join("journal.jsonl"))?);
@@ -77,24 +77,24 @@ impl Journal {
         }
     }
 
-    /// Appends one event; it has left this process when this returns.
+    /// Appends one event. The operating system has it when this function returns.
     ///
     /// # Errors
-    /// Where the disk refuses.
+    /// Fails if the file cannot be written.
     pub fn write(&mut self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         self.file.write_all(&line)
     }
 
-    /// Where it lies.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// What the file says, and the length of its whole lines.
+/// Reads the file. Returns its contents and the length of its complete lines in bytes.
 fn read(file: &mut File) -> io::Result<(Past, u64)> {
     let mut past = Past::default();
     let mut whole = 0;
@@ -114,7 +114,7 @@ fn read(file: &mut File) -> io::Result<(Past, u64)> {
         match serde_json::from_slice::<Event>(&line) {
             Ok(Event::TrialStarted { number, origin, .. }) => latest = (number, origin),
             Ok(Event::TrialFinished(mut trial)) => {
-                // Older journals name the proposer at the beginning of a trial only.
+                // Older journals record the origin only when a trial starts.
                 if trial.origin.is_empty() && latest.0 == trial.number {
                     trial.origin.clone_from(&latest.1);
                 }

@@ -1,24 +1,24 @@
-//! Limits as people write them: `latency<20ms`, `<5MB`, `accuracy-drop<1%`.
+//! Limits as users write them: `latency<20ms`, `<5MB`, `accuracy-drop<1%`.
 
 use super::front::FrontLimit;
 
-/// A limit that cannot be understood.
+/// A text that is not a limit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "limit `{text}`: {problem}; write for example \"latency<20ms\", \"size<5MB\", \"memory<64MB\", \"accuracy>90%\" or \
      \"accuracy-drop<1%\", or a list such as \"<20ms, <5MB\""
 )]
 pub struct LimitError {
-    /// What was written.
+    /// The text that was given.
     pub text: String,
-    /// What is wrong with it.
+    /// Description of the mistake in it.
     pub problem: String,
 }
 
-/// Reads one text of `--limit`, which may be a list.
+/// Parses one text of `--limit`, which may be a list.
 ///
 /// # Errors
-/// Where a part is not a limit.
+/// Fails if a part of the list is not a limit.
 pub fn parse(text: &str) -> Result<Vec<FrontLimit>, LimitError> {
     text.split(',').map(|part| parse_one(part.trim())).collect()
 }

@@ -1,8 +1,7 @@
 //! A study: the space of a network, the search loop over it, its journal, store and archive.
 //!
-//! [`session::run`] ties it together and tells what happens as a stream of [`event::Event`]s. How a
-//! configuration is measured is [`crate::evaluate`]'s business, how the next one is chosen
-//! `paretune_search`'s.
+//! [`session::run`] drives it and reports its progress as a stream of [`event::Event`]s. The module
+//! [`crate::evaluate`] measures configurations; the crate `paretune_search` chooses them.
 
 pub mod archive;
 pub mod budget;

@@ -1,5 +1,5 @@
-//! From a request to a study folder that has all it needs: the network and the images as artefacts named by
-//! content, so that neither a moved file nor another working directory can change a study.
+//! Prepares a study folder from a request. Network and images are stored as artefacts named by
+//! their content, so that neither a moved file nor another working directory changes a study.
 
 use std::path::{Path, PathBuf};
 
@@ -14,60 +14,60 @@ use crate::evaluate::artefact::{self, ArtefactError};
 use crate::model::images::{self, Dataset, SplitSizes};
 use crate::model::{Network, builtin};
 
-/// Why a study could not begin.
+/// Reason why a study could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// The network.
+    /// The network cannot be read.
     #[error(transparent)]
     Model(#[from] crate::model::ModelError),
-    /// The images.
+    /// The images cannot be read.
     #[error(transparent)]
     Images(#[from] images::ImageError),
-    /// The space or the file that narrows it.
+    /// The space, or the file that narrows it, is invalid.
     #[error(transparent)]
     Space(#[from] paretune_spaces::SpaceError),
-    /// The space of this network.
+    /// The space of this network cannot be built.
     #[error(transparent)]
     JointSpace(#[from] JointSpaceError),
-    /// What was asked for does not fit together.
+    /// Parts of the request contradict each other.
     #[error("{0}")]
     Request(String),
-    /// `study.toml`.
+    /// The file `study.toml` cannot be read or written.
     #[error(transparent)]
     StudyToml(#[from] RequestError),
-    /// An artefact of the study.
+    /// An artefact of the study cannot be read or written.
     #[error(transparent)]
     Artefact(#[from] ArtefactError),
-    /// A file of the study.
+    /// A file of the study cannot be used.
     #[error("`{path}`: {problem}")]
     File {
-        /// Which.
+        /// Path of the file in question.
         path: String,
-        /// What is wrong.
+        /// Description of the problem for the user.
         problem: String,
     },
 }
 
-/// The three parts of a dataset are at most this big.
+/// Largest number of images in each of the three parts of a dataset.
 pub const SPLIT: SplitSizes = SplitSizes { calibration: 1024, search: 4096, report: 8192 };
 
 /// A network and its images, loaded.
 pub struct Material {
-    /// The network.
+    /// The network that is to be compressed.
     pub network: Network,
-    /// The images.
+    /// The labelled or unlabelled images.
     pub dataset: Dataset,
-    /// Their content hash.
+    /// Content hash of the images.
     pub images_hash: String,
-    /// How images become inputs.
+    /// Mean and deviation that turn images into inputs.
     pub normalization: Normalization,
 }
 
 impl Material {
-    /// Loads what `request` names.
+    /// Loads the network and the images of `request`.
     ///
     /// # Errors
-    /// Where the network or the images cannot be read or do not fit each other.
+    /// Fails if the network or the images cannot be read or do not fit each other.
     pub fn load(request: &StudyRequest) -> Result<Self, PrepareError> {
         let network = load_network(request.model.as_deref())?;
         let dims = input_dims(&network)?;
@@ -101,10 +101,11 @@ impl Material {
         Ok(Self { network, dataset, images_hash, normalization })
     }
 
-    /// Lays the artefacts and `study.toml` down in `folder`.
+    /// Writes the artefacts and `study.toml` to `folder`.
     ///
     /// # Errors
-    /// Where the disk refuses, or the folder holds a study about something else.
+    /// Fails if a file cannot be written, or if the folder holds a study of another network, other
+    /// images or another normalization.
     pub fn store(&self, folder: &Path, request: &StudyRequest) -> Result<StudyFile, PrepareError> {
         let artefacts = folder.join("artefacts");
         std::fs::create_dir_all(&artefacts).map_err(|error| PrepareError::File {
@@ -147,7 +148,7 @@ impl Material {
     }
 }
 
-/// Content hash of the three parts together.
+/// Returns the content hash of the three parts together.
 fn dataset_hash(dataset: &Dataset) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in [&dataset.calibration, &dataset.search, &dataset.report] {
@@ -156,10 +157,10 @@ fn dataset_hash(dataset: &Dataset) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-/// The network at `path`, or the built-in one.
+/// Loads the network at `path`, or the built-in one.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// Fails if the network cannot be read.
 pub fn load_network(path: Option<&Path>) -> Result<Network, PrepareError> {
     Ok(match path {
         None => Network::from_bytes(builtin::NAME, builtin::network_bytes(), None)?,
@@ -167,10 +168,10 @@ pub fn load_network(path: Option<&Path>) -> Result<Network, PrepareError> {
     })
 }
 
-/// `[channels, height, width]` of the network's input.
+/// Returns `[channels, height, width]` of the network's input.
 ///
 /// # Errors
-/// Where the input is no image.
+/// Fails if the input is not an image.
 pub fn input_dims(network: &Network) -> Result<[usize; 3], PrepareError> {
     let dims =
         network.plan.values.get(network.plan.input).map(|value| value.dims.clone()).unwrap_or_default();
@@ -181,10 +182,11 @@ pub fn input_dims(network: &Network) -> Result<[usize; 3], PrepareError> {
     })
 }
 
-/// The space of `network` on this machine with `threads` and `backends` to choose from, narrowed by `file`.
+/// Builds the space of `network` on this machine for the given `threads` and `backends`, narrowed
+/// by `file`.
 ///
 /// # Errors
-/// Where a backend is not there, or the file is wrong or leaves nothing.
+/// Fails if a backend does not exist, or if the file is invalid or leaves no configuration.
 pub fn space_of(
     network: &Network,
     threads: &[usize],

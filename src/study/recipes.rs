@@ -1,5 +1,5 @@
-//! What a person would try first: the untouched network, each technique alone in every layer, and the
-//! obvious combinations. Every search begins with these, so that its front always contains them.
+//! Seeds of every search: the baseline, each technique alone in every layer, and the obvious
+//! combinations. The search begins with them, so that its front always covers them.
 
 use paretune_kernels::weights::{Grid, Numbers};
 use paretune_spaces::{CompiledSpace, Configuration, Point, Value};
@@ -7,21 +7,21 @@ use paretune_spaces::{CompiledSpace, Configuration, Point, Value};
 use crate::evaluate::candidate::{CHANNELS, THREADS};
 use crate::evaluate::numbers::{BITS, HALF, bits_value, offered};
 
-/// A point with a name.
+/// A named point that a search starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seed {
-    /// `untouched`, `8 bits everywhere`, ...
+    /// Name of the recipe: `untouched` for the baseline, `8 bits everywhere`, ...
     pub origin: String,
-    /// The valid point that is closest to what the name says.
+    /// The valid point that is closest to the recipe.
     pub point: Point,
-    /// Whether it asks for weights that take long to make for the first time.
+    /// Whether it needs reconstructed weights, which take long to compute the first time.
     pub reconstructs: bool,
 }
 
-/// Name of the first seed.
+/// Name of the baseline, the first seed.
 pub const UNTOUCHED: &str = "untouched";
 
-/// A uniform recipe: the same for every layer that can.
+/// A uniform recipe: the same values for every layer that offers them.
 #[derive(Clone, Copy, Default)]
 struct Uniform {
     bits: Option<Numbers>,
@@ -30,7 +30,7 @@ struct Uniform {
     algorithm: Option<&'static str>,
 }
 
-/// The seeds of `space`, in the order in which they should be tried, without repetitions.
+/// Lists the seeds of `space` in the order in which they should be tried, without repetitions.
 #[must_use]
 pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
     let integer = |grid: Grid| Some(Numbers::Integer(grid));
@@ -71,7 +71,7 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
     for (origin, recipe) in uniform {
         add((*origin).to_owned(), &recipe.wanted(space), recipe.reconstructs());
     }
-    // The same two plain networks with every other number of threads.
+    // The first two recipes are repeated with every other number of threads.
     for (origin, recipe) in &uniform[..2] {
         for count in threads.iter().rev() {
             let mut wanted = recipe.wanted(space);
@@ -87,12 +87,13 @@ impl Uniform {
         self.sparsity.is_some() || self.bits.is_some_and(|numbers| numbers.bits() < 8.0)
     }
 
-    /// What the recipe asks of every parameter that it speaks of.
+    /// Returns the recipe's values for all parameters that it fixes.
     fn wanted(&self, space: &CompiledSpace) -> Configuration {
         let mut wanted = Configuration::new();
         for parameter in space.parameters() {
             if let Some(value) = self.wants(&parameter.name) {
-                // Where a layer does not have these numbers of 16 bits it keeps 32: 8 are as near, but no real numbers.
+                // A layer that does not offer this 16-bit type stays at 32 bits. The nearest number
+                // of bits could be 8, which would make the layer an integer one.
                 let layer = parameter.name.strip_suffix(".bits");
                 let half = self.bits.filter(|numbers| numbers.half().is_some());
                 let value = match (layer, half) {

@@ -1,4 +1,4 @@
-//! Replays strategies against a recorded table: what `paretune replay` does once its arguments are read.
+//! Replays strategies against a recorded table, for the command `paretune replay`.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -9,11 +9,12 @@ use paretune_search::replay::table::Table;
 pub use paretune_search::replay::table::{Columns, TableError, parse_limit};
 pub use paretune_search::replay::{ReplayOptions, ReplayReport, Score, StrategyReport};
 
-/// Runs `options` on `table`, a CSV file with a header line, whose columns play the parts in `columns`. The report
-/// serializes as `replay --json` prints it.
+/// Runs `options` on `table`, a CSV file with a header line, whose columns have the roles given in
+/// `columns`. The report serializes as `replay --json` prints it.
 ///
 /// # Errors
-/// Where the table cannot be read, columns or strategies do not exist, or nothing is to be optimized.
+/// Fails if the table cannot be read, if columns or strategies do not exist, or if there is nothing
+/// to optimize.
 pub fn replay(table: &Path, columns: &Columns, options: &ReplayOptions) -> Result<ReplayReport> {
     let path = table.display();
     let file = File::open(table).with_context(|| format!("cannot open {path}"))?;

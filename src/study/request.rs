@@ -1,4 +1,4 @@
-//! What was asked of a study: `study.toml` in its folder.
+//! The request that a study answers: `study.toml` in its folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,65 +10,66 @@ use crate::evaluate::accuracy::Normalization;
 use crate::evaluate::artefact::write_whole;
 use crate::evaluate::protocol::SubjectSpec;
 
-/// Everything that decides what a search does.
+/// All settings that determine a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyRequest {
-    /// The network's file; none for the built-in network.
+    /// Path of the network's file; `None` for the built-in network.
     pub model: Option<PathBuf>,
-    /// The images; none for the built-in ones.
+    /// Path of the images; `None` for the built-in ones.
     pub data: Option<PathBuf>,
-    /// How images become inputs; where not given, the built-in ones' or none (mean 0, deviation 1).
+    /// Mean and deviation of the inputs. By default those of the built-in images, else mean 0 and
+    /// deviation 1.
     pub normalization: Option<Normalization>,
-    /// Bounds that a deployable point keeps.
+    /// Limits that a deployable point must keep.
     pub limits: Vec<FrontLimit>,
-    /// Of `accuracy`, `latency`, `size`, `memory`.
+    /// Names of the objectives: `accuracy`, `latency`, `size`, `memory`.
     pub objectives: Vec<String>,
-    /// An objective's name or `knee`.
+    /// Criterion of the best point: an objective's name or `knee`.
     pub prefer: String,
-    /// When to stop.
+    /// Limit on time and trials.
     pub budget: Budget,
-    /// Name of the strategy.
+    /// Name of the search strategy.
     pub strategy: String,
-    /// Backends to consider.
+    /// Names of the backends to consider.
     pub backends: Vec<String>,
     /// Thread counts to consider, ascending.
     pub threads: Vec<usize>,
-    /// A file that narrows, fixes or extends the space.
+    /// Path of a file that narrows, fixes or extends the space.
     pub space: Option<PathBuf>,
-    /// Start of all randomness.
+    /// Seed of the random generator.
     pub seed: u64,
-    /// Seconds that every finalist learns from the untouched network; 0 for none.
+    /// Seconds of fine-tuning for every finalist; 0 for none.
     #[serde(default)]
     pub finetune: u64,
 }
 
-/// `study.toml`: what was asked, and what it was asked about.
+/// Contents of `study.toml`: the request and the hashes of its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyFile {
     /// Version of the program that wrote it.
     pub version: String,
-    /// The network's name.
+    /// Name of the network, from its file.
     pub name: String,
     /// SHA-256 of the network's file.
     pub model_sha256: String,
     /// Content hash of the images.
     pub images: String,
-    /// Folder with compressed layers, beside the result store; by default in the study's.
+    /// Folder of compressed layers beside the result store; by default a folder of the study.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<PathBuf>,
-    /// How images become inputs.
+    /// Mean and deviation that turn images into inputs.
     pub normalization: Normalization,
-    /// What was asked.
+    /// The request that the study answers.
     pub request: StudyRequest,
 }
 
-/// What goes wrong with `study.toml`.
+/// An error about the file `study.toml`.
 #[derive(Debug, thiserror::Error)]
 #[error("`{path}`: {problem}")]
 pub struct RequestError {
-    /// The file.
+    /// Path of the file in question.
     pub path: String,
-    /// What is wrong.
+    /// Description of the problem for the user.
     pub problem: String,
 }
 
@@ -76,7 +77,7 @@ impl StudyFile {
     /// Reads `study.toml` in `folder`.
     ///
     /// # Errors
-    /// Where it is missing or not what this program writes.
+    /// Fails if the file is missing or was not written by this program.
     pub fn read(folder: &Path) -> Result<Self, RequestError> {
         let path = folder.join("study.toml");
         let wrong = |problem: String| RequestError { path: path.display().to_string(), problem };
@@ -84,10 +85,10 @@ impl StudyFile {
         toml::from_str(&text).map_err(|error| wrong(error.to_string()))
     }
 
-    /// Writes `study.toml` into `folder`, whole or not at all.
+    /// Writes `study.toml` into `folder`, completely or not at all.
     ///
     /// # Errors
-    /// Where the disk refuses.
+    /// Fails if the file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), RequestError> {
         let path = folder.join("study.toml");
         let wrong = |problem: String| RequestError { path: path.display().to_string(), problem };
@@ -95,10 +96,11 @@ impl StudyFile {
         write_whole(&path, text.as_bytes()).map_err(|error| wrong(error.to_string()))
     }
 
-    /// Keeps compressed layers beside the result store `store` from now on, where other studies find them.
+    /// Moves the folder of compressed layers to a place beside the result store `store`, where
+    /// other studies find them.
     ///
     /// # Errors
-    /// Where the disk refuses.
+    /// Fails if the folder cannot be created.
     pub fn share_layers(&mut self, folder: &Path, store: &Path) -> Result<(), RequestError> {
         let mut name = store.file_name().unwrap_or_default().to_owned();
         name.push(".layers");
@@ -114,7 +116,7 @@ impl StudyFile {
         self.write(folder)
     }
 
-    /// What the workers of the study in `folder` load.
+    /// Describes the workload that the workers of the study in `folder` load.
     #[must_use]
     pub fn subject(&self, folder: &Path) -> SubjectSpec {
         SubjectSpec {
@@ -133,16 +135,16 @@ impl StudyFile {
 }
 
 impl StudyRequest {
-    /// A short name for the folder of a study that nobody named: equal requests about equal content get
-    /// the same one, so that the same command goes on where it stopped. The budget is left out, as is what
-    /// happens to finalists: more time continues a study.
+    /// Returns a short folder name for a study without a name. Equal requests about equal content
+    /// get the same name, so that a repeated command resumes its study. The name does not depend on
+    /// the budget or on fine-tuning: more time continues a study.
     #[must_use]
     pub fn folder_name(&self, model_name: &str, model_sha256: &str, images: &str) -> String {
         let same = Self { budget: Budget::default(), model: None, data: None, finetune: 0, ..self.clone() };
         let mut hasher = blake3::Hasher::new();
         hasher.update(model_sha256.as_bytes());
         hasher.update(images.as_bytes());
-        // A request is plain data that always has a JSON form.
+        // A request is plain data, so its serialization cannot fail.
         hasher.update(serde_json::to_string(&same).unwrap_or_default().as_bytes());
         format!("{model_name}-{}", &hasher.finalize().to_hex()[..8])
     }

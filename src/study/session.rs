@@ -1,8 +1,8 @@
 //! One session of a study: from a request to a front.
 //!
-//! Resuming is replaying: the search starts again from the same seed, and what the journal or the store
-//! knows is told to it without being measured; so a study that was killed goes on exactly where it
-//! stopped, and its outcome does not depend on how often it was interrupted.
+//! A study is resumed by replaying it: the search starts again from its seed, and results known to
+//! the journal or the store are told to it without a measurement. A killed study so continues
+//! exactly where it stopped, and its outcome does not depend on the number of interruptions.
 
 mod conclude;
 mod front;
@@ -40,65 +40,65 @@ use crate::model::Network;
 
 pub use steer::{Change, Control};
 
-/// Why a session could not do its work.
+/// Reason why a session failed as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// Before the first trial.
+    /// The study could not be prepared.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    /// The space.
+    /// The space has an error or is empty.
     #[error(transparent)]
     Space(#[from] paretune_spaces::SpaceError),
-    /// The search.
+    /// The search rejected its problem or strategy.
     #[error(transparent)]
     Search(#[from] ProblemError),
-    /// The store.
+    /// The result store cannot be used.
     #[error("result store: {0}")]
     Store(#[from] StoreError),
-    /// The worker cannot be started or the subject cannot be prepared.
+    /// The worker cannot be started, or it cannot load the workload.
     #[error("{0}")]
     Worker(HostError),
-    /// The untouched network cannot be measured: nothing can be compared to it.
+    /// The baseline cannot be measured, so there is nothing to compare to.
     #[error("the untouched network could not be measured: {0}")]
     Baseline(String),
-    /// The study's folder.
+    /// A file in the study's folder cannot be used.
     #[error("study folder `{path}`: {problem}")]
     Folder {
-        /// Which.
+        /// Path of the folder in question.
         path: String,
-        /// What is wrong.
+        /// Description of the problem for the user.
         problem: String,
     },
 }
 
-/// Where and how a session works.
+/// Request, folders and worker settings of a session.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// What is asked.
+    /// The request that the study answers.
     pub request: StudyRequest,
-    /// The study's folder.
+    /// Folder that holds the study's files.
     pub folder: PathBuf,
-    /// The result store's folder.
+    /// Folder of the result store.
     pub store: PathBuf,
-    /// How workers are started.
+    /// Settings for starting worker processes.
     pub host: HostOptions,
-    /// Longest time for one trial.
+    /// Time limit of one trial.
     pub trial_deadline: Duration,
 }
 
 /// The end of a session.
 #[derive(Clone, Debug)]
 pub struct Conclusion {
-    /// What `front.json` holds.
+    /// The front that `front.json` holds.
     pub front: Front,
-    /// Whether it was stopped from outside.
+    /// Whether the session was interrupted from outside.
     pub interrupted: bool,
 }
 
-/// Runs a session to its end and tells `see` what happens.
+/// Runs a session to its end and passes every event to `see`.
 ///
 /// # Errors
-/// Where there is nothing to go on with; what goes wrong with single candidates is recorded instead.
+/// Fails if the session cannot continue. Failures of single candidates are recorded instead.
 pub fn run(
     options: &SessionOptions,
     material: &Material,
@@ -198,13 +198,15 @@ pub fn run(
             Ok(front) => break (reason, measure, front),
             Err(error) => error,
         };
-        // Where a device was lost only now, what is left is searched as long as the budget lasts, and confirmed.
+        // If a device is lost during the final measurements, the search continues on the other
+        // backends for the rest of the budget and confirms its front again.
         if let Some(reason) = session.carry_on(error, &mut teller)? {
             break (reason, false, session.conclude(&mut teller, material, &hardware, false)?);
         }
     };
     let interrupted = reason == "interrupted";
-    // Also where nobody watches: the journal is all that screens and reports have later.
+    // The best point is always timed step by step, because later views have only the journal to
+    // read from.
     if let Some(best) = front.points.iter().find(|point| point.best && measure) {
         session.inspect(&best.id, &mut teller)?;
     }
@@ -213,7 +215,7 @@ pub fn run(
     Ok(Conclusion { front, interrupted })
 }
 
-/// A search that has not been told anything yet.
+/// Creates a search without any results.
 fn start_search(
     space: &Arc<CompiledSpace>,
     request: &StudyRequest,
@@ -227,7 +229,7 @@ fn start_search(
     )?;
     let mut recipes = seeds(space);
     let mut search = if request.strategy == "auto" {
-        // The rest of the recipes takes its turns among what is composed.
+        // The remaining recipes take turns with the strategy's own proposals.
         let later = recipes.split_off(recipes.len().min(FIRST_RECIPES));
         let strategy = Compose::new(Arc::clone(shared), later);
         Search::with_strategy(problem, Box::new(strategy), request.seed)
@@ -241,16 +243,16 @@ fn start_search(
 /// Folder of the bundles of points on the front.
 const CANDIDATES: &str = "candidates";
 
-/// The most bundles of points on the front that are kept for the end.
+/// Largest number of bundles that are kept for the final measurements.
 const KEPT_BUNDLES: usize = 16;
 
-/// How many times as many images as others those get who may or may not keep a limit on accuracy.
+/// Factor on the number of images for candidates whose accuracy is close to a limit.
 const UNDECIDED: u64 = 8;
 
-/// Recipes that are tried before anything else: what everything is compared to, and what mostly pays.
+/// Number of recipes that are tried before anything else: the baseline, and 8 bits everywhere.
 const FIRST_RECIPES: usize = 2;
 
-/// Seconds of `budget` for a survey; `None` where it is too small for one.
+/// Returns the seconds of `budget` for a survey; `None` if the budget is too small for one.
 fn survey_seconds(budget: &Budget) -> Option<f64> {
     match (budget.seconds, budget.trials) {
         (Some(seconds), _) => (seconds >= 15.0).then_some((0.25 * seconds).min(300.0)),
@@ -260,7 +262,7 @@ fn survey_seconds(budget: &Budget) -> Option<f64> {
     }
 }
 
-/// Journal and audience.
+/// Event sink: writes events to the journal and passes them on.
 struct Teller<'t> {
     journal: Journal,
     see: &'t mut dyn FnMut(&Event),
@@ -269,7 +271,7 @@ struct Teller<'t> {
 
 impl Teller<'_> {
     fn tell(&mut self, event: Event) -> Result<(), SessionError> {
-        // Stages and progress say nothing that a later session needs.
+        // A later session does not need the progress within a step, so these events are not stored.
         if !matches!(event, Event::Preparing { .. } | Event::Stage { .. } | Event::Confirming { .. }) {
             self.journal.write(&event).map_err(|error| SessionError::Folder {
                 path: self.folder.display().to_string(),
@@ -288,7 +290,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// Seconds since the study began, all sessions.
+    /// Returns the seconds since the study began, over all sessions.
     fn elapsed(&self) -> f64 {
         self.earlier + self.begun.elapsed().as_secs_f64()
     }
@@ -296,48 +298,49 @@ impl Clock {
 
 struct Session<'s> {
     options: &'s SessionOptions,
-    /// What is asked now.
+    /// The request with all changes made so far.
     request: StudyRequest,
-    /// Backends that are left of those asked for.
+    /// Requested backends that are still available.
     backends: Vec<String>,
-    /// The same as it is on disk.
+    /// The study file as it is on disk.
     file: StudyFile,
-    /// Everything that was measured whole: what was tried, who proposed it, what it was.
+    /// All completely measured configurations, each with its origin and metrics.
     whole: Vec<(Configuration, String, Known)>,
-    /// Points whose bundles are kept for the end, latest last.
+    /// Ids of the points whose bundles are kept for the final measurements, latest last.
     built: VecDeque<String>,
-    /// Points that people want among the final ones.
+    /// Ids of the points that the user wants among the finalists.
     keep: BTreeSet<String>,
     control: &'s Control,
     space: Arc<CompiledSpace>,
     search: Search,
     bench: Bench<'s>,
     host: Host,
-    /// Trials of earlier sessions that have not been told to the search yet.
+    /// Trials of earlier sessions that have not been told to the search yet, by id.
     memory: HashMap<String, TrialFinished>,
-    /// What no whole trial dominates, as the search sees it.
+    /// Points that no complete trial dominates, with their accuracy on the search images.
     front: Vec<FrontPoint>,
-    /// As the search saw it.
+    /// The baseline with its accuracy on the search images.
     untouched: Option<FrontPoint>,
     trials: u64,
     cached: u64,
     clock: Clock,
-    /// Spent on trials that were measured.
+    /// Seconds spent on measured trials.
     trial_seconds: f64,
-    /// What the composing strategy works with.
+    /// State shared with the composing strategy.
     shared: Arc<Mutex<Shared>>,
     network: &'s Network,
-    /// Images in the search part.
+    /// Number of images in the search part.
     search_images: u64,
 }
 
 impl Session<'_> {
-    /// Asks, tries and tells until the budget is spent; returns why it ended.
+    /// Asks for proposals, measures them and tells the results until the budget is spent. Returns
+    /// the reason of the end.
     fn search_all(&mut self, teller: &mut Teller<'_>) -> Result<&'static str, SessionError> {
         loop {
             self.obey(teller)?;
             let budget = self.request.budget;
-            // What the confirmation of the front needs is part of the budget.
+            // The final measurements are part of the budget, so their time is reserved.
             let seconds = budget.seconds.map(|seconds| seconds - confirm::reserve(seconds));
             if self.control.stopped() {
                 return Ok("interrupted");
@@ -346,7 +349,7 @@ impl Session<'_> {
             if budget.trials.is_some_and(|trials| self.trials >= trials) {
                 return Ok("budget");
             }
-            // The first trial, the untouched network, is never left out: everything is compared to it.
+            // The first trial, the baseline, always runs, because every result is compared to it.
             let spent = seconds.is_some_and(|seconds| self.clock.elapsed() >= seconds);
             if spent && self.trials > 0 && !replaying {
                 return Ok("budget");
@@ -380,7 +383,7 @@ impl Session<'_> {
         }
     }
 
-    /// Seconds for a survey, where the composing strategy is about to be asked and knows nothing yet.
+    /// Returns the seconds for a survey, if the composing strategy needs one now.
     fn survey_due(&self) -> Option<f64> {
         let request = &self.request;
         let due = request.strategy == "auto"
@@ -390,7 +393,7 @@ impl Session<'_> {
         if due { survey_seconds(&request.budget) } else { None }
     }
 
-    /// Finds out what layers and groups of channels cost.
+    /// Surveys the costs of layers and channel groups.
     fn survey(&mut self, seconds: f64, teller: &mut Teller<'_>) -> Result<(), SessionError> {
         let control = self.control;
         let mut surveyor = Surveyor {
@@ -418,7 +421,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells the search what an earlier session found.
+    /// Tells the search the result of an earlier session.
     fn remember(&mut self, proposal: &Proposal, trial: TrialFinished) -> Result<(), SessionError> {
         self.trials += 1;
         self.cached += u64::from(trial.cached);
@@ -454,7 +457,8 @@ impl Session<'_> {
             match &answered.answer {
                 Answer::Whole(known) | Answer::Dropped(known) => {
                     self.learn_images(known);
-                    // Its speed has told how many images are affordable: the score is completed.
+                    // The measured latency of the baseline decides how many images are affordable,
+                    // so its score is completed now.
                     let cached = answered.cached;
                     answered = self.answer(&configuration, &hopeless, teller)?;
                     answered.cached &= cached;
@@ -519,8 +523,9 @@ impl Session<'_> {
         })))
     }
 
-    /// Keeps the bundle of the latest trial, called `id`, if it has `entered` the front, and forgets those of `displaced`
-    /// points and the oldest of too many: what is gone is built again where it is needed.
+    /// Keeps the bundle of the latest trial, called `id`, if it has `entered` the front. Discards
+    /// the bundles of `displaced` points and the oldest beyond the limit; a discarded bundle is
+    /// built again when it is needed.
     fn keep_built(&mut self, id: &str, entered: bool, displaced: &[String]) {
         let Some(folder) = &self.bench.candidates else { return };
         self.built.push_back(id.to_owned());
@@ -536,7 +541,7 @@ impl Session<'_> {
         }
     }
 
-    /// The bench's answer, its stages told.
+    /// Measures a configuration and reports the stages of the trial as events.
     fn answer(
         &mut self,
         configuration: &Configuration,
@@ -566,8 +571,8 @@ impl Session<'_> {
         }
     }
 
-    /// Fixes how many search images make a whole score, from the untouched network's recorded speed: about
-    /// one hundredth of the budget for one candidate, in steps coarse enough to be stable.
+    /// Sets the number of search images of a complete score from the baseline's recorded latency:
+    /// about one hundredth of the budget per candidate, in steps coarse enough to be stable.
     fn learn_images(&mut self, untouched: &Known) {
         if self.bench.images > 0 {
             return;
@@ -605,7 +610,7 @@ fn partial(known: &Known) -> PartialMetrics {
     }
 }
 
-/// Keeps a second program out of the folder for as long as the returned file lives.
+/// Locks the folder against a second program while the returned file is open.
 fn lock(folder: &Path) -> Result<File, String> {
     let file = File::create(folder.join("lock")).map_err(|error| error.to_string())?;
     match file.try_lock() {

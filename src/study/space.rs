@@ -1,4 +1,4 @@
-//! The joint space of a network on this machine: what can be chosen, when, and what must hold.
+//! The joint space of a network on this machine: parameters, their conditions and constraints.
 //!
 //! See [`crate::evaluate::candidate`] for the grammar of the names.
 
@@ -13,7 +13,8 @@ use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parame
 use crate::evaluate::numbers::{BITS, HALF, bits_value};
 use crate::model::Network;
 
-/// Patterns of zeros that are offered where an algorithm profits from them, next to zeros anywhere.
+/// Patterns of zeros that are offered, besides unstructured ones, if an algorithm profits from
+/// them.
 const PATTERNS: [Pattern; 7] = [
     Pattern::Blocks { outputs: 4, inputs: 1 },
     Pattern::Blocks { outputs: 8, inputs: 1 },
@@ -24,25 +25,25 @@ const PATTERNS: [Pattern; 7] = [
     Pattern::Grouped { kept: 1, of: 4 },
 ];
 
-/// Why the space of a network could not be built.
+/// Reason why the space of a network could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum JointSpaceError {
-    /// The network's layers and channels cannot be made out.
+    /// The network's layers or channel groups cannot be determined.
     #[error(transparent)]
     Compress(#[from] CompressError),
-    /// A backend that was asked for is not there.
+    /// A requested backend does not exist.
     #[error(transparent)]
     Backend(#[from] KernelError),
-    /// A formula of this program cannot be understood by this program.
+    /// An expression that this program built does not parse.
     #[error(transparent)]
     Formula(#[from] ParseError),
 }
 
-/// Builds the space of `network` with `threads` and `backends` to choose from.
+/// Builds the space of `network` with the given `threads` and `backends` as choices.
 ///
 /// # Errors
-/// Where the network's shapes do not fit together, a backend is not there, or a constraint cannot be
-/// expressed.
+/// Fails if the network's shapes do not fit together, if a backend does not exist, or if a
+/// constraint cannot be expressed.
 pub fn joint_space(
     network: &Network,
     threads: &[usize],
@@ -79,10 +80,12 @@ pub fn joint_space(
     Ok(space)
 }
 
-/// Switches are offered at this many layers at most, evenly: pairs of them are values of one parameter.
+/// Largest number of layers that are offered as cut points, evenly spaced. Every pair of them is
+/// one value of a parameter.
 const MOST_SWITCHES: usize = 12;
 
-/// What can run a network of so many layers: one backend, or the processor and a device with one switch or two.
+/// Lists the ways to run a network of this many layers: on one backend, or on the processor and a
+/// device with one cut point or two.
 fn sides(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
     let count = layers.saturating_sub(1).min(MOST_SWITCHES);
     let places: Vec<usize> =
@@ -90,7 +93,8 @@ fn sides(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
     let mut values: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     for (&first, one) in names.iter().zip(backends) {
         for (&second, other) in names.iter().zip(backends) {
-            // Two devices have nothing to tell each other that the host would not have to carry.
+            // Two devices are not combined: values between them would have to pass through the
+            // host.
             if (*one == Backend::Cpu) == (*other == Backend::Cpu) {
                 continue;
             }
@@ -104,7 +108,7 @@ fn sides(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
     values
 }
 
-/// That `backend` runs layer `number`; `values` are all that the parameter has.
+/// Builds the condition that `backend` runs layer `number`; `values` is the domain of [`BACKEND`].
 fn runs(backend: &str, number: usize, values: &[Value]) -> String {
     let there = values.iter().filter_map(Value::as_str).filter(|value| match Sides::read(value) {
         Some(sides) => backend == if sides.is_second(number) { sides.second } else { sides.first },
@@ -114,22 +118,24 @@ fn runs(backend: &str, number: usize, values: &[Value]) -> String {
     format!("{BACKEND} in [{}]", there.join(", "))
 }
 
-/// An algorithm that can solve a layer's problem, and the formats that it is offered for.
+/// An algorithm that can compute a layer, with the weight formats that it is offered for.
 struct Offer<'b> {
     algorithm: offer::Offer,
-    /// Who offers it.
+    /// Name of the backend that offers it.
     backend: &'b str,
-    /// With zeros or without.
+    /// Number types of weights that it runs with or without zeros.
     dense: Vec<Numbers>,
-    /// Where there are zeros in this pattern, beyond what it executes anyway.
+    /// Number types of weights that it runs only if the zeros have this pattern.
     sparse: Vec<(Pattern, Vec<Numbers>)>,
 }
 
-/// Dense algorithms run whatever there is; what needs zeros is offered where there are some.
+/// Lists the algorithms that a backend offers for a layer. Dense algorithms are offered for all
+/// weights that they execute, sparse ones only for weights with zeros.
 fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) -> Vec<Offer<'b>> {
     let offer = |algorithm: offer::Offer| {
         let executes = |numbers: Numbers, pattern| {
-            // What runs single precision gains nothing by 16 bits but bytes, which integers save better.
+            // An algorithm in single precision gains nothing from 16-bit weights but bytes, and
+            // integers save more of those.
             let gains = numbers.half().is_none() || !algorithm.executes(WeightFormat::F32);
             gains
                 && (layer.int8 || numbers.is_real())
@@ -147,12 +153,13 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
         let sparse = sparse.filter(|(_, numbers)| !numbers.is_empty()).collect();
         Offer { algorithm, backend, dense, sparse }
     };
-    // What is too large for half precision must not become infinite.
+    // A weight beyond the range of half precision would become infinite.
     let holds = |offer: &offer::Offer| layer.largest_weight <= offer.largest_weight;
     let able = target.offers(&layer.problem).into_iter().filter(holds);
     let mut offers: Vec<Offer<'_>> =
         able.map(offer).filter(|offer| !(offer.dense.is_empty() && offer.sparse.is_empty())).collect();
-    // Defaults first: single precision without zeros, then with, then integers.
+    // The first offer is the default: single precision without zeros, then with zeros, then
+    // integers.
     offers.sort_by_key(|offer| match () {
         () if offer.dense.contains(&Numbers::F32) => 0,
         () if offer.dense.iter().any(|numbers| numbers.half().is_some()) => 3,
@@ -197,7 +204,7 @@ fn layer_parameters(
         space.parameters.push(ordered(&sparsity_name, values, 0, "share of the weights that is zero"));
         let mut patterns = vec![Pattern::Unstructured];
         patterns.extend(PATTERNS.into_iter().filter(|pattern| {
-            // Not where zeros anywhere serve the same algorithms as well.
+            // A pattern is left out if unstructured zeros serve the same algorithms as well.
             let gains = |offer: &Offer<'_>| {
                 let of = |wanted: Pattern| offer.sparse.iter().find(|(known, _)| *known == wanted);
                 of(*pattern).is_some() && of(Pattern::Unstructured).is_none()
@@ -210,7 +217,7 @@ fn layer_parameters(
             let mut parameter = unordered(&pattern_name, &names, "which weights are zero");
             parameter.condition = Some(format!("{sparsity_name} > 0").parse::<Expression>()?);
             space.parameters.push(parameter);
-            // Of so many so many: there is but one share of zeros.
+            // An n:m pattern fixes the fraction of zeros.
             for pattern in &patterns {
                 let Pattern::Grouped { kept, of } = *pattern else { continue };
                 let share = Value::Real(1.0 - f64::from(kept) / f64::from(of.max(1)));
@@ -240,7 +247,7 @@ fn layer_parameters(
     let running = space.parameters.iter().find(|parameter| parameter.name == BACKEND);
     let running = running.map(|parameter| parameter.domain.values().to_vec()).unwrap_or_default();
     for offer in &offers {
-        // Where there is but one backend, it need not be named.
+        // With only one backend, the condition need not name it.
         let on = match targets.len() {
             1 => String::new(),
             _ => format!("{} and ", runs(offer.backend, number, &running)),
@@ -279,11 +286,11 @@ fn layer_parameters(
     Ok(())
 }
 
-/// Adds what can be chosen within `algorithm` and what must hold among it, all under names that begin with `prefix`
-/// and only where `active` holds.
+/// Adds the tunables of `algorithm` and their constraints. All names begin with `prefix`, and all
+/// parameters are active only if `active` holds.
 ///
 /// # Errors
-/// Where a constraint of the algorithm cannot be understood.
+/// Fails if a constraint of the algorithm does not parse.
 pub fn add_tunables(
     space: &mut Space,
     algorithm: &offer::Offer,
@@ -303,10 +310,10 @@ pub fn add_tunables(
     Ok(())
 }
 
-/// That weights are one of `wanted`; `all` are offered.
+/// Builds the condition that a layer's weights are one of `wanted`; `all` are offered.
 fn among(layer: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
     let [bits, half] = [BITS, HALF].map(|parameter| layer_parameter(layer, parameter));
-    // Those that their bits alone tell from what is not wanted.
+    // Number types that their bits alone distinguish from the types that are not wanted.
     let told = |numbers: &Numbers| {
         let mut alike = all.iter().filter(|other| other.bits() == numbers.bits());
         alike.all(|other| wanted.contains(other))
@@ -360,7 +367,7 @@ mod tests {
     use crate::evaluate::numbers;
     use crate::model::builtin;
 
-    /// Whether a device computes each layer of `network`.
+    /// Returns, for each layer of `network`, whether a device computes it.
     fn on_device(space: &CompiledSpace, network: &Network, backend: &str) -> Vec<bool> {
         let mut wanted = Configuration::new();
         wanted.insert(BACKEND, Value::Text(backend.to_owned()));

@@ -1,5 +1,5 @@
-//! One trial: what is known already is taken from the store, the rest is measured by the worker, and
-//! every new measurement is recorded before anything is concluded from it.
+//! One trial: known results come from the store, the worker measures the others, and every new
+//! measurement is recorded before it is used.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,45 +18,45 @@ use crate::evaluate::protocol::{
 };
 use crate::evaluate::timing::Effort;
 
-/// What is known of a configuration after a trial.
+/// Metrics of a completely measured configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Known {
-    /// Answers on search images.
+    /// Score over the search images.
     pub score: Score,
-    /// Median seconds and its 95 % interval.
+    /// Median latency and the ends of its 95 % interval, in seconds.
     pub latency: [f64; 3],
-    /// Bytes of the bundle.
+    /// Size of the bundle in bytes.
     pub size: f64,
-    /// Peak bytes during a run.
+    /// Peak memory of a run in bytes.
     pub memory: f64,
 }
 
-/// What came of a trial.
+/// Result of one trial of a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// Everything was measured.
+    /// All metrics of the candidate were measured.
     Whole(Known),
-    /// Scoring stopped early: a rival is surely better in every respect.
+    /// Scoring stopped early, because an incumbent is surely better in every objective.
     Dropped(Known),
-    /// Beyond a ceiling, seen before everything was measured.
+    /// A metric exceeded its upper bound before everything was measured.
     Refused(Refusal),
-    /// It could not be built or run.
+    /// The candidate could not be built or run.
     Failed(String),
 }
 
-/// An answer and where it came from.
+/// Result of a trial and its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
-    /// What came of it.
+    /// The result of the trial.
     pub answer: Answer,
-    /// Nothing had to be measured.
+    /// Whether nothing had to be measured.
     pub cached: bool,
 }
 
-/// Why no answer could be had at all; the study cannot go on.
+/// Reason why a trial has no result at all, so that the study cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// The store.
+    /// The result store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no worker, or it was interrupted.
@@ -64,46 +64,47 @@ pub enum TrialError {
     Host(HostError),
 }
 
-/// What makes it pointless to go on with a candidate.
+/// Stop criteria: conditions under which a candidate is not measured further.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hopeless {
-    /// Metrics beyond which it is refused.
+    /// Upper bounds beyond which it is refused.
     pub ceilings: Ceilings,
-    /// Points that are surely better.
+    /// Incumbents: feasible points that may surely beat it.
     pub rivals: Vec<Rival>,
-    /// Limits on accuracy: more images are spent on those who may or may not keep them.
+    /// Lower bounds of the accuracy. Candidates close to them are scored on more images.
     pub floors: Floors,
 }
 
-/// Everything that trials of one study share.
+/// State that all trials of a study share.
 pub struct Bench<'s> {
-    /// Where measurements are kept.
+    /// The result store that keeps the measurements.
     pub store: &'s Store,
-    /// What is measured.
+    /// Network and images that are measured.
     pub subject: SubjectSpec,
-    /// Hardware that measures.
+    /// Identity of the hardware that measures.
     pub hardware: String,
-    /// How fast the cores were seen to be.
+    /// Fastest observed speeds of the cores.
     pub probes: FastestProbes,
-    /// Search images that are enough for a whole score, once limits on accuracy are decided.
+    /// Number of search images of a complete score, if the limits on accuracy are decided by then.
     pub images: u64,
-    /// Search images that are enough in any case.
+    /// Largest number of search images for one score.
     pub most_images: u64,
-    /// Longest time for one trial.
+    /// Time limit of one trial.
     pub deadline: Duration,
-    /// Devices that may be used, as they are called in configurations.
+    /// Names of the devices that may be used, as configurations write them.
     pub devices: Vec<String>,
-    /// Where the bundles of those that were measured whole are left, in folders called by their content hash.
+    /// Folder that keeps the bundles of completely measured candidates, each in a folder named by
+    /// its content hash.
     pub candidates: Option<PathBuf>,
-    /// Share of the latest trial's timed runs that nothing disturbed; `None` where nothing was timed.
+    /// Fraction of the latest trial's timed runs without interference; `None` if nothing was timed.
     pub quiet: Option<f64>,
 }
 
 impl<'s> Bench<'s> {
-    /// A bench for `subject`; takes the fastest probes from the store, if it knows any.
+    /// Creates the state for trials on `subject`, with the fastest probes that the store knows.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// Fails if the store cannot be read.
     pub fn new(store: &'s Store, subject: SubjectSpec, hardware: String) -> Result<Self, StoreError> {
         let mut bench = Self {
             store,
@@ -132,29 +133,32 @@ impl<'s> Bench<'s> {
         self.keyed("speed", configuration)
     }
 
-    /// Key of something that depends on the whole configuration and on the hardware.
+    /// Returns the key of a result that depends on the whole configuration and on the hardware.
     pub(super) fn keyed(&self, kind: &str, configuration: &Configuration) -> KeyParts {
         self.with_images(self.parts(kind))
             .with("hardware", &self.hardware)
             .with("configuration", configuration.id())
     }
 
-    /// Accuracy depends on no hardware and on no schedule.
+    /// Accuracy depends neither on the hardware nor on schedules.
     fn score_key(&self, kind: &str, configuration: &Configuration) -> KeyParts {
         self.with_images(self.parts(kind)).with("numerics", numerics(configuration).id())
     }
 
-    /// Calibration images decide the grids of integers, and the images that are scored the score.
+    /// The calibration images determine the quantization grids, and the scored images determine the
+    /// score.
     fn with_images(&self, parts: KeyParts) -> KeyParts {
         parts
             .with("images", &self.subject.images)
             .with("normalization", serde_json::to_string(&self.subject.normalization).unwrap_or_default())
     }
 
-    /// Answers `configuration`; `host` is asked only for what the store does not know.
+    /// Measures `configuration`. The worker `host` runs only for results that the store does not
+    /// have.
     ///
     /// # Errors
-    /// Where the study cannot go on. What goes wrong with the candidate itself is an [`Answer::Failed`].
+    /// Fails if the study cannot continue. A failure of the candidate itself is an
+    /// [`Answer::Failed`].
     pub fn trial(
         &mut self,
         host: &mut Host,
@@ -182,7 +186,8 @@ impl<'s> Bench<'s> {
                 return Ok(Answered { answer: Answer::Dropped(known), cached: true });
             }
         }
-        // Weights depend on no schedule: what is known of another one's may be too much already.
+        // The size of the weights depends on no schedule, so a known size of another schedule may
+        // already exceed the bound.
         if known_speed.is_none()
             && let Some(ceiling) = hopeless.ceilings.size
             && let Some(record) = self.store.get(&self.score_key(WEIGHTS, configuration).key())?
@@ -217,7 +222,7 @@ impl<'s> Bench<'s> {
         match host.ask(&request, self.deadline, see, interrupted) {
             Ok(Reply::Measured(measured)) => {
                 let mut answered = self.record(configuration, known_speed, &measured)?;
-                // The worker was asked, but there was nothing left to measure.
+                // The worker ran, but there was nothing left to measure.
                 answered.cached = measured.timing.is_none() && measured.score == known_score;
                 Ok(answered)
             }
@@ -279,7 +284,7 @@ impl<'s> Bench<'s> {
         Ok(Answered { answer, cached: false })
     }
 
-    /// Keeps how many bytes the weights are on disk.
+    /// Stores the size of the weights on disk in bytes.
     fn put_weights(&self, configuration: &Configuration, bytes: u64) -> Result<(), StoreError> {
         let values = [("bytes".to_owned(), real(bytes))].into();
         self.store.put(&Record::measured(self.score_key(WEIGHTS, configuration), values, &[], VERSION))
@@ -290,19 +295,19 @@ impl<'s> Bench<'s> {
         Ok(Answered { answer: Answer::Failed(reason.to_owned()), cached: false })
     }
 
-    /// What the store knows of the answers of `configuration` on search or report images.
+    /// Returns the score of `configuration` that the store has for search or report images.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// Fails if the store cannot be read.
     pub fn known_score(&self, kind: &str, configuration: &Configuration) -> Result<Score, StoreError> {
         let record = self.store.get(&self.score_key(kind, configuration).key())?;
         Ok(record.as_ref().and_then(score_of).unwrap_or_default())
     }
 
-    /// Keeps a score.
+    /// Stores a score.
     ///
     /// # Errors
-    /// Where the store cannot be written.
+    /// Fails if the store cannot be written.
     pub fn put_score(
         &self,
         kind: &str,
@@ -320,10 +325,10 @@ impl<'s> Bench<'s> {
     }
 }
 
-/// How fast the cores of `hardware` were ever seen to be; that has nothing to do with networks.
+/// Returns the fastest observed speeds of the cores of `hardware`. They do not depend on networks.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// Fails if the store cannot be read.
 pub fn fastest_probes(store: &Store, hardware: &str) -> Result<FastestProbes, StoreError> {
     let mut probes = FastestProbes::default();
     if let Some(Record { outcome: Outcome::Measured(values), .. }) = store.get(&probe_key(hardware).key())? {
@@ -336,10 +341,10 @@ pub fn fastest_probes(store: &Store, hardware: &str) -> Result<FastestProbes, St
     Ok(probes)
 }
 
-/// Keeps what [`fastest_probes`] will find.
+/// Stores the speeds that [`fastest_probes`] returns.
 ///
 /// # Errors
-/// Where the store cannot be written.
+/// Fails if the store cannot be written.
 pub fn remember_probes(store: &Store, hardware: &str, probes: &FastestProbes) -> Result<(), StoreError> {
     let values = probes.0.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
     store.put(&Record::measured(probe_key(hardware), values, &[], VERSION))
@@ -349,16 +354,16 @@ fn probe_key(hardware: &str) -> KeyParts {
     KeyParts::new("probe").with("protocol", PROTOCOL_VERSION).with("hardware", hardware)
 }
 
-/// Version of the program: other kernels, other speeds.
+/// Version of the program, part of every key: other kernels have other speeds.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Kind of the records of how many bytes weights are on disk.
+/// Kind of the records of the size of weights on disk.
 const WEIGHTS: &str = "weights";
 
-/// Kind of the records of what was seen of refused candidates.
+/// Kind of the records of refused candidates.
 const REFUSED: &str = "refused";
 
-/// Search images for the untouched network, before its speed is known.
+/// Number of search images for the baseline, before its latency is known.
 const FIRST_IMAGES: u64 = 512;
 
 fn refusal_of(record: &Record) -> Option<Refusal> {
@@ -369,7 +374,7 @@ fn refusal_of(record: &Record) -> Option<Refusal> {
     })
 }
 
-/// Whether one of `rivals` is surely better in every respect.
+/// Returns whether an incumbent is surely better in every objective.
 fn beaten(known: &Known, rivals: &[Rival]) -> bool {
     let best_case = known.score.interval()[1];
     rivals.iter().any(|rival| rival.surely_beats(known.latency[1], known.size, known.memory, best_case))

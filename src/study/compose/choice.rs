@@ -1,4 +1,5 @@
-//! What is chosen for a network, what it comes to as a sum over layers, and how it is made better under given weights.
+//! Discrete choices for a network, their costs as sums over layers, and the descent that minimizes
+//! a weighted sum of these costs.
 
 use paretune_kernels::weights::Numbers;
 use paretune_spaces::{Configuration, Value};
@@ -8,29 +9,29 @@ use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
 use crate::evaluate::numbers;
 use crate::study::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey, schedule_bits};
 
-/// Seconds per number that is brought from one precision to another between layers.
+/// Seconds per value that is converted from one precision to another between layers.
 const CONVERSION: f64 = 0.3e-9;
 
-/// What is chosen for a network.
+/// A choice for every layer and channel group of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Choice {
     pub(super) threads: i64,
-    /// Per group, the share that is kept.
+    /// Kept fraction of the channels of each group.
     pub(super) shares: Vec<f64>,
     pub(super) layers: Vec<LayerChoice>,
 }
 
-/// What is chosen for a layer.
+/// Number type, sparsity and schedule of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LayerChoice {
-    /// What the weights are.
+    /// Number type of the weights.
     pub(super) numbers: Numbers,
     pub(super) sparsity: f64,
     /// Index into the layer's surveyed schedules.
     pub(super) schedule: usize,
 }
 
-/// Sums over layers.
+/// Loss, time and size as sums over layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Parts {
     pub(super) loss: f64,
@@ -38,14 +39,15 @@ pub(super) struct Parts {
     pub(super) bytes: f64,
 }
 
-/// Nats that one unit of relative time or size is worth.
+/// Loss (in nats) that a relative change of time or size by one is worth.
 pub(super) struct Weights {
     pub(super) seconds: f64,
     pub(super) bytes: f64,
 }
 
 impl Choice {
-    /// Of a configuration, if all of its schedules were surveyed.
+    /// Reads the choice from a configuration. Returns `None` if a layer's schedule was not
+    /// surveyed.
     pub(super) fn read(survey: &Survey, configuration: &Configuration) -> Option<Self> {
         let shares = survey
             .groups
@@ -57,7 +59,8 @@ impl Choice {
         for layer in &survey.layers {
             let wanted = LayerSchedule::read(configuration, &layer.name)?;
             let same = |time: &ScheduleTime| time.schedule == wanted;
-            // A tile that nobody timed is taken for the algorithm's usual one.
+            // A schedule with an unmeasured tile is approximated by the first one of the same
+            // algorithm.
             let alike = |time: &ScheduleTime| {
                 time.schedule.bits == wanted.bits
                     && time.schedule.sparsity == wanted.sparsity
@@ -74,7 +77,7 @@ impl Choice {
         Some(Self { threads, shares, layers })
     }
 
-    /// As parameters.
+    /// Converts the choice to values of the space's parameters.
     pub(super) fn write(&self, survey: &Survey) -> Configuration {
         let mut wanted = Configuration::new();
         wanted.insert(THREADS, Value::Int(self.threads));
@@ -103,7 +106,8 @@ impl Choice {
             parts.loss += part.loss;
             parts.seconds += part.seconds;
             parts.bytes += part.bytes;
-            // Activations are real numbers around 16 bits as well as around 32.
+            // Activations are in single precision for 16-bit weights as well, so nothing is
+            // converted between these.
             let bits = schedule_bits(choice.numbers).min(16);
             if bits_before.is_some_and(|before| before != bits) {
                 parts.seconds += CONVERSION * real(layer.inputs);
@@ -113,11 +117,12 @@ impl Choice {
         parts
     }
 
-    /// A layer under `choice`, at the widths of this network.
+    /// Returns the costs of one layer under `choice`, with the channels that this network keeps.
     pub(super) fn layer(&self, survey: &Survey, layer: &LayerSurvey, choice: &LayerChoice) -> Parts {
         let share = |group: Option<usize>| group.map_or(1.0, |group| self.shares[group]);
         let (reads, writes) = (share(layer.reads), share(layer.writes));
-        // Kernels compute whole vectors of output channels.
+        // Kernels compute whole vectors of output channels, so the time follows the number of
+        // vectors.
         let width = layer.writes.map_or(layer.outputs, |group| survey.groups[group].width);
         let vectors = |channels: f64| (channels / 8.0).ceil();
         let written = vectors(writes * real(width)) / vectors(real(width)).max(1.0);
@@ -130,7 +135,8 @@ impl Choice {
             .map_or(f64::MAX / 1e6, |loss| loss.loss);
         let weights = real(layer.weights) * kept;
         let outputs = real(layer.outputs) * writes;
-        // Where zeros are has to be said, then what the others are.
+        // Sparse weights take the entropy of the positions of the zeros, then the bits of the other
+        // values.
         let zero = choice.sparsity;
         let places =
             if zero > 0.0 { -(zero * zero.log2() + (1.0 - zero) * (1.0 - zero).log2()) } else { 0.0 };
@@ -140,7 +146,8 @@ impl Choice {
         Parts { loss, seconds, bytes }
     }
 
-    /// Moves layer by layer and group by group to what is best under `weights`, until nothing changes.
+    /// Changes layer by layer and group by group to the choice with the smallest cost under
+    /// `weights`, until nothing changes.
     pub(super) fn descend(&mut self, survey: &Survey, untouched: &Parts, weights: &Weights) {
         let cost = |parts: &Parts| {
             parts.loss
@@ -174,7 +181,7 @@ impl Choice {
         }
     }
 
-    /// Changes one thing.
+    /// Changes one layer or one group at random.
     pub(super) fn vary(&mut self, survey: &Survey, rng: &mut dyn Rng) {
         let groups = survey.groups.len();
         if groups > 0 && rng.random_bool(0.4) {
@@ -204,7 +211,7 @@ impl Choice {
     }
 }
 
-/// What a layer can be, each with its fastest schedule.
+/// Lists the choices of a layer, each with its fastest schedule.
 pub(super) fn options(layer: &LayerSurvey) -> impl Iterator<Item = LayerChoice> + '_ {
     layer.losses.iter().filter_map(|loss| {
         let schedule = *layer.fastest(loss.numbers, loss.sparsity, 1).first()?;
@@ -235,8 +242,8 @@ pub(super) mod tests {
 
     pub(in super::super) const INT8: Numbers = Numbers::Integer(Grid::Bits8);
 
-    /// Two layers; the first writes a group of 16 channels that the second reads. Eight bits are twice as fast and
-    /// lose a little, half of the channels lose much.
+    /// Two layers: the first writes a group of 16 channels that the second reads. 8 bits are twice
+    /// as fast and cost a small loss; half of the channels cost a large one.
     pub(in super::super) fn survey() -> Survey {
         let time = |bits: i64, algorithm: &str, tile: i64, seconds: f64| ScheduleTime {
             schedule: LayerSchedule {
@@ -304,14 +311,14 @@ pub(super) mod tests {
             choice.descend(&survey, &base, &Weights { seconds, bytes: 0.0 });
             choice
         };
-        // Zeros count where there are as many, and only there.
+        // A sparse schedule serves only its own sparsity.
         let mut sparse = survey.clone();
         let mut zeros = sparse.layers[0].schedules[0].clone();
         (zeros.schedule.sparsity, zeros.seconds) = (0.8, 5e-4);
         sparse.layers[0].schedules.push(zeros);
         assert_eq!(sparse.layers[0].fastest(Numbers::F32, 0.8, 1), [3]);
         assert_eq!(sparse.layers[0].fastest(Numbers::F32, 0.7, 1), [1]);
-        // A faster tile costs nothing.
+        // A faster tile costs nothing, so even a small weight of time selects it.
         let free = descended(1e-6);
         assert_eq!(free.layers, [LayerChoice { numbers: Numbers::F32, sparsity: 0.0, schedule: 1 }; 2]);
         assert_eq!(free.shares, [1.0]);

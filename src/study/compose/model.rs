@@ -1,11 +1,12 @@
-//! Predictions: sums over layers, corrected by what verified choices like them turned out to be.
+//! Predictions of the additive model: sums over layers, corrected by the measurements of similar
+//! choices.
 
 use paretune_spaces::Point;
 
 use super::choice::{Choice, Parts, real};
 use crate::study::survey::Survey;
 
-/// A trial, compared to the sums.
+/// A measured trial with its prediction by the additive model.
 #[derive(Clone, Debug)]
 pub(super) struct Verified {
     pub(super) point: Point,
@@ -13,14 +14,15 @@ pub(super) struct Verified {
     pub(super) parts: Parts,
     pub(super) accuracy: f64,
     pub(super) drop: f64,
-    /// Logarithms of measured by summed: seconds, bytes; and memory by bytes.
+    /// Logarithms of measured by predicted latency and size, and of measured memory by predicted
+    /// size.
     pub(super) ratios: [f64; 3],
 }
 
-/// Losses and drops below these are noise.
+/// Losses and drops below these values are noise.
 pub(super) const LEAST_LOSS: f64 = 1e-4;
 pub(super) const LEAST_DROP: f64 = 1e-3;
-/// How a drop in accuracy grows with the loss, as a power.
+/// Exponent of the power law by which the drop in accuracy grows with the loss.
 pub(super) const DROP_GROWTH: f64 = 0.8;
 
 impl Verified {
@@ -32,16 +34,17 @@ impl Verified {
     }
 }
 
-/// Sums, corrected by what was verified.
+/// The additive model with its corrections from measured trials.
 pub(super) struct Model<'m> {
     pub(super) survey: &'m Survey,
     pub(super) verified: &'m [Verified],
-    /// The untouched network's.
+    /// Accuracy of the unmodified network (the baseline).
     pub(super) accuracy: f64,
 }
 
 impl Model<'_> {
-    /// Accuracy, latency, size, memory and drop in accuracy.
+    /// Predicts accuracy, latency, size, memory and drop in accuracy, in the order of the search's
+    /// metrics.
     pub(super) fn predict(&self, choice: &Choice) -> [f64; 5] {
         let parts = choice.parts(self.survey);
         let loss = parts.loss.max(LEAST_LOSS).ln();
@@ -71,7 +74,7 @@ impl Model<'_> {
     }
 }
 
-/// How unlike two choices are: 0 where they are the same.
+/// Returns the distance between two choices: 0 for equal ones.
 pub(super) fn distance(left: &Choice, right: &Choice) -> f64 {
     let layers = real(left.layers.len().max(1));
     let groups = real(left.shares.len().max(1));
@@ -105,7 +108,7 @@ mod tests {
         let plain = untouched();
         let mut eight = untouched();
         eight.layers = vec![LayerChoice { numbers: INT8, sparsity: 0.0, schedule: 2 }; 2];
-        // The plain one is as fast as the sum says, the other one twice as slow, and loses 2 points.
+        // The baseline is as fast as predicted. The other one is twice as slow and loses 2 points.
         let verified = [
             trial(&plain, [0.9, 7e-3, 8128.0, 9000.0, 0.0]),
             trial(&eight, [0.88, 6e-3, 2300.0, 3000.0, 0.02]),

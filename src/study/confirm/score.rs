@@ -1,5 +1,6 @@
-//! Answers of the finalists on report images, as many as there is time for: first a few of everybody's, then those
-//! that decide who keeps a limit on accuracy, then as many of everybody's.
+//! Scores the finalists on report images within the time left: first a few images for every
+//! finalist, then those that decide whether it keeps a limit on accuracy, then equally many for
+//! all.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,27 +12,27 @@ use crate::study::archive;
 use crate::study::event::Event;
 use crate::study::recipes::UNTOUCHED;
 
-/// Report images come in steps of this many.
+/// Number of report images in one step.
 const STEP: u64 = 512;
 
-/// Steps at a time that go into deciding a limit.
+/// Number of steps at a time that are spent on deciding a limit.
 const DECIDING: u64 = 2;
 
-/// A finalist that is scored.
+/// A finalist that is being scored.
 #[derive(Clone, Copy)]
 pub(super) struct Job<'j> {
     pub(super) point: &'j FrontPoint,
-    /// Where its bundle lies.
+    /// Path of the finalist's bundle.
     pub(super) bundle: &'j Path,
-    /// Seconds, and its interval.
+    /// Median latency in seconds and the ends of its interval.
     pub(super) latency: [f64; 3],
-    /// What is known in the end.
+    /// Score over all images so far.
     pub(super) score: Option<Score>,
-    /// It could not be scored.
+    /// Whether scoring it has failed.
     pub(super) failed: bool,
-    /// Seconds per image, as soon as they are known.
+    /// Seconds per image, measured by the last step.
     each: f64,
-    /// Nothing may be added: an earlier session has found it, or there are no more images.
+    /// Whether no images can be added: the score is from an earlier session, or no image is left.
     complete: bool,
 }
 
@@ -40,7 +41,7 @@ impl<'j> Job<'j> {
         Self { point, bundle, latency, score: None, failed: false, each: 0.0, complete: false }
     }
 
-    /// Images seen.
+    /// Returns the number of images scored so far.
     fn images(&self) -> u64 {
         self.score.map_or(0, |score| score.total)
     }
@@ -49,7 +50,8 @@ impl<'j> Job<'j> {
         !self.failed && !self.complete
     }
 
-    /// Whether its accuracy alone decides whether it keeps the limits, and has not done so yet.
+    /// Returns whether the point's accuracy alone decides whether it keeps the limits, and has not
+    /// decided it yet.
     fn undecided(&self, floors: &Floors, confirmation: &Confirmation<'_, '_>) -> bool {
         let Some(score) = self.score.filter(|_| self.may_go_on()) else { return false };
         let request = confirmation.request;
@@ -60,11 +62,11 @@ impl<'j> Job<'j> {
 }
 
 impl Confirmation<'_, '_> {
-    /// Scores all of `jobs`, the most important ones first; `step` says how far the confirmation is. After an interrupt, those that are not scored stay without
-    /// a score.
+    /// Scores all `jobs`, the most important ones first. `step` builds the event that reports the
+    /// progress. After an interrupt, the remaining jobs keep no score.
     ///
     /// # Errors
-    /// Where the store or the worker cannot be used at all.
+    /// Fails if the store or the worker cannot be used at all.
     pub(super) fn score(
         &mut self,
         jobs: &mut [Job<'_>],
@@ -89,7 +91,8 @@ impl Confirmation<'_, '_> {
                 self.extend(job, DECIDING * STEP, see, interrupted)?;
             }
         }
-        // Accuracies compare where they are of the same images; what the untouched network answers is known by now.
+        // Accuracies compare only on the same images. The baseline is scored on all of them at no
+        // cost, because its predictions are known already.
         let most = jobs.iter().map(Job::images).max().unwrap_or(0);
         for job in &mut *jobs {
             let free = job.point.origin == UNTOUCHED;
@@ -119,7 +122,7 @@ impl Confirmation<'_, '_> {
         Ok(())
     }
 
-    /// Scores `count` more images.
+    /// Scores `count` more images of a job.
     fn extend(
         &mut self,
         job: &mut Job<'_>,

@@ -1,4 +1,4 @@
-//! The end of a session: finalists are chosen, fine-tuned where that was asked for, and measured again.
+//! The end of a session: finalists are chosen, fine-tuned if requested, and measured again.
 
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use super::super::trial::{Answer, Answered, Hopeless};
 use super::{HostError, Session, SessionError, Teller};
 use crate::evaluate::candidate::{FINETUNE, numerics};
 
-/// The most points that are measured again at the end.
+/// Largest number of points that are measured again at the end.
 const FINALISTS: usize = 12;
 
 impl Session<'_> {
-    /// How many points can be measured again in the time that is left: each takes about as long as a trial.
+    /// Returns how many points can be measured again in the time left. Each takes about as long as
+    /// a trial.
     fn finalists(&self) -> usize {
         let Some(seconds) = self.request.budget.seconds else { return FINALISTS };
         let left = (seconds - self.clock.elapsed()).max(0.0);
@@ -29,8 +30,8 @@ impl Session<'_> {
         affordable.clamp(4, FINALISTS)
     }
 
-    /// `point` after training, measured like any trial, where its network was compressed and training did not
-    /// make it worse on the search images.
+    /// Fine-tunes `point` and measures it like any trial. Returns `None` if its network is not
+    /// compressed or if training made it worse on the search images.
     fn finetuned(
         &mut self,
         point: &FrontPoint,
@@ -44,7 +45,7 @@ impl Session<'_> {
         let mut configuration = point.config.clone();
         configuration.insert(FINETUNE.to_owned(), Value::Int(i64::try_from(seconds).unwrap_or(i64::MAX)));
         let patient = self.bench.deadline;
-        // Starting and validating take their time too.
+        // Starting and validating the training need time as well.
         self.bench.deadline = patient + Duration::from_secs(2 * seconds);
         let answered = self.answer(&configuration, &Hopeless::default(), teller);
         self.bench.deadline = patient;
@@ -64,7 +65,8 @@ impl Session<'_> {
         }
     }
 
-    /// Confirms the front, or takes what is known of it unless `measure`, and says what the study has found.
+    /// Measures the finalists, or only collects known figures if `measure` is false, and builds the
+    /// front of the study.
     pub(super) fn conclude(
         &mut self,
         teller: &mut Teller<'_>,
@@ -81,13 +83,13 @@ impl Session<'_> {
             archive::representatives(&self.front, self.finalists(), &request.prefer, &request.objectives);
         let mut finalists: Vec<FrontPoint> =
             chosen.into_iter().map(|index| self.front[index].clone()).collect();
-        // What people have marked is among them, as long as it is on the front.
+        // Points that the user has marked are finalists while they are on the front.
         for point in self.front.iter().filter(|point| self.keep.contains(&point.id)) {
             if finalists.iter().all(|other| other.id != point.id) {
                 finalists.insert(finalists.len().min(1), point.clone());
             }
         }
-        // What everything is compared to is measured along with the rest.
+        // The baseline is measured together with the finalists, so that they compare.
         if let Some(untouched) = &self.untouched
             && finalists.iter().all(|point| point.id != untouched.id)
         {

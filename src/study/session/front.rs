@@ -1,4 +1,5 @@
-//! The front of a running session: what enters it, what it drives out, and what can no longer matter beside it.
+//! The front of a running session: entering points, displaced points, and the stop criteria that
+//! follow from it.
 
 use super::super::archive;
 use super::super::front::{FrontPoint, Metrics};
@@ -7,8 +8,8 @@ use super::Session;
 use crate::evaluate::protocol::{Ceilings, Rival};
 
 impl Session<'_> {
-    /// What makes it pointless to go on with a candidate: feasible points of the front, and once there are some,
-    /// the limits.
+    /// Returns the stop criteria for the next candidate: the feasible points of the front and, once
+    /// there are some, the limits.
     pub(super) fn hopeless(&self) -> Hopeless {
         let limits = &self.request.limits;
         let feasible = self.front.iter().any(|point| point.feasible);
@@ -16,7 +17,7 @@ impl Session<'_> {
         Hopeless { ceilings, rivals: self.rivals(), floors: archive::floors(limits) }
     }
 
-    /// What may make more images pointless for a candidate.
+    /// Lists the incumbents: points that end the scoring of a candidate if they surely beat it.
     fn rivals(&self) -> Vec<Rival> {
         let wanted = |name: &str| self.request.objectives.iter().any(|objective| objective == name);
         if !wanted("accuracy") {
@@ -40,7 +41,8 @@ impl Session<'_> {
             .collect()
     }
 
-    /// Adds a point to the front, if nothing there dominates it; tells what it drives out.
+    /// Adds a point to the front unless another point there dominates it. Returns whether it
+    /// entered, and the ids of the points that it displaced.
     pub(super) fn enter(&mut self, point: Option<FrontPoint>) -> (bool, Vec<String>) {
         let Some(point) = point else { return (false, Vec::new()) };
         let objectives = &self.request.objectives;
@@ -71,14 +73,15 @@ impl Session<'_> {
         (true, displaced.into_iter().map(|point| point.id).collect())
     }
 
-    /// The point that would be exported now.
+    /// Returns the id of the point that would be exported now.
     pub(super) fn best(&self) -> Option<String> {
         let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
         let request = &self.request;
         archive::preferred(&feasible, &request.prefer, &request.objectives).map(|point| point.id.clone())
     }
 
-    /// Of the feasible part of the front, on the scale of [`archive::hypervolume`].
+    /// Returns the hypervolume of the feasible part of the front, on the scale of
+    /// [`archive::hypervolume`].
     pub(super) fn hypervolume(&self) -> f64 {
         let Some(untouched) = &self.untouched else { return 0.0 };
         let feasible: Vec<Metrics> =

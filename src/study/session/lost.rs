@@ -1,5 +1,5 @@
-//! What becomes of a session whose device is lost: it goes on with the backends that are left, and what was measured on the
-//! device stays in journal and store alone.
+//! Handles the loss of a device: the session continues with the other backends. Measurements on the
+//! lost device stay in the journal and the store only.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use super::super::event::Event;
 use super::{HostError, Session, SessionError, Teller, space_of, start_search};
 use crate::evaluate::candidate::{BACKEND, Sides};
 
-/// Why a session ended whose last backend was lost.
+/// Reason of the end of a session whose last backend was lost.
 pub(super) const ENDED: &str = "device lost";
 
 impl Session<'_> {
-    /// What an error means for the session: `None` where it can go on, else why it ends.
+    /// Decides the consequence of an error: `None` if the session can continue, else the reason of
+    /// its end.
     pub(super) fn carry_on(
         &mut self,
         error: SessionError,
@@ -29,7 +30,7 @@ impl Session<'_> {
         }
     }
 
-    /// Starts the search anew without `backend`, knowing all that was measured elsewhere.
+    /// Starts the search anew without `backend`, from all results on the other backends.
     fn lose(
         &mut self,
         backend: &str,
@@ -49,7 +50,7 @@ impl Session<'_> {
         let space = space_of(self.network, &self.request.threads, &self.backends, file);
         let space = match space.map_err(SessionError::from).and_then(|space| Ok(space.compile()?)) {
             Ok(space) => Arc::new(space),
-            // As where the space was narrowed to what is lost.
+            // The space is empty, for example if the user narrowed it to the lost backend.
             Err(error) => {
                 let text =
                     format!("{backend} is lost, and nothing can be done without it: {error} ({reason})");
@@ -60,7 +61,7 @@ impl Session<'_> {
         let text = format!("{backend} is lost; the search goes on with {left} alone: {reason}");
         teller.tell(Event::Notice { text })?;
         if let Ok(mut shared) = self.shared.lock() {
-            // Times of layers are those of one backend.
+            // The layer times of a survey are those of one backend.
             match shared.survey.as_mut().filter(|survey| !names(&survey.backend, backend)) {
                 Some(survey) => survey.mixed.retain(|mixed| !names(&mixed.backend, backend)),
                 None => shared.survey = None,
@@ -100,7 +101,7 @@ fn runs_on(configuration: &Configuration, backend: &str) -> bool {
     configuration.get(BACKEND).and_then(Value::as_str).is_some_and(|value| names(value, backend))
 }
 
-/// Whether `value`, of the parameter that names backends, has a part for `backend`.
+/// Returns whether `value` of the parameter [`BACKEND`] runs layers on `backend`.
 fn names(value: &str, backend: &str) -> bool {
     match Sides::read(value) {
         Some(sides) => sides.first == backend || sides.second == backend,

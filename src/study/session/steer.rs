@@ -1,5 +1,5 @@
-//! How people steer a running session: pause, stop, change what is asked for, look into a point. The session looks here
-//! between two trials and never waits for anybody.
+//! Control of a running session by the user: pause, stop, change the request, inspect a point. The
+//! session checks for requests between two trials and never waits for anyone.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,33 +14,33 @@ use super::super::front::FrontLimit;
 use super::{Budget, HostError, Session, SessionError, Teller, start_search};
 use crate::evaluate::protocol::{Reply, Request};
 
-/// How people steer a running session.
+/// Requests of the user to a running session.
 #[derive(Debug, Default)]
 pub struct Control {
-    /// Stop, keeping everything.
+    /// Ends the session and keeps its results.
     pub stop: AtomicBool,
-    /// Start no trial for now; the budget's clock stands still meanwhile.
+    /// Starts no further trial; the budget's clock stops meanwhile.
     pub pause: AtomicBool,
     changes: Mutex<Vec<Change>>,
 }
 
-/// What people ask of a running session.
+/// A change that the user requests from a running session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// Other limits. Everything measured so far is judged again.
+    /// New limits. All measured configurations are judged again.
     Limits(Vec<FrontLimit>),
-    /// Another idea of the best: an objective's name or `knee`.
+    /// A new criterion of the best point: an objective's name or `knee`.
     Prefer(String),
-    /// Another budget, for the whole study.
+    /// A new budget for the whole study.
     Budget(Budget),
-    /// Points that are to be among the final ones, by id.
+    /// Ids of the points that must be among the finalists.
     Keep(BTreeSet<String>),
-    /// Time every step of a point of the front, by id; answered by [`Event::Inspected`].
+    /// Time every step of a point of the front, given by id. The result is an [`Event::Inspected`].
     Inspect(String),
 }
 
 impl Control {
-    /// Asks for a change; it is carried out after the current trial.
+    /// Requests a change. It takes effect after the current trial.
     pub fn change(&self, change: Change) {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
     }
@@ -54,11 +54,11 @@ impl Control {
     }
 }
 
-/// For how long the steps of a point are timed.
+/// Seconds for which the steps of a point are timed.
 const INSPECTION: f64 = 0.4;
 
 impl Session<'_> {
-    /// Carries out what was asked for, and waits while the session is paused.
+    /// Applies the requested changes, and waits while the session is paused.
     pub(super) fn obey(&mut self, teller: &mut Teller<'_>) -> Result<(), SessionError> {
         loop {
             self.carry_out(teller)?;
@@ -107,7 +107,7 @@ impl Session<'_> {
         })))
     }
 
-    /// Starts the search anew under the limits of now, knowing all that was measured.
+    /// Starts the search anew under the current limits, from all measured results.
     fn judge_again(&mut self) -> Result<(), SessionError> {
         let mut search = start_search(&self.space, &self.request, &self.shared)?;
         for trial in self.search.history().trials() {

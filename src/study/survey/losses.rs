@@ -1,4 +1,5 @@
-//! How much of the network's opinion is lost when one layer or one group of channels alone is compressed.
+//! Measures how much the network's output distribution changes if one layer or one channel group
+//! alone is compressed.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,41 +16,46 @@ use crate::evaluate::protocol::{Reply, Request};
 use crate::evaluate::subject::CALIBRATION_IMAGES;
 use crate::study::session::SessionError;
 
-/// Images that losses are judged on.
+/// Number of images on which losses are measured.
 const LOSS_IMAGES: u64 = 96;
-/// Sparsities at which layers are looked at; what other shares lose follows from them.
+/// Sparsities at which layers are measured. The losses of other sparsities are derived from them.
 const SPARSITY: [f64; 2] = [0.7, 0.9];
-/// How many times more is lost for every further tenth of the weights that becomes zero, as reconstructed layers
-/// do on average.
+/// Factor by which the loss grows when another tenth of the weights becomes zero: the mean of
+/// reconstructed layers.
 const TENTH: f64 = 2.6;
-/// Bits of the weights at which layers are looked at.
+/// Number of bits at which layers are measured. Losses at other bits below 8 are derived from it.
 const FEW_BITS: Numbers = Numbers::Integer(Grid::Bits3);
-/// Mean squared error of bfloat16 by that of 8 bits, whose steps are the same for all numbers of a channel: a half of 2^-8 of
-/// the number itself, against that of a 127th of four standard deviations, as the largest of some hundreds are.
+/// Mean squared error of bfloat16, divided by that of 8 bits. The 8-bit step is the same for all
+/// values of a channel: a 127th of four standard deviations, the usual largest of some hundred
+/// values. The bfloat16 step is 2^-8 of the value itself.
 const BF16_DISTORTION: f64 = 1.0 / 64.0;
-/// The same of half precision, whose steps are an eighth.
+/// Mean squared error of half precision, divided by that of 8 bits. Its steps are an eighth of
+/// those of bfloat16.
 const FP16_DISTORTION: f64 = BF16_DISTORTION / 64.0;
 
-/// Mean squared error of numbers of a normal distribution on grids of so many bits (after Max, "Quantizing for
-/// minimum distortion", 1960): what is lost at other bits goes by it.
+/// Mean squared error of normally distributed values on a grid of the given number of bits (after
+/// Max, "Quantizing for minimum distortion", 1960). Losses scale with it.
 const DISTORTION: [(f64, f64); 6] =
     [(1.58, 0.190), (2.0, 0.1188), (3.0, 0.0374), (4.0, 0.01154), (6.0, 0.00104), (8.0, 0.0001)];
-/// Thinned networks that are looked at.
+/// Number of channel-pruned networks that are measured.
 const THINNED: usize = 2;
-/// Numbers that zeros are combined with.
+/// Number types of weights that are combined with sparsity.
 const WITH_ZEROS: [Numbers; 3] = [Numbers::F32, Numbers::Integer(Grid::Bits8), Numbers::Integer(Grid::Bits4)];
-/// How losses grow with what is removed: few weights cost next to nothing, the last ones everything.
+/// Exponent of the loss as a function of the removed fraction: few channels cost next to nothing,
+/// the last ones everything.
 const GROWTH: f64 = 2.0;
 
 impl Surveyor<'_, '_> {
-    /// What compression costs, most telling first: the rest follows from it where time runs out.
+    /// Measures the losses of compression, the most informative ones first. If time runs out, the
+    /// others are derived from them.
     pub(super) fn losses(
         &mut self,
         survey: &mut Survey,
         until: Instant,
         see: &mut dyn FnMut(f64),
     ) -> Result<(), SessionError> {
-        // What whole thinned networks lose says what one channel's worth is in nats, for all groups at once.
+        // The loss of whole pruned networks gives the nats per unit of channel importance for all
+        // groups at once.
         let mut plans: Vec<Probe> = vec![Probe::AllBits];
         plans.extend((0..survey.thinned.len().min(THINNED)).map(Probe::Thinned));
         let costs = match self.ask(&Request::Rank)? {
@@ -86,7 +92,7 @@ impl Surveyor<'_, '_> {
             .map(|layer| self.domain(&layer_parameter(&layer.name, "sparsity")).len() > 1)
             .collect();
         plans.extend((0..eight.len()).filter(|layer| eight[*layer]).map(Probe::Bits));
-        // Where making the first variant takes most of the time that is left, weights stay as they are.
+        // Reconstruction is left out if preparing it takes most of the time left.
         let prepare = compress::seconds_to_prepare(&self.network.plan, CALIBRATION_IMAGES).map_err(unfit)?;
         let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
         let worthwhile = *self.pace.reconstructs.get_or_insert(2.0 * prepare < left);
@@ -110,7 +116,7 @@ impl Surveyor<'_, '_> {
             if found.iter().any(|(known, _)| known == plan) {
                 continue;
             }
-            // The first one is what everything falls back to.
+            // The first measurement is always made, because the others fall back to it.
             if index > 0 && !self.pace.losses.may_go_on(until) {
                 break;
             }
@@ -123,7 +129,7 @@ impl Surveyor<'_, '_> {
         Ok(())
     }
 
-    /// Losses of everything that can be chosen, from those that were measured.
+    /// Derives the losses of all choices from the measured ones.
     fn conclude(
         &self,
         survey: &mut Survey,
@@ -170,7 +176,8 @@ impl Surveyor<'_, '_> {
                     Numbers::Integer(_) => by_few(),
                 };
                 let Some(mut loss) = loss else { continue };
-                // Activations are rounded to 8 bits too.
+                // Activations are rounded to 8 bits as well, so the loss is at least that of 8
+                // bits.
                 if numbers.is_integer() {
                     loss = loss.max(eight.unwrap_or(0.0));
                 }
@@ -210,17 +217,17 @@ impl Surveyor<'_, '_> {
 /// One compression whose loss is measured alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Probe {
-    /// 8 bits in every layer.
+    /// Quantize every layer to 8 bits.
     AllBits,
-    /// 8 bits in one layer.
+    /// Quantize one layer to 8 bits.
     Bits(usize),
-    /// Few bits in one layer.
+    /// Quantize one layer to [`FEW_BITS`].
     FewBits(usize),
-    /// Zeros in one layer.
+    /// Prune the weights of one layer to a sparsity.
     Sparsity(usize, f64),
-    /// A share of one group.
+    /// Keep a fraction of one channel group.
     Share(usize, f64),
-    /// One of the networks whose channels were all held to one threshold.
+    /// Keep the channels of one of the networks that were pruned by one threshold.
     Thinned(usize),
 }
 
@@ -258,17 +265,17 @@ impl Probe {
     }
 }
 
-/// By group and share that is kept: what the channels that go are worth.
+/// Importance of the removed channels, by group and kept fraction.
 type Costs = BTreeMap<String, Vec<(f64, f64)>>;
 
-/// What channels are worth that go when a share stays.
+/// Returns the importance of the removed channels if a fraction is kept.
 fn cost(costs: &[(f64, f64)], share: f64) -> Option<f64> {
     let nearest = costs.iter().min_by(|a, b| (a.0 - share).abs().total_cmp(&(b.0 - share).abs()));
     nearest.map(|(_, cost)| *cost)
 }
 
-/// Nats per image that are lost per unit of what channels are worth: of the thinned networks that were looked at, the
-/// geometric mean.
+/// Returns the loss in nats per image and unit of channel importance: the geometric mean over the
+/// measured pruned networks.
 fn worth(thinned: &[Thinned], found: &[(Probe, f64)], costs: &Costs) -> Option<f64> {
     let ratios = found.iter().filter_map(|(probe, loss)| {
         let Probe::Thinned(index) = probe else { return None };
@@ -283,8 +290,8 @@ fn worth(thinned: &[Thinned], found: &[(Probe, f64)], costs: &Costs) -> Option<f
     (!ratios.is_empty()).then(|| mean.exp())
 }
 
-/// Loss after `removed` of something, from what was seen at other shares: between two of them, and beyond, along a
-/// power law.
+/// Interpolates or extrapolates the loss after removing a fraction along a power law, from the
+/// nearest measured fraction.
 fn grown(points: &[(f64, f64)], removed: f64) -> f64 {
     if removed <= 0.0 {
         return 0.0;
@@ -295,7 +302,7 @@ fn grown(points: &[(f64, f64)], removed: f64) -> f64 {
     nearest.map_or(f64::MAX, |(seen, loss)| loss * (removed / seen).powf(GROWTH))
 }
 
-/// Loss at a share of zeros, from what was seen at others: between two of them, and beyond, exponentially.
+/// Interpolates or extrapolates the loss at a sparsity exponentially, from the measured sparsities.
 fn sparser(points: &[(f64, f64)], share: f64) -> f64 {
     match points {
         [(low, less), (high, more)] if *less > 0.0 && more > less && share > *low => {

@@ -1,11 +1,11 @@
-//! What the default strategy finds out about a network before it composes whole configurations: how long
-//! each layer takes under each schedule, and how much of the network's opinion is lost when one layer or
-//! one group of channels alone is compressed.
+//! Survey of a network for the default strategy: the time of each layer under each schedule, and
+//! the change of the network's output distribution when one layer or one channel group alone is
+//! compressed.
 //!
-//! Schedules are measured for all layers at once: a whole network is built in which every layer has the
-//! next schedule of its list, and its steps are timed one by one, in place. What was measured is kept in
-//! the store, layer times under the layer's shape, so that every later network with such a layer knows
-//! them already. What is concluded from a survey is left to [`super::compose`].
+//! The schedules of all layers are measured at once: a whole network is built in which every layer
+//! has the next schedule of its list, and its steps are timed one by one, in place. The results go
+//! to the store. Layer times are stored under the layer's shape, so that every later network with
+//! such a layer finds them. The module [`super::compose`] draws the conclusions.
 
 mod losses;
 mod schedules;
@@ -30,39 +30,41 @@ use crate::evaluate::numbers;
 use crate::evaluate::protocol::{Reply, Request};
 use crate::model::Network;
 
-/// Everything that was found out.
+/// Results of the survey of a network.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Survey {
-    /// Threads that schedules were timed on.
+    /// Number of threads that schedules were timed on.
     pub threads: i64,
-    /// Backend that schedules were timed on: the fastest of those that there are to choose from.
+    /// Backend that schedules were timed on: the fastest of the offered ones.
     #[serde(default)]
     pub backend: String,
-    /// Seconds of everything that belongs to no layer.
+    /// Seconds of all steps that belong to no layer.
     pub other_seconds: f64,
-    /// In execution order.
+    /// Layers of the network in execution order.
     pub layers: Vec<LayerSurvey>,
-    /// In execution order.
+    /// Channel groups in execution order.
     pub groups: Vec<GroupSurvey>,
-    /// Networks that do a part of the work, thinned by one threshold over all channels.
+    /// Networks with a fraction of the work, pruned by one threshold over all channels.
     #[serde(default)]
     pub thinned: Vec<Thinned>,
-    /// Where two backends had better change places, as far as default schedules and no transfers tell.
+    /// The best partitions of the network between two backends, judged by default schedules without
+    /// transfers.
     #[serde(default)]
     pub mixed: Vec<Mixed>,
 }
 
-/// A network that changes sides.
+/// A network that is partitioned between two backends.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mixed {
     /// Value of the parameter that names both backends.
     pub backend: String,
-    /// Of each layer, on the backend that runs it.
+    /// Schedule of each layer on the backend that runs it.
     pub schedules: Vec<LayerSchedule>,
 }
 
 impl Survey {
-    /// Whether it knows what some reconstructed layer loses, so that the others are not far.
+    /// Returns whether the loss of some reconstructed layer is known, which implies that others can
+    /// be reconstructed soon.
     #[must_use]
     pub fn has_reconstructed(&self) -> bool {
         let losses = self.layers.iter().flat_map(|layer| &layer.losses);
@@ -70,43 +72,43 @@ impl Survey {
     }
 }
 
-/// How many channels of each group stay when all of them are held to one threshold.
+/// A network whose channels were all pruned by one threshold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Thinned {
-    /// Share of the multiply-adds that is left, about.
+    /// Approximate fraction of the multiply-adds that is left.
     pub work: f64,
-    /// By group: the share of its channels that is kept; all where it is not listed.
+    /// Kept fraction of the channels by group; groups that are not listed keep all.
     pub shares: BTreeMap<String, f64>,
 }
 
-/// Shares of the work at which networks are thinned.
+/// Fractions of the work to which networks are pruned.
 const WORK: [f64; 4] = [0.75, 0.5, 0.875, 0.35];
 
-/// What was found out about a layer.
+/// Results of the survey of one layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerSurvey {
-    /// Its name.
+    /// Name of the layer's step in the plan.
     pub name: String,
-    /// Number of weights.
+    /// Number of weights in the layer.
     pub weights: usize,
-    /// Output channels.
+    /// Number of output channels of the layer.
     pub outputs: usize,
-    /// Numbers that it reads.
+    /// Number of input values of the layer.
     pub inputs: usize,
-    /// Whether each channel is computed from itself alone.
+    /// Whether each output channel is computed from one input channel (depthwise).
     pub depthwise: bool,
-    /// Index of the group of channels that it reads, if that can be pruned.
+    /// Index of the channel group that it reads, if that can be pruned.
     pub reads: Option<usize>,
-    /// Index of the group of channels that it writes, if that can be pruned.
+    /// Index of the channel group that it writes, if that can be pruned.
     pub writes: Option<usize>,
-    /// Its schedules, with their times.
+    /// Measured schedules of the layer.
     pub schedules: Vec<ScheduleTime>,
-    /// What it loses by bits and sparsity; what is not listed is not worth trying.
+    /// Losses by number type and sparsity. Combinations that are not listed are not worth trying.
     pub losses: Vec<LayerLoss>,
 }
 
 impl LayerSurvey {
-    /// Up to `count` of its schedules for such weights, as indices, fastest first.
+    /// Returns the indices of up to `count` schedules that run such weights, fastest first.
     #[must_use]
     pub fn fastest(&self, numbers: Numbers, sparsity: f64, count: usize) -> Vec<usize> {
         let schedules = &self.schedules;
@@ -118,18 +120,19 @@ impl LayerSurvey {
     }
 }
 
-/// How a layer is computed.
+/// Algorithm and tunables of one layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerSchedule {
-    /// 8 where it computes on integers, of however many bits; 16 where it is made for weights of so many, else 32.
+    /// 8 for algorithms on integers of any number of bits, 16 for algorithms on 16-bit weights,
+    /// else 32.
     pub bits: i64,
-    /// Share of the weights that is zero, for algorithms that leave zeros out; the others take as long whatever it is,
-    /// and have 0 here.
+    /// Fraction of the weights that is zero, for sparse algorithms. It is 0 for dense algorithms,
+    /// whose time does not depend on it.
     #[serde(default)]
     pub sparsity: f64,
-    /// Algorithm.
+    /// Name of the algorithm that computes the layer.
     pub algorithm: String,
-    /// Its tunables; of a wish, those that are not named have their defaults.
+    /// Values of its tunables. Tunables that a request does not name have their defaults.
     pub tunables: BTreeMap<String, i64>,
 }
 
@@ -138,7 +141,8 @@ impl LayerSchedule {
         Self { bits, sparsity, algorithm, tunables: BTreeMap::new() }
     }
 
-    /// Whether such weights with so many zeros, anywhere, can take this schedule and then have its time.
+    /// Returns whether this schedule runs weights of this number type and sparsity in its measured
+    /// time.
     #[must_use]
     pub fn serves(&self, numbers: Numbers, sparsity: f64) -> bool {
         let widest = widest(&self.algorithm, self.bits);
@@ -147,7 +151,7 @@ impl LayerSchedule {
             && if numbers.is_integer() { numbers.bits() <= widest.bits() } else { numbers == widest }
     }
 
-    /// What `configuration` chooses for `layer`.
+    /// Reads the schedule that `configuration` chooses for `layer`.
     #[must_use]
     pub fn read(configuration: &Configuration, layer: &str) -> Option<Self> {
         let bits = schedule_bits(numbers::chosen(configuration, layer)?);
@@ -165,7 +169,7 @@ impl LayerSchedule {
         Some(Self { bits, sparsity, algorithm, tunables })
     }
 
-    /// Chooses this for `layer`.
+    /// Writes this schedule for `layer` into `wanted`.
     pub fn write(&self, layer: &str, wanted: &mut Configuration) {
         numbers::choose(widest(&self.algorithm, self.bits), layer, wanted);
         wanted.insert(layer_parameter(layer, "algorithm"), Value::Text(self.algorithm.clone()));
@@ -178,10 +182,10 @@ impl LayerSchedule {
     }
 }
 
-/// [`schedule_bits`] of all weights.
+/// All values that [`schedule_bits`] returns.
 pub const SCHEDULE_BITS: [i64; 3] = [8, 16, 32];
 
-/// Bits of the schedules that serve such weights.
+/// Returns the bits of the schedules that run such weights.
 #[must_use]
 pub fn schedule_bits(numbers: Numbers) -> i64 {
     match numbers {
@@ -191,7 +195,8 @@ pub fn schedule_bits(numbers: Numbers) -> i64 {
     }
 }
 
-/// The widest numbers that an algorithm executes, of integers or not.
+/// Returns the widest number type that an algorithm executes, among integers or among
+/// floating-point types.
 fn widest(algorithm: &str, bits: i64) -> Numbers {
     if bits == 32 {
         return Numbers::F32;
@@ -210,7 +215,8 @@ fn widest(algorithm: &str, bits: i64) -> Numbers {
     grids.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Integer(Grid::Bits8))
 }
 
-/// Whether an algorithm executes no dense weights, and takes the less time the more zeros there are.
+/// Returns whether an algorithm executes only sparse weights, so that its time falls with the
+/// sparsity.
 fn needs_zeros(algorithm: &str) -> bool {
     let numbers = Numbers::all();
     let dense = |numbers| WeightFormat { numbers, pattern: Pattern::Dense };
@@ -218,93 +224,95 @@ fn needs_zeros(algorithm: &str) -> bool {
         && !numbers.into_iter().any(|numbers| offer::executes(algorithm, dense(numbers)))
 }
 
-/// A schedule and its time.
+/// A schedule with its measured time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleTime {
-    /// With all tunables.
+    /// The schedule with all its tunables.
     #[serde(flatten)]
     pub schedule: LayerSchedule,
-    /// Of the layer at its full width.
+    /// Seconds of the layer with all its channels.
     pub seconds: f64,
 }
 
-/// What a layer loses.
+/// Loss of a layer under one compression.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerLoss {
-    /// What the weights are.
+    /// Number type of the weights.
     #[serde(rename = "bits", with = "numbers::named")]
     pub numbers: Numbers,
-    /// Share of the weights that is zero.
+    /// Fraction of the weights that is zero.
     pub sparsity: f64,
-    /// Nats per image.
+    /// Loss in nats per image.
     pub loss: f64,
 }
 
-/// What was found out about a group of channels.
+/// Results of the survey of one channel group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupSurvey {
-    /// Its name.
+    /// Name of the group in the space.
     pub name: String,
-    /// How many channels it has.
+    /// Number of channels in the group.
     pub width: usize,
-    /// Shares that can be kept, ascending, and nats per image lost; the last is all of them.
+    /// Kept fractions in ascending order, each with its loss in nats per image. The last one keeps
+    /// all channels.
     pub shares: Vec<(f64, f64)>,
 }
 
-/// What a survey works with.
+/// Context that a survey works in.
 pub struct Surveyor<'s, 'b> {
-    /// Store and keys.
+    /// The result store and its keys.
     pub bench: &'s mut Bench<'b>,
-    /// The worker.
+    /// The worker process that measures.
     pub host: &'s mut Host,
-    /// The joint space.
+    /// The joint space of the network.
     pub space: &'s CompiledSpace,
-    /// The network.
+    /// The network that is surveyed.
     pub network: &'s Network,
-    /// How long it may take. Where the store knows how far a survey of the same came in the same time, this one comes as
-    /// far, so that recorded measurements lead to the same search.
+    /// Time limit in seconds. If the store knows the extent of an equal survey with the same limit,
+    /// this one measures just as much, so that recorded measurements lead to the same search.
     pub seconds: f64,
-    /// How far the two parts came.
+    /// Number of steps that the two parts have made.
     pub pace: Pace,
-    /// Whether to stop at once.
+    /// Returns whether to stop at once.
     pub interrupted: &'s dyn Fn() -> bool,
 }
 
-/// How far a survey came.
+/// Number of steps that a survey has made.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
     profiles: Steps,
     losses: Steps,
-    /// Whether reconstructed layers were looked at, for which there has to be time.
+    /// Whether reconstructed layers were measured, which needs enough time.
     reconstructs: Option<bool>,
 }
 
-/// Steps of one part of a survey.
+/// Number of steps of one part of a survey.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Steps {
     done: u64,
-    /// How many an earlier survey of the same made in the same time.
+    /// Number of steps that an earlier equal survey made.
     before: Option<u64>,
 }
 
 impl Steps {
-    /// Whether another step may be made: as long as there is time, or as far as the earlier survey came.
+    /// Returns whether another step may be made: until the time is over, or until the earlier
+    /// survey's number of steps.
     fn may_go_on(&self, until: Instant) -> bool {
         self.before.map_or_else(|| Instant::now() < until, |before| self.done < before)
     }
 }
 
 impl Surveyor<'_, '_> {
-    /// The first backend to choose from.
+    /// Returns the first backend of the space.
     fn first_backend(&self) -> String {
         let backends = self.domain(BACKEND);
         backends.first().and_then(Value::as_str).unwrap_or("cpu").to_owned()
     }
 
-    /// Finds out what can be found out in the time. `see` is shown the share done.
+    /// Measures as much as the time allows. `see` receives the progress from 0 to 1.
     ///
     /// # Errors
-    /// Where the store or the worker cannot be used at all.
+    /// Fails if the store or the worker cannot be used at all.
     pub fn survey(&mut self, see: &mut dyn FnMut(f64)) -> Result<Survey, SessionError> {
         let layers = compress::layers(&self.network.plan).map_err(unfit)?;
         let groups: Vec<ChannelGroup> = compress::channel_groups(&self.network.plan)
@@ -373,10 +381,10 @@ impl Surveyor<'_, '_> {
         Ok(survey)
     }
 
-    /// Times schedules only: no layer is compressed, and the pace of surveys is not touched.
+    /// Times schedules only: compresses no layer and does not record the extent of the survey.
     ///
     /// # Errors
-    /// As for [`Surveyor::survey`].
+    /// Fails under the conditions of [`Surveyor::survey`].
     pub fn fastest_schedules(&mut self, see: &mut dyn FnMut(f64)) -> Result<Survey, SessionError> {
         let layers = compress::layers(&self.network.plan).map_err(unfit)?;
         let threads = self.domain(THREADS).iter().filter_map(Value::as_i64).max().unwrap_or(1);
@@ -388,7 +396,7 @@ impl Surveyor<'_, '_> {
         Ok(survey)
     }
 
-    /// A survey of this network in this space within this time.
+    /// Returns the store key of a survey of this network and space with this time limit.
     fn pace_key(&self) -> KeyParts {
         let default = self.space.decode(&self.space.closest(&Configuration::new()));
         self.bench
@@ -407,7 +415,7 @@ impl Surveyor<'_, '_> {
             .unwrap_or_default()
     }
 
-    /// The worker's answer; `None` where it has none, which costs this one measurement only.
+    /// Asks the worker. Returns `None` if it fails, which costs only this measurement.
     fn ask(&mut self, request: &Request) -> Result<Option<Reply>, SessionError> {
         self.host.probes.clone_from(&self.bench.probes);
         self.host.ready(&mut |_| {}, self.interrupted).map_err(SessionError::Worker)?;

@@ -1,4 +1,4 @@
-//! How long each layer takes under each schedule.
+//! Times each layer under each schedule.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -20,12 +20,12 @@ use crate::evaluate::protocol::{Reply, Request};
 use crate::study::session::SessionError;
 /// Seconds for which one network is profiled.
 const PROFILE_SECONDS: f64 = 0.03;
-/// What is tuned of algorithms that need zeros is tuned at the offered sparsity nearest to this.
+/// The tunables of sparse algorithms are tuned at the offered sparsity nearest to this one.
 const TUNED_SPARSITY: f64 = 0.8;
 
 impl Surveyor<'_, '_> {
-    /// Times schedules: the default of every algorithm first, then what can be turned about those that are not
-    /// far behind the fastest.
+    /// Times schedules: first the default of every algorithm, then other values of the tunables of
+    /// those algorithms that are not far behind the fastest.
     pub(super) fn schedules(
         &mut self,
         layers: &[LayerInfo],
@@ -39,18 +39,19 @@ impl Surveyor<'_, '_> {
         for layer in layers {
             first.push(self.defaults(layer, &survey.backend));
         }
-        // In one network all layers have the same algorithm, as far as they can: then few layouts are converted.
+        // As many layers as possible have the same algorithm in one network, so that few layouts
+        // are converted.
         let mut kinds: Vec<&LayerSchedule> = Vec::new();
         let tuned: Vec<f64> = first.iter().map(|variants| tuned_sparsity(variants)).collect();
         for (variants, tuned) in first.iter().zip(&tuned) {
             for variant in variants {
-                // Other sparsities follow when it is known what is best at this one.
+                // The other sparsities are measured after the best schedule at this one is known.
                 if [0.0, *tuned].contains(&variant.sparsity) && !kinds.contains(&variant) {
                     kinds.push(variant);
                 }
             }
         }
-        // Dense ones first.
+        // Dense schedules come first.
         kinds.sort_by(|left, right| order(left.sparsity).total_cmp(&order(right.sparsity)));
         for (index, kind) in kinds.iter().enumerate() {
             see(0.3 * fraction(index, kinds.len()));
@@ -65,13 +66,13 @@ impl Surveyor<'_, '_> {
             }
             self.profile(layers, &variants, survey)?;
         }
-        // Everything that one tunable alone changes, for the algorithms worth it.
+        // For the competitive algorithms, one tunable at a time takes each of its values.
         let mut lists: Vec<Vec<LayerSchedule>> = Vec::new();
         for (index, layer) in layers.iter().enumerate() {
             let mut list = Vec::new();
             let times = &survey.layers[index].schedules;
             for bits in SCHEDULE_BITS {
-                // What needs zeros must be worth having them.
+                // A sparse algorithm must beat the dense ones to be worth tuning.
                 let offered = || {
                     let of_bits = times.iter().filter(move |time| time.schedule.bits == bits);
                     of_bits.filter(|time| [0.0, tuned[index]].contains(&time.schedule.sparsity))
@@ -120,7 +121,7 @@ impl Surveyor<'_, '_> {
         for bits in SCHEDULE_BITS {
             together(bits, &|_| 0.0, &|_| 0.0)?;
         }
-        // What is best at one sparsity is so at most.
+        // The best tunables at one sparsity are usually the best at the others.
         let mut others: Vec<f64> = first.iter().flatten().map(|variant| variant.sparsity).collect();
         others.sort_by(|left, right| order(*left).total_cmp(&order(*right)));
         others.dedup();
@@ -131,9 +132,9 @@ impl Surveyor<'_, '_> {
         Ok(())
     }
 
-    /// Settles for the backend that is fastest under default schedules, where there are several: what is surveyed is
-    /// whole networks on one. What a device's transfers cost counts for little beside that. Where two backends can
-    /// change places, the survey also says where that looks best.
+    /// Selects the backend that is fastest under default schedules, because the survey measures
+    /// whole networks on one backend. The cost of a device's transfers is small in comparison. Also
+    /// finds the best partitions between two backends.
     fn choose_backend(&mut self, layers: &[LayerInfo], survey: &mut Survey) -> Result<(), SessionError> {
         let backends: Vec<String> =
             self.domain(BACKEND).iter().filter_map(|value| value.as_str().map(str::to_owned)).collect();
@@ -174,8 +175,8 @@ impl Surveyor<'_, '_> {
         Ok(())
     }
 
-    /// The default schedules that the space offers for a layer on a backend; of algorithms that need zeros, one per
-    /// sparsity.
+    /// Lists the default schedules that the space offers for a layer on a backend. Sparse
+    /// algorithms have one per sparsity.
     fn defaults(&self, layer: &LayerInfo, backend: &str) -> Vec<LayerSchedule> {
         let device = backend != "cpu";
         let numbers = offered(self.space, &layer.step);
@@ -198,7 +199,7 @@ impl Surveyor<'_, '_> {
                 continue;
             }
             if needs_zeros(name) {
-                // Losses are known of zeros anywhere alone.
+                // Losses are known for unstructured zeros only.
                 if !offer::executes(name, WeightFormat::SPARSE_F32) {
                     continue;
                 }
@@ -212,7 +213,7 @@ impl Surveyor<'_, '_> {
         defaults
     }
 
-    /// Names and values of the tunables of each layer's algorithms.
+    /// Lists the names and values of the tunables of each layer's algorithms.
     fn tunables<'l>(&self, layers: &'l [LayerInfo]) -> Tunables<'l> {
         let mut all = Tunables::new();
         for layer in layers {
@@ -245,7 +246,7 @@ impl Surveyor<'_, '_> {
             variant.write(&layer.step, &mut wanted);
         }
         let configuration = self.space.decode(&self.space.closest(&wanted));
-        // What the space made of the wish is what is measured.
+        // The space may have changed the requested schedules, so the actual ones are read back.
         let schedules: Vec<Option<LayerSchedule>> =
             layers.iter().map(|layer| LayerSchedule::read(&configuration, &layer.step)).collect();
         let keys: Vec<Option<KeyParts>> = layers
@@ -269,7 +270,7 @@ impl Surveyor<'_, '_> {
                     steps.iter().map(|(name, seconds)| (name.as_str(), *seconds)).collect();
                 for index in 0..layers.len() {
                     let Some(key) = keys[index].as_ref().filter(|_| times[index].is_none()) else { continue };
-                    // Layers of one shape are one measurement.
+                    // Layers with equal shapes share one measurement.
                     let alike: Vec<usize> =
                         (index..layers.len()).filter(|other| keys[*other].as_ref() == Some(key)).collect();
                     let seen: Vec<f64> = alike
@@ -301,7 +302,7 @@ impl Surveyor<'_, '_> {
         Ok(())
     }
 
-    /// The layer's shape, not the network it is in.
+    /// Returns the store key of a layer's time. It contains the layer's shape, but not the network.
     fn layer_key(&self, layer: &LayerInfo, schedule: &LayerSchedule, survey: &Survey) -> KeyParts {
         let place = match survey.backend.as_str() {
             "cpu" => survey.threads.to_string(),
@@ -320,29 +321,29 @@ impl Surveyor<'_, '_> {
     }
 }
 
-/// Kind of the records of how fast layers are.
+/// Kind of the records of layer times.
 pub const SPEED: &str = "layer-speed";
 
-/// What a layer's time is filed under: its shape, not the network it is in.
+/// Parts of the store key of a layer's time: the layer's shape, but not the network.
 pub struct SpeedKey<'k> {
-    /// Identity of the hardware.
+    /// Identity of the hardware that was measured.
     pub hardware: &'k str,
-    /// What the layer computes.
+    /// Shape of the layer's convolution.
     pub problem: &'k ConvProblem,
-    /// 8 for integers, 32 for single precision.
+    /// Bits of the schedule: 8, 16 or 32.
     pub bits: i64,
-    /// Share of zeros, where it matters.
+    /// Sparsity of the weights for sparse algorithms, else 0.
     pub sparsity: f64,
-    /// Threads of the processor, or a device's name.
+    /// Number of CPU threads, or a device's name.
     pub place: &'k str,
-    /// Algorithm.
+    /// Name of the algorithm that computes the layer.
     pub algorithm: &'k str,
-    /// All of its tunables.
+    /// Values of all its tunables.
     pub tunables: &'k BTreeMap<String, i64>,
 }
 
 impl SpeedKey<'_> {
-    /// As the store wants it. Tunables are written as JSON.
+    /// Builds the key of the store, with the tunables as JSON.
     #[must_use]
     pub fn parts(&self) -> KeyParts {
         KeyParts::new(SPEED)
@@ -360,13 +361,14 @@ impl SpeedKey<'_> {
 
 type Tunables<'l> = HashMap<(&'l str, &'static str), Vec<(String, Vec<i64>)>>;
 
-/// In which order sparsities are looked at: none, then those nearest to [`TUNED_SPARSITY`].
+/// Returns a rank of sparsities for the order of measurement: dense first, then those nearest to
+/// [`TUNED_SPARSITY`].
 fn order(sparsity: f64) -> f64 {
     if sparsity <= 0.0 { -1.0 } else { (sparsity - TUNED_SPARSITY).abs() }
 }
 
-/// Of those that change sides, the fastest that switch once and twice, for each order of backends, as far as what each backend
-/// takes for each layer tells.
+/// Finds the fastest partitions with one and with two cut points for each order of backends, judged
+/// by the measured times of each layer on each backend.
 fn change_places(both: &[Sides<'_>], times: &HashMap<String, Vec<ScheduleTime>>) -> Vec<Mixed> {
     let mut best: BTreeMap<(&str, &str, bool), (f64, Mixed)> = BTreeMap::new();
     for sides in both {
@@ -385,13 +387,14 @@ fn change_places(both: &[Sides<'_>], times: &HashMap<String, Vec<ScheduleTime>>)
     best.into_values().map(|(_, mixed)| mixed).collect()
 }
 
-/// The sparsity at which a layer is tuned; 0 where nothing needs zeros.
+/// Returns the sparsity at which a layer is tuned; 0 without sparse algorithms.
 fn tuned_sparsity(defaults: &[LayerSchedule]) -> f64 {
     let sparsities = defaults.iter().map(|variant| variant.sparsity).filter(|sparsity| *sparsity > 0.0);
     sparsities.min_by(|left, right| order(*left).total_cmp(&order(*right))).unwrap_or(0.0)
 }
 
-/// The best values of the best algorithm at this sparsity, each tunable by itself.
+/// Combines the best values of the best algorithm's tunables at this sparsity, each tunable by
+/// itself.
 fn combined(layer: &LayerSurvey, bits: i64, sparsity: f64) -> Option<LayerSchedule> {
     let alike = |time: &&ScheduleTime| time.schedule.bits == bits && time.schedule.sparsity == sparsity;
     let of_bits = || layer.schedules.iter().filter(alike);

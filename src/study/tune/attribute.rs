@@ -1,15 +1,17 @@
-//! Whose conversions are whose: a convolution that works in another order of numbers than its neighbors makes the
-//! executor convert what flows between them, which is part of what it costs.
+//! Attributes conversions to convolutions. A convolution whose tensor format differs from its
+//! neighbors' makes the executor convert the values between them, which is part of the
+//! convolution's cost.
 
 use paretune_kernels::conv::Layout;
 use paretune_kernels::executor::StepInfo;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Plan, ValueId};
 
-/// Seconds of each step of `plan`, from those of the executed `steps`. A conversion belongs to the convolution that it is
-/// made for because it does not work with channels last, whether that reads or wrote the value; else to the step that it
-/// stands before, and before the network's output, where nothing can be chosen, to the convolution behind. `layouts` are the
-/// orders of numbers that a step's convolution reads and writes.
+/// Sums the seconds of the executed `steps` by the steps of `plan`. A conversion counts for the
+/// convolution that needs it because its format is not NHWC, whether that convolution reads or
+/// wrote the value; else for the step that it precedes. A conversion of the network's output counts
+/// for the last convolution. `layouts` returns the formats that a step's convolution reads and
+/// writes.
 pub(super) fn attribute(
     plan: &Plan,
     steps: &[StepInfo],
@@ -22,7 +24,7 @@ pub(super) fn attribute(
             sums[index] += seconds;
             continue;
         }
-        // `STEP:CONVERSION`; steps may have colons in their names.
+        // Conversions are named `STEP:CONVERSION`, and steps may have colons in their names.
         let Some((name, _)) = info.name.rsplit_once(':') else { continue };
         let Some(reader) = plan.steps.iter().position(|step| step.name == name) else {
             if let Some(last) = source(plan, plan.output) {
@@ -40,7 +42,8 @@ pub(super) fn attribute(
     sums
 }
 
-/// The convolution that decides the order of numbers of `value`: others take what they get.
+/// Returns the convolution that determines the format of `value`. Other operators keep the format
+/// of their inputs.
 fn source(plan: &Plan, mut value: ValueId) -> Option<usize> {
     loop {
         let index = plan.steps.iter().position(|step| step.output == value)?;

@@ -1,4 +1,4 @@
-//! What the store knows of single-precision schedules: every time that was measured, and what tunings concluded.
+//! Single-precision schedules in the result store: all measured times, and the results of tunings.
 
 use std::collections::BTreeMap;
 
@@ -13,41 +13,42 @@ use paretune_kernels::schedule::Schedule;
 use crate::evaluate::PROTOCOL_VERSION;
 use crate::study::survey::{SPEED, SpeedKey};
 
-/// Version of the program: other kernels, other speeds.
+/// Version of the program, part of every key: other kernels have other speeds.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Kind of the records that say which schedule is best for a layer's shape.
+/// Kind of the records that hold the best schedule of a layer's shape.
 const LAYER: &str = "layer-schedule";
-/// Kind of the records that say which schedules are best for a network as a whole.
+/// Kind of the records that hold the best schedules of a whole network.
 const NETWORK: &str = "network-schedules";
-/// A survey's single measurement must beat that of the default by this much to be believed.
+/// A single measurement of a survey counts only if its time is below this fraction of the
+/// default's.
 const CLEARLY: f64 = 0.97;
 
-/// Where, and on how much at a time, schedules are measured.
+/// Hardware, threads and batch for which schedules are measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
-    /// Identity of the hardware.
+    /// Identity of the hardware that was measured.
     pub hardware: String,
-    /// Workers.
+    /// Number of CPU threads that run it.
     pub threads: usize,
-    /// Images at a time.
+    /// Number of images per run.
     pub batch: usize,
-    /// Widest instruction set.
+    /// Widest instruction set to use.
     pub isa: Isa,
 }
 
-/// Where schedules come from.
+/// Source of a network's schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A tuning of this very network.
+    /// A tuning of exactly this network.
     Network,
-    /// What is known of so many of its layers, by their shapes.
+    /// Measurements of single layers with equal shapes.
     Layers {
-        /// Layers with a schedule from the store.
+        /// Number of layers with a schedule from the store.
         known: usize,
-        /// All layers.
+        /// Number of all layers in the network.
         all: usize,
     },
-    /// Nothing is known.
+    /// The default schedules, without measurements.
     Default,
 }
 
@@ -63,13 +64,14 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Schedules by step of a plan; steps that are not listed have their defaults.
+/// Schedules by step of a plan. Steps that are not listed have their defaults.
 pub type Schedules = BTreeMap<usize, Schedule>;
 
-/// The best schedules that the store knows for `plan`, the network whose file has the hash `network`.
+/// Returns the best schedules that the store knows for `plan`, the network whose file has the hash
+/// `network`.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// Fails if the store cannot be read.
 pub fn best_known(
     store: &Store,
     place: &Place,
@@ -120,7 +122,7 @@ pub fn best_known(
     Ok((schedules, source))
 }
 
-/// The fastest of what was measured, where that is surely faster than the default.
+/// Returns the fastest measured schedule, if it is clearly faster than the default.
 fn fastest(known: &[(Schedule, f64)], problem: &ConvProblem, isa: Isa) -> Option<Schedule> {
     let default = default_of(problem, isa)?;
     let (_, usual) = known.iter().find(|(schedule, _)| *schedule == default)?;
@@ -128,7 +130,7 @@ fn fastest(known: &[(Schedule, f64)], problem: &ConvProblem, isa: Isa) -> Option
     (*seconds < CLEARLY * usual).then(|| schedule.clone())
 }
 
-/// What a layer without a choice is computed with.
+/// Returns the default schedule of a layer.
 fn default_of(problem: &ConvProblem, isa: Isa) -> Option<Schedule> {
     let dense = paretune_kernels::weights::WeightFormat {
         numbers: paretune_kernels::weights::Numbers::F32,
@@ -139,14 +141,15 @@ fn default_of(problem: &ConvProblem, isa: Isa) -> Option<Schedule> {
     target.fitted(&Schedule::of(first.name), problem)
 }
 
-/// Whether this machine can run `schedule` as it stands.
+/// Returns whether this machine can run `schedule` exactly as given.
 fn is_offered(schedule: &Schedule, problem: &ConvProblem, isa: Isa) -> bool {
     let target = Target::Cpu(isa);
     target.offers(problem).iter().any(|offer| offer.name == schedule.algorithm)
         && target.fitted(schedule, problem).is_some_and(|fitted| fitted == *schedule)
 }
 
-/// Every time of a dense single-precision schedule that was measured at `place`, by the problem in words.
+/// Returns the measured times of all dense single-precision schedules at `place`, by the formatted
+/// problem.
 pub(super) fn measured(
     store: &Store,
     place: &Place,
@@ -163,7 +166,7 @@ pub(super) fn measured(
             && part("threads") == place.threads.to_string()
             && part("bits") == "32"
             && part("sparsity") == "0";
-        // As `speed_key` writes them, tunables are JSON.
+        // The key holds the tunables as JSON.
         let tunables = serde_json::from_str(part("tunables"));
         if let (true, Ok(tunables), Some(seconds)) = (here, tunables, record.value("seconds")) {
             let schedule = Schedule { algorithm: part("algorithm").to_owned(), tunables };
@@ -173,7 +176,7 @@ pub(super) fn measured(
     Ok(all)
 }
 
-/// Keeps the time of one schedule, where surveys will find it, too.
+/// Stores the time of one schedule under the key that surveys use, too.
 pub(super) fn remember(
     store: &Store,
     place: &Place,
@@ -194,7 +197,7 @@ pub(super) fn remember(
     store.put(&Record::measured(key.parts(), values, &[], VERSION))
 }
 
-/// Keeps what was concluded of a layer.
+/// Stores the best schedule of a layer's shape.
 pub(super) fn conclude_layer(
     store: &Store,
     place: &Place,
@@ -208,11 +211,12 @@ pub(super) fn conclude_layer(
     store.put(&Record::measured(layer_key(place, problem), values, &[], VERSION))
 }
 
-/// Keeps what was concluded of a network: `schedules`, none where the defaults are best, and the seconds of the whole
-/// with default and with these schedules.
+/// Stores the best `schedules` of a network (empty if the defaults are best), with the seconds of
+/// the whole network under the default and these schedules.
 ///
 /// # Errors
-/// Where the store cannot be written, or there are so many layers that one record cannot hold their schedules.
+/// Fails if the store cannot be written, or if the schedules of all layers exceed the size of a
+/// record.
 pub fn conclude_network(
     store: &Store,
     place: &Place,
@@ -226,7 +230,8 @@ pub fn conclude_network(
     store.put(&Record::measured(network_key(place, network), values, &[], VERSION))
 }
 
-/// Schedules as numbers by name: `STEP:ALGORITHM` is 1, `STEP:ALGORITHM:TUNABLE` is the tunable's value.
+/// Encodes schedules as named numbers: `STEP:ALGORITHM` is 1, `STEP:ALGORITHM:TUNABLE` is the
+/// tunable's value.
 fn values_of<'s>(schedules: impl Iterator<Item = (usize, &'s Schedule)>) -> BTreeMap<String, f64> {
     let mut values = BTreeMap::new();
     for (step, Schedule { algorithm, tunables }) in schedules {
@@ -239,7 +244,7 @@ fn values_of<'s>(schedules: impl Iterator<Item = (usize, &'s Schedule)>) -> BTre
     values
 }
 
-/// The reverse of [`values_of`].
+/// Decodes the numbers of [`values_of`].
 fn schedules_of(record: &Record) -> Schedules {
     let paretune_db::Outcome::Measured(values) = &record.outcome else { return Schedules::new() };
     let mut schedules = Schedules::new();
@@ -306,7 +311,7 @@ mod tests {
             .filter(|other| *other != default)
             .expect("another");
 
-        // Measured by a survey: counts only where it is clearly faster.
+        // A survey's measurement counts only if it is clearly faster.
         remember(&store, &place, &problem, &default, 1.0).expect("kept");
         remember(&store, &place, &problem, &other, 0.99).expect("kept");
         assert_eq!(known("a").1, Source::Default);
@@ -316,11 +321,11 @@ mod tests {
         assert_eq!(schedules[&index], other);
         assert_eq!(measured(&store, &place).expect("readable")[&format!("{problem:?}")].len(), 2);
 
-        // Concluded for the shape.
+        // A tuning's result for the shape counts in any case.
         conclude_layer(&store, &place, &problem, &default, [1.0, 1.0]).expect("kept");
         assert_eq!(known("a").0[&index], default);
 
-        // Concluded for the network, and for no other.
+        // A tuning's result for the network counts for no other network.
         let all = Schedules::from([(index, other.clone())]);
         conclude_network(&store, &place, "a", &all, [2.0, 1.0]).expect("kept");
         assert_eq!(known("a"), (all, Source::Network));
@@ -328,7 +333,7 @@ mod tests {
         let elsewhere = Place { threads: 2, ..place.clone() };
         assert_eq!(best_known(&store, &elsewhere, "a", plan).expect("readable").1, Source::Default);
 
-        // What this machine does not offer is left alone.
+        // A schedule that this machine does not offer is ignored.
         let mut foreign = other;
         foreign.tunables.insert("tile".into(), 1);
         conclude_network(&store, &place, "a", &Schedules::from([(index, foreign)]), [2.0, 1.0])

@@ -1,4 +1,5 @@
-//! One distinct layer of a network: its space of single-precision schedules, and what is known of them.
+//! One distinct layer of a network: the space of its single-precision schedules and their
+//! measurements.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +19,16 @@ use super::TuneError;
 use super::share::Prospect;
 use crate::study::space::add_tunables;
 
-/// What the search is told of a schedule.
+/// Name of the search's metric.
 const SECONDS: &str = "seconds";
-/// Name of the parameter that chooses the algorithm.
+/// Name of the parameter that selects the algorithm.
 const ALGORITHM: &str = "algorithm";
-/// What Winograd's smaller tile saves of the multiply-adds.
+/// Factor by which the smaller Winograd tile reduces the multiply-adds.
 const WINOGRAD: f64 = 2.25;
-/// Weights of these layers.
+/// Weight format of the tuned layers.
 const DENSE: WeightFormat = WeightFormat { numbers: Numbers::F32, pattern: Pattern::Dense };
 
-/// A schedule and every time that was measured of it, each the median of many runs.
+/// A schedule and its measured times, each the median of many runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tried {
     pub schedule: Schedule,
@@ -35,7 +36,7 @@ pub(super) struct Tried {
 }
 
 impl Tried {
-    /// The middle one.
+    /// Returns the median of the measured times.
     pub fn estimate(&self) -> f64 {
         let mut sorted = self.seconds.clone();
         sorted.sort_by(f64::total_cmp);
@@ -43,29 +44,30 @@ impl Tried {
     }
 }
 
-/// Layers of one shape.
+/// All layers of a network with one shape.
 pub(super) struct Layer {
-    /// The problem they solve.
+    /// Shape of the layer's convolution.
     pub problem: ConvProblem,
-    /// Indices of their steps in the plan, in execution order.
+    /// Indices of the steps in the plan, in execution order.
     pub steps: Vec<usize>,
-    /// What is run when nobody chooses, with all tunables.
+    /// The default schedule with all its tunables.
     pub default: Schedule,
-    /// Seconds that the hardware needs at least.
+    /// Lower bound of the time by the hardware's ceilings, in seconds.
     pub least: f64,
-    /// Everything that was measured in this tuning; the default comes first.
+    /// Measured schedules of this tuning; the default comes first.
     pub tried: Vec<Tried>,
     search: Search,
     space: Arc<CompiledSpace>,
     in_vain: usize,
     best: f64,
     exhausted: bool,
-    /// Whether there is an algorithm with fewer multiply-adds than the layer has on paper.
+    /// Whether Winograd is offered, which needs fewer multiply-adds than the direct algorithm.
     saves: bool,
 }
 
 impl Layer {
-    /// The distinct layers of `plan` for `batch` images at a time, in the order of their first steps.
+    /// Lists the distinct layers of `plan` for `batch` images at a time, in the order of their
+    /// first steps.
     pub fn of(
         plan: &Plan,
         batch: usize,
@@ -128,7 +130,7 @@ impl Layer {
         })
     }
 
-    /// The point of `schedule`, if the space has it.
+    /// Returns the point of `schedule`, if the space contains it.
     fn point(&self, schedule: &Schedule) -> Option<Point> {
         let mut configuration = Configuration::new();
         configuration.insert(ALGORITHM, Value::Text(schedule.algorithm.clone()));
@@ -138,7 +140,8 @@ impl Layer {
         self.space.encode(&configuration).ok()
     }
 
-    /// Takes what is known from earlier: the fastest `again` are to be measured again soon, the others are believed.
+    /// Adds earlier measurements: the fastest `again` schedules are queued to be measured again,
+    /// the others are told to the search.
     pub fn know(&mut self, mut known: Vec<(Schedule, f64)>, again: usize) -> Result<(), TuneError> {
         known.sort_by(|left, right| left.1.total_cmp(&right.1));
         let mut points = Vec::new();
@@ -147,7 +150,7 @@ impl Layer {
             if index < again {
                 points.push((point, "known".to_owned()));
             } else if !self.is_default_of_its_algorithm(&schedule) {
-                // Told twice, or not positive: nothing is lost without it.
+                // A repeated or invalid measurement is ignored.
                 if let Err(error) = self.search.tell(&point, Outcome::exact(vec![seconds])) {
                     tracing::debug!("{}: {error}", schedule.algorithm);
                 }
@@ -163,14 +166,14 @@ impl Layer {
         self.point(schedule) == Some(self.space.closest(&wanted))
     }
 
-    /// Up to `count` schedules that were not tried.
+    /// Returns up to `count` untried schedules.
     pub fn ask(&mut self, count: usize) -> Vec<Schedule> {
         let proposals = self.search.ask(count);
         self.exhausted = proposals.len() < count;
         proposals.iter().map(|proposal| schedule_of(&self.space.decode(&proposal.point))).collect()
     }
 
-    /// Notes the time of a schedule, or that it has none.
+    /// Records the time of a schedule, or that it has failed.
     pub fn tell(&mut self, schedule: &Schedule, seconds: Option<f64>) -> Result<(), TuneError> {
         if let Some(seconds) = seconds
             && let Some(tried) = self.tried.iter_mut().find(|tried| tried.schedule == *schedule)
@@ -180,7 +183,7 @@ impl Layer {
         }
         if let Some(seconds) = seconds {
             self.tried.push(Tried { schedule: schedule.clone(), seconds: vec![seconds] });
-            // Differences that noise makes are no progress.
+            // A difference within the noise is no progress.
             self.in_vain = if seconds < 0.99 * self.best { 0 } else { self.in_vain + 1 };
             self.best = self.best.min(seconds);
         }
@@ -193,28 +196,28 @@ impl Layer {
         Ok(())
     }
 
-    /// What is run in places that try nothing: of the schedules that may well be the best, the one that was measured
-    /// least often.
+    /// Returns the schedule for places that try nothing: of those within 3 % of the best, the one
+    /// with the fewest measurements.
     pub fn hold(&self) -> &Schedule {
         let Some(best) = self.ranked().first().map(|tried| tried.estimate()) else { return &self.default };
         let rivals = self.tried.iter().filter(|tried| tried.estimate() <= 1.03 * best);
         rivals.min_by_key(|tried| tried.seconds.len()).map_or(&self.default, |tried| &tried.schedule)
     }
 
-    /// What was tried, the fastest first.
+    /// Returns the measured schedules, fastest first.
     pub fn ranked(&self) -> Vec<&Tried> {
         let mut ranked: Vec<&Tried> = self.tried.iter().collect();
         ranked.sort_by(|left, right| left.estimate().total_cmp(&right.estimate()));
         ranked
     }
 
-    /// What it may still gain.
+    /// Describes the improvement that this layer may still bring.
     pub fn prospect(&self) -> Prospect {
         let best = self.ranked().first().map_or(f64::INFINITY, |tried| tried.estimate());
         Prospect {
             places: self.steps.len(),
             best,
-            // Winograd needs fewer multiply-adds than a layer has on paper.
+            // Winograd needs fewer multiply-adds, so the lower bound is lower as well.
             least: if self.saves { self.least / WINOGRAD } else { self.least },
             in_vain: self.in_vain,
             exhausted: self.exhausted,
@@ -222,12 +225,12 @@ impl Layer {
     }
 }
 
-/// The orders of numbers that a schedule's algorithm reads and writes.
+/// Returns the tensor formats that a schedule's algorithm reads and writes.
 pub(super) fn layouts(schedule: &Schedule, isa: Isa) -> Option<[Layout; 2]> {
     conv::algorithm(&schedule.algorithm).map(|algorithm| algorithm.layouts(schedule, isa))
 }
 
-/// Algorithms and their tunables, conditions and constraints.
+/// Builds the space of the algorithms with their tunables and constraints.
 fn space_of(offers: &[Offer]) -> Result<Space, TuneError> {
     let mut space = Space::new();
     let names = offers.iter().map(|offer| offer.name);
@@ -283,7 +286,7 @@ mod tests {
         let mut layer = layers().remove(0);
         let mut other = layers().remove(0);
         let mut schedules = other.ask(12);
-        // Defaults are measured in any case.
+        // The default schedules are measured in any case.
         let defaults =
             schedules.iter().filter(|schedule| other.is_default_of_its_algorithm(schedule)).count();
         schedules.drain(..defaults);

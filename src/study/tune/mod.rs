@@ -1,13 +1,13 @@
 //! Finds the fastest single-precision schedule of every distinct layer of a network.
 //!
-//! Layers are timed in place: the whole network is built with the next schedule of every layer that tries one, and its
-//! steps are timed one by one, so that caches are as full as they are in earnest. A shape that occurs six times tries
-//! six schedules at once. Which shapes try something is decided by [`share`]; places that try nothing run the best
-//! that is known, which so becomes better known. In the end, the best few of every layer and the default are timed
-//! again, in turns.
+//! Layers are timed in place: the whole network is built with the next schedule of every layer that
+//! tries one, and its steps are timed one by one, so that the caches are as full as in real use. A
+//! shape that occurs six times tries six schedules at once. The module [`share`] decides which
+//! shapes try a schedule. Places that try none run the best known one, which improves its estimate.
+//! At the end, the best few schedules of every layer and the default are timed again, in turns.
 //!
-//! Everything that is measured goes to the store ([`known`]) at once. Whether the whole network gained is left to
-//! whoever asked: it takes fresh processes.
+//! Every measurement goes to the store at once ([`known`]). The caller checks in fresh processes
+//! whether the whole network has become faster.
 
 mod attribute;
 mod known;
@@ -35,108 +35,108 @@ use attribute::attribute;
 use layer::{Layer, layouts};
 use share::Shares;
 
-/// Strategy of the search within a layer.
+/// Search strategy within a layer.
 pub const STRATEGY: &str = "auto";
 /// Seconds for which one network is timed, besides its first run.
 const PROFILE_SECONDS: f64 = 0.02;
-/// Part of the time that is spent on trying schedules; the rest is for timing the best ones again.
+/// Fraction of the time that is spent on trying schedules. The rest times the best ones again.
 const TRYING: f64 = 0.7;
-/// Schedules of a layer that are timed again in the end, besides the default.
+/// Number of schedules of a layer that are timed again at the end, besides the default.
 const FINALISTS: usize = 4;
-/// Turns that the finalists are timed in at least, and at most.
+/// Smallest and largest number of turns in which the finalists are timed.
 const TURNS: [usize; 2] = [3, 25];
-/// Schedules that earlier measurements say are best, which are measured again.
+/// Number of the fastest known schedules that are measured again.
 const AGAIN: usize = 6;
 
-/// Why a network could not be tuned.
+/// Reason why a network could not be tuned.
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
-    /// The network cannot be run at all.
+    /// The network cannot be run.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The store.
+    /// The result store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A layer is not in single precision without zeros.
+    /// A layer is not in single precision, or has zeros.
     #[error("layer `{0}` is compressed; what is tuned are networks in single precision")]
     Compressed(String),
-    /// A formula of this program cannot be understood by this program.
+    /// An expression that this program built does not parse.
     #[error(transparent)]
     Formula(#[from] ParseError),
     /// A layer's space has no schedule.
     #[error(transparent)]
     Space(#[from] SpaceError),
-    /// The search refuses.
+    /// The search rejected a result or a strategy.
     #[error(transparent)]
     Search(#[from] ProblemError),
 }
 
-/// How to tune.
+/// Settings of the tuning of one network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TuneOptions {
-    /// For what hardware, threads and batch.
+    /// Hardware, threads and batch to tune for.
     pub place: Place,
-    /// For how long.
+    /// Limit on the time in seconds.
     pub seconds: f64,
     /// Name of the strategy that proposes schedules.
     pub strategy: String,
-    /// Same seed, same times: same proposals.
+    /// Seed of the random generator.
     pub seed: u64,
 }
 
-/// How far a tuning has come.
+/// Progress of the tuning of one network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// 0 to 1, of the time.
+    /// Fraction of the time that has passed, from 0 to 1.
     pub share: f64,
-    /// Schedules measured so far, of all layers.
+    /// Number of schedules measured so far, over all layers.
     pub tried: usize,
-    /// Sum of the best times of all layers so far, by that of the default schedules.
+    /// Time of the default schedules, divided by the best times so far, over all layers.
     pub gained: f64,
-    /// Whether the best ones are being timed again.
+    /// Whether the best schedules are being timed again.
     pub finals: bool,
 }
 
-/// What became of layers of one shape.
+/// Tuning result of the layers of one shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TunedLayer {
-    /// Names of the steps.
+    /// Names of the steps with this shape.
     pub names: Vec<String>,
-    /// What runs them when nobody chooses.
+    /// The default schedule of the layer.
     pub default: Schedule,
-    /// Its seconds, once.
+    /// Seconds of one step with the default schedule.
     pub default_seconds: f64,
-    /// The chosen schedule.
+    /// The chosen schedule of the layer.
     pub schedule: Schedule,
-    /// Its seconds, timed in turns with the default.
+    /// Seconds of one step with the chosen schedule, timed in turns with the default.
     pub seconds: f64,
-    /// The time that the hardware needs at least, by the chosen schedule's; multiply-adds that Winograd saves are counted
-    /// all the same.
+    /// Lower bound of the time by the hardware's ceilings, divided by the chosen schedule's time.
+    /// The bound counts all multiply-adds, also for Winograd.
     pub ceiling_share: Option<f64>,
-    /// Schedules that were measured.
+    /// Number of schedules measured for these layers.
     pub tried: usize,
 }
 
-/// What came of a tuning.
+/// Result of the tuning of one network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuned {
-    /// In execution order of their first steps.
+    /// Layers in the order of their first steps.
     pub layers: Vec<TunedLayer>,
-    /// The chosen schedules, where they are not the default ones.
+    /// The chosen schedules that differ from the default ones.
     pub schedules: Schedules,
-    /// The same without those that work in another order of numbers than the default; `None` where there are none.
+    /// The chosen schedules that keep the tensor format of the default; `None` if all do.
     pub same_layouts: Option<Schedules>,
-    /// Networks that were built and timed.
+    /// Number of networks that were built and timed.
     pub runs: usize,
-    /// Fastest probes seen.
+    /// Fastest observed speeds of the cores.
     pub probes: FastestProbes,
 }
 
-/// Tunes `plan`, a network in single precision on the processor. `None` where it was interrupted; what was measured until
-/// then is in `store`.
+/// Tunes `plan`, a network in single precision on the processor. Returns `None` if it was
+/// interrupted; the measurements so far are in `store`.
 ///
 /// # Errors
-/// Where the network cannot be run or the store cannot be used.
+/// Fails if the network cannot be run or the store cannot be used.
 pub fn tune(
     plan: &Plan,
     preprocessing: &Preprocessing,
@@ -199,7 +199,8 @@ pub fn tune(
     tuner.conclude(layers, chosen).map(Some)
 }
 
-/// How much faster the layers' best schedules are than the default ones, together, as far as that is known.
+/// Returns the time of the default schedules divided by that of the best ones, over all layers with
+/// measurements.
 fn gained(layers: &[Layer]) -> f64 {
     let mut sums = [0.0, 0.0];
     for layer in layers {
@@ -213,16 +214,16 @@ fn gained(layers: &[Layer]) -> f64 {
     if sums[1] > 0.0 { sums[0] / sums[1] } else { 1.0 }
 }
 
-/// A layer's choice: the schedule, its seconds, those of the default.
+/// The chosen schedule of a layer, its seconds and those of the default.
 struct Chosen {
     schedule: Schedule,
     seconds: f64,
     default_seconds: f64,
 }
 
-/// What builds and times networks.
+/// Builds and times networks with given schedules.
 struct Tuner<'t> {
-    /// The network; its schedules change from run to run.
+    /// The network. Its schedules change from run to run.
     plan: Plan,
     input: Vec<f32>,
     outputs: usize,
@@ -233,7 +234,7 @@ struct Tuner<'t> {
     runs: usize,
 }
 
-/// Gives the steps of `plan` these schedules, each named by its place in the plan.
+/// Sets the schedules of steps of `plan`, each given by its index in the plan.
 pub fn apply<'a>(plan: &mut Plan, schedules: impl IntoIterator<Item = (usize, &'a Schedule)>) {
     for (index, schedule) in schedules {
         if let Some(Operator::Conv(conv)) = plan.steps.get_mut(index).map(|step| &mut step.operator) {
@@ -249,7 +250,7 @@ impl Tuner<'_> {
         Executor::new(&self.plan, &ExecutorOptions { batch, threads, isa })
     }
 
-    /// Seconds of each step of the plan, conversions included.
+    /// Returns the seconds of each step of the plan, conversions included.
     fn time(
         &mut self,
         executor: &mut Executor,
@@ -269,7 +270,7 @@ impl Tuner<'_> {
         Ok(attribute(&self.plan, executor.steps(), &seconds, &orders))
     }
 
-    /// What the hardware needs at least for every layer.
+    /// Sets the lower bound of every layer's time by the hardware's ceilings.
     fn bound(&mut self, layers: &mut [Layer], limits: Option<&ThreadCeilings>) -> Result<(), KernelError> {
         let defaults: Vec<(usize, Schedule)> = layers
             .iter()
@@ -284,7 +285,7 @@ impl Tuner<'_> {
         Ok(())
     }
 
-    /// One run of the network in which layers try as many schedules as `tries` says.
+    /// Runs the network once with up to `tries` untried schedules in each layer.
     fn round(&mut self, layers: &mut [Layer], tries: &[usize]) -> Result<(), TuneError> {
         let mut schedules: Vec<(usize, Schedule)> = Vec::new();
         let mut fresh: Vec<(usize, Schedule)> = Vec::new();
@@ -307,7 +308,8 @@ impl Tuner<'_> {
         self.note(layers, &schedules, &seconds)
     }
 
-    /// Finds out which of `fresh` cannot be built, and tells so; the others are measured alone.
+    /// Builds the schedules of `fresh` one by one, to find those that fail. The others are
+    /// measured.
     fn one_by_one(&mut self, layers: &mut [Layer], fresh: &[(usize, Schedule)]) -> Result<(), TuneError> {
         for (step, schedule) in fresh {
             let mut schedules: Vec<(usize, Schedule)> = layers
@@ -333,8 +335,8 @@ impl Tuner<'_> {
         Ok(())
     }
 
-    /// Notes what a run said of the schedules in it, in every layer and in the store; places of one layer that have the
-    /// same schedule are one measurement.
+    /// Records the times of one run in every layer and in the store. Steps with equal shapes and
+    /// schedules share one measurement.
     fn note(
         &self,
         layers: &mut [Layer],
@@ -364,7 +366,8 @@ impl Tuner<'_> {
         Ok(())
     }
 
-    /// Times the best schedules of every layer and the default in turns, in networks that are built afresh now and then.
+    /// Times the best schedules of every layer and the default in turns, in networks that are
+    /// rebuilt from time to time.
     fn finals(
         &mut self,
         layers: &mut [Layer],
@@ -389,7 +392,7 @@ impl Tuner<'_> {
             if turn >= TURNS[0] && Instant::now() >= until {
                 break;
             }
-            // Where memory happens to lie should not decide.
+            // Networks are rebuilt, so that the placement in memory does not decide.
             if turn % 4 == 0 {
                 executors.clear();
                 for variant in 0..most {

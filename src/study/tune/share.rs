@@ -1,29 +1,31 @@
-//! How a tuning's time is shared between layers: in proportion to what each can still gain.
+//! Divides a tuning's time between layers, in proportion to the improvement that each may still
+//! bring.
 
-/// What is known of a layer's prospects.
+/// Improvement that a layer may still bring.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prospect {
-    /// How often the layer occurs in the network: as many schedules of it can be tried in one run.
+    /// Number of steps with this shape, which is the number of schedules that one run can try.
     pub places: usize,
-    /// Seconds of its best schedule so far, once; infinite before anything was measured.
+    /// Seconds of one step with the best schedule so far; infinite before the first measurement.
     pub best: f64,
-    /// Seconds that the hardware needs at least, once.
+    /// Lower bound of one step's seconds by the hardware's ceilings.
     pub least: f64,
-    /// Schedules tried since the last one that was better than all before.
+    /// Number of schedules tried since the last improvement.
     pub in_vain: usize,
-    /// Whether every schedule there is has been tried.
+    /// Whether every schedule of the space has been tried.
     pub exhausted: bool,
 }
 
-/// Schedules in vain after which a layer is expected to gain half of what it was.
+/// Number of tries without an improvement that halves the expected one.
 const PATIENCE: f64 = 24.0;
 
-/// Every layer that is not exhausted gets at least this part of what the most promising one gets.
+/// Smallest number of tries of a layer that is not exhausted, as a fraction of the most promising
+/// layer's.
 const LEAST: f64 = 0.25;
 
 impl Prospect {
-    /// Seconds of the whole network that may still be gained here: the distance from what the hardware could do, which
-    /// counts for less the longer nothing was found.
+    /// Returns the expected improvement in seconds of the whole network: the distance from the
+    /// lower bound, which counts for less after tries without an improvement.
     fn gain(&self) -> f64 {
         if self.exhausted {
             return 0.0;
@@ -33,21 +35,22 @@ impl Prospect {
         }
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
         let (places, in_vain) = (self.places as f64, self.in_vain as f64);
-        // No layer is so good that nothing can be gained.
+        // A layer close to its bound may still improve by 5 %.
         let distance = (self.best - self.least).max(0.05 * self.best);
         places * distance * PATIENCE / (PATIENCE + in_vain)
     }
 }
 
-/// Shares out tries, round by round.
+/// Divides tries between layers, round by round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shares {
     credit: Vec<f64>,
 }
 
 impl Shares {
-    /// How many schedules of each layer the next run tries: the most promising one as many as it has places, the others
-    /// a part of their places in proportion to what they can gain, which may come to one now and then.
+    /// Returns how many schedules of each layer the next run tries. The most promising layer tries
+    /// as many as it has places. The others try a fraction in proportion to their expected
+    /// improvement, which may be less than one per round.
     pub fn next(&mut self, prospects: &[Prospect]) -> Vec<usize> {
         self.credit.resize(prospects.len(), 0.0);
         let most = prospects.iter().map(Prospect::gain).fold(0.0, f64::max);
@@ -71,7 +74,7 @@ impl Shares {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
             tries.push(whole as usize);
         }
-        // Nobody had saved enough: the one that has saved most goes first.
+        // No layer has a whole try, so the one with the largest credit goes first.
         if tries.iter().all(|count| *count == 0) {
             let able = (0..tries.len()).filter(|index| !prospects[*index].exhausted);
             if let Some(first) = able.max_by(|a, b| self.credit[*a].total_cmp(&self.credit[*b])) {
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn tries_follow_what_can_be_gained() {
-        // Gains of 4, 2 and 1 seconds, and one at its ceiling.
+        // Expected improvements of 4, 2 and 1 seconds, and a layer at its bound.
         let prospects =
             [prospect(1, 5.0, 1.0), prospect(1, 3.0, 1.0), prospect(1, 2.0, 1.0), prospect(1, 1.0, 1.0)];
         assert_eq!(total(&prospects, 100), [100, 50, 25, 25]);
@@ -114,7 +117,7 @@ mod tests {
     fn a_layer_has_no_more_tries_than_places() {
         let prospects = [prospect(6, 2.0, 1.0), prospect(1, 7.0, 1.0)];
         assert_eq!(total(&prospects, 10), [60, 10]);
-        // Alone, it always goes on.
+        // A layer alone always continues.
         assert_eq!(total(&[prospect(3, 1.0, 1.0)], 4), [12]);
     }
 
