@@ -1,5 +1,5 @@
-//! Files named by what they contain or depend on: a checksum, then the value. A damaged one reads as an
-//! error, never as a wrong value.
+//! Files named by their content or by what they depend on, each with a checksum before the value. A
+//! damaged file causes an error, never a wrong value.
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What is wrong with an artefact.
+/// An artefact that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("artefact `{path}`: {problem}")]
 pub struct ArtefactError {
-    /// The file.
+    /// Path of the file in question.
     pub path: String,
-    /// What is wrong.
+    /// Description of the problem for the user.
     pub problem: String,
 }
 
@@ -26,7 +26,7 @@ impl ArtefactError {
 /// Reads the artefact at `path`.
 ///
 /// # Errors
-/// Where it is missing or damaged.
+/// Fails if the file is missing or damaged.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ArtefactError> {
     let bytes = fs::read(path).map_err(|error| ArtefactError::new(path, error))?;
     let (checksum, body) =
@@ -37,10 +37,10 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ArtefactError> {
     postcard::from_bytes(body).map_err(|error| ArtefactError::new(path, error))
 }
 
-/// Writes the artefact at `path`, whole or not at all.
+/// Writes the artefact at `path`, completely or not at all.
 ///
 /// # Errors
-/// Where the disk refuses.
+/// Fails if the file cannot be written.
 pub fn write<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), ArtefactError> {
     let body = postcard::to_stdvec(value).map_err(|error| ArtefactError::new(path, error))?;
     let mut bytes = Vec::with_capacity(body.len() + blake3::OUT_LEN);
@@ -49,10 +49,11 @@ pub fn write<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), Artefa
     write_whole(path, &bytes).map_err(|error| ArtefactError::new(path, error))
 }
 
-/// The artefact at `path`, or what `make` makes, kept there. A damaged artefact is made again.
+/// Reads the artefact at `path`, or computes it with `make` and stores it. A damaged artefact is
+/// computed again.
 ///
 /// # Errors
-/// Those of `make`, and where the disk refuses.
+/// Fails if `make` fails or if the file cannot be written.
 pub fn read_or_make<T, E>(path: &Path, make: impl FnOnce() -> Result<T, E>) -> Result<T, E>
 where
     T: Serialize + DeserializeOwned,
@@ -69,7 +70,7 @@ where
     Ok(value)
 }
 
-/// Removes a folder of what can be made again; one that stays is in nobody's way.
+/// Removes a folder whose contents can be computed again. A failure is harmless.
 pub fn discard(folder: &Path) {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -79,10 +80,10 @@ pub fn discard(folder: &Path) {
     }
 }
 
-/// Writes a file so that a crash leaves the old content or the new, never a part.
+/// Writes a file so that a crash leaves either the old or the new content.
 ///
 /// # Errors
-/// Where the disk refuses.
+/// Fails if the file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".partial-{}", std::process::id()));

@@ -1,10 +1,10 @@
-//! The `paretune` program.
+//! The command-line program `paretune`, a thin wrapper around the library.
 
 use std::process::ExitCode;
 
 use paretune_kernels::memory::CountingAllocator;
 
-/// Counts what candidates allocate: the `memory` metric is measured here, not guessed.
+/// Allocator that counts the bytes of candidates, so that the `memory` metric is measured.
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 

@@ -1,4 +1,4 @@
-//! Scoring a plan on images, and what can be said from a count of correct answers.
+//! Scores a plan on images, and derives intervals from counts of correct predictions.
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::opencl;
@@ -9,36 +9,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::images::{Images, normalize_into};
 
-/// The standard normal quantile of a two-sided 95 % interval.
+/// Standard normal quantile of a two-sided 95 % interval.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// What decides how Winograd's algorithm rounds, by the same name on every backend.
+/// Name of the tunable that determines how Winograd's algorithm rounds, equal on every backend.
 const OUTPUT_TILE: &str = "output_tile";
 
-/// How images become the input of a network.
+/// Mean and deviation that turn images into network inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalization {
-    /// One per channel, on the 0-255 scale.
+    /// Mean of each channel on the 0-255 scale.
     pub mean: Vec<f32>,
-    /// One per channel, on the 0-255 scale, positive.
+    /// Standard deviation of each channel on the 0-255 scale, positive.
     pub std: Vec<f32>,
 }
 
-/// Answers of a network on a number of images, next to those of the untouched network.
+/// Counts of correct predictions on a number of images, compared with those of the baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Score {
-    /// Images looked at.
+    /// Number of images that were scored.
     pub total: u64,
-    /// Right answers.
+    /// Number of correct predictions among them.
     pub correct: u64,
-    /// Images that the untouched network gets right and this one wrong.
+    /// Number of images that the baseline classifies correctly and this network does not.
     pub lost: u64,
-    /// Images that the untouched network gets wrong and this one right.
+    /// Number of images that this network classifies correctly and the baseline does not.
     pub gained: u64,
 }
 
 impl Score {
-    /// Counts answers against labels.
+    /// Compares the predictions `answers` and `baseline` with the labels.
     #[must_use]
     pub fn count(answers: &[u32], baseline: &[u32], labels: &[u32]) -> Self {
         let mut score = Self::default();
@@ -51,7 +51,7 @@ impl Score {
         score
     }
 
-    /// Both counts together.
+    /// Adds the counts of two disjoint sets of images.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -62,13 +62,13 @@ impl Score {
         }
     }
 
-    /// Share of right answers; 0 without images.
+    /// Returns the fraction of correct predictions; 0 without images.
     #[must_use]
     pub fn accuracy(&self) -> f64 {
         if self.total == 0 { 0.0 } else { real(self.correct) / real(self.total) }
     }
 
-    /// 95 % interval of the accuracy (Wilson, "Probable inference", 1927).
+    /// Returns the 95 % interval of the accuracy (Wilson, "Probable inference", 1927).
     #[must_use]
     pub fn interval(&self) -> [f64; 2] {
         if self.total == 0 {
@@ -81,8 +81,9 @@ impl Score {
         [((center - reach) / scale).max(0.0), ((center + reach) / scale).min(1.0)]
     }
 
-    /// Accuracy lost against the untouched network, with its 95 % interval. Both networks saw the same
-    /// images, so only the answers that changed make it uncertain (paired differences).
+    /// Returns the loss of accuracy against the baseline with its 95 % interval. Both networks saw
+    /// the same images, so only the changed predictions contribute to the variance (paired
+    /// differences).
     #[must_use]
     pub fn drop(&self) -> (f64, [f64; 2]) {
         if self.total == 0 {
@@ -102,10 +103,11 @@ fn real(count: u64) -> f64 {
     count as f64
 }
 
-/// The plan's answer (index of the largest output; the first of equals) for each of `images`.
+/// Returns the plan's prediction for each image: the index of the largest output, the first one
+/// among equals.
 ///
 /// # Errors
-/// Where the plan cannot be loaded or does not fit the images.
+/// Fails if the plan cannot be loaded or does not fit the images.
 pub fn answers(
     plan: &Plan,
     images: &Images,
@@ -115,10 +117,10 @@ pub fn answers(
     outputs(plan, images, normalization, isa, largest)
 }
 
-/// [`answers`] of whatever `load` loads.
+/// Returns the [`answers`] of any network that `load` can load.
 ///
 /// # Errors
-/// Where it cannot be loaded or does not fit the images.
+/// Fails if the network cannot be loaded or does not fit the images.
 pub fn answers_of(
     load: &Load<'_>,
     images: &Images,
@@ -128,14 +130,15 @@ pub fn answers_of(
     outputs_of(load, images, normalization, isa, largest)
 }
 
-/// Loads a network once more.
+/// Function that loads another instance of a network.
 pub type Load<'a> = dyn Fn(&ExecutorOptions) -> Result<Executor, KernelError> + Sync + 'a;
 
-/// What `look` makes of the plan's outputs for each of `images`, batch 1, images spread over the cores, each run
-/// on one thread: kernels give the same numbers for any number of threads.
+/// Applies `look` to the plan's outputs for each image at batch 1. The images are distributed over
+/// the cores and every run uses one thread, because the results do not depend on the number of
+/// threads.
 ///
 /// # Errors
-/// Where the plan cannot be loaded or does not fit the images.
+/// Fails if the plan cannot be loaded or does not fit the images.
 pub fn outputs<T: Send>(
     plan: &Plan,
     images: &Images,
@@ -185,8 +188,9 @@ fn outputs_of<T: Send>(
     Ok(all)
 }
 
-/// Mean Kullback-Leibler divergence of `found` from `original`, both outputs before or after a softmax, nats per
-/// image: how much of the network's opinion is lost, on a scale that sees what single answers do not show yet.
+/// Returns the mean Kullback-Leibler divergence of `found` from `original` in nats per image. The
+/// outputs may be logits or probabilities. The divergence shows changes of the output distribution
+/// that do not yet change predictions.
 #[must_use]
 pub fn divergence(original: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     let total: f64 = original
@@ -199,7 +203,7 @@ pub fn divergence(original: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
         .sum();
     #[expect(clippy::cast_precision_loss, reason = "counts of images are far below 2^53")]
     let mean = total / original.len().max(1) as f64;
-    // Outputs that are no numbers have lost everything.
+    // Outputs that are not finite count as the largest loss.
     if mean.is_finite() { mean.max(0.0) } else { f64::MAX }
 }
 
@@ -209,9 +213,10 @@ fn log_softmax(outputs: &[f32]) -> Vec<f64> {
     outputs.iter().map(|&x| f64::from(x - top) - sum.ln()).collect()
 }
 
-/// `plan` with default schedules and zeros in dense kernels, on the processor: the same numbers but for the order of
-/// sums, however slow a candidate's own schedules are. Winograd, which rounds otherwise, stays. Where a device computes with
-/// fewer bits than it is given, the device stays as well.
+/// Returns `plan` for scoring: with default schedules and dense kernels, on the processor. The
+/// results are equal except for the order of summation, and the candidate's own schedules may be
+/// slow. Winograd rounds differently, so its layers keep it. A device whose kernels compute in
+/// reduced precision is kept as well.
 #[must_use]
 pub fn for_scoring(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
@@ -239,7 +244,7 @@ pub fn for_scoring(plan: &Plan) -> Plan {
     plan
 }
 
-/// Index of the largest number; the first of equals; NaN is never the largest.
+/// Returns the index of the largest value, the first one among equals. NaN is never the largest.
 #[must_use]
 pub fn largest(numbers: &[f32]) -> u32 {
     let mut best = 0;

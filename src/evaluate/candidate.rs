@@ -1,15 +1,15 @@
-//! The grammar of a network's configurations: which parameter names there are and what they mean.
+//! Grammar of configurations: the names of a network's parameters and their meaning.
 //!
 //! | parameter | meaning |
 //! | --- | --- |
 //! | `backend` | `cpu`, `opencl` or `opencl:PLATFORM/DEVICE`; or two of them, see [`Sides`] |
-//! | `threads` | workers of the whole network |
-//! | `finetune` | seconds that the compressed network learns from the original's answers; 0 or absent: not at all |
-//! | `channels.GROUP` | share of the channels of a group that is kept |
+//! | `threads` | number of CPU threads for the whole network |
+//! | `finetune` | seconds of distillation from the baseline; 0 or absent: none |
+//! | `channels.GROUP` | kept fraction of a group's channels |
 //! | `LAYER.bits` | 32: single precision; 16: see `half`; fewer: integers, 1.58: ternary |
-//! | `LAYER.half` | which numbers of 16 bits: `bf16` (also where it is absent) or `fp16` |
-//! | `LAYER.sparsity` | share of the weights that is zero |
-//! | `LAYER.pattern` | which weights become zero: `unstructured`, `blocks_16x1`, `2_of_4` |
+//! | `LAYER.half` | 16-bit type: `bf16` (also if it is absent) or `fp16` |
+//! | `LAYER.sparsity` | fraction of the weights that is zero |
+//! | `LAYER.pattern` | pattern of the zeros: `unstructured`, `blocks_16x1`, `2_of_4` |
 //! | `LAYER.algorithm` | convolution algorithm |
 //! | `LAYER.ALGORITHM.TUNABLE` | a tunable of that algorithm |
 
@@ -22,36 +22,37 @@ use paretune_spaces::{Configuration, Value};
 use super::numbers::{BITS, HALF};
 use crate::compress::{LayerRecipe, Recipe};
 
-/// Name of the parameter that chooses the backend.
+/// Name of the parameter that selects the backend.
 pub const BACKEND: &str = "backend";
-/// Name of the parameter that chooses the number of threads.
+/// Name of the parameter that selects the number of threads.
 pub const THREADS: &str = "threads";
-/// Name of the parameter that says for how many seconds the compressed network is trained. No search proposes
-/// it: it is given to finalists.
+/// Name of the parameter that gives the seconds of fine-tuning. The search never proposes it; it is
+/// set for finalists.
 pub const FINETUNE: &str = "finetune";
-/// Prefix of the parameters that choose how many channels of a group are kept.
+/// Prefix of the parameters that select the kept fraction of a group's channels.
 pub const CHANNELS: &str = "channels.";
 
-/// Longest training.
+/// Longest time of fine-tuning in seconds.
 const MOST_SECONDS: u64 = 24 * 3600;
 
-/// A network that two backends run, as a value of [`BACKEND`]: `cpu then opencl at 3` begins on the processor and goes on
-/// on the device at the layer of that number (0: the first); `cpu then opencl at 3 to 7` is back on the processor at
-/// layer 7. One parameter says it all, so that a space still falls apart into layers where it has a value.
+/// Partition of a network between two backends, as a value of [`BACKEND`]. `cpu then opencl at 3`
+/// starts on the processor and continues on the device from layer 3 (counted from 0). `cpu then
+/// opencl at 3 to 7` returns to the processor at layer 7. A single parameter holds the partition,
+/// so that the layers of a space stay independent once it has a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sides<'t> {
-    /// What begins.
+    /// Backend of the first layers.
     pub first: &'t str,
-    /// What takes over.
+    /// Backend after the first cut point.
     pub second: &'t str,
-    /// The first layer of the second backend.
+    /// The first layer on the second backend.
     pub at: usize,
-    /// The first layer that the first backend runs again, if any.
+    /// The first layer that is back on the first backend, if there is one.
     pub back: Option<usize>,
 }
 
 impl<'t> Sides<'t> {
-    /// Reads a value of [`BACKEND`]; `None` where it names one backend.
+    /// Parses a value of [`BACKEND`]; `None` if it names a single backend.
     #[must_use]
     pub fn read(text: &'t str) -> Option<Self> {
         let (first, rest) = text.split_once(" then ")?;
@@ -63,7 +64,7 @@ impl<'t> Sides<'t> {
         Some(Self { first, second, at: at.parse().ok()?, back })
     }
 
-    /// Whether the second backend runs layer `number`.
+    /// Returns whether the second backend runs layer `number`.
     #[must_use]
     pub fn is_second(&self, number: usize) -> bool {
         number >= self.at && self.back.is_none_or(|back| number < back)
@@ -77,32 +78,33 @@ impl std::fmt::Display for Sides<'_> {
     }
 }
 
-/// Name of a layer's parameter.
+/// Returns the name of a layer's parameter.
 #[must_use]
 pub fn layer_parameter(layer: &str, parameter: &str) -> String {
     format!("{layer}.{parameter}")
 }
 
-/// Name of a tunable of a layer's algorithm.
+/// Returns the name of a tunable of a layer's algorithm.
 #[must_use]
 pub fn tunable_parameter(layer: &str, algorithm: &str, tunable: &str) -> String {
     format!("{layer}.{algorithm}.{tunable}")
 }
 
-/// A configuration in the terms of the rooms that carry it out.
+/// A decoded configuration: compression, schedules, threads and backends.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidate {
-    /// What changes the numbers.
+    /// Compression, which determines the network's outputs.
     pub recipe: Recipe,
-    /// What changes the speed, by step name.
+    /// Schedules by step name, which determine the speed.
     pub schedules: BTreeMap<String, Schedule>,
-    /// Workers.
+    /// Number of CPU threads that run it.
     pub threads: usize,
-    /// Seconds of training after compression.
+    /// Seconds of fine-tuning after compression.
     pub finetune: u64,
-    /// What runs it, or its first layers.
+    /// Backend of the network, or of its first layers.
     pub backend: Backend,
-    /// Layers, by their number, from which on something else runs it; ascending.
+    /// Cut points: layer numbers in ascending order, each with the backend that runs the layers
+    /// from there on.
     pub switches: Vec<(usize, Backend)>,
 }
 
@@ -110,9 +112,9 @@ pub struct Candidate {
 #[derive(Debug, thiserror::Error)]
 #[error("parameter `{parameter}`: {problem}")]
 pub struct CandidateError {
-    /// Its name.
+    /// Name of the invalid parameter.
     pub parameter: String,
-    /// What is wrong with it.
+    /// Description of the problem for the user.
     pub problem: String,
 }
 
@@ -123,11 +125,11 @@ impl CandidateError {
 }
 
 impl Candidate {
-    /// Reads `configuration` for a network whose layers are called `layers`. Parameters that are not
-    /// there keep their defaults: nothing compressed, default schedules, one thread.
+    /// Decodes `configuration` for a network with these `layers`. Absent parameters keep their
+    /// defaults: no compression, default schedules, one thread.
     ///
     /// # Errors
-    /// Where a name belongs to nothing or a value has the wrong type or range.
+    /// Fails if a name is unknown or if a value has the wrong type or range.
     pub fn decode<'a>(
         configuration: &Configuration,
         layers: impl Iterator<Item = &'a str>,
@@ -164,7 +166,7 @@ impl Candidate {
                                 CandidateError::new(name, format!("{bits} bits are not offered"))
                             })?;
                     }
-                    // After the bits, as names are in order.
+                    // Names are sorted, so `bits` was decoded before `half`.
                     None if rest == HALF => {
                         let numbers = value
                             .as_str()
@@ -224,7 +226,7 @@ impl Candidate {
     }
 }
 
-/// What runs a network of so many layers, and where something else takes over.
+/// Returns the backend of the first layer and the cut points of a network with this many layers.
 fn backends(
     configuration: &Configuration,
     layers: usize,
@@ -247,8 +249,9 @@ fn backends(
     Ok((first, switches))
 }
 
-/// The part of a configuration that decides the network's outputs, and so its accuracy and its size.
-/// Algorithms belong to it only where they round differently enough to matter (Winograd, and operands of fewer bits).
+/// Returns the part of a configuration that determines the network's outputs, and so its accuracy
+/// and its size. An algorithm belongs to it only if it rounds differently enough to matter
+/// (Winograd, and operands of reduced precision).
 #[must_use]
 pub fn numerics(configuration: &Configuration) -> Configuration {
     let mut part = Configuration::default();
@@ -262,7 +265,7 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
         let winograd = name.ends_with(".algorithm")
             && matches!(value, Value::Text(algorithm) if algorithm.contains("winograd"))
             || name.contains("winograd.") && name.ends_with(".output_tile");
-        // What computes with fewer bits, and how few.
+        // Algorithms of reduced precision and the precision that they use.
         let shorter = name.ends_with(".algorithm") && value.as_str().is_some_and(offer::is_reduced)
             || name
                 .strip_suffix(".half")
@@ -275,7 +278,7 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
     part
 }
 
-/// The longest layer name that is a dotted prefix of `name`, and what follows the dot.
+/// Splits `name` after the longest layer name that is a dotted prefix of it.
 fn split_layer<'n>(name: &'n str, layers: &std::collections::BTreeSet<&str>) -> Option<(&'n str, &'n str)> {
     name.rmatch_indices('.')
         .map(|(dot, _)| (&name[..dot], &name[dot + 1..]))

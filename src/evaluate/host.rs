@@ -1,5 +1,6 @@
-//! The search's end of the line to a worker process: starts it, asks, waits no longer than a deadline (since
-//! the request, or since the worker last told of preparing something), kills and restarts it.
+//! The search's connection to a worker process: starts it, sends requests, and kills and restarts
+//! it at a deadline. The deadline counts from the request or from the worker's latest report of a
+//! preparation.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,66 +12,66 @@ use paretune_kernels::opencl;
 
 use super::protocol::{FastestProbes, Reply, Request, SubjectSpec};
 
-/// Why a request has no answer.
+/// Reason why a request has no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// The worker program could not be started at all.
+    /// The worker program could not be started.
     #[error("the worker process could not be started: {0}")]
     Start(std::io::Error),
-    /// It ended while the request was under way.
+    /// The worker ended during the request.
     #[error("the worker process {0}")]
     Died(String),
-    /// It was killed at the deadline.
+    /// The worker was killed at the deadline.
     #[error("no answer within {:.0} s; the worker process was killed", .0.as_secs_f64())]
     Deadline(Duration),
-    /// It answered that it cannot.
+    /// The worker replied that the request failed.
     #[error("{0}")]
     Refused(String),
-    /// It could not, and cannot use its device any more; another worker may.
+    /// The request failed, and the worker can no longer use its device. Another worker may.
     #[error("{0}")]
     Unwell(String),
-    /// A device answers no worker.
+    /// A device fails in a fresh worker as well.
     #[error("{backend} is lost: {reason}")]
     DeviceLost {
-        /// As in configurations.
+        /// Name of the device, as configurations write it.
         backend: String,
-        /// What a fresh worker said of it.
+        /// Message of the fresh worker.
         reason: String,
     },
-    /// It said something that is no reply.
+    /// The worker sent something that is no reply.
     #[error("the worker process said something unexpected: {0}")]
     Nonsense(String),
-    /// The caller wanted to stop.
+    /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// How workers are started and held.
+/// Settings for starting and limiting workers.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
     /// Program and arguments; see [`own_worker`].
     pub command: Vec<String>,
-    /// Bytes of address space for the worker.
+    /// Limit on the worker's memory in bytes.
     pub memory_limit: Option<u64>,
-    /// Longest time for loading and preparing the subject.
+    /// Time limit for loading and preparing the workload.
     pub open_deadline: Duration,
 }
 
-/// This very program as a worker.
+/// Returns the command that starts this program as a worker.
 ///
 /// # Errors
-/// Where the program cannot find its own file.
+/// Fails if the path of this program cannot be determined.
 pub fn own_worker() -> std::io::Result<Vec<String>> {
     let program = std::env::current_exe()?;
     Ok(vec![program.to_string_lossy().into_owned(), "worker".to_owned()])
 }
 
-/// A worker that is started when needed, opened on one subject.
+/// A worker process for one workload, started when it is needed.
 pub struct Host {
     options: HostOptions,
     subject: SubjectSpec,
     process: Option<Process>,
-    /// What the next worker is told of the speed of its cores.
+    /// Fastest known probes, which the next worker receives.
     pub probes: FastestProbes,
 }
 
@@ -81,26 +82,26 @@ struct Process {
     errors: Arc<Mutex<Vec<u8>>>,
 }
 
-/// Bytes of the worker's error output that are kept to explain its end.
+/// Number of bytes of the worker's error output that are kept to explain its end.
 const ERROR_TAIL: usize = 4096;
 
 impl Host {
-    /// Starts nothing yet.
+    /// Creates the connection without starting a worker.
     #[must_use]
     pub fn new(options: HostOptions, subject: SubjectSpec) -> Self {
         Self { options, subject, process: None, probes: FastestProbes::default() }
     }
 
-    /// How workers are started.
+    /// Returns the command that starts workers.
     #[must_use]
     pub fn command(&self) -> &[String] {
         &self.options.command
     }
 
-    /// Starts and opens the worker, if there is none.
+    /// Starts the worker and opens its workload, if there is none yet.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// Fails if the worker does not start or cannot open its workload.
     pub fn ready(
         &mut self,
         see: &mut dyn FnMut(&Reply),
@@ -121,18 +122,18 @@ impl Host {
             Ok(other) => Err(HostError::Nonsense(format!("{other:?}"))),
             Err(error) => Err(error),
         };
-        // One that refused to open its subject has none.
+        // A worker that could not open its workload is useless.
         if opened.is_err() {
             self.process = None;
         }
         opened
     }
 
-    /// Sends `request` and waits for its answer; `see` is shown stages and progress. After an error other
-    /// than a refusal there is no worker; the next request starts one.
+    /// Sends `request` and waits for its reply. `see` receives stages and progress. After an error
+    /// other than a refusal, the worker is gone; the next request starts a new one.
     ///
     /// # Errors
-    /// See [`HostError`].
+    /// Fails as described at [`HostError`].
     pub fn ask(
         &mut self,
         request: &Request,
@@ -167,9 +168,10 @@ impl Process {
         })?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The same devices as here.
+        // The worker must see the same devices as this process.
         command.envs(opencl::driver_variable());
-        // Its own process group: an interrupt from the terminal is for the search, which decides.
+        // In its own process group, the worker does not receive an interrupt from the terminal. The
+        // search decides what to do.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(HostError::Start)?;
@@ -197,7 +199,8 @@ impl Process {
         if self.stdin.write_all(&line).and_then(|()| self.stdin.flush()).is_err() {
             return Err(self.obituary());
         }
-        // What is prepared is kept and serves later candidates as well: it is not held against this one.
+        // Preparations serve later candidates as well, so their time does not count against this
+        // candidate.
         let mut start = Instant::now();
         loop {
             let left = deadline.saturating_sub(start.elapsed());
@@ -226,13 +229,13 @@ impl Process {
         }
     }
 
-    /// How the process ended, in words.
+    /// Describes in words how the process ended.
     fn obituary(&mut self) -> HostError {
         let status = match self.child.wait() {
             Ok(status) => end_of(status),
             Err(error) => format!("ended ({error})"),
         };
-        // The reader of its error output may be a moment behind.
+        // The thread that reads the error output may be slightly late.
         std::thread::sleep(Duration::from_millis(20));
         let tail = match self.errors.lock() {
             Ok(tail) => String::from_utf8_lossy(&tail).into_owned(),
@@ -246,16 +249,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A process that has ended already cannot be killed: nothing is left to do then.
+        // A process that has already ended cannot be killed, which is no error here.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Asks a worker that is started for this one request, has no subject, and ends with its answer.
+/// Sends one request to a new worker without a workload, which ends after its reply.
 ///
 /// # Errors
-/// See [`HostError`].
+/// Fails as described at [`HostError`].
 pub fn ask_fresh(
     command: &[String],
     request: &Request,
@@ -265,11 +268,11 @@ pub fn ask_fresh(
     Process::start(command)?.exchange(request, deadline, &mut |_| {}, interrupted)
 }
 
-/// Longest time in which a device must have answered; drivers take their time to set themselves up.
+/// Time limit for a device to answer, including the initialization of its driver.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// `error`, or that one of `devices`, as they are called in configurations, is lost: where the error may come from a device,
-/// a fresh worker finds out whether they still answer.
+/// Returns `error`, or that one of `devices` is lost. If the error may come from a device, a fresh
+/// worker checks whether the devices still answer.
 pub fn blame(
     command: &[String],
     devices: &[String],

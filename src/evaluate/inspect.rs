@@ -1,4 +1,4 @@
-//! What every step of a loaded network costs, and how near each is to what the hardware could do.
+//! Cost of every step of a loaded network, compared with the hardware's ceilings.
 
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::stored_bytes;
@@ -7,22 +7,23 @@ use paretune_kernels::hardware::{LevelCeilings, ThreadCeilings};
 use paretune_kernels::operator::Operator;
 use serde::{Deserialize, Serialize};
 
-/// One step of a network, timed.
+/// A timed step of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepCost {
-    /// The step's name; a conversion between layers has one of its own.
+    /// Name of the step; a conversion between layers is a step of its own.
     pub name: String,
-    /// How it is computed.
+    /// Name of the algorithm that computes it.
     pub algorithm: String,
-    /// Seconds per inference.
+    /// Seconds of the step per inference.
     pub seconds: f64,
     /// Bytes of its weights and bias in the bundle.
     pub weight_bytes: u64,
-    /// The time that the hardware needs at least, divided by the time taken; `None` where nothing bounds it.
+    /// Lower bound of the time by the hardware's ceilings, divided by the measured time; `None`
+    /// without a bound.
     pub ceiling_share: Option<f64>,
 }
 
-/// Puts together what is known of the steps of `plan`, which took `seconds` each.
+/// Combines the measured `seconds` of the steps of `plan` with their other costs.
 #[must_use]
 pub fn costs(
     plan: &Plan,
@@ -48,8 +49,8 @@ pub fn costs(
     steps.iter().zip(seconds).map(cost).collect()
 }
 
-/// Seconds that the step cannot beat: the time that its multiply-adds would take at the measured peak, or its bytes at
-/// the measured bandwidth of the smallest memory that holds all of it, whichever is longer.
+/// Returns the lower bound of a step's time: the longer of its multiply-adds at the measured peak
+/// and its bytes at the measured bandwidth of the smallest memory that holds all of them.
 #[must_use]
 pub fn least_seconds(step: &StepInfo, ceilings: &ThreadCeilings) -> f64 {
     let integer = step.algorithm.ends_with("int8");

@@ -1,9 +1,10 @@
-//! One configuration in, its metrics out.
+//! Measures the metrics of one configuration.
 //!
-//! A configuration is decoded ([`candidate`]), turned into a compressed and scheduled plan
-//! ([`realize`]), timed ([`timing`]) and scored ([`accuracy`]) in a worker process ([`worker`]) that the
-//! search talks to by messages ([`protocol`]) and may kill at any time ([`host`]). What is claimed in the end
-//! is timed in several processes ([`repeat`]). Which configurations are worth it is the study's business.
+//! A configuration is decoded ([`candidate`]), built as a compressed and scheduled plan
+//! ([`realize`]), timed ([`timing`]) and scored ([`accuracy`]) in a worker process ([`worker`]).
+//! The search sends messages to it ([`protocol`]) and may kill it at any time ([`host`]). Final
+//! results are timed in several processes ([`repeat`]). The study decides which configurations are
+//! measured.
 
 pub mod accuracy;
 pub mod candidate;
@@ -19,6 +20,6 @@ pub mod worker;
 
 pub use crate::artefact;
 
-/// Version of everything that decides what a recorded number means: how candidates are built, timed and
-/// scored. Records of another version are never reused.
+/// Version of everything that gives a recorded number its meaning: how candidates are built, timed
+/// and scored. Records of another version are never reused.
 pub const PROTOCOL_VERSION: u32 = 5;

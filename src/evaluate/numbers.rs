@@ -1,17 +1,17 @@
-//! What kind of numbers a layer's weights are, as a configuration says it: `LAYER.bits`, and `LAYER.half` where that is 16,
-//! as there are two kinds of such numbers.
+//! Number type of a layer's weights in a configuration: `LAYER.bits`, and `LAYER.half` to
+//! distinguish the two 16-bit types.
 
 use paretune_kernels::weights::Numbers;
 use paretune_spaces::{CompiledSpace, Configuration, Parameter, Value};
 
 use super::candidate::layer_parameter;
 
-/// What the parameter that chooses the bits is called in a layer.
+/// Last part of the name of the parameter that selects the number of bits.
 pub const BITS: &str = "bits";
-/// The same of the one that chooses between numbers of 16 bits.
+/// Last part of the name of the parameter that selects the 16-bit type.
 pub const HALF: &str = "half";
 
-/// The bits as a value of their parameter: whole where that can be.
+/// Returns the number of bits as a value of its parameter: an integer if possible.
 #[must_use]
 pub fn bits_value(numbers: Numbers) -> Value {
     let bits = numbers.bits();
@@ -19,7 +19,8 @@ pub fn bits_value(numbers: Numbers) -> Value {
     if bits.fract() == 0.0 { Value::Int(bits as i64) } else { Value::Real(bits) }
 }
 
-/// The numbers of the weights of `layer`; `None` where it has no bits, or bits that nothing has.
+/// Returns the number type of the weights of `layer`; `None` if the configuration gives no valid
+/// one.
 #[must_use]
 pub fn chosen(configuration: &Configuration, layer: &str) -> Option<Numbers> {
     let bits = configuration.get(&layer_parameter(layer, BITS))?.as_f64()?;
@@ -30,7 +31,7 @@ pub fn chosen(configuration: &Configuration, layer: &str) -> Option<Numbers> {
     }
 }
 
-/// Chooses `numbers` for `layer`.
+/// Writes the number type `numbers` for `layer` into `wanted`.
 pub fn choose(numbers: Numbers, layer: &str, wanted: &mut Configuration) {
     wanted.insert(layer_parameter(layer, BITS), bits_value(numbers));
     if let Some(half) = numbers.half() {
@@ -38,7 +39,7 @@ pub fn choose(numbers: Numbers, layer: &str, wanted: &mut Configuration) {
     }
 }
 
-/// The numbers that `space` offers for `layer`, coarsest first.
+/// Lists the number types that `space` offers for `layer`, smallest number of bits first.
 #[must_use]
 pub fn offered(space: &CompiledSpace, layer: &str) -> Vec<Numbers> {
     let values = |name: &str| {
@@ -54,16 +55,17 @@ pub fn offered(space: &CompiledSpace, layer: &str) -> Vec<Numbers> {
     Numbers::all().filter(offers).collect()
 }
 
-/// [`Numbers`] in files that people read: how many bits, or what they are called where that does not tell.
+/// Serialization of [`Numbers`] for files that people read: the number of bits, or a name if the
+/// bits are ambiguous.
 pub mod named {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
     use super::{Numbers, Value};
 
-    /// As a number; half precision as a word.
+    /// Serializes the number of bits, or the name of half precision.
     ///
     /// # Errors
-    /// Where the serializer fails.
+    /// Fails if the serializer fails.
     pub fn serialize<S: Serializer>(numbers: &Numbers, serializer: S) -> Result<S::Ok, S::Error> {
         match numbers {
             Numbers::Fp16 => "fp16".serialize(serializer),
@@ -71,10 +73,10 @@ pub mod named {
         }
     }
 
-    /// What [`serialize`] has written.
+    /// Deserializes the output of [`serialize`].
     ///
     /// # Errors
-    /// Where there are no such numbers.
+    /// Fails if there is no such number type.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Numbers, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let numbers = match &value {

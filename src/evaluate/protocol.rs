@@ -1,8 +1,8 @@
-//! What the search and a worker process say to each other: one JSON object a line, requests on the
+//! Messages between the search and a worker process: one JSON object a line, requests on the
 //! worker's standard input, replies on its standard output.
 //!
-//! A trial is self-contained: a configuration and content hashes go in, metrics and raw samples come
-//! out. Nothing here assumes that both run on the same machine, only that the worker can find the
+//! A trial is self-contained: a configuration and content hashes go in, metrics and raw samples
+//! come out. The two processes need not run on the same machine; the worker only has to find the
 //! artefacts that the hashes name.
 
 use std::collections::BTreeMap;
@@ -15,35 +15,36 @@ use super::accuracy::{Normalization, Score};
 use super::inspect::StepCost;
 use super::timing::{Effort, Timing};
 
-/// What all trials of a session are about, by content.
+/// Workload of all trials of a session, given by content hashes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SubjectSpec {
-    /// Folder with the artefacts that the hashes below name.
+    /// Folder of the artefacts that the hashes below name.
     pub artefacts: PathBuf,
-    /// Folder with compressed layers, shared by studies.
+    /// Folder of compressed layers, shared by studies.
     pub layers: PathBuf,
-    /// For people and bundles.
+    /// Name for messages and bundles.
     pub name: String,
     /// SHA-256 of the network's file; the artefact `SHA256.network`.
     pub model: String,
     /// Content hash of the three parts of the images; the artefact `HASH.images`.
     pub images: String,
-    /// How images become inputs.
+    /// Mean and deviation that turn images into inputs.
     pub normalization: Normalization,
 }
 
-/// Seconds of the fastest speed probe ever seen, by number of threads: pairs, as JSON knows no numbers as keys.
+/// Seconds of the fastest observed speed probe by number of threads. They are pairs, because JSON
+/// has no numeric keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FastestProbes(pub Vec<(usize, f64)>);
 
 impl FastestProbes {
-    /// Seconds of the fastest probe on `threads`; 0 where there was none.
+    /// Returns the seconds of the fastest probe on `threads`; 0 if there was none.
     #[must_use]
     pub fn get(&self, threads: usize) -> f64 {
         self.0.iter().find(|(count, _)| *count == threads).map_or(0.0, |(_, seconds)| *seconds)
     }
 
-    /// Notes what was seen on `threads`.
+    /// Records the fastest probe on `threads`.
     pub fn set(&mut self, threads: usize, seconds: f64) {
         match self.0.iter_mut().find(|(count, _)| *count == threads) {
             Some((_, known)) => *known = seconds,
@@ -52,137 +53,137 @@ impl FastestProbes {
     }
 }
 
-/// From the search to the worker.
+/// Messages from the search to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
-    /// Loads and prepares the subject; the first request.
+    /// Loads and prepares the workload; the first request.
     Open {
-        /// What to load.
+        /// Description of the workload to load.
         subject: SubjectSpec,
-        /// Bytes of address space that the worker may use.
+        /// Limit on the worker's memory in bytes.
         memory_limit: Option<u64>,
-        /// How fast its cores were seen to be.
+        /// Fastest observed speeds of the cores.
         probes: FastestProbes,
     },
     /// Builds, times and scores one configuration.
     Trial(Box<TrialRequest>),
-    /// Times several bundles interleaved; needs no subject.
+    /// Times several bundles in turns; needs no workload.
     Time(TimeRequest),
-    /// Times every step of one configuration, with weights that nobody took pains over.
+    /// Times every step of one configuration with round-to-nearest weights.
     Profile {
-        /// What to time.
+        /// The configuration that is to be timed.
         configuration: Configuration,
-        /// For how long.
+        /// Duration of the timing in seconds.
         seconds: f64,
     },
-    /// Times every step of one configuration and tells what else each costs.
+    /// Times every step of one configuration and reports its other costs.
     Inspect {
-        /// What to look into.
+        /// The configuration that is to be inspected.
         configuration: Configuration,
-        /// For how long to time.
+        /// Duration of the timing in seconds.
         seconds: f64,
     },
-    /// Compares one configuration's outputs with the untouched network's.
+    /// Compares the outputs of one configuration with those of the baseline.
     Loss {
-        /// What to compare; schedules do not matter.
+        /// The configuration to compare; its schedules are ignored.
         configuration: Configuration,
-        /// On how many search images.
+        /// Number of search images to compare on.
         images: u64,
     },
-    /// Says how many channels of each group stay when one threshold over all of them leaves a share of the
-    /// multiply-adds.
+    /// Prunes all channels by one threshold that leaves a given fraction of the multiply-adds, and
+    /// returns the kept fraction of each group.
     Thin {
-        /// That share.
+        /// Fraction of the multiply-adds to keep.
         work: f64,
     },
-    /// Says what channels are worth.
+    /// Returns the importance of channels.
     Rank,
-    /// Whether a device answers. Needs no subject.
+    /// Checks whether a device answers; needs no workload.
     Device {
-        /// As in configurations.
+        /// Name of the device, as configurations write it.
         backend: String,
     },
     /// Scores a bundle on images of the report part.
     Report {
-        /// What to score.
+        /// Folder that holds the bundle.
         bundle: PathBuf,
-        /// The first image.
+        /// Index of the first image.
         from: u64,
-        /// The one after the last.
+        /// Index after the last image.
         to: u64,
     },
     /// Writes one configuration as a bundle.
     Export {
-        /// What to write.
+        /// The configuration that is to be written.
         configuration: Configuration,
-        /// Its content hash.
+        /// Content hash of the configuration.
         id: String,
-        /// The bundle's folder.
+        /// Folder of the new bundle.
         folder: PathBuf,
     },
 }
 
-/// Bundles to time.
+/// A request to time bundles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimeRequest {
-    /// Their folders.
+    /// Folders that hold the bundles.
     pub bundles: Vec<PathBuf>,
-    /// Threads for all of them; `None` for those that each was made for.
+    /// Number of threads for all bundles; `None` for each bundle's own number.
     pub threads: Option<usize>,
-    /// Images at a time.
+    /// Number of images per run.
     pub batch: usize,
-    /// How well to time each.
+    /// Precision and time limit for each bundle.
     pub effort: Effort,
-    /// How fast the cores were seen to be.
+    /// Fastest observed speeds of the cores.
     pub probes: FastestProbes,
 }
 
-/// One trial.
+/// A request for one trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialRequest {
     /// Content hash of the configuration.
     pub id: String,
-    /// What to measure.
+    /// The configuration that is to be measured.
     pub configuration: Configuration,
-    /// How well to time it; `None` where its latency is known already.
+    /// Precision and time limit of the timing; `None` if the latency is known.
     pub effort: Option<Effort>,
-    /// Lower end of its latency's interval where that is known already; else 0.
+    /// Lower end of the latency's interval in seconds, if the latency is known; else 0.
     pub known_latency_low: f64,
-    /// What is known of its answers on the search images.
+    /// Score over the search images that are already scored.
     pub known_score: Score,
-    /// How many search images are enough, once it is decided whether limits on accuracy are kept.
+    /// Number of search images of a complete score, if the limits on accuracy are decided by then.
     pub images: u64,
-    /// How many are enough in any case.
+    /// Largest number of search images.
     pub most_images: u64,
-    /// Limits on accuracy.
+    /// Lower bounds of the accuracy.
     pub floors: Floors,
-    /// What makes everything else pointless.
+    /// Upper bounds of the other metrics.
     pub ceilings: Ceilings,
-    /// Where its bundle is written if it is measured whole.
+    /// Folder for its bundle, written if it is measured completely.
     pub keep: Option<PathBuf>,
-    /// Points that make more images pointless: where one of them is at least as good in everything else
-    /// and surely more accurate, the candidate is dropped.
+    /// Incumbents. The candidate is dropped if one of them is at least as good in every other
+    /// objective and surely more accurate.
     pub rivals: Vec<Rival>,
 }
 
-/// Values at and beyond which a candidate is refused with as little work as it takes to see that.
+/// Upper bounds of metrics. A candidate at or beyond one is refused as early as possible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Seconds.
+    /// Bound of the latency in seconds.
     pub latency: Option<f64>,
-    /// Bytes of the bundle.
+    /// Bound of the bundle's size in bytes.
     pub size: Option<f64>,
-    /// Peak bytes during a run.
+    /// Bound of the peak memory of a run in bytes.
     pub memory: Option<f64>,
 }
 
 impl Ceilings {
-    /// A candidate whose fastest run takes this many times as long as it may is not timed any further: no
-    /// stranger slows the fastest of a few runs by so much.
+    /// Factor on the latency bound at which the fastest of a few runs ends the timing. Interference
+    /// never slows the fastest of a few runs by that much.
     const HOPELESSLY_SLOW: f64 = 2.0;
 
-    /// Whether what was seen of a candidate is enough to refuse it.
+    /// Returns whether the metrics seen so far are enough to refuse a candidate.
     #[must_use]
     pub fn refuse(&self, seen: &Refusal) -> bool {
         let beyond = |value: Option<f64>, ceiling: Option<f64>| {
@@ -194,17 +195,17 @@ impl Ceilings {
     }
 }
 
-/// Limits on accuracy, judged on the pessimistic end of an interval.
+/// Bounds of the accuracy, judged on the pessimistic end of an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Floors {
-    /// Accuracy that has to be exceeded.
+    /// Accuracy that must be exceeded.
     pub accuracy: Option<f64>,
-    /// What may be lost of the untouched network's accuracy, less than.
+    /// Upper bound of the loss of accuracy against the baseline.
     pub drop: Option<f64>,
 }
 
 impl Floors {
-    /// Whether `score` leaves it open whether a limit is kept.
+    /// Returns whether `score` leaves it undecided whether a limit is kept.
     #[must_use]
     pub fn undecided(&self, score: &Score) -> bool {
         let [low, high] = score.interval();
@@ -214,7 +215,7 @@ impl Floors {
                 || self.drop.is_some_and(|ceiling| least < ceiling && ceiling <= most))
     }
 
-    /// Whether a limit is surely not kept.
+    /// Returns whether a limit is surely missed.
     #[must_use]
     pub fn missed(&self, score: &Score) -> bool {
         let (_, [least, _]) = score.drop();
@@ -222,47 +223,48 @@ impl Floors {
             || self.drop.is_some_and(|ceiling| least >= ceiling)
     }
 
-    /// Whether `score` is enough: so many images were seen and every limit is decided, or `most` were.
+    /// Returns whether `score` is complete: over at least `images` images with every limit decided,
+    /// or over `most` images.
     #[must_use]
     pub fn enough(&self, score: &Score, images: u64, most: u64) -> bool {
         score.total >= images && (score.total >= most || !self.undecided(score))
     }
 }
 
-/// What was seen of a candidate that was refused.
+/// Metrics of a refused candidate, as far as they are known.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// Bytes of the bundle; where those of its weights are too many, these alone.
+    /// Bytes of the bundle, or of its weights alone if these exceed the bound.
     pub size: f64,
-    /// Peak bytes during a run.
+    /// Peak bytes of a run.
     pub memory: Option<f64>,
     /// Seconds of the fastest of a few runs.
     pub latency: Option<f64>,
 }
 
-/// What a candidate has to beat in at least one respect.
+/// An incumbent, which a candidate has to beat in at least one objective.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rival {
     /// Lower end of its accuracy's interval.
     pub accuracy: f64,
-    /// Upper end of its latency's interval, seconds. Here and below 0 where the metric is no objective: then
-    /// it cannot save the candidate.
+    /// Upper end of its latency's interval in seconds. This and the following metrics are 0 if they
+    /// are no objective, so that they cannot save the candidate.
     pub latency: f64,
-    /// Bytes.
+    /// Size of its bundle in bytes.
     pub size: f64,
-    /// Bytes.
+    /// Peak memory of a run in bytes.
     pub memory: f64,
 }
 
 impl Rival {
-    /// Whether a candidate of which this much is known cannot be better in any respect.
+    /// Returns whether a candidate with these bounds cannot be better in any objective.
     #[must_use]
     pub fn surely_beats(&self, latency_low: f64, size: f64, memory: f64, accuracy_high: f64) -> bool {
         self.surely_costs_less(latency_low, size, memory) && self.accuracy > accuracy_high
     }
 
-    /// How many of the images are enough for a candidate of which this much is known: the first number where one of `rivals`
-    /// cannot be beaten in any respect but accuracy, else the second.
+    /// Returns how many images are enough for a candidate with these bounds: the first number if an
+    /// incumbent can be beaten in accuracy only, else the second.
     #[must_use]
     pub fn enough_images(
         rivals: &[Self],
@@ -274,112 +276,112 @@ impl Rival {
         if rivals.iter().any(|rival| rival.surely_costs_less(latency_low, size, memory)) { few } else { most }
     }
 
-    /// Whether a candidate of which this much is known cannot be better in any respect but accuracy.
+    /// Returns whether a candidate with these bounds can be better in accuracy only.
     fn surely_costs_less(&self, latency_low: f64, size: f64, memory: f64) -> bool {
         self.latency <= latency_low && self.size <= size && self.memory <= memory
     }
 }
 
-/// From the worker to the search.
+/// Messages from the worker to the search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// Preparation makes progress.
+    /// Progress of a preparation that takes long.
     Preparing {
-        /// What is being done.
+        /// Description of the current task.
         task: String,
-        /// 0 to 1.
+        /// Progress from 0 to 1.
         share: f64,
     },
-    /// The subject is ready.
+    /// The workload is ready for requests.
     Opened,
     /// A stage of a trial begins: `build`, `timing`, `accuracy`.
     Stage {
-        /// Its name.
+        /// Name of the stage that begins.
         stage: String,
     },
-    /// The answer to a trial.
+    /// Reply to a complete or dropped trial.
     Measured(Box<Measured>),
-    /// The answer to a trial that is beyond a ceiling.
+    /// Reply to a trial that exceeds an upper bound.
     Refused {
-        /// What was seen of it.
+        /// Metrics of the candidate that are known.
         seen: Refusal,
         /// Bytes of its weights on disk.
         weights: u64,
     },
-    /// The answer to a timing, in the order asked.
+    /// Reply to [`Request::Time`], in the order of the request.
     Timed {
-        /// One per bundle.
+        /// Timings, one for each bundle.
         timings: Vec<Timing>,
     },
-    /// The answer to a profile.
+    /// Reply to [`Request::Profile`] with times.
     Profiled {
         /// Name and seconds of each step, in execution order.
         steps: Vec<(String, f64)>,
     },
-    /// The answer to an inspection.
+    /// Reply to [`Request::Inspect`] with costs.
     Inspected {
-        /// Threads that it ran on.
+        /// Number of threads that it ran on.
         threads: usize,
-        /// Every step, in execution order.
+        /// Cost of every step in execution order.
         steps: Vec<StepCost>,
     },
-    /// The answer to a loss.
+    /// Reply to [`Request::Loss`] with the loss.
     Lost {
-        /// Nats per image.
+        /// Loss in nats per image.
         loss: f64,
     },
-    /// The answer to thinning.
+    /// Reply to [`Request::Thin`] with fractions.
     Thinned {
-        /// By group that loses channels: the share that is kept.
+        /// Kept fraction of the channels for every group that loses some.
         shares: BTreeMap<String, f64>,
     },
-    /// The answer to ranking.
+    /// Reply to [`Request::Rank`] with costs.
     Ranked {
-        /// By group and share that is kept, ascending: what those that go are worth, see
+        /// Importance of the removed channels by group and kept fraction, ascending; see
         /// [`crate::compress::channel_costs`].
         costs: BTreeMap<String, Vec<(f64, f64)>>,
     },
-    /// The answer to a report.
+    /// Reply to [`Request::Report`] with a score.
     Reported {
-        /// Right answers.
+        /// Score over the requested images.
         score: Score,
     },
-    /// The bundle is written.
+    /// The bundle has been written.
     Exported {
-        /// Its bytes on disk.
+        /// Size of the bundle in bytes.
         bytes: u64,
     },
-    /// The device is there and answers.
+    /// The device exists and answers.
     Present,
-    /// The request could not be answered, and a device no longer answers in this process.
+    /// The request failed, and a device no longer answers in this process.
     Unwell {
-        /// Why.
+        /// Message of the failure for the user.
         reason: String,
     },
-    /// The request could not be answered; the worker lives on.
+    /// The request failed. The worker continues.
     Failed {
-        /// Why.
+        /// Message of the failure for the user.
         reason: String,
     },
 }
 
-/// Metrics of one trial.
+/// Metrics that one trial has measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Bytes of the bundle, exact.
+    /// Exact size of the bundle in bytes.
     pub size: u64,
-    /// Of those, of `weights.bin`.
+    /// Bytes of `weights.bin` within that size.
     pub weights: u64,
     /// Peak bytes allocated for it during a run.
     pub memory: u64,
-    /// If asked for.
+    /// The timing, if it was requested.
     pub timing: Option<Timing>,
-    /// Seconds of the fastest probes that this worker knows of.
+    /// Seconds of the fastest probes that this worker knows.
     pub probes: FastestProbes,
-    /// Everything known of its answers, what was known before included.
+    /// Score over all images scored so far, including earlier trials.
     pub score: Score,
-    /// Whether scoring ended early because a rival is surely better.
+    /// Whether scoring ended early because an incumbent is surely better.
     pub dropped: bool,
 }
 
@@ -393,7 +395,7 @@ mod tests {
         let seen = |size, latency| Refusal { size, memory: Some(1e12), latency };
         assert!(!ceilings.refuse(&seen(9.9e5, None)));
         assert!(ceilings.refuse(&seen(1e6, None)));
-        // A few runs say little about what is a bit too slow.
+        // A few runs cannot reject a candidate that is only slightly too slow.
         assert!(!ceilings.refuse(&seen(1e5, Some(1.5e-3))));
         assert!(ceilings.refuse(&seen(1e5, Some(2.1e-3))));
         assert!(!Ceilings::default().refuse(&seen(1e12, Some(1e3))));

@@ -1,4 +1,4 @@
-//! From a configuration to a plan that can be loaded: compression, then schedules.
+//! Builds a plan from a configuration: compression first, then schedules.
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::offer::Target;
@@ -10,35 +10,36 @@ use super::candidate::{Candidate, CandidateError};
 use super::subject::{Progress, Subject, SubjectError};
 use crate::compress::{self, ChannelCriterion, CompressError, Method, Recipe};
 
-/// Why a configuration could not be turned into a plan.
+/// Reason why a configuration could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum RealizeError {
-    /// It does not follow the grammar of this network.
+    /// The configuration does not follow the grammar of this network.
     #[error(transparent)]
     Candidate(#[from] CandidateError),
-    /// Its backend is not there.
+    /// The backend does not exist here.
     #[error(transparent)]
     Backend(#[from] KernelError),
-    /// Compression failed.
+    /// The compression of a layer failed.
     #[error("compression: {0}")]
     Compress(#[from] CompressError),
-    /// Training failed.
+    /// The training of the network failed.
     #[error("fine-tuning: {0}")]
     Finetune(#[from] SubjectError),
-    /// A step's algorithm does not exist.
+    /// The algorithm of a step does not exist.
     #[error("layer `{layer}`: there is no algorithm `{algorithm}`")]
     Algorithm {
-        /// The layer.
+        /// Name of the layer's step in the plan.
         layer: String,
-        /// What was asked for.
+        /// Name of the requested algorithm.
         algorithm: String,
     },
 }
 
-/// Builds the plan of `configuration`. `progress` hears of what takes long: training, where it is asked for.
+/// Builds the plan of `configuration`. `progress` receives the progress of slow tasks, such as
+/// training.
 ///
 /// # Errors
-/// Where the configuration does not fit the network.
+/// Fails if the configuration does not fit the network.
 pub fn realize(
     subject: &Subject,
     configuration: &Configuration,
@@ -54,11 +55,12 @@ pub fn realize(
     scheduled(plan, candidate, isa)
 }
 
-/// The plan of `configuration` with weights of the right number, format and zeros that nobody took pains over: as fast
-/// as the real one, and there at once.
+/// Builds the plan of `configuration` with round-to-nearest weights: same shapes, formats and
+/// zeros, and so the same speed as the candidate, but without the time for reconstruction. Use it
+/// only for timing.
 ///
 /// # Errors
-/// Where the configuration does not fit the network.
+/// Fails if the configuration does not fit the network.
 pub fn rehearse(subject: &Subject, configuration: &Configuration, isa: Isa) -> Result<Plan, RealizeError> {
     let candidate = decode(subject, configuration)?;
     let criterion = ChannelCriterion::Magnitude;
@@ -66,7 +68,7 @@ pub fn rehearse(subject: &Subject, configuration: &Configuration, isa: Isa) -> R
     scheduled(subject.compressed(&recipe)?, candidate, isa)
 }
 
-/// `plan` under the schedules of `candidate`.
+/// Applies the schedules and backends of `candidate` to `plan`.
 fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, RealizeError> {
     plan.threads = candidate.threads;
     let layers = compress::layers(&plan)?;
@@ -84,7 +86,7 @@ fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, Rea
         let backend = plan.backend_of(layer.index);
         let Some((_, target)) = targets.iter().find(|(known, _)| known == backend) else { continue };
         if let Operator::Conv(conv) = &mut plan.steps[layer.index].operator {
-            // The space is built for the untouched widths, and pruned channels leave fewer tiles to choose from.
+            // The space was built for the full widths. Pruned channels leave fewer valid tiles.
             conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| {
                 RealizeError::Algorithm { layer: layer.step, algorithm: schedule.algorithm.clone() }
             })?;
@@ -93,10 +95,10 @@ fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, Rea
     Ok(plan)
 }
 
-/// What `configuration` does to the network's numbers.
+/// Returns the compression recipe of `configuration`.
 ///
 /// # Errors
-/// Where the configuration does not fit the network.
+/// Fails if the configuration does not fit the network.
 pub fn recipe_of(subject: &Subject, configuration: &Configuration) -> Result<Recipe, RealizeError> {
     Ok(decode(subject, configuration)?.recipe)
 }

@@ -1,9 +1,9 @@
-//! Timing of bundles in several fresh processes, one after the other.
+//! Times bundles in several fresh processes, one after the other.
 //!
-//! How fast the same network runs differs from process to process by more than it does within one: where its memory
-//! happens to lie decides what its caches lose, and what disturbs a machine comes and goes within seconds. What is
-//! claimed, in a final front or by `bench`, is therefore the middle of several processes, and its interval reaches as
-//! far as they disagree.
+//! The speed of a network varies more between processes than within one: the placement of its
+//! memory decides about cache misses, and interference comes and goes within seconds. Final
+//! results, in a front or from `bench`, are therefore the median over several processes, with an
+//! interval that covers all of them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use super::protocol::{FastestProbes, Reply, Request, TimeRequest};
 use super::timing::{Effort, Timing, median};
 use crate::model::images::normalize_into;
 
-/// Processes that are enough to outvote an unlucky one.
+/// Number of processes, enough to outvote an unlucky one.
 pub const PROCESSES: usize = 3;
 
-/// Times bundles by [`PROCESSES`] workers started with `command`, which share the effort of `request`; one timing per
-/// bundle. No process may take longer than `deadline`.
+/// Times bundles in [`PROCESSES`] workers started with `command`, which divide the effort of
+/// `request`. Returns one timing per bundle. No process may take longer than `deadline`.
 ///
 /// # Errors
-/// See [`HostError`].
+/// Fails as described at [`HostError`].
 pub fn time_afresh(
     command: &[String],
     request: &TimeRequest,
@@ -37,7 +37,7 @@ pub fn time_afresh(
     for _ in 0..PROCESSES {
         match ask_fresh(command, &Request::Time(request.clone()), deadline, interrupted)? {
             Reply::Timed { timings } if timings.len() == request.bundles.len() => {
-                // What one process saw of the speed of the cores, the next ones know.
+                // The next process knows the fastest probes of this one.
                 for timing in &timings {
                     request.probes.set(timing.threads, timing.probe);
                 }
@@ -51,7 +51,7 @@ pub fn time_afresh(
         .collect())
 }
 
-/// What several processes say of one bundle.
+/// Combines the timings of one bundle from several processes.
 fn together(processes: &[&Timing]) -> Timing {
     let medians: Vec<f64> = processes.iter().map(|timing| timing.median).collect();
     let least =
@@ -69,8 +69,8 @@ fn together(processes: &[&Timing]) -> Timing {
     }
 }
 
-/// What networks are timed on: `batch` images of reproducible noise, preprocessed as the network wants it. Never
-/// zeros: zeros and denormals have speeds of their own.
+/// Returns the input for timing: `batch` images of reproducible noise, preprocessed for the
+/// network. Zeros would be wrong, because zeros and denormals have other speeds.
 #[must_use]
 pub fn noise(plan: &Plan, preprocessing: &Preprocessing, batch: usize) -> Vec<f32> {
     let value = plan.values.get(plan.input);
@@ -93,8 +93,8 @@ pub fn noise(plan: &Plan, preprocessing: &Preprocessing, batch: usize) -> Vec<f3
     input
 }
 
-/// The request that times `bundles`, one image at a time on the threads that they were made for, on cores that were seen
-/// to be as fast as `probes` say.
+/// Returns the request that times `bundles` with one image per run on their own numbers of threads.
+/// `probes` are the fastest observed speeds of the cores.
 #[must_use]
 pub fn as_made(bundles: Vec<PathBuf>, effort: Effort, probes: FastestProbes) -> TimeRequest {
     TimeRequest { bundles, threads: None, batch: 1, effort, probes }
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn each_process_gets_its_share_and_learns_from_the_last() {
-        // Workers that note what they are asked.
+        // The workers write the requests that they receive to a file.
         let notes = tempfile::NamedTempFile::new().unwrap();
         let script = format!(
             r#"read line; echo "$line" >> {}; echo '{{"reply":"timed","timings":[{{"median":2,"low":1,"high":3,"threads":2,"probe":0.5,"quiet":1,"samples":[]}}]}}'; read line"#,

@@ -1,6 +1,6 @@
-//! What a study is about, loaded: the network, the images, and what is derived from both once
-//! (calibration, the untouched network's answers). Derived data is kept as artefacts named by content,
-//! so that a worker that was killed is back in a moment.
+//! The loaded workload of a study: the network, the images, and data derived from both
+//! (calibration, the baseline's predictions). Derived data is stored as artefacts named by content,
+//! so that a restarted worker is ready quickly.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -20,87 +20,91 @@ use crate::compress::{
 use crate::model::Network;
 use crate::model::images::{Dataset, Images, normalize_into};
 
-/// Why a subject could not be prepared.
+/// Reason why a workload could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum SubjectError {
-    /// The images.
+    /// The images cannot be read.
     #[error(transparent)]
     Images(#[from] crate::model::images::ImageError),
-    /// Calibration.
+    /// The calibration or compression failed.
     #[error("calibration: {0}")]
     Compress(#[from] CompressError),
-    /// Running the untouched network.
+    /// The baseline does not run.
     #[error("the untouched network does not run: {0}")]
     Kernel(#[from] paretune_kernels::KernelError),
-    /// An artefact.
+    /// An artefact cannot be read or written.
     #[error(transparent)]
     Artefact(#[from] ArtefactError),
 }
 
-/// See the module.
+/// The loaded workload: network, images and derived data.
 pub struct Subject {
-    /// The untouched network.
+    /// The unmodified network (the baseline).
     pub network: Network,
-    /// Calibration, search and report images; labelled (by the untouched network, if by nobody else).
+    /// Calibration, search and report images with labels; without labels, the baseline's
+    /// predictions are used.
     pub dataset: Dataset,
-    /// How images become inputs.
+    /// Content hashes and normalization of the workload.
     pub spec: SubjectSpec,
-    /// Widest instruction set.
+    /// Widest instruction set to use.
     pub isa: Isa,
     search_answers: Answers,
     report_answers: Answers,
     calibration: Calibration,
     calibration_inputs: Arc<[f32]>,
-    /// Reconstructed weights of layers.
+    /// Database of reconstructed weights of layers.
     database: Database,
-    /// Statistics of the first calibration images, by their number: what repairs are compared to.
+    /// Statistics over the first calibration images, by their number. Recalibration compares with
+    /// them.
     first: Mutex<BTreeMap<usize, Arc<Calibration>>>,
-    /// The latest compressed networks: candidates that differ in their schedules only come in a row.
+    /// The latest compressed networks. Successive candidates often differ only in their schedules.
     compressed: Mutex<VecDeque<(Recipe, Plan)>>,
-    /// What pruned networks are fitted to, by number of images, as soon as one is.
+    /// Layer outputs of the baseline that pruned networks are fitted to, by number of images.
     references: Mutex<BTreeMap<usize, Arc<References>>>,
-    /// The untouched network's outputs for the first search images, as many as losses are judged on.
+    /// Outputs of the baseline for the first search images, on which losses are measured.
     opinions: Mutex<Vec<Vec<f32>>>,
 }
 
-/// Compressed networks that are kept.
+/// Number of compressed networks that are cached.
 const KEPT_PLANS: usize = 4;
 
-/// Calibration takes at most this many numbers of input, so that big images do not fill the memory.
+/// Largest number of input values for calibration, so that large images do not exhaust the memory.
 const CALIBRATION_NUMBERS: usize = 24 << 20;
 
-/// Enough images for what thousands of weights together read.
+/// Number of calibration images, enough for layers whose weights read thousands of inputs.
 pub const CALIBRATION_IMAGES: usize = 1024;
 
-/// Enough images for ranges and statistics of every value.
+/// Number of images for ranges and statistics of every value.
 const STATISTICS_IMAGES: usize = 192;
 
-/// Enough images for means and variances of channels, few enough for every candidate.
+/// Number of images for recalibrating the means and variances of channels, few enough to do it for
+/// every candidate.
 const REPAIR_IMAGES: usize = 256;
 
-/// Enough images to rank channels by, and the fewest that say anything.
+/// Number of images for ranking channels, and the smallest useful number.
 const INFORMATION_IMAGES: usize = 256;
 const LEAST_INFORMATION_IMAGES: usize = 32;
 
-/// Multiply-adds, forwards, that ranking them may take: a few seconds on two cores.
+/// Limit on the multiply-adds of the forward passes for ranking channels: a few seconds on two
+/// cores.
 const INFORMATION_WORK: u64 = 4_000_000_000;
 
-/// Search images that decide whether training was worth it.
+/// Number of search images that validate the training.
 const HELD_BACK: usize = 512;
 
-/// Threads for preparation; it does not change the results.
+/// Returns the number of threads for preparations. The results do not depend on it.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What a preparation reports: task and share done.
+/// Receives the name of a preparation's task and its progress from 0 to 1.
 pub type Progress<'p> = &'p mut dyn FnMut(&str, f64);
 
 impl Subject {
-    /// Loads what `spec` names and derives what is missing.
+    /// Loads the workload that `spec` describes and derives missing data.
     ///
     /// # Errors
-    /// Where an artefact is missing or damaged, or the network does not run on the images.
+    /// Fails if an artefact is missing or damaged, or if the network does not run on the images.
     pub fn open(spec: &SubjectSpec, isa: Isa, progress: Progress<'_>) -> Result<Self, SubjectError> {
         let network: Network = artefact::read(&spec.artefacts.join(format!("{}.network", spec.model)))?;
         let dataset = Dataset::load_cached(&spec.artefacts.join(format!("{}.images", spec.images)))?;
@@ -164,16 +168,16 @@ impl Subject {
         })
     }
 
-    /// Tells `heard` whenever compressed weights of a layer have to be made, which may take long.
+    /// Calls `heard` whenever compressed weights of a layer are computed, which may take long.
     #[must_use]
     pub fn telling(self, heard: Heard) -> Self {
         Self { database: self.database.telling(heard), ..self }
     }
 
-    /// The network after `recipe`, from memory where it was made lately.
+    /// Returns the network compressed by `recipe`, from memory if it was built lately.
     ///
     /// # Errors
-    /// Where the recipe does not fit the network.
+    /// Fails if the recipe does not fit the network.
     pub fn compressed(&self, recipe: &Recipe) -> Result<Plan, CompressError> {
         let mut kept = match self.compressed.lock() {
             Ok(kept) => kept,
@@ -192,7 +196,8 @@ impl Subject {
         Ok(plan)
     }
 
-    /// The network after `recipe`, repaired on the first `count` calibration images.
+    /// Returns the network compressed by `recipe` and recalibrated on the first `count` calibration
+    /// images.
     fn repaired(&self, recipe: &Recipe, count: usize) -> Result<Plan, CompressError> {
         let images = self.repair_inputs(count);
         let (plan, database) = (&self.network.plan, Some(&self.database));
@@ -213,7 +218,7 @@ impl Subject {
         let calibration = match known {
             Some(known) => known,
             None => {
-                // No image may be left out of one and seen by the other.
+                // Both statistics must be over exactly the same images.
                 let numbers = plan.values[plan.input].len().max(1);
                 let batch = if (images.len() / numbers).is_multiple_of(8) { 8 } else { 1 };
                 let mut seen = Calibration::collect(plan, images, batch, cores(), &mut |_| {})?;
@@ -227,30 +232,31 @@ impl Subject {
         compress::apply_with_repair(plan, &calibration, database, recipe, images, references, cores())
     }
 
-    /// How channels are ranked: networks that cannot be differentiated have no information.
+    /// Returns the criterion that ranks channels. Networks that cannot be differentiated have no
+    /// Fisher information.
     fn criterion(&self) -> ChannelCriterion {
         let informed = !self.calibration.information.is_empty();
         if informed { ChannelCriterion::Fisher } else { ChannelCriterion::Variance }
     }
 
-    /// The share of each group's channels that one threshold keeps where `work` of the multiply-adds are to be
-    /// left.
+    /// Returns the kept fraction of each group's channels if one threshold leaves `work` (a
+    /// fraction) of the multiply-adds.
     ///
     /// # Errors
-    /// Where nothing is known of the channels.
+    /// Fails if the channels have no statistics.
     pub fn thinned(&self, work: f64) -> Result<BTreeMap<String, f64>, CompressError> {
         compress::allocate_channels(&self.network.plan, &self.calibration, self.criterion(), work)
     }
 
-    /// See [`compress::channel_costs`].
+    /// Returns the importance of channels; see [`compress::channel_costs`].
     ///
     /// # Errors
-    /// Where nothing is known of the channels.
+    /// Fails if the channels have no statistics.
     pub fn channel_costs(&self) -> Result<BTreeMap<String, Vec<(f64, f64)>>, CompressError> {
         compress::channel_costs(&self.network.plan, &self.calibration, self.criterion())
     }
 
-    /// What the untouched network computes on `images`, which are always the first ones.
+    /// Returns the baseline's layer outputs for `images`, which are always the first ones.
     fn references(&self, images: &[f32]) -> Result<Arc<References>, CompressError> {
         let mut known = match self.references.lock() {
             Ok(known) => known,
@@ -264,12 +270,13 @@ impl Subject {
         Ok(made)
     }
 
-    /// The network after `recipe` and so many seconds of distillation on the calibration images, or as it was
-    /// before where that is closer to the untouched network on search images. Kept as an artefact: training
-    /// depends on the machine's speed, so that twice the same is not to be had otherwise.
+    /// Returns the network compressed by `recipe` after distillation on the calibration images for
+    /// the given seconds. If training did not bring it closer to the baseline on search images, it
+    /// is returned untrained. The result is stored as an artefact, because training depends on the
+    /// machine's speed and is not reproducible.
     ///
     /// # Errors
-    /// Where the recipe does not fit the network or a step cannot be trained.
+    /// Fails if the recipe does not fit the network or if a step cannot be trained.
     pub fn finetuned(
         &self,
         recipe: &Recipe,
@@ -278,7 +285,7 @@ impl Subject {
     ) -> Result<Plan, SubjectError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(subject_hash(&self.spec).as_bytes());
-        // A recipe is plain data that always has a JSON form.
+        // A recipe is plain data, so its serialization cannot fail.
         hasher.update(serde_json::to_string(recipe).unwrap_or_default().as_bytes());
         hasher.update(&seconds.to_le_bytes());
         let name = format!("{}.tuned", &hasher.finalize().to_hex()[..32]);
@@ -307,7 +314,7 @@ impl Subject {
         })
     }
 
-    /// The first `count` calibration images, on which statistics are re-estimated.
+    /// Returns the first `count` calibration images, on which statistics are re-estimated.
     fn repair_inputs(&self, count: usize) -> &[f32] {
         let numbers: usize = self.dataset.calibration.dims.iter().product();
         &self.calibration_inputs[..self.calibration_inputs.len().min(count * numbers)]
@@ -316,7 +323,7 @@ impl Subject {
     /// Scores `plan` on images `from..to` of the search part.
     ///
     /// # Errors
-    /// Where the plan does not load.
+    /// Fails if the plan does not load.
     pub fn score_search(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, SubjectError> {
         self.score(plan, &self.dataset.search, &self.search_answers, from, to)
     }
@@ -324,7 +331,7 @@ impl Subject {
     /// Scores `plan` on images `from..to` of the report part.
     ///
     /// # Errors
-    /// Where the plan does not load.
+    /// Fails if the plan does not load.
     pub fn score_report(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, SubjectError> {
         self.score(plan, &self.dataset.report, &self.report_answers, from, to)
     }
@@ -350,16 +357,16 @@ impl Subject {
         } else {
             answers(&scored, &chunk, &self.spec.normalization, self.isa)?
         };
-        // Without labels, agreement with the untouched network is the accuracy.
+        // Without labels, the accuracy is the agreement with the baseline.
         let labels = if images.labels.is_empty() { &baseline[..] } else { &images.labels[..] };
         Ok(Score::count(&found, &baseline[from..to], &labels[from..to]))
     }
 
-    /// How much of the untouched network's opinion `recipe` loses on the first `count` search images, repaired on
-    /// as many calibration images; see [`divergence`].
+    /// Returns how much `recipe` changes the output distribution of the baseline on the first
+    /// `count` search images, recalibrated on as many calibration images; see [`divergence`].
     ///
     /// # Errors
-    /// Where the recipe does not fit the network.
+    /// Fails if the recipe does not fit the network.
     pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, SubjectError> {
         let (network, normalization) = (&self.network.plan, &self.spec.normalization);
         let plan = self.repaired(recipe, count)?;
@@ -376,13 +383,13 @@ impl Subject {
         Ok(divergence(&original, &found))
     }
 
-    /// `plan` ready to be written.
+    /// Returns `plan` as a bundle that can be written.
     #[must_use]
     pub fn bundle(&self, plan: Plan, id: &str) -> Bundle {
         Bundle { plan, preprocessing: self.preprocessing(), configuration: id.to_owned() }
     }
 
-    /// How images become inputs, and what the outputs mean.
+    /// Returns the normalization of inputs and the names of the classes.
     #[must_use]
     pub fn preprocessing(&self) -> Preprocessing {
         Preprocessing {
@@ -393,7 +400,7 @@ impl Subject {
     }
 }
 
-/// The first `count` images as inputs.
+/// Converts the first `count` images to inputs.
 fn inputs(images: &Images, count: usize, normalization: &Normalization) -> Vec<f32> {
     let images = images.take(count);
     let mut inputs = vec![0.0; images.pixels.len()];
@@ -401,20 +408,21 @@ fn inputs(images: &Images, count: usize, normalization: &Normalization) -> Vec<f
     inputs
 }
 
-/// What the untouched network says to the first images of a part: as many as anybody has asked for.
+/// Predictions of the baseline for the first images of a part, as many as were requested.
 struct Answers {
     path: PathBuf,
     known: Mutex<Vec<u32>>,
 }
 
 impl Answers {
-    /// Begins with what the artefact at `path` knows, if anything.
+    /// Opens the artefact at `path`, or starts without predictions.
     fn open(path: PathBuf) -> Self {
         let known = artefact::read(&path).unwrap_or_default();
         Self { path, known: Mutex::new(known) }
     }
 
-    /// The first `count` answers; `more` answers the images from the given index to `count`.
+    /// Returns the first `count` predictions. `more` computes those from the given index to
+    /// `count`.
     fn up_to(
         &self,
         count: usize,
@@ -433,7 +441,7 @@ impl Answers {
     }
 }
 
-/// Hash of what derived artefacts depend on.
+/// Returns the hash of everything that derived artefacts depend on.
 fn subject_hash(spec: &SubjectSpec) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&super::PROTOCOL_VERSION.to_le_bytes());

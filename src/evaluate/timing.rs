@@ -1,12 +1,13 @@
-//! The measurement protocol for latency.
+//! Measurement protocol for latency.
 //!
-//! What is asked is how fast a candidate is on this machine, not how busy strangers were when it was
-//! tried. Virtual processors share cores with other tenants, and are slower by a third or more while
-//! those are at work: for milliseconds, back and forth. So every run stands between two runs of a fixed
-//! piece of arithmetic ([`SpeedProbe`]); where that was as fast as it ever is, the run counts. Its
-//! median is kept with a distribution-free 95 % interval, and so are all samples. Where the machine is
-//! hardly ever quiet, and for runs of milliseconds, which are never left alone from end to end, all runs
-//! count, scaled by what all probes lost on average. Warm-up is left out.
+//! The goal is the candidate's speed on this machine, independent of other load during the
+//! measurement. Virtual processors share cores with other tenants, and that interference slows them
+//! by a third or more for milliseconds at a time. Every run is therefore enclosed by two runs of a
+//! fixed arithmetic workload ([`SpeedProbe`]), and it counts if both were as fast as they can be.
+//! The result is the median with a distribution-free 95 % interval; all samples are stored as well.
+//! On a machine that is rarely undisturbed, and for runs of milliseconds, which are never
+//! undisturbed from start to end, all runs count, scaled by the mean slowdown of all probes.
+//! Warm-up runs do not count.
 
 use std::time::{Duration, Instant};
 
@@ -15,77 +16,79 @@ use paretune_kernels::hardware::SpeedProbe;
 use paretune_kernels::{Executor, KernelError};
 use serde::{Deserialize, Serialize};
 
-/// How much effort a timing is worth.
+/// Precision and time limit of a timing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effort {
-    /// Stop when the interval is within this share of the median on either side ...
+    /// Stop if the interval is within this fraction of the median on either side ...
     pub precision: f64,
-    /// ... and at least this many undisturbed samples are there ...
+    /// ... and at least this many undisturbed samples exist ...
     pub least_samples: usize,
-    /// ... or when this much time has passed; twice as much where the machine is hardly ever quiet.
+    /// ... or after this time in seconds; twice as long on a machine that is rarely undisturbed.
     pub seconds: f64,
 }
 
 impl Effort {
-    /// For a trial of the search.
+    /// Effort for a trial of the search.
     pub const TRIAL: Self = Self { precision: 0.01, least_samples: 20, seconds: 0.4 };
-    /// For a point of the final front.
+    /// Effort for a point of the final front.
     pub const FINAL: Self = Self { precision: 0.005, least_samples: 50, seconds: 2.0 };
 }
 
-/// A probe that is slower than the fastest one by more than this saw a disturbance.
+/// A probe that is slower than the fastest one by more than this factor was disturbed.
 const QUIET: f64 = 1.05;
 
-/// Slowdowns beyond this are no neighbor at work but a thread that was not running at all.
+/// A slowdown beyond this factor means that a thread was preempted.
 const PREEMPTED: f64 = 2.2;
 
-/// Runs longer than this, in seconds, see neighbors come and go: what the probes at their ends saw tells little of the
-/// single run, but what all of them saw tells how disturbed the runs were on the whole.
+/// Duration in seconds beyond which a run usually includes interference. The probes around it then
+/// say little about this run, but all probes together give the mean interference.
 const LONG: f64 = 1e-3;
 
-/// How the seconds of runs grow with the mean slowdown of the probes around them, as a power. Fitted on a server with
-/// shared cores to four networks at full precision and with 8 bits, against their rare undisturbed runs: the probe, which
-/// fills every slot of the front end, suffers a little more than they do.
+/// Exponent of the growth of run times with the mean slowdown of the probes. It was fitted on a
+/// server with shared cores to four networks at full precision and at 8 bits, against their rare
+/// undisturbed runs. The probe fills every slot of the front end, so it slows slightly more than
+/// the networks.
 const SENSITIVITY: f64 = 0.85;
 
-/// Parts of a measurement, one after the other, whose disagreement tells how well scaled runs are known.
+/// Number of successive parts of a measurement. Their disagreement determines the interval of
+/// scaled runs.
 const PARTS: usize = 8;
 
-/// Undisturbed samples that make all others superfluous.
+/// Number of undisturbed samples from which on the disturbed ones are ignored.
 const ENOUGH_QUIET: usize = 10;
 
-/// What was seen of one candidate's speed. Seconds for one inference at batch 1.
+/// Measured latency of one candidate: seconds of one inference at batch 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Median of the undisturbed samples; where these are too few, of all of them, scaled.
+    /// Median of the undisturbed samples, or of all scaled samples if too few are undisturbed.
     pub median: f64,
     /// Lower end of the median's 95 % interval.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the median's 95 % interval.
     pub high: f64,
-    /// Threads that ran it.
+    /// Number of threads that ran it.
     pub threads: usize,
-    /// Seconds of the fastest probe known so far on as many threads.
+    /// Seconds of the fastest known probe on as many threads.
     pub probe: f64,
-    /// Share of the samples that were undisturbed.
+    /// Fraction of the samples that were undisturbed.
     pub quiet: f64,
-    /// All samples as they were seen, in order.
+    /// All measured samples in order, unscaled.
     pub samples: Vec<f64>,
 }
 
-/// One run and its surroundings, seconds.
+/// One run and the probes around it, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// The run.
+    /// Seconds of the run itself.
     pub seconds: f64,
-    /// The probe before it.
+    /// Seconds of the probe before it.
     pub before: f64,
-    /// The probe after it.
+    /// Seconds of the probe after it.
     pub after: f64,
 }
 
 impl Timing {
-    /// Summary of `samples`, `probe` being the fastest probe known.
+    /// Summarizes `samples`; `probe` is the fastest known probe.
     #[must_use]
     pub fn of(samples: &[Sample], probe: f64) -> Self {
         let undisturbed = |sample: &&Sample| sample.before.max(sample.after) <= QUIET * probe;
@@ -103,8 +106,8 @@ impl Timing {
     }
 }
 
-/// The median of all `samples` as it would be if every probe were as fast as `probe`; its interval covers what parts
-/// of the measurement say.
+/// Returns the median of all `samples`, scaled to the speed of the fastest `probe`. Its interval
+/// covers the disagreement between parts of the measurement.
 fn scaled(samples: &[Sample], probe: f64) -> Option<Median> {
     let estimate = |samples: &[Sample]| {
         let seconds: Vec<f64> = samples.iter().map(|sample| sample.seconds).collect();
@@ -130,13 +133,13 @@ fn scaled(samples: &[Sample], probe: f64) -> Option<Median> {
     Some(whole)
 }
 
-/// The median; 0 without samples.
+/// Returns the median; 0 without samples.
 #[must_use]
 pub fn median(seconds: &[f64]) -> f64 {
     Median::of_95(seconds).map_or(0.0, |median| median.median)
 }
 
-/// Mean slowdown of all probes whose threads were running.
+/// Returns the mean slowdown of all probes whose threads were not preempted.
 fn typical_slowdown(samples: &[Sample], probe: f64) -> f64 {
     let slowdowns = samples.iter().flat_map(|sample| [sample.before, sample.after]);
     let slowdowns: Vec<f64> = slowdowns
@@ -148,7 +151,7 @@ fn typical_slowdown(samples: &[Sample], probe: f64) -> f64 {
     if slowdowns.is_empty() { 1.0 } else { slowdowns.iter().sum::<f64>() / count }
 }
 
-/// An executor, its input, room for its output, and the probe of its cores.
+/// An executor with its input, its output buffer and the probe of its cores.
 pub struct Runner<'e> {
     executor: &'e mut Executor,
     input: &'e [f32],
@@ -160,15 +163,16 @@ pub struct Runner<'e> {
     quiet: usize,
 }
 
-/// Shortest burst that is timed without a switch to another candidate.
+/// Shortest burst that is timed before switching to another candidate.
 const BURST: Duration = Duration::from_micros(3000);
 
-/// Probes that are made before the first run: on a machine that is quiet now and then, some of them are undisturbed.
+/// Duration of the probes before the first run. On a machine that is undisturbed at times, some of
+/// them are undisturbed.
 const CALIBRATION: Duration = Duration::from_millis(30);
 
 impl<'e> Runner<'e> {
-    /// `input` is one image, `outputs` the length of its result; `probe` covers as many threads as the executor
-    /// uses, and `fastest` is the fastest one seen, 0 if none was.
+    /// Creates a runner. `input` is one image and `outputs` the length of its result. `probe`
+    /// covers as many threads as the executor uses, and `fastest` is the fastest known one, or 0.
     pub fn new(
         executor: &'e mut Executor,
         input: &'e [f32],
@@ -181,11 +185,11 @@ impl<'e> Runner<'e> {
         Self { executor, input, output, probe, fastest, last: 0.0, samples: Vec::new(), quiet: 0 }
     }
 
-    /// Runs without counting until caches, branch predictors and clocks have settled, and finds out how fast
-    /// the probe can be where nobody knows yet.
+    /// Runs without counting until caches, branch predictors and clocks have settled. Also measures
+    /// the fastest probe, if it is unknown.
     ///
     /// # Errors
-    /// Where the input does not fit.
+    /// Fails if the input does not fit.
     pub fn warm_up(&mut self) -> Result<(), KernelError> {
         if self.fastest.is_infinite() {
             let start = Instant::now();
@@ -208,10 +212,11 @@ impl<'e> Runner<'e> {
         Ok(())
     }
 
-    /// One burst: a run that is not counted (the caches belong to another candidate), then timed ones.
+    /// Runs one burst: one uncounted run, because the caches belong to another candidate, then
+    /// timed ones.
     ///
     /// # Errors
-    /// Where the input does not fit.
+    /// Fails if the input does not fit.
     pub fn burst(&mut self) -> Result<(), KernelError> {
         self.executor.run(self.input, &mut self.output)?;
         self.look()?;
@@ -234,7 +239,7 @@ impl<'e> Runner<'e> {
         Timing { threads: self.probe.threads(), ..Timing::of(&self.samples, self.fastest) }
     }
 
-    /// Whether the median is known to the precision that `effort` asks for.
+    /// Returns whether the median has reached the precision of `effort`.
     fn settled(&self, effort: &Effort) -> bool {
         self.quiet >= effort.least_samples && {
             let timing = self.timing();
@@ -243,10 +248,10 @@ impl<'e> Runner<'e> {
     }
 }
 
-/// Times `candidate`.
+/// Times a single `candidate` until `effort` is reached.
 ///
 /// # Errors
-/// Where an input does not fit.
+/// Fails if the input does not fit.
 pub fn time(mut candidate: Runner<'_>, effort: &Effort) -> Result<Timing, KernelError> {
     candidate.warm_up()?;
     let start = Instant::now();
@@ -261,11 +266,11 @@ pub fn time(mut candidate: Runner<'_>, effort: &Effort) -> Result<Timing, Kernel
     }
 }
 
-/// Times all `candidates` round-robin, the same number of bursts each, so that what changes meanwhile changes
-/// for all of them.
+/// Times all `candidates` in turns with equally many bursts, so that changes of the machine affect
+/// all of them.
 ///
 /// # Errors
-/// Where an input does not fit.
+/// Fails if an input does not fit.
 pub fn time_together(mut candidates: Vec<Runner<'_>>, effort: &Effort) -> Result<Vec<Timing>, KernelError> {
     for candidate in &mut candidates {
         candidate.warm_up()?;
@@ -285,11 +290,11 @@ pub fn time_together(mut candidates: Vec<Runner<'_>>, effort: &Effort) -> Result
     }
 }
 
-/// Seconds of every step of `executor`, counted as whole runs are, measured for `seconds`; and those of the fastest
-/// probe, `fastest` being the one known before (0: none).
+/// Measures every step of `executor` for `seconds` and summarizes it like whole runs. Also returns
+/// the seconds of the fastest probe; `fastest` is the one known before, or 0.
 ///
 /// # Errors
-/// Where the input does not fit.
+/// Fails if the input does not fit.
 pub fn profile(
     executor: &mut Executor,
     input: &[f32],
@@ -323,7 +328,7 @@ pub fn profile(
 mod tests {
     use super::*;
 
-    /// A run in tenths of a millisecond.
+    /// A run with times in tenths of a millisecond.
     fn sample(time: f64, before: f64, after: f64) -> Sample {
         Sample { seconds: time * 1e-4, before, after }
     }
@@ -336,7 +341,7 @@ mod tests {
     fn undisturbed_samples_decide() {
         let mut samples = vec![sample(1.4, 13.0, 13.0); 90];
         samples.extend(vec![sample(1.0, 10.0, 10.2); 10]);
-        // The disturbance came in the middle.
+        // Interference in the middle of the measurement.
         samples.push(sample(1.3, 10.0, 13.0));
         let timing = Timing::of(&samples, 10.0);
         assert!(is(&timing, 1.0));
@@ -346,7 +351,7 @@ mod tests {
 
     #[test]
     fn without_quiet_all_are_scaled_by_the_mean_of_their_probes() {
-        // Ends and runs have nothing to do with each other here; one probe was not running for a while.
+        // The runs do not follow their probes here, and one probe was preempted.
         let mut samples = vec![sample(1.5, 11.0, 15.0); 30];
         samples.push(sample(1.5, 10.0, 400.0));
         let timing = Timing::of(&samples, 10.0);
@@ -366,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_interval_of_scaled_runs_covers_their_parts() {
-        // The second half is slower, and its probes do not say why.
+        // The second half is slower, although its probes are not.
         let mut samples = vec![sample(1.2, 12.0, 12.0); 60];
         samples.extend(vec![sample(1.5, 12.0, 12.0); 40]);
         let timing = Timing::of(&samples, 10.0);

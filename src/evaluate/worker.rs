@@ -1,5 +1,6 @@
-//! The process in which candidates are built and run: `paretune worker`, spoken to through its standard
-//! streams. Whatever a candidate does to it (crash, hang, eat memory), the search lives on.
+//! The process that builds and runs candidates: `paretune worker`, which communicates by its
+//! standard streams. A candidate that crashes, hangs or exhausts the memory does not harm the
+//! search.
 
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
@@ -16,13 +17,14 @@ use super::repeat::noise;
 use super::subject::Subject;
 use super::timing::{Runner, Timing, profile, time, time_together};
 
-/// Images that are scored before the rivals are looked at again.
+/// Number of images that are scored between two comparisons with the incumbents.
 const ACCURACY_STEP: u64 = 256;
 
 /// Serves requests from standard input until it ends.
 ///
 /// # Errors
-/// Where a stream breaks or a request cannot be understood: both mean that there is nobody to serve.
+/// Fails if a stream breaks or if a request cannot be parsed: in both cases no search is left to
+/// serve.
 pub fn serve() -> io::Result<()> {
     die_with_parent();
     let stdin = io::stdin().lock();
@@ -51,7 +53,7 @@ fn say(reply: &Reply) -> io::Result<()> {
     stdout.flush()
 }
 
-/// A stage or progress message; a broken stream shows itself at the next reply.
+/// Sends a stage or progress message. A broken stream causes an error at the next reply.
 fn mention(reply: &Reply) {
     if let Err(error) = say(reply) {
         tracing::debug!("nobody listens: {error}");
@@ -69,9 +71,9 @@ fn preparing(task: &str, share: f64) {
 struct Worker {
     isa: Isa,
     subject: Option<Subject>,
-    /// How fast the cores were seen to be.
+    /// Fastest observed speeds of the cores.
     probes: FastestProbes,
-    /// What the hardware can do, by number of threads; measured when somebody asks.
+    /// Measured ceilings of the hardware by number of threads; measured on first use.
     ceilings: Vec<ThreadCeilings>,
 }
 
@@ -130,13 +132,13 @@ impl Worker {
         self.subject.as_ref().ok_or_else(|| "no subject was opened".to_owned())
     }
 
-    /// The probe of a team's cores, and how fast it was ever seen to be.
+    /// Returns the probe for a number of threads and the seconds of its fastest known run.
     fn probe(&self, threads: usize) -> Result<(SpeedProbe, f64), String> {
         Ok((SpeedProbe::new(threads, self.isa).map_err(text)?, self.probes.get(threads)))
     }
 
-    /// What is exact comes first, then a few runs, then timing, then images: each only where the stages before
-    /// leave a chance.
+    /// Measures in order of cost: exact sizes, a few runs, the timing, the images. Each stage runs
+    /// only if the stages before do not reject the candidate.
     fn trial(&mut self, request: &TrialRequest) -> Result<Reply, String> {
         stage("build");
         let subject = self.subject.as_ref().ok_or("no subject was opened")?;
@@ -148,7 +150,8 @@ impl Worker {
         #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
         let bytes = |count: u64| count as f64;
         let refused = |seen| Ok(Reply::Refused { seen, weights: files.weights });
-        // Without the plan, so that any schedule is refused for the same reason.
+        // The plan's bytes are left out at first, so that all schedules are refused for the same
+        // reason.
         let mut seen = Refusal { size: bytes(files.weights), memory: None, latency: None };
         if request.ceilings.refuse(&seen) {
             return refused(seen);
@@ -157,7 +160,7 @@ impl Worker {
         let plan = &bundle.plan;
         let input = noise(plan, &bundle.preprocessing, 1);
 
-        // Before memory is counted.
+        // Verification must not count for the candidate's memory.
         opencl::verify(plan, 1).map_err(text)?;
         let before = memory::live_bytes();
         let mut executor = prepared(plan, plan.threads, 1, self.isa)?;
@@ -194,7 +197,7 @@ impl Worker {
         let latency = timing.as_ref().map_or(request.known_latency_low, |timing| timing.low);
         let available = u64::try_from(subject.dataset.search.len()).unwrap_or(u64::MAX);
         let enough = request.images.min(available);
-        // Only what may be worth having is looked at any further.
+        // More images are scored only if the candidate may still beat the incumbents.
         let images = [enough, request.most_images.min(available)];
         let most = Rival::enough_images(&request.rivals, images, latency, seen.size, bytes(memory));
         while !request.floors.enough(&score, enough, most) {
@@ -223,7 +226,7 @@ impl Worker {
         Ok(executor.steps().iter().map(|step| step.name.clone()).zip(times).collect())
     }
 
-    /// The loaded network, and the seconds of each of its steps.
+    /// Loads the network and times each of its steps.
     fn timed_steps(&mut self, plan: &Plan, seconds: f64) -> Result<(Executor, Vec<f64>), String> {
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
         let input = noise(plan, &self.subject()?.preprocessing(), 1);
@@ -243,7 +246,7 @@ impl Worker {
         if self.ceilings.iter().all(|known| known.threads != threads) {
             self.ceilings.extend(ceilings(&[threads]).map_err(text)?.threads);
         }
-        // What the processor can do says nothing about a device.
+        // The ceilings of the processor do not apply to a device.
         let here = |known: &&ThreadCeilings| known.threads == threads && plan.is_on_processor();
         let ceilings = self.ceilings.iter().find(here);
         Ok(Reply::Inspected { threads, steps: costs(&plan, executor.steps(), &times, ceilings) })
@@ -278,7 +281,7 @@ impl Worker {
     }
 }
 
-/// Seconds of the fastest of three runs.
+/// Returns the seconds of the fastest of three runs.
 fn fastest_run(executor: &mut Executor, input: &[f32], outputs: usize) -> Result<f64, String> {
     let mut output = vec![0.0; outputs];
     let mut fastest = f64::INFINITY;
@@ -290,13 +293,13 @@ fn fastest_run(executor: &mut Executor, input: &[f32], outputs: usize) -> Result
     Ok(fastest)
 }
 
-/// Loads `plan`. On a device, no layer's time counts before its numbers were seen to be right.
+/// Loads `plan`. On a device, the results of every layer are verified before its time counts.
 fn load(plan: &Plan, threads: usize, batch: usize, isa: Isa) -> Result<Executor, String> {
     opencl::verify(plan, batch).map_err(text)?;
     prepared(plan, threads, batch, isa)
 }
 
-/// Loads a plan whose kernels are known to be right.
+/// Loads a plan whose kernels are already verified.
 fn prepared(plan: &Plan, threads: usize, batch: usize, isa: Isa) -> Result<Executor, String> {
     Executor::new(plan, &ExecutorOptions { batch, threads: threads.max(1), isa }).map_err(text)
 }
@@ -305,7 +308,7 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Where the search is killed, its worker must not keep measuring for nobody.
+/// Ends the worker if the search is killed, so that no orphan keeps measuring.
 fn die_with_parent() {
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
@@ -313,8 +316,9 @@ fn die_with_parent() {
     }
 }
 
-/// Caps what this process may write to (not its address space, of which drivers of accelerators reserve terabytes): what
-/// is more fails to allocate, which ends this process and one trial.
+/// Limits the memory that this process may write to. The address space is not limited, because
+/// drivers of accelerators reserve terabytes of it. An allocation beyond the limit ends this
+/// process, which costs one trial.
 fn limit_memory(bytes: u64) -> Result<(), String> {
     #[cfg(target_os = "linux")]
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_DATA, bytes, bytes)
