@@ -1,4 +1,5 @@
-//! Errors of single precision against double precision, per layer and algorithm, Winograd by the size of its tile.
+//! Errors of single precision relative to double precision, per layer and algorithm; Winograd by
+//! output tile.
 
 use paretune_kernels::conv::reference::conv_f64;
 use paretune_kernels::conv::{Algorithm, Layout, candidates};
@@ -9,10 +10,10 @@ use paretune_kernels::weights::{WeightFormat, WeightValues};
 
 use super::{Bed, default_schedule, layers, noise, weights};
 
-/// The tunable that changes what is computed, not only in which order.
+/// Name of the tunable that changes the numerics and not only the order of computation.
 const SIZE: &str = "output_tile";
 
-/// Prints the table of all layers whose names have all `filters`.
+/// Prints the table of the layers whose names contain all `filters`.
 pub fn table(filters: &[&String], isa: Isa) {
     println!("{isa:?}, inputs like those behind a ReLU, batch 1; by the largest output, in units of 1e-6");
     println!();
@@ -53,13 +54,13 @@ fn row(layer: &str, title: &str, errors: &Result<[f64; 2], String>) {
     }
 }
 
-/// Planar, half of them zero.
+/// Returns an NCHW input, half of which is zero.
 fn activations(problem: &ConvProblem) -> Vec<f32> {
     let [height, width] = problem.input;
     noise(problem.in_channels * height * width).map(|x| x.max(0.0)).collect()
 }
 
-/// What is right, planar.
+/// Returns the exact NCHW output.
 fn exact(problem: &ConvProblem, input: &[f32]) -> Vec<f64> {
     let weights = weights(problem, WeightFormat::F32, 0.0);
     let WeightValues::F32(values) = &weights.values else { unreachable!("asked for single precision") };
@@ -68,7 +69,7 @@ fn exact(problem: &ConvProblem, input: &[f32]) -> Vec<f64> {
     conv_f64(problem, &real(input), &real(values), &bias).into_iter().map(|x| x.max(0.0)).collect()
 }
 
-/// The largest error and the root of their mean square, by the largest output.
+/// Returns the largest error and the root mean square error, both relative to the largest output.
 fn errors(
     problem: &ConvProblem,
     algorithm: &dyn Algorithm,
@@ -96,7 +97,7 @@ fn errors(
     Ok([distances.iter().copied().fold(0.0, f64::max), square.sqrt()])
 }
 
-/// Where number `i` of a planar tensor lies in `layout`.
+/// Returns the position in `layout` of element `i` of an NCHW tensor.
 fn place(layout: Layout, size: [usize; 2], i: usize) -> usize {
     layout.place(size, i / size[1], i % size[1])
 }

@@ -1,4 +1,4 @@
-//! Time by weight format and sparsity, per layer: which format pays from where on.
+//! Time by weight format and sparsity, per layer, and the sparsity from which on a format pays.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use super::surroundings::Surroundings;
 use super::{Bed, default_schedule, layers, weights};
 
 const SPARSITIES: [f64; 6] = [0.0, 0.5, 0.7, 0.8, 0.9, 0.95];
-/// The sparsity at which schedules are tuned.
+/// Sparsity at which schedules are tuned.
 const TUNED_AT: f64 = 0.8;
-/// How many of the best schedules are timed at every sparsity.
+/// Number of best schedules that are timed at every sparsity.
 const FINALISTS: usize = 3;
-/// For how long a schedule is tried, and a row of the table is timed.
+/// Time spent on trying one schedule, and on timing one row of the table.
 const TRY: Duration = Duration::from_millis(3);
 const ROW: Duration = Duration::from_millis(200);
 
@@ -26,7 +26,7 @@ const fn blocks(numbers: Numbers, outputs: u8, inputs: u8) -> WeightFormat {
 
 const I8: Numbers = Numbers::Integer(Grid::Bits8);
 
-/// What can have zeros.
+/// Weight formats that can have zeros.
 const SPARSE: [(&str, WeightFormat); 6] = [
     ("unstructured", WeightFormat::SPARSE_F32),
     ("blocks 4x1", blocks(Numbers::F32, 4, 1)),
@@ -36,13 +36,13 @@ const SPARSE: [(&str, WeightFormat); 6] = [
     ("int8, blocks 16x4", blocks(I8, 16, 4)),
 ];
 
-/// Where and how layers are timed.
+/// Machine state in which layers are timed.
 struct Stand {
     surroundings: Surroundings,
     isa: Isa,
 }
 
-/// Prints the tables of all layers whose names have all `filters`.
+/// Prints the tables of the layers whose names contain all `filters`.
 pub fn table(filters: &[&String], isa: Isa, in_network: bool) {
     println!("{isa:?}, single thread, batch 1; microseconds, fastest of many runs, interleaved per row");
     if in_network {
@@ -80,8 +80,8 @@ pub fn table(filters: &[&String], isa: Isa, in_network: bool) {
 
 type Choice = (&'static dyn Algorithm, Schedule);
 
-/// The numbers of the table by bits. Those of 16 bits are timed with the algorithms that are made for them: what is
-/// for single precision takes as long with any real numbers.
+/// Weight types of the table by bits. Weights of 16 bits are timed only with algorithms made for
+/// them: a single-precision algorithm takes the same time for all real weights.
 const BY_BITS: [Numbers; 7] = [
     Numbers::F32,
     Numbers::Bf16,
@@ -92,7 +92,8 @@ const BY_BITS: [Numbers; 7] = [
     Numbers::Integer(Grid::Ternary),
 ];
 
-/// Dense time by bits; infinite where no algorithm is made for them. `known` are the best schedules of 32 and 8 bits.
+/// Returns the dense time by weight type; infinite if no algorithm is made for it. `known` holds
+/// the best schedules of 32 and 8 bits.
 fn by_bits(problem: &ConvProblem, known: &[Vec<Choice>; 2], stand: &Stand) -> [f64; BY_BITS.len()] {
     let mut beds = BY_BITS.map(|numbers| {
         let format = WeightFormat { numbers, pattern: Pattern::Dense };
@@ -116,7 +117,8 @@ fn by_bits(problem: &ConvProblem, known: &[Vec<Choice>; 2], stand: &Stand) -> [f
 }
 
 impl Stand {
-    /// Seconds of the faster of two runs: where nothing passes between them, the first brings weights into the caches.
+    /// Returns the seconds of the faster of two runs. If nothing runs in between, the first brings
+    /// the weights into the caches.
     fn run(&self, problem: &ConvProblem, format: WeightFormat, bed: &mut Bed) -> f64 {
         let mut once = || self.surroundings.run(problem, format, bed);
         once().min(once())
@@ -128,8 +130,9 @@ fn bed(problem: &ConvProblem, format: WeightFormat, sparsity: f64, choice: &Choi
     Bed::new(problem, &weights, choice.0, &choice.1, isa).ok()
 }
 
-/// The best schedules, best first, found by turning each tunable alone and then the best values together.
-/// Where weights have zeros, only of the algorithms that need some; where they have 16 bits, only of those made for that.
+/// Returns the `most` best schedules, best first, found by coordinate descent over the tunables.
+/// Sparse weights are timed only with algorithms that need zeros, and weights of 16 bits only with
+/// algorithms made for them.
 fn tuned(
     problem: &ConvProblem,
     format: WeightFormat,
@@ -160,7 +163,7 @@ fn tuned(
             let from = best.1.clone();
             for &value in &tunable.values {
                 let mut schedule = from.clone();
-                // A single thread has nothing to share.
+                // A single thread has no work to partition.
                 if tunable.name == "split"
                     || schedule.tunables.insert(tunable.name.to_owned(), value) == Some(value)
                 {
@@ -228,7 +231,7 @@ fn micros(seconds: f64) -> String {
     if micros < 100.0 { format!("{micros:.1}") } else { format!("{micros:.0}") }
 }
 
-/// The sparsity at which the line through the times meets the control.
+/// Returns the sparsity at which the interpolated times fall to the time of `control`.
 fn break_even(control: f64, times: &[f64]) -> String {
     if times.first().is_some_and(|first| *first <= control) {
         return "0 %".into();

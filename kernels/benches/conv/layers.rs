@@ -1,8 +1,8 @@
-//! The distinct layers of four common CIFAR-10 networks, and some with larger windows.
+//! Distinct layers of four common CIFAR-10 networks, and some with larger windows.
 
 use paretune_kernels::operator::{ConvProblem, Window};
 
-/// `(networks, in, out, groups, height and width, kernel, stride)`
+/// Layers as `(networks, in, out, groups, height and width, kernel, stride)`
 const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 51] = [
     ("resnet20", 3, 16, 1, 32, 3, 1),
     ("resnet20", 16, 16, 1, 32, 3, 1),
@@ -57,7 +57,7 @@ const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 51] = [
     ("large", 128, 128, 1, 16, 7, 1),
 ];
 
-/// Every layer, with the networks it is in; `large` for larger windows.
+/// Returns every layer with the names of its networks; `large` stands for larger windows.
 pub fn all() -> impl Iterator<Item = (&'static str, ConvProblem)> {
     LAYERS.into_iter().map(|(networks, in_channels, out_channels, groups, size, kernel, stride)| {
         let window =
@@ -66,7 +66,7 @@ pub fn all() -> impl Iterator<Item = (&'static str, ConvProblem)> {
     })
 }
 
-/// Channels, output size, window and stride.
+/// Returns a name made of channels, kernel, output size and stride.
 pub fn name(problem: &ConvProblem) -> String {
     let ConvProblem { in_channels, out_channels, window, .. } = problem;
     let size = problem.output().map_or(0, |[height, _]| height);

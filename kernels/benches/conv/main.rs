@@ -1,18 +1,18 @@
 //! Speed of the convolution algorithms on layers of well-known networks, single thread, batch 1.
 //!
-//! `cargo bench -p paretune-kernels --bench conv -- [--all] [--in-network] [FILTER]...` prints, per layer and
-//! algorithm, the best of many runs, its rate (two operations per multiply-add) and its share of the
-//! measured multiply-add peak. `--all` tries every combination of tunables and prints the best one
-//! too. A filter is part of a layer's or an algorithm's name. With `--in-network`, as many bytes pass through the caches
-//! between two runs as the weights of the layer's network have; else the layer runs alone, its weights in the nearest caches
-//! that hold them.
+//! `cargo bench -p paretune-kernels --bench conv -- [--all] [--in-network] [FILTER]...` prints, per
+//! layer and algorithm, the best of many runs, its rate (two operations per multiply-add) and the
+//! fraction of the measured multiply-add peak. `--all` also tries every combination of tunables and
+//! prints the best one. A filter is a part of a layer's or an algorithm's name. With
+//! `--in-network`, as many bytes as the network has weights pass through the caches between two
+//! runs; without it the layer runs alone, with its weights in the nearest caches that hold them.
 //!
-//! `cargo bench -p paretune-kernels --bench conv -- --formats [--in-network] [FILTER]...` prints, per layer, what each
-//! weight format takes at several sparsities, and from which sparsity on it is faster than the best
-//! dense schedule of the same numbers.
+//! `cargo bench -p paretune-kernels --bench conv -- --formats [--in-network] [FILTER]...` prints,
+//! per layer, the time of each weight format at several sparsities, and the sparsity from which on
+//! it is faster than the best dense schedule of the same weight type.
 //!
-//! `cargo bench -p paretune-kernels --bench conv -- --errors [FILTER]...` prints, per layer and algorithm, how far
-//! single precision is from double precision.
+//! `cargo bench -p paretune-kernels --bench conv -- --errors [FILTER]...` prints, per layer and
+//! algorithm, the error of single precision relative to double precision.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ mod surroundings;
 
 use surroundings::Surroundings;
 
-/// The formats whose algorithms are timed.
+/// Weight formats whose algorithms are timed.
 const FORMATS: [WeightFormat; 5] =
     [WeightFormat::F32, WeightFormat::BF16, WeightFormat::FP16, WeightFormat::SPARSE_F32, WeightFormat::I8];
 
@@ -120,7 +120,8 @@ fn combinations(name: &str, tunables: &[Tunable]) -> Vec<Schedule> {
     all
 }
 
-/// Arbitrary weights, of which `sparsity` is zero as the pattern has it.
+/// Returns pseudo-random weights, of which the fraction `sparsity` is zero in the blocks of the
+/// format's pattern.
 fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weights {
     let [kernel_height, kernel_width] = problem.window.kernel;
     let dims = [problem.out_channels, problem.group_in(), kernel_height, kernel_width];
@@ -138,7 +139,7 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
     let number = |i: usize| if zero(i) { 0.0 } else { chance(i.wrapping_mul(31)) as f32 * 2.0 - 1.0 };
     let count = dims.iter().product();
     let values = match format.numbers {
-        // All of them below 1, which is within every format.
+        // All values are below 1, which every format can represent.
         Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => WeightValues::F32((0..count).map(number).collect())
             .rounded(format.numbers)
             .expect("weights below 1"),
@@ -159,19 +160,19 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
     Weights { dims, values, pattern: format.pattern, bias: Some(vec![0.1; problem.out_channels].into()) }
 }
 
-/// From a mixed index to 0..1.
+/// Returns a pseudo-random number in 0..1 for index `i`.
 fn chance(i: usize) -> f64 {
     let mixed = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     (mixed >> 40) as f64 / (1_u64 << 24) as f64
 }
 
-/// Numbers about zero, most of them near it.
+/// Returns pseudo-random numbers around zero, most of them close to it.
 fn noise(count: usize) -> impl Iterator<Item = f32> {
     (0..count).map(|i| (chance(3 * i) + chance(3 * i + 1) + chance(3 * i + 2) - 1.5) as f32)
 }
 
-/// A buffer of `bytes` that starts on a 64-byte boundary.
+/// Returns a buffer with room for `bytes` from a 64-byte boundary on.
 fn buffer(bytes: usize) -> Vec<[u8; 64]> {
     vec![[0; 64]; bytes / 64 + 2]
 }
@@ -181,7 +182,7 @@ fn aligned(buffer: &mut [[u8; 64]]) -> *mut u8 {
     start.wrapping_add(start.align_offset(64))
 }
 
-/// A kernel with what it needs to run.
+/// A prepared kernel with its buffers.
 struct Bed {
     kernel: Box<dyn Kernel>,
     input: Vec<[u8; 64]>,
@@ -190,7 +191,8 @@ struct Bed {
 }
 
 impl Bed {
-    /// `algorithm` on the weights, single thread, with elements of its own kind around it.
+    /// Prepares `algorithm` for the weights on a single thread; input and output have the element
+    /// type that it computes with.
     fn new(
         problem: &ConvProblem,
         weights: &Weights,
@@ -233,21 +235,21 @@ impl Bed {
         Ok(bed)
     }
 
-    /// Sets a number of an input in single precision.
+    /// Sets an element of a single-precision input.
     fn set_input(&mut self, place: usize, x: f32) {
         assert!(4 * place < 64 * (self.input.len() - 1));
         // SAFETY: within the buffer, which is a cache line longer than what is aligned in it.
         unsafe { aligned(&mut self.input).cast::<f32>().add(place).write(x) }
     }
 
-    /// A number of an output in single precision.
+    /// Returns an element of a single-precision output.
     fn output(&mut self, place: usize) -> f32 {
         assert!(4 * place < 64 * (self.output.len() - 1));
         // SAFETY: as for inputs.
         unsafe { aligned(&mut self.output).cast::<f32>().add(place).read() }
     }
 
-    /// Seconds of one run.
+    /// Returns the seconds of one run.
     fn run(&mut self) -> f64 {
         let call = Call {
             input: aligned(&mut self.input),
@@ -263,7 +265,8 @@ impl Bed {
         start.elapsed().as_secs_f64()
     }
 
-    /// Brings what it reads and writes besides weights into the caches, where steps before it would have left it.
+    /// Brings the kernel's buffers, but not its weights, into the caches, as the preceding steps of
+    /// a network would.
     fn touch(&self) {
         for buffer in [&self.input, &self.output, &self.workspace] {
             black_box(buffer.iter().fold(0, |sum, line| sum ^ black_box(line[0])));

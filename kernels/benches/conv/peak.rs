@@ -1,9 +1,10 @@
-//! The multiply-add peak that rates are shares of.
+//! Multiply-add peak that rates are compared with.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Single-precision operations per second of independent multiply-adds on the widest vectors.
+/// Returns the single-precision operations per second of independent multiply-adds on the widest
+/// vectors.
 pub fn peak() -> f64 {
     const ROUNDS: u32 = 2_000_000;
     let mut best = f64::INFINITY;
@@ -33,7 +34,7 @@ pub fn peak() -> f64 {
     f64::from(ROUNDS) * 12.0 * lanes * 2.0 / best
 }
 
-/// Twelve independent chains of multiply-adds.
+/// Defines a function with twelve independent chains of multiply-adds.
 macro_rules! chains {
     ($name:ident, $features:literal, $splat:expr, $fma:expr) => {
         #[target_feature(enable = $features)]

@@ -1,4 +1,4 @@
-//! What happens between two runs of a layer: nothing, or the rest of its network.
+//! Cache state between two runs of a layer: undisturbed, or as the rest of its network leaves it.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -8,33 +8,35 @@ use paretune_kernels::weights::{Numbers, WeightFormat};
 
 use super::Bed;
 
-/// Weights of whole networks, by the first name of a layer's networks.
+/// Numbers of weights of whole networks, by the first name in a layer's list of networks.
 const NETWORKS: [(&str, usize); 4] =
     [("resnet20", 269_722), ("mobilenet", 3_195_328), ("resnet18", 11_164_362), ("vgg16", 14_977_728)];
 
 /// Memory that stands for the other weights of a network.
 pub struct Surroundings {
     others: Vec<[u64; 8]>,
-    /// Weights of the network.
+    /// Number of weights of the network.
     network: usize,
 }
 
 impl Surroundings {
-    /// Layers run alone.
+    /// Returns surroundings in which layers run alone.
     pub const fn none() -> Self {
         Self { others: Vec::new(), network: 0 }
     }
 
-    /// Layers run within the first of `networks`; alone where it is none that is known.
+    /// Returns the surroundings for layers of the first of `networks`; layers of an unknown network
+    /// run alone.
     pub fn of(networks: &str) -> Self {
         let first = networks.split(' ').next().unwrap_or_default();
         let network = NETWORKS.iter().find(|(name, _)| *name == first).map_or(0, |(_, weights)| *weights);
-        // Numbers of 4 bytes are the largest.
+        // Single precision, 4 bytes per weight, is the largest type.
         Self { others: vec![[1; 8]; network / 16], network }
     }
 
-    /// Bytes of the other layers' weights, at as many bytes each as the kernel's have, but no more than they have
-    /// when they are stored: what an algorithm spreads out, it spreads out here alone.
+    /// Returns the size in bytes of the other layers' weights. They take as many bytes per weight
+    /// as the kernel's, but no more than the stored format: an algorithm that expands its weights
+    /// does so for this layer alone.
     fn bytes(&self, problem: &ConvProblem, format: WeightFormat, bed: &Bed) -> usize {
         let [height, width] = problem.window.kernel;
         let own = problem.out_channels * problem.group_in() * height * width;
@@ -47,7 +49,8 @@ impl Surroundings {
         (self.network.saturating_sub(own) as f64 * each) as usize
     }
 
-    /// Seconds of one run of `bed` within all this.
+    /// Returns the seconds of one run of `bed` after the other weights have passed through the
+    /// caches.
     pub fn run(&self, problem: &ConvProblem, format: WeightFormat, bed: &mut Bed) -> f64 {
         if self.others.is_empty() {
             return bed.run();
@@ -58,7 +61,7 @@ impl Surroundings {
         bed.run()
     }
 
-    /// Seconds of the fastest of many runs.
+    /// Returns the seconds of the fastest run within `budget`, of at least five.
     pub fn best(&self, problem: &ConvProblem, format: WeightFormat, bed: &mut Bed, budget: Duration) -> f64 {
         self.run(problem, format, bed);
         let begin = Instant::now();

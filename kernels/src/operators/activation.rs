@@ -1,13 +1,14 @@
-//! Pointwise activations on their own. Works in place.
+//! Pointwise activations as operators of their own. They work in place.
 
 use super::{Context, Io, Loops, OperatorKernel, on};
 use crate::activation::Activation;
 use crate::team::Worker;
 
-/// Numbers handled between loading and storing; they stay in the first-level cache or in registers.
+/// Elements handled between loading and storing; they stay in registers or in the first-level
+/// cache.
 pub(crate) const CHUNK: usize = 64;
 
-/// `activation` over `len` numbers in any order. The output may be the input.
+/// Builds `activation` over `len` elements in any order. The output may be the input.
 pub(crate) fn prepare(context: Context, len: usize, activation: Activation) -> Box<dyn OperatorKernel> {
     on(context.isa, Pointwise { len, activation })
 }
@@ -38,7 +39,7 @@ impl Loops for Pointwise {
     }
 }
 
-/// Applies `activation` to every number.
+/// Applies `activation` to every element in place.
 #[inline(always)]
 pub(crate) fn in_place(activation: Activation, numbers: &mut [f32]) {
     match activation {
@@ -59,21 +60,23 @@ fn each(numbers: &mut [f32], f: impl Fn(f32) -> f32) {
     }
 }
 
-/// Two selections, which become two vector instructions.
+/// Clamps with two selections, which compile to two vector instructions.
 #[inline(always)]
 fn clamp(x: f32, low: f32, high: f32) -> f32 {
     let x = if x > low { x } else { low };
     if x < high { x } else { high }
 }
 
-/// `e^x` to within 2 units in the last place, without a table or a branch so that it vectorizes:
-/// reduction to `[-ln 2 / 2, ln 2 / 2]` and a polynomial, as in Cephes' `expf` (Moshier, 1989). Below
-/// -87.3 the result stays at the smallest normal number, above 88.3 at the largest power.
+/// Returns `e^x` to within 2 units in the last place. It has no table and no branch, so that it
+/// vectorizes: a range reduction to `[-ln 2 / 2, ln 2 / 2]` and a polynomial, as in Cephes' `expf`
+/// (Moshier, 1989). Below -87.3 the result stays at the smallest normal number, above 88.3 at the
+/// largest power of two.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// Adding and subtracting it rounds to an integer, which its low mantissa bits then show.
+    /// Adding and subtracting this constant rounds to an integer, which appears in the low mantissa
+    /// bits of the sum.
     const ROUND: f32 = 12_582_912.0;
-    // 355 / 512: few bits, so that `n * LN2_HIGH` is exact.
+    // 355 / 512 has few bits, so `n * LN2_HIGH` is exact.
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = if x < -87.3 { -87.3 } else { x };

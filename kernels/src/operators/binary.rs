@@ -1,7 +1,8 @@
-//! Addition and multiplication with NumPy broadcasting. Works in place on an operand of full size.
+//! Addition and multiplication with NumPy broadcasting, in place on an operand of the output's
+//! shape if asked to.
 //!
-//! Axes that both operands walk through alike are merged first, so that equal shapes become one long
-//! loop and per-channel factors one loop per row, in either layout.
+//! Adjacent axes with equal access patterns in both operands are merged first: equal shapes become
+//! one long loop and per-channel factors one loop per row, in either layout.
 
 use super::activation::CHUNK;
 use super::{Context, Io, Loops, OperatorKernel, Physical, activate, on};
@@ -9,17 +10,17 @@ use crate::activation::Activation;
 use crate::conv::Layout;
 use crate::team::Worker;
 
-/// Which of the two.
+/// Arithmetic operation of a binary operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
-    /// `a + b`
+    /// Sum, `a + b`
     Add,
-    /// `a * b`
+    /// Product, `a * b`
     Mul,
 }
 
-/// `activation(a op b)`: operands and output are in `layout` (as far as their shapes know layouts). The
-/// output may be an operand that has the output's shape. Shapes must broadcast.
+/// Builds `activation(a op b)`. Operands and output are in `layout`, as far as it applies to their
+/// shapes. The output may be an operand of the output's shape. The shapes must broadcast.
 pub(crate) fn prepare(
     context: Context,
     arithmetic: Arithmetic,
@@ -35,7 +36,7 @@ pub(crate) fn prepare(
     on(context.isa, Binary { axes, len: out.len(), sizes, arithmetic, activation })
 }
 
-/// One merged axis: its size and how far each operand moves along it.
+/// Size of a merged axis, and the stride of each operand along it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Axis {
     size: usize,
@@ -43,7 +44,7 @@ struct Axis {
 }
 
 struct Binary {
-    /// Outermost first, never empty.
+    /// Merged axes, outermost first; never empty.
     axes: Vec<Axis>,
     len: usize,
     sizes: [usize; 2],
@@ -51,7 +52,7 @@ struct Binary {
     activation: Activation,
 }
 
-/// Strides of an operand along the memory axes of the output, 0 where it is repeated.
+/// Returns the strides of an operand along the memory axes of the output; 0 where it is broadcast.
 fn broadcast_strides(
     batch: usize,
     dims: &[usize],
@@ -59,7 +60,7 @@ fn broadcast_strides(
     out: &Physical,
     layout: Layout,
 ) -> Vec<usize> {
-    // Missing leading axes are of size 1: the same numbers in the same order.
+    // Missing leading axes have size 1 and do not change the order of elements.
     let mut aligned = vec![1; rank - dims.len()];
     aligned.extend_from_slice(dims);
     let physical = Physical::new(batch, &aligned, layout);
@@ -68,7 +69,7 @@ fn broadcast_strides(
     (0..out.dims.len()).map(|at| if repeated(at) { 0 } else { strides[at] }).collect()
 }
 
-/// Drops axes of size 1 and joins neighbors where both operands continue seamlessly.
+/// Drops axes of size 1, and merges adjacent axes that are contiguous in both operands.
 fn merge(dims: &[usize], strides: &[Vec<usize>; 2]) -> Vec<Axis> {
     let mut axes: Vec<Axis> = Vec::new();
     for (at, &size) in dims.iter().enumerate() {
@@ -95,7 +96,8 @@ impl Loops for Binary {
         let Some((inner, outer)) = self.axes.split_last() else { return };
         let (a, b) = (io.inputs[0].cast::<f32>(), io.inputs[1].cast::<f32>());
         let output = io.output.cast::<f32>();
-        // Contiguous parts of the output, cut at chunks so that workers do not write the same line.
+        // Contiguous parts of the output, split at chunk boundaries so that threads do not write
+        // the same cache line.
         let chunks = worker.share(self.len.div_ceil(CHUNK));
         let (mut at, end) = (chunks.start * CHUNK, (chunks.end * CHUNK).min(self.len));
         while at < end {
@@ -128,7 +130,7 @@ impl Loops for Binary {
     }
 }
 
-/// Where row `row` of the outer axes begins in each operand.
+/// Returns the offset in each operand at which row `row` of the outer axes begins.
 #[inline(always)]
 fn offsets(outer: &[Axis], mut row: usize) -> [usize; 2] {
     let mut offsets = [0; 2];
@@ -141,8 +143,10 @@ fn offsets(outer: &[Axis], mut row: usize) -> [usize; 2] {
     offsets
 }
 
+/// Combines `numbers.len()` elements of `a` and `b` with `f`.
+///
 /// # Safety
-/// `a` and `b` are readable at `numbers.len()` multiples of their strides.
+/// `a` and `b` must be readable at the first `numbers.len()` multiples of their strides.
 #[inline(always)]
 unsafe fn combine(
     numbers: &mut [f32],

@@ -1,11 +1,11 @@
-//! Inputs one after another along an axis, of any number format that all share.
+//! Concatenation along an axis, for any element type that all inputs share.
 
 use super::{Context, Io, Loops, OperatorKernel, Physical, on};
 use crate::conv::Layout;
 use crate::team::Worker;
 
-/// Joins `inputs` along `axis` (without batch); everything is in `layout` and has numbers of
-/// `element_bytes`.
+/// Builds the concatenation of `inputs` along `axis` (batch not counted). Inputs and output are in
+/// `layout`, with `element_bytes` bytes per element.
 pub(crate) fn prepare(
     context: Context,
     inputs: &[&[usize]],
@@ -27,7 +27,7 @@ pub(crate) fn prepare(
 
 struct Concat {
     outer: usize,
-    /// Bytes that each input contributes to one row.
+    /// Bytes that each input contributes to one row of the output.
     pieces: Vec<usize>,
 }
 
@@ -35,7 +35,7 @@ impl Loops for Concat {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let row: usize = self.pieces.iter().sum();
-        // Few long rows are cut across, many short ones dealt out.
+        // A few long rows are each split among the threads; many short rows are distributed whole.
         let cut = self.outer < 4 * worker.count;
         let rows = if cut { 0..self.outer } else { worker.share(self.outer) };
         for index in rows {

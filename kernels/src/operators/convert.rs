@@ -1,4 +1,4 @@
-//! The same value in another form: layout, number format, or both in one pass.
+//! Conversion of a value between tensor formats: layout, element type, or both in one pass.
 
 use super::activation::CHUNK;
 use super::{Context, Io, Loops, OperatorKernel, on};
@@ -8,20 +8,20 @@ use crate::team::Worker;
 
 mod turned;
 
-/// How a value is held.
+/// Tensor format: layout and element type of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Form {
-    /// Order of its numbers.
+    /// Order of the elements in memory.
     pub layout: Layout,
-    /// Format of its numbers.
+    /// Type of the elements.
     pub element: Element,
 }
 
 impl Form {
-    /// What the caller of a network speaks: single precision, row-major.
+    /// Tensor format of a network's inputs and outputs: single precision, row-major.
     pub const PLAIN: Self = Self { layout: Layout::Planar, element: Element::F32 };
 
-    /// Bytes of one number.
+    /// Returns the size of one element in bytes.
     pub fn element_bytes(&self) -> usize {
         match self.element {
             Element::F32 => 4,
@@ -30,10 +30,11 @@ impl Form {
     }
 }
 
-/// Edge of the tiles that are transposed: a cache line of single precision.
+/// Edge of the tiles that are transposed: one cache line in single precision.
 const TILE: usize = 16;
 
-/// Rewrites `channels` x `pixels` numbers per image from one form into another.
+/// Builds the conversion of `channels` x `pixels` elements per image from one tensor format to
+/// another.
 pub(crate) fn prepare(
     context: Context,
     channels: usize,
@@ -41,14 +42,15 @@ pub(crate) fn prepare(
     from: Form,
     to: Form,
 ) -> Box<dyn OperatorKernel> {
-    // The transposition is that of `times` matrices with `rows` x `columns` pieces of some numbers that stay together.
+    // Every change of layout is the transposition of `times` matrices of `rows` x `columns` pieces;
+    // a piece is a run of adjacent elements.
     let size = [context.batch, channels, pixels];
     let blocks = |block: usize| channels / block.max(1);
     let turn = |times, rows, columns, piece| Some(Turn { times, rows, columns, piece });
     let turn = match (from.layout, to.layout) {
         (Layout::Planar, Layout::ChannelsLast) => turn(context.batch, channels, pixels, 1),
         (Layout::ChannelsLast, Layout::Planar) => turn(context.batch, pixels, channels, 1),
-        // A block is an image with its channels last.
+        // Every block of channels is an NHWC image of its own.
         (Layout::Planar, Layout::ChannelBlocked(block)) => {
             turn(context.batch * blocks(block), block, pixels, 1)
         }
@@ -61,7 +63,7 @@ pub(crate) fn prepare(
         (Layout::ChannelBlocked(block), Layout::ChannelsLast) => {
             turn(context.batch, blocks(block), pixels, block)
         }
-        // Instruction sets have one length of blocks each, and an executor one instruction set.
+        // An instruction set has one block size, and an executor has one instruction set.
         (Layout::ChannelBlocked(_), Layout::ChannelBlocked(_))
         | (Layout::Planar, Layout::Planar)
         | (Layout::ChannelsLast, Layout::ChannelsLast) => None,
@@ -85,7 +87,7 @@ pub(crate) fn prepare(
     }
 }
 
-/// What happens to each number.
+/// Conversion of a single element.
 pub(super) trait Map: Copy + Send + Sync {
     type In: Copy + Default;
     type Out: Copy + Default;
@@ -116,7 +118,7 @@ impl Map for Same8 {
     }
 }
 
-/// To the nearest point of the grid, ties to even, saturating; NaN becomes the lowest point.
+/// Rounds to the nearest quantized value, ties to even, with saturation; NaN becomes 0.
 #[derive(Clone, Copy)]
 pub(super) struct Quantize {
     inverse: f32,
@@ -134,7 +136,7 @@ impl Map for Quantize {
     type Out = u8;
     #[inline(always)]
     fn map(&self, x: f32) -> u8 {
-        /// Adding it rounds to an integer, which the low mantissa bits then show.
+        /// Adding this constant rounds to an integer, which appears in the low mantissa bits.
         const ROUND: f32 = 12_582_912.0;
         let x = x * self.inverse + self.zero;
         let x = if x > 0.0 { x } else { 0.0 };
@@ -172,13 +174,13 @@ impl Map for Requantize {
     }
 }
 
-/// `times` matrices of `rows` x `columns` pieces to be transposed.
+/// Transposition of `times` matrices of `rows` x `columns` pieces.
 #[derive(Clone, Copy)]
 struct Turn {
     times: usize,
     rows: usize,
     columns: usize,
-    /// Numbers of a piece.
+    /// Number of adjacent elements in a piece.
     piece: usize,
 }
 
@@ -218,7 +220,8 @@ impl<M: Map> Loops for Convert<M> {
             }
             return;
         }
-        // Tiles of a block of columns are written as whole rows of the output. Blocks are dealt out.
+        // A thread takes whole blocks of columns, tile by tile, and so writes whole rows of the
+        // output.
         let blocks = columns.div_ceil(TILE);
         for unit in worker.share(times * blocks) {
             let (image, column) = (unit / blocks * rows * columns, unit % blocks * TILE);

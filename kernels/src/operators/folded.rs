@@ -1,8 +1,8 @@
-//! Sums and products of 8-bit numbers in grids of their own: what a grid subtracts and multiplies by is folded into one
-//! factor and one offset per operand, so that each result takes a fused multiplication or two.
+//! Sums and products of 8-bit values with different quantizations. Scales and zero points are
+//! folded into one factor and one offset per operand, so that each result takes one or two fused
+//! multiply-adds.
 //!
-//! For what comes between single precision and 8 bits, and for activations that do more than cut off, see
-//! [`super::pointwise_pair`].
+//! For mixed element types, and for activations other than clamps, see [`super::pointwise_pair`].
 
 use std::ops::Range;
 
@@ -14,13 +14,14 @@ use crate::plan::Quantization;
 use crate::simd::{Job, Simd};
 use crate::team::Worker;
 
-/// Numbers whose factors and offsets are ready at a time: at least one vector of every instruction set.
+/// Elements per row of prepared factors and offsets: at least one vector of every instruction set.
 const ROW: usize = 64;
 
-/// Numbers that workers share by.
+/// Elements per unit of work.
 const SHARE: usize = 1024;
 
-/// Where results are cut off, in numbers of the output's grid, if cutting off is all that `activation` does.
+/// Returns the bounds that `activation` clamps to, as quantized output values; `None` if
+/// `activation` is more than a clamp.
 fn limits(activation: Activation, grid: Quantization) -> Option<[f32; 2]> {
     let place = |x: f32| (x / grid.scale + f32::from(grid.zero_point)).clamp(0.0, 255.0);
     match activation {
@@ -31,8 +32,8 @@ fn limits(activation: Activation, grid: Quantization) -> Option<[f32; 2]> {
     }
 }
 
-/// `activation(a + b)` of `len` numbers each in the order that both have; grids of a, b and the output. The output may be
-/// an operand. `None` where the activation is none for this.
+/// Builds `activation(a + b)` of `len` elements each, in one order, from the quantizations of a, b
+/// and the output. The output may be an operand. `None` if `activation` is more than a clamp.
 pub(super) fn sum(
     context: Context,
     len: usize,
@@ -46,8 +47,9 @@ pub(super) fn sum(
     Some(Box::new(Prepared { work: sum, entry: job_on::<SumPart>(context.isa) }))
 }
 
-/// `activation(a op b)` with a number per image and channel in single precision for b; `a` is `[channels, pixels]` per
-/// image in `layout`; grids of a and the output. The output may be `a`. `None` where the activation is none for this.
+/// Builds `activation(a op b)`, where b has one single-precision value per image and channel. `a`
+/// is `[channels, pixels]` per image in `layout`; `[a, output]` are the quantizations. The output
+/// may be `a`. `None` if `activation` is more than a clamp.
 pub(super) fn per_channel(
     context: Context,
     arithmetic: Arithmetic,
@@ -63,7 +65,7 @@ pub(super) fn per_channel(
     Some(Box::new(Prepared { work: gate, entry: job_on::<GatePart>(context.isa) }))
 }
 
-/// What is to be done to all numbers, and the job on a part of them.
+/// An operator over all elements, and the compiled entry point for a part of them.
 struct Prepared<W, P> {
     work: W,
     entry: unsafe fn(&P),
@@ -72,14 +74,14 @@ struct Prepared<W, P> {
 #[derive(Clone, Copy)]
 struct Sum {
     len: usize,
-    /// Of both operands: their grid's step in steps of the output's.
+    /// Scale of each operand divided by the output's scale.
     factors: [f32; 2],
-    /// The output's zero, less what the operands' zeros come to.
+    /// Zero point of the output minus the scaled zero points of the operands.
     offset: f32,
     limits: [f32; 2],
 }
 
-/// Neighboring numbers of a sum.
+/// Contiguous part of a sum.
 struct SumPart {
     sum: Sum,
     inputs: [*const u8; 2],
@@ -109,7 +111,8 @@ impl Job for &SumPart {
         // SAFETY: all addresses are within the part; each vector is read before it is written, so that the output may be
         // an operand.
         unsafe {
-            // No closures over vectors: one that is not inlined is not compiled for the instruction set.
+            // No closures over vectors: a closure that is not inlined is not compiled for the
+            // instruction set.
             let (p, q) = (S::splat(sum.factors[0]), S::splat(sum.factors[1]));
             let offset = S::splat(sum.offset);
             let (low, high) = (S::splat(sum.limits[0]), S::splat(sum.limits[1]));
@@ -144,10 +147,10 @@ impl Job for &SumPart {
     }
 }
 
-/// `x` between the limits.
+/// Clamps `x` to the bounds.
 ///
 /// # Safety
-/// The processor executes `S`.
+/// The processor must execute `S`.
 #[inline(always)]
 unsafe fn cut<S: Simd>(x: S::F, low: S::F, high: S::F) -> S::F {
     // SAFETY: the caller's promise.
@@ -156,9 +159,9 @@ unsafe fn cut<S: Simd>(x: S::F, low: S::F, high: S::F) -> S::F {
 
 #[derive(Clone, Copy)]
 struct Gate {
-    /// Images, channels, pixels.
+    /// Numbers of images, channels and pixels.
     size: [usize; 3],
-    /// Else the channels of a pixel are neighbors.
+    /// True for NCHW; false if the channels of a pixel are adjacent.
     planar: bool,
     arithmetic: Arithmetic,
     a: Quantization,
@@ -167,7 +170,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Factor and offset of numbers that meet `b`.
+    /// Returns the factor and offset for elements combined with `b`.
     fn fold(&self, b: f32) -> [f32; 2] {
         let (step, zero) = (self.a.scale / self.output.scale, f32::from(self.a.zero_point));
         let (factor, more) = match self.arithmetic {
@@ -178,16 +181,16 @@ impl Gate {
     }
 }
 
-/// Rows of numbers that share factors and offsets.
+/// Rows of elements that share their factors and offsets.
 struct GatePart {
     factors: [f32; ROW],
     offsets: [f32; ROW],
     limits: [f32; 2],
     input: *const u8,
     output: *mut u8,
-    /// Numbers of a row, at most [`ROW`].
+    /// Elements per row, at most [`ROW`].
     width: usize,
-    /// Numbers from one row to the next.
+    /// Distance in elements from one row to the next.
     stride: usize,
     rows: usize,
 }
@@ -225,7 +228,7 @@ impl OperatorKernel for Prepared<Gate, GatePart> {
             }
             return;
         }
-        // Few channels are repeated, so that several pixels make a row.
+        // If there are few channels, they are repeated so that several pixels make a row.
         let together = (ROW / channels.max(1)).max(1);
         let share = together * (SHARE / (channels * together).max(1)).max(1);
         let shares = pixels.div_ceil(share);
@@ -304,7 +307,8 @@ mod tests {
         output
     }
 
-    /// `got` is `exact` in `grid`, rounded to nearest but for what single precision makes of it.
+    /// Asserts that `got` is `exact` quantized by `grid` and rounded to nearest, up to the error of
+    /// single precision.
     fn check(got: u8, exact: f64, grid: Quantization) {
         let place = (exact / f64::from(grid.scale) + f64::from(grid.zero_point)).clamp(0.0, 255.0);
         assert!((f64::from(got) - place).abs() < 0.501, "{got} for {place}");
@@ -330,7 +334,7 @@ mod tests {
     const ACTIVATIONS: [Activation; 3] =
         [Activation::Identity, Activation::Relu, Activation::Clip { low: -0.4, high: 1.1 }];
 
-    /// Bytes that look random.
+    /// Returns pseudo-random bytes.
     fn bytes(count: usize, seed: usize) -> Vec<u8> {
         (0..count).map(|i| ((i + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8).collect()
     }

@@ -1,8 +1,9 @@
-//! Compiling one loop for every instruction set.
+//! Compilation of one loop for every instruction set.
 //!
-//! The compiler vectorizes for the features of the function that a loop ends up in. [`Loops::run`] is
-//! inlined into one function per instruction set, so the loops are written once. What the compiler does not find is
-//! written in vectors, as a [`Job`]: see [`job_on`].
+//! The compiler vectorizes a loop for the target features of the function it is inlined into.
+//! [`Loops::run`] is inlined into one function per instruction set, so the loops are written once.
+//! Loops that the compiler does not vectorize well are written with vectors, as a [`Job`]: see
+//! [`job_on`].
 
 use std::marker::PhantomData;
 
@@ -11,22 +12,22 @@ use crate::hardware::Isa;
 use crate::simd::{Build, Job, Portable, Simd, Usable, build_f32};
 use crate::team::Worker;
 
-/// The loops of an operator. `run`, and what it calls in its loops, must be `#[inline(always)]`.
+/// Loops of an operator. `run` and the functions that its loops call must be `#[inline(always)]`.
 pub(crate) trait Loops: Send + Sync {
-    /// See [`OperatorKernel::run`].
+    /// Computes this thread's share of the work, like [`OperatorKernel::run`].
     ///
     /// # Safety
-    /// As there.
+    /// The requirements of [`OperatorKernel::run`].
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>);
 
-    /// See [`OperatorKernel::constant_bytes`].
+    /// Returns the size in bytes of the constants, see [`OperatorKernel::constant_bytes`].
     fn constant_bytes(&self) -> usize {
         0
     }
 }
 
-/// `loops` compiled for `isa`, which the machine must have ([`Isa::is_available`]; anything else is
-/// run as portable code).
+/// Compiles `loops` for `isa`; portable code runs instead if the machine lacks `isa`
+/// ([`Isa::is_available`]).
 pub(crate) fn on<L: Loops + 'static>(isa: Isa, loops: L) -> Box<dyn OperatorKernel> {
     let isa = if isa.is_available() { isa } else { Isa::Portable };
     Box::new(On { isa, loops })
@@ -46,7 +47,7 @@ impl<L: Loops> OperatorKernel for On<L> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => unsafe { avx2(&self.loops, io, worker) },
-            // Vectors of 128 bits are part of the base of both x86-64 and 64-bit Arm.
+            // Vectors of 128 bits belong to the baseline of both x86-64 and 64-bit Arm.
             // SAFETY: the caller's promise.
             _ => unsafe { self.loops.run(io, worker) },
         }
@@ -71,8 +72,9 @@ unsafe fn avx512<L: Loops>(loops: &L, io: &Io<'_>, worker: &Worker<'_>) {
     unsafe { loops.run(io, worker) }
 }
 
-/// The job on a `P`, compiled for `isa`, which else is portable code. Calling it asks for what the job asks for, and for a
-/// processor that executes `isa`, which is made sure of here.
+/// Returns the entry point of the job on `P`, compiled for `isa`, or for portable code if the
+/// machine lacks `isa`. The caller must meet the safety requirements of the job; this function has
+/// checked the processor.
 pub(super) fn job_on<P: 'static>(isa: Isa) -> unsafe fn(&P)
 where
     for<'a> &'a P: Job,
@@ -92,7 +94,7 @@ where
 }
 
 /// # Safety
-/// As for the job, and the processor executes `S`.
+/// The requirements of the job must be met, and the processor must execute `S`.
 unsafe fn job<P, S: Simd>(part: &P)
 where
     for<'a> &'a P: Job,

@@ -1,5 +1,5 @@
-//! Local response normalization across channels, as ONNX defines it (from AlexNet, Krizhevsky et al.
-//! 2012): `x / (bias + alpha / size * sum of squares of size channels around)^beta`.
+//! Local response normalization across channels, as ONNX defines it (from AlexNet, Krizhevsky et
+//! al. 2012): `x / (bias + alpha / size * sum of squares of size channels around)^beta`.
 
 use super::activation::CHUNK;
 use super::{Context, Io, Loops, OperatorKernel, Physical, on};
@@ -9,17 +9,17 @@ use crate::team::Worker;
 /// The attributes of [`crate::operator::Operator::Lrn`].
 #[derive(Clone, Copy)]
 pub(crate) struct Attributes {
-    /// Channels summed over.
+    /// Number of neighboring channels in each sum of squares.
     pub size: usize,
-    /// Scale.
+    /// Factor of the mean square, ONNX `alpha`.
     pub alpha: f32,
-    /// Exponent.
+    /// Exponent of the normalizing factor, ONNX `beta`.
     pub beta: f32,
-    /// Offset.
+    /// Constant added to the scaled mean square, ONNX `bias`.
     pub bias: f32,
 }
 
-/// Normalizes `dims` in `layout` across axis 0.
+/// Builds the normalization across the channels, axis 0 of `dims`, of values in `layout`.
 pub(crate) fn prepare(
     context: Context,
     dims: &[usize],
@@ -38,7 +38,7 @@ struct Lrn {
 }
 
 impl Lrn {
-    /// Channels that channel `channel` looks at.
+    /// Returns the channels whose squares count for channel `channel`.
     #[inline(always)]
     fn around(&self, channel: usize) -> std::ops::Range<usize> {
         let before = (self.attributes.size - 1) / 2;
@@ -46,13 +46,13 @@ impl Lrn {
         channel.saturating_sub(before)..channel.saturating_add(after).saturating_add(1).min(self.channels)
     }
 
-    /// Turns sums of squares into factors.
+    /// Replaces each sum of squares by the factor that its element is multiplied by.
     #[inline(always)]
     fn factors(&self, sums: &mut [f32]) {
         let Attributes { size, alpha, beta, bias } = self.attributes;
         let scale = alpha / size as f32;
         if beta == 0.75 {
-            // The usual exponent, by two square roots.
+            // The usual exponent takes two square roots instead of a power.
             for sum in sums {
                 let root = (bias + scale * *sum).sqrt();
                 *sum = 1.0 / (root * root.sqrt());

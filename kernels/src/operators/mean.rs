@@ -1,4 +1,4 @@
-//! Means over whole axes: over height and width (also of 8-bit numbers), and over any axes.
+//! Means over whole axes: global average pooling (also of 8-bit values), and means over any axes.
 
 use std::ops::Add;
 
@@ -7,13 +7,15 @@ use crate::conv::{Element, Layout};
 use crate::plan::Quantization;
 use crate::team::Worker;
 
-/// Channels summed side by side.
+/// Channels whose sums are computed together.
 const BLOCK: usize = 16;
 
-/// 8-bit sums of more pixels than this could overflow; [`global`] is not asked for them.
+/// Largest number of pixels of an 8-bit mean: the 32-bit sum of more could overflow. [`global`]
+/// must not be called with more.
 pub(crate) const MOST_PIXELS_U8: usize = 1 << 23;
 
-/// Mean of every channel over its `pixels`; the input is held as `element`, the result is `f32`.
+/// Builds the mean of every channel over its `pixels`. The input has elements of type `element`;
+/// the result is single precision.
 pub(crate) fn global(
     context: Context,
     channels: usize,
@@ -29,8 +31,8 @@ pub(crate) fn global(
     }
 }
 
-/// Mean over `axes` (without batch, ascending), which stay with size 1; the result is in the input's
-/// layout.
+/// Builds the mean over `axes` (batch not counted, ascending), which remain with size 1. The result
+/// has the layout of the input.
 pub(crate) fn reduce(
     context: Context,
     dims: &[usize],
@@ -47,10 +49,10 @@ pub(crate) fn reduce(
     on(context.isa, Reduce { kept, folded, len: input.len() })
 }
 
-/// Sums over all pixels, channel by channel, and hands each sum to `mean`.
+/// Sums every channel over all pixels and writes what `mean` makes of each sum.
 ///
 /// # Safety
-/// As [`Loops::run`], with input numbers of type `T` and output `f32`.
+/// The requirements of [`Loops::run`], with inputs of type `T` and an `f32` output.
 #[inline(always)]
 unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
     [batch, channels, pixels]: [usize; 3],
@@ -70,7 +72,7 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
         let output = unsafe { io.output::<f32>(image * channels + channel, count) };
         let image = &input[image * channels * pixels..(image + 1) * channels * pixels];
         match layout {
-            // Vectors hold several pixels.
+            // A vector holds several pixels.
             Layout::ChannelsLast | Layout::ChannelBlocked(_) if matches!(channels, 1 | 2 | 4 | 8) => {
                 let sums = folded(lanes(image, widen), channels);
                 for (out, sum) in output.iter_mut().zip(sums) {
@@ -82,7 +84,7 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
                 while done < count {
                     let from = channel + done;
                     let output = &mut output[done..];
-                    // As many side by side as there are, so that they fill vectors.
+                    // Takes the widest group that remains, so that sums fill vectors.
                     done += match count - done {
                         16.. => columns::<16, _, _>(image, channels, from, output, widen, &mean),
                         8.. => columns::<8, _, _>(image, channels, from, output, widen, &mean),
@@ -101,10 +103,11 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
     }
 }
 
-/// Terms that are added to each other before they are added to a sum: so a sum waits for itself once in four terms.
+/// Terms that are added up before they are added to a sum. The dependency chain through the sum is
+/// then four times shorter.
 const TERMS: usize = 4;
 
-/// The means of `N` channels that lie side by side in every pixel, from channel `from` on; returns `N`.
+/// Writes the means of `N` adjacent channels, from channel `from` on; returns `N`.
 #[inline(always)]
 fn columns<const N: usize, T: Copy, S: Copy + Default + Add<Output = S>>(
     image: &[T],
@@ -135,7 +138,7 @@ fn columns<const N: usize, T: Copy, S: Copy + Default + Add<Output = S>>(
     N
 }
 
-/// The sums of every [`BLOCK`]th number, from each of the first ones on.
+/// Returns [`BLOCK`] partial sums; sum `i` adds up every [`BLOCK`]th element, from element `i` on.
 #[inline(always)]
 fn lanes<T: Copy, S: Copy + Default + Add<Output = S>>(numbers: &[T], widen: impl Fn(T) -> S) -> [S; BLOCK] {
     let mut sums = [S::default(); BLOCK];
@@ -153,7 +156,7 @@ fn lanes<T: Copy, S: Copy + Default + Add<Output = S>>(numbers: &[T], widen: imp
             *sum = *sum + widen(*x);
         }
     }
-    // By themselves, so that sums stay in registers.
+    // A separate array keeps the sums in registers.
     let mut last = [S::default(); BLOCK];
     for (last, x) in last.iter_mut().zip(rest) {
         *last = widen(*x);
@@ -164,7 +167,8 @@ fn lanes<T: Copy, S: Copy + Default + Add<Output = S>>(numbers: &[T], widen: imp
     sums
 }
 
-/// Adds the upper half to the lower one, until `left`, a power of two, are left: the first ones.
+/// Adds the upper half of the sums to the lower half, until only the first `left` (a power of two)
+/// count.
 #[inline(always)]
 fn folded<S: Copy + Add<Output = S>>(mut sums: [S; BLOCK], left: usize) -> [S; BLOCK] {
     let mut width = BLOCK;
@@ -204,8 +208,8 @@ impl Loops for GlobalU8 {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let factor = self.grid.scale / self.size[2] as f32;
         let zero = i32::from(self.grid.zero_point);
-        // The offset is taken off each number, so that sums are means of real numbers. They fit for
-        // `MOST_PIXELS_U8`.
+        // The zero point is subtracted from each element, so the sums are those of real values.
+        // They fit in 32 bits for up to `MOST_PIXELS_U8` pixels.
         let widen = |x: u8| i32::from(x) - zero;
         // SAFETY: the caller's promise.
         unsafe {
@@ -215,9 +219,9 @@ impl Loops for GlobalU8 {
 }
 
 struct Reduce {
-    /// Size and input stride of the axes that remain, outermost first.
+    /// Size and input stride of the axes that are not reduced, outermost first.
     kept: Vec<(usize, usize)>,
-    /// The same of those that are averaged over.
+    /// Size and input stride of the reduced axes, outermost first.
     folded: Vec<(usize, usize)>,
     len: usize,
 }
@@ -253,7 +257,8 @@ mod tests {
     use crate::hardware::Isa;
     use crate::team::Team;
 
-    /// The means of numbers `[image][channel][pixel]`, or channels last, held as `element`, on so many threads.
+    /// Returns the means of `[image][channel][pixel]` values in `layout`, with elements of type
+    /// `element`, computed by `threads` threads.
     fn means<T: Sync>(
         [batch, channels, pixels]: [usize; 3],
         input: &[T],
@@ -283,7 +288,7 @@ mod tests {
         };
         for round in 0..120 {
             let [batch, channels, pixels] = [1 + random(3), 1 + random(70), 1 + random(150)];
-            // Shapes of real networks among them.
+            // Some rounds take shapes of real networks.
             let real = [[16, 1024], [24, 256], [8, 49], [4, 33], [2, 81], [1, 100]];
             let [channels, pixels] = real.get(round).copied().unwrap_or([channels, pixels]);
             let bytes: Vec<u8> = (0..batch * channels * pixels).map(|_| random(256) as u8).collect();

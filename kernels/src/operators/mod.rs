@@ -1,8 +1,9 @@
-//! The operators other than convolution, and conversions between layouts and number formats: one file
-//! each, plain loops over slices that the compiler vectorizes for each instruction set.
+//! Operators other than convolution, and conversions between layouts and element types: one file
+//! each, with plain loops over slices that the compiler vectorizes for each instruction set.
 //!
-//! A file states how its operator is prepared from shapes and layout; the executor chooses layouts,
-//! places buffers and calls [`OperatorKernel::run`] on every worker. Shape rules are in [`shape`].
+//! Every file builds its operator from shapes and a layout. The executor chooses layouts, places
+//! buffers and calls [`OperatorKernel::run`] on every thread. The rules for shapes are in
+//! [`shape`].
 
 use crate::activation::Activation;
 use crate::conv::Layout;
@@ -28,29 +29,31 @@ pub(crate) mod transpose;
 use isa::job_on;
 pub(crate) use isa::{Loops, on};
 
-/// Addresses for one run of an operator.
+/// Buffer addresses for one run of an operator.
 pub(crate) struct Io<'a> {
-    /// One per input.
+    /// Address of every input, in the operator's order.
     pub inputs: &'a [*const u8],
-    /// Where the result goes. It is one of the inputs where the operator works in place.
+    /// Address of the output. It equals one of the inputs if the operator works in place.
     pub output: *mut u8,
 }
 
 impl Io<'_> {
-    /// The first `len` numbers of input `index`.
+    /// Returns the first `len` elements of input `index`.
     ///
     /// # Safety
-    /// The input holds that many `T` and nobody writes them during the run.
+    /// The input must hold at least `len` elements of type `T`, and no thread may write them during
+    /// the run.
     #[inline(always)]
     pub unsafe fn input<T>(&self, index: usize, len: usize) -> &[T] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts(self.inputs[index].cast(), len) }
     }
 
-    /// `len` numbers of the output from `start`.
+    /// Returns `len` elements of the output, from element `start` on.
     ///
     /// # Safety
-    /// The output holds them, and nobody else reads or writes them during the run.
+    /// The output must hold the elements, and no other thread may read or write them during the
+    /// run.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)] // Workers write disjoint parts of one buffer.
     pub unsafe fn output<T>(&self, start: usize, len: usize) -> &mut [T] {
@@ -59,33 +62,35 @@ impl Io<'_> {
     }
 }
 
-/// An operator prepared for its shapes.
+/// An operator prepared for fixed shapes.
 pub(crate) trait OperatorKernel: Send + Sync {
-    /// This worker's part of the work; complete when all workers have passed the next barrier.
+    /// Computes this thread's share of the work. The output is complete once all threads of the
+    /// pool have passed the next barrier.
     ///
     /// # Safety
-    /// Inputs and output are valid for the sizes that the kernel was made for, the output overlaps no
-    /// input (except exactly, where the kernel is documented to work in place), and every member of
-    /// the team makes this call.
+    /// Inputs and output must be valid for the sizes that the kernel was built for. The output must
+    /// not overlap an input, except exactly where the kernel is documented to work in place. Every
+    /// thread of the pool must make this call.
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>);
 
-    /// Bytes of constants held.
+    /// Returns the size in bytes of the kernel's constants.
     fn constant_bytes(&self) -> usize {
         0
     }
 }
 
-/// A value's shape in memory order, batch first.
+/// Shape of a value in memory order, batch first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Physical {
-    /// Sizes, outermost first.
+    /// Axis sizes, outermost first.
     pub dims: Vec<usize>,
-    /// Where each logical axis (without the batch) is in `dims`.
+    /// Index into `dims` of each logical axis (batch not counted).
     pub position: Vec<usize>,
 }
 
 impl Physical {
-    /// `dims` without batch in `layout`; anything but `[channels, height, width]` is row-major always.
+    /// Returns the memory shape of values of shape `dims` (batch not counted) in `layout`. Shapes
+    /// other than `[channels, height, width]` are always row-major.
     pub fn new(batch: usize, dims: &[usize], layout: Layout) -> Self {
         match (dims, layout) {
             (&[c, h, w], Layout::ChannelsLast) => {
@@ -98,13 +103,14 @@ impl Physical {
         }
     }
 
-    /// The product of sizes before, at, and after the place of a logical axis.
+    /// Returns the products of the sizes before, at and after the memory position of a logical
+    /// axis.
     pub fn around(&self, axis: usize) -> [usize; 3] {
         let at = self.position[axis];
         [self.dims[..at].iter().product(), self.dims[at], self.dims[at + 1..].iter().product()]
     }
 
-    /// Distances between neighbors along each memory axis.
+    /// Returns the stride in elements of each memory axis.
     pub fn strides(&self) -> Vec<usize> {
         let mut strides = vec![1; self.dims.len()];
         for axis in (0..self.dims.len().saturating_sub(1)).rev() {
@@ -113,14 +119,14 @@ impl Physical {
         strides
     }
 
-    /// How many numbers there are.
+    /// Returns the number of elements, batch included.
     pub fn len(&self) -> usize {
         self.dims.iter().product()
     }
 }
 
-/// `[channels, pixels]` of a shape as layouts see it: `None` where layouts mean nothing for it because
-/// it is not `[channels, height, width]` or a vector.
+/// Returns `[channels, pixels]` of a shape. `None` for shapes other than images and vectors, to
+/// which layouts do not apply.
 pub(crate) fn planes(dims: &[usize]) -> Option<[usize; 2]> {
     match *dims {
         [] => Some([1, 1]),
@@ -130,13 +136,14 @@ pub(crate) fn planes(dims: &[usize]) -> Option<[usize; 2]> {
     }
 }
 
-/// Whether both layouts are the same bytes, or the shape knows one layout only.
+/// Returns whether the layout of a value of shape `dims` makes no difference, because all layouts
+/// give the same bytes or the shape has only one.
 pub(crate) fn is_layout_neutral(dims: &[usize]) -> bool {
     planes(dims).is_none_or(|[channels, pixels]| channels == 1 || pixels == 1)
 }
 
-/// Images, channels and layout as operators see them that keep channels apart: blocks of channels are images of their own,
-/// with channels last.
+/// Returns the context, channels and layout for operators that treat channels independently. Every
+/// block of channels of NCHWc becomes an NHWC image of its own.
 pub(crate) fn as_images(context: Context, channels: usize, layout: Layout) -> (Context, usize, Layout) {
     match layout {
         Layout::ChannelBlocked(block) => {
@@ -147,16 +154,16 @@ pub(crate) fn as_images(context: Context, channels: usize, layout: Layout) -> (C
     }
 }
 
-/// Prepared operators that take only shapes share this signature's vocabulary.
+/// Build options that all operators share.
 #[derive(Clone, Copy)]
 pub(crate) struct Context {
-    /// Images at a time.
+    /// Number of images per run.
     pub batch: usize,
-    /// Widest instruction set.
+    /// Widest instruction set to compile for.
     pub isa: Isa,
 }
 
-/// Applies `activation` to numbers that are in the first-level cache.
+/// Applies `activation` in place to elements in the first-level cache.
 #[inline(always)]
 pub(crate) fn activate(activation: Activation, numbers: &mut [f32]) {
     activation::in_place(activation, numbers);

@@ -1,10 +1,11 @@
-//! Constant padding of any axes.
+//! Padding of any axes with a constant.
 
 use super::{Context, Io, Loops, OperatorKernel, Physical, on};
 use crate::conv::Layout;
 use crate::team::Worker;
 
-/// Surrounds `dims` with `value`; `padding` is `[before, after]` per axis without batch.
+/// Builds the padding of values of shape `dims` with `value`; `padding` is `[before, after]` per
+/// axis, batch not counted.
 pub(crate) fn prepare(
     context: Context,
     dims: &[usize],
@@ -23,7 +24,7 @@ pub(crate) fn prepare(
 }
 
 struct Pad {
-    /// Sizes in memory order, batch first.
+    /// Input sizes in memory order, batch first.
     input: Vec<usize>,
     output: Vec<usize>,
     before: Vec<usize>,
@@ -31,7 +32,8 @@ struct Pad {
 }
 
 impl Pad {
-    /// Which row of the input lies in row `row` of the output, if any does.
+    /// Returns the input row that row `row` of the output contains, or `None` if it is padding
+    /// only.
     #[inline(always)]
     fn source(&self, mut row: usize) -> Option<usize> {
         let (mut source, mut stride) = (0, 1);

@@ -1,9 +1,9 @@
-//! Addition and multiplication where shapes are simple and some numbers may be in 8 bits: both operands of the output's
-//! shape, or one of them a number per channel (the gates of squeeze-and-excitation).
+//! Addition and multiplication for simple shapes, possibly of 8-bit values: both operands have the
+//! output's shape, or the second has one value per channel (the gates of squeeze-and-excitation).
 //!
-//! 8-bit numbers are read and written where they are, through single precision in registers; where all are of 8 bits, mostly by
-//! [`super::folded`]. Any other broadcasting, in
-//! single precision alone, is left to [`super::binary`].
+//! 8-bit elements are converted to single precision in registers. If all elements have 8 bits,
+//! [`super::folded`] usually takes over. Other broadcasting, in single precision only, is left to
+//! [`super::binary`].
 
 use super::activation::CHUNK;
 use super::binary::Arithmetic;
@@ -13,14 +13,15 @@ use crate::activation::Activation;
 use crate::conv::{Element, Layout};
 use crate::team::Worker;
 
-/// Channels that go through registers together.
+/// Channels processed together in registers.
 const LANES: usize = 16;
 
-/// Pixels after which the next channels are looked at: few enough that lines are still in the first-level cache.
+/// Pixels processed before the next group of channels: few enough that their cache lines are still
+/// in the first-level cache.
 const PIXELS: usize = 32;
 
-/// `activation(a op b)` of `len` numbers each, held in the order and the formats that `elements` says for a, b and the output.
-/// The output may be an operand of the same format.
+/// Builds `activation(a op b)` of `len` elements each, in one order; `elements` are the element
+/// types of a, b and the output. The output may be an operand of the same type.
 pub(crate) fn equal(
     context: Context,
     arithmetic: Arithmetic,
@@ -36,8 +37,9 @@ pub(crate) fn equal(
     dispatch(elements, Equal { context, arithmetic, len, activation })
 }
 
-/// `activation(a op b)` with a number per image and channel in single precision for b; `a` and the output are `[channels,
-/// pixels]` per image in `layout`, in the formats that `elements` says. The output may be `a` if both have the same format.
+/// Builds `activation(a op b)`, where b has one single-precision value per image and channel. `a`
+/// and the output are `[channels, pixels]` per image in `layout`, with the given element types. The
+/// output may be `a` if both have the same type.
 pub(crate) fn per_channel(
     context: Context,
     arithmetic: Arithmetic,
@@ -52,13 +54,13 @@ pub(crate) fn per_channel(
     {
         return kernel;
     }
-    // Planes are rows of pixels that share a channel; with channels last it is the other way round.
+    // In NCHW a row is a plane of pixels that share a channel; in NHWC a row is a pixel.
     let (context, channels, layout) = as_images(context, channels, layout);
     let size = [context.batch, channels, pixels];
     dispatch([a, Element::F32, output], PerChannel { context, arithmetic, size, layout, activation })
 }
 
-/// What is to be compiled once the formats are types.
+/// Operator to compile once the element types are known as Rust types.
 trait Typed {
     fn with<A, B, O>(self, a: A, b: B, output: O) -> Box<dyn OperatorKernel>
     where
@@ -137,10 +139,10 @@ impl<A: Map<Out = f32>, B: Map<Out = f32>, O: Map<In = f32>> Loops for EqualLoop
     }
 }
 
-/// `N` neighboring numbers.
+/// Computes `N` adjacent elements.
 ///
 /// # Safety
-/// Addresses are valid for `N` numbers.
+/// All addresses must be valid for `N` elements.
 #[inline(always)]
 unsafe fn row<const N: usize, A: Map<Out = f32>, B: Map<Out = f32>, O: Map<In = f32>>(
     loops: &EqualLoops<A, B, O>,
@@ -175,7 +177,7 @@ unsafe fn row<const N: usize, A: Map<Out = f32>, B: Map<Out = f32>, O: Map<In = 
 struct PerChannel {
     context: Context,
     arithmetic: Arithmetic,
-    /// Images, channels, pixels.
+    /// Numbers of images, channels and pixels.
     size: [usize; 3],
     layout: Layout,
     activation: Activation,
@@ -244,10 +246,12 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> Loops for PerChannelLoops<A, O> {
 }
 
 impl<A: Map<Out = f32>, O: Map<In = f32>> PerChannelLoops<A, O> {
-    /// `count` neighboring numbers: with the first factor for all of them where `step` is 0, else each with its own.
+    /// Computes `count` adjacent elements. All use the first factor if `step` is 0, else each uses
+    /// its own.
     ///
     /// # Safety
-    /// Addresses are valid for `count` numbers; where `step` is 1, `count` is at most [`LANES`].
+    /// All addresses must be valid for `count` elements; if `step` is 1, `count` must be at most
+    /// [`LANES`].
     #[inline(always)]
     unsafe fn along(
         &self,
@@ -269,8 +273,10 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> PerChannelLoops<A, O> {
         }
     }
 
+    /// Computes `N` adjacent elements with one factor each.
+    ///
     /// # Safety
-    /// Addresses are valid for `N` numbers.
+    /// All addresses must be valid for `N` elements.
     #[inline(always)]
     unsafe fn vector<const N: usize>(&self, a: *const A::In, factors: &[f32; LANES], output: *mut O::Out) {
         let mut numbers = [0.0_f32; N];

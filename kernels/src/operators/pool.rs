@@ -1,7 +1,7 @@
-//! Largest value and mean under a sliding window, in both layouts; the largest value also on 8-bit
-//! grids. With channels last, loops run over channels; in planes, over the width of the output.
+//! Max and average pooling in every layout; max pooling also on 8-bit values. In NHWC and NCHWc the
+//! inner loops run over channels, in NCHW over the width of the output.
 //!
-//! Results are unspecified where the input holds NaN.
+//! Results are unspecified if the input holds NaN.
 
 use std::ops::Range;
 
@@ -10,47 +10,48 @@ use crate::conv::Layout;
 use crate::operator::Window;
 use crate::team::Worker;
 
-/// What surrounds a pooling operator: `[channels, height, width]` of input and output, and geometry.
+/// Shapes (`[channels, height, width]`), window and layout of a pooling operator.
 #[derive(Clone, Copy)]
 pub(crate) struct Pooling {
-    /// Input.
+    /// Shape of the input.
     pub input: [usize; 3],
-    /// Output; every window touches the input.
+    /// Shape of the output; every window must touch the input.
     pub output: [usize; 3],
-    /// Geometry.
+    /// Kernel size, strides, dilations and padding.
     pub window: Window,
-    /// Of both.
+    /// Layout of input and output.
     pub layout: Layout,
 }
 
-/// The largest value, single precision.
+/// Builds single-precision max pooling.
 pub(crate) fn max_f32(context: Context, pooling: Pooling) -> Box<dyn OperatorKernel> {
     let (context, pooling) = pooling.of_images(context);
     on(context.isa, Max::<f32> { batch: context.batch, pooling, lowest: f32::NEG_INFINITY })
 }
 
-/// The largest value on an 8-bit grid that input and output share.
+/// Builds max pooling of 8-bit values; input and output must share their quantization.
 pub(crate) fn max_u8(context: Context, pooling: Pooling) -> Box<dyn OperatorKernel> {
     let (context, pooling) = pooling.of_images(context);
     on(context.isa, Max::<u8> { batch: context.batch, pooling, lowest: 0 })
 }
 
-/// The mean; padding counts as zeros if `include_padding`.
+/// Builds single-precision average pooling; padding counts as zeros if `include_padding`.
 pub(crate) fn average(context: Context, pooling: Pooling, include_padding: bool) -> Box<dyn OperatorKernel> {
     let (context, pooling) = pooling.of_images(context);
     on(context.isa, Average { batch: context.batch, pooling, include_padding })
 }
 
 impl Pooling {
-    /// The same where blocks of channels are images.
+    /// Returns the equivalent NHWC operator in which every block of channels of NCHWc is an image;
+    /// other layouts stay.
     fn of_images(mut self, context: Context) -> (Context, Self) {
         let (context, channels, layout) = as_images(context, self.input[0], self.layout);
         (self.input[0], self.output[0], self.layout) = (channels, channels, layout);
         (context, self)
     }
 
-    /// Taps of the window along `axis` (0 vertical) that fall into the input for output position `at`,
-    /// and where the first of them falls.
+    /// Returns the window's taps along `axis` (0 is vertical) that fall into the input for output
+    /// position `at`, and the input position of the first of them.
     #[inline(always)]
     fn taps(&self, axis: usize, at: usize) -> (Range<usize>, usize) {
         let Window { kernel, stride, dilation, padding } = self.window;
@@ -62,13 +63,14 @@ impl Pooling {
         (skip..kernel[axis].min(skip + fit), first)
     }
 
-    /// How many numbers the mean at `at` divides by, along `axis`.
+    /// Returns the number of elements along `axis` that the mean at output position `at` divides
+    /// by.
     #[inline(always)]
     fn count(&self, axis: usize, at: usize, include_padding: bool) -> usize {
         if !include_padding {
             return self.taps(axis, at).0.len();
         }
-        // What a partial last window (`ceil`) reaches beyond the padding is not padding.
+        // A partial last window (`ceil`) reaches beyond the padding. That part does not count.
         let Window { kernel, stride, dilation, padding } = self.window;
         let room = self.input[axis + 1] + padding[axis] + padding[axis + 2] - at * stride[axis];
         kernel[axis].min(room.div_ceil(dilation[axis]))
@@ -78,11 +80,12 @@ impl Pooling {
         batch * self.input.iter().product::<usize>()
     }
 
-    /// Folds the taps of the pixels that are this worker's, channels last: `start` with the first tap,
-    /// `fold` with each other, `finish` with the pixel's position.
+    /// Pools this thread's share of the output pixels in NHWC: copies the first tap of each window,
+    /// combines the others with `fold`, and passes the pixel's channels with its row and column to
+    /// `finish`.
     ///
     /// # Safety
-    /// As [`Loops::run`], with numbers of type `T`.
+    /// The requirements of [`Loops::run`], with elements of type `T`.
     #[inline(always)]
     unsafe fn pixels<T: Copy>(
         &self,
@@ -123,11 +126,11 @@ impl Pooling {
         }
     }
 
-    /// The same in planes: rows of the output start as `start`, then `fold`, then `finish` with the
-    /// row's position.
+    /// Pools this thread's share of the output rows in NCHW: fills each row with `start`, combines
+    /// every tap with `fold`, and passes the row with its vertical position to `finish`.
     ///
     /// # Safety
-    /// As [`Loops::run`], with numbers of type `T`.
+    /// The requirements of [`Loops::run`], with elements of type `T`.
     #[inline(always)]
     unsafe fn rows<T: Copy>(
         &self,
@@ -190,7 +193,7 @@ struct Max<T> {
 impl<T: Copy + PartialOrd + Send + Sync> Loops for Max<T> {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
-        // One comparison, one vector instruction.
+        // This comparison compiles to one vector instruction, unlike `f32::max`.
         let larger = |a: T, b: T| if b > a { b } else { a };
         // SAFETY: the caller's promise.
         unsafe {

@@ -1,4 +1,5 @@
-//! One factor and one offset per channel: batch normalization that could not be folded. Works in place.
+//! One factor and one offset per channel: a batch normalization that could not be folded into a
+//! convolution. Works in place.
 
 use super::activation::CHUNK;
 use super::{Context, Io, Loops, OperatorKernel, Physical, activate, on};
@@ -6,8 +7,8 @@ use crate::activation::Activation;
 use crate::conv::Layout;
 use crate::team::Worker;
 
-/// `activation(x * scale[channel] + shift[channel])`, channels being axis 0 of `dims`. The output may be
-/// the input. Both slices hold one number per channel.
+/// Builds `activation(x * scale[channel] + shift[channel])`, where axis 0 of `dims` is the
+/// channels. The output may be the input. Both slices must hold one value per channel.
 pub(crate) fn prepare(
     context: Context,
     dims: &[usize],
@@ -36,7 +37,8 @@ impl Loops for ScaleShift {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let (input, output) = (io.inputs[0].cast::<f32>(), io.output.cast::<f32>());
-        // A row is what is contiguous and uniform: all channels of a pixel, or all pixels of a channel.
+        // A row is contiguous with uniform treatment: all channels of a pixel, or all pixels of a
+        // channel.
         let per_pixel = self.inner == 1;
         let (rows, width) =
             if per_pixel { (self.outer, self.channels) } else { (self.outer * self.channels, self.inner) };

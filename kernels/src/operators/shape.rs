@@ -1,5 +1,5 @@
-//! The shape rules of all operators, with checked arithmetic: what a step's output must look like, and
-//! why a step is impossible. Nothing here trusts the plan.
+//! Shape rules of all operators, in checked arithmetic: the shape of a step's output, or the reason
+//! why the step is impossible. Nothing here trusts the plan.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use crate::activation::Activation;
 use crate::operator::{Conv, Operator, Window};
 use crate::weights::Weights;
 
-/// The most numbers that one value may have, batch included: 8 GiB in single precision. Beyond it a plan
-/// is mistaken or hostile, and below it sizes in bytes cannot overflow.
+/// Largest number of elements of one value, batch included: 8 GiB in single precision. A plan that
+/// exceeds it is mistaken or hostile, and below it sizes in bytes cannot overflow.
 pub const LARGEST: usize = 1 << 31;
 
-/// The most axes a value may have, batch excluded.
+/// Largest number of axes of a value, batch not counted.
 const MOST_AXES: usize = 8;
 
-/// The shape of the result of `operator` over inputs of shapes `inputs` (without batch).
+/// Returns the shape of the result of `operator` for inputs of shapes `inputs` (batch not counted).
 ///
-/// `declared` is the shape that the plan states for it: [`Operator::Reshape`] and
+/// `declared` is the shape that the plan states for the result: [`Operator::Reshape`] and
 /// [`Operator::Constant`] have no other, and a convolution onto a single pixel may drop `1, 1`.
 ///
 /// # Errors
-/// What is wrong with the operator, its inputs or its weights, in words.
+/// Describes the fault in the operator, its inputs or its weights.
 pub fn output(
     operator: &Operator,
     inputs: &[&[usize]],
@@ -158,10 +158,10 @@ pub fn output(
     }
 }
 
-/// How many numbers `batch` values of shape `dims` have.
+/// Returns the number of elements of `batch` values of shape `dims`.
 ///
 /// # Errors
-/// Where there are none, more than [`LARGEST`], or too many axes.
+/// Fails if it is zero, if it exceeds [`LARGEST`], or if there are too many axes.
 pub fn checked_len(dims: &[usize], batch: usize) -> Result<usize, String> {
     if dims.len() > MOST_AXES {
         return Err(format!("shape {dims:?} has more than {MOST_AXES} axes"));
@@ -174,10 +174,10 @@ pub fn checked_len(dims: &[usize], batch: usize) -> Result<usize, String> {
     }
 }
 
-/// The shape that `a` and `b` broadcast to, as NumPy does it.
+/// Returns the shape that `a` and `b` broadcast to by NumPy's rules.
 ///
 /// # Errors
-/// Where sizes differ and neither is 1.
+/// Fails if two sizes differ and neither is 1.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
     let rank = a.len().max(b.len());
     let size =
@@ -191,7 +191,7 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
         .collect()
 }
 
-/// `[channels, height, width]` of a convolution's input: vectors are images of one pixel.
+/// Returns `[channels, height, width]` of a convolution's input; a vector is an image of one pixel.
 pub(crate) fn conv_input(dims: &[usize]) -> Result<[usize; 3], String> {
     match *dims {
         [features] => Ok([features, 1, 1]),
@@ -215,13 +215,13 @@ fn convolution(conv: &Conv, input: &[usize], weights: &[Weights]) -> Result<Vec<
         return Err(format!("window {:?} meets weights of {kh}x{kw}", conv.window.kernel));
     }
     let [oh, ow] = slide(&conv.window, [height, width], false)?;
-    // What an algorithm may have to allocate: the padded input.
+    // An algorithm may have to allocate the padded input.
     let Window { padding: [top, left, bottom, right], .. } = conv.window;
     checked_len(&[channels, height + top + bottom, width + left + right], 1)?;
     Ok(vec![*out, oh, ow])
 }
 
-/// `[height, width]` of the output of a plausible window.
+/// Returns `[height, width]` of the output, or an error if the window is implausible.
 fn slide(window: &Window, input: [usize; 2], ceil: bool) -> Result<[usize; 2], String> {
     let Window { kernel, stride, dilation, padding } = window;
     let all = kernel.iter().chain(stride).chain(dilation);
@@ -234,7 +234,7 @@ fn slide(window: &Window, input: [usize; 2], ceil: bool) -> Result<[usize; 2], S
         .ok_or_else(|| format!("window {window:?} does not fit into {input:?}"))
 }
 
-/// A pooling window over padding alone has no result.
+/// Refuses pooling windows that cover padding only, because they have no result.
 fn every_window_touches(window: &Window, axis: usize, size: usize, out: usize) -> Result<(), String> {
     let (step, before) = (window.dilation[axis], window.padding[axis]);
     for at in 0..out {
@@ -274,7 +274,7 @@ fn no_axis(axis: usize, dims: &[usize]) -> String {
 fn check_activation(activation: Activation) -> Result<(), String> {
     let sound = match activation {
         Activation::Identity | Activation::Relu | Activation::Sigmoid | Activation::HardSwish => true,
-        // Infinite bounds are bounds that do not bind.
+        // Infinite bounds are allowed; they never take effect.
         Activation::Clip { low, high } => low <= high,
         Activation::LeakyRelu { slope } => slope.is_finite(),
         Activation::HardSigmoid { alpha, beta } => alpha.is_finite() && beta.is_finite(),

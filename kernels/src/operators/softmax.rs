@@ -1,14 +1,15 @@
-//! Softmax along an axis, shifted by the largest value so that nothing overflows.
+//! Softmax along one axis. Inputs are shifted by their maximum so that the exponential cannot
+//! overflow.
 
 use super::activation::exp;
 use super::{Context, Io, Loops, OperatorKernel, Physical, on};
 use crate::conv::Layout;
 use crate::team::Worker;
 
-/// Columns handled side by side where the axis is not innermost.
+/// Columns computed together if the axis is not the innermost one.
 const BLOCK: usize = 16;
 
-/// Softmax of `dims` (in `layout`) along `axis` (without batch).
+/// Builds softmax along `axis` (batch not counted) of values of shape `dims` in `layout`.
 pub(crate) fn prepare(
     context: Context,
     dims: &[usize],

@@ -1,10 +1,11 @@
-//! Permutation of the axes. The input may be in either layout, the output is row-major.
+//! Permutation of axes. The input may have either layout; the output is row-major.
 
 use super::{Context, Io, Loops, OperatorKernel, Physical, on};
 use crate::conv::Layout;
 use crate::team::Worker;
 
-/// Output axis `i` is input axis `permutation[i]` (without batch); `layout` is the input's.
+/// Builds the operator whose output axis `i` is input axis `permutation[i]` (batch not counted);
+/// `layout` is that of the input.
 pub(crate) fn prepare(
     context: Context,
     dims: &[usize],
@@ -13,10 +14,10 @@ pub(crate) fn prepare(
 ) -> Box<dyn OperatorKernel> {
     let input = Physical::new(context.batch, dims, layout);
     let strides = input.strides();
-    // Batch first, then the axes in the order of the output.
+    // Batch first, then the axes in output order.
     let mut axes = vec![(context.batch, strides[0])];
     axes.extend(permutation.iter().map(|&axis| (dims[axis], strides[input.position[axis]])));
-    // Axes that stay neighbors are one axis.
+    // Adjacent axes that stay adjacent are merged into one.
     let mut merged: Vec<(usize, usize)> = Vec::new();
     for (size, stride) in axes {
         match merged.last_mut() {
@@ -32,7 +33,7 @@ pub(crate) fn prepare(
 }
 
 struct Transpose {
-    /// Size and input stride of every output axis, outermost first, never empty.
+    /// Size and input stride of every output axis, outermost first; never empty.
     axes: Vec<(usize, usize)>,
     len: usize,
 }

@@ -1,5 +1,5 @@
-//! Transposition of single-precision matrices in registers: squares of four by four numbers, as many of them at a time as a
-//! vector has.
+//! Transposition of single-precision matrices in vector registers: blocks of 4 x 4 elements, as
+//! many side by side as one vector holds.
 
 use super::Turn;
 use crate::hardware::Isa;
@@ -7,13 +7,15 @@ use crate::operators::{Io, OperatorKernel, job_on};
 use crate::simd::{Job, Simd};
 use crate::team::Worker;
 
-/// Columns that workers share by the block: a cache line of the input, and rows of the output that are written together.
+/// Columns per unit of work: they share one cache line of the input, and become rows of the output
+/// that one thread writes.
 const BLOCK: usize = 16;
 
-/// Edge of a square.
+/// Edge of the blocks that are transposed in registers.
 const QUAD: usize = 4;
 
-/// Transposes single numbers; compiled for `isa`, which else is portable code.
+/// Builds the transposition of single elements with the vectors of `isa`, or with portable code if
+/// the machine lacks `isa`.
 pub(super) fn prepare(isa: Isa, turn: Turn) -> Box<dyn OperatorKernel> {
     Box::new(Turned { turn, entry: job_on(isa) })
 }
@@ -43,15 +45,15 @@ impl OperatorKernel for Turned {
     }
 }
 
-/// A block of columns, to be transposed.
+/// One block of columns to transpose.
 struct Part {
     rows: usize,
-    /// Of the matrix, and of the block.
+    /// Columns of the whole matrix, which is the row stride of the input.
     columns: usize,
     width: usize,
-    /// The block's first number.
+    /// Address of the block's first element.
     input: *const f32,
-    /// The row that its first column becomes.
+    /// Address of the output row that the block's first column becomes.
     output: *mut f32,
 }
 
@@ -71,7 +73,8 @@ impl Job for &Part {
             }
             let mut next = 0;
             while next < rows {
-                // The last vectors turn some numbers once more rather than fewer of them; so do the last squares.
+                // The last vector and the last block overlap the ones before them: elements
+                // transposed twice cost less than a scalar loop.
                 let row = next.min(rows - S::LANES);
                 next = row + S::LANES;
                 let mut after = 0;
@@ -103,7 +106,7 @@ mod tests {
             {
                 let times = 2;
                 let input: Vec<f32> = (0..times * rows * columns).map(|number| number as f32).collect();
-                // One more number shows whether anything is written behind the end.
+                // One element more than needed, to detect writes past the end.
                 let mut output = vec![-1.0_f32; input.len() + 1];
                 let kernel = prepare(isa, Turn { times, rows, columns, piece: 1 });
                 let (inputs, to) = (input.as_ptr() as usize, output.as_mut_ptr() as usize);
