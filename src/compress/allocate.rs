@@ -1,8 +1,9 @@
-//! How many channels of each group should go when a network is to do a given share of its work: one global
-//! threshold over all groups, on what a channel's loss costs for the multiply-adds that it saves.
+//! Distributes channel pruning over the groups of a network so that it keeps a given fraction of
+//! its multiply-adds.
 //!
-//! Channels go in blocks, as many as kernels like. What a block saves depends on what has gone already, so that
-//! blocks are taken one by one, the cheapest for its savings first.
+//! One global threshold compares all groups by the loss per multiply-add saved. Channels are
+//! removed in blocks of the size that kernels prefer. Savings of a block depend on the blocks
+//! removed before, so blocks are removed one by one, the cheapest for its savings first.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +17,25 @@ use super::groups::{Group, groups};
 use super::recipe::ChannelCriterion;
 use crate::compress::calibration::Calibration;
 
-/// The multiply-adds of a layer as a function of which channels stay.
+/// Multiply-adds of a layer as a function of the channels kept.
 struct Work {
     input: usize,
     output: usize,
-    /// Multiply-adds per pair of channels; per channel where each is computed by itself.
+    /// Multiply-adds per pair of input and output channels; per output channel if `single`.
     each: f64,
-    /// Whether every channel is computed from itself alone, or groups cannot be pruned.
+    /// Whether each output channel is counted alone: depthwise layers and grouped ones, which
+    /// cannot be pruned.
     single: bool,
 }
 
-/// By prunable group, for every share of its channels that can be kept (see [`super::ChannelGroup::choices`], ascending),
-/// what the channels that go are worth together, least first: a loss up to a factor that is the network's.
+/// Returns, for each prunable group, pairs of kept fraction and total score of the removed
+/// channels, one for each of [`super::ChannelGroup::choices`] in ascending order.
+///
+/// Scores are losses up to a factor that is common to the network.
 ///
 /// # Errors
-/// As [`allocate_channels`].
+///
+/// Fails like [`allocate_channels`].
 pub fn channel_costs(
     plan: &Plan,
     calibration: &Calibration,
@@ -48,12 +53,15 @@ pub fn channel_costs(
     Ok(costs)
 }
 
-/// By group, the share of its channels that is kept when about `work` (above 0, at most 1) of the network's
-/// multiply-adds are to be left, always one of its [`super::ChannelGroup::choices`]. Groups that lose nothing are not
-/// listed.
+/// Returns the fraction of channels to keep by group, so that about the fraction `work` (above 0,
+/// at most 1) of the network's multiply-adds remains.
+///
+/// Each fraction is one of the group's [`super::ChannelGroup::choices`]. Groups that keep all their
+/// channels are not listed.
 ///
 /// # Errors
-/// As [`super::apply`] with [`ChannelCriterion`].
+///
+/// Fails like [`super::apply`] with this [`ChannelCriterion`].
 pub fn allocate_channels(
     plan: &Plan,
     calibration: &Calibration,
@@ -79,7 +87,7 @@ pub fn allocate_channels(
     };
     let mut keep = Keep::all(plan);
     let all = total(&keep);
-    // By group: channels, worst first, and how many of them have gone.
+    // By group: channels, worst first, their scores, and the number removed.
     let mut queues = Vec::with_capacity(groups.len());
     for group in &groups {
         let scores = scores(plan, calibration, group, criterion)?;

@@ -1,21 +1,23 @@
-//! One budget for a whole network: which level each layer gets so that all together reach what is asked for and
-//! lose least.
+//! Distributes one compression budget over the layers of a network.
 
-/// What can be done to a layer.
+/// Compression level of a layer, with its savings and its loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
-    /// What it saves, in whatever the budget counts.
+    /// Savings in the unit of the budget.
     pub saved: f64,
-    /// What it loses.
+    /// Loss of accuracy that the level is estimated to cause.
     pub loss: f64,
 }
 
-/// Parts that savings are rounded down to, so that what is asked for is really reached.
+/// Number of steps into which the budget is divided. Savings are rounded down to whole steps, so
+/// that the requested total is really reached.
 const STEPS: usize = 4000;
 
-/// For each of `layers` the index of the level that it gets, so that at least `wanted` is saved and the sum of
-/// losses is least, by dynamic programming over savings (as SPDY does: Frantar and Alistarh, ICML 2022). `None`
-/// where that much cannot be saved.
+/// Chooses a level for each of `layers` so that at least `wanted` is saved at the least sum of
+/// losses.
+///
+/// Returns the index of each layer's level, or `None` if the layers cannot save that much. Dynamic
+/// programming over savings, as in SPDY (Frantar and Alistarh, ICML 2022).
 #[must_use]
 pub fn allocate(layers: &[Vec<Level>], wanted: f64) -> Option<Vec<usize>> {
     let most: f64 =
@@ -24,10 +26,11 @@ pub fn allocate(layers: &[Vec<Level>], wanted: f64) -> Option<Vec<usize>> {
         return None;
     }
     let unit = wanted / STEPS as f64;
-    // Rounded down by less than a step per layer: the goal is lowered by as much, never the savings raised.
+    // Each layer loses less than one step to rounding, so the goal is lowered by one step per
+    // layer. Savings are never rounded up.
     let steps = |saved: f64| if unit > 0.0 { ((saved / unit).floor() as usize).min(STEPS) } else { STEPS };
     let goal = STEPS.saturating_sub(layers.len());
-    // Least loss for at least so many steps, and the level of each layer that leads there.
+    // Least loss for at least that number of steps, and the level of each layer on the way there.
     let mut least = vec![f64::INFINITY; STEPS + 1];
     least[0] = 0.0;
     let mut chosen: Vec<Vec<Option<(usize, usize)>>> = Vec::with_capacity(layers.len());

@@ -1,4 +1,4 @@
-//! What is measured once per network and calibration set, and serves every compression of it.
+//! Calibration: statistics of a network's activations, measured once and used by every compression.
 
 use std::collections::BTreeMap;
 
@@ -17,23 +17,27 @@ use super::statistics::{Moments, ValueStatistics};
 /// Statistics of a single-precision network on calibration images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Images seen.
+    /// Number of images seen.
     pub images: u64,
-    /// By value of the plan.
+    /// Statistics by value of the plan.
     pub values: Vec<ValueStatistics>,
-    /// By step: the output of a convolution with its bias, before residual and activation.
+    /// Moments by step of the output of a convolution with its bias, before residual and
+    /// activation.
     pub convolutions: BTreeMap<String, Moments>,
-    /// By group of channels: nats per image that removing each channel costs, see [`Calibration::inform`];
-    /// empty until then.
+    /// Nats per image that removing each channel costs, by channel group. Empty until
+    /// [`Calibration::inform`] is called.
     pub information: BTreeMap<String, Vec<f64>>,
 }
 
 impl Calibration {
-    /// Runs the network on normalized images, one after another in `images`, `batch` at a time.
-    /// `progress` hears of the share done. Images that do not fill a last batch are left out.
+    /// Runs the network on normalized `images`, one after another, in batches of `batch`.
+    ///
+    /// `progress` receives the completed fraction. Images that do not fill a last batch are left
+    /// out.
     ///
     /// # Errors
-    /// Where the plan cannot be executed or there is not a single batch of images.
+    ///
+    /// Fails if the plan cannot be executed or the images do not fill a single batch.
     pub fn collect(
         plan: &Plan,
         images: &[f32],
@@ -58,11 +62,13 @@ impl Calibration {
         Ok(this)
     }
 
-    /// Finds out how much the network's answers depend on each channel (Fisher information, by
-    /// backpropagation), on normalized images, one after another.
+    /// Measures how much the network's output distribution depends on each channel, on normalized
+    /// `images`, one after another. The measure is Fisher information, computed by backpropagation.
     ///
     /// # Errors
-    /// Where a step has no derivative, there is no image, or these are statistics of another network.
+    ///
+    /// Fails if a step has no derivative, if there is no image, or if this calibration belongs to
+    /// another network.
     pub fn inform(&mut self, plan: &Plan, images: &[f32]) -> Result<(), CompressError> {
         self.fits(plan)?;
         let groups = groups(plan)?;
@@ -72,13 +78,13 @@ impl Calibration {
         Ok(())
     }
 
-    /// Nothing seen yet.
+    /// Creates a calibration without any images.
     pub(super) fn empty(plan: &Plan) -> Self {
         let values = vec![ValueStatistics::default(); plan.values.len()];
         Self { images: 0, values, convolutions: BTreeMap::new(), information: BTreeMap::new() }
     }
 
-    /// Takes in a batch of one value of the plan that [`unfuse`] made.
+    /// Adds a batch of one value of the plan that [`unfuse`] returned.
     pub(super) fn see(
         &mut self,
         open: &Plan,
@@ -96,7 +102,7 @@ impl Calibration {
         }
     }
 
-    /// Whether these are statistics of `plan`.
+    /// Checks that this calibration belongs to `plan`.
     pub(super) fn fits(&self, plan: &Plan) -> Result<(), CompressError> {
         let channels = |value: &ValueSpec| value.dims.first().copied().unwrap_or(1);
         let alike = self.values.len() == plan.values.len()
@@ -113,7 +119,7 @@ impl Calibration {
         if alike { Ok(()) } else { Err(CompressError::Calibration("it was made for another network".into())) }
     }
 
-    /// What is known of the network that is left when only some channels of `plan` stay.
+    /// Returns the calibration of the network that keeps only the channels of `keep`.
     pub(super) fn select(&self, plan: &Plan, keep: &Keep) -> Self {
         let values = self.values.iter().enumerate();
         let outputs: BTreeMap<&str, usize> =
@@ -128,15 +134,18 @@ impl Calibration {
                     Some((step.clone(), seen.select(keep.of(*outputs.get(step.as_str())?))))
                 })
                 .collect(),
-            // Of another network: what is left matters more than it did.
+            // Fisher information of the whole network does not apply: each remaining channel
+            // matters more.
             information: BTreeMap::new(),
         }
     }
 }
 
-/// The same network with residuals and activations of convolutions as steps of their own, so that what
-/// convolutions compute can be seen. Values keep their numbers, new ones follow; also returns which
-/// value now holds the bare result of which step.
+/// Splits residuals and activations off convolutions into steps of their own, so that the bare
+/// results of convolutions can be observed.
+///
+/// Existing values keep their numbers and new ones follow. Also returns, by value, the name of the
+/// convolution whose bare result it holds.
 pub(super) fn unfuse(plan: &Plan) -> (Plan, BTreeMap<ValueId, String>) {
     let mut open = plan.clone();
     open.steps.clear();

@@ -1,5 +1,5 @@
-//! Channel pruning: ranks the channels of each group and really removes the last ones, so that what
-//! is left is a smaller dense network.
+//! Channel pruning: ranks the channels of each group and removes the last ones, which leaves a
+//! smaller dense network.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use super::error::CompressError;
 use super::groups::{Group, groups, is_dense_conv};
 use super::recipe::{ChannelCriterion, Recipe};
 
-/// Which coordinates of each value's first axis stay.
+/// Channel mask: the coordinates of each value's first axis that are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Keep {
     values: Vec<Vec<bool>>,
 }
 
 impl Keep {
-    /// Everything stays.
+    /// Creates a mask that keeps every channel of `plan`.
     pub(super) fn all(plan: &Plan) -> Self {
         let values =
             plan.values.iter().map(|value| vec![true; value.dims.first().copied().unwrap_or(0)]).collect();
         Self { values }
     }
 
-    /// Which channels of `value` stay.
+    /// Returns the mask of the channels of `value`.
     pub(super) fn of(&self, value: ValueId) -> &[bool] {
         &self.values[value]
     }
 
-    /// Whether `small` is what is left of `plan`, value by value.
+    /// Returns whether `small` has exactly the channels that the mask keeps from `plan`.
     pub(super) fn fits(&self, plan: &Plan, small: &Plan) -> bool {
         let counted = |value: ValueId| self.of(value).iter().filter(|&&keep| keep).count();
         let same = |value: ValueId| {
@@ -43,20 +43,20 @@ impl Keep {
         counts.iter().all(|&count| count == counts[0]) && (0..counts[0]).all(same)
     }
 
-    /// Removes one channel of a group.
+    /// Removes one channel of a group at all its places.
     pub(super) fn drop(&mut self, places: &[(ValueId, usize)]) {
         for &(value, index) in places {
             self.values[value][index] = false;
         }
     }
 
-    /// Whether all channels of `value` stay.
+    /// Returns whether all channels of `value` are kept.
     pub(super) fn is_whole(&self, value: ValueId) -> bool {
         self.values[value].iter().all(|&keep| keep)
     }
 }
 
-/// Decides which channels stay.
+/// Chooses the channels that are kept under `recipe`.
 pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Keep, CompressError> {
     let mut keep = Keep::all(plan);
     if recipe.channels.is_empty() {
@@ -77,7 +77,7 @@ pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) ->
         }
         let scores = scores(plan, calibration, group, recipe.criterion)?;
         let mut order: Vec<usize> = (0..scores.len()).collect();
-        // Best first; of equals the first stays.
+        // Best first; among equals the first one stays.
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
         for &channel in &order[group.info.kept(share)..] {
             keep.drop(&group.channels[channel]);
@@ -86,7 +86,7 @@ pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) ->
     Ok(keep)
 }
 
-/// What each channel of a group is worth.
+/// Scores each channel of a group; higher scores are kept longer.
 pub(super) fn scores(
     plan: &Plan,
     calibration: &Calibration,
@@ -100,7 +100,7 @@ pub(super) fn scores(
     }
 }
 
-/// What the calibration knows of the channels' information.
+/// Returns the Fisher information of the channels from the calibration.
 fn fisher(calibration: &Calibration, group: &Group) -> Result<Vec<f64>, CompressError> {
     let name = &group.info.name;
     let known = calibration.information.get(name).filter(|known| known.len() == group.channels.len());
@@ -109,7 +109,7 @@ fn fisher(calibration: &Calibration, group: &Group) -> Result<Vec<f64>, Compress
     })
 }
 
-/// The dense weights of a layer, which is what everything here starts from.
+/// Returns the weights of a layer in single precision.
 pub(super) fn dense<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], CompressError> {
     match &weights.values {
         WeightValues::F32(values) => Ok(values),
@@ -119,7 +119,8 @@ pub(super) fn dense<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], C
     }
 }
 
-/// Sum of absolute weights of every channel's filters, relative to the producer's mean.
+/// Scores channels by the sum of absolute weights of their filters, relative to the producer's
+/// mean.
 fn magnitude(plan: &Plan, group: &Group) -> Result<Vec<f64>, CompressError> {
     let mut scores = vec![0.0; group.channels.len()];
     for step in &plan.steps {
@@ -149,8 +150,8 @@ fn magnitude(plan: &Plan, group: &Group) -> Result<Vec<f64>, CompressError> {
     Ok(scores)
 }
 
-/// Mean squared error that every consumer suffers when a channel is replaced by its mean, relative to
-/// the variance of the consumer's output, under the approximation that neighbors are independent.
+/// Scores channels by the mean squared error of every consumer when the channel is replaced by its
+/// mean, relative to the variance of the consumer's output. Channels are assumed to be independent.
 fn variance(plan: &Plan, calibration: &Calibration, group: &Group) -> Result<Vec<f64>, CompressError> {
     let mut scores = vec![0.0; group.channels.len()];
     for step in &plan.steps {
@@ -178,8 +179,10 @@ fn variance(plan: &Plan, calibration: &Calibration, group: &Group) -> Result<Vec
     Ok(scores)
 }
 
-/// The network without the channels that do not stay. With `means`, biases of what read them take over
-/// what they contributed on average (exact away from padded borders).
+/// Removes the channels that `keep` drops.
+///
+/// With `means`, biases of the consumers absorb the mean contribution of the removed channels
+/// (exact away from padded borders).
 pub(super) fn remove(plan: &Plan, keep: &Keep, means: Option<&Calibration>) -> Result<Plan, CompressError> {
     let mut small = plan.clone();
     small.weights.clear();
@@ -228,7 +231,7 @@ pub(super) fn remove(plan: &Plan, keep: &Keep, means: Option<&Calibration>) -> R
     Ok(small)
 }
 
-/// The parts of `tensor`'s first axis that stay.
+/// Returns the parts of `tensor`'s first axis that `keep` keeps.
 fn rows(tensor: &Arc<[f32]>, keep: &[bool]) -> Arc<[f32]> {
     if keep.iter().all(|&keep| keep) {
         return Arc::clone(tensor);
@@ -237,7 +240,7 @@ fn rows(tensor: &Arc<[f32]>, keep: &[bool]) -> Arc<[f32]> {
     tensor.chunks(row.max(1)).zip(keep).filter(|&(_, &keep)| keep).flat_map(|(row, _)| row).copied().collect()
 }
 
-/// The filters and input channels that stay.
+/// Returns the filters of `keep_out` with the input channels of `keep_in`.
 fn slice(
     step: &str,
     weights: &Weights,

@@ -1,10 +1,11 @@
-//! The compressed variants of every layer: reconstructed weights and the error that they cause alone, made when
-//! somebody asks for the first time and kept in files.
+//! Database of compressed layers: reconstructed weights and their errors, made on first use and
+//! kept in files.
 //!
-//! One file holds what a layer reads ([`Inputs`]), one all levels of a pattern of zeros, one each grid. Files are
-//! named after the network, its calibration images, the layer and the variant, so that whoever was interrupted
-//! goes on where it stopped. How variants of layers are put together is SPDY's idea (Frantar and Alistarh, ICML
-//! 2022); which are worth it is the study's business.
+//! One file holds the input statistics of a layer ([`Inputs`]), one file all sparsity levels of a
+//! pattern, and one file each grid. File names identify the network, its calibration images, the
+//! layer and the variant, so that an interrupted run continues from its last file. Combining
+//! variants of layers is SPDY's idea (Frantar and Alistarh, ICML 2022). The study chooses the
+//! variants.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,39 +23,43 @@ use super::rounded;
 use super::walk::{Visitor, walk};
 use crate::artefact;
 
-/// Shares of zeros that are made together, as one leads to the next.
+/// Sparsity levels that are made together, as each continues from the level before.
 pub const SPARSITIES: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
 
-/// Multiply-adds for one layer that a single candidate may take, rather than looking at each weight by itself.
+/// Largest number of multiply-adds that one candidate may spend on reconstructing one layer. Above
+/// it, weights are pruned and rounded one by one.
 const ON_THE_SPOT: f64 = 3e9;
 
-/// Version of how variants are made; what another version made is not used.
+/// Version of the algorithms that make variants. Files of other versions are ignored.
 const VERSION: u32 = 2;
 
-/// Compressed variants of one network's layers.
+/// Database of the compressed variants of one network's layers.
 pub struct Database {
     folder: PathBuf,
-    /// Names the network and the images.
+    /// Key that identifies the network and the images.
     key: String,
     plan: Plan,
     images: Arc<[f32]>,
     threads: usize,
-    /// The layer that was asked for last, and what it reads.
+    /// Index of the layer whose inputs were requested last, and those inputs.
     latest: Mutex<Option<(usize, Arc<Inputs>)>>,
-    /// Hears of what is being made.
+    /// Receives progress while variants are made.
     heard: Heard,
 }
 
-/// Somebody to tell which task is at which share of its work.
+/// Receiver of progress: the task and its completed fraction.
 pub type Heard = fn(&str, f64);
 
-/// Seconds that two cores are busy with what the layers of `plan` read, before the first variant can be made: a
-/// rough guess, as are those of the variants, which take about as long again for each kind.
+/// Estimates the seconds that two cores need to collect the input statistics of the layers of
+/// `plan`, before the first variant can be made.
+///
+/// The estimate is rough. Variants take about as long again for each kind.
 ///
 /// # Errors
-/// Where the plan is not valid.
+///
+/// Fails if the plan is not valid.
 pub fn seconds_to_prepare(plan: &Plan, images: usize) -> Result<f64, CompressError> {
-    /// Multiply-adds a second.
+    /// Multiply-adds per second.
     const RATE: f64 = 3e10;
     let work = |layer: &LayerInfo| {
         let columns = layer.dims[1..].iter().product::<usize>() as f64;
@@ -69,18 +74,22 @@ pub fn seconds_to_prepare(plan: &Plan, images: usize) -> Result<f64, CompressErr
 /// Compressed weights of one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
-    /// With a bias that makes up for the mean error.
+    /// Weights, with a bias that compensates for the mean error.
     pub weights: Weights,
-    /// Mean squared error of the layer's output, relative to the variance of that.
+    /// Mean squared error of the layer's output, relative to the variance of the output.
     pub error: f64,
 }
 
 impl Database {
-    /// The variants of `plan`, which is in single precision, made from normalized calibration `images` one after
-    /// another, in files of `folder` (made where it is missing) that begin with `key`, which names both.
+    /// Opens the database of `plan`, which is in single precision, with normalized calibration
+    /// `images`, one after another.
+    ///
+    /// Files are kept in `folder`, which is created if it is missing. Their names begin with `key`,
+    /// which identifies the network and the images.
     ///
     /// # Errors
-    /// Where the folder cannot be made.
+    ///
+    /// Fails if the folder cannot be created.
     pub fn open(
         folder: &Path,
         key: &str,
@@ -94,23 +103,25 @@ impl Database {
         Ok(Self { folder, key, plan, images, threads, latest: Mutex::default(), heard: |_, _| {} })
     }
 
-    /// Tells `heard` before every variant that takes a while to make.
+    /// Sets the receiver of progress, called before every variant that takes a while to make.
     #[must_use]
     pub fn telling(self, heard: Heard) -> Self {
         Self { heard, ..self }
     }
 
-    /// That a variant of a layer is going to be made.
+    /// Reports that a variant of the layer with this index is about to be made.
     fn tell(&self, layers: &[LayerInfo], number: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
         let share = number as f64 / layers.len().max(1) as f64;
         (self.heard)("compressing layers", share);
     }
 
-    /// The weights of `layer` after `recipe`, which asks for zeros or integers.
+    /// Returns the weights of `layer` after `recipe`, which asks for zeros or integers.
     ///
     /// # Errors
-    /// Where the network has no such layer, the layer cannot be compressed so, or files cannot be written.
+    ///
+    /// Fails if the network has no such layer, if the layer does not support the recipe, or if
+    /// files cannot be written.
     pub fn variant(&self, layer: &str, recipe: &LayerRecipe) -> Result<Variant, CompressError> {
         let layers = layers(&self.plan)?;
         let found = layers.iter().enumerate().find(|(_, known)| known.step == layer);
@@ -140,9 +151,11 @@ impl Database {
         Ok(Variant { error: stored.error, weights })
     }
 
-    /// `weights` after `recipe`, where they are what is left of `layer` when only some channels that it `reads` and
-    /// `writes` stay: made on the spot and not kept, as there are too many such. `None` where that would take long, or
-    /// where channels go in groups.
+    /// Compresses `weights`, the remaining weights of `layer` after channel pruning, with `recipe`.
+    /// The masks tell which channels it `reads` and `writes`.
+    ///
+    /// The result is not kept in a file, because there are too many combinations. Returns `None` if
+    /// reconstruction would take long, or if the layer's channels form groups of several.
     pub(super) fn remnant(
         &self,
         layer: &str,
@@ -180,11 +193,14 @@ impl Database {
         })
     }
 
-    /// Makes every variant of every layer that is missing: all grids, and all levels of `patterns` where a layer may
-    /// have zeros. `progress` hears of the share done, and says whether to go on.
+    /// Makes every missing variant of every layer: all grids, and all levels of `patterns` for
+    /// layers that may be sparse.
+    ///
+    /// `progress` receives the completed fraction and returns whether to go on.
     ///
     /// # Errors
-    /// As [`Self::variant`].
+    ///
+    /// Fails like [`Self::variant`].
     pub fn build(
         &self,
         patterns: &[Pattern],
@@ -272,8 +288,8 @@ impl Database {
         })
     }
 
-    /// What a layer reads, from its file; where that is missing, every layer's is made, as the network has to run
-    /// anyway.
+    /// Returns the input statistics of a layer from its file. If the file is missing, the files of
+    /// all layers are made, because the network has to run anyway.
     fn inputs(&self, layers: &[LayerInfo], number: usize) -> Result<Arc<Inputs>, CompressError> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, inputs)) = latest.as_ref().filter(|(known, _)| *known == number) {
@@ -308,7 +324,7 @@ impl Database {
     }
 }
 
-/// Sums up what every layer reads that is not known yet.
+/// Collects the missing input statistics of every layer.
 struct Collector<'d> {
     database: &'d Database,
     layers: &'d [LayerInfo],
@@ -335,7 +351,7 @@ impl Visitor for Collector<'_> {
     }
 }
 
-/// A variant as it is kept: zeros as bits.
+/// Stored form of a variant, with zeros as bits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Stored {
     error: f64,
@@ -345,9 +361,9 @@ struct Stored {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum StoredNumbers {
-    /// Which weights are not zero, eight to a byte, and those.
+    /// Bit mask of the nonzero weights, eight to a byte, and their values.
     Sparse { kept: Vec<u8>, values: Vec<f32> },
-    /// On a grid.
+    /// Integer weights on a grid.
     Integer(paretune_kernels::weights::IntegerWeights),
 }
 
@@ -370,7 +386,7 @@ impl Stored {
         Ok(Self { error: made.error, bias: made.weights.bias, numbers })
     }
 
-    /// The weights of `layer`, if they fit it.
+    /// Decodes the weights of `layer`, if their number is right.
     fn weights(&self, layer: &LayerInfo, pattern: Pattern) -> Result<Weights, CompressError> {
         let unfit =
             || CompressError::Database(format!("a variant does not fit layer `{}`; remove it", layer.step));

@@ -1,28 +1,28 @@
-//! What can go wrong when a network is compressed.
+//! Errors of compression.
 
 use paretune_kernels::KernelError;
 
-/// An error of compression. Messages name the layer, group or step they are about.
+/// Error of compression. Its message names the layer, group or step.
 #[derive(Debug, thiserror::Error)]
 pub enum CompressError {
-    /// A recipe that asks for what this network does not have or what cannot be done.
+    /// The recipe asks for something that this network does not have or that cannot be done.
     #[error("recipe: {0}")]
     Recipe(String),
-    /// A plan whose shapes or weights do not fit together, or that is not in single precision.
+    /// The plan's shapes or weights are inconsistent, or its weights are not in single precision.
     #[error("step `{step}`: {problem}")]
     Plan {
         /// Name of the step.
         step: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         problem: String,
     },
-    /// A calibration of another network, or images that do not fit.
+    /// The calibration belongs to another network, or the images do not fit it.
     #[error("calibration: {0}")]
     Calibration(String),
-    /// A file of the database of compressed layers.
+    /// A file of the database of compressed layers is damaged or misplaced.
     #[error("database of compressed layers: {0}")]
     Database(String),
-    /// A file of the database of compressed layers that cannot be read or written.
+    /// A file of the database of compressed layers cannot be read or written.
     #[error(transparent)]
     Artefact(#[from] crate::artefact::ArtefactError),
     /// The runtime refused to execute the network.
@@ -31,7 +31,7 @@ pub enum CompressError {
 }
 
 impl CompressError {
-    /// A [`CompressError::Plan`] about `step`.
+    /// Creates a [`CompressError::Plan`] about `step`.
     pub(super) fn plan(step: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Plan { step: step.into(), problem: problem.into() }
     }

@@ -1,11 +1,12 @@
-//! Which channels of a network must stay or go together.
+//! Channel groups: channels of a network that must be kept or removed together.
 //!
-//! Every coordinate along the first axis of every value is a node; a step that carries a channel from
-//! one value to another joins the nodes (residual additions, gates, concatenations with their offsets,
-//! depthwise convolutions, flattening: one channel becomes `height * width` features). What mixes
-//! channels in a way that removal would disturb (softmax over channels, transpositions, grouped
-//! convolutions, ...), the network's input and its output pin theirs. Classes of joined nodes that
-//! live in the same values form a group: they are interchangeable and compete with each other.
+//! Every coordinate along the first axis of every value is a node. A step that carries a channel
+//! from one value to another joins the nodes: residual additions, gates, concatenations with their
+//! offsets, depthwise convolutions, and flattening, which turns one channel into `height * width`
+//! features. Channels are pinned if they belong to the network's input or output, or if a step
+//! mixes them in a way that removal would disturb (softmax over channels, transpositions, grouped
+//! convolutions). Classes of joined nodes that live in equal sets of values form a group: they are
+//! interchangeable and compete with each other.
 
 use std::collections::BTreeMap;
 
@@ -15,31 +16,32 @@ use paretune_kernels::{Plan, Step, ValueId};
 
 use super::error::CompressError;
 
-/// Channels of which any subset can be removed, everywhere at once.
+/// Group of interchangeable channels, any subset of which can be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelGroup {
-    /// Unique: the first step that produces these channels.
+    /// Unique name: the first step that produces these channels.
     pub name: String,
-    /// Steps whose filters produce them, in execution order.
+    /// Steps whose filters produce the channels, in execution order.
     pub producers: Vec<String>,
-    /// Steps that sum over them, in execution order.
+    /// Steps that sum over the channels, in execution order.
     pub consumers: Vec<String>,
-    /// How many there are.
+    /// Number of channels in the group.
     pub width: usize,
-    /// Why none can be removed, if so.
+    /// Reason why no channel can be removed, if there is one.
     pub pinned: Option<&'static str>,
-    /// What the number of channels kept is a multiple of, as kernels like it.
+    /// Multiple of channels that kernels prefer; the number kept is rounded to it.
     pub multiple: usize,
 }
 
 impl ChannelGroup {
-    /// Whether channels can be removed.
+    /// Returns whether channels can be removed.
     #[must_use]
     pub fn prunable(&self) -> bool {
         self.pinned.is_none() && self.width > 1
     }
 
-    /// How many channels stay when a share of them is asked for: the nearest multiple, at least one.
+    /// Returns the number of channels kept for the fraction `share`: the nearest multiple, at least
+    /// one.
     #[must_use]
     pub fn kept(&self, share: f64) -> usize {
         if share >= 1.0 {
@@ -50,7 +52,8 @@ impl ChannelGroup {
         wanted.clamp(multiple.min(self.width).max(1), self.width)
     }
 
-    /// The different numbers of channels that are worth choosing from, ascending: sixteenths of all, from two on.
+    /// Returns the distinct channel counts worth choosing from, ascending: sixteenths of the width,
+    /// from two on.
     #[must_use]
     pub fn choices(&self) -> Vec<usize> {
         if !self.prunable() {
@@ -62,23 +65,25 @@ impl ChannelGroup {
     }
 }
 
-/// A group and what exactly it consists of.
+/// Channel group with the places of its channels.
 pub(super) struct Group {
-    /// What the world sees of it.
+    /// Public description of the group.
     pub(super) info: ChannelGroup,
-    /// For each of its channels, every place where it shows up: a value and a coordinate of its first axis.
+    /// For each channel, every value that contains it with the coordinate on that value's first
+    /// axis.
     pub(super) channels: Vec<Vec<(ValueId, usize)>>,
 }
 
-/// The channel groups of a network that have a producer, in execution order.
+/// Returns the channel groups of a network that have a producer, in execution order.
 ///
 /// # Errors
-/// Where the plan does not fit together.
+///
+/// Fails if the plan is not valid.
 pub fn channel_groups(plan: &Plan) -> Result<Vec<ChannelGroup>, CompressError> {
     Ok(groups(plan)?.into_iter().map(|group| group.info).collect())
 }
 
-/// The channel groups with their members.
+/// Returns the channel groups with the places of their channels.
 pub(super) fn groups(plan: &Plan) -> Result<Vec<Group>, CompressError> {
     validate(plan, 1)?;
     let mut graph = Graph::new(plan);
@@ -126,7 +131,8 @@ impl Graph {
         root
     }
 
-    /// The smaller node becomes the root, so that the outcome does not depend on the order of joins.
+    /// Joins two classes. The smaller node becomes the root, so that the result does not depend on
+    /// the order of joins.
     fn unite(&mut self, left: usize, right: usize) {
         let (left, right) = (self.root(left), self.root(right));
         self.parent[left.max(right)] = left.min(right);
@@ -144,7 +150,8 @@ impl Graph {
         }
     }
 
-    /// Joins or pins what `step` carries from its inputs to its output. Shapes have been checked.
+    /// Joins or pins the channels that `step` carries from its inputs to its output. Shapes have
+    /// been checked before.
     fn join(&mut self, plan: &Plan, step: &Step) {
         let output = step.output;
         let first = |value: ValueId| plan.values[value].dims.first().copied().unwrap_or(0);
@@ -220,8 +227,8 @@ impl Graph {
         }
     }
 
-    /// Row-major order is kept, so that a coordinate of the coarser side is a run of coordinates of
-    /// the finer one wherever one first axis divides the other.
+    /// Joins the channels of a reshape. Row-major order is kept, so a coordinate of the coarser
+    /// side is a run of coordinates of the finer one if one first axis divides the other.
     fn reshape(&mut self, input: ValueId, output: ValueId) {
         let (fine, coarse) = if self.nodes(input).len() > self.nodes(output).len() {
             (input, output)
@@ -251,7 +258,7 @@ impl Graph {
                 }
             }
         }
-        // Classes that live in the same values, and are pinned alike, in the order of their first node.
+        // Classes with equal sets of values and equal pinning, in the order of their first node.
         type Places = (Vec<ValueId>, Option<&'static str>);
         let mut places: BTreeMap<Places, Vec<Vec<(ValueId, usize)>>> = BTreeMap::new();
         for (root, class) in classes {
@@ -299,8 +306,8 @@ impl Graph {
     }
 }
 
-/// A convolution that makes its channels from all (or several) of its inputs, rather than carrying
-/// each along by itself as a depthwise one does.
+/// Returns whether a convolution computes its channels from all (or several) of its inputs, rather
+/// than carrying each along alone as a depthwise one does.
 pub(super) fn is_dense_conv(plan: &Plan, step: &Step) -> bool {
     let Operator::Conv(conv) = &step.operator else { return false };
     let channels = plan.values[step.inputs[0]].dims.first().copied().unwrap_or(0);

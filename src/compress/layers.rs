@@ -1,4 +1,4 @@
-//! Which steps of a network can be compressed, and what is worth doing to them.
+//! Lists the layers of a network that can be compressed.
 
 use paretune_kernels::Plan;
 use paretune_kernels::executor::{conv_problem, validate};
@@ -7,34 +7,34 @@ use paretune_kernels::weights::WeightValues;
 
 use super::error::CompressError;
 
-/// One convolution or dense layer.
+/// Compressible layer: a convolution or a dense layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerInfo {
-    /// Name of the step.
+    /// Name of the layer's step.
     pub step: String,
     /// Index into [`Plan::steps`].
     pub index: usize,
-    /// `[out_channels, in_channels / groups, kernel_height, kernel_width]`
+    /// Weight dimensions: `[out_channels, in_channels / groups, kernel_height, kernel_width]`.
     pub dims: [usize; 4],
-    /// The problem it solves for one image.
+    /// Convolution problem of the layer for one image.
     pub problem: ConvProblem,
-    /// Number of weights.
+    /// Number of weights of the layer.
     pub weights: usize,
-    /// The largest of them, without its sign.
+    /// Largest absolute value of the weights.
     pub largest_weight: f32,
     /// Multiply-adds for one image, before any sparsity.
     pub multiply_adds: u64,
-    /// Whether single weights may be removed: not where every group is tiny (depthwise), as there is
-    /// nothing to skip over.
+    /// Whether single weights may be removed. Depthwise and grouped layers have nothing to skip.
     pub sparse: bool,
-    /// Whether it may run on 8-bit integers.
+    /// Whether the layer may run on 8-bit integers.
     pub int8: bool,
 }
 
-/// The compressible layers, in execution order.
+/// Returns the compressible layers in execution order.
 ///
 /// # Errors
-/// Where the plan is not valid.
+///
+/// Fails if the plan is not valid.
 pub fn layers(plan: &Plan) -> Result<Vec<LayerInfo>, CompressError> {
     validate(plan, 1)?;
     let convolutions = plan.steps.iter().enumerate().filter_map(|(index, step)| {

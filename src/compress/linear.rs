@@ -1,5 +1,5 @@
-//! Systems of linear equations with a symmetric positive definite matrix: Cholesky's factorization by blocks,
-//! so that nearly all of it is products of matrices. Double precision; blocks of rows run in parallel.
+//! Solver of symmetric positive definite linear systems: blocked Cholesky factorization, so that
+//! nearly all of it is matrix products. Double precision; blocks of rows run in parallel.
 
 use paretune_kernels::linear::{View, multiply};
 use rayon::prelude::*;
@@ -9,16 +9,16 @@ const BLOCK: usize = 96;
 /// Rows of one parallel task.
 const ROWS: usize = 96;
 
-/// The lower triangle `L` of `A = L Lᵀ`.
+/// Lower triangle `L` of `A = L Lᵀ`.
 pub(crate) struct Cholesky {
     size: usize,
-    /// Row-major; what lies above the diagonal means nothing.
+    /// Row-major matrix; entries above the diagonal are unspecified.
     lower: Vec<f64>,
 }
 
 impl Cholesky {
-    /// Factors a symmetric `size` x `size` matrix, row-major, of which only the lower triangle is looked at;
-    /// `None` where it is not positive definite.
+    /// Factors a symmetric `size` x `size` matrix, row-major, reading only its lower triangle.
+    /// Returns `None` if the matrix is not positive definite.
     pub(crate) fn new(mut matrix: Vec<f64>, size: usize) -> Option<Self> {
         assert!(matrix.len() == size * size, "a square matrix");
         let mut panel = Vec::new();
@@ -38,7 +38,7 @@ impl Cholesky {
                 let first = chunk * ROWS;
                 let last = (first + ROWS).min(rest);
                 let panel = View::new(&panel, rest, width);
-                // The lower triangle alone.
+                // Only the lower triangle is updated.
                 let (left, right) = (panel.part(first..last, 0..width), panel.part(0..last, 0..width).t());
                 multiply(-1.0, left, right, 1.0, &mut rows[end..], size);
             });
@@ -46,12 +46,13 @@ impl Cholesky {
         Some(Self { size, lower: matrix })
     }
 
-    /// The triangle, row-major, size times size; what lies above the diagonal means nothing.
+    /// Returns the triangle as a row-major square matrix; entries above the diagonal are
+    /// unspecified.
     pub(crate) fn lower(&self) -> &[f64] {
         &self.lower
     }
 
-    /// Replaces every row of `rows` (each as long as the matrix is wide) by the solution `x` of `A x = row`.
+    /// Replaces every row of `rows` (each of the matrix's size) by the solution `x` of `A x = row`.
     pub(crate) fn solve_rows(&self, rows: &mut [f64]) {
         let size = self.size;
         if size == 0 {
@@ -91,14 +92,14 @@ impl Cholesky {
     }
 }
 
-/// Factors a block on the diagonal; `rows` begins with the row of its first column.
+/// Factors a block on the diagonal; `rows` begins with the row of the block's first column.
 fn factor_diagonal(rows: &mut [f64], size: usize, block: std::ops::Range<usize>) -> Option<()> {
     for i in block.clone() {
         let (above, row) = rows.split_at_mut((i - block.start) * size);
         substitute(above, size, block.start..i, row);
         let square: f64 = row[block.start..i].iter().map(|x| x * x).sum();
         let pivot = row[i] - square;
-        // Also false where it is no number.
+        // This is also false if the pivot is NaN.
         if !(pivot > 0.0 && pivot.is_finite()) {
             return None;
         }

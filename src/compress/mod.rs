@@ -1,9 +1,9 @@
-//! Compression: what changes a network's numbers.
+//! Compresses networks by changing their weights.
 //!
-//! A [`Recipe`] says how many channels of each [`ChannelGroup`] stay, how many weights of each layer
-//! become zero and which layers run on 8-bit integers; [`apply`] turns a single-precision plan into the
-//! compressed one. [`Calibration`] holds what must be known of the network's activations for that.
-//! Which recipe is worth trying, and how each layer is then scheduled, is left to the study.
+//! A [`Recipe`] sets how many channels of each [`ChannelGroup`] stay, how many weights of each
+//! layer become zero and which layers run on 8-bit integers. [`apply`] turns a single-precision
+//! plan into the compressed one, with activation statistics from a [`Calibration`]. The study
+//! chooses recipes and schedules layers.
 
 mod allocate;
 mod budget;
@@ -46,40 +46,46 @@ pub use recipe::{ChannelCriterion, LayerRecipe, Method, Recipe};
 pub use refit::References;
 pub use statistics::{Histogram, Moments, ValueStatistics};
 
-/// Compresses a network, looking at each weight by itself. Schedules are left as they are.
+/// Compresses a network by one-shot pruning and rounding. Schedules are left as they are.
 ///
-/// With [`Recipe::repair`], biases take over what removed channels, removed weights and rounding
-/// contributed on average, which the calibration tells.
+/// With [`Recipe::repair`], biases absorb the mean contribution of removed channels, removed
+/// weights and rounding, computed from the calibration.
 ///
 /// # Errors
-/// Where the recipe asks for what the network does not have, the calibration is of another network, or
-/// the plan's weights are not in single precision.
+///
+/// Fails if the recipe names a layer or group that the network does not have, if the calibration
+/// belongs to another network, or if the plan's weights are not in single precision.
 pub fn apply(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Plan, CompressError> {
     let (mut small, calibration) = change(plan, calibration, None, recipe, None)?;
     finish(&mut small, &calibration)?;
     Ok(small)
 }
 
-/// Which channels of `plan`'s values are left after `recipe`.
+/// Returns the mask of the channels of `plan`'s values that `recipe` keeps.
 ///
 /// # Errors
-/// Where the recipe asks for what the network does not have, or the calibration is of another network.
+///
+/// Fails if the recipe names a layer or group that the network does not have, or if the calibration
+/// belongs to another network.
 pub fn kept(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Keep, CompressError> {
     recipe.validate()?;
     calibration.fits(plan)?;
     channels::choose(plan, calibration, recipe)
 }
 
-/// [`apply`], but reconstructed weights, if the recipe asks for them, come from `database`; and where the recipe
-/// removes much and repairs, statistics are re-estimated on normalized `images` one after another. The calibration
-/// is then best that of the very same images, as the two are compared: what differs between two samples is more
-/// than what is lost to four bits. Ranges of 8-bit values are then those of the repaired network.
+/// Compresses a network like [`apply`], with reconstructed weights and recalibration.
 ///
-/// With `references`, made on these images or the first of them, the weights that are left when channels have
-/// gone are fitted to what the original network computed there.
+/// If the recipe asks for reconstructed weights, they come from `database`. If it removes much and
+/// recalibrates, channel statistics are re-estimated on normalized `images`, one after another, and
+/// the ranges of 8-bit values are those of the recalibrated network. The calibration should then be
+/// made on the same images: two samples differ by more than rounding to four bits costs.
+///
+/// With `references`, made on these images or the first of them, the remaining weights are fitted
+/// by least squares to the outputs of the baseline after channels are removed.
 ///
 /// # Errors
-/// As [`apply`], and where there is no image, or fewer than the references were made on.
+///
+/// Fails like [`apply`], and if there is no image, or fewer than the references were made on.
 pub fn apply_with_repair(
     plan: &Plan,
     calibration: &Calibration,
@@ -102,14 +108,15 @@ pub fn apply_with_repair(
     Ok(small)
 }
 
-/// What weights are fitted to when channels have gone.
+/// Targets of the least-squares fit after channels are removed.
 struct Fit<'a> {
     references: &'a References,
     images: &'a [f32],
     threads: usize,
 }
 
-/// Removes channels, then replaces the weights of layers; also returns the calibration of what is left.
+/// Removes channels, then replaces the weights of layers. Also returns the calibration restricted
+/// to the remaining channels.
 fn change(
     plan: &Plan,
     calibration: &Calibration,
@@ -170,7 +177,7 @@ fn change(
     Ok((small, calibration))
 }
 
-/// Weights of which each is looked at by itself.
+/// Prunes and rounds the weights of a layer one by one, without compensation.
 fn one_shot(
     step: &str,
     weights: &Weights,
@@ -188,17 +195,18 @@ fn one_shot(
     }
 }
 
-/// The real `weights` of `step`, rounded to `numbers` where those are real too.
+/// Rounds the real `weights` of `step` to the real format `numbers`.
 ///
 /// # Errors
-/// Where one would become infinite.
+///
+/// Fails if a weight would become infinite.
 fn rounded(step: &str, mut weights: Weights, numbers: Numbers) -> Result<Weights, CompressError> {
     let values = weights.values.rounded(numbers);
     weights.values = values.map_err(|beyond| CompressError::plan(step, beyond.to_string()))?;
     Ok(weights)
 }
 
-/// Puts grids on what integer layers touch and tidies up.
+/// Sets the quantization grids, drops unused weights and flushes subnormal numbers.
 fn finish(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressError> {
     quantize::set_grids(plan, calibration)?;
     drop_unused(plan);
@@ -212,7 +220,7 @@ fn finish(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressErro
     Ok(validate(plan, 1)?)
 }
 
-/// Forgets weights that no step refers to any more.
+/// Drops weights that no step refers to.
 fn drop_unused(plan: &mut Plan) {
     let mut moved = vec![None; plan.weights.len()];
     let mut kept = Vec::new();
@@ -227,7 +235,7 @@ fn drop_unused(plan: &mut Plan) {
     plan.weights = kept;
 }
 
-/// Subnormal numbers contribute nothing and make processors slow.
+/// Sets subnormal numbers to zero: they contribute nothing and slow processors down.
 fn flush(numbers: &mut Arc<[f32]>) {
     if numbers.iter().any(|x| x.is_subnormal()) {
         *numbers = numbers.iter().map(|&x| if x.is_subnormal() { 0.0 } else { x }).collect();

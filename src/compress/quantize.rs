@@ -1,5 +1,5 @@
-//! Integers: weights rounded one by one with a scale per output channel, and unsigned 8-bit grids for the
-//! values that integer layers read and write, with ranges that minimize the squared error on the
+//! Quantization to integers: weights rounded one by one with a scale per output channel, and
+//! unsigned 8-bit grids for activations, with ranges that minimize the squared error on the
 //! calibration images.
 
 use paretune_kernels::operator::Operator;
@@ -14,11 +14,14 @@ use super::reconstruct::clipped_scale;
 use super::sparsity::corrected_bias;
 use super::statistics::Histogram;
 
-/// Weights on `grid`, each the nearest. The finest grid reaches to the largest weight, those of a few bits are
-/// clipped where that loses least, and ternary weights are Li and Liu's ("Ternary Weight Networks", 2016): zero
-/// below 0.7 times the mean size, else the mean size of those above. With the inputs' means (per input channel of
-/// the layer), the bias makes up for what rounding adds on average (Nagel et al., "Data-Free Quantization",
-/// ICCV 2019).
+/// Rounds each weight to the nearest value of `grid`.
+///
+/// The 8-bit grid reaches to the largest weight. Grids of a few bits are clipped at the scale of
+/// least error. Ternary weights are those of Li and Liu ("Ternary Weight Networks", 2016): zero
+/// below 0.7 times the mean size, else the mean size of those above.
+///
+/// With `mean`, the inputs' means per input channel of the layer, the bias compensates for the mean
+/// rounding error (Nagel et al., "Data-Free Quantization", ICCV 2019).
 pub(super) fn round(
     step: &str,
     weights: &Weights,
@@ -36,7 +39,7 @@ pub(super) fn round(
     let ones = vec![1.0; columns * taps];
     let row = |(row, filter): (usize, &[f32])| {
         let largest = filter.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        // Below this nothing is left in single precision after multiplying with activations.
+        // Smaller weights underflow in single precision when multiplied with activations.
         let nothing = largest <= 1e-30;
         let (scale, threshold) = match grid {
             _ if nothing => (1.0, 0.0),
@@ -74,7 +77,7 @@ pub(super) fn round(
     })
 }
 
-/// Scale and threshold of ternary weights; some weight is not zero.
+/// Returns scale and threshold of ternary weights. At least one weight must not be zero.
 fn ternary(filter: &[f32]) -> (f32, f32) {
     let count = filter.len().max(1) as f32;
     let threshold = 0.7 * filter.iter().map(|x| x.abs()).sum::<f32>() / count;
@@ -82,9 +85,11 @@ fn ternary(filter: &[f32]) -> (f32, f32) {
     (above.iter().sum::<f32>() / above.len().max(1) as f32, threshold)
 }
 
-/// Calibrates grids for all values that integer steps read, and for what they write where another
-/// integer step reads it, directly, through steps that only move numbers, or through sums and products. Those that only
-/// move numbers share one grid, so that they can work on 8 bits too.
+/// Calibrates grids for all values that integer steps read, and for their producers.
+///
+/// An integer step's output gets a grid if another integer step reads it directly, through steps
+/// that only move numbers, or through sums and products. Values joined by steps that only move
+/// numbers share one grid, so that the steps can run on 8 bits too.
 pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressError> {
     let is_integer = |step: &Step| match &step.operator {
         Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::Integer(_)),
@@ -109,7 +114,7 @@ pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<()
                 let (a, b) = (root(&shares, input), root(&shares, step.output));
                 shares[a.max(b)] = a.min(b);
             } else if combines(&step.operator) && made_in_8_bits[input] {
-                // A number per channel is few bytes in any form.
+                // A value with one number per channel is small in any format.
                 wanted[input] |= plan.values[input].dims == plan.values[step.output].dims;
             }
         }
@@ -148,18 +153,18 @@ fn root(shares: &[ValueId], mut value: ValueId) -> ValueId {
     value
 }
 
-/// Steps whose results are among their inputs, and that the runtime can take on 8 bits.
+/// Returns whether a step only selects or moves numbers, and the runtime supports it on 8 bits.
 fn moves_only(operator: &Operator) -> bool {
     matches!(operator, Operator::MaxPool { .. } | Operator::Reshape | Operator::Concat { .. })
 }
 
-/// Steps that the runtime can take from 8 bits to 8 bits of another grid.
+/// Returns whether the runtime can execute a step from 8 bits to 8 bits of another grid.
 fn combines(operator: &Operator) -> bool {
     matches!(operator, Operator::Add(_) | Operator::Mul(_))
 }
 
-/// The grid over a part of `range` that loses least: what lies outside is clipped, what lies inside is
-/// rounded, with the expected squared error of a twelfth of the squared step.
+/// Returns the grid over a part of `range` with the least expected squared error: values outside
+/// are clipped, values inside are rounded, which costs a twelfth of the squared step.
 fn grid(range: (f32, f32), histogram: &Histogram) -> Quantization {
     let bins: Vec<(f64, f64)> = histogram
         .bins()
@@ -175,7 +180,7 @@ fn grid(range: (f32, f32), histogram: &Histogram) -> Quantization {
             })
             .sum::<f64>()
     };
-    // Each end in turn, a few times: 40 positions down to a fifth of the range.
+    // Optimizes each end in turn, a few times, over 40 positions down to a fifth of the range.
     let (mut low, mut high) = (f64::from(range.0), f64::from(range.1));
     let ratios = || (0..40).map(|index| 1.0 - 0.02 * f64::from(index));
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! What is to be done to a network, as plain data. Who chooses it is the study's business.
+//! Recipes of compression as plain data. The study chooses them.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CompressError;
 
-/// A compression of a whole network. The default leaves it untouched.
+/// Compression of a whole network. The default is the baseline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
-    /// By the name of a channel group: the share of its channels that is kept, above 0, at most 1.
+    /// Fraction of the channels that is kept, above 0 and at most 1, by name of the channel group.
     pub channels: BTreeMap<String, f64>,
-    /// By the name of a step: what happens to its weights.
+    /// Compression of each layer's weights, by name of the step.
     pub layers: BTreeMap<String, LayerRecipe>,
-    /// How channels are ranked.
+    /// Criterion by which channels are ranked.
     pub criterion: ChannelCriterion,
-    /// How weights are chosen.
+    /// Method that chooses weights.
     pub method: Method,
-    /// Whether biases and scales make up for what pruning and rounding change on average. Costs
-    /// nothing at run time.
+    /// Whether biases and scales compensate for the mean change that pruning and rounding cause.
+    /// This costs nothing at run time.
     pub repair: bool,
 }
 
@@ -36,15 +36,16 @@ impl Default for Recipe {
     }
 }
 
-/// What happens to the weights of one layer. The default leaves them untouched.
+/// Compression of the weights of one layer. The default leaves them as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LayerRecipe {
-    /// Share of the weights (of those left by channel pruning) that becomes zero, at least 0, below 1.
+    /// Fraction of the weights that becomes zero, at least 0 and below 1, among those that channel
+    /// pruning leaves.
     pub sparsity: f64,
-    /// Which weights become zero.
+    /// Pattern of the weights that become zero.
     pub pattern: Pattern,
-    /// What the weights are held as; integers run with 8-bit activations.
+    /// Weight type. Layers with integer weights run with 8-bit activations.
     pub numbers: Numbers,
 }
 
@@ -54,41 +55,45 @@ impl Default for LayerRecipe {
     }
 }
 
-/// How the weights of a layer become few or coarse.
+/// Method that prunes or rounds the weights of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// The smallest weights become zero, others are rounded to what is nearest: the techniques of Turner et al.,
-    /// "Characterising Across-Stack Optimisations for Deep Convolutional Neural Networks" (IISWC 2018), without
-    /// retraining.
+    /// Sets the smallest weights to zero and rounds others to the nearest: the techniques of Turner
+    /// et al., "Characterising Across-Stack Optimisations for Deep Convolutional Neural Networks"
+    /// (IISWC 2018), without retraining.
     OneShot,
-    /// What is left makes up for what is lost, as far as calibration images tell: see [`super::database`]. Dense
-    /// 8-bit weights, and large layers some of whose channels are removed, as [`Method::OneShot`].
+    /// Lets the remaining weights compensate for removed and rounded ones, using the covariance of
+    /// the layer's inputs on calibration images (see [`super::database`]). Dense 8-bit weights, and
+    /// large layers that also lose channels, are treated as with [`Method::OneShot`].
     #[default]
     Reconstructed,
 }
 
-/// How the channels of a group are ranked before the last ones are removed.
+/// Criterion that ranks the channels of a group before the last ones are removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelCriterion {
-    /// Sum of the absolute weights that produce a channel (Li et al., "Pruning Filters for Efficient
-    /// ConvNets", ICLR 2017), normalized per producer and added up over the group.
+    /// Sum of the absolute weights that produce a channel, normalized per producer and summed over
+    /// the group (Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017).
     #[default]
     Magnitude,
-    /// What the consumers lose on average when the channel is replaced by its mean: its variance on the
-    /// calibration images times the squared weights that read it, relative to the consumer's whole output.
+    /// Mean error of the consumers when a channel is replaced by its mean: the variance of the
+    /// channel on calibration images times the squared weights that read it, relative to the
+    /// variance of the consumer's output.
     Variance,
-    /// Fisher information: what the network's answers lose to second order, by backpropagation (Theis et al.,
-    /// "Faster gaze prediction with dense networks and Fisher pruning", 2018). Needs [`super::Calibration::inform`].
+    /// Second-order loss of the network's output distribution, estimated as Fisher information by
+    /// backpropagation (Theis et al., "Faster gaze prediction with dense networks and Fisher
+    /// pruning", 2018). Needs [`super::Calibration::inform`].
     Fisher,
 }
 
 impl Recipe {
-    /// Checks the numbers; names are checked against the network when the recipe is applied.
+    /// Checks the numeric ranges. Names are checked against the network when the recipe is applied.
     ///
     /// # Errors
-    /// Where a number is outside its range or not a number.
+    ///
+    /// Fails if a number is not a number or outside its range.
     pub fn validate(&self) -> Result<(), CompressError> {
         for (group, &share) in &self.channels {
             if !(share > 0.0 && share <= 1.0) {
@@ -122,32 +127,32 @@ impl Recipe {
         Ok(())
     }
 
-    /// The recipe of one layer.
+    /// Returns the recipe of the layer `step`, or the default if it has none.
     #[must_use]
     pub fn layer(&self, step: &str) -> LayerRecipe {
         self.layers.get(step).copied().unwrap_or_default()
     }
 
-    /// Whether a layer's weights are reconstructed if that can be done.
+    /// Returns whether this recipe reconstructs the weights of a layer with recipe `layer`.
     #[must_use]
     pub fn reconstructs(&self, layer: &LayerRecipe) -> bool {
         self.method == Method::Reconstructed && (layer.sparsity > 0.0 || layer.numbers.bits() < 8.0)
     }
 
-    /// Whether nothing is asked for.
+    /// Returns whether this recipe leaves the network as it is.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
         self.channels.values().all(|&share| share == 1.0)
             && self.layers.values().all(|&layer| layer == LayerRecipe::default())
     }
 
-    /// Whether any channel is removed.
+    /// Returns whether the recipe removes any channel.
     #[must_use]
     pub fn removes_channels(&self) -> bool {
         self.channels.values().any(|&share| share < 1.0)
     }
 
-    /// Whether so much is removed that statistics are worth re-estimating.
+    /// Returns whether the recipe removes enough to make re-estimating statistics worthwhile.
     #[must_use]
     pub fn disturbs(&self) -> bool {
         self.removes_channels()

@@ -1,14 +1,14 @@
-//! Fits the weights that are left to what the original network computed: linear least squares, layer by layer.
+//! Least-squares fit of the remaining weights to the outputs of the baseline, layer by layer.
 //!
-//! After channels have gone, each convolution is given the weights with which its output comes closest to the
-//! original one's, on what the *pruned* network feeds it (He, Zhang and Sun, "Channel Pruning for Accelerating
-//! Very Deep Neural Networks", ICCV 2017; Luo, Wu and Lin, "ThiNet", ICCV 2017). Layers follow each other in
-//! execution order, each on top of the fits before it. Where a residual is added, its own error is made up for
-//! too.
+//! After channels are removed, each convolution gets the weights with which its output comes
+//! closest to the baseline's, given the inputs that the *pruned* network computes (He, Zhang and
+//! Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017; Luo, Wu and Lin,
+//! "ThiNet", ICCV 2017). Layers are fitted in execution order, each on top of the fits before it. A
+//! layer with a residual also compensates for the residual's own error.
 //!
-//! What an activation cuts off is met all the same: moving targets there to where the fit is, and repeating it
-//! (Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification and Detection", 2015), was
-//! tried and generalized worse.
+//! Targets that an activation clips are fitted like others. Moving clipped targets to the fit and
+//! repeating it (Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification
+//! and Detection", 2015) was tried and generalized worse.
 
 use std::collections::BTreeMap;
 
@@ -25,33 +25,35 @@ use super::error::CompressError;
 use super::linear::Cholesky;
 use super::walk::{Visitor, walk};
 
-/// Output positions of a layer that are looked at, per weight of one of its filters.
+/// Output positions of a layer that are sampled, per weight of one of its filters.
 const PER_WEIGHT: usize = 6;
-/// At least so many, where there are so many.
+/// Smallest number of sampled positions, if the images have that many.
 const LEAST: usize = 8192;
-/// At most so many.
+/// Largest number of sampled positions.
 const MOST: usize = 16384;
-/// Numbers of one layer's input that are held at a time, unfolded.
+/// Largest number of values in the unfolded input of one layer.
 const HELD: usize = 96 << 20;
-/// How much weights that hardly matter are kept from moving, relative to the mean power of the inputs.
+/// Damping of the fit relative to the mean power of the inputs. It keeps weights of little
+/// influence from moving.
 const DAMPING: f64 = 3e-2;
-/// Rows of the Gram matrix of one parallel task, at least.
+/// Smallest number of rows of the Gram matrix in one parallel task.
 const ROWS: usize = 128;
 
-/// What the original network computes at sampled positions, for every convolution with its bias and residual,
-/// before its activation. Made once, serves every compression of the network.
+/// Outputs of the baseline at sampled positions, for every convolution with its bias and residual,
+/// before its activation. One instance serves every compression of the network.
 #[derive(Clone, Debug)]
 pub struct References {
     images: usize,
-    /// By step: how many positions of each image are looked at, and `[sample][channel]` there.
+    /// By step: the positions sampled in each image, and the outputs there as `[sample][channel]`.
     sums: BTreeMap<String, (usize, Vec<f32>)>,
 }
 
 impl References {
-    /// Runs the original network on normalized images, one after another.
+    /// Runs the baseline on normalized images, one after another.
     ///
     /// # Errors
-    /// Where the network cannot be executed or there is no image.
+    ///
+    /// Fails if the network cannot be executed or there is no image.
     pub fn collect(plan: &Plan, images: &[f32], threads: usize) -> Result<Self, CompressError> {
         let count = images.len() / plan.values[plan.input].len().max(1);
         let mut collector = Collector { plan, this: Self { images: count, sums: BTreeMap::new() } };
@@ -59,7 +61,7 @@ impl References {
         Ok(collector.this)
     }
 
-    /// Images seen.
+    /// Returns the number of images seen.
     #[must_use]
     pub fn images(&self) -> usize {
         self.images
@@ -81,17 +83,18 @@ impl Visitor for Collector<'_> {
     }
 }
 
-/// Which output positions of which images a layer is fitted on; the same for a network and all its prunings.
+/// Sampled output positions of a layer. They are equal for a network and all its prunings.
 struct Samples {
-    /// Per image, ascending.
+    /// Positions of each image, ascending.
     positions: Vec<Vec<usize>>,
-    /// Of the output.
+    /// Number of positions of the output.
     plane: usize,
     channels: usize,
 }
 
 impl Samples {
-    /// `wanted` of each image, or all that there are. `plan` may be pruned: no position depends on widths.
+    /// Samples `wanted` positions of each image, or all if there are fewer. `plan` may be pruned,
+    /// because positions do not depend on the number of channels.
     fn of(plan: &Plan, step: &Step, images: usize, wanted: usize) -> Self {
         let dims = &plan.values[step.output].dims;
         let plane: usize = dims.get(1..).map_or(1, |rest| rest.iter().product());
@@ -119,7 +122,7 @@ impl Samples {
         self.positions.iter().map(Vec::len).sum()
     }
 
-    /// `[sample][channel]` of a value with the output's shape, images one after another.
+    /// Gathers a value with the output's shape, images one after another, into `[sample][channel]`.
     fn gather(&self, data: &[f32], channels: usize) -> Vec<f32> {
         let parts: Vec<Vec<f32>> = self
             .positions
@@ -136,8 +139,8 @@ impl Samples {
     }
 }
 
-/// Fits all dense convolutions of `plan`, what is left of a network after `keep`, whose `references` were made
-/// on the same `images`. Layers with zeros that must stay are left as they are.
+/// Fits all dense convolutions of `plan`, which keeps the channels of `keep`, to `references` made
+/// on the first of `images`. Layers with fixed zeros are left as they are.
 pub(super) fn refit(
     plan: &mut Plan,
     keep: &Keep,
@@ -157,7 +160,7 @@ pub(super) fn refit(
     for step in &mut plan.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };
         if let Some(weights) = fitted.get(&step.name) {
-            // Weights may be shared between steps, fits are not.
+            // Weights may be shared between steps, but fits are not.
             plan.weights.push(weights.clone());
             conv.weights = plan.weights.len() - 1;
         }
@@ -169,7 +172,7 @@ struct Refit<'a> {
     plan: &'a Plan,
     keep: &'a Keep,
     references: &'a References,
-    /// By value: whether it differs from the original's, channels that are left compared.
+    /// By value: whether its remaining channels differ from the baseline's.
     touched: Vec<bool>,
     fitted: BTreeMap<String, Weights>,
 }
@@ -230,7 +233,7 @@ fn indices(keep: &[bool]) -> Vec<usize> {
     keep.iter().enumerate().filter(|&(_, &keep)| keep).map(|(index, _)| index).collect()
 }
 
-/// A convolution that is fitted.
+/// Convolution to be fitted.
 struct Layer<'a> {
     step: &'a Step,
     conv: &'a Conv,
@@ -240,7 +243,7 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// `targets` are `[sample][output channel]`, without the residual.
+    /// Fits weights and bias to `targets`, `[sample][output channel]` without the residual.
     fn fit(&self, input: &[f32], targets: &[f32]) -> Result<Option<Weights>, CompressError> {
         let old = dense(&self.step.name, self.weights)?;
         let [rows, columns, height, width] = self.weights.dims;
@@ -277,8 +280,9 @@ impl Layer<'_> {
         }))
     }
 
-    /// What every sampled position sees of `columns` channels from `first` on, a row per sample; and how many
-    /// samples there are: fewer where they would fill the memory.
+    /// Unfolds the patches of `columns` channels from `first` on at the sampled positions, one row
+    /// per sample. Also returns the number of samples, which is reduced if they would fill the
+    /// memory.
     fn patches(&self, input: &[f32], first: usize, columns: usize) -> (Vec<f32>, usize) {
         let at = |axis: usize| self.input_dims.get(axis).copied().unwrap_or(1);
         let (channels, height, width) = (at(0), at(1), at(2));
@@ -316,22 +320,23 @@ impl Layer<'_> {
     }
 }
 
-/// Least squares for the filters of one group.
+/// Least-squares problem for the filters of one group.
 struct Problem {
-    /// Weights of a filter.
+    /// Number of weights of a filter.
     depth: usize,
-    /// Filters.
+    /// Number of filters.
     rows: usize,
-    /// Samples.
+    /// Number of samples.
     count: usize,
-    /// `[sample][weight]`
+    /// Unfolded inputs as `[sample][weight]`.
     patches: Vec<f32>,
-    /// `[sample][filter]`, without the residual.
+    /// Wanted outputs as `[sample][filter]`, without the residual.
     targets: Vec<f32>,
 }
 
 impl Problem {
-    /// Better weights and biases than the given ones; `None` where the inputs allow no conclusion.
+    /// Returns weights and biases of less error than the given ones; `None` if the inputs do not
+    /// determine them.
     fn solve(mut self, mut weights: Vec<f32>, mut bias: Vec<f32>) -> Option<(Vec<f32>, Vec<f32>)> {
         let Self { depth, rows, count, .. } = self;
         if count == 0 || depth == 0 {
@@ -350,7 +355,8 @@ impl Problem {
         if !(power > 0.0 && power.is_finite()) {
             return None;
         }
-        // Steps from where weights are, so that damping keeps those that hardly matter where they were.
+        // The unknowns are steps from the current weights, so that damping keeps weights of little
+        // influence where they were.
         let mut errors = self.errors(&weights, &bias);
         let mean = column_means(&errors, rows);
         errors.par_chunks_mut(rows).for_each(|errors| {
@@ -363,7 +369,7 @@ impl Problem {
         Some((weights, bias))
     }
 
-    /// What is still missing to the targets, `[sample][filter]`.
+    /// Returns the remaining errors to the targets as `[sample][filter]`.
     fn errors(&self, weights: &[f32], bias: &[f32]) -> Vec<f32> {
         let Self { depth, rows, count, .. } = *self;
         let mut errors = vec![0.0; count * rows];
@@ -384,11 +390,12 @@ impl Problem {
     }
 }
 
-/// The `rows` x `depth` matrix `W` that minimizes `|E - X Wᵀ|² + damping |W|²`, where `X` is `count` x `depth` and
-/// `E` is `count` x `rows`; `None` where that is not positive definite in the arithmetic at hand.
+/// Solves the ridge regression for the `rows` x `depth` matrix `W` that minimizes `|E - X Wᵀ|² +
+/// damping |W|²`, with `X` of `count` x `depth` and `E` of `count` x `rows`. Returns `None` if the
+/// matrix is not numerically positive definite.
 ///
-/// Of the two forms of the solution, `Wᵀ = (XᵀX + λ)⁻¹ XᵀE = Xᵀ (XXᵀ + λ)⁻¹ E`, the one with the smaller matrix: late
-/// layers have many more weights than positions.
+/// Of the two forms of the solution, `Wᵀ = (XᵀX + λ)⁻¹ XᵀE = Xᵀ (XXᵀ + λ)⁻¹ E`, it uses the one
+/// with the smaller matrix: late layers have many more weights than positions.
 fn ridge(x: &[f32], errors: &[f32], [count, depth, rows]: [usize; 3], damping: f64) -> Option<Vec<f32>> {
     let all = View::new(x, count, depth);
     let size = count.min(depth);
@@ -435,7 +442,7 @@ fn column_means(data: &[f32], columns: usize) -> Vec<f32> {
     sums.iter().map(|sum| (sum / count as f64) as f32).collect()
 }
 
-/// `A Aᵀ` of a matrix with `size` rows, lower triangle.
+/// Computes the lower triangle of `A Aᵀ` for a matrix with `size` rows.
 fn gram(matrix: View<'_, f32>, size: usize) -> Vec<f64> {
     let inner = matrix.columns();
     let mut single = vec![0.0f32; size * size];
@@ -449,7 +456,7 @@ fn gram(matrix: View<'_, f32>, size: usize) -> Vec<f64> {
     single.into_par_iter().map(f64::from).collect()
 }
 
-/// `A B`
+/// Computes the matrix product `A B`.
 fn product(left: View<'_, f32>, right: View<'_, f32>) -> Vec<f32> {
     let [rows, inner, columns] = [left.rows(), left.columns(), right.columns()];
     let mut product = vec![0.0f32; rows * columns];
@@ -468,7 +475,7 @@ mod tests {
     use crate::compress::groups::groups;
     use crate::compress::tests::{networks, reference};
 
-    /// Both forms of the solution satisfy the equations of the least squares.
+    /// Both forms of the solution satisfy the normal equations.
     #[test]
     fn ridge_solves_its_equations() {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
@@ -499,7 +506,8 @@ mod tests {
         }
     }
 
-    /// A channel that another one repeats can go without a trace, at padded borders and through a residual too.
+    /// A channel that repeats another one can be removed without loss, at padded borders and
+    /// through a residual too.
     #[test]
     fn what_others_know_is_not_lost() {
         let mut plan = networks::residual();

@@ -1,9 +1,9 @@
-//! Re-estimates statistics after pruning: every convolution's output gets back the mean and the spread
-//! per channel that it had in the original network.
+//! Recalibration after pruning: restores the mean and the variance per channel that every
+//! convolution's output had in the baseline.
 //!
-//! This is what recomputing batch normalization's statistics does (Li et al., "EagleEye", ECCV 2020),
-//! for networks whose normalization has been folded into the weights. Layers are corrected in
-//! execution order on the same images, each on top of the corrections before it.
+//! The method is the recomputation of batch normalization statistics (Li et al., "EagleEye", ECCV
+//! 2020), for networks with normalization folded into the weights. Layers are corrected in
+//! execution order on one set of images, each on top of the corrections before it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,14 @@ use super::rounded;
 use super::statistics::{Moments, ValueStatistics};
 use super::walk::{Visitor, walk};
 
-/// A channel is scaled by no more than this, and no less than its inverse: a channel that has all but
+/// Bound of the factor by which a channel is scaled, and of its inverse: a channel that has all but
 /// died has nothing left worth amplifying.
 const MOST: f64 = 4.0;
 
-/// Corrects weights and biases of all convolutions of `plan` on normalized `images`. `calibration` tells the original statistics of the channels that are left. With
-/// `ranges`, also returns statistics of all values after the correction.
+/// Corrects weights and biases of all convolutions of `plan` on normalized `images`.
+///
+/// `calibration` holds the baseline statistics of the remaining channels. With `ranges`, also
+/// returns statistics of all values after the correction.
 pub(super) fn correct(
     plan: &mut Plan,
     calibration: &Calibration,
@@ -51,7 +53,7 @@ pub(super) fn correct(
     for step in &mut plan.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };
         if let Some(affine) = corrections.get(&step.name) {
-            // Weights may be shared between steps, corrections are not.
+            // Weights may be shared between steps, but corrections are not.
             plan.weights.push(corrected(&step.name, &plan.weights[conv.weights], affine)?);
             conv.weights = plan.weights.len() - 1;
         }
@@ -98,11 +100,11 @@ impl Visitor for Repair<'_> {
     }
 }
 
-/// What takes a channel from the statistics it has to those it had.
+/// Returns scale and offset that map a channel's current moments to its target moments.
 fn back_to(target: &Moments, now: &Moments, channel: usize) -> Affine {
     let (wanted, found) = (target.variance[channel], now.variance[channel]);
     let ratio = (wanted / found).sqrt();
-    // Also false where both vanish.
+    // This is also false if both variances vanish.
     let scale = if ratio > 0.0 { ratio.clamp(MOST.recip(), MOST) } else { 1.0 };
     (scale, target.mean[channel] - scale * now.mean[channel])
 }
@@ -129,7 +131,7 @@ fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights
     rounded(step, corrected, weights.format().numbers)
 }
 
-/// The same network with weights as they are used.
+/// Returns the network with integer weights converted to single precision.
 fn in_single_precision(plan: &Plan) -> Plan {
     let mut real = plan.clone();
     for weights in &mut real.weights {

@@ -1,4 +1,4 @@
-//! Magnitude pruning: the smallest weights become zero, alone or in the units of a pattern.
+//! Magnitude pruning: sets the smallest weights to zero, singly or in the units of a pattern.
 
 use paretune_kernels::weights::Pattern;
 use paretune_kernels::{WeightValues, Weights};
@@ -7,9 +7,11 @@ use super::channels::dense;
 use super::error::CompressError;
 use super::reconstruct::Units;
 
-/// Sets the given share of the weights to zero, the smallest first, and of equals the last ones first; of a
-/// pattern of so many of so many what it asks for. With the inputs' means (per input channel), the bias takes
-/// over what the removed weights contributed on average (exact away from padded borders).
+/// Sets the fraction `sparsity` of the weights to zero, the smallest first. Among equal weights the
+/// last ones go first. A pattern of N of M fixes the fraction itself.
+///
+/// With `mean`, the inputs' means per input channel, the bias absorbs the mean contribution of the
+/// removed weights (exact away from padded borders).
 pub(super) fn sparsify(
     step: &str,
     weights: &Weights,
@@ -41,7 +43,7 @@ pub(super) fn sparsify(
     })
 }
 
-/// The bias plus what was `lost` per output channel; unchanged where nothing was.
+/// Returns the bias plus `lost` per output channel, or the unchanged bias if nothing was lost.
 pub(super) fn corrected_bias(weights: &Weights, lost: Option<&Vec<f64>>) -> Option<std::sync::Arc<[f32]>> {
     let Some(lost) = lost.filter(|lost| lost.iter().any(|&x| x != 0.0)) else { return weights.bias.clone() };
     let old = |row: usize| weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));

@@ -1,47 +1,46 @@
-//! What is remembered of the numbers that flow through a network: moments and ranges per channel, and
-//! one histogram per value.
+//! Statistics of activations: moments and ranges per channel, and one histogram per value.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Octaves of magnitude that the histogram tells apart: 2^-16 up to 2^16.
+/// Octaves of magnitude in the histogram: 2^-16 up to 2^16.
 const OCTAVES: u32 = 32;
-/// Bits of the mantissa that choose a bin: 16 bins per octave.
+/// Mantissa bits that select a bin: 16 bins per octave.
 const MANTISSA: u32 = 4;
-/// Bins per sign.
+/// Number of bins per sign.
 const HALF: usize = (OCTAVES as usize) << MANTISSA;
-/// `f32` bits, without the lowest, of the first bin's lower edge.
+/// Upper bits of the first bin's lower edge as `f32`.
 const BASE: u32 = (127 - OCTAVES / 2) << MANTISSA;
 
-/// Mean and spread of every channel of a value over images and positions.
+/// Mean and variance of every channel of a value over images and positions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
     /// Numbers seen per channel.
     pub count: u64,
-    /// Mean per channel.
+    /// Mean of each channel.
     pub mean: Vec<f64>,
     /// Mean squared deviation from the mean, per channel.
     pub variance: Vec<f64>,
 }
 
-/// Everything remembered of one value.
+/// Statistics of one value of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ValueStatistics {
-    /// Mean and variance per channel.
+    /// Mean and variance of each channel.
     pub moments: Moments,
-    /// Smallest number per channel.
+    /// Smallest number of each channel.
     pub min: Vec<f32>,
-    /// Largest number per channel.
+    /// Largest number of each channel.
     pub max: Vec<f32>,
-    /// How often which size occurs, over all channels.
+    /// Histogram of the numbers of all channels.
     pub histogram: Histogram,
 }
 
-/// Counts by sign and magnitude with a fixed relative resolution of 1/16 octave, so that it needs to
-/// know no range beforehand and histograms of different values can be added.
+/// Histogram by sign and magnitude with a fixed relative resolution of 1/16 octave. It needs no
+/// range beforehand, and histograms of different values can be added.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// From the most negative to the most positive bin; empty while nothing was counted.
+    /// Counts from the most negative to the most positive bin; empty while nothing was counted.
     counts: Vec<u64>,
 }
 
@@ -52,7 +51,7 @@ impl Histogram {
         if x < 0.0 { HALF - 1 - magnitude } else { HALF + magnitude }
     }
 
-    /// Counts all of `values`.
+    /// Adds all of `values` to the counts.
     pub fn extend(&mut self, values: &[f32]) {
         self.counts.resize(2 * HALF, 0);
         for &x in values {
@@ -60,7 +59,7 @@ impl Histogram {
         }
     }
 
-    /// Adds the counts of another one.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         if other.counts.len() == 2 * HALF {
             self.counts.resize(2 * HALF, 0);
@@ -68,7 +67,7 @@ impl Histogram {
         }
     }
 
-    /// The middles of all bins that are not empty, ascending, and their counts.
+    /// Returns the centers of all bins that are not empty, ascending, with their counts.
     pub fn bins(&self) -> impl Iterator<Item = (f32, u64)> + '_ {
         let middle = |magnitude: usize| {
             let edge = |bin: usize| f32::from_bits((BASE + bin as u32) << (23 - MANTISSA));
@@ -83,7 +82,8 @@ impl Histogram {
 }
 
 impl Moments {
-    /// Takes in `images` images, one after another in `data`, each `channels` runs of equal length.
+    /// Adds a batch of `images` images, one after another in `data`, each with `channels` runs of
+    /// equal length.
     pub fn extend(&mut self, channels: usize, images: usize, data: &[f32]) {
         self.mean.resize(channels, 0.0);
         self.variance.resize(channels, 0.0);
@@ -109,7 +109,7 @@ impl Moments {
         self.count += (images * plane) as u64;
     }
 
-    /// The moments of the channels that `keep` keeps.
+    /// Returns the moments of the channels that `keep` keeps.
     #[must_use]
     pub fn select(&self, keep: &[bool]) -> Self {
         Self { count: self.count, mean: select(&self.mean, keep), variance: select(&self.variance, keep) }
@@ -117,7 +117,8 @@ impl Moments {
 }
 
 impl ValueStatistics {
-    /// Takes in `images` images, one after another in `data`, each `channels` runs of equal length.
+    /// Adds a batch of `images` images, one after another in `data`, each with `channels` runs of
+    /// equal length.
     pub fn extend(&mut self, channels: usize, images: usize, data: &[f32]) {
         self.min.resize(channels, f32::INFINITY);
         self.max.resize(channels, f32::NEG_INFINITY);
@@ -142,7 +143,8 @@ impl ValueStatistics {
         parts.iter().for_each(|part| self.histogram.merge(part));
     }
 
-    /// Smallest and largest number over all channels, zero included; `None` before anything was seen.
+    /// Returns the smallest and the largest number over all channels, zero included; `None` before
+    /// anything was seen.
     #[must_use]
     pub fn range(&self) -> Option<(f32, f32)> {
         let low = self.min.iter().fold(0.0f32, |low, &x| low.min(x));
@@ -150,8 +152,8 @@ impl ValueStatistics {
         (self.moments.count > 0 && low.is_finite() && high.is_finite()).then_some((low, high))
     }
 
-    /// What is known of the value when only the channels that `keep` keeps are left. The histogram
-    /// stays that of all channels; ranges bound it.
+    /// Returns the statistics of the channels that `keep` keeps. The histogram stays that of all
+    /// channels, bounded by the ranges.
     #[must_use]
     pub fn select(&self, keep: &[bool]) -> Self {
         Self {
@@ -167,11 +169,11 @@ fn select<T: Copy>(all: &[T], keep: &[bool]) -> Vec<T> {
     all.iter().zip(keep).filter(|&(_, &keep)| keep).map(|(&x, _)| x).collect()
 }
 
-/// Independent partial results, as the order of floating-point additions is otherwise fixed and keeps the
+/// Independent partial sums: floating-point addition has a fixed order, which would keep the
 /// compiler from using vector instructions.
 const LANES: usize = 16;
 
-/// Mean and variance in two passes over numbers that fit into the cache.
+/// Computes mean and variance in two passes over numbers that fit into the cache.
 fn plane_moments(plane: &[f32]) -> (f64, f64) {
     let count = plane.len().max(1) as f64;
     let mean = lane_sum(plane, |x| x) / count;

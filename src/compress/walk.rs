@@ -1,8 +1,8 @@
-//! Runs a network one step at a time over a whole set of images, so that what a step computes can be
-//! looked at and corrected before the next one sees it.
+//! Layerwise execution: runs a network one step at a time over a whole set of images, so that a
+//! step's result can be observed and corrected before the next step reads it.
 //!
-//! Each step is loaded into the runtime by itself. Steps with several inputs, which such a plan cannot
-//! express, are computed here.
+//! Each step is loaded into the runtime as a plan of its own. Such a plan has one input, so steps
+//! with several inputs are computed here.
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::{Conv, Operator};
@@ -16,10 +16,10 @@ use super::error::CompressError;
 /// Images that the runtime computes at a time.
 const CHUNK: usize = 32;
 
-/// Who comes along.
+/// Observer of a layerwise execution.
 pub(super) trait Visitor {
-    /// Sees what a convolution is about to read: all images one after another. What it returns are the
-    /// convolution's weights from now on.
+    /// Called with the input of a convolution, all images one after another, before it runs.
+    /// Weights that it returns replace the convolution's.
     fn reads(
         &mut self,
         _step: &Step,
@@ -29,19 +29,19 @@ pub(super) trait Visitor {
         Ok(None)
     }
 
-    /// Sees what a convolution computes with its bias, before residual and activation. What it leaves in
-    /// `result` is what the rest of the network gets.
+    /// Called with the result of a convolution with its bias, before residual and activation. The
+    /// rest of the network reads `result` as this call leaves it.
     fn convolved(&mut self, _step: &Step, _result: &mut [f32]) {}
 
-    /// Sees the same with the residual added, before the activation.
+    /// Called with the result of a convolution including the residual, before the activation.
     fn summed(&mut self, _step: &Step, _sum: &[f32]) {}
 
-    /// Sees a value when it is complete.
+    /// Called with each complete value.
     fn value(&mut self, _value: ValueId, _data: &[f32]) {}
 }
 
-/// Takes `visitor` through `plan`, whose weights are in single precision, with as many images as
-/// `images` holds. Grids and schedules are ignored.
+/// Runs `plan`, whose weights are in single precision, on all of `images` and calls `visitor` at
+/// each step. Grids and schedules are ignored.
 pub(super) fn walk(
     plan: &Plan,
     images: &[f32],
@@ -110,7 +110,7 @@ impl Walk<'_> {
         })
     }
 
-    /// Lets the runtime compute a step with one input.
+    /// Runs a step with one input in the runtime.
     fn run(
         &self,
         step: &Step,
@@ -130,7 +130,7 @@ impl Walk<'_> {
             output: 1,
             steps: vec![Step { name: step.name.clone(), operator, inputs: vec![0], output: 1 }],
             weights,
-            // Few and shared: the indices of scales and shifts stay valid.
+            // Constants are few and shared, and the indices of scales and shifts stay valid.
             constants: self.plan.constants.clone(),
             threads: self.threads,
             ..Plan::default()
@@ -152,7 +152,7 @@ impl Walk<'_> {
         Ok(output)
     }
 
-    /// A pointwise operator on two inputs with NumPy's broadcasting.
+    /// Computes a pointwise operator on two inputs with NumPy's broadcasting.
     fn pairs(
         &self,
         step: &Step,
@@ -209,7 +209,7 @@ impl Walk<'_> {
     }
 }
 
-/// The convolution with nothing fused and the default schedule.
+/// Returns the convolution with nothing fused and the default schedule.
 fn bare(conv: &Conv) -> Operator {
     Operator::Conv(Conv { activation: Activation::Identity, schedule: Schedule::default(), ..conv.clone() })
 }
@@ -224,7 +224,8 @@ fn activate(activation: Activation, data: &mut [f32]) {
     });
 }
 
-/// Row-major strides of `dims` aligned to the last of `rank` axes; 0 where an axis is repeated.
+/// Returns row-major strides of `dims` aligned to the last of `rank` axes, with 0 for repeated
+/// axes.
 fn strides(dims: &[usize], rank: usize) -> Vec<usize> {
     let mut strides = vec![0; rank];
     let mut stride = 1;

@@ -1,24 +1,25 @@
-//! Convolutions of several images at once and their derivatives, as products of matrices.
+//! Convolutions of several images at once and their derivatives, as matrix products.
 //!
-//! Values are laid out `[channel][image][position]`, so that the output of a convolution is one matrix with a
-//! row per channel, whatever the number of images: late layers with few positions are as fast as early ones.
+//! Values have the layout `[channel][image][position]`. The output of a convolution is then one
+//! matrix with a row per channel, whatever the number of images, so late layers with few positions
+//! are as fast as early ones.
 
 use paretune_kernels::linear::{View, multiply};
 use paretune_kernels::operator::Window;
 
-/// Numbers of unfolded input that are held at a time: what a second-level cache holds, roughly.
+/// Largest number of unfolded inputs held at a time, about the size of a second-level cache.
 const UNFOLDED: usize = 1 << 18;
 
-/// The sizes of one convolution over `images` images.
+/// Sizes of one convolution over `images` images.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) images: usize,
     pub(super) in_channels: usize,
     pub(super) out_channels: usize,
     pub(super) groups: usize,
-    /// `[height, width]`
+    /// Input size, `[height, width]`.
     pub(super) input: [usize; 2],
-    /// `[height, width]`
+    /// Output size, `[height, width]`.
     pub(super) output: [usize; 2],
     pub(super) window: Window,
 }
@@ -36,7 +37,7 @@ impl Shape {
         self.window.kernel.iter().product()
     }
 
-    /// Weights of one output channel.
+    /// Returns the number of weights of one output channel.
     pub(super) fn depth(&self) -> usize {
         self.group_in() * self.taps()
     }
@@ -49,7 +50,7 @@ impl Shape {
         self.input.iter().product()
     }
 
-    /// Whether unfolding would change nothing.
+    /// Returns whether unfolding would change nothing.
     fn is_pointwise(&self) -> bool {
         let Window { kernel, stride, padding, .. } = self.window;
         kernel == [1, 1] && stride == [1, 1] && padding == [0; 4]
@@ -59,13 +60,13 @@ impl Shape {
         self.group_in() == 1 && self.group_out() == 1
     }
 
-    /// Images that are unfolded at a time.
+    /// Returns the number of images that are unfolded at a time.
     fn chunk(&self) -> usize {
         (UNFOLDED / (self.depth() * self.positions()).max(1)).clamp(1, self.images.max(1))
     }
 
-    /// Where `output` positions along `axis` meet the input at tap `tap`: the first such output position, one
-    /// past the last, and the input position of the first.
+    /// Returns the range of output positions along `axis` that read the input at tap `tap`: the
+    /// first, one past the last, and the input position of the first.
     fn meets(&self, axis: usize, tap: usize) -> (usize, usize, usize) {
         let (stride, before) = (self.window.stride[axis], self.window.padding[axis]);
         let offset = tap * self.window.dilation[axis];
@@ -77,7 +78,8 @@ impl Shape {
         (first, end, (first * stride + offset).saturating_sub(before))
     }
 
-    /// Every run of positions of a row that one tap moves: `(tap, output start, input start, length)`.
+    /// Returns every run of positions of a row that one tap moves: `(tap, output start, input
+    /// start, length)`.
     fn runs(&self) -> Vec<(usize, usize, usize, usize)> {
         let [kh, kw] = self.window.kernel;
         let mut runs = Vec::new();
@@ -120,7 +122,7 @@ impl Shape {
         }
     }
 
-    /// Adds what [`Shape::unfold`] spread out back to where it came from.
+    /// Adds unfolded columns back to the input positions that [`Shape::unfold`] read them from.
     fn fold(&self, columns: &[f32], group: usize, first: usize, count: usize, input: &mut [f32]) {
         let (plane, positions, taps) = (self.plane(), self.positions(), self.taps());
         let width = count * positions;
@@ -144,7 +146,7 @@ impl Shape {
     }
 }
 
-/// The convolution with its bias.
+/// Computes the convolution with its bias.
 pub(super) fn forward(shape: &Shape, input: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f32> {
     let (positions, depth) = (shape.positions(), shape.depth());
     let row = shape.images * positions;
@@ -186,7 +188,8 @@ pub(super) fn forward(shape: &Shape, input: &[f32], weights: &[f32], bias: &[f32
     output
 }
 
-/// Derivatives by weights and bias, added to `by_weights` and `by_bias` where wanted, and by the input.
+/// Computes the gradients with respect to the input, and adds those of weights and bias to
+/// `by_parameters` if given.
 pub(super) fn backward(
     shape: &Shape,
     input: &[f32],
@@ -264,8 +267,8 @@ pub(super) fn backward(
     by_input
 }
 
-/// Calls `run(channel, tap, image, output start, input start, length)` for everything that a depthwise
-/// convolution moves.
+/// Calls `run(channel, tap, image, output start, input start, length)` for every run of a depthwise
+/// convolution.
 fn depthwise(shape: &Shape, mut run: impl FnMut(usize, usize, usize, usize, usize, usize)) {
     let runs = shape.runs();
     for channel in 0..shape.out_channels {

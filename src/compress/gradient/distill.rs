@@ -1,13 +1,14 @@
-//! Distillation: a compressed network learns from what the original says to unlabelled images (Hinton et al.,
-//! "Distilling the Knowledge in a Neural Network", 2015), with its zeros and its grids kept.
+//! Distillation: a compressed network learns from the baseline's predictions on unlabelled images
+//! (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015). Its zeros and its grids
+//! are kept.
 //!
-//! Weights on a grid have a shadow in single precision that learns, and are rounded from it for every step (the
-//! straight-through estimator). The error is the divergence of softened answers, and how far what the student computes
-//! inside is from what the original computes there in the channels that both have (Romero et al., "FitNets: Hints for
-//! Thin Deep Nets", ICLR 2015): on images that the original was trained on its answers alone say little. Images are
-//! flipped, shifted, mixed and pasted into each other at random, and the original is asked about those very images, so
-//! that a thousand of them teach for long (Beyer et al., "Knowledge distillation: a good teacher is patient and
-//! consistent", CVPR 2022).
+//! Weights on a grid have a shadow in single precision that learns, and are rounded from it for
+//! every step (the straight-through estimator). The error is the divergence of softened predictions
+//! plus the distance of inner features in the channels that both networks have (Romero et al.,
+//! "FitNets: Hints for Thin Deep Nets", ICLR 2015): on images that the baseline was trained on, its
+//! predictions alone say little. Images are flipped, shifted, mixed and pasted into each other at
+//! random, and the baseline predicts those very images, so that a thousand of them teach for long
+//! (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022).
 
 use std::time::{Duration, Instant};
 
@@ -24,27 +25,27 @@ use super::{Parameters, Tape, trainable};
 use crate::compress::channels::Keep;
 use crate::compress::error::CompressError;
 
-/// How a network is trained.
+/// Options of the training by distillation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distillation {
-    /// For how long, validation included.
+    /// Duration of the training, validation included.
     pub duration: Duration,
-    /// Images per step.
+    /// Number of images per step.
     pub batch: usize,
-    /// Size of the first steps after warming up; falls to zero along half a cosine.
+    /// Learning rate after warming up; it falls to zero along half a cosine.
     pub rate: f64,
-    /// What outputs are divided by before they are compared.
+    /// Temperature that divides outputs before they are compared.
     pub temperature: f32,
-    /// Share of the images that are mixed with another one.
+    /// Fraction of the images that are mixed with another one.
     pub mixed: f64,
-    /// Share of the images that get a rectangle of another one.
+    /// Fraction of the images that get a rectangle of another one.
     pub pasted: f64,
-    /// What differences inside the networks count for, where all passes through a single value: nats for each unit of
-    /// mean squared difference in units of the original's mean square.
+    /// Weight of feature differences at the cut points: nats for each unit of mean squared
+    /// difference, in units of the teacher's mean square.
     pub inner: f32,
-    /// Largest shift, in pixels.
+    /// Largest shift in pixels.
     pub shift: usize,
-    /// Of everything random.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
@@ -64,32 +65,35 @@ impl Default for Distillation {
     }
 }
 
-/// How far training has come.
+/// Progress of the training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DistillationProgress {
-    /// 0 to 1.
+    /// Completed fraction, from 0 to 1.
     pub share: f64,
-    /// Steps done.
+    /// Number of steps done.
     pub steps: u64,
-    /// Mean divergence of softened answers over the last steps, nats per image.
+    /// Mean divergence of softened predictions over the last steps, in nats per image.
     pub loss: f64,
 }
 
-/// How far from the student before training to the one after it networks are judged.
+/// Fractions of the way from the untrained to the trained student at which networks are validated.
 const ON_THE_WAY: [f32; 4] = [0.25, 0.5, 0.75, 1.0];
-/// Steps over which the rate rises.
+/// Steps over which the learning rate rises.
 const WARM_UP: u64 = 20;
 /// Steps between two reports of progress.
 const REPORT: u64 = 8;
 
-/// Trains `student` to say what `teacher` says to normalized `images`, one after another, and returns
-/// whichever of the student before training, after it and on the way between is closest to the teacher on
-/// `held_back` images. `keep` says which of the teacher's channels the student has, as [`kept`](crate::compress::kept)
-/// tells for a recipe. `progress` may end it early by returning false.
+/// Trains `student` to predict what `teacher` predicts on normalized `images`, one after another.
+///
+/// Returns the network of the least divergence from the teacher on `held_back` images: the
+/// untrained student, the trained one or an interpolation between them. `keep` tells which of the
+/// teacher's channels the student has (see [`kept`](crate::compress::kept)). `progress` ends the
+/// training early by returning false.
 ///
 /// # Errors
-/// Where a network has a step without a derivative or cannot be run, the two have not the same values with the
-/// channels that `keep` leaves, or there are no images.
+///
+/// Fails if a network has a step without a derivative or cannot be run, if the values of the
+/// student are not those of the teacher under `keep`, or if there are no images.
 pub fn distill(
     teacher: &Plan,
     student: &Plan,
@@ -163,15 +167,16 @@ pub fn distill(
         }
     }
     progress(DistillationProgress { share: 1.0, steps, loss: recent });
-    // The straight way between two networks that training connects often passes a better one than either (Wortsman et
-    // al., "Robust fine-tuning of zero-shot models", CVPR 2022): few images teach much that is true of them alone.
+    // The straight line between two networks that training connects often passes a better one than
+    // either (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022): few images
+    // teach much that is true of them alone.
     let begin = Learned::new(&student_logits);
     let mut best = (before, None);
     for share in ON_THE_WAY {
         let between = weights.toward(&begin, share);
         let found = judge(&mut team, &between.effective)?;
         tracing::debug!("{steps} steps, {share:.2} of the way: divergence {before:.4} to {found:.4}");
-        // Also false where training has come to numbers that are none.
+        // This is also false if training has diverged to NaN.
         if found < best.0 {
             best = (found, Some(between));
         }
@@ -179,7 +184,7 @@ pub fn distill(
     best.1.map_or_else(|| Ok(student.clone()), |between| between.write(student))
 }
 
-/// The network up to what a final softmax reads.
+/// Returns the network without a final softmax.
 fn logits(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
     if let Some(last) = plan.steps.last()
@@ -192,14 +197,15 @@ fn logits(plan: &Plan) -> Plan {
     plan
 }
 
-/// One thread's share of the work.
+/// State of one training thread.
 struct Worker {
     teacher: Teacher,
     slopes: Parameters,
 }
 
 impl Worker {
-    /// Slopes of the summed error on `input`, which is a whole batch; returns the mean divergence.
+    /// Computes the gradients of the summed error on `input`, a whole batch. Returns the mean
+    /// divergence.
     fn step(
         &mut self,
         student: &Plan,
@@ -222,7 +228,7 @@ impl Worker {
             let nats =
                 p.iter().zip(&q).map(|(p, q)| if *p > 0.0 { p * (p / q.max(1e-30)).ln() } else { 0.0 });
             loss += f64::from(nats.sum::<f32>());
-            // Times the squared temperature, as slopes shrink with it.
+            // The squared temperature compensates for the gradients, which shrink with it.
             slopes.extend(p.iter().zip(&q).map(|(p, q)| (q - p) * temperature));
         }
         let images = said.len() / classes;
@@ -241,7 +247,7 @@ impl Worker {
     }
 }
 
-/// Mean divergence of the student's answers from the teacher's.
+/// Computes the mean divergence of the student's predictions from the teacher's.
 fn divergence(
     team: &mut [Worker],
     student: &Plan,
@@ -282,7 +288,7 @@ fn divergence(
     Ok(total * len as f64 / images.len().max(1) as f64)
 }
 
-/// A batch of random images, flipped, shifted and mixed at random.
+/// Draws a batch of random images, flipped, shifted and mixed at random.
 fn augmented(
     images: &[f32],
     dims: &[usize],
@@ -302,7 +308,7 @@ fn augmented(
         let mut out = Vec::with_capacity(len);
         for plane in image.chunks(height * width) {
             for row in 0..height {
-                // Edges are repeated.
+                // Edge pixels are repeated.
                 let from = row.saturating_add_signed(down).min(height - 1) * width;
                 for column in 0..width {
                     let column = column.saturating_add_signed(right).min(width - 1);
@@ -328,7 +334,8 @@ fn augmented(
     all
 }
 
-/// Puts a rectangle of `other` into `image`, of a random share of its area (Yun et al., "CutMix", ICCV 2019).
+/// Pastes a rectangle of `other` with a random fraction of the area into `image` (Yun et al.,
+/// "CutMix", ICCV 2019).
 fn paste(image: &mut [f32], other: &[f32], dims: &[usize], random: &mut Xoshiro256PlusPlus) {
     let &[_, height, width] = dims else { return };
     let side = random.random::<f64>().sqrt();
@@ -347,18 +354,18 @@ fn paste(image: &mut [f32], other: &[f32], dims: &[usize], random: &mut Xoshiro2
     }
 }
 
-/// What learns, and what has been learned.
+/// State of the learned weights.
 #[derive(Clone)]
 struct Learned {
-    /// In single precision.
+    /// Learned parameters in single precision.
     shadow: Parameters,
-    /// What the network computes with: rounded, zeros kept.
+    /// Parameters that the network computes with: rounded, zeros kept.
     effective: Parameters,
-    /// By weights: which may be other than zero; `None` for all.
+    /// By weights: mask of those that may be other than zero; `None` for all.
     masks: Vec<Option<Vec<bool>>>,
-    /// By weights: scales and lowest and highest value of a grid.
+    /// By weights: scales, lowest and highest value of a grid.
     grids: Vec<Option<(Vec<f32>, f32, f32)>>,
-    /// First and second moments of the slopes.
+    /// First and second moments of the gradients.
     moments: [Parameters; 2],
     steps: i32,
 }
@@ -381,7 +388,7 @@ impl Learned {
         Self { shadow: effective.clone(), effective, masks, grids, moments, steps: 0 }
     }
 
-    /// One step of Adam (Kingma and Ba, 2015).
+    /// Takes one step of Adam (Kingma and Ba, 2015).
     fn learn(&mut self, slopes: &Parameters, scale: f32, rate: f32) {
         self.steps += 1;
         let corrections = [1.0 - 0.9f32.powi(self.steps), 1.0 - 0.99f32.powi(self.steps)];
@@ -405,7 +412,8 @@ impl Learned {
         self.round();
     }
 
-    /// What lies `share` of the way from `begin` to this, in weights and biases, rounded to the grids.
+    /// Interpolates weights and biases at the fraction `share` from `begin` to `self`, rounded to
+    /// the grids.
     fn toward(&self, begin: &Self, share: f32) -> Self {
         let mut between = self.clone();
         let parts = [
@@ -421,7 +429,7 @@ impl Learned {
         between
     }
 
-    /// Brings what the network computes with up to date.
+    /// Updates the effective parameters from the shadow.
     fn round(&mut self) {
         let choices = self.masks.par_iter().zip(&self.grids);
         let weights = self.effective.weights.par_iter_mut().zip(&self.shadow.weights);
@@ -444,7 +452,7 @@ impl Learned {
         self.effective.biases.clone_from(&self.shadow.biases);
     }
 
-    /// `plan` with what was learned, in the formats that it has.
+    /// Writes the learned numbers into `plan`, in the formats that it has.
     fn write(&self, plan: &Plan) -> Result<Plan, CompressError> {
         let mut plan = plan.clone();
         for (index, weights) in plan.weights.iter_mut().enumerate() {

@@ -1,10 +1,12 @@
-//! How much a network's opinion depends on each channel: Fisher information of a mask over the channel.
+//! Fisher information of a mask over each channel: how much the network's output distribution
+//! depends on it.
 //!
-//! A channel that goes is replaced by its mean, which biases take over. To second order, what the network's
-//! output distribution loses by that is half the expected square of the slope by a mask on the channel's
-//! deviation from its mean (Theis et al., "Faster gaze prediction with dense networks and Fisher pruning",
-//! 2018). Channels that go together share one mask, whose slopes add up before they are squared (Liu et al.,
-//! "Group Fisher Pruning", ICML 2021). Labels are not needed: the expectation is over the network's own answers.
+//! A removed channel is replaced by its mean, which biases absorb. To second order, the change of
+//! the output distribution is half the expected square of the derivative with respect to a mask on
+//! the channel's deviation from its mean (Theis et al., "Faster gaze prediction with dense networks
+//! and Fisher pruning", 2018). Channels that are removed together share one mask, whose derivatives
+//! add up before they are squared (Liu et al., "Group Fisher Pruning", ICML 2021). Labels are not
+//! needed: the expectation is over the network's own predictions.
 
 use paretune_kernels::{Plan, ValueSpec};
 use rand::{RngExt, SeedableRng};
@@ -16,21 +18,22 @@ use crate::compress::calibration::Calibration;
 use crate::compress::error::CompressError;
 use crate::compress::groups::{Group, is_dense_conv};
 
-/// Images that go through the network together, at most.
+/// Largest number of images in a batch.
 const BATCH: usize = 16;
-/// Numbers that one batch may leave between steps.
+/// Largest number of activations that one batch may hold.
 const HELD: usize = 16 << 20;
 /// Random directions of the output per image.
 const DRAWS: usize = 2;
-/// Trained networks are all but certain of images that they know; softened, their second and third choices
-/// count too.
+/// Temperature of the softmax. Trained networks are all but certain of images that they know;
+/// softened predictions let their second and third choices count too.
 const TEMPERATURE: f32 = 4.0;
 
-/// Nats per image that removing each channel costs, to second order, by group and channel, estimated on
-/// normalized `images` one after another.
+/// Estimates the nats per image that removing each channel costs, to second order, by group and
+/// channel, on normalized `images`, one after another.
 ///
 /// # Errors
-/// Where the network has a step without a derivative, or there is no image.
+///
+/// Fails if the network has a step without a derivative, or if there is no image.
 pub(in crate::compress) fn channel_information(
     plan: &Plan,
     calibration: &Calibration,
@@ -104,8 +107,8 @@ pub(in crate::compress) fn channel_information(
     Ok(starts.iter().zip(ends).map(|(&start, end)| total[start..end].to_vec()).collect())
 }
 
-/// One random direction per image whose expected outer product is the Fisher information of the softened answer
-/// by the output: `diag(p) - p pᵀ`.
+/// Draws one random direction per image whose expected outer product is the Fisher information of
+/// the softened prediction with respect to the output: `diag(p) - p pᵀ`.
 fn directions(output: &[f32], classes: usize, random: &mut Xoshiro256PlusPlus) -> Vec<f32> {
     let mut all = Vec::with_capacity(output.len());
     for output in output.chunks(classes.max(1)) {
@@ -118,7 +121,7 @@ fn directions(output: &[f32], classes: usize, random: &mut Xoshiro256PlusPlus) -
     all
 }
 
-/// Softmax of the outputs divided by a temperature.
+/// Computes the softmax of the outputs divided by a temperature.
 pub(super) fn softened(output: &[f32], temperature: f32) -> Vec<f32> {
     let top = output.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f32> = output.iter().map(|x| ((x - top) / temperature).exp()).collect();

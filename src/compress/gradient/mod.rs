@@ -1,10 +1,10 @@
-//! Backpropagation through a plan: how an error at a network's output changes with its weights and with what
-//! flows between its steps.
+//! Backpropagation through a plan: gradients of an error at a network's output with respect to its
+//! weights and its inner values.
 //!
-//! A [`Tape`] computes a batch of images forwards and remembers what the way back needs. Values are laid out
-//! `[channel][image][position]` (the first axis of a value, then images, then its other axes). Everything is
-//! single precision and on the calling thread; callers spread images over threads. What is learned from the
-//! derivatives is left to `fisher` and `distill`.
+//! A [`Tape`] computes a batch of images forwards and records the values that the backward pass
+//! needs. Values have the layout `[channel][image][position]` (the first axis of a value, then
+//! images, then its other axes). Everything is single precision and runs on the calling thread;
+//! callers distribute images over threads. `fisher` and `distill` use the gradients.
 
 mod conv;
 mod distill;
@@ -24,17 +24,17 @@ use super::error::CompressError;
 pub use distill::{Distillation, DistillationProgress, distill};
 pub(super) use fisher::channel_information;
 
-/// Weights and biases of a plan as numbers that can be learned, in the order of [`Plan::weights`].
+/// Weights and biases of a plan as learnable numbers, in the order of [`Plan::weights`].
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
-    /// In the order of the weights' dimensions.
+    /// Weights, in the order of their dimensions.
     pub(super) weights: Vec<Vec<f32>>,
-    /// One per output channel; zeros where there is none.
+    /// Biases of each output channel; zeros for layers without a bias.
     pub(super) biases: Vec<Vec<f32>>,
 }
 
 impl Parameters {
-    /// The real values of a plan's weights, whatever their format.
+    /// Returns the real values of a plan's weights, whatever their format.
     pub(super) fn of(plan: &Plan) -> Self {
         let weights = plan
             .weights
@@ -51,13 +51,13 @@ impl Parameters {
         Self { weights, biases }
     }
 
-    /// Zeros of the same sizes.
+    /// Creates parameters of equal sizes that are all zero.
     pub(super) fn zeros(&self) -> Self {
         let zeros = |all: &[Vec<f32>]| all.iter().map(|numbers| vec![0.0; numbers.len()]).collect();
         Self { weights: zeros(&self.weights), biases: zeros(&self.biases) }
     }
 
-    /// Adds another one's numbers.
+    /// Adds the numbers of `other`.
     pub(super) fn add(&mut self, other: &Self) {
         let pairs = self.weights.iter_mut().zip(&other.weights);
         for (sum, more) in pairs.chain(self.biases.iter_mut().zip(&other.biases)) {
@@ -66,11 +66,12 @@ impl Parameters {
     }
 }
 
-/// Whether the way back through every step is known, so that channels can be ranked by Fisher information and
-/// the network be trained.
+/// Checks that every step has a derivative, so that channels can be ranked by Fisher information
+/// and the network can be trained.
 ///
 /// # Errors
-/// Names the step where it is not.
+///
+/// Fails with the name of the first step without a derivative.
 pub fn trainable(plan: &Plan) -> Result<(), CompressError> {
     match plan.steps.iter().find(|step| matches!(step.operator, Operator::Lrn { .. })) {
         Some(step) => Err(CompressError::plan(&step.name, "cannot be trained: there is no derivative of it")),
@@ -78,32 +79,33 @@ pub fn trainable(plan: &Plan) -> Result<(), CompressError> {
     }
 }
 
-/// What a convolution gets back through one of its readers.
+/// Gradient that flows back through one reading convolution.
 pub(super) struct Read<'a> {
-    /// The convolution that reads.
+    /// Convolution that reads the value.
     pub(super) step: &'a Step,
-    /// What it reads, `[channel][image][position]`.
+    /// Value that it reads, `[channel][image][position]`.
     pub(super) value: &'a [f32],
-    /// How the error changes with that, through this convolution alone.
+    /// Gradient of the error with respect to the value, through this convolution alone.
     pub(super) slope: &'a [f32],
 }
 
-/// A batch of images on its way through a network.
+/// Forward pass of a batch of images, recorded for the backward pass.
 pub(super) struct Tape<'p> {
     plan: &'p Plan,
     images: usize,
-    /// By value.
+    /// Data of each value.
     values: Vec<Vec<f32>>,
-    /// By step: what went into an activation whose slope its result does not tell.
+    /// By step: the argument of an activation whose derivative does not follow from its result.
     before: Vec<Vec<f32>>,
-    /// By value: whether 8-bit grids are respected.
+    /// Whether values are rounded to their 8-bit grids.
     grids: bool,
 }
 
 impl<'p> Tape<'p> {
-    /// Computes `input`: images one after another, normalized. With `grids`, values are rounded and clipped to
-    /// the 8-bit grids that the plan gives them; on the way back rounding is taken for the identity (the
-    /// straight-through estimator, Bengio et al. 2013).
+    /// Runs a batch of normalized images, one after another in `input`.
+    ///
+    /// With `grids`, values are rounded and clipped to the 8-bit grids of the plan. The backward
+    /// pass treats rounding as the identity (the straight-through estimator, Bengio et al. 2013).
     pub(super) fn forward(plan: &'p Plan, parameters: &Parameters, input: &[f32], grids: bool) -> Self {
         let len = plan.values[plan.input].len().max(1);
         let images = input.len() / len;
@@ -123,13 +125,13 @@ impl<'p> Tape<'p> {
         this
     }
 
-    /// What the network says: images one after another.
+    /// Returns the network's output, images one after another.
     pub(super) fn output(&self) -> Vec<f32> {
         let spec = &self.plan.values[self.plan.output];
         moves::separate(&spec.dims, self.images, &self.values[self.plan.output])
     }
 
-    /// What was computed on the way, `[channel][image][position]`.
+    /// Returns the data of a value, `[channel][image][position]`.
     pub(super) fn value(&self, value: ValueId) -> &[f32] {
         &self.values[value]
     }
@@ -167,7 +169,7 @@ impl<'p> Tape<'p> {
         }
     }
 
-    /// The result of a step, and what went into its activation where that must be remembered.
+    /// Computes the result of a step, with the argument of its activation if that must be recorded.
     fn step(&self, step: &Step, parameters: &Parameters) -> (Vec<f32>, Vec<f32>) {
         let input = |index: usize| self.values[step.inputs[index]].as_slice();
         let dims = |index: usize| self.spec(step.inputs[index]).dims.as_slice();
@@ -236,9 +238,12 @@ impl<'p> Tape<'p> {
         }
     }
 
-    /// Takes the error's slopes by the network's output (images one after another) back to all weights, to whose
-    /// `slopes` they are added where wanted; those by other values, `inner`, are added on the way. `see` hears of
-    /// everything that a convolution read.
+    /// Propagates the gradient of the error with respect to the network's output (images one after
+    /// another) back to all weights.
+    ///
+    /// Gradients of the parameters are added to `slopes`, if given. Gradients with respect to other
+    /// values, `inner`, are added on the way. `see` is called for every value that a convolution
+    /// reads.
     pub(super) fn backward(
         &self,
         parameters: &Parameters,
@@ -263,7 +268,8 @@ impl<'p> Tape<'p> {
         }
     }
 
-    /// What a grid clips does not depend on what was clipped. Its ends are taken for clipped.
+    /// Clears the gradient of clipped numbers, because they do not depend on their arguments.
+    /// Numbers at the ends of the grid count as clipped.
     fn through_grid(&self, value: ValueId, slope: &mut [f32]) {
         let Some(grid) = self.spec(value).quantization.filter(|_| self.grids) else { return };
         let low = -f32::from(grid.zero_point) * grid.scale;

@@ -1,13 +1,13 @@
-//! Operators that move numbers around, choose among them or average them, and the layout in which they do so.
+//! Operators that move, select or average numbers, and the layout `[channel][image][position]`.
 
 use paretune_kernels::operator::{Operator, Window};
 
-/// Numbers of one image behind one coordinate of the first axis.
+/// Returns the numbers per image for one coordinate of the first axis.
 pub(super) fn image_stride(dims: &[usize]) -> usize {
     dims.get(1..).map_or(1, |rest| rest.iter().product())
 }
 
-/// Numbers from one coordinate of `axis` to the next.
+/// Returns the distance from one coordinate of `axis` to the next.
 pub(super) fn stride(dims: &[usize], images: usize, axis: usize) -> usize {
     if axis == 0 { images * image_stride(dims) } else { dims[axis + 1..].iter().product() }
 }
@@ -37,7 +37,7 @@ pub(super) fn visit(dims: &[usize], images: usize, mut see: impl FnMut(&[usize],
     }
 }
 
-/// From images one after another to `[channel][image][position]`.
+/// Converts images one after another to `[channel][image][position]`.
 pub(super) fn interleave(dims: &[usize], images: usize, data: &[f32]) -> Vec<f32> {
     let (channels, plane) = (dims.first().copied().unwrap_or(1), image_stride(dims));
     let mut out = Vec::with_capacity(data.len());
@@ -49,7 +49,7 @@ pub(super) fn interleave(dims: &[usize], images: usize, data: &[f32]) -> Vec<f32
     out
 }
 
-/// The way back from [`interleave`].
+/// Converts `[channel][image][position]` back to images one after another.
 pub(super) fn separate(dims: &[usize], images: usize, data: &[f32]) -> Vec<f32> {
     let (channels, plane) = (dims.first().copied().unwrap_or(1), image_stride(dims));
     let mut out = Vec::with_capacity(data.len());
@@ -61,13 +61,14 @@ pub(super) fn separate(dims: &[usize], images: usize, data: &[f32]) -> Vec<f32> 
     out
 }
 
-/// Where row-major place `flat` of one image lies in the layout, for image 0.
+/// Returns the layout position in image 0 of the row-major position `flat`.
 fn place(dims: &[usize], images: usize, flat: usize) -> usize {
     let plane = image_stride(dims);
     flat / plane * plane * images + flat % plane
 }
 
-/// Calls `see(place, image, flat)` for every number of an output, in order; `flat` is row-major within an image.
+/// Calls `see(place, image, flat)` for every number of an output, in order; `flat` is row-major
+/// within an image.
 fn each(dims: &[usize], images: usize, mut see: impl FnMut(usize, usize, usize)) {
     let plane = image_stride(dims);
     let mut at = 0;
@@ -81,7 +82,7 @@ fn each(dims: &[usize], images: usize, mut see: impl FnMut(usize, usize, usize))
     }
 }
 
-/// Positions of the input that a window sees at an output position `[row, column]`.
+/// Iterates over the input positions under a window at the output position `[row, column]`.
 fn seen(window: &Window, input: [usize; 2], at: [usize; 2]) -> impl Iterator<Item = usize> {
     let tap = move |axis: usize, tap: usize| {
         (at[axis] * window.stride[axis] + tap * window.dilation[axis])
@@ -99,7 +100,7 @@ fn image_size(dims: &[usize]) -> [usize; 2] {
     [1, 2].map(|axis| dims.get(axis).copied().unwrap_or(1))
 }
 
-/// Where the largest number under the window lies, for every number of the output.
+/// Returns the position of the largest input under the window, for every number of the output.
 pub(super) fn largest(
     window: &Window,
     dims: &[usize],
@@ -115,7 +116,8 @@ pub(super) fn largest(
     let mut chosen = Vec::with_capacity(positions * images * out[0]);
     for start in (0..out[0] * images).map(|row| row * plane) {
         for window in &windows {
-            // The first of equals. A window in the padding alone does not exist in valid plans.
+            // The first of equals wins. A window in the padding alone does not exist in valid
+            // plans.
             let best = window
                 .iter()
                 .copied()
@@ -126,12 +128,12 @@ pub(super) fn largest(
     chosen
 }
 
-/// For every number of one image's output: which numbers of its input it is the mean of, and the weight of each.
+/// Input positions that each output number of one image averages, with their weight.
 pub(super) struct Means {
     terms: Vec<(Vec<usize>, f32)>,
 }
 
-/// The means that a pooling operator or a mean over axes takes.
+/// Builds the averages of a pooling operator or a mean over axes.
 pub(super) fn means(operator: &Operator, dims: &[usize], out: &[usize]) -> Means {
     let total: usize = out.iter().product();
     let mut terms: Vec<(Vec<usize>, f32)> = vec![(Vec::new(), 0.0); total];
@@ -198,12 +200,12 @@ impl Means {
     }
 }
 
-/// For every number of one image's output: where it comes from, as input and row-major place, or a constant.
+/// Origin of each output number of one image: input and row-major position, or a constant.
 pub(super) struct Sources {
     from: Vec<Result<(usize, usize), f32>>,
 }
 
-/// Where the numbers of reshapes, transpositions, paddings and concatenations come from.
+/// Builds the origins for reshapes, transpositions, paddings and concatenations.
 pub(super) fn sources(operator: &Operator, inputs: &[&[usize]], out: &[usize]) -> Sources {
     let flat =
         |dims: &[usize], index: &[usize]| dims.iter().zip(index).fold(0, |flat, (size, i)| flat * size + i);
@@ -233,7 +235,7 @@ pub(super) fn sources(operator: &Operator, inputs: &[&[usize]], out: &[usize]) -
                 permutation.iter().zip(index).for_each(|(&axis, &i)| source[axis] = i);
                 Ok((0, flat(inputs[0], &source)))
             }
-            // A reshape: the same order.
+            // A reshape keeps the row-major order.
             _ => Ok((0, flat(out, index))),
         });
     });

@@ -1,4 +1,4 @@
-//! Operators that look at one position at a time, or at one line of it.
+//! Pointwise operators and softmax, with their derivatives.
 
 use paretune_kernels::Activation;
 
@@ -13,13 +13,13 @@ pub(super) fn activate(activation: Activation, data: &mut [f32]) {
     }
 }
 
-/// Whether the slope of an activation cannot be told from its result.
+/// Returns whether the derivative of an activation does not follow from its result.
 pub(super) fn needs_before(activation: Activation) -> bool {
     matches!(activation, Activation::HardSwish)
 }
 
-/// Multiplies `slope` by the activation's own, of which `after` is the result and `before` the argument, where
-/// [`needs_before`] asked for it.
+/// Multiplies `slope` by the derivative of an activation with the result `after`, and the argument
+/// `before` if [`needs_before`] asks for it.
 pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32], slope: &mut [f32]) {
     let pairs = slope.iter_mut().zip(after);
     match activation {
@@ -28,7 +28,8 @@ pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32
         Activation::Clip { low, high } => {
             pairs.for_each(|(g, &y)| *g = if y > low && y < high { *g } else { 0.0 });
         }
-        // Of the result's sign where the slope is positive, which it is in every trained network.
+        // The sign is that of the result if the negative slope is positive, as in every trained
+        // network.
         Activation::LeakyRelu { slope } => pairs.for_each(|(g, &y)| *g *= if y > 0.0 { 1.0 } else { slope }),
         Activation::Sigmoid => pairs.for_each(|(g, &y)| *g *= y * (1.0 - y)),
         Activation::HardSigmoid { alpha, .. } => {
@@ -48,9 +49,9 @@ pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32
     }
 }
 
-/// Where an input that is repeated along some axes has the number for each place of the output.
+/// Index of the input number for each output number, under broadcasting.
 pub(super) struct Spread {
-    /// `None` where the shapes are the same.
+    /// Input places by output place; `None` if the shapes are equal.
     places: Option<Vec<u32>>,
 }
 
@@ -60,8 +61,8 @@ impl Spread {
     }
 }
 
-/// NumPy's rule: axes are aligned at the last one, and those of size 1 are repeated. The batch stands after the
-/// first axis of either side.
+/// Builds the broadcasting index by NumPy's rule: axes are aligned at the last one, and those of
+/// size 1 are repeated. The batch axis follows the first axis on either side.
 pub(super) fn spread(dims: &[usize], out: &[usize], images: usize) -> Spread {
     if dims == out {
         return Spread { places: None };
@@ -83,7 +84,7 @@ pub(super) fn spread(dims: &[usize], out: &[usize], images: usize) -> Spread {
     Spread { places: Some(places) }
 }
 
-/// Every line along `axis`: where it begins and how far its numbers are apart.
+/// Returns start and stride of every line along `axis`.
 fn lines(dims: &[usize], axis: usize, images: usize) -> Vec<(usize, usize)> {
     let stride = super::moves::stride(dims, images, axis);
     let mut starts = Vec::new();

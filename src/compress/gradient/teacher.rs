@@ -1,5 +1,4 @@
-//! The original network while another one learns from it: what it answers, and what it computes on the way where
-//! all of it passes through a single value.
+//! Teacher of a distillation: the baseline with its predictions and the features at its cut points.
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::{Executor, ExecutorOptions, Plan, ValueId};
@@ -8,7 +7,7 @@ use super::moves;
 use crate::compress::channels::Keep;
 use crate::compress::error::CompressError;
 
-/// A network cut in parts where one value is all that the rest of it needs.
+/// Baseline split at its cut points, the values that are all the rest of the network needs.
 pub(super) struct Teacher {
     parts: Vec<Part>,
     batch: usize,
@@ -18,12 +17,12 @@ struct Part {
     executor: Executor,
     output: ValueId,
     dims: Vec<usize>,
-    /// Of the last batch: images one after another.
+    /// Result of the last batch, images one after another.
     computed: Vec<f32>,
 }
 
 impl Teacher {
-    /// Prepares `plan` for `batch` images at a time, on the calling thread.
+    /// Prepares `plan` for batches of `batch` images on the calling thread.
     pub(super) fn new(plan: &Plan, batch: usize) -> Result<Self, CompressError> {
         let options = ExecutorOptions { batch, threads: 1, isa: Isa::detect() };
         let mut parts = Vec::new();
@@ -44,7 +43,7 @@ impl Teacher {
         Ok(Self { parts, batch })
     }
 
-    /// Computes `images`: a whole batch, one after another, normalized.
+    /// Runs a whole batch of normalized `images`, one after another.
     pub(super) fn run(&mut self, images: &[f32]) -> Result<(), CompressError> {
         let mut input = images;
         for part in &mut self.parts {
@@ -54,12 +53,13 @@ impl Teacher {
         Ok(())
     }
 
-    /// What it said last: images one after another.
+    /// Returns the predictions for the last batch, images one after another.
     pub(super) fn answers(&self) -> &[f32] {
         self.parts.last().map_or(&[], |part| &part.computed)
     }
 
-    /// What it computed inside last, `[channel][image][position]`, only the channels that `keep` knows.
+    /// Returns the features at the cut points for the last batch, `[channel][image][position]`,
+    /// restricted to the channels of `keep`.
     pub(super) fn inner<'a>(&'a self, keep: &'a Keep) -> impl Iterator<Item = (ValueId, Vec<f32>)> + 'a {
         self.parts.iter().take(self.parts.len().saturating_sub(1)).map(|part| {
             let all = moves::interleave(&part.dims, self.batch, &part.computed);
@@ -69,20 +69,22 @@ impl Teacher {
         })
     }
 
-    /// In how many places [`Teacher::inner`] looks.
+    /// Returns the number of values that [`Teacher::inner`] returns.
     pub(super) fn places(&self) -> usize {
         self.parts.len().saturating_sub(1)
     }
 }
 
-/// The steps, the last one included, after which nothing is needed but what they compute.
+/// Returns the cut points: steps after which only their own result is needed, the last step
+/// included.
 fn cuts(plan: &Plan) -> Vec<usize> {
     let mut last_use = vec![0; plan.values.len()];
     for (index, step) in plan.steps.iter().enumerate() {
         step.inputs.iter().for_each(|&value| last_use[value] = index);
     }
     last_use[plan.output] = plan.steps.len();
-    // The step that is the last to read anything computed up to now but its own result.
+    // Index of the last step that reads any value computed so far, except the current step's own
+    // result.
     let mut needed = last_use[plan.input];
     let mut found = Vec::new();
     for (index, step) in plan.steps.iter().enumerate() {

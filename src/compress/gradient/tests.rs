@@ -1,4 +1,5 @@
-//! Derivatives against differences of the double-precision interpreter, and what training promises.
+//! Checks derivatives against differences of the double-precision interpreter, and the guarantees
+//! of training.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::*;
 use crate::compress::channels::Keep;
 use crate::compress::tests::networks::{self, Builder};
 
-/// Everything that has a derivative and is not in the other networks.
+/// Builds a network of all differentiable operators that the other networks do not have.
 fn odds_and_ends() -> Plan {
     let mut b = Builder::new(7, &[3, 9, 7]);
     let leaky = Activation::LeakyRelu { slope: 0.1 };
@@ -50,7 +51,7 @@ fn slopes_are_those_of_small_differences() {
         for (a, b) in tape.output().iter().zip(&output) {
             assert!((f64::from(*a) - b).abs() < 1e-4 * b.abs().max(1.0), "{name}: {a} {b}");
         }
-        // The error: a weighted sum of the outputs.
+        // The error is a weighted sum of the outputs.
         let weights: Vec<f32> = (0..output.len()).map(|at| (at as f32 * 0.7).sin()).collect();
         let error = |plan: &Plan| -> f64 {
             exact(plan, &images).iter().zip(&weights).map(|(x, weight)| x * f64::from(*weight)).sum()
@@ -69,7 +70,7 @@ fn slopes_are_those_of_small_differences() {
                         values.iter().enumerate().map(|(i, &x)| if i == at { x + by } else { x }).collect();
                     plan
                 };
-                // What was really added: single precision rounds.
+                // Single precision rounds, so the difference of the weights as stored is used.
                 let (up, down) = (moved(2e-3), moved(-2e-3));
                 let weight = |plan: &Plan| {
                     let WeightValues::F32(values) = &plan.weights[conv.weights].values else { panic!() };
@@ -78,7 +79,8 @@ fn slopes_are_those_of_small_differences() {
                 let difference = (error(&up) - error(&down)) / (weight(&up) - weight(&down));
                 let slope = f64::from(slopes.weights[conv.weights][at]);
                 let close = (slope - difference).abs() < 0.02 * difference.abs().max(0.05);
-                // A kink between the two points spoils a difference now and then, a wrong slope all of them.
+                // A kink between the two points spoils a difference now and then, but a wrong
+                // gradient spoils all of them.
                 compared += usize::from(close);
                 if !close {
                     compared = compared.saturating_sub(3);
@@ -108,7 +110,8 @@ fn a_dense_layer_has_the_slopes_of_the_textbook() {
     assert_eq!(slopes.biases[0], [2.0, -4.0, 0.0]);
 }
 
-/// Trained or not, the formats are those of the student, and the answers no further from the teacher's.
+/// Training keeps the formats of the student, and its predictions get no further from the
+/// teacher's.
 #[test]
 fn training_keeps_zeros_and_grids() {
     let plan = networks::residual();
@@ -175,7 +178,7 @@ fn a_teacher_in_parts_computes_what_the_whole_network_does() {
         let inside: Vec<_> = teacher.inner(&keep).collect();
         assert_eq!(inside.len(), teacher.places(), "{name}");
         assert!(inside.iter().all(|(value, computed)| close(computed, tape.value(*value))), "{name}");
-        // Without its first channel, the rest stays where it was.
+        // Without its first channel, the rest stays in place.
         let &(value, ref whole) = inside.last().unwrap();
         keep.drop(&[(value, 0)]);
         let (_, left) = teacher.inner(&keep).last().unwrap();

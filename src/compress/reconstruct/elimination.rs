@@ -1,8 +1,10 @@
-//! Which weights to remove, one unit at a time: the next is always the one whose removal, made up for by all
-//! others, changes the layer's output least (ExactOBS: Frantar and Alistarh, "Optimal Brain Compression", NeurIPS
-//! 2022, with blocks of rows that share their zeros).
+//! Pruning by exact elimination, one unit at a time: the next unit is always the one of least
+//! increase in output error after all other weights compensate for it (ExactOBS: Frantar and
+//! Alistarh, "Optimal Brain Compression", NeurIPS 2022, with blocks of rows that share their
+//! zeros).
 //!
-//! A band of rows that share their zeros shares the inverse too, so that blocks are cheaper than single weights.
+//! A band of rows that share their zeros shares the inverse too, so blocks are cheaper than single
+//! weights.
 
 use paretune_kernels::linear::{add_scaled, dot};
 use rayon::prelude::*;
@@ -11,23 +13,23 @@ use super::quadratic::Quadratic;
 use super::units::Units;
 use crate::compress::error::CompressError;
 
-/// Multiply-adds for which one layer may be pruned exactly.
+/// Largest number of multiply-adds for which one layer is pruned exactly.
 const AFFORDABLE: f64 = 1.2e11;
 
-/// The order in which one band loses its units, and what each costs.
+/// Order in which one band loses its units, with the cost of each.
 struct Trace {
     units: Vec<usize>,
     costs: Vec<f64>,
 }
 
-/// Whether a layer is small enough.
+/// Returns whether a layer is small enough for exact elimination.
 pub(super) fn is_affordable(rows: usize, size: usize, units: &Units) -> bool {
     let bands = rows.div_ceil(units.rows) as f64;
     bands * (size as f64).powi(3) / 3.0 <= AFFORDABLE
 }
 
-/// For each of the ascending `levels`, which of `weights` (rows times columns) stay. The share of zeros is that of
-/// the whole layer, and bands lose as many as costs say.
+/// Returns the mask of `weights` (rows times columns) for each of the ascending `levels`. The
+/// fraction of zeros holds for the whole layer; costs decide how many each band loses.
 pub(super) fn masks(
     quadratic: &Quadratic,
     weights: &[f32],
@@ -46,7 +48,8 @@ pub(super) fn masks(
     let mut keep = vec![true; weights.len()];
     let mut next = vec![0; bands.len()];
     let mut removed = 0;
-    // What a band loses costs ever more; where removing something made the next cheaper, both come together.
+    // The costs of a band ascend. If removing one unit made the next cheaper, both are removed
+    // together.
     let mut masks = Vec::with_capacity(levels.len());
     let cost = |band: usize, next: usize| traces[band].costs.get(next).copied().unwrap_or(f64::INFINITY);
     let mut heap: std::collections::BinaryHeap<std::cmp::Reverse<(Cost, usize)>> =
@@ -73,7 +76,7 @@ pub(super) fn masks(
     Ok(masks)
 }
 
-/// A cost that can be sorted; never NaN where weights are finite.
+/// Cost with a total order; never NaN for finite weights.
 #[derive(PartialEq)]
 struct Cost(f64);
 
@@ -91,7 +94,8 @@ impl Ord for Cost {
     }
 }
 
-/// Removes units of one band until a share of `most` is gone, and some more, as bands lose unequal shares.
+/// Removes units of one band until the fraction `most` is gone and some more, because bands lose
+/// unequal fractions.
 fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, most: f64) -> Trace {
     let rows = weights.len() / size.max(1);
     let mut state = Elimination {
@@ -135,22 +139,23 @@ fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, most: f64
     trace
 }
 
-/// What is left of a band: weights and the inverse of the matrix over the columns that stay, packed together.
+/// State of a band during elimination: weights and inverse over the remaining columns, packed
+/// together.
 struct Elimination {
     inverse: Vec<f32>,
     stride: usize,
-    /// By place: the column.
+    /// Column at each place.
     columns: Vec<usize>,
-    /// By column: its place.
+    /// Place of each column.
     places: Vec<Option<usize>>,
-    /// Rows times `stride`, by place.
+    /// Weights by row and place, with row length `stride`.
     weights: Vec<f32>,
     rows: usize,
     pivot: Vec<f32>,
 }
 
 impl Elimination {
-    /// What removing the unit costs.
+    /// Returns the cost of removing the unit.
     fn cost(&self, unit: &[usize]) -> f64 {
         if let [column] = unit {
             let Some(place) = self.places[*column] else { return f64::INFINITY };
@@ -188,7 +193,7 @@ impl Elimination {
         cost
     }
 
-    /// Sets one column to zero in all rows, lets the others make up for it, and forgets it.
+    /// Sets one column to zero in all rows, lets the others compensate for it, and drops it.
     fn remove(&mut self, column: usize) {
         let Some(place) = self.places[column].take() else { return };
         let (stride, count) = (self.stride, self.columns.len());
@@ -219,7 +224,7 @@ impl Elimination {
     }
 }
 
-/// The weights that are best where only those of `keep` may be other than zero.
+/// Returns the optimal weights among those that are zero outside of `keep`.
 pub(super) fn refit(
     quadratic: &Quadratic,
     weights: &[f32],

@@ -1,7 +1,7 @@
-//! What a layer reads, summed up: mean and covariance of the patches that its filters are applied to.
+//! Input statistics of a layer: mean and covariance of the patches that its filters are applied to.
 //!
-//! They are all that second-order reconstruction needs to know of the calibration images: with the bias free
-//! to follow, changing a filter by `d` changes the layer's output by `dᵀ C d` on average, squared.
+//! Second-order reconstruction needs no more from the calibration images: if the bias is free to
+//! follow, changing a filter by `d` changes the layer's output by `dᵀ C d` in mean square.
 
 use paretune_kernels::linear::{View, multiply};
 use paretune_kernels::operator::ConvProblem;
@@ -10,34 +10,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::compress::error::CompressError;
 
-/// Patches that are looked at: enough to tell thousands of columns apart, few enough for layers whose images
-/// are large.
+/// Largest number of patches that are sampled: enough to distinguish thousands of columns, few
+/// enough for layers with large images.
 pub(crate) const PATCHES: usize = 1 << 17;
-/// Patches that are multiplied at a time, so that few of them have to be kept.
+/// Patches that are multiplied at a time, so that few of them are held in memory.
 const BLOCK: usize = 1024;
-/// Rows of the covariance of one parallel task.
+/// Rows of the covariance in one parallel task.
 const STRIP: usize = 96;
 
 /// Statistics of a layer's patches, group by group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Inputs {
-    /// Patches seen.
+    /// Number of patches seen.
     pub(crate) patches: u64,
-    /// One per group of the convolution.
+    /// Statistics of each group of the convolution.
     pub(crate) groups: Vec<GroupInputs>,
 }
 
-/// Of one group; columns are those of a filter: input channels, then taps.
+/// Statistics of one group. Columns are those of a filter: input channels, then taps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GroupInputs {
-    /// Mean per column.
+    /// Mean of each column.
     pub(crate) mean: Vec<f64>,
     /// Lower triangle of the covariance, row by row.
     pub(crate) covariance: Vec<f32>,
 }
 
 impl Inputs {
-    /// Sums up what `problem` reads; `input` holds as many images as its batch says, one after another.
+    /// Collects the statistics of the inputs of `problem`. `input` holds the images of its batch,
+    /// one after another.
     pub(crate) fn collect(problem: &ConvProblem, input: &[f32]) -> Result<Self, CompressError> {
         let [height, width] = problem.output()?;
         let total = problem.batch * height * width;
@@ -57,8 +58,8 @@ impl Inputs {
 }
 
 impl Inputs {
-    /// What a layer reads of which only some input `channels` are left, with so many `taps`; `None` where channels
-    /// are spread over several groups of more than one.
+    /// Returns the statistics of a layer that keeps only some input `channels`, with `taps` taps
+    /// per channel; `None` if channels are spread over several groups of more than one.
     pub(crate) fn select(&self, channels: &[bool], taps: usize) -> Option<Self> {
         let columns = |group: &GroupInputs| group.mean.len();
         let groups = match &self.groups[..] {
@@ -81,8 +82,8 @@ impl Inputs {
     }
 }
 
-/// At most `most` of `total` positions, spread over all of them without a rhythm that could fall in with the
-/// width of an image.
+/// Returns at most `most` of `total` positions, spread over all of them with an irregular stride
+/// that cannot coincide with the width of an image.
 fn spread(total: usize, most: usize) -> Vec<usize> {
     if total <= most {
         return (0..total).collect();

@@ -1,8 +1,8 @@
-//! Second-order reconstruction: a layer's weights with fewer bits or many zeros so that what the layer computes
-//! changes least, judged by the covariance of what it reads on calibration images.
+//! Second-order reconstruction: chooses a layer's weights with fewer bits or many zeros so that the
+//! layer's output changes least, given the covariance of its inputs on calibration images.
 //!
-//! [`Inputs`] sums up what a layer reads; [`Layer`] makes compressed weights from that. Where those are kept and
-//! who asks for which is left to [`super::database`].
+//! [`Inputs`] sums up the inputs of a layer, and [`Layer`] makes compressed weights from them.
+//! [`super::database`] keeps the results.
 
 mod elimination;
 mod inputs;
@@ -29,27 +29,27 @@ use super::channels::dense;
 use super::error::CompressError;
 use super::recipe::LayerRecipe;
 
-/// A layer and what it reads.
+/// Layer with the statistics of its inputs.
 pub(crate) struct Layer<'a> {
     name: &'a str,
     weights: &'a Weights,
     values: &'a [f32],
     inputs: &'a Inputs,
-    /// One per group.
+    /// Quadratic form of each group.
     quadratics: Vec<Quadratic>,
 }
 
-/// Compressed weights.
+/// Reconstructed weights and their error.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reconstruction {
-    /// With a bias that makes up for the mean error.
+    /// Weights, with a bias that compensates for the mean error.
     pub(crate) weights: Weights,
-    /// Mean squared error of the layer's output, relative to the variance of that.
+    /// Mean squared error of the layer's output, relative to the variance of the output.
     pub(crate) error: f64,
 }
 
 impl<'a> Layer<'a> {
-    /// The layer called `name`, whose weights are in single precision.
+    /// Creates the layer called `name`, whose weights are in single precision.
     pub(crate) fn new(
         name: &'a str,
         weights: &'a Weights,
@@ -73,7 +73,7 @@ impl<'a> Layer<'a> {
         Ok(Self { name, weights, values, inputs, quadratics })
     }
 
-    /// Multiply-adds that `recipe` takes, roughly.
+    /// Estimates the multiply-adds that `recipe` takes.
     pub(crate) fn work(&self, recipe: &LayerRecipe) -> f64 {
         let (rows, columns) = (self.weights.dims[0] as f64, self.quadratics[0].size as f64);
         let rounding = if recipe.numbers.is_integer() { 20.0 * rows * columns * columns } else { 0.0 };
@@ -85,7 +85,8 @@ impl<'a> Layer<'a> {
         rounding + removing + columns.powi(3)
     }
 
-    /// Weights with a share of zeros for each of `levels`, ascending. A pattern of so many of so many has but one.
+    /// Returns weights with the fraction of zeros of each of `levels`, which ascend. A pattern of N
+    /// of M has only one level.
     pub(crate) fn pruned(
         &self,
         pattern: Pattern,
@@ -116,7 +117,8 @@ impl<'a> Layer<'a> {
             .collect())
     }
 
-    /// Weights on `grid`. Where `sparse` is given, its zeros stay zero, and its pattern is kept.
+    /// Returns weights on `grid`. If `sparse` is given, its zeros stay zero and its pattern is
+    /// kept.
     pub(crate) fn rounded(
         &self,
         grid: Grid,
@@ -149,7 +151,8 @@ impl<'a> Layer<'a> {
         Ok(self.finished(&real, WeightValues::Integer(integer), pattern))
     }
 
-    /// `values`, which really are `real`, with the bias that makes up for the mean error.
+    /// Returns `values`, whose real numbers are `real`, with the bias that compensates for the mean
+    /// error.
     fn finished(&self, real: &[f32], values: WeightValues, pattern: Pattern) -> Reconstruction {
         let groups = self.quadratics.len();
         let columns = self.quadratics[0].size;

@@ -1,9 +1,9 @@
-//! Removing weights from layers that are too large to do it one by one: alternating directions (ADMM), all
-//! products of matrices.
+//! Pruning by the alternating direction method of multipliers (ADMM), for layers that are too large
+//! for elimination. All of it is matrix products.
 //!
-//! Weights without zeros, weights with zeros, and multipliers that pull the one towards the other take turns,
-//! while the share of zeros grows (Boža, "Fast and Effective Weight Update for Pruned Large Language Models",
-//! TMLR 2024). One inverse serves all rows and all levels.
+//! Each iteration updates dense weights, sparse weights, and the multipliers that pull the former
+//! towards the latter, while the fraction of zeros grows (Boža, "Fast and Effective Weight Update
+//! for Pruned Large Language Models", TMLR 2024). One inverse serves all rows and all levels.
 
 use paretune_kernels::linear::{View, multiply};
 use rayon::prelude::*;
@@ -12,14 +12,14 @@ use super::quadratic::Quadratic;
 use super::units::Units;
 use crate::compress::error::CompressError;
 
-/// Turns in which zeros are chosen, for the first level and for each that follows.
+/// Iterations that choose zeros, for the first level and for each later one.
 const CHOOSING: [usize; 2] = [12, 6];
-/// Turns in which what is left settles.
+/// Iterations with a fixed mask, in which the remaining weights settle.
 const SETTLING: usize = 10;
 /// Rows of one parallel task.
 const ROWS: usize = 32;
 
-/// For each of the ascending `levels`, the weights (rows times columns) with that share of zeros.
+/// Returns the weights (rows times columns) for each of the ascending `levels`.
 pub(super) fn prune(
     quadratic: &Quadratic,
     weights: &[f32],
@@ -27,7 +27,7 @@ pub(super) fn prune(
     levels: &[f64],
 ) -> Result<Vec<Vec<f32>>, CompressError> {
     let size = quadratic.size;
-    // Columns of equal variance, so that sizes of weights can be compared.
+    // Columns are scaled to equal variance, so that sizes of weights can be compared.
     let spread: Vec<f32> = quadratic.diagonal().map(f32::sqrt).collect();
     let mut even = vec![0.0; size * size];
     even.par_chunks_mut(size).enumerate().for_each(|(row, even)| {
@@ -51,7 +51,7 @@ pub(super) fn prune(
         let choosing = CHOOSING[index.min(1)];
         for turn in 0..choosing + SETTLING {
             if turn < choosing {
-                // Fast at first, when what goes costs nothing.
+                // The fraction grows fast at first, when removal costs nothing.
                 let share = ((turn + 1) as f64 / choosing as f64).cbrt();
                 let share = before + (level - before) * share;
                 keep = units.largest(free.len() / size, size, share, |index| {
@@ -85,7 +85,7 @@ pub(super) fn prune(
     Ok(found)
 }
 
-/// Rows times a symmetric matrix.
+/// Multiplies rows by a symmetric matrix.
 pub(super) fn product(rows: &[f32], matrix: &[f32], size: usize) -> Vec<f32> {
     let mut product = vec![0.0; rows.len()];
     product.par_chunks_mut(ROWS * size).zip(rows.par_chunks(ROWS * size)).for_each(|(product, rows)| {

@@ -1,25 +1,26 @@
-//! The error of a layer's output as a quadratic form in the error of its weights.
+//! Error of a layer's output as a quadratic form in the error of its weights.
 
 use super::inputs::GroupInputs;
 use crate::compress::error::CompressError;
 use crate::compress::linear::Cholesky;
 
-/// Share of the mean variance that is added to every column's own: what is not seen on the calibration images
-/// must not look free, and the matrix must have an inverse.
+/// Fraction of the mean variance that is added to every column's own. Inputs that never vary on the
+/// calibration images must not look free, and the matrix must have an inverse.
 const DAMPING: f64 = 2e-3;
 
-/// The covariance of what some rows of weights are multiplied with, damped.
+/// Damped covariance of the inputs of some rows of weights.
 pub(super) struct Quadratic {
     /// Number of columns.
     pub(super) size: usize,
-    /// Symmetric, row-major, positive definite.
+    /// Symmetric, positive definite matrix, row-major.
     pub(super) matrix: Vec<f32>,
 }
 
 impl Quadratic {
     pub(super) fn new(inputs: &GroupInputs, patches: u64) -> Self {
         let size = inputs.mean.len();
-        // What few patches say of how columns go together is mostly chance: a share that shrinks as Stein's does.
+        // Covariances of few patches are mostly chance: they are scaled by a factor that shrinks
+        // like Stein's.
         let together = (patches as f64 / (patches as f64 + size as f64)) as f32;
         let diagonal = |row: usize| f64::from(inputs.covariance[row * (row + 1) / 2 + row]);
         let mean = (0..size).map(diagonal).sum::<f64>() / size.max(1) as f64;
@@ -37,17 +38,17 @@ impl Quadratic {
         Self { size, matrix }
     }
 
-    /// Row of the matrix.
+    /// Returns one row of the matrix.
     pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.matrix[row * self.size..][..self.size]
     }
 
-    /// The diagonal.
+    /// Iterates over the diagonal of the matrix.
     pub(super) fn diagonal(&self) -> impl Iterator<Item = f32> + '_ {
         (0..self.size).map(|index| self.matrix[index * self.size + index])
     }
 
-    /// Rows and columns in another order, and possibly fewer.
+    /// Returns the rows and columns of `order`, which may be fewer than all.
     pub(super) fn permuted(&self, order: &[usize]) -> Vec<f64> {
         let mut permuted = Vec::with_capacity(order.len() * order.len());
         for &row in order {
@@ -57,7 +58,8 @@ impl Quadratic {
         permuted
     }
 
-    /// Cholesky's factorization with rows and columns in another order, and possibly fewer.
+    /// Computes the Cholesky factorization of the rows and columns of `order`, which may be fewer
+    /// than all.
     pub(super) fn factor(&self, order: &[usize]) -> Result<Cholesky, CompressError> {
         Cholesky::new(self.permuted(order), order.len()).ok_or_else(|| {
             CompressError::Calibration(
@@ -66,7 +68,7 @@ impl Quadratic {
         })
     }
 
-    /// The inverse of the whole, plus `shift` on the diagonal.
+    /// Computes the inverse of the matrix with `shift` added to its diagonal.
     pub(super) fn inverse(&self, shift: f64) -> Result<Vec<f32>, CompressError> {
         let size = self.size;
         let mut matrix: Vec<f64> = self.matrix.iter().map(|&x| f64::from(x)).collect();
@@ -77,7 +79,8 @@ impl Quadratic {
             )
         })?;
         let mut inverse = vec![0.0f32; size * size];
-        // A few rows at a time: a whole identity in double precision would double the memory.
+        // A few rows at a time, because a whole identity in double precision would double the
+        // memory.
         for first in (0..size).step_by(512) {
             let rows = 512.min(size - first);
             let mut part = vec![0.0f64; rows * size];

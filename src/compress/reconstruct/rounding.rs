@@ -1,11 +1,11 @@
-//! Weights on a grid so that the layer's output changes least.
+//! Rounding to a grid so that the layer's output changes least.
 //!
-//! Columns are rounded one after another, and what one rounding breaks, those that follow make up for: OBQ with
-//! a fixed order (Frantar et al., "GPTQ", ICLR 2023), computed as Babai's nearest plane on the Cholesky factor,
-//! which is the same thing without an inverse (Chen et al., "The Geometry of LLM Quantization", 2025). Columns
-//! that matter most come first. Then single values move by coordinate descent for as long as that helps, in turns
-//! with the scale that is best for the values found. Several scales are tried, of both signs where the grid is
-//! not symmetric.
+//! Columns are rounded one after another, and each compensates for the errors of those before it:
+//! OBQ with a fixed order (Frantar et al., "GPTQ", ICLR 2023), computed as Babai's nearest plane on
+//! the Cholesky factor, which is equivalent and needs no inverse (Chen et al., "The Geometry of LLM
+//! Quantization", 2025). Columns of large variance come first. Then single values move by
+//! coordinate descent while that helps, alternating with the best scale for the values found.
+//! Several scales are tried, of both signs if the grid is not symmetric.
 
 use paretune_kernels::linear::{View, add_scaled, dot, multiply};
 use paretune_kernels::weights::Grid;
@@ -16,24 +16,24 @@ use crate::compress::error::CompressError;
 
 /// Rows that are rounded together.
 const ROWS: usize = 16;
-/// Columns between two products of matrices.
+/// Columns between two matrix products.
 const BLOCK: usize = 64;
-/// Rounds of descent and a new scale.
+/// Rounds of descent, each with a new scale.
 const ROUNDS: usize = 4;
 /// Passes over all columns in one round.
 const SWEEPS: usize = 3;
 /// Multiply-adds above which fewer starting scales are tried.
 const MANY: f64 = 2e10;
 
-/// Rows on a grid.
+/// Rows of weights on a grid.
 pub(super) struct Rounded {
-    /// Rows times columns.
+    /// Values as rows times columns.
     pub(super) values: Vec<i8>,
-    /// One per row.
+    /// Scale of each row.
     pub(super) scales: Vec<f32>,
 }
 
-/// A [`Quadratic`] prepared for rounding any number of times.
+/// Quadratic form prepared for rounding any number of times.
 pub(super) struct Rounder<'q> {
     quadratic: &'q Quadratic,
     /// Column at each place; the last is rounded first.
@@ -52,7 +52,7 @@ impl<'q> Rounder<'q> {
         Ok(Self { quadratic, order, lower })
     }
 
-    /// Rounds `weights`, rows times columns; those for which `keep` is false become zero.
+    /// Rounds `weights`, rows times columns. Weights outside of `keep` become zero.
     pub(super) fn round(&self, weights: &[f32], keep: Option<&[bool]>, grid: Grid) -> Rounded {
         let size = self.quadratic.size;
         let rows = weights.len() / size.max(1);
@@ -133,7 +133,7 @@ impl<'q> Rounder<'q> {
         let size = self.quadratic.size;
         let rows = scales.len();
         let mut values = vec![0i8; weights.len()];
-        // Errors made, in the order of `self.order`.
+        // Rounding errors, in the order of `self.order`.
         let mut errors = vec![0.0f32; weights.len()];
         let mut carried = vec![0.0f32; rows * BLOCK];
         let lower = View::new(&self.lower, size, size);
@@ -161,8 +161,8 @@ impl<'q> Rounder<'q> {
         values
     }
 
-    /// Improves one row: `gradient` is the matrix times the weights, `products` the matrix times the values. Returns
-    /// the error without what no choice can change.
+    /// Improves one row by coordinate descent, given `gradient`, the matrix times the weights, and
+    /// `products`, the matrix times the values. Returns the error up to a constant.
     fn descend(
         &self,
         gradient: &[f32],
@@ -213,7 +213,7 @@ impl<'q> Rounder<'q> {
     }
 }
 
-/// The values' product with the weights, and with themselves.
+/// Returns the values' product with the weights, and with themselves.
 fn projections(values: &[i8], gradient: &[f32], products: &[f32]) -> (f64, f64) {
     let mut sums = (0.0, 0.0);
     for ((&q, &v), &p) in values.iter().zip(gradient).zip(products) {
@@ -224,7 +224,7 @@ fn projections(values: &[i8], gradient: &[f32], products: &[f32]) -> (f64, f64) 
     sums
 }
 
-/// Transposed copy of a block on the diagonal.
+/// Returns a transposed copy of a block on the diagonal.
 fn transposed(lower: &[f32], size: usize, block: std::ops::Range<usize>) -> Vec<f32> {
     let width = block.len();
     let mut copy = vec![0.0; width * width];
@@ -241,11 +241,12 @@ fn on_grid(x: f32, grid: Grid) -> i8 {
     x.round_ties_even().clamp(f32::from(low), f32::from(high)) as i8
 }
 
-/// What rounding to whole multiples of `scale`, no fewer and no more than `ends` say, loses, each square times its
-/// importance.
+/// Returns the squared error, weighted by `importance`, of rounding to whole multiples of `scale`
+/// within `ends`.
 fn rounding_error(weights: &[f32], importance: &[f32], scale: f32, ends: [f32; 2]) -> f32 {
     const LANES: usize = 16;
-    /// Adding and subtracting it rounds numbers below 2^22 to the nearest, ties to even, without a call.
+    /// Adding and subtracting this constant rounds numbers below 2^22 to the nearest, ties to even,
+    /// without a call.
     const WHOLE: f32 = 12_582_912.0;
     let inverse = scale.recip();
     let lost = |x: f32, importance: f32| {
@@ -265,8 +266,8 @@ fn rounding_error(weights: &[f32], importance: &[f32], scale: f32, ends: [f32; 2
     sums.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
-/// The scale that loses least where columns do not make up for each other. Negative where the longer end of the
-/// grid is better used for positive weights.
+/// Returns the scale of least rounding error without compensation between columns. It is negative
+/// if positive weights make better use of the longer end of the grid.
 pub(crate) fn clipped_scale(weights: &[f32], keep: Option<&[bool]>, importance: &[f32], grid: Grid) -> f32 {
     let kept = |column: usize| keep.is_none_or(|keep| keep[column]);
     let (mut least, mut most) = (0.0f32, 0.0f32);
@@ -285,7 +286,7 @@ pub(crate) fn clipped_scale(weights: &[f32], keep: Option<&[bool]>, importance: 
     for &sign in signs {
         let widest =
             if sign > 0.0 { (most / high).max(-least / low) } else { (-least / high).max(most / low) };
-        // Below this nothing is left in single precision after multiplying with activations.
+        // Smaller weights underflow in single precision when multiplied with activations.
         if widest < 1e-30 {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What reconstruction must be better at than doing without, on layers whose inputs go together.
+//! Reconstruction must beat plain pruning and rounding on layers with correlated inputs.
 
 use paretune_kernels::operator::{ConvProblem, Window};
 use rand::{RngExt, SeedableRng};
@@ -6,7 +6,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::*;
 
-/// A layer of 16 channels from 6, 3x3, and smooth images.
+/// Builds a 3x3 layer of 16 output and 6 input channels with smooth images.
 fn layer() -> (Weights, Inputs) {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
     let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1; 4] };
@@ -26,7 +26,7 @@ fn zeros(weights: &Weights) -> usize {
     dense("", weights).unwrap().iter().filter(|x| **x == 0.0).count()
 }
 
-/// The error of other weights, in the same measure.
+/// Returns the error of other weights, relative to the variance of the output.
 fn error(layer: &Layer<'_>, values: Vec<f32>) -> f64 {
     layer.finished(&values.clone(), WeightValues::F32(values.into()), Pattern::Dense).error
 }
@@ -44,7 +44,7 @@ fn zeros_cost_less_where_others_make_up_for_them() {
         let plain = error(&layer, plain);
         assert!(found.error < 0.6 * plain, "{} is not much less than {plain}", found.error);
     }
-    // Alternating directions come close to it.
+    // ADMM comes close to exact elimination.
     let [quadratic] = &layer.quadratics[..] else { panic!("one group") };
     let units = Units::new(Pattern::Unstructured, 6, 9).unwrap();
     for (other, found) in

@@ -1,4 +1,4 @@
-//! Which weights a pattern makes zero together.
+//! Units of a sparsity pattern: weights that become zero together.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -6,20 +6,22 @@ use std::ops::Range;
 use paretune_kernels::weights::Pattern;
 use rayon::prelude::*;
 
-/// The weights of a layer of one group in units that are zero or not as a whole.
+/// Partition of the weights of a layer with one group into units, each of them zero as a whole or
+/// not at all.
 pub(in crate::compress) struct Units {
-    /// Rows that share their zeros.
+    /// Number of rows that share their zeros.
     pub(super) rows: usize,
-    /// Columns of each unit, the same for all rows: consecutive input channels at one tap.
+    /// Columns of each unit, equal for all rows: consecutive input channels at one tap.
     pub(super) columns: Vec<Vec<usize>>,
-    /// Where at most some units of a run may stay: how many stay of how many.
+    /// For a pattern of N of M: the units kept in each run, and the units of a run.
     pub(super) grouped: Option<(usize, usize)>,
-    /// By unit: the run that it belongs to; empty without.
+    /// Run of each unit; empty for other patterns.
     pub(super) runs: Vec<usize>,
 }
 
 impl Units {
-    /// Of filters with `channels` input channels and `taps`; `None` for a pattern without zeros.
+    /// Creates the units of filters with `channels` input channels and `taps`; `None` for a pattern
+    /// without zeros.
     pub(in crate::compress) fn new(pattern: Pattern, channels: usize, taps: usize) -> Option<Self> {
         let single = |rows: usize, inputs: usize| {
             let mut columns = Vec::new();
@@ -48,7 +50,8 @@ impl Units {
         })
     }
 
-    /// How many units of each run have to become zero; empty where the pattern knows no runs.
+    /// Returns the number of units of each run that must become zero; empty for patterns without
+    /// runs.
     pub(super) fn quotas(&self) -> Vec<usize> {
         let Some((kept, _)) = self.grouped else { return Vec::new() };
         let mut sizes = vec![0usize; self.runs.iter().max().map_or(0, |&last| last + 1)];
@@ -56,8 +59,9 @@ impl Units {
         sizes.into_iter().map(|size| size.saturating_sub(kept)).collect()
     }
 
-    /// Which of `rows` times `columns` weights stay where a `share` of the units becomes zero, those with the least
-    /// mean of `score` (by index, at least 0); of equals the last ones go first.
+    /// Returns a mask of `rows` times `columns` weights in which the fraction `share` of the units
+    /// is removed, those of the least mean `score` (by index, at least 0). Among equal units the
+    /// last ones go first.
     pub(in crate::compress) fn largest(
         &self,
         rows: usize,
@@ -98,7 +102,7 @@ impl Units {
             }
             return keep;
         }
-        // Scores are never negative, so that their bits are in order.
+        // Scores are never negative, so their bits have the order of the numbers.
         let all = scores.iter().enumerate().flat_map(|(band, scores)| {
             scores.iter().enumerate().map(move |(unit, score)| (score.to_bits(), Reverse((band, unit))))
         });
@@ -111,7 +115,7 @@ impl Units {
         keep
     }
 
-    /// Blocks of rows that share their zeros.
+    /// Iterates over the blocks of rows that share their zeros.
     pub(super) fn bands(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + '_ {
         (0..rows).step_by(self.rows).map(move |first| first..(first + self.rows).min(rows))
     }

@@ -1,8 +1,8 @@
-//! Reconstructed layers, put together.
+//! Tests of networks made of reconstructed layers.
 
 use super::*;
 
-/// A network, calibration images, and what it computes on others.
+/// Returns a network, calibration images and other images.
 fn subject() -> (Plan, Vec<f32>, Vec<Vec<f32>>) {
     let plan = networks::residual();
     let images = networks::images(&plan, 272);

@@ -1,4 +1,4 @@
-//! What must hold of every compression, on small networks against a slow interpreter.
+//! Properties of every compression, on small networks against a slow interpreter.
 
 mod database;
 pub(super) mod networks;
@@ -51,7 +51,7 @@ fn all_the_same(step: &str, pattern: Pattern, sparsity: f64) -> Recipe {
     Recipe { layers: [(step.to_owned(), layer)].into(), ..Recipe::default() }
 }
 
-/// The network with the removed channels' producers and constants set to zero instead.
+/// Returns the network with the removed channels' producers and constants set to zero instead.
 fn zeroed(plan: &Plan, keep: &channels::Keep) -> Plan {
     let mut plan = plan.clone();
     let rows = |tensor: &mut std::sync::Arc<[f32]>, keep: &[bool]| {
@@ -162,7 +162,7 @@ fn an_untouched_recipe_changes_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Removing channels is the same as setting them to zero.
+    /// Removing channels is equivalent to setting them to zero.
     #[test]
     fn removed_channels_are_zeroed_channels(
         network in 0usize..5,
@@ -194,7 +194,8 @@ proptest! {
         prop_assert_eq!(apply(&plan, &calibration, &recipe).unwrap(), small);
     }
 
-    /// Everything at once keeps shapes consistent and says in every weight's format what was asked for.
+    /// All techniques at once keep shapes consistent, and every weight's format is the requested
+    /// one.
     #[test]
     fn formats_follow_the_recipe(network in 0usize..5, seed in 0u32..1000, repair: bool) {
         let (_, plan) = networks::all().swap_remove(network);
@@ -245,7 +246,7 @@ proptest! {
 #[test]
 fn a_constant_channel_is_folded_exactly() {
     let mut plan = networks::gated();
-    // Channel 5 of the stem's group is the same everywhere; what reads it has no padding.
+    // Channel 5 of the stem's group is constant, and its consumers have no padding.
     for step in ["stem", "project"] {
         let Some(Operator::Conv(conv)) =
             plan.steps.iter().find(|found| found.name == step).map(|found| found.operator.clone())

@@ -1,4 +1,4 @@
-//! Small networks with every way in which channels depend on each other.
+//! Small networks with every kind of dependency between channels.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use paretune_kernels::{Activation, Plan, Schedule, Step, ValueId, ValueSpec, Wei
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-/// Builds plans step by step with random weights.
+/// Builder of plans with random weights, step by step.
 pub struct Builder {
     pub plan: Plan,
     random: Xoshiro256PlusPlus,
@@ -41,7 +41,7 @@ impl Builder {
         output
     }
 
-    /// A convolution with a square kernel that keeps the size (divided by the stride).
+    /// Adds a convolution with a square kernel that keeps the size (divided by the stride).
     pub fn conv(
         &mut self,
         name: &str,
@@ -73,7 +73,7 @@ impl Builder {
         self.step(name, Operator::Conv(conv), &inputs, &output)
     }
 
-    /// Mean over positions, flattened, and a dense layer.
+    /// Adds the mean over positions, flattened, and a dense layer.
     pub fn head(mut self, input: ValueId) -> Plan {
         let channels = self.dims(input)[0];
         let pooled = self.step("pool", Operator::GlobalAveragePool, &[input], &[channels, 1, 1]);
@@ -88,7 +88,7 @@ impl Builder {
     }
 }
 
-/// Residual blocks, one of them with a strided shortcut.
+/// Builds residual blocks, one of them with a strided shortcut.
 pub fn residual() -> Plan {
     let mut b = Builder::new(1, &[3, 8, 8]);
     let stem = b.conv("stem", 0, (8, 3, 1, 1), Activation::Relu, None);
@@ -102,7 +102,7 @@ pub fn residual() -> Plan {
     b.head(sum)
 }
 
-/// Inverted bottleneck with squeeze-and-excitation and a linear residual.
+/// Builds an inverted bottleneck with squeeze-and-excitation and a linear residual.
 pub fn gated() -> Plan {
     let mut b = Builder::new(2, &[3, 8, 8]);
     let stem = b.conv("stem", 0, (8, 3, 2, 1), Activation::HardSwish, None);
@@ -118,7 +118,8 @@ pub fn gated() -> Plan {
     b.head(project)
 }
 
-/// Concatenations, a normalization that could not be folded, a constant, and a depth multiplier.
+/// Builds concatenations, a normalization that cannot be folded, a constant, and a depth
+/// multiplier.
 pub fn concatenated() -> Plan {
     let mut b = Builder::new(3, &[3, 6, 6]);
     let a = b.conv("a", 0, (8, 3, 1, 1), Activation::Relu, None);
@@ -138,7 +139,7 @@ pub fn concatenated() -> Plan {
     b.head(twice)
 }
 
-/// Pooling and a dense layer that sees positions.
+/// Builds pooling and a dense layer that reads positions.
 pub fn flattened() -> Plan {
     let mut b = Builder::new(4, &[1, 8, 8]);
     let a = b.conv("a", 0, (8, 3, 1, 1), Activation::Relu, None);
@@ -150,7 +151,7 @@ pub fn flattened() -> Plan {
     b.plan
 }
 
-/// A grouped convolution and a channel shuffle: nothing of it can be pruned but the last layer's input.
+/// Builds a grouped convolution and a channel shuffle: only the last layer's input can be pruned.
 pub fn shuffled() -> Plan {
     let mut b = Builder::new(5, &[4, 4, 4]);
     let a = b.conv("a", 0, (8, 1, 1, 2), Activation::Relu, None);
@@ -172,7 +173,7 @@ pub fn all() -> Vec<(&'static str, Plan)> {
     ]
 }
 
-/// Random images that fit the network.
+/// Returns random images that fit the network.
 pub fn images(plan: &Plan, count: usize) -> Vec<Vec<f32>> {
     let mut builder = Builder::new(99, &plan.values[plan.input].dims);
     builder.images(count)

@@ -1,4 +1,5 @@
-//! A slow interpreter of plans, one image at a time, independent of executor and kernels: the oracle here.
+//! Oracle of the tests: a slow interpreter of plans, one image at a time, independent of executor
+//! and kernels.
 
 use paretune_kernels::Plan;
 use paretune_kernels::reference::step_f64;
@@ -6,7 +7,7 @@ use paretune_kernels::reference::step_f64;
 use crate::compress::Calibration;
 use crate::compress::calibration::unfuse;
 
-/// All values of the plan for one image. Values with a grid are rounded to it.
+/// Computes all values of the plan for one image. Values with a grid are rounded to it.
 pub fn run(plan: &Plan, image: &[f32]) -> Vec<Vec<f64>> {
     let mut values = vec![Vec::new(); plan.values.len()];
     values[plan.input] = image.iter().map(|&x| f64::from(x)).collect();
@@ -20,12 +21,12 @@ pub fn run(plan: &Plan, image: &[f32]) -> Vec<Vec<f64>> {
     values
 }
 
-/// The network's output for one image.
+/// Computes the network's output for one image.
 pub fn output(plan: &Plan, image: &[f32]) -> Vec<f64> {
     run(plan, image).swap_remove(plan.output)
 }
 
-/// What [`Calibration::collect`] finds, computed here.
+/// Computes the result of [`Calibration::collect`] with the slow interpreter.
 pub fn calibrate(plan: &Plan, images: &[Vec<f32>]) -> Calibration {
     let (open, bare) = unfuse(plan);
     let mut calibration = Calibration::empty(plan);
