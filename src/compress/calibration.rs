@@ -17,7 +17,7 @@ use super::statistics::{Moments, ValueStatistics};
 /// Statistics of a single-precision network on calibration images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Number of images seen.
+    /// Number of images seen so far.
     pub images: u64,
     /// Statistics by value of the plan.
     pub values: Vec<ValueStatistics>,

@@ -59,7 +59,7 @@ pub type Heard = fn(&str, f64);
 ///
 /// Fails if the plan is not valid.
 pub fn seconds_to_prepare(plan: &Plan, images: usize) -> Result<f64, CompressError> {
-    /// Multiply-adds per second.
+    /// Multiply-adds that two cores compute per second.
     const RATE: f64 = 3e10;
     let work = |layer: &LayerInfo| {
         let columns = layer.dims[1..].iter().product::<usize>() as f64;

@@ -1,4 +1,4 @@
-//! Errors of compression.
+//! Errors of compressing a network.
 
 use paretune_kernels::KernelError;
 
@@ -11,9 +11,9 @@ pub enum CompressError {
     /// The plan's shapes or weights are inconsistent, or its weights are not in single precision.
     #[error("step `{step}`: {problem}")]
     Plan {
-        /// Name of the step.
+        /// Name of the step at fault.
         step: String,
-        /// Description of the problem.
+        /// Description of the problem in words.
         problem: String,
     },
     /// The calibration belongs to another network, or the images do not fit it.

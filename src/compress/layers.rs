@@ -12,7 +12,7 @@ use super::error::CompressError;
 pub struct LayerInfo {
     /// Name of the layer's step.
     pub step: String,
-    /// Index into [`Plan::steps`].
+    /// Index of the layer's step in [`Plan::steps`].
     pub index: usize,
     /// Weight dimensions: `[out_channels, in_channels / groups, kernel_height, kernel_width]`.
     pub dims: [usize; 4],

@@ -17,7 +17,7 @@ pub struct Recipe {
     pub layers: BTreeMap<String, LayerRecipe>,
     /// Criterion by which channels are ranked.
     pub criterion: ChannelCriterion,
-    /// Method that chooses weights.
+    /// Method that chooses the weights of layers.
     pub method: Method,
     /// Whether biases and scales compensate for the mean change that pruning and rounding cause.
     /// This costs nothing at run time.

@@ -233,7 +233,7 @@ fn indices(keep: &[bool]) -> Vec<usize> {
     keep.iter().enumerate().filter(|&(_, &keep)| keep).map(|(index, _)| index).collect()
 }
 
-/// Convolution to be fitted.
+/// Convolution with the data of its fit.
 struct Layer<'a> {
     step: &'a Step,
     conv: &'a Conv,
@@ -324,11 +324,11 @@ impl Layer<'_> {
 struct Problem {
     /// Number of weights of a filter.
     depth: usize,
-    /// Number of filters.
+    /// Number of filters of the group.
     rows: usize,
-    /// Number of samples.
+    /// Number of samples, that is, of patches.
     count: usize,
-    /// Unfolded inputs as `[sample][weight]`.
+    /// Unfolded inputs of the samples as `[sample][weight]`.
     patches: Vec<f32>,
     /// Wanted outputs as `[sample][filter]`, without the residual.
     targets: Vec<f32>,

@@ -15,9 +15,9 @@ const BASE: u32 = (127 - OCTAVES / 2) << MANTISSA;
 /// Mean and variance of every channel of a value over images and positions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
-    /// Numbers seen per channel.
+    /// Number of values seen per channel.
     pub count: u64,
-    /// Mean of each channel.
+    /// Mean of the values of each channel.
     pub mean: Vec<f64>,
     /// Mean squared deviation from the mean, per channel.
     pub variance: Vec<f64>,

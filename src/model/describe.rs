@@ -1,22 +1,23 @@
-//! A plan as a table for people, and its totals.
+//! Human-readable table of a plan, and its totals.
 
 use std::fmt::Write;
 
 use paretune_kernels::operator::{ConvProblem, Operator};
 use paretune_kernels::{Plan, Step};
 
-/// What a network amounts to.
+/// Totals of a network over all its steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Weights, biases and constants.
+    /// Number of weights, biases and constants.
     pub parameters: u64,
     /// Multiply-adds of convolutions and dense layers for one image.
     pub multiply_adds: u64,
-    /// Convolutions and dense layers.
+    /// Number of convolutions and dense layers.
     pub layers: usize,
 }
 
-/// Multiply-adds of one step for one image: zero for all but convolutions and dense layers.
+/// Returns the multiply-adds of one step for one image, which are zero for all but convolutions and
+/// dense layers.
 #[must_use]
 pub fn step_multiply_adds(plan: &Plan, step: &Step) -> u64 {
     let Operator::Conv(conv) = &step.operator else { return 0 };
@@ -37,7 +38,7 @@ pub fn step_multiply_adds(plan: &Plan, step: &Step) -> u64 {
     problem.multiply_adds()
 }
 
-/// Numbers that a step owns.
+/// Returns the number of parameters that a step owns.
 fn step_parameters(plan: &Plan, step: &Step) -> u64 {
     let constant = |index: usize| plan.constants.get(index).map_or(0, |values| values.len() as u64);
     match step.operator {
@@ -50,7 +51,7 @@ fn step_parameters(plan: &Plan, step: &Step) -> u64 {
     }
 }
 
-/// Adds up a plan.
+/// Sums the parameters, multiply-adds and layers of a plan.
 #[must_use]
 pub fn totals(plan: &Plan) -> Totals {
     plan.steps.iter().fold(Totals::default(), |totals, step| Totals {
@@ -60,8 +61,8 @@ pub fn totals(plan: &Plan) -> Totals {
     })
 }
 
-/// The steps of a plan as an aligned table: name, operator, inputs, output shape, parameters,
-/// multiply-adds for one image; totals in the last line.
+/// Formats the steps of a plan as an aligned table: name, operator, inputs, output shape,
+/// parameters, multiply-adds for one image. The last line holds the totals.
 #[must_use]
 pub fn describe(plan: &Plan) -> String {
     let source = |id: usize| {
@@ -98,7 +99,7 @@ pub fn describe(plan: &Plan) -> String {
     table(&rows)
 }
 
-/// The last two columns are numbers and flush right.
+/// Aligns the cells of a table. The last two columns are numbers and flush right.
 fn table(rows: &[[String; 6]]) -> String {
     let mut widths = [0; 6];
     for row in rows {
@@ -124,7 +125,7 @@ fn times(dims: &[usize]) -> String {
     dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// Thousands separated by commas.
+/// Formats a number with commas between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -137,7 +138,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// The operator and the attributes that matter, briefly.
+/// Formats the operator of a step with its main attributes.
 fn operator(plan: &Plan, step: &Step) -> String {
     use paretune_kernels::Activation;
     use paretune_kernels::operator::Window;

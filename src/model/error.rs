@@ -1,50 +1,50 @@
-//! What can be wrong with a network's file.
+//! Errors of reading and writing network files.
 
 use std::path::PathBuf;
 
-/// A network that cannot be used, and what to do about it.
+/// Error about a network that cannot be used, with advice.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The disk refused.
+    /// The operating system could not read the file.
     #[error("cannot read `{path}`: {source}")]
     Io {
-        /// The file.
+        /// Path of the unreadable file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Not an ONNX file, or a damaged one.
+    /// The file is not an ONNX file, or is damaged.
     #[error("`{name}` is not a readable ONNX file: {problem}")]
     Format {
-        /// The file's name.
+        /// Name of the damaged file.
         name: String,
-        /// What does not fit.
+        /// Description of the problem in words.
         problem: String,
     },
-    /// The graph as a whole is not what this program handles.
+    /// The graph as a whole is not supported.
     #[error("`{name}`: {problem}")]
     Graph {
-        /// The network's name.
+        /// Name of the unsupported network.
         name: String,
-        /// What does not fit, and what to do.
+        /// Description of the problem, with advice.
         problem: String,
     },
     /// One node is damaged or asks for something that is not supported.
     #[error("node `{node}` ({operator}): {problem}")]
     Node {
-        /// The node's name, or the name of its first output.
+        /// Name of the node, or of its first output.
         node: String,
-        /// Its operator.
+        /// ONNX operator of the node.
         operator: String,
-        /// What does not fit, and what to do.
+        /// Description of the problem, with advice.
         problem: String,
     },
-    /// An initializer that cannot be read.
+    /// An initializer cannot be read.
     #[error("tensor `{tensor}`: {problem}")]
     Tensor {
-        /// The tensor's name.
+        /// Name of the unreadable tensor.
         tensor: String,
-        /// What does not fit, and what to do.
+        /// Description of the problem, with advice.
         problem: String,
     },
 }

@@ -1,7 +1,7 @@
 //! Networks and images: ONNX import, shape inference, graph passes, datasets.
 //!
-//! The graph of a network is the runtime's own [`paretune_kernels::Plan`] with default schedules and
-//! single-precision weights: one representation from import to execution.
+//! The graph of a network is the runtime's own [`paretune_kernels::Plan`] with default schedules
+//! and single-precision weights: one representation from import to execution.
 
 use std::path::Path;
 
@@ -18,15 +18,15 @@ pub mod passes;
 pub use describe::{Totals, describe, step_multiply_adds, totals};
 pub use error::ModelError;
 
-/// A trained network as it came from its file, after the passes that do not change its function.
+/// Trained network as imported from its file, after the passes that do not change its function.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Network {
-    /// The file's name without extension, or `builtin`.
+    /// Name of the file without extension, or `builtin`.
     pub name: String,
-    /// SHA-256 of the file, hexadecimal; of the file and then the data it refers to, where weights lie
-    /// in files beside it.
+    /// SHA-256 in hexadecimal of the file, followed by the external data that it refers to, if any.
     pub sha256: String,
-    /// What it computes; batch normalization folded, activations and residual additions fused.
+    /// Plan of the network, with batch normalization folded, and activations and residual additions
+    /// fused.
     pub plan: Plan,
 }
 
@@ -34,17 +34,20 @@ impl Network {
     /// Reads an ONNX file (and the files with external data beside it) and simplifies its graph.
     ///
     /// # Errors
-    /// Where the file cannot be read, is damaged, or holds something that is not supported.
+    ///
+    /// Fails if the file cannot be read, is damaged, or holds something that is not supported.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let mut network = onnx::load(path)?;
         network.simplify()?;
         Ok(network)
     }
 
-    /// Like [`Network::load`], from memory. External data is looked for in `folder`.
+    /// Reads an ONNX file from memory, like [`Network::load`]. External data is looked for in
+    /// `folder`.
     ///
     /// # Errors
-    /// Where the bytes are damaged or hold something that is not supported.
+    ///
+    /// Fails if the bytes are damaged or hold something that is not supported.
     pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Self, ModelError> {
         let mut network = onnx::from_bytes(name, bytes, folder)?;
         network.simplify()?;
@@ -57,7 +60,7 @@ impl Network {
         if self.plan.steps.is_empty() {
             return failed("the graph computes nothing: its output is its input, or a constant".into());
         }
-        // What the runtime refuses for reasons of its own is better refused here.
+        // Limits of the runtime are better reported here than at the first execution.
         match paretune_kernels::executor::validate(&self.plan, 1) {
             Ok(()) => Ok(()),
             Err(error) => failed(error.to_string()),

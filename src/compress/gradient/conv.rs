@@ -17,9 +17,9 @@ pub(super) struct Shape {
     pub(super) in_channels: usize,
     pub(super) out_channels: usize,
     pub(super) groups: usize,
-    /// Input size, `[height, width]`.
+    /// Size of the input, `[height, width]`.
     pub(super) input: [usize; 2],
-    /// Output size, `[height, width]`.
+    /// Size of the output, `[height, width]`.
     pub(super) output: [usize; 2],
     pub(super) window: Window,
 }

@@ -43,7 +43,7 @@ pub struct Distillation {
     /// Weight of feature differences at the cut points: nats for each unit of mean squared
     /// difference, in units of the teacher's mean square.
     pub inner: f32,
-    /// Largest shift in pixels.
+    /// Largest shift of an image in pixels.
     pub shift: usize,
     /// Seed of the random numbers.
     pub seed: u64,
@@ -65,12 +65,12 @@ impl Default for Distillation {
     }
 }
 
-/// Progress of the training.
+/// Progress of the training by distillation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DistillationProgress {
     /// Completed fraction, from 0 to 1.
     pub share: f64,
-    /// Number of steps done.
+    /// Number of steps done so far.
     pub steps: u64,
     /// Mean divergence of softened predictions over the last steps, in nats per image.
     pub loss: f64,

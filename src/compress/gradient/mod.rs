@@ -93,7 +93,7 @@ pub(super) struct Read<'a> {
 pub(super) struct Tape<'p> {
     plan: &'p Plan,
     images: usize,
-    /// Data of each value.
+    /// Computed data of each value of the plan.
     values: Vec<Vec<f32>>,
     /// By step: the argument of an activation whose derivative does not follow from its result.
     before: Vec<Vec<f32>>,

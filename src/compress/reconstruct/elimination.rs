@@ -144,9 +144,9 @@ fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, most: f64
 struct Elimination {
     inverse: Vec<f32>,
     stride: usize,
-    /// Column at each place.
+    /// Column that is stored at each place.
     columns: Vec<usize>,
-    /// Place of each column.
+    /// Place of each column; `None` once it is removed.
     places: Vec<Option<usize>>,
     /// Weights by row and place, with row length `stride`.
     weights: Vec<f32>,

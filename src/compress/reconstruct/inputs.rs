@@ -21,7 +21,7 @@ const STRIP: usize = 96;
 /// Statistics of a layer's patches, group by group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Inputs {
-    /// Number of patches seen.
+    /// Number of patches that were sampled.
     pub(crate) patches: u64,
     /// Statistics of each group of the convolution.
     pub(crate) groups: Vec<GroupInputs>,
@@ -30,7 +30,7 @@ pub(crate) struct Inputs {
 /// Statistics of one group. Columns are those of a filter: input channels, then taps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GroupInputs {
-    /// Mean of each column.
+    /// Mean of each column over the patches.
     pub(crate) mean: Vec<f64>,
     /// Lower triangle of the covariance, row by row.
     pub(crate) covariance: Vec<f32>,

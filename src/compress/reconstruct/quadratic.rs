@@ -10,7 +10,7 @@ const DAMPING: f64 = 2e-3;
 
 /// Damped covariance of the inputs of some rows of weights.
 pub(super) struct Quadratic {
-    /// Number of columns.
+    /// Number of rows and columns.
     pub(super) size: usize,
     /// Symmetric, positive definite matrix, row-major.
     pub(super) matrix: Vec<f32>,

@@ -29,7 +29,7 @@ const MANY: f64 = 2e10;
 pub(super) struct Rounded {
     /// Values as rows times columns.
     pub(super) values: Vec<i8>,
-    /// Scale of each row.
+    /// Scale of each row of values.
     pub(super) scales: Vec<f32>,
 }
 

@@ -1,22 +1,22 @@
-//! Draws one built-in image: a shape among smaller ones, on a textured ground, partly covered, under
-//! noise. Whole numbers only, so that every machine draws the same bytes.
+//! Drawing of one built-in image: a shape among smaller ones, on a textured ground, partly covered,
+//! under noise. Only whole numbers are used, so that every machine draws equal bytes.
 //!
-//! Contrast, stretch, cover and noise are set so that a small network is right some 94 times in 100:
-//! with easier images (99 of 100), no compression that one would use costs anything measurable.
+//! Contrast, stretch, cover and noise are set so that a small network is right some 94 times in
+//! 100: with easier images (99 of 100), no realistic compression costs measurable accuracy.
 
 use super::random::Random;
 use super::shape::{Class, FARTHEST, Shape, UNIT};
 
-/// Height and width.
+/// Height and width of an image.
 pub(super) const SIDE: usize = 32;
-/// Red, green and blue.
+/// Channels red, green and blue.
 pub(super) const CHANNELS: usize = 3;
-/// Bytes of one image.
+/// Number of bytes of one image.
 pub(super) const BYTES: usize = CHANNELS * SIDE * SIDE;
 
-/// Positions are in 1/64 pixel.
+/// Units per pixel: positions are in 1/64 pixel.
 const PIXEL: i32 = 64;
-/// A pixel is tested at this many points in each direction.
+/// Samples of a pixel in each direction.
 const SAMPLES: i32 = 4;
 
 type Color = [i32; CHANNELS];
@@ -51,7 +51,7 @@ pub(super) fn draw(class: Class, random: &mut Random, out: &mut [u8; BYTES]) {
     }
 }
 
-/// A ground of two colors that flow into each other, with soft blobs and faint stripes.
+/// Draws a ground with a gradient of two colors, soft blobs and faint stripes.
 fn ground(random: &mut Random) -> Vec<Color> {
     let from = any_color(random);
     let to = from.map(|value| (value + random.range(-70, 70)).clamp(0, 255));
@@ -70,7 +70,7 @@ fn ground(random: &mut Random) -> Vec<Color> {
     for y in 0..SIDE as i32 {
         for x in 0..SIDE as i32 {
             let (u, v) = ((2 * x - 31) * PIXEL / 2, (2 * y - 31) * PIXEL / 2);
-            // From 0 to 256 across the image, whatever the direction.
+            // Ranges from 0 to 256 across the image in any direction.
             let share = ((u * dx + v * dy) / 1024 * 256 / (44 * PIXEL) + 128).clamp(0, 256);
             let stripe = triangle_wave((u * sx + v * sy) / 1024, period) * depth / 256;
             let mut color = [0; CHANNELS];
@@ -92,18 +92,18 @@ fn ground(random: &mut Random) -> Vec<Color> {
     canvas
 }
 
-/// Where a shape goes: its frame's axes seen from the image.
+/// Placement of a shape: the transformation from the image to the shape's frame.
 struct Placement {
-    /// Middle, in 1/64 pixel.
+    /// Center in units of 1/64 pixel.
     middle: [i32; 2],
-    /// Radius, in 1/64 pixel.
+    /// Radius in units of 1/64 pixel.
     radius: i32,
-    /// From image to frame, times 2^16.
+    /// Matrix from image to frame, times 2^16.
     matrix: [[i64; 2]; 2],
 }
 
 impl Placement {
-    /// Somewhere in the image, mostly visible; stretched by at most `stretch` percent.
+    /// Draws a placement in the image, mostly visible, stretched by at most `stretch` percent.
     fn random(smallest: i32, largest: i32, stretch: i32, random: &mut Random) -> Self {
         let radius = random.range(smallest, largest);
         let free = (SIDE as i32 * PIXEL / 2 - radius * 9 / 10).max(0);
@@ -111,7 +111,7 @@ impl Placement {
         Self::new(middle, radius, stretch, random)
     }
 
-    /// A small shape that is beside a large one for the most part.
+    /// Draws a placement of a small shape that is mostly beside a large one.
     fn beside(large: &Self, random: &mut Random) -> Self {
         let radius = large.radius * random.range(25, 50) / 100;
         let (dx, dy) = turn(random.range(0, 359));
@@ -122,7 +122,7 @@ impl Placement {
 
     fn new(middle: [i32; 2], radius: i32, stretch: i32, random: &mut Random) -> Self {
         let (cos, sin) = turn(random.range(0, 359));
-        // The frame is turned, stretched, and turned again, so that shapes lean as well.
+        // The frame is rotated, stretched, and rotated again, so that shapes lean as well.
         let (lean_cos, lean_sin) = turn(random.range(0, 359));
         let longer = 100 + random.range(0, stretch);
         let (wide, high) =
@@ -140,25 +140,26 @@ impl Placement {
         Self { middle, radius, matrix }
     }
 
-    /// A point of the image, in 1/64 pixel, in the shape's frame.
+    /// Maps a point of the image, in 1/64 pixel, to the shape's frame.
     fn frame(&self, x: i32, y: i32) -> [i32; 2] {
         let (x, y) = (i64::from(x - self.middle[0]), i64::from(y - self.middle[1]));
         self.matrix.map(|row| ((row[0] * x + row[1] * y) >> 16) as i32)
     }
 
-    /// At least the distance in the frame from the middle of a pixel to any of its points.
+    /// Returns an upper bound of the distance in the frame from the center of a pixel to any of its
+    /// points.
     fn half_pixel(&self) -> i64 {
         let sum: i64 = self.matrix.iter().flatten().map(|value| value.abs()).sum();
         ((sum * i64::from(PIXEL / 2)) >> 16) + 4
     }
 }
 
-/// Paints a shape whose color goes from one to another along its frame.
+/// Paints a shape with a color gradient along its frame.
 fn paint(canvas: &mut [Color], shape: &Shape, place: &Placement, from: Color, to: Color) {
     let reach = place.radius * 2;
     let first = |middle: i32| ((middle - reach) / PIXEL).clamp(0, SIDE as i32);
     let last = |middle: i32| ((middle + reach) / PIXEL + 1).clamp(0, SIDE as i32);
-    // No point of a pixel whose middle is farther out than this can belong to the shape.
+    // No point of a pixel with a center farther out than this can belong to the shape.
     let outer = i64::from(FARTHEST) + place.half_pixel();
     for y in first(place.middle[1])..last(place.middle[1]) {
         for x in first(place.middle[0])..last(place.middle[0]) {
@@ -183,7 +184,7 @@ fn paint(canvas: &mut [Color], shape: &Shape, place: &Placement, from: Color, to
     }
 }
 
-/// Lays a bar over the outer part of a shape.
+/// Paints a bar over the outer part of a shape.
 fn cover(canvas: &mut [Color], place: &Placement, random: &mut Random) {
     let color = any_color(random);
     let (dx, dy) = turn(random.range(0, 359));
@@ -211,7 +212,7 @@ fn any_color(random: &mut Random) -> Color {
     [random.range(20, 235), random.range(20, 235), random.range(20, 235)]
 }
 
-/// A color whose channels differ from another's by at least `least` in sum.
+/// Draws a color whose channels differ from another's by at least `least` in sum.
 fn contrasting(other: Color, least: i32, random: &mut Random) -> Color {
     let mut best = any_color(random);
     let difference = |color: &Color| color.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<i32>();
@@ -231,13 +232,13 @@ fn mean(canvas: &[Color]) -> Color {
     [0, 1, 2].map(|channel| canvas.iter().map(|color| color[channel]).sum::<i32>() / canvas.len() as i32)
 }
 
-/// From -256 to 256 and back within a period.
+/// Rises from -256 to 256 and falls back within a period.
 fn triangle_wave(at: i32, period: i32) -> i32 {
     let at = at.rem_euclid(period) * 1024 / period;
     if at < 512 { at - 256 } else { 768 - at }
 }
 
-/// Cosine and sine of whole degrees, times 1024, by Bhaskara's formula (within 0.2 %).
+/// Returns cosine and sine of whole degrees, times 1024, by Bhaskara's formula (within 0.2 %).
 fn turn(degrees: i32) -> (i32, i32) {
     let sine = |degrees: i32| {
         let degrees = degrees.rem_euclid(360);

@@ -1,9 +1,9 @@
-//! The network and the images that a study uses when it is given none, so that the program can be
-//! tried, tested and demonstrated without a download.
+//! Built-in network and images for studies without a model, so that the program can be tried,
+//! tested and demonstrated without a download.
 //!
-//! The images are drawn by the program, byte for byte the same on every machine: ten classes of shapes
-//! and patterns, 32x32, in color. The network is a small residual one with depthwise layers (256,154
-//! parameters, 94.2 % on drawn images that it has not seen). `train.py` beside this file trained it.
+//! The program draws the images, byte for byte equal on every machine: ten classes of shapes and
+//! patterns, 32x32, in color. The network is a small residual one with depthwise layers (256,154
+//! parameters, 94.2 % on drawn images that it has not seen). `train.py` in this folder trained it.
 
 use rayon::prelude::*;
 
@@ -15,38 +15,38 @@ mod shape;
 
 pub use shape::CLASSES;
 
-/// `[channels, height, width]` of the images and of the network's input.
+/// Size of the images and of the network's input, `[channels, height, width]`.
 pub const DIMS: [usize; 3] = [drawing::CHANNELS, drawing::SIDE, drawing::SIDE];
-/// What the network's images are normalized with, per channel, on the scale 0 to 255.
+/// Mean by which the network's images are normalized, per channel, on the scale 0 to 255.
 pub const MEAN: [f32; 3] = [128.0; 3];
-/// See [`MEAN`].
+/// Standard deviation by which the images are normalized, like [`MEAN`].
 pub const STD: [f32; 3] = [64.0; 3];
-/// The network's name, as [`crate::model::Network::name`] has it.
+/// Name of the network in [`crate::model::Network::name`].
 pub const NAME: &str = "builtin";
 
 static NETWORK: &[u8] = include_bytes!("builtin.onnx");
 
-/// The network as an ONNX file.
+/// Returns the network as an ONNX file.
 #[must_use]
 pub fn network_bytes() -> &'static [u8] {
     NETWORK
 }
 
-/// Streams of images that have none in common but by chance.
+/// Independent streams of images, which have none in common but by chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// What the network was trained on.
+    /// Images that the network was trained on.
     Training,
-    /// See [`Dataset::calibration`].
+    /// Images for the part [`Dataset::calibration`].
     Calibration,
-    /// See [`Dataset::search`].
+    /// Images for the part [`Dataset::search`].
     Search,
-    /// See [`Dataset::report`].
+    /// Images for the part [`Dataset::report`].
     Report,
 }
 
 impl Part {
-    /// The part of a name in lower case.
+    /// Returns the part with this name in lower case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -68,8 +68,8 @@ impl Part {
     }
 }
 
-/// Draws the first `count` images of a part. The classes follow each other in turn, so that every
-/// prefix is balanced; a larger count only adds images.
+/// Draws the first `count` images of a part. The classes alternate, so that every prefix is
+/// balanced, and a larger count only adds images.
 #[must_use]
 pub fn images(part: Part, count: usize) -> Images {
     let class = |index: usize| index % CLASSES.len();
@@ -87,7 +87,7 @@ pub fn images(part: Part, count: usize) -> Images {
     Images { dims: DIMS, pixels: pixels.into(), labels }
 }
 
-/// The three parts of a study, none of which the network was trained on.
+/// Draws the three parts of a study, disjoint from the network's training images.
 #[must_use]
 pub fn dataset(sizes: SplitSizes) -> Dataset {
     Dataset {

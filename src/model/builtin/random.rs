@@ -1,11 +1,11 @@
-//! The random numbers that images are drawn with: SplitMix64, written out here so that no change of a
-//! library ever changes the built-in images.
+//! Random numbers of the drawn images: SplitMix64, implemented here so that no change of a library
+//! changes the built-in images.
 
-/// A stream of random numbers, decided by its seed alone.
+/// Stream of random numbers, determined by its seed alone.
 pub(super) struct Random(u64);
 
 impl Random {
-    /// The stream of one image of one part.
+    /// Creates the stream of one image of one part.
     pub fn new(part: u64, image: u64) -> Self {
         let mut random =
             Self(part.wrapping_mul(0x9E6C_63D0_876A_9A63) ^ image.wrapping_mul(0xD1B5_4A32_D192_ED03));
@@ -24,19 +24,20 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A whole number from `low` to `high`, both included.
+    /// Draws a whole number from `low` to `high`, both included.
     pub fn range(&mut self, low: i32, high: i32) -> i32 {
         let count = i64::from(high) - i64::from(low) + 1;
         let value = (i64::from((self.next() >> 32) as u32) * count) >> 32;
         (i64::from(low) + value) as i32
     }
 
-    /// True `percent` times out of a hundred.
+    /// Returns true with a probability of `percent` / 100.
     pub fn chance(&mut self, percent: i32) -> bool {
         self.range(0, 99) < percent
     }
 
-    /// Roughly normal with mean 0 and a standard deviation of 37: the sum of four uniform bytes, halved.
+    /// Draws two roughly normal numbers with mean 0 and a standard deviation of 37: sums of four
+    /// uniform bytes, halved.
     pub fn noise(&mut self) -> [i32; 2] {
         let bits = self.next();
         let sum = |bits: u64| (0..4).map(|byte| ((bits >> (8 * byte)) & 255) as i32).sum::<i32>();

@@ -1,20 +1,20 @@
-//! The ten classes of the built-in images, as tests of points, in whole numbers throughout.
+//! Ten classes of the built-in images as point tests, in whole numbers throughout.
 //!
-//! A shape lives in a frame of its own: the origin is its middle and [`UNIT`] is its radius.
+//! A shape has a frame of its own: the origin is its center and [`UNIT`] is its radius.
 
 use super::random::Random;
 
-/// The radius of every shape in its own frame.
+/// Radius of every shape in its own frame.
 pub(super) const UNIT: i32 = 1024;
 
-/// No point of any shape is farther from the middle: the tips of the widest stars.
+/// Largest distance of any shape's points from the center: the tips of the widest stars.
 pub(super) const FARTHEST: i32 = 1300;
 
 /// Names of the classes in the order of their labels.
 pub const CLASSES: [&str; 10] =
     ["checkers", "crescent", "cross", "disc", "pentagon", "ring", "square", "star", "stripes", "triangle"];
 
-/// The classes, in the order of [`CLASSES`].
+/// Class of a shape, in the order of [`CLASSES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Checkers,
@@ -30,7 +30,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// In label order.
+    /// Classes in the order of their labels.
     pub const ALL: [Self; CLASSES.len()] = [
         Self::Checkers,
         Self::Crescent,
@@ -49,30 +49,30 @@ impl Class {
     }
 }
 
-/// A shape with the proportions that vary within its class.
+/// Shape with the proportions that vary within its class.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     class: Class,
-    /// Meaning depends on the class.
+    /// Proportion whose meaning depends on the class.
     detail: i32,
-    /// Where a pattern begins.
+    /// Offset of a pattern's start.
     phase: [i32; 2],
 }
 
 impl Shape {
-    /// A shape of a class.
+    /// Draws a shape of a class.
     pub fn random(class: Class, random: &mut Random) -> Self {
         let detail = match class {
             // Width of a field or stripe.
             Class::Checkers => random.range(430, 620),
             Class::Stripes => random.range(300, 480),
-            // How far the bite's middle is from the disc's.
+            // Distance of the bite's center from the disc's.
             Class::Crescent => random.range(380, 640),
             // Half the width of a bar.
             Class::Cross => random.range(220, 360),
-            // Inner radius.
+            // Inner radius of the ring.
             Class::Ring => random.range(430, 640),
-            // Distance of the innermost corners' lines from the middle: 316 is the pentagram.
+            // Distance of the innermost corners' lines from the center: 316 is the pentagram.
             Class::Star => random.range(316, 400),
             _ => 0,
         };
@@ -80,7 +80,8 @@ impl Shape {
         Self { class, detail, phase }
     }
 
-    /// Whether a point of the shape's frame belongs to it. Coordinates are below 2^14 in magnitude.
+    /// Returns whether a point of the frame belongs to the shape. Coordinates are below 2^14 in
+    /// magnitude.
     pub fn contains(&self, x: i32, y: i32) -> bool {
         let square = x * x + y * y;
         let in_disc = square <= UNIT * UNIT;
@@ -111,7 +112,7 @@ impl Shape {
 const THREE: [[i32; 2]; 3] = [[0, 1024], [-887, -512], [887, -512]];
 const FIVE: [[i32; 2]; 5] = [[0, 1024], [-974, 316], [-602, -828], [602, -828], [974, 316]];
 
-/// How many of the lines at `distance` from the middle a point lies beyond.
+/// Counts the lines at `distance` from the center that a point lies beyond.
 fn beyond(directions: &[[i32; 2]], distance: i32, x: i32, y: i32) -> usize {
     directions.iter().filter(|direction| direction[0] * x + direction[1] * y > distance * 1024).count()
 }

@@ -1,11 +1,11 @@
-//! The drawn images are the ones that the network was trained for, on every machine.
+//! The drawn images must equal those that the network was trained for, on every machine.
 
 use super::*;
 
 #[test]
 fn the_same_images_on_every_machine() {
     let images = images(Part::Report, 200);
-    // Changes only together with builtin.onnx: other images need another network.
+    // The hash changes only together with builtin.onnx: other images need another network.
     assert_eq!(images.content_hash(), "e482616c6ee10713644096d5fc7d8f9d1a0424c65849b7b199ee78ac7b1d2aa2");
     assert_eq!(images.slice(0..20), super::images(Part::Report, 20));
 }
@@ -38,7 +38,7 @@ fn the_network_is_read_and_fits_the_images() {
     let totals = crate::model::totals(&network.plan);
     assert_eq!(network.plan.values[network.plan.input].dims, DIMS);
     assert_eq!(network.plan.values[network.plan.output].dims, [CLASSES.len()]);
-    // Normalization is folded, so that there are fewer than were trained.
+    // Normalization is folded, so there are fewer parameters than were trained.
     assert!((240_000..256_154).contains(&totals.parameters), "{totals:?}");
     assert!(network.plan.weights.iter().any(|weights| weights.dims[1] == 1), "has depthwise layers");
 }

@@ -2,13 +2,15 @@
 
     cargo run --release --example builtin_images -- training 168000 train.bin
     cargo run --release --example builtin_images -- report 20000 test.bin
-    python3 src/model/builtin/train.py --train train.bin --test test.bin --out src/model/builtin/builtin.onnx
+    cd src/model/builtin
+    python3 train.py --train train.bin --test test.bin --out builtin.onnx
 
-Needs PyTorch, onnx and onnxruntime; a GPU makes it a matter of minutes. The image files have CIFAR-10's
-binary records: a label byte, then 32x32 red, green and blue bytes. The network mixes what compression
-meets in practice: plain residual blocks, inverted residuals with depthwise convolutions, pointwise
-convolutions, a projection shortcut and a dense layer. Besides the network it prints what plain rounding
-and magnitude pruning cost it, so that images can be kept hard enough for compression to matter.
+Needs PyTorch, onnx and onnxruntime; a GPU reduces the training to minutes. The image files have
+CIFAR-10's binary records: a label byte, then 32x32 red, green and blue bytes. The network mixes
+the layers that compression meets in practice: plain residual blocks, inverted residuals with
+depthwise convolutions, pointwise convolutions, a projection shortcut and a dense layer. The script
+also prints the accuracy after plain rounding and magnitude pruning, so that images can be kept hard
+enough for compression to matter.
 """
 
 import argparse
@@ -35,7 +37,9 @@ class Residual(nn.Module):
 
     def __init__(self, inputs, outputs, stride=1):
         super().__init__()
-        self.body = nn.Sequential(conv(inputs, outputs, 3, stride), conv(outputs, outputs, 3, relu=False))
+        self.body = nn.Sequential(
+            conv(inputs, outputs, 3, stride), conv(outputs, outputs, 3, relu=False)
+        )
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else conv(inputs, outputs, 1, stride, relu=False)
 
@@ -50,7 +54,9 @@ class Inverted(nn.Module):
         super().__init__()
         wide = inputs * expand
         self.body = nn.Sequential(
-            conv(inputs, wide, 1), conv(wide, wide, 3, stride, groups=wide), conv(wide, outputs, 1, relu=False)
+            conv(inputs, wide, 1),
+            conv(wide, wide, 3, stride, groups=wide),
+            conv(wide, outputs, 1, relu=False),
         )
         self.residual = inputs == outputs and stride == 1
 
@@ -103,7 +109,9 @@ def train(model, pixels, labels, test, epochs, batch, rate):
     groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
     steps = len(pixels) // batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps * epochs, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps * epochs, pct_start=0.2
+    )
     for epoch in range(epochs):
         start = time.time()
         model.train()
@@ -125,11 +133,13 @@ def train(model, pixels, labels, test, epochs, batch, rate):
                 total += loss.item() / ((steps + 49) // 50)
         if epoch % 5 == 4 or epoch == epochs - 1:
             found = accuracy(model, *test)
-            print(f"epoch {epoch + 1}: loss {total:.3f}, test {found:.4f}, {time.time() - start:.1f} s", flush=True)
+            seconds = time.time() - start
+            figures = f"loss {total:.3f}, test {found:.4f}, {seconds:.1f} s"
+            print(f"epoch {epoch + 1}: {figures}", flush=True)
 
 
 def changed(model, change):
-    """The model with its weights changed by a function of one weight tensor."""
+    """Returns a copy of the model with `change` applied to each weight tensor."""
     copy = network().to(next(model.parameters()).device)
     copy.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -152,7 +162,8 @@ def rounded(bits):
 def pruned(model, share):
     every = torch.cat([p.detach().abs().flatten() for p in model.parameters() if p.ndim > 1])
     threshold = every.kthvalue(max(1, int(share * len(every)))).values
-    return lambda weights: torch.where(weights.abs() > threshold, weights, torch.zeros_like(weights))
+    zeros = torch.zeros_like
+    return lambda weights: torch.where(weights.abs() > threshold, weights, zeros(weights))
 
 
 def main():
@@ -173,13 +184,15 @@ def main():
     test = load(arguments.test, device)
     model = network().to(device)
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
-    train(model, *load(arguments.train, device), test, arguments.epochs, arguments.batch, arguments.rate)
+    images = load(arguments.train, device)
+    train(model, *images, test, arguments.epochs, arguments.batch, arguments.rate)
 
     print(f"float: {accuracy(model, *test):.4f}")
     for bits in (8, 6, 5, 4, 3, 2):
         print(f"weights of {bits} bits: {accuracy(changed(model, rounded(bits)), *test):.4f}")
     for share in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9):
-        print(f"{share:.0%} of weights zero: {accuracy(changed(model, pruned(model, share)), *test):.4f}")
+        found = accuracy(changed(model, pruned(model, share)), *test)
+        print(f"{share:.0%} of weights zero: {found:.4f}")
 
     model.cpu().eval()
     torch.onnx.export(
@@ -196,7 +209,7 @@ def main():
 
 
 def check(path, pixels, labels):
-    """The exported file gives the trained accuracy in another runtime."""
+    """Checks that the exported file has the trained accuracy in another runtime."""
     import onnx
     import onnxruntime
 

@@ -1,4 +1,4 @@
-//! Images that lie in memory one after another, as binary batches, IDX and NumPy files have them.
+//! Images in contiguous arrays, as in binary batches, IDX and NumPy files.
 
 use super::error::ImageError;
 use super::folder::planar;
@@ -7,30 +7,30 @@ use super::source::{Item, Source};
 /// Order of the axes within one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// `[channels, height, width]`
+    /// Planar order with axes `[channels, height, width]`.
     Planar,
-    /// `[height, width, channels]`, with the number of channels
+    /// Axes `[height, width, channels]`, with the number of channels.
     Interleaved(usize),
 }
 
-/// One array of images.
+/// Array of images of equal size.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// What holds the images.
+    /// Bytes that contain the images.
     pub bytes: Vec<u8>,
-    /// Where the first image begins.
+    /// Offset of the first image in bytes.
     pub offset: usize,
-    /// From one image to the next.
+    /// Distance from one image to the next in bytes.
     pub stride: usize,
-    /// Images.
+    /// Number of images in the array.
     pub count: usize,
     pub layout: Layout,
-    /// How often the image is repeated over the network's channels: 3 for gray images to a network that
-    /// takes three, else 1.
+    /// Number of times that the image is repeated over the network's channels: 3 for gray images
+    /// and a network with three channels, else 1.
     pub repeat: usize,
 }
 
-/// A data set of arrays. Items are the images of one block after those of another.
+/// Dataset of arrays. Its items are the images of one block after those of another.
 pub(super) struct Arrays {
     classes: Vec<String>,
     items: Vec<Item>,
@@ -38,14 +38,14 @@ pub(super) struct Arrays {
 }
 
 impl Arrays {
-    /// `items` has one entry for each image of each block, in order.
+    /// Creates a dataset. `items` has one entry for each image of each block, in order.
     pub fn new(classes: Vec<String>, items: Vec<Item>, blocks: Vec<Block>) -> Self {
         Self { classes, items, blocks }
     }
 }
 
-/// Checks the size of an array's images against the network's input. Gray images may go to a network
-/// that takes three channels: they are repeated. Returns how often.
+/// Checks the size of an array's images against the network's input. Gray images are repeated for
+/// networks with three channels. Returns the number of repetitions.
 pub(super) fn check(name: &str, found: [usize; 3], expected: [usize; 3]) -> Result<usize, ImageError> {
     if found[1..] != expected[1..] {
         return Err(ImageError::Size {

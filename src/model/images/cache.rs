@@ -1,8 +1,8 @@
-//! A decoded data set as one file, so that worker processes need not decode it again.
+//! Cache of a decoded dataset in one file, so that worker processes need not decode it again.
 //!
-//! Layout: magic, class names, three times the images of a part, then BLAKE3 over all before. Numbers
-//! are 64-bit little-endian. The checksum is verified and every size compared with the file's length
-//! before anything is allocated for it.
+//! Layout: magic, class names, the images of the three parts, then BLAKE3 over all before. Numbers
+//! are 64-bit little-endian. The checksum is verified and every size compared with the file's
+//! length before anything is allocated for it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,11 @@ const MAGIC: &[u8; 16] = b"paretune images\x01";
 const CHECKSUM: usize = blake3::OUT_LEN;
 
 impl Dataset {
-    /// Writes everything into one file, whole or not at all.
+    /// Writes the dataset into one file, atomically.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    ///
+    /// Fails if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ImageError> {
         let mut head = MAGIC.to_vec();
         number(&mut head, self.classes.len());
@@ -25,7 +26,8 @@ impl Dataset {
             number(&mut head, class.len());
             head.extend(class.as_bytes());
         }
-        // Two processes may write the same file at once: each has its own, and the last rename wins.
+        // Two processes may write the file at once: each uses its own temporary, and the last
+        // rename wins.
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.part", std::process::id()));
         let temporary = PathBuf::from(temporary);
@@ -54,10 +56,11 @@ impl Dataset {
         })
     }
 
-    /// Reads what [`Dataset::save`] wrote.
+    /// Reads a file written by [`Dataset::save`].
     ///
     /// # Errors
-    /// Where the file cannot be read, is damaged, or is none of these files.
+    ///
+    /// Fails if the file cannot be read, is damaged, or is of another kind.
     pub fn load_cached(path: &Path) -> Result<Self, ImageError> {
         let bytes = std::fs::read(path).map_err(ImageError::io(path))?;
         parse(&bytes)

@@ -1,4 +1,5 @@
-//! CIFAR-10's binary batches: records of a label byte and 3,072 pixel bytes, red, green, blue planes.
+//! CIFAR-10's binary batches: records of a label byte and 3,072 pixel bytes in red, green and blue
+//! planes.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ const DIMS: [usize; 3] = [3, 32, 32];
 const RECORD: usize = 1 + 3 * 32 * 32;
 const CLASSES: u8 = 10;
 
-/// Which part a file of this name is, if it is a batch.
+/// Returns the part that a file of this name belongs to, if it is a batch.
 pub(super) fn role(name: &str) -> Option<Role> {
     match name {
         "test_batch.bin" => Some(Role::Test),
@@ -19,7 +20,7 @@ pub(super) fn role(name: &str) -> Option<Role> {
     }
 }
 
-/// Reads the batches of a folder; `names` are its files, sorted.
+/// Reads the batches of a folder, whose sorted file names are `names`.
 pub(super) fn open_folder(
     folder: &Path,
     names: &[String],
@@ -30,7 +31,7 @@ pub(super) fn open_folder(
     open(folder, &batches, expected)
 }
 
-/// Reads one batch alone.
+/// Reads a single batch as a whole dataset.
 pub(super) fn open_file(file: &Path, expected: [usize; 3]) -> Result<Arrays, ImageError> {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     open(file.parent().unwrap_or(Path::new("")), &[(name, Role::Whole)], expected)
@@ -64,7 +65,7 @@ fn open(folder: &Path, batches: &[(&str, Role)], expected: [usize; 3]) -> Result
     Ok(Arrays::new(classes(&folder.join("batches.meta.txt"))?, items, blocks))
 }
 
-/// The names in `batches.meta.txt`, one a line; none where there is no such file.
+/// Reads the class names in `batches.meta.txt`, one per line; none if the file is missing.
 fn classes(path: &Path) -> Result<Vec<String>, ImageError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Tests that damaged files are refused or read, and never bring the program down.
+//! Damaged files must be refused or read, and never crash the program.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::tests::{idx, write_npz};
 use super::*;
 
-/// A good file of every format that is read byte by byte, with its name.
+/// Returns a valid file of every format that is read byte by byte, with its name.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     let folder = TempDir::new().unwrap();
     let pixels: Vec<u8> = (0..240).collect();
@@ -42,7 +42,7 @@ proptest! {
         }
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join(name), bytes).unwrap();
-        // Either answer will do.
+        // Success and failure are both acceptable.
         if let Ok((images, _)) = load_test(folder.path(), [3, 4, 5]) {
             prop_assert_eq!(images.pixels.len(), images.len() * 60);
         }

@@ -1,28 +1,28 @@
-//! What can be wrong with images, in words for the person who gave them.
+//! Errors of reading images, worded for the user who provided them.
 
 use std::path::PathBuf;
 
-/// Why images could not be read.
+/// Error of reading or writing images.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The operating system refused.
+    /// The operating system could not read the file or folder.
     #[error("cannot read {}: {source}", path.display())]
     Io {
-        /// File or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Its answer.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A file of decoded images could not be written.
+    /// The cache of decoded images could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the unwritable file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// No known format.
+    /// The path holds no images in a known format.
     #[error(
         "no images found in {}: looked for a folder per class of PNG or JPEG files (optionally under train/ and \
          test/), a folder of PNG or JPEG files, CIFAR-10's data_batch_*.bin and test_batch.bin, IDX files such as \
@@ -30,51 +30,51 @@ pub enum ImageError {
         path.display()
     )]
     Nothing {
-        /// What was given.
+        /// Path given by the user.
         path: PathBuf,
-        /// What was seen instead, starting with `"; "`, or empty.
+        /// Hint about other contents, starting with `"; "`, or empty.
         hint: String,
     },
-    /// A class folder without images.
+    /// A class folder holds no images.
     #[error("class folder {} has no PNG or JPEG file{hint}; remove the folder or fill it", path.display())]
     EmptyClass {
-        /// The folder.
+        /// Path of the class folder.
         path: PathBuf,
-        /// What was seen instead, starting with `" "`, or empty.
+        /// Hint about other contents, starting with `" "`, or empty.
         hint: String,
     },
-    /// One folder, which is not a class but holds the images as they should be given.
+    /// The folder holds only one folder, which is not a class but the dataset itself.
     #[error(
         "{} holds nothing but a folder that itself holds {part}/; give that folder instead: {}",
         path.display(), inner.display()
     )]
     Outer {
-        /// What was given.
+        /// Path given by the user.
         path: PathBuf,
-        /// The folder in it.
+        /// Path of the inner folder.
         inner: PathBuf,
-        /// What that has that no class would.
+        /// Name of a folder inside that marks a dataset.
         part: &'static str,
     },
-    /// Images both beside and inside of class folders.
+    /// A folder holds both images and class folders.
     #[error(
         "{} holds both class folders ({folder}) and loose images ({image}); move the images into class folders",
         path.display()
     )]
     Mixed {
-        /// The folder.
+        /// Path of the mixed folder.
         path: PathBuf,
-        /// One class folder.
+        /// Name of one class folder.
         folder: String,
-        /// One loose image.
+        /// Name of one loose image.
         image: String,
     },
-    /// The file is not what its name or header says.
+    /// The file does not match its name or header.
     #[error("{}: {reason}", path.display())]
     Format {
-        /// The file.
+        /// Path of the damaged file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the problem in words.
         reason: String,
     },
     /// All images have one size, which is not the network's.
@@ -84,59 +84,59 @@ pub enum ImageError {
         found = size(*found), expected = size(*expected)
     )]
     Size {
-        /// An image.
+        /// Name of one such image.
         name: String,
-        /// Its `[height, width]`.
+        /// `[height, width]` of the image.
         found: [usize; 2],
-        /// The network's `[height, width]`.
+        /// `[height, width]` of the network's input.
         expected: [usize; 2],
     },
-    /// Some images have the network's size and some have not.
+    /// Only some of the images have the network's size.
     #[error(
         "mixed sizes: {name} is {found}, while {other} is {expected}, which is what the network takes; resize the \
          images to one size",
         found = size(*found), expected = size(*expected)
     )]
     MixedSizes {
-        /// An image of a wrong size.
+        /// Name of an image of a wrong size.
         name: String,
-        /// Its `[height, width]`.
+        /// `[height, width]` of that image.
         found: [usize; 2],
-        /// An image of the right size.
+        /// Name of an image of the right size.
         other: String,
-        /// The network's `[height, width]`.
+        /// `[height, width]` of the network's input.
         expected: [usize; 2],
     },
-    /// Colors do not fit the network's input channels.
+    /// The colors do not fit the network's input channels.
     #[error("{name} is {found}, but the network takes {channels} channel(s){advice}")]
     Color {
-        /// The image or array.
+        /// Name of the image or array.
         name: String,
-        /// Its colors, in words.
+        /// Colors of the image in words.
         found: &'static str,
-        /// The network's.
+        /// Number of channels of the network's input.
         channels: usize,
-        /// What to do, starting with `"; "`, or empty.
+        /// Advice, starting with `"; "`, or empty.
         advice: &'static str,
     },
-    /// Three parts need more images.
+    /// There are too few images for three parts.
     #[error("{} has only {found} image(s){place}; at least {needed} are needed to split them", path.display())]
     TooFew {
-        /// What was given.
+        /// Path given by the user.
         path: PathBuf,
-        /// `" in its test part"` or empty.
+        /// Place of the images: `" in its test part"` or empty.
         place: &'static str,
-        /// Images there.
+        /// Number of images that were found.
         found: usize,
-        /// Images needed.
+        /// Least number of images that is needed.
         needed: usize,
     },
-    /// More bytes than this machine can hold.
+    /// The images do not fit into memory.
     #[error("{count} images of {bytes} bytes each do not fit into memory")]
     TooLarge {
-        /// Images.
+        /// Number of images to be loaded.
         count: usize,
-        /// Bytes of one.
+        /// Number of bytes of one image.
         bytes: usize,
     },
 }

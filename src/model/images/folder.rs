@@ -1,7 +1,7 @@
 //! PNG and JPEG files: in a folder per class, or in one folder without labels.
 //!
-//! Listing looks at names only. Labels follow the sorted names of the class folders (byte order, as
-//! PyTorch's `ImageFolder` has it).
+//! Listing looks at names only. Labels follow the sorted names of the class folders (in byte order,
+//! like PyTorch's `ImageFolder`).
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -12,13 +12,13 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use super::error::ImageError;
 use super::source::{Item, Role, Source};
 
-/// Folders inside a class folder are searched this deep; deeper ones are links in a circle.
+/// Depth to which a class folder is searched; deeper folders are circular links.
 const MAX_DEPTH: usize = 8;
-/// The longest file that is taken for an image.
+/// Largest size of an image file in bytes.
 const MAX_FILE_BYTES: u64 = 128 << 20;
-/// The most that decoding one image may allocate.
+/// Memory that decoding one image may allocate, in bytes.
 const MAX_DECODED_BYTES: u64 = 512 << 20;
-/// The widest and highest image that is decoded.
+/// Largest width and height of a decoded image.
 const MAX_SIDE: u32 = 1 << 14;
 
 pub(super) struct Folder {
@@ -33,7 +33,8 @@ pub(super) fn open(root: &Path, expected: [usize; 3]) -> Result<Folder, ImageErr
     let names = Entries::read(root)?;
     let mut parts = names.parts();
     if parts.is_empty() {
-        // Data sets are often unpacked into a folder of their own: no single class is called `train`.
+        // Datasets are often unpacked into a folder of their own, and no single class is called
+        // `train`.
         if let (1, Some(inner)) = (names.folders.len(), names.folders.first()) {
             let inner = root.join(inner);
             if let Some((part, _)) = Entries::read(&inner)?.parts().first() {
@@ -138,12 +139,12 @@ fn list_class(
     Ok(())
 }
 
-/// Names of the visible files of a folder, sorted.
+/// Returns the sorted names of the visible files of a folder.
 pub(super) fn file_names(folder: &Path) -> Result<Vec<String>, ImageError> {
     Ok(Entries::read(folder)?.files.into_iter().collect())
 }
 
-/// What a folder holds, hidden entries left out.
+/// Contents of a folder without hidden entries.
 struct Entries {
     files: BTreeSet<String>,
     folders: BTreeSet<String>,
@@ -173,7 +174,7 @@ impl Entries {
         Ok(entries)
     }
 
-    /// The folders that say what their images are for.
+    /// Returns the folders that name a part of the dataset.
     fn parts(&self) -> Vec<(&'static str, Role)> {
         let has = |name: &&str| self.folders.contains(*name);
         let train = Some("train").filter(has).map(|name| (name, Role::Train));
@@ -182,7 +183,7 @@ impl Entries {
         train.into_iter().chain(test).collect()
     }
 
-    /// A file that is an image, but of a format that is not read.
+    /// Returns the name of an image file in an unsupported format, if there is one.
     fn other_image(&self) -> Option<&String> {
         const OTHERS: [&str; 8] = ["bmp", "gif", "webp", "tif", "tiff", "ppm", "avif", "heic"];
         self.files.iter().find(|name| OTHERS.contains(&extension(name).as_str()))
@@ -246,8 +247,8 @@ impl Source for Folder {
     }
 }
 
-/// Brings a decoded image to the network's channels, where there is one way to do it: gray is repeated
-/// over three channels, an alpha channel that hides nothing is dropped, 16 bits become 8.
+/// Converts a decoded image to the network's channels if the conversion is unambiguous: gray is
+/// repeated over three channels, an opaque alpha channel is dropped, 16 bits become 8.
 fn write(image: DynamicImage, channels: usize, name: &str, out: &mut [u8]) -> Result<(), ImageError> {
     let wrong = |found, advice| ImageError::Color { name: name.to_owned(), found, channels, advice };
     let opaque = match &image {
@@ -271,7 +272,7 @@ fn write(image: DynamicImage, channels: usize, name: &str, out: &mut [u8]) -> Re
     Ok(())
 }
 
-/// `[height, width, channels]` to `[channels, height, width]`.
+/// Converts `[height, width, channels]` to `[channels, height, width]`.
 pub(super) fn planar(interleaved: &[u8], channels: usize, out: &mut [u8]) {
     let plane = out.len() / channels;
     for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {

@@ -1,5 +1,5 @@
-//! IDX, the format of MNIST: a magic number, big-endian sizes, unsigned bytes. Images are
-//! `[count, height, width]`, or four-dimensional with channels; labels lie in a file beside them.
+//! IDX, the format of MNIST: a magic number, big-endian sizes, unsigned bytes. Images are `[count,
+//! height, width]`, or four-dimensional with channels. Labels are in a file beside them.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,10 +9,11 @@ use super::arrays::{Arrays, Block, Layout, check};
 use super::error::ImageError;
 use super::source::{Item, Role};
 
-/// Two zeros, then the code of unsigned bytes; the number of dimensions follows.
+/// Start of the magic number: two zeros, then the code of unsigned bytes. The number of dimensions
+/// follows.
 const UNSIGNED_BYTES: [u8; 3] = [0, 0, 8];
 
-/// Whether the file begins as IDX images do.
+/// Returns whether the file starts like IDX images.
 pub(super) fn is_images(path: &Path) -> Result<bool, ImageError> {
     let mut magic = [0; 4];
     let file = File::open(path).map_err(ImageError::io(path))?;
@@ -72,7 +73,7 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
     Ok(Arrays::new(Vec::new(), items, blocks))
 }
 
-/// The labels of an image file: `images` in its name replaced by `labels`, and `idx3` by `idx1`.
+/// Reads the labels of an image file, named with `labels` for `images` and `idx1` for `idx3`.
 fn labels_beside(images: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, ImageError> {
     let other = name.replace("images", "labels").replace("idx3", "idx1").replace("idx4", "idx1");
     let path = images.with_file_name(&other);
@@ -90,7 +91,7 @@ fn labels_beside(images: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>
 struct IdxFile {
     sizes: Vec<usize>,
     bytes: Vec<u8>,
-    /// Where the data begins.
+    /// Offset of the data behind the header.
     offset: usize,
 }
 

@@ -1,8 +1,8 @@
-//! Labelled images: reading the formats that users have, and splitting them three ways.
+//! Labelled images: readers of the supported formats, and a three-way split.
 //!
-//! Every format is a [`source::Source`]: a cheap listing of what there is, and a way to read one
-//! image. [`split`] chooses by listing alone, so that only the chosen images are ever decoded.
-//! Resizing is left to the user: a network is judged on the very pixels it will see.
+//! Every format is a [`source::Source`]: a cheap listing of its images, and a way to read one of
+//! them. [`split`] chooses by listing alone, so that only the chosen images are decoded. Images are
+//! not resized: a network is scored on the very pixels of the files.
 
 use std::ops::Range;
 use std::path::Path;
@@ -27,72 +27,73 @@ pub use error::ImageError;
 pub use normalize::normalize_into;
 pub use split::SplitSizes;
 
-/// Images of one size, 8 bits per channel, with labels where known.
+/// Images of one size with 8 bits per channel, and labels if known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
-    /// `[channels, height, width]`
+    /// Size of each image, `[channels, height, width]`.
     pub dims: [usize; 3],
-    /// One image after another, each row-major `[channels, height, width]`.
+    /// Pixels of one image after another, each row-major `[channels, height, width]`.
     pub pixels: Arc<[u8]>,
-    /// One class index per image; empty where the images are unlabelled.
+    /// Class index of each image; empty if the images are unlabelled.
     pub labels: Arc<[u32]>,
 }
 
-/// What a study works with. No image is in two parts.
+/// Dataset of a study. Its parts have no image in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// Class names in the order of the labels, where known.
+    /// Class names in the order of the labels, if known.
     pub classes: Vec<String>,
-    /// Unlabelled use only: ranges, statistics, reconstruction.
+    /// Images for ranges, statistics and reconstruction; their labels are not used.
     pub calibration: Images,
-    /// What the search scores candidates on.
+    /// Images on which the search scores candidates.
     pub search: Images,
-    /// What final points are scored on, never used for choosing.
+    /// Images on which final points are scored, never used for choosing.
     pub report: Images,
 }
 
 impl Images {
-    /// Bytes of one image.
+    /// Returns the bytes of one image.
     #[must_use]
     pub fn image_bytes(&self) -> usize {
         self.dims.iter().product()
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pixels.len().checked_div(self.image_bytes()).unwrap_or(0)
     }
 
-    /// Whether there is no image.
+    /// Returns whether there is no image.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether every image has a label.
+    /// Returns whether every image has a label.
     #[must_use]
     pub fn is_labelled(&self) -> bool {
         !self.labels.is_empty()
     }
 
-    /// Pixels of image `index`, `[channels, height, width]`.
+    /// Returns the pixels of image `index`, `[channels, height, width]`.
     ///
     /// # Panics
-    /// Where `index` is not below [`Images::len`].
+    ///
+    /// Panics if `index` is not below [`Images::len`].
     #[must_use]
     pub fn image(&self, index: usize) -> &[u8] {
         let bytes = self.image_bytes();
         &self.pixels[index * bytes..(index + 1) * bytes]
     }
 
-    /// Label of image `index`, where the images are labelled.
+    /// Returns the label of image `index`, if the images are labelled.
     #[must_use]
     pub fn label(&self, index: usize) -> Option<u32> {
         self.labels.get(index).copied()
     }
 
-    /// The images of a range, cut to what there is.
+    /// Returns the images of a range, limited to the existing ones.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let end = range.end.min(self.len());
@@ -106,13 +107,14 @@ impl Images {
         }
     }
 
-    /// The first `count` images, or all where there are fewer.
+    /// Returns the first `count` images, or all if there are fewer.
     #[must_use]
     pub fn take(&self, count: usize) -> Self {
         if count >= self.len() { self.clone() } else { self.slice(0..count) }
     }
 
-    /// BLAKE3 over dimensions, pixels and labels, hexadecimal: equal images hash alike everywhere.
+    /// Returns a BLAKE3 hash over dimensions, pixels and labels in hexadecimal. Equal images hash
+    /// alike on every machine.
     #[must_use]
     pub fn content_hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -129,16 +131,18 @@ impl Images {
     }
 }
 
-/// Reads `path` and splits it three ways; `expected` is the network's input, `[channels, height, width]`.
+/// Reads `path` and splits it three ways. `expected` is the size of the network's input,
+/// `[channels, height, width]`.
 ///
-/// Understood are a folder per class of PNG or JPEG files, optionally under `train/` and `test/`; a
+/// Supported are a folder per class of PNG or JPEG files, optionally under `train/` and `test/`; a
 /// folder of images without class folders (unlabelled); CIFAR-10's binary batches; IDX files; and
-/// `.npz` with `x` and optionally `y`. Only images that end up in a part are decoded. Each part comes
-/// in an order that has nothing to do with the classes, so that any prefix of it is a fair sample.
+/// `.npz` with `x` and optionally `y`. Only images that end up in a part are decoded. The order of
+/// each part is independent of the classes, so that any prefix of it is a fair sample.
 ///
 /// # Errors
-/// Where nothing is found, a file cannot be read, a class is empty, images have another size or
-/// color than the network's input, or there are too few images for three parts.
+///
+/// Fails if nothing is found, a file cannot be read, a class is empty, images differ in size or
+/// color from the network's input, or there are too few images for three parts.
 pub fn load(path: &Path, expected: [usize; 3], sizes: SplitSizes) -> Result<Dataset, ImageError> {
     let source = source::open(path, expected)?;
     let parts = split::three_ways(source.items(), sizes, path)?;
@@ -150,10 +154,11 @@ pub fn load(path: &Path, expected: [usize; 3], sizes: SplitSizes) -> Result<Data
     })
 }
 
-/// Everything under `test/`, or everything where there is no such part, with the class names.
+/// Reads all images under `test/`, or all images if there is no such part, and the class names.
 ///
 /// # Errors
-/// As [`load`].
+///
+/// Fails like [`load`].
 pub fn load_test(path: &Path, expected: [usize; 3]) -> Result<(Images, Vec<String>), ImageError> {
     let source = source::open(path, expected)?;
     let chosen = split::test_or_all(source.items());

@@ -1,11 +1,14 @@
-//! From bytes to the numbers a network takes.
+//! Normalization of bytes to a network's input.
 
-/// Writes `(pixel - mean) / standard deviation` per channel for all images in `images`; `mean` and `std`
-/// are on the scale 0 to 255, `dims` is `[channels, height, width]`. The division is the one that
-/// training frameworks do, so that the numbers are the same to the last bit.
+/// Writes `(pixel - mean) / standard deviation` per channel for all images in `images`.
+///
+/// `mean` and `std` are on the scale 0 to 255, `dims` is `[channels, height, width]`. The division
+/// equals that of training frameworks to the last bit.
 ///
 /// # Panics
-/// Where `mean` or `std` have not one value per channel, or `out` is not as long as `images`.
+///
+/// Panics if `mean` or `std` do not have one value per channel, or if `out` and `images` differ in
+/// length.
 pub fn normalize_into(images: &[u8], mean: &[f32], std: &[f32], dims: [usize; 3], out: &mut [f32]) {
     let [channels, height, width] = dims;
     assert_eq!(mean.len(), channels, "one mean per channel");

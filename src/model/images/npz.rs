@@ -1,4 +1,4 @@
-//! NumPy archives: `x` with the images, `y` with the labels if there are any; or `x_train`, `y_train`,
+//! NumPy archives: `x` with the images and optionally `y` with the labels, or `x_train`, `y_train`,
 //! `x_test`, `y_test`. Pixels are `uint8`, or floats from 0 to 255.
 
 use std::fs::File;
@@ -12,17 +12,18 @@ use super::arrays::{Arrays, Block, Layout, check};
 use super::error::ImageError;
 use super::source::{Item, Role};
 
-/// NumPy writes headers of some hundred bytes.
+/// Largest header in bytes; NumPy writes some hundred bytes.
 const MAX_HEADER: usize = 1 << 16;
 
-/// Bytes read behind an array in search of the end of its member.
+/// Largest number of bytes read behind an array in search of the end of its member.
 const MAX_TRAILER: u64 = 1 << 16;
 
-/// The arrays that are looked for, and the part they make up.
+/// Names of the arrays of images and labels, with the part that they make up.
 const PARTS: [(&str, &str, Role); 3] =
     [("x", "y", Role::Whole), ("x_train", "y_train", Role::Train), ("x_test", "y_test", Role::Test)];
 
-/// Reads archives. Of several in one folder, `train.npz` is the train part and `test.npz` the test part.
+/// Reads archives. Of several in one folder, `train.npz` is the train part and `test.npz` the test
+/// part.
 pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, ImageError> {
     let mut items = Vec::new();
     let mut blocks = Vec::new();
@@ -83,7 +84,7 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// One array of an archive, if it is there, through `read`.
+/// Reads one array of an archive with `read`, if it is present.
 fn read_entry<T>(
     archive: &mut Archive,
     path: &Path,
@@ -169,7 +170,7 @@ fn images(
     let bytes = match plain_type(&array) {
         Some((TypeChar::Uint, 1)) => {
             let mut bytes = Vec::new();
-            // Grows with what is really there, whatever the header promises.
+            // The buffer grows with the actual data, whatever size the header states.
             array.into_inner().take(total as u64).read_to_end(&mut bytes).map_err(unreadable(path))?;
             bytes
         }
@@ -188,7 +189,7 @@ fn images(
     Ok(Block { bytes, offset: 0, stride, count, layout, repeat })
 }
 
-/// Floats from 0 to 255 as bytes.
+/// Converts floats from 0 to 255 to bytes.
 fn pixels<T: Deserialize>(
     values: NpyReader<T, &mut dyn Read>,
     total: usize,

@@ -1,4 +1,4 @@
-//! What every image format offers, and which format a path holds.
+//! Interface of the image formats, and detection of the format.
 
 use std::path::Path;
 
@@ -7,35 +7,35 @@ use rayon::prelude::*;
 use super::error::ImageError;
 use super::{Images, cifar, folder, idx, npz};
 
-/// Which part of a data set its maker put an image in.
+/// Part of the dataset to which its author assigned an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Train,
     Test,
-    /// There are no such parts.
+    /// The dataset has no parts.
     Whole,
 }
 
-/// One image of a listing.
+/// Image in the listing of a dataset.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
-    /// Path relative to the data folder, or file and index: the same on every machine.
+    /// Path relative to the data folder, or file and index; equal on every machine.
     pub key: String,
     pub label: Option<u32>,
     pub role: Role,
 }
 
-/// A listed data set of one format.
+/// Listed dataset of one format.
 pub(super) trait Source: Sync {
-    /// Names in label order; empty where unknown.
+    /// Returns the class names in label order; empty if unknown.
     fn classes(&self) -> &[String];
-    /// Everything there is, sorted by key within each role.
+    /// Returns all images, sorted by key within each role.
     fn items(&self) -> &[Item];
-    /// Writes the pixels of one item, `[channels, height, width]` as the network expects them.
+    /// Writes the pixels of one image, `[channels, height, width]` of the network's input.
     fn read(&self, item: usize, out: &mut [u8]) -> Result<(), ImageError>;
 }
 
-/// Finds out the format and lists it.
+/// Detects the format of `path` and lists its images.
 pub(super) fn open(path: &Path, expected: [usize; 3]) -> Result<Box<dyn Source>, ImageError> {
     let metadata = std::fs::metadata(path).map_err(ImageError::io(path))?;
     if metadata.is_file() {
@@ -82,8 +82,8 @@ pub(super) fn open(path: &Path, expected: [usize; 3]) -> Result<Box<dyn Source>,
     Ok(Box::new(folder::open(path, expected)?))
 }
 
-/// Reads the chosen items in parallel. Of several faults the first in order is reported, whichever
-/// thread saw its own first.
+/// Reads the chosen images in parallel. Of several errors the first in order is returned,
+/// independent of the threads.
 pub(super) fn gather(
     source: &dyn Source,
     chosen: &[usize],

@@ -1,26 +1,26 @@
-//! Which image goes into which part.
+//! Assignment of images to the parts of a dataset.
 //!
-//! An image's place is decided by the hash of its name alone. So the split does not depend on the
-//! order in which a file system lists its folders, images that are added later do not move others
-//! from one part to another, and larger parts contain the smaller ones.
+//! The hash of an image's name alone decides its place. The split therefore does not depend on the
+//! order in which a file system lists its folders, images added later do not move others to another
+//! part, and larger parts contain the smaller ones.
 
 use std::path::Path;
 
 use super::error::ImageError;
 use super::source::{Item, Role};
 
-/// The most images that each part may have.
+/// Largest numbers of images in each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitSizes {
-    /// Of [`super::Dataset::calibration`].
+    /// Largest size of [`super::Dataset::calibration`].
     pub calibration: usize,
-    /// Of [`super::Dataset::search`].
+    /// Largest size of [`super::Dataset::search`].
     pub search: usize,
-    /// Of [`super::Dataset::report`].
+    /// Largest size of [`super::Dataset::report`].
     pub report: usize,
 }
 
-/// Indices into the listing.
+/// Parts of a dataset as indices into its listing.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub calibration: Vec<usize>,
@@ -28,12 +28,15 @@ pub(super) struct Parts {
     pub report: Vec<usize>,
 }
 
-/// Where in the hash range the parts begin and end where there is no train and test part.
+/// Ends of the parts in the hash range for datasets without train and test part.
 const CALIBRATION_END: f64 = 0.2;
 const SEARCH_END: f64 = 0.6;
 
-/// Splits a listing. With a train and a test part, calibration images come from the one, search and
-/// report images from disjoint halves of the other: a network remembers what it was trained on.
+/// Splits a listing.
+///
+/// If there are a train and a test part, calibration images come from the former, and search and
+/// report images from disjoint halves of the latter, because a network remembers its training
+/// images.
 pub(super) fn three_ways(items: &[Item], sizes: SplitSizes, path: &Path) -> Result<Parts, ImageError> {
     let train = shuffled(items, |role| role == Role::Train);
     let test = shuffled(items, |role| role == Role::Test);
@@ -55,13 +58,13 @@ pub(super) fn three_ways(items: &[Item], sizes: SplitSizes, path: &Path) -> Resu
     })
 }
 
-/// What a final score is taken on: the test part, or everything where there is none.
+/// Returns the images for a final score: the test part, or all images if there is none.
 pub(super) fn test_or_all(items: &[Item]) -> Vec<usize> {
     let test: Vec<usize> = (0..items.len()).filter(|&item| items[item].role == Role::Test).collect();
     if test.is_empty() { (0..items.len()).collect() } else { test }
 }
 
-/// An item and its place in the hash range, 0 to 1.
+/// Image with its place in the hash range, 0 to 1.
 struct Placed {
     place: f64,
     item: usize,
@@ -81,12 +84,12 @@ fn place(key: &str) -> f64 {
     let hash = blake3::hash(key.as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&hash.as_bytes()[..8]);
-    // 53 bits: exact as a double.
+    // 53 bits are exact as a double.
     (u64::from_le_bytes(first) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Cuts a sorted list at a place of the hash range and returns what comes after; at least one item
-/// stays and at least `after` follow, which matters for a handful of images only.
+/// Splits a sorted list at a place of the hash range and returns the rest. At least one item stays
+/// and at least `after` follow, which matters for a handful of images only.
 fn cut(placed: &mut Vec<Placed>, at: f64, after: usize) -> Vec<Placed> {
     let boundary = placed.partition_point(|placed| placed.place < at);
     placed.split_off(boundary.clamp(1, placed.len() - after))

@@ -1,4 +1,4 @@
-//! Every format from generated files, what goes wrong with them, and the split.
+//! Reads generated files of every format, checks the errors, and checks the split.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,7 +16,7 @@ fn sizes(calibration: usize, search: usize, report: usize) -> SplitSizes {
 
 const ALL: SplitSizes = SplitSizes { calibration: usize::MAX, search: usize::MAX, report: usize::MAX };
 
-/// A color image of [`DIMS`] whose pixels tell images apart, interleaved.
+/// Returns an interleaved color image of [`DIMS`] with pixels that distinguish images.
 fn interleaved(number: u8) -> Vec<u8> {
     (0..60_u8).map(|index| index.wrapping_mul(3).wrapping_add(number)).collect()
 }
@@ -31,7 +31,7 @@ fn write_png(path: &Path, number: u8) {
     image::RgbImage::from_raw(5, 4, interleaved(number)).unwrap().save(path).unwrap();
 }
 
-/// `count` images in each of two classes.
+/// Writes `count` images in each of two classes.
 fn write_classes(root: &Path, count: u8) {
     for (offset, class) in ["cat", "dog"].into_iter().enumerate() {
         for index in 0..count {
@@ -100,7 +100,7 @@ fn larger_parts_contain_the_smaller_ones_and_only_chosen_files_are_read() {
     assert_eq!(small.calibration, large.calibration.take(3));
     assert_eq!(small.search, large.search.slice(0..5));
     assert_eq!(small.report, large.report.take(4));
-    // Neither order nor new files change where an image belongs.
+    // Neither order nor new files change the part of an image.
     for index in 0..10 {
         write_png(&folder.path().join(format!("dog/late{index}.png")), 200 + index);
     }
@@ -373,7 +373,7 @@ fn the_cache_gives_back_what_went_in() {
         fs::write(&path, &bytes[..length]).unwrap();
         assert!(Dataset::load_cached(&path).is_err());
     }
-    // A good checksum over sizes that promise more than there is.
+    // A valid checksum over sizes beyond the end of the file.
     let mut body = bytes[..24].to_vec();
     body[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
     let checksum = blake3::hash(&body);

@@ -1,5 +1,5 @@
-//! Constant folding at import: the integer arithmetic with which exporters compute shapes, and the small
-//! tensor arithmetic with which they prepare weights.
+//! Constant folding at import: the integer arithmetic by which exporters compute shapes, and the
+//! small tensor arithmetic by which they prepare weights.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::node::{Node, resolve_axis};
 use super::proto::tensor_proto::DataType;
 use super::tensor::{Data, Int, Tensor, broadcast, broadcast_offsets, strides, volume, walk};
 
-/// The node's first output, where it depends on constants and shapes alone; `None` where it must be
-/// lowered to steps.
+/// Evaluates the node's first output if it depends on constants and shapes alone. Returns `None` if
+/// the node must be lowered to steps.
 pub fn evaluate(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, String> {
     match node.operator.as_str() {
         "Constant" => return constant(node).map(Some),
@@ -26,7 +26,7 @@ pub fn evaluate(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tenso
     for index in 0..node.proto.input.len() {
         inputs.push(match importer.operand(node, index)? {
             None => None,
-            // Shares the numbers.
+            // The clone shares the numbers.
             Some(Item::Constant(tensor)) => Some(tensor.clone()),
             Some(_) => return Ok(None),
         });
@@ -301,7 +301,7 @@ fn constant_of_shape(importer: &mut Importer, node: &Node<'_>, target: &Tensor) 
     Ok(value.gathered(dims, &vec![0; count]))
 }
 
-/// Integers that are a shape.
+/// Converts integers to a shape.
 fn shape_of(values: &[i64]) -> Result<Vec<usize>, String> {
     values
         .iter()

@@ -1,5 +1,5 @@
-//! Walks the graph: resolves names, evaluates what is constant, lowers the rest to steps, and checks the
-//! shapes that the file states against those that follow from the operators.
+//! Imports a graph: resolves names, folds constants, lowers nodes to steps, and compares the shapes
+//! stated in the file with the inferred ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,35 +19,36 @@ use super::proto::{GraphProto, ModelProto, ValueInfoProto};
 use super::tensor::{Data, Int, Tensor, volume};
 use crate::model::ModelError;
 
-/// Oldest and newest operator sets whose meaning is known.
+/// Oldest and newest supported operator sets.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
-/// Most numbers that one activation may have per image.
+/// Largest number of elements of one activation per image.
 const LARGEST_VALUE: usize = 1 << 28;
-/// Most weights that all steps together may have.
+/// Largest number of weights of all steps together.
 const LARGEST_WEIGHTS: usize = 1 << 30;
-/// How many numbers constant folding may make whatever the file holds, and how many for each of the file's.
+/// Limits of constant folding in numbers: a fixed amount, and an amount for each number in the
+/// file.
 const FOLDED: (usize, usize) = (1 << 24, 4);
 
-/// What a name in the graph stands for.
+/// Meaning of a name in the graph.
 #[derive(Clone)]
 pub enum Item {
-    /// Known now.
+    /// Tensor whose elements are known at import.
     Constant(Tensor),
-    /// Computed per image. ONNX sees its batch as axis 0; the plan's shapes do not have it.
+    /// Value computed per image. ONNX has its batch as axis 0, which plans' shapes omit.
     Activation(ValueId),
-    /// There, but unusable for this reason.
+    /// Value that cannot be used for this reason.
     Broken(String),
 }
 
-/// The plan as far as it is built, and what names mean.
+/// Plan under construction, with the meanings of names.
 pub struct Importer {
     plan: Plan,
     items: HashMap<String, Item>,
-    /// The batch size that the file fixes, if it does.
+    /// Batch size that the file fixes, if any.
     batch: Option<i64>,
     budget: usize,
     weights: usize,
-    /// Name of the node that is being lowered, sanitized.
+    /// Sanitized name of the node that is being lowered.
     base: String,
     used: HashMap<String, usize>,
 }
@@ -98,7 +99,7 @@ fn opset(model: &ModelProto) -> Result<i64, String> {
     }
 }
 
-/// The shapes that the file states for values, batch included; only known extents.
+/// Returns the known extents of the shapes stated for values, batch included.
 fn stated_shapes(graph: &GraphProto) -> HashMap<&str, Vec<Option<i64>>> {
     graph
         .value_info
@@ -119,14 +120,14 @@ fn shape(info: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
 
 impl Importer {
     fn initializers(&mut self, graph: &mut GraphProto, source: &mut Source<'_>) -> Result<(), ModelError> {
-        // Taken out one by one, so that a large model is not held twice.
+        // Tensors are taken out one by one, so that a large model is not held twice.
         for proto in graph.initializer.drain(..) {
             let item = match initializer::read(&proto, source) {
                 Ok(tensor) => {
                     self.budget = self.budget.saturating_add(tensor.len().saturating_mul(FOLDED.1));
                     Item::Constant(tensor)
                 }
-                // A tensor in some exotic format does no harm as long as nobody reads it.
+                // A tensor in an exotic format does no harm unless a node reads it.
                 Err(problem) => Item::Broken(format!("tensor `{}` {problem}", proto.name())),
             };
             self.define(proto.name(), item)
@@ -147,7 +148,7 @@ impl Importer {
         }
     }
 
-    /// Finds the one input that is no initializer (older files list those as inputs, too).
+    /// Finds the one input that is no initializer (older files list initializers as inputs, too).
     fn input(&mut self, graph: &GraphProto) -> Result<(), String> {
         let inputs: Vec<_> =
             graph.input.iter().filter(|info| !self.items.contains_key(info.name())).collect();
@@ -183,7 +184,7 @@ impl Importer {
         self.define(name, item)
     }
 
-    /// Takes the first output.
+    /// Sets the output to the first one of the graph.
     fn output(&mut self, graph: &GraphProto) -> Result<(), String> {
         let [first, others @ ..] = &graph.output[..] else { return Err("the graph has no output".into()) };
         if !others.is_empty() {
@@ -227,7 +228,7 @@ impl Importer {
                     && shape[1..].iter().zip(dims).all(|(stated, &dim)| {
                         stated.is_none_or(|stated| stated <= 0 || stated == dim as i64)
                     });
-                // Some exporters leave shapes empty where they do not know them.
+                // Some exporters leave unknown shapes empty.
                 if !agrees && !shape.is_empty() {
                     let stated: Vec<_> =
                         shape.iter().map(|e| e.map_or("?".into(), |e| e.to_string())).collect();
@@ -244,12 +245,12 @@ impl Importer {
         Ok(())
     }
 
-    /// The batch size that the file fixes, if it does.
+    /// Returns the batch size that the file fixes, if any.
     pub fn batch(&self) -> Option<i64> {
         self.batch
     }
 
-    /// What input `index` of the node is; `None` where it is left out.
+    /// Returns input `index` of the node; `None` if it is left out.
     pub fn operand(&self, node: &Node<'_>, index: usize) -> Result<Option<&Item>, String> {
         let Some(name) = node.input(index) else { return Ok(None) };
         match self.items.get(name) {
@@ -259,7 +260,7 @@ impl Importer {
         }
     }
 
-    /// Input `index` where it must be computed per image.
+    /// Returns input `index`, which must be computed per image.
     pub fn activation(&self, node: &Node<'_>, index: usize) -> Result<ValueId, String> {
         match self.operand(node, index)? {
             Some(Item::Activation(id)) => Ok(*id),
@@ -268,7 +269,7 @@ impl Importer {
         }
     }
 
-    /// Input `index` where it must be known now, if it is given.
+    /// Returns input `index`, which must be constant if it is given.
     pub fn optional_tensor(&self, node: &Node<'_>, index: usize) -> Result<Option<&Tensor>, String> {
         match self.operand(node, index)? {
             Some(Item::Constant(tensor)) => Ok(Some(tensor)),
@@ -280,17 +281,17 @@ impl Importer {
         }
     }
 
-    /// Input `index` where it must be given and known now.
+    /// Returns input `index`, which must be given and constant.
     pub fn tensor(&self, node: &Node<'_>, index: usize) -> Result<&Tensor, String> {
         self.optional_tensor(node, index)?.ok_or_else(|| format!("its input {index} is missing"))
     }
 
-    /// Shape of an activation, without batch.
+    /// Returns the shape of an activation, without batch.
     pub fn dims(&self, id: ValueId) -> &[usize] {
         &self.plan.values[id].dims
     }
 
-    /// Shape of an activation as `[channels, height, width]`.
+    /// Returns the shape of an activation as `[channels, height, width]`.
     pub fn image(&self, id: ValueId) -> Result<[usize; 3], String> {
         <[usize; 3]>::try_from(self.dims(id)).map_err(|_| {
             let dims = self.dims(id);
@@ -298,7 +299,7 @@ impl Importer {
         })
     }
 
-    /// Takes `count` numbers from what constant folding may make.
+    /// Subtracts `count` numbers from the limit of constant folding.
     pub fn spend(&mut self, count: usize) -> Result<(), String> {
         self.budget = self.budget.checked_sub(count).ok_or("evaluating constants takes too much memory")?;
         Ok(())
@@ -314,8 +315,8 @@ impl Importer {
         }
     }
 
-    /// Adds a step and the value that it writes. `part` tells the steps of one node apart; the main
-    /// one has none.
+    /// Adds a step and the value that it writes. `part` distinguishes the steps of one node and is
+    /// empty for the main one.
     pub fn emit(
         &mut self,
         part: &str,
@@ -362,7 +363,7 @@ impl Importer {
         Ok(self.plan.constants.len() - 1)
     }
 
-    /// The shape of an item as a shape computation sees it.
+    /// Returns the shape of an item as a shape computation sees it.
     pub fn extents(&self, item: &Item) -> Result<Vec<Int>, String> {
         let known = |&dim: &usize| Int::Known(dim as i64);
         match item {
@@ -375,12 +376,12 @@ impl Importer {
     }
 }
 
-/// An activation as the only output.
+/// Wraps an activation as the only output.
 pub fn one(id: ValueId) -> Vec<Item> {
     vec![Item::Activation(id)]
 }
 
-/// A copy of floating-point data that `change` is applied to.
+/// Copies floating-point data with `change` applied to each number.
 pub fn mapped(values: &[f32], change: impl Fn(f64) -> f64) -> Data {
     Data::Float(values.iter().map(|&value| change(value.into()) as f32).collect())
 }

@@ -1,4 +1,4 @@
-//! From the file's tensors to [`Tensor`]: number formats, and data in files beside the model.
+//! Reads initializers as [`Tensor`]s: number formats, and data in external files.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,18 +12,19 @@ use super::proto::TensorProto;
 use super::proto::tensor_proto::{DataLocation, DataType};
 use super::tensor::{Data, Int, Tensor, volume};
 
-/// Where external data lies, and the running hash of all bytes that define the network.
+/// Location of external data, with the running hash of all bytes that define the network.
 pub struct Source<'a> {
-    /// The folder of the model, where it has one.
+    /// Folder of the model, if it has one.
     pub folder: Option<&'a Path>,
-    /// Fed with the model's file, then with external data in the order of reading.
+    /// Hash of the model's file, then of external data in the order of reading.
     pub hasher: Sha256,
 }
 
 /// Reads one tensor.
 ///
 /// # Errors
-/// What is wrong with it, without its name.
+///
+/// Describes the problem without the tensor's name.
 pub fn read(proto: &TensorProto, source: &mut Source<'_>) -> Result<Tensor, String> {
     let dims = proto
         .dims
@@ -57,7 +58,7 @@ fn unsupported(kind: DataType) -> String {
     )
 }
 
-/// Bytes per number in raw data.
+/// Returns the bytes per number in raw data.
 fn width(kind: DataType) -> Option<usize> {
     Some(match kind {
         DataType::Bool | DataType::Int8 | DataType::Uint8 => 1,
@@ -68,7 +69,7 @@ fn width(kind: DataType) -> Option<usize> {
     })
 }
 
-/// Little-endian numbers, as in `raw_data` and in external files.
+/// Decodes little-endian numbers, as in `raw_data` and in external files.
 fn raw(kind: DataType, bytes: &[u8], count: usize) -> Result<Data, String> {
     let width = width(kind).ok_or_else(|| unsupported(kind))?;
     if count.checked_mul(width) != Some(bytes.len()) {
@@ -100,7 +101,7 @@ fn raw(kind: DataType, bytes: &[u8], count: usize) -> Result<Data, String> {
     })
 }
 
-/// Numbers in the repeated fields of the message.
+/// Decodes numbers in the repeated fields of the message.
 fn typed(kind: DataType, proto: &TensorProto, count: usize) -> Result<Data, String> {
     let check = |found: usize| {
         if found == count {
@@ -145,7 +146,7 @@ fn typed(kind: DataType, proto: &TensorProto, count: usize) -> Result<Data, Stri
     })
 }
 
-/// Reads the part of a file beside the model that a tensor refers to.
+/// Reads the part of an external file that a tensor refers to.
 fn external_bytes(
     proto: &TensorProto,
     source: &Source<'_>,
@@ -198,7 +199,7 @@ fn external_bytes(
     Ok(bytes)
 }
 
-/// The path of `location`, which must stay inside `folder`, symbolic links included.
+/// Resolves `location`, which must stay inside `folder`, symbolic links included.
 fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
     let relative = Path::new(location);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -216,7 +217,7 @@ fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// The upper half of a single-precision number.
+/// Converts a bfloat16, the upper half of a single-precision number.
 fn brain(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }

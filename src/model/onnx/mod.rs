@@ -1,9 +1,8 @@
-//! ONNX files in and out.
+//! Import and export of ONNX files.
 //!
-//! Reading is defensive: a file is somebody else's data, so sizes are checked before anything is
-//! allocated, nothing panics, and what is not supported is named together with its node. The result is
-//! the graph as the file has it, one or more steps per node; making it fast is left to
-//! [`crate::model::passes`].
+//! Import is defensive, because files come from others: sizes are checked before anything is
+//! allocated, nothing panics, and errors name the unsupported node. The result is the graph as the
+//! file has it, one or more steps per node. [`crate::model::passes`] simplifies it.
 
 use std::path::Path;
 
@@ -27,13 +26,14 @@ mod tensor;
 pub use export::{export, export_bundle};
 pub use lower::OPERATORS;
 
-/// The format allows no larger messages; weights beyond that go to external files.
+/// Largest ONNX message. Larger weights are stored in external files.
 const LARGEST_FILE: u64 = 1 << 31;
 
-/// Reads a file; the graph is as written, not simplified.
+/// Reads a file as written, without simplification.
 ///
 /// # Errors
-/// Where the file cannot be read, is damaged, or holds something that is not supported.
+///
+/// Fails if the file cannot be read, is damaged, or holds something that is not supported.
 pub fn load(path: &Path) -> Result<Network, ModelError> {
     let failed = |source| ModelError::Io { path: path.to_path_buf(), source };
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -47,10 +47,11 @@ pub fn load(path: &Path) -> Result<Network, ModelError> {
     read(&name, Bytes::from(bytes), Some(path.parent().unwrap_or(Path::new(""))))
 }
 
-/// Reads a file's bytes; the graph is as written, not simplified.
+/// Reads the bytes of a file as written, without simplification.
 ///
 /// # Errors
-/// Where the bytes are damaged or hold something that is not supported.
+///
+/// Fails if the bytes are damaged or hold something that is not supported.
 pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Network, ModelError> {
     check_size(name, bytes.len() as u64)?;
     read(name, Bytes::copy_from_slice(bytes), folder)

@@ -1,7 +1,7 @@
-//! Names of steps: short words that can stand in configurations, from whatever a file has.
+//! Step names: identifiers for configurations, made from the names in a file.
 
-/// Rewrites a node's name to words of `[A-Za-z0-9_]` joined by dots, the first character no digit:
-/// `/body/body.0/Conv` becomes `body.body.0.Conv`. Empty where nothing is left.
+/// Rewrites a node's name to words of `[A-Za-z0-9_]` joined by dots, without a digit at the start:
+/// `/body/body.0/Conv` becomes `body.body.0.Conv`. Returns an empty name if no character remains.
 pub fn sanitize(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for character in name.chars() {
@@ -14,7 +14,7 @@ pub fn sanitize(name: &str) -> String {
             'a'..='z' | 'A'..='Z' | '0'..='9' => out.push(character),
             _ => out.push('_'),
         }
-        // Long enough for anything that a person wrote.
+        // Longer names were hardly written by a person.
         if out.len() >= 200 {
             break;
         }

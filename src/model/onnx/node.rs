@@ -1,27 +1,27 @@
-//! A node of the graph with typed, checked access to its attributes.
+//! Node of a graph with typed, checked access to its attributes.
 
 use std::borrow::Cow;
 
 use super::proto::attribute_proto::AttributeType;
 use super::proto::{AttributeProto, NodeProto, TensorProto};
 
-/// Larger strides, kernels, paddings and sizes than this are taken for damage.
+/// Largest stride, kernel, padding or size. Larger ones indicate damage.
 const LARGEST: i64 = 1 << 16;
 
-/// One operator application as the file has it.
+/// Operator application as stated in the file.
 pub struct Node<'a> {
-    /// The message.
+    /// Decoded message of the node.
     pub proto: &'a NodeProto,
-    /// Operator; with its domain, where it is not ONNX's own.
+    /// Operator, with its domain unless it is ONNX's own.
     pub operator: String,
     /// Version of the operator set.
     pub opset: i64,
-    /// Position in the graph.
+    /// Position of the node in the graph.
     pub index: usize,
 }
 
 impl<'a> Node<'a> {
-    /// Wraps the message.
+    /// Wraps the decoded message of a node.
     pub fn new(proto: &'a NodeProto, opset: i64, index: usize) -> Self {
         let kind = proto.op_type();
         let operator = match proto.domain() {
@@ -31,7 +31,7 @@ impl<'a> Node<'a> {
         Self { proto, operator, opset, index }
     }
 
-    /// What to call it in messages.
+    /// Returns the name of the node in messages.
     pub fn label(&self) -> Cow<'a, str> {
         match (self.proto.name(), self.proto.output.first()) {
             ("", Some(output)) if !output.is_empty() => Cow::Borrowed(output),
@@ -40,17 +40,17 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Name of input `index`; `None` where it is left out.
+    /// Returns the name of input `index`; `None` if it is left out.
     pub fn input(&self, index: usize) -> Option<&'a str> {
         self.proto.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// Whether output `index` is asked for.
+    /// Returns whether output `index` is named.
     pub fn has_output(&self, index: usize) -> bool {
         self.proto.output.get(index).is_some_and(|name| !name.is_empty())
     }
 
-    /// Whether there is such an attribute.
+    /// Returns whether the node has the attribute `name`.
     pub fn has_attribute(&self, name: &str) -> bool {
         self.proto.attribute.iter().any(|attribute| attribute.name() == name)
     }
@@ -67,12 +67,12 @@ impl<'a> Node<'a> {
         Ok(Some(found))
     }
 
-    /// An integer attribute.
+    /// Returns an integer attribute, if it is given.
     pub fn int(&self, name: &str) -> Result<Option<i64>, String> {
         Ok(self.attribute(name, AttributeType::Int)?.map(AttributeProto::i))
     }
 
-    /// An integer attribute that is 0 or 1.
+    /// Returns an integer attribute that must be 0 or 1.
     pub fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
         match self.int(name)? {
             None => Ok(default),
@@ -82,12 +82,12 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// A list of integers.
+    /// Returns a list of integers, if it is given.
     pub fn ints(&self, name: &str) -> Result<Option<&'a [i64]>, String> {
         Ok(self.attribute(name, AttributeType::Ints)?.map(|found| found.ints.as_slice()))
     }
 
-    /// A list of sizes, of which there must be `count`, each from `least` up.
+    /// Returns a list of `count` sizes of at least `least` each, if it is given.
     pub fn sizes(&self, name: &str, count: usize, least: i64) -> Result<Option<Vec<usize>>, String> {
         let Some(values) = self.ints(name)? else { return Ok(None) };
         if values.len() != count {
@@ -99,31 +99,31 @@ impl<'a> Node<'a> {
         Ok(Some(values.iter().map(|&value| value as usize).collect()))
     }
 
-    /// A floating-point attribute; finite.
+    /// Returns a floating-point attribute, which must be finite.
     pub fn float(&self, name: &str, default: f32) -> Result<f32, String> {
         let value = self.attribute(name, AttributeType::Float)?.map_or(default, AttributeProto::f);
         if value.is_finite() { Ok(value) } else { Err(format!("its attribute `{name}` is {value}")) }
     }
 
-    /// A list of floating-point numbers.
+    /// Returns a list of floating-point numbers, if it is given.
     pub fn floats(&self, name: &str) -> Result<Option<&'a [f32]>, String> {
         Ok(self.attribute(name, AttributeType::Floats)?.map(|found| found.floats.as_slice()))
     }
 
-    /// A text attribute.
+    /// Returns a text attribute, if it is given.
     pub fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, String> {
         Ok(self
             .attribute(name, AttributeType::String)?
             .map(|found| String::from_utf8_lossy(found.s.as_deref().unwrap_or_default())))
     }
 
-    /// A tensor attribute.
+    /// Returns a tensor attribute, if it is given.
     pub fn tensor(&self, name: &str) -> Result<Option<&'a TensorProto>, String> {
         Ok(self.attribute(name, AttributeType::Tensor)?.and_then(|found| found.t.as_ref()))
     }
 }
 
-/// The axis that `axis` means in a shape of `rank`: negative ones count from the end.
+/// Resolves `axis` in a shape of `rank` axes. Negative axes count from the end.
 pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
     let signed = i64::try_from(rank).map_err(|_| "rank is too large".to_string())?;
     let resolved = if axis < 0 { axis.checked_add(signed) } else { Some(axis) };

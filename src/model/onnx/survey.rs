@@ -1,20 +1,21 @@
-//! Looks over a file before it is decoded, so that a small hostile file cannot fill the memory.
+//! Estimates the memory that decoding a file takes, so that a small hostile file cannot fill the
+//! memory.
 //!
-//! A decoded message takes far more memory than its two bytes in the file may suggest (an empty
-//! attribute: over a kilobyte). This walk over the wire format, which allocates nothing, adds up what
-//! decoding would take and refuses files whose sum is out of proportion.
+//! A decoded message can take far more memory than its two bytes in the file (an empty attribute
+//! takes over a kilobyte). This scan of the wire format allocates nothing. It adds up the memory of
+//! decoding and refuses files with a sum out of proportion.
 
-/// What decoding may always take, in bytes.
+/// Memory that decoding may take for any file, in bytes.
 const FLOOR: u64 = 512 << 20;
-/// What decoding may take per byte of the file.
+/// Additional memory that decoding may take per byte of the file.
 const PROPORTION: u64 = 16;
-/// Deepest nesting of messages; the decoder has the same limit.
+/// Deepest nesting of messages, equal to the decoder's limit.
 const DEPTH: u32 = 100;
-/// Upper bound of the size of any decoded message without what it owns; checked by a test.
+/// Upper bound of the size of any decoded message without owned data; checked by a test.
 pub(super) const MESSAGE: u64 = 2048;
 
-/// The messages that real files hold in numbers. All others count as [`Kind::Other`], whose every
-/// length-delimited field is taken for a message.
+/// Kinds of messages that are frequent in real files. All others count as [`Kind::Other`], which
+/// treats every length-delimited field as a message.
 #[derive(Clone, Copy)]
 enum Kind {
     Model,
@@ -26,14 +27,14 @@ enum Kind {
     Type,
     Text,
     Other,
-    /// Text or numbers: takes up to 16 bytes for each of the file's.
+    /// Text or numbers, which take up to 16 bytes for each byte in the file.
     Plain,
-    /// Shared with the file's own bytes.
+    /// Data that is shared with the file's own bytes.
     Shared,
 }
 
 impl Kind {
-    /// What a decoded message of this kind takes by itself.
+    /// Returns the size of a decoded message of this kind without owned data.
     fn size(self) -> u64 {
         match self {
             Self::Node => 256,
@@ -45,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// The kind of field number `field`.
+    /// Returns the kind of field number `field`.
     fn field(self, field: u64) -> Self {
         match (self, field) {
             (Self::Model, 7) | (Self::Attribute, 6 | 11) => Self::Graph,
@@ -66,8 +67,8 @@ impl Kind {
     }
 }
 
-/// Refuses files that would take out-of-proportion memory to decode. Damage of other kinds is left for
-/// the decoder to find.
+/// Refuses files that would take out-of-proportion memory to decode. The decoder reports damage of
+/// other kinds.
 pub fn check(bytes: &[u8]) -> Result<(), String> {
     let allowed = FLOOR + PROPORTION * bytes.len() as u64;
     let mut taken = 0;
@@ -78,7 +79,7 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Adds up one message; stops early when the bytes end or the limit is passed.
+/// Adds up one message. Stops early when the bytes end or the limit is passed.
 fn walk(mut bytes: &[u8], kind: Kind, depth: u32, taken: &mut u64, allowed: u64) {
     if depth > DEPTH {
         return;
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn refuses_a_bomb() {
-        // A graph with one node of a million empty attributes: 2 MB that would decode to over a gigabyte.
+        // A graph with one node of a million empty attributes: 2 MB that would decode to over a
+        // gigabyte.
         let mut attributes = Vec::new();
         for _ in 0..1_000_000 {
             attributes.extend([0x2a, 0]);

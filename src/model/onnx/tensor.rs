@@ -1,42 +1,42 @@
-//! Tensors known at import time, and the rearrangements that constant folding needs.
+//! Tensors known at import, with the index arithmetic of constant folding.
 
 use std::sync::Arc;
 
-/// A number of a shape computation: known, or the number of images, which stays symbolic whatever the
-/// file says, because plans have no batch.
+/// Number of a shape computation: a known integer, or the symbolic number of images. The latter
+/// stays symbolic even if the file fixes it, because plans have no batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Int {
-    /// A known integer.
+    /// Integer that is known at import.
     Known(i64),
-    /// The extent of the batch axis.
+    /// Extent of the batch axis.
     Batch,
 }
 
-/// The numbers of a [`Tensor`].
+/// Elements of a [`Tensor`] in row-major order.
 #[derive(Clone, Debug)]
 pub enum Data {
-    /// Floating point of any width in the file.
+    /// Floating-point numbers of any width in the file.
     Float(Arc<[f32]>),
-    /// Integers and truth values.
+    /// Integers, known or symbolic, and truth values.
     Int(Arc<[Int]>),
 }
 
-/// A constant with its full shape, as ONNX sees it.
+/// Constant with its full shape, batch included, as in ONNX.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     /// Row-major shape; empty for a scalar.
     pub dims: Vec<usize>,
-    /// As many numbers as the shape says.
+    /// Elements, equal in number to the volume of the shape.
     pub data: Data,
 }
 
 impl Tensor {
-    /// A vector of integers.
+    /// Creates a vector of integers.
     pub fn ints(values: Vec<Int>) -> Self {
         Self { dims: vec![values.len()], data: Data::Int(values.into()) }
     }
 
-    /// How many numbers there are.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         match &self.data {
             Data::Float(values) => values.len(),
@@ -44,7 +44,7 @@ impl Tensor {
         }
     }
 
-    /// The numbers as floating point.
+    /// Returns the elements, which must be floating-point numbers.
     pub fn floats(&self) -> Result<&Arc<[f32]>, String> {
         match &self.data {
             Data::Float(values) => Ok(values),
@@ -52,7 +52,7 @@ impl Tensor {
         }
     }
 
-    /// The numbers as integers, some of them possibly the batch.
+    /// Returns the elements, which must be integers, known or symbolic.
     pub fn symbols(&self) -> Result<&[Int], String> {
         match &self.data {
             Data::Int(values) => Ok(values),
@@ -60,7 +60,7 @@ impl Tensor {
         }
     }
 
-    /// The numbers as known integers.
+    /// Returns the elements, which must be known integers.
     pub fn known(&self) -> Result<Vec<i64>, String> {
         self.symbols()?
             .iter()
@@ -71,7 +71,7 @@ impl Tensor {
             .collect()
     }
 
-    /// The single number of a tensor with one element.
+    /// Returns the single number of a tensor with one element.
     pub fn float_scalar(&self) -> Result<f32, String> {
         match self.floats()?.as_ref() {
             [value] => Ok(*value),
@@ -79,7 +79,7 @@ impl Tensor {
         }
     }
 
-    /// The same numbers under another shape of the same size.
+    /// Returns this tensor with another shape of equal size.
     pub fn reshaped(&self, dims: Vec<usize>) -> Result<Self, String> {
         if volume(&dims) != Some(self.len()) {
             return Err(format!("{} numbers do not fit the shape {dims:?}", self.len()));
@@ -87,8 +87,8 @@ impl Tensor {
         Ok(Self { dims, data: self.data.clone() })
     }
 
-    /// A tensor of shape `dims` whose element `i` is this tensor's element `source(i)`, or `fill` of
-    /// it where that is beyond the end. Callers have checked the size of `dims`.
+    /// Returns a tensor of shape `dims` whose element `i` is this tensor's element `source[i]`.
+    /// Callers check the size of `dims`.
     pub fn gathered(&self, dims: Vec<usize>, source: &[usize]) -> Self {
         let data = match &self.data {
             Data::Float(values) => Data::Float(source.iter().map(|&i| values[i]).collect()),
@@ -98,8 +98,9 @@ impl Tensor {
     }
 }
 
-/// The number of elements of a shape; `None` for shapes with more axes or elements than any sound file
-/// has. Where it is given, every partial product of the extents is small, too, zeros or not.
+/// Returns the number of elements of a shape; `None` for shapes with more axes or elements than any
+/// sound file has. If a number is returned, every partial product of the nonzero extents is small,
+/// too.
 pub fn volume(dims: &[usize]) -> Option<usize> {
     const AXES: usize = 16;
     const ELEMENTS: usize = 1 << 48;
@@ -110,7 +111,7 @@ pub fn volume(dims: &[usize]) -> Option<usize> {
     (bound <= ELEMENTS).then_some(if dims.contains(&0) { 0 } else { bound })
 }
 
-/// Row-major strides.
+/// Returns the row-major strides of a shape.
 pub fn strides(dims: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; dims.len()];
     for axis in (1..dims.len()).rev() {
@@ -119,7 +120,7 @@ pub fn strides(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// The NumPy broadcast of two shapes.
+/// Returns the NumPy broadcast of two shapes.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
     let at = |dims: &[usize], axis: usize| {
@@ -135,7 +136,8 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// For every index of `dims`, row-major, the offset that `step` (one stride per axis) leads to from `start`.
+/// Returns the offset of every index of `dims`, row-major, for strides `step` and the first offset
+/// `start`.
 pub fn walk(dims: &[usize], step: &[isize], start: usize) -> Vec<usize> {
     let total = volume(dims).unwrap_or(0);
     let mut offsets = Vec::with_capacity(total);
@@ -156,7 +158,7 @@ pub fn walk(dims: &[usize], step: &[isize], start: usize) -> Vec<usize> {
     offsets
 }
 
-/// Offsets that read a tensor of shape `dims` as if it had the shape `target`, by broadcasting.
+/// Returns the offsets that read a tensor of shape `dims` with the broadcast shape `target`.
 pub fn broadcast_offsets(dims: &[usize], target: &[usize]) -> Vec<usize> {
     let own = strides(dims);
     let lead = target.len() - dims.len();

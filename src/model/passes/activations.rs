@@ -1,5 +1,5 @@
-//! Lets operators apply the activation that follows them, and recognizes hard-swish in the pieces that
-//! exporters take it apart into.
+//! Fuses activations into the operators before them, and recognizes hard-swish in the pieces into
+//! which exporters split it.
 
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Activation, Plan, ValueId};
@@ -28,7 +28,7 @@ pub fn fuse_activations(plan: &mut Plan) -> bool {
 fn fuse(sweep: &mut Sweep<'_>, index: usize, activation: Activation) {
     let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else { return };
     let mut target = before;
-    // A clamp may as well come before a largest value; it is worth it where somebody can fuse it there.
+    // A clamp commutes with max pooling. It moves before the pool if a step there can fuse it.
     if matches!(sweep.operator(before), Operator::MaxPool { .. }) && activation.as_clamp().is_some() {
         match sweep.first(before).and_then(|input| sweep.sole_writer(input)) {
             Some(step) => target = step,
@@ -44,7 +44,7 @@ fn fuse(sweep: &mut Sweep<'_>, index: usize, activation: Activation) {
     }
 }
 
-/// One activation that does the same as `first` and then `second`.
+/// Returns one activation that is equivalent to `first` followed by `second`.
 fn compose(first: Activation, second: Activation) -> Option<Activation> {
     if first == Activation::Identity {
         return Some(second);
@@ -62,13 +62,14 @@ fn close(a: f32, b: f32) -> bool {
     (a - b).abs() <= 1e-6 * b.abs()
 }
 
-/// The single number that a constant consists of.
+/// Returns the value of a constant whose elements are all equal.
 fn uniform(plan: &Plan, constant: usize) -> Option<f32> {
     let (&first, rest) = plan.constants[constant].split_first()?;
     rest.iter().all(|&other| other == first).then_some(first)
 }
 
-/// `x * hard_sigmoid(x)` with slope 1/6 and offset 1/2, or `x * clip(x + 3, 0, 6)`, which is six times that.
+/// Recognizes `x * hard_sigmoid(x)` with slope 1/6 and offset 1/2, and `x * clip(x + 3, 0, 6)`,
+/// which is six times hard-swish.
 fn hard_swish(sweep: &mut Sweep<'_>, index: usize) {
     let &[a, b] = sweep.plan.steps[index].inputs.as_slice() else { return };
     let gate = |value: ValueId, other: ValueId| {
@@ -96,8 +97,8 @@ fn hard_swish(sweep: &mut Sweep<'_>, index: usize) {
             sweep.remove(step);
         }
         Some(ones) => {
-            // The step that made the gate makes the hard-swish, and this one the factor of six, which
-            // folds with the division that follows.
+            // The gate's step becomes the hard-swish, and this step becomes the factor of six,
+            // which folds with the division that follows.
             let channels = sweep.plan.constants[ones].len();
             let output = sweep.plan.steps[step].output;
             let first = sweep.plan.constants.len();
@@ -110,7 +111,7 @@ fn hard_swish(sweep: &mut Sweep<'_>, index: usize) {
     }
 }
 
-/// `clip(x * s + t, 0, h) / h`, with single numbers, is a hard sigmoid.
+/// Recognizes `clip(x * s + t, 0, h) / h` with single numbers as a hard sigmoid.
 fn hard_sigmoid(sweep: &mut Sweep<'_>, index: usize, scale: usize, shift: usize) {
     let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else { return };
     let Operator::ScaleShift { scale: slope, shift: offset, activation: Activation::Clip { low: 0.0, high } } =

@@ -1,5 +1,5 @@
-//! Folds scale-and-shift steps (batch normalization, biases, constant factors) into the weights of the
-//! convolution before or after them. Products are rounded once, from double precision.
+//! Folds scale-and-shift steps (batch normalization, biases, constant factors) into the weights of
+//! the convolution before or after them. Products are rounded once, from double precision.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
                 Operator::Conv(conv),
             ) => {
                 let (scale, shift) = (&sweep.plan.constants[scale], &sweep.plan.constants[shift]);
-                // Padding is zero after the shift; before it, it would have to be something else.
+                // Padding is zero after the shift; before the shift it would need another value.
                 if conv.window.padding != [0; 4] && shift.iter().any(|&shift| shift != 0.0) {
                     continue;
                 }
@@ -80,7 +80,7 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
     sweep.finish()
 }
 
-/// Lets step `index` read what `before` read, and removes `before`.
+/// Connects step `index` to the input of `before`, and removes `before`.
 fn skip(sweep: &mut Sweep<'_>, index: usize, before: usize) {
     let mut inputs = sweep.plan.steps[index].inputs.clone();
     inputs[0] = sweep.plan.steps[before].inputs[0];
@@ -88,7 +88,7 @@ fn skip(sweep: &mut Sweep<'_>, index: usize, before: usize) {
     sweep.remove(before);
 }
 
-/// Puts new weights in the place of old ones that nobody else uses, or beside them.
+/// Replaces weights in place if no other step uses them; otherwise adds the new weights.
 fn replace(sweep: &mut Sweep<'_>, users: &mut Vec<usize>, old: usize, weights: Weights) -> usize {
     if users[old] == 1 {
         sweep.plan.weights[old] = weights;
@@ -104,7 +104,8 @@ fn finite(values: &[f32]) -> bool {
     values.iter().all(|value| value.is_finite())
 }
 
-/// Weights whose results are `old * scale + shift` per output channel; `None` where that overflows.
+/// Returns weights with the results `old * scale + shift` per output channel; `None` if they
+/// overflow.
 fn scaled_outputs(old: &Weights, scale: &[f32], shift: &[f32]) -> Option<Weights> {
     let WeightValues::F32(values) = &old.values else { return None };
     let channels = old.dims[0];
@@ -126,8 +127,8 @@ fn scaled_outputs(old: &Weights, scale: &[f32], shift: &[f32]) -> Option<Weights
     (finite(&new) && finite(&bias)).then_some(Weights::dense(old.dims, new, Some(bias)))
 }
 
-/// Weights that work on `x` where the old ones worked on `x * scale + shift` per input channel; `None`
-/// where that overflows. There must be no padding, or no shift.
+/// Returns weights for inputs `x` equivalent to `old` for inputs `x * scale + shift` per input
+/// channel; `None` if they overflow. There must be no padding, or no shift.
 fn scaled_inputs(old: &Weights, groups: usize, scale: &[f32], shift: &[f32]) -> Option<Weights> {
     let WeightValues::F32(values) = &old.values else { return None };
     let [channels, group_in, height, width] = old.dims;

@@ -1,4 +1,4 @@
-//! Additions and multiplications whose constant operand has one number per channel become
+//! Rewrites additions and multiplications with one constant per channel to
 //! [`Operator::ScaleShift`], which convolutions can absorb.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use paretune_kernels::operator::Operator;
 
 use super::graph::Sweep;
 
-/// Rewrites `x + constant` and `x * constant` per channel.
+/// Rewrites `x + constant` and `x * constant` with one constant per channel.
 pub fn fold_constant_operands(plan: &mut Plan) -> bool {
     let mut sweep = Sweep::new(plan);
     for index in 0..sweep.len() {

@@ -1,9 +1,10 @@
-//! Removes what nothing depends on: steps, values, weights, constants.
+//! Removes unused steps, values, weights and constants.
 
 use paretune_kernels::Plan;
 use paretune_kernels::operator::Operator;
 
-/// Drops steps that the output does not need, and numbers everything anew without gaps.
+/// Drops steps that the output does not need, and renumbers values, weights and constants without
+/// gaps.
 pub fn remove_dead(plan: &mut Plan) -> bool {
     let before = (plan.steps.len(), plan.values.len(), plan.weights.len(), plan.constants.len());
     let mut needed = vec![false; plan.values.len()];
@@ -53,7 +54,7 @@ pub fn remove_dead(plan: &mut Plan) -> bool {
     before != (plan.steps.len(), plan.values.len(), plan.weights.len(), plan.constants.len())
 }
 
-/// Keeps the items that `used` names, in the order of first use; gives their new places.
+/// Keeps the items that `used` names, in the order of first use. Returns their new places.
 fn renumber<T>(items: &mut Vec<T>, used: impl Iterator<Item = usize>) -> Vec<usize> {
     let mut old: Vec<Option<T>> = std::mem::take(items).into_iter().map(Some).collect();
     let mut places = vec![usize::MAX; old.len()];

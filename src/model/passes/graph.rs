@@ -1,25 +1,25 @@
-//! A plan under change: who writes and who reads each value, kept true while steps are merged.
+//! Writers and readers of each value, kept up to date while steps are merged.
 
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Activation, Plan, ValueId};
 
-/// A sweep over a plan's steps in order. Merged steps are marked and removed by [`Sweep::finish`]; what
-/// they wrote is replaced wherever it is read.
+/// Sweep over a plan's steps in order. Merged steps are marked and removed by [`Sweep::finish`],
+/// and their outputs are replaced in all readers.
 pub struct Sweep<'a> {
-    /// The plan. Inputs of steps before the current one are resolved; use [`Sweep::inputs`] to read a step's.
+    /// Plan of the sweep. Inputs of visited steps are resolved (see [`Sweep::visit`]).
     pub plan: &'a mut Plan,
-    /// Which step writes a value.
+    /// Step that writes each value.
     writer: Vec<Option<usize>>,
-    /// How often a value is read; being the network's output counts.
+    /// Number of readers of each value; the network's output counts as one.
     reads: Vec<usize>,
-    /// What stands in for a value that is no longer written.
+    /// Replacement of each value that is no longer written.
     alias: Vec<ValueId>,
     dead: Vec<bool>,
     changed: bool,
 }
 
 impl<'a> Sweep<'a> {
-    /// Starts a sweep.
+    /// Starts a sweep over the steps of a plan.
     pub fn new(plan: &'a mut Plan) -> Self {
         let values = plan.values.len();
         let mut writer = vec![None; values];
@@ -35,51 +35,52 @@ impl<'a> Sweep<'a> {
         Self { plan, writer, reads, alias: (0..values).collect(), dead, changed: false }
     }
 
-    /// Number of steps; visit them in ascending order.
+    /// Returns the number of steps. They must be visited in ascending order.
     pub fn len(&self) -> usize {
         self.plan.steps.len()
     }
 
-    /// Brings the inputs of step `index` up to date with what happened before it; false where the step
-    /// is gone.
+    /// Resolves the inputs of step `index` after the changes before it. Returns false if the step
+    /// was removed.
     pub fn visit(&mut self, index: usize) -> bool {
         if self.dead[index] {
             return false;
         }
         let alias = &self.alias;
         for input in &mut self.plan.steps[index].inputs {
-            // Steps are visited in order, and stand-ins are written before what they stand for.
+            // Steps are visited in order, and replacements are written before the values they
+            // replace.
             *input = alias[*input];
         }
         true
     }
 
-    /// The operator of step `index`.
+    /// Returns the operator of step `index`.
     pub fn operator(&self, index: usize) -> &Operator {
         &self.plan.steps[index].operator
     }
 
-    /// The first input of step `index`, if it has any.
+    /// Returns the first input of step `index`, if it has any.
     pub fn first(&self, index: usize) -> Option<ValueId> {
         self.plan.steps[index].inputs.first().copied()
     }
 
-    /// The step that writes `value`.
+    /// Returns the step that writes `value`.
     pub fn writer(&self, value: ValueId) -> Option<usize> {
         self.writer[value].filter(|&step| !self.dead[step])
     }
 
-    /// The step that writes `value`, if one other step alone reads it.
+    /// Returns the step that writes `value` if `value` has exactly one reader.
     pub fn sole_writer(&self, value: ValueId) -> Option<usize> {
         self.writer(value).filter(|_| self.reads[value] == 1)
     }
 
-    /// Shape of a value.
+    /// Returns the shape of a value.
     pub fn dims(&self, value: ValueId) -> &[usize] {
         &self.plan.values[value].dims
     }
 
-    /// Removes step `index`; whoever read its output reads `value` from now on.
+    /// Removes step `index` and lets the readers of its output read `value`.
     pub fn bypass(&mut self, index: usize, value: ValueId) {
         let output = self.plan.steps[index].output;
         self.remove(index);
@@ -87,7 +88,7 @@ impl<'a> Sweep<'a> {
         self.reads[value] += std::mem::take(&mut self.reads[output]);
     }
 
-    /// Removes step `index`, whose output nobody reads any more.
+    /// Removes step `index`, whose output must have no reader.
     pub fn remove(&mut self, index: usize) {
         for &input in &self.plan.steps[index].inputs {
             self.reads[input] -= 1;
@@ -96,14 +97,14 @@ impl<'a> Sweep<'a> {
         self.changed = true;
     }
 
-    /// Removes step `index` if nobody reads its output any more.
+    /// Removes step `index` if its output has no reader.
     pub fn remove_if_unread(&mut self, index: usize) {
         if self.reads[self.plan.steps[index].output] == 0 {
             self.remove(index);
         }
     }
 
-    /// Gives step `index` other inputs.
+    /// Sets the inputs of step `index`.
     pub fn rewire(&mut self, index: usize, inputs: Vec<ValueId>) {
         for &input in &inputs {
             self.reads[input] += 1;
@@ -115,13 +116,13 @@ impl<'a> Sweep<'a> {
         self.changed = true;
     }
 
-    /// Gives step `index` another operator.
+    /// Sets the operator of step `index`.
     pub fn set(&mut self, index: usize, operator: Operator) {
         self.plan.steps[index].operator = operator;
         self.changed = true;
     }
 
-    /// Puts the plan in order again; says whether anything changed.
+    /// Removes the marked steps. Returns whether the sweep changed the plan.
     pub fn finish(self) -> bool {
         let Self { plan, alias, dead, changed, .. } = self;
         plan.output = alias[plan.output];
@@ -137,7 +138,7 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// The activation that an operator applies last, where it can have one.
+/// Returns the activation that an operator applies last, if it supports one.
 pub fn fused(operator: &Operator) -> Option<Activation> {
     match operator {
         Operator::Conv(conv) => Some(conv.activation),
@@ -149,7 +150,7 @@ pub fn fused(operator: &Operator) -> Option<Activation> {
     }
 }
 
-/// Where an operator keeps the activation that it applies last.
+/// Returns a reference to the activation that an operator applies last, if it supports one.
 pub fn fused_mut(operator: &mut Operator) -> Option<&mut Activation> {
     match operator {
         Operator::Conv(conv) => Some(&mut conv.activation),

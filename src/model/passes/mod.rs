@@ -1,8 +1,8 @@
-//! Passes over the graph that change its steps and never its function.
+//! Passes over the graph that simplify its steps without changing its function.
 //!
-//! One file per pass, each a function that takes a plan and says whether it changed it. What a
-//! convolution can absorb (batch normalization, activations, residual additions, padding) is merged
-//! into it here, so that everything downstream sees layers, not the habits of an exporter.
+//! Each file holds one pass, a function that takes a plan and returns whether it changed it. The
+//! passes merge batch normalization, activations, residual additions and padding into convolutions,
+//! so that later stages see layers instead of an exporter's habits.
 
 use paretune_kernels::Plan;
 
@@ -27,10 +27,10 @@ pub use padding::fold_padding;
 pub use residual::fuse_residuals;
 pub use subnormals::clear_subnormals;
 
-/// A pass.
+/// Function that changes a plan and returns whether it did.
 pub type Pass = fn(&mut Plan) -> bool;
 
-/// All passes in the order in which [`simplify`] repeats them.
+/// Passes in the order in which [`simplify`] repeats them.
 pub const PASSES: &[(&str, Pass)] = &[
     ("fold_constant_operands", fold_constant_operands),
     ("remove_noops", remove_noops),
@@ -41,7 +41,7 @@ pub const PASSES: &[(&str, Pass)] = &[
 
 /// Applies all passes until nothing changes.
 pub fn simplify(plan: &mut Plan) {
-    // Readers that nobody needs would stand in the way.
+    // Unneeded readers would prevent merges.
     remove_dead(plan);
     // Every round merges at least one step; real networks need three or four.
     for _ in 0..32 {
@@ -53,7 +53,7 @@ pub fn simplify(plan: &mut Plan) {
             break;
         }
     }
-    // Late: what is folded into a convolution must be, before a residual closes it.
+    // Residuals come last, because they close a convolution for other foldings.
     fuse_residuals(plan);
     fuse_activations(plan);
     remove_dead(plan);

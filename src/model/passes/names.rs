@@ -1,4 +1,4 @@
-//! Short names for steps: they become names of parameters.
+//! Shortens the names of steps, which become names of parameters.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,8 @@ use paretune_kernels::Plan;
 
 use crate::model::onnx::OPERATORS;
 
-/// Drops the operator from the end of names (`body.0.a.Conv` becomes `body.0.a`) where they stay unique.
+/// Drops the operator from the end of names (`body.0.a.Conv` becomes `body.0.a`) if they stay
+/// unique.
 pub fn shorten_names(plan: &mut Plan) -> bool {
     let short = |name: &str| match name.rsplit_once('.') {
         Some((rest, last)) if OPERATORS.contains(&last) => rest.to_string(),

@@ -1,4 +1,4 @@
-//! Removes steps that change nothing, and joins chains of reshapes and transpositions, and flattening
+//! Removes steps without effect, joins chains of reshapes and transpositions, and joins flattening
 //! with the dense layer after it.
 
 use paretune_kernels::operator::{Operator, Window};
@@ -6,7 +6,7 @@ use paretune_kernels::{Activation, Plan, ValueId};
 
 use super::graph::Sweep;
 
-/// Removes what does nothing and brings the rest into its simplest form.
+/// Removes steps without effect and rewrites others to their simplest form.
 pub fn remove_noops(plan: &mut Plan) -> bool {
     let mut sweep = Sweep::new(plan);
     for index in 0..sweep.len() {
@@ -25,7 +25,7 @@ pub fn remove_noops(plan: &mut Plan) -> bool {
     sweep.finish()
 }
 
-/// Lets a step read what its predecessor reads, where it can do the predecessor's work.
+/// Merges a step with its predecessor if it can do the predecessor's work.
 fn join(sweep: &mut Sweep<'_>, index: usize, input: ValueId) {
     let Some(before) = sweep.writer(input) else { return };
     if let (Operator::Reshape, Operator::Conv(_)) = (sweep.operator(before), sweep.operator(index)) {
@@ -65,7 +65,7 @@ fn does_nothing(sweep: &Sweep<'_>, index: usize, input: ValueId) -> bool {
         Operator::Pad { padding, .. } => padding.iter().all(|pair| *pair == [0, 0]),
         Operator::Concat { .. } => sweep.plan.steps[index].inputs.len() == 1,
         Operator::MaxPool { window, .. } | Operator::AveragePool { window, .. } => point(window),
-        // The shape stays only if all these axes have extent 1.
+        // The shape stays only if all reduced axes have extent 1.
         Operator::GlobalAveragePool | Operator::ReduceMean { .. } => true,
         Operator::ScaleShift { scale, shift, activation: Activation::Identity } => {
             is_all(sweep.plan, *scale, 1.0) && is_all(sweep.plan, *shift, 0.0)
@@ -90,7 +90,7 @@ fn simpler(sweep: &Sweep<'_>, index: usize, input: ValueId) -> Option<Operator> 
         {
             Some(Operator::GlobalAveragePool)
         }
-        // Moving only axes of extent 1 leaves all numbers where they are.
+        // Moving only axes of extent 1 leaves all numbers in place.
         Operator::Transpose { permutation }
             if permutation.iter().filter(|&&axis| before[axis] != 1).is_sorted() =>
         {

@@ -1,11 +1,12 @@
-//! Lets convolutions and pools pad by themselves.
+//! Folds padding into convolutions and pools.
 
 use paretune_kernels::Plan;
 use paretune_kernels::operator::{Operator, Window};
 
 use super::graph::{Sweep, fused};
 
-/// Folds a padding step into the convolution or pool that alone reads it, where the result is the same.
+/// Folds a padding step into the convolution or pool that is its only reader, if the result is
+/// unchanged.
 pub fn fold_padding(plan: &mut Plan) -> bool {
     let mut sweep = Sweep::new(plan);
     for index in 0..sweep.len() {
@@ -29,7 +30,8 @@ pub fn fold_padding(plan: &mut Plan) -> bool {
     sweep.finish()
 }
 
-/// The operator of step `index` with `amounts` of `value` around `source` made its own.
+/// Returns the operator of step `index` with `amounts` of `value` around `source` as its own
+/// padding.
 fn absorb(
     sweep: &Sweep<'_>,
     index: usize,
@@ -51,14 +53,15 @@ fn absorb(
             Some(Operator::Conv(conv))
         }
         Operator::AveragePool { window, ceil: false, include_padding } if value == 0.0 => {
-            // What was padded before counts; the pool's own padding would have to as well.
+            // Padding of the step counts in the mean, so the pool's own padding would have to count
+            // as well.
             (*include_padding || window.padding == [0; 4]).then_some(())?;
             Some(Operator::AveragePool { window: widen(window)?, ceil: false, include_padding: true })
         }
         Operator::MaxPool { window, ceil: false } => {
             let window = widen(window)?;
-            // A pool's padding never wins. The step's would not either if it is no larger than anything in
-            // the source, and no window sees padding alone.
+            // A pool's padding never wins. The step's would not either if it is no larger than any
+            // number in the source, and no window sees padding alone.
             let lowest = sweep
                 .writer(source)
                 .and_then(|step| fused(sweep.operator(step)))

@@ -1,13 +1,14 @@
-//! Makes additions the second input of a convolution that computes one of the operands.
+//! Fuses residual additions into the convolution that computes one of the operands.
 
 use paretune_kernels::operator::{Conv, Operator};
 use paretune_kernels::{Activation, Plan};
 
 use super::graph::Sweep;
 
-/// Fuses `add(conv(x), y)` into one step where nobody else reads the convolution's result. The step takes
-/// the addition's place in the order, where both `x` and `y` are there. Of two convolutions the later one
-/// is taken: it waits least.
+/// Fuses `add(conv(x), y)` into one step if the convolution's result has no other reader.
+///
+/// The step takes the addition's place in the order, after both `x` and `y`. Of two convolutions
+/// the later one is fused, so that its result waits least.
 pub fn fuse_residuals(plan: &mut Plan) -> bool {
     let mut sweep = Sweep::new(plan);
     for index in 0..sweep.len() {

@@ -1,5 +1,5 @@
-//! Sets subnormal numbers to zero: they change nothing that matters, and processors may take a hundred
-//! times longer over them.
+//! Sets subnormal numbers to zero: they contribute nothing, and processors may take a hundred times
+//! longer over them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ pub fn clear_subnormals(plan: &mut Plan) -> bool {
             WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
                 changed |= clear(values);
             }
-            // Scales must not become zero; what computes them sees to it that they are normal.
+            // Scales must not become zero; the code that computes them ensures that they are
+            // normal.
             WeightValues::Integer(_) => {}
         }
         if let Some(bias) = &mut weights.bias {

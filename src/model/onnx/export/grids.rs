@@ -1,12 +1,14 @@
-//! Where a plan's values are rounded to 8 bits: what the exported file says with pairs of QuantizeLinear and
-//! DequantizeLinear. Follows the rule of the runtime: a value is made in 8 bits where its producer can and a reader
-//! wishes it; then all of its readers see it rounded. A value that is made in single precision is rounded only for
-//! the integer layers that read it.
+//! Finds the 8-bit values of a plan, which the exported file states as pairs of QuantizeLinear and
+//! DequantizeLinear.
+//!
+//! The rule is that of the runtime. A value is made in 8 bits if its producer supports it and a
+//! reader prefers it; then all of its readers see it rounded. A value made in single precision is
+//! rounded only for the integer layers that read it.
 
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Plan, Step, WeightValues};
 
-/// Per step and input, whether the step reads the value rounded to its grid.
+/// Returns, by step and input, whether the step reads the value rounded to its grid.
 pub(super) fn rounded_inputs(plan: &Plan) -> Vec<Vec<bool>> {
     let wished = wished(plan);
     let mut made = vec![false; plan.values.len()];
@@ -42,13 +44,14 @@ pub(super) fn rounded_inputs(plan: &Plan) -> Vec<Vec<bool>> {
         .collect()
 }
 
-/// Whether the step computes with 8-bit numbers.
+/// Returns whether the step computes with 8-bit numbers.
 fn is_integer(plan: &Plan, step: &Step) -> bool {
     let Operator::Conv(conv) = &step.operator else { return false };
     matches!(plan.weights[conv.weights].values, WeightValues::Integer(_))
 }
 
-/// Per value, whether some reader works on 8-bit numbers, or passes them on to one that does.
+/// Returns, by value, whether some reader works on 8-bit numbers or passes them on to one that
+/// does.
 fn wished(plan: &Plan) -> Vec<bool> {
     let mut wished = vec![false; plan.values.len()];
     for step in plan.steps.iter().rev() {

@@ -1,8 +1,8 @@
-//! Writes plans as ONNX files, for those who run them elsewhere.
+//! Export of plans as ONNX files for other runtimes.
 //!
-//! Shapes are those of the pruned network. Layers with 8-bit weights are written between QuantizeLinear and
-//! DequantizeLinear, the form that ONNX Runtime and others turn into integer kernels; what else is stored compactly
-//! (sparse weights, say) is written as the single-precision numbers that it stands for.
+//! Shapes are those of the pruned network. Layers with 8-bit weights are written between
+//! QuantizeLinear and DequantizeLinear, the form that ONNX Runtime and others turn into integer
+//! kernels. Other compact formats, such as sparse weights, are written as single-precision numbers.
 
 mod grids;
 mod weights;
@@ -24,25 +24,28 @@ use super::proto::{
 };
 use crate::model::ModelError;
 
-/// The oldest operator set that has everything that plans have (dilated average pools came last).
+/// Oldest operator set that supports all operators of plans (dilated average pools came last).
 const OPSET: i64 = 19;
-/// The file format's version that belongs to it.
+/// Version of the file format that belongs to [`OPSET`].
 const IR_VERSION: i64 = 9;
 
-/// The plan as an ONNX file with input `input` and output `output`, the batch left open.
+/// Encodes the plan as an ONNX file with input `input` and output `output` and an open batch size.
 ///
 /// # Errors
-/// Where the plan is not valid, or is larger than an ONNX file can be.
+///
+/// Fails if the plan is not valid, or is larger than an ONNX file can be.
 pub fn export(plan: &Plan) -> Result<Vec<u8>, ModelError> {
     write(plan, Vec::new())
 }
 
-/// Like [`export`], with how images become inputs among the file's properties: `paretune.mean` and `paretune.std`
-/// (numbers with commas between them, on the 0-255 scale), `paretune.classes` (a line each) and
-/// `paretune.configuration` (the content hash).
+/// Encodes a bundle like [`export`], with its preprocessing as metadata properties.
+///
+/// The properties are `paretune.mean` and `paretune.std` (comma-separated numbers on the 0-255
+/// scale), `paretune.classes` (one per line) and `paretune.configuration` (the content hash).
 ///
 /// # Errors
-/// As [`export`].
+///
+/// Fails like [`export`].
 pub fn export_bundle(bundle: &Bundle) -> Result<Vec<u8>, ModelError> {
     let numbers = |numbers: &[f32]| numbers.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
     let property = |key: &str, value: String| StringStringEntryProto {
@@ -128,7 +131,7 @@ struct Writer<'a> {
     plan: &'a Plan,
     graph: GraphProto,
     constants: usize,
-    /// Values that are there rounded to their grids, too.
+    /// Values that are also present rounded to their grids.
     dequantized: BTreeSet<ValueId>,
 }
 
@@ -137,7 +140,8 @@ impl Writer<'_> {
         &self.plan.values[value].dims
     }
 
-    /// The name of a value in the file. Only names of values have a `:`, so they never meet others.
+    /// Returns the name of a value in the file. Only names of values contain a `:`, so they cannot
+    /// collide with others.
     fn value(&self, value: ValueId) -> String {
         if value == self.plan.input {
             "input".into()
@@ -193,7 +197,7 @@ impl Writer<'_> {
         self.tensor(format!("constant:{}", self.constants), &[raw.len() / 8], DataType::Int64, raw)
     }
 
-    /// Adds a reshaping of `from` to `dims` behind the batch.
+    /// Adds a node that reshapes `from` to `dims` behind the batch axis.
     fn reshape(&mut self, name: String, from: String, dims: &[usize], output: String) -> String {
         // Zero keeps the batch.
         let shape = self.integers(std::iter::once(0).chain(dims.iter().map(|&dim| dim as i64)));
@@ -201,7 +205,7 @@ impl Writer<'_> {
         output
     }
 
-    /// The name of a value rounded to its grid; adds the rounding the first time.
+    /// Returns the name of a value rounded to its grid, and adds the rounding on first use.
     fn dequantized(&mut self, value: ValueId) -> Result<String, String> {
         let grid = self.plan.values[value].quantization.ok_or("reads 8-bit numbers that have no grid")?;
         let base = format!("value:{value}");
@@ -218,7 +222,7 @@ impl Writer<'_> {
         Ok(name)
     }
 
-    /// Adds a step; `rounded` says which of its inputs it reads rounded to 8 bits.
+    /// Adds a step. `rounded` tells which of its inputs it reads rounded to 8 bits.
     fn step(&mut self, step: &Step, rounded: &[bool]) -> Result<(), String> {
         let output = self.value(step.output);
         let mut inputs = Vec::with_capacity(step.inputs.len());
@@ -313,7 +317,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What the operator before `activation` writes: the step's output, where there is none.
+    /// Returns the name of the value before `activation`, which is the step's output for the
+    /// identity.
     fn before(&self, step: &Step, activation: Activation, part: &str) -> String {
         if activation == Activation::Identity {
             self.value(step.output)
@@ -322,7 +327,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Adds the activation that ends a step, unless there is none.
+    /// Adds the activation that ends a step, unless it is the identity.
     fn activate(&mut self, step: &Step, activation: Activation, from: String) {
         let (operator, inputs, attributes) = match activation {
             Activation::Identity => return,
@@ -357,7 +362,8 @@ impl Writer<'_> {
                 .steps
                 .iter()
                 .any(|other| other.output == id && matches!(other.operator, Operator::Constant { .. }));
-            // Broadcasting aligns the last axes; a lower rank would align the batch with something else.
+            // Broadcasting aligns the last axes; a lower rank would align the batch with another
+            // axis.
             if dims.len() < rank && !constant {
                 let wide: Vec<usize> = std::iter::repeat_n(1, rank - dims.len()).chain(dims).collect();
                 *name = self.reshape(
@@ -383,7 +389,8 @@ impl Writer<'_> {
             && conv.window == Window::POINT
             && (self.dims(step.inputs[0]).len() == 1 || self.dims(step.output).len() == 1);
         let dims = if dense { &weights.dims[..2] } else { &weights.dims[..] };
-        // A matrix product works on [batch, features], a convolution on [batch, channels, height, width].
+        // A matrix product works on [batch, features], a convolution on [batch, channels, height,
+        // width].
         let (input_dims, output_dims) = (self.dims(step.inputs[0]).to_vec(), self.dims(step.output).to_vec());
         let input_rank = if dense { 1 } else { 3 };
         if input_dims.len() != input_rank {

@@ -1,5 +1,5 @@
-//! A layer's numbers in the file: single precision as they are, integers of any grid as 8-bit ones through
-//! DequantizeLinear.
+//! Export of a layer's weights: real weights in single precision, integers of any grid as 8-bit
+//! integers through DequantizeLinear.
 
 use paretune_kernels::weights::IntegerWeights;
 use paretune_kernels::{Quantization, WeightValues, Weights};
@@ -8,7 +8,8 @@ use super::super::proto::tensor_proto::DataType;
 use super::{Writer, int};
 
 impl Writer<'_> {
-    /// Adds the weights of the step called `name` with shape `dims`; returns the tensor that holds their values.
+    /// Adds the weights of the step called `name` with shape `dims`. Returns the name of the tensor
+    /// with their values.
     pub(super) fn weights(&mut self, name: &str, dims: &[usize], weights: &Weights) -> String {
         let tensor = format!("{name}:weight");
         match &weights.values {
@@ -20,9 +21,10 @@ impl Writer<'_> {
     }
 
     fn integer_weights(&mut self, tensor: String, dims: &[usize], integers: &IntegerWeights) -> String {
-        // The format wants positive scales: what a negative one turns around is turned around here. Numbers are moved
-        // from around 0 to around 128: without special instructions, x86 processors multiply unsigned by signed bytes
-        // with sums of pairs that overflow 16 bits, and runtimes use that for signed weights.
+        // The format requires positive scales, so integers with a negative scale are negated here.
+        // The zero point moves from 0 to 128: without special instructions, x86 processors multiply
+        // unsigned by signed bytes with sums of pairs that overflow 16 bits, and runtimes use that
+        // for signed weights.
         let channel = integers.values.len() / integers.scales.len().max(1);
         let signed = integers.values.chunks(channel.max(1)).zip(integers.scales.iter());
         let raw = signed
@@ -47,8 +49,10 @@ impl Writer<'_> {
         tensor
     }
 
-    /// Adds the bias of the step called `name`, if it has one. That of an integer layer becomes 32-bit integers on the
-    /// grid of its products, which is what runtimes fuse, unless that grid is too fine for 32 bits.
+    /// Adds the bias of the step called `name`, if it has one.
+    ///
+    /// The bias of an integer layer becomes 32-bit integers on the grid of its products, the form
+    /// that runtimes fuse, unless that grid is too fine for 32 bits.
     pub(super) fn bias(
         &mut self,
         name: &str,

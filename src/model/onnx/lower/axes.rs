@@ -1,9 +1,10 @@
-//! Axes and slices as ONNX states them: with the batch, as attributes or as inputs.
+//! Axes and slices as stated by ONNX nodes: including the batch, as attributes or as inputs.
 
 use crate::model::onnx::import::Importer;
 use crate::model::onnx::node::{Node, resolve_axis};
 
-/// The axes that a node names: in its attribute, or in its second input in newer operator sets.
+/// Returns the axes that a node states in its attribute, or in its second input in newer operator
+/// sets.
 pub fn axes_of(importer: &Importer, node: &Node<'_>) -> Result<Option<Vec<i64>>, String> {
     if let Some(axes) = node.ints("axes")? {
         return Ok(Some(axes.to_vec()));
@@ -11,7 +12,7 @@ pub fn axes_of(importer: &Importer, node: &Node<'_>) -> Result<Option<Vec<i64>>,
     importer.optional_tensor(node, 1)?.map(|tensor| tensor.known()).transpose()
 }
 
-/// The axis of a plan's shape that `axis` means in the tensor of `rank + 1` axes that ONNX sees.
+/// Converts an axis of the tensor of `rank + 1` axes in ONNX to an axis of the plan's shape.
 pub fn inner_axis(axis: i64, rank: usize) -> Result<usize, String> {
     match resolve_axis(axis, rank + 1)? {
         0 => Err("works across the batch axis, which is not supported: images are independent".into()),
@@ -19,7 +20,7 @@ pub fn inner_axis(axis: i64, rank: usize) -> Result<usize, String> {
     }
 }
 
-/// Several axes, ascending and each once.
+/// Converts several axes like [`inner_axis`]. Returns them ascending and refuses repetitions.
 pub fn inner_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     let mut inner = axes.iter().map(|&axis| inner_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
     inner.sort_unstable();
@@ -27,19 +28,19 @@ pub fn inner_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     if inner.len() == axes.len() { Ok(inner) } else { Err("lists an axis twice".into()) }
 }
 
-/// What a slice keeps of one axis.
+/// Part of one axis that a slice keeps.
 pub struct Cut {
-    /// With the batch.
+    /// Axis, with the batch as axis 0.
     pub axis: usize,
-    /// First index kept.
+    /// First index that is kept.
     pub start: usize,
-    /// How many are kept.
+    /// Number of indices that are kept.
     pub count: usize,
-    /// From one to the next; not zero.
+    /// Distance from one kept index to the next; not zero.
     pub step: isize,
 }
 
-/// What a `Slice` node keeps of a tensor of shape `dims`.
+/// Returns the parts of a tensor of shape `dims` that a `Slice` node keeps.
 pub fn slices(importer: &Importer, node: &Node<'_>, dims: &[usize]) -> Result<Vec<Cut>, String> {
     let list = |index: usize, name: &str| -> Result<Option<Vec<i64>>, String> {
         if node.opset < 10 {

@@ -1,4 +1,4 @@
-//! Operators that work number by number, and normalizations.
+//! Lowering of pointwise operators and normalizations.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ fn emit_activation(
     importer.emit("", Operator::Activation(activation), vec![input], dims).map(one)
 }
 
-/// `min(max(x, low), high)` in its simplest form.
+/// Returns `min(max(x, low), high)` in its simplest form.
 fn clamp(low: f32, high: f32) -> Activation {
     if low == 0.0 && high == f32::MAX { Activation::Relu } else { Activation::Clip { low, high } }
 }
 
-/// Pointwise functions of one input (or of one input and constants).
+/// Lowers pointwise functions of one input, or of one input and constants.
 pub fn activation(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0);
     let activation = match node.operator.as_str() {
@@ -82,7 +82,7 @@ fn bound(importer: &Importer, node: &Node<'_>, index: usize, default: f32) -> Re
     if value.is_nan() { Err("a bound is not a number".into()) } else { Ok(value.clamp(f32::MIN, f32::MAX)) }
 }
 
-/// `Max` or `Min` with one constant number: a clamp.
+/// Lowers `Max` or `Min` with one constant number to a clamp.
 fn extremum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let order = match (importer.operand(node, 0)?, importer.operand(node, 1)?, node.proto.input.len()) {
         (Some(Item::Activation(id)), Some(Item::Constant(limit)), 2)
@@ -96,7 +96,7 @@ fn extremum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Strin
     emit_activation(importer, input, activation)
 }
 
-/// `x * scale + shift` with single numbers.
+/// Adds `x * scale + shift` with single numbers.
 fn scale_shift(importer: &mut Importer, input: ValueId, scale: f32, shift: f32) -> Result<Vec<Item>, String> {
     let dims = importer.dims(input).to_vec();
     let scale = importer.constant(vec![scale; dims[0]].into())?;
@@ -105,7 +105,7 @@ fn scale_shift(importer: &mut Importer, input: ValueId, scale: f32, shift: f32) 
     importer.emit("", operator, vec![input], dims).map(one)
 }
 
-/// `Add`, `Sub`, `Mul`, `Div`, of two computed tensors or with a constant.
+/// Lowers `Add`, `Sub`, `Mul` and `Div` of two computed tensors or with a constant.
 pub fn binary(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let pair = match (importer.operand(node, 0)?, importer.operand(node, 1)?) {
         (Some(a), Some(b)) => (a.clone(), b.clone()),
@@ -150,7 +150,7 @@ fn negated(importer: &mut Importer, id: ValueId) -> Result<ValueId, String> {
     importer.emit("negated", Operator::Mul(Activation::Identity), vec![id, minus], dims)
 }
 
-/// A step that provides a constant operand for `partner`.
+/// Adds a step that provides a constant operand for `partner`.
 fn constant(
     importer: &mut Importer,
     partner: ValueId,
@@ -195,7 +195,7 @@ fn add_or_mul(
     importer.emit(part, operator, vec![a, b], dims)
 }
 
-/// `Sum` of any number of tensors.
+/// Lowers a `Sum` of any number of tensors.
 pub fn sum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let count = node.proto.input.len();
     if count == 1 {
@@ -210,12 +210,12 @@ pub fn sum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String
     Ok(one(total))
 }
 
-/// `BatchNormalization` for inference: per channel, `x * scale + shift`.
+/// Lowers `BatchNormalization` for inference: per channel, `x * scale + shift`.
 pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     if node.flag("training_mode", false)? {
         return Err("is in training mode; export the model for inference".into());
     }
-    // Operator sets before 9 can normalize every position by itself.
+    // Operator sets before 9 can normalize every position separately.
     if node.opset < 9 && !node.flag("spatial", true)? {
         return Err("spatial = 0 is not supported".into());
     }
@@ -248,7 +248,7 @@ pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<V
     importer.emit("", operator, vec![input], dims).map(one)
 }
 
-/// `LRN`.
+/// Lowers local response normalization (`LRN`).
 pub fn lrn(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let dims = importer.image(input)?.to_vec();
@@ -265,7 +265,7 @@ pub fn lrn(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String
     importer.emit("", operator, vec![input], dims).map(one)
 }
 
-/// `Softmax`: before operator set 13, over everything from its axis on.
+/// Lowers `Softmax`. Before operator set 13 it works over all axes from its own on.
 pub fn softmax(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     only_output(node, "further outputs")?;
     let input = importer.activation(node, 0)?;

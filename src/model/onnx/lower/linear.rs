@@ -1,4 +1,4 @@
-//! Convolutions and dense layers.
+//! Lowering of convolutions and dense layers.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn operator(window: Window, groups: usize, weights: usize) -> Operator {
     Operator::Conv(Conv { window, groups, weights, activation, schedule })
 }
 
-/// `Conv` with two spatial axes.
+/// Lowers a `Conv` with two spatial axes.
 pub fn conv(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let [channels, height, width] = importer.image(input)?;
@@ -58,7 +58,7 @@ pub fn conv(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Strin
         .map(one)
 }
 
-/// A matrix as dense weights `[out, in]`; `transposed` where the file has `[in, out]`.
+/// Reads a matrix as dense weights `[out, in]`. With `transposed`, the file stores `[in, out]`.
 fn matrix(
     importer: &mut Importer,
     node: &Node<'_>,
@@ -83,7 +83,7 @@ fn matrix(
     Ok(([columns, rows], turned.into()))
 }
 
-/// A dense layer over the features of `input`.
+/// Adds a dense layer over the features of `input`.
 fn dense(
     importer: &mut Importer,
     input: ValueId,
@@ -96,7 +96,7 @@ fn dense(
     importer.emit("", operator(Window::POINT, 1, weights), vec![input], vec![out])
 }
 
-/// `Gemm` with a constant right operand: `alpha * x * w + beta * bias`.
+/// Lowers a `Gemm` with a constant right operand: `alpha * x * w + beta * bias`.
 pub fn gemm(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let &[features] = importer.dims(input) else {
@@ -123,7 +123,7 @@ pub fn gemm(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Strin
     dense(importer, input, dims, values, bias).map(one)
 }
 
-/// The bias of a `Gemm`, broadcast to one number per output.
+/// Broadcasts the bias of a `Gemm` to one number per output.
 fn spread(tensor: &Tensor, out: usize, beta: f32) -> Result<Arc<[f32]>, String> {
     let values = tensor.floats()?;
     match tensor.dims.as_slice() {
@@ -133,7 +133,7 @@ fn spread(tensor: &Tensor, out: usize, beta: f32) -> Result<Arc<[f32]>, String> 
     }
 }
 
-/// `MatMul` with a constant matrix on the right, over the last axis of any shape.
+/// Lowers a `MatMul` with a constant matrix on the right, over the last axis of any shape.
 pub fn matmul(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     if !matches!(importer.operand(node, 1)?, Some(Item::Constant(_))) {
         return Err("products of two computed matrices (attention) are not supported".into());
@@ -148,7 +148,7 @@ pub fn matmul(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Str
     if rest.is_empty() {
         return dense(importer, input, dims, values, None).map(one);
     }
-    // Over the other axes it is a 1x1 convolution whose channels are last instead of first.
+    // Over the other axes it is a 1x1 convolution with the channels last instead of first.
     let rank = shape.len();
     let positions: usize = rest.iter().product();
     let to_front = std::iter::once(rank - 1).chain(0..rank - 1).collect();

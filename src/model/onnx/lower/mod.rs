@@ -1,4 +1,4 @@
-//! From nodes to steps, one file per family of operators.
+//! Lowering of nodes to steps, one file per family of operators.
 
 use super::import::{Importer, Item, one};
 use super::node::Node;
@@ -10,7 +10,7 @@ mod pool;
 mod reshape;
 mod window;
 
-/// The operators that can be imported. Those that only prepare constants and shapes are included.
+/// Operators that can be imported, including those that only prepare constants and shapes.
 pub const OPERATORS: &[&str] = &[
     "Add",
     "AveragePool",
@@ -63,7 +63,8 @@ pub const OPERATORS: &[&str] = &[
     "Unsqueeze",
 ];
 
-/// Adds the steps of a node whose output depends on the network's input; gives its outputs.
+/// Adds the steps of a node whose output depends on the network's input. Returns the node's
+/// outputs.
 pub fn lower(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     match node.operator.as_str() {
         "Conv" => linear::conv(importer, node),
@@ -109,7 +110,7 @@ pub fn lower(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Stri
     }
 }
 
-/// Refuses nodes that ask for outputs other than the first.
+/// Refuses nodes that use outputs other than the first.
 fn only_output(node: &Node<'_>, what: &str) -> Result<(), String> {
     if (1..node.proto.output.len()).any(|index| node.has_output(index)) {
         return Err(format!("{what} are not supported; use the first output alone"));
@@ -117,7 +118,7 @@ fn only_output(node: &Node<'_>, what: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The same value again.
+/// Returns the node's input as its output.
 fn same(importer: &Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     Ok(one(importer.activation(node, 0)?))
 }

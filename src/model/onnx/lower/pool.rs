@@ -1,4 +1,4 @@
-//! Pools and means.
+//! Lowering of pools and means.
 
 use paretune_kernels::operator::{Operator, Window};
 
@@ -15,7 +15,7 @@ fn kernel(node: &Node<'_>) -> Result<[usize; 2], String> {
     }
 }
 
-/// `MaxPool`.
+/// Lowers `MaxPool` to one step.
 pub fn max(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     only_output(node, "indices of the largest values")?;
     let input = importer.activation(node, 0)?;
@@ -27,7 +27,7 @@ pub fn max(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String
     importer.emit("", operator, vec![input], vec![channels, height, width]).map(one)
 }
 
-/// `AveragePool`.
+/// Lowers `AveragePool` to one step.
 pub fn average(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let [channels, height, width] = importer.image(input)?;
@@ -39,14 +39,14 @@ pub fn average(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, St
     importer.emit("", operator, vec![input], vec![channels, height, width]).map(one)
 }
 
-/// `GlobalAveragePool`.
+/// Lowers `GlobalAveragePool` to one step.
 pub fn global_average(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let [channels, ..] = importer.image(input)?;
     importer.emit("", Operator::GlobalAveragePool, vec![input], vec![channels, 1, 1]).map(one)
 }
 
-/// `GlobalMaxPool`: a window as large as the image.
+/// Lowers `GlobalMaxPool` to a pool with a window as large as the image.
 pub fn global_max(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let [channels, height, width] = importer.image(input)?;
@@ -55,7 +55,7 @@ pub fn global_max(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>,
     importer.emit("", operator, vec![input], vec![channels, 1, 1]).map(one)
 }
 
-/// `ReduceMean`, its axes as attribute or as input.
+/// Lowers `ReduceMean` with its axes as attribute or as input.
 pub fn reduce_mean(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let rank = importer.dims(input).len();

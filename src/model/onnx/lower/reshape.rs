@@ -1,4 +1,4 @@
-//! Operators that move numbers and do not change them.
+//! Lowering of operators that move numbers without changing them.
 
 use paretune_kernels::operator::Operator;
 
@@ -9,7 +9,7 @@ use crate::model::onnx::node::{Node, resolve_axis};
 use crate::model::onnx::proto::tensor_proto::DataType;
 use crate::model::onnx::tensor::Int;
 
-/// `Identity`, `Dropout` at inference, and `Cast` between floating-point formats.
+/// Lowers `Identity`, `Dropout` at inference, and `Cast` between floating-point formats.
 pub fn pass_through(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     if node.operator == "Cast" {
         let to = node.int("to")?.and_then(|to| i32::try_from(to).ok());
@@ -18,7 +18,7 @@ pub fn pass_through(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item
             return Err(format!("casting activations to {} is not supported", to.as_str_name()));
         }
     }
-    // From operator set 12 on, training is an input.
+    // From operator set 12 on, training mode is an input.
     if node.operator == "Dropout"
         && let Some(training) = importer.optional_tensor(node, 2)?
         && training.known()? != [0]
@@ -28,7 +28,7 @@ pub fn pass_through(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item
     same(importer, node)
 }
 
-/// `Flatten`, `Reshape`, `Squeeze` and `Unsqueeze`, which must leave the batch axis first.
+/// Lowers `Flatten`, `Reshape`, `Squeeze` and `Unsqueeze`, which must leave the batch axis first.
 pub fn reshape(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
@@ -76,7 +76,8 @@ fn flattened(node: &Node<'_>, dims: &[usize]) -> Result<Vec<usize>, String> {
     Ok(vec![dims.iter().product()])
 }
 
-/// The new shape of one image. `target` has the batch first, in one of the ways in which exporters say so.
+/// Returns the new shape of one image. `target` has the batch first, in one of the exporters'
+/// notations.
 fn reshaped(
     target: &[Int],
     dims: &[usize],
@@ -124,10 +125,10 @@ fn reshaped(
     let Some(known) = known else { return Err(format!("{} is empty or too large", shown())) };
     match first {
         Int::Batch => {}
-        // Copied, fixed at the file's batch size, or at 1 in a file that was made for one image.
+        // The batch is copied, fixed at the file's batch size, or 1 in a file for one image.
         Int::Known(0) if !keep_zero => {}
         Int::Known(value) if Some(*value) == batch || *value == 1 => {}
-        // What is left for the batch is the batch exactly if all else is one image.
+        // The inferred extent is the batch exactly if the other extents are one image.
         Int::Known(-1) if open.is_none() => {}
         _ => return mixes(),
     }
@@ -142,7 +143,7 @@ fn reshaped(
     Ok(new)
 }
 
-/// `Transpose` behind the batch axis.
+/// Lowers `Transpose` of the axes behind the batch.
 pub fn transpose(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
@@ -159,7 +160,7 @@ pub fn transpose(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, 
     importer.emit("", Operator::Transpose { permutation }, vec![input], new).map(one)
 }
 
-/// `Concat` of computed tensors.
+/// Lowers `Concat` of computed tensors.
 pub fn concat(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let count = node.proto.input.len();
     let inputs = (0..count).map(|index| importer.activation(node, index)).collect::<Result<Vec<_>, _>>()?;
@@ -180,7 +181,7 @@ pub fn concat(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Str
     importer.emit("", Operator::Concat { axis }, inputs, dims).map(one)
 }
 
-/// `Pad` with a constant; amounts as attribute or as input.
+/// Lowers `Pad` with a constant, with amounts as attribute or as input.
 pub fn pad(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
@@ -225,11 +226,11 @@ pub fn pad(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String
     importer.emit("", Operator::Pad { padding, value }, vec![input], new).map(one)
 }
 
-/// `Slice` that keeps everything; real slices of activations have no operator.
+/// Lowers a `Slice` that keeps everything. Other slices of activations are not supported.
 pub fn slice(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let inner = importer.dims(input).to_vec();
-    // Any extent will do for the batch, as long as a full slice of it can be told.
+    // Any extent will do for the batch if a full slice of it can be recognized.
     let full = [&[usize::MAX >> 2], inner.as_slice()].concat();
     let whole = slices(importer, node, &full)?
         .iter()

@@ -1,10 +1,10 @@
-//! The sliding windows of convolutions and pools.
+//! Sliding windows of convolutions and pools.
 
 use paretune_kernels::operator::Window;
 
 use crate::model::onnx::node::Node;
 
-/// The window that a node's attributes describe over an input of `[height, width]`, automatic padding resolved.
+/// Reads the window of a node over an input of `[height, width]`, with automatic padding resolved.
 pub fn window(node: &Node<'_>, kernel: [usize; 2], input: [usize; 2]) -> Result<Window, String> {
     let pair = |name: &str| -> Result<[usize; 2], String> {
         Ok(node.sizes(name, 2, 1)?.map_or([1, 1], |values| [values[0], values[1]]))
@@ -35,7 +35,7 @@ pub fn window(node: &Node<'_>, kernel: [usize; 2], input: [usize; 2]) -> Result<
     Ok(Window { kernel, stride, dilation, padding })
 }
 
-/// `[height, width]` of the output.
+/// Returns the `[height, width]` of the output.
 pub fn output(window: &Window, input: [usize; 2], ceil: bool) -> Result<[usize; 2], String> {
     window.output(input, ceil).ok_or_else(|| {
         format!(
