@@ -1,5 +1,5 @@
-//! Writes built-in images as CIFAR-10's binary records, for training the built-in network:
-//! `cargo run --release --example builtin_images -- training 168000 train.bin`
+//! Writes built-in images as CIFAR-10's binary records, for training the built-in network: `cargo
+//! run --release --example builtin_images -- training 168000 train.bin`
 
 use std::io::{BufWriter, Write};
 

@@ -1,8 +1,10 @@
-//! How long bundles take from the start of a process until they can run, and what their first run takes.
+//! Measures the time from the start of a process until a bundle can run, and the time of its first
+//! run.
 //!
-//! `cargo run --release --example load_times -- [--cold] BUNDLE...` starts a fresh process for each bundle in turn, several
-//! times, and prints the middle one of what they say: a row of a table for each bundle. Files are in the system's cache by
-//! then; with `--cold` they are dropped from it before each process starts, where the system lets itself be asked.
+//! `cargo run --release --example load_times -- [--cold] BUNDLE...` starts a fresh process for each
+//! bundle in turn, several times, and prints the medians as a table with a row for each bundle.
+//! Files are in the system's cache by then. With `--cold` they are dropped from it before each
+//! process starts, if the system supports it.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -13,13 +15,13 @@ use paretune_kernels::bundle::{Loaded, Stored};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::{ExecutorOptions, KernelError};
 
-/// Processes for each bundle.
+/// Number of processes for each bundle.
 const ROUNDS: usize = 15;
 
-/// The argument that makes a process load one bundle.
+/// Argument that makes a process load one bundle.
 const LOAD: &str = "--load";
 
-/// The argument that asks for files that are not in the system's cache.
+/// Argument that drops files from the system's cache before each process.
 const COLD: &str = "--cold";
 
 fn main() {
@@ -35,7 +37,7 @@ fn main() {
     }
 }
 
-/// Loads a bundle, says so, and says how long the first run took.
+/// Loads a bundle, prints when it is ready, and prints the time of the first run.
 fn load(folder: &Path) -> Result<(), KernelError> {
     let begun = Instant::now();
     let stored = Stored::open(folder)?;
@@ -53,11 +55,11 @@ fn load(folder: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// What one process has said.
+/// Figures that one process has printed.
 struct Seen {
-    /// Seconds from its start until it was ready.
+    /// Seconds from the start of the process until it was ready.
     ready: f64,
-    /// Of these, for loading.
+    /// Seconds of loading, included in `ready`.
     loaded: f64,
     first: f64,
     bytes: u64,
@@ -89,7 +91,7 @@ fn table(folders: &[String], cold: bool) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Asks the system to drop the files in a folder from its cache.
+/// Drops the files in a folder from the system's cache.
 fn forget(folder: &Path) -> std::io::Result<()> {
     for file in std::fs::read_dir(folder)? {
         let file = std::fs::File::open(file?.path())?;

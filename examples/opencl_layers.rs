@@ -1,13 +1,15 @@
-//! Networks on an OpenCL device: every convolution under its default schedule and under the best one that
-//! a search of a given time finds, and the whole network's latency under both.
+//! Tunes networks on an OpenCL device: times every convolution under its default schedule and under
+//! the best one that a search of a given time finds, and the whole network under both.
 //!
 //! `cargo run --release --example opencl_layers -- MODEL.onnx... [--batch 1,16] [--seconds 60]
-//! [--polish 10] [--reduced] [--fix patch=0] [--device PLATFORM/DEVICE] [--threads N] [--out DIR] [--from DIR]`
+//! [--polish 10] [--reduced] [--fix patch=0] [--device PLATFORM/DEVICE] [--threads N] [--out DIR]
+//! [--from DIR]`
 //!
-//! A schedule is timed after a pass of the whole network, so that caches hold what they hold in earnest: the other
-//! layers' code and data. `--seconds` is the time of the search for one network at one batch size; 0 only times defaults.
-//! `--threads` is how many kernels are built at a time. Found schedules are written to `DIR` as JSON and
-//! read from there again by `--from`, as what a search begins with.
+//! A schedule is timed after a pass of the whole network, so that caches hold the other layers'
+//! code and data, as in use. `--seconds` is the time of the search for one network at one batch
+//! size; 0 times only the defaults. `--threads` is the number of kernels that are built at a time.
+//! Found schedules are written to `DIR` as JSON. `--from` reads them again as starting points of a
+//! search.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,37 +32,37 @@ use shared::{activations, configuration_of, described, median, schedule_of, spac
 
 #[derive(Parser)]
 struct Arguments {
-    /// Networks
+    /// ONNX files of the networks to tune
     #[arg(required = true)]
     models: Vec<PathBuf>,
-    /// Images at a time
+    /// Batch sizes for which each network is tuned
     #[arg(long, value_delimiter = ',', default_value = "1,16")]
     batch: Vec<usize>,
     /// Seconds of search for each network and batch size
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
-    /// `PLATFORM/DEVICE`, or a part of it
+    /// Device as `PLATFORM/DEVICE`, or a part of it
     #[arg(long, default_value = "")]
     device: String,
     /// Seconds for trying the best schedules of each layer in the network itself
     #[arg(long, default_value_t = 10.0)]
     polish: f64,
-    /// Also offer algorithms with operands of fewer bits than single precision has
+    /// Also try algorithms with operands of fewer bits than single precision
     #[arg(long)]
     reduced: bool,
-    /// Tunables that are not searched, whatever the algorithm: NAME=VALUE, as in `patch=0`
+    /// Tunables that are fixed for all algorithms: NAME=VALUE, such as `patch=0`
     #[arg(long, value_delimiter = ',', value_parser = fixed)]
     fix: Vec<(String, i64)>,
-    /// Kernels built at a time
+    /// Number of kernels that are built at a time
     #[arg(long, default_value_t = 8)]
     threads: usize,
-    /// Strategy of the search
+    /// Name of the search strategy to use
     #[arg(long, default_value = "evolve")]
     strategy: String,
-    /// Where found schedules are written
+    /// Folder to which found schedules are written
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Where schedules to begin with are read
+    /// Folder of schedules to begin the search with
     #[arg(long)]
     from: Option<PathBuf>,
 }
@@ -70,26 +72,26 @@ fn fixed(text: &str) -> anyhow::Result<(String, i64)> {
     Ok((name.to_owned(), value.parse()?))
 }
 
-/// How many schedules of a layer are remembered.
+/// Number of best schedules that are kept for each layer.
 const FEW: usize = 4;
 
-/// Schedules by the name of the layer.
+/// Schedules by name of the layer.
 type Schedules = BTreeMap<String, Schedule>;
 
-/// Layers that are one problem: they are searched once.
+/// Layers with equal problems, which are searched once.
 struct Kind {
-    /// The first of them alone.
+    /// Plan of the first of the layers alone.
     plan: Plan,
-    /// Their names.
+    /// Names of all layers of the kind.
     names: Vec<String>,
     search: Search,
     space: Arc<paretune_spaces::CompiledSpace>,
-    /// The best few, best first.
+    /// Best schedules with their seconds, best first.
     best: Vec<(f64, Schedule)>,
-    /// Under the default schedule.
+    /// Seconds under the default schedule.
     default: f64,
     multiply_adds: f64,
-    /// Schedules that the search begins with.
+    /// Number of schedules that the search begins with.
     begin_with: usize,
     asked: usize,
     tried: usize,
@@ -163,7 +165,7 @@ fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: u
     Ok(())
 }
 
-/// The best schedule of every layer.
+/// Returns the best schedule of every layer.
 fn chosen(kinds: &[Kind]) -> Schedules {
     let best = |kind: &Kind| {
         let schedule = kind.best.first().map(|(_, schedule)| schedule.clone());
@@ -172,7 +174,8 @@ fn chosen(kinds: &[Kind]) -> Schedules {
     kinds.iter().flat_map(best).collect()
 }
 
-/// Tries the runners-up of every layer in the network itself, whose latency also counts what lies between kernels.
+/// Tries the runners-up of every layer in the network itself, because its latency also includes the
+/// time between kernels.
 fn polish(plan: &Plan, kinds: &mut [Kind], batch: usize, seconds: f64) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let pass = |schedules: &Schedules| -> anyhow::Result<f64> {
@@ -230,7 +233,7 @@ fn load(plan: &Plan, batch: usize) -> Result<Executor, paretune_kernels::KernelE
     Executor::new(plan, &ExecutorOptions { batch, threads: 1, isa: Isa::detect() })
 }
 
-/// Latencies of a whole network, and how far it is off the processor's answer.
+/// Formats the latencies of a whole network and its difference from the CPU's output.
 fn whole(plan: &Plan, batch: usize) -> anyhow::Result<String> {
     let mut executor = load(plan, batch)?;
     let (inputs, outputs) = executor.lengths();
@@ -273,7 +276,7 @@ fn whole(plan: &Plan, batch: usize) -> anyhow::Result<String> {
     ))
 }
 
-/// The network's convolutions, equal ones once.
+/// Returns the network's convolutions, grouped by equal problems.
 fn kinds(
     arguments: &Arguments,
     device: &Device,
@@ -332,17 +335,18 @@ fn kinds(
     Ok(kinds)
 }
 
-/// A schedule of a layer on its way through the search.
+/// Schedule of a layer that the search has proposed.
 struct Trial {
     kind: usize,
-    /// Whether it is the default.
+    /// Whether the schedule is the default.
     default: bool,
     proposal: Proposal,
     schedule: Schedule,
     plan: Plan,
 }
 
-/// Searches all layers at once: threads build what the main one then times, one after the other.
+/// Searches all layers concurrently: threads build the kernels, and the main thread times them one
+/// after the other.
 fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs_f64(arguments.seconds);
     let mut neighbors = load(plan, batch)?;
@@ -376,7 +380,7 @@ fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) 
             any
         };
         for index in 0..kinds.len() {
-            // The defaults of all algorithms, and what is known.
+            // The first proposals are the defaults of all algorithms and the known schedules.
             let first = kinds[index].begin_with;
             ask(kinds, index, first, &mut under_way);
         }
@@ -388,14 +392,15 @@ fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) 
             if let Some(loaded) = loaded {
                 let kind = &mut kinds[trial.kind];
                 kind.judge(&trial, loaded, batch, &mut neighbors)?;
-                // Neighbors as slow as the defaults are would keep everything warm that will be cold.
+                // Layers under slow default schedules would keep data in caches that is evicted in
+                // use.
                 if renewed.elapsed() > Duration::from_secs_f64(0.3 * arguments.seconds) {
                     neighbors = load(&with(plan, &chosen(kinds)), batch)?;
                     renewed = Instant::now();
                 }
             }
             while under_way < 2 * arguments.threads && Instant::now() < until {
-                // Where most may still be gained.
+                // The next layer is the one with the largest expected gain.
                 let open = (0..kinds.len()).filter(|&index| !exhausted[index]);
                 let Some(index) = open.max_by(|&a, &b| kinds[a].promise().total_cmp(&kinds[b].promise()))
                 else {
@@ -417,7 +422,8 @@ impl Kind {
         Trial { kind, default, plan: scheduled(&self.plan, &schedule), schedule, proposal }
     }
 
-    /// Time that its layers take, for every schedule tried.
+    /// Returns the expected gain of another trial: the time of all its layers over the number of
+    /// trials.
     fn promise(&self) -> f64 {
         let best = self.best.first().map_or(self.default, |(seconds, _)| *seconds);
         #[expect(clippy::cast_precision_loss, reason = "counts")]
@@ -425,7 +431,7 @@ impl Kind {
         layers * best / (asked + 1.0)
     }
 
-    /// Times a schedule and tells the search.
+    /// Times a schedule and reports it to the search.
     fn judge(
         &mut self,
         trial: &Trial,
@@ -471,8 +477,9 @@ fn scheduled(plan: &Plan, schedule: &Schedule) -> Plan {
     plan
 }
 
-/// Seconds of the layer's kernels: the device's own clock, the median of a few runs, each after a pass of the network.
-/// What is faster than `limit` is checked before it counts, and timed longer.
+/// Returns the seconds of the layer's kernels by the device's own clock: the median of a few runs,
+/// each after a pass of the network. Schedules faster than `limit` are verified before they count,
+/// and timed longer.
 fn time(
     mut executor: Executor,
     plan: &Plan,

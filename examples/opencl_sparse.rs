@@ -1,14 +1,16 @@
-//! From which share of zeros on block-sparse weights pay on an OpenCL device: single layers, each under the best dense
-//! schedule and the best block-sparse ones that a search of a given time finds.
+//! Finds the fraction of zeros from which block-sparse weights pay off on an OpenCL device, on
+//! single layers under the best dense and the best block-sparse schedule that a search of a given
+//! time finds.
 //!
-//! `cargo run --release --example opencl_sparse -- [--device PLATFORM/DEVICE] [--seconds 120] [--batch 1]
-//! [--zeros 0.5,0.75,0.9] [--blocks 8,16] [--layers 64x64x3@56,...] [--threads 8]`
+//! `cargo run --release --example opencl_sparse -- [--device PLATFORM/DEVICE] [--seconds 120]
+//! [--batch 1] [--zeros 0.5,0.75,0.9] [--blocks 8,16] [--layers 64x64x3@56,...] [--threads 8]`
 //!
-//! A layer is `INxOUTxKERNEL@SIZE`: channels, the side of the window (stride 1, same size) and of the image. `--seconds` is
-//! the time of all searches together: a third for the dense schedules, the rest for the others, layer by layer. Other threads
-//! build kernels while one is timed by the device's own clock; whatever may be the best is held against the processor
-//! before it counts. What dense kernels take does not depend on zeros. Tensor cores that compute with fewer bits than single
-//! precision has are left out unless `--reduced` asks for them.
+//! A layer is `INxOUTxKERNEL@SIZE`: channels, the side of the window (stride 1, output of equal
+//! size) and of the image. `--seconds` is the time of all searches together: a third for the dense
+//! schedules, the rest for the others, layer by layer. Other threads build kernels while one is
+//! timed by the device's own clock. Candidates for the best schedule are verified against the CPU
+//! before they count. The time of dense kernels does not depend on zeros. Tensor cores with fewer
+//! bits than single precision are used only with `--reduced`.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -31,37 +33,38 @@ use shared::{Noise, activations, configuration_of, described, median, schedule_o
 
 #[derive(Parser)]
 struct Arguments {
-    /// `PLATFORM/DEVICE`, or a part of it
+    /// Device as `PLATFORM/DEVICE`, or a part of it
     #[arg(long, default_value = "")]
     device: String,
     /// Seconds of all searches together
     #[arg(long, default_value_t = 120.0)]
     seconds: f64,
-    /// Images at a time
+    /// Number of images in a batch
     #[arg(long, default_value_t = 1)]
     batch: usize,
-    /// Shares of the weights that are zero
+    /// Fractions of the weights that are zero
     #[arg(long, value_delimiter = ',', default_value = "0.5,0.75,0.9")]
     zeros: Vec<f64>,
-    /// Outputs of a block
+    /// Output channels of a block of weights
     #[arg(long, value_delimiter = ',', default_value = "8,16")]
     blocks: Vec<u8>,
-    /// INxOUTxKERNEL@SIZE
+    /// Layers to tune, each as INxOUTxKERNEL@SIZE
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "64x64x3@56,128x128x3@28,256x256x3@14,512x512x3@7,64x256x1@56,256x256x1@28,512x512x1@14,512x512x1@7"
+        default_value = "64x64x3@56,128x128x3@28,256x256x3@14,512x512x3@7,\
+                         64x256x1@56,256x256x1@28,512x512x1@14,512x512x1@7"
     )]
     layers: Vec<String>,
-    /// Also let dense layers use operands of fewer bits than single precision has
+    /// Also let dense layers use operands of fewer bits than single precision
     #[arg(long)]
     reduced: bool,
-    /// Kernels built at a time
+    /// Number of kernels that are built at a time
     #[arg(long, default_value_t = 8)]
     threads: usize,
 }
 
-/// A convolution of `channels` in and out, `kernel` x `kernel`, on images of `size` x `size`.
+/// Convolution of `channels` in and out, `kernel` x `kernel`, on images of `size` x `size`.
 struct Layer {
     channels: [usize; 2],
     kernel: usize,
@@ -100,7 +103,7 @@ fn main() -> anyhow::Result<()> {
         let plan = layer.plan(&device, 1, 0.0);
         let dense = best(&arguments, &device, &plan, share / 3.0, None)?;
         for &outputs in &arguments.blocks {
-            // What is good at one share of zeros is not far from what is good at the next.
+            // A good schedule at one fraction of zeros is a good starting point at the next.
             let mut known: Option<Schedule> = None;
             for &zeros in &arguments.zeros {
                 let plan = layer.plan(&device, outputs, zeros);
@@ -124,7 +127,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 impl Layer {
-    /// The layer alone, with made-up weights of which `zeros` are zero in blocks of `outputs` x 1, dense where none is.
+    /// Builds a plan of the layer with random weights. The fraction `zeros` of them is zero in
+    /// blocks of `outputs` x 1.
     fn plan(&self, device: &Device, outputs: u8, zeros: f64) -> Plan {
         let ([inputs, all], kernel) = (self.channels, self.kernel);
         let inner = inputs * kernel * kernel;
@@ -178,15 +182,16 @@ impl Layer {
     }
 }
 
-/// The fastest schedule found.
+/// Fastest schedule that a search found.
 struct Best {
     seconds: f64,
     schedule: Schedule,
     tried: usize,
 }
 
-/// Searches for `seconds`; threads build what the main one then times, one after the other. For weights with zeros only
-/// what needs them is tried, beginning with `known`.
+/// Searches for `seconds`: threads build the kernels, and the main thread times them one after the
+/// other. For weights with zeros, only algorithms that need zeros are tried, beginning with
+/// `known`.
 fn best(
     arguments: &Arguments,
     device: &Device,
@@ -209,7 +214,7 @@ fn best(
     let mut best: Option<(f64, Schedule)> = None;
     let (mut tried, mut under_way) = (0, 0);
     std::thread::scope(|scope| {
-        // Dropped when this ends, whichever way: then builders end as well.
+        // Dropped at the end on every path, so that the builders end as well.
         let jobs = jobs;
         for _ in 0..arguments.threads.max(1) {
             let (todo, results) = (&todo, results.clone());
@@ -268,7 +273,8 @@ fn best(
     Ok(Best { seconds, schedule, tried })
 }
 
-/// What can be chosen for the layer, and what to begin with: every algorithm's default and `known`.
+/// Returns the space of the layer's schedules, and its starting points: every algorithm's default
+/// and `known`.
 #[expect(clippy::type_complexity, reason = "a pair that is taken apart at once")]
 fn space(
     arguments: &Arguments,
@@ -301,8 +307,8 @@ fn with(plan: &Plan, schedule: &Schedule) -> Plan {
     plan
 }
 
-/// Seconds of the layer's kernels by the device's own clock, the median of a few runs. What is faster than `limit` is
-/// checked before it counts, and timed longer.
+/// Returns the seconds of the layer's kernels by the device's own clock, the median of a few runs.
+/// Schedules faster than `limit` are verified before they count, and timed longer.
 fn time(mut executor: Executor, plan: &Plan, batch: usize, limit: f64) -> anyhow::Result<f64> {
     let (inputs, outputs) = executor.lengths();
     let (input, mut output) = (activations(inputs), vec![0.0; outputs]);

@@ -1,6 +1,7 @@
-//! Plays a made-up study in the terminal UI: `cargo run --example tui_demo [-- TRIALS [hard]]`.
+//! Plays a simulated study in the terminal UI: `cargo run --example tui_demo [-- TRIALS [hard]]`.
 //!
-//! Nothing is measured; the events are the same every time. With `hard`, no point meets the limits.
+//! Nothing is measured, and the events are equal in every run. With `hard`, no point meets the
+//! limits.
 
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
@@ -23,7 +24,7 @@ fn main() {
                     Ok(Command::Pause) => paused = true,
                     Ok(Command::Resume) => paused = false,
                     Ok(Command::Quit) => stopped = true,
-                    // Made-up figures cannot be judged again.
+                    // Simulated figures cannot be judged again.
                     Ok(Command::Change(_)) => {}
                     Err(TryRecvError::Empty) if paused && !stopped => {
                         thread::sleep(Duration::from_millis(20))
@@ -45,6 +46,6 @@ fn main() {
         eprintln!("error: {error}");
         std::process::exit(2);
     }
-    // The search has ended, or goes with the program.
+    // The search has ended, or ends with the program.
     drop(search);
 }

@@ -1,4 +1,4 @@
-//! Every command end to end, on the built-in network and images, as a user runs it.
+//! Runs every command end to end on the built-in network and images, as a user does.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -56,7 +56,7 @@ fn events(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect()
 }
 
-/// Ids of finished trials and whether the store answered them.
+/// Returns the ids of finished trials and whether the store provided their results.
 fn finished(events: &[Value]) -> Vec<(String, bool)> {
     events
         .iter()
@@ -65,7 +65,7 @@ fn finished(events: &[Value]) -> Vec<(String, bool)> {
         .collect()
 }
 
-/// Two trials: the untouched network, and everything in 8 bits.
+/// Arguments of a search of two trials: the baseline, and all layers in 8 bits.
 const QUICK: [&str; 5] = ["search", "--headless", "--budget", "2trials", "--strategy"];
 
 #[test]
@@ -91,7 +91,7 @@ fn a_search_ends_in_something_that_runs() {
             && metrics["latency"].as_f64() <= spread[1].as_f64()
     );
 
-    // What is shown is what is stored.
+    // The output of `show` equals the stored front.
     let shown: Value = serde_json::from_str(&home.ok(&["show", "study", "--json"])).expect("JSON");
     assert_eq!(shown, front);
     assert!(home.ok(&["show", "study"]).contains("accuracy"));
@@ -99,7 +99,7 @@ fn a_search_ends_in_something_that_runs() {
     home.ok(&["show", "study", "--svg", "front.svg", "--html", "front.html"]);
     assert!(std::fs::read_to_string(home.path("front.svg")).expect("the picture").contains("<svg"));
 
-    // The bundle has the size that was promised and runs without the study.
+    // The bundle has the size stated in the front and runs without the study.
     home.ok(&["export", "study", "--to", "bundle", "--output", "bundle"]);
     let bytes: u64 = std::fs::read_dir(home.path("bundle"))
         .expect("the bundle")
@@ -132,7 +132,7 @@ fn a_search_ends_in_something_that_runs() {
     assert!(bench["layers"].as_array().is_some_and(|layers| layers.len() > 5));
     assert_eq!(bench["load"]["weights"], "decoded");
 
-    // The same with weights that are packed ahead: the same answers, and no size that is not there.
+    // Weights packed ahead give equal outputs and take no additional memory.
     home.ok(&["run", "packed", "--input", "x.npy", "--output", "z.npy"]);
     assert_eq!(output, std::fs::read(home.path("z.npy")).expect("the output"));
     home.ok(&["run", "packed", "--threads", "1", "--input", "x.npy", "--output", "z.npy"]);
@@ -142,7 +142,7 @@ fn a_search_ends_in_something_that_runs() {
     });
     assert_eq!((&packed["load"]["weights"], &packed["memory"]), (&Value::from("mapped"), &plain["memory"]));
     assert!(home.ok(&["bench", "packed", "--seconds", "0.2"]).contains("weights mapped as they are"));
-    // Other tiles may be chosen for more images: then it is packed again, and says so.
+    // Other tiles may be chosen for more images. Weights are then repacked, with a note.
     let batch = home.run(&["bench", "packed", "--batch", "7", "--seconds", "0.2", "--json"]);
     let said: Value = serde_json::from_slice(&batch.stdout).expect("JSON");
     let told = String::from_utf8_lossy(&batch.stderr).contains("note: weights decoded and packed again");
@@ -161,7 +161,7 @@ fn tuned_schedules_are_kept_and_used() {
     let layers = tuned["layers"].as_array().expect("layers");
     assert!(!layers.is_empty());
     for layer in layers {
-        // The default is one of those that it was chosen from.
+        // The default schedule is one of the candidates.
         assert!(layer["seconds"].as_f64() <= layer["default_seconds"].as_f64(), "{layer}");
         assert!(layer["tried"].as_u64() >= Some(1) && layer["algorithm"].is_string(), "{layer}");
     }
@@ -171,7 +171,7 @@ fn tuned_schedules_are_kept_and_used() {
     assert_eq!(stats["kinds"]["layer-schedule"].as_u64(), Some(layers.len() as u64));
     let used = json(&[&common[..], &["--fp32"]].concat());
     assert_eq!(used["schedules"], "tuned for this network");
-    // Of two threads nothing is known.
+    // No schedules are stored for two threads.
     let other = json(&["bench", "model.onnx", "--threads", "2", "--seconds", "0.2", "--json", "--fp32"]);
     assert_eq!(other["schedules"], "default");
     home.fails(&["bench", "model.onnx", "--tune", "--budget", "5trials"], 2);
@@ -187,13 +187,13 @@ fn the_same_search_again_measures_nothing() {
     let before = finished(&events(&home.ok(&arguments("one"))));
     assert_eq!(before.len(), 3);
     assert!(before.iter().all(|(_, cached)| !cached));
-    // Another study about the same: the store answers everything, in the same order.
+    // Another study with equal arguments: the store provides all results in the same order.
     let second = finished(&events(&home.ok(&arguments("two"))));
     let ids = |trials: &[(String, bool)]| trials.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&second), ids(&before));
     assert!(second.iter().all(|(_, cached)| *cached));
     assert_eq!(front(&home.path("one"))["points"], front(&home.path("two"))["points"]);
-    // The same study: there is nothing left to do, and its front stays.
+    // The finished study has nothing left to do, and its front stays.
     let again = events(&home.ok(&arguments("one")));
     assert_eq!(finished(&again), []);
     assert_eq!(front(&home.path("one"))["points"], front(&home.path("two"))["points"]);
@@ -260,7 +260,8 @@ fn evaluate_scores_what_space_offers() {
     let line = home.ok(&["evaluate", "--config", "config.json", "--images", "256"]);
     let result: Value = serde_json::from_str(&line).expect("one line of JSON");
     assert!(result["metrics"]["accuracy"].as_f64() > Some(0.85), "{result}");
-    // A configuration outside the space is a result of its own, not the end.
+    // A configuration outside the space is reported as a failed result and does not end the
+    // command.
     std::fs::write(home.path("wrong.json"), "{\"no.such.layer\": 1}").expect("written");
     let line = home.ok(&["evaluate", "--config", "wrong.json"]);
     assert!(line.contains("failed") && line.contains("no.such.layer"), "{line}");
@@ -331,7 +332,7 @@ fn techniques_are_characterized_and_a_second_run_measures_nothing() {
     assert_eq!(stats(&home)["kinds"]["speed"], before["kinds"]["speed"]);
 }
 
-/// A NumPy file of single precision.
+/// Writes a NumPy file in single precision.
 fn write_npy(path: &Path, shape: &[u64], data: &[f32]) {
     let dims: Vec<String> = shape.iter().map(u64::to_string).collect();
     let mut header =

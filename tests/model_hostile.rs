@@ -1,4 +1,5 @@
-//! Damaged, hostile and unsupported files: an error that says what to do, never a panic, never much memory.
+//! Damaged, hostile and unsupported files cause an error with advice, no panic and no excessive
+//! memory use.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(common::fixtures().join(format!("onnx/{name}.onnx"))).unwrap()
 }
 
-/// A file that was cut off anywhere is refused, or (cut between two fields) read as far as it goes.
+/// A truncated file is refused.
 #[test]
 fn truncated() {
     for name in ["mini_shufflenet", "dynamic_flatten", "old_alexnet"] {
@@ -23,7 +24,7 @@ fn truncated() {
     }
 }
 
-/// Whatever random damage does, it does not panic, and what still imports is a sound plan.
+/// Random damage never causes a panic, and every plan that still imports is valid.
 #[test]
 fn flipped() {
     use rand::{RngExt, SeedableRng};
@@ -46,7 +47,7 @@ fn flipped() {
         "broadcasts",
         "hard_swish_forms",
     ];
-    // More, for whoever changed the import.
+    // Larger counts are for changes of the import.
     let count = std::env::var("PARETUNE_FLIPS").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
     let folder = common::fixtures().join("onnx");
     let (mut refused, mut sound) = (0, 0);
@@ -84,7 +85,7 @@ fn noise() {
     }
 }
 
-/// Messages nested deeper than any file's are refused before they use up the stack.
+/// Messages nested deeper than in any real file are refused before they exhaust the stack.
 #[test]
 fn deep() {
     fn wrap(field: u8, inner: &[u8]) -> Vec<u8> {
@@ -128,7 +129,7 @@ fn messages() {
     insta::assert_snapshot!(text);
 }
 
-/// External data counts towards the identity of a network.
+/// External data contributes to the hash of a network.
 #[test]
 fn external_data_is_hashed() {
     let folder = tempfile::tempdir().unwrap();

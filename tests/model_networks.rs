@@ -1,4 +1,4 @@
-//! The four development networks, where they are there.
+//! Imports the four development networks, if they are present.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ fn executed_outputs_agree_with_onnx_runtime() {
     }
 }
 
-/// One image of the small networks: the reference is slow.
+/// Compares one image of the small networks, because the reference is slow.
 #[test]
 fn reference_outputs_agree_with_onnx_runtime() {
     let Some(folder) = common::shared_models() else { return };

@@ -1,4 +1,5 @@
-//! Small ONNX files, one per family of operators and several small networks, against ONNX Runtime.
+//! Compares small ONNX files, one per family of operators and several small networks, with ONNX
+//! Runtime.
 
 use paretune::model::{Network, describe, onnx, passes, totals};
 use paretune_kernels::operator::Operator;
@@ -36,7 +37,7 @@ fn as_imported() {
     }
 }
 
-/// Every pass by itself, as often as it finds something to do, leaves the function as it is.
+/// Every pass preserves the function, also when it is repeated until it finds nothing to do.
 #[test]
 fn every_pass_preserves_the_function() {
     let late: [(&str, passes::Pass); 4] = [
@@ -83,7 +84,7 @@ fn simplified() {
     insta::assert_snapshot!(table);
 }
 
-/// The runtime computes the same, one and two images at a time.
+/// The runtime computes equal outputs in batches of one and two images.
 #[test]
 fn executed() {
     for fixture in all() {
@@ -96,7 +97,7 @@ fn executed() {
     }
 }
 
-/// What is exported imports as the same network again, as written and simplified.
+/// An exported plan imports as an equal network, as written and simplified.
 #[test]
 fn exported() {
     let folder = std::env::var_os("PARETUNE_KEEP_EXPORTS").map(std::path::PathBuf::from);
@@ -120,7 +121,7 @@ fn exported() {
     }
 }
 
-/// A name is the parameter that a layer's settings are kept under: it survives the round trip.
+/// Names of steps survive the round trip, because they name the parameters of layers.
 #[test]
 fn names_survive_export() {
     for name in ["residuals", "mini_mobilenet_v3", "old_alexnet"] {
@@ -163,7 +164,8 @@ fn weights_are_finite_and_normal() {
     }
 }
 
-/// The whole built-in network on whatever OpenCL device there is, against the processor.
+/// Runs the whole built-in network on an OpenCL device, if there is one, and compares it with the
+/// CPU.
 #[test]
 fn the_builtin_network_runs_on_an_opencl_device() {
     if paretune_kernels::opencl::names().is_empty() {

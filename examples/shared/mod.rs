@@ -1,5 +1,5 @@
-//! What the programs that search schedules of OpenCL layers share: the space of a layer's schedules, and how schedules are written
-//! as its configurations.
+//! Shared parts of the programs that search schedules of OpenCL layers: the space of a layer's
+//! schedules, and the mapping between schedules and its configurations.
 
 use paretune_kernels::Schedule;
 use paretune_kernels::opencl::Limits;
@@ -7,8 +7,8 @@ use paretune_kernels::opencl::conv::Algorithm;
 use paretune_kernels::operator::ConvProblem;
 use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
 
-/// The algorithms offered for `problem`, and the tunables of each under it, named `ALGORITHM.TUNABLE`; those in `fixed` have the
-/// value that stands there, where they can.
+/// Builds the space of the algorithms `offered` for `problem`, with their tunables named
+/// `ALGORITHM.TUNABLE`. Tunables in `fixed` have only the value given there, if they support it.
 pub fn space_of(
     offered: &[&'static dyn Algorithm],
     problem: &ConvProblem,
@@ -38,7 +38,7 @@ pub fn space_of(
     Ok(space)
 }
 
-/// A schedule as a configuration of [`space_of`]; tunables that it does not name are left open.
+/// Converts a schedule to a configuration of [`space_of`]; missing tunables are left open.
 pub fn configuration_of(schedule: &Schedule) -> Configuration {
     let mut configuration = Configuration::new();
     configuration.insert("algorithm", Value::Text(schedule.algorithm.clone()));
@@ -48,7 +48,7 @@ pub fn configuration_of(schedule: &Schedule) -> Configuration {
     configuration
 }
 
-/// The schedule that a configuration of [`space_of`] is.
+/// Converts a configuration of [`space_of`] to a schedule.
 pub fn schedule_of(configuration: &Configuration) -> Schedule {
     let algorithm = configuration.get("algorithm").and_then(Value::as_str).unwrap_or_default();
     let prefix = format!("{algorithm}.");
@@ -59,23 +59,23 @@ pub fn schedule_of(configuration: &Configuration) -> Schedule {
     Schedule { algorithm: algorithm.to_owned(), tunables }
 }
 
-/// The tunables of a schedule, for people.
+/// Formats the tunables of a schedule for people.
 pub fn described(schedule: &Schedule) -> String {
     let tunables = schedule.tunables.iter().map(|(name, value)| format!("{name} {value}"));
     tunables.collect::<Vec<_>>().join(", ")
 }
 
-/// The middle one of `numbers`, 0 of none.
+/// Returns the median of `numbers`, or 0 if there are none.
 pub fn median(numbers: &mut [f64]) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Made-up numbers from 0 to 1 (a linear congruential generator, Knuth's MMIX constants).
+/// Pseudo-random numbers from 0 to 1 (a linear congruential generator with Knuth's MMIX constants).
 pub struct Noise(u64);
 
 impl Noise {
-    /// The same numbers for the same seed.
+    /// Creates the generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -86,7 +86,8 @@ impl Noise {
     }
 }
 
-/// What a layer within a network reads: about half of it zero, as after a ReLU, the rest up to 1.
+/// Returns inputs like those of a layer within a network: about half of them zero, as after a ReLU,
+/// the rest up to 1.
 pub fn activations(count: usize) -> Vec<f32> {
     let mut noise = Noise::new(3);
     (0..count).map(|_| (2.0 * noise.next() - 1.0).max(0.0)).collect()

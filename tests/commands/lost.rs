@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::{Home, finished, front};
 
-/// A search on `backends` in which every OpenCL call fails with `code` after the first `calls`, in every process.
+/// Runs a search on `backends` in which every OpenCL call of every process fails with `code` after
+/// the first `calls`.
 fn search(home: &Home, backends: &str, budget: &str, code: i32, calls: u32) -> (Option<i32>, Vec<Value>) {
     let fault = format!("{code}:{calls}:{}", home.path("study.lost").display());
     let arguments = ["search", "--json", "--strategy", "random", "--backend", backends];
@@ -28,10 +29,12 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
         eprintln!("SKIPPED: there is no OpenCL device");
         return;
     }
-    // Which other errors are told as well is tested where they return; here one is enough, and what it costs is time.
+    // Other error codes are tested at their origin. One code suffices here, because each run takes
+    // time.
     let home = Home::new();
-    // Nothing to compress, which would take most of the time.
-    let space = "[narrow]\n\"*.bits\" = [32]\n\"*.sparsity\" = [0.0]\n\"channels.*\" = [1.0]\n[fix]\n\"threads\" = 1\n";
+    // Nothing is compressed, because that would take most of the time.
+    let space = "[narrow]\n\"*.bits\" = [32]\n\"*.sparsity\" = [0.0]\n\"channels.*\" = [1.0]\n\
+                 [fix]\n\"threads\" = 1\n";
     std::fs::write(home.path("space.toml"), space).expect("written");
     let (status, events) = search(&home, "cpu,opencl", "6trials", -5, 40);
     assert_eq!(status, Some(0));
@@ -41,7 +44,7 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
     assert!(notices[0].contains("CL_OUT_OF_RESOURCES"), "{notices:?}");
     let trials = finished(&events);
     assert_eq!(trials.len(), 6);
-    // What was on the device is not held against the configuration: it has not failed.
+    // Trials on the lost device do not count as failures of their configurations.
     let failures = events.iter().filter(|event| event["event"] == "trial_finished");
     assert!(failures.clone().all(|event| event["failure"].is_null()), "{failures:?}");
     let found = front(&home.path("study"));
@@ -59,7 +62,7 @@ fn a_search_that_has_lost_its_only_device_ends_and_says_so() {
     let home = Home::new();
     std::fs::write(home.path("space.toml"), "[fix]\n\"threads\" = 1\n").expect("written");
     let (status, events) = search(&home, "opencl", "6trials", -36, 10);
-    // As where nothing was found.
+    // The status is that of a search without a feasible point.
     assert_eq!(status, Some(3));
     let notices = notices(&events);
     assert_eq!(notices.len(), 1, "{notices:?}");
@@ -77,15 +80,15 @@ fn a_device_that_is_lost_while_the_front_is_confirmed_is_named() {
     std::fs::write(home.path("space.toml"), "[fix]\n\"threads\" = 1\n").expect("written");
     let (status, _) = search(&home, "opencl", "1trials", -5, u32::MAX);
     assert_eq!(status, Some(0));
-    // Trials are in the journal, which needs no device but for its name; without the store's final figures all points have
-    // to be confirmed again.
+    // The journal has the trial and needs only the device's name. Without the store's final
+    // figures, all points must be confirmed again.
     std::fs::remove_dir_all(home.path("home")).expect("the store is there");
     let (status, events) = search(&home, "opencl", "1trials", -5, 40);
     let notices = notices(&events);
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].contains("opencl is lost, and nothing else may be used"), "{notices:?}");
     assert_eq!(events.last().expect("events")["reason"], "device lost");
-    // What the search measured before is all that there is to say.
+    // The front holds the point as the search measured it before.
     assert_eq!(status, Some(0));
     assert_eq!(front(&home.path("study"))["points"].as_array().expect("points").len(), 1);
 }

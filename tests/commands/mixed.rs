@@ -1,4 +1,4 @@
-//! Networks that change sides, through every command.
+//! Runs networks that are partitioned between devices through every command.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ fn networks_that_change_sides_are_searched_kept_and_run() {
         return;
     }
     let home = Home::new();
-    // As few kernels as can be: compilers that run on the device take their time.
+    // The number of kernels is small, because compilers that run on the device are slow.
     std::fs::write(
         home.path("space.toml"),
         "[narrow]\n\"backend\" = [\"cpu then opencl at 1\", \"opencl then cpu at 1\"]\n\
@@ -47,7 +47,7 @@ fn networks_that_change_sides_are_searched_kept_and_run() {
     }
     assert!(home.ok(&["show", "study"]).contains("accuracy"));
 
-    // The bundle changes sides as well, and says what that costs.
+    // The bundle is partitioned as well, and reports the cost of its device boundaries.
     home.ok(&["export", "study", "--to", "bundle", "--output", "bundle"]);
     let image: Vec<f32> = (0..3_u16 * 32 * 32).map(|index| f32::from(index % 255) / 128.0 - 1.0).collect();
     write_npy(&home.path("x.npy"), &[1, 3, 32, 32], &image);
@@ -61,7 +61,7 @@ fn networks_that_change_sides_are_searched_kept_and_run() {
     assert!(has(&|algorithm| algorithm == "transfer"), "{bench}");
     assert!(has(&|algorithm| algorithm.starts_with("opencl_")), "{bench}");
 
-    // The study goes on where it stopped, and another one like it measures nothing.
+    // The study continues, and another study with equal arguments measures nothing.
     home.ok(&search("3trials", "study"));
     assert_eq!(front(&home.path("study"))["trials"], 3);
     let again = finished(&super::events(&home.ok(&search("3trials", "again"))));

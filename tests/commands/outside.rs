@@ -1,6 +1,6 @@
-//! What is exported, in the hands of those it is exported for: ONNX Runtime, Optuna, a browser. Each of these tests says
-//! loudly that it skips where its tool is not there. `PARETUNE_PYTHON` and `PARETUNE_BROWSER` name tools that are not on
-//! the path.
+//! Checks exported files in their target programs: ONNX Runtime, Optuna, a browser. Each test
+//! prints that it is skipped if its program is missing. `PARETUNE_PYTHON` and `PARETUNE_BROWSER`
+//! name programs that are not on the path.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Home, write_npy};
 
-/// A Python that can import `module`.
+/// Finds a Python that can import `module`.
 fn python(module: &str) -> Option<PathBuf> {
     let named = std::env::var_os("PARETUNE_PYTHON").map(PathBuf::from);
     let found = named.into_iter().chain([PathBuf::from("python3")]).find(|python| {
@@ -30,7 +30,7 @@ fn script(python: &Path, name: &str, arguments: &[&Path]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// Whatever can be made of the study in `home`, of the untouched network and everything in 8 bits.
+/// Checks all exports of the study in `home`, which has the baseline and all layers in 8 bits.
 pub fn exports_run_elsewhere(home: &Home, front: &Value) {
     let journal = std::fs::read_to_string(home.path("study").join("journal.jsonl")).expect("the journal");
     let trials: Vec<Value> = journal
@@ -39,7 +39,7 @@ pub fn exports_run_elsewhere(home: &Home, front: &Value) {
         .filter(|event| event["event"] == "trial_finished")
         .collect();
 
-    // What is exported as JSON is what the published schema says.
+    // The JSON export conforms to the published schema.
     let point: Value = serde_json::from_str(&home.ok(&["export", "study", "--to", "json"])).expect("JSON");
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema/point.schema.json");
     let schema: Value = serde_json::from_slice(&std::fs::read(schema).expect("the schema")).expect("JSON");
@@ -79,7 +79,7 @@ pub fn exports_run_elsewhere(home: &Home, front: &Value) {
                 let metrics = &trial["point"]["metrics"];
                 let names = ["accuracy", "latency", "size", "memory"];
                 assert_eq!(read["values"], Value::from_iter(names.map(|name| metrics[name].clone())));
-                // The limit is met exactly where the constraint is not positive.
+                // The limit is met exactly if the constraint is not positive.
                 let met = read["constraints"][0].as_f64().is_some_and(|miss| miss <= 0.0);
                 assert_eq!(Value::from(met), trial["point"]["feasible"]);
                 let config = trial["point"]["config"].as_object().expect("a configuration");
@@ -127,11 +127,11 @@ pub fn exports_run_elsewhere(home: &Home, front: &Value) {
     }
 }
 
-/// The page of the study in `home` loads nothing, draws every point, and reacts to the mouse.
+/// The HTML page of the study in `home` loads nothing, draws every point, and reacts to the mouse.
 fn in_a_browser(home: &Home, front: &Value) {
     home.ok(&["show", "study", "--html", "page.html"]);
     let page = std::fs::read_to_string(home.path("page.html")).expect("the page");
-    // Nothing is loaded from anywhere.
+    // The page refers to no other file.
     for loader in ["src=", "href=", "@import", "url(", "fetch("] {
         assert!(!page.contains(loader), "{loader}");
     }
@@ -144,7 +144,8 @@ fn in_a_browser(home: &Home, front: &Value) {
         eprintln!("SKIPPED: no Chromium; name one in PARETUNE_BROWSER");
         return;
     };
-    // A script at the end hovers over the best point, then chooses other axes; what it sees lands in the title.
+    // A script at the end hovers over the best point, then chooses other axes. Its findings go to
+    // the title.
     let probe = "<script>{
 const circle = document.querySelector('#plot circle.best').getBoundingClientRect();
 document.getElementById('plot').dispatchEvent(new MouseEvent('mousemove',
@@ -154,7 +155,8 @@ const select = document.getElementById('axis-x');
 select.value = 'size'; select.dispatchEvent(new Event('change'));
 document.title = [tip, document.getElementById('xtitle').textContent,
   document.querySelectorAll('#plot circle[tabindex]').length,
-  document.querySelectorAll('#compare tr').length, document.querySelectorAll('#choices table tr').length].join(' | ');
+  document.querySelectorAll('#compare tr').length,
+  document.querySelectorAll('#choices table tr').length].join(' | ');
 }</script></body>";
     std::fs::write(home.path("probed.html"), page.replace("</body>", probe)).expect("written");
     let mut command = Command::new(browser);
@@ -177,7 +179,7 @@ document.title = [tip, document.getElementById('xtitle').textContent,
     assert!(seen[4].parse::<usize>().is_ok_and(|rows| rows > 5), "{seen:?}");
 }
 
-/// A search in a real terminal: tmux's. What it shows is read back cell by cell.
+/// Runs a search in a real terminal, that of tmux, and reads the screen cell by cell.
 #[cfg(unix)]
 #[test]
 fn a_search_is_driven_in_a_terminal() {
@@ -190,14 +192,15 @@ fn a_search_is_driven_in_a_terminal() {
     let terminal = Tmux { socket: home.path("tmux") };
     let program = env!("CARGO_BIN_EXE_paretune");
     let command = format!(
-        "cd '{}' && PARETUNE_HOME='{}' exec '{program}' search --tui --strategy nsga2 --budget 3trials --study study",
+        "cd '{}' && PARETUNE_HOME='{}' exec '{program}' search --tui --strategy nsga2 \
+         --budget 3trials --study study",
         home.path("").display(),
         home.path("home").display()
     );
     terminal.ask(&["new-session", "-d", "-x", "80", "-y", "24", &command]);
     terminal.ask(&["set-option", "-g", "remain-on-exit", "on"]);
     terminal.wait_for("1 Front");
-    // Suspended and continued (which tmux does at once), the screen comes back.
+    // The screen returns after a suspension, which tmux continues at once.
     terminal.keys(&["C-z"]);
     terminal.wait_for("2 Archive");
     terminal.keys(&["4"]);
@@ -218,7 +221,7 @@ fn a_search_is_driven_in_a_terminal() {
     terminal.keys(&["Enter"]);
     terminal.wait_for(" is in builtin-");
     terminal.keys(&["q"]);
-    // The screen is given back, and the last words stand on it.
+    // The screen is restored, and the final message stands on it.
     let screen = terminal.wait_for("Export:");
     assert!(!screen.contains("1 Front"), "{screen}");
     let bundles = std::fs::read_dir(home.path(""))
@@ -246,7 +249,7 @@ impl Tmux {
         self.ask(&[&["send-keys"], keys].concat());
     }
 
-    /// The screen, as soon as it shows `text`.
+    /// Returns the screen as soon as it shows `text`.
     fn wait_for(&self, text: &str) -> String {
         let begun = std::time::Instant::now();
         loop {
@@ -264,7 +267,7 @@ impl Tmux {
 impl Drop for Tmux {
     fn drop(&mut self) {
         let mut command = Command::new("tmux");
-        // Nothing is left to do where it is gone already.
+        // Nothing is left to do if the session is gone already.
         let _ = command.arg("-S").arg(&self.socket).arg("kill-server").output();
     }
 }

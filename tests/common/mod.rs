@@ -1,4 +1,4 @@
-//! What several test files need: fixtures, their inputs, and comparing outputs.
+//! Shared helpers of the tests: fixtures, their inputs, and the comparison of outputs.
 
 #![allow(dead_code)] // Every test file uses its own part.
 
@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::{Executor, ExecutorOptions, Plan, reference};
 
-/// The folder of committed fixtures.
+/// Returns the folder of committed fixtures.
 pub fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// The folder with networks that are not part of the repository; `None`, with a notice, where it is absent.
+/// Returns the folder of networks outside of the repository; `None`, with a notice, if it is
+/// missing.
 pub fn shared_models() -> Option<PathBuf> {
     let folder = std::env::var_os("PARETUNE_SHARED")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from)
@@ -24,7 +25,7 @@ pub fn shared_models() -> Option<PathBuf> {
     None
 }
 
-/// Numbers in -2..2, the same as `pseudo` in tests/fixtures/make_ort_fixtures.py makes.
+/// Returns numbers in -2..2, equal to those of `pseudo` in tests/fixtures/make_ort_fixtures.py.
 pub fn pseudo(len: usize) -> Vec<f32> {
     (0..len as u32)
         .map(|index| {
@@ -35,13 +36,14 @@ pub fn pseudo(len: usize) -> Vec<f32> {
         .collect()
 }
 
-/// What a plan computes for `images` pseudo-random images, in double precision.
+/// Computes a plan's output for `images` pseudo-random images in double precision.
 pub fn run_reference(plan: &Plan, images: usize) -> Vec<f64> {
     let input: Vec<f64> = pseudo(plan.values[plan.input].len() * images).iter().map(|&x| x.into()).collect();
     reference::run_f64(plan, images, &input).unwrap().swap_remove(plan.output)
 }
 
-/// What the runtime computes for `images` pseudo-random images, `batch` at a time.
+/// Computes a plan's output for `images` pseudo-random images in the runtime, in batches of
+/// `batch`.
 pub fn run_executor(plan: &Plan, images: usize, batch: usize) -> Vec<f64> {
     let options = ExecutorOptions { batch, threads: 1, isa: Isa::detect() };
     let mut executor = Executor::new(plan, &options).unwrap();
@@ -56,7 +58,7 @@ pub fn run_executor(plan: &Plan, images: usize, batch: usize) -> Vec<f64> {
     all
 }
 
-/// Largest difference, relative to the largest expected magnitude.
+/// Returns the largest difference, relative to the largest expected magnitude.
 pub fn difference(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(1e-6, |scale: f64, value| scale.max(value.abs()));
