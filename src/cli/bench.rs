@@ -1,4 +1,4 @@
-//! `paretune bench`: how fast a bundle or a network is here, whole and layer by layer.
+//! The command `paretune bench` times a bundle or a network: whole and layer by layer.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::study::prepare::load_network;
 use crate::study::trial::fastest_probes;
 use crate::study::tune::{self, Place, Source, best_known};
 
-/// Arguments of `paretune bench`.
+/// Arguments of the command `paretune bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
     /// A bundle's folder, or a network
@@ -40,10 +40,12 @@ pub struct BenchArgs {
     /// Images at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) batch: u16,
-    /// Keep a network at full precision, with the best schedules that the result store knows for it here, on as many threads
+    /// Keep a network at full precision, with the best schedules that the result store knows for it
+    /// here, on as many threads
     #[arg(long)]
     fp32: bool,
-    /// Search for each layer's best schedule at full precision, keep what is found in the result store, and say what it gained
+    /// Search for each layer's best schedule at full precision, keep what is found in the result
+    /// store, and say what it gained
     #[arg(long)]
     pub(super) tune: bool,
     /// How long to try schedules, with --tune
@@ -57,7 +59,7 @@ pub struct BenchArgs {
     pub(super) json: bool,
 }
 
-/// Times the target.
+/// Times the bundle or network and prints the result.
 pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
         return Err(usage(anyhow!("--seconds: more than 0, at most 3600")));
@@ -69,7 +71,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let mut scratch = None;
     let store = known_store(args)?;
     let (folder, source) = target(args, store.as_ref(), &mut scratch)?;
-    // To know what to ask for; how long loading takes is seen below.
+    // The bundle is opened here only for its description. Loading is timed below.
     let bundle = Stored::open(&folder).map_err(usage)?.description().clone();
     let probes = store.as_ref().and_then(|store| fastest_probes(store, &Hardware::detect().id).ok());
     drop(store);
@@ -93,7 +95,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let input = noise(plan, &bundle.preprocessing, batch);
     let probe = SpeedProbe::new(threads, isa)?;
-    // What the processor can do says nothing about a device.
+    // The ceilings of the processor do not apply to a device.
     let ceilings =
         if plan.is_on_processor() { ceilings(&[threads])?.threads.into_iter().next() } else { None };
     let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
@@ -117,7 +119,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
                 "median": timing.median,
                 "low": timing.low,
                 "high": timing.high,
-                // Of all runs, whatever disturbed them: what other programs' times are to be compared with.
+                // The median over all runs, disturbed or not, is comparable with the times of other
+                // programs.
                 "raw_median": median(&timing.samples),
             },
             "threads": threads,
@@ -177,8 +180,9 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// The result store, where there is one and nobody else is using it: how fast this machine's cores can be, which one
-/// command may not live to see, and the best schedules of networks.
+/// Opens the result store if it exists and no other process uses it. It knows the fastest speed of
+/// this machine's cores, which a single command may not observe, and the best schedules of
+/// networks.
 fn known_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
     let folder = paths::store(args.db.as_deref())?;
     if !folder.exists() {
@@ -195,7 +199,7 @@ fn known_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
     }
 }
 
-/// How weights came to be where kernels want them, in a word.
+/// Names in one word how the weights were loaded.
 fn source_word(weights: &WeightSource) -> &'static str {
     match weights {
         WeightSource::Decoded => "decoded",
@@ -204,8 +208,9 @@ fn source_word(weights: &WeightSource) -> &'static str {
     }
 }
 
-/// The folder where what is to be timed lies as a bundle, and for a network where its schedules come from. A network's
-/// folder is in `scratch`, which must live as long as the folder is needed.
+/// Returns the folder of the bundle to time and, for a network, the source of its schedules. A
+/// network is written as a bundle in the folder `scratch`, which must exist as long as the bundle
+/// is needed.
 fn target(
     args: &BenchArgs,
     store: Option<&Store>,
@@ -231,13 +236,13 @@ fn target(
     Ok((path, Some(source)))
 }
 
-/// Threads of a network: those asked for, or all cores.
+/// Returns the number of threads for a network: the requested one, or all cores.
 pub(super) fn threads_of(args: &BenchArgs) -> usize {
     let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     args.threads.map_or_else(all, usize::from).max(1)
 }
 
-/// Where a network is measured.
+/// Returns the hardware, threads and batch of the measurement.
 pub(super) fn place(args: &BenchArgs) -> Place {
     Place {
         hardware: Hardware::detect().id,
@@ -247,13 +252,13 @@ pub(super) fn place(args: &BenchArgs) -> Place {
     }
 }
 
-/// Bytes with their unit.
+/// Formats a number of bytes with its unit.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn bytes(count: u64) -> String {
     units::value("memory", count as f64)
 }
 
-/// Seconds with their unit.
+/// Formats seconds with their unit.
 pub(super) fn seconds_text(seconds: f64) -> String {
     units::value("latency", seconds)
 }

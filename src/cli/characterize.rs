@@ -1,4 +1,5 @@
-//! `paretune characterize`: each technique alone and jointly, on every backend and number of threads.
+//! The command `paretune characterize` studies each technique alone and jointly, on every backend
+//! and number of threads.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -24,7 +25,7 @@ use crate::study::session::Control;
 use crate::study::survey::{Pace, Survey, Surveyor};
 use crate::study::trial::{Answer, Bench, Hopeless, TrialError};
 
-/// Arguments of `paretune characterize`.
+/// Arguments of the command `paretune characterize`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Every measurement goes through the result store: the same command goes on where it was \
@@ -40,16 +41,19 @@ pub struct CharacterizeArgs {
     models: Vec<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Compare plain dense and CSR loops as well, to show how much the conclusion depends on the kernels
+    /// Compare plain dense and CSR loops as well, to show how much the conclusion depends on the
+    /// kernels
     #[arg(long)]
     naive: bool,
     /// Search images to score on
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     images: u64,
-    /// When to stop, for each network: 90s, 10m, 2h; what is missing then is measured by the next run
+    /// When to stop, for each network: 90s, 10m, 2h; what is missing then is measured by the next
+    /// run
     #[arg(long, value_name = "TEXT", default_value = "15m")]
     budget: Budget,
-    /// Write the report here, and a picture per network beside it [default: the report to standard output]
+    /// Write the report here, and a picture per network beside it [default: the report to standard
+    /// output]
     #[arg(short, long, value_name = "FILE.md")]
     output: Option<PathBuf>,
     /// Print a JSON object per measurement instead of the report
@@ -63,10 +67,10 @@ pub struct CharacterizeArgs {
     trial_timeout: u64,
 }
 
-/// Seconds in which schedules are tuned, at most.
+/// Limit on the seconds for tuning schedules.
 const TUNING: f64 = 30.0;
 
-/// Runs the study.
+/// Runs the study and prints or writes its report.
 pub fn characterize(args: &CharacterizeArgs) -> anyhow::Result<Ending> {
     let store = Store::open(&paths::store(args.db.as_deref())?)?;
     let control = std::sync::Arc::new(Control::default());
@@ -133,7 +137,8 @@ impl Study<'_> {
         };
         let mut host = Host::new(options, subject);
         let survey = self.schedules(&folder, &material.network, &space, &mut bench, &mut host)?;
-        // One network after another of the same numbers, so that it is compressed once.
+        // The settings of one experiment follow each other, so that its network is compressed only
+        // once.
         let settings = settings(&space);
         let all = experiments(&space, args.naive);
         let steps =
@@ -187,8 +192,8 @@ impl Study<'_> {
 }
 
 impl Study<'_> {
-    /// The fastest schedules of each layer: those that an earlier run has found, so that a study which goes on measures
-    /// the same configurations.
+    /// Returns the fastest schedules of each layer. An earlier run's are reused, so that a resumed
+    /// study measures the same configurations.
     fn schedules(
         &self,
         folder: &Path,
@@ -277,7 +282,7 @@ fn write_report(args: &CharacterizeArgs, rows: &[Row], took: Duration, missing: 
     Ok(())
 }
 
-/// The command as it was typed, folders of files left out.
+/// Returns the command line of this program, with absolute paths shortened to their last part.
 fn command() -> String {
     let short = |argument: String| {
         let path = Path::new(&argument);

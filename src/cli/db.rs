@@ -1,4 +1,4 @@
-//! `paretune db`: looks after the result store.
+//! The command `paretune db` maintains the result store.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -11,7 +11,7 @@ use paretune_db::Store;
 use super::{Ending, paths, usage};
 use crate::report::units;
 
-/// Arguments of `paretune db`.
+/// Arguments of the command `paretune db`.
 #[derive(Args, Debug)]
 pub struct DbArgs {
     #[command(subcommand)]
@@ -45,7 +45,7 @@ enum Action {
     Verify,
 }
 
-/// Does what was asked.
+/// Runs the requested action on the store.
 pub fn db(args: &DbArgs) -> anyhow::Result<Ending> {
     let mut store = Store::open(&paths::store(args.db.as_deref())?)?;
     for notice in store.notices() {

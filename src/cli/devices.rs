@@ -1,4 +1,4 @@
-//! `paretune devices`: what this machine is and what it can do at best.
+//! The command `paretune devices` describes this machine and its measured ceilings.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use paretune_kernels::hardware::{Hardware, ceilings};
 use super::Ending;
 use crate::report::units;
 
-/// Arguments of `paretune devices`.
+/// Arguments of the command `paretune devices`.
 #[derive(Args, Debug)]
 pub struct DevicesArgs {
     /// Do not measure the ceilings
@@ -19,7 +19,7 @@ pub struct DevicesArgs {
     json: bool,
 }
 
-/// Prints the hardware.
+/// Prints the hardware and its ceilings.
 pub fn devices(args: &DevicesArgs) -> anyhow::Result<Ending> {
     let hardware = Hardware::detect();
     let mut counts = vec![1];

@@ -1,4 +1,5 @@
-//! `paretune evaluate`: scores configurations exactly as the search would, for optimizers from outside.
+//! The command `paretune evaluate` scores configurations exactly as the search would, for external
+//! optimizers.
 
 use std::io::{BufReader, Read, Write};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use crate::study::archive;
 use crate::study::prepare::{Material, space_of};
 use crate::study::trial::{Answer, Bench, Hopeless};
 
-/// Arguments of `paretune evaluate`.
+/// Arguments of the command `paretune evaluate`.
 #[derive(Args, Debug)]
 pub struct EvaluateArgs {
     /// The trained network (ONNX); without it, the built-in network and images are used
@@ -38,10 +39,10 @@ pub struct EvaluateArgs {
     json: bool,
 }
 
-/// Longest configuration that is read.
+/// Largest number of bytes that are read from a file of configurations.
 const LONGEST: u64 = 16 << 20;
 
-/// Scores what is asked, one line of metrics per configuration, in order.
+/// Scores the configurations in order and prints one line of metrics for each.
 pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
     let request = args.subject.request(args.model.as_ref(), "evaluate")?;
     let material = Material::load(&request).map_err(usage)?;
@@ -73,7 +74,7 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// The configurations in `path`, read one by one, so that an optimizer can wait for each answer.
+/// Reads the configurations in `path` one by one, so that an optimizer can wait for each result.
 fn configurations(path: &PathBuf) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Configuration>>>> {
     if path.as_os_str() == "-" {
         let lines = std::io::stdin().lines();
@@ -93,7 +94,8 @@ fn configurations(path: &PathBuf) -> anyhow::Result<Box<dyn Iterator<Item = anyh
         .take(LONGEST)
         .read_to_string(&mut text)
         .map_err(|error| usage(anyhow!("`{}`: {error}", path.display())))?;
-    // One object over several lines, or several objects one after another: JSON tells where each ends.
+    // The file holds one object over several lines, or several objects in sequence. The JSON parser
+    // finds the end of each.
     let parsed: Vec<anyhow::Result<Configuration>> = serde_json::Deserializer::from_str(&text)
         .into_iter::<Configuration>()
         .map(|parsed| {
@@ -101,13 +103,14 @@ fn configurations(path: &PathBuf) -> anyhow::Result<Box<dyn Iterator<Item = anyh
         })
         .collect();
     if let Some(first) = parsed.iter().position(Result::is_err) {
-        // What follows a syntax error means nothing.
+        // The text after a syntax error cannot be parsed.
         return Ok(Box::new(parsed.into_iter().take(first + 1)));
     }
     Ok(Box::new(parsed.into_iter()))
 }
 
-/// `configuration`, if the space has it. A point as `show --json` prints it will do: its `config` is meant.
+/// Returns `configuration` if the space contains it. A whole point from `show --json` is accepted
+/// as well; its `config` is used.
 fn checked(space: &CompiledSpace, configuration: Configuration) -> anyhow::Result<Configuration> {
     let point = space.encode(&configuration)?;
     Ok(space.decode(&point))
@@ -129,7 +132,7 @@ fn score(
                 "cached": answered.cached,
             })
         }
-        // Nothing is refused where nothing is ruled out.
+        // A trial without stop criteria is never refused.
         Answer::Refused(seen) => serde_json::json!({"id": configuration.id(), "refused": seen}),
         Answer::Failed(reason) => serde_json::json!({"id": configuration.id(), "failed": reason}),
     })

@@ -1,4 +1,4 @@
-//! `paretune export`: the best configuration of a study as something that runs.
+//! The command `paretune export` writes the best configuration of a study in a form that runs.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::{Ending, paths, usage};
 use crate::export::{self, ExportError, Record};
 use crate::study::front::FrontPoint;
 
-/// Arguments of `paretune export`.
+/// Arguments of the command `paretune export`.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
     /// The study: its folder, or its name among the user's
@@ -27,7 +27,8 @@ pub struct ExportArgs {
     /// Another point of the archive than the best, by (the beginning of) its id
     #[arg(long, value_name = "ID")]
     pick: Option<String>,
-    /// Where to write [default: bundle for a bundle, model.onnx for onnx, - (standard output) for the others]
+    /// Where to write [default: bundle for a bundle, model.onnx for onnx, - (standard output) for
+    /// the others]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
 }
@@ -35,10 +36,11 @@ pub struct ExportArgs {
 /// How a bundle holds its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WeightForm {
-    /// As few bytes as possible, decoded and packed whenever the bundle is loaded: what `size` means everywhere else
+    /// As few bytes as possible, decoded and packed whenever the bundle is loaded: what `size`
+    /// means everywhere else
     Coded,
-    /// As this machine's kernels use them, mapped and not copied when it is loaded; larger, as the coded ones follow for
-    /// other machines
+    /// As this machine's kernels use them, mapped and not copied when it is loaded; larger, as the
+    /// coded ones follow for other machines
     Packed,
 }
 
@@ -57,7 +59,7 @@ pub enum Format {
     Optuna,
 }
 
-/// Writes the chosen point, or the whole study.
+/// Exports the chosen point or the whole study.
 pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
     if args.weights.is_some() && args.format != Format::Bundle {
         return Err(usage(anyhow!("--weights: only a bundle has a choice of them")));
@@ -100,10 +102,11 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// Builds a point of the study in a folder again, writes it to a path, and returns its bytes.
+/// Function that builds a point of the study in a folder again, writes it to a path and returns its
+/// bytes.
 type Writer = fn(&Path, &FrontPoint, &Path) -> Result<u64, ExportError>;
 
-/// Writes to a file, or to standard output where none is named.
+/// Writes a text to a file, or to standard output without a path.
 fn write_text(path: Option<&Path>, text: &str) -> anyhow::Result<Ending> {
     match path.filter(|path| path.as_os_str() != "-") {
         Some(path) => {

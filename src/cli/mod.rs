@@ -1,5 +1,5 @@
-//! Arguments and words for people. Every command parses to plain values, does its work through the library,
-//! and ends with an exit status that scripts can rely on.
+//! The command line. Every command parses its arguments to plain values, does its work through the
+//! library, and ends with an exit status for scripts.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,11 +32,12 @@ mod words;
 
 /// Finds how a trained CNN should be deployed on this machine under your limits, by measuring.
 ///
-/// paretune compresses the network, chooses and tunes kernels layer by layer, times and scores every candidate on
-/// this hardware, keeps the trade-offs that nothing beats, and exports the best one as something that runs.
+/// paretune compresses the network, chooses and tunes kernels layer by layer, times and scores
+/// every candidate on this hardware, keeps the trade-offs that nothing beats, and exports the best
+/// one as something that runs.
 ///
-/// Try `paretune search` with no arguments for a one-minute demonstration, then
-/// `paretune search model.onnx --data images --limit "<20ms, <5MB"`.
+/// Try `paretune search` with no arguments for a one-minute demonstration, then `paretune search
+/// model.onnx --data images --limit "<20ms, <5MB"`.
 #[derive(Parser)]
 #[command(
     name = "paretune",
@@ -86,14 +87,14 @@ enum Command {
     Worker,
 }
 
-/// How a command ended, other than by an error.
+/// Outcome of a command other than an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// All is well.
+    /// The command did its work.
     Done,
     /// No point meets every limit.
     Infeasible,
-    /// Stopped from outside; nothing is lost.
+    /// Interrupted from outside, without loss of data.
     Interrupted,
 }
 
@@ -107,7 +108,7 @@ impl From<Ending> for ExitCode {
     }
 }
 
-/// A mistake in what was asked, as opposed to a failure of this program: exit status 2.
+/// A mistake in the user's input, which exits with status 2, unlike a failure of this program.
 #[derive(Debug)]
 struct Usage(anyhow::Error);
 
@@ -119,7 +120,8 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Says so where a bundle could not be loaded as it is: it is then slower to load, or to run, than where it was made.
+/// Prints a note if a bundle was not loaded as it was stored, because it then loads or runs more
+/// slowly than on the machine that made it.
 fn tell_changes(loaded: &Loaded) {
     let Loaded { weights, refitted, .. } = loaded;
     if let WeightSource::Repacked(_) = weights {
@@ -133,12 +135,12 @@ fn tell_changes(loaded: &Loaded) {
     }
 }
 
-/// Turns an error into one about the input or the arguments.
+/// Marks an error as a mistake in the input or the arguments.
 fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
     anyhow::Error::new(Usage(error.into()))
 }
 
-/// Runs the program.
+/// Parses the arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -171,7 +173,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whoever read our output (`head`, a pager) has seen enough.
+/// Returns whether the reader of the output (`head`, a pager) has closed it, which is not an error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -181,7 +183,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Starts the log on standard error. `PARETUNE_LOG` (such as `debug` or `paretune_db=trace,warn`)
-/// wins over the number of `-v`.
+/// takes precedence over the number of `-v`.
 fn start_tracing(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,
@@ -194,11 +196,12 @@ fn start_tracing(verbose: u8) {
     tracing_subscriber::registry().with(layer.with_filter(targets)).init();
 }
 
-/// Options that say which images are meant, and what may be chosen.
+/// Options that select the images and the choices of the space.
 #[derive(Args, Clone, Debug)]
 struct SubjectArgs {
-    /// Labelled images: a folder per class of PNG/JPEG (optionally under train/ and test/), CIFAR-10 binary batches, IDX
-    /// files, or an .npz with x and y; without labels, agreement with the original network is the accuracy
+    /// Labelled images: a folder per class of PNG/JPEG (optionally under train/ and test/),
+    /// CIFAR-10 binary batches, IDX files, or an .npz with x and y; without labels, agreement with
+    /// the original network is the accuracy
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Mean per channel that the network was trained with, on the 0-255 scale
@@ -213,11 +216,13 @@ struct SubjectArgs {
     /// Standard deviation per channel that the network was trained with, on the 0-255 scale
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "mean")]
     std: Vec<f32>,
-    /// Thread counts to consider [default: 1 and every power of two up to the number of cores, and that number]
+    /// Thread counts to consider [default: 1 and every power of two up to the number of cores, and
+    /// that number]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<usize>,
-    /// Backends to consider: cpu, opencl (the first graphics processor, or the first device at all),
-    /// opencl:PLATFORM/DEVICE [default: cpu, and opencl where that is more than the processor once more]
+    /// Backends to consider: cpu, opencl (the first graphics processor, or the first device at
+    /// all), opencl:PLATFORM/DEVICE [default: cpu, and opencl where that is more than the processor
+    /// once more]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     backend: Vec<String>,
     /// A TOML file that narrows, fixes or extends the space
@@ -226,7 +231,7 @@ struct SubjectArgs {
 }
 
 impl SubjectArgs {
-    /// What to study, without limits; `strategy` names who asks.
+    /// Builds a request without limits. `strategy` names the command that asks.
     fn request(&self, model: Option<&PathBuf>, strategy: &str) -> anyhow::Result<StudyRequest> {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         Ok(StudyRequest {
@@ -246,8 +251,8 @@ impl SubjectArgs {
         })
     }
 
-    /// The backends asked for, or those that make sense here: a driver that runs kernels on the processor itself costs
-    /// a search its time and has never been the faster way onto it.
+    /// Returns the requested backends, or the useful ones of this machine. An OpenCL driver that
+    /// runs kernels on the processor itself costs time and was never faster than the CPU backend.
     fn backends(&self) -> Vec<String> {
         let mut backends = self.backend.clone();
         if backends.is_empty() {
@@ -266,7 +271,7 @@ impl SubjectArgs {
         })
     }
 
-    /// The thread counts asked for, ascending, or those that make sense here.
+    /// Returns the requested thread counts in ascending order, or the useful ones of this machine.
     fn thread_counts(&self) -> anyhow::Result<Vec<usize>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut counts = self.threads.clone();

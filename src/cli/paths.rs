@@ -1,10 +1,10 @@
-//! Where things lie that nobody named: the result store and the studies, in the user's data folder.
+//! Default paths of the result store and the studies, in the user's data folder.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-/// The user's data folder of this program; `PARETUNE_HOME` overrides it.
+/// Returns the program's folder in the user's data folder. `PARETUNE_HOME` overrides it.
 pub fn home() -> anyhow::Result<PathBuf> {
     if let Some(home) = std::env::var_os("PARETUNE_HOME").filter(|home| !home.is_empty()) {
         return Ok(PathBuf::from(home));
@@ -14,7 +14,7 @@ pub fn home() -> anyhow::Result<PathBuf> {
         .ok_or_else(|| anyhow!("there is no home folder to keep results in; set PARETUNE_HOME"))
 }
 
-/// The result store: `given`, or the user's.
+/// Returns the path of the result store: `given`, or the default.
 pub fn store(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let path = match given {
         Some(path) => path.to_owned(),
@@ -26,13 +26,13 @@ pub fn store(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The folder that holds studies nobody named a place for.
+/// Returns the default folder of studies.
 pub fn studies() -> anyhow::Result<PathBuf> {
     Ok(home()?.join("studies"))
 }
 
-/// The study called `name`: a folder, or the name of one among the user's; without a name, the one that was
-/// worked on last.
+/// Returns the folder of the study `name`, which is a folder or the name of one in the default
+/// folder. Without a name, returns the study that was changed last.
 pub fn study(name: Option<&Path>) -> anyhow::Result<PathBuf> {
     let studies = studies()?;
     match name {

@@ -1,4 +1,4 @@
-//! `paretune replay`: strategies against a recorded table instead of hardware.
+//! The command `paretune replay` runs strategies against a recorded table instead of hardware.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use paretune_search::STRATEGIES;
 use super::{Ending, usage};
 use crate::study::replay::{self, Columns, ReplayOptions, parse_limit};
 
-/// Arguments of `paretune replay`.
+/// Arguments of the command `paretune replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
     /// A CSV file with a header line: parameters, then what was measured
@@ -48,7 +48,7 @@ pub struct ReplayArgs {
     json: bool,
 }
 
-/// Replays.
+/// Replays the strategies and prints the report.
 pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ending> {
     for name in &args.strategy {
         if STRATEGIES.iter().all(|strategy| strategy.name != name) {

@@ -1,4 +1,4 @@
-//! `paretune run`: an exported bundle on its own.
+//! The command `paretune run` runs an exported bundle without its study.
 
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -16,14 +16,14 @@ use crate::evaluate::accuracy::{Normalization, Score, answers_of};
 use crate::model::images::{self, normalize_into};
 use crate::report::units;
 
-/// Arguments of `paretune run`.
+/// Arguments of the command `paretune run`.
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["input", "data"])))]
 pub struct RunArgs {
     /// The bundle's folder
     bundle: PathBuf,
-    /// Images as a NumPy array [batch, channels, height, width] (or one image without batch): bytes are normalized as the
-    /// network was trained, floats are taken as they are
+    /// Images as a NumPy array [batch, channels, height, width] (or one image without batch): bytes
+    /// are normalized as the network was trained, floats are taken as they are
     #[arg(long, value_name = "X.npy", requires = "output")]
     input: Option<PathBuf>,
     /// Where the outputs go: a NumPy array of floats, one row per image
@@ -40,7 +40,7 @@ pub struct RunArgs {
     json: bool,
 }
 
-/// Runs the bundle.
+/// Runs the bundle on an array, or scores it on images.
 pub fn run(args: &RunArgs) -> anyhow::Result<Ending> {
     let stored = Stored::open(&args.bundle).map_err(usage)?;
     match (&args.data, &args.input, &args.output) {
@@ -50,7 +50,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Ending> {
     }
 }
 
-/// `[channels, height, width]` that the bundle takes.
+/// Returns `[channels, height, width]` of the bundle's input.
 fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
     let dims = bundle.plan.values.get(bundle.plan.input).map(|value| value.dims.clone()).unwrap_or_default();
     dims.as_slice()
@@ -86,7 +86,7 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<Ending>
         Ok(loaded.executor)
     };
     let found = answers_of(&load, &images, &normalization, Isa::detect())?;
-    // There is no other network to compare with: only right and wrong count.
+    // There is no baseline to compare with, so only the correct predictions count.
     let score = Score::count(&found, &found, &images.labels);
     let [low, high] = score.interval();
     let bytes = stored.bytes()?;
@@ -133,7 +133,7 @@ fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyh
     Ok(Ending::Done)
 }
 
-/// Number of images and their numbers as the network takes them.
+/// Reads an array. Returns the number of images and the input values of the network.
 fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<(usize, Vec<f32>)> {
     let problem = || format!("`{}` is no array that the bundle can take", path.display());
     let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
@@ -157,7 +157,7 @@ fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<
         ),
     };
     let numbers: usize = dims.iter().product();
-    // The header may promise anything: the file itself says how much there can be.
+    // The header may claim any size, but the length of the file is an upper bound.
     if (batch as u64).saturating_mul(numbers as u64) > length {
         bail!("`{}` is cut off", path.display());
     }

@@ -1,4 +1,4 @@
-//! `paretune search`: the main job.
+//! The command `paretune search` searches the joint space of a network.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use crate::study::request::StudyRequest;
 use crate::study::session::{self, Conclusion, Control, SessionError, SessionOptions};
 use crate::tui;
 
-/// Arguments of `paretune search`.
+/// Arguments of the command `paretune search`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   paretune search
@@ -38,8 +38,8 @@ pub struct SearchArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// A bound to keep: "latency<20ms", "size<5MB", "memory<64MB", "accuracy>90%", "accuracy-drop<1%", or a list: "<20ms,
-    /// <5MB"; may be given several times
+    /// A bound to keep: "latency<20ms", "size<5MB", "memory<64MB", "accuracy>90%",
+    /// "accuracy-drop<1%", or a list: "<20ms, <5MB"; may be given several times
     #[arg(long = "limit", value_name = "TEXT")]
     limits: Vec<String>,
     /// What to trade off
@@ -50,8 +50,8 @@ pub struct SearchArgs {
     #[arg(long, value_name = "TEXT", default_value = "accuracy",
           value_parser = ["accuracy", "latency", "size", "memory", "knee"])]
     prefer: String,
-    /// When to stop: 90s, 10m, 2h, 500trials, or several; the first one reached ends the search [default: 1m for the
-    /// built-in network, else 5m]
+    /// When to stop: 90s, 10m, 2h, 500trials, or several; the first one reached ends the search
+    /// [default: 1m for the built-in network, else 5m]
     #[arg(long, value_name = "TEXT")]
     budget: Option<Budget>,
     /// How configurations are proposed
@@ -60,11 +60,12 @@ pub struct SearchArgs {
     /// Same seed, same machine, recorded measurements: same trials
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// After the search, let every compressed finalist learn from the original's answers to the calibration images, for
-    /// this long each: 90s, 2m
+    /// After the search, let every compressed finalist learn from the original's answers to the
+    /// calibration images, for this long each: 90s, 2m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     finetune: Option<u64>,
-    /// Where the study lives; an existing one is resumed [default: named after the request, in the user's data folder]
+    /// Where the study lives; an existing one is resumed [default: named after the request, in the
+    /// user's data folder]
     #[arg(long, value_name = "DIR")]
     study: Option<PathBuf>,
     /// The result store that all studies share [default: in the user's data folder]
@@ -82,12 +83,13 @@ pub struct SearchArgs {
     /// Longest time for one trial, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     trial_timeout: u64,
-    /// Address space that one trial may use, in MiB [default: three quarters of the machine's memory]
+    /// Address space that one trial may use, in MiB [default: three quarters of the machine's
+    /// memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
     trial_memory: Option<u64>,
 }
 
-/// Whole seconds, a day at most.
+/// Parses a duration of whole seconds, at most a day.
 fn duration(text: &str) -> Result<u64, String> {
     let budget: Budget = text.parse().map_err(|error| format!("{error}"))?;
     match budget {
@@ -100,12 +102,12 @@ fn duration(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The strategies that there are, with a line on each.
+/// Lists the strategies with a line of help for each.
 fn strategies() -> PossibleValuesParser {
     STRATEGIES.iter().map(|strategy| PossibleValue::new(strategy.name).help(strategy.about)).into()
 }
 
-/// Runs the search.
+/// Runs the search and prints its summary.
 pub fn search(args: &SearchArgs) -> anyhow::Result<Ending> {
     let request = request(args)?;
     let material = Material::load(&request).map_err(usage)?;
@@ -171,7 +173,7 @@ fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
     })
 }
 
-/// Mistakes in the input exit with 2, failures of this program with 1.
+/// Classifies an error: mistakes in the input exit with 2, failures of this program with 1.
 fn explained(error: SessionError) -> anyhow::Error {
     match error {
         SessionError::Prepare(
@@ -195,13 +197,13 @@ fn with_json(
     session::run(options, material, control, &mut |event| {
         let written = serde_json::to_writer(&mut out, event).map_err(std::io::Error::from);
         if written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).is_err() {
-            // Nobody reads any more: the study stops and stays whole.
+            // The reader of the output is gone, so the study stops. It can be resumed.
             control.stop.store(true, Ordering::Relaxed);
         }
     })
 }
 
-/// The search on a thread of its own; the screen draws what it hears and never holds the search up.
+/// Runs the search on a thread of its own. The screen draws its events and never delays it.
 fn with_screen(
     options: &SessionOptions,
     material: &Material,
@@ -224,7 +226,7 @@ fn with_screen(
     std::thread::scope(|scope| {
         let work = scope.spawn(move || {
             session::run(options, material, control, &mut |event| {
-                // The screen may have been left already; the search ends by its own rules.
+                // The user may have left the screen already. The search then ends by its own rules.
                 let _ = events.send(event.clone());
             })
         });
@@ -239,7 +241,8 @@ fn with_screen(
     })
 }
 
-/// Writes points for the screen. The search starts no trial meanwhile: what builds a bundle disturbs what is timed.
+/// Returns the function that exports points for the screen. The search is paused meanwhile, because
+/// building a bundle would disturb its timing.
 pub(super) fn exporter(folder: PathBuf, control: Arc<Control>) -> tui::Exporter {
     Arc::new(move |point, format, path| {
         let paused = control.pause.swap(true, Ordering::Relaxed);
@@ -272,7 +275,8 @@ pub(super) fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
         for (count, _) in signals.forever().enumerate() {
             control.stop.store(true, Ordering::Relaxed);
             if count > 0 {
-                // Asked twice: the journal is whole at any time, so leaving at once loses one trial at most.
+                // At the second signal the program exits at once. The journal is consistent at any
+                // time, so at most one trial is lost.
                 std::process::exit(130);
             }
         }
@@ -280,8 +284,8 @@ pub(super) fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Three quarters of the machine's memory, where the machine tells. None where a device is used: drivers reserve
-/// address space for all of its memory, and more.
+/// Returns three quarters of the machine's memory, if that is known. Returns `None` if a device is
+/// used, because its driver reserves address space for all of its memory and more.
 fn default_memory_limit(backends: &[String]) -> Option<u64> {
     if backends.iter().any(|backend| backend != "cpu") {
         return None;

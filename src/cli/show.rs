@@ -1,4 +1,4 @@
-//! `paretune show`: the archive of a study.
+//! The command `paretune show` prints or draws the archive of a study.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::study::journal::Journal;
 use crate::study::request::StudyFile;
 use crate::tui;
 
-/// Arguments of `paretune show`.
+/// Arguments of the command `paretune show`.
 #[derive(Args, Debug)]
 pub struct ShowArgs {
     /// The study: its folder, or its name among the user's [default: the latest]
@@ -28,7 +28,8 @@ pub struct ShowArgs {
     /// Draw the archive
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Write a page with interactive plots, the chosen configuration and comparisons, all in one file
+    /// Write a page with interactive plots, the chosen configuration and comparisons, all in one
+    /// file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Look at the study in the terminal UI, as its journal tells it
@@ -48,7 +49,7 @@ pub struct ShowArgs {
     y: String,
 }
 
-/// Prints or draws the archive.
+/// Prints or draws the archive of a study.
 pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
     let folder = paths::study(args.study.as_deref()).map_err(usage)?;
     if args.tui {
@@ -59,7 +60,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
         draw_screens(&folder, screens, args.screen_size)?;
     }
     let mut out = std::io::stdout().lock();
-    // The journal and what was asked add to the pictures; a front alone will do.
+    // The journal and the request add to the plots, but the front alone is enough.
     let past = Journal::read(&folder).unwrap_or_default();
     if let Some(file) = &args.svg {
         let techniques = report::techniques(&past.trials, Some(&front));
@@ -94,7 +95,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// `120x40`, within what terminals are.
+/// Parses the size of a screen, such as `120x40`.
 fn size(text: &str) -> Result<(u16, u16), String> {
     let parsed = text
         .split_once('x')
@@ -104,7 +105,7 @@ fn size(text: &str) -> Result<(u16, u16), String> {
         .ok_or_else(|| "columns and rows, from 40x12 to 500x300".to_owned())
 }
 
-/// Plays the journal to the terminal UI, which stays until the user leaves it.
+/// Replays the journal in the terminal UI until the user leaves it.
 fn look(folder: &Path) -> anyhow::Result<Ending> {
     let (sender, events) = std::sync::mpsc::channel();
     for event in events_of(folder)? {
@@ -113,7 +114,7 @@ fn look(folder: &Path) -> anyhow::Result<Ending> {
     let (commands, wishes) = std::sync::mpsc::channel();
     let exporter = super::search::exporter(folder.to_owned(), std::sync::Arc::default());
     tui::run(events, commands, Some(exporter))?;
-    // Nobody obeys: the study is over.
+    // The study is over, so nobody receives commands.
     drop((sender, wishes));
     Ok(Ending::Done)
 }
@@ -136,7 +137,7 @@ fn events_of(folder: &Path) -> anyhow::Result<Vec<Event>> {
     Journal::events(folder).with_context(problem).map_err(usage)
 }
 
-/// `front.json` of the study in `folder`.
+/// Reads `front.json` of the study in `folder`.
 pub fn read_front(folder: &Path) -> anyhow::Result<Front> {
     let path = folder.join("front.json");
     let text = std::fs::read_to_string(&path).with_context(|| {

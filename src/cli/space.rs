@@ -1,4 +1,4 @@
-//! `paretune space`: a network and what can be chosen for it.
+//! The command `paretune space` prints a network and its joint space.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::{Ending, SubjectArgs, usage};
 use crate::model;
 use crate::study::prepare::{load_network, space_of};
 
-/// Arguments of `paretune space`.
+/// Arguments of the command `paretune space`.
 #[derive(Args, Debug)]
 pub struct SpaceArgs {
     /// The trained network (ONNX); without it, the built-in network and images are used

@@ -1,4 +1,5 @@
-//! `paretune bench --tune`: finds every layer's best schedule at full precision and says what that gained.
+//! The command `paretune bench --tune` finds every layer's best schedule at full precision and
+//! prints the improvement.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,12 @@ use crate::study::tune::{
     self, Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network,
 };
 
-/// Steps of the progress bar.
+/// Number of steps of the progress bar.
 const STEPS: u64 = 1000;
-/// How often progress is told where there is no terminal.
+/// Minimum time between two lines of progress without a terminal.
 const TELL: Duration = Duration::from_secs(10);
 
-/// Tunes the network that `args` name.
+/// Tunes the network of `args` and prints the result.
 pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
     let Some(seconds) = args.budget.seconds else {
         return Err(usage(anyhow!("--budget: tuning takes a time, for example 60s")));
@@ -76,8 +77,9 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
     };
     remember_probes(&store, &place.hardware, &tuned.probes)?;
 
-    // The whole network with and without what was found, in turns; a third one where some layers work in an order
-    // of numbers of their own, which may cost the others more than it gains.
+    // The whole network is timed with and without the tuned schedules, in turns. If some layers
+    // work in a tensor format of their own, a third variant leaves those out, because their
+    // conversions may cost the other layers more than they gain.
     let scratch = tempfile::TempDir::new().context("no temporary folder can be made")?;
     let none = Schedules::new();
     let mut variants = vec![&none];
@@ -131,7 +133,7 @@ fn write_bundle(
     Ok(bundle.write(folder)?)
 }
 
-/// Tells people how far it is, on standard error.
+/// Reports progress on standard error.
 struct Teller {
     bar: ProgressBar,
     told: Instant,
@@ -168,18 +170,18 @@ impl Teller {
     }
 }
 
-/// What there is to print.
+/// Result of a tuning, ready to be printed.
 struct Found<'f> {
     plan: &'f Plan,
     tuned: &'f Tuned,
     default: &'f Timing,
     best: &'f Timing,
-    /// Which variant of the network is fastest: the default one, all tuned, or tuned in the same layouts.
+    /// Index of the fastest variant of the network: default, tuned, or tuned in the same layouts.
     chosen: usize,
 }
 
 impl Found<'_> {
-    /// Geometric mean of the layers' gains, every place counted.
+    /// Returns the geometric mean of the layers' speedups, every step counted.
     fn mean_gain(&self) -> f64 {
         let mut sum = (0.0, 0.0);
         for layer in &self.tuned.layers {
@@ -294,7 +296,7 @@ fn row(layer: &TunedLayer) -> [String; 7] {
     ]
 }
 
-/// `winograd chunk=16 tile=6016`
+/// Formats a schedule: `winograd chunk=16 tile=6016`.
 fn words(schedule: &Schedule) -> String {
     let tunables = schedule.tunables.iter().map(|(name, value)| format!(" {name}={value}"));
     format!("{}{}", schedule.algorithm, tunables.collect::<String>())

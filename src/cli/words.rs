@@ -1,5 +1,5 @@
-//! `paretune completions` and `paretune man`: what shells and manuals know of the command line, made from the command
-//! line itself.
+//! The commands `paretune completions` and `paretune man` generate shell completions and manual
+//! pages from the command line's definition.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use super::{Cli, Ending};
 
-/// Arguments of `paretune completions`.
+/// Arguments of the command `paretune completions`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   paretune completions bash > ~/.local/share/bash-completion/completions/paretune
@@ -21,7 +21,7 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Arguments of `paretune man`.
+/// Arguments of the command `paretune man`.
 #[derive(Args, Debug)]
 pub struct ManArgs {
     /// The folder to write to, such as ~/.local/share/man/man1
@@ -29,7 +29,7 @@ pub struct ManArgs {
     folder: PathBuf,
 }
 
-/// Prints a shell's completions.
+/// Prints the completions of a shell.
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<Ending> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "paretune", &mut script);
@@ -37,7 +37,7 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// Writes a page for the program and one for each command.
+/// Writes a manual page for the program and one for each command.
 pub fn man(args: &ManArgs) -> anyhow::Result<Ending> {
     std::fs::create_dir_all(&args.folder)
         .with_context(|| format!("cannot create `{}`", args.folder.display()))?;

@@ -1,5 +1,5 @@
-//! From a point of an archive to something that runs without the study ([`bundle`], [`onnx_file`]), and from a study to
-//! what other tools read ([`t4()`], [`optuna()`]).
+//! Exports a point of an archive to a form that runs without the study ([`bundle`], [`onnx_file`]),
+//! and a study to formats that other tools read ([`t4()`], [`optuna()`]).
 
 mod optuna;
 mod record;
@@ -21,49 +21,50 @@ pub use optuna::optuna;
 pub use record::{Record, RecordedTrial, timestamp};
 pub use t4::t4;
 
-/// Why nothing could be exported.
+/// Reason why an export failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// There is no such point.
+    /// No point matches the request.
     #[error("{0}")]
     Pick(String),
-    /// `study.toml`.
+    /// The file `study.toml` cannot be read.
     #[error(transparent)]
     Study(#[from] RequestError),
-    /// Artefacts of the study.
+    /// The artefacts of the study cannot be loaded.
     #[error(transparent)]
     Subject(#[from] SubjectError),
-    /// The point's configuration.
+    /// The configuration of the point cannot be built again.
     #[error("the point cannot be built again: {0}")]
     Realize(#[from] RealizeError),
-    /// The bundle.
+    /// The bundle cannot be written.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The ONNX file.
+    /// The ONNX file cannot be built.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The journal.
+    /// The journal cannot be read.
     #[error("`{path}`: {problem}")]
     Journal {
-        /// Where it lies.
+        /// Path of the journal's file.
         path: String,
-        /// What is wrong.
+        /// Description of the problem for the user.
         problem: String,
     },
-    /// The disk refused.
+    /// The output file cannot be written.
     #[error("cannot write `{path}`: {problem}")]
     Write {
-        /// What was to be written.
+        /// Path of the output file.
         path: String,
-        /// Why it was not.
+        /// Description of the problem for the user.
         problem: String,
     },
 }
 
-/// The point whose id begins with `pick`; without one the best, or else the nearest miss.
+/// Returns the point whose id begins with `pick`. Without `pick`, returns the best point, or else
+/// the nearest miss.
 ///
 /// # Errors
-/// Where no point, or more than one, is meant.
+/// Fails if no point or several points match.
 pub fn chosen<'f>(front: &'f Front, pick: Option<&str>) -> Result<&'f FrontPoint, ExportError> {
     let Some(pick) = pick else {
         return front
@@ -89,7 +90,7 @@ pub fn chosen<'f>(front: &'f Front, pick: Option<&str>) -> Result<&'f FrontPoint
 /// Builds `point` of the study in `folder` again.
 ///
 /// # Errors
-/// Where the study is damaged.
+/// Fails if the study is damaged.
 pub fn build(folder: &Path, point: &FrontPoint) -> Result<Bundle, ExportError> {
     let study = StudyFile::read(folder)?;
     let isa = Isa::detect();
@@ -99,37 +100,40 @@ pub fn build(folder: &Path, point: &FrontPoint) -> Result<Bundle, ExportError> {
     Ok(subject.bundle(plan, &point.id))
 }
 
-/// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its bytes.
+/// Builds `point` of the study in `folder` again, writes it as a bundle to `path` and returns its
+/// bytes.
 ///
 /// # Errors
-/// Where the study is damaged or the disk refuses.
+/// Fails if the study is damaged or the file cannot be written.
 pub fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
     let bundle = build(folder, point)?;
     bundle.write(path)?;
     Ok(bundle.bytes())
 }
 
-/// [`bundle`] with weights as this machine's kernels pack them, and the coded ones behind them, so that it loads fast here
-/// and runs elsewhere; returns the bytes of each part.
+/// Writes a [`bundle`] with packed weights for this machine's kernels besides the coded ones, so
+/// that it loads quickly here and still runs elsewhere. Returns the bytes of each part.
 ///
 /// # Errors
-/// As there, and where the point does not run on the processor.
+/// Fails like [`bundle`], and if the point does not run on the processor.
 pub fn packed_bundle(folder: &Path, point: &FrontPoint, path: &Path) -> Result<PackedBytes, ExportError> {
     Ok(build(folder, point)?.write_packed(path, Isa::detect())?)
 }
 
-/// Builds `point` of the study in `folder` again and writes it as an ONNX file to `path`; returns its bytes.
+/// Builds `point` of the study in `folder` again, writes it as an ONNX file to `path` and returns
+/// its bytes.
 ///
 /// # Errors
-/// Where the study is damaged, the network has no ONNX form, or the disk refuses.
+/// Fails if the study is damaged, if ONNX cannot express the network, or if the file cannot be
+/// written.
 pub fn onnx_file(folder: &Path, point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
     write(path, &onnx::export_bundle(&build(folder, point)?)?)
 }
 
-/// Writes `point` as JSON to `path`; returns its bytes.
+/// Writes `point` as JSON to `path` and returns its bytes.
 ///
 /// # Errors
-/// Where the disk refuses.
+/// Fails if the file cannot be written.
 pub fn json_file(point: &FrontPoint, path: &Path) -> Result<u64, ExportError> {
     let text = serde_json::to_string_pretty(point).unwrap_or_default() + "\n";
     write(path, text.as_bytes())

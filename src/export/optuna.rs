@@ -1,7 +1,9 @@
-//! A study as a journal of Optuna (`JournalFileBackend`), which its dashboard and its analyses open.
+//! Exports a study as a journal of Optuna (`JournalFileBackend`), for its dashboard and its
+//! analyses.
 //!
-//! Identifiers in such a journal are implicit: the first study is 0, trials count from 0. Numbers become integer or
-//! float distributions over what was seen, all else categories, whose internal values are indices.
+//! Such a journal has implicit identifiers: the first study is 0, and trials count from 0. Numeric
+//! parameters become integer or float distributions over the observed range. All others become
+//! categories, whose internal values are indices.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +15,12 @@ use crate::study::archive::{METRICS, intervals};
 use crate::study::front::FrontLimit;
 use crate::study::trial::Known;
 
-/// What all operations in the file are signed with.
+/// Identifier of the worker that all operations in the file carry.
 const WORKER: &str = "paretune";
 
-/// The journal, a line per operation. Whole trials are complete, with a constraint per limit (met at or below 0, on the
-/// pessimistic end of the interval, relative to the limit); trials that were given up early are pruned; failures failed.
+/// Formats the journal with one operation per line. Completely measured trials are complete, with a
+/// constraint per limit (met at or below 0, on the pessimistic end of the interval, relative to the
+/// limit). Trials that were dropped early are pruned, and failures are failed.
 #[must_use]
 pub fn optuna(record: &Record) -> String {
     let started = &record.started;
@@ -91,7 +94,7 @@ fn operation(
         .point
         .as_ref()
         .map(|point| record.started.objectives.iter().map(|name| point.metrics.get(name)).collect());
-    // Optuna wants a beginning; where the journal tells none, the beginning of all time says so.
+    // Optuna requires a start time. If the journal has none, the Unix epoch marks it as unknown.
     let mut operation = json!({
         "op_code": 4,
         "worker_id": WORKER,
@@ -111,7 +114,7 @@ fn operation(
     operation
 }
 
-/// By how much the pessimistic end misses the limit, relative to it; negative where it is met.
+/// Returns by how much the pessimistic end misses the limit, relative to it; negative if it is met.
 fn constraint(limit: &FrontLimit, known: &Known) -> f64 {
     let [_, low, high] = intervals(known);
     let Some(index) = METRICS.iter().position(|metric| *metric == limit.metric) else { return 0.0 };
@@ -119,7 +122,7 @@ fn constraint(limit: &FrontLimit, known: &Known) -> f64 {
     if limit.value > 0.0 { miss / limit.value } else { miss }
 }
 
-/// What a parameter was seen to be.
+/// The observed values of a parameter.
 enum Domain {
     Integer(i64, i64),
     Real(f64, f64),

@@ -1,4 +1,4 @@
-//! The trials of a study as its journal tells them, for the formats of other tools.
+//! The trials of a study from its journal, for the formats of other tools.
 
 use std::path::Path;
 
@@ -9,19 +9,19 @@ use crate::study::event::{Started, TrialFinished};
 use crate::study::front::FrontLimit;
 use crate::study::journal::Journal;
 
-/// A study's journal, read.
+/// Contents of a study's journal.
 pub struct Record {
-    /// The latest session.
+    /// Description of the latest session.
     pub started: Started,
-    /// Every trial, in its order.
+    /// All trials in their order.
     pub trials: Vec<RecordedTrial>,
 }
 
-/// A trial and when it took place.
+/// A trial with the time when it ran.
 pub struct RecordedTrial {
-    /// What the journal says.
+    /// The trial's entry in the journal.
     pub trial: TrialFinished,
-    /// Unix seconds of its beginning; `None` where the journal does not tell.
+    /// Start of the trial in Unix seconds; `None` if the journal does not record it.
     pub begun: Option<f64>,
 }
 
@@ -29,7 +29,7 @@ impl Record {
     /// Reads the journal of the study in `folder`.
     ///
     /// # Errors
-    /// Where it cannot be read or has not begun.
+    /// Fails if the journal cannot be read or records no session.
     pub fn read(folder: &Path) -> Result<Self, ExportError> {
         let path = folder.join("journal.jsonl");
         let wrong = |problem: String| ExportError::Journal { path: path.display().to_string(), problem };
@@ -50,7 +50,7 @@ impl Record {
         Ok(Self { started: started.ok_or_else(|| wrong("has no beginning".into()))?, trials })
     }
 
-    /// What was asked for.
+    /// Returns the limits of the latest session.
     #[must_use]
     pub fn limits(&self) -> &[FrontLimit] {
         &self.started.limits
@@ -58,20 +58,21 @@ impl Record {
 }
 
 impl RecordedTrial {
-    /// What was tried, if the journal tells.
+    /// Returns the configuration of the trial, if the journal records it.
     #[must_use]
     pub fn configuration(&self) -> Option<&Configuration> {
         self.trial.point.as_ref().map(|point| &point.config).or(self.trial.config.as_ref())
     }
 
-    /// Unix seconds of its end.
+    /// Returns the end of the trial in Unix seconds.
     #[must_use]
     pub fn ended(&self) -> Option<f64> {
         Some(self.begun? + self.trial.seconds)
     }
 }
 
-/// Unix seconds as ISO 8601 in UTC, to the microsecond. The calendar is H. Hinnant's `civil_from_days`.
+/// Formats Unix seconds as ISO 8601 in UTC with microseconds. The calendar is H. Hinnant's
+/// `civil_from_days`.
 #[must_use]
 pub fn timestamp(unix: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "times of day fit by far")]

@@ -1,11 +1,13 @@
-//! The result format of the autotuning community: T4, version 1.0.0 (TuningSchema, `results-schema.json`).
+//! Exports a study in T4, version 1.0.0, the result format of the autotuning community
+//! (TuningSchema, `results-schema.json`).
 
 use serde_json::{Value, json};
 
 use super::record::{Record, RecordedTrial, timestamp};
 
-/// Every trial of a study. Times and metrics are in SI units, each measurement with its unit; a trial's wall time
-/// counts as `framework`, as it is not told apart further.
+/// Builds the T4 document of all trials of a study. Times and metrics are in SI units, each
+/// measurement with its unit. The wall-clock time of a trial is reported as `framework`, because it
+/// is not divided further.
 #[must_use]
 pub fn t4(record: &Record) -> Value {
     let started = &record.started;
@@ -29,7 +31,7 @@ pub fn t4(record: &Record) -> Value {
     })
 }
 
-/// One trial; `None` where the journal does not tell what was tried.
+/// Builds the T4 result of one trial; `None` if the journal does not record its configuration.
 fn result(recorded: &RecordedTrial, objectives: &[String]) -> Option<Value> {
     let trial = &recorded.trial;
     let configuration = recorded.configuration()?;
@@ -71,7 +73,7 @@ fn result(recorded: &RecordedTrial, objectives: &[String]) -> Option<Value> {
     }))
 }
 
-/// The kind of failure that a reason tells of.
+/// Returns T4's class of failure for the message of a failure.
 fn invalidity(reason: &str) -> &'static str {
     if reason.starts_with("no answer within") {
         "timeout"

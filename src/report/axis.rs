@@ -1,29 +1,30 @@
-//! The scale of one metric in a picture: range, linear or logarithmic, ticks. Shared by the SVG and the terminal.
+//! The axis of one metric in a plot: its range, scale (linear or logarithmic) and ticks. Used by
+//! the SVG plot and the terminal.
 
 use super::units::{Unit, short, unit_for};
 
-/// A range wider than this is drawn on a logarithmic scale.
+/// Ratio of the largest to the smallest value from which on the scale is logarithmic.
 const LOG_FROM: f64 = 20.0;
-/// A limit further than this factor from all values is not shown.
+/// A limit that differs from all values by more than this factor is not shown.
 const FAR: f64 = 10.0;
-/// Empty share at either end, so that no point lies on the frame.
+/// Fraction of the axis that stays empty at either end, so that no point lies on the frame.
 const MARGIN: f64 = 0.05;
 
-/// A scale from 0 (left, bottom) to 1 (right, top).
+/// Maps values of a metric to positions from 0 (left, bottom) to 1 (right, top).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// What is drawn.
+    /// Name of the metric on this axis.
     pub metric: String,
-    /// Whether equal distances are equal ratios.
+    /// Whether the scale is logarithmic.
     pub log: bool,
-    /// In which its ticks are written.
+    /// Unit of the tick labels.
     pub unit: Unit,
     low: f64,
     high: f64,
 }
 
 impl Axis {
-    /// A scale on which every finite value has a place.
+    /// Builds an axis that covers every finite value.
     #[must_use]
     pub fn new(metric: &str, values: impl IntoIterator<Item = f64>) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -45,7 +46,8 @@ impl Axis {
         Self { metric: metric.to_owned(), log, unit, low, high }
     }
 
-    /// A scale that also shows those limits that are not so far away that they would squeeze the values together.
+    /// Builds an axis that also shows the limits, except those so far away that they would compress
+    /// the values.
     #[must_use]
     pub fn with_limits(
         metric: &str,
@@ -64,7 +66,8 @@ impl Axis {
         Self::new(metric, values)
     }
 
-    /// Where a value lies; outside [0, 1] where it lies outside of the picture, `None` where it has no place.
+    /// Returns the position of a value. It is outside of [0, 1] if the value is out of range, and
+    /// `None` if the scale does not contain the value.
     #[must_use]
     pub fn place(&self, value: f64) -> Option<f64> {
         let value = if self.log { (value > 0.0).then(|| value.ln())? } else { value };
@@ -72,7 +75,7 @@ impl Axis {
         share.is_finite().then_some(share)
     }
 
-    /// About `count` round values with their places and texts (without the unit).
+    /// Returns about `count` round values with their positions and labels (without the unit).
     #[must_use]
     pub fn ticks(&self, count: usize) -> Vec<(f64, String)> {
         let count = count.max(2);
@@ -84,7 +87,7 @@ impl Axis {
             .collect()
     }
 
-    /// `latency (ms)`.
+    /// Returns the title of the axis: `latency (ms)`.
     #[must_use]
     pub fn title(&self) -> String {
         let log = if self.log { ", log scale" } else { "" };

@@ -1,4 +1,4 @@
-//! The study of techniques in words, tables and curves.
+//! Report of the study of techniques in sentences, tables and plots.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use super::svg::escaped;
 use super::units;
 use crate::study::characterize::{CHANNEL, CSR, Kernels, ORIGINAL, Row};
 
-/// Points of accuracy that may be lost, as fractions, at which techniques are compared.
+/// Losses of accuracy (fractions) at which techniques are compared.
 const DROPS: [f64; 3] = [0.005, 0.01, 0.05];
 
-/// A whole study as Markdown. `about` tells how it was made, `pictures` names a picture per network, as [`curves`] draws
-/// it.
+/// Formats a whole study as Markdown. `about` describes how it was made, and `pictures` names the
+/// file of each network's plot, drawn by [`curves`].
 #[must_use]
 pub fn characterization(rows: &[Row], about: &str, pictures: &[(String, String)]) -> String {
     let mut text = format!("# Techniques, alone and jointly\n\n{about}\n");
@@ -53,12 +53,12 @@ fn setting_name(backend: &str, threads: i64) -> String {
     }
 }
 
-/// What is compared, in one setting.
+/// A measured row with the values that are compared.
 #[derive(Clone, Copy)]
 struct Measured<'r> {
     row: &'r Row,
     accuracy: f64,
-    /// Of accuracy, against the untouched network on the same images.
+    /// Loss of accuracy against the baseline on the same images.
     drop: f64,
     latency: [f64; 3],
     size: f64,
@@ -137,7 +137,7 @@ fn kernels_name(kernels: Kernels) -> &'static str {
     }
 }
 
-/// The fastest level of each technique that loses no more than a given accuracy.
+/// Formats the table of the fastest level of each technique within a given loss of accuracy.
 fn fixed_accuracy(rows: &[&Row]) -> String {
     let Some((backend, threads)) = settings(rows).first().copied() else { return String::new() };
     let all = measured(rows, backend, threads);
@@ -198,7 +198,7 @@ fn fastest<'a, 'r>(
         .min_by(|a, b| a.latency[0].total_cmp(&b.latency[0]))
 }
 
-/// Whether a technique is a combination of others.
+/// Returns whether a technique is a combination of others.
 fn joint(technique: &str) -> bool {
     technique.contains(" and ")
 }
@@ -217,7 +217,7 @@ fn times(base: f64, value: f64) -> String {
     if ratio >= 1.0 { format!("{ratio:.2}x faster") } else { format!("{:.2}x slower", 1.0 / ratio) }
 }
 
-/// What the figures say about one network, in its first setting and against the others.
+/// Describes the results of one network, in its first setting and in comparison with the others.
 fn sentences(rows: &[&Row]) -> Vec<String> {
     let settings = settings(rows);
     let Some((backend, threads)) = settings.first().copied() else { return Vec::new() };
@@ -276,7 +276,7 @@ fn sentences(rows: &[&Row]) -> Vec<String> {
     said
 }
 
-/// Channel pruning against weight pruning, in time and memory.
+/// Compares channel pruning with weight pruning, in time and memory.
 fn formats(all: &[Measured<'_>], base: &Measured<'_>) -> Vec<String> {
     let of = |technique: &str| -> Vec<&Measured<'_>> {
         let tuned = all.iter().filter(|point| point.row.experiment.kernels == Kernels::Tuned);
@@ -323,7 +323,7 @@ fn formats(all: &[Measured<'_>], base: &Measured<'_>) -> Vec<String> {
     said
 }
 
-/// What more threads bring.
+/// Describes the speedup by more threads.
 fn thread_words(rows: &[&Row], settings: &[(&str, i64)]) -> Option<String> {
     let cpu = |&&(backend, _): &&(&str, i64)| backend == "cpu";
     let most = settings.iter().filter(cpu).max_by_key(|(_, threads)| *threads)?;
@@ -352,7 +352,7 @@ fn thread_words(rows: &[&Row], settings: &[(&str, i64)]) -> Option<String> {
     Some(format!("From {} to {} threads: {}.", least.1, most.1, gains.join(", ")))
 }
 
-/// How much the conclusion depends on the kernels.
+/// Describes how far the conclusions depend on the kernels.
 fn naive_words(all: &[Measured<'_>]) -> Vec<String> {
     let (Some(plain), Some(base)) = (original(all, Kernels::Naive), original(all, Kernels::Tuned)) else {
         return Vec::new();
@@ -381,13 +381,13 @@ fn naive_words(all: &[Measured<'_>]) -> Vec<String> {
 const COLORS: [&str; 8] =
     ["#1b7837", "#2166ac", "#b2182b", "#8a5a00", "#762a83", "#01665e", "#d6604d", "#4d4d4d"];
 
-/// Accuracy over latency, one curve per technique, in the first setting of `network`.
+/// Draws accuracy over latency with one curve per technique, in the first setting of `network`.
 #[must_use]
 pub fn curves(rows: &[Row], network: &str) -> String {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.network == network).collect();
     let Some((backend, threads)) = settings(&rows).first().copied() else { return String::new() };
     let all = measured(&rows, backend, threads);
-    // What loses nearly everything would squeeze the rest together.
+    // Points that lose nearly all accuracy would compress the others.
     let shown: Vec<&Measured<'_>> = all.iter().filter(|point| point.drop < 0.3).collect();
     let x = Axis::new("latency", shown.iter().map(|point| point.latency[0]));
     let y = Axis::new("accuracy", shown.iter().map(|point| point.accuracy));

@@ -1,12 +1,13 @@
-//! The archive as comma-separated values, SI units, for spreadsheets and scripts.
+//! The archive as comma-separated values in SI units, for spreadsheets and scripts.
 
 use std::collections::BTreeSet;
 
 use super::units::METRICS;
 use crate::study::front::{Front, FrontPoint};
 
-/// One line per point after a line of names: id, flags, metrics, intervals, violations, origin, then every parameter
-/// that any point has (empty where it is inactive). Fields are quoted as RFC 4180 says; lines end in a newline alone.
+/// Formats one line per point after a line of names: id, flags, metrics, intervals, violations,
+/// origin, then every parameter that is active in some point (empty in the others). Fields are
+/// quoted according to RFC 4180; lines end in a single newline.
 #[must_use]
 pub fn csv(front: &Front) -> String {
     let parameters: BTreeSet<&String> = front.points.iter().flat_map(|point| point.config.0.keys()).collect();

@@ -1,5 +1,5 @@
-//! One self-contained page about a study: nothing is loaded from anywhere, the figures lie in the page itself, and
-//! plain JavaScript draws them. Without scripts, a picture and the words remain.
+//! A self-contained page about a study. It loads nothing from the network: the data is part of the
+//! page, and plain JavaScript draws it. Without scripts, a static plot and the text remain.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,21 +19,21 @@ const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 
-/// What a page is about.
+/// Data of a study that the page shows.
 pub struct Story<'s> {
-    /// `front.json`.
+    /// Contents of `front.json`, the archive.
     pub front: &'s Front,
-    /// The latest session, where the journal tells.
+    /// The latest session, if the journal is available.
     pub started: Option<&'s Started>,
-    /// All trials, where the journal tells.
+    /// All trials of the study, if the journal is available.
     pub trials: &'s [TrialFinished],
     /// Points whose steps were timed one by one.
     pub inspected: &'s [Inspected],
-    /// By which objective the best was chosen.
+    /// Criterion by which the best point was chosen.
     pub prefer: &'s str,
-    /// Layers in execution order, where known.
+    /// Names of the layers in execution order, if known.
     pub order: &'s [String],
-    /// The folder of the study, as a user types it.
+    /// Folder of the study, as the user types it.
     pub folder: &'s str,
 }
 
@@ -56,7 +56,7 @@ struct Seen<'s> {
     feasible: bool,
 }
 
-/// The page.
+/// Builds the page as one HTML document.
 #[must_use]
 pub fn html(story: &Story<'_>) -> String {
     let front = story.front;
@@ -72,7 +72,7 @@ pub fn html(story: &Story<'_>) -> String {
         export: format!("paretune export {} --to bundle", summary::quoted(story.folder)),
         techniques,
     };
-    // A script element ends at the first `</`, wherever it stands: no `<` may appear in the data.
+    // A script element ends at the first `</`, so the data must not contain any `<`.
     let json = serde_json::to_string(&data).unwrap_or_default().replace('<', "\\u003c");
     let title = format!("{} on {}", front.model.name, front.hardware.cpu);
     let subtitle = format!(
@@ -92,7 +92,7 @@ pub fn html(story: &Story<'_>) -> String {
         ("data", json),
         ("js", SCRIPT.to_owned()),
     ];
-    // One pass, so that nothing that is filled in is taken for a place to fill.
+    // The template is filled in one pass, so that inserted text is never taken for a placeholder.
     let mut page = String::with_capacity(PAGE.len() + SCRIPT.len() + parts[6].1.len());
     for (index, piece) in PAGE.split('@').enumerate() {
         match parts.iter().find(|(name, _)| index % 2 == 1 && *name == piece) {
@@ -112,7 +112,7 @@ fn seen(trial: &TrialFinished) -> Option<Seen<'_>> {
     })
 }
 
-/// Why the best is the best, and what each limit costs.
+/// Explains why the best point is the best, and how each limit affects it.
 fn words(story: &Story<'_>) -> String {
     let front = story.front;
     let best = front.points.iter().find(|point| point.best);
@@ -156,7 +156,7 @@ fn words(story: &Story<'_>) -> String {
     format!("<ul class=\"words\">{items}</ul>")
 }
 
-/// Hardware, settings, and what failed.
+/// Formats hardware, settings and failures as a table.
 fn settings(story: &Story<'_>) -> String {
     let front = story.front;
     let mut rows: Vec<(&str, String)> = vec![

@@ -1,4 +1,4 @@
-//! A configuration as a table: one row per layer, in the order of the network where that is known.
+//! A configuration as a table with one row per layer, in execution order if that is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,33 +8,34 @@ use serde::Serialize;
 use super::setting;
 use crate::evaluate::candidate::CHANNELS;
 
-/// What was chosen for one layer.
+/// Parameters of one layer, formatted for a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LayerRow {
-    /// Its name.
+    /// Name of the layer's step in the plan.
     pub name: String,
-    /// Bits of weights and activations, as in the configuration; empty where the space leaves no choice.
+    /// Number type of the weights, as in the configuration; empty if the space leaves no choice.
     pub bits: String,
-    /// Share of zero weights.
+    /// Fraction of the weights that is zero.
     pub sparsity: String,
-    /// Algorithm.
+    /// Name of the algorithm that computes the layer.
     pub algorithm: String,
-    /// `tile=4 unroll=2`.
+    /// Tunables of the algorithm: `tile=4 unroll=2`.
     pub tiles: String,
 }
 
-/// A configuration, sorted out.
+/// Parameters of a configuration, grouped by layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Choices {
     /// Parameters of the whole network: threads, backend.
     pub global: Vec<(String, String)>,
-    /// Group of channels and the share that is kept.
+    /// Channel groups, each with the fraction that is kept.
     pub channels: Vec<(String, String)>,
-    /// One per layer.
+    /// Layers in order, one row each.
     pub layers: Vec<LayerRow>,
 }
 
-/// Sorts `configuration` out. `order` names layers in execution order; others follow by name.
+/// Groups the parameters of `configuration`. `order` lists layers in execution order; other layers
+/// follow by name.
 #[must_use]
 pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
     let names: BTreeSet<&str> = configuration
@@ -60,7 +61,7 @@ pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
         let row =
             rows.entry(layer).or_insert_with(|| LayerRow { name: layer.to_owned(), ..LayerRow::default() });
         match rest {
-            // What they are called tells their number too, and comes behind it.
+            // `half` follows `bits` in the order of names and is more specific.
             "bits" | "half" => row.bits = text,
             "sparsity" => row.sparsity = text,
             "algorithm" => row.algorithm = text,
@@ -81,7 +82,7 @@ pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
     choices
 }
 
-/// `conv2` before `conv10`.
+/// Compares names so that `conv2` comes before `conv10`.
 fn natural(left: &str, right: &str) -> std::cmp::Ordering {
     let key = |text: &str| -> Vec<(String, u64)> {
         let mut parts: Vec<(String, u64)> = vec![(String::new(), 0)];

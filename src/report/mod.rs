@@ -1,6 +1,7 @@
-//! What was found, for people: figures with units, tables, pictures, plain progress, last words.
+//! Reports of results for people: figures with units, tables, plots, plain progress and the final
+//! summary.
 //!
-//! Works on what a study wrote (`front.json`) or says (events) and decides nothing.
+//! This module reads the output of a study (`front.json`) and its events, and makes no decisions.
 
 pub mod axis;
 mod characterize;
@@ -26,7 +27,7 @@ pub use svg::svg;
 pub use table::{TableStyle, table};
 pub use techniques::{Technique, label, metrics, techniques};
 
-/// The value of a parameter as people write it: texts without quotes.
+/// Formats the value of a parameter as users write it, without quotes around texts.
 #[must_use]
 pub fn setting(value: &paretune_spaces::Value) -> String {
     serde_json::to_value(value).map_or_else(

@@ -1,4 +1,5 @@
-//! Progress without a terminal UI: a bar on a terminal, otherwise lines, few enough for a log file.
+//! Progress without a terminal UI: a progress bar on a terminal, otherwise lines, few enough for a
+//! log file.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,13 +9,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::units;
 use crate::study::event::{Event, Started, TrialFinished};
 
-/// Without a terminal, at most one line this often, significant events apart.
+/// Minimum time between two lines without a terminal, except for significant events.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Consumes the events of a search and tells a person how it goes.
+/// Reports the progress of a search from its events.
 pub struct PlainProgress {
     out: Output,
-    /// Of the current session.
+    /// Description of the current session.
     started: Option<Started>,
     counts: Counts,
     last_line: Option<Instant>,
@@ -36,7 +37,7 @@ enum Output {
 }
 
 impl PlainProgress {
-    /// On standard error: a bar where that is a terminal, lines otherwise.
+    /// Reports on standard error: with a progress bar if it is a terminal, else with lines.
     #[must_use]
     pub fn stderr() -> Self {
         if !io::stderr().is_terminal() {
@@ -50,7 +51,7 @@ impl PlainProgress {
         Self::new(Output::Bar(bar))
     }
 
-    /// Lines to any writer; a writer that fails is ignored, the search goes on.
+    /// Writes lines to any writer. A failing writer is ignored, so that the search goes on.
     #[must_use]
     pub fn lines(writer: Box<dyn Write + Send>) -> Self {
         Self::new(Output::Lines(writer))
@@ -60,7 +61,7 @@ impl PlainProgress {
         Self { out, started: None, counts: Counts::default(), last_line: None }
     }
 
-    /// Takes the next event.
+    /// Processes the next event of the search.
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Started(started) => self.start(started),
@@ -146,7 +147,7 @@ impl PlainProgress {
         }
     }
 
-    /// Share of the budget that is used.
+    /// Returns the fraction of the budget that is used.
     fn share(&self) -> f64 {
         let Some(started) = &self.started else { return 0.0 };
         let time = started.budget_seconds.map_or(0.0, |budget| self.counts.elapsed / budget);
@@ -183,7 +184,7 @@ impl PlainProgress {
             Output::Bar(bar) => bar.println(text),
             Output::Lines(writer) => {
                 self.last_line = Some(Instant::now());
-                // Progress is a courtesy: a closed pipe must not end the search.
+                // Progress is optional: a closed pipe must not end the search.
                 let _ = writeln!(writer, "{text}").and_then(|()| writer.flush());
             }
         }

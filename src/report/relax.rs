@@ -1,22 +1,22 @@
-//! What would be gained by relaxing one limit: the best of what was found that misses this limit alone.
+//! Effect of relaxing one limit: the best known point that misses only this limit.
 
 use super::units;
 use crate::study::archive::preferred;
 use crate::study::front::{FrontLimit, FrontPoint, Metrics};
 
-/// What lies beyond one limit.
+/// The best known point beyond one limit.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Relaxation {
-    /// The limit as it is: `latency <0.5 ms`.
+    /// The current limit: `latency <0.5 ms`.
     pub limit: String,
-    /// Content hash of the point that would be the best; `None` where nothing better is known beyond.
+    /// Content hash of the point that would be the best; `None` if no better point is known.
     pub id: Option<String>,
-    /// A sentence: `latency <0.62 ms would allow accuracy 91.4 % (+0.3 points)`.
+    /// A sentence: `latency up to 0.62 ms would allow accuracy 91.4 % (+0.3 points)`.
     pub text: String,
 }
 
-/// One entry per limit. `points` is everything known that is worth looking at; `best` the point that would be exported
-/// now, if any.
+/// Finds the best point beyond each limit. `points` are all known points, and `best` is the point
+/// that would be exported now, if there is one.
 #[must_use]
 pub fn relaxations(
     points: &[&FrontPoint],
@@ -49,7 +49,7 @@ pub fn relaxations(
         .collect()
 }
 
-/// `latency <0.62 ms would allow accuracy 91.4 % (+0.3 points)`.
+/// Formats the sentence of a [`Relaxation`].
 fn sentence(
     limit: &FrontLimit,
     found: &FrontPoint,

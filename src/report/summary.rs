@@ -1,12 +1,13 @@
-//! The last words of a search: what is best and why, what it gains, how to export it; or what is nearest.
+//! Summary at the end of a search: the best point, why it is the best, its improvement and how to
+//! export it; or the nearest miss.
 
 use std::fmt::Write;
 
 use super::units::{self, METRICS};
 use crate::study::front::{Front, FrontPoint};
 
-/// A few lines for the end of a search. `study` is the folder as the user would type it; `prefer` the objective by
-/// which the best was chosen (`knee` is one).
+/// Formats the summary of a search. `study` is the folder as the user types it, and `prefer` is the
+/// criterion of the best point: an objective or `knee`.
 #[must_use]
 pub fn summary(front: &Front, study: &str, prefer: &str) -> String {
     let mut text = String::new();
@@ -44,13 +45,13 @@ pub fn summary(front: &Front, study: &str, prefer: &str) -> String {
     text
 }
 
-/// Which of the points that meet every limit (there are `feasible`) the best one is.
+/// Explains which of the `feasible` points (their number) the best one is.
 #[must_use]
 pub fn why(prefer: &str, feasible: usize, front: &Front) -> String {
     why_of(prefer, feasible, !front.limits.is_empty())
 }
 
-/// [`why`], by whether there are limits.
+/// Explains the best point like [`why`]; `limited` says whether there are limits.
 #[must_use]
 pub fn why_of(prefer: &str, feasible: usize, limited: bool) -> String {
     let which = match prefer {
@@ -80,7 +81,7 @@ fn figures(text: &mut String, point: &FrontPoint, front: &Front) {
     }
 }
 
-/// A folder as a shell takes it.
+/// Quotes a path for a shell.
 #[must_use]
 pub fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=".contains(c);

@@ -1,4 +1,4 @@
-//! The archive as a picture of two metrics: one self-contained SVG file that reads well on white.
+//! The archive as a plot of two metrics: one self-contained SVG file for a white background.
 
 use std::fmt::Write;
 
@@ -18,10 +18,12 @@ const STYLE: &str = "text{font:12px system-ui,Helvetica,Arial,DejaVu Sans,sans-s
 .baseline{fill:#2166ac}.technique{fill:#8a5a00}.limit{stroke:#b2182b;stroke-width:1.5}.beyond{fill:#b2182b;fill-opacity:.07}\
 .whisker{stroke:#ccc}.strong{font-weight:600}";
 
-/// Draws the points of `front` over the metrics `x` and `y` (of `accuracy`, `latency`, `size`, `memory`).
+/// Draws the points of `front` over the metrics `x` and `y` (`accuracy`, `latency`, `size`,
+/// `memory`).
 ///
-/// Single techniques are labelled. The dashed line joins the points that no other beats in these two metrics, among those that meet every limit (among
-/// all where none does). An unknown metric gives an empty picture.
+/// Single techniques are labelled. The dashed line joins the points that no other point beats in
+/// these two metrics, among those that meet every limit (among all if none does). An unknown metric
+/// results in an empty plot.
 #[must_use]
 pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String {
     let miss = front.nearest_miss.iter().filter(|miss| front.points.iter().all(|point| point.id != miss.id));
@@ -67,7 +69,7 @@ pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String 
         );
         picture.label(&mut out, x, y, &technique.label, "");
     }
-    // The best last, so that nothing covers it.
+    // The best point is drawn last, so that no other covers it.
     let mut ordered = points.clone();
     ordered.sort_by_key(|point| (point.best, point.feasible));
     for point in ordered {
@@ -148,8 +150,8 @@ impl Picture {
         );
     }
 
-    /// A limit's line with the forbidden side tinted; one outside of the picture is not drawn but tints all of it
-    /// where everything lies beyond.
+    /// Draws the line of a limit with its forbidden side tinted. A limit outside of the plot has no
+    /// line; the plot is tinted completely if all of it is forbidden.
     fn limit(&self, out: &mut String, metric: &str, value: f64, above: bool, text: &str) {
         let (left, top, right, bottom) = FRAME;
         let vertical = metric == self.x.metric;
@@ -197,7 +199,7 @@ impl Picture {
         };
     }
 
-    /// Joins what is not dominated in the two metrics shown.
+    /// Draws the line through the points that are not dominated in these two metrics.
     fn line(&self, out: &mut String, points: &[&FrontPoint]) {
         let any_feasible = points.iter().any(|point| point.feasible);
         let cost = |point: &FrontPoint, metric: &str| {
@@ -253,7 +255,7 @@ impl Picture {
         }
     }
 
-    /// Intervals of the two metrics, cut at the frame.
+    /// Draws the intervals of both metrics, clipped to the frame.
     fn whiskers(&self, out: &mut String, point: &FrontPoint, x: f64, y: f64) {
         let (left, top, right, bottom) = FRAME;
         let ends = |axis: &Axis| {
@@ -274,12 +276,12 @@ impl Picture {
         }
     }
 
-    /// Text beside a mark, on the side where there is room.
+    /// Draws a text beside a mark, on the side with more space.
     fn label(&self, out: &mut String, x: f64, y: f64, text: &str, class: &str) {
         let (left, top, right, _) = FRAME;
         let (anchor, shift) = if x > (left + right) / 2.0 { ("end", -10.0) } else { ("start", 10.0) };
         let y = if y - top < 20.0 { y + 18.0 } else { y - 8.0 };
-        // A white rim keeps the text readable over points.
+        // A white outline keeps the text readable over points.
         let _ = writeln!(
             out,
             "<text class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" stroke=\"#fff\" \

@@ -1,16 +1,16 @@
-//! The archive as an aligned table: `paretune show`.
+//! The archive as an aligned table, for the command `paretune show`.
 
 use std::fmt::Write;
 
 use super::units::{self, METRICS};
 use crate::study::front::{Front, FrontLimit, FrontPoint, Metrics};
 
-/// How a table is written.
+/// Settings for the format of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableStyle {
-    /// Marks the best point in bold, misses in red.
+    /// Whether to print the best point in bold and misses in red.
     pub color: bool,
-    /// The most points shown; 0: all.
+    /// Largest number of points to show; 0 for all.
     pub rows: usize,
 }
 
@@ -18,7 +18,8 @@ const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 
-/// A table for people: what was asked, the points (best first), the untouched network, ratios to it.
+/// Formats a table for people: the request, the points (best first) with their ratios to the
+/// baseline, and the baseline.
 #[must_use]
 pub fn table(front: &Front, style: TableStyle) -> String {
     let mut text = String::new();
@@ -50,7 +51,7 @@ pub fn table(front: &Front, style: TableStyle) -> String {
         let mut line = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
             let gap = if column == 0 { "" } else { "  " };
-            // Marks, ids, origins and misses to the left, figures to the right.
+            // Marks, ids, origins and misses are left-aligned, figures right-aligned.
             let left = column < 2 || column >= row.len() - 2;
             let _ =
                 if left { write!(line, "{gap}{cell:<width$}") } else { write!(line, "{gap}{cell:>width$}") };

@@ -1,22 +1,23 @@
-//! The trials in which one technique alone is applied to the whole network: what a joint choice has to beat.
+//! Trials that apply one technique alone to the whole network. Joint configurations are compared
+//! with them.
 
 use crate::study::event::TrialFinished;
 use crate::study::front::{Front, Metrics};
 
-/// One technique alone.
+/// A trial that applies one technique alone.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Technique {
-    /// As the recipe is called: `8 bits everywhere`.
+    /// Name of the recipe: `8 bits everywhere`.
     pub name: String,
-    /// The same in a few letters, for labels: `8 bits`.
+    /// Short name for labels: `8 bits`.
     pub label: String,
     /// Content hash of the configuration.
     pub id: String,
-    /// As measured: finally where it was among the final points, else during the search.
+    /// Final metrics if it is a point of the front, else those of the search.
     pub metrics: Metrics,
 }
 
-/// The single techniques among `trials`, in their order.
+/// Selects the single techniques among `trials`, in their order.
 #[must_use]
 pub fn techniques(trials: &[TrialFinished], front: Option<&Front>) -> Vec<Technique> {
     trials
@@ -31,7 +32,7 @@ pub fn techniques(trials: &[TrialFinished], front: Option<&Front>) -> Vec<Techni
         .collect()
 }
 
-/// What was measured in a trial, even if it was given up before all of its images were scored.
+/// Returns the metrics of a trial, also if it was dropped before all of its images were scored.
 #[must_use]
 pub fn metrics(trial: &TrialFinished) -> Option<Metrics> {
     if let Some(point) = &trial.point {
@@ -46,7 +47,8 @@ pub fn metrics(trial: &TrialFinished) -> Option<Metrics> {
     })
 }
 
-/// The short name of a recipe that applies one technique alone; `None` for all other origins.
+/// Returns the short name of a recipe that applies one technique alone; `None` for all other
+/// origins.
 #[must_use]
 pub fn label(origin: &str) -> Option<String> {
     if origin.ends_with("threads") {

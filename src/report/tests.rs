@@ -1,4 +1,4 @@
-//! Everything that is printed, over a made-up study.
+//! Tests of all printed formats with a synthetic study.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -52,7 +52,7 @@ fn pictures_are_well_formed_and_hold_every_point() {
     assert_eq!(text.matches("<circle").count(), front.points.len());
     assert!(text.contains("&lt;a &amp; b&gt;") && text.contains("best: ") && !text.contains("NaN"));
     insta::assert_snapshot!("svg", svg(&self::front(), &[], "size", "accuracy"));
-    // Nothing to draw is no reason to fail.
+    // An empty archive must not fail.
     front.points.clear();
     for metric in ["size", "memory", "nonsense"] {
         assert!(svg(&front, &[], metric, "accuracy").ends_with("</svg>\n"));

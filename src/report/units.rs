@@ -1,18 +1,19 @@
 //! Figures as people read them: `0.310 ms`, `3.10 MB`, `90.5 %`, `latency <20 ms`.
 //!
-//! Everything inside the program is in seconds, bytes and fractions; only what is printed goes through here.
+//! All values inside the program are in seconds, bytes and fractions. They are converted here when
+//! they are printed.
 
 use crate::study::front::{FrontLimit, FrontPoint, Metrics};
 
-/// The metrics in the order in which they are always shown.
+/// Names of the metrics in the order in which they are always shown.
 pub const METRICS: [&str; 4] = ["accuracy", "latency", "size", "memory"];
 
-/// A unit and how much of it one SI unit is.
+/// A unit for printed values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unit {
-    /// Its sign.
+    /// Symbol of the unit: `ms`, `MB`, `%`.
     pub sign: &'static str,
-    /// Multiply the SI value by this.
+    /// Factor from the SI value to this unit.
     pub scale: f64,
 }
 
@@ -20,14 +21,14 @@ const fn unit(sign: &'static str, scale: f64) -> Unit {
     Unit { sign, scale }
 }
 
-/// The unit in which a value of this metric is best read; other metrics have no unit.
+/// Returns the unit that suits a value of this metric. Unknown metrics have no unit.
 #[must_use]
 pub fn unit_for(metric: &str, value: f64) -> Unit {
     let value = value.abs();
     match metric {
         "accuracy" | "accuracy-drop" => unit("%", 100.0),
         "latency" if value >= 1.0 => unit("s", 1.0),
-        // Below that milliseconds would take more digits than columns have room for.
+        // Below 10 µs, milliseconds would need more digits than the columns have space for.
         "latency" if value >= 1e-5 || value == 0.0 => unit("ms", 1e3),
         "latency" => unit("µs", 1e6),
         "size" | "memory" if value >= 1e9 => unit("GB", 1e-9),
@@ -38,7 +39,7 @@ pub fn unit_for(metric: &str, value: f64) -> Unit {
     }
 }
 
-/// Three significant digits, never in scientific notation where that can be read.
+/// Formats a value with three significant digits, in scientific notation only if it is tiny.
 #[must_use]
 pub fn digits(value: f64) -> String {
     let magnitude = value.abs();
@@ -53,7 +54,7 @@ pub fn digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// As few digits as say the same: for limits and ticks.
+/// Formats a value with as few digits as it needs, for limits and ticks.
 #[must_use]
 pub fn short(value: f64) -> String {
     let text = format!("{value:.9}");
@@ -61,7 +62,7 @@ pub fn short(value: f64) -> String {
     if rounded.is_empty() || rounded == "-0" { "0".to_owned() } else { rounded.to_owned() }
 }
 
-/// A value with its unit.
+/// Formats a value with its unit.
 #[must_use]
 pub fn value(metric: &str, value: f64) -> String {
     let unit = unit_for(metric, value);
@@ -74,7 +75,8 @@ pub fn value(metric: &str, value: f64) -> String {
     }
 }
 
-/// A value with the half width of its interval: `90.5 ±0.8 %`, `0.710 ms ±2 %`; without one, just the value.
+/// Formats a value with the half width of its interval: `90.5 ±0.8 %`, `0.710 ms ±2 %`; without an
+/// interval, just the value.
 #[must_use]
 pub fn with_spread(point: &FrontPoint, metric: &str) -> String {
     let Some(middle) = point.metrics.get(metric) else { return "-".to_owned() };
@@ -91,13 +93,13 @@ pub fn with_spread(point: &FrontPoint, metric: &str) -> String {
     )
 }
 
-/// `latency <20 ms`.
+/// Formats a limit with its metric: `latency <20 ms`.
 #[must_use]
 pub fn limit(limit: &FrontLimit) -> String {
     format!("{} {}", limit.metric, bound(limit))
 }
 
-/// `<20 ms`.
+/// Formats a limit without its metric: `<20 ms`.
 #[must_use]
 pub fn bound(limit: &FrontLimit) -> String {
     let unit = unit_for(&limit.metric, limit.value);
@@ -105,7 +107,7 @@ pub fn bound(limit: &FrontLimit) -> String {
     format!("{}{}{space}{}", limit.op, short(limit.value * unit.scale), unit.sign)
 }
 
-/// All limits in one line, or `none`.
+/// Formats all limits in one line, or `none`.
 #[must_use]
 pub fn limits(limits: &[FrontLimit]) -> String {
     if limits.is_empty() {
@@ -114,7 +116,7 @@ pub fn limits(limits: &[FrontLimit]) -> String {
     limits.iter().map(limit).collect::<Vec<_>>().join(", ")
 }
 
-/// How a metric compares with the untouched network: `4.4x faster`, `14.4x smaller`, `-0.5 points`.
+/// Compares a metric with the baseline: `4.4x faster`, `14.4x smaller`, `-0.5 points`.
 #[must_use]
 pub fn versus(metric: &str, metrics: &Metrics, baseline: &Metrics) -> Option<String> {
     let (value, base) = (metrics.get(metric)?, baseline.get(metric)?);
@@ -140,7 +142,7 @@ pub fn versus(metric: &str, metrics: &Metrics, baseline: &Metrics) -> Option<Str
     })
 }
 
-/// A ratio of at least one: `1.05`, `4.4`, `310`.
+/// Formats a ratio of at least one: `1.05`, `4.4`, `310`.
 #[must_use]
 pub fn factor(ratio: f64) -> String {
     match ratio {
@@ -150,10 +152,11 @@ pub fn factor(ratio: f64) -> String {
     }
 }
 
-/// By how much a value misses a limit: `latency 0.310 ms misses <0.001 ms by 310x`; `None` where it meets it.
+/// Describes by how much a value misses a limit: `latency 0.310 ms misses <0.001 ms by 310x`;
+/// `None` if it meets it.
 ///
-/// Points are judged on intervals: where the value itself meets the limit but its interval does not, `violated`
-/// says so and the sentence tells it.
+/// Points are judged on intervals. `violated` says that the interval misses the limit; if the value
+/// itself meets it, the sentence says so.
 #[must_use]
 pub fn miss(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics, violated: bool) -> Option<String> {
     let text = value(&limit.metric, actual(limit, metrics, baseline)?);
@@ -164,7 +167,7 @@ pub fn miss(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics, violated:
     }
 }
 
-/// What a limit is about.
+/// Returns the value that a limit bounds.
 fn actual(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics) -> Option<f64> {
     match limit.metric.as_str() {
         "accuracy-drop" => Some(baseline.accuracy - metrics.accuracy),
@@ -172,7 +175,8 @@ fn actual(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics) -> Option<f
     }
 }
 
-/// `12.0%` or `3.2x` of the limit, `0.4 points` of accuracy; `None` where the value meets it.
+/// Formats the distance to a limit: `12.0%` or `3.2x` of the limit, `0.4 points` of accuracy;
+/// `None` if the value meets it.
 fn missed_by(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics) -> Option<String> {
     let actual = actual(limit, metrics, baseline)?;
     let above = limit.op.starts_with('<');
@@ -190,14 +194,14 @@ fn missed_by(limit: &FrontLimit, metrics: &Metrics, baseline: &Metrics) -> Optio
     })
 }
 
-/// Every limit that a point misses, as a sentence each.
+/// Describes every limit that a point misses in a sentence.
 #[must_use]
 pub fn misses(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metrics) -> Vec<String> {
     let violated = |limit: &FrontLimit| point.violation.contains_key(&limit.metric);
     limits.iter().filter_map(|limit| miss(limit, &point.metrics, baseline, violated(limit))).collect()
 }
 
-/// Every limit that a point misses, in short: `latency 12.0%, size 3.2x, drop 0.4 pts`.
+/// Lists every limit that a point misses in short form: `latency 12.0%, size 3.2x, drop 0.4 pts`.
 #[must_use]
 pub fn misses_short(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metrics) -> String {
     let violated = |limit: &FrontLimit| point.violation.contains_key(&limit.metric);
@@ -212,7 +216,7 @@ pub fn misses_short(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metric
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// `7 s`, `1:23`, `2:03:07`.
+/// Formats a duration: `7 s`, `1:23`, `2:03:07`.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
@@ -226,7 +230,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// The first characters of an id, as many as are shown.
+/// Returns the first characters of an id, which are shown instead of all of it.
 #[must_use]
 pub fn short_id(id: &str) -> &str {
     id.char_indices().nth(8).map_or(id, |(end, _)| &id[..end])

@@ -1,4 +1,4 @@
-//! The front, or all trials, as a table.
+//! The archive screen: the front, or all trials, as a table.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Position, Rect};
@@ -12,20 +12,20 @@ use super::view::View;
 use crate::report::units::{self, METRICS};
 use crate::study::front::{FrontPoint, Metrics};
 
-/// From this width on, ratios to the untouched network are shown.
+/// Width in columns from which on ratios to the baseline are shown.
 const WIDE: u16 = 130;
 
-/// Columns of each metric, and of its ratio where there is room.
+/// Width of each metric's column, and below that of its ratio on wide screens.
 const WIDTHS: [u16; 4] = [11, 15, 8, 8];
 const VERSUS: u16 = 15;
-/// Columns before the first metric: two signs, the id, and the gaps.
+/// Columns before the first metric: two marks, the id, and the gaps.
 const BEFORE: u16 = 2 + 1 + 8 + 1;
-/// Lines before the first row: the summary and the heads.
+/// Lines above the first row: the summary and the column heads.
 const ABOVE: u16 = 2;
 
-/// What a click meets.
+/// The element under a click.
 pub(super) enum Hit {
-    /// A point, by id.
+    /// A point, given by its id.
     Point(String),
     /// The head of a metric's column.
     Column(usize),
@@ -35,7 +35,8 @@ fn wide(area: Rect) -> bool {
     area.width >= WIDE
 }
 
-/// The first row that is shown, so that the chosen one is: about in the middle, where there are more than fit.
+/// Returns the first visible row, chosen so that the selected row is about in the middle if not all
+/// rows fit.
 fn first_row(rows: usize, visible: usize, chosen: Option<usize>) -> usize {
     chosen.unwrap_or(0).saturating_sub(visible / 2).min(rows.saturating_sub(visible))
 }
@@ -146,7 +147,7 @@ fn baseline_row(baseline: &Metrics, view: &View, wide: bool) -> Row<'static> {
     Row::new(cells.into_iter().chain(figures))
 }
 
-/// A figure to the right of its column, its ratio behind it.
+/// Formats a right-aligned figure followed by its ratio.
 fn figure(text: &str, width: u16, versus: Option<&str>, wide: bool) -> Cell<'static> {
     let width = usize::from(width);
     let versus =

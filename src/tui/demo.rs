@@ -1,4 +1,5 @@
-//! A made-up study for tests, pictures and the example: the same events every time, nothing is measured.
+//! A synthetic study for tests, pictures and the example. It has the same events every time and
+//! measures nothing.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ const FAILURES: [&str; 3] = [
     "output differs from the reference",
 ];
 
-/// SplitMix64: enough to look like a search.
+/// Random generator SplitMix64, enough to imitate a search.
 struct Dice(u64);
 
 impl Dice {
@@ -28,7 +29,8 @@ impl Dice {
     }
 }
 
-/// Every event of a study of that many trials; with `easy` limits many points meet them, otherwise none does.
+/// Returns every event of a study with the given number of trials. Many points meet `easy` limits;
+/// no point meets the others.
 #[must_use]
 pub fn study(trials: u64, easy: bool) -> Vec<Event> {
     let limits = vec![
@@ -98,7 +100,7 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
     events
 }
 
-/// The archive that such a study ends with.
+/// Returns the final archive of such a study.
 #[must_use]
 pub fn front(trials: u64, easy: bool) -> Front {
     match study(trials, easy).pop() {
@@ -195,7 +197,7 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[FrontLimit]) -> Fr
     }
 }
 
-/// What the layers of such a point might cost.
+/// Returns plausible costs of the layers of a point.
 fn inspected(id: &str) -> Inspected {
     let step = |name: &str, algorithm: &str, seconds: f64, weight_bytes: u64, share: f64| StepCost {
         name: name.into(),

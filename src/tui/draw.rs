@@ -1,4 +1,4 @@
-//! The frame around every screen: tabs above, status and keys below.
+//! The frame of every screen: tabs above, status and keys below.
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -12,10 +12,11 @@ use super::view::{Tab, View};
 use super::{archive, front, network, progress};
 use crate::report::units;
 
-/// Below this nothing useful fits.
+/// Smallest terminal, in columns and rows, in which the screens are useful.
 const SMALLEST: (u16, u16) = (40, 12);
 
-/// Draws the state as the view wants it. Depends on nothing else, so that pictures can be tested.
+/// Draws the state as the view selects it. The result depends on nothing else, so that screens can
+/// be tested.
 pub fn draw(frame: &mut Frame, state: &State, view: &View) {
     let area = frame.area();
     let buffer = frame.buffer_mut();
@@ -36,7 +37,7 @@ pub fn draw(frame: &mut Frame, state: &State, view: &View) {
     view.overlay.draw(area, buffer, state, view);
 }
 
-/// Tabs, screen, status.
+/// Splits the terminal into tabs, screen and status line.
 pub(super) fn areas(area: Rect) -> [Rect; 3] {
     Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)]).areas(area)
 }
@@ -45,7 +46,7 @@ fn tab_text(number: usize, tab: Tab) -> String {
     format!(" {} {} ", number + 1, tab.title())
 }
 
-/// The tab at a column of the first line.
+/// Returns the tab at a column of the first line.
 pub(super) fn tab_at(column: u16) -> Option<Tab> {
     let mut left = 0;
     Tab::ALL.into_iter().enumerate().find_map(|(number, tab)| {
@@ -84,7 +85,7 @@ fn footer(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     }
 }
 
-/// What is going on, in a few words.
+/// Describes the current activity in a few words.
 fn status(state: &State, view: &View) -> (String, Style) {
     let theme = view.theme;
     let progress = || {
@@ -146,7 +147,7 @@ fn status(state: &State, view: &View) -> (String, Style) {
     (progress(), Style::new())
 }
 
-/// Text at the right end of a line, cut so that `reserved` columns stay free at the left.
+/// Draws a text at the right end of a line, cut so that `reserved` columns stay free at the left.
 pub(super) fn right(area: Rect, buffer: &mut Buffer, text: &str, reserved: u16, style: Style) {
     let room = area.width.saturating_sub(reserved);
     let line = Line::from(text);
@@ -154,7 +155,7 @@ pub(super) fn right(area: Rect, buffer: &mut Buffer, text: &str, reserved: u16, 
     buffer.set_stringn(area.right() - width, area.y, text, usize::from(width), style);
 }
 
-/// What is being waited for, in the middle of an area that has nothing to show before the first point.
+/// Draws what the search is waiting for, in the middle of a screen that has no point to show yet.
 pub(super) fn nothing_yet(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let text = match (&state.preparing, &state.started) {
         (Some((task, share)), _) => format!("{task}: {:.0} %", share * 100.0),

@@ -1,4 +1,4 @@
-//! The front as a scatter plot of two metrics, and the point under the cursor.
+//! The front screen: a scatter plot of two metrics, and details of the selected point.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
@@ -24,10 +24,10 @@ const MISSED: char = '×';
 const BASELINE: char = 'B';
 const TECHNIQUE: char = '◆';
 
-/// From this width on, details stand beside the plot.
+/// Width in columns from which on details are beside the plot.
 const WIDE: u16 = 120;
 
-/// Plot and details, and whether they stand side by side.
+/// Splits the screen into plot and details. Also returns whether they are side by side.
 fn areas(area: Rect, state: &State) -> (Rect, Rect, bool) {
     let wide = area.width >= WIDE;
     let [plot, details] = if wide {
@@ -52,7 +52,7 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     selected(details, buffer, state, view, wide);
 }
 
-/// The point of the front that is drawn nearest to a cell, if it is near.
+/// Returns the id of the front's point that is drawn nearest to a cell, if it is close.
 pub(super) fn point_at(area: Rect, at: Position, state: &State, view: &View) -> Option<String> {
     let (plot, ..) = areas(area, state);
     let inner = inner(plot)?;
@@ -69,7 +69,7 @@ pub(super) fn point_at(area: Rect, at: Position, state: &State, view: &View) -> 
     near.min().map(|(.., id)| id.clone())
 }
 
-/// The character and style that stand for a point of the front.
+/// Returns the character and style that represent a point of the front.
 pub(super) fn sign(point: &FrontPoint, theme: Theme) -> (char, Style) {
     match (point.best, point.feasible) {
         (true, _) => (BEST, theme.best()),
@@ -78,7 +78,7 @@ pub(super) fn sign(point: &FrontPoint, theme: Theme) -> (char, Style) {
     }
 }
 
-/// Everything in the plot.
+/// Axes, points and limits of the plot.
 struct Scene<'a> {
     x: Axis,
     y: Axis,
@@ -143,8 +143,8 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Values that set the scale: the front and the baseline always; of what was tried, all but the worst, which would
-/// squeeze everything of interest into a corner.
+/// Lists the values that determine the range of an axis: all of the front and the baseline, but not
+/// the most extreme trials, which would compress the interesting part into a corner.
 fn range(marks: &[Mark<'_>], value: impl Fn(&Mark<'_>) -> f64) -> Vec<f64> {
     let mut tried: Vec<f64> = marks.iter().filter(|mark| mark.rank == 0).map(&value).collect();
     tried.sort_by(f64::total_cmp);
@@ -260,7 +260,7 @@ fn head(point: &FrontPoint, state: &State, view: &View) -> Line<'static> {
     Line::from(spans)
 }
 
-/// Why this point is the best, or is not.
+/// Explains why this point is the best, or why it is not.
 fn reason(point: &FrontPoint, state: &State) -> String {
     let feasible = state.front.iter().filter(|point| point.feasible).count();
     let prefer = state.prefer();
@@ -278,7 +278,7 @@ fn reason(point: &FrontPoint, state: &State) -> String {
     }
 }
 
-/// `latency   0.710 ms ±2.0%  4.4x faster`, padded to a column.
+/// Formats a metric, padded to a column: `latency   0.710 ms ±2.0%  4.4x faster`.
 fn figure(point: &FrontPoint, metric: &str, state: &State, theme: Theme) -> Vec<Span<'static>> {
     let versus = state.baseline.as_ref().and_then(|baseline| units::versus(metric, &point.metrics, baseline));
     vec![

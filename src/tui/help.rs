@@ -1,4 +1,4 @@
-//! The help overlay.
+//! The help overlay: a list of all keys and marks.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

@@ -1,8 +1,8 @@
-//! The terminal UI: one view of a study's event stream, owning no truth of its own.
+//! The terminal UI: a view of a study's event stream without any state of its own about the search.
 //!
-//! [`State`] is what the events so far add up to; [`View`] is what the user has chosen to look at; [`draw`] makes a
-//! picture of the two and nothing else. [`run`] connects them with a terminal. The search hears of the user only
-//! through [`Command`]s and is never waited for.
+//! [`State`] accumulates the events, [`View`] holds the user's choices, and [`draw`] renders both
+//! without side effects. [`run`] connects them with a terminal. User requests reach the search only
+//! as [`Command`]s, and the UI never waits for the search.
 
 mod archive;
 #[doc(hidden)]

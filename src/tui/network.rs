@@ -1,4 +1,4 @@
-//! The layers of the selected point: what was chosen for each, and what each costs.
+//! The network screen: the configuration and the cost of each layer of the selected point.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Rect};
@@ -15,7 +15,7 @@ use crate::report::{LayerRow, choices};
 use crate::study::event::Inspected;
 use crate::study::front::FrontPoint;
 
-/// From this width on, tiles and a bar for the time are shown.
+/// Width in columns from which on tunables and a time bar are shown.
 const WIDE: u16 = 110;
 
 pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
@@ -112,7 +112,7 @@ fn head(point: &FrontPoint, inspected: Option<&Inspected>, view: &View) -> Line<
     Line::from(spans)
 }
 
-/// What shares are of.
+/// Total and longest time of the steps, to which their times are compared.
 struct Totals {
     seconds: f64,
     longest: f64,
@@ -145,7 +145,7 @@ fn row(layer: &LayerRow, cost: Option<&StepCost>, total: &Totals, width: u16) ->
     Row::new(cells)
 }
 
-/// Everything that is no layer with choices of its own, in one line.
+/// Combines all steps that are no layers with parameters of their own into one row.
 fn rest(layers: &[LayerRow], inspected: &Inspected, total: &Totals, width: u16) -> Row<'static> {
     let others: Vec<&StepCost> =
         inspected.steps.iter().filter(|step| layers.iter().all(|layer| layer.name != step.name)).collect();
@@ -176,7 +176,7 @@ fn figures(cost: Option<(f64, u64, Option<f64>)>, total: &Totals) -> Vec<Cell<'s
     ]
 }
 
-/// A bar as long as the step's part of the longest one's time.
+/// Returns a bar whose length is proportional to the step's time.
 fn bar(seconds: f64, total: &Totals) -> String {
     let cells = if total.longest > 0.0 { (22.0 * seconds / total.longest).round() } else { 0.0 };
     "▆".repeat(cells as usize)

@@ -1,4 +1,4 @@
-//! What lies over a screen and takes the keys: the help, a line to type, the export.
+//! Overlays on a screen that receive the keys: the help, a text prompt, the export dialog.
 
 use std::path::PathBuf;
 
@@ -19,54 +19,54 @@ use crate::study::front::FrontPoint;
 use crate::study::limits;
 use crate::study::session::Change;
 
-/// What lies over the screen.
+/// The overlay on the current screen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Overlay {
-    /// Nothing.
+    /// No overlay; keys go to the screen.
     #[default]
     None,
-    /// The keys.
+    /// The list of keys and marks.
     Help,
-    /// A line to type.
+    /// A prompt for a line of text.
     Prompt(Prompt),
-    /// What to write, as what, and where.
+    /// The dialog for exporting points.
     Export(ExportDialog),
 }
 
-/// A line to type.
+/// A prompt for a line of text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
-    /// What it is for.
+    /// Purpose that the text is typed for.
     pub kind: PromptKind,
-    /// What has been typed.
+    /// Text that is typed so far.
     pub text: String,
-    /// What is wrong with it.
+    /// Message about a mistake in the text.
     pub problem: Option<String>,
 }
 
-/// What a line is typed for.
+/// Purpose that a prompt's text is typed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptKind {
-    /// Other limits.
+    /// Change the limits of the search.
     Limits,
-    /// More or less budget.
+    /// Change the budget of the search.
     Budget,
-    /// What the archive is narrowed to.
+    /// Filter the table of the archive.
     Filter,
 }
 
-/// What to write, as what, and where.
+/// State of the dialog for exporting points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExportDialog {
-    /// Index into [`FORMATS`].
+    /// Index into [`FORMATS`], the selected format.
     pub format: usize,
-    /// Where to; of several points, each adds its id.
+    /// Path to write to. With several points, each adds its id.
     pub path: String,
-    /// Whether the user has typed the path.
+    /// Whether the user has edited the path.
     pub typed: bool,
 }
 
-/// Formats, their names, and the ends of their files' names.
+/// Export formats with their names and the suffixes of their files.
 const FORMATS: [(ExportFormat, &str, &str); 3] = [
     (ExportFormat::Bundle, "bundle", "-bundle"),
     (ExportFormat::Onnx, "onnx", ".onnx"),
@@ -90,7 +90,7 @@ impl PromptKind {
         }
     }
 
-    /// What the text asks of the search.
+    /// Parses the text into a change of the search.
     pub(super) fn change(self, text: &str, state: &State) -> Result<Change, String> {
         let text = text.trim();
         match self {
@@ -122,7 +122,7 @@ impl PromptKind {
 }
 
 impl Overlay {
-    /// The export of the marked points, or of the one under the cursor.
+    /// Opens the export dialog for the marked points, or for the selected one.
     pub(super) fn export(view: &View, state: &State) -> Self {
         let dialog = ExportDialog { format: 0, path: String::new(), typed: false };
         Self::Export(ExportDialog { path: dialog.usual_path(view, state), ..dialog })
@@ -153,7 +153,7 @@ impl Overlay {
 }
 
 impl ExportDialog {
-    /// Points that would be written.
+    /// Returns the points that would be exported.
     fn points<'a>(view: &View, state: &'a State) -> Vec<&'a FrontPoint> {
         let marked: Vec<_> = state.front.iter().filter(|point| view.marked.contains(&point.id)).collect();
         if marked.is_empty() {
@@ -253,12 +253,12 @@ fn quiet(text: &str, theme: theme::Theme) -> Span<'static> {
     Span::styled(text.to_owned(), theme.quiet())
 }
 
-/// What has been typed, and where the next letter goes.
+/// Formats the typed text with a cursor at its end.
 fn typed(text: &str) -> Line<'static> {
     Line::from(vec![Span::raw(text.to_owned()), Span::styled(" ", Style::new().reversed())])
 }
 
-/// A framed window in the middle.
+/// Draws a framed window in the middle of the screen.
 pub(super) fn window(area: Rect, buffer: &mut Buffer, title: &str, lines: Vec<Line<'_>>, height: u16) {
     let (width, height) = (74.min(area.width), height.min(area.height));
     let window =

@@ -1,4 +1,4 @@
-//! A screen as an SVG file, for documents: every cell a character on a grid.
+//! A screen as an SVG file for documents, with every cell as a character on a grid.
 
 use std::fmt::Write;
 
@@ -11,13 +11,13 @@ use super::draw::draw;
 use super::state::State;
 use super::view::View;
 
-/// Width and height of a cell.
+/// Width and height of a cell in pixels.
 const CELL: (f64, f64) = (8.4, 17.0);
 const MARGIN: f64 = 10.0;
 const INK: &str = "#d8dbe2";
 const PAPER: &str = "#16181d";
 
-/// What a terminal of that size shows.
+/// Draws the screen of a terminal of the given size.
 #[must_use]
 pub fn picture(state: &State, view: &View, width: u16, height: u16) -> String {
     // Drawing into memory cannot fail.
@@ -50,7 +50,7 @@ fn svg(buffer: &Buffer) -> String {
     out
 }
 
-/// How a cell looks: ink, paper, bold.
+/// Style of a cell: foreground, background, bold.
 #[derive(PartialEq)]
 struct Look {
     ink: &'static str,

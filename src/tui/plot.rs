@@ -1,7 +1,7 @@
 //! A scatter plot in character cells.
 //!
-//! The stock chart tells its data sets apart by colour alone; here every kind of point has a character of its own, and
-//! where several fall into one cell the most important shows.
+//! The chart widget of ratatui distinguishes data sets by colour only. Here every kind of point has
+//! its own character, and the most important point of a cell is shown.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -9,7 +9,7 @@ use ratatui::style::{Modifier, Style};
 
 use crate::report::axis::Axis;
 
-/// One point: character, style, and rank (the highest of a cell is drawn).
+/// One point: position, character, style, and rank (the highest of a cell is drawn).
 #[derive(Clone, Debug)]
 pub(crate) struct Mark<'a> {
     pub x: f64,
@@ -17,17 +17,17 @@ pub(crate) struct Mark<'a> {
     pub sign: char,
     pub style: Style,
     pub rank: u8,
-    /// Written beside it, where there is room.
+    /// Text beside the point, drawn if there is space.
     pub label: &'a str,
 }
 
 /// A limit on one axis.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Border {
-    /// On the horizontal axis.
+    /// Whether the limit is on the horizontal axis.
     pub on_x: bool,
     pub value: f64,
-    /// Whether larger values are forbidden.
+    /// Whether values above the limit are forbidden.
     pub above: bool,
 }
 
@@ -40,9 +40,10 @@ pub(crate) struct Plot<'a> {
     pub border: Style,
 }
 
-/// Columns left of the frame, for tick texts.
+/// Columns left of the frame for tick labels.
 const LEFT: u16 = 7;
-/// How many cells of the forbidden side are hatched: enough to tell the side, few enough to keep points readable.
+/// Number of hatched cells on the forbidden side: enough to show the side, few enough to keep
+/// points readable.
 const HATCH: (u16, u16) = (4, 1);
 
 impl Plot<'_> {
@@ -59,7 +60,7 @@ impl Plot<'_> {
             if let Some(position) = self.cell(inner, mark.x, mark.y)
                 && let Some(cell) = buffer.cell_mut(position)
             {
-                // Whatever lies below must not show through (dim, say).
+                // The style of the cell below must not show through, for example a dim one.
                 cell.reset();
                 cell.set_char(mark.sign).set_style(mark.style);
             }
@@ -104,7 +105,7 @@ impl Plot<'_> {
         buffer.set_string(title_at, below, title, self.frame);
     }
 
-    /// The limit's line, and a hatched rim on the side that is forbidden.
+    /// Draws the line of a limit and hatches its forbidden side.
     fn border(&self, border: Border, inner: Rect, buffer: &mut Buffer) {
         let axis = if border.on_x { self.x } else { self.y };
         let Some(place) = axis.place(border.value).filter(|place| (0.0..=1.0).contains(place)) else {
@@ -129,7 +130,7 @@ impl Plot<'_> {
         }
     }
 
-    /// The cell of a point, if it lies inside.
+    /// Returns the cell of a point, if it lies inside of the plot.
     pub(crate) fn cell(&self, inner: Rect, x: f64, y: f64) -> Option<Position> {
         let (x, y) = (self.x.place(x)?, self.y.place(y)?);
         let inside = (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y);
@@ -139,8 +140,8 @@ impl Plot<'_> {
     }
 }
 
-/// The part of `area` that points lie in: a title line is above, tick texts and a title are below. `None` where there is
-/// too little room.
+/// Returns the part of `area` that contains the points: below a title line, above the tick labels
+/// and a title. `None` if there is too little space.
 pub(crate) fn inner(area: Rect) -> Option<Rect> {
     (area.width >= LEFT + 8 && area.height >= 6).then(|| Rect {
         x: area.x + LEFT,
@@ -150,7 +151,7 @@ pub(crate) fn inner(area: Rect) -> Option<Rect> {
     })
 }
 
-/// Writes a mark's label beside it, over nothing but empty cells and limits.
+/// Draws a mark's label beside it, over empty cells and limits only.
 fn label(inner: Rect, at: Position, mark: &Mark<'_>, buffer: &mut Buffer) {
     let width = mark.label.chars().count() as u16;
     let (right, left) = (at.x + 1, at.x.checked_sub(width));
@@ -173,12 +174,12 @@ fn label(inner: Rect, at: Position, mark: &Mark<'_>, buffer: &mut Buffer) {
     };
     let places = places.into_iter().filter_map(|(x, y)| Some((x?, y?)));
     if let Some((x, y)) = places.into_iter().find(free) {
-        // The cursor is on the mark, not on its label.
+        // The selection highlights the mark, not its label.
         buffer.set_string(x, y, mark.label, mark.style.remove_modifier(Modifier::REVERSED));
     }
 }
 
-/// Cell of a place between 0 and 1.
+/// Returns the cell of a position between 0 and 1.
 fn cell(place: f64, cells: u16) -> u16 {
     ((place * f64::from(cells)) as u16).min(cells.saturating_sub(1))
 }

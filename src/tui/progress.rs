@@ -1,4 +1,4 @@
-//! How far the search is: budget, current trial, failures, hypervolume over time.
+//! The progress screen: budget, current trial, failures, hypervolume over time.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,10 +11,10 @@ use super::state::State;
 use super::view::View;
 use crate::report::units;
 
-/// Proposers of which it is told what they have earned.
+/// Number of origins whose contributions are listed.
 const MOST_PROPOSERS: usize = 4;
 
-/// From this width on, figures and curve stand side by side.
+/// Width in columns from which on figures and curve are side by side.
 const WIDE: u16 = 120;
 
 pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
@@ -65,7 +65,7 @@ fn budget(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
         .render(Rect { height: 1, ..area }, buffer);
 }
 
-/// Time left of a time budget; of a trial budget, at the pace so far.
+/// Describes the time left of a time budget, or an estimate for a budget of trials.
 fn time_left(state: &State, seconds: f64) -> String {
     let Some(started) = &state.started else { return String::new() };
     let by_time = started.budget_seconds.map(|budget| budget - seconds);
@@ -147,7 +147,7 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
     lines
 }
 
-/// Failures by reason, most frequent first, then the newest notices.
+/// Lists failures by message, most frequent first, then the newest notices.
 fn messages(state: &State, view: &View, room: usize) -> Vec<Line<'static>> {
     let mut failures: Vec<_> = state.failures.iter().collect();
     failures.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), reason.as_str()));
@@ -181,7 +181,7 @@ fn curve(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
         .iter()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| (low.min(point.1), high.max(point.1)));
     let high = if high > low { high } else { low + low.abs().max(1e-9) };
-    // A step curve: the hypervolume stays until the next trial.
+    // The curve has steps, because the hypervolume changes only at trials.
     let steps: Vec<(f64, f64)> = state
         .curve
         .windows(2)

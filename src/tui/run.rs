@@ -1,4 +1,4 @@
-//! The loop between events, keys, the mouse and the terminal.
+//! The event loop of the terminal UI: search events, keys, mouse and terminal.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,59 +18,62 @@ use crate::study::event::Event;
 use crate::study::front::FrontPoint;
 use crate::study::session::Change;
 
-/// At most 20 pictures a second.
+/// Shortest time between two frames (20 frames a second).
 const FRAME: Duration = Duration::from_millis(50);
-/// The clock and the time left are redrawn this often where nothing else changes.
+/// Time between two frames that update only the clock and the time left.
 const IDLE_FRAME: Duration = Duration::from_millis(500);
-/// Events taken between two pictures: a flood must not keep keys waiting.
+/// Largest number of events processed between two frames, so that a flood of events does not delay
+/// keys.
 const EVENTS_PER_FRAME: usize = 5000;
 
-/// What the user asks of the search.
+/// A request of the user to the search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Finish the trial, write the archive, end with [`Event::Finished`].
+    /// Finish the current trial, write the archive, and end with [`Event::Finished`].
     Quit,
     /// Start no further trial until [`Command::Resume`].
     Pause,
-    /// Go on.
+    /// Continue after [`Command::Pause`] with the next trial.
     Resume,
-    /// Something else than was asked for at first.
+    /// Change limits, preference or budget, mark points, or inspect one.
     Change(Change),
 }
 
-/// What a point can be written as.
+/// Format in which a point can be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportFormat {
-    /// A folder that `paretune run` runs.
+    /// A folder that `paretune run` can run.
     Bundle,
-    /// An ONNX file.
+    /// A file in the ONNX format.
     Onnx,
-    /// The configuration and its figures.
+    /// The configuration and its metrics as JSON.
     Json,
 }
 
-/// Writes a point to a path; what it says, good or bad, is shown. Called on a thread of its own.
+/// Function that writes a point to a path, called on a thread of its own. Its result is shown as a
+/// message.
 pub type Exporter = Arc<dyn Fn(&FrontPoint, ExportFormat, &Path) -> Result<String, String> + Send + Sync>;
 
-/// Why the terminal UI could not run.
+/// Reason why the terminal UI could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum TuiError {
-    /// Standard input or output is no terminal.
+    /// Standard input or output is not a terminal.
     #[error("the terminal UI needs a terminal; run with --headless where there is none")]
     NoTerminal,
-    /// The terminal failed.
+    /// Reading from or writing to the terminal failed.
     #[error("the terminal failed: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Draws the study until it has ended and the user presses `q`, or the user quits.
+/// Draws the study until it has ended and the user presses `q`, or until the user quits.
 ///
-/// `q` sends [`Command::Quit`] and waits for the search to end its trial and write its archive, then returns; a second
-/// `q` returns at once. So does SIGTERM. Never blocks the sender of events. The terminal is restored on every way out,
-/// panics included, and while the process is suspended.
+/// `q` sends [`Command::Quit`] and waits until the search has ended its trial and written its
+/// archive. A second `q` returns at once, and so does SIGTERM. The sender of events is never
+/// blocked. The terminal is restored in every case, also after a panic and while the process is
+/// suspended.
 ///
 /// # Errors
-/// [`TuiError`] where there is no terminal, or it fails.
+/// Fails with a [`TuiError`] if there is no terminal or if it fails.
 pub fn run(
     events: Receiver<Event>,
     commands: Sender<Command>,
@@ -102,7 +105,7 @@ pub fn run(
             return Ok(());
         }
         if screen.terminated() {
-            // A search that is already gone needs no telling.
+            // The search may have ended already, in which case nobody receives the command.
             let _ = commands.send(Command::Quit);
             return Ok(());
         }
@@ -121,7 +124,7 @@ pub fn run(
         if !poll(FRAME)? {
             continue;
         }
-        // Everything typed since the last picture, so that a held key does not lag behind.
+        // All input since the last frame is processed, so that a held key does not lag behind.
         while poll(Duration::ZERO)? {
             dirty = true;
             let actions = match event::read()? {
@@ -145,7 +148,7 @@ pub fn run(
     }
 }
 
-/// Writes what was asked for on a thread of its own.
+/// Exports points on a thread of its own.
 fn export(
     exporter: Option<&Exporter>,
     wishes: Vec<(FrontPoint, ExportFormat, PathBuf)>,
@@ -172,7 +175,7 @@ fn export(
     });
 }
 
-/// Seconds that count: those in which the search was not paused.
+/// Clock that does not count the time in which the search is paused.
 struct Clock {
     counted: f64,
     since: Instant,
@@ -192,7 +195,7 @@ impl Clock {
     }
 }
 
-/// A signal may interrupt the wait; that is no failure.
+/// Waits for input. An interrupting signal is not an error.
 fn poll(timeout: Duration) -> io::Result<bool> {
     match event::poll(timeout) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
@@ -200,7 +203,7 @@ fn poll(timeout: Duration) -> io::Result<bool> {
     }
 }
 
-/// Takes what has come; whether there was anything.
+/// Processes pending events. Returns whether there were any.
 fn take_events(events: &Receiver<Event>, state: &mut State, view: &mut View) -> bool {
     for taken in 0..EVENTS_PER_FRAME {
         match events.try_recv() {

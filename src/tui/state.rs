@@ -1,4 +1,4 @@
-//! What the events so far add up to. Pure: the same events give the same state.
+//! The state that the events so far result in. It is a pure function of the events.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,99 +9,100 @@ use crate::study::archive::preferred;
 use crate::study::event::{Changed, Event, Inspected, Started, TrialFinished};
 use crate::study::front::{Front, FrontLimit, FrontPoint, Metrics};
 
-/// Trials off the front that are kept for the picture; the oldest go first.
+/// Largest number of trials off the front that are kept for the plot; the oldest are dropped first.
 const MAX_EXPLORED: usize = 2000;
-/// Hypervolume samples kept; every second one goes when there are more.
+/// Largest number of hypervolume samples; every second one is dropped beyond it.
 const MAX_CURVE: usize = 1024;
-/// Points that were looked into and are kept.
+/// Largest number of inspected points that are kept.
 const MAX_INSPECTED: usize = 64;
-/// Trials whose noise is remembered.
+/// Number of trials over which interference is averaged.
 const MAX_NOISE: usize = 20;
-/// Notices and failure reasons kept.
+/// Largest number of notices and of failure messages that are kept.
 const MAX_LINES: usize = 200;
 
 /// The study as the user sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    /// Study, network, hardware, budget.
+    /// Network, hardware, limits and budget of the study.
     pub started: Option<Started>,
-    /// Task and share of the preparation that is going on.
+    /// Task and progress (0 to 1) of the current preparation.
     pub preparing: Option<(String, f64)>,
-    /// Trial that the worker has.
+    /// The trial that the worker is measuring.
     pub current: Option<Current>,
-    /// What is not dominated, in the order in which it was found; after the end as in `front.json`.
+    /// Points that are not dominated, in the order of their discovery; after the end, in the order
+    /// of `front.json`.
     pub front: Vec<FrontPoint>,
     /// Trials that are not on the front, without their configurations.
     pub explored: VecDeque<FrontPoint>,
-    /// Trials in which one technique alone was applied.
+    /// Trials that apply one technique alone.
     pub techniques: Vec<Technique>,
-    /// What each proposer has earned.
+    /// Contributions of each origin of proposals.
     pub credit: BTreeMap<String, Credit>,
-    /// Shares of undisturbed runs of the newest trials that were timed.
+    /// Undisturbed fractions of the runs of the latest timed trials.
     pub quiet: VecDeque<f64>,
-    /// What the steps of some points cost, by id.
+    /// Costs of the steps of inspected points, by id.
     pub inspected: BTreeMap<String, Inspected>,
-    /// Layers in execution order, as soon as they are known.
+    /// Names of the layers in execution order, once they are known.
     pub order: Vec<String>,
-    /// The untouched network.
+    /// Metrics of the unmodified network (the baseline).
     pub baseline: Option<Metrics>,
-    /// Trials with an answer, all sessions.
+    /// Number of finished trials over all sessions.
     pub trials: u64,
-    /// Of this session's trials, how many the store answered.
+    /// Number of this session's trials that the store answered.
     pub cached: u64,
-    /// Of this session's trials, how many failed.
+    /// Number of this session's trials that failed.
     pub failed: u64,
-    /// How often each reason of failure was met.
+    /// Number of failures by message.
     pub failures: BTreeMap<String, u64>,
     /// Hypervolume over seconds since the study began.
     pub curve: Vec<(f64, f64)>,
-    /// Seconds since the study began, at the last trial.
+    /// Seconds from the start of the study to the latest trial.
     pub elapsed: f64,
     /// Number and time of the last trial that changed the front.
     pub improved: Option<(u64, f64)>,
-    /// Final points measured again, of how many.
+    /// Number of final measurements that are done, and in all.
     pub confirming: Option<(u64, u64)>,
-    /// How the session ended.
+    /// The end of the session, once it has ended.
     pub ending: Option<Ending>,
-    /// What a person should know, newest last.
+    /// Messages to the user, newest last.
     pub notices: VecDeque<String>,
 }
 
-/// The trial that is going on.
+/// The trial that is currently measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Current {
-    /// Counts from 1 over the whole study.
+    /// Number of the trial, counted from 1 over the whole study.
     pub number: u64,
-    /// Configuration.
+    /// Content hash of the configuration.
     pub id: String,
-    /// Who proposed it.
+    /// Name of the recipe or strategy that proposed it.
     pub origin: String,
-    /// `build`, `timing`, `accuracy`; empty before the first.
+    /// Name of the stage: `build`, `timing`, `accuracy`; empty before the first.
     pub stage: String,
 }
 
-/// What a proposer has earned.
+/// Contribution of one origin of proposals.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Credit {
-    /// Trials.
+    /// Number of trials of this origin.
     pub trials: u64,
-    /// Those that entered the front.
+    /// Number of its trials that entered the front.
     pub entered: u64,
-    /// Hypervolume that they added.
+    /// Sum of the hypervolume that its trials added.
     pub gained: f64,
 }
 
-/// How a session ended.
+/// The end of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ending {
-    /// `budget`, `interrupted`, `exhausted`.
+    /// Reason of the end: `budget`, `interrupted`, `exhausted` or `device lost`.
     pub reason: String,
     /// The archive as it was written.
     pub front: Front,
 }
 
 impl State {
-    /// Takes one more event into account. Total: any event may come at any time.
+    /// Updates the state by one event. Any event may come at any time.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Started(started) => self.start(started),
@@ -143,7 +144,7 @@ impl State {
         }
     }
 
-    /// What was asked for.
+    /// Returns the current limits of the study.
     #[must_use]
     pub fn limits(&self) -> &[FrontLimit] {
         match (&self.ending, &self.started) {
@@ -153,18 +154,18 @@ impl State {
         }
     }
 
-    /// Which feasible point is the best: an objective's name or `knee`.
+    /// Returns the criterion of the best feasible point: an objective's name or `knee`.
     #[must_use]
     pub fn prefer(&self) -> &str {
         self.started.as_ref().map_or("accuracy", |started| started.prefer.as_str())
     }
 
-    /// Every point of which at least the figures are known.
+    /// Iterates over all points with known metrics.
     pub fn points(&self) -> impl Iterator<Item = &FrontPoint> {
         self.front.iter().chain(&self.explored)
     }
 
-    /// What relaxing each limit alone would allow.
+    /// Returns the effect of relaxing each limit alone.
     #[must_use]
     pub fn relaxations(&self) -> Vec<report::Relaxation> {
         let (Some(baseline), Some(started)) = (&self.baseline, &self.started) else { return Vec::new() };
@@ -173,13 +174,13 @@ impl State {
         report::relaxations(&points, self.best(), limits, baseline, &started.prefer, objectives)
     }
 
-    /// The point that would be exported now.
+    /// Returns the point that would be exported now.
     #[must_use]
     pub fn best(&self) -> Option<&FrontPoint> {
         self.front.iter().find(|point| point.best)
     }
 
-    /// Where no point meets every limit: the one whose worst miss is smallest.
+    /// Returns the point whose largest violation is smallest, if no point meets every limit.
     #[must_use]
     pub fn nearest_miss(&self) -> Option<&FrontPoint> {
         if let Some(ending) = &self.ending {
@@ -192,7 +193,8 @@ impl State {
         self.front.iter().min_by(|a, b| worst(a).total_cmp(&worst(b)))
     }
 
-    /// Share of the budget that is used after `seconds` of the study; `None` where there is no budget.
+    /// Returns the used fraction of the budget after `seconds` of the study; `None` without a
+    /// budget.
     #[must_use]
     pub fn budget_share(&self, seconds: f64) -> Option<f64> {
         let started = self.started.as_ref()?;
@@ -203,7 +205,8 @@ impl State {
     }
 
     fn start(&mut self, started: &Started) {
-        // A resumed study tells its past once more only through what comes; counters go on from there.
+        // A resumed session does not repeat earlier events, so the results so far are kept and the
+        // counters continue.
         *self = Self {
             trials: started.resumed_trials,
             elapsed: started.resumed_seconds,
@@ -222,7 +225,7 @@ impl State {
     }
 
     fn finish_trial(&mut self, trial: &TrialFinished) {
-        // Older journals name the proposer at the beginning of a trial only.
+        // Older journals record the origin only when a trial starts.
         let current = self.current.as_ref().filter(|current| current.number == trial.number);
         let origin = match (trial.origin.as_str(), current) {
             ("", Some(current)) => current.origin.clone(),
@@ -262,7 +265,7 @@ impl State {
         }
     }
 
-    /// Takes over what people have asked for, and the front as it is judged now.
+    /// Applies changed limits, preference and budget, and the front under them.
     fn change(&mut self, changed: &Changed) {
         if let Some(started) = &mut self.started {
             started.limits.clone_from(&changed.limits);
@@ -290,7 +293,7 @@ impl State {
         self.front.iter_mut().for_each(|point| point.best = best.as_ref() == Some(&point.id));
     }
 
-    /// Puts a point on the front in place of those that it dominates.
+    /// Adds a point to the front and removes the points that it dominates.
     fn enter(&mut self, point: &FrontPoint, displaced: &[String]) {
         let (gone, mut kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.front)
             .into_iter()
@@ -340,13 +343,14 @@ impl State {
     }
 }
 
-/// Whom a trial is credited to: all recipes together, every strategy by itself.
+/// Returns the origin that is credited with a trial: all recipes together, every strategy
+/// separately.
 fn proposer(origin: &str) -> String {
     let recipe = origin == "untouched" || origin.contains(' ') || report::label(origin).is_some();
     if recipe { "recipes".to_owned() } else { origin.to_owned() }
 }
 
-/// Says anew which limits a point misses, on the pessimistic ends of its intervals.
+/// Determines again which limits a point misses, on the pessimistic ends of its intervals.
 fn judge(point: &mut FrontPoint, limits: &[FrontLimit], baseline: Option<&Metrics>) {
     point.violation.clear();
     for limit in limits {
@@ -368,7 +372,7 @@ fn judge(point: &mut FrontPoint, limits: &[FrontLimit], baseline: Option<&Metric
 }
 
 trait KeepNewest {
-    /// Keeps the newest `length`.
+    /// Drops the oldest elements beyond `length`.
     fn keep_newest(&mut self, length: usize);
 }
 

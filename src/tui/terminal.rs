@@ -1,4 +1,4 @@
-//! Taking the terminal over, and giving it back whatever happens.
+//! Takes over the terminal and restores it in all cases.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Stdout, stdout};
@@ -15,18 +15,19 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
-/// Whether this process has the terminal in raw mode: then a panic or the guard's end must give it back, once.
+/// Whether this process has the terminal in raw mode. If so, a panic or the end of the guard must
+/// restore it exactly once.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     static DRAWING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The terminal, taken over until this is dropped.
+/// The terminal, taken over until this value is dropped.
 pub(crate) struct Screen {
     pub terminal: Terminal<CrosstermBackend<Stdout>>,
     terminated: Arc<AtomicBool>,
-    /// Somebody wants the process suspended: Ctrl-Z, or SIGTSTP from elsewhere.
+    /// Whether the process shall be suspended, by Ctrl-Z or by SIGTSTP from elsewhere.
     pub stop: Arc<AtomicBool>,
     signals: Vec<signal_hook::SigId>,
 }
@@ -55,12 +56,13 @@ impl Screen {
         Ok(Self { terminal, terminated, stop, signals })
     }
 
-    /// Whether somebody wants the process suspended.
+    /// Returns whether the process shall be suspended, and resets the request.
     pub(crate) fn asked_to_stop(&self) -> bool {
         self.stop.swap(false, Ordering::Relaxed)
     }
 
-    /// Gives the terminal back, suspends the process, and takes the terminal again when it is continued.
+    /// Restores the terminal, suspends the process, and takes the terminal over again when it is
+    /// continued.
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
         restore();
         #[cfg(unix)]
@@ -69,7 +71,7 @@ impl Screen {
         self.terminal.clear()
     }
 
-    /// Whether the process was asked to end from outside.
+    /// Returns whether a signal has asked the process to end.
     pub(crate) fn terminated(&self) -> bool {
         self.terminated.load(Ordering::Relaxed)
     }
@@ -85,12 +87,12 @@ impl Drop for Screen {
     }
 }
 
-/// Whether there is a terminal to draw on and to read keys from.
+/// Returns whether standard input and output are a terminal.
 pub(crate) fn is_there() -> bool {
     stdout().is_terminal() && io::stdin().is_terminal()
 }
 
-/// Raw mode, the alternate screen, the mouse.
+/// Enables raw mode, the alternate screen and the mouse.
 fn prepare() -> io::Result<()> {
     enable_raw_mode()?;
     TAKEN.store(true, Ordering::SeqCst);
@@ -99,16 +101,17 @@ fn prepare() -> io::Result<()> {
 
 fn restore() {
     if TAKEN.swap(false, Ordering::SeqCst) {
-        // Nothing better can be done where the terminal is gone.
+        // If the terminal is gone, nothing better can be done.
         let _ = disable_raw_mode();
         let _ = execute!(stdout(), DisableMouseCapture, LeaveAlternateScreen, Show);
     }
 }
 
-/// A panic of the drawing thread gives the terminal back first, so that its message can be read.
+/// Installs a panic hook that restores the terminal before the drawing thread prints its message.
 ///
-/// A panic of another thread must not: it may be caught there, and the screen goes on. Its message would garble the
-/// screen, so it goes to the log; whoever joins that thread tells the user.
+/// A panic of another thread must not restore it, because that thread may catch the panic and the
+/// screen continues. Its message would destroy the screen, so it goes to the log. The code that
+/// joins that thread tells the user.
 fn restore_before_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

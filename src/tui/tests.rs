@@ -1,4 +1,4 @@
-//! Pictures of every screen over a made-up study, and what folding events must keep true.
+//! Snapshots of every screen with a synthetic study, and invariants of the accumulated state.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn fold(events: &[Event]) -> State {
     state
 }
 
-/// A study of 150 trials in its middle.
+/// Returns the state in the middle of a study with 150 trials.
 fn running() -> State {
     let events = demo::study(150, true);
     let middle = events.iter().position(|event| matches!(event, Event::TrialStarted { number: 120, .. }));
@@ -135,7 +135,7 @@ fn the_cursor_walks_along_the_front() {
     assert_eq!(view.selected, order.last().cloned(), "the end is the end");
     press(&mut view, &state, KeyCode::Char('b'));
     assert!(view.selected(&state).is_some_and(|point| point.best));
-    // A point that has left the front leaves the cursor on the best one.
+    // If the selected point leaves the front, the selection moves to the best one.
     view.selected = Some("gone".to_owned());
     assert!(view.selected(&state).is_some_and(|point| point.best));
 }
@@ -181,7 +181,7 @@ fn what_is_asked_for_can_be_changed() {
     let preferred = press(&mut view, &state, KeyCode::Char('o'));
     assert_eq!(preferred, [Action::Send(Command::Change(Change::Prefer("latency".into())))]);
 
-    // The search says what it has made of it.
+    // The search confirms the change by an event.
     let mut state = state;
     let front: Vec<_> = state.front.iter().filter(|point| point.feasible).take(3).cloned().collect();
     state.apply(&Event::Changed(Box::new(Changed {
@@ -251,7 +251,7 @@ fn the_mouse_reaches_tabs_points_and_rows() {
     view.selected = Some(view.ordered(&state)[0].id.clone());
     click(&mut view, &state, 10, 5);
     assert_eq!(view.selected, Some(third));
-    // Wherever the best point is drawn, a click selects it.
+    // A click on the best point selects it, wherever it is drawn.
     let mut view = View { area: Rect::new(0, 0, 80, 24), selected: None, ..View::default() };
     let text = picture(&state, &view, 80, 24);
     let (row, line) =
@@ -260,7 +260,7 @@ fn the_mouse_reaches_tabs_points_and_rows() {
     view.selected = Some(state.front[0].id.clone());
     click(&mut view, &state, column as u16, row as u16);
     assert_eq!(view.selected.as_deref(), state.best().map(|point| point.id.as_str()));
-    // Looking into a point asks the search for its layers, once.
+    // The network screen requests the layers of a point only once.
     view.selected = None;
     assert!(matches!(
         &click(&mut view, &state, 25, 0)[..],
@@ -269,7 +269,7 @@ fn the_mouse_reaches_tabs_points_and_rows() {
     assert_eq!(press(&mut view, &state, KeyCode::Down), []);
 }
 
-/// A person who never read the docs finds these on the first screen.
+/// A user who never read the documentation finds these on the first screen.
 #[test]
 fn the_first_screen_tells_what_matters() {
     let text = picture(&running(), &View::default(), 80, 24);
@@ -299,8 +299,8 @@ fn both_axes_reach_every_pair_of_metrics() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// At every moment: no id twice, nobody on the front dominates another, at most one best; at the end it is what
-    /// the archive says.
+    /// At every moment, ids are unique, no point of the front dominates another, and at most one
+    /// point is the best. At the end, the state equals the archive.
     #[test]
     fn folding_keeps_the_front_consistent(trials in 1_u64..120, easy: bool, cut in 0.0..=1.0) {
         let events = demo::study(trials, easy);
@@ -324,7 +324,7 @@ proptest! {
         prop_assert_eq!(&ended.front, &front.points);
     }
 
-    /// Events in any order are survived.
+    /// Events in any order do not cause a panic.
     #[test]
     fn any_order_of_events_is_survived(order in prop::collection::vec(any::<prop::sample::Index>(), 1..60)) {
         let events = demo::study(20, true);

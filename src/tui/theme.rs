@@ -1,17 +1,18 @@
-//! Styles. Meaning never rests on colour alone: every mark has its own character.
+//! Styles. Every mark has its own character, so that no meaning depends on colour alone.
 
 use ratatui::style::{Color, Modifier, Style};
 
-/// The styles of everything that is drawn. Background and text are the terminal's own, so that light and dark both
-/// work; the colours are of the sixteen that terminals let users adjust.
+/// Styles of all drawn elements. Background and text are the terminal's own, so that light and dark
+/// themes both work. The colours are among the 16 that users can adjust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
-    /// Whether colours are used; without them, only bold, dim and reversed are.
+    /// Whether colours are used. Without them, only bold, dim and reversed are.
     pub color: bool,
 }
 
 impl Theme {
-    /// Colours unless the environment variable `NO_COLOR` is set and not empty, or the terminal is `dumb`.
+    /// Uses colours unless the environment variable `NO_COLOR` is set and not empty, or the
+    /// terminal is `dumb`.
     #[must_use]
     pub fn from_environment() -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -23,68 +24,68 @@ impl Theme {
         if self.color { Style::new().fg(color) } else { Style::new() }
     }
 
-    /// Frames, labels, hints.
+    /// Returns the style of frames, labels and hints.
     #[must_use]
     pub fn quiet(self) -> Style {
-        // Not "dim": on light terminals that is often unreadable.
+        // "Dim" is avoided, because it is often unreadable on light terminals.
         if self.color { self.colored(Color::DarkGray) } else { Style::new().add_modifier(Modifier::DIM) }
     }
 
-    /// Headings.
+    /// Returns the style of headings.
     #[must_use]
     pub fn heading(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// Points of the front that meet every limit.
+    /// Returns the style of points of the front that meet every limit.
     #[must_use]
     pub fn feasible(self) -> Style {
         self.colored(Color::Green)
     }
 
-    /// Points of the front that do not.
+    /// Returns the style of points of the front that miss a limit.
     #[must_use]
     pub fn infeasible(self) -> Style {
         self.colored(Color::Red)
     }
 
-    /// The best point.
+    /// Returns the style of the best point.
     #[must_use]
     pub fn best(self) -> Style {
         self.colored(Color::Green).add_modifier(Modifier::BOLD)
     }
 
-    /// The untouched network.
+    /// Returns the style of the baseline.
     #[must_use]
     pub fn baseline(self) -> Style {
         self.colored(Color::Blue).add_modifier(Modifier::BOLD)
     }
 
-    /// One technique alone.
+    /// Returns the style of single techniques.
     #[must_use]
     pub fn technique(self) -> Style {
         self.colored(Color::Magenta)
     }
 
-    /// Limits.
+    /// Returns the style of limits.
     #[must_use]
     pub fn limit(self) -> Style {
         self.colored(Color::Red)
     }
 
-    /// Gauges and curves.
+    /// Returns the style of gauges and curves.
     #[must_use]
     pub fn accent(self) -> Style {
         self.colored(Color::Cyan)
     }
 
-    /// What needs attention.
+    /// Returns the style of warnings.
     #[must_use]
     pub fn warning(self) -> Style {
         self.colored(Color::Yellow).add_modifier(Modifier::BOLD)
     }
 
-    /// What the cursor is on.
+    /// Returns the style of the selected element.
     #[must_use]
     pub fn selected(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)

@@ -1,4 +1,4 @@
-//! What the user has chosen to look at, and the keys and clicks that change it.
+//! The user's choices about the screens, and the keys and clicks that change them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,25 +16,25 @@ use crate::study::front::FrontPoint;
 use crate::study::limits;
 use crate::study::session::Change;
 
-/// The screens.
+/// The screens of the terminal UI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tab {
-    /// Scatter plot.
+    /// Scatter plot of two metrics.
     #[default]
     Front,
-    /// Table.
+    /// Table of the front or all trials.
     Archive,
-    /// The layers of one point.
+    /// The layers of the selected point.
     Network,
-    /// Budget, failures, hypervolume.
+    /// Budget, failures and hypervolume over time.
     Progress,
 }
 
 impl Tab {
-    /// All, in order.
+    /// All tabs in their order.
     pub const ALL: [Self; 4] = [Self::Front, Self::Archive, Self::Network, Self::Progress];
 
-    /// As written on the tab.
+    /// Returns the text on the tab.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -46,51 +46,51 @@ impl Tab {
     }
 }
 
-/// What can be preferred, in the order in which the key goes through them.
+/// Criteria of the best point, in the order in which the key cycles through them.
 const PREFERENCES: [&str; 5] = ["accuracy", "latency", "size", "memory", "knee"];
 
-/// The user's choices; independent of what the search does.
+/// The user's choices, which do not depend on the search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// Screen.
+    /// The screen that is shown.
     pub tab: Tab,
-    /// Horizontal metric: index into [`METRICS`].
+    /// Metric of the horizontal axis, as an index into [`METRICS`].
     pub x: usize,
-    /// Vertical metric.
+    /// Metric of the vertical axis, as an index into [`METRICS`].
     pub y: usize,
-    /// Column by which the archive is sorted.
+    /// Metric by which the archive is sorted, as an index into [`METRICS`].
     pub sort: usize,
-    /// Worst first.
+    /// Whether the archive is sorted with the worst point first.
     pub reverse: bool,
-    /// Whether the archive also lists what is not on the front.
+    /// Whether the archive also lists trials that are not on the front.
     pub all: bool,
-    /// What the archive is narrowed to, as typed.
+    /// Filter of the archive, as typed.
     pub filter: String,
-    /// Points that the user wants to keep, by id.
+    /// Ids of the points that the user wants to keep.
     pub marked: BTreeSet<String>,
-    /// Point that the cursor is on, by id; none: the best one.
+    /// Id of the selected point; `None` for the best one.
     pub selected: Option<String>,
-    /// First layer that the network screen shows.
+    /// Index of the first layer that the network screen shows.
     pub scroll: usize,
-    /// What lies over the screen.
+    /// The overlay on the screen.
     pub overlay: Overlay,
-    /// Points that the search was asked to look into, by id.
+    /// Ids of the points whose layers the search was asked to time.
     pub asked: BTreeSet<String>,
-    /// The latest thing to say that has to do with keys, until the next one.
+    /// Latest message in reply to a key, shown until the next key.
     pub message: Option<String>,
-    /// Exports under way.
+    /// Number of exports that are running.
     pub exporting: usize,
     /// Whether the user has paused the search.
     pub paused: bool,
     /// Whether the user has asked the search to end.
     pub stopping: bool,
-    /// The search is gone without a word of farewell.
+    /// Whether the search thread disconnected without a `Finished` event.
     pub lost: bool,
-    /// Seconds since this session began, by the clock on the wall, pauses left out.
+    /// Wall-clock seconds since this session began, without pauses.
     pub clock: f64,
-    /// The terminal as it was drawn last: where clicks are.
+    /// Area of the terminal in the last frame, needed to locate clicks.
     pub area: Rect,
-    /// Styles.
+    /// Styles of all drawn elements.
     pub theme: Theme,
 }
 
@@ -121,21 +121,21 @@ impl Default for View {
     }
 }
 
-/// What a key asks for beyond a change of view.
+/// Effect of a key beyond a change of the view.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Tell the search.
+    /// Send a command to the search.
     Send(Command),
-    /// Write points.
+    /// Export points to files or folders.
     Export(Vec<(FrontPoint, ExportFormat, PathBuf)>),
-    /// Suspend the process.
+    /// Suspend the whole process, as Ctrl-Z does.
     Suspend,
-    /// Leave the terminal UI now.
+    /// Leave the terminal UI at once.
     Leave,
 }
 
 impl View {
-    /// Takes a key.
+    /// Processes a key that the user pressed.
     pub(crate) fn key(&mut self, key: KeyEvent, state: &State) -> Vec<Action> {
         self.message = None;
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
@@ -148,7 +148,7 @@ impl View {
         }
         let mut actions = match std::mem::take(&mut self.overlay) {
             Overlay::None => self.plain_key(key.code, state).into_iter().collect(),
-            // Any key closes the help; that is what people try.
+            // Any key closes the help, because users try any key.
             Overlay::Help if key.code == KeyCode::Char('q') => vec![self.quit(state)],
             Overlay::Help => Vec::new(),
             Overlay::Prompt(prompt) => self.prompt_key(prompt, key.code, state),
@@ -251,7 +251,7 @@ impl View {
         Vec::new()
     }
 
-    /// Takes a click or a turn of the wheel.
+    /// Processes a click or a turn of the wheel.
     pub(crate) fn mouse(&mut self, mouse: MouseEvent, state: &State) -> Vec<Action> {
         let at = Position::new(mouse.column, mouse.row);
         match (mouse.kind, &self.overlay) {
@@ -294,7 +294,7 @@ impl View {
         }
     }
 
-    /// Asks the search to time the layers of the point on the network screen, once.
+    /// Asks the search once to time the layers of the point on the network screen.
     fn look_into(&mut self, state: &State) -> Option<Action> {
         let running = state.ending.is_none() && !self.stopping && !self.lost;
         let id = self.selected(state).filter(|_| running && self.tab == Tab::Network)?.id.clone();
@@ -302,7 +302,8 @@ impl View {
         news.then_some(Action::Send(Command::Change(Change::Inspect(id))))
     }
 
-    /// The point that the cursor is on: the chosen one while it is known, else the best, else the nearest miss.
+    /// Returns the selected point: the chosen one while it is known, else the best one, else the
+    /// nearest miss.
     #[must_use]
     pub fn selected<'a>(&self, state: &'a State) -> Option<&'a FrontPoint> {
         let chosen = self.selected.as_ref().and_then(|id| state.points().find(|point| point.id == *id));
@@ -312,7 +313,8 @@ impl View {
         })
     }
 
-    /// Points in the order in which the cursor moves: the front along the horizontal axis, or down the sorted table.
+    /// Returns the points in the order of the selection: the front along the horizontal axis, or
+    /// the sorted table.
     #[must_use]
     pub fn ordered<'a>(&self, state: &'a State) -> Vec<&'a FrontPoint> {
         let table = self.tab == Tab::Archive;
@@ -334,8 +336,9 @@ impl View {
         points
     }
 
-    /// Whether the filter lets a point through: all of its parts, between commas, must hold. A part is a comparison as
-    /// in limits, `feasible`, `marked`, or a text that the id, the origin or a parameter contains.
+    /// Returns whether the filter accepts a point. All comma-separated parts must hold. A part is a
+    /// comparison as in limits, `feasible`, `marked`, or a text that the id, the origin or a
+    /// parameter contains.
     fn shows(&self, point: &FrontPoint, state: &State) -> bool {
         self.filter.split(',').map(str::trim).filter(|part| !part.is_empty()).all(|part| {
             if let Ok(bounds) = limits::parse(part) {
@@ -364,7 +367,7 @@ impl View {
         })
     }
 
-    /// Seconds since the study began, by the clock on the wall while it runs.
+    /// Returns the wall-clock seconds since the study began; after its end, its duration.
     #[must_use]
     pub fn seconds(&self, state: &State) -> f64 {
         let resumed = state.started.as_ref().map_or(0.0, |started| started.resumed_seconds);
@@ -401,7 +404,7 @@ impl View {
     }
 }
 
-/// The limits as they would be typed.
+/// Formats the limits as the user would type them.
 fn limit_text(state: &State) -> String {
     let texts: Vec<String> = state
         .limits()
@@ -411,7 +414,7 @@ fn limit_text(state: &State) -> String {
     texts.join(", ")
 }
 
-/// The next metric that the other axis does not show.
+/// Returns the next metric that the other axis does not show.
 fn next_axis(axis: usize, other: usize) -> usize {
     let next = (axis + 1) % METRICS.len();
     if next == other { (next + 1) % METRICS.len() } else { next }
