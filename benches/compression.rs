@@ -1,5 +1,5 @@
-//! The table of `docs/results/compression.md`: accuracy lost to compression without retraining, with one-shot
-//! weights and with reconstructed ones.
+//! Measures the table of `docs/results/compression.md`: accuracy lost by compression without
+//! retraining, with one-shot and with reconstructed weights.
 //!
 //! ```sh
 //! cargo bench --bench compression -- MODEL.onnx... --data CIFAR10 [--only TEXT] [--keep FOLDER]
@@ -26,48 +26,48 @@ use paretune_kernels::{Plan, WeightValues};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Networks
+    /// Networks (ONNX) to compress
     models: Vec<PathBuf>,
-    /// Images, with `train` and `test`
+    /// Folder of labelled images with train/ and test/
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Mean of the pixels, per channel
+    /// Mean of each channel's pixels
     #[arg(long, value_delimiter = ',', default_value = "125.3,123.0,113.9")]
     mean: Vec<f32>,
-    /// Their standard deviation
+    /// Standard deviation of each channel's pixels
     #[arg(long, value_delimiter = ',', default_value = "63.0,62.1,66.7")]
     std: Vec<f32>,
-    /// Calibration images
+    /// Number of calibration images
     #[arg(long, default_value_t = 1024)]
     calibration: usize,
-    /// Images on which accuracy is counted
+    /// Number of images on which the accuracy is measured
     #[arg(long, default_value_t = 10_000)]
     report: usize,
-    /// Calibration images on which layers' losses are judged
+    /// Number of calibration images on which losses are measured
     #[arg(long, default_value_t = 256)]
     judged: usize,
-    /// Only rows whose title contains this
+    /// Print only rows whose title contains this text
     #[arg(long, default_value = "")]
     only: String,
-    /// Where compressed layers are kept; else they are made anew
+    /// Folder for compressed layers, which later runs reuse
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// `cargo bench` says so
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What a row of the table does to every layer.
+/// Compression of all layers in a row of the table.
 enum Row {
-    /// The same numbers everywhere.
+    /// The same number type in every layer.
     Numbers(Grid),
-    /// The same numbers everywhere but in the first and the last layer, which have 8 bits.
+    /// The same number type in all layers except the first and the last, which have 8 bits.
     Inner(Grid),
-    /// One budget of zeros for the whole network.
+    /// One total of zeros for the whole network, with a pattern and a fraction.
     Zeros(Pattern, f64),
 }
 
-/// Images on which statistics are re-estimated.
+/// Number of images on which statistics are re-estimated.
 const REPAIR: usize = 256;
 
 const BLOCKS: Pattern = Pattern::Blocks { outputs: 16, inputs: 1 };
@@ -111,7 +111,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// So many of `images`, evenly spread, as they lie class by class.
+/// Selects `count` images, evenly spread, because they are sorted by class.
 fn spread(images: &Images, count: usize) -> Images {
     let count = count.min(images.len());
     let chosen = || (0..count).map(|index| index * images.len() / count.max(1));
@@ -129,7 +129,7 @@ struct Subject {
     report: Images,
     judged: Images,
     calibration: Calibration,
-    /// Of the images on which statistics are re-estimated.
+    /// Statistics of the images for recalibration.
     repair: Calibration,
     inputs: Arc<[f32]>,
     database: Database,
@@ -144,7 +144,8 @@ impl Subject {
         let Ok(dims) = <[usize; 3]>::try_from(plan.values[plan.input].dims.as_slice()) else {
             bail!("{} does not read images", model.display());
         };
-        // Of the search and report parts nothing is used: accuracy is counted on the whole of `test`.
+        // The search and report parts are not used, because the accuracy is measured on all of
+        // `test`.
         let sizes = SplitSizes { calibration: arguments.calibration, search: 1, report: 1 };
         let dataset = images::load(data, dims, sizes)?;
         let (report, _) = images::load_test(data, dims)?;
@@ -188,7 +189,7 @@ impl Subject {
         this.accuracy = this.accuracy_of(&this.plan)?;
         this.opinions = this.outputs_of(&this.plan)?;
         println!("\n{}: {:.2} % of {} images", network.name, 100.0 * this.accuracy, this.report.len());
-        // Single rows make what they need.
+        // A run with `--only` computes just what its rows need.
         if arguments.only.is_empty() {
             let begun = Instant::now();
             this.database.build(&[Pattern::Unstructured, BLOCKS], &mut |_| true)?;
@@ -231,7 +232,8 @@ impl Subject {
             };
             let mut plain = self.points_lost(&Recipe { method: Method::OneShot, ..plain })?;
             if let Row::Zeros(pattern, share) = *row {
-                // Normalization is folded into the filters, which does not suit one threshold: the better of the two.
+                // Batch normalization is folded into the filters, which does not suit one
+                // threshold, so the better result of the two counts.
                 let uniform = Recipe { method: Method::OneShot, ..self.zeros(pattern, |_| share) };
                 let uniform = self.points_lost(&uniform)?;
                 plain = if uniform.0 < plain.0 { uniform } else { plain };
@@ -242,7 +244,8 @@ impl Subject {
         Ok(())
     }
 
-    /// Points of accuracy, nats per image on calibration images, and seconds to compose.
+    /// Returns the points of accuracy lost, the loss in nats per image on calibration images, and
+    /// the seconds to build the network.
     fn points_lost(&self, recipe: &Recipe) -> anyhow::Result<(f64, f64, f64)> {
         let begun = Instant::now();
         let plan = self.compressed(recipe)?;
@@ -270,7 +273,7 @@ impl Subject {
         Ok(outputs(&for_scoring(plan), &self.judged, &self.normalization, Isa::detect(), look)?)
     }
 
-    /// What each layer loses alone at each share of zeros.
+    /// Returns the loss of each layer alone at each sparsity.
     fn losses(&self, pattern: Pattern) -> anyhow::Result<Vec<Vec<Level>>> {
         let mut all = Vec::new();
         for layer in &self.layers {
@@ -290,7 +293,7 @@ impl Subject {
         Ok(all)
     }
 
-    /// The share of zeros of each layer that loses least together.
+    /// Returns the sparsities of the layers that have the smallest sum of losses.
     fn allocated(&self, pattern: Pattern, share: f64, losses: &[Vec<Level>]) -> anyhow::Result<Recipe> {
         let total: usize = self.layers.iter().map(|layer| layer.weights).sum();
         let Some(choice) = allocate(losses, share * total as f64) else {
@@ -310,8 +313,8 @@ impl Subject {
         }
     }
 
-    /// The share of zeros of each layer under one threshold for the size of all weights (of blocks: for the mean
-    /// square).
+    /// Returns the sparsities of the layers under one threshold for the magnitude of all weights
+    /// (for blocks: for the mean square).
     fn one_threshold(&self, pattern: Pattern, share: f64) -> anyhow::Result<Recipe> {
         let outputs = match pattern {
             Pattern::Blocks { outputs, .. } => usize::from(outputs),

@@ -1,11 +1,11 @@
-//! The table of `docs/results/compression-channels.md`: what networks lose when channels go.
+//! Measures the table of `docs/results/compression-channels.md`: accuracy lost by channel pruning.
 //!
 //! ```sh
 //! cargo bench --bench compression_channels -- MODELS IMAGES [--network NAME,...] [--finetune SECONDS]
 //! ```
 //!
-//! `MODELS` holds `NAME.onnx`, `IMAGES` a `train/` and a `test/` part. 1,024 unlabelled images of the first are all
-//! that is used for compression; accuracy is top-1 on all of the second.
+//! `MODELS` holds `NAME.onnx`, `IMAGES` a `train/` and a `test/` part. Compression uses only 1,024
+//! unlabelled images of the first. The accuracy is top-1 on all of the second.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,47 +26,47 @@ use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where the networks are
+    /// Folder of the networks
     models: Option<PathBuf>,
-    /// Where the images are
+    /// Folder of the labelled images
     data: Option<PathBuf>,
-    /// Networks to compress
+    /// Names of the networks to compress
     #[arg(long, value_delimiter = ',', default_value = "resnet20,resnet18,vgg16,mobilenet")]
     network: Vec<String>,
-    /// Shares of the multiply-adds that are left
+    /// Fractions of the multiply-adds to keep
     #[arg(long, value_delimiter = ',', default_value = "0.75,0.5")]
     work: Vec<f64>,
     /// Seconds of distillation after the last method; 0 for none
     #[arg(long, default_value_t = 0)]
     finetune: u64,
-    /// Images per step of distillation
+    /// Number of images per step of distillation
     #[arg(long, default_value_t = Distillation::default().batch)]
     batch: usize,
-    /// Size of its steps
+    /// Learning rate of distillation
     #[arg(long, default_value_t = Distillation::default().rate)]
     rate: f64,
-    /// What outputs are divided by before they are compared
+    /// Temperature that outputs are divided by before they are compared
     #[arg(long, default_value_t = Distillation::default().temperature)]
     temperature: f32,
-    /// Share of its images that are mixed with another one
+    /// Fraction of images that are mixed with another image
     #[arg(long, default_value_t = Distillation::default().mixed)]
     mixed: f64,
-    /// Share of its images that get a rectangle of another one
+    /// Fraction of images that receive a rectangle of another image
     #[arg(long, default_value_t = Distillation::default().pasted)]
     pasted: f64,
-    /// What differences inside the networks count for
+    /// Weight of the differences of inner values in the loss
     #[arg(long, default_value_t = Distillation::default().inner)]
     inner: f32,
-    /// Images that what is left is fitted to; a search takes 256
+    /// Number of images for the least-squares fit; a search uses 256
     #[arg(long, default_value_t = CALIBRATION - HELD_BACK)]
     fitted: usize,
-    /// Only the last method, and what follows it
+    /// Measure only the last method and the distillation after it
     #[arg(long)]
     last: bool,
-    /// Report images; all of them where there are fewer
+    /// Largest number of report images
     #[arg(long, default_value_t = usize::MAX)]
     report: usize,
-    /// `cargo bench` says so
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -86,20 +86,21 @@ impl Arguments {
     }
 }
 
-/// Images that compression may look at.
+/// Number of images for compression.
 const CALIBRATION: usize = 1024;
-/// Of these, the last, that nothing is fitted to, so that distillation can judge by them.
+/// Number of the last of these images, which validate the distillation and are not used for the
+/// fit.
 const HELD_BACK: usize = 128;
 
-/// A network and everything known of it.
+/// A network with its images and statistics.
 struct Subject<'a> {
     plan: &'a Plan,
     report: &'a Images,
     normalization: &'a Normalization,
-    /// Answers of the untouched network.
+    /// Predictions of the baseline for the report images.
     before: Vec<u32>,
     inputs: Vec<f32>,
-    /// How many of these numbers weights are fitted to.
+    /// Number of input values for the least-squares fit.
     fitted: usize,
     calibration: Calibration,
     threads: usize,
@@ -129,7 +130,8 @@ impl<'a> Subject<'a> {
         Ok(Score::count(&found, &self.before, &self.report.labels))
     }
 
-    /// The same share of every group, so that about `work` is left.
+    /// Returns the kept fraction, equal for all groups, that leaves about `work` of the
+    /// multiply-adds.
     fn uniform(&self, work: f64) -> anyhow::Result<BTreeMap<String, f64>> {
         let all = multiply_adds(self.plan)?;
         let groups = channel_groups(self.plan)?;
@@ -224,7 +226,7 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
 }
 
 fn main() -> ExitCode {
-    // `PARETUNE_LOG=debug` tells how distillation went.
+    // `PARETUNE_LOG=debug` prints the progress of the distillation.
     let level = std::env::var("PARETUNE_LOG").ok().and_then(|level| level.parse::<LevelFilter>().ok());
     let log = tracing_subscriber::fmt().with_max_level(level.unwrap_or(LevelFilter::ERROR));
     log.with_writer(std::io::stderr).without_time().init();

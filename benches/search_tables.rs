@@ -1,10 +1,11 @@
-//! The tables of `docs/results/search.md`: strategies on recorded spaces, next to what peers reached there.
+//! Measures the tables of `docs/results/search.md`: strategies on recorded spaces, compared with
+//! the best results of other tools.
 //!
 //! ```sh
 //! cargo bench --bench search_tables -- FOLDER [--seeds K] [--strategy NAME,...] [--table NAME]
 //! ```
 //!
-//! `FOLDER` holds the recorded spaces as CSV files. Spaces that are not there are named and left out.
+//! `FOLDER` holds the recorded spaces as CSV files. Missing spaces are reported and left out.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,29 +13,30 @@ use std::process::ExitCode;
 use clap::Parser;
 use paretune::study::replay::{Columns, ReplayOptions, replay};
 
-/// Evaluations at which strategies are compared.
+/// Numbers of evaluations at which strategies are compared.
 const AT: [usize; 4] = [25, 50, 100, 200];
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where the recorded spaces are
+    /// Folder of the recorded spaces
     folder: Option<PathBuf>,
-    /// Runs per strategy
+    /// Number of runs per strategy
     #[arg(long, default_value_t = 20)]
     seeds: usize,
-    /// Strategies to compare
+    /// Names of the strategies to compare
     #[arg(long, value_delimiter = ',', default_value = "auto,gaussian,forest,annealing,local,nsga2,random")]
     strategy: Vec<String>,
-    /// Only tables whose title contains this
+    /// Run only tables whose title contains this text
     #[arg(long, default_value = "")]
     table: String,
-    /// `cargo bench` says so
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A recorded space, what is asked of it, and the best that any peer reached (random, NSGA-II, local and Pareto local
-/// search, Optuna's TPE and NSGA-II, genetic, tree ensembles), at 50, 100 and 200 evaluations.
+/// A recorded space, its objectives, and the best result of other tools (random, NSGA-II, local and
+/// Pareto local search, Optuna's TPE and NSGA-II, genetic, tree ensembles) at 50, 100 and 200
+/// evaluations.
 struct Table {
     title: &'static str,
     file: &'static str,

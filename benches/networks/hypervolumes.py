@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Compares searches of one network: hypervolume of what is feasible, over time.
+"""Compares searches of one network by the hypervolume of the feasible points over time.
 
-Each argument is NAME=PATH: the folder of a study, or what optuna_search.py wrote. Points count as the search saw
-them (accuracy on search images), between the corners that `paretune` uses: from the untouched network's latency,
-size and memory and 20 points of accuracy below it, to a hundredth of each and 2 points above, on logarithmic scales.
-The untouched network and the limits are those of the first study, so that all are measured with one yardstick.
+Each argument is NAME=PATH: the folder of a study, or the output of optuna_search.py. Points count
+with their accuracy on search images. The corners are those of `paretune`: the bad one has the
+baseline's latency, size and memory and an accuracy 20 points below it; the good one has a hundredth
+of each and an accuracy 2 points above. Scales are logarithmic. Baseline and limits are those of the
+first study, so that all searches are measured alike.
 
     hypervolumes.py auto=studies/auto nsga2=studies/nsga2 optuna-tpe=tpe.jsonl
 """
@@ -18,7 +19,7 @@ TIMES = [60, 120, 180, 300, 600, 900, 1200, 1500, 1800]
 
 
 def read(path):
-    """Seconds and metrics of everything that was measured whole; baseline and limits where the file knows them."""
+    """Returns seconds and metrics of complete trials, and baseline and limits if recorded."""
     trials, baseline, limits = [], None, None
     name = os.path.join(path, "journal.jsonl") if os.path.isdir(path) else path
     for line in open(name, encoding="utf-8"):
@@ -42,12 +43,18 @@ def normalized(metrics, baseline):
 
 def feasible(metrics, baseline, limits):
     def value(name):
-        return baseline["accuracy"] - metrics["accuracy"] if name == "accuracy-drop" else metrics[name]
-    return all(value(l["metric"]) < l["value"] if l["op"] == "<" else value(l["metric"]) > l["value"] for l in limits)
+        return (
+            baseline["accuracy"] - metrics["accuracy"] if name == "accuracy-drop" else metrics[name]
+        )
+
+    return all(
+        value(l["metric"]) < l["value"] if l["op"] == "<" else value(l["metric"]) > l["value"]
+        for l in limits
+    )
 
 
 def hypervolume(points):
-    """Exact, by slicing along the last objective; the reference is 1 in every objective."""
+    """Computes the exact hypervolume by slicing along the last objective; the reference is 1."""
     points = [p for p in set(points) if all(x < 1 for x in p)]
     if not points:
         return 0.0
@@ -57,7 +64,9 @@ def hypervolume(points):
     total, slab = 0.0, []
     for i, point in enumerate(points):
         if not any(all(a <= b for a, b in zip(q, point[:-1])) for q in slab):
-            slab = [q for q in slab if not all(a <= b for a, b in zip(point[:-1], q))] + [point[:-1]]
+            slab = [q for q in slab if not all(a <= b for a, b in zip(point[:-1], q))] + [
+                point[:-1]
+            ]
         upper = points[i + 1][-1] if i + 1 < len(points) else 1.0
         if upper > point[-1]:
             total += (upper - point[-1]) * hypervolume(slab)
@@ -65,7 +74,9 @@ def hypervolume(points):
 
 
 def front(points):
-    return [p for p in points if not any(q != p and all(a <= b for a, b in zip(q, p)) for q in points)]
+    return [
+        p for p in points if not any(q != p and all(a <= b for a, b in zip(q, p)) for q in points)
+    ]
 
 
 def main():

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Searches the joint space of a network with Optuna, through `paretune evaluate`.
 
-The space, the kernels and the scoring are those of `paretune search`, and the first trial is the untouched network;
-only who proposes is different. Limits become Optuna's constraints. One JSON line per trial goes to --out: seconds
-since the start, and metrics. Needs `pip install optuna`.
+The space, the kernels and the scoring are those of `paretune search`, and the first trial is the
+baseline. Only the sampler that proposes configurations differs. Limits become Optuna's constraints.
+One JSON line per trial goes to --out: seconds since the start, and metrics. Needs
+`pip install optuna`.
 
-    optuna_search.py --sampler tpe --seconds 300 --limit latency=0.0005 --limit size=400000 --out tpe.jsonl \\
-        --paretune target/release/paretune -- \\
+    optuna_search.py --sampler tpe --seconds 300 --limit latency=0.0005 --limit size=400000 \\
+        --out tpe.jsonl --paretune target/release/paretune -- \\
         resnet20.onnx --data cifar10 --mean 125.3,123.0,113.9 --std 63.0,62.1,66.7
 """
 
@@ -24,7 +25,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 
 
 class Untouched:
-    """A trial that is asked for nothing but what the untouched network has."""
+    """A trial that suggests the values of the baseline."""
 
     def __init__(self, default):
         self.default, self.params = default, {}
@@ -36,7 +37,7 @@ class Untouched:
 
 
 class Space:
-    """Parameters in order, each with the constraints that its value completes."""
+    """The parameters in order, each with the constraints that its value completes."""
 
     def __init__(self, described):
         self.parameters = described["parameters"]
@@ -44,7 +45,9 @@ class Space:
         names = {p["name"] for p in self.parameters}
         order = {p["name"]: i for i, p in enumerate(self.parameters)}
         self.slots = {name: f"v{i}" for name, i in order.items()}
-        self.conditions = {p["name"]: self.compiled(p["condition"]) for p in self.parameters if p["condition"]}
+        self.conditions = {
+            p["name"]: self.compiled(p["condition"]) for p in self.parameters if p["condition"]
+        }
         self.completed = {}
         for text in described["constraints"]:
             used = {word for word in NAME.findall(text) if word in names}
@@ -52,22 +55,27 @@ class Space:
             self.completed.setdefault(last, []).append((used, self.compiled(text)))
 
     def compiled(self, text):
-        """Names have dots, so each becomes an identifier first; words in quotes are values and stay."""
+        """Replaces dotted names by identifiers; quoted words are values and are kept."""
         parts = re.split(r"('[^']*')", text)
-        parts = [p if p.startswith("'") else NAME.sub(lambda m: self.slots.get(m[0], m[0]), p) for p in parts]
+        parts = [
+            p if p.startswith("'") else NAME.sub(lambda m: self.slots.get(m[0], m[0]), p)
+            for p in parts
+        ]
         return compile("".join(parts), text, "eval")
 
     def allowed(self, name, values, known):
-        """The values that leave every constraint satisfied that is completed by this parameter."""
+        """Returns the values that satisfy every constraint that this parameter completes."""
+
         def fits(value):
             scope = {**known, self.slots[name]: value}
             for used, code in self.completed.get(name, []):
                 try:
                     if not eval(code, {"__builtins__": {}}, scope):
                         return False
-                except NameError:  # A parameter that is not active constrains nothing.
+                except NameError:  # An inactive parameter has no constraints.
                     continue
             return True
+
         return [value for value in values if fits(value)]
 
     def suggest(self, trial):
@@ -84,7 +92,7 @@ class Space:
             values = self.allowed(name, parameter["values"], known)
             if not values:
                 raise optuna.TrialPruned(f"no value of {name} is allowed")
-            # Optuna wants the choices of one name to be the same always: what is allowed is part of the name.
+            # Optuna requires fixed choices for each name, so the name contains the allowed values.
             label = name if len(values) == len(parameter["values"]) else f"{name} of {values}"
             value = values[0] if len(values) == 1 else trial.suggest_categorical(label, values)
             config[name] = value
@@ -93,18 +101,30 @@ class Space:
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--sampler", choices=["tpe", "nsga2"], required=True)
     arguments.add_argument("--seconds", type=float, required=True)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--limit", action="append", default=[], help="METRIC=VALUE: stay below it")
+    arguments.add_argument(
+        "--limit", action="append", default=[], help="METRIC=VALUE: stay below it"
+    )
     arguments.add_argument("--out", required=True)
     arguments.add_argument("--paretune", default="paretune")
-    arguments.add_argument("subject", nargs="+", help="the network and how its images are read, after --")
+    arguments.add_argument(
+        "subject", nargs="+", help="the network and how its images are read, after --"
+    )
     args = arguments.parse_args()
     model, *rest = args.subject
-    described = json.loads(subprocess.run([args.paretune, "space", model, "--json", *rest], check=True,
-                                          capture_output=True, text=True).stdout)
+    described = json.loads(
+        subprocess.run(
+            [args.paretune, "space", model, "--json", *rest],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
     space = Space(described)
     limits = [(name, float(value)) for name, value in (limit.split("=") for limit in args.limit)]
 
@@ -114,17 +134,27 @@ def main():
 
     constraints = {"constraints_func": violations} if limits else {}
     samplers = {
-        "tpe": lambda: optuna.samplers.TPESampler(seed=args.seed, multivariate=True, group=True, **constraints),
-        "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=args.seed, population_size=20, **constraints),
+        "tpe": lambda: optuna.samplers.TPESampler(
+            seed=args.seed, multivariate=True, group=True, **constraints
+        ),
+        "nsga2": lambda: optuna.samplers.NSGAIISampler(
+            seed=args.seed, population_size=20, **constraints
+        ),
     }
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=["maximize", "minimize", "minimize", "minimize"],
-                                sampler=samplers[args.sampler]())
+    study = optuna.create_study(
+        directions=["maximize", "minimize", "minimize", "minimize"],
+        sampler=samplers[args.sampler](),
+    )
     untouched = Untouched(space.default)
     space.suggest(untouched)
     study.enqueue_trial(untouched.params)
-    worker = subprocess.Popen([args.paretune, "evaluate", model, "--config", "-", *rest], text=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker = subprocess.Popen(
+        [args.paretune, "evaluate", model, "--config", "-", *rest],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     started = time.monotonic()
     with open(args.out, "w", encoding="utf-8") as out:
         while time.monotonic() - started < args.seconds:
@@ -143,7 +173,11 @@ def main():
                 study.tell(trial, [metrics[name] for name in OBJECTIVES])
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            line = {"elapsed": time.monotonic() - started, "metrics": metrics, "failed": answer.get("failed")}
+            line = {
+                "elapsed": time.monotonic() - started,
+                "metrics": metrics,
+                "failed": answer.get("failed"),
+            }
             out.write(json.dumps(line) + "\n")
             out.flush()
     worker.stdin.close()

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Trains two small networks with squeeze-and-excitation on CIFAR-10 and writes them as ONNX, batch normalization folded:
-mobilenetv3.onnx (MobileNetV3-Small of arXiv:1905.02244, table 2, with a stem and a first block of stride 1, as images are
-32x32) and se_resnet20.onnx (ResNet-20 with the gates of arXiv:1709.01507, reduction 4).
+"""Trains two small networks with squeeze-and-excitation on CIFAR-10 and writes them as ONNX.
+
+Batch normalization is folded. The networks are mobilenetv3.onnx (MobileNetV3-Small of
+arXiv:1905.02244, table 2, with stride 1 in the stem and the first block for images of 32x32) and
+se_resnet20.onnx (ResNet-20 with the gates of arXiv:1709.01507, reduction 4).
 
     squeeze_excite.py --data cifar10 --out FOLDER [--epochs 60]
 
-`cifar10` is a folder with train/<class>/*.jpg and test/<class>/*.jpg. Needs PyTorch, torchvision, Pillow and onnx; minutes on
-a GPU. Inputs are normalized by mean 125.3,123.0,113.9 and deviation 63.0,62.1,66.7 on the 0-255 scale.
+`cifar10` is a folder with train/<class>/*.jpg and test/<class>/*.jpg. Needs PyTorch, torchvision,
+Pillow and onnx, and some minutes on a GPU. Inputs are normalized by mean 125.3,123.0,113.9 and
+deviation 63.0,62.1,66.7 on the 0-255 scale.
 """
 
 import argparse
@@ -31,7 +34,7 @@ def conv(inputs, outputs, kernel=1, stride=1, groups=1, activation=None):
 
 
 class Gate(nn.Module):
-    """Squeeze and excitation: channels weighed by what their means say."""
+    """Squeeze and excitation: scales channels by a function of their means."""
 
     def __init__(self, channels, reduction=4):
         super().__init__()
@@ -67,9 +70,13 @@ class Basic(nn.Module):
     def __init__(self, inputs, outputs, stride):
         super().__init__()
         self.body = nn.Sequential(
-            conv(inputs, outputs, 3, stride, activation=nn.ReLU), conv(outputs, outputs, 3), Gate(outputs)
+            conv(inputs, outputs, 3, stride, activation=nn.ReLU),
+            conv(outputs, outputs, 3),
+            Gate(outputs),
         )
-        self.shortcut = nn.Identity() if inputs == outputs and stride == 1 else conv(inputs, outputs, 1, stride)
+        self.shortcut = (
+            nn.Identity() if inputs == outputs and stride == 1 else conv(inputs, outputs, 1, stride)
+        )
 
     def forward(self, x):
         return F.relu(self.body(x) + self.shortcut(x))
@@ -100,11 +107,26 @@ def mobilenetv3():
 
 
 def se_resnet20():
-    blocks = [Basic(i, o, s) for i, o, s in [
-        (16, 16, 1), (16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 64, 1)
-    ]]
+    blocks = [
+        Basic(i, o, s)
+        for i, o, s in [
+            (16, 16, 1),
+            (16, 16, 1),
+            (16, 16, 1),
+            (16, 32, 2),
+            (32, 32, 1),
+            (32, 32, 1),
+            (32, 64, 2),
+            (64, 64, 1),
+            (64, 64, 1),
+        ]
+    ]
     return nn.Sequential(
-        conv(3, 16, 3, activation=nn.ReLU), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
+        conv(3, 16, 3, activation=nn.ReLU),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
     )
 
 
@@ -124,21 +146,26 @@ def normalized(images):
 
 
 def augmented(images):
-    """Shifted by up to four pixels, and mirrored, each image by itself."""
+    """Shifts every image by up to four pixels and mirrors some, each independently."""
     count, device = len(images), images.device
     padded = F.pad(normalized(images), (4, 4, 4, 4))
     rows = torch.arange(32, device=device) + torch.randint(0, 9, (count, 1), device=device)
     columns = torch.arange(32, device=device) + torch.randint(0, 9, (count, 1), device=device)
     columns = torch.where(torch.rand(count, 1, device=device) < 0.5, columns.flip(1), columns)
     image = torch.arange(count, device=device).reshape(-1, 1, 1)
-    return padded.permute(0, 2, 3, 1)[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+    return padded.permute(0, 2, 3, 1)[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(
+        0, 3, 1, 2
+    )
 
 
 @torch.no_grad()
 def accuracy(model, images, labels):
     model.eval()
     parts = range(0, len(images), 2000)
-    hits = sum((model(normalized(images[i : i + 2000])).argmax(1) == labels[i : i + 2000]).sum().item() for i in parts)
+    hits = sum(
+        (model(normalized(images[i : i + 2000])).argmax(1) == labels[i : i + 2000]).sum().item()
+        for i in parts
+    )
     return hits / len(images)
 
 
@@ -148,7 +175,9 @@ def train(model, images, labels, test, epochs, batch=256, rate=0.2):
     groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
     steps = len(images) // batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps * epochs, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps * epochs, pct_start=0.15
+    )
     for epoch in range(epochs):
         start = time.time()
         model.train()
@@ -164,11 +193,16 @@ def train(model, images, labels, test, epochs, batch=256, rate=0.2):
             schedule.step()
         if epoch % 10 == 9 or epoch == epochs - 1:
             found = accuracy(model, *test)
-            print(f"epoch {epoch + 1}: test {found:.4f}, {time.time() - start:.1f} s an epoch", flush=True)
+            print(
+                f"epoch {epoch + 1}: test {found:.4f}, {time.time() - start:.1f} s an epoch",
+                flush=True,
+            )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--epochs", type=int, default=60)
@@ -179,7 +213,9 @@ def main():
     for build in (se_resnet20, mobilenetv3):
         torch.manual_seed(0)
         model = build().to(device)
-        print(f"{build.__name__}: {sum(p.numel() for p in model.parameters())} parameters", flush=True)
+        print(
+            f"{build.__name__}: {sum(p.numel() for p in model.parameters())} parameters", flush=True
+        )
         train(model, *training, test, arguments.epochs)
         torch.backends.cudnn.allow_tf32 = False
         print(f"{build.__name__}: {accuracy(model, *test):.4f} of the test images", flush=True)

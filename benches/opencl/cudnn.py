@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What cuDNN needs for the same networks on the same GPU: one CUDA graph per network, replayed back to back.
+"""Times cuDNN on the same networks and the same GPU: one CUDA graph per network, replayed in a row.
 
     cudnn.py [--batch 1,16] MODEL.onnx...
 
-Weights come from the ONNX file, the input is noise. Every convolution runs under the algorithm that cuDNN's own benchmark
-finds best, with channels last and with channels first, whichever is faster. Microseconds per pass, the least of seven rounds
-of 200 replays, in fp32 (no tensor cores), tf32 and fp16. Needs PyTorch with CUDA, and `onnx`.
+Weights come from the ONNX file, the input is noise. Every convolution runs the algorithm that
+cuDNN's own benchmark finds fastest, in NHWC or NCHW, whichever is faster. Prints microseconds per
+pass, the smallest of seven rounds of 200 replays, in fp32 (no tensor cores), tf32 and fp16. Needs
+PyTorch with CUDA, and `onnx`.
 """
 
 import argparse
@@ -19,15 +20,23 @@ from onnx import helper, numpy_helper
 
 
 def prepare(model, dtype, layout):
-    """The network as a function of its input; bias and activations are left to cuDNN and PyTorch as they are in the file."""
+    """Returns the network as a function of its input, with every node of the file as it is."""
     weights = {
-        tensor.name: torch.tensor(numpy_helper.to_array(tensor)).cuda() for tensor in model.graph.initializer
+        tensor.name: torch.tensor(numpy_helper.to_array(tensor)).cuda()
+        for tensor in model.graph.initializer
     }
-    steps = [(node, {a.name: helper.get_attribute_value(a) for a in node.attribute}) for node in model.graph.node]
-    # What shapes and axes are made of stays on the host.
-    lists = {name: tensor.tolist() for name, tensor in weights.items() if tensor.dtype == torch.int64}
+    steps = [
+        (node, {a.name: helper.get_attribute_value(a) for a in node.attribute})
+        for node in model.graph.node
+    ]
+    # Shapes and axes stay on the host.
+    lists = {
+        name: tensor.tolist() for name, tensor in weights.items() if tensor.dtype == torch.int64
+    }
     weights = {
-        name: tensor.to(dtype).contiguous(memory_format=layout if tensor.dim() == 4 else torch.contiguous_format)
+        name: tensor.to(dtype).contiguous(
+            memory_format=layout if tensor.dim() == 4 else torch.contiguous_format
+        )
         for name, tensor in weights.items()
         if tensor.is_floating_point()
     }
@@ -51,8 +60,13 @@ def apply(node, attributes, operands, lists):
         assert pads[:2] == pads[2:], "uneven padding"
         bias = operands[2] if len(operands) > 2 else None
         return functional.conv2d(
-            x, operands[1], bias, attributes.get("strides", [1, 1]), pads[:2],
-            attributes.get("dilations", [1, 1]), attributes.get("group", 1),
+            x,
+            operands[1],
+            bias,
+            attributes.get("strides", [1, 1]),
+            pads[:2],
+            attributes.get("dilations", [1, 1]),
+            attributes.get("group", 1),
         )
     if kind == "Relu":
         return torch.relu_(x)
@@ -103,11 +117,19 @@ def microseconds(model, shape, dtype, tf32, layout):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="+", type=pathlib.Path)
     parser.add_argument("--batch", default="1,16")
     arguments = parser.parse_args()
-    print(torch.cuda.get_device_name(), "PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version())
+    print(
+        torch.cuda.get_device_name(),
+        "PyTorch",
+        torch.__version__,
+        "cuDNN",
+        torch.backends.cudnn.version(),
+    )
     print("| network | batch | fp32, us | tf32 | fp16 |\n| --- | --- | --- | --- | --- |")
     for path in arguments.models:
         model = onnx.load(path)
@@ -119,9 +141,16 @@ def main():
                     microseconds(model, shape, dtype, tf32, layout)
                     for layout in [torch.channels_last, torch.contiguous_format]
                 )
-                for dtype, tf32 in [(torch.float32, False), (torch.float32, True), (torch.float16, False)]
+                for dtype, tf32 in [
+                    (torch.float32, False),
+                    (torch.float32, True),
+                    (torch.float16, False),
+                ]
             ]
-            print(f"| {path.stem} | {batch} | " + " | ".join(f"{us:.0f}" for us in times) + " |", flush=True)
+            print(
+                f"| {path.stem} | {batch} | " + " | ".join(f"{us:.0f}" for us in times) + " |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

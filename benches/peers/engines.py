@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""One engine, one task, in a process of its own: peers.py starts this and reads the last line printed, which is JSON.
+"""Runs one task on one engine in a process of its own.
 
-    engines.py probe ENGINE [--int8]                          its version, and which Python modules it lacks
-    engines.py prepare ENGINE --model M --output O [--int8]   writes the network as that engine wants it
-    engines.py time ENGINE --model M --threads N --seconds S  median and least seconds of a run
-    engines.py profile "ONNX Runtime" --model M ...           seconds of its layers, by their shapes
+peers.py starts this script and reads the last printed line, which is JSON.
 
-Only the engine at hand is imported, so that each may live in a Python of its own.
+    engines.py probe ENGINE [--int8]                          version and missing Python modules
+    engines.py prepare ENGINE --model M --output O [--int8]   writes the network for that engine
+    engines.py time ENGINE --model M --threads N --seconds S  median and smallest seconds of a run
+    engines.py profile "ONNX Runtime" --model M ...           seconds of its layers, by shape
+
+Only the requested engine is imported, so that each engine may have its own Python.
 """
 
 import argparse
@@ -23,11 +25,20 @@ import traceback
 
 ORT, OPENVINO, TRACT, LITERT = "ONNX Runtime", "OpenVINO", "tract", "LiteRT"
 PACKAGES = {ORT: "onnxruntime", OPENVINO: "openvino", TRACT: "tract", LITERT: "ai-edge-litert"}
-# onnx2tf names none of the packages it imports as its requirements.
+# onnx2tf does not declare the packages that it imports.
 ONNX2TF = ["onnx2tf", "onnx", "onnx_graphsurgeon", "psutil", "sng4onnx", "tensorflow", "tf_keras"]
-MODULES = {ORT: ["onnxruntime"], OPENVINO: ["openvino"], TRACT: ["tract"], LITERT: ["ai_edge_litert", *ONNX2TF]}
-INT8_MODULES = {ORT: ["onnxruntime", "onnx"], OPENVINO: ["openvino", "nncf"], LITERT: MODULES[LITERT]}
-# What cannot run the ONNX file as it is, and how the file ends that is prepared for it.
+MODULES = {
+    ORT: ["onnxruntime"],
+    OPENVINO: ["openvino"],
+    TRACT: ["tract"],
+    LITERT: ["ai_edge_litert", *ONNX2TF],
+}
+INT8_MODULES = {
+    ORT: ["onnxruntime", "onnx"],
+    OPENVINO: ["openvino", "nncf"],
+    LITERT: MODULES[LITERT],
+}
+# Engines that need a prepared file, and the suffix of that file.
 PREPARED = {LITERT: ".tflite"}
 INT8_PREPARED = {ORT: ".int8.onnx", OPENVINO: ".int8.xml", LITERT: ".int8.tflite"}
 CALIBRATION = 8
@@ -41,7 +52,7 @@ def noise(shape, seed=0):
 
 
 def timed(run, seconds):
-    """Seconds of every run after warm-up."""
+    """Returns the seconds of every run after the warm-up."""
     start = time.perf_counter()
     runs = 0
     while runs < 3 or time.perf_counter() - start < 0.3 * seconds:
@@ -114,7 +125,7 @@ def time_tract(args):
 def time_litert(args):
     from ai_edge_litert.interpreter import Interpreter
 
-    # XNNPACK is what this interpreter uses unless told otherwise.
+    # This interpreter uses XNNPACK by default.
     interpreter = Interpreter(args.model, num_threads=args.threads)
     interpreter.allocate_tensors()
     first = interpreter.get_input_details()[0]
@@ -147,7 +158,7 @@ def quantize_ort(args):
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        # Without dot products of four bytes, sums of two products must fit 16 bits, or numbers are wrong.
+        # Without 4-byte dot products, sums of two products saturate at 16 bits.
         reduce_range=" avx512_vnni" not in cpu_flags() and " avx_vnni" not in cpu_flags(),
     )
 
@@ -178,21 +189,25 @@ def prepare_litert(args):
         converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
         if args.int8:
             converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
-            # Fails where an operator has no form in integers, instead of leaving it in floating point.
+            # Fails if an operator has no integer form, instead of keeping floating point.
             converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: ([noise(shape, seed)] for seed in range(CALIBRATION))
+            converter.representative_dataset = lambda: (
+                [noise(shape, seed)] for seed in range(CALIBRATION)
+            )
         pathlib.Path(args.output).write_bytes(converter.convert())
 
 
 def onnx_to_tensorflow(model, folder):
-    """Writes TensorFlow's saved model, channels last, into the folder; returns the shape of its input."""
+    """Writes a TensorFlow saved model in NHWC to the folder; returns its input shape."""
     import numpy
     import onnx
 
-    # onnx2tf gives nodes names in the very file it reads.
+    # onnx2tf renames nodes in the file that it reads, so it gets a copy.
     onnx.save(onnx.load(model), folder / "network.onnx")
-    # Images that onnx2tf downloads for networks with three input channels, unless they lie in the working folder.
-    numpy.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", noise([20, 128, 128, 3]))
+    # onnx2tf downloads these images for three input channels unless the file exists.
+    numpy.save(
+        folder / "calibration_image_sample_data_20x128x128x3_float32.npy", noise([20, 128, 128, 3])
+    )
     here = os.getcwd()
     os.chdir(folder)
     import onnx2tf
@@ -203,7 +218,7 @@ def onnx_to_tensorflow(model, folder):
             output_folder_path=str(folder),
             batch_size=1,
             not_use_onnxsim=True,
-            # Strict is to compare every layer with ONNX Runtime, which need not be installed in this Python.
+            # Strict mode would need ONNX Runtime in this Python, to compare every layer.
             disable_strict_mode=True,
             output_signaturedefs=True,
             verbosity="error",
@@ -216,7 +231,7 @@ def onnx_to_tensorflow(model, folder):
 
 
 def profile_ort(args):
-    """Seconds of ONNX Runtime's convolutions and products, by the shapes of weights and outputs; and of everything else."""
+    """Returns ONNX Runtime's seconds by layer shape, and those of all other operators."""
     os.chdir(tempfile.mkdtemp())
     session, binding = ort_session(args.model, args.threads, profile=True)
     start, runs = time.perf_counter(), 0
@@ -229,12 +244,18 @@ def profile_ort(args):
         details = event.get("args", {})
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
-        seconds.setdefault((event["name"], details.get("op_name", "")), []).append((event["dur"] * 1e-6, details))
+        seconds.setdefault((event["name"], details.get("op_name", "")), []).append(
+            (event["dur"] * 1e-6, details)
+        )
     groups = {}
     for (_, op), seen in seconds.items():
         time_of_node = statistics.median(duration for duration, _ in seen[len(seen) // 4 :])
-        shapes = [list(next(iter(s.values()))) for s in seen[-1][1].get("input_type_shape", []) if s]
-        outputs = [list(next(iter(s.values()))) for s in seen[-1][1].get("output_type_shape", []) if s]
+        shapes = [
+            list(next(iter(s.values()))) for s in seen[-1][1].get("input_type_shape", []) if s
+        ]
+        outputs = [
+            list(next(iter(s.values()))) for s in seen[-1][1].get("output_type_shape", []) if s
+        ]
         if "Conv" in op and len(shapes) > 1 and len(shapes[1]) == 4:
             key = layer_key(shapes[1], outputs[0][2:])
         elif op in ("Gemm", "FusedGemm", "MatMul"):
@@ -248,7 +269,9 @@ def profile_ort(args):
 def layer_key(weights, pixels):
     out, group_in, height, width = weights
     kind = "depthwise " if group_in == 1 and height > 1 else ""
-    return f"{kind}{height}x{width} {group_in if not kind else out}-{out} to {pixels[0]}x{pixels[1]}"
+    return (
+        f"{kind}{height}x{width} {group_in if not kind else out}-{out} to {pixels[0]}x{pixels[1]}"
+    )
 
 
 TIME = {ORT: time_ort, OPENVINO: time_openvino, TRACT: time_tract, LITERT: time_litert}
@@ -258,7 +281,10 @@ QUANTIZE = {ORT: quantize_ort, OPENVINO: quantize_openvino, LITERT: prepare_lite
 def probe(args):
     modules = (INT8_MODULES if args.int8 else MODULES)[args.engine]
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    return {"missing": missing, "version": None if missing else importlib.metadata.version(PACKAGES[args.engine])}
+    return {
+        "missing": missing,
+        "version": None if missing else importlib.metadata.version(PACKAGES[args.engine]),
+    }
 
 
 def prepare(args):
@@ -273,7 +299,9 @@ def measure(args):
 
 def main():
     tasks = {"probe": probe, "prepare": prepare, "time": measure, "profile": profile_ort}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=tasks)
     parser.add_argument("engine", choices=TIME)
     parser.add_argument("--model")
@@ -286,7 +314,7 @@ def main():
         print(json.dumps(tasks[args.task](args)))
     except Exception as error:
         traceback.print_exc()
-        # peers.py shows the last line, and messages of several begin or end with a trace of calls.
+        # peers.py shows the last line, and some messages begin or end with a traceback.
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 

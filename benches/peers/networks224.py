@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Writes resnet50.onnx, mobilenet_v2.onnx and vgg16.onnx for images of 3x224x224 into a folder: the published shapes, with
-batch normalization folded and random weights, for timing alone.
+"""Writes resnet50.onnx, mobilenet_v2.onnx and vgg16.onnx for images of 3x224x224 to a folder.
+
+The shapes are the published ones, with batch normalization folded. The weights are random, so the
+networks are for timing only.
 
     networks224.py FOLDER
 
-ResNet-50 with the stride in the 3x3 convolution (as in torchvision); weights are drawn so that activations keep their size.
+ResNet-50 has its stride in the 3x3 convolution (as in torchvision). The weights are drawn so that
+the size of the activations stays constant.
 """
 
 import pathlib
@@ -25,13 +28,19 @@ class Network:
 
     def add(self, operator, inputs, **attributes):
         output = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{operator}{len(self.nodes)}", **attributes))
+        self.nodes.append(
+            helper.make_node(
+                operator, inputs, [output], name=f"{operator}{len(self.nodes)}", **attributes
+            )
+        )
         self.last = output
         return output
 
     def weight(self, shape, fan_in, gain=2.0):
         name = f"w{len(self.weights)}"
-        values = self.random.standard_normal(shape, dtype=np.float32) * np.float32((gain / fan_in) ** 0.5)
+        values = self.random.standard_normal(shape, dtype=np.float32) * np.float32(
+            (gain / fan_in) ** 0.5
+        )
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
@@ -40,7 +49,9 @@ class Network:
         weight = self.weight((channels, self.channels // groups, size, size), fan_in, gain)
         bias = self.weight((channels,), 100.0)
         pads = [(size - 1) // 2] * 4
-        attributes = dict(kernel_shape=[size, size], strides=[stride, stride], pads=pads, group=groups)
+        attributes = dict(
+            kernel_shape=[size, size], strides=[stride, stride], pads=pads, group=groups
+        )
         self.add("Conv", [self.last, weight, bias], **attributes)
         self.channels = channels
         if activation == "relu":
@@ -98,7 +109,15 @@ def resnet50():
 def mobilenet_v2():
     net = Network("mobilenet_v2")
     net.conv(32, 3, 2, activation="relu6")
-    settings = (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
+    settings = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
     for expand, channels, blocks, first in settings:
         for block in range(blocks):
             stride = first if block == 0 else 1

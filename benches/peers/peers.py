@@ -1,23 +1,26 @@
 #!/usr/bin/env python3
-"""Times paretune and other CPU engines on the same networks, interleaved, and prints a Markdown table.
+"""Times paretune and other CPU engines on the same networks, in turns, and prints a Markdown table.
 
-Every measurement is a fresh process. In each round all engines take their turn on a network, in an order drawn anew; of a
-round counts the plain median of all runs (for paretune too: nothing is left out or scaled here), of several rounds their
-median. One image at a time. Ratios are peer / ours: above 1 paretune is faster.
+Every measurement is a fresh process. In each round all engines run a network in a new random order.
+A round's result is the plain median of all runs (also for paretune: nothing is left out or scaled
+here), and the final result is the median over the rounds. Batch size is 1. Ratios are peer / ours:
+above 1, paretune is faster.
 
     peers.py --paretune target/release/paretune resnet20.onnx mobilenet.onnx
-    peers.py --tune 60 ...                      tunes every network first; else what the result store knows is used
-    peers.py --layers                           single layers: 3x3 at 64 to 512 channels, 1x1, depthwise of MobileNet
-    peers.py --int8 --bundle resnet20=FOLDER .. 8-bit bundles against statically quantized peers
-    peers.py --profile ...                      where ONNX Runtime's time goes, layer by layer, beside ours
+    peers.py --tune 60 ...                      tunes every network first, instead of using the store
+    peers.py --layers                           times single layers: 3x3, 1x1, depthwise
+    peers.py --int8 --bundle resnet20=FOLDER .. compares 8-bit bundles to quantized peers
+    peers.py --profile ...                      compares layers with those of ONNX Runtime
 
-paretune pins its threads to cores by itself. Peers may use the first N cores only, with N threads that do not sleep between
-layers. tract is compared on one thread, the only number it knows, in single precision. LiteRT (XNNPACK) takes and gives images
-channels last, all others channels first: nothing in a network, but in a single layer others may have to convert both.
+paretune pins its threads to cores. The peers run on the first N cores only, with N threads that do
+not sleep between layers. tract runs on one thread, in single precision, because it supports nothing
+else. LiteRT (XNNPACK) reads and writes images in NHWC, all others in NCHW. That makes no difference
+for a network, but for a single layer the other engines may have to convert both.
 
-What is not installed is left out, and said so: `pip install onnx onnxruntime`, and as wanted `openvino` and `nncf`, `tract`,
-and for LiteRT what the script then asks for. That includes TensorFlow, to convert networks; `--litert-python` names another
-Python that has it. Calibration of peers is on noise: times do not depend on it, accuracies would. engines.py is what runs them.
+Missing engines are reported and left out: `pip install onnx onnxruntime`, and optionally `openvino`
+and `nncf`, `tract`, and for LiteRT the packages that the script names. These include TensorFlow, to
+convert networks; `--litert-python` names another Python that has it. The peers are calibrated on
+noise: their times do not depend on it, although accuracies would. engines.py runs the peers.
 """
 
 import argparse
@@ -35,8 +38,8 @@ import tempfile
 
 from engines import INT8_MODULES, INT8_PREPARED, LITERT, MODULES, ORT, PREPARED, TRACT, layer_key
 
-# Batch 1, as published for CIFAR networks (3x3) and MobileNet at 224x224 (1x1 and depthwise): name, channels in, out, kernel,
-# stride, groups, pixels a side.
+# Layers of CIFAR networks (3x3) and of MobileNet at 224x224 (1x1 and depthwise) at batch 1:
+# name, channels in, channels out, kernel, stride, groups, pixels per side.
 LAYERS = [
     ("3x3 64", 64, 64, 3, 1, 1, 32),
     ("3x3 128", 128, 128, 3, 1, 1, 16),
@@ -66,10 +69,17 @@ ONE_THREAD = {TRACT}
 
 
 def ask_engine(args, task, engine, threads=1, **options):
-    """What engines.py answers, in a process of its own."""
+    """Runs engines.py in a process of its own and returns its result."""
     cores = sorted(os.sched_getaffinity(0))[:threads]
     python = args.litert_python if engine == LITERT else sys.executable
-    command = [python, str(pathlib.Path(__file__).with_name("engines.py")), task, engine, "--threads", str(threads)]
+    command = [
+        python,
+        str(pathlib.Path(__file__).with_name("engines.py")),
+        task,
+        engine,
+        "--threads",
+        str(threads),
+    ]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(
         command + (["--int8"] if args.int8 else []),
@@ -84,7 +94,9 @@ def ask_engine(args, task, engine, threads=1, **options):
 
 
 def paretune(args, *arguments):
-    command = [args.paretune, *map(str, arguments)] + (["--db", args.db] if args.db and arguments[0] == "bench" else [])
+    command = [args.paretune, *map(str, arguments)] + (
+        ["--db", args.db] if args.db and arguments[0] == "bench" else []
+    )
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -93,7 +105,11 @@ def paretune(args, *arguments):
 
 def ours(args, target, threads, seconds):
     options = [] if pathlib.Path(target).is_dir() else ["--fp32"]
-    return json.loads(paretune(args, "bench", target, *options, "--threads", threads, "--seconds", seconds, "--json"))
+    return json.loads(
+        paretune(
+            args, "bench", target, *options, "--threads", threads, "--seconds", seconds, "--json"
+        )
+    )
 
 
 def layer_models(folder):
@@ -104,7 +120,9 @@ def layer_models(folder):
     models = []
     generator = numpy.random.default_rng(0)
     for name, inputs, outputs, kernel, stride, groups, pixels in LAYERS:
-        weights = generator.standard_normal((outputs, inputs // groups, kernel, kernel)).astype(numpy.float32)
+        weights = generator.standard_normal((outputs, inputs // groups, kernel, kernel)).astype(
+            numpy.float32
+        )
         weights /= math.sqrt(weights[0].size)
         bias = generator.standard_normal(outputs).astype(numpy.float32)
         node = helper.make_node(
@@ -143,7 +161,10 @@ def cell(seconds):
 def table(args, engines, results, schedules):
     peers = [engine for engine in engines if engine != OURS]
     print("| network | threads | " + " | ".join(f"{e}, ms" for e in engines), end=" | ")
-    print(" | ".join(f"{peer} / ours" for peer in peers) + " | fastest peer / ours | noise | schedules |")
+    print(
+        " | ".join(f"{peer} / ours" for peer in peers)
+        + " | fastest peer / ours | noise | schedules |"
+    )
     print("| --- " * (len(engines) + len(peers) + 5) + "|")
     ratios = {}
     for (name, threads), by_engine in results.items():
@@ -156,7 +177,7 @@ def table(args, engines, results, schedules):
         if of_network:
             of_network["fastest"] = min(of_network.values())
         row.append(f"{of_network['fastest']:.2f}" if of_network else "-")
-        # How far rounds disagree: half the distance between the quartiles, by the median, of the worst engine.
+        # Disagreement of the rounds: half the quartile distance by the median, of the worst engine.
         spreads = [spread(times) for times in by_engine.values() if len(times) > 2]
         row.append(f"{100 * max(spreads):.0f} %" if spreads else "-")
         row.append(schedules.get((name, threads), "-"))
@@ -164,8 +185,15 @@ def table(args, engines, results, schedules):
         for peer, ratio in of_network.items():
             ratios.setdefault((threads, peer), []).append(ratio)
     for threads in args.thread_counts:
-        means = [f"{geometric_mean(ratios[threads, p]):.2f}" if (threads, p) in ratios else "-" for p in [*peers, "fastest"]]
-        print(f"| **geometric mean** | {threads} | " + " | ".join([""] * len(engines) + means + ["", ""]) + " |")
+        means = [
+            f"{geometric_mean(ratios[threads, p]):.2f}" if (threads, p) in ratios else "-"
+            for p in [*peers, "fastest"]
+        ]
+        print(
+            f"| **geometric mean** | {threads} | "
+            + " | ".join([""] * len(engines) + means + ["", ""])
+            + " |"
+        )
 
 
 def spread(times):
@@ -174,19 +202,25 @@ def spread(times):
 
 
 def step_name(node):
-    """What paretune calls the step of a node."""
+    """Returns paretune's name for the step of a node."""
     words = [re.sub(r"[^A-Za-z0-9]", "_", word) for word in re.split(r"[./]+", node.name) if word]
     return ".".join(words[:-1] if len(words) > 1 and words[-1] == node.op_type else words)
 
 
 def profile_table(args, models):
-    """Per shape: ours, ONNX Runtime's, and what we lose, the most first."""
+    """Prints the times of layers by shape, largest difference first."""
     import onnx
 
     for name, path in models:
         inferred = onnx.shape_inference.infer_shapes(onnx.load(path))
-        dims = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.graph.value_info}
-        dims |= {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.graph.output}
+        dims = {
+            v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+            for v in inferred.graph.value_info
+        }
+        dims |= {
+            v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+            for v in inferred.graph.output
+        }
         weights = {tensor.name: list(tensor.dims) for tensor in inferred.graph.initializer}
         keys = {}
         for node in inferred.graph.node:
@@ -204,8 +238,12 @@ def profile_table(args, models):
                 algorithms.setdefault(key, set()).add(layer["algorithm"])
                 if layer["ceiling_share"] is not None:
                     shares.setdefault(key, []).append((layer["seconds"], layer["ceiling_share"]))
-            print(f"\n{name}, {threads} thread(s): our layers {cell(sum(mine.values()))} ms, ONNX Runtime's {cell(sum(peer.values()))} ms\n")
-            print("| layers | algorithm | ours, us | of ceiling | ONNX Runtime, us | lost, us |\n| --- | --- | --- | --- | --- | --- |")
+            print(
+                f"\n{name}, {threads} thread(s): our layers {cell(sum(mine.values()))} ms, "
+                f"ONNX Runtime's {cell(sum(peer.values()))} ms\n"
+            )
+            print("| layers | algorithm | ours, us | of ceiling | ONNX Runtime, us | lost, us |")
+            print("| --- | --- | --- | --- | --- | --- |")
             lost = {key: mine.get(key, 0.0) - peer.get(key, 0.0) for key in mine | peer}
             for key in sorted(lost, key=lost.get, reverse=True):
                 known = shares.get(key, [])
@@ -222,7 +260,7 @@ def profile_table(args, models):
 
 
 def peers_present(args):
-    """Versions of the peers that are installed."""
+    """Returns the versions of the installed peers and reports the missing ones."""
     versions = {}
     for engine in INT8_MODULES if args.int8 else MODULES:
         try:
@@ -232,14 +270,17 @@ def peers_present(args):
             continue
         if found["missing"]:
             pip = f"{args.litert_python} -m pip" if engine == LITERT else "pip"
-            print(f"{engine} is left out: `{pip} install {' '.join(found['missing'])}` to compare it.\n")
+            print(
+                f"{engine} is left out: `{pip} install {' '.join(found['missing'])}` "
+                "to compare it.\n"
+            )
         else:
             versions[engine] = found["version"]
     return versions
 
 
 def prepare(args, models, peers, folder):
-    """Per network, what every engine is to run."""
+    """Returns for each network the file that every engine runs."""
     bundles = dict(text.split("=", 1) for text in args.bundle)
     endings = INT8_PREPARED if args.int8 else PREPARED
     targets = {}
@@ -262,19 +303,37 @@ def prepare(args, models, peers, folder):
 def tune(args, models):
     for name, path in models:
         for threads in args.thread_counts:
-            told = paretune(args, "bench", path, "--tune", "--budget", f"{args.tune:g}s", "--threads", threads, "--json")
+            told = paretune(
+                args,
+                "bench",
+                path,
+                "--tune",
+                "--budget",
+                f"{args.tune:g}s",
+                "--threads",
+                threads,
+                "--json",
+            )
             told = json.loads(told)
-            print(f"{name}, {threads} thread(s): tuned {told['gain']:.2f}x, layers {told['layer_gain']:.2f}x", file=sys.stderr)
+            print(
+                f"{name}, {threads} thread(s): tuned {told['gain']:.2f}x, "
+                f"layers {told['layer_gain']:.2f}x",
+                file=sys.stderr,
+            )
 
 
 def measure(args, engines, targets):
-    """Per network and thread count: seconds of every engine in every round; and paretune's schedules."""
+    """Times every engine in every round; returns the seconds and paretune's schedules."""
     results, schedules, failed = {}, {}, set()
     for turn in range(args.rounds):
         for name in targets:
             for threads in args.thread_counts:
                 by_engine = results.setdefault((name, threads), {engine: [] for engine in engines})
-                order = [engine for engine in engines if engine in targets[name] and (threads == 1 or engine not in ONE_THREAD)]
+                order = [
+                    engine
+                    for engine in engines
+                    if engine in targets[name] and (threads == 1 or engine not in ONE_THREAD)
+                ]
                 random.Random(f"{turn} {name} {threads}").shuffle(order)
                 for engine in order:
                     if (engine, name) in failed:
@@ -286,7 +345,9 @@ def measure(args, engines, targets):
                             seconds = told["latency"]["raw_median"]
                             schedules[name, threads] = told.get("schedules") or "bundle"
                         else:
-                            seconds = ask_engine(args, "time", engine, threads, model=target, seconds=args.seconds)["median"]
+                            seconds = ask_engine(
+                                args, "time", engine, threads, model=target, seconds=args.seconds
+                            )["median"]
                         by_engine[engine].append(seconds)
                     except RuntimeError as error:
                         failed.add((engine, name))
@@ -296,20 +357,51 @@ def measure(args, engines, targets):
 
 
 def options():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", type=pathlib.Path, help="networks, as ONNX files")
     parser.add_argument("--paretune", default="target/release/paretune", help="the program")
     parser.add_argument("--db", default="", help="paretune's result store")
-    parser.add_argument("--litert-python", default=sys.executable, metavar="PATH", help="the Python that has LiteRT (this)")
-    parser.add_argument("--thread-counts", default="1,2", type=lambda text: [int(n) for n in text.split(",")])
+    parser.add_argument(
+        "--litert-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="Python with LiteRT (default: this one)",
+    )
+    parser.add_argument(
+        "--thread-counts", default="1,2", type=lambda text: [int(n) for n in text.split(",")]
+    )
     parser.add_argument("--rounds", default=7, type=int)
     parser.add_argument("--seconds", default=1.0, type=float, help="of every measurement")
-    parser.add_argument("--tune", type=float, metavar="SECONDS", help="tune every network on every thread count first")
+    parser.add_argument(
+        "--tune",
+        type=float,
+        metavar="SECONDS",
+        help="tune every network on every thread count first",
+    )
     parser.add_argument("--layers", action="store_true", help="compare single layers")
-    parser.add_argument("--keep-layers", type=pathlib.Path, metavar="FOLDER", help="write the layers' networks here, and keep them")
-    parser.add_argument("--int8", action="store_true", help="compare 8-bit bundles with quantized peers")
-    parser.add_argument("--bundle", action="append", default=[], metavar="NETWORK=FOLDER", help="run this bundle for it")
-    parser.add_argument("--profile", action="store_true", help="compare layers of whole networks with ONNX Runtime's")
+    parser.add_argument(
+        "--keep-layers",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="folder that keeps the networks of single layers",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="compare 8-bit bundles with quantized peers"
+    )
+    parser.add_argument(
+        "--bundle",
+        action="append",
+        default=[],
+        metavar="NETWORK=FOLDER",
+        help="bundle that paretune runs instead of the network",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="compare layers of whole networks with ONNX Runtime's",
+    )
     parser.add_argument("--json", type=pathlib.Path, help="also write all measurements there")
     args = parser.parse_args()
     if not args.models and not args.layers:
@@ -339,7 +431,10 @@ def main():
     results, schedules = measure(args, engines, targets)
     machine = paretune(args, "devices", "--quick").splitlines()[0]
     peers = ", ".join(f"{engine} {version}" for engine, version in versions.items())
-    print(f"{machine}. {peers}; {args.rounds} rounds of {args.seconds:g} s, load at the end {os.getloadavg()[0]:.1f}.\n")
+    print(
+        f"{machine}. {peers}; {args.rounds} rounds of {args.seconds:g} s, "
+        f"load at the end {os.getloadavg()[0]:.1f}.\n"
+    )
     table(args, engines, results, schedules)
     if args.json:
         rows = [{"network": n, "threads": t, "seconds": by} for (n, t), by in results.items()]

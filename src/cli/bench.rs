@@ -28,33 +28,33 @@ use crate::study::tune::{self, Place, Source, best_known};
 /// Arguments of the command `paretune bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// A bundle's folder, or a network
+    /// Folder of a bundle, or file of a network
     #[arg(value_name = "BUNDLE|MODEL.onnx")]
     pub(super) target: PathBuf,
-    /// Threads [default: what the bundle was tuned for; all cores for a network]
+    /// Number of threads [default: those that the bundle was tuned for; all cores for a network]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
-    /// How long to measure, besides warm-up
+    /// Seconds of measurement, without the warm-up
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     pub(super) seconds: f64,
-    /// Images at a time
+    /// Number of images per run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) batch: u16,
-    /// Keep a network at full precision, with the best schedules that the result store knows for it
-    /// here, on as many threads
+    /// Keep a network at full precision and use the best schedules that the result store knows for
+    /// it on this machine and number of threads
     #[arg(long)]
     fp32: bool,
-    /// Search for each layer's best schedule at full precision, keep what is found in the result
-    /// store, and say what it gained
+    /// Search for the fastest schedule of each layer at full precision, keep the schedules in the
+    /// result store, and print the speedup
     #[arg(long)]
     pub(super) tune: bool,
-    /// How long to try schedules, with --tune
+    /// Time for trying schedules with --tune
     #[arg(long, value_name = "TEXT", default_value = "60s", requires = "tune")]
     pub(super) budget: Budget,
-    /// The result store [default: in the user's data folder]
+    /// Folder of the result store [default: in the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub(super) db: Option<PathBuf>,
-    /// Print a JSON object
+    /// Print the result as a JSON object
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -36,33 +36,33 @@ Example:
       --std 63.0,62.1,66.7 --naive --output characterize.md"
 )]
 pub struct CharacterizeArgs {
-    /// Trained networks (ONNX); without any, the built-in one
+    /// Trained networks (ONNX) [default: the built-in network]
     #[arg(value_name = "MODEL.onnx")]
     models: Vec<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Compare plain dense and CSR loops as well, to show how much the conclusion depends on the
+    /// Also measure plain dense and CSR loops, to show how far the conclusions depend on the
     /// kernels
     #[arg(long)]
     naive: bool,
-    /// Search images to score on
+    /// Number of search images that every configuration is scored on
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     images: u64,
-    /// When to stop, for each network: 90s, 10m, 2h; what is missing then is measured by the next
-    /// run
+    /// Time limit for each network: 90s, 10m, 2h. The next run of the same command measures what is
+    /// missing
     #[arg(long, value_name = "TEXT", default_value = "15m")]
     budget: Budget,
-    /// Write the report here, and a picture per network beside it [default: the report to standard
-    /// output]
+    /// File for the report, with a plot of each network beside it [default: the report goes to
+    /// standard output]
     #[arg(short, long, value_name = "FILE.md")]
     output: Option<PathBuf>,
-    /// Print a JSON object per measurement instead of the report
+    /// Print one JSON object per measurement instead of the report
     #[arg(long)]
     json: bool,
-    /// The result store [default: in the user's data folder]
+    /// Folder of the result store [default: in the user's data folder]
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
-    /// Longest time for one measurement, in seconds
+    /// Time limit for one measurement in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     trial_timeout: u64,
 }

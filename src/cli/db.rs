@@ -16,32 +16,32 @@ use crate::report::units;
 pub struct DbArgs {
     #[command(subcommand)]
     action: Action,
-    /// The result store [default: in the user's data folder]
+    /// Folder of the result store [default: in the user's data folder]
     #[arg(long, value_name = "DIR", global = true)]
     db: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// How many measurements of what kind there are, and how much room they take
+    /// Print the number of measurements of each kind, and their size on disk
     Stats {
-        /// Print a JSON object
+        /// Print the numbers as a JSON object
         #[arg(long)]
         json: bool,
     },
     /// Write all measurements as JSON lines
     Export {
-        /// Where to [default: standard output]
+        /// File to write [default: standard output]
         file: Option<PathBuf>,
     },
     /// Read measurements from JSON lines
     Import {
-        /// Where from [default: standard input]
+        /// File to read [default: standard input]
         file: Option<PathBuf>,
     },
-    /// Give back the room that overwritten records still take
+    /// Free the disk space that overwritten records still occupy
     Compact,
-    /// Check every record's checksum
+    /// Check the checksum of every record
     Verify,
 }
 

@@ -11,10 +11,10 @@ use crate::report::units;
 /// Arguments of the command `paretune devices`.
 #[derive(Args, Debug)]
 pub struct DevicesArgs {
-    /// Do not measure the ceilings
+    /// Skip the measurement of the ceilings
     #[arg(long)]
     quick: bool,
-    /// Print a JSON object
+    /// Print the hardware as a JSON object
     #[arg(long)]
     json: bool,
 }

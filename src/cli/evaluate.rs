@@ -20,21 +20,21 @@ use crate::study::trial::{Answer, Bench, Hopeless};
 /// Arguments of the command `paretune evaluate`.
 #[derive(Args, Debug)]
 pub struct EvaluateArgs {
-    /// The trained network (ONNX); without it, the built-in network and images are used
+    /// Trained network (ONNX) [default: the built-in network and images]
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Configurations: a file with one JSON object or with JSON lines, or - for standard input
+    /// File with configurations, as one JSON object or as JSON lines; - for standard input
     #[arg(long, value_name = "FILE|-")]
     config: PathBuf,
-    /// Search images to score on
+    /// Number of search images that every configuration is scored on
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
     images: u64,
-    /// The result store [default: in the user's data folder]
+    /// Folder of the result store [default: in the user's data folder]
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
-    /// Print JSON lines (the only format there is; accepted for clarity)
+    /// Print JSON lines (the only format, accepted for clarity)
     #[arg(long)]
     json: bool,
 }

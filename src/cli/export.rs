@@ -16,46 +16,46 @@ use crate::study::front::FrontPoint;
 /// Arguments of the command `paretune export`.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// The study: its folder, or its name among the user's
+    /// The study: its folder, or its name in the user's data folder [default: the latest]
     study: Option<PathBuf>,
-    /// What to write
+    /// Format of the export
     #[arg(long = "to", value_enum, default_value_t = Format::Bundle)]
     format: Format,
-    /// How a bundle holds its weights [default: coded]
+    /// Storage of the weights in a bundle [default: coded]
     #[arg(long, value_enum)]
     weights: Option<WeightForm>,
-    /// Another point of the archive than the best, by (the beginning of) its id
+    /// Export the point whose id begins with ID instead of the best one
     #[arg(long, value_name = "ID")]
     pick: Option<String>,
-    /// Where to write [default: bundle for a bundle, model.onnx for onnx, - (standard output) for
+    /// Path to write to [default: bundle for a bundle, model.onnx for onnx, - (standard output) for
     /// the others]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
 }
 
-/// How a bundle holds its weights.
+/// Storage of the weights in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WeightForm {
-    /// As few bytes as possible, decoded and packed whenever the bundle is loaded: what `size`
-    /// means everywhere else
+    /// Smallest size on disk; the weights are decoded and packed whenever the bundle is loaded
     Coded,
-    /// As this machine's kernels use them, mapped and not copied when it is loaded; larger, as the
-    /// coded ones follow for other machines
+    /// Packed for this machine's kernels and mapped into memory when loaded. The bundle is larger,
+    /// because it also holds the coded weights for other machines
     Packed,
 }
 
-/// Formats of `paretune export`.
+/// Export formats of the command `paretune export`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// A folder with a plan and its weights, for `paretune run`
     Bundle,
-    /// The configuration and its figures (docs/schema/point.schema.json)
+    /// The configuration and its metrics (docs/schema/point.schema.json)
     Json,
-    /// An ONNX file: pruned shapes, 8-bit layers between QuantizeLinear and DequantizeLinear
+    /// An ONNX file with pruned shapes and with 8-bit layers between QuantizeLinear and
+    /// DequantizeLinear
     Onnx,
-    /// Every trial of the study in the autotuning community's result format T4
+    /// All trials of the study in T4, the result format of the autotuning community
     T4,
-    /// Every trial of the study as a journal for Optuna and its dashboard
+    /// All trials of the study as a journal for Optuna and its dashboard
     Optuna,
 }
 

@@ -30,13 +30,13 @@ mod space;
 mod tune;
 mod words;
 
-/// Finds how a trained CNN should be deployed on this machine under your limits, by measuring.
+/// Finds the best way to deploy a trained CNN on this machine under your limits, by measuring.
 ///
-/// paretune compresses the network, chooses and tunes kernels layer by layer, times and scores
-/// every candidate on this hardware, keeps the trade-offs that nothing beats, and exports the best
-/// one as something that runs.
+/// paretune compresses the network and selects and tunes kernels for each layer. It measures the
+/// speed and the accuracy of every candidate on this hardware, keeps the best trade-offs (the
+/// Pareto front), and exports the best configuration in a form that runs.
 ///
-/// Try `paretune search` with no arguments for a one-minute demonstration, then `paretune search
+/// Try `paretune search` without arguments for a demonstration of one minute, then `paretune search
 /// model.onnx --data images --limit "<20ms, <5MB"`.
 #[derive(Parser)]
 #[command(
@@ -49,20 +49,20 @@ mod words;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say more on standard error (-v: what is done, -vv: why)
+    /// Print more messages on standard error (-v: actions, -vv: their reasons)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Explore the joint space of a network under limits and keep the Pareto archive
+    /// Search the joint space of a network under limits and keep the Pareto archive
     Search(search::SearchArgs),
-    /// Print the archive of a study
+    /// Print or draw the archive of a study
     Show(show::ShowArgs),
-    /// Write the best configuration of a study as something that runs
+    /// Write the best configuration of a study in a form that runs
     Export(export::ExportArgs),
-    /// Run an exported bundle on its own
+    /// Run an exported bundle
     Run(run::RunArgs),
     /// Time a bundle or a network: whole and layer by layer
     Bench(bench::BenchArgs),
@@ -74,13 +74,13 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Run strategies against a recorded table instead of hardware
     Replay(replay::ReplayArgs),
-    /// Print the hardware found, its features and its measured ceilings
+    /// Print the hardware, its features and its measured ceilings
     Devices(devices::DevicesArgs),
-    /// Look after the result store
+    /// Maintain the result store
     Db(db::DbArgs),
-    /// Print completions for a shell
+    /// Print the completions for a shell
     Completions(words::CompletionsArgs),
-    /// Write the manual pages
+    /// Write the manual pages to a folder
     Man(words::ManArgs),
     /// Serve trials on standard input (started by `search`)
     #[command(hide = true)]
@@ -199,12 +199,12 @@ fn start_tracing(verbose: u8) {
 /// Options that select the images and the choices of the space.
 #[derive(Args, Clone, Debug)]
 struct SubjectArgs {
-    /// Labelled images: a folder per class of PNG/JPEG (optionally under train/ and test/),
-    /// CIFAR-10 binary batches, IDX files, or an .npz with x and y; without labels, agreement with
-    /// the original network is the accuracy
+    /// Labelled images: a folder per class of PNG or JPEG files (optionally under train/ and
+    /// test/), CIFAR-10 binary batches, IDX files, or an .npz file with x and y. Without labels,
+    /// the accuracy is the agreement with the unmodified network
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Mean per channel that the network was trained with, on the 0-255 scale
+    /// Mean of each channel on the 0-255 scale, as in the training of the network
     #[arg(
         long,
         value_name = "R,G,B",
@@ -213,19 +213,18 @@ struct SubjectArgs {
         requires = "std"
     )]
     mean: Vec<f32>,
-    /// Standard deviation per channel that the network was trained with, on the 0-255 scale
+    /// Standard deviation of each channel on the 0-255 scale, as in the training of the network
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "mean")]
     std: Vec<f32>,
-    /// Thread counts to consider [default: 1 and every power of two up to the number of cores, and
-    /// that number]
+    /// Thread counts to consider [default: the powers of two up to the number of cores, and that
+    /// number]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<usize>,
-    /// Backends to consider: cpu, opencl (the first graphics processor, or the first device at
-    /// all), opencl:PLATFORM/DEVICE [default: cpu, and opencl where that is more than the processor
-    /// once more]
+    /// Backends to consider: cpu, opencl (the first graphics processor, or else the first device),
+    /// opencl:PLATFORM/DEVICE [default: cpu, and opencl if it has a device besides the processor]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     backend: Vec<String>,
-    /// A TOML file that narrows, fixes or extends the space
+    /// TOML file that narrows, fixes or extends the space
     #[arg(long, value_name = "FILE")]
     space: Option<PathBuf>,
 }

@@ -13,37 +13,38 @@ use crate::study::replay::{self, Columns, ReplayOptions, parse_limit};
 /// Arguments of the command `paretune replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// A CSV file with a header line: parameters, then what was measured
+    /// CSV file with a header line: parameters, then measured values
     #[arg(value_name = "TABLE.csv")]
     table: PathBuf,
-    /// Columns of which less is better
+    /// Columns to minimize
     #[arg(long, value_name = "COL,...", value_delimiter = ',')]
     minimize: Vec<String>,
-    /// Columns of which more is better
+    /// Columns to maximize
     #[arg(long, value_name = "COL,...", value_delimiter = ',')]
     maximize: Vec<String>,
-    /// Objectives that are compared on a logarithmic scale
+    /// Objectives to compare on a logarithmic scale
     #[arg(long, value_name = "COL,...", value_delimiter = ',')]
     log: Vec<String>,
-    /// Parameters [default: every column before the first that is named elsewhere]
+    /// Columns of the parameters [default: every column before the first that is named elsewhere]
     #[arg(long, value_name = "COL,...", value_delimiter = ',')]
     params: Vec<String>,
-    /// Which rows are usable; the others cost an evaluation and teach the strategy
+    /// Condition of the usable rows. Unusable rows cost an evaluation, and the strategy learns from
+    /// them
     #[arg(long, value_name = "COL=VALUE")]
     valid: Option<String>,
-    /// A bound on a column; may be given several times
+    /// Limit on a column; may be given several times
     #[arg(long = "limit", value_name = "COL<VALUE")]
     limits: Vec<String>,
-    /// Strategies to run
+    /// Names of the strategies to run
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "auto")]
     strategy: Vec<String>,
-    /// Evaluations per run
+    /// Number of evaluations per run
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     budget: u32,
-    /// Runs per strategy
+    /// Number of runs per strategy, each with its own seed
     #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     seeds: u32,
-    /// Print a JSON object
+    /// Print the report as a JSON object
     #[arg(long)]
     json: bool,
 }

@@ -20,19 +20,19 @@ use crate::report::units;
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["input", "data"])))]
 pub struct RunArgs {
-    /// The bundle's folder
+    /// Folder of the bundle
     bundle: PathBuf,
-    /// Images as a NumPy array [batch, channels, height, width] (or one image without batch): bytes
-    /// are normalized as the network was trained, floats are taken as they are
+    /// Images as a NumPy array [batch, channels, height, width] (or one image without batch). Bytes
+    /// are normalized as in the training; floats are used unchanged
     #[arg(long, value_name = "X.npy", requires = "output")]
     input: Option<PathBuf>,
-    /// Where the outputs go: a NumPy array of floats, one row per image
+    /// File for the outputs: a NumPy array of floats, one row per image
     #[arg(long, value_name = "Y.npy", requires = "input")]
     output: Option<PathBuf>,
-    /// Labelled images to score (those under test/, if there is such a folder)
+    /// Labelled images to score (those under test/ if that folder exists)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Threads [default: what the bundle was tuned for]
+    /// Number of threads [default: those that the bundle was tuned for]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print the metrics as a JSON object

@@ -33,58 +33,58 @@ use crate::tui;
 Exit status: 0 a point meets every limit, 3 none does (the nearest miss is reported), 2 bad usage or input,
 1 internal failure, 130 interrupted (the study is whole; the same command goes on).")]
 pub struct SearchArgs {
-    /// The trained network (ONNX); without it, the built-in network and images are used
+    /// Trained network (ONNX) [default: the built-in network and images]
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// A bound to keep: "latency<20ms", "size<5MB", "memory<64MB", "accuracy>90%",
-    /// "accuracy-drop<1%", or a list: "<20ms, <5MB"; may be given several times
+    /// Limit to keep: "latency<20ms", "size<5MB", "memory<64MB", "accuracy>90%",
+    /// "accuracy-drop<1%", or a list: "<20ms, <5MB". May be given several times
     #[arg(long = "limit", value_name = "TEXT")]
     limits: Vec<String>,
-    /// What to trade off
+    /// Objectives to trade off
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "accuracy,latency,size,memory",
           value_parser = ["accuracy", "latency", "size", "memory"])]
     objective: Vec<String>,
-    /// Which feasible point is best: an objective, or `knee`
+    /// Criterion of the best feasible point: an objective, or `knee`
     #[arg(long, value_name = "TEXT", default_value = "accuracy",
           value_parser = ["accuracy", "latency", "size", "memory", "knee"])]
     prefer: String,
-    /// When to stop: 90s, 10m, 2h, 500trials, or several; the first one reached ends the search
-    /// [default: 1m for the built-in network, else 5m]
+    /// Budget of the search: 90s, 10m, 2h, 500trials, or several; the first one reached ends the
+    /// search [default: 1m for the built-in network, else 5m]
     #[arg(long, value_name = "TEXT")]
     budget: Option<Budget>,
-    /// How configurations are proposed
+    /// Strategy that proposes configurations
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = strategies())]
     strategy: String,
-    /// Same seed, same machine, recorded measurements: same trials
+    /// Seed of the random generator. With the same seed and recorded measurements, the trials
+    /// repeat
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// After the search, let every compressed finalist learn from the original's answers to the
-    /// calibration images, for this long each: 90s, 2m
+    /// Fine-tune every compressed finalist for this time (90s, 2m) by distillation from the
+    /// unmodified network on the calibration images
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     finetune: Option<u64>,
-    /// Where the study lives; an existing one is resumed [default: named after the request, in the
+    /// Folder of the study; an existing study is resumed [default: named after the request, in the
     /// user's data folder]
     #[arg(long, value_name = "DIR")]
     study: Option<PathBuf>,
-    /// The result store that all studies share [default: in the user's data folder]
+    /// Folder of the result store, which all studies share [default: in the user's data folder]
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
-    /// Plain progress instead of the terminal UI
+    /// Print plain progress instead of the terminal UI
     #[arg(long, conflicts_with = "tui")]
     headless: bool,
-    /// The terminal UI, even if standard output is none
+    /// Use the terminal UI, even if standard output is no terminal
     #[arg(long)]
     tui: bool,
-    /// One JSON object per event on standard output (implies --headless)
+    /// Print one JSON object per event on standard output (implies --headless)
     #[arg(long, conflicts_with = "tui")]
     json: bool,
-    /// Longest time for one trial, in seconds
+    /// Time limit for one trial in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     trial_timeout: u64,
-    /// Address space that one trial may use, in MiB [default: three quarters of the machine's
-    /// memory]
+    /// Memory limit for one trial in MiB [default: three quarters of the machine's memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
     trial_memory: Option<u64>,
 }

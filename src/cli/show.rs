@@ -17,34 +17,33 @@ use crate::tui;
 /// Arguments of the command `paretune show`.
 #[derive(Args, Debug)]
 pub struct ShowArgs {
-    /// The study: its folder, or its name among the user's [default: the latest]
+    /// The study: its folder, or its name in the user's data folder [default: the latest]
     study: Option<PathBuf>,
-    /// Print front.json
+    /// Print the contents of front.json
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Print a row per point, comma-separated
+    /// Print one row per point, comma-separated
     #[arg(long)]
     csv: bool,
-    /// Draw the archive
+    /// Draw the archive as an SVG file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Write a page with interactive plots, the chosen configuration and comparisons, all in one
-    /// file
+    /// Write one HTML page with interactive plots, the chosen configuration and comparisons
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Look at the study in the terminal UI, as its journal tells it
+    /// Show the study in the terminal UI, from its journal
     #[arg(long, conflicts_with_all = ["json", "csv"])]
     tui: bool,
-    /// Draw every screen of the terminal UI to this folder, as SVG
+    /// Draw every screen of the terminal UI to this folder as SVG files
     #[arg(long, value_name = "DIR")]
     screens: Option<PathBuf>,
     /// Columns and rows of the screens
     #[arg(long, value_name = "WxH", default_value = "100x30", value_parser = size)]
     screen_size: (u16, u16),
-    /// Horizontal axis of the drawing
+    /// Metric of the horizontal axis of the plot
     #[arg(long, value_name = "NAME", default_value = "latency", value_parser = ["accuracy", "latency", "size", "memory"])]
     x: String,
-    /// Vertical axis of the drawing
+    /// Metric of the vertical axis of the plot
     #[arg(long, value_name = "NAME", default_value = "accuracy", value_parser = ["accuracy", "latency", "size", "memory"])]
     y: String,
 }

@@ -12,12 +12,12 @@ use crate::study::prepare::{load_network, space_of};
 /// Arguments of the command `paretune space`.
 #[derive(Args, Debug)]
 pub struct SpaceArgs {
-    /// The trained network (ONNX); without it, the built-in network and images are used
+    /// Trained network (ONNX) [default: the built-in network and images]
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Print the space as JSON
+    /// Print the space as a JSON object
     #[arg(long)]
     json: bool,
 }

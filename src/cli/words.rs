@@ -24,7 +24,7 @@ pub struct CompletionsArgs {
 /// Arguments of the command `paretune man`.
 #[derive(Args, Debug)]
 pub struct ManArgs {
-    /// The folder to write to, such as ~/.local/share/man/man1
+    /// Folder to write to, such as ~/.local/share/man/man1
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
