@@ -7,7 +7,7 @@ here), and the final result is the median over the rounds. Batch size is 1. Rati
 above 1, paretune is faster.
 
     peers.py --paretune target/release/paretune resnet20.onnx mobilenet.onnx
-    peers.py --tune 60 ...                      tunes every network first, instead of using the store
+    peers.py --tune 60 ...                      tunes every network before the comparison
     peers.py --layers                           times single layers: 3x3, 1x1, depthwise
     peers.py --int8 --bundle resnet20=FOLDER .. compares 8-bit bundles to quantized peers
     peers.py --profile ...                      compares layers with those of ONNX Runtime
