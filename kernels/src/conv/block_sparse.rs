@@ -1,5 +1,5 @@
-//! Weights that are zero in blocks of output channels, in single precision over channels-last activations:
-//! an implicit matrix product that takes only the steps in depth which are left.
+//! Block-sparse implicit GEMM in single precision over NHWC activations: weights are zero in blocks
+//! of output channels, and each block of columns visits only the steps in k that are left.
 
 use super::buffer::Buffer;
 use super::finish::Finish;
@@ -17,13 +17,14 @@ use crate::schedule::{Schedule, Tunable};
 use crate::team::Worker;
 use crate::weights::{Pattern, WeightFormat};
 
-/// The algorithm.
+/// Implicit GEMM over BSR weights in single precision.
 pub(super) struct BlockSparse;
 
-/// Input channels below which a padded copy that makes one run of a window is the better guess.
+/// Number of input channels up to which a padded copy, which makes one run of each window, is the
+/// default.
 const FEW_CHANNELS: usize = 64;
 
-/// Numbers per row and per pixel of the padded input.
+/// Returns the elements per row and per pixel of the padded input.
 fn strides(problem: &ConvProblem) -> [usize; 2] {
     [padded(problem)[1] * problem.in_channels, problem.in_channels]
 }
@@ -50,7 +51,7 @@ impl Algorithm for BlockSparse {
         let taps = problem.window.kernel.iter().product::<usize>();
         let whole = taps > 1 && reaches(problem, strides(problem));
         let free = problem.window.padding == [0; 4];
-        // A guess: half of the weights are zero.
+        // The tuner does not know the sparsity; half of the weights are assumed to be zero.
         let column = problem.group_in() * taps * size_of::<f32>() / 2;
         vec![
             tile_tunable::<Real>(extent, isa),
@@ -115,13 +116,13 @@ impl Algorithm for BlockSparse {
 struct Prepared {
     problem: ConvProblem,
     rows: Rows,
-    /// One per group.
+    /// Compressed weights of every group.
     streams: Vec<Streams<Real>>,
     zeros: Buffer<f32>,
     pixels: usize,
     panel: usize,
     split: Split,
-    /// Whether the input is first copied into the workspace, with its padding.
+    /// Whether the input is first copied into the workspace together with its padding.
     copies: bool,
     finish: Finish,
 }

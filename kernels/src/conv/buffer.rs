@@ -1,4 +1,4 @@
-//! Memory on cache-line boundaries for packed weights and tables: their own, or a part of a mapped file.
+//! Cache-line aligned memory for packed weights and tables: owned, or a part of a mapped file.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -6,17 +6,18 @@ use std::sync::Arc;
 use crate::block::{ALIGNMENT, Block};
 use crate::mapping::Mapping;
 
-/// Bytes of a cache line; also the alignment that the executor gives to workspaces.
+/// Bytes of a cache line, which is also the alignment that the executor gives to workspaces.
 pub(super) const LINE: usize = ALIGNMENT;
 
-/// A fixed number of numbers, the first of them on a cache-line boundary, that nobody writes once they are there.
+/// A fixed number of elements from a cache-line boundary on, which are never written after
+/// construction.
 pub(super) struct Buffer<T> {
     start: *const T,
     len: usize,
     _memory: Memory,
 }
 
-/// What keeps the numbers of a [`Buffer`] alive.
+/// Owner of the memory that a [`Buffer`] points into.
 enum Memory {
     Own { _block: Block },
     Mapped { _mapping: Arc<Mapping> },
@@ -27,12 +28,13 @@ unsafe impl<T: Number> Send for Buffer<T> {}
 // SAFETY: as above.
 unsafe impl<T: Number> Sync for Buffer<T> {}
 
-/// Numbers that any bytes are a valid value of.
+/// Element types for which every bit pattern is a valid value.
 ///
 /// # Safety
-/// No padding, no invalid bit patterns, alignment at most [`LINE`].
+/// The type must have no padding and no invalid bit patterns, and its alignment must be at most
+/// [`LINE`].
 pub(super) unsafe trait Number: Copy + Default + Send + Sync + 'static {
-    /// Tells numbers apart in files.
+    /// Code of the element type in files.
     const KIND: u8;
 }
 
@@ -50,7 +52,7 @@ macro_rules! numbers {
 numbers!(f32: 0 i8: 1 u8: 2 i16: 3 u16: 4 i32: 5 u32: 6);
 
 impl<T: Number> Buffer<T> {
-    /// `len` numbers, zeros but for what `fill` makes of them.
+    /// Allocates `len` zeros and lets `fill` write them.
     pub(super) fn new(len: usize, fill: impl FnOnce(&mut [T])) -> Self {
         let block = Block::zeros(whole_lines(len * size_of::<T>()));
         let start = block.start().cast::<T>();
@@ -60,12 +62,13 @@ impl<T: Number> Buffer<T> {
         Self { start, len, _memory: Memory::Own { _block: block } }
     }
 
-    /// `len` zeros.
+    /// Allocates a buffer of `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
         Self::new(len, |_| ())
     }
 
-    /// The numbers from byte `at` of a mapping on, if it has so many whole lines there.
+    /// Returns the `len` elements from byte `at` of a mapping on, or `None` if the mapping does not
+    /// hold that many whole cache lines there.
     pub(super) fn mapped(mapping: &Arc<Mapping>, at: usize, len: usize) -> Option<Self> {
         let end = at.checked_add(lines_of::<T>(len)?)?;
         if !at.is_multiple_of(LINE) || end > mapping.len() {
@@ -82,7 +85,7 @@ impl<T: Number> Buffer<T> {
         self.start
     }
 
-    /// Bytes held.
+    /// Returns the size in bytes, in whole cache lines.
     pub(super) fn bytes(&self) -> usize {
         whole_lines(self.len * size_of::<T>())
     }
@@ -97,12 +100,12 @@ impl<T: Number> Deref for Buffer<T> {
     }
 }
 
-/// `bytes` rounded up to whole cache lines, so that parts of a workspace do not share one.
+/// Rounds `bytes` up to whole cache lines, so that parts of a workspace do not share one.
 pub(super) fn whole_lines(bytes: usize) -> usize {
     bytes.next_multiple_of(LINE)
 }
 
-/// Bytes of the whole cache lines that `len` numbers take, unless that is more than there can be.
+/// Returns the bytes of the whole cache lines that `len` elements take, or `None` on overflow.
 pub(super) fn lines_of<T>(len: usize) -> Option<usize> {
     len.checked_mul(size_of::<T>())?.checked_next_multiple_of(LINE)
 }

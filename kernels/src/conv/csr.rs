@@ -1,7 +1,8 @@
-//! Sparse convolution as the study did it, with one compressed-row matrix for the whole layer instead
-//! of one per 3x3 kernel: every non-zero adds a scaled row of the input to a row of the output.
+//! Sparse convolution in the format of the study that this project follows, with one CSR matrix per
+//! layer instead of one per 3x3 kernel. Every non-zero weight adds a scaled row of the input to a
+//! row of the output.
 //!
-//! Sums live in memory, not in registers; [`super::sparse_planar`] is the answer to that.
+//! The sums live in memory and not in registers; [`super::sparse_planar`] avoids that.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ use crate::simd::{Build, Job, Simd, build};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
-/// The algorithm.
+/// CSR convolution over NCHW activations.
 pub(super) struct Csr;
 
 impl Algorithm for Csr {
@@ -78,20 +79,20 @@ impl Algorithm for Csr {
     }
 }
 
-/// The weights that are not zero, by output channels.
+/// Non-zero weights, grouped by output channel.
 pub(super) struct Rows {
     pub(super) values: Buffer<f32>,
-    /// Input channel of the group and tap, as in the stored weights.
+    /// Flat index of each weight in its output channel's `[input channel of the group][tap]`.
     pub(super) columns: Vec<u32>,
-    /// Where each output channel's end.
+    /// End of each output channel's weights.
     pub(super) ends: Vec<usize>,
 }
 
 impl Rows {
-    /// Those of `stored`.
+    /// Collects the non-zero weights of `stored`, or takes them from the request's packing.
     ///
     /// # Errors
-    /// Where a channel has too many weights, or packed ones are not those of the problem.
+    /// Fails if a channel has too many weights, or if packed weights do not belong to the problem.
     pub(super) fn of(request: &Request<'_>, stored: &[f32]) -> Result<Self, KernelError> {
         let problem = &request.problem;
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
@@ -123,7 +124,8 @@ impl Rows {
     }
 }
 
-/// Where each of things so many end, that lie one behind the other; `None` where that is more than can be counted.
+/// Returns the running totals of `counts`, which are the ends of consecutive ranges; `None` on
+/// overflow.
 pub(super) fn ends(counts: &[u32]) -> Option<Vec<usize>> {
     let mut end = 0_usize;
     counts
@@ -139,17 +141,18 @@ struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
     rows: Rows,
-    /// Of every column: input channel of the group, row and column of the tap. Found once, not at every use.
+    /// `[input channel of the group, tap row, tap column]` of every column of the matrix, computed
+    /// once in advance.
     places: Vec<[usize; 3]>,
     bias: Buffer<f32>,
     finish: Finish,
     entry: Entry,
 }
 
-/// Computes planes (counted through images).
+/// Computes a range of output planes, counted through images.
 ///
 /// # Safety
-/// The call's addresses are valid and nobody else writes these planes.
+/// The call's addresses must be valid, and no other thread may write the planes.
 type Entry = unsafe fn(&Prepared, &Call, Range<usize>);
 
 impl Kernel for Prepared {
@@ -168,8 +171,10 @@ impl Kernel for Prepared {
     }
 }
 
+/// Computes planes with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd>(kernel: &Prepared, call: &Call, planes: Range<usize>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Run { kernel, call, planes }) }
@@ -239,16 +244,16 @@ impl Job for Run<'_> {
 }
 
 impl Prepared {
-    /// Adds `weight` times what tap column `kx` sees of a row of the input to a row of the output.
+    /// Adds `weight` times the input elements under tap column `kx` to a row of the output.
     ///
     /// # Safety
-    /// Both rows are valid, and the processor executes `S`.
+    /// Both rows must be valid, and the processor must execute `S`.
     #[inline(always)]
     unsafe fn add_row<S: Simd>(&self, input: *const f32, kx: usize, weight: f32, output: *mut f32) {
         let stride = self.problem.window.stride[1];
         let left = self.problem.window.padding[1];
         let tap = kx * self.problem.window.dilation[1];
-        // The output columns whose input under this tap is no padding.
+        // Output columns for which this tap lies inside the input.
         let start = left.saturating_sub(tap).div_ceil(stride);
         let end = (left + self.problem.input[1]).saturating_sub(tap).div_ceil(stride).min(self.output[1]);
         // SAFETY: `x * stride + tap - left` is below the input's width for every `x` of `start..end`.

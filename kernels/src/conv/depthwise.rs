@@ -1,9 +1,10 @@
-//! Depthwise convolution over channels-last and channel-blocked activations: every channel by itself, vectors of channels.
+//! Depthwise convolution over NHWC and NCHWc activations with vectors of channels.
 //!
-//! A pass computes a few neighboring output pixels for a vector of channels, so that neighbors share
-//! loads of the input and of the weights. The addresses of a pass are looked up once for all channels;
-//! padding is a row of zeros. Windows of 3x3 and 5x5 at strides 1 and 2 are unrolled. A block of channels is an image with
-//! its channels last; as it has one vector of channels only, passes that meet no padding at their sides look up the rows alone.
+//! A pass computes a few adjacent output pixels for a vector of channels, so that the pixels share
+//! loads of input and weights. The addresses of a pass are looked up once for all channels; padding
+//! is a row of zeros. Windows of 3x3 and 5x5 at strides 1 and 2 are unrolled. A block of NCHWc is
+//! treated as an NHWC image. It has only one vector of channels, so passes without padding at their
+//! sides look up only the rows.
 
 use std::ops::Range;
 
@@ -22,19 +23,19 @@ use crate::simd::{Build, Job, Simd, build, lanes};
 use crate::team::{Part, Worker};
 use crate::weights::WeightFormat;
 
-/// The algorithm.
+/// Depthwise convolution over NHWC and NCHWc activations.
 pub(super) struct Depthwise;
 
-/// Most columns of input under a row of taps of one pass: of four pixels, 5 taps each, at stride 2.
+/// Largest number of input columns under one row of taps of a pass: four pixels, 5 taps, stride 2.
 const MOST_COLUMNS: usize = 12;
 
-/// How much longer a multiply-add takes here than in a matrix product, roughly.
+/// Approximate time of a multiply-add here relative to one in a GEMM.
 const SLOWER: usize = 4;
 
-/// Rows below which threads share channels by default.
+/// Number of output rows below which threads partition the channels by default.
 const FEW_ROWS: usize = 8;
 
-/// The tunables of both depthwise algorithms, which compute so many channels at a time.
+/// Returns the tunables of both depthwise algorithms, which compute `at_a_time` channels together.
 pub(super) fn tunables(problem: &ConvProblem, at_a_time: usize) -> Vec<Tunable> {
     let [height, width] = problem.output().unwrap_or([1, 1]);
     let pixels: Vec<i64> = [1, 2, 4].into_iter().filter(|&pixels| pixels as usize <= width).collect();
@@ -55,11 +56,11 @@ pub(super) fn tunables(problem: &ConvProblem, at_a_time: usize) -> Vec<Tunable> 
     ]
 }
 
-/// Channels that workers share by the block: whole cache lines.
+/// Channels per unit when threads partition the channels: whole cache lines.
 const BLOCK: usize = 16;
 
-/// Parts for the worker of an output of this height and width: rows (counted through images), and channels, in blocks of
-/// so many.
+/// Returns this thread's parts of an output of this height and width: rows (counted through images)
+/// times channels (in units of `block`).
 pub(super) fn parts<'a>(
     worker: &'a Worker<'_>,
     by_channels: bool,
@@ -138,7 +139,7 @@ impl Algorithm for Depthwise {
             BLOCKED if channels.is_multiple_of(lanes) => channels / lanes,
             _ => return Err(request.bad_value("layout")),
         };
-        // Images of their own.
+        // The problem with every block of channels as an image of its own.
         let width = channels / blocks;
         let images = ConvProblem {
             batch: problem.batch * blocks,
@@ -179,7 +180,7 @@ impl Algorithm for Depthwise {
     }
 }
 
-/// The first pixels of passes that have all their columns in the input.
+/// Returns the first pixels of the passes whose input columns all lie inside the input.
 fn regular(problem: &ConvProblem, width: usize, pixels: usize) -> Range<usize> {
     let (stride, left) = (problem.window.stride[1], problem.window.padding[1]);
     let columns = (pixels - 1) * stride + problem.window.kernel[1];
@@ -189,22 +190,22 @@ fn regular(problem: &ConvProblem, width: usize, pixels: usize) -> Range<usize> {
 }
 
 struct Prepared {
-    /// Of images that are blocks of channels, where those are.
+    /// In NCHWc, the equivalent problem in which every block of channels is an image.
     problem: ConvProblem,
-    /// Per image of the request.
+    /// Blocks of channels per image of the request.
     blocks: usize,
     output: [usize; 2],
     entry: Entry,
     vertical: Vec<isize>,
     horizontal: Vec<isize>,
-    /// First pixels of passes whose columns are neighbors, at a distance that is a vector.
+    /// First pixels of the passes whose input columns are adjacent vectors without padding.
     regular: Range<usize>,
-    /// `[vector of channels][tap][lane]`
+    /// Packed weights, `[vector of channels][tap][lane]`.
     weights: Buffer<f32>,
     bias: Buffer<f32>,
     zeros: Buffer<f32>,
     by_channels: bool,
-    /// Bytes of addresses per worker.
+    /// Bytes of the address table of each thread.
     scratch: usize,
     threads: usize,
     finish: Finish,
@@ -231,12 +232,12 @@ impl Kernel for Prepared {
     }
 }
 
-/// Rows times channels of one run.
+/// Output rows and channels that one call computes.
 struct Pass<'a> {
     kernel: &'a Prepared,
     call: Call,
     rows: Range<usize>,
-    /// Starts at a multiple of 16.
+    /// Range of channels, from a multiple of 16 on.
     channels: Range<usize>,
     addresses: *mut *const f32,
 }
@@ -244,10 +245,10 @@ struct Pass<'a> {
 /// Computes a [`Pass`].
 ///
 /// # Safety
-/// Its addresses are valid, and nobody else writes its part of the output.
+/// The addresses in the pass must be valid, and no other thread may write its part of the output.
 type Entry = unsafe fn(&Pass<'_>);
 
-/// Chooses the compiled function.
+/// Selects the instantiation for a window and a number of pixels.
 struct Select {
     window: crate::operator::Window,
     pixels: usize,
@@ -280,14 +281,16 @@ impl Build for Select {
     }
 }
 
+/// Computes a [`Pass`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, const SIZE: usize, const STRIDE: usize, const PIXELS: usize>(pass: &Pass<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Run::<SIZE, STRIDE, PIXELS>(pass)) }
 }
 
-/// A window of `SIZE x SIZE` at horizontal stride `STRIDE`; any window and stride where they are 0.
+/// Body of an entry for a `SIZE x SIZE` window at horizontal stride `STRIDE`; 0 stands for any.
 struct Run<'a, const SIZE: usize, const STRIDE: usize, const PIXELS: usize>(&'a Pass<'a>);
 
 impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_, SIZE, STRIDE, PIXELS> {
@@ -299,11 +302,12 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_
         let [height, width] = kernel.output;
         for row in pass.rows.clone() {
             let (image, y) = (row / height, row % height);
-            // Of the first channel among those that have weights.
+            // First channel of the image's block in the weights.
             let block = image % kernel.blocks * channels;
             let mut x = 0;
             while x < width {
-                // The last pass of a row computes some pixels once more rather than fewer of them.
+                // The last pass of a row overlaps the one before it: pixels computed twice cost
+                // less than a shorter pass.
                 let first = x.min(width - PIXELS);
                 x = first + PIXELS;
                 let at = (row * width + first) * channels;
@@ -333,13 +337,14 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_
 }
 
 impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, STRIDE, PIXELS> {
-    /// Columns of input under a row of taps of one pass.
+    /// Input columns under one row of taps of a pass.
     const COLUMNS: usize = if SIZE == 0 { 0 } else { (PIXELS - 1) * STRIDE + SIZE };
 
-    /// Looks up where the pixels from `[y, first]` on find their rows of taps, columns being neighbors.
+    /// Looks up the input row of every tap row for the pixels from `[y, first]` on, whose columns
+    /// are adjacent.
     ///
     /// # Safety
-    /// The pixels exist, and none of their columns is padding.
+    /// The pixels must exist, and none of their input columns may be padding.
     #[inline(always)]
     unsafe fn rows(&self, image: usize, y: usize, first: usize) {
         let pass = self.0;
@@ -360,11 +365,11 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
         }
     }
 
-    /// Looks up where the pixels from `[y, first]` on find their taps: `[tap row][column]` where the
-    /// window is unrolled, `[tap][pixel]` otherwise.
+    /// Looks up the input addresses of the pixels from `[y, first]` on: `[tap row][column]` if the
+    /// window is unrolled, else `[tap][pixel]`.
     ///
     /// # Safety
-    /// The pixels exist.
+    /// The pixels must exist in the output.
     #[inline(always)]
     unsafe fn addresses(&self, image: usize, y: usize, first: usize) {
         let pass = self.0;
@@ -385,7 +390,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
                 let vertical = kernel.vertical[y * tap_rows + ky];
                 if SIZE > 0 {
                     for column in 0..Self::COLUMNS {
-                        // Each column is under some tap of some pixel.
+                        // Every column lies under some tap of some pixel.
                         let pixel = (column / STRIDE).min(PIXELS - 1);
                         let tap = column - pixel * STRIDE;
                         put(vertical + kernel.horizontal[(first + pixel) * tap_columns + tap]);
@@ -401,12 +406,12 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
         }
     }
 
-    /// One vector of channels (the first `count` of it, if `PART`) of all pixels of a pass, the first of
-    /// which starts at `at` in the output; weights and biases are those of the block's channels. `REGULAR` passes have looked
-    /// up rows, others every column.
+    /// Computes one vector of channels (its first `count` lanes if `PART`) of all pixels of a pass,
+    /// which starts at `at` in the output. Weights and biases are those of `block`. `REGULAR`
+    /// passes read the addresses of rows, others those of every column.
     ///
     /// # Safety
-    /// The addresses are looked up, and pixels and channels exist.
+    /// The addresses must have been looked up, and the pixels and channels must exist.
     #[inline(always)]
     unsafe fn vector<S: Simd, const PART: bool, const REGULAR: bool>(
         &self,

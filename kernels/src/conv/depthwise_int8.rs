@@ -1,9 +1,10 @@
-//! Depthwise convolution in 8 bits over channels-last activations, the integer twin of
+//! Depthwise convolution in 8 bits over NHWC activations, the integer counterpart of
 //! [`super::depthwise`].
 //!
-//! Several taps are multiplied at a time ([`Simd::dot_taps`]): their bytes, interleaved, are groups for a dot product. That
-//! leaves sums in another order of channels, which weights, scales and biases have as well, and which packing sums into
-//! bytes undoes. Padding is a row of zero points, whose share of the sum is subtracted beforehand.
+//! Several taps are multiplied at once ([`Simd::dot_taps`]): interleaving their bytes makes the
+//! groups of a dot product. The sums then have their channels in another order; weights, scales and
+//! biases are stored in that order, and packing the sums into bytes restores the original one.
+//! Padding is a row of zero points. The contribution of the zero point is subtracted in advance.
 
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ mod addresses;
 
 use addresses::Addresses;
 
-/// The algorithm.
+/// Depthwise convolution in 8 bits over NHWC activations.
 pub(super) struct DepthwiseInt8;
 
 impl Algorithm for DepthwiseInt8 {
@@ -141,7 +142,7 @@ impl Algorithm for DepthwiseInt8 {
     }
 }
 
-/// Channels computed at a time.
+/// Returns the number of channels that are computed together.
 fn block(isa: Isa) -> usize {
     4 * lanes(isa)
 }
@@ -151,25 +152,27 @@ struct Prepared {
     output: [usize; 2],
     entry: Entry,
     addresses: Addresses,
-    /// How often [`Simd::TAPS`] taps are multiplied.
+    /// Steps per window, each of which multiplies [`Simd::TAPS`] taps.
     steps: usize,
-    /// Channels computed at a time.
+    /// Channels that are computed together.
     block: usize,
-    /// `[block][step][vector][lane][tap of the step]`, in [`Simd::Tap`], channels [`quartered`].
+    /// Packed weights as [`Simd::Tap`], `[block][step][vector][lane][tap of the step]`, with
+    /// channels in [`quartered`] order.
     weights: Buffer<u8>,
-    /// `[block][vector][lane]`
+    /// Initial values of the sums, `[block][vector][lane]`.
     start: Buffer<i32>,
-    /// In the same order where results are `plain`, by channel elsewhere; so are biases.
+    /// Scale per channel, in the order of `start` if `plain` is set, else by channel. The same
+    /// holds for `bias`.
     scale: Buffer<f32>,
     bias: Buffer<f32>,
-    /// A row of zero points.
+    /// A row of zero points, which stands for padding.
     zeros: Buffer<u8>,
     by_channels: bool,
-    /// Bytes of addresses per worker.
+    /// Bytes of the address table of each thread.
     scratch: usize,
     threads: usize,
     finish: Finish8,
-    /// Where nothing is added and bytes go: see [`Finish8::plain_bytes`].
+    /// Epilogue for byte outputs without residual: see [`Finish8::plain_bytes`].
     plain: Option<BytesFinish>,
 }
 
@@ -194,12 +197,12 @@ impl Kernel for Prepared {
     }
 }
 
-/// Rows times channels of one run.
+/// Output rows and channels that one call computes.
 struct Pass<'a> {
     kernel: &'a Prepared,
     call: Call,
     rows: Range<usize>,
-    /// Whole blocks, as long as they last.
+    /// Range of channels in whole blocks, except at the end.
     channels: Range<usize>,
     addresses: *mut *const u8,
 }
@@ -207,23 +210,23 @@ struct Pass<'a> {
 /// Computes a [`Pass`].
 ///
 /// # Safety
-/// Its addresses are valid, and nobody else writes its part of the output.
+/// The addresses in the pass must be valid, and no other thread may write its part of the output.
 type Entry = unsafe fn(&Pass<'_>);
 
-/// What is compiled for one instruction set.
+/// Functions and constants of one instruction set.
 struct Compiled {
     entry: Entry,
-    /// [`Simd::TAPS`]
+    /// Taps multiplied at once, [`Simd::TAPS`].
     taps: usize,
-    /// [`Simd::SHIFT`]
+    /// Amount by which dot products reduce activations, [`Simd::SHIFT`].
     shift: i32,
-    /// Bytes of a [`Simd::Tap`].
+    /// Size of a [`Simd::Tap`] in bytes.
     tap_bytes: usize,
-    /// Writes weights as [`Simd::Tap`], for which there must be room.
+    /// Writes weights as [`Simd::Tap`]; the destination must have room for them.
     pack: fn(&[i8], &mut [u8]),
 }
 
-/// Chooses the compiled function.
+/// Selects the instantiation for a number of pixels.
 struct Select {
     pixels: usize,
 }
@@ -257,8 +260,10 @@ fn pack<S: Simd>(weights: &[i8], packed: &mut [u8]) {
     }
 }
 
+/// Computes a [`Pass`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, const PIXELS: usize>(pass: &Pass<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Run::<PIXELS>(pass)) }
@@ -277,7 +282,8 @@ impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
             let (image, y) = (row / height, row % height);
             let mut x = 0;
             while x < width {
-                // The last pass of a row computes some pixels once more rather than fewer of them.
+                // The last pass of a row overlaps the one before it: pixels computed twice cost
+                // less than a shorter pass.
                 let first = x.min(width - PIXELS);
                 x = first + PIXELS;
                 // SAFETY: the pixels are in the row; channels are those of the pass, whole blocks as long
@@ -301,11 +307,11 @@ impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
 }
 
 impl<const PIXELS: usize> Run<'_, PIXELS> {
-    /// One block of channels (the first `count` of it, if `PART`) of all pixels of a pass, the first of
-    /// which starts at `at` in the output.
+    /// Computes one block of channels (its first `count` channels if `PART`) of all pixels of a
+    /// pass, which starts at `at` in the output.
     ///
     /// # Safety
-    /// The addresses are looked up, and pixels and channels exist.
+    /// The addresses must have been looked up, and the pixels and channels must exist.
     #[inline(always)]
     unsafe fn block<S: Simd, const PART: bool>(&self, at: usize, channel: usize, count: usize) {
         let pass = self.0;
@@ -313,7 +319,7 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
         // SAFETY: weights and starts are padded to whole blocks; the rest is the caller's promise.
         unsafe {
             let weights = kernel.weights.as_ptr().cast::<S::Tap>().add(channel * kernel.steps * S::TAPS);
-            // Plain loops: closures lose the instruction set unless they are inlined.
+            // Plain loops: a closure that is not inlined is not compiled for the instruction set.
             let mut start = [S::load_i32(kernel.start.as_ptr().add(channel)); 4];
             for v in 1..4 {
                 start[v] = S::load_i32(kernel.start.as_ptr().add(channel + v * S::LANES));
@@ -341,10 +347,12 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
         }
     }
 
-    /// Finishes and stores the sums of channels from `channel` on at `at` in the output.
+    /// Applies the byte epilogue to the sums of the channels from `channel` on and stores them at
+    /// `at`.
     ///
     /// # Safety
-    /// As for [`Run::block`], and scales and biases are quartered.
+    /// The requirements of [`Run::block`] must be met, and scales and biases must be in quartered
+    /// order.
     #[inline(always)]
     unsafe fn store_plain<S: Simd, const PART: bool>(
         &self,
@@ -370,14 +378,15 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
         }
     }
 
-    /// The same for everything else that may follow a sum.
+    /// Stores the sums with the general epilogue.
     ///
     /// # Safety
-    /// As for [`Run::block`], and scales and biases go by channels.
+    /// The requirements of [`Run::block`] must be met, and scales and biases must be ordered by
+    /// channel.
     #[inline(always)]
     unsafe fn store_any<S: Simd>(&self, sums: [S::I; 4], at: usize, channel: usize, count: usize) {
         let kernel = self.0.kernel;
-        // Blocks have 64 channels at most.
+        // A block has at most 64 channels.
         let mut in_order = [0_i32; 64];
         let from = sums.as_ptr().cast::<i32>();
         let to = in_order.as_mut_ptr();

@@ -1,9 +1,10 @@
-//! Depthwise convolution over planar activations: every channel by itself, vectors of neighboring output pixels.
+//! Depthwise convolution over NCHW activations with vectors of adjacent output pixels.
 //!
-//! A strip of output rows is computed at a time. The input rows under it are copied once, with their padding, to lines that
-//! stay in the first-level cache; at stride 2 even and odd columns of the padded row follow each other, so that the numbers
-//! under a tap are neighbors. Tiles of a few rows by a few vectors then share what they load. Windows of 3x3 and 5x5 at
-//! strides 1 and 2; all others, and images narrower than a vector, are better served by [`super::direct`].
+//! Output rows are computed a strip at a time. The input rows under a strip are copied once, with
+//! their padding, to lines that stay in the first-level cache. At stride 2 the even columns of the
+//! padded row come first and the odd columns follow, so that the elements under a tap are adjacent.
+//! Tiles of a few rows by a few vectors then share their loads. Windows of 3x3 and 5x5 at strides 1
+//! and 2; other windows, and images narrower than a vector, are left to [`super::direct`].
 
 use super::buffer::Buffer;
 use super::finish::{Finish, StoreTile};
@@ -22,16 +23,16 @@ mod lines;
 
 use lines::Lines;
 
-/// The algorithm.
+/// Depthwise convolution over NCHW activations.
 pub(super) struct DepthwisePlanar;
 
-/// What the tunable `tile` offers, as `[output rows, vectors of pixels]`.
+/// Register tiles as `[output rows, vectors of pixels]`.
 const TILES: [[usize; 2]; 5] = [[1, 1], [1, 2], [2, 1], [2, 2], [4, 1]];
 
-/// Output rows of a strip that are offered, besides all there are.
+/// Strip heights offered to the tuner, besides the full height of the output.
 const STRIPS: [usize; 3] = [4, 8, 16];
 
-/// Bytes of lines that leave room for the output in a first-level cache.
+/// Bytes of copied lines that leave room for the output in a first-level cache.
 const CACHED: usize = 24 << 10;
 
 impl Algorithm for DepthwisePlanar {
@@ -109,7 +110,7 @@ impl Algorithm for DepthwisePlanar {
             return Err(request.bad_value("strip"));
         }
         let lines = Lines::new(&problem, output, lanes);
-        // Nothing is stored where weights were packed before.
+        // `stored` is empty if the weights were packed before.
         let numbers = problem.in_channels * window.kernel.iter().product::<usize>();
         Ok(Box::new(Prepared {
             weights: request.packing.numbers(numbers, |weights| weights.copy_from_slice(stored))?,
@@ -129,14 +130,14 @@ impl Algorithm for DepthwisePlanar {
 struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
-    /// `[channel][tap]`
+    /// Packed weights, `[channel][tap]`.
     weights: Buffer<f32>,
     bias: Buffer<f32>,
     entry: Entry,
     lines: Lines,
-    /// Output rows computed at a time.
+    /// Number of output rows that are computed together.
     strip: usize,
-    /// Bytes of lines per worker.
+    /// Bytes of the lines of each thread.
     scratch: usize,
     threads: usize,
     finish: Finish,
@@ -174,28 +175,28 @@ impl Kernel for Prepared {
     }
 }
 
-/// Output rows of a plane.
+/// Adjacent output rows of one plane.
 struct Strip<'a> {
     kernel: &'a Prepared,
     call: Call,
-    /// Counted through images.
+    /// Index of the plane, counted through images.
     plane: usize,
-    /// The first of the rows, and how many there are.
+    /// First output row; `rows` is the number of rows.
     first: usize,
     rows: usize,
-    /// Scratch memory for [`Lines`].
+    /// Memory that [`Lines`] copies the input rows to.
     lines: *mut f32,
 }
 
 /// Computes a [`Strip`].
 ///
 /// # Safety
-/// Its addresses are valid, and nobody else writes its part of the output.
+/// The addresses in the strip must be valid, and no other thread may write its part of the output.
 type Entry = unsafe fn(&Strip<'_>);
 
-/// Chooses the compiled function.
+/// Selects the instantiation for a window and a tile.
 struct Select {
-    /// Size of the window, stride, rows and vectors of a tile.
+    /// Window size, stride, and rows and vectors of a tile.
     shape: [usize; 4],
 }
 
@@ -219,8 +220,10 @@ impl Build for Select {
     }
 }
 
+/// Computes a [`Strip`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: usize>(
     strip: &Strip<'_>,
 ) {
@@ -228,7 +231,7 @@ unsafe fn entry<S: Simd, const SIZE: usize, const STRIDE: usize, const ROWS: usi
     unsafe { S::vectorize(Run::<SIZE, STRIDE, ROWS, VECTORS>(strip)) }
 }
 
-/// A window of `SIZE x SIZE` at stride `STRIDE`, in tiles of `ROWS` by `VECTORS`.
+/// Body of an entry for a `SIZE x SIZE` window at stride `STRIDE`, in tiles of `ROWS` by `VECTORS`.
 struct Run<'a, const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: usize>(
     &'a Strip<'a>,
 );
@@ -283,7 +286,7 @@ impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: u
     }
 }
 
-/// What all tiles of a strip have in common.
+/// Weights and bias, in registers, that all tiles of a strip share.
 struct Tiles<'a, S: Simd, const SIZE: usize, const STRIDE: usize> {
     strip: &'a Strip<'a>,
     weights: [[S::F; SIZE]; SIZE],
@@ -291,10 +294,11 @@ struct Tiles<'a, S: Simd, const SIZE: usize, const STRIDE: usize> {
 }
 
 impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE> {
-    /// The output pixels from row `y` of the strip and column `x` on.
+    /// Computes the output pixels from row `y` of the strip and column `x` on.
     ///
     /// # Safety
-    /// The lines are copied; the rows are in the strip, and so are the vectors but for the end of the last one.
+    /// The lines must have been copied. The rows must be in the strip, and the vectors must start
+    /// in the row.
     #[inline(always)]
     unsafe fn tile<const ROWS: usize, const VECTORS: usize>(&self, y: usize, x: usize) {
         let kernel = self.strip.kernel;
@@ -311,7 +315,7 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
                     })+
                 };
             }
-            // As many as the largest window and tile have.
+            // The lines that the largest window and tile need.
             each!(0 1 2 3 4 5 6 7 8 9 10);
             let [height, width] = kernel.output;
             let first = (self.strip.plane * height + self.strip.first + y) * width + x;
@@ -328,10 +332,11 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
         }
     }
 
-    /// What line number `LINE` under a tile adds to the sums. Rows share what is loaded of it.
+    /// Adds the contribution of line `LINE` under the tile to the sums; the rows of the tile share
+    /// its loads.
     ///
     /// # Safety
-    /// `from` is the line's first number under the tile.
+    /// `from` must be the first element of the line under the tile.
     #[inline(always)]
     unsafe fn line<const LINE: usize, const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -355,10 +360,11 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
         }
     }
 
-    /// Finishes a vector of sums of which up to `count` are there.
+    /// Applies the epilogue to a vector of sums and stores at most `count` lanes of it.
     ///
     /// # Safety
-    /// So many numbers may be read and written.
+    /// `count` elements, up to a whole vector, must be readable in the residual and writable in the
+    /// output.
     #[inline(always)]
     unsafe fn store(&self, mut sum: S::F, count: usize, output: *mut f32, residual: *const f32) {
         let finish = &self.strip.kernel.finish;

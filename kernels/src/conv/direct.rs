@@ -1,5 +1,5 @@
-//! Direct convolution over planar activations: vectors of output pixels by a few output channels in
-//! registers. Any window, any groups: what everything can fall back to.
+//! Direct convolution over NCHW activations: vectors of output pixels by a few output channels in
+//! registers. It supports every window and any number of groups, so it is the general fallback.
 
 use super::buffer::Buffer;
 use super::finish::Finish;
@@ -15,10 +15,10 @@ use crate::simd::{Build, Job, Simd, build, lanes};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
-/// The algorithm.
+/// Direct convolution over NCHW activations.
 pub(super) struct Direct;
 
-/// What the tunable `tile` offers, as `[output channels, vectors of pixels]`.
+/// Register tiles as `[output channels, vectors of pixels]`.
 const TILES: [[usize; 2]; 13] =
     [[1, 1], [1, 4], [1, 8], [2, 1], [2, 2], [2, 4], [3, 4], [4, 1], [4, 2], [4, 3], [6, 1], [6, 2], [8, 1]];
 
@@ -50,7 +50,8 @@ impl Algorithm for Direct {
             .map(|[channels, vectors]| (channels * 1000 + vectors * lanes(isa)) as i64)
             .collect();
         values.sort_unstable();
-        // The most sums that registers hold, wide rather than tall only if there is one channel.
+        // The largest number of sums in registers is the default, wide tiles only if there is one
+        // channel.
         let sums = |value: &i64| (value / 1000) * (value % 1000).min(3 * lanes(isa) as i64);
         Vec::from([Tunable {
             name: "tile",
@@ -86,7 +87,7 @@ impl Algorithm for Direct {
                 offsets.extend((0..tap_columns).map(|kx| channel * phases.channel() + phases.tap(ky, kx)));
             }
         }
-        // `[block of channels][input channel and tap][channel]`
+        // Packed weights, `[block of channels][input channel and tap][channel]`.
         let depth = offsets.len();
         let mut blocks = Vec::new();
         for group in 0..problem.groups {
@@ -123,7 +124,7 @@ impl Algorithm for Direct {
     }
 }
 
-/// Output channels computed together.
+/// Output channels that are computed together.
 struct Block {
     first: usize,
     count: usize,
@@ -133,16 +134,16 @@ struct Block {
 struct Prepared {
     problem: ConvProblem,
     phases: Phases,
-    /// Output pixels of a plane.
+    /// Output pixels of one plane.
     pixels: usize,
-    /// Of each input channel of a group and tap.
+    /// Offset of the input under every input channel and tap of a group.
     offsets: Vec<usize>,
     weights: Buffer<f32>,
     bias: Buffer<f32>,
     blocks: Vec<Block>,
-    /// For one channel, for two, ..., for as many as the tile has.
+    /// Entries for 1, 2, ... output channels, up to those of the tile.
     entries: Vec<Entry>,
-    /// Flat pixels of a tile.
+    /// Flat pixels of one tile.
     width: usize,
     finish: Finish,
 }
@@ -188,26 +189,26 @@ impl Kernel for Prepared {
     }
 }
 
-/// One block of channels of one tile of flat pixels.
+/// One block of output channels of one tile of flat pixels.
 struct Tile<'a> {
     kernel: &'a Prepared,
     call: &'a Call,
-    /// The first channel of the group in the split input.
+    /// First channel of the group in the phase-split input.
     input: *const f32,
     image: usize,
-    /// First flat pixel.
+    /// First flat pixel of the tile.
     start: usize,
-    /// First output channel.
+    /// First output channel of the block.
     first: usize,
 }
 
 /// Computes a [`Tile`].
 ///
 /// # Safety
-/// Its addresses are valid, and nobody else writes its part of the output.
+/// The addresses in the tile must be valid, and no other thread may write its part of the output.
 type Entry = unsafe fn(&Tile<'_>);
 
-/// Chooses the compiled function.
+/// Selects the instantiation for a tile size.
 struct Select {
     channels: usize,
     vectors: usize,
@@ -229,8 +230,10 @@ impl Build for Select {
     }
 }
 
+/// Computes a [`Tile`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, const CHANNELS: usize, const VECTORS: usize>(tile: &Tile<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Run::<CHANNELS, VECTORS>(tile)) }

@@ -1,11 +1,12 @@
-//! Direct convolution in channel blocks ("NCHW16c"): a register tile is a run of neighboring output pixels by a few vectors of
-//! output channels, and everything that a window meets lies at distances that are the same for every pixel.
+//! Direct convolution with NCHWc tiles: a register tile is a run of adjacent output pixels by a few
+//! vectors of output channels, and the offsets of all inputs of a window are equal for every pixel.
 //!
-//! The input is held as [`Padded`] planes of vectors of channels (of single channels where it comes planar, as the first layer's
-//! does), so that the inputs of the tile's pixels are multiples of a constant apart: one address serves them all, and registers
-//! are left for sums. Layouts of input and output are tunables of their own; inputs without padding that are blocked already are
-//! read where they lie. The idea is that of Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD
-//! Architectures" (2018); that padded rows may follow each other in one tile is ours.
+//! The input is kept as [`Padded`] planes of vectors of channels (of single channels if it comes in
+//! NCHW, as in the first layer). The inputs of a tile's pixels are then a constant distance apart:
+//! one address serves them all, and registers remain for sums. The layouts of input and output are
+//! tunables; an NCHWc input without padding is read in place. The idea is that of Georganas et al.,
+//! "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures" (2018); that a
+//! tile may continue into the next padded row is our addition.
 
 use std::ops::Range;
 
@@ -30,13 +31,13 @@ mod padded;
 use kernel::{Entry, Select, Tile, most_rows};
 use padded::{Order, Padded};
 
-/// The algorithm.
+/// Direct convolution with NCHWc tiles.
 pub(super) struct DirectBlocked;
 
-/// Vectors of output channels that tiles are offered with.
+/// Numbers of vectors of output channels that tiles are offered with.
 const VECTORS: [usize; 5] = [1, 2, 3, 4, 6];
 
-/// The tunable `layout_in`.
+/// Returns the tunable `layout_in`, the layout of the input.
 fn input_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
     let (channels, block) = (problem.group_in(), lanes(isa));
     let mut values = vec![PLANAR];
@@ -51,7 +52,7 @@ fn input_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
     Tunable { name: "layout_in", about, values, default }
 }
 
-/// The tunable `layout_out`.
+/// Returns the tunable `layout_out`, the layout of the output.
 fn output_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
     let blocked = problem.group_out().is_multiple_of(lanes(isa));
     Tunable {
@@ -62,13 +63,15 @@ fn output_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
     }
 }
 
-/// Whether tiles run on from one row of output pixels into the next, by the tunable `across`.
+/// Returns the number of lines of output pixels and the pixels per line; with the tunable `across`,
+/// tiles continue from one row into the next, so that an image is one line.
 fn pixels_of(problem: &ConvProblem, across: bool) -> (usize, usize) {
     let [height, width] = problem.output().unwrap_or([1, 1]);
     if across { (1, (height - 1) * padded::row_pixels(problem) + width) } else { (height, width) }
 }
 
-/// Cycles per step in depth that tiles of so many rows and vectors take for an image, roughly.
+/// Estimates the cycles per step in k that one image takes with tiles of `rows` pixels and
+/// `vectors` vectors.
 fn cycles(problem: &ConvProblem, isa: Isa, [rows, vectors]: [usize; 2], across: bool) -> f64 {
     let (lines, pixels) = pixels_of(problem, across);
     let (whole, rest) = {
@@ -82,7 +85,7 @@ fn cycles(problem: &ConvProblem, isa: Isa, [rows, vectors]: [usize; 2], across: 
     lines as f64 * (whole as f64 * tiles(vectors) + if rest > 0 { tiles(rest) } else { 0.0 })
 }
 
-/// The tunables `tile` and `across`.
+/// Returns the tunables `tile` and `across`.
 fn tile_tunables(problem: &ConvProblem, isa: Isa) -> [Tunable; 2] {
     let columns = problem.group_out().div_ceil(lanes(isa));
     let across = problem.output().map_or(1, |[height, _]| height) > 1;
@@ -134,12 +137,13 @@ impl Algorithm for DirectBlocked {
     }
 
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
-        // Groups narrower than a vector leave most of it unused.
+        // A group narrower than a vector leaves most of the vector unused.
         sensible(problem) && (problem.groups == 1 || problem.group_out() >= lanes(isa))
     }
 
     fn preferred(&self, problem: &ConvProblem) -> bool {
-        // Where it reads the network's own input: 1.1 to 1.5 times as fast as a matrix product there, and nothing to convert.
+        // On the network's own input it is 1.1 to 1.5 times as fast as a GEMM, and the input needs
+        // no conversion.
         problem.groups == 1 && problem.in_channels < 4 && problem.window.kernel != [1, 1]
     }
 
@@ -226,14 +230,14 @@ impl Algorithm for DirectBlocked {
     }
 }
 
-/// `[rows - 1][vectors - 1]`: microkernels for a tile and all that is smaller.
+/// Returns the microkernels of the tile and all smaller ones, `[rows - 1][vectors - 1]`.
 fn entries(usable: Usable, rows: usize, vectors: usize, planar: bool) -> Option<Vec<Vec<Entry>>> {
     let find = |rows, vectors| build_f32(usable, Select { isa: usable.isa(), rows, vectors, planar });
     (1..=rows).map(|rows| (1..=vectors).map(|vectors| find(rows, vectors)).collect()).collect()
 }
 
-/// Weights in the order in which they are needed: `[group][block of channels][step][channel]`, blocks `width` wide but for the
-/// last, which is as narrow as whole vectors allow.
+/// Packs the weights in the order of use, `[group][block of channels][step][channel]`. Blocks are
+/// `width` channels wide; the last one is as narrow as whole vectors allow.
 fn pack(
     request: &Request<'_>,
     padded: &Padded,
@@ -262,17 +266,18 @@ fn pack(
     })
 }
 
-/// Output pixels that one tile computes.
+/// Run of output pixels that one tile computes.
 struct Span {
-    /// The first, counted through padded rows.
+    /// Index of the first pixel, counted through padded rows.
     flat: usize,
-    /// How many, padding between rows included.
+    /// Number of pixels, padding between rows included.
     rows: usize,
-    /// Those among them that there are: `[offset in the tile, output pixel, count]`, in one piece if all are.
+    /// Pieces that are output pixels, `[offset in the tile, output pixel, count]`; one piece if
+    /// there is no padding in between.
     pieces: Vec<[usize; 3]>,
 }
 
-/// The tiles that cover an image.
+/// Returns the tile runs that cover one image.
 fn spans(padded: &Padded, [height, width]: [usize; 2], rows: usize, across: bool) -> Vec<Span> {
     let row = padded.row();
     let lines: Vec<Range<usize>> = if across {
@@ -290,7 +295,7 @@ fn spans(padded: &Padded, [height, width]: [usize; 2], rows: usize, across: bool
                     let (start, end) = (flat.max(y * row), (flat + rows).min(y * row + width));
                     let pixel = y * width + start.saturating_sub(y * row);
                     match pieces.last_mut() {
-                        // Where nothing lies between rows.
+                        // Rows without padding between them continue the previous piece.
                         Some([_, first, count]) if row == width && *first + *count == pixel => {
                             *count += end - start;
                         }
@@ -306,38 +311,38 @@ fn spans(padded: &Padded, [height, width]: [usize; 2], rows: usize, across: bool
     spans
 }
 
-/// Distances in the output, in numbers.
+/// Strides of the output in elements.
 #[derive(Clone, Copy)]
 struct Places {
-    /// Of neighboring pixels.
+    /// Distance in elements between adjacent pixels.
     pixel: usize,
-    /// Of neighboring vectors of channels.
+    /// Distance in elements between adjacent vectors of channels.
     vector: usize,
-    /// Of a group's first channel from the image, per channel before it.
+    /// Offset of a group's first channel in the image, per channel before it.
     channel: usize,
 }
 
 struct Prepared {
     problem: ConvProblem,
     padded: Padded,
-    /// Of an image.
+    /// Tile runs of one image.
     tiles: Vec<Span>,
-    /// Where the input of a pixel lies, run by run: offset and length.
+    /// Offset and length of every run of input elements under a pixel.
     steps: Vec<[usize; 2]>,
     weights: Buffer<f32>,
     bias: Buffer<f32>,
     places: Places,
     entries: Vec<Vec<Entry>>,
-    /// Of the tile.
+    /// Pixels per tile; `vectors` is its number of vectors of output channels.
     rows: usize,
     vectors: usize,
     lanes: usize,
     panel: usize,
     split: Split,
-    /// Numbers that weights are fetched ahead.
+    /// Prefetch distance of the weights in elements.
     ahead: usize,
     finish: Finish,
-    /// Numbers of an image of the output.
+    /// Elements per image of the output.
     image: usize,
 }
 

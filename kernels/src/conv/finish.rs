@@ -1,17 +1,17 @@
-//! What follows the sum of a single-precision convolution: the activation, on vectors.
+//! Epilogue of a single-precision convolution: the activation, on vectors.
 
 use crate::activation::Activation;
 use crate::simd::{Job, Simd};
 
-/// An activation, prepared: clamps are what kernels keep in registers, the others take a second look
-/// at the tile.
+/// A prepared activation. Kernels keep the bounds of a clamp in registers; other activations are
+/// applied in a second pass over the tile.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finish {
-    /// Smallest result of a clamp.
+    /// Lower bound of the clamp.
     pub(super) low: f32,
-    /// Largest result of a clamp.
+    /// Upper bound of the clamp.
     pub(super) high: f32,
-    /// Set where the activation is no clamp.
+    /// The activation, if it is not a clamp.
     pub(super) other: Option<Activation>,
 }
 
@@ -23,25 +23,25 @@ impl Finish {
         }
     }
 
-    /// Nothing at all.
+    /// Returns the epilogue that changes nothing.
     pub(super) fn identity() -> Self {
         Self::new(Activation::Identity)
     }
 
-    /// The clamp.
+    /// Clamps `v` to the bounds.
     ///
     /// # Safety
-    /// As for every function of [`Simd`].
+    /// The processor must execute `S`, as for every function of [`Simd`].
     #[inline(always)]
     pub(super) unsafe fn clamp<S: Simd>(&self, v: S::F) -> S::F {
         // SAFETY: passed on.
         unsafe { S::at_most(S::splat(self.high), S::at_least(S::splat(self.low), v)) }
     }
 
-    /// The activation, whatever it is.
+    /// Applies the activation, clamp or not.
     ///
     /// # Safety
-    /// As for every function of [`Simd`].
+    /// The processor must execute `S`, as for every function of [`Simd`].
     #[inline(always)]
     pub(super) unsafe fn apply<S: Simd>(&self, v: S::F) -> S::F {
         // SAFETY: passed on.
@@ -71,22 +71,22 @@ impl Finish {
     }
 }
 
-/// The general way to store a tile of sums, for edges and rare activations: any number of channels, any
+/// General store of a tile of sums, for edges and rare activations: any number of channels, any
 /// activation. Kernels store whole tiles with clamps themselves.
 pub(super) struct StoreTile<'a> {
-    /// `[row][vector][lane]`
+    /// Sums of the tile, `[row][vector][lane]`.
     pub(super) sums: *const f32,
-    /// Pixels.
+    /// Number of pixels of the tile.
     pub(super) rows: usize,
     /// Vectors of channels per pixel.
     pub(super) vectors: usize,
-    /// Channels that exist, of those.
+    /// Number of channels of the tile that exist in the output.
     pub(super) channels: usize,
-    /// Of the first channel in the first pixel.
+    /// Address of the first channel of the first pixel.
     pub(super) output: *mut f32,
-    /// The same of the residual, or null.
+    /// Address of the matching residual element, or null.
     pub(super) residual: *const f32,
-    /// Numbers from one pixel to the next.
+    /// Distance in elements from one pixel to the next.
     pub(super) pixel: usize,
     pub(super) finish: &'a Finish,
 }
@@ -120,10 +120,10 @@ impl Job for StoreTile<'_> {
     }
 }
 
-/// Clamped to 0..=1.
+/// Clamps `v` to 0..=1.
 ///
 /// # Safety
-/// As for every function of [`Simd`].
+/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
 unsafe fn unit<S: Simd>(v: S::F) -> S::F {
     // SAFETY: passed on.

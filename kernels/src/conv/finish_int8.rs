@@ -1,38 +1,40 @@
-//! What follows the sum of an 8-bit convolution: scale, bias, residual and activation in single
-//! precision, then the output's number format.
+//! Epilogue of an 8-bit convolution: scale, bias, residual and activation in single precision, then
+//! conversion to the output's element type.
 
 use super::finish::Finish;
 use super::{Element, Request};
 use crate::plan::Quantization;
 use crate::simd::{Job, Simd};
 
-/// Added and subtracted again, it rounds to the nearest integer, ties to even, below 2^22.
+/// Adding and subtracting this constant rounds to the nearest integer, ties to even, for magnitudes
+/// below 2^22.
 const ROUND: f32 = 12_582_912.0;
 
-/// How residual and output are held.
+/// Epilogue prepared for the element types of residual and output.
 ///
-/// Results are computed in *units*: steps of the output's grid where it has one and the activation is a
-/// clamp, which commutes with scaling, so that nothing is left to do but to round; 1 otherwise. Scales
-/// and biases are brought to the unit ahead of time ([`Finish8::scale`], [`Finish8::bias`]).
+/// Results are computed in *units*. If the output is quantized and the activation is a clamp, which
+/// commutes with scaling, the unit is the output's scale, and only rounding remains to be done.
+/// Otherwise the unit is 1. Scales and biases are converted to units in advance
+/// ([`Finish8::scale`], [`Finish8::bias`]).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finish8 {
-    /// In units; of clamps before a rounding, to what the output can hold.
+    /// Activation in units; a clamp before rounding also has the bounds of the output type.
     activation: Finish,
-    /// Units per 1.
+    /// Number of units per 1.
     unit: f32,
-    /// Whether the unit is the output's step.
+    /// Whether the unit is the output's scale.
     in_steps: bool,
-    /// The residual's grid, where it has 8 bits.
+    /// Quantization of the residual, if it has 8 bits.
     residual: Option<Quantization>,
-    /// The output's grid, where it has 8 bits.
+    /// Quantization of the output, if it has 8 bits.
     output: Option<Quantization>,
 }
 
-/// Addresses of numbers of either format.
+/// Addresses of output and residual, of either element type.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
     pub(super) output: *mut u8,
-    /// Or null.
+    /// Address of the residual, or null if there is none.
     pub(super) residual: *const u8,
 }
 
@@ -56,22 +58,23 @@ impl Finish8 {
         }
     }
 
-    /// What integer sums are multiplied with, given the real number that one of them stands for.
+    /// Returns the factor in units for integer sums, given the real value of one integer step.
     pub(super) fn scale(&self, scale: f32) -> f32 {
         scale * self.unit
     }
 
-    /// What is added to scaled sums, given the convolution's bias: the residual's zero point is in it.
+    /// Returns the addend in units for scaled sums: the convolution's bias, corrected by the
+    /// residual's zero point.
     pub(super) fn bias(&self, bias: f32) -> f32 {
         let shift = self.residual.map_or(0.0, |grid| f32::from(grid.zero_point) * grid.scale);
         (bias - shift) * self.unit
     }
 
-    /// Finishes `sum`, in units and with the bias in it, and stores it as the numbers from `at` on: all
-    /// lanes, or the first `count` if those are fewer.
+    /// Finishes `sum`, which is in units and includes the bias, and stores its lanes (the first
+    /// `count`, if fewer) from element `at` on.
     ///
     /// # Safety
-    /// These numbers exist in output and residual, and the processor executes `S`.
+    /// The stored elements must exist in output and residual, and the processor must execute `S`.
     #[inline(always)]
     pub(super) unsafe fn store<S: Simd>(&self, target: Target, at: usize, count: usize, sum: S::F) {
         let part = count < S::LANES;
@@ -105,7 +108,8 @@ impl Finish8 {
                         steps = S::mul(sum, S::splat(grid.scale.recip()));
                         steps = S::at_most(S::splat(255.0 - zero), S::at_least(S::splat(-zero), steps));
                     }
-                    // Round before the zero point is added, or ties would follow its parity.
+                    // Rounding precedes the addition of the zero point, else ties would follow its
+                    // parity.
                     let byte = S::sub(S::add(steps, S::splat(ROUND)), S::splat(ROUND - zero));
                     let to = target.output.add(at);
                     if part { S::store_first_u8(to, count, byte) } else { S::store_u8(to, byte) }
@@ -114,7 +118,8 @@ impl Finish8 {
         }
     }
 
-    /// The common case of [`Finish8::store`], prepared: bytes come, if a residual does, and bytes go.
+    /// Returns the epilogue of the common case, bytes to bytes; `None` if the residual or the
+    /// output is not quantized.
     pub(super) fn bytes(&self, target: Target) -> Option<BytesFinish> {
         let zero = f32::from(self.output?.zero_point);
         let residual = match (target.residual.is_null(), self.residual) {
@@ -126,30 +131,31 @@ impl Finish8 {
         self.in_steps.then_some(BytesFinish { low, high, back: ROUND - zero, residual })
     }
 
-    /// The most common case, known ahead: no residual comes, and bytes go.
+    /// Returns the epilogue of the most common case, byte output without residual; `None`
+    /// otherwise.
     pub(super) fn plain_bytes(&self, request: &Request<'_>) -> Option<BytesFinish> {
         let nothing = Target { output: std::ptr::null_mut(), residual: std::ptr::null() };
         if request.residual.is_some() { None } else { self.bytes(nothing) }
     }
 }
 
-/// See [`Finish8::bytes`].
+/// Epilogue for byte outputs, see [`Finish8::bytes`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BytesFinish {
     low: f32,
     high: f32,
-    /// What is left of [`ROUND`] when the zero point has been added.
+    /// [`ROUND`] minus the output's zero point.
     back: f32,
-    /// Units per step of the residual.
+    /// Units per quantization step of the residual.
     pub(super) residual: Option<f32>,
 }
 
 impl BytesFinish {
-    /// Finishes `sum` as [`Finish8::store`] does, up to the store; `residual` is where its residual lies, if
-    /// `RESIDUAL`.
+    /// Finishes `sum` like [`Finish8::store`], without storing it; adds the residual at `residual`
+    /// if `RESIDUAL`.
     ///
     /// # Safety
-    /// All lanes exist in the residual, and the processor executes `S`.
+    /// All lanes must exist in the residual, and the processor must execute `S`.
     #[inline(always)]
     pub(super) unsafe fn byte<S: Simd, const RESIDUAL: bool>(&self, sum: S::F, residual: *const u8) -> S::F {
         // SAFETY: passed on.
@@ -164,25 +170,25 @@ impl BytesFinish {
     }
 }
 
-/// Finishes and stores a tile. There are many ways to finish: they are compiled once, not into every
+/// Epilogue and store of a tile. The many kinds of epilogue are compiled once and not into every
 /// microkernel.
 #[derive(Clone, Copy)]
 pub(super) struct StoreTile8<'a> {
     pub(super) finish: &'a Finish8,
     pub(super) target: Target,
-    /// Of the tile's channels, padded to whole vectors: see [`Finish8::scale`].
+    /// Scales of the tile's channels, padded to whole vectors: see [`Finish8::scale`].
     pub(super) scale: *const f32,
-    /// The same: see [`Finish8::bias`].
+    /// Biases of the tile's channels, padded to whole vectors: see [`Finish8::bias`].
     pub(super) bias: *const f32,
-    /// Numbers from one pixel to the next, of output and residual.
+    /// Distance in elements from one pixel of output and residual to the next.
     pub(super) pixel: usize,
-    /// `[row][vector][lane]`
+    /// Sums of the tile, `[row][vector][lane]`.
     pub(super) sums: *const i32,
     pub(super) rows: usize,
     pub(super) vectors: usize,
-    /// The tile's place in the output.
+    /// Offset of the tile's first element in the output.
     pub(super) at: usize,
-    /// Channels that exist.
+    /// Number of channels of the tile that exist in the output.
     pub(super) channels: usize,
 }
 
@@ -215,10 +221,12 @@ impl Job for StoreTile8<'_> {
 }
 
 impl StoreTile8<'_> {
-    /// Finishes and stores all vectors, the last one as far as it exists; returns how many.
+    /// Finishes and stores all vectors, the last one up to its last channel; returns the number of
+    /// vectors.
     ///
     /// # Safety
-    /// The tile lies in output and residual, which is there if `RESIDUAL`; the processor executes `S`.
+    /// The tile must lie in the output, and in the residual if `RESIDUAL`. The processor must
+    /// execute `S`.
     #[inline(always)]
     unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish) -> usize {
         let whole = self.channels / S::LANES;
@@ -241,10 +249,11 @@ impl StoreTile8<'_> {
         v
     }
 
-    /// Finishes and stores what exists of vector `v` of every row.
+    /// Finishes and stores the first channels of the partial vector `v` of every row.
     ///
     /// # Safety
-    /// As for [`StoreTile8::bytes`]; part of this vector exists.
+    /// The requirements of [`StoreTile8::bytes`] must be met, and at least one channel of the
+    /// vector must exist.
     #[inline(always)]
     unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish, v: usize) {
         let count = self.channels - v * S::LANES;
@@ -269,12 +278,13 @@ impl StoreTile8<'_> {
     /// Finishes and stores `N` vectors of every row, from vector `v` on.
     ///
     /// # Safety
-    /// As for [`StoreTile8::bytes`]; these vectors are whole.
+    /// The requirements of [`StoreTile8::bytes`] must be met, and the vectors must be whole.
     #[inline(always)]
     unsafe fn columns<S: Simd, const RESIDUAL: bool, const N: usize>(&self, finish: &BytesFinish, v: usize) {
         // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
         unsafe {
-            // Plain loops: closures lose the instruction set unless they are inlined, which `from_fn` here is not.
+            // Plain loops: a closure that is not inlined is not compiled for the instruction set,
+            // and `from_fn` here is not inlined.
             let mut scale = [S::splat(0.0); N];
             let mut bias = [S::splat(0.0); N];
             for n in 0..N {

@@ -1,7 +1,9 @@
-//! Explicit matrix product: the patches under all output pixels are written out, then multiplied.
+//! Explicit GEMM: the patches under all output pixels are written as a matrix (im2col) and
+//! multiplied.
 //!
-//! What most early frameworks and the study did. It costs memory and bandwidth that
-//! [`super::implicit_gemm`] saves, and is kept as the baseline and because long rows sometimes win.
+//! Most early frameworks and the study that this project follows work this way. It costs memory and
+//! bandwidth that [`super::implicit_gemm`] saves. It is kept as the baseline, and because long rows
+//! sometimes win.
 
 use super::buffer::Buffer;
 use super::finish::Finish;
@@ -18,7 +20,7 @@ use crate::schedule::{Schedule, Tunable};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
-/// The algorithm.
+/// GEMM over an explicit patch matrix.
 pub(super) struct Im2colGemm;
 
 impl Algorithm for Im2colGemm {
@@ -35,7 +37,7 @@ impl Algorithm for Im2colGemm {
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        // The patches repeat the input once per tap.
+        // The patch matrix repeats the input once per tap.
         let patches = matrix(problem).and_then(|[rows, depth]| rows.checked_mul(depth));
         sensible(problem)
             && patches
@@ -84,7 +86,7 @@ impl Algorithm for Im2colGemm {
     }
 }
 
-/// `[pixels, taps * channels]` of one group's patches.
+/// Returns `[pixels, taps * channels]`, the shape of one group's patch matrix.
 fn matrix(problem: &ConvProblem) -> Option<[usize; 2]> {
     let [height, width] = problem.window.output(problem.input, false)?;
     let [kernel_height, kernel_width] = problem.window.kernel;
@@ -95,9 +97,9 @@ fn matrix(problem: &ConvProblem) -> Option<[usize; 2]> {
 
 struct Prepared {
     problem: ConvProblem,
-    /// Where the input of a patch lies.
+    /// Indirection buffer from a patch to its input.
     taps: Rows,
-    /// Where the patch of a pixel lies.
+    /// Indirection buffer from a pixel to its patch.
     patches: Rows,
     products: Vec<Product>,
     zeros: Buffer<f32>,

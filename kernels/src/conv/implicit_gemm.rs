@@ -1,10 +1,11 @@
-//! Implicit matrix product over channels-last activations: the workhorse.
+//! Implicit GEMM over NHWC activations, the main algorithm for dense layers.
 //!
-//! No patch matrix is ever written: microkernels read runs of input channels where [`Rows`] says that
-//! they are. Where neighboring taps touch (one group, no horizontal dilation) an input that carries its
-//! padding makes whole rows of taps one run, which matters for few channels: the tunable `gather`. On small
-//! images, where much of a window is padding, taps can be the outer loop: then every tap meets only the pixels
-//! that find it in the input, sums wait in the output, and weights are read once: the tunable `order`.
+//! No patch matrix is written: microkernels read runs of input channels at the addresses of an
+//! indirection buffer, [`Rows`]. If adjacent taps touch (one group, no horizontal dilation), an
+//! input that carries its padding makes each row of taps one run; this matters for few channels and
+//! is the tunable `gather`. On small images, of whose windows much is padding, taps can be the
+//! outer loop, the tunable `order`: every tap then visits only the pixels that find it in the
+//! input, sums wait in the output, and weights are read once.
 
 use std::ops::Range;
 
@@ -26,33 +27,34 @@ use crate::simd::lanes;
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
-/// The algorithm.
+/// Implicit GEMM in single precision.
 pub(super) struct ImplicitGemm;
 
-/// Bytes of a run below which whole rows of taps are worth a copy of the input.
+/// Length in bytes below which a run is short enough for a padded copy of the input to pay.
 const SHORT_RUN: usize = 64;
 
-/// Whether a row of taps can be one run.
+/// Returns whether the taps of a row can be read as one run.
 pub(super) fn rows_of_taps_touch(problem: &ConvProblem) -> bool {
     problem.groups == 1 && problem.window.dilation[1] == 1 && problem.window.kernel[1] > 1
 }
 
-/// Part of the products that must be left for pixels to be the better outer loop by default.
+/// Fraction of useful products above which pixels are the default outer loop.
 const MOSTLY_INSIDE: f64 = 0.85;
 
-/// Channels of a run below which sums travel to the output and back too often by all means.
+/// Channels per run below which taps are never the outer loop, because sums travel to the output
+/// and back too often.
 const SHORTEST_RUN: usize = 8;
-/// Channels of a run from which on that hardly matters.
+/// Channels per run from which on that traffic hardly matters.
 const LONG_RUN: usize = 32;
 
-/// The tunable `order`.
+/// Returns the tunable `order`, the outer loop.
 fn order(problem: &ConvProblem) -> Tunable {
     let output = problem.output().unwrap_or([1, 1]);
     let skips = problem.group_in() >= SHORTEST_RUN && by_tap(problem, output).is_some();
     order_tunable(skips, problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE)
 }
 
-/// The tunable `gather`; `short` is the number of channels below which copying is the better guess.
+/// Returns the tunable `gather`; copying is the default below `short` channels.
 pub(super) fn gather_tunable(problem: &ConvProblem, short: usize) -> Tunable {
     let touch = rows_of_taps_touch(problem);
     let free = problem.window.padding == [0; 4];
@@ -64,13 +66,13 @@ pub(super) fn gather_tunable(problem: &ConvProblem, short: usize) -> Tunable {
     }
 }
 
-/// The runs of numbers that a window consists of, each of which lies together in a padded channels-last input: rows of taps
-/// where they touch, else taps.
+/// Runs of elements that a window consists of in a padded NHWC input: rows of taps if they touch,
+/// else single taps.
 pub(super) struct Runs {
-    /// Whether they are rows of taps.
+    /// Whether the runs are rows of taps.
     pub(super) merge: bool,
     pub(super) count: usize,
-    /// Numbers per run.
+    /// Number of elements per run.
     pub(super) len: usize,
 }
 
@@ -113,7 +115,7 @@ impl Algorithm for ImplicitGemm {
     }
 }
 
-/// What is left to the search, of weights that are so held.
+/// Returns the tunables for weights in storage format `held`.
 pub(super) fn tunables(problem: &ConvProblem, isa: Isa, held: Held) -> Vec<Tunable> {
     let extent = Extent::of(problem);
     let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
@@ -132,7 +134,7 @@ pub(super) fn tunables(problem: &ConvProblem, isa: Isa, held: Held) -> Vec<Tunab
     ]
 }
 
-/// [`Algorithm::prepare`] with weights so held.
+/// Builds the kernel, as [`Algorithm::prepare`] does, with weights in storage format `held`.
 pub(super) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kernel>, KernelError> {
     let (output, usable) = request.check()?;
     request.check_f32()?;
@@ -152,7 +154,7 @@ pub(super) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kerne
         _ => return Err(request.bad_value("gather")),
     };
     let merge = merge && taps.is_none();
-    // Weights in the order in which they are needed; those of taps that no pixel meets come last.
+    // Weights are packed in the order of use; taps that no pixel finds in the input come last.
     let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
     order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
     let products = Product::of_groups(request, usable, tile, held, |tap| order[tap])?;
@@ -175,41 +177,41 @@ pub(super) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kerne
     }))
 }
 
-/// How the input is copied into the workspace, with its padding, before it is read.
+/// Element type of the padded copy of the input in the workspace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Copied {
-    /// Not at all.
+    /// The input is read in place.
     No,
-    /// As it is.
+    /// The copy is in single precision.
     Singles,
-    /// Rounded to bfloat16; only where the processor has instructions for that.
+    /// The copy is rounded to bfloat16, which needs instructions for it.
     Bf16,
 }
 
 impl Copied {
-    /// Bytes per number that is read.
+    /// Returns the bytes per element of the input that the microkernels read.
     fn number_bytes(self) -> usize {
         if self == Self::Bf16 { size_of::<u16>() } else { size_of::<f32>() }
     }
 }
 
-/// A product per group over the runs of an input, prepared.
+/// One packed GEMM per group over the runs of an input.
 pub(super) struct Prepared {
     pub(super) problem: ConvProblem,
     pub(super) rows: Rows,
-    /// Height and width.
+    /// Height and width of the output.
     pub(super) output: [usize; 2],
-    /// Where they are the outer loop.
+    /// Taps in order, if they are the outer loop.
     pub(super) taps: Option<Vec<Tap>>,
-    /// One per group.
+    /// Packed GEMM of every group.
     pub(super) products: Vec<Product>,
-    /// A run.
+    /// Zeros of the length of a run.
     pub(super) zeros: Buffer<f32>,
-    /// Steps per run.
+    /// Steps in k per run.
     pub(super) run: usize,
     pub(super) pixels: usize,
     pub(super) panel: usize,
-    /// Which weights are fetched meanwhile.
+    /// Weights to prefetch during the multiplication.
     pub(super) ahead: Ahead,
     pub(super) split: Split,
     pub(super) copied: Copied,
@@ -217,7 +219,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Numbers of the input with its padding.
+    /// Returns the number of elements of the padded input.
     fn padded_numbers(&self) -> usize {
         let [height, width] = padded(&self.problem);
         self.problem.batch * height * width * self.problem.in_channels
@@ -229,7 +231,7 @@ impl Kernel for Prepared {
         match self.copied {
             Copied::No => 0,
             Copied::Singles => self.padded_numbers() * size_of::<f32>(),
-            // The last pair of the last run may reach a number further.
+            // The last pair of the last run may reach one element further.
             Copied::Bf16 => whole_lines((self.padded_numbers() + 1) * size_of::<u16>()),
         }
     }
@@ -291,17 +293,18 @@ impl Kernel for Prepared {
 }
 
 impl Prepared {
-    /// [`Kernel::run`] where taps are the outer loop.
+    /// Runs the kernel with taps as the outer loop.
     ///
     /// # Safety
-    /// As there.
+    /// The requirements of [`Kernel::run`] must be met.
     unsafe fn run_by_tap(&self, taps: &[Tap], call: &Call, worker: &Worker<'_>) {
         let ConvProblem { batch, in_channels, out_channels, input: [in_height, in_width], .. } = self.problem;
         let (group_in, group_out) = (self.problem.group_in(), self.problem.group_out());
         let [height, width] = self.output;
         let line = width * out_channels;
         for (group, product) in self.products.iter().enumerate() {
-            // Pixels are shared by whole rows, so that a worker's part of a tap's pixels is a rectangle too.
+            // Threads partition whole rows of pixels, so that a thread's part of a tap's pixels is
+            // a rectangle too.
             let of_pixel = product.part();
             let work = PartWork { multiply_adds: of_pixel.multiply_adds * width, rows: 1, ..of_pixel };
             let parts = self.split.parts(worker, batch * height, &work);
@@ -317,7 +320,7 @@ impl Prepared {
                     for (number, tap) in taps.iter().enumerate() {
                         for image in images.clone() {
                             let [rows, columns] = tap.within.clone();
-                            // The worker's rows of this image, and those of them that the tap is under.
+                            // The thread's rows of this image that find the tap in the input.
                             let start = lines.start.saturating_sub(image * height).max(rows.start);
                             let end = (lines.end - image * height).min(rows.end);
                             if start >= end {
@@ -350,11 +353,11 @@ impl Prepared {
         }
     }
 
-    /// What sums begin with: the residual, or nothing. `count` channels from `first` on of some pixels, counted through
-    /// images.
+    /// Initializes the sums of `count` channels from `first` on with the residual or zero, for a
+    /// range of pixels counted through images.
     ///
     /// # Safety
-    /// The addresses are valid, and nobody else writes these numbers.
+    /// The addresses must be valid, and no other thread may write the elements.
     unsafe fn begin(&self, call: &Call, pixels: Range<usize>, first: usize, count: usize) {
         for pixel in pixels {
             let at = pixel * self.problem.out_channels + first;

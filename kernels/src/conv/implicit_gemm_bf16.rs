@@ -1,8 +1,9 @@
-//! Implicit matrix product in bfloat16 over channels-last activations: twice the multiply-adds of single precision per
-//! instruction, and half of its weights.
+//! Implicit GEMM in bfloat16 over NHWC activations: twice the multiply-adds of single precision per
+//! instruction, and half of the weight bytes.
 //!
-//! Activations stay in single precision between layers. They are rounded once per layer, together with their padding, into
-//! pairs that follow each other along the depth of the product; sums and everything after them are single precision.
+//! Activations stay in single precision between layers. They are rounded once per layer, together
+//! with their padding, to pairs that are adjacent along k; sums and the epilogue are in single
+//! precision.
 
 use super::buffer::Buffer;
 use super::finish::Finish;
@@ -19,13 +20,13 @@ use crate::operator::{ConvProblem, Window};
 use crate::schedule::{Schedule, Tunable};
 use crate::weights::{Numbers, WeightFormat};
 
-/// The algorithm.
+/// Implicit GEMM that multiplies pairs of bfloat16.
 pub(super) struct ImplicitGemmBf16;
 
-/// Products per step in depth.
+/// Products per step in k.
 const PAIR: usize = 2;
 
-/// Steps of a run, whose last may be half a pair.
+/// Returns the steps per run; the last one may be half a pair.
 fn steps(run: &Runs) -> usize {
     run.len.div_ceil(PAIR)
 }
@@ -44,7 +45,7 @@ impl Algorithm for ImplicitGemmBf16 {
     }
 
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
-        // A channel by itself has nothing to pair.
+        // A depthwise channel has no second channel to pair with.
         sensible(problem) && isa == Isa::Avx512Bf16 && !problem.is_depthwise()
     }
 
@@ -100,7 +101,7 @@ impl Algorithm for ImplicitGemmBf16 {
             ahead: Ahead::from_request(request)?,
             split: Split::from_request(request)?,
             finish: Finish::new(request.activation),
-            // Never looked for, as the copy carries its padding.
+            // Never read, because the copy carries its padding.
             zeros: Buffer::zeros(padded_run),
             problem,
             products,

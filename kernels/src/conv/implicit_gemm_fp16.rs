@@ -1,7 +1,8 @@
-//! Implicit matrix product of weights in half precision over channels-last activations in single precision: half of the
-//! bytes where reading weights is what a layer waits for, on every instruction set.
+//! Implicit GEMM of half-precision weights over NHWC activations in single precision, for every
+//! instruction set. It halves the weight bytes, for layers limited by reading weights.
 //!
-//! Weights are widened in registers, exactly, as they are loaded; everything else is [`super::implicit_gemm`].
+//! Weights are widened exactly in registers when they are loaded; everything else is
+//! [`super::implicit_gemm`].
 
 use super::gemm::Held;
 use super::implicit_gemm::{prepare, tunables};
@@ -13,7 +14,7 @@ use crate::operator::ConvProblem;
 use crate::schedule::{Schedule, Tunable};
 use crate::weights::{Numbers, WeightFormat};
 
-/// The algorithm.
+/// Implicit GEMM of half-precision weights.
 pub(super) struct ImplicitGemmFp16;
 
 impl Algorithm for ImplicitGemmFp16 {
@@ -30,7 +31,7 @@ impl Algorithm for ImplicitGemmFp16 {
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        // Depthwise layers have few weights, and kernels of their own.
+        // Depthwise layers have few weights, and algorithms of their own.
         sensible(problem) && !problem.is_depthwise()
     }
 

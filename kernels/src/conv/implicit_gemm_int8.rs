@@ -1,9 +1,10 @@
-//! Implicit matrix product in 8 bits over channels-last activations: the integer workhorse.
+//! Implicit GEMM in 8 bits over NHWC activations, the main algorithm for integer layers.
 //!
-//! Sums are exact. Where the processor multiplies bytes without saturating (VNNI), activations are read
-//! as they are; elsewhere they are widened to 16 bits once per layer, minus their zero point, together
-//! with their padding, which is cheap: every widened number is used by every tap and output channel. On small images taps
-//! can be the outer loop, without those in the padding: see `by_tap`.
+//! Sums are exact. If the processor multiplies bytes without saturation (VNNI), activations are
+//! read unchanged. Elsewhere they are widened once per layer to 16 bits minus their zero point,
+//! together with their padding, which is cheap because every tap and output channel reads the
+//! widened elements. On small images taps can be the outer loop, without those in the padding: see
+//! `by_tap`.
 
 use std::ops::Range;
 
@@ -28,10 +29,10 @@ mod by_tap;
 
 use by_tap::ByTap;
 
-/// The algorithm.
+/// Implicit GEMM in 8 bits.
 pub(super) struct ImplicitGemmInt8;
 
-/// The most weights per output channel whose sum cannot overflow.
+/// Largest number of weights per output channel whose sum cannot overflow.
 pub(super) const MOST_TERMS: usize = i32::MAX as usize / (255 * 127) / 2;
 
 impl Algorithm for ImplicitGemmInt8 {
@@ -97,7 +98,8 @@ impl Algorithm for ImplicitGemmInt8 {
         }
         let form = DotForm::of(usable);
         let runs = Runs::of(&problem);
-        // Reading whole groups is safe in a copy, which has room behind it, and in whole runs.
+        // Reading whole dot-product groups is safe in whole runs, and in a copy, which has room
+        // behind it.
         let copies =
             form.centered || problem.window.padding != [0; 4] || !runs.len.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
@@ -121,7 +123,8 @@ impl Algorithm for ImplicitGemmInt8 {
     }
 }
 
-/// Where the runs of a window lie in an input of these `[height, width]`: rows of taps if they touch, else taps.
+/// Returns the offsets of a window's runs in an input of this `[height, width]`: rows of taps if
+/// `merge`, else taps.
 fn places(problem: &ConvProblem, [_, width]: [usize; 2], merge: bool) -> Vec<usize> {
     let Window { kernel: [tap_rows, tap_columns], dilation, .. } = problem.window;
     let columns = if merge { 1 } else { tap_columns };
@@ -129,10 +132,10 @@ fn places(problem: &ConvProblem, [_, width]: [usize; 2], merge: bool) -> Vec<usi
     (0..tap_rows).flat_map(|ky| (0..columns).map(move |kx| place(ky, kx))).collect()
 }
 
-/// Bytes of widened weights that stay in a second-level cache beside everything else.
+/// Bytes of widened weights that stay in a second-level cache beside the other data.
 const NEAR: usize = 256 << 10;
 
-/// The tunable `widened`, for a layer of so many weights.
+/// Returns the tunable `widened` for a layer of `weights` weights.
 fn widened_tunable(weights: usize, isa: Isa) -> Tunable {
     let near = weights * size_of::<i16>() <= NEAR;
     Tunable {
@@ -148,31 +151,31 @@ struct Prepared {
     output: [usize; 2],
     threads: usize,
     rows: Rows,
-    /// Where the runs of a window lie in the input, padding included.
+    /// Offsets of a window's runs in the input, padding included.
     runs: Vec<usize>,
-    /// One per group.
+    /// Packed GEMM of every group.
     products: Vec<Product>,
-    /// Dot-product groups per run.
+    /// Number of dot-product groups per run.
     groups: usize,
     pixels: usize,
     panel: usize,
-    /// How many bytes of weights are fetched ahead.
+    /// Prefetch distance of the weights in bytes.
     ahead: usize,
     split: Split,
     form: DotForm,
     zero_point: u8,
-    /// How the input is copied into the workspace, if it is.
+    /// Function that copies the input with its padding into the workspace, if a copy is needed.
     pad: Option<PadBytes>,
     finish: Finish8,
 }
 
 impl Prepared {
-    /// Bytes of a row of the padded input.
+    /// Returns the bytes per row of the padded input.
     fn row_bytes(&self) -> usize {
         padded(&self.problem)[1] * self.problem.in_channels * self.form.bytes
     }
 
-    /// Rows of the padded input, counted through images, that these output pixels read.
+    /// Returns the rows of the padded input, counted through images, that the output pixels read.
     fn rows_read(&self, pixels: &Range<usize>) -> Range<usize> {
         if pixels.is_empty() {
             return 0..0;
@@ -186,14 +189,14 @@ impl Prepared {
         first(pixels.start)..first(pixels.end - 1) + (window.kernel[0] - 1) * window.dilation[0] + 1
     }
 
-    /// Bytes of the workspace for a copy of these rows: whole cache lines, so that workers do not meet, and room
-    /// for the group that reads beyond the last run.
+    /// Returns the workspace bytes for a copy of `rows`, in whole cache lines so that threads do
+    /// not share one, with room for the dot-product group that reaches beyond the last run.
     fn region(&self, rows: &Range<usize>) -> usize {
         whole_lines(rows.len() * self.row_bytes() + self.form.group * self.form.bytes)
     }
 
-    /// Rows of the padded input that a worker's share of the pixels reads, and the address of row 0 in the worker's copy
-    /// of them, in which it need not be.
+    /// Returns the rows of the padded input that thread `index` reads for its static chunk of the
+    /// pixels, and the address that row 0 would have in the thread's copy, which may start later.
     fn own_copy(&self, call: &Call, index: usize) -> (Range<usize>, *mut u8) {
         let rows_of = |index| self.rows_read(&share(index, self.threads, self.pixels));
         let before: usize = (0..index).map(|index| self.region(&rows_of(index))).sum();
@@ -202,10 +205,11 @@ impl Prepared {
         (rows, base)
     }
 
-    /// [`Kernel::run`] with a copy for each worker of what its pixels read: nobody waits for anybody.
+    /// Runs the kernel with a separate copy of the input for each thread, so that no thread waits
+    /// for another.
     ///
     /// # Safety
-    /// As there.
+    /// The requirements of [`Kernel::run`] must be met.
     unsafe fn run_on_copies(&self, pad: PadBytes, call: &Call, worker: &Worker<'_>) {
         let (rows, base) = self.own_copy(call, worker.index);
         // SAFETY: the workspace has room for all regions; this one is this worker's.
@@ -224,7 +228,8 @@ impl Prepared {
         }
     }
 
-    /// Where a group's product reads and writes, the padded input or row 0 of it being at `input`.
+    /// Returns the GEMM arguments of a group for an input whose row 0, padded or not, is at
+    /// `input`.
     fn place(&self, group: usize, input: *const u8, call: &Call) -> Place<'_> {
         let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
         Place {

@@ -1,16 +1,16 @@
-//! Layouts as values of tunables.
+//! Encoding of layouts as values of tunables.
 
 use super::Layout;
 use crate::hardware::Isa;
 use crate::schedule::Schedule;
 use crate::simd::lanes;
 
-/// What tunables that name a layout take.
+/// Values of the tunables that name a layout.
 pub(super) const PLANAR: i64 = 0;
 pub(super) const CHANNELS_LAST: i64 = 1;
 pub(super) const BLOCKED: i64 = 2;
 
-/// The layout that the tunable called `name` has in `schedule`.
+/// Returns the layout that the tunable `name` selects in `schedule`.
 pub(super) fn named_layout(schedule: &Schedule, name: &str, isa: Isa) -> Layout {
     match schedule.tunables.get(name) {
         Some(&PLANAR) => Layout::Planar,

@@ -1,8 +1,8 @@
 //! Convolution algorithms: one file each, listed by [`algorithms`].
 //!
-//! To add one: write its file with a type that implements [`Algorithm`], and add a line to
-//! [`algorithms`]. The tests there run every algorithm on every instruction set of the machine
-//! against a double-precision reference.
+//! To add one, write its file with a type that implements [`Algorithm`], and add a line to
+//! [`algorithms`]. The tests of this module run every algorithm on every instruction set of the
+//! machine against a double-precision reference.
 
 pub mod reference;
 
@@ -53,20 +53,20 @@ use crate::weights::{WeightFormat, Weights};
 pub use packing::Packing;
 pub(crate) use packing::{PackedLayer, Recording, Section};
 
-/// The order of an activation's numbers in memory.
+/// Order of an activation's elements in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// Batch, channels, height, width ("NCHW").
+    /// NCHW: batch, channels, height, width.
     Planar,
-    /// Batch, height, width, channels ("NHWC").
+    /// NHWC: batch, height, width, channels.
     ChannelsLast,
-    /// Batch, blocks of so many channels, height, width, channels of the block ("NCHW16c"): every block is an image with its
-    /// channels last. Only where blocks divide the channels.
+    /// NCHWc: batch, blocks of channels, height, width, channels of the block. Holds the block
+    /// size, which must divide the number of channels. Every block is an NHWC image.
     ChannelBlocked(usize),
 }
 
 impl Layout {
-    /// Where a number of an image of `[channels, pixels]` lies.
+    /// Returns the position of an element in an image of `[channels, pixels]`.
     #[must_use]
     pub fn place(self, [channels, pixels]: [usize; 2], channel: usize, pixel: usize) -> usize {
         match self {
@@ -77,115 +77,121 @@ impl Layout {
     }
 }
 
-/// How an activation's numbers are held.
+/// Element type of an activation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Element {
     /// Single precision.
     F32,
-    /// Unsigned 8 bit on this grid.
+    /// Unsigned 8 bits with this quantization.
     U8(Quantization),
 }
 
-/// What an algorithm is asked to prepare: the problem, the numbers, and what surrounds it.
+/// Specification of the kernel to prepare: problem, weights, fused operators, element types and
+/// schedule.
 pub struct Request<'a> {
     /// Geometry and sizes, batch included.
     pub problem: ConvProblem,
-    /// In a format that the algorithm [executes](Algorithm::executes). Where `packing` finds what was packed before,
-    /// they may be without numbers.
+    /// Weights in a format that the algorithm [executes](Algorithm::executes). The values may be
+    /// missing if `packing` finds weights that were packed before.
     pub weights: &'a Weights,
-    /// Fused into the store.
+    /// Activation fused into the epilogue.
     pub activation: Activation,
-    /// How the input is held.
+    /// Element type of the input.
     pub input: Element,
-    /// How the output is to be held.
+    /// Element type of the output.
     pub output: Element,
-    /// How the residual that is added before the activation is held, if there is one; its layout is the output's.
+    /// Element type of the residual that is added before the activation, if there is one. Its
+    /// layout is that of the output.
     pub residual: Option<Element>,
-    /// Every tunable of the algorithm present, with a value from its list.
+    /// Schedule with a valid value for every tunable of the algorithm.
     pub schedule: &'a Schedule,
-    /// How many workers will run it together.
+    /// Number of threads that run the kernel together.
     pub threads: usize,
-    /// The widest instruction set that may be used.
+    /// Widest instruction set that the kernel may use.
     pub isa: Isa,
-    /// Where packed numbers come from.
+    /// Source of the packed weights: stored weights or a file.
     pub packing: &'a Packing,
 }
 
-/// Addresses for one run of a [`Kernel`], valid for the sizes of its [`Request`].
+/// Buffer addresses for one run of a [`Kernel`], valid for the sizes of its [`Request`].
 #[derive(Clone, Copy)]
 pub struct Call {
-    /// The input activation.
+    /// Address of the input activation.
     pub input: *const u8,
-    /// The residual, or null.
+    /// Address of the residual, or null.
     pub residual: *const u8,
-    /// Where the result goes; overlaps neither input nor residual.
+    /// Address of the output, which overlaps neither input nor residual.
     pub output: *mut u8,
-    /// [`Kernel::workspace_bytes`] bytes, 64-byte aligned, shared by all workers.
+    /// Address of [`Kernel::workspace_bytes`] bytes, 64-byte aligned, shared by all threads.
     pub workspace: *mut u8,
 }
 
-/// A way to compute convolutions.
+/// An algorithm that computes convolutions of some shapes and weight formats.
 pub trait Algorithm: Send + Sync {
-    /// Name in schedules: `snake_case`, stable.
+    /// Returns the name in schedules: `snake_case`, stable.
     fn name(&self) -> &'static str;
 
-    /// One line for people.
+    /// Returns a description for people, one line long.
     fn about(&self) -> &'static str;
 
-    /// Whether it computes on integer weights and 8-bit activations, else in single precision.
+    /// Returns whether it computes on integer weights and 8-bit activations; otherwise it computes
+    /// in single precision.
     fn integer(&self) -> bool {
         false
     }
 
-    /// Whether it executes weights of `format`. Zeros are held in memory, so what is for dense weights
-    /// executes every pattern.
+    /// Returns whether it executes weights of `format`. Zeros are stored in memory, so an algorithm
+    /// for dense weights executes every sparsity pattern.
     fn executes(&self, format: WeightFormat) -> bool;
 
-    /// Whether it can solve `problem` with instruction set `isa`.
+    /// Returns whether it supports `problem` on instruction set `isa`.
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool;
 
-    /// Whether it is a good guess for a problem that it supports, where nothing has been measured.
+    /// Returns whether it is a good default for a supported problem that has not been measured.
     fn preferred(&self, _problem: &ConvProblem) -> bool {
         true
     }
 
-    /// What it leaves to the search, for this problem on this machine.
+    /// Returns the tunables for this problem on this machine.
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable>;
 
-    /// What must hold between the tunables, as expressions over their names.
+    /// Returns the constraints on the tunables, as expressions over their names.
     fn constraints(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// How it wants the input laid out, and how the residual and the output. `schedule` has every tunable.
+    /// Returns the layout of the input, and that of residual and output. `schedule` must have every
+    /// tunable.
     fn layouts(&self, schedule: &Schedule, isa: Isa) -> [Layout; 2];
 
-    /// Packs the weights and fixes all sizes, so that running allocates nothing. Everything that is made of weights comes
-    /// from [`Request::packing`], asked in the same order every time, and sizes from the problem alone.
+    /// Packs the weights and fixes all sizes, so that a run allocates nothing. Everything derived
+    /// from weights must come from [`Request::packing`], requested in a fixed order, and sizes from
+    /// the problem alone.
     ///
     /// # Errors
-    /// Where the request is not what the algorithm supports.
+    /// Fails if the algorithm does not support the request.
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError>;
 }
 
-/// A convolution with its weights packed, ready to run any number of times.
+/// A convolution with packed weights, ready for any number of runs.
 pub trait Kernel: Send + Sync {
-    /// Bytes of scratch memory that all workers share during a run.
+    /// Returns the bytes of scratch memory that all threads share during a run.
     fn workspace_bytes(&self) -> usize;
 
-    /// Bytes that the packed weights occupy.
+    /// Returns the bytes of the packed weights.
     fn weight_bytes(&self) -> usize;
 
-    /// This worker's part of the work. All workers of a team call it with the same `call`; when all
-    /// have returned *and* passed the executor's barrier, the output is complete.
+    /// Computes this thread's part of the work. All threads of the pool call it with one `call`;
+    /// the output is complete when all have returned *and* passed the executor's barrier.
     ///
     /// # Safety
-    /// The addresses in `call` are valid for the sizes of the request that made this kernel, and
-    /// `worker` belongs to a team of the requested size whose every member makes this call.
+    /// The addresses in `call` must be valid for the sizes of the request that this kernel was made
+    /// for. `worker` must belong to a pool of the requested size, every thread of which makes this
+    /// call.
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>);
 }
 
-/// Every algorithm there is, in order of preference for defaults.
+/// Returns all algorithms, in order of preference for defaults.
 #[must_use]
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
@@ -209,19 +215,19 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     ]
 }
 
-/// Algorithms that nothing is offered but what asks for them by name: for comparisons.
+/// Returns the algorithms that are used only if named explicitly, for comparisons.
 #[must_use]
 pub fn baselines() -> &'static [&'static dyn Algorithm] {
     &[&naive::Naive { sparse: false }, &naive::Naive { sparse: true }]
 }
 
-/// The algorithm called `name`.
+/// Returns the algorithm called `name`.
 #[must_use]
 pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
     algorithms().iter().chain(baselines()).copied().find(|algorithm| algorithm.name() == name)
 }
 
-/// The algorithms that can run `problem` with weights of `format`, best default first.
+/// Returns the algorithms that can run `problem` with weights of `format`, best default first.
 #[must_use]
 pub fn candidates(problem: &ConvProblem, format: WeightFormat, isa: Isa) -> Vec<&'static dyn Algorithm> {
     let mut found = supporting(problem, isa);
@@ -229,7 +235,7 @@ pub fn candidates(problem: &ConvProblem, format: WeightFormat, isa: Isa) -> Vec<
     found
 }
 
-/// The algorithms that can run `problem` with weights of some format, best default first.
+/// Returns the algorithms that can run `problem` with weights of some format, best default first.
 #[must_use]
 pub fn supporting(problem: &ConvProblem, isa: Isa) -> Vec<&'static dyn Algorithm> {
     let all = algorithms().iter().copied();

@@ -1,5 +1,6 @@
-//! Convolution as a first implementation in C has it: plain loops, one sum at a time, dense or over the non-zeros of a
-//! compressed row. No search wants it; the study of techniques runs it to show how much a conclusion depends on kernels.
+//! Convolution like a first implementation in C: plain loops, one sum at a time, over dense weights
+//! or over the non-zero weights of a CSR row. It is no candidate of a search. The study of
+//! techniques runs it to show how much a conclusion depends on the kernels.
 
 use super::buffer::Buffer;
 use super::csr::Rows;
@@ -13,7 +14,7 @@ use crate::schedule::{Schedule, Tunable};
 use crate::team::Worker;
 use crate::weights::WeightFormat;
 
-/// Every weight, or only those that are not zero.
+/// Naive convolution over all weights, or over the non-zero ones only.
 pub(super) struct Naive {
     pub sparse: bool,
 }
@@ -68,7 +69,7 @@ impl Algorithm for Naive {
     }
 }
 
-/// A weight with its input channel, row and column.
+/// A weight with its input channel, tap row and tap column.
 struct Entry {
     position: [usize; 3],
     weight: f32,
@@ -78,7 +79,7 @@ struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
     weights: Vec<Entry>,
-    /// Where each output channel's weights end.
+    /// End of each output channel's weights.
     ends: Vec<usize>,
     bias: Buffer<f32>,
     activation: Activation,
@@ -98,7 +99,7 @@ impl Kernel for Prepared {
         let ([height, width], [out_height, out_width]) = (problem.input, self.output);
         let window = &problem.window;
         let input = call.input.cast::<f32>();
-        // The position under a tap, unless that is padding.
+        // Returns the input position under a tap, or `None` for padding.
         let under = |axis: usize, at: usize, tap: usize| {
             (at * window.stride[axis] + tap * window.dilation[axis])
                 .checked_sub(window.padding[axis])

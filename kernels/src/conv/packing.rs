@@ -1,15 +1,17 @@
-//! Where kernels get their packed numbers from: made from weights, made and kept for a file, or found in one.
+//! Source of packed weights: packed from the stored weights, packed and recorded for a file, or
+//! found in a file.
 //!
-//! Every kernel asks for what it packs one after the other and in the same order, whatever it is asked with. So what
-//! was made once is found again by order. A key per layer guards it: of everything that packing may depend on but the
-//! weights themselves (algorithm, tunables, problem, instruction set, what surrounds it, [`REVISION`]). Threads and
-//! batch are not among them.
+//! A kernel requests its packed data in a fixed order, whatever the source, so recorded data is
+//! found again by order. A key per layer guards it. The key hashes everything that packing may
+//! depend on except the weights: algorithm, tunables, problem, instruction set, fused operators and
+//! [`REVISION`]. The number of threads and the batch size are not part of it.
 //!
-//! Numbers that are only calculated with are used where they lie ([`Packing::numbers`], [`Packing::list`]). Those that
-//! kernels find their way with ([`Packing::table`]) are copied, and the kernels check them before they follow them,
-//! wherever they come from: a file may say anything, and may change.
+//! Values that only take part in arithmetic are used in place ([`Packing::numbers`],
+//! [`Packing::list`]). Values that kernels compute addresses from ([`Packing::table`]) are copied,
+//! and the kernels check them before use, whatever the source: a file may hold anything, and may
+//! change.
 //!
-//! What files look like is left to [`crate::bundle`].
+//! The file format is defined in [`crate::bundle`].
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -23,27 +25,29 @@ use crate::hardware::Isa;
 use crate::mapping::Mapping;
 use crate::operator::ConvProblem;
 
-/// Grows with every change of what any kernel packs; a test holds it against what is packed.
+/// Revision of the packed data. It must increase whenever a kernel packs differently; a test
+/// compares it with the packed bytes.
 pub(super) const REVISION: u32 = 1;
 
-/// Numbers of one kind that follow each other.
+/// Consecutive elements of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Section {
-    /// [`Number::KIND`]
+    /// Code of the element type, [`Number::KIND`].
     pub kind: u8,
     pub len: usize,
 }
 
-/// What one convolution has packed.
+/// Packed data of one convolution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PackedLayer {
-    /// What it depends on, hashed.
+    /// Hash of everything that the packed data depends on, except the weights.
     pub key: [u8; 16],
     pub sections: Vec<Section>,
 }
 
 impl Section {
-    /// Bytes that it takes, in whole cache lines; `None` where that is more than there can be, or of no known kind.
+    /// Returns the size in bytes, in whole cache lines; `None` on overflow, or if the element type
+    /// is unknown.
     pub(crate) fn bytes(&self) -> Option<usize> {
         match self.kind {
             f32::KIND | i32::KIND | u32::KIND => lines_of::<u32>(self.len),
@@ -54,10 +58,11 @@ impl Section {
     }
 }
 
-/// See the module. One packing serves the layers of one plan, in their order.
+/// Source of packed weights, see the module. One packing serves the layers of one plan, in their
+/// order.
 pub struct Packing {
     source: Source,
-    /// How often something was made from weights.
+    /// Number of requests that were packed from weights.
     made: Cell<usize>,
 }
 
@@ -67,39 +72,39 @@ enum Source {
     File(Reader),
 }
 
-/// What was made, as it is to lie in a file.
+/// Recorded data in the form in which a file holds it.
 #[derive(Default)]
 pub(crate) struct Recording {
     pub layers: Vec<PackedLayer>,
     pub bytes: Vec<u8>,
 }
 
-/// What is found.
+/// Position in the packed data of a file.
 struct Reader {
     mapping: Arc<Mapping>,
     layers: Arc<[PackedLayer]>,
-    /// The layer after the present one.
+    /// Index of the layer after the current one.
     layer: Cell<usize>,
-    /// The next section of the present layer, and where it lies.
+    /// Index of the current layer's next section; `at` is its byte offset.
     section: Cell<usize>,
     at: Cell<usize>,
-    /// Bytes that are used where they lie.
+    /// Bytes of the file that are used in place.
     used: Cell<usize>,
 }
 
 impl Packing {
-    /// Packs, and keeps nothing but what kernels need.
+    /// Returns a source that packs from weights and keeps no copy.
     #[must_use]
     pub fn fresh() -> Self {
         Self { source: Source::Weights, made: Cell::new(0) }
     }
 
-    /// Packs, and keeps a copy for [`Packing::recorded`].
+    /// Returns a source that packs from weights and keeps a copy for [`Packing::recorded`].
     pub(crate) fn recording() -> Self {
         Self { source: Source::Recorder(RefCell::default()), made: Cell::new(0) }
     }
 
-    /// Finds what was recorded from the start of `mapping` on.
+    /// Returns a source that finds the recorded data from the start of `mapping` on.
     pub(crate) fn found(mapping: Arc<Mapping>, layers: Arc<[PackedLayer]>) -> Self {
         let reader = Reader {
             mapping,
@@ -112,10 +117,10 @@ impl Packing {
         Self { source: Source::File(reader), made: Cell::new(0) }
     }
 
-    /// Begins the next layer: what is asked for from now on is for `request`.
+    /// Begins the next layer: the requests that follow belong to `request`.
     ///
     /// # Errors
-    /// [`KernelError::Packed`] where the file has something else there.
+    /// Returns [`KernelError::Packed`] if the file has another layer in this place.
     pub(crate) fn begin(&self, request: &Request<'_>) -> Result<(), KernelError> {
         match &self.source {
             Source::Weights => Ok(()),
@@ -131,7 +136,7 @@ impl Packing {
     /// Ends the last layer.
     ///
     /// # Errors
-    /// [`KernelError::Packed`] where the file has more.
+    /// Returns [`KernelError::Packed`] if the file has more data.
     pub(crate) fn end(&self) -> Result<(), KernelError> {
         match &self.source {
             Source::File(reader) => reader.end(),
@@ -139,7 +144,7 @@ impl Packing {
         }
     }
 
-    /// What was recorded, with everything on cache-line boundaries.
+    /// Returns the recorded data, every section of which starts at a cache-line boundary.
     pub(crate) fn recorded(self) -> Recording {
         match self.source {
             Source::Recorder(recording) => recording.into_inner(),
@@ -147,12 +152,12 @@ impl Packing {
         }
     }
 
-    /// Whether weights need not be there.
+    /// Returns whether packed data is found in a file, so that the weights may be missing.
     pub(crate) fn is_found(&self) -> bool {
         matches!(self.source, Source::File(_))
     }
 
-    /// Bytes of a file that kernels use where they lie.
+    /// Returns the bytes of the file that kernels use in place.
     pub(crate) fn mapped_bytes(&self) -> usize {
         match &self.source {
             Source::File(reader) => reader.used.get(),
@@ -160,13 +165,13 @@ impl Packing {
         }
     }
 
-    /// How often something was made from weights.
+    /// Returns the number of requests that were packed from weights.
     #[cfg(test)]
     pub(crate) fn made(&self) -> usize {
         self.made.get()
     }
 
-    /// `len` numbers, zeros but for what `fill` makes of them.
+    /// Returns `len` elements, found in the file or written by `fill` over zeros.
     pub(super) fn numbers<T: Number>(
         &self,
         len: usize,
@@ -186,7 +191,8 @@ impl Packing {
         Ok(buffer)
     }
 
-    /// What `make` makes for [`Packing::list`] and [`Packing::table`]; nothing where they find it.
+    /// Returns the result of `make` for [`Packing::list`] and [`Packing::table`], or the default if
+    /// they find the data in a file.
     pub(super) fn make<R: Default>(
         &self,
         make: impl FnOnce() -> Result<R, KernelError>,
@@ -198,7 +204,7 @@ impl Packing {
         make()
     }
 
-    /// As many numbers as there are. Whoever asks sees to it that they are enough.
+    /// Returns a list of any length. The caller must check that it is long enough.
     pub(super) fn list<T: Number>(&self, made: Vec<T>) -> Result<Buffer<T>, KernelError> {
         if let Source::File(reader) = &self.source {
             return reader.view();
@@ -208,7 +214,8 @@ impl Packing {
         Ok(buffer)
     }
 
-    /// Numbers to find one's way with, in memory of their own. Whoever asks checks them.
+    /// Returns a table in memory of its own from which addresses are computed. The caller must
+    /// check its values.
     pub(super) fn table<T: Number>(&self, made: Vec<T>) -> Result<Vec<T>, KernelError> {
         if let Source::File(reader) = &self.source {
             return Ok(reader.section::<T>()?.to_vec());
@@ -263,7 +270,7 @@ impl Reader {
         }
     }
 
-    /// The next section.
+    /// Returns the next section of the current layer.
     fn section<T: Number>(&self) -> Result<Buffer<T>, KernelError> {
         let missing = || misfit("has fewer packed weights than it needs");
         let layer = self.layer.get().checked_sub(1).and_then(|layer| self.layers.get(layer));
@@ -278,7 +285,7 @@ impl Reader {
         Ok(buffer)
     }
 
-    /// The next section, to be used where it lies.
+    /// Returns the next section, to be used in place.
     fn view<T: Number>(&self) -> Result<Buffer<T>, KernelError> {
         let buffer = self.section::<T>()?;
         self.used.set(self.used.get() + buffer.bytes());
@@ -290,20 +297,20 @@ fn misfit(problem: &str) -> KernelError {
     KernelError::Packed(problem.to_owned())
 }
 
-/// The complaint about a table that leads out of what it is about.
+/// Returns the error for a corrupt index in a packed table.
 pub(super) fn stray() -> KernelError {
     misfit("has packed weights that lead nowhere")
 }
 
-/// The order of bytes in numbers, and what is packed for `isa`.
+/// Returns the byte order, and the name of the instruction set that the data is packed for.
 fn machine(isa: Isa) -> String {
     let order = if cfg!(target_endian = "little") { "little" } else { "big" };
     format!("{REVISION} {order} {}", isa.name())
 }
 
-/// A hash of everything that packing may depend on, but for the weights.
+/// Returns a hash of everything that packing may depend on, except the weights.
 fn key(request: &Request<'_>) -> [u8; 16] {
-    // Every pixel is computed with the same weights, however many images there are.
+    // The batch size does not matter: all images use one set of weights.
     let problem = ConvProblem { batch: 1, ..request.problem };
     let Request { weights, activation, input, output, residual, schedule, isa, .. } = request;
     let surroundings = (activation, input, output, residual);

@@ -1,11 +1,11 @@
-//! Copying a channels-last input into scratch memory together with its padding.
+//! Copies of an NHWC input, with its padding, in scratch memory.
 
 use std::ops::Range;
 
 use crate::operator::ConvProblem;
 use crate::simd::{Activate, Job, Simd, Usable, build};
 
-/// What is copied where.
+/// Source and destination of a padded copy.
 #[derive(Clone, Copy)]
 struct Copy<From, To> {
     problem: ConvProblem,
@@ -14,11 +14,12 @@ struct Copy<From, To> {
 }
 
 impl<From, To> Copy<From, To> {
-    /// Writes padded rows `rows` (counted through images): `fill` where padding is, `line` copies
-    /// `count` numbers.
+    /// Writes padded rows `rows` (counted through images): `fill` in the padding, and `count`
+    /// elements at a time with `line` elsewhere.
     ///
     /// # Safety
-    /// The input is valid for the whole problem, the output for these rows, and nobody else writes them.
+    /// The input must be valid for the whole problem and the output for the rows, which no other
+    /// thread may write.
     #[inline(always)]
     unsafe fn rows(&self, rows: Range<usize>, fill: To, line: impl Fn(*const From, *mut To, usize))
     where
@@ -58,8 +59,8 @@ impl<From, To> Copy<From, To> {
 /// Writes the padded rows `rows` (counted through images) of a single-precision input.
 ///
 /// # Safety
-/// `input` is valid for the problem's input, `output` for these rows of the padded one, and nobody else
-/// writes them.
+/// `input` must be valid for the problem's input, and `output` for the rows, which no other thread
+/// may write.
 pub(super) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *const f32, output: *mut f32) {
     // SAFETY: the caller vouches for both; lines are copied between different allocations.
     unsafe {
@@ -68,10 +69,10 @@ pub(super) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *
     }
 }
 
-/// The same, rounded to bfloat16.
+/// Writes the padded rows `rows` (counted through images), rounded to bfloat16.
 ///
 /// # Safety
-/// As for [`pad_f32`], and the processor has AVX-512 BF16.
+/// The requirements of [`pad_f32`] must be met, and the processor must have AVX-512 BF16.
 pub(super) unsafe fn pad_bf16(
     problem: &ConvProblem,
     rows: Range<usize>,
@@ -88,11 +89,12 @@ pub(super) unsafe fn pad_bf16(
     let _ = (problem, rows, input, output);
 }
 
-/// Writes padded rows (counted through images) of an 8-bit input, in the form that dot products take. The
-/// output's address is that of row 0, whether that row is written or not.
+/// Function that writes padded rows (counted through images) of an 8-bit input in the format of dot
+/// products. It takes problem, zero point, rows, input, and the output address that row 0 has or
+/// would have.
 pub(super) type PadBytes = unsafe fn(&ConvProblem, u8, Range<usize>, *const u8, *mut u8);
 
-/// The function that pads for `usable`. Called with problem, zero point, rows, input and output.
+/// Returns the padding function for the instruction set of `usable`.
 pub(super) fn pad_bytes(usable: Usable) -> PadBytes {
     struct Select;
     impl crate::simd::Build for Select {
@@ -104,7 +106,7 @@ pub(super) fn pad_bytes(usable: Usable) -> PadBytes {
     build(usable, Select)
 }
 
-/// [`pad_bytes`] for dot products with weights of few bits.
+/// Returns the padding function for dot products with weights of at most 4 bits.
 pub(super) fn pad_few(usable: Usable) -> PadBytes {
     struct Select;
     impl crate::simd::Build for Select {
@@ -116,8 +118,10 @@ pub(super) fn pad_few(usable: Usable) -> PadBytes {
     build(usable, Select)
 }
 
+/// Writes padded rows of an 8-bit input as elements of type `A`.
+///
 /// # Safety
-/// As for [`pad_f32`], and the processor executes `S`.
+/// The requirements of [`pad_f32`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, A: Activate>(
     problem: &ConvProblem,
     zero_point: u8,

@@ -1,12 +1,13 @@
-//! What convolutions over planar activations share: an input in which every tap of every output pixel
-//! lies at one fixed distance, and the store of finished pixels.
+//! Shared parts of convolutions over NCHW activations: an input copy in which each tap is at a
+//! fixed offset from every output pixel, and the store of finished pixels.
 //!
-//! The input is copied with its padding, split by phase: row and column modulo the strides. Within a
-//! phase the pixels under a tap are contiguous whatever the stride, so output pixels can be counted
-//! through padded rows ("flat"), and vectors of them run across row ends. The few sums at row ends that
-//! belong to no pixel are thrown away. Where that is too much waste, or where loads across cache lines
-//! cost more than a larger copy, the input can be *unfolded*: one copy per tap column, with rows as long
-//! as the output's, so that flat pixels are pixels; or one copy per tap, so that they lie at multiples of the plane.
+//! The input is copied with its padding and split by phase: row and column modulo the strides.
+//! Within a phase the pixels under a tap are contiguous for every stride. Output pixels can
+//! therefore be counted through padded rows ("flat" pixels), and vectors of them run across row
+//! ends. The few sums at row ends that belong to no pixel are discarded. If that wastes too much,
+//! or if loads across cache lines cost more than a larger copy, the input can be *unfolded*: one
+//! copy per tap column, with rows as long as the output's, so that flat pixels are output pixels;
+//! or one copy per tap, so that the offsets are multiples of the plane size.
 
 use std::ops::Range;
 
@@ -18,23 +19,24 @@ use super::request::padded;
 use crate::operator::ConvProblem;
 use crate::simd::{Job, Simd, Usable, copy_few};
 
-/// The split input.
+/// Geometry of the phase-split copy of an input.
 pub(super) struct Phases {
     problem: ConvProblem,
     output: [usize; 2],
-    /// Numbers per row of a phase: the distance of output rows in flat pixels.
+    /// Elements per row of a phase, which is the distance of output rows in flat pixels.
     row: usize,
-    /// Numbers per phase.
+    /// Number of elements per phase of a channel.
     phase: usize,
-    /// `[vertical, horizontal]` phases that some tap reads, in order; unfolded, row or column of the tap.
+    /// `[vertical, horizontal]` phases that some tap reads, in order; along an unfolded axis, row
+    /// or column of the tap.
     phases: Vec<[usize; 2]>,
-    /// Of every horizontal phase, the columns that lie in the input.
+    /// Columns of every horizontal phase that lie in the input.
     spans: Vec<Span>,
     /// Whether there is a copy `[per tap row, per tap column]`.
     unfolded: [bool; 2],
-    /// Whether the input needs no copy.
+    /// Whether the input is read in place.
     as_is: bool,
-    /// How small planes are copied.
+    /// Permutation that copies small planes.
     picks: Option<Picks>,
 }
 
@@ -43,12 +45,12 @@ pub(super) struct Phases {
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// The column of the input that the first of them is.
+    /// Input column of the first of them.
     pub(super) first: usize,
 }
 
 impl Span {
-    /// Of a horizontal phase, among its first `columns`.
+    /// Returns the input columns among the first `columns` of a horizontal phase.
     pub(super) fn of(problem: &ConvProblem, phase: usize, columns: usize) -> Self {
         let (left, stride) = (problem.window.padding[1], problem.window.stride[1]);
         let start = left.saturating_sub(phase).div_ceil(stride).min(columns);
@@ -58,7 +60,8 @@ impl Span {
 }
 
 impl Phases {
-    /// For kernels that compute `width` flat pixels at a time, with a copy `[per tap row, per tap column]` or not.
+    /// Builds the geometry for kernels that compute `width` flat pixels at a time; `unfolded` asks
+    /// for a copy `[per tap row, per tap column]`.
     pub(super) fn new(
         problem: &ConvProblem,
         output: [usize; 2],
@@ -74,7 +77,7 @@ impl Phases {
         this
     }
 
-    /// Where everything lies, for whoever copies it on their own.
+    /// Builds the geometry alone, for callers that copy the input themselves.
     pub(super) fn geometry(problem: &ConvProblem, output: [usize; 2], unfolded: [bool; 2]) -> Self {
         let window = &problem.window;
         let [height, columns] = padded(problem);
@@ -107,13 +110,13 @@ impl Phases {
         }
     }
 
-    /// Numbers per row of a phase.
+    /// Returns the elements per row of a phase.
     pub(super) fn row(&self) -> usize {
         self.row
     }
 
-    /// The rows of a channel's copy, one after the other: the row of the plane that each is, unless it is padding, and the
-    /// columns that are none.
+    /// Iterates over the rows of a channel's copy: the row of the input plane, or `None` for
+    /// padding, and the columns that are not padding.
     pub(super) fn lines(&self) -> impl Iterator<Item = (Option<usize>, Span)> + '_ {
         let window = &self.problem.window;
         self.phases.iter().enumerate().flat_map(move |(number, &[phase_y, _])| {
@@ -125,7 +128,8 @@ impl Phases {
         })
     }
 
-    /// The number of a channel's plane that is number `place` of its copy, unless that is padding.
+    /// Returns the element of a channel's plane that element `place` of its copy holds, or `None`
+    /// for padding.
     fn source(&self, place: usize) -> Option<usize> {
         let [top, ..] = self.problem.window.padding;
         let [height, width] = self.problem.input;
@@ -136,28 +140,28 @@ impl Phases {
         (row < height && x < end).then_some(row * width + column)
     }
 
-    /// Flat pixels from the first to the last of an image's output.
+    /// Returns the number of flat pixels from the first to the last output pixel of an image.
     pub(super) fn pixels(&self) -> usize {
         (self.output[0] - 1) * self.row + self.output[1]
     }
 
-    /// Whether flat pixels are pixels.
+    /// Returns whether flat pixels are output pixels.
     pub(super) fn gapless(&self) -> bool {
         self.row == self.output[1]
     }
 
-    /// Numbers from one channel of the split input to the next.
+    /// Returns the distance in elements between channels of the phase-split input.
     pub(super) fn channel(&self) -> usize {
         self.phase * self.phases.len()
     }
 
-    /// Numbers from one image of the split input to the next.
+    /// Returns the distance in elements between images of the phase-split input.
     pub(super) fn image(&self) -> usize {
         self.channel() * self.problem.in_channels
     }
 
-    /// Distance from an output pixel's flat number to its input under tap `[ky, kx]`, in the first
-    /// channel.
+    /// Returns the offset from an output pixel's flat number to its input under tap `[ky, kx]`, in
+    /// the first channel.
     pub(super) fn tap(&self, ky: usize, kx: usize) -> usize {
         let window = &self.problem.window;
         let split = |axis: usize, tap: usize| {
@@ -165,31 +169,31 @@ impl Phases {
             if self.unfolded[axis] { (place, 0) } else { (place % stride, place / stride) }
         };
         let ((y, down), (x, right)) = (split(0, ky), split(1, kx));
-        // Every tap's phase is among them.
+        // The phase of every tap is in the list.
         let phase = self.phases.iter().position(|&phase| phase == [y, x]).unwrap_or(0);
         phase * self.phase + down * self.row + right
     }
 
-    /// Bytes of the copy, so that `width` flat pixels may be read from any pixel on.
+    /// Returns the bytes of the copy, with room to read `width` flat pixels from any pixel on.
     pub(super) fn bytes(&self, width: usize) -> usize {
         if self.as_is { 0 } else { (self.problem.batch * self.image() + width) * size_of::<f32>() }
     }
 
-    /// Whether kernels read the input itself.
+    /// Returns whether kernels read the input in place.
     pub(super) fn reads_input(&self) -> bool {
         self.as_is
     }
 
-    /// Number of channels of all images: what [`Phases::copy`] is shared by.
+    /// Returns the number of channels of all images, which are the units of [`Phases::copy`].
     pub(super) fn planes(&self) -> usize {
         self.problem.batch * self.problem.in_channels
     }
 
-    /// Copies channels `planes` (counted through images).
+    /// Copies the channels `planes` (counted through images).
     ///
     /// # Safety
-    /// `input` and `output` are valid for the problem's input and for [`Phases::bytes`], and nobody else
-    /// writes these channels.
+    /// `input` and `output` must be valid for the problem's input and for [`Phases::bytes`], and no
+    /// other thread may write the channels.
     pub(super) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
         // SAFETY: passed on.
         let planes = match &self.picks {
@@ -198,7 +202,8 @@ impl Phases {
         };
         let rows = self.phase / self.row;
         let columns = self.spans.len();
-        // Where rows of taps are one row of the input apart, a copy is the one above it, a row further on.
+        // If adjacent rows of taps are one input row apart, the rows of a copy are those of the
+        // copy above it, shifted by one.
         let window = &self.problem.window;
         let shared = if self.unfolded[0] && window.stride[0] == window.dilation[0] { rows - 1 } else { 0 };
         for plane in planes {
@@ -219,10 +224,12 @@ impl Phases {
         }
     }
 
-    /// Copies what a phase has of row `padded_y` of the padded plane, `span` being the phase's columns.
+    /// Copies the part of row `padded_y` of the padded plane that belongs to a phase; `span` is the
+    /// index of the phase's columns.
     ///
     /// # Safety
-    /// As for [`Phases::copy`]; `to` has room for a row of a phase.
+    /// The requirements of [`Phases::copy`] must be met, and `to` must have room for a row of a
+    /// phase.
     #[inline(always)]
     unsafe fn copy_part(&self, plane: usize, padded_y: usize, span: usize, input: *const f32, to: *mut f32) {
         let [height, width] = self.problem.input;
@@ -249,8 +256,9 @@ impl Phases {
         }
     }
 
-    /// The flat pixels that the tile of `width` from `start` on is there for, and from which pixel on it
-    /// computes: earlier where it would otherwise read beyond an input that is not a copy.
+    /// Returns the flat pixels that the tile of `width` from `start` on stores, and the pixel from
+    /// which on it computes. The latter is earlier if the tile would read beyond an input that is
+    /// not a copy.
     pub(super) fn window(&self, start: usize, width: usize) -> (Range<usize>, usize) {
         let pixels = self.pixels();
         let from = if self.as_is { start.min(pixels - width) } else { start };
@@ -258,10 +266,10 @@ impl Phases {
     }
 }
 
-/// Writes zeros, rarely many.
+/// Writes `count` zeros; optimized for few.
 ///
 /// # Safety
-/// `to` is valid for `count` numbers.
+/// `to` must be valid for `count` elements.
 #[inline(always)]
 unsafe fn clear(to: *mut f32, count: usize) {
     const FEW: [f32; 16] = [0.0; 16];
@@ -269,10 +277,10 @@ unsafe fn clear(to: *mut f32, count: usize) {
     unsafe { if count < FEW.len() { copy_few(FEW.as_ptr(), to, count) } else { to.write_bytes(0, count) } }
 }
 
-/// Copies a row, which is rarely long enough for what is called to copy memory.
+/// Copies a row; optimized for rows too short for a call of `memcpy`.
 ///
 /// # Safety
-/// Both are valid for `count` numbers and do not overlap.
+/// Both addresses must be valid for `count` elements, and the ranges must not overlap.
 unsafe fn copy_row(from: *const f32, to: *mut f32, count: usize) {
     const PIECE: usize = 8;
     // SAFETY: pieces end at `count` or before.
@@ -294,16 +302,16 @@ unsafe fn copy_row(from: *const f32, to: *mut f32, count: usize) {
     }
 }
 
-/// Finishes and stores those of the sums of flat pixels that are pixels.
+/// Epilogue and store of those sums of flat pixels that belong to output pixels.
 pub(super) struct StorePixels<'a> {
     pub(super) phases: &'a Phases,
-    /// Flat pixels.
+    /// Range of flat pixels that are stored.
     pub(super) pixels: Range<usize>,
-    /// Of `pixels.start` and what follows.
+    /// Sums of the flat pixels, from `pixels.start` on.
     pub(super) sums: *const f32,
-    /// Start of the plane.
+    /// Start of the output plane.
     pub(super) output: *mut f32,
-    /// The same of the residual, or null.
+    /// Start of the residual plane, or null.
     pub(super) residual: *const f32,
     pub(super) finish: &'a Finish,
 }

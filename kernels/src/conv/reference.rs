@@ -1,16 +1,17 @@
-//! The oracle: convolution as it is written in textbooks, in double precision.
+//! Reference implementation: textbook convolution in double precision.
 //!
-//! Slow, and plainly right. Every algorithm is tested against it.
+//! It is slow and simple. Every algorithm is tested against it.
 
 use crate::operator::ConvProblem;
 
-/// `input` is `[batch, in_channels, height, width]`, `weights` are
-/// `[out_channels, in_channels / groups, kernel_height, kernel_width]`, `bias` has one number per
-/// output channel; the result is `[batch, out_channels, height, width]`, before residual and
-/// activation. Sums of 8-bit integers are exact.
+/// Returns the convolution `[batch, out_channels, height, width]`, before residual and activation.
+///
+/// `input` is `[batch, in_channels, height, width]`, `weights` are `[out_channels, in_channels /
+/// groups, kernel_height, kernel_width]`, and `bias` has one element per output channel. Sums of
+/// 8-bit integers are exact.
 ///
 /// # Panics
-/// Where a length does not fit the problem, or the problem has no output.
+/// Panics if a length does not fit the problem, or if the problem has no output.
 #[must_use]
 pub fn conv_f64(problem: &ConvProblem, input: &[f64], weights: &[f64], bias: &[f64]) -> Vec<f64> {
     let [height, width] = problem.input;
@@ -22,7 +23,7 @@ pub fn conv_f64(problem: &ConvProblem, input: &[f64], weights: &[f64], bias: &[f
     assert_eq!(weights.len(), problem.out_channels * group_in * kernel_height * kernel_width, "weights");
     assert_eq!(bias.len(), problem.out_channels, "biases");
 
-    // The input position under a tap, unless that is padding.
+    // Returns the input position under a tap, or `None` for padding.
     let position = |axis: usize, output: usize, tap: usize| {
         (output * problem.window.stride[axis] + tap * problem.window.dilation[axis])
             .checked_sub(problem.window.padding[axis])

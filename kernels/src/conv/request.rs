@@ -1,4 +1,4 @@
-//! Checks that every algorithm makes of what it is asked to prepare.
+//! Checks that all algorithms apply to their requests.
 
 use super::buffer::Buffer;
 use super::{Element, Request};
@@ -7,11 +7,11 @@ use crate::operator::ConvProblem;
 use crate::simd::Usable;
 use crate::weights::{IntegerWeights, WeightValues};
 
-/// Largest number of elements of any tensor: offsets of bytes fit into `isize` with room to spare.
+/// Largest number of elements of any tensor; byte offsets then fit into `isize` with room to spare.
 const MOST: usize = isize::MAX as usize / 1024;
 
-/// Whether `problem` makes sense: sizes are positive, groups divide the channels, the window fits, and
-/// nothing overflows.
+/// Returns whether `problem` is valid: sizes are positive, groups divide the channels, the window
+/// fits, and nothing overflows.
 pub(super) fn sensible(problem: &ConvProblem) -> bool {
     let window = &problem.window;
     let sizes = [problem.batch, problem.in_channels, problem.out_channels, problem.groups];
@@ -34,27 +34,27 @@ pub(super) fn sensible(problem: &ConvProblem) -> bool {
         && product(&[problem.out_channels, problem.in_channels, window.kernel[0], window.kernel[1]]).is_some()
 }
 
-/// `[height, width]` with padding.
+/// Returns `[height, width]` of the input with its padding.
 pub(super) fn padded(problem: &ConvProblem) -> [usize; 2] {
     let [top, left, bottom, right] = problem.window.padding;
     [problem.input[0] + top + bottom, problem.input[1] + left + right]
 }
 
 impl Request<'_> {
-    /// The value of a tunable.
+    /// Returns the value of a tunable.
     pub(super) fn tunable(&self, name: &str) -> Result<i64, KernelError> {
         self.schedule.tunables.get(name).copied().ok_or_else(|| {
             KernelError::Data(format!("the schedule of `{}` lacks tunable `{name}`", self.schedule.algorithm))
         })
     }
 
-    /// The value of a tunable that counts something.
+    /// Returns the value of a tunable that is a positive count.
     pub(super) fn count(&self, name: &str) -> Result<usize, KernelError> {
         let value = self.tunable(name)?;
         usize::try_from(value).ok().filter(|&count| count > 0).ok_or_else(|| self.bad_value(name))
     }
 
-    /// The complaint about a value that the tunable does not have.
+    /// Returns the error for an invalid value of a tunable.
     pub(super) fn bad_value(&self, name: &str) -> KernelError {
         KernelError::Data(format!(
             "`{}` cannot take the value {:?} of its tunable `{name}` here",
@@ -98,7 +98,7 @@ impl Request<'_> {
         Ok((problem.output()?, usable))
     }
 
-    /// Checks that everything around the convolution is single precision.
+    /// Checks that input, output and residual are single precision.
     pub(super) fn check_f32(&self) -> Result<(), KernelError> {
         let all = [Some(self.input), Some(self.output), self.residual];
         if all.into_iter().flatten().any(|element| element != Element::F32) {
@@ -110,7 +110,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// The single-precision weights, dense or with zeros; nothing where they were packed before.
+    /// Returns the single-precision weights, dense or with zeros; empty if they were packed before.
     pub(super) fn f32_weights(&self) -> Result<&[f32], KernelError> {
         let values = self.weights.values.reals().ok_or_else(|| {
             KernelError::Data(format!("`{}` needs weights that are real numbers", self.schedule.algorithm))
@@ -118,7 +118,7 @@ impl Request<'_> {
         Ok(values)
     }
 
-    /// The integer weights; without numbers where they were packed before.
+    /// Returns the integer weights; without values if they were packed before.
     pub(super) fn integer_weights(&self) -> Result<&IntegerWeights, KernelError> {
         match &self.weights.values {
             WeightValues::Integer(dense)
@@ -134,12 +134,12 @@ impl Request<'_> {
         }
     }
 
-    /// The bias of an output channel.
+    /// Returns the bias of an output channel.
     pub(super) fn bias(&self, channel: usize) -> f32 {
         self.weights.bias.as_ref().map_or(0.0, |bias| bias[channel])
     }
 
-    /// The biases of all output channels, packed.
+    /// Returns the packed biases of all output channels.
     pub(super) fn packed_biases(&self) -> Result<Buffer<f32>, KernelError> {
         self.packing.numbers(self.problem.out_channels, |numbers| self.write_biases(0, numbers))
     }

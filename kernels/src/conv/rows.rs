@@ -1,47 +1,51 @@
-//! Where the input of an output pixel lies: "indirection" without the table that usually comes with it.
+//! Indirection buffer: the address of the input of every output pixel, without the usual table of
+//! pointers.
 //!
-//! A channels-last convolution is a matrix product whose left rows are, tap by tap, runs of input
-//! channels (Dukhan, "The Indirect Convolution Algorithm", 2019). That paper keeps a pointer for every
-//! pixel and tap. Here the address is the sum of a vertical and a horizontal part, so two small tables
-//! do; where either part is padding the sum is negative, and a row of zeros takes its place.
+//! A convolution over NHWC activations is a GEMM whose left rows are, tap by tap, runs of input
+//! channels (Dukhan, "The Indirect Convolution Algorithm", 2019). That paper keeps a pointer for
+//! every pixel and tap. Here the offset is the sum of a vertical and a horizontal part, so two
+//! small tables suffice. If either part is padding the sum is negative, and a row of zeros replaces
+//! the input.
 
 use std::ops::Range;
 
 use crate::operator::{ConvProblem, Window};
 
-/// Marks padding: the sum with any offset stays negative.
+/// Offset that marks padding: its sum with any other offset is negative.
 const PADDING: isize = isize::MIN / 4;
 
-/// Offsets, in numbers, from the start of an input to the runs under every output pixel. Pixels are
+/// Offsets in elements from the start of an input to the runs under every output pixel. Pixels are
 /// counted through images, rows and columns.
 pub(super) struct Rows {
-    /// `[output row][tap row]`
+    /// Vertical offsets, `[output row][tap row]`.
     vertical: Vec<isize>,
-    /// `[output column][tap column]`
+    /// Horizontal offsets, `[output column][tap column]`.
     horizontal: Vec<isize>,
     output: [usize; 2],
     taps: [usize; 2],
     image: usize,
 }
 
-/// [`Rows`] as a kernel sees them.
+/// View of an indirection buffer ([`Rows`]) for kernels.
 #[derive(Clone, Copy)]
 pub(super) struct RowsView {
     vertical: *const isize,
     horizontal: *const isize,
     output: [usize; 2],
-    /// `[rows, columns]` of taps, each a run.
+    /// `[rows, columns]` of taps, each of which is a run.
     pub(super) taps: [usize; 2],
     image: usize,
 }
 
 impl Rows {
-    /// One run per row of a matrix whose rows are `stride` numbers apart.
+    /// Builds the indirection buffer of a plain matrix: one run per row, rows `stride` elements
+    /// apart.
     pub(super) fn matrix(stride: usize) -> Self {
         Self { vertical: vec![0], horizontal: vec![0], output: [1, 1], taps: [1, 1], image: stride }
     }
 
-    /// One run of `in_channels / groups` per tap over a channels-last input.
+    /// Builds an indirection buffer with one run of `in_channels / groups` elements per tap of an
+    /// NHWC input.
     pub(super) fn taps(problem: &ConvProblem, output: [usize; 2]) -> Self {
         let [height, width] = problem.input;
         let channels = problem.in_channels;
@@ -58,8 +62,9 @@ impl Rows {
         }
     }
 
-    /// One run of `kernel_width * in_channels` per row of taps over a channels-last input that carries
-    /// its padding, `padded` being its `[height, width]`. Horizontal dilation must be 1.
+    /// Builds an indirection buffer with one run of `kernel_width * in_channels` elements per row
+    /// of taps, for an NHWC input that carries its padding; `padded` is its `[height, width]`.
+    /// Horizontal dilation must be 1.
     pub(super) fn runs(problem: &ConvProblem, output: [usize; 2], padded: [usize; 2]) -> Self {
         let window = &problem.window;
         let channels = problem.in_channels;
@@ -74,8 +79,9 @@ impl Rows {
         Self { vertical, horizontal, output, taps: [window.kernel[0], 1], image: padded[0] * row }
     }
 
-    /// One run for the whole window over a channels-last input that carries its padding, `padded` being its
-    /// `[height, width]`: what it is made of lies at the same distances for every pixel.
+    /// Builds an indirection buffer with one run for the whole window, for an NHWC input that
+    /// carries its padding; `padded` is its `[height, width]`. The offsets within the window are
+    /// equal for every pixel.
     pub(super) fn windows(problem: &ConvProblem, output: [usize; 2], padded: [usize; 2]) -> Self {
         if problem.window == Window::POINT {
             return Self::matrix(problem.in_channels);
@@ -95,8 +101,8 @@ impl Rows {
         }
     }
 
-    /// The run of one tap under the pixels `within`, `[rows, columns]`, of one image of a channels-last input; all of them
-    /// have it in the input.
+    /// Builds an indirection buffer with the run of one tap under the pixels `within`, `[rows,
+    /// columns]`, of one image. All of these pixels must find the tap in the input.
     pub(super) fn tap(problem: &ConvProblem, [ky, kx]: [usize; 2], within: &[Range<usize>; 2]) -> Self {
         let window = &problem.window;
         let channels = problem.in_channels;
@@ -126,7 +132,8 @@ impl Rows {
     }
 }
 
-/// `[output position][tap]` along one axis, in numbers, [`PADDING`] where the tap is outside.
+/// Returns the offsets in elements along one axis, `[output position][tap]`; [`PADDING`] for taps
+/// outside the input.
 pub(super) fn offsets(problem: &ConvProblem, axis: usize, outputs: usize, step: usize) -> Vec<isize> {
     let window = &problem.window;
     let mut offsets = Vec::with_capacity(outputs * window.kernel[axis]);
@@ -140,7 +147,7 @@ pub(super) fn offsets(problem: &ConvProblem, axis: usize, outputs: usize, step: 
     offsets
 }
 
-/// The place of one output pixel.
+/// Position of one output pixel.
 #[derive(Clone, Copy)]
 pub(super) struct Pixel {
     image: usize,
@@ -148,7 +155,7 @@ pub(super) struct Pixel {
     column: usize,
 }
 
-/// Where one output pixel finds its taps.
+/// Offsets of the taps of one output pixel.
 #[derive(Clone, Copy)]
 pub(super) struct Site {
     vertical: *const isize,
@@ -157,16 +164,16 @@ pub(super) struct Site {
 }
 
 impl RowsView {
-    /// The pixel with this number.
+    /// Returns the position of pixel `number`.
     pub(super) fn pixel(&self, number: usize) -> Pixel {
         let [height, width] = self.output;
         Pixel { image: number / (height * width), row: number / width % height, column: number % width }
     }
 
-    /// Where `pixel` finds its taps.
+    /// Returns the offsets of the taps of `pixel`.
     ///
     /// # Safety
-    /// The tables are alive and `pixel` is one of the output's.
+    /// The tables must be alive, and `pixel` must be one of the output's.
     #[inline(always)]
     pub(super) unsafe fn site(&self, pixel: Pixel) -> Site {
         // SAFETY: row and column are below `output`, which the tables were made for.
@@ -179,15 +186,15 @@ impl RowsView {
         }
     }
 
-    /// Where `pixel` lies in an output with `step` numbers per pixel, `gap` more after each row of pixels, and no more
-    /// between images.
+    /// Returns the position of `pixel` in an output with `step` elements per pixel and `gap` more
+    /// after each row of pixels, without further gaps between images.
     #[inline(always)]
     pub(super) fn place(&self, pixel: Pixel, step: usize, gap: usize) -> usize {
         let [height, width] = self.output;
         (pixel.image * height + pixel.row) * (width * step + gap) + pixel.column * step
     }
 
-    /// The pixel after `pixel`.
+    /// Returns the position after `pixel`.
     #[inline(always)]
     pub(super) fn next(&self, pixel: Pixel) -> Pixel {
         let Pixel { image, row, column } = pixel;
@@ -202,16 +209,17 @@ impl RowsView {
 }
 
 impl Site {
-    /// The run of tap `[ky, kx]`, or `zeros` where that is padding.
+    /// Returns the address of the run of tap `[ky, kx]`, or `zeros` if it is padding.
     ///
     /// # Safety
-    /// The tables are alive, the tap exists, and `input` is the start of the input that they describe.
+    /// The tables must be alive, the tap must exist, and `input` must be the start of the input
+    /// that the tables describe.
     #[inline(always)]
     pub(super) unsafe fn run<T>(&self, ky: usize, kx: usize, input: *const T, zeros: *const T) -> *const T {
         // SAFETY: the tables hold an offset for each tap; those that are not negative lie in the image.
         unsafe {
             let offset = *self.vertical.add(ky) + *self.horizontal.add(kx);
-            // Computed without a branch, and thrown away where it means nothing.
+            // Computed without a branch, and discarded for padding.
             let inside = input.wrapping_add(self.image).wrapping_offset(offset);
             if offset < 0 { zeros } else { inside }
         }

@@ -1,11 +1,12 @@
-//! Unstructured sparsity over planar activations: per few output channels, the inputs that have a weight
-//! other than zero, each applied to a register tile of many output pixels.
+//! Unstructured sparsity over NCHW activations (SpMM): for every few output channels a list of the
+//! inputs with a non-zero weight, each applied to a register tile of many output pixels.
 //!
-//! A step is the distance of its input and one weight per output channel, so the inner loop does not know
-//! what a window is. Input channels are taken in panels that stay in the nearest cache while every output channel is
-//! brought as far as they reach. With enough pixels in registers it runs at the rate of the dense one, per step.
-//! (Elsen et al., "Fast Sparse ConvNets", 2020, do so for 1x1 windows.) Blocks of a few output channels,
-//! too small for vectors of channels, load each input once for all of them.
+//! A step is the offset of its input and one weight per output channel, so the inner loop is
+//! independent of the window. Input channels are divided into panels that stay in the nearest cache
+//! while every output channel accumulates their contribution. With enough pixels in registers a
+//! step runs at the rate of a dense one. (Elsen et al., "Fast Sparse ConvNets", 2020, do so for 1x1
+//! windows.) Blocks of a few output channels, too small for vectors of channels, share each load of
+//! an input.
 
 use super::buffer::{Buffer, whole_lines};
 use super::csr::ends;
@@ -23,10 +24,10 @@ use crate::simd::{Build, Job, Simd, build_f32, lanes};
 use crate::team::Worker;
 use crate::weights::{Pattern, WeightFormat};
 
-/// The algorithm.
+/// SpMM convolution over NCHW activations.
 pub(super) struct SparsePlanar;
 
-/// Compiled tiles: `(output channels, vectors of pixels)`.
+/// Compiled register tiles, `(output channels, vectors of pixels)`.
 const TILES: [(usize, usize); 13] =
     [(1, 1), (1, 2), (1, 4), (1, 6), (1, 8), (1, 12), (2, 1), (2, 2), (2, 4), (2, 6), (4, 1), (4, 2), (4, 3)];
 
@@ -44,7 +45,8 @@ impl Algorithm for SparsePlanar {
     }
 
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        // Distances are kept in 32 bits, in numbers; generously, with all copies of a strided or unfolded input.
+        // Offsets are 32 bits wide and count elements; the bound includes all copies of a strided
+        // or unfolded input.
         let [height, width] = super::request::padded(problem);
         let window = &problem.window;
         sensible(problem)
@@ -182,7 +184,7 @@ impl Algorithm for SparsePlanar {
         for (place, &count) in counts.iter().enumerate() {
             blocks[place % number].work += count as usize;
         }
-        // Every block costs a little without any step.
+        // Every block has a small cost without any step.
         let mut work = 0;
         for block in &mut blocks {
             work += block.work + 8;
@@ -209,41 +211,41 @@ impl Algorithm for SparsePlanar {
     }
 }
 
-/// Input channels below which panels are not halved any more.
+/// Number of input channels below which panels are not halved further.
 const LEAST_PANEL: i64 = 16;
 
-/// Bytes of a panel of the input that stay in a first-level cache beside weights and sums.
+/// Bytes of an input panel that stay in a first-level cache beside weights and sums.
 const NEAR: usize = 24 << 10;
 
-/// Output channels computed together.
+/// Output channels that are computed together.
 struct Block {
     first: usize,
     count: usize,
-    /// Steps of this and all earlier blocks, and a little for every block.
+    /// Cumulative steps up to this block, plus a constant per block.
     work: usize,
 }
 
 struct Prepared {
     problem: ConvProblem,
     phases: Phases,
-    /// Output pixels of a plane.
+    /// Output pixels of one plane.
     pixels: usize,
-    /// Of every step: how far its input is from the output's flat pixel number.
+    /// Offset from the output's flat pixel number to the input of every step.
     distances: Vec<u32>,
-    /// `[step][channel of the block]`
+    /// Packed weights, `[step][channel of the block]`.
     weights: Buffer<f32>,
     blocks: Vec<Block>,
-    /// Panels of input channels.
+    /// Number of panels of input channels.
     panels: usize,
-    /// `[panel][block]`: where its steps end, and the next one's begin.
+    /// End of the steps of each `[panel][block]`; the next one's steps begin there.
     ends: Vec<usize>,
-    /// Bytes of a worker's sums between panels.
+    /// Bytes of each thread's sums between panels.
     sums: usize,
     threads: usize,
-    /// One per output channel, and as many more as a block has.
+    /// Bias of every output channel, padded by the height of a block.
     bias: Buffer<f32>,
     entry: Entry,
-    /// Flat pixels of a tile.
+    /// Flat pixels of one tile.
     width: usize,
     finish: Finish,
 }
@@ -269,8 +271,9 @@ impl Kernel for Prepared {
             worker.wait();
             input = call.workspace.cast_const().cast();
         }
-        // A tile of pixels meets all channels before the next one is loaded. Channels differ in their
-        // steps, tiles do not: workers share the tiles, and channels only where tiles are too few.
+        // A tile of pixels visits all channels before the next tile is loaded. Channels differ in
+        // their steps, tiles do not: threads partition the tiles, and the channels only if there
+        // are too few tiles.
         let columns = self.phases.pixels().div_ceil(self.width);
         let tiles = self.problem.batch * columns;
         let parts =
@@ -293,7 +296,7 @@ impl Kernel for Prepared {
 }
 
 impl Prepared {
-    /// The blocks of part `part` of `parts` with about equally many steps.
+    /// Returns the blocks of part `part` of `parts`, which have about equally many steps.
     fn part(&self, part: usize, parts: usize) -> std::ops::Range<usize> {
         let total = self.blocks[self.blocks.len() - 1].work + 1;
         let block_at = |share: usize| self.blocks.partition_point(|block| block.work < total * share / parts);
@@ -302,28 +305,28 @@ impl Prepared {
     }
 }
 
-/// Some channels of one tile of flat pixels.
+/// Blocks of output channels of one tile of flat pixels.
 struct Tile<'a> {
     kernel: &'a Prepared,
     call: &'a Call,
-    /// The image in the split input.
+    /// Start of the image in the phase-split input.
     input: *const f32,
     image: usize,
-    /// First flat pixel.
+    /// First flat pixel of the tile.
     start: usize,
     blocks: std::ops::Range<usize>,
-    /// This worker's, `[block][channel][pixel of the tile]`.
+    /// The thread's sums, `[block][channel][pixel of the tile]`.
     sums: *mut f32,
 }
 
 /// Computes a [`Tile`].
 ///
 /// # Safety
-/// Its addresses are valid, and nobody else writes its part of the output.
+/// The addresses in the tile must be valid, and no other thread may write its part of the output.
 type Entry = unsafe fn(&Tile<'_>);
 
-/// Chooses the compiled function. Few sums are spread over several chains of additions, as each addition
-/// has to wait for the last one of its chain.
+/// Selects the instantiation for a tile. Few sums are split into several accumulation chains,
+/// because each addition waits for the previous one of its chain.
 struct Select {
     channels: usize,
     vectors: usize,
@@ -345,8 +348,10 @@ impl Build for Select {
     }
 }
 
+/// Computes a [`Tile`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>(tile: &Tile<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Run::<CHANNELS, VECTORS, CHAINS>(tile)) }
@@ -393,7 +398,7 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
                         let input = input.add(*distances.add($at) as usize);
                         let weights = weights.add($at * CHANNELS);
                         if CHANNELS == 1 {
-                            // Inputs as operands in memory: no register is needed for them.
+                            // Inputs are memory operands, which need no register.
                             let weight = S::splat(*weights);
                             for v in 0..VECTORS {
                                 let x = S::load(input.add(v * S::LANES));

@@ -1,4 +1,4 @@
-//! How matrix-product convolutions share their work among threads and caches.
+//! Partition of GEMM convolutions among threads and caches.
 
 use std::ops::Range;
 
@@ -11,22 +11,22 @@ use crate::schedule::Tunable;
 use crate::simd::lanes;
 use crate::team::{Part, Worker};
 
-/// Bytes of packed weights that may pass between two visits of the same tile of pixels: about half of
+/// Bytes of packed weights that may be read between two visits of one tile of pixels: about half of
 /// a common second-level cache.
 const PANEL_BYTES: usize = 256 << 10;
 
-/// What a worker's part is a part of. Neither way splits a sum, so results do not depend on the
-/// number of workers.
+/// Dimension that threads partition. Neither splits a sum, so results do not depend on the number
+/// of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Split {
-    /// Of the output pixels.
+    /// Threads partition the output pixels.
     Pixels,
-    /// Of the blocks of output channels.
+    /// Threads partition the blocks of output channels.
     Channels,
 }
 
 impl Split {
-    /// The value of the tunable `split`.
+    /// Reads the partitioned dimension from the tunable `split`.
     pub(super) fn from_request(request: &Request<'_>) -> Result<Self, KernelError> {
         match request.tunable("split")? {
             0 => Ok(Self::Pixels),
@@ -35,7 +35,8 @@ impl Split {
         }
     }
 
-    /// Parts for this worker: pixels and blocks, of which `work` says what one of each takes.
+    /// Returns this thread's parts, ranges of pixels and of blocks; `work` is the cost of one pixel
+    /// and one block.
     pub(super) fn parts<'a>(
         self,
         worker: &'a Worker<'_>,
@@ -54,25 +55,27 @@ impl Split {
     }
 }
 
-/// What sizes of parts depend on.
+/// Cost that determines the size of parts.
 pub(super) struct PartWork {
     /// Multiply-adds of one pixel and one block of output channels.
     pub(super) multiply_adds: usize,
-    /// Pixels that are computed together.
+    /// Pixels that are computed together, mr.
     pub(super) rows: usize,
-    /// Blocks of output channels.
+    /// Number of blocks of output channels.
     pub(super) blocks: usize,
 }
 
-/// Multiply-adds below which a part is not worth being taken by another worker: two or three microseconds.
+/// Multiply-adds below which a part is not worth stealing by another thread: two or three
+/// microseconds.
 const LEAST_MULTIPLY_ADDS: usize = 1 << 17;
 
-/// The fewest units, each of so many multiply-adds, that are worth a part of their own; a multiple of `together`.
+/// Returns the smallest number of units, of `multiply_adds` multiply-adds each, that is worth a
+/// part of its own; a multiple of `together`.
 pub(super) fn grain(multiply_adds: usize, together: usize) -> usize {
     LEAST_MULTIPLY_ADDS.div_ceil(multiply_adds.max(1)).next_multiple_of(together.max(1))
 }
 
-/// The tunable `split`.
+/// Returns the tunable `split`, the dimension that threads partition.
 pub(super) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> Tunable {
     let blocks = extent.columns.div_ceil(lanes(isa));
     let taps: usize = problem.window.kernel.iter().product();
@@ -85,7 +88,7 @@ pub(super) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> 
     if blocks > 1 || values.is_empty() {
         values.push(1);
     }
-    // Where weights outweigh activations, each thread had better read its own part of them.
+    // If weights outweigh activations, each thread should read its own part of the weights.
     let channels = extent.rows == 1 || (blocks >= 8 && weights > 4 * input);
     let default = i64::from(channels && values.contains(&1));
     Tunable {
@@ -96,7 +99,7 @@ pub(super) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> 
     }
 }
 
-/// The tunable `panel`; `column` is the bytes of weights per output channel.
+/// Returns the tunable `panel`; `column` is the bytes of weights per output channel.
 pub(super) fn panel_tunable(extent: Extent, column: usize, isa: Isa) -> Tunable {
     let narrowest = lanes(isa) * 2;
     let blocks = extent.columns.div_ceil(narrowest).max(1);
@@ -116,14 +119,15 @@ pub(super) fn panel_tunable(extent: Extent, column: usize, isa: Isa) -> Tunable 
     }
 }
 
-/// Bytes of weights that stay in a second-level cache from one run to the next, where nothing has to be fetched.
+/// Bytes of weights that stay in a second-level cache from one run to the next, so that nothing
+/// needs to be prefetched.
 const NEAR: usize = 256 << 10;
 
-/// Bytes of weights that come from beyond it nearly always: fetching ahead made such layers up to 1.6 times as fast
-/// (1x1 with 1,024 channels on 2x2 pixels, AMD Zen 3).
+/// Bytes of weights that nearly always come from beyond the second-level cache. Prefetching made
+/// such layers up to 1.6 times as fast (1x1 with 1,024 channels on 2x2 pixels, AMD Zen 3).
 const FAR: usize = 1 << 20;
 
-/// The tunable `prefetch`, for a layer of so many bytes of weights.
+/// Returns the tunable `prefetch` for a layer of `weight_bytes` bytes of weights.
 pub(super) fn prefetch_tunable(weight_bytes: usize) -> Tunable {
     Tunable {
         name: "prefetch",
@@ -133,29 +137,30 @@ pub(super) fn prefetch_tunable(weight_bytes: usize) -> Tunable {
     }
 }
 
-/// What the tunable `prefetch` means, in numbers of `T`.
+/// Returns the prefetch distance of the tunable `prefetch` in elements of type `T`.
 pub(super) fn ahead<T>(request: &Request<'_>) -> Result<usize, KernelError> {
     let bytes = usize::try_from(request.tunable("prefetch")?).map_err(|_| request.bad_value("prefetch"))?;
     Ok(bytes / size_of::<T>())
 }
 
-/// Which weights kernels in single precision fetch while they multiply by others.
+/// Prefetch of weights in single-precision kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ahead {
-    /// None.
+    /// Weights are not prefetched.
     Nothing,
-    /// Those so many numbers ahead.
+    /// Prefetch of the weights at a fixed distance in elements.
     Numbers(usize),
-    /// Those that come next when all tiles of pixels have met these: every tile fetches a part of them. Memory so
-    /// works while the later tiles find their weights in the cache, not only under the first.
+    /// Prefetch of the block that follows when all tiles of pixels have visited the current one.
+    /// Every tile prefetches a part of it, so that memory also works while the later tiles find
+    /// their weights in the cache.
     Next,
 }
 
 impl Ahead {
-    /// The value of the tunable `prefetch` that stands for [`Ahead::Next`].
+    /// Value of the tunable `prefetch` that stands for [`Ahead::Next`].
     const NEXT: i64 = 1;
 
-    /// The value of the tunable `prefetch`.
+    /// Reads the kind of prefetch from the tunable `prefetch`.
     pub(super) fn from_request(request: &Request<'_>) -> Result<Self, KernelError> {
         match request.tunable("prefetch")? {
             0 => Ok(Self::Nothing),
@@ -164,7 +169,8 @@ impl Ahead {
         }
     }
 
-    /// The tunable `prefetch` of a layer of so many bytes of weights that `rows` rows meet.
+    /// Returns the tunable `prefetch` of a layer with `weight_bytes` bytes of weights and `rows`
+    /// output pixels.
     pub(super) fn tunable(weight_bytes: usize, rows: usize) -> Tunable {
         let mut tunable = prefetch_tunable(weight_bytes);
         if tunable.values.len() > 1 && rows > 1 {

@@ -1,8 +1,9 @@
-//! Integer weights as streams over 8-bit channels-last activations: those that are zero in blocks, and those
-//! of few bits, which are unpacked in registers. Sums are exact.
+//! Compressed integer weights over 8-bit NHWC activations: block-sparse (BSR) weights, and low-bit
+//! weights that are unpacked in registers. Sums are exact.
 //!
-//! Packed weights are 4 or 2 bits in memory (3 bits as 4, the ternary grid as 2). They pay where reading
-//! weights is what takes time: few pixels per weight. Zeros in blocks are left out of both.
+//! Low-bit weights take 4 or 2 bits in memory (3 bits are stored as 4, ternary weights as 2). They
+//! pay if reading weights takes most of the time: few pixels per weight. Zero blocks are skipped in
+//! both formats.
 
 use super::buffer::{Buffer, whole_lines};
 use super::finish_int8::{Finish8, Target};
@@ -25,10 +26,10 @@ use crate::simd::lanes;
 use crate::team::Worker;
 use crate::weights::{Grid, Numbers, Pattern, WeightFormat};
 
-/// 8-bit weights in blocks.
+/// Implicit GEMM over 8-bit BSR weights.
 pub(super) struct BlockSparseInt8;
 
-/// Weights of at most 4 bits.
+/// Implicit GEMM over weights of at most 4 bits.
 pub(super) struct LowBitGemm;
 
 impl Algorithm for BlockSparseInt8 {
@@ -53,7 +54,7 @@ impl Algorithm for BlockSparseInt8 {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        // A guess: half of the weights are zero.
+        // The tuner does not know the sparsity; half of the weights are assumed to be zero.
         tunables::<Whole>(problem, isa, 4.0)
     }
 
@@ -104,7 +105,7 @@ impl Algorithm for LowBitGemm {
     }
 }
 
-/// Numbers per row and per pixel of the padded input.
+/// Returns the elements per row and per pixel of the padded input.
 fn strides(problem: &ConvProblem) -> [usize; 2] {
     [padded(problem)[1] * problem.in_channels, problem.in_channels]
 }
@@ -115,7 +116,7 @@ fn supports(problem: &ConvProblem) -> bool {
         && reaches(problem, strides(problem))
 }
 
-/// `bits` is a guess at what a weight takes.
+/// Returns the tunables; `bits` is the assumed number of bits per weight.
 fn tunables<K: Kind>(problem: &ConvProblem, isa: Isa, bits: f64) -> Vec<Tunable> {
     let extent = Extent::of(problem);
     let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
@@ -208,10 +209,10 @@ struct Prepared<K: Kind> {
     panel: usize,
     split: Split,
     form: DotForm,
-    /// Input channels of a step.
+    /// Input channels per step in k.
     step: usize,
     zero_point: u8,
-    /// How the input is copied into the workspace, if it is.
+    /// Function that copies the input with its padding into the workspace, if a copy is needed.
     pad: Option<PadBytes>,
     finish: Finish8,
 }
@@ -222,7 +223,7 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
             return 0;
         }
         let rows = self.problem.batch * padded(&self.problem)[0];
-        // Room for the step that reads beyond the last channel.
+        // Includes room for the step that reads beyond the last channel.
         whole_lines((rows * strides(&self.problem)[0] + self.step) * self.form.bytes)
     }
 
@@ -245,7 +246,7 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
             let place = Place {
                 rows: self.rows.view(),
                 input,
-                // The input carries its padding: none is ever looked for.
+                // The input carries its padding, so no run is replaced by zeros.
                 zeros: input,
                 store: WholeStore {
                     target: Target { output: call.output, residual: call.residual },

@@ -1,6 +1,6 @@
-//! Which taps of a window find input under which output pixels: the rest of them is padding, and need not be
-//! multiplied. On images of a few pixels that is much: 31 % of all products of a 3x3 window over 4x4 pixels, 56 %
-//! over 2x2.
+//! Taps of a window and the output pixels that find them in the input. All other products are with
+//! padding and can be skipped. On small images that is a large part: 31 % of all products of a 3x3
+//! window over 4x4 pixels, 56 % over 2x2.
 
 use std::ops::Range;
 
@@ -10,15 +10,16 @@ use crate::schedule::Tunable;
 
 /// One tap of a window.
 pub(super) struct Tap {
-    /// Its number in the window.
+    /// Index of the tap in the window.
     pub(super) number: usize,
-    /// The output rows and columns that find it in the input.
+    /// Output rows and columns that find the tap in the input.
     pub(super) within: [Range<usize>; 2],
-    /// Where it lies under these pixels of an image.
+    /// Indirection buffer of the tap under these pixels of an image.
     pub(super) rows: Rows,
 }
 
-/// The taps that are under any pixel, one last that is under all of them; `None` where there is none such, or all are.
+/// Returns the taps that some pixel finds in the input; the last one lies under all pixels. `None`
+/// if no tap does, or if all do.
 pub(super) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Tap>> {
     let [height, width] = problem.window.kernel;
     let mut taps = Vec::with_capacity(height * width);
@@ -43,7 +44,7 @@ pub(super) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Ta
     Some(taps.into_iter().map(tap).collect())
 }
 
-/// The tunable `order`: whether taps `can` be the outer loop, and whether that is the `better` guess.
+/// Returns the tunable `order`; `can` allows taps as the outer loop, `better` makes it the default.
 pub(super) fn order_tunable(can: bool, better: bool) -> Tunable {
     Tunable {
         name: "order",
@@ -53,7 +54,7 @@ pub(super) fn order_tunable(can: bool, better: bool) -> Tunable {
     }
 }
 
-/// Products of taps with pixels that do not meet padding, by all of them.
+/// Returns the fraction of products of taps with pixels that do not involve padding.
 pub(super) fn useful(problem: &ConvProblem, output: [usize; 2]) -> f64 {
     let axis = |axis: usize| {
         let taps = problem.window.kernel[axis];
@@ -63,7 +64,7 @@ pub(super) fn useful(problem: &ConvProblem, output: [usize; 2]) -> f64 {
     axis(0) * axis(1)
 }
 
-/// The output positions along `axis` under which `tap` is in the input.
+/// Returns the output positions along `axis` that find `tap` in the input.
 fn inside(problem: &ConvProblem, axis: usize, outputs: usize, tap: usize) -> Range<usize> {
     let window = &problem.window;
     let (stride, padding) = (window.stride[axis], window.padding[axis]);

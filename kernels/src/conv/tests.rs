@@ -1,4 +1,5 @@
-//! Every algorithm on every instruction set of this machine against the oracle, on random problems.
+//! Comparison of every algorithm, on every instruction set of this machine, with the reference on
+//! random problems.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +13,20 @@ use crate::weights::{Grid, IntegerWeights, Numbers, Pattern, WeightValues};
 
 mod packed;
 
-/// A problem and everything around it; numbers follow from `seed`.
+/// A problem with its fused operators; all values follow from `seed`.
 #[derive(Clone, Debug)]
 struct Case {
     problem: ConvProblem,
     activation: Activation,
     threads: usize,
-    /// 0 none, 1 `f32`, 2 8 bits (where the algorithm knows them).
+    /// Element type of the residual: 0 none, 1 `f32`, 2 8 bits (if the algorithm supports them).
     residual: u8,
-    /// 8-bit algorithms: whether the output is 8 bits.
+    /// Whether the output of an 8-bit algorithm has 8 bits.
     narrow: bool,
     seed: u64,
 }
 
-/// A small generator: the tests must not depend on another crate's stream.
+/// A small random generator, so that the tests do not depend on another crate's sequence.
 struct Random(u64);
 
 impl Random {
@@ -41,7 +42,7 @@ impl Random {
         (self.next() % bound as u64) as usize
     }
 
-    /// In -1..1.
+    /// Returns a number in -1..1.
     fn real(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
@@ -123,7 +124,8 @@ fn patterns() -> impl Strategy<Value = Pattern> {
 const GUARD: usize = 128;
 const POISON: u8 = 0xFF;
 
-/// Memory between two guards that nobody may touch, all bits set: not a number, as single precision.
+/// Memory between two guard bands that must stay untouched. All bits are set, which is NaN in
+/// single precision.
 struct Guarded {
     bytes: Vec<u8>,
     start: usize,
@@ -131,7 +133,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// `skew` bytes off a 64-byte boundary.
+    /// Allocates memory that starts `skew` bytes after a 64-byte boundary.
     fn poisoned(len: usize, skew: usize) -> Self {
         let bytes = vec![POISON; len + 2 * GUARD + 64 + skew];
         let start = GUARD + bytes.as_ptr().align_offset(64) + skew;
@@ -169,7 +171,7 @@ impl Guarded {
     }
 }
 
-/// From planar to `layout`.
+/// Permutes a tensor from NCHW to `layout`.
 fn arrange<T: Copy>(values: &[T], [batch, channels, pixels]: [usize; 3], layout: Layout) -> Vec<T> {
     let mut arranged = values.to_vec();
     let size = channels * pixels;
@@ -196,7 +198,7 @@ fn random_schedule(
     schedule
 }
 
-/// Prepares and runs on `threads` threads; the result in the algorithm's layout.
+/// Prepares the kernel and runs it on the requested threads; the result has the algorithm's layout.
 fn run(
     algorithm: &dyn Algorithm,
     request: &Request<'_>,
@@ -210,7 +212,7 @@ fn run(
     run_kernel(kernel, request.threads, input, residual, output_bytes)
 }
 
-/// Runs on `threads` threads; the result in the algorithm's layout.
+/// Runs the kernel on `threads` threads; the result has the algorithm's layout.
 fn run_kernel(
     kernel: Box<dyn Kernel>,
     threads: usize,
@@ -234,7 +236,7 @@ fn run_kernel(
         kernel,
     );
     let shared = &shared;
-    // Twice, as the workspace is then full of what the first run left.
+    // Run twice, because the workspace then holds the data of the first run.
     for _ in 0..2 {
         Team::new(threads)
             .unwrap()
@@ -247,7 +249,8 @@ fn run_kernel(
     output
 }
 
-/// The most that single precision may be off, given the sum of the absolute values of what is added.
+/// Returns the largest allowed error of single precision, relative to the sum of the absolute
+/// values of all terms.
 fn tolerance(algorithm: &dyn Algorithm) -> f64 {
     match algorithm.name() {
         "winograd" => 1e-4,
@@ -261,7 +264,7 @@ fn to_f64(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
 }
 
-/// Which weights are kept of a random share of those that `pattern` lets be zero.
+/// Returns which weights are kept: a random fraction of those that `pattern` allows to be zero.
 fn keep(random: &mut Random, [outputs, inputs, height, width]: [usize; 4], pattern: Pattern) -> Vec<bool> {
     let share = random.below(5);
     let [block_out, block_in] = match pattern {
@@ -270,7 +273,7 @@ fn keep(random: &mut Random, [outputs, inputs, height, width]: [usize; 4], patte
         Pattern::Blocks { outputs, inputs } => [usize::from(outputs), usize::from(inputs)],
         Pattern::Grouped { kept, of } => {
             let (kept, of) = (usize::from(kept), usize::from(of));
-            // The first of each group, wherever that begins in turn.
+            // The first weight of each group is kept, and groups begin at varying positions.
             return (0..outputs * inputs * height * width)
                 .map(|i| (i / (height * width) % inputs % of + i) % of < kept)
                 .collect();
@@ -304,7 +307,7 @@ fn check_f32(case: &Case, format: WeightFormat) {
     let kept = keep(&mut random, dims, format.pattern);
     for (value, kept) in values.iter_mut().zip(kept) {
         *value = if kept { *value } else { 0.0 };
-        // Subnormal in half precision, some of them.
+        // Some values are subnormal in half precision.
         if format.numbers == Numbers::Fp16 && random.below(8) == 0 {
             *value *= 1e-5;
         }
@@ -388,9 +391,9 @@ fn check_i8(case: &Case, format: WeightFormat) {
     let [kernel_height, kernel_width] = problem.window.kernel;
     let dims = [problem.out_channels, problem.group_in(), kernel_height, kernel_width];
     let count: usize = dims.iter().product();
-    // With scales of one and nothing after the sum, results must be exact.
+    // With scales of one and no epilogue, results must be exact.
     let exact = random.below(2) == 0;
-    // Extremes are where saturating instructions would show.
+    // Extreme values reveal saturating instructions.
     let extreme = random.below(3) == 0;
     let input: Vec<u8> = (0..shape_in.iter().product())
         .map(|_| if extreme { [0, 255][random.below(2)] } else { random.next() as u8 })
@@ -543,7 +546,7 @@ proptest! {
     }
 }
 
-/// Weights of zeros in `format`.
+/// Returns zero weights in `format`.
 fn zero_weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
     let dims = [problem.out_channels, problem.group_in(), problem.window.kernel[0], problem.window.kernel[1]];
     let count = dims.iter().product();
@@ -560,7 +563,7 @@ fn zero_weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
     Weights { dims, values, pattern: format.pattern, bias: None }
 }
 
-/// Every combination of tunables.
+/// Returns every combination of the tunables' values.
 fn combinations(tunables: &[Tunable]) -> Vec<BTreeMap<String, i64>> {
     tunables.iter().fold(vec![BTreeMap::new()], |all, tunable| {
         all.iter()
@@ -664,7 +667,7 @@ fn nonsense_is_refused() {
             assert!(!algorithm.supports(&problem, Isa::Portable), "{} on {problem:?}", algorithm.name());
         }
     }
-    // Weights of another shape, an instruction set of another machine, a tunable that is not there.
+    // Weights of another shape, an instruction set of another machine, a missing tunable.
     let schedule = Schedule::of("implicit_gemm");
     let weights = zero_weights(&ConvProblem { out_channels: 8, ..good }, WeightFormat::F32);
     let right = zero_weights(&good, WeightFormat::F32);

@@ -1,8 +1,8 @@
-//! Register tiles of the matrix-product microkernels: which are compiled, which are offered as values
-//! of the tunable `tile`, and which is a good guess.
+//! Register tiles of the GEMM microkernels: the compiled ones, the values of the tunable `tile`,
+//! and its default.
 //!
-//! A tile is `rows` output pixels by `vectors` vectors of output channels, all of whose sums live in
-//! registers. As a tunable's value it is written `rows * 1000 + channels`: 6016 is 6 x 16.
+//! A tile is mr output pixels (`rows`) by `vectors` vectors of output channels, whose sums all live
+//! in registers. As a value of the tunable it is `rows * 1000 + channels`: 6016 is 6 x 16.
 
 use std::ops::Range;
 
@@ -11,14 +11,14 @@ use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 use crate::simd::lanes;
 
-/// Most rows of any compiled tile.
+/// Largest number of rows (mr) of any compiled tile.
 #[cfg(test)]
 pub(super) const MAX_ROWS: usize = 14;
-/// Most vectors of any compiled tile.
+/// Largest number of vectors of any compiled tile.
 #[cfg(test)]
 pub(super) const MAX_VECTORS: usize = 8;
 
-/// Sums of one microkernel.
+/// Register tile of one microkernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
     pub(super) rows: usize,
@@ -30,7 +30,7 @@ impl Tile {
         (self.rows * 1000 + self.vectors * lanes(isa)) as i64
     }
 
-    /// The tile that `value` stands for, if it is one that `isa` has.
+    /// Returns the tile that `value` encodes, or `None` if `isa` has no such tile.
     pub(super) fn from_value(value: i64, isa: Isa) -> Option<Self> {
         let value = usize::try_from(value).ok()?;
         let (rows, channels) = (value / 1000, value % 1000);
@@ -40,11 +40,12 @@ impl Tile {
     }
 }
 
-/// Most vectors of the compiled tiles with this many rows; 0 where there are none. It never grows with
-/// `rows`, so whatever is left over at the edges of a tile has a microkernel too.
+/// Returns the largest number of vectors of the compiled tiles with `rows` rows; 0 if there are
+/// none. It never grows with `rows`, so the remainders at the edges of a tile have a microkernel
+/// too.
 pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
     match isa {
-        // What compilers find registers for on any target.
+        // Compilers find registers for these on any target.
         Isa::Portable => match rows {
             1 => 4,
             2..=4 => 2,
@@ -60,7 +61,7 @@ pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
             7..=12 => 1,
             _ => 0,
         },
-        // 32 registers.
+        // Sets with 32 registers.
         Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match rows {
             1 => 8,
             2..=6 => 4,
@@ -71,12 +72,12 @@ pub(super) const fn most_vectors(isa: Isa, rows: usize) -> usize {
     }
 }
 
-/// Whether 16 registers are all there are.
+/// Returns whether the instruction set has only 16 registers.
 const fn few_registers(isa: Isa) -> bool {
     matches!(isa, Isa::Avx2 | Isa::AvxVnni)
 }
 
-/// What the tunable `tile` offers.
+/// Returns the tiles that the tunable `tile` offers, as `(rows, vectors)`.
 fn offered(isa: Isa) -> &'static [(usize, usize)] {
     match isa {
         Isa::Portable => &[(1, 4), (2, 2), (3, 2), (4, 1), (4, 2)],
@@ -122,7 +123,7 @@ fn offered(isa: Isa) -> &'static [(usize, usize)] {
     }
 }
 
-/// Rows and columns of a product `rows x depth x columns`, `groups` times.
+/// Rows m and columns n of a GEMM `m x k x n`.
 #[derive(Clone, Copy)]
 pub(super) struct Extent {
     pub(super) rows: usize,
@@ -130,29 +131,30 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// Of one group of a convolution.
+    /// Returns the extent of one group of a convolution.
     pub(super) fn of(problem: &ConvProblem) -> Self {
         let pixels = problem.output().map_or(1, |[height, width]| problem.batch * height * width);
         Self { rows: pixels, columns: problem.group_out() }
     }
 }
 
-/// The tunable `tile` for a product of integers of this extent.
+/// Returns the tunable `tile` for an integer GEMM of this extent.
 pub(super) fn tile_tunable(extent: Extent, isa: Isa) -> Tunable {
     tile_tunable_by(extent, isa, integer_cycles)
 }
 
-/// The tunable `tile` for a product of this extent in single precision.
+/// Returns the tunable `tile` for a single-precision GEMM of this extent.
 pub(super) fn real_tile_tunable(extent: Extent, isa: Isa) -> Tunable {
     tile_tunable_by(extent, isa, real_cycles)
 }
 
-/// The tunable `tile`, the default being what takes the fewest of `cycles`.
+/// Returns the tunable `tile`; the default is the tile with the fewest `cycles`.
 fn tile_tunable_by(extent: Extent, isa: Isa, cycles: Cycles) -> Tunable {
     let columns = extent.columns.div_ceil(lanes(isa));
     let mut tiles: Vec<Tile> = Vec::new();
     for &(rows, vectors) in offered(isa) {
-        // Wider than the problem: leftovers would be computed by a smaller microkernel anyway.
+        // Tiles larger than the problem are clipped: the edges would use a smaller microkernel
+        // anyway.
         let tile = Tile { rows: rows.min(extent.rows), vectors: vectors.min(columns) };
         if !tiles.contains(&tile) {
             tiles.push(tile);
@@ -172,15 +174,15 @@ fn tile_tunable_by(extent: Extent, isa: Isa, cycles: Cycles) -> Tunable {
     }
 }
 
-/// Cycles that a tile of so many rows and vectors takes per step in depth, roughly: multiply-adds two per cycle, four
-/// cycles until a sum can be added to again, two loads per cycle.
+/// Estimates the cycles per step in k of a tile of `rows` by `vectors`: two multiply-adds per
+/// cycle, a latency of four cycles before a sum can be added to again, two loads per cycle.
 type Cycles = fn(usize, usize, Isa) -> f64;
 
 fn integer_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
     let sums = (rows * vectors) as f64 / 2.0;
     let loads = (rows + vectors) as f64 / 2.0;
-    // Sums, a row of weights and a broadcast input must leave a register free, or sums are spilled at every step:
-    // measured at half the speed (3 x 32 and 4 x 24 against 5 x 16 on AVX2).
+    // Sums, a row of weights and a broadcast input must leave a register free, or sums are spilled
+    // at every step: half the speed was measured (3 x 32 and 4 x 24 against 5 x 16 on AVX2).
     let crowded = few_registers(isa) && rows * vectors + vectors + 1 > 15;
     (sums.max(loads).max(4.0) + 0.25) * if crowded { 2.0 } else { 1.0 }
 }
@@ -188,18 +190,18 @@ fn integer_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
 pub(super) fn real_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
     let sums = (rows * vectors) as f64 / 2.0;
     let loads = (rows + vectors) as f64 / 2.0;
-    // Here it is enough that they fit.
+    // In single precision it suffices that sums, weights and input fit.
     let crowded = match rows * vectors + vectors + 1 {
         17.. if few_registers(isa) => 2.0,
         16 if few_registers(isa) => 1.02,
         _ => 1.0,
     };
-    // Where sums are only just enough for the latency, every delay is lost.
+    // If the sums barely cover the latency, every delay costs time.
     let tight = if sums <= 4.0 { 0.5 } else { 0.0 };
     (sums.max(loads).max(4.0) + tight + 0.25) * crowded
 }
 
-/// Cycles per step in depth of a whole product.
+/// Estimates the cycles per step in k of a whole GEMM.
 fn estimate(extent: Extent, tile: Tile, isa: Isa, cycles: Cycles) -> f64 {
     let columns = extent.columns.div_ceil(lanes(isa));
     let (full, tail) = (columns / tile.vectors, columns % tile.vectors);
@@ -213,7 +215,7 @@ fn estimate(extent: Extent, tile: Tile, isa: Isa, cycles: Cycles) -> f64 {
     total
 }
 
-/// `total` rows in tiles of at most `rows`, as even as can be: `[(rows, count); 2]`.
+/// Divides `total` rows into tiles of at most `rows`, as evenly as possible: `[(rows, count); 2]`.
 pub(super) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
     let tiles = total.div_ceil(rows);
     if tiles == 0 {
@@ -223,27 +225,29 @@ pub(super) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
     [(each + 1, more), (each, tiles - more)]
 }
 
-/// A call of a microkernel: tiles of one height, one below the other, times blocks of one width, side by side.
+/// Tile run: one call of a microkernel, for consecutive tiles of one height times adjacent blocks
+/// of one width.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
-    /// Of each tile.
+    /// Register tile of the call.
     pub(super) tile: Tile,
-    /// First row.
+    /// Index of the first row.
     pub(super) first: usize,
-    /// How many tiles follow it.
+    /// Number of consecutive tiles, one below the other.
     pub(super) tiles: usize,
-    /// First block.
+    /// Index of the first block.
     pub(super) block: usize,
-    /// How many blocks.
+    /// Number of adjacent blocks, side by side.
     pub(super) blocks: usize,
-    /// First column.
+    /// Index of the first column.
     pub(super) column: usize,
-    /// How many columns there really are in these blocks.
+    /// Number of columns of these blocks that exist.
     pub(super) channels: usize,
 }
 
-/// Covers `rows` times the `columns` in `blocks` of `tile`'s width with calls, `panel` blocks at a time: within a panel
-/// each tile of rows meets every block before the next tile is touched. All blocks before a span's first are whole.
+/// Covers `rows` times the `columns` in `blocks` of `tile`'s width with tile runs, `panel` blocks
+/// at a time. Within a panel each tile of rows visits every block before the next tile is touched.
+/// All blocks before a run's first one are whole.
 #[inline(always)]
 pub(super) fn cover(
     tile: Tile,
@@ -281,21 +285,24 @@ pub(super) fn cover(
     }
 }
 
-/// `[rows - 1][vectors - 1]`: the microkernels of `tile` and of all smaller tiles, for edges; `None` where one is missing.
+/// Returns the microkernels of `tile` and of all smaller tiles, for the edges, as `[rows -
+/// 1][vectors - 1]`; `None` if one is missing.
 pub(super) fn with_smaller<K>(tile: Tile, kernel: impl Fn(Tile) -> Option<K>) -> Option<Vec<Vec<K>>> {
     (1..=tile.rows)
         .map(|rows| (1..=tile.vectors).map(|vectors| kernel(Tile { rows, vectors })).collect())
         .collect()
 }
 
-/// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for any target.
+/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, on any
+/// target.
 macro_rules! entry_for_any {
     ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
         $crate::conv::tiles::entry!($entry, $set, $rows, $vectors; 1: 1 2 3 4; 2: 1 2; 3: 1 2; 4: 1 2;)
     };
 }
 
-/// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for 16 registers.
+/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, with 16
+/// registers.
 #[cfg(target_arch = "x86_64")]
 macro_rules! entry_for_16 {
     ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
@@ -305,7 +312,8 @@ macro_rules! entry_for_16 {
     };
 }
 
-/// The microkernel `$entry::<$set, rows, vectors>` for run-time sizes, for 32 registers.
+/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, with 32
+/// registers.
 macro_rules! entry_for_32 {
     ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
         $crate::conv::tiles::entry!($entry, $set, $rows, $vectors;

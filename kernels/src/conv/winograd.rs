@@ -1,13 +1,16 @@
-//! Winograd convolution over channels-last activations: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), and for larger windows
-//! F(2x2, 5x5), F(4x4, 5x5) and F(2x2, 7x7).
+//! Winograd convolution over NHWC activations: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), and for
+//! larger windows F(2x2, 5x5), F(4x4, 5x5) and F(2x2, 7x7).
 //!
-//! Tiles of the input and the weights are transformed so that convolution becomes 16, 36 or 64 small
-//! matrix products with 2.25, 4 or 5.06 times fewer multiplications for 3x3, 2.78 or 6.25 for 5x5, 3.06 for 7x7; the products
-//! are transformed back (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Transformed weights are
-//! 1.8, 4 or 7.1 times as large as 3x3, which is why it loses where weights outweigh activations. The input's transform depends
-//! on the points alone, of which there are as many along a side as output pixels and taps together, but one: 0, 1, -1,
-//! infinity, 2, -2 from six on, and 1/2, -1/2 of eight. Results are good to about 1e-6, 1e-5 and 1e-4 of the largest output
-//! with four, six and eight.
+//! Tiles of the input and the weights are transformed, so that the convolution becomes 16, 36 or 64
+//! small GEMMs with 2.25, 4 or 5.06 times fewer multiplications for 3x3, 2.78 or 6.25 for 5x5, 3.06
+//! for 7x7. The products are transformed back (Lavin and Gray, "Fast Algorithms for Convolutional
+//! Neural Networks", 2016). Transformed 3x3 weights are 1.8, 4 or 7.1 times as large, which is why
+//! the algorithm loses if weights outweigh activations.
+//!
+//! The transform of the input depends only on the interpolation points. Along one side there is one
+//! point fewer than output pixels plus taps: 0, 1, -1 and infinity, also 2 and -2 from six points
+//! on, and 1/2 and -1/2 with eight. Results are accurate to about 1e-6, 1e-5 and 1e-4 of the
+//! largest output with four, six and eight points.
 
 use std::ops::Range;
 
@@ -31,21 +34,22 @@ mod transform;
 
 use transform::{Entries, weights};
 
-/// The algorithm.
+/// Winograd convolution in single precision.
 pub(super) struct Winograd;
 
-/// How many multiply-adds of a product take as long as transforming one number of a tile, roughly.
+/// Approximate number of GEMM multiply-adds that take as long as transforming one element of a
+/// tile.
 const TRANSFORM_COST: usize = 16;
 
-/// Numbers of the transformed input and product that a chunk of tiles may have by default: together
-/// about the size of a second-level cache.
+/// Elements of transformed input and products per chunk of tiles by default: together about the
+/// size of a second-level cache.
 const CHUNK_NUMBERS: usize = 128 << 10;
 
-/// Tiles of `size x size` output pixels.
+/// Division of the output into tiles of `size x size` pixels.
 #[derive(Clone, Copy)]
 struct Grid {
     size: usize,
-    /// Points along a side.
+    /// Interpolation points along a side.
     side: usize,
     /// Tiles per image, `[vertical, horizontal]`.
     tiles: [usize; 2],
@@ -60,7 +64,7 @@ impl Grid {
         batch * self.tiles[0] * self.tiles[1]
     }
 
-    /// Number of products.
+    /// Returns the number of GEMMs, one per point.
     fn points(&self) -> usize {
         self.side * self.side
     }
@@ -90,7 +94,8 @@ impl Algorithm for Winograd {
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let output = problem.output().unwrap_or([1, 1]);
-        // A tile of four is mostly air where the output has two pixels, and one of six where it has four.
+        // A tile of four pixels is mostly unused if the output has two, and one of six if it has
+        // four.
         let taps = problem.window.kernel[0];
         let sizes = match (taps, output[0].max(output[1])) {
             (7.., _) | (_, 0..=2) => vec![2],
@@ -189,28 +194,29 @@ struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
     grid: Grid,
-    /// One per point.
+    /// Packed GEMM of every point.
     products: Vec<Product>,
     rows: Rows,
     zeros: Buffer<f32>,
     bias: Buffer<f32>,
     entries: Entries,
-    /// Tiles at a time.
+    /// Number of Winograd tiles per chunk.
     chunk: usize,
-    /// Which weights are fetched meanwhile.
+    /// Weights to prefetch during the multiplication.
     ahead: Ahead,
     finish: Finish,
 }
 
 impl Prepared {
-    /// Numbers from one point's matrix of `channels` per tile to the next. Without the line between them all points of a
-    /// tile would often share a set of the first-level cache, which has room for 8 or 12 of them.
+    /// Returns the distance in elements between the matrices of two points, of `channels` per tile.
+    /// A cache line is inserted, because otherwise all points of a tile would often share a set of
+    /// the first-level cache, which holds 8 or 12 of them.
     fn stride(&self, channels: usize) -> usize {
         (self.chunk * channels * size_of::<f32>()).next_multiple_of(LINE) / size_of::<f32>()
             + LINE / size_of::<f32>()
     }
 
-    /// Bytes of the transformed input of a chunk.
+    /// Returns the bytes of the transformed input of a chunk.
     fn input_bytes(&self) -> usize {
         whole_lines(self.grid.points() * self.stride(self.problem.in_channels) * size_of::<f32>())
     }
@@ -232,7 +238,7 @@ impl Kernel for Prepared {
         let transformed = call.workspace.cast::<f32>();
         let blocks = self.products[0].blocks();
         let multiply_adds = self.products[0].part().multiply_adds;
-        // What transforming a tile takes, for one channel.
+        // Cost of transforming a tile, for one channel.
         let transform = self.grid.points() * TRANSFORM_COST;
         let mut start = 0;
         while start < total {
@@ -245,7 +251,7 @@ impl Kernel for Prepared {
                     (self.entries.input)(self, call, part.units, start, transformed);
                 }
                 worker.wait();
-                // Points are matrices of their own: a part may end one and begin the next.
+                // Points are separate matrices: a part may end one and begin the next.
                 let parts = worker.parts(self.products.len() * blocks, grain(count * multiply_adds, 1));
                 for (point, block, end) in parts.flat_map(|part| by_point(part.units, blocks)) {
                     let place = Place {
@@ -266,15 +272,15 @@ impl Kernel for Prepared {
                 for part in worker.parts(count, grain(transform * columns, 1)) {
                     (self.entries.output)(self, call, part.units, start, products);
                 }
-                // The next chunk's input may be transformed at once: it is another matrix, but its
-                // products must not be written before all have read these.
+                // The next chunk's input may be transformed at once, because it is another matrix.
+                // Its products must not be written before all threads have read the current ones.
             }
             start += count;
         }
     }
 }
 
-/// Cuts `tasks`, each a block of a point, where one point ends and the next begins: point, first block, end.
+/// Splits `tasks`, each a block of a point, at the boundaries of points: point, first block, end.
 fn by_point(tasks: Range<usize>, blocks: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let mut next = tasks.start;
     std::iter::from_fn(move || {
@@ -288,5 +294,6 @@ fn by_point(tasks: Range<usize>, blocks: usize) -> impl Iterator<Item = (usize, 
     })
 }
 
-/// Tiles `share` of a chunk, of which `start` is the first.
+/// Transform of a range of a chunk's tiles. The last two arguments are the chunk's first tile and
+/// the matrix of the transformed tiles.
 type Phase = unsafe fn(&Prepared, &Call, Range<usize>, usize, *mut f32);

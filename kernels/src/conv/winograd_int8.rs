@@ -1,14 +1,15 @@
-//! Winograd convolution in integers, exactly: F(2x2, 3x3) over 8-bit channels-last activations.
+//! Exact Winograd convolution in integers: F(2x2, 3x3) over 8-bit NHWC activations.
 //!
-//! With the points 0, 1, -1 and infinity the transform of the input has no fractions, and that of the weights none
-//! but halves: taken twice in either direction, everything is an integer. Transformed bytes are below 2^10, four times
-//! the transformed weights below 2^11, both of which 16 bits hold; their products are summed in 32 bits, and what comes
-//! out is four times the sum of the convolution, to the last bit. Multiplications are 2.25 times fewer than those of
-//! [`super::implicit_gemm_int8`], and where bytes have no exact product of their own (all but VNNI) they are the same
-//! instructions. Weights are 3.6 times as large as in 8 bits.
+//! With the points 0, 1, -1 and infinity the transform of the input has no fractions, and that of
+//! the weights only halves; scaled by two in either direction, everything is an integer.
+//! Transformed bytes are below 2^10, and four times the transformed weights below 2^11; both fit in
+//! 16 bits. Their products are summed in 32 bits, and the result is exactly four times the
+//! convolution's sum. There are 2.25 times fewer multiplications than in
+//! [`super::implicit_gemm_int8`], and the instructions are the same ones on processors without an
+//! exact product of bytes (all but VNNI). Weights are 3.6 times as large as in 8 bits.
 //!
-//! Products are never written out: the 16 sums of a few tiles by a few channels are transformed back at once. Workers
-//! share nothing but the input, so they wait for nobody.
+//! Products are never stored: the 16 sums of a few tiles by a few channels are transformed back at
+//! once. Threads share only the input, so none waits for another.
 
 use std::ops::Range;
 
@@ -31,7 +32,7 @@ mod stages;
 
 use stages::{Back, BackEntry, InputEntry, Products, ProductsEntry};
 
-/// The algorithm.
+/// Winograd convolution in 8 bits.
 pub(super) struct WinogradInt8;
 
 /// Output pixels per side of a tile.
@@ -41,16 +42,16 @@ const SIDE: usize = SIZE + 2;
 /// Products per tile and pair of channels.
 const POINTS: usize = SIDE * SIDE;
 
-/// The most input channels whose sums cannot overflow: four bytes by nine weights each.
+/// Largest number of input channels whose sums cannot overflow: four bytes by nine weights each.
 const MOST_CHANNELS: usize = i32::MAX as usize / (4 * 255 * 9 * 128);
 
-/// Fewer input channels are not worth the transforms.
+/// Smallest number of input channels for which the transforms pay.
 const LEAST_CHANNELS: usize = 8;
 
-/// Bytes of transformed input that are at hand at a time by default: about half of a second-level cache.
+/// Bytes of transformed input per chunk by default: about half of a second-level cache.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Tiles of pixels that are offered as register tiles, and the vectors of channels beside them.
+/// Rows of the register tiles offered, in Winograd tiles; `VECTORS` are their vectors of channels.
 const ROWS: [usize; 5] = [2, 3, 4, 5, 6];
 const VECTORS: [usize; 2] = [1, 2];
 
@@ -73,7 +74,7 @@ impl Algorithm for WinogradInt8 {
 
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         let window = &problem.window;
-        // Dot products of bytes have at least twice the rate of 16 bits: nothing is left to gain.
+        // Dot products of bytes have at least twice the rate of 16 bits, so nothing is gained.
         !matches!(isa, Isa::NeonDot | Isa::AvxVnni | Isa::Avx512Vnni | Isa::Avx512Bf16)
             && sensible(problem)
             && problem.groups == 1
@@ -84,7 +85,7 @@ impl Algorithm for WinogradInt8 {
     }
 
     fn preferred(&self, problem: &ConvProblem) -> bool {
-        // With fewer tiles reading the larger weights is what takes time.
+        // With fewer tiles, reading the larger weights dominates the time.
         count(problem) >= 4
     }
 
@@ -152,7 +153,8 @@ impl Algorithm for WinogradInt8 {
         let start = packing.numbers(padded, |start| {
             for (column, stored) in dense.values.chunks_exact(depth * 9).enumerate() {
                 let sum: i32 = stored.iter().map(|&weight| i32::from(weight)).sum();
-                // Of what the transforms make of the zero point only this is left, four times as everything.
+                // The transforms of the zero point leave only this term, scaled by four like
+                // everything else.
                 start[column] = -4 * i32::from(grid.zero_point) * sum;
             }
         })?;
@@ -177,7 +179,7 @@ impl Algorithm for WinogradInt8 {
             split: Split::from_request(request)?,
             ahead: ahead::<i16>(request)?,
             threads: request.threads,
-            // Whole vectors are written, of which products read whole pairs.
+            // Whole vectors are written, and the products read whole pairs of them.
             stride: depth.next_multiple_of(2 * lanes),
             pairs,
             compiled,
@@ -195,23 +197,23 @@ impl Algorithm for WinogradInt8 {
     }
 }
 
-/// Tiles of an output, `[vertical, horizontal]`.
+/// Returns the number of tiles of an output, `[vertical, horizontal]`.
 fn tiles(output: [usize; 2]) -> [usize; 2] {
     output.map(|pixels| pixels.div_ceil(SIZE))
 }
 
-/// Tiles of all images.
+/// Returns the number of tiles of all images.
 fn count(problem: &ConvProblem) -> usize {
     let [rows, columns] = tiles(problem.output().unwrap_or([1, 1]));
     problem.batch * rows * columns
 }
 
-/// Most tiles that a register tile may have.
+/// Returns the largest number of rows of a register tile.
 fn most_rows(isa: Isa) -> usize {
     if isa == Isa::Portable { 4 } else { 6 }
 }
 
-/// `2G g 2G'` of one window.
+/// Returns the transformed weights `2G g 2G'` of one window.
 fn transform(window: &[i8]) -> [i16; POINTS] {
     const MATRIX: [[i16; 3]; SIDE] = [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]];
     std::array::from_fn(|point| {
@@ -220,8 +222,8 @@ fn transform(window: &[i8]) -> [i16; POINTS] {
     })
 }
 
-/// Transformed weights: `[block][point][pair of channels][column of the block][channel of the pair]`.
-/// There are `padded` columns of them.
+/// Packs the transformed weights as `[block][point][pair of channels][column of the block][channel
+/// of the pair]`, with `padded` columns.
 fn pack(stored: &[i8], depth: usize, width: usize, padded: usize, numbers: &mut [i16]) {
     let pairs = depth.div_ceil(2);
     for (index, window) in stored.chunks_exact(9).enumerate() {
@@ -236,10 +238,10 @@ fn pack(stored: &[i8], depth: usize, width: usize, padded: usize, numbers: &mut 
     }
 }
 
-/// What depends on the instruction set.
+/// Functions compiled for one instruction set.
 struct Compiled {
     input: InputEntry,
-    /// `[rows - 1][vectors - 1]`
+    /// Microkernels, `[rows - 1][vectors - 1]`.
     products: Vec<Vec<ProductsEntry>>,
     back: BackEntry,
 }
@@ -261,62 +263,64 @@ impl Build for Select {
 struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
-    /// Per image, `[vertical, horizontal]`.
+    /// Tiles per image, `[vertical, horizontal]`.
     tiles: [usize; 2],
     compiled: Compiled,
     tile: Tile,
     lanes: usize,
-    /// See [`pack`].
+    /// Packed transformed weights, see [`pack`].
     weights: Buffer<i16>,
-    /// Added to four times the sums.
+    /// Initial values, added to four times the sums.
     start: Buffer<i32>,
     scale: Buffer<f32>,
     bias: Buffer<f32>,
-    /// A pixel of padding.
+    /// One pixel of zero points, which stands for padding.
     zeros: Buffer<u8>,
-    /// Pairs of input channels.
+    /// Number of pairs of input channels.
     pairs: usize,
-    /// Numbers from one tile of the transformed input to the next.
+    /// Distance in elements between tiles of the transformed input.
     stride: usize,
-    /// Tiles at a time.
+    /// Number of Winograd tiles per chunk.
     chunk: usize,
     split: Split,
-    /// How many weights are fetched ahead.
+    /// Prefetch distance, as a number of weights.
     ahead: usize,
     threads: usize,
     finish: Finish8,
 }
 
 impl Prepared {
-    /// Numbers from one point of a chunk's transformed input to the next: a line more than the tiles have, or all
-    /// points of a tile would meet in one set of the cache.
+    /// Returns the distance in elements between points of a chunk's transformed input. It is a
+    /// cache line more than the tiles take, else all points of a tile would fall into one set of
+    /// the cache.
     fn point(&self) -> usize {
         self.chunk * self.stride + LINE / size_of::<i16>()
     }
 
-    /// Bytes of a chunk's transformed input.
+    /// Returns the bytes of a chunk's transformed input.
     fn input_bytes(&self) -> usize {
         whole_lines(POINTS * self.point() * size_of::<i16>())
     }
 
-    /// Bytes of the sums of a register tile, and of what they are transformed back to.
+    /// Returns the bytes of the sums of a register tile, and of the pixels that they are
+    /// transformed back to.
     fn sums_bytes(&self) -> [usize; 2] {
         let vector = self.tile.rows * self.tile.vectors * self.lanes * size_of::<i32>();
         [POINTS * vector, SIZE * SIZE * vector].map(whole_lines)
     }
 
-    /// Bytes of the workspace that each worker has for itself.
+    /// Returns the bytes of each thread's own part of the workspace.
     fn region(&self) -> usize {
         self.input_bytes() + self.sums_bytes().iter().sum::<usize>()
     }
 
-    /// `[image, vertical, horizontal]` of a tile.
+    /// Returns `[image, vertical, horizontal]` of a tile.
     fn place(&self, tile: usize) -> [usize; 3] {
         let [rows, columns] = self.tiles;
         [tile / (rows * columns), tile / columns % rows, tile % columns]
     }
 
-    /// The place of the tile after that at this place.
+    /// Returns the position after the given one.
     fn next(&self, [image, y, x]: [usize; 3]) -> [usize; 3] {
         let [rows, columns] = self.tiles;
         match (x + 1 < columns, y + 1 < rows) {
@@ -326,10 +330,11 @@ impl Prepared {
         }
     }
 
-    /// Computes the channels of `blocks` of tiles `tiles`, no more than a chunk.
+    /// Computes the channels of `blocks` for the tiles `tiles`, at most one chunk.
     ///
     /// # Safety
-    /// The call is valid, nobody else writes these numbers, and `region` is the worker's own.
+    /// The call must be valid, no other thread may write these elements, and `region` must belong
+    /// to this thread.
     unsafe fn chunk(&self, call: &Call, tiles: Range<usize>, blocks: Range<usize>, region: *mut u8) {
         let width = self.tile.vectors * self.lanes;
         let columns = self.problem.out_channels;
@@ -402,7 +407,7 @@ impl Kernel for Prepared {
                     run(part.units, &(0..blocks));
                 }
             }
-            // Every part would transform the input once more.
+            // No stealing here: every further part would transform the input again.
             Split::Channels => {
                 let blocks = worker.share(blocks);
                 if !blocks.is_empty() {

@@ -13,7 +13,7 @@ mod turned;
 pub(crate) struct Form {
     /// Order of the elements in memory.
     pub layout: Layout,
-    /// Type of the elements.
+    /// Type of the elements, with their quantization.
     pub element: Element,
 }
 

@@ -93,6 +93,8 @@ where
         .map_or(job::<P, Portable> as unsafe fn(&P), |usable| build_f32(usable, Select(PhantomData)))
 }
 
+/// Runs the job on `part` with the vectors of `S`.
+///
 /// # Safety
 /// The requirements of the job must be met, and the processor must execute `S`.
 unsafe fn job<P, S: Simd>(part: &P)

@@ -6,7 +6,7 @@ use super::{Context, Io, Loops, OperatorKernel, Physical, on};
 use crate::conv::Layout;
 use crate::team::Worker;
 
-/// The attributes of [`crate::operator::Operator::Lrn`].
+/// Attributes of the operator [`crate::operator::Operator::Lrn`].
 #[derive(Clone, Copy)]
 pub(crate) struct Attributes {
     /// Number of neighboring channels in each sum of squares.

@@ -13,9 +13,9 @@ use crate::team::Worker;
 /// Shapes (`[channels, height, width]`), window and layout of a pooling operator.
 #[derive(Clone, Copy)]
 pub(crate) struct Pooling {
-    /// Shape of the input.
+    /// `[channels, height, width]` of the input.
     pub input: [usize; 3],
-    /// Shape of the output; every window must touch the input.
+    /// `[channels, height, width]` of the output; every window must touch the input.
     pub output: [usize; 3],
     /// Kernel size, strides, dilations and padding.
     pub window: Window,
@@ -23,7 +23,7 @@ pub(crate) struct Pooling {
     pub layout: Layout,
 }
 
-/// Builds single-precision max pooling.
+/// Builds max pooling of single-precision values.
 pub(crate) fn max_f32(context: Context, pooling: Pooling) -> Box<dyn OperatorKernel> {
     let (context, pooling) = pooling.of_images(context);
     on(context.isa, Max::<f32> { batch: context.batch, pooling, lowest: f32::NEG_INFINITY })
@@ -35,7 +35,7 @@ pub(crate) fn max_u8(context: Context, pooling: Pooling) -> Box<dyn OperatorKern
     on(context.isa, Max::<u8> { batch: context.batch, pooling, lowest: 0 })
 }
 
-/// Builds single-precision average pooling; padding counts as zeros if `include_padding`.
+/// Builds average pooling of single-precision values; padding counts as zeros if `include_padding`.
 pub(crate) fn average(context: Context, pooling: Pooling, include_padding: bool) -> Box<dyn OperatorKernel> {
     let (context, pooling) = pooling.of_images(context);
     on(context.isa, Average { batch: context.batch, pooling, include_padding })

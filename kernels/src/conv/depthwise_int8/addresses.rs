@@ -1,23 +1,22 @@
-//! Where a pass of a depthwise convolution finds the bytes under its pixels' taps; what becomes of them is left to
-//! [`super`].
+//! Input addresses of a pass of the depthwise convolution in [`super`].
 
 use crate::conv::rows::offsets;
 use crate::operator::{ConvProblem, Window};
 
-/// Where passes of neighboring output pixels find their taps: `[step][pixel][tap of the step]`. What fills the last step
-/// is the first tap once more; its weights are zero.
+/// Address tables for passes of adjacent output pixels, `[step][pixel][tap of the step]`. The last
+/// step is filled up with the first tap, whose extra weights are zero.
 pub(super) struct Addresses {
-    /// `[output row][tap row]`, negative for padding; see [`offsets`].
+    /// Vertical offsets, `[output row][tap row]`, negative for padding; see [`offsets`].
     vertical: Vec<isize>,
-    /// `[output column][tap column]`, the same.
+    /// Horizontal offsets, `[output column][tap column]`, negative for padding.
     horizontal: Vec<isize>,
-    /// What is added to the place of the first pixel's first tap where no tap is padding.
+    /// Offset of every slot from the first pixel's first tap, valid if no tap is padding.
     inside: Vec<isize>,
-    /// Row of taps, and column of taps counted through the pixels.
+    /// Tap row, and tap column counted through the pixels, of every slot.
     slots: Vec<[usize; 2]>,
     kernel: [usize; 2],
     pixels: usize,
-    /// Bytes per image.
+    /// Bytes per image of the input.
     image: usize,
 }
 
@@ -49,10 +48,11 @@ impl Addresses {
         }
     }
 
-    /// Writes the addresses of the pixels from `[y, first]` on of an image of `input`.
+    /// Writes the addresses for the pixels from `[y, first]` on of an image of `input`.
     ///
     /// # Safety
-    /// The pixels exist, `input` is an input of the problem, and `to` has room for all.
+    /// The pixels must exist, `input` must be an input of the problem, and `to` must have room for
+    /// all addresses.
     #[inline(always)]
     pub(super) unsafe fn look_up(
         &self,
@@ -77,9 +77,9 @@ impl Addresses {
             }
             let (vertical, horizontal) = (vertical.as_ptr(), horizontal.as_ptr());
             for (slot, &[row, column]) in self.slots.iter().enumerate() {
-                // Slots were made for windows of this size.
+                // The slots were made for windows of this size.
                 let offset = *vertical.add(row) + *horizontal.add(column);
-                // Computed without a branch, and thrown away where it means nothing.
+                // Computed without a branch, and discarded for padding.
                 let address = input.wrapping_offset(offset);
                 *to.add(slot) = if offset < 0 { zeros } else { address };
             }

@@ -1,27 +1,27 @@
-//! Rows of a plane with their padding, as tiles read them: one behind the other, split by column modulo the stride.
+//! Copied rows of a plane with their padding: one after another, split by column modulo the stride.
 
 use crate::conv::planar::Span;
 use crate::operator::ConvProblem;
 use crate::simd::Simd;
 
-/// Where the lines under a strip of output rows lie.
+/// Geometry of the lines under a strip of output rows.
 pub(super) struct Lines {
     problem: ConvProblem,
-    /// Numbers before the first of the first line, so that the input's first column is aligned.
+    /// Elements before the first line, so that the input's first column is aligned.
     lead: usize,
-    /// Numbers from one phase of a line to the next, and from one line to the next.
+    /// Elements from one phase of a line to the next; `line` is the distance between lines.
     phase: usize,
     line: usize,
-    /// Numbers of a phase that some tap of some pixel is under.
+    /// Elements of a phase that some tap of some pixel reads.
     used: usize,
-    /// Of every phase, the columns that are no padding.
+    /// Columns of every phase that are not padding.
     spans: Vec<Span>,
-    /// Numbers that may be written behind the last line.
+    /// Elements that may be overwritten behind the last line.
     slack: usize,
 }
 
 impl Lines {
-    /// For windows as wide as they are high, at the same stride in both directions.
+    /// Builds the geometry for square windows with equal strides in both directions.
     pub(super) fn new(problem: &ConvProblem, output: [usize; 2], lanes: usize) -> Self {
         let (size, stride) = (problem.window.kernel[1], problem.window.stride[1]);
         let left = problem.window.padding[1];
@@ -38,40 +38,42 @@ impl Lines {
         }
     }
 
-    /// Bytes of the lines under so many output rows: whole cache lines.
+    /// Returns the bytes of the lines under `rows` output rows, in whole cache lines.
     pub(super) fn bytes(&self, rows: usize) -> usize {
         let window = &self.problem.window;
         let lines = (rows - 1) * window.stride[0] + window.kernel[0];
         ((self.lead + lines * self.line + self.slack) * size_of::<f32>()).next_multiple_of(64)
     }
 
-    /// Numbers of a plane of the input.
+    /// Returns the elements of an input plane.
     pub(super) fn plane(&self) -> usize {
         self.problem.input[0] * self.problem.input[1]
     }
 
-    /// The first number of a line.
+    /// Returns the index of a line's first element.
     #[inline(always)]
     pub(super) fn at(&self, line: usize) -> usize {
         self.lead + line * self.line
     }
 
-    /// Numbers from one line to the next.
+    /// Returns the distance in elements between lines.
     #[inline(always)]
     pub(super) fn line(&self) -> usize {
         self.line
     }
 
-    /// Numbers from one phase of a line to the next.
+    /// Returns the distance in elements between the phases of a line.
     #[inline(always)]
     pub(super) fn phase(&self) -> usize {
         self.phase
     }
 
-    /// Copies `count` rows of `plane`, of which the first is under the first tap of output row `first`.
+    /// Copies `count` rows of `plane`, the first of which is under the first tap of output row
+    /// `first`.
     ///
     /// # Safety
-    /// `plane` is one of the input's, and `lines` has [`Lines::bytes`] for what has so many rows; `STRIDE` is the window's.
+    /// `plane` must be a plane of the input, and `STRIDE` the window's stride. `lines` must have
+    /// [`Lines::bytes`] for the output rows that need `count` rows.
     #[inline(always)]
     pub(super) unsafe fn copy<S: Simd, const STRIDE: usize>(
         &self,
@@ -107,16 +109,16 @@ impl Lines {
     }
 }
 
-/// Zeros from `start` to `end`, and possibly some more.
+/// Writes zeros from `start` to `end`, and up to a vector beyond.
 ///
 /// # Safety
-/// `to` has room for them and a vector more.
+/// `to` must have room for the zeros and a vector more.
 #[inline(always)]
 unsafe fn clear<S: Simd>(to: *mut f32, start: usize, end: usize) {
     if start < end {
         // SAFETY: the caller's promise.
         unsafe { S::store(to.add(start), S::splat(0.0)) };
-        // Rarely, and then a call.
+        // More than one vector is rare.
         for at in (start + S::LANES..end).step_by(S::LANES) {
             // SAFETY: as above.
             unsafe { S::store(to.add(at), S::splat(0.0)) };
@@ -124,10 +126,10 @@ unsafe fn clear<S: Simd>(to: *mut f32, start: usize, end: usize) {
     }
 }
 
-/// Copies `count` numbers, and writes some zeros behind them.
+/// Copies `count` elements, and writes up to a vector of zeros behind them.
 ///
 /// # Safety
-/// They are at `from`, and `to` has room for them and a vector more.
+/// The elements must exist at `from`, and `to` must have room for them and a vector more.
 #[inline(always)]
 unsafe fn copy_row<S: Simd>(from: *const f32, count: usize, to: *mut f32) {
     let mut at = 0;
@@ -143,10 +145,10 @@ unsafe fn copy_row<S: Simd>(from: *const f32, count: usize, to: *mut f32) {
     }
 }
 
-/// Copies `count` numbers of a row that is `width` long, every second one from number `first` on.
+/// Copies `count` elements of a row of length `width`, every second one from element `first` on.
 ///
 /// # Safety
-/// They are there, and `to` has room for them.
+/// The elements must exist in the row, and `to` must have room for them.
 #[inline(always)]
 unsafe fn every_second<S: Simd>(row: *const f32, width: usize, first: usize, count: usize, to: *mut f32) {
     const EVEN: [i32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
@@ -162,7 +164,8 @@ unsafe fn every_second<S: Simd>(row: *const f32, width: usize, first: usize, cou
         }
         let mut next = 0;
         while next < count {
-            // The last vector copies some numbers once more rather than fewer of them.
+            // The last vector overlaps the one before it: elements copied twice cost less than a
+            // scalar loop.
             let at = next.min(count - S::LANES);
             next = at + S::LANES;
             let from = first + 2 * at;

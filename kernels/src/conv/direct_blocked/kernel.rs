@@ -1,21 +1,22 @@
-//! The microkernels: a run of pixels times a block of output channels, all sums in registers.
+//! Microkernels: a run of pixels by a block of output channels, with all sums in registers.
 
 use crate::conv::finish::{Finish, StoreTile};
 use crate::hardware::Isa;
 use crate::simd::{Build, Job, Simd};
 
-/// Most pixels of a compiled tile with so many vectors; 0 where there are none. It never grows with `vectors`, so that what is
-/// left over at the edges of a tile has a microkernel too.
+/// Returns the largest number of pixels of a compiled tile with `vectors` vectors; 0 if there is
+/// none. It never grows with `vectors`, so that the remainders at the edges of a tile have a
+/// microkernel too.
 pub(super) const fn most_rows(isa: Isa, vectors: usize) -> usize {
     match isa {
-        // What compilers find registers for on any target.
+        // Compilers find registers for these on any target.
         Isa::Portable => match vectors {
             1 => 4,
             2 => 2,
             3 | 4 => 1,
             _ => 0,
         },
-        // 16 registers: the sums, a step's weights, an input.
+        // 16 registers: the sums, the weights of a step, an input.
         Isa::Avx2 | Isa::AvxVnni => match vectors {
             1 => 12,
             2 => 6,
@@ -24,7 +25,7 @@ pub(super) const fn most_rows(isa: Isa, vectors: usize) -> usize {
             5 | 6 => 1,
             _ => 0,
         },
-        // 32 registers.
+        // Sets with 32 registers.
         Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match vectors {
             1 => 28,
             2 => 14,
@@ -36,29 +37,29 @@ pub(super) const fn most_rows(isa: Isa, vectors: usize) -> usize {
     }
 }
 
-/// What a microkernel computes.
+/// Microkernel arguments for one tile.
 pub(super) struct Tile<'a> {
-    /// Of the tile's first pixel, in the first plane.
+    /// Address of the tile's first pixel in the first plane.
     pub(super) input: *const f32,
     /// Offset and length of every run under a pixel.
     pub(super) steps: &'a [[usize; 2]],
-    /// `[step][channel]`
+    /// Packed weights, `[step][channel]`.
     pub(super) weights: *const f32,
-    /// Numbers that weights are fetched ahead.
+    /// Prefetch distance of the weights in elements.
     pub(super) ahead: usize,
-    /// Of the first channel; whole vectors may be read.
+    /// Bias of the first channel; whole vectors must be readable.
     pub(super) bias: *const f32,
-    /// Channels that exist.
+    /// Number of channels that exist in the output.
     pub(super) channels: usize,
-    /// `[offset in the tile, output pixel, count]` of the pixels that exist.
+    /// Pieces of the tile that are output pixels, `[offset in the tile, output pixel, count]`.
     pub(super) pieces: &'a [[usize; 3]],
-    /// Numbers from one output pixel to the next.
+    /// Distance in elements between output pixels.
     pub(super) pixel: usize,
-    /// Numbers from one vector of output channels to the next.
+    /// Distance in elements between vectors of output channels.
     pub(super) vector: usize,
-    /// Of the first channel in the image's first pixel.
+    /// Address of the first channel of the image's first pixel.
     pub(super) output: *mut f32,
-    /// The same of the residual, or null.
+    /// Address of the matching residual element, or null.
     pub(super) residual: *const f32,
     pub(super) finish: &'a Finish,
 }
@@ -66,15 +67,16 @@ pub(super) struct Tile<'a> {
 /// Computes a [`Tile`].
 ///
 /// # Safety
-/// Its addresses are valid for its pixels, channels and steps, and nobody else writes its part of the output.
+/// The addresses must be valid for the tile's pixels, channels and steps, and no other thread may
+/// write its part of the output.
 pub(super) type Entry = unsafe fn(&Tile<'_>);
 
-/// Chooses the compiled function.
+/// Selects the instantiation for a tile size.
 pub(super) struct Select {
     pub(super) isa: Isa,
     pub(super) rows: usize,
     pub(super) vectors: usize,
-    /// Whether planes are of single channels.
+    /// Whether planes have single channels.
     pub(super) planar: bool,
 }
 
@@ -117,8 +119,10 @@ impl Build for Select {
     }
 }
 
+/// Computes a [`Tile`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize, const PLANAR: bool>(tile: &Tile<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Run::<ROWS, VECTORS, PLANAR>(tile)) }
@@ -131,7 +135,7 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> Job for Run<'_
     unsafe fn run<S: Simd>(self) {
         let tile = self.0;
         let width = VECTORS * S::LANES;
-        // Numbers from one pixel to the next: a constant, so that one address serves all pixels.
+        // Distance in elements between pixels; a constant, so that one address serves all pixels.
         let unit = if PLANAR { 1 } else { S::LANES };
         // SAFETY: every run of every pixel may be read, and so many weights; places are those of the tile.
         unsafe {
@@ -188,10 +192,10 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> Job for Run<'_
     }
 }
 
-/// Stores any tile: pixels in pieces, few channels, any activation.
+/// General store of a tile: pixels in pieces, partial vectors, any activation.
 struct StorePieces<'a> {
     tile: &'a Tile<'a>,
-    /// `[pixel][vector][lane]`
+    /// Sums of the tile, `[pixel][vector][lane]`.
     sums: *const f32,
     vectors: usize,
 }

@@ -1,6 +1,6 @@
-//! The input of [`super::DirectBlocked`]: planes of a few channels with their padding, split by phase (row and column modulo the
-//! strides), so that the pixels under a tap are neighbors whatever the stride. A plane has a vector of channels, or one channel
-//! where the input is planar.
+//! Padded input of [`super::DirectBlocked`]: planes of a few channels, split by phase (row and
+//! column modulo the strides) so that the pixels under a tap are adjacent for every stride. A plane
+//! has a vector of channels, or one channel if the input is NCHW.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::conv::request::padded;
 use crate::operator::ConvProblem;
 use crate::simd::{Build, Job, Simd, Usable, build_f32};
 
-/// How the input comes.
+/// Layout in which the input arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Planar,
@@ -17,21 +17,22 @@ pub(super) enum Order {
     Blocked,
 }
 
-/// Where the numbers of the input lie for the microkernels.
+/// Geometry of the padded input that the microkernels read.
 pub(super) struct Padded {
     problem: ConvProblem,
     order: Order,
-    /// Channels of a plane, and numbers from one pixel to the next.
+    /// Channels per plane, which is also the distance in elements between pixels.
     unit: usize,
-    /// Planes of an image.
+    /// Number of planes per image.
     planes: usize,
-    /// Planes as those of a planar input are split: in pixels.
+    /// Phase split of a plane, counted in pixels like that of an NCHW input.
     phases: Phases,
     as_is: bool,
     copy: unsafe fn(&Copy<'_>),
 }
 
-/// Pixels of a row of a phase: the distance of output rows, counted through padded rows.
+/// Returns the pixels per row of a phase, which is the distance of output rows counted through
+/// padded rows.
 pub(super) fn row_pixels(problem: &ConvProblem) -> usize {
     padded(problem)[1].div_ceil(problem.window.stride[1])
 }
@@ -56,7 +57,7 @@ impl Padded {
             Order::Planar => Phases::new(problem, output, 0, [false; 2], usable),
             _ => Phases::geometry(problem, output, [false; 2]),
         };
-        // One plane of a pixel is both: blocked, and channels last.
+        // If a pixel has only one plane, NCHWc and NHWC are identical.
         let alike = order != Order::ChannelsLast || problem.in_channels == unit;
         Self {
             order,
@@ -69,23 +70,24 @@ impl Padded {
         }
     }
 
-    /// Distance of output rows, counted in pixels through padded rows.
+    /// Returns the distance of output rows in pixels, counted through padded rows.
     pub(super) fn row(&self) -> usize {
         self.phases.row()
     }
 
-    /// Numbers of a plane.
+    /// Returns the elements per plane.
     fn plane(&self) -> usize {
         self.phases.channel() * self.unit
     }
 
-    /// Where the pixels from `flat` on of a group's first plane lie.
+    /// Returns the offset of pixel `flat` in a group's first plane.
     pub(super) fn at(&self, image: usize, group: usize, flat: usize) -> usize {
         let plane = image * self.planes + group * self.problem.group_in() / self.unit;
         plane * self.plane() + flat * self.unit
     }
 
-    /// Offset and length of every run under a pixel, in the order of [`Padded::order_of_steps`].
+    /// Returns offset and length of every run under a pixel, in the order of
+    /// [`Padded::order_of_steps`].
     pub(super) fn steps(&self) -> Vec<[usize; 2]> {
         let mut steps = Vec::new();
         self.runs(|plane, [ky, kx], run| {
@@ -94,7 +96,7 @@ impl Padded {
         steps
     }
 
-    /// The channel of a group and the tap that weights are needed for, step by step.
+    /// Iterates over the steps in k in the order of use, as `[channel of the group, tap]`.
     pub(super) fn order_of_steps(&self) -> impl Iterator<Item = [usize; 2]> {
         let columns = self.problem.window.kernel[1];
         let mut order = Vec::new();
@@ -104,7 +106,7 @@ impl Padded {
         order.into_iter()
     }
 
-    /// Calls for every plane and tap, with the number of channels.
+    /// Calls `call` for every plane and tap, with the number of channels.
     fn runs(&self, mut call: impl FnMut(usize, [usize; 2], usize)) {
         let [rows, columns] = self.problem.window.kernel;
         let channels = self.problem.group_in();
@@ -117,25 +119,26 @@ impl Padded {
         }
     }
 
-    /// Whether kernels read the input itself.
+    /// Returns whether kernels read the input in place.
     pub(super) fn reads_input(&self) -> bool {
         self.as_is
     }
 
-    /// Bytes of the copy.
+    /// Returns the bytes of the copy.
     pub(super) fn bytes(&self) -> usize {
         if self.as_is { 0 } else { self.planes() * self.plane() * size_of::<f32>() }
     }
 
-    /// Planes of all images: what [`Padded::copy`] is shared by.
+    /// Returns the number of planes of all images, which are the units of [`Padded::copy`].
     pub(super) fn planes(&self) -> usize {
         self.problem.batch * self.planes
     }
 
-    /// Copies `planes`, counted through images.
+    /// Copies the planes `planes`, counted through images.
     ///
     /// # Safety
-    /// `input` and `output` are valid for the problem's input and for [`Padded::bytes`], and nobody else writes these planes.
+    /// `input` and `output` must be valid for the problem's input and for [`Padded::bytes`], and no
+    /// other thread may write the planes.
     pub(super) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
         // SAFETY: passed on.
         unsafe {
@@ -147,7 +150,7 @@ impl Padded {
     }
 }
 
-/// See [`Padded::copy`]; planes of vectors.
+/// Arguments of [`Padded::copy`] for planes of vectors.
 struct Copy<'a> {
     padded: &'a Padded,
     planes: Range<usize>,
@@ -155,8 +158,10 @@ struct Copy<'a> {
     output: *mut f32,
 }
 
+/// Copies planes with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Padded::copy`], and the processor executes `S`.
+/// The requirements of [`Padded::copy`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd>(copy: &Copy<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Planes(copy)) }
@@ -180,10 +185,11 @@ impl Job for Planes<'_> {
     }
 }
 
-/// Copies row `y` of a plane, if it is none of padding, to a row of a phase, of whose columns `span` are there.
+/// Copies row `y` of a plane, or zeros for `None`, to a row of a phase, whose columns in `span` are
+/// not padding.
 ///
 /// # Safety
-/// As for [`Padded::copy`]; `to` has room for the row.
+/// The requirements of [`Padded::copy`] must be met, and `to` must have room for the row.
 #[inline(always)]
 unsafe fn copy_row<S: Simd>(
     padded: &Padded,

@@ -1,6 +1,6 @@
-//! Single-precision microkernels: a tile of output pixels by output channels, summed in registers over
-//! the runs of input that [`RowsView`] finds, finished, and stored. Pairs of bfloat16 are as long as one number and take
-//! the same way.
+//! Single-precision microkernels: a tile of output pixels by output channels is summed in registers
+//! over the input runs that [`RowsView`] finds, then finished and stored. Pairs of bfloat16 are as
+//! long as one `f32` and use the same code.
 
 use std::marker::PhantomData;
 
@@ -13,75 +13,78 @@ use crate::conv::tiles::{Tile, entry_for_32, entry_for_any};
 use crate::hardware::Isa;
 use crate::simd::{Job, Simd, Usable};
 
-/// Arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive channels.
+/// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
+/// channels.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Strip {
-    /// Where pixels find their runs.
+    /// Indirection buffer of the pixels' runs.
     pub rows: RowsView,
-    /// What `rows` is about, in [`Multiply::Number`].
+    /// Input that `rows` refers to, with elements of type [`Multiply::Number`].
     pub input: *const f32,
-    /// `run` zeros, for padding.
+    /// Address of `run` zeros, which stand for padding.
     pub zeros: *const f32,
-    /// Steps per run, each of one number or a pair.
+    /// Steps in k per run, each of one element or a pair.
     pub run: usize,
-    /// `[block][step of every run][channel of the block]` in [`Multiply::Weight`], channels padded to whole vectors.
+    /// Packed weights of type [`Multiply::Weight`], `[block][step of every run][channel of the
+    /// block]`, with channels padded to whole vectors.
     pub weights: *const f32,
-    /// `[block][channel of the block]`
+    /// Biases, `[block][channel of the block]`.
     pub bias: *const f32,
-    /// Of the first block's first channel in pixel 0.
+    /// Address of the first block's first channel in pixel 0.
     pub output: *mut f32,
-    /// The same of the residual, or null.
+    /// Address of the matching residual element, or null.
     pub residual: *const f32,
-    /// Numbers from one pixel to the next, of output and residual.
+    /// Distance in elements between pixels of output and residual.
     pub pixel: usize,
-    /// Numbers of output and residual that are left out at the end of each row of pixels.
+    /// Elements of output and residual that are skipped at the end of each row of pixels.
     pub gap: usize,
-    /// First pixel.
+    /// Index of the first pixel.
     pub first: usize,
-    /// How many tiles follow it.
+    /// Number of consecutive tiles, one below the other.
     pub tiles: usize,
-    /// How many blocks of channels.
+    /// Number of blocks of channels.
     pub blocks: usize,
-    /// What is fetched into the cache meanwhile, to be needed later; where that is `weights`, nothing is gained or lost.
+    /// Data to prefetch for later use; prefetching `weights` itself costs and gains nothing.
     pub fetch: Fetch,
-    /// How many channels there really are in these blocks.
+    /// Number of channels of these blocks that exist.
     pub channels: usize,
-    /// The activation.
+    /// Activation that the epilogue applies.
     pub finish: Finish,
 }
 
-/// Numbers to fetch into the cache, some at every step in depth, counted in 4 bytes each. They need not exist.
+/// Prefetch of elements of 4 bytes, some at every step in k. The addresses need not be valid.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Fetch {
-    /// The first.
+    /// Address at which the prefetch begins.
     pub from: *const f32,
-    /// Numbers from what one tile of pixels begins with to what the next one does.
+    /// Distance in elements between the starts of two consecutive tiles of pixels.
     pub tile: usize,
-    /// Numbers per step, of which a tile's width is fetched.
+    /// Distance in elements between steps; every step prefetches a tile's width.
     pub step: usize,
 }
 
 /// Computes a [`Strip`].
 ///
 /// # Safety
-/// All pointers in the strip are valid for what it describes, and nobody else writes its output.
+/// All pointers of the arguments must be valid for what they describe, and no other thread may
+/// write the output.
 pub(in crate::conv) type Entry = unsafe fn(&Strip);
 
-/// A microkernel. It exists only where the processor executes its instruction set.
+/// A microkernel, which exists only if the processor executes its instruction set.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Microkernel {
-    /// What to call.
+    /// Entry point, which takes the microkernel arguments.
     pub run: Entry,
 }
 
-/// The microkernel of single numbers that `$entry` compiles for `$tile`, if there is one.
+/// Returns the microkernel of single elements that `$entry` compiles for `$tile`, if there is one.
 macro_rules! single_numbers {
     ($entry:ident, $usable:expr, $tile:expr) => {{
         let Tile { rows, vectors } = $tile;
         let run: Option<Entry> = match $usable.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => entry_for_16!($entry, crate::simd::Avx2, rows, vectors),
-            // Single precision is the same with and without VNNI.
+            // VNNI does not matter in single precision.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => {
                 entry_for_32!($entry, crate::simd::Avx512, rows, vectors)
@@ -95,17 +98,18 @@ macro_rules! single_numbers {
 }
 
 impl Microkernel {
-    /// The compiled microkernel for `tile`, if there is one.
+    /// Returns the compiled microkernel for `tile`, if there is one.
     pub(in crate::conv) fn new(usable: Usable, tile: Tile) -> Option<Self> {
         single_numbers!(entry, usable, tile)
     }
 
-    /// The same for weights in half precision.
+    /// Returns the microkernel for half-precision weights, if `tile` has one.
     pub(in crate::conv) fn of_halves(usable: Usable, tile: Tile) -> Option<Self> {
         single_numbers!(entry_of_halves, usable, tile)
     }
 
-    /// The same for pairs of bfloat16, where the processor multiplies such.
+    /// Returns the microkernel for pairs of bfloat16, if `tile` has one and the processor
+    /// multiplies bfloat16.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub(in crate::conv) fn of_pairs(usable: Usable, tile: Tile) -> Option<Self> {
         let run: Option<Entry> = match usable.isa() {
@@ -117,40 +121,40 @@ impl Microkernel {
     }
 }
 
-/// How a step in depth is multiplied.
+/// Multiplication in one step in k.
 trait Multiply<S: Simd> {
-    /// What inputs consist of.
+    /// Element type of the input.
     type Number: Copy;
-    /// How many of them a step takes.
+    /// Number of input elements per step.
     const GROUP: usize;
-    /// What weights are held as.
+    /// Element type of the packed weights.
     type Weight: Copy;
-    /// `LANES` weights.
+    /// Loads `LANES` weights.
     ///
     /// # Safety
-    /// As for every function of [`Simd`].
+    /// The processor must execute `S`, as for every function of [`Simd`].
     unsafe fn load(from: *const Self::Weight) -> S::F;
-    /// The input of a step, in every lane.
+    /// Broadcasts the input of a step to every lane.
     ///
     /// # Safety
-    /// The same.
+    /// The processor must execute `S`, as for every function of [`Simd`].
     unsafe fn broadcast(from: *const Self::Number) -> S::F;
-    /// `acc` and the product.
+    /// Returns `acc + x * w`, summed over the elements of the step.
     ///
     /// # Safety
-    /// The same.
+    /// The processor must execute `S`, as for every function of [`Simd`].
     unsafe fn add(acc: S::F, x: S::F, w: S::F) -> S::F;
 }
 
-/// Single numbers, and their weights in single precision (`f32`) or in half precision (`u16`).
+/// Steps of single elements with weights in single precision (`f32`) or half precision (`u16`).
 struct Singles<W>(PhantomData<W>);
 
-/// What single numbers are multiplied by.
+/// Weight type for steps of single elements.
 trait Weight: Copy {
-    /// `LANES` weights.
+    /// Loads `LANES` weights.
     ///
     /// # Safety
-    /// As for every function of [`Simd`].
+    /// The processor must execute `S`, as for every function of [`Simd`].
     unsafe fn load<S: Simd>(from: *const Self) -> S::F;
 }
 
@@ -192,7 +196,7 @@ impl<S: Simd, W: Weight> Multiply<S> for Singles<W> {
     }
 }
 
-/// Pairs of bfloat16.
+/// Steps of pairs of bfloat16.
 #[cfg(target_arch = "x86_64")]
 struct Pairs;
 
@@ -220,10 +224,11 @@ impl<S: Simd<F = std::arch::x86_64::__m512>> Multiply<S> for Pairs {
     }
 }
 
-/// [`entry`] of pairs.
+/// Computes a [`Strip`] of pairs of bfloat16.
 ///
 /// # Safety
-/// As for [`Entry`], and the processor has AVX-512 BF16; [`Microkernel::of_pairs`] sees to that.
+/// The requirements of [`Entry`] must be met, and the processor must have AVX-512 BF16, which
+/// [`Microkernel::of_pairs`] ensures.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn entry_of_pairs<S: Simd<F = std::arch::x86_64::__m512>, const ROWS: usize, const VECTORS: usize>(
@@ -233,19 +238,21 @@ unsafe fn entry_of_pairs<S: Simd<F = std::arch::x86_64::__m512>, const ROWS: usi
     unsafe { tiles::<S, Pairs, ROWS, VECTORS>(strip) }
 }
 
-/// One compiled microkernel.
+/// Computes a [`Strip`] with single-precision weights.
 ///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`; [`Microkernel::new`] sees to that.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`, which
+/// [`Microkernel::new`] ensures.
 unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Tiles::<f32, ROWS, VECTORS>(strip, PhantomData)) }
 }
 
-/// [`entry`] of weights in half precision.
+/// Computes a [`Strip`] with half-precision weights.
 ///
 /// # Safety
-/// The same.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`, which
+/// [`Microkernel::of_halves`] ensures.
 unsafe fn entry_of_halves<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Tiles::<u16, ROWS, VECTORS>(strip, PhantomData)) }
@@ -261,10 +268,10 @@ impl<W: Weight, const ROWS: usize, const VECTORS: usize> Job for Tiles<'_, W, RO
     }
 }
 
-/// Computes a strip.
+/// Computes the tiles of the arguments.
 ///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S` and `M`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S` and `M`.
 #[inline(always)]
 unsafe fn tiles<S: Simd, M: Multiply<S>, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
     let width = VECTORS * S::LANES;
@@ -291,8 +298,8 @@ unsafe fn tiles<S: Simd, M: Multiply<S>, const ROWS: usize, const VECTORS: usize
                     for kx in 0..tap_columns {
                         let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
                         for k in 0..strip.run {
-                            // Before the weights are loaded: behind the sums, compilers found no registers
-                            // for those of 4 x 3 vectors.
+                            // Prefetches precede the loads of the weights: behind the sums,
+                            // compilers found no registers for tiles of 4 x 3 vectors.
                             for byte in (0..width * size_of::<M::Weight>()).step_by(LINE) {
                                 S::prefetch(fetch.cast::<u8>().wrapping_add(byte));
                             }
@@ -329,10 +336,10 @@ unsafe fn tiles<S: Simd, M: Multiply<S>, const ROWS: usize, const VECTORS: usize
     }
 }
 
-/// Stores a tile all of whose channels exist, clamped.
+/// Stores a tile of whole vectors, with the activation as a clamp.
 ///
 /// # Safety
-/// The tile's pixels lie at `places` of the strip's output, and `column` is its first channel.
+/// The tile's pixels must lie at `places` of the output, and `column` must be its first channel.
 #[inline(always)]
 unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
     strip: &Strip,
@@ -355,16 +362,16 @@ unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Stores any tile: few channels, any activation.
+/// General store of a tile: partial vectors, any activation.
 struct StorePart<'a> {
     strip: &'a Strip,
     places: &'a [usize],
-    /// `[pixel][vector][lane]`
+    /// Sums of the tile, `[pixel][vector][lane]`.
     sums: *const f32,
     vectors: usize,
-    /// First channel.
+    /// First channel of the tile.
     column: usize,
-    /// Channels that exist.
+    /// Number of channels of the tile that exist.
     channels: usize,
 }
 

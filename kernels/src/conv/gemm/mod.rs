@@ -1,5 +1,5 @@
-//! A prepared matrix product: packed weights, the microkernels of one tile, and how a rectangle of
-//! pixels and channels is cut into tiles. Implicit, explicit and Winograd convolutions end here.
+//! Packed GEMM: packed weights, the microkernels of one tile, and the division of a rectangle of
+//! pixels and channels into tiles. Implicit, explicit and Winograd convolutions use it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ mod kernel;
 
 pub(super) use kernel::{Fetch, Microkernel, Strip};
 
-/// How the weights of a [`Product`] are held among its numbers.
+/// Storage format of packed weights within a buffer of `f32` elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
-    /// Each is a number, or a pair that is as long as one.
+    /// Each weight fills an element: single precision, or a pair of bfloat16.
     Whole,
-    /// In half precision, two in the place of a number.
+    /// Half precision, two weights per element.
     Halves,
 }
 
 impl Held {
-    /// Bytes of a weight.
+    /// Returns the bytes per weight.
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::Whole => size_of::<f32>(),
@@ -36,17 +36,17 @@ impl Held {
         }
     }
 
-    /// The numbers that so many weights take, which fill them.
+    /// Returns the number of elements that `weights` weights fill.
     fn numbers(self, weights: usize) -> usize {
         weights * self.bytes() / size_of::<f32>()
     }
 
-    /// Puts a weight into its place, which `numbers` have.
+    /// Writes a weight at index `place` of `numbers`.
     fn put(self, numbers: &mut [f32], place: usize, weight: f32) {
         match self {
             Self::Whole => numbers[place] = weight,
             Self::Halves => {
-                // The bits are never those of something that is not a number, as weights are finite.
+                // The bits never form a NaN, because weights are finite.
                 let mut bytes = numbers[place / 2].to_ne_bytes();
                 bytes[place % 2 * 2..][..2].copy_from_slice(&fp16_bits(weight).to_ne_bytes());
                 numbers[place / 2] = f32::from_ne_bytes(bytes);
@@ -55,48 +55,49 @@ impl Held {
     }
 }
 
-/// Weights of one group as a matrix `depth x columns`, packed for a tile.
+/// Packed GEMM: the weights of one group as a `k x n` matrix, packed for a tile.
 pub(super) struct Product {
-    /// `[rows - 1][vectors - 1]`: the tile's and all smaller ones, for edges.
+    /// Microkernels of the tile and of all smaller ones for edges, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<Microkernel>>,
     tile: Tile,
     lanes: usize,
     columns: usize,
     depth: usize,
     held: Held,
-    /// Of all products that were packed together, one after another: large enough for huge pages.
+    /// Weights of all products that were packed together, one after another: large enough for huge
+    /// pages.
     numbers: Arc<Buffer<f32>>,
-    /// Where in `numbers` these weights begin; the bias follows them.
+    /// Offset of these weights in `numbers`; the bias follows them.
     at: usize,
 }
 
-/// Where a [`Product`] reads and writes in one run.
+/// GEMM arguments: addresses and strides of one run of a [`Product`].
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) rows: RowsView,
     pub(super) input: *const f32,
     pub(super) zeros: *const f32,
-    /// Numbers per run.
+    /// Number of elements per run.
     pub(super) run: usize,
-    /// Column 0 of row 0.
+    /// Address of column 0 of row 0.
     pub(super) output: *mut f32,
-    /// The same of the residual, or null.
+    /// Address of the matching residual element, or null.
     pub(super) residual: *const f32,
-    /// Numbers from one row of the output to the next.
+    /// Distance in elements between rows of the output.
     pub(super) stride: usize,
-    /// Numbers left out at the end of each row of pixels.
+    /// Elements skipped at the end of each row of pixels.
     pub(super) gap: usize,
-    /// Which weights are fetched meanwhile.
+    /// Weights to prefetch during the multiplication.
     pub(super) ahead: Ahead,
     pub(super) finish: Finish,
 }
 
 impl Product {
-    /// Packs `count` products `depth x columns` of weights `weight(product, k, column)` and biases `bias(product,
-    /// column)`.
+    /// Packs `count` products of size `k x n` from the weights `weight(product, k, column)` and the
+    /// biases `bias(product, column)`.
     ///
     /// # Errors
-    /// Where the tile has no microkernel.
+    /// Fails if the tile has no microkernel.
     pub(super) fn several(
         request: &Request<'_>,
         usable: Usable,
@@ -108,7 +109,7 @@ impl Product {
         Self::held(request, usable, Held::Whole, tile, sizes, weight, bias)
     }
 
-    /// The same, of weights that may be held in half precision.
+    /// Packs products like [`Product::several`], with weights in storage format `held`.
     fn held(
         request: &Request<'_>,
         usable: Usable,
@@ -126,10 +127,11 @@ impl Product {
         Self::packed(request, lanes(usable.isa()), held, tile, kernels, sizes, weight, bias)
     }
 
-    /// [`Product::several`] of pairs of bfloat16 `[weight(product, 2 * k, column), weight(product, 2 * k + 1, column)]`.
+    /// Packs products like [`Product::several`] from pairs of bfloat16, `[weight(product, 2 * k,
+    /// column), weight(product, 2 * k + 1, column)]`.
     ///
     /// # Errors
-    /// Where the processor does not multiply such pairs.
+    /// Fails if the processor does not multiply bfloat16.
     pub(super) fn of_pairs(
         request: &Request<'_>,
         usable: Usable,
@@ -140,7 +142,7 @@ impl Product {
     ) -> Result<Vec<Self>, KernelError> {
         let kernels = with_smaller(tile, |tile| Microkernel::of_pairs(usable, tile))
             .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
-        // The upper halves of two numbers, the first one below.
+        // The upper halves of two single-precision numbers, the first one in the low bits.
         let pair = |product: usize, k: usize, column: usize| {
             let [first, second] = [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
             f32::from_bits(second | first >> 16)
@@ -148,7 +150,7 @@ impl Product {
         Self::packed(request, lanes(usable.isa()), Held::Whole, tile, kernels, sizes, pair, bias)
     }
 
-    /// Weights and biases packed for `tile` and all that are smaller.
+    /// Packs weights and biases for `tile` and all smaller tiles.
     #[expect(clippy::too_many_arguments, reason = "one call each from two constructors")]
     fn packed(
         request: &Request<'_>,
@@ -196,10 +198,11 @@ impl Product {
         Ok(products.collect())
     }
 
-    /// The products of a convolution, one per group, of depth `[tap][input channel]`, the taps being those of `order`.
+    /// Packs the products of a convolution, one per group. Their k dimension is `[tap][input
+    /// channel]`, with taps in the order that `order` gives.
     ///
     /// # Errors
-    /// Where the weights are of another format or the tile has no microkernel.
+    /// Fails if the weights have another format or the tile has no microkernel.
     pub(super) fn of_groups(
         request: &Request<'_>,
         usable: Usable,
@@ -212,7 +215,7 @@ impl Product {
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * group_in;
-        // Depth runs over taps, then channels; stored weights have it the other way round.
+        // k runs over taps, then channels; stored weights have the opposite order.
         let weight = |group: usize, k: usize, column: usize| {
             weights[(group * group_out + column) * depth + k % group_in * taps + order(k / group_in)]
         };
@@ -220,12 +223,12 @@ impl Product {
         Self::held(request, usable, held, tile, [problem.groups, depth, group_out], weight, bias)
     }
 
-    /// Blocks of columns that the tile cuts the product into.
+    /// Returns the number of column blocks of the tile's width.
     pub(super) fn blocks(&self) -> usize {
         self.columns.div_ceil(self.tile.vectors * self.lanes)
     }
 
-    /// What sizes of parts of the product depend on.
+    /// Returns the cost that determines the size of parts.
     pub(super) fn part(&self) -> PartWork {
         PartWork {
             multiply_adds: self.depth * self.tile.vectors * self.lanes,
@@ -234,27 +237,28 @@ impl Product {
         }
     }
 
-    /// Bytes of packed weights and bias.
+    /// Returns the bytes of packed weights and biases.
     pub(super) fn bytes(&self) -> usize {
         self.columns.next_multiple_of(self.lanes) * (self.depth * self.held.bytes() + size_of::<f32>())
     }
 
-    /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time: within a panel each
-    /// tile of rows meets every block before the next tile is touched.
+    /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time. Within a panel each
+    /// tile of rows visits every block before the next tile is touched.
     ///
     /// # Safety
-    /// `place` is valid for these rows and columns, and nobody else writes there.
+    /// `place` must be valid for these rows and columns, and no other thread may write there.
     pub(super) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
         // SAFETY: passed on.
         unsafe { self.steps(place, rows, blocks, panel, 0..self.depth, true) };
     }
 
-    /// Adds what the steps of one tap in depth give, the run of which begins at step `from`, to the columns of `block`;
-    /// `last` also adds the bias and applies the activation. If weights are fetched ahead, it is those of the next tap.
+    /// Adds the products of one tap, whose run begins at step `from` in k, to the columns of
+    /// `block`. `last` also adds the bias and applies the activation. Prefetching, if asked for,
+    /// loads the weights of the next tap.
     ///
     /// # Safety
-    /// `place` is valid for these rows and columns, it has a run's zeros and those of a tile's width, and nobody
-    /// else writes there.
+    /// `place` must be valid for these rows and columns, and its zeros must cover a run and a
+    /// tile's width. No other thread may write there.
     pub(super) unsafe fn add_tap(
         &self,
         place: &Place,
@@ -269,11 +273,12 @@ impl Product {
         unsafe { self.steps(&place, rows, block..block + 1, 1, from..from + place.run, last) };
     }
 
-    /// [`Product::run`] with the weights of some `steps` in depth only (of one block at a time, if not of all), with the bias
-    /// or with zeros in its place.
+    /// Computes like [`Product::run`] over a range of `steps` in k only; if that is not all of k,
+    /// there may be only one block at a time. The bias is added if `biased`, else zeros.
     ///
     /// # Safety
-    /// As there; without bias `place` has zeros for a tile's width.
+    /// The requirements of [`Product::run`] must be met; without bias, the zeros of `place` must
+    /// cover a tile's width.
     unsafe fn steps(
         &self,
         place: &Place,
@@ -321,15 +326,16 @@ impl Product {
         });
     }
 
-    /// The columns of a block.
+    /// Returns the columns of a block.
     pub(super) fn block(&self, block: usize) -> Range<usize> {
         let width = self.tile.vectors * self.lanes;
         block * width..self.columns.min((block + 1) * width)
     }
 }
 
-/// What tiles fetch that work on columns of `weights` that take `width` numbers, `next` numbers before what comes after
-/// these, when `done` of all `tiles` have met them.
+/// Returns the prefetch of tiles that multiply by `weights`, whose columns take `width` elements
+/// per step. The following weights begin `next` elements later, and `done` of all `tiles` have been
+/// computed.
 fn fetch(ahead: Ahead, weights: *const f32, next: usize, width: usize, [done, tiles]: [usize; 2]) -> Fetch {
     match ahead {
         Ahead::Nothing => Fetch { from: weights, tile: 0, step: width },

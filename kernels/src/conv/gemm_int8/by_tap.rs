@@ -1,5 +1,5 @@
-//! The product of [`super::Product`] tap by tap: every tap meets only the pixels under which it finds input, and sums wait in
-//! memory from one tap to the next.
+//! Packed 8-bit GEMM tap by tap: every tap visits only the pixels that find it in the input, and
+//! sums wait in memory from one tap to the next.
 
 use super::tap_kernel::{TapMicrokernel, TapStrip};
 use super::{Finish8, Product, Target};
@@ -11,34 +11,35 @@ use crate::conv::tiles::{Tile, balanced, with_smaller};
 use crate::error::KernelError;
 use crate::simd::{Build, Simd, Usable, build};
 
-/// Weights of one group, tap by tap.
+/// Packed GEMM of one group, tap by tap.
 pub(in crate::conv) struct TapProduct {
     product: Product,
-    /// `[rows - 1][vectors - 1]`
+    /// Microkernels, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<TapMicrokernel>>,
     finish: unsafe fn(&StoreTile8<'_>),
     taps: usize,
 }
 
-/// Where one tap finds its input and its sums.
+/// Addresses of the input and the sums of one tap.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct TapPlace {
     pub(in crate::conv) rows: RowsView,
     pub(in crate::conv) input: *const u8,
-    /// Sums of a block of channels of the first pixel that the tap is under.
+    /// Sums of a block of channels, for the first pixel that finds the tap in the input.
     pub(in crate::conv) sums: *mut i32,
-    /// Pixels of a row of the output that it is not under.
+    /// Number of pixels per output row that do not find the tap in the input.
     pub(in crate::conv) skipped: usize,
-    /// How many bytes of weights are fetched ahead, where a tap has a single tile; if any, others fetch those of the next
-    /// tap.
+    /// Prefetch distance of the weights in bytes, used if a tap has a single tile. If it is not
+    /// zero, several tiles prefetch the weights of the next tap.
     pub(in crate::conv) ahead: usize,
 }
 
 impl TapProduct {
-    /// The products of a convolution, one per group, with weights of these `taps` in this order.
+    /// Packs the products of a convolution, one per group, with the weights of `taps` in this
+    /// order.
     ///
     /// # Errors
-    /// As [`Product::of_groups`].
+    /// Fails in the cases of [`Product::of_groups`].
     pub(in crate::conv) fn of_groups(
         request: &Request<'_>,
         usable: Usable,
@@ -62,22 +63,22 @@ impl TapProduct {
         Ok(products.into_iter().map(of_product).collect())
     }
 
-    /// See [`Product::blocks`].
+    /// Returns the number of column blocks, see [`Product::blocks`].
     pub(in crate::conv) fn blocks(&self) -> usize {
         self.product.blocks()
     }
 
-    /// See [`Product::bytes`].
+    /// Returns the bytes of packed data, see [`Product::bytes`].
     pub(in crate::conv) fn bytes(&self) -> usize {
         self.product.bytes()
     }
 
-    /// Sums of a pixel in this block: its channels, padded to whole vectors.
+    /// Returns the number of sums per pixel in a block: its channels, padded to whole vectors.
     pub(in crate::conv) fn width(&self, block: usize) -> usize {
         self.block(block)[2] * self.product.lanes
     }
 
-    /// The first channel of a block, how many it has, and in how many vectors.
+    /// Returns a block's first channel, its number of channels, and its number of vectors.
     fn block(&self, block: usize) -> [usize; 3] {
         let Product { tile, lanes, columns, .. } = self.product;
         let first = block * tile.vectors * lanes;
@@ -85,11 +86,12 @@ impl TapProduct {
         [first, channels, channels.div_ceil(lanes)]
     }
 
-    /// Adds what tap `number` of the order contributes to the `pixels` that it is under, for one block.
+    /// Adds the products of tap `number` of the order to the sums of `pixels` pixels, for one
+    /// block.
     ///
     /// # Safety
-    /// `place` is valid for these pixels, with as many sums each as the block's vectors have lanes, and nobody else writes
-    /// them.
+    /// `place` must be valid for these pixels, with a sum for every lane of the block's vectors. No
+    /// other thread may write the sums.
     pub(in crate::conv) unsafe fn add_tap(
         &self,
         place: &TapPlace,
@@ -106,8 +108,8 @@ impl TapProduct {
         let parts = balanced(pixels, tile.rows);
         let all = parts[0].1 + parts[1].1;
         let own = run * width * bytes;
-        // The first of several tiles finds its weights in the cache, as all tiles of the tap before have fetched a part of
-        // them: memory so works all the time.
+        // The first of several tiles finds its weights in the cache, because every tile of the
+        // previous tap has prefetched a part of them. Memory is thus kept busy all the time.
         let (distance, lines) = match place.ahead {
             0 => (0, 0),
             near if all == 1 => (near, (own / groups).div_ceil(LINE)),
@@ -142,11 +144,13 @@ impl TapProduct {
         }
     }
 
-    /// Finishes the sums of `pixels` consecutive pixels of one block and stores them: `at` is the first one's place, for
-    /// the group's first channel, and `stride` what is between two.
+    /// Applies the epilogue to the sums of `pixels` consecutive pixels of one block and stores the
+    /// results. `at` is the offset of the group's first channel in the first pixel, and `stride`
+    /// the distance between pixels.
     ///
     /// # Safety
-    /// `sums` holds them, `target` is valid there, and nobody else writes there.
+    /// `sums` must hold the sums of the pixels. `target` must be valid there, and no other thread
+    /// may write there.
     pub(in crate::conv) unsafe fn finish(
         &self,
         sums: *const i32,
@@ -175,8 +179,10 @@ impl TapProduct {
     }
 }
 
+/// Applies the epilogue to a tile with the vectors of `S`.
+///
 /// # Safety
-/// As for [`StoreTile8`], and the processor executes `S`.
+/// The tile must meet the requirements of [`StoreTile8`], and the processor must execute `S`.
 unsafe fn finish_entry<S: Simd>(tile: &StoreTile8<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(*tile) }

@@ -1,5 +1,5 @@
-//! 8-bit microkernels: a tile of output pixels by output channels, summed exactly in 32-bit integers,
-//! then scaled, finished and stored.
+//! 8-bit microkernels: a tile of output pixels by output channels is summed exactly in 32-bit
+//! integers, then scaled, finished and stored.
 
 use crate::conv::buffer::LINE;
 use crate::conv::finish_int8::{Finish8, StoreTile8, Target};
@@ -10,63 +10,65 @@ use crate::conv::tiles::{Tile, entry_for_32, entry_for_any};
 use crate::hardware::Isa;
 use crate::simd::{Job, Simd, Usable};
 
-/// Arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive channels.
+/// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
+/// channels.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Strip {
-    /// Where pixels find their windows.
+    /// Indirection buffer of the pixels' windows.
     pub rows: RowsView,
-    /// What `rows` is about, in [`Simd::Act`]; it carries its padding.
+    /// Input that `rows` refers to, with elements of type [`Simd::Act`]; it carries its padding.
     pub input: *const u8,
-    /// Where the runs of a window lie in it, in [`Simd::Act`].
+    /// Offsets of a window's runs in the input, in elements of type [`Simd::Act`].
     pub runs: *const usize,
-    /// How many runs there are.
+    /// Number of runs per window.
     pub run_count: usize,
-    /// Dot-product groups per run; the last may reach beyond the run, into weights of zero.
+    /// Dot-product groups per run; the last may reach beyond the run, where the weights are zero.
     pub run: usize,
-    /// `[block][group of every run][channel of the block][element of the group]`, channels padded to
-    /// whole vectors; of 8 or, where they have been widened, 16 bits.
+    /// Packed weights of 8 bits, or 16 if widened, `[block][group of every run][channel of the
+    /// block][element of the group]`, with channels padded to whole vectors.
     pub weights: *const u8,
-    /// `[block][channel]`: where sums start.
+    /// Initial values of the sums, `[block][channel]`.
     pub start: *const i32,
-    /// `[block][channel]`: what a sum is multiplied with, see [`Finish8::scale`].
+    /// Scales of the sums, `[block][channel]`, see [`Finish8::scale`].
     pub scale: *const f32,
-    /// `[block][channel]`: see [`Finish8::bias`].
+    /// Biases of the scaled sums, `[block][channel]`, see [`Finish8::bias`].
     pub bias: *const f32,
-    /// Output and residual.
+    /// Addresses of output and residual.
     pub target: Target,
-    /// Number of the first block's first channel in pixel 0.
+    /// Offset in elements of the first block's first channel in pixel 0.
     pub at: usize,
-    /// Numbers from one pixel to the next, of output and residual.
+    /// Distance in elements between pixels of output and residual.
     pub pixel: usize,
-    /// First pixel.
+    /// Index of the first pixel.
     pub first: usize,
-    /// How many tiles follow it.
+    /// Number of consecutive tiles, one below the other.
     pub tiles: usize,
-    /// How many blocks of channels.
+    /// Number of blocks of channels.
     pub blocks: usize,
-    /// How many bytes of weights are fetched ahead into the cache; where that is 0, nothing is gained or lost.
+    /// Prefetch distance of the weights in bytes; a distance of 0 costs and gains nothing.
     pub ahead: usize,
-    /// How many channels there really are in these blocks.
+    /// Number of channels of these blocks that exist.
     pub channels: usize,
-    /// What follows the sum.
+    /// Epilogue that the sums go through.
     pub finish: Finish8,
 }
 
 /// Computes a [`Strip`].
 ///
 /// # Safety
-/// All pointers in the strip are valid for what it describes, and nobody else writes its output.
+/// All pointers of the arguments must be valid for what they describe, and no other thread may
+/// write the output.
 pub(in crate::conv) type Entry = unsafe fn(&Strip);
 
-/// A microkernel. It exists only where the processor executes its instruction set.
+/// A microkernel, which exists only if the processor executes its instruction set.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Microkernel {
-    /// What to call.
+    /// Entry point, which takes the microkernel arguments.
     pub run: Entry,
 }
 
-/// The function `$entry::<set, rows, vectors>` for the instruction set and the tile, if it is compiled, or
-/// `$entry_widened` for weights of 16 bits, which exist where [`widens`] says so.
+/// Returns the function `$entry::<set, rows, vectors>` for instruction set and tile, if it is
+/// compiled; for weights of 16 bits, which require [`widens`], `$entry_widened` takes its place.
 macro_rules! compiled {
     ($entry:ident, $entry_widened:ident, $usable:expr, $tile:expr, $widened:expr) => {{
         let (rows, vectors): (usize, usize) = ($tile.rows, $tile.vectors);
@@ -96,30 +98,34 @@ macro_rules! compiled {
 pub(super) use compiled;
 
 impl Microkernel {
-    /// The compiled microkernel for `tile`, if there is one; `widened` weights exist where [`widens`] says so.
+    /// Returns the compiled microkernel for `tile`, if there is one; `widened` weights require
+    /// [`widens`].
     pub(in crate::conv) fn new(usable: Usable, tile: Tile, widened: bool) -> Option<Self> {
         compiled!(entry, entry_widened, usable, tile, widened).map(|run| Self { run })
     }
 }
 
-/// Whether there are microkernels for weights of 16 bits: where widening them costs as much as half a product.
+/// Returns whether there are microkernels for weights of 16 bits: on instruction sets where
+/// widening them costs as much as half a product.
 pub(in crate::conv) fn widens(isa: Isa) -> bool {
     isa == Isa::Avx2
 }
 
-/// One compiled microkernel.
+/// Computes a [`Strip`] with 8-bit weights.
 ///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`; [`Microkernel::new`] sees to that.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`, which
+/// [`Microkernel::new`] ensures.
 unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Tiles::<ROWS, VECTORS, false>(strip)) }
 }
 
-/// [`entry`] for weights of 16 bits.
+/// Computes a [`Strip`] with 16-bit weights.
 ///
 /// # Safety
-/// As for [`entry`], and the dot product is one of pairs of 16 bits.
+/// The requirements of [`entry`] must be met, and the dot product of `S` must multiply pairs of 16
+/// bits.
 #[cfg(target_arch = "x86_64")]
 unsafe fn entry_widened<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
     // SAFETY: passed on.
@@ -139,7 +145,7 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles
         // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
         unsafe {
             for tile in 0..strip.tiles {
-                // All windows are alike: a run is as far from the start of each.
+                // The runs of every window have the same offsets from its start.
                 let mut windows = [input; ROWS];
                 for window in &mut windows {
                     *window = strip.rows.site(pixel).run(0, 0, input, input);

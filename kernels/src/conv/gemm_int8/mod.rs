@@ -1,4 +1,4 @@
-//! A prepared 8-bit matrix product: the integer twin of [`super::gemm`].
+//! Packed 8-bit GEMM, the integer counterpart of [`super::gemm`].
 
 use std::ops::Range;
 
@@ -20,28 +20,28 @@ mod tap_kernel;
 pub(super) use by_tap::{TapPlace, TapProduct};
 pub(super) use kernel::{Microkernel, Strip, widens};
 
-/// What an instruction set's dot product wants.
+/// Requirements of an instruction set's dot product.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DotForm {
-    /// How many products it sums per lane.
+    /// Number of products that are summed per lane.
     pub(super) group: usize,
-    /// Bytes per activation.
+    /// Bytes per activation element in memory.
     pub(super) bytes: usize,
-    /// Whether the zero point has been subtracted from activations.
+    /// Whether the zero point has been subtracted from the activations.
     pub(super) centered: bool,
-    /// [`Simd::SHIFT`]
+    /// Amount by which dot products reduce activations, [`Simd::SHIFT`].
     pub(super) shift: i32,
 }
 
-/// Where a sum of `weights` times stored activations less `shift` starts, so that in the end it is one of activations
-/// less `zero_point`.
+/// Returns the initial value of a sum of `weights` times activations minus `shift`, so that the
+/// result is the sum for activations minus `zero_point`.
 pub(super) fn start_of(weights: &[i8], shift: i32, zero_point: u8) -> i32 {
     (shift - i32::from(zero_point)) * weights.iter().map(|&weight| i32::from(weight)).sum::<i32>()
 }
 
 impl DotForm {
-    /// Where a sum over all `weights` of a channel starts, so that in the end it is as if activations were less by
-    /// `zero_point`.
+    /// Returns the initial value of the sum over all `weights` of a channel, so that the result is
+    /// the sum for activations minus `zero_point`.
     pub(super) fn start(&self, zero_point: u8, weights: &[i8]) -> i32 {
         if self.centered { 0 } else { start_of(weights, self.shift, zero_point) }
     }
@@ -63,10 +63,10 @@ impl DotForm {
     }
 }
 
-/// The grid of an 8-bit input.
+/// Returns the quantization of an 8-bit input.
 ///
 /// # Errors
-/// Where the input is single precision: whoever calls converts it.
+/// Fails if the input is single precision, which the caller must convert.
 pub(super) fn input_grid(request: &Request<'_>) -> Result<Quantization, KernelError> {
     match request.input {
         Element::U8(grid) => Ok(grid),
@@ -76,21 +76,21 @@ pub(super) fn input_grid(request: &Request<'_>) -> Result<Quantization, KernelEr
     }
 }
 
-/// How many multiply-adds of 8 bits take as long as one in single precision, at least.
+/// Number of 8-bit multiply-adds that take at most the time of one in single precision.
 const FASTER: usize = 2;
 
-/// Weights of one group, packed for a tile.
+/// Packed GEMM: the weights of one group, packed for a tile.
 pub(super) struct Product {
-    /// `[rows - 1][vectors - 1]`: the tile's and all smaller ones, for edges.
+    /// Microkernels of the tile and of all smaller ones for edges, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<Microkernel>>,
     tile: Tile,
     lanes: usize,
     columns: usize,
-    /// Weights per channel.
+    /// Number of weights per output channel, k.
     depth: usize,
-    /// Products per lane of the dot product.
+    /// Number of products per lane of the dot product.
     group: usize,
-    /// Bytes per weight.
+    /// Bytes per packed weight.
     bytes: usize,
     weights: Buffer<u8>,
     start: Buffer<i32>,
@@ -98,33 +98,34 @@ pub(super) struct Product {
     bias: Buffer<f32>,
 }
 
-/// Where a [`Product`] reads and writes in one run.
+/// GEMM arguments: addresses and strides of one run of a [`Product`].
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) rows: RowsView,
-    /// It carries its padding.
+    /// Address of the input, which carries its padding.
     pub(super) input: *const u8,
-    /// Where the runs of a window lie in it, in numbers.
+    /// Offsets in elements of a window's runs in the input.
     pub(super) runs: &'a [usize],
-    /// Dot-product groups per run.
+    /// Number of dot-product groups per run.
     pub(super) run: usize,
     pub(super) target: Target,
-    /// Number of column 0 of row 0.
+    /// Offset in elements of column 0 of row 0 in the output.
     pub(super) at: usize,
-    /// Numbers from one row of the output to the next.
+    /// Distance in elements between rows of the output.
     pub(super) stride: usize,
-    /// How many bytes of weights are fetched ahead.
+    /// Prefetch distance of the weights in bytes.
     pub(super) ahead: usize,
     pub(super) finish: Finish8,
 }
 
 impl Product {
-    /// The products of a convolution, one per group, whose depth is `runs` runs of `run` numbers, in
-    /// the order of `taps`, or of all if there is none, then input channels. `widened` weights are held in 16 bits. Where
-    /// `taps` are named, each has starts of its own.
+    /// Packs the products of a convolution, one per group. Their k dimension is `runs` runs of
+    /// `run` elements: taps in the order of `taps`, or all taps in window order, then input
+    /// channels. `widened` weights are stored in 16 bits. If `taps` are given, each has its own
+    /// initial values.
     ///
     /// # Errors
-    /// Where weights or input are of another format or the tile has no microkernel.
+    /// Fails if weights or input have another format or the tile has no microkernel.
     pub(super) fn of_groups(
         request: &Request<'_>,
         usable: Usable,
@@ -160,7 +161,8 @@ impl Product {
                     let first = column / width * width;
                     let block = width.min(padded - first);
                     for number in 0..runs * run {
-                        // The number's place in its run, and where stored weights have it.
+                        // Index along k with padded runs, and the value in the stored order, in
+                        // which taps vary fastest.
                         let k = number / run * padded_run + number % run;
                         let value = stored[number % group_in * window + order[number / group_in]];
                         let at = first * depth
@@ -217,27 +219,27 @@ impl Product {
         (0..problem.groups).map(pack).collect()
     }
 
-    /// Blocks of columns that the tile cuts the product into.
+    /// Returns the number of column blocks of the tile's width.
     pub(super) fn blocks(&self) -> usize {
         self.columns.div_ceil(self.tile.vectors * self.lanes)
     }
 
-    /// What sizes of parts of the product depend on.
+    /// Returns the cost that determines the size of parts.
     pub(super) fn part(&self) -> PartWork {
         let width = self.tile.vectors * self.lanes;
         PartWork { multiply_adds: self.depth * width / FASTER, rows: self.tile.rows, blocks: self.blocks() }
     }
 
-    /// Bytes of packed weights, scales and biases.
+    /// Returns the bytes of packed weights, initial values, scales and biases.
     pub(super) fn bytes(&self) -> usize {
         self.weights.bytes() + self.start.bytes() + self.scale.bytes() + self.bias.bytes()
     }
 
-    /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time: within a panel each
-    /// tile of rows meets every block before the next tile is touched.
+    /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time. Within a panel each
+    /// tile of rows visits every block before the next tile is touched.
     ///
     /// # Safety
-    /// `place` is valid for these rows and columns, and nobody else writes there.
+    /// `place` must be valid for these rows and columns, and no other thread may write there.
     pub(super) unsafe fn run(
         &self,
         place: &Place<'_>,

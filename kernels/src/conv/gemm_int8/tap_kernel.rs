@@ -1,4 +1,4 @@
-//! 8-bit microkernels for one tap of a window: they add its products to sums that wait in memory.
+//! 8-bit microkernels for one tap of a window: they add its products to sums in memory.
 
 use super::kernel::compiled;
 use crate::conv::buffer::LINE;
@@ -9,67 +9,72 @@ use crate::conv::tiles::{Tile, entry_for_32, entry_for_any};
 use crate::hardware::Isa;
 use crate::simd::{Job, Simd, Usable};
 
-/// Arguments for one tap of a window: `tiles` tiles of consecutive pixels among those that it is under.
+/// Microkernel arguments for one tap: `tiles` tiles of consecutive pixels among those that find the
+/// tap in the input.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct TapStrip {
-    /// Where these pixels find their run.
+    /// Indirection buffer of the pixels' runs.
     pub rows: RowsView,
-    /// What `rows` is about, in [`Simd::Act`].
+    /// Input that `rows` refers to, with elements of type [`Simd::Act`].
     pub input: *const u8,
-    /// Dot-product groups of the run; the last may reach beyond it, into weights of zero.
+    /// Dot-product groups of the run; the last may reach beyond it, where the weights are zero.
     pub run: usize,
-    /// `[group][channel of the block][element of the group]`, as in [`super::Strip`].
+    /// Packed weights, `[group][channel of the block][element of the group]`, as in
+    /// [`super::Strip`].
     pub weights: *const u8,
-    /// What the tap adds to the sum of each channel of the block besides its products.
+    /// Addend of the tap for each channel of the block, besides its products.
     pub start: *const i32,
-    /// Of each pixel the sums of a block of channels, that of the first pixel of all being here.
+    /// Sums of the first pixel; each pixel has those of one block of channels.
     pub sums: *mut i32,
-    /// Sums from one pixel to the next.
+    /// Distance in elements between the sums of two pixels.
     pub pixel: usize,
-    /// How many more there are after each row of pixels.
+    /// Elements skipped after each row of pixels.
     pub gap: usize,
-    /// First pixel.
+    /// Index of the first pixel.
     pub first: usize,
-    /// How many tiles follow it.
+    /// Number of consecutive tiles, one below the other.
     pub tiles: usize,
-    /// Of what follows these weights, where fetching into the cache begins, and how many lines each group of each tile
-    /// fetches.
+    /// Address where the prefetch of the following weights begins, and number of cache lines that
+    /// each group of each tile prefetches.
     pub fetch: (*const u8, usize),
 }
 
-/// Adds a [`TapStrip`] to its sums.
+/// Adds the products of a [`TapStrip`] to its sums.
 ///
 /// # Safety
-/// All pointers in the strip are valid for what it describes, and nobody else writes its sums.
+/// All pointers of the arguments must be valid for what they describe, and no other thread may
+/// write the sums.
 pub(in crate::conv) type Entry = unsafe fn(&TapStrip);
 
-/// A microkernel of a tap. It exists only where the processor executes its instruction set.
+/// A microkernel for one tap, which exists only if the processor executes its instruction set.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct TapMicrokernel {
-    /// What to call.
+    /// Entry point, which takes the microkernel arguments.
     pub run: Entry,
 }
 
 impl TapMicrokernel {
-    /// As [`super::Microkernel::new`].
+    /// Returns the compiled microkernel for `tile`, as [`super::Microkernel::new`] does.
     pub(in crate::conv) fn new(usable: Usable, tile: Tile, widened: bool) -> Option<Self> {
         compiled!(entry, entry_widened, usable, tile, widened).map(|run| Self { run })
     }
 }
 
-/// One compiled microkernel of a tap.
+/// Adds the products of a [`TapStrip`] with 8-bit weights.
 ///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`; [`TapMicrokernel::new`] sees to that.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`, which
+/// [`TapMicrokernel::new`] ensures.
 unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &TapStrip) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Tiles::<ROWS, VECTORS, false>(strip)) }
 }
 
-/// [`entry`] for weights of 16 bits.
+/// Adds the products of a [`TapStrip`] with 16-bit weights.
 ///
 /// # Safety
-/// As for [`entry`], and the dot product is one of pairs of 16 bits.
+/// The requirements of [`entry`] must be met, and the dot product of `S` must multiply pairs of 16
+/// bits.
 #[cfg(target_arch = "x86_64")]
 unsafe fn entry_widened<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &TapStrip) {
     // SAFETY: passed on.

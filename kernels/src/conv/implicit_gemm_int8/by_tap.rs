@@ -1,6 +1,6 @@
-//! The 8-bit product with taps as the outer loop, as [`crate::conv::implicit_gemm`] has it in single precision: on small images
-//! much of a window is padding, and every tap meets only the pixels that have it in the input. Workers share the output
-//! channels.
+//! 8-bit GEMM with taps as the outer loop, like that of [`crate::conv::implicit_gemm`] in single
+//! precision: on small images much of a window is padding, and every tap visits only the pixels
+//! that find it in the input. Threads partition images and output channels.
 
 use crate::conv::buffer::whole_lines;
 use crate::conv::finish_int8::{Finish8, Target};
@@ -16,18 +16,19 @@ use crate::schedule::Tunable;
 use crate::simd::{Usable, lanes};
 use crate::team::Worker;
 
-/// Pixels of an image whose sums stay in the nearest cache beside everything else.
+/// Largest number of output pixels whose sums stay in the nearest cache beside the other data.
 const MOST_PIXELS: usize = 128;
 
-/// Channels of a tap below which sums travel to memory and back too often.
+/// Channels per tap below which taps are never the outer loop, because sums travel to memory and
+/// back too often.
 const SHORTEST_RUN: usize = 16;
-/// Channels from which on that hardly matters.
+/// Channels per tap from which on that traffic hardly matters.
 const LONG_RUN: usize = 128;
 
-/// Part of the products that must be left for pixels to be the better outer loop by default.
+/// Fraction of useful products above which pixels are the default outer loop.
 const MOSTLY_INSIDE: f64 = 0.75;
 
-/// The tunable `order`.
+/// Returns the tunable `order`, the outer loop.
 pub(super) fn order(problem: &ConvProblem) -> Tunable {
     let output = problem.output().unwrap_or([1, 1]);
     let small = output[0] * output[1] <= MOST_PIXELS && problem.group_in() >= SHORTEST_RUN;
@@ -35,40 +36,41 @@ pub(super) fn order(problem: &ConvProblem) -> Tunable {
     order_tunable(skips, problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE)
 }
 
-/// Rows of a tile beyond which the few pixels under a tap leave too much of it to smaller ones.
+/// Largest number of rows of the default tile. Few pixels find a tap, and taller tiles would leave
+/// most of them to smaller microkernels.
 const TILE_ROWS: i64 = 4;
 
-/// The tile to begin with, of those that are offered.
+/// Returns the default among the offered tiles.
 pub(super) fn default_tile(tile: &Tunable) -> i64 {
     let size = |value: &i64| ((value / 1000) * (value % 1000), value % 1000);
     let low = tile.values.iter().copied().filter(|value| value / 1000 <= TILE_ROWS);
     low.max_by_key(size).unwrap_or(tile.default)
 }
 
-/// The kernel.
+/// Kernel with taps as the outer loop.
 pub(super) struct ByTap {
-    /// The problem, of which only sizes count: padding is never read.
+    /// The problem. Padding is never read; only sizes count.
     problem: ConvProblem,
     output: [usize; 2],
     taps: Vec<Tap>,
-    /// One per group.
+    /// Packed GEMM of every group.
     products: Vec<TapProduct>,
-    /// Sums that one worker needs room for.
+    /// Number of sums that one thread needs room for.
     sums: usize,
     threads: usize,
     ahead: usize,
     form: DotForm,
     zero_point: u8,
-    /// How the input is copied into the workspace, if it is.
+    /// Function that copies the input into the workspace, if a copy is needed.
     copy: Option<PadBytes>,
     finish: Finish8,
 }
 
 impl ByTap {
-    /// The kernel for a request whose tunable `order` asks for it.
+    /// Builds the kernel for a request whose tunable `order` asks for it.
     ///
     /// # Errors
-    /// Where all taps are under all pixels, or as for the product.
+    /// Fails if all pixels find all taps in the input, or if the packed GEMM cannot be built.
     pub(super) fn new(
         request: &Request<'_>,
         usable: Usable,
@@ -80,7 +82,7 @@ impl ByTap {
         let taps = by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?;
         let order: Vec<usize> = taps.iter().map(|tap| tap.number).collect();
         let form = DotForm::of(usable);
-        // Reading whole groups is safe in a copy, which has room behind it.
+        // Reading whole dot-product groups is safe in a copy, which has room behind it.
         let copies = form.centered || !problem.group_in().is_multiple_of(form.group);
         let width = tile.vectors * lanes(usable.isa());
         Ok(Self {
@@ -98,22 +100,23 @@ impl ByTap {
         })
     }
 
-    /// Bytes of the copy of the input.
+    /// Returns the bytes of the copy of the input.
     fn copied(&self) -> usize {
         let ConvProblem { batch, in_channels, input: [height, width], .. } = self.problem;
         let bytes = (batch * height * width * in_channels + self.form.group) * self.form.bytes;
         if self.copy.is_some() { whole_lines(bytes) } else { 0 }
     }
 
-    /// Bytes of one worker's sums.
+    /// Returns the bytes of one thread's sums.
     fn room(&self) -> usize {
         whole_lines(self.sums * size_of::<i32>())
     }
 
-    /// One block of channels of one image.
+    /// Computes one block of channels of one image.
     ///
     /// # Safety
-    /// As for [`Kernel::run`]; `input` is the image's, `sums` have room for the block's, and both are as the form says.
+    /// The requirements of [`Kernel::run`] must be met. `input` must be that of the image, in the
+    /// format of the dot product, and `sums` must have room for the block.
     unsafe fn block(
         &self,
         call: &Call,

@@ -1,36 +1,38 @@
-//! Copies small planes with permutations of registers: which number of the input goes where is looked up once, when the
-//! kernel is prepared, instead of row by row in every run.
+//! Permute copies of small planes in registers: the source of every element is looked up once, when
+//! the kernel is prepared, instead of row by row in every run.
 
 use std::ops::Range;
 
 use super::Phases;
 use crate::simd::{Build, Job, Simd, Usable, build_f32, lanes};
 
-/// Numbers of a channel's copy above which rows are long enough to be copied one by one.
+/// Elements per channel's copy above which rows are long enough to be copied one by one.
 const MOST: usize = 4096;
 
-/// How the copy of a channel is picked from its plane.
+/// Permutation that copies a channel from its plane.
 pub(super) struct Picks {
-    /// Where each vector of the copy has its numbers: `[first number of the plane]`.
+    /// Index of the plane's first element that each vector of the copy reads.
     starts: Vec<usize>,
-    /// `[vector][lane]`, see [`Simd::pick`].
+    /// Permutation of every vector, `[vector][lane]`, see [`Simd::pick`].
     picks: Vec<i32>,
-    /// Numbers from a plane's first on that are read.
+    /// Number of elements from a plane's start that are read.
     reach: usize,
-    /// Numbers of a plane, and of a channel's copy.
+    /// Elements of a plane; `channel` counts those of a channel's copy.
     plane: usize,
     channel: usize,
     entry: Entry,
 }
 
-/// Copies channels.
+/// Copies a range of channels.
 ///
 /// # Safety
-/// As for [`Picks::copy`], and the processor executes what it was compiled for.
+/// The requirements of [`Picks::copy`] must be met, and the processor must execute the instruction
+/// set that the function was compiled for.
 type Entry = unsafe fn(&Picks, Range<usize>, *const f32, *mut f32);
 
 impl Picks {
-    /// Where every vector of the copy has its numbers near together in the plane.
+    /// Builds the permutation; `None` if the copy is large, or if some vector's elements are too
+    /// far apart in the plane.
     pub(super) fn new(phases: &Phases, usable: Usable) -> Option<Self> {
         let channel = phases.channel();
         let lanes = lanes(usable.isa());
@@ -44,7 +46,7 @@ impl Picks {
                 |lane: usize| if first + lane < channel { phases.source(first + lane) } else { None };
             let places = (0..lanes).filter_map(source);
             let (low, high) = (places.clone().min().unwrap_or(0), places.max().unwrap_or(0));
-            // Not beyond the plane, where it is that large.
+            // Reads stay inside the plane, if it is that large.
             let start = low.min(plane.saturating_sub(2 * lanes));
             if high - start >= 2 * lanes {
                 return None;
@@ -63,11 +65,11 @@ impl Picks {
         Some(Self { starts, picks, reach, plane, channel, entry: build_f32(usable, Select) })
     }
 
-    /// Copies those of the channels `planes`, of `all` that the input has, around which enough can be read, and returns
-    /// which are left.
+    /// Copies those of the channels `planes`, of `all` that the input has, for which the reads stay
+    /// inside the input. Returns the channels that are left.
     ///
     /// # Safety
-    /// As for [`Phases::copy`].
+    /// The requirements of [`Phases::copy`] must be met.
     pub(super) unsafe fn copy(
         &self,
         planes: Range<usize>,
@@ -83,8 +85,10 @@ impl Picks {
     }
 }
 
+/// Copies channels with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`].
+/// The requirements of [`Entry`] must be met.
 unsafe fn entry<S: Simd>(picks: &Picks, planes: Range<usize>, input: *const f32, output: *mut f32) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Copy { picks, planes, input, output }) }

@@ -1,56 +1,59 @@
-//! Microkernels over streams: the dense microkernel's register tile, but in depth only the steps that a
-//! block of output channels has, each with the place of its input.
+//! Microkernels over compressed weights: the register tile of the dense microkernel, but only the
+//! steps in k that a block of output channels has, each with the offset of its input.
 
 use super::kinds::Kind;
 use crate::conv::buffer::LINE;
 use crate::conv::rows::RowsView;
 use crate::simd::{Job, Simd};
 
-/// Arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive channels.
+/// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
+/// channels.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Strip<K: Kind> {
-    /// Where pixels find their runs, one per segment.
+    /// Indirection buffer of the pixels' runs, one run per segment.
     pub rows: RowsView,
-    /// What `rows` is about.
+    /// Input that `rows` refers to.
     pub input: *const u8,
-    /// A run of padding.
+    /// Run of zeros, which stands for padding.
     pub zeros: *const u8,
-    /// `[block][segment]`: how many steps.
+    /// Number of steps, `[block][segment]`.
     pub counts: *const u32,
-    /// Of every step, where in the run its input lies.
+    /// Offset of every step's input in its run.
     pub indices: *const u16,
-    /// `[step][channel of the block][`[`Kind::packed`]`]`
+    /// Packed weights, `[step][channel of the block][`[`Kind::packed`]`]`
     pub weights: *const K::Weight,
-    /// `[block][channel]`: where sums start.
+    /// Initial values of the sums, `[block][channel]`.
     pub start: *const K::Sum,
-    /// Output, residual and what follows the sum.
+    /// Output, residual and epilogue.
     pub store: K::Store,
-    /// The first block's first channel, in the group.
+    /// Index of the first block's first channel in the group.
     pub column: usize,
-    /// Numbers from one pixel to the next, of output and residual.
+    /// Distance in elements between pixels of output and residual.
     pub pixel: usize,
-    /// First pixel.
+    /// Index of the first pixel.
     pub first: usize,
-    /// How many tiles follow it.
+    /// Number of consecutive tiles, one below the other.
     pub tiles: usize,
-    /// How many blocks of channels.
+    /// Number of blocks of channels.
     pub blocks: usize,
-    /// How many channels there really are in these blocks.
+    /// Number of channels of these blocks that exist.
     pub channels: usize,
-    /// How many weights ahead they are fetched.
+    /// Prefetch distance, as a number of weights.
     pub ahead: usize,
 }
 
 /// Computes a [`Strip`].
 ///
 /// # Safety
-/// All pointers in the strip are valid for what it describes, and nobody else writes its output.
+/// All pointers of the arguments must be valid for what they describe, and no other thread may
+/// write the output.
 pub(in crate::conv) type Entry<K> = unsafe fn(&Strip<K>);
 
-/// The compiled microkernel of `rows` pixels by `vectors` vectors of channels, if there is one, for a tile of
-/// `tile_rows`. Few sums are spread over several chains of additions, as each addition has to wait for the
-/// last one of its chain. In single precision their number follows from the tile alone: what a tile has left
-/// over depends on the number of workers, and results must not.
+/// Returns the compiled microkernel of `rows` pixels by `vectors` vectors of channels, if there is
+/// one, for a tile of `tile_rows` pixels. Few sums are split into several accumulation chains,
+/// because each addition waits for the previous one of its chain. In single precision the number of
+/// chains depends on the tile alone: the remainder of a tile depends on the number of threads, and
+/// results must not.
 pub(super) fn choose<K: Kind, S: Simd>(rows: usize, vectors: usize, tile_rows: usize) -> Option<Entry<K>> {
     macro_rules! choose {
         ($($vectors:literal: $($rows:literal/$chains:literal)+;)+) => {
@@ -83,8 +86,10 @@ pub(super) fn choose<K: Kind, S: Simd>(rows: usize, vectors: usize, tile_rows: u
     }
 }
 
+/// Computes a [`Strip`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`Entry`], and the processor executes `S`.
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
 unsafe fn entry<K: Kind, S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
     strip: &Strip<K>,
 ) {

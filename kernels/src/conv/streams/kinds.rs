@@ -1,4 +1,4 @@
-//! The two kinds of numbers that streams are made of, behind one trait, so that there is one microkernel.
+//! Element types of compressed weights behind one trait, so that there is one microkernel.
 
 use crate::conv::buffer::Number;
 use crate::conv::finish::{Finish, StoreTile};
@@ -6,47 +6,48 @@ use crate::conv::finish_int8::{Finish8, StoreTile8, Target};
 use crate::conv::gemm_int8::DotForm;
 use crate::simd::{Activate, Simd};
 
-/// Sums of a tile, in several chains: `[chain][pixel][vector of channels]`.
+/// Sums of a tile in several accumulation chains, `[chain][pixel][vector of channels]`.
 pub(in crate::conv) type Sums<A, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> =
     [[[A; VECTORS]; ROWS]; CHAINS];
 
-/// How weights are held, how products are summed, and what becomes of the sums.
+/// Weight format, accumulation and epilogue of compressed weights.
 ///
-/// Its functions are `#[inline(always)]`; the unsafe ones are as safe as those of [`Simd`].
+/// Its functions must be `#[inline(always)]`; the unsafe ones have the safety requirements of
+/// [`Simd`].
 pub(in crate::conv) trait Kind: Copy + Send + Sync + 'static {
-    /// A weight as it is given.
+    /// Type of a weight before packing.
     type Source: Copy + Default + PartialEq;
-    /// What weights are in memory.
+    /// Element type of packed weights.
     type Weight: Number;
-    /// A sum in memory.
+    /// Type of a sum in memory.
     type Sum: Number;
-    /// An activation in memory.
+    /// Type of an activation in memory.
     type Act<S: Simd>: Copy;
-    /// Sums in a register.
+    /// Vector register that holds sums.
     type Acc<S: Simd>: Copy;
-    /// Output, residual and what follows the sum, for one group.
+    /// Output, residual and epilogue of one group.
     type Store: Copy;
-    /// Whether it is for few pixels only: then only such microkernels are compiled.
+    /// Whether the format is for few pixels only; other microkernels are then not compiled.
     const FEW_ROWS: bool;
-    /// Whether the order of additions does not matter.
+    /// Whether the order of additions does not affect results.
     const EXACT: bool;
 
-    /// How activations are prepared, of integers.
+    /// Returns the format of the activations in the dot product.
     fn form<S: Simd>() -> DotForm;
-    /// How many input channels one step covers.
+    /// Returns the number of input channels per step.
     fn group<S: Simd>() -> usize;
-    /// How many [`Kind::Weight`]s a step has per output channel.
+    /// Returns the number of [`Kind::Weight`] elements per step and output channel.
     fn packed<S: Simd>() -> usize;
-    /// Appends the weights of a step for one output channel.
+    /// Appends the packed weights of a step for one output channel.
     fn pack<S: Simd>(weights: &[Self::Source], to: &mut Vec<Self::Weight>);
-    /// No sum yet.
+    /// Returns a register of zero sums.
     unsafe fn zero<S: Simd>() -> Self::Acc<S>;
-    /// A vector of sums.
+    /// Loads a vector of sums.
     unsafe fn load_sums<S: Simd>(from: *const Self::Sum) -> Self::Acc<S>;
-    /// `a + b`
+    /// Returns the sum `a + b`.
     unsafe fn add<S: Simd>(a: Self::Acc<S>, b: Self::Acc<S>) -> Self::Acc<S>;
-    /// Adds one step to the sums, best to those of `chain`: its weights for a whole tile, times the inputs
-    /// from `k` on in each run.
+    /// Adds one step to the sums, preferably to those of `chain`: its weights for a whole tile
+    /// times the inputs from `k` on in each run.
     unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
         sums: &mut Sums<Self::Acc<S>, ROWS, VECTORS, CHAINS>,
         chain: usize,
@@ -54,8 +55,9 @@ pub(in crate::conv) trait Kind: Copy + Send + Sync + 'static {
         runs: &[*const Self::Act<S>; ROWS],
         k: usize,
     );
-    /// Finishes and stores a tile: `at` is the place of its first pixel, `pixel` the distance of the next,
-    /// `column` its first channel in the group and `channels` how many of its channels exist.
+    /// Applies the epilogue to a tile and stores it: `at` is the offset of its first pixel, `pixel`
+    /// the distance between pixels, `column` its first channel in the group, and `channels` the
+    /// number of its channels that exist.
     unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
         store: &Self::Store,
         at: usize,
@@ -66,16 +68,16 @@ pub(in crate::conv) trait Kind: Copy + Send + Sync + 'static {
     );
 }
 
-/// Single precision.
+/// Single-precision weights and activations.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Real;
 
-/// [`Kind::Store`] of [`Real`].
+/// Output, residual and epilogue for [`Real`].
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct RealStore {
-    /// The group's first channel in pixel 0.
+    /// Address of the group's first channel in pixel 0.
     pub output: *mut f32,
-    /// The same of the residual, or null.
+    /// Address of the matching residual element, or null.
     pub residual: *const f32,
     pub finish: Finish,
 }
@@ -175,36 +177,36 @@ impl Kind for Real {
     }
 }
 
-/// Integer weights and 8-bit activations.
+/// 8-bit weights and 8-bit activations.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Whole;
 
-/// Integer weights of `BITS` bits, several to a byte, and 8-bit activations.
+/// Low-bit weights of `BITS` bits, several to a byte, and 8-bit activations.
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct Packed<const BITS: u32>;
 
 impl<const BITS: u32> Packed<BITS> {
-    /// How many weights share an element of a group: an even number.
+    /// Returns the number of weights that share an element of a group, which is even.
     const fn fields<S: Simd>() -> usize {
         32 / S::FEW_GROUP / BITS as usize
     }
 }
 
-/// [`Kind::Store`] of [`Whole`] and [`Packed`].
+/// Output, residual and epilogue for [`Whole`] and [`Packed`].
 #[derive(Clone, Copy)]
 pub(in crate::conv) struct WholeStore {
-    /// Output and residual, of all groups.
+    /// Addresses of output and residual, for all groups.
     pub target: Target,
-    /// The group's first channel.
+    /// Index of the group's first channel.
     pub first: usize,
-    /// One per channel of the group, see [`Finish8::scale`].
+    /// Scale of every channel of the group, see [`Finish8::scale`].
     pub scale: *const f32,
-    /// One per channel of the group, see [`Finish8::bias`].
+    /// Bias of every channel of the group, see [`Finish8::bias`].
     pub bias: *const f32,
     pub finish: Finish8,
 }
 
-/// What integers have in common.
+/// Shared part of the integer implementations.
 macro_rules! integers {
     () => {
         type Source = i8;
@@ -324,7 +326,7 @@ impl<const BITS: u32> Kind for Packed<BITS> {
         4
     }
     fn pack<S: Simd>(weights: &[i8], to: &mut Vec<u8>) {
-        // Bits per element of a group of 32.
+        // Bits per element of a group of 32 bits.
         let element = 32 / S::FEW_GROUP as u32;
         let group = weights.iter().enumerate().fold(0_u32, |group, (i, &weight)| {
             let (field, place) = ((i / S::FEW_GROUP) as u32, (i % S::FEW_GROUP) as u32);

@@ -1,10 +1,10 @@
-//! Weights as streams: for each block of output channels only the steps in depth at which some weight of
-//! the block is not zero, one behind the other, each with the place of its input.
+//! Compressed weights (BSR): for each block of output channels only the steps in k at which some
+//! weight of the block is not zero, one after another, each with the offset of its input.
 //!
-//! The microkernel is the dense one with one more load per step, so that time follows the share of steps
-//! that are left. Which blocks the zeros come in is nothing that it has to know: what pays is that they
-//! come in blocks as wide as the tile. (Gray, Radford and Kingma, "GPU Kernels for Block-Sparse Weights",
-//! 2017; XNNPACK and others do the same with one-column blocks on CPUs.)
+//! The microkernel is the dense one with one more load per step, so that time is proportional to
+//! the fraction of steps that are left. It does not depend on the shape of the zero blocks; they
+//! pay if they are as wide as the tile. (Gray, Radford and Kingma, "GPU Kernels for Block-Sparse
+//! Weights", 2017; XNNPACK and others do so with one-column blocks on CPUs.)
 
 use std::ops::Range;
 
@@ -27,20 +27,20 @@ mod kinds;
 use kernel::{Entry, Strip};
 pub(super) use kinds::{Kind, Packed, Real, RealStore, Whole, WholeStore};
 
-/// One place in depth where a block may have weights: so many input channels of a tap as a step sums.
+/// Possible step in k of a block: the input channels of a tap that one step sums.
 pub(super) struct Position {
-    /// Where in the segment's run its input lies, in activations.
+    /// Offset of the input in the segment's run, in activations.
     pub(super) index: usize,
-    /// Row-major in the kernel.
+    /// Index of the tap, row-major in the window.
     pub(super) tap: usize,
-    /// First input channel of the group.
+    /// First input channel within the group.
     pub(super) channel: usize,
 }
 
-/// Every position of a layer, by segments.
+/// Returns every position of a layer, by segments.
 ///
-/// With `whole`, there is one segment: the whole window, in an input of this `[row, channels]` numbers
-/// per row and per pixel that carries its padding. Else every tap is a segment.
+/// With `whole`, the whole window is one segment, in an input that carries its padding and has
+/// `[row, channels]` elements per row and per pixel. Otherwise every tap is a segment.
 pub(super) fn positions(
     problem: &ConvProblem,
     whole: Option<[usize; 2]>,
@@ -64,7 +64,8 @@ pub(super) fn positions(
     segments
 }
 
-/// Whether the places of a whole window's inputs can be told in 16 bits, given [`positions`]' sizes.
+/// Returns whether the input offsets of a whole window fit in 16 bits, for the sizes passed to
+/// [`positions`].
 pub(super) fn reaches(problem: &ConvProblem, [row, channels]: [usize; 2]) -> bool {
     let [ky, kx] = [0, 1].map(|axis| (problem.window.kernel[axis] - 1) * problem.window.dilation[axis]);
     ky.checked_mul(row)
@@ -72,13 +73,13 @@ pub(super) fn reaches(problem: &ConvProblem, [row, channels]: [usize; 2]) -> boo
         .is_some_and(|reach| u16::try_from(reach).is_ok())
 }
 
-/// Tiles that are offered, as `(pixels, vectors of channels)`.
+/// Tiles offered to the tuner, `(pixels, vectors of channels)`.
 const TILES: [(usize, usize); 11] =
     [(1, 1), (1, 2), (2, 2), (3, 2), (4, 1), (4, 2), (5, 2), (6, 1), (6, 2), (8, 1), (12, 1)];
-/// The same of kinds for few pixels.
+/// Tiles offered for formats for few pixels, `(pixels, vectors of channels)`.
 const LOW_TILES: [(usize, usize); 7] = [(1, 1), (1, 2), (1, 4), (2, 2), (2, 4), (3, 2), (4, 2)];
 
-/// The tunable `tile` of streams of kind `K`.
+/// Returns the tunable `tile` for compressed weights of kind `K`.
 pub(super) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> Tunable {
     let lanes = lanes(isa);
     let columns = extent.columns.div_ceil(lanes);
@@ -93,8 +94,8 @@ pub(super) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> Tunable {
     let mut values: Vec<i64> = tiles.iter().map(value).collect();
     values.sort_unstable();
     values.dedup();
-    // As narrow as blocks may be, and as many pixels as there are registers; without blocks, whatever is
-    // largest.
+    // The default is one vector wide, like narrow blocks, with as many pixels as there are
+    // registers; for formats without blocks it is the largest tile.
     let narrow = |value: &i64| K::FEW_ROWS || value % 1000 == lanes as i64;
     let size = |value: &i64| (value / 1000) * (value % 1000);
     Tunable {
@@ -105,39 +106,39 @@ pub(super) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> Tunable {
     }
 }
 
-/// Streams of one group of a convolution.
+/// Compressed weights of one group of a convolution.
 pub(super) struct Streams<K: Kind> {
-    /// `[vectors - 1][rows - 1]`: the tile's and all smaller ones, for edges.
+    /// Microkernels of the tile and of all smaller ones for edges, `[vectors - 1][rows - 1]`.
     kernels: Vec<Vec<Entry<K>>>,
     tile: Tile,
     lanes: usize,
-    /// Numbers per step and output channel.
+    /// Elements per step and output channel.
     packed: usize,
     columns: usize,
     segments: usize,
     weights: Buffer<K::Weight>,
     indices: Vec<u16>,
-    /// `[block][segment]`
+    /// Number of steps, `[block][segment]`.
     counts: Vec<u32>,
     /// First step of every block.
     steps: Vec<usize>,
     start: Buffer<K::Sum>,
-    /// How many weights ahead they are fetched.
+    /// Prefetch distance, as a number of weights.
     ahead: usize,
 }
 
-/// Where [`Streams`] read and write in one run.
+/// GEMM arguments: addresses and strides of one run of [`Streams`].
 #[derive(Clone, Copy)]
 pub(super) struct Place<K: Kind> {
     pub(super) rows: RowsView,
     pub(super) input: *const u8,
     pub(super) zeros: *const u8,
     pub(super) store: K::Store,
-    /// Numbers from one pixel of the output to the next.
+    /// Distance in elements between pixels of the output.
     pub(super) stride: usize,
 }
 
-/// What depends on the instruction set.
+/// Functions and constants of one instruction set.
 struct Compiled<K: Kind> {
     kernels: Vec<Vec<Entry<K>>>,
     group: usize,
@@ -160,7 +161,7 @@ impl<K: Kind> Build for Compile<K> {
     }
 }
 
-/// How kind `K` wants activations, and how many input channels a step covers.
+/// Returns the activation format of kind `K`, and the number of input channels per step.
 pub(super) fn form<K: Kind>(usable: Usable) -> (DotForm, usize) {
     struct Form<K>(std::marker::PhantomData<K>);
     impl<K: Kind> Build for Form<K> {
@@ -172,8 +173,8 @@ pub(super) fn form<K: Kind>(usable: Usable) -> (DotForm, usize) {
     build(usable, Form::<K>(std::marker::PhantomData))
 }
 
-/// The first step of every block, if all counts and indices are those of blocks over `segments` whose steps have so many
-/// weights: no step may lead beyond its segment, and there must be weights for all.
+/// Returns the first step of every block, or `None` if counts and indices are corrupt: they must
+/// describe blocks over `segments` with enough `weights`, and no step may lead beyond its segment.
 fn first_steps(
     counts: &[u32],
     indices: &[u16],
@@ -202,10 +203,12 @@ fn first_steps(
 }
 
 impl<K: Kind> Streams<K> {
-    /// Packs `weight(column, tap, channel)`, and where the sums of each column start.
+    /// Packs the weights `weight(column, tap, channel)`, and the initial sum `start(column)` of
+    /// each column.
     ///
     /// # Errors
-    /// What is wrong, where the tile has no microkernel or something does not fit.
+    /// Fails if the tile has no microkernel, if an input offset does not fit, or if packed data
+    /// does not match.
     pub(super) fn new(
         request: &Request<'_>,
         usable: Usable,
@@ -217,7 +220,7 @@ impl<K: Kind> Streams<K> {
     ) -> Result<Self, KernelError> {
         let lanes = lanes(usable.isa());
         let compile = Compile { tile, kind: std::marker::PhantomData };
-        // Single precision is the same with and without a dot product of bytes.
+        // Dot products of bytes do not matter in single precision.
         let compiled = if size_of::<K::Source>() == size_of::<f32>() {
             build_f32(usable, compile)
         } else {
@@ -285,12 +288,12 @@ impl<K: Kind> Streams<K> {
         })
     }
 
-    /// Blocks of columns that the tile cuts the product into.
+    /// Returns the number of column blocks of the tile's width.
     pub(super) fn blocks(&self) -> usize {
         self.steps.len()
     }
 
-    /// What sizes of parts of the product depend on; blocks differ, this is their mean.
+    /// Returns the cost that determines the size of parts: the mean over all blocks, which differ.
     pub(super) fn part(&self) -> PartWork {
         let steps = self.indices.len() / self.blocks().max(1);
         PartWork {
@@ -300,7 +303,7 @@ impl<K: Kind> Streams<K> {
         }
     }
 
-    /// Bytes of packed weights and places.
+    /// Returns the bytes of packed weights and indices.
     pub(super) fn bytes(&self) -> usize {
         self.weights.bytes()
             + self.start.bytes()
@@ -309,11 +312,11 @@ impl<K: Kind> Streams<K> {
             + size_of_val(&self.steps[..])
     }
 
-    /// Computes pixels `rows` of the columns of `blocks`, `panel` blocks at a time: within a panel each tile of
-    /// rows meets every block before the next tile is touched.
+    /// Computes the pixels `rows` of the columns of `blocks`, `panel` blocks at a time. Within a
+    /// panel each tile of rows visits every block before the next tile is touched.
     ///
     /// # Safety
-    /// `place` is valid for these pixels and columns, and nobody else writes there.
+    /// `place` must be valid for these pixels and columns, and no other thread may write there.
     pub(super) unsafe fn run(
         &self,
         place: &Place<K>,

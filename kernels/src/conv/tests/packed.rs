@@ -1,4 +1,5 @@
-//! What was packed is found again, by every algorithm in every format; and whatever a file says, no kernel goes astray.
+//! Packed weights of every algorithm in every format are found again, and no content of a file
+//! makes a kernel leave its memory.
 
 use std::sync::Arc;
 
@@ -6,13 +7,13 @@ use super::*;
 use crate::conv::packing::{PackedLayer, REVISION, Section};
 use crate::mapping::Mapping;
 
-/// `weights` without their numbers.
+/// Returns `weights` without their values.
 fn hollow(weights: &Weights) -> Weights {
     let values = WeightValues::none(weights.format().numbers);
     Weights { dims: weights.dims, values, pattern: weights.pattern, bias: None }
 }
 
-/// What `request` packs, as it lies in a file.
+/// Returns the packed data of `request` as a file holds it.
 fn record(algorithm: &dyn Algorithm, request: &Request<'_>) -> (Vec<PackedLayer>, Vec<u8>) {
     let packing = Packing::recording();
     let request = Request { packing: &packing, ..*request };
@@ -22,7 +23,7 @@ fn record(algorithm: &dyn Algorithm, request: &Request<'_>) -> (Vec<PackedLayer>
     (recording.layers, recording.bytes)
 }
 
-/// Prepares with what a file has; `None` where something else is there.
+/// Prepares a kernel from the packed data of a file; `None` if the data belongs to something else.
 fn find(
     algorithm: &dyn Algorithm,
     request: &Request<'_>,
@@ -45,7 +46,8 @@ fn find(
     }
 }
 
-/// Holds a kernel that finds its weights against the `output` of one that packed them, and lets it find others.
+/// Compares a kernel that finds its weights with the `output` of one that packed them, and lets it
+/// find corrupt ones.
 pub(super) fn check(
     algorithm: &dyn Algorithm,
     request: &Request<'_>,
@@ -54,7 +56,7 @@ pub(super) fn check(
     output: &Guarded,
     random: &mut Random,
 ) {
-    // A share of the cases is enough.
+    // A fraction of the cases is enough.
     if random.below(4) > 0 {
         return;
     }
@@ -66,13 +68,13 @@ pub(super) fn check(
     let found = run_kernel(kernel, threads, input, residual.as_deref_mut(), output.len);
     assert!(found.contents() == output.contents(), "{}: found weights change it", algorithm.name());
 
-    // Other threads and batches are served as well, another activation is not.
+    // Other numbers of threads and batch sizes are served as well, another activation is not.
     let other = Request { threads: threads + 1, ..*request };
     assert!(find(algorithm, &other, &layers, &bytes).is_some());
     let other = Request { activation: Activation::LeakyRelu { slope: 0.75 }, ..*request };
     assert!(find(algorithm, &other, &layers, &bytes).is_none());
 
-    // Bytes, kinds and lengths that nobody has packed: refused, or the kernel stays within its memory.
+    // Corrupt bytes, element types and lengths: refused, or the kernel stays within its memory.
     let (mut layers, mut bytes) = (layers, bytes);
     for _ in 0..1 + random.below(8) {
         let at = random.below(bytes.len());
@@ -92,7 +94,7 @@ pub(super) fn check(
     }
 }
 
-/// One request of each algorithm, for the instruction sets of this machine.
+/// Calls `see` with requests of each algorithm, for the instruction sets of this machine.
 fn each(mut see: impl FnMut(&dyn Algorithm, &Request<'_>)) {
     let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1; 4] };
     let dense = ConvProblem { batch: 1, in_channels: 8, out_channels: 20, groups: 1, input: [5, 5], window };
@@ -143,12 +145,14 @@ fn each(mut see: impl FnMut(&dyn Algorithm, &Request<'_>)) {
     }
 }
 
-/// Whoever changes what a kernel packs makes old files wrong: this test then fails, until [`REVISION`] grows.
+/// A change of the packed data makes old files wrong: this test then fails until [`REVISION`] is
+/// increased.
 #[test]
 fn what_is_packed_changes_with_the_revision_only() {
     let mut hashers = BTreeMap::<(&str, &str), blake3::Hasher>::new();
     each(|algorithm, request| {
-        // Single precision is packed by what is for it, whatever else could hold these numbers.
+        // Single-precision algorithms also execute half-precision values; the single-precision
+        // request covers them.
         if request.weights.format() == WeightFormat::FP16 && algorithm.executes(WeightFormat::F32) {
             return;
         }
@@ -156,7 +160,8 @@ fn what_is_packed_changes_with_the_revision_only() {
         let hasher = hashers.entry((request.isa.name(), algorithm.name())).or_default();
         hasher.update(format!("{:?}", layers[0].sections).as_bytes()).update(&bytes);
     });
-    // The revision, then a line for each instruction set and algorithm; not every set that there is was at hand.
+    // The file has the revision, then a line for each instruction set and algorithm; not every
+    // instruction set was available when it was written.
     let known = include_str!("packed.txt");
     let of_isa = |isa: &str| known.lines().any(|line| line.split(' ').next() == Some(isa));
     let mut lines = vec![format!("revision {REVISION}")];
@@ -172,7 +177,7 @@ fn what_is_packed_changes_with_the_revision_only() {
     );
 }
 
-/// Tables are checked to their ends.
+/// Tables are checked to their last element.
 #[test]
 fn places_beyond_the_problem_are_refused() {
     let mut tables = 0;

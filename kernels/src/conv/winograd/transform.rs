@@ -1,4 +1,4 @@
-//! The transforms of Winograd convolution: of weights once, of tiles on vectors of channels.
+//! Transforms of Winograd convolution: of weights once, of tiles on vectors of channels.
 
 use std::ops::Range;
 
@@ -6,8 +6,9 @@ use super::{Phase, Prepared};
 use crate::conv::Call;
 use crate::simd::{Job, Simd};
 
-/// The finite points of tiles with so many along a side and, for each, the divisor of the interpolation that they share: what
-/// makes lines of `G` is `point^k` by it. The last point is infinity.
+/// Returns the finite points of tiles with `side` points along a side and, for each, the divisor of
+/// the interpolation: a line of `G` consists of `point^k` divided by it. The last point is
+/// infinity.
 fn points(side: usize) -> &'static [(f64, f64)] {
     match side {
         4 => &[(0.0, 1.0), (1.0, 2.0), (-1.0, 2.0)],
@@ -24,7 +25,7 @@ fn points(side: usize) -> &'static [(f64, f64)] {
     }
 }
 
-/// `G g G'` of a window of `taps x taps` for tiles with `side` points along a side.
+/// Returns `G g G'` of a window of `taps x taps` for tiles with `side` points along a side.
 pub(super) fn weights(side: usize, taps: usize, window: &[f32]) -> Vec<f32> {
     let line = |&(point, divisor): &(f64, f64)| -> Vec<f64> {
         (0..taps).map(|k| point.powi(k as i32) / divisor).collect()
@@ -46,28 +47,30 @@ pub(super) fn weights(side: usize, taps: usize, window: &[f32]) -> Vec<f32> {
     transformed
 }
 
-/// Points along a side of the largest tile. Lines of smaller tiles leave the last ones alone.
+/// Points along a side of the largest tile; lines of smaller tiles ignore the last ones.
 const MOST: usize = 8;
 
 /// Output pixels along a side of the largest tile.
 const MOST_OUT: usize = 6;
 
-/// The compiled transforms of tiles.
+/// Compiled transforms of tiles.
 pub(super) struct Entries {
     pub(super) input: Phase,
     pub(super) output: Phase,
 }
 
 impl Entries {
-    /// For tiles of `SIZE` output pixels and `SIDE` points along a side.
+    /// Returns the transforms for tiles of `SIZE` output pixels and `SIDE` points along a side.
     pub(super) fn new<S: Simd, const SIDE: usize, const SIZE: usize>() -> Self {
         Self { input: input::<S, SIDE>, output: output::<S, SIDE, SIZE> }
     }
 }
 
+/// Transforms tiles of the input with the vectors of `S`.
+///
 /// # Safety
-/// The call is valid, `matrix` has room for the chunk, nobody else writes the share, and the processor
-/// executes `S`.
+/// The call must be valid, and `matrix` must have room for the chunk. No other thread may write the
+/// share, and the processor must execute `S`.
 unsafe fn input<S: Simd, const SIDE: usize>(
     kernel: &Prepared,
     call: &Call,
@@ -79,8 +82,10 @@ unsafe fn input<S: Simd, const SIDE: usize>(
     unsafe { S::vectorize(Input::<SIDE>(Tiles { kernel, call, share, start, matrix })) }
 }
 
+/// Transforms products back to output pixels with the vectors of `S`.
+///
 /// # Safety
-/// As for [`input`].
+/// The requirements of [`input`] must be met.
 unsafe fn output<S: Simd, const SIDE: usize, const SIZE: usize>(
     kernel: &Prepared,
     call: &Call,
@@ -96,14 +101,14 @@ struct Tiles<'a> {
     kernel: &'a Prepared,
     call: &'a Call,
     share: Range<usize>,
-    /// The chunk's first tile.
+    /// Index of the chunk's first tile.
     start: usize,
-    /// `[point][tile][channel]`, the points [`Prepared::stride`] apart.
+    /// Matrices `[point][tile][channel]`, the points [`Prepared::stride`] apart.
     matrix: *mut f32,
 }
 
 impl Tiles<'_> {
-    /// `[image, vertical, horizontal]` of a tile of the chunk.
+    /// Returns `[image, vertical, horizontal]` of a tile of the chunk.
     fn place(&self, tile: usize) -> [usize; 3] {
         let [rows, columns] = self.kernel.grid.tiles;
         let tile = self.start + tile;
@@ -132,7 +137,7 @@ impl<const SIDE: usize> Job for Input<'_, SIDE> {
             let mut addresses = [tiles.kernel.zeros.as_ptr(); MOST * MOST];
             for (number, address) in addresses.iter_mut().enumerate().take(side * side) {
                 let offset = vertical[number / side] + horizontal[number % side];
-                // Computed without a branch, and thrown away where it is padding.
+                // Computed without a branch, and discarded for padding.
                 let inside = input.wrapping_offset(offset);
                 *address = if offset < 0 { *address } else { inside };
             }
@@ -171,21 +176,21 @@ impl<const SIDE: usize> Job for Input<'_, SIDE> {
     }
 }
 
-/// Where the lines of a tile lie that begins at `first` of a padded input, `step` numbers apart. Sums of two with padding
-/// in either are negative.
+/// Returns the offsets of the lines of a tile that begins at `first` of a padded input, `step`
+/// elements apart. The sum of two offsets is negative if either is padding.
 #[inline(always)]
 fn offsets(first: usize, padding: usize, size: usize, step: usize) -> [isize; MOST] {
     std::array::from_fn(|line| {
-        // Wraps around, to what is beyond any size, before the input begins.
+        // Before the input begins, this wraps around to a position beyond any size.
         let position = (first + line).wrapping_sub(padding);
         if position < size { (position * step) as isize } else { isize::MIN / 4 }
     })
 }
 
-/// `B' d` of one line.
+/// Returns `B' d` of one line.
 ///
 /// # Safety
-/// As for every function of [`Simd`].
+/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
 unsafe fn input_line<S: Simd, const SIDE: usize>(d: [S::F; MOST]) -> [S::F; MOST] {
     // SAFETY: passed on.
@@ -225,16 +230,16 @@ unsafe fn input_line<S: Simd, const SIDE: usize>(d: [S::F; MOST]) -> [S::F; MOST
     }
 }
 
-/// `B' d` of one line of tiles with eight points along a side.
+/// Returns `B' d` of one line of tiles with eight points along a side.
 ///
 /// # Safety
-/// As for every function of [`Simd`].
+/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
 unsafe fn input_line_8<S: Simd>(d: [S::F; MOST]) -> [S::F; MOST] {
     // SAFETY: passed on.
     unsafe {
         let times = |factor: f32, x: S::F, sum: S::F| S::fma(S::splat(factor), x, sum);
-        // Lines of points with either sign share the even and the odd terms.
+        // Lines of points with opposite signs share the even and the odd terms.
         let even_1 = times(-4.25, d[4], S::add(d[2], d[6]));
         let odd_1 = times(-4.25, d[3], S::add(d[1], d[5]));
         let even_2 = times(0.25, d[2], times(-1.25, d[4], d[6]));
@@ -310,15 +315,17 @@ impl<const SIDE: usize, const SIZE: usize> Job for Output<'_, SIDE, SIZE> {
     }
 }
 
-/// `A' m` of one line: number `i` is the sum over all points of `point^i m`, infinity counting in the last only.
+/// Returns `A' m` of one line: element `i` is the sum over all points of `point^i m`, where
+/// infinity contributes only to the last element.
 ///
 /// # Safety
-/// As for every function of [`Simd`].
+/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
 unsafe fn output_line<S: Simd, const SIDE: usize, const SIZE: usize>(m: [S::F; MOST]) -> [S::F; MOST_OUT] {
     // SAFETY: passed on.
     unsafe {
-        // Points with either sign give sums to even powers and differences to odd ones.
+        // Points with opposite signs contribute their sum to even powers and their difference to
+        // odd ones.
         let both = |at: usize| [S::add(m[at], m[at + 1]), S::sub(m[at], m[at + 1])];
         let (one, two, half) = (both(1), both(3), both(5));
         let mut line = [m[0]; MOST_OUT];

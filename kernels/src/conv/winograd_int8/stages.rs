@@ -1,4 +1,4 @@
-//! What [`super`] does with vectors: tiles of the input forth, products, sums back.
+//! Vectorized stages of [`super`]: transform of the input, products, transform of the sums back.
 
 use std::ops::Range;
 
@@ -9,26 +9,30 @@ use crate::conv::finish_int8::{BytesFinish, StoreTile8, Target};
 use crate::conv::tiles::Tile;
 use crate::simd::{Job, Simd};
 
-/// Transforms these tiles of the input: `[point][tile][channel]`.
+/// Transforms tiles of the input to `[point][tile][channel]`.
 ///
 /// # Safety
-/// The call is valid, and there is room for a chunk that is nobody else's.
+/// The call must be valid, and the destination must have room for a chunk and belong to this
+/// thread.
 pub(super) type InputEntry = unsafe fn(&Prepared, &Call, Range<usize>, *mut i16);
 
 /// Computes [`Products`].
 ///
 /// # Safety
-/// Its pointers are valid for what it describes.
+/// The pointers must be valid for what they describe.
 pub(super) type ProductsEntry = unsafe fn(&Products);
 
-/// Does the work of [`Back`].
+/// Transforms sums back as [`Back`] describes.
 ///
 /// # Safety
-/// Its pointers are valid for what it describes, and nobody else writes its part of the output.
+/// The pointers must be valid for what they describe, and no other thread may write this part of
+/// the output.
 pub(super) type BackEntry = unsafe fn(&Back<'_>);
 
+/// Transforms tiles of the input with the vectors of `S`.
+///
 /// # Safety
-/// As for [`InputEntry`], and the processor executes `S`.
+/// The requirements of [`InputEntry`] must be met, and the processor must execute `S`.
 pub(super) unsafe fn input<S: Simd>(kernel: &Prepared, call: &Call, tiles: Range<usize>, to: *mut i16) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Input { kernel, call, tiles, to }) }
@@ -80,7 +84,8 @@ impl Job for Input<'_> {
 }
 
 impl Input<'_> {
-    /// Where the pixels of a tile of the output lie in the input, or a pixel of padding.
+    /// Returns the addresses of a tile's input pixels; padding has the address of a pixel of zero
+    /// points.
     #[inline(always)]
     fn addresses(&self, [image, y, x]: [usize; 3]) -> [[*const u8; SIDE]; SIDE] {
         let problem = &self.kernel.problem;
@@ -92,7 +97,8 @@ impl Input<'_> {
         };
         let mut addresses = [[self.kernel.zeros.as_ptr(); SIDE]; SIDE];
         if let (Some(row), Some(column)) = (first(y, top, height), first(x, left, width)) {
-            // Most tiles are like this, and narrow layers take longer to find their pixels than to transform them.
+            // The common case: in narrow layers, looking up the pixels of a tile takes longer than
+            // transforming them.
             let start = self.call.input.wrapping_add(((image * height + row) * width + column) * channels);
             for (i, row) in addresses.iter_mut().enumerate() {
                 for (j, address) in row.iter_mut().enumerate() {
@@ -115,10 +121,12 @@ impl Input<'_> {
     }
 }
 
-/// `B' d B` of the channels from `channel` on, one vector of them. Places in the result are `point` numbers apart.
+/// Computes `B' d B` of one vector of channels from `channel` on. The results are `point` elements
+/// apart.
 ///
 /// # Safety
-/// A vector of bytes exists at each place, and room for one of numbers at each point.
+/// A vector of bytes must be readable at each place, and a vector of results must have room at each
+/// point.
 #[inline(always)]
 unsafe fn transform<S: Simd>(places: &[[*const u8; SIDE]; SIDE], channel: usize, to: *mut i16, point: usize) {
     // SAFETY: passed on.
@@ -142,10 +150,10 @@ unsafe fn transform<S: Simd>(places: &[[*const u8; SIDE]; SIDE], channel: usize,
     }
 }
 
-/// `B' d` of one line.
+/// Returns `B' d` of one line.
 ///
 /// # Safety
-/// As for every function of [`Simd`].
+/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
 unsafe fn line<S: Simd>(d: [S::D; SIDE]) -> [S::D; SIDE] {
     // SAFETY: passed on.
@@ -154,25 +162,25 @@ unsafe fn line<S: Simd>(d: [S::D; SIDE]) -> [S::D; SIDE] {
     }
 }
 
-/// The products of a register tile: some tiles times a block of channels, at all points.
+/// Arguments of the products of a register tile: some tiles by a block of channels, at all points.
 pub(super) struct Products {
-    /// Of the first tile at the first point.
+    /// Address of the first tile at the first point.
     pub(super) input: *const i16,
-    /// Numbers from one point to the next.
+    /// Distance in elements between points.
     pub(super) point: usize,
-    /// Numbers from one tile to the next.
+    /// Distance in elements between tiles.
     pub(super) stride: usize,
-    /// Pairs of input channels.
+    /// Number of pairs of input channels.
     pub(super) pairs: usize,
-    /// Of the block, see [`super::pack`].
+    /// Packed weights of the block, see [`super::pack`].
     pub(super) weights: *const i16,
-    /// How many weights are fetched ahead.
+    /// Prefetch distance, as a number of weights.
     pub(super) ahead: usize,
-    /// `[point][tile][vector][lane]`
+    /// Sums, `[point][tile][vector][lane]`.
     pub(super) sums: *mut i32,
 }
 
-/// The compiled function for `tile`, if there is one.
+/// Returns the compiled function for `tile`, if there is one.
 pub(super) fn products<S: Simd>(tile: Tile) -> Option<ProductsEntry> {
     macro_rules! choose {
         ($($rows:literal)+) => {
@@ -186,8 +194,10 @@ pub(super) fn products<S: Simd>(tile: Tile) -> Option<ProductsEntry> {
     if const { S::REGISTERS < 16 } { choose!(1 2 3 4) } else { choose!(1 2 3 4 5 6) }
 }
 
+/// Computes [`Products`] with the vectors of `S`.
+///
 /// # Safety
-/// As for [`ProductsEntry`], and the processor executes `S`.
+/// The requirements of [`ProductsEntry`] must be met, and the processor must execute `S`.
 unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(products: &Products) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Sums::<ROWS, VECTORS>(products)) }
@@ -228,26 +238,28 @@ impl<const ROWS: usize, const VECTORS: usize> Job for Sums<'_, ROWS, VECTORS> {
     }
 }
 
-/// Transforms the sums of a register tile back, finishes and stores them.
+/// Arguments of the back transform, epilogue and store of a register tile.
 pub(super) struct Back<'a> {
     pub(super) kernel: &'a Prepared,
     pub(super) call: &'a Call,
-    /// First tile.
+    /// Index of the first tile.
     pub(super) first: usize,
-    /// Tiles.
+    /// Number of Winograd tiles, the rows of the register tile.
     pub(super) rows: usize,
-    /// Vectors of channels.
+    /// Number of vectors of channels.
     pub(super) vectors: usize,
-    /// First channel.
+    /// Index of the first channel.
     pub(super) column: usize,
-    /// `[point][tile][vector][lane]`
+    /// Sums, `[point][tile][vector][lane]`.
     pub(super) sums: *const i32,
-    /// Room for the pixels: `[vertical][tile][horizontal][vector][lane]`.
+    /// Room for the pixels, `[vertical][tile][horizontal][vector][lane]`.
     pub(super) pixels: *mut i32,
 }
 
+/// Transforms sums back with the vectors of `S`.
+///
 /// # Safety
-/// As for [`BackEntry`], and the processor executes `S`.
+/// The requirements of [`BackEntry`] must be met, and the processor must execute `S`.
 pub(super) unsafe fn back<S: Simd>(back: &Back<'_>) {
     // SAFETY: passed on.
     unsafe { S::vectorize(Output(back)) }
@@ -263,7 +275,8 @@ impl Job for Output<'_> {
         let target = Target { output: call.output, residual: call.residual };
         // SAFETY: sums, room and channels are those of the register tile.
         unsafe {
-            // Nearly always bytes go, and all channels of the tile exist: then sums stay in registers.
+            // Nearly always the output is bytes and all channels of the tile exist: then sums stay
+            // in registers.
             match kernel.finish.bytes(target) {
                 Some(finish) if column + tile <= kernel.problem.out_channels => {
                     if finish.residual.is_some() {
@@ -290,10 +303,10 @@ impl Job for Output<'_> {
 }
 
 impl Output<'_> {
-    /// Four times the sums of a tile's pixels, row by row, for one vector of channels.
+    /// Returns four times the sums of a tile's pixels, row by row, for one vector of channels.
     ///
     /// # Safety
-    /// As for [`BackEntry`].
+    /// The requirements of [`BackEntry`] must be met.
     #[inline(always)]
     unsafe fn sums<S: Simd>(&self, r: usize, v: usize) -> [S::I; SIZE * SIZE] {
         let Back { kernel, rows, vectors, column, sums, .. } = *self.0;
@@ -314,10 +327,11 @@ impl Output<'_> {
         }
     }
 
-    /// Finishes and stores bytes of all channels, with a residual if `RESIDUAL`.
+    /// Applies the byte epilogue to all channels and stores them; adds the residual if `RESIDUAL`.
     ///
     /// # Safety
-    /// As for [`BackEntry`]; all channels of the register tile exist.
+    /// The requirements of [`BackEntry`] must be met, and all channels of the register tile must
+    /// exist.
     #[inline(always)]
     unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish, target: Target) {
         let Back { kernel, first, rows, vectors, column, .. } = *self.0;
@@ -348,10 +362,10 @@ impl Output<'_> {
         }
     }
 
-    /// Stores pixels, row by row of those tiles that lie beside each other.
+    /// Stores the pixels, row by row of horizontally adjacent tiles.
     ///
     /// # Safety
-    /// As for [`BackEntry`].
+    /// The requirements of [`BackEntry`] must be met.
     #[inline(always)]
     unsafe fn store<S: Simd>(&self) {
         let Back { kernel, call, first, rows, vectors, column, pixels, .. } = *self.0;
@@ -384,10 +398,10 @@ impl Output<'_> {
     }
 }
 
-/// `A' m` of one line.
+/// Returns `A' m` of one line.
 ///
 /// # Safety
-/// As for every function of [`Simd`].
+/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
 unsafe fn line_back<S: Simd>(m: [S::I; SIDE]) -> [S::I; SIZE] {
     // SAFETY: passed on.
