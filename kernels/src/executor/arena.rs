@@ -1,8 +1,8 @@
-//! Where in one block of memory each buffer lies.
+//! Places all buffers of a program in one block of memory, the arena.
 
 use crate::block::ALIGNMENT;
 
-/// A buffer to be placed: its size, and the first and last step that touch it.
+/// Size of a buffer in bytes, and the indices of the first and the last step that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
     pub bytes: usize,
@@ -16,12 +16,13 @@ impl Lifetime {
     }
 }
 
-/// Offsets for all buffers such that none overlaps another that lives at the same time, and the size
-/// of the block that holds them.
+/// Returns an offset for each buffer, and the size of the block that holds them all. Buffers with
+/// overlapping lifetimes never overlap in memory.
 ///
-/// "Greedy by size" (Pisarchyk and Lee, "Efficient memory management for deep neural net inference",
-/// 2020): largest first, each into the smallest gap between those already placed that it fits in. The
-/// same in order of first use is tried too, and the smaller result taken.
+/// Uses "greedy by size" (Pisarchyk and Lee, "Efficient memory management for deep neural net
+/// inference", 2020): the largest buffer first, each into the smallest sufficient gap between the
+/// buffers already placed. Placing in order of first use is tried too, and the smaller result is
+/// returned.
 pub(crate) fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
     let mut by_size: Vec<usize> = (0..buffers.len()).collect();
     by_size.sort_by_key(|&i| (std::cmp::Reverse(buffers[i].bytes), buffers[i].first));
@@ -34,7 +35,7 @@ pub(crate) fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
 fn place_in(buffers: &[Lifetime], order: &[usize]) -> (Vec<usize>, usize) {
     let mut offsets = vec![0; buffers.len()];
     let mut total = 0;
-    // Placed buffers, by offset.
+    // Placed buffers, sorted by offset.
     let mut placed: Vec<usize> = Vec::new();
     for &index in order {
         let bytes = buffers[index].bytes.next_multiple_of(ALIGNMENT);
@@ -82,7 +83,8 @@ mod tests {
                     prop_assert!(!a.meets(b) || apart, "{i} and {j} overlap");
                 }
             }
-            // Never worse than no reuse, never better than what lives at the busiest time.
+            // Never larger than without reuse, never smaller than the live buffers at the busiest
+            // time.
             let padded = |b: &Lifetime| b.bytes.next_multiple_of(ALIGNMENT);
             prop_assert!(total <= buffers.iter().map(padded).sum());
             for time in 0..40 {

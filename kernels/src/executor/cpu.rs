@@ -1,4 +1,4 @@
-//! Plans on this machine's processor: a team of threads that walks a flat list of kernel calls together.
+//! The executor of the processor: a thread pool that works through a flat list of kernel calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -23,17 +23,19 @@ pub(super) struct CpuExecutor {
     /// Shapes of all values, for [`CpuExecutor::observe`].
     dims: Vec<Vec<usize>>,
     output_len: usize,
-    /// Bytes of weights that lie in a file.
+    /// Bytes of packed weights that are read from a memory-mapped file.
     mapped_bytes: usize,
-    /// Seconds of each step of the run being profiled, as bits.
+    /// Seconds of each step of the profiled run, as bits of an `f64`.
     seconds: Vec<AtomicU64>,
 }
 
 impl CpuExecutor {
-    /// Packs the weights of a valid plan or finds them packed, chooses layouts, plans memory.
+    /// Packs the weights of a valid plan or takes them from `packing`, chooses layouts, and plans
+    /// memory.
     ///
     /// # Errors
-    /// Where an algorithm does not support its step, something else was packed, or the machine refuses.
+    /// Fails if an algorithm does not support its step, if `packing` does not match the plan, or if
+    /// the machine refuses memory or threads.
     pub fn new(part: &Part<'_>, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
         let ExecutorOptions { batch, threads, isa } = *options;
         if !isa.is_available() {
@@ -53,21 +55,22 @@ impl CpuExecutor {
         })
     }
 
-    /// Runs one batch of a whole plan. Lengths are checked by the caller.
+    /// Runs one batch of a whole plan. The caller checks the lengths.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
         let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
         // SAFETY: the caller has checked the lengths; both slices are borrowed until this returns.
         unsafe { self.run_between(&Ends { input: &|_| input, output: &|_| output }) }
     }
 
-    /// Runs one batch and returns the seconds of each step. Lengths are checked by the caller.
+    /// Runs one batch and returns the seconds of each step. The caller checks the lengths.
     pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
         let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
         // SAFETY: as in `run`.
         unsafe { self.profile_between(&Ends { input: &|_| input, output: &|_| output }) }
     }
 
-    /// Runs one batch and shows every value as soon as it is there. Lengths are checked by the caller.
+    /// Runs one batch and passes each value to `see` once it is computed. The caller checks the
+    /// lengths.
     pub fn observe(
         &mut self,
         input: &[f32],
@@ -79,10 +82,11 @@ impl CpuExecutor {
         unsafe { self.observe_between(&Ends { input: &|_| input, output: &|_| output }, see) }
     }
 
-    /// Runs one batch of the part from and to memory anywhere.
+    /// Runs one batch of the part, with inputs and outputs in the memory that `ends` names.
     ///
     /// # Safety
-    /// Every end is as large as its value, there until this returns, and nobody else's meanwhile.
+    /// The memory behind each end must be as large as its value, must stay valid until this
+    /// returns, and must not be used by anyone else meanwhile.
     pub unsafe fn run_between(&mut self, ends: &Ends<'_>) -> Result<(), KernelError> {
         self.program.connect(ends);
         let program = &self.program;
@@ -96,15 +100,16 @@ impl CpuExecutor {
         })
     }
 
-    /// As [`CpuExecutor::run_between`], with the seconds of each step.
+    /// Runs one batch like [`CpuExecutor::run_between`] and returns the seconds of each step.
     ///
     /// # Safety
-    /// As there.
+    /// The requirements of [`CpuExecutor::run_between`] apply.
     pub unsafe fn profile_between(&mut self, ends: &Ends<'_>) -> Result<Vec<f64>, KernelError> {
         self.program.connect(ends);
         let (program, seconds) = (&self.program, &self.seconds);
         self.team.run(|worker| {
-            // All start together, so that the first step does not pay for waking the others.
+            // All threads start together, so that the first step does not include their wake-up
+            // time.
             worker.wait();
             let mut before = Instant::now();
             for (step, seconds) in seconds.iter().enumerate() {
@@ -121,11 +126,11 @@ impl CpuExecutor {
         Ok(self.seconds.iter().map(|bits| f64::from_bits(bits.load(Ordering::Relaxed))).collect())
     }
 
-    /// As [`CpuExecutor::run_between`], showing every value of the part (what it is given first) as `f32`,
-    /// row-major with batch outermost, as soon as it is there.
+    /// Runs one batch like [`CpuExecutor::run_between`] and passes each value of the part to `see`
+    /// once it is computed, the inputs first. Values are `f32`, row-major with batch outermost.
     ///
     /// # Safety
-    /// As there.
+    /// The requirements of [`CpuExecutor::run_between`] apply.
     pub unsafe fn observe_between(
         &mut self,
         ends: &Ends<'_>,
@@ -153,7 +158,8 @@ impl CpuExecutor {
         Ok(())
     }
 
-    /// Writes the value at `address` to `plain` in row-major single precision; returns its length.
+    /// Writes the value at `address` to `plain` in row-major single precision and returns its
+    /// length.
     fn show(&self, sight: &Sight, address: *const u8, plain: &mut [f32]) -> usize {
         let dims = &self.dims[sight.value];
         let len: usize = dims.iter().product();
@@ -168,13 +174,13 @@ impl CpuExecutor {
         len * self.batch
     }
 
-    /// The steps as they are executed.
+    /// Returns the executed steps, including inserted conversions.
     #[must_use]
     pub fn steps(&self) -> &[StepInfo] {
         &self.program.infos
     }
 
-    /// What is held.
+    /// Returns the bytes that the program holds, by purpose.
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
         MemoryUse {
@@ -184,7 +190,7 @@ impl CpuExecutor {
         }
     }
 
-    /// See [`super::Executor::mapped_bytes`].
+    /// Returns the bytes of packed weights in mapped files; see [`super::Executor::mapped_bytes`].
     pub fn mapped_bytes(&self) -> u64 {
         self.mapped_bytes as u64
     }

@@ -1,5 +1,5 @@
-//! A plan on its way to a program: buffers without addresses, steps without pointers, and the rule
-//! that a value which is asked for in a form it does not have is converted once.
+//! The program builder: buffers without addresses and steps without pointers. A value that is
+//! requested in a tensor format it does not have yet is converted once.
 
 use super::StepInfo;
 use super::program::Work;
@@ -11,19 +11,19 @@ use crate::operators::{Context, Io, is_layout_neutral, planes};
 use crate::plan::{Plan, ValueId};
 use crate::team::{Barrier, Worker};
 
-/// Index into [`Draft::buffers`].
+/// Index of a buffer in [`Draft::buffers`].
 pub(super) type BufferId = usize;
 
-/// Where a buffer's memory comes from.
+/// Storage that provides a buffer's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
-    /// The block of activations.
+    /// The arena of activations.
     Arena,
-    /// Memory that the caller provides: index into the inputs of the part.
+    /// Memory provided by the caller, with the index among the inputs of the part.
     Input(usize),
-    /// Memory that the caller wants filled: index into the outputs of the part.
+    /// Memory provided by the caller, with the index among the outputs of the part.
     Output(usize),
-    /// Filled at load time: index into [`Draft::constants`].
+    /// Memory filled at load time, with the index into [`Draft::constants`].
     Constant(usize),
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Home {
 pub(super) struct Buffer {
     pub bytes: usize,
     pub home: Home,
-    /// Number of steps that must have run before it holds its value.
+    /// Number of steps that must have run before the buffer holds its value.
     pub ready: usize,
 }
 
@@ -43,30 +43,31 @@ pub(super) struct DraftStep {
     pub inputs: Vec<BufferId>,
     pub output: BufferId,
     pub workspace: usize,
-    /// Whether the output may take the place of an input of the same size.
+    /// Whether the output may overwrite an input of the same size.
     pub in_place: bool,
 }
 
-/// The program so far.
+/// A program under construction.
 pub(super) struct Draft<'a> {
     pub plan: &'a Plan,
     pub context: Context,
-    /// Forms that each value has, the one it was made in first.
+    /// Tensor formats in which each value is available, the one it was computed in first.
     pub forms: Vec<Vec<(Form, BufferId)>>,
     pub buffers: Vec<Buffer>,
     pub constants: Vec<Block>,
-    /// Bytes of `constants` and of kernels' weights.
+    /// Bytes of `constants` and of the kernels' weights.
     pub weight_bytes: usize,
     pub steps: Vec<DraftStep>,
 }
 
 impl Draft<'_> {
-    /// How many numbers `value` has, batch included.
+    /// Returns the number of elements of `value`, batch included.
     pub fn len(&self, value: ValueId) -> usize {
         self.plan.values[value].len() * self.context.batch
     }
 
-    /// `form` with the layout that stands for all that are the same.
+    /// Replaces the layout of `form` by the canonical one among all layouts that store `value`
+    /// identically.
     pub fn canonical(&self, value: ValueId, form: Form) -> Form {
         let dims = &self.plan.values[value].dims;
         let layout = match form.layout {
@@ -77,24 +78,25 @@ impl Draft<'_> {
         Form { layout, ..form }
     }
 
-    /// The buffer that holds `value` in exactly this form, if there is one already.
+    /// Returns the buffer that holds `value` in exactly this tensor format, if one exists.
     pub fn present(&self, value: ValueId, form: Form) -> Option<BufferId> {
         let form = self.canonical(value, form);
         self.forms[value].iter().find(|(have, _)| *have == form).map(|&(_, buffer)| buffer)
     }
 
-    /// The layout that `value` was made in; `None` where layouts do not matter to it.
+    /// Returns the layout that `value` was computed in, or `None` if all layouts store it
+    /// identically.
     pub fn made_in(&self, value: ValueId) -> Option<Layout> {
         let neutral = is_layout_neutral(&self.plan.values[value].dims);
         self.forms[value].first().filter(|_| !neutral).map(|(form, _)| form.layout)
     }
 
-    /// A layout in which `value` is there with 8-bit numbers of its grid, if any.
+    /// Returns the layout of a buffer that holds `value` as `element`, if one exists.
     pub fn present_u8(&self, value: ValueId, element: Element) -> Option<Layout> {
         self.forms[value].iter().find(|(form, _)| form.element == element).map(|(form, _)| form.layout)
     }
 
-    /// A fresh buffer in the arena for `value` in `form`, to be written by the next step.
+    /// Adds an arena buffer for `value` in `form`, to be written by the next step.
     pub fn create(&mut self, value: ValueId, form: Form) -> BufferId {
         let form = self.canonical(value, form);
         let bytes = self.len(value) * form.element_bytes();
@@ -108,11 +110,11 @@ impl Draft<'_> {
         self.buffers.len() - 1
     }
 
-    /// The buffer that holds `value` in `form` for the step called `step`; a conversion is inserted
-    /// where it is not there in this form, or done at once where it is a constant.
+    /// Returns the buffer that holds `value` in `form` for the step called `step`. A missing tensor
+    /// format is made by an inserted conversion step, or at once if the value is a constant.
     ///
     /// # Errors
-    /// Where memory for a constant is refused.
+    /// Fails if memory for a constant is refused.
     pub fn get(&mut self, step: &str, value: ValueId, form: Form) -> Result<BufferId, KernelError> {
         let form = self.canonical(value, form);
         if let Some(buffer) = self.present(value, form) {
@@ -151,15 +153,15 @@ impl Draft<'_> {
         Ok(output)
     }
 
-    /// Takes `block` into the program.
+    /// Adds `block` to the constants of the program and returns its buffer.
     pub fn add_constant(&mut self, block: Block, bytes: usize) -> BufferId {
         self.constants.push(block);
         self.weight_bytes += bytes;
         self.add(Buffer { bytes, home: Home::Constant(self.constants.len() - 1), ready: 0 })
     }
 
-    /// The form to convert from: the same numbers in another order if there are such, else those in
-    /// the right order, else what there is.
+    /// Chooses the tensor format to convert from: one with the same element type if it exists, else
+    /// one with the same layout, else the one that the value was computed in.
     fn cheapest_source(&self, value: ValueId, form: Form) -> (Form, BufferId) {
         let forms = &self.forms[value];
         let same_element = forms.iter().find(|(have, _)| have.element == form.element);
@@ -168,7 +170,7 @@ impl Draft<'_> {
     }
 }
 
-/// What a conversion does, in a word.
+/// Names the conversion between two tensor formats, for the name of its step.
 fn conversion_name(from: Form, to: Form) -> String {
     let layout = match to.layout {
         _ if from.layout == to.layout => None,

@@ -1,6 +1,6 @@
-//! In which form each value should be: what its readers wish, seen backwards from the end.
+//! Determines the preferred tensor format of each value from its readers, in one backward pass.
 //!
-//! Only wishes are computed here; the lowering grants them where the producer can.
+//! The lowering follows a preference only if the producer of the value supports it.
 
 use super::resolve::Resolved;
 use crate::conv::{Element, Layout};
@@ -8,23 +8,24 @@ use crate::hardware::Isa;
 use crate::operator::Operator;
 use crate::plan::{Plan, Step, ValueId};
 
-/// What the readers of one value would like best.
+/// Preferred tensor format of one value according to its readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Wish {
-    /// Some reader works on 8-bit numbers.
+    /// Whether some reader works on 8-bit elements.
     pub u8: bool,
-    /// The layout that the first reader who cares wants.
+    /// Layout that the first reader with a preference asks for.
     pub layout: Option<Layout>,
 }
 
-/// One wish per value. `resolved` has an entry per step, filled for convolutions.
+/// Returns the preferred format of each value. `resolved` has an entry per step, filled for
+/// convolutions.
 pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Vec<Wish> {
     let mut wishes = vec![Wish::default(); plan.values.len()];
     for (step, resolved) in plan.steps.iter().zip(resolved).rev() {
         let output = wishes[step.output];
         match (&step.operator, resolved) {
             (Operator::Conv(_), Some(resolved)) => {
-                // The residual lies as the output does.
+                // The residual has the layout of the output.
                 for (&input, layout) in step.inputs.iter().zip(resolved.layouts(isa)) {
                     wishes[input].layout = Some(layout);
                 }
@@ -42,7 +43,8 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Ve
             (Operator::GlobalAveragePool | Operator::Transpose { .. }, _) => {}
             (Operator::Add(_) | Operator::Mul(_), _) => {
                 for &input in &step.inputs {
-                    // What has the output's shape can be read in 8 bits; a number per channel is few bytes anyhow.
+                    // An operand with the output's shape can be read in 8 bits. A value per channel
+                    // is few bytes in any case.
                     wishes[input].u8 |= output.u8 && plan.values[input].dims == plan.values[step.output].dims;
                     wishes[input].layout = output.layout;
                 }
@@ -57,14 +59,14 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Ve
     wishes
 }
 
-/// Whether the step's inputs and output share one 8-bit grid, so that numbers can pass through as they
-/// are.
+/// Whether the inputs and the output of `step` share one 8-bit grid, so that elements can be copied
+/// unchanged.
 pub(super) fn same_grid(plan: &Plan, step: &Step) -> bool {
     let grid = plan.values[step.output].quantization;
     grid.is_some() && step.inputs.iter().all(|&input| plan.values[input].quantization == grid)
 }
 
-/// The 8-bit form of a value, if it has a grid.
+/// Returns the 8-bit element type of a value, if it has a quantization grid.
 pub(super) fn grid_of(plan: &Plan, value: ValueId) -> Option<Element> {
     plan.values[value].quantization.map(Element::U8)
 }

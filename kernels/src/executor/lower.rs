@@ -1,8 +1,9 @@
-//! From a valid plan to a draft: chooses the form of every value, prepares every kernel.
+//! Lowers a valid plan to a program builder: chooses the tensor format of each value and prepares
+//! each kernel.
 //!
-//! Layouts follow the producer: a convolution's algorithm states its own, everything else works in the
-//! layout that its input is in, and conversions appear only where two convolutions disagree or the
-//! caller's row-major order is not theirs.
+//! Layouts follow the producer. A convolution's algorithm states its own layouts, and all other
+//! steps work in the layout of their input. Conversions are inserted only between convolutions that
+//! disagree, and at the caller's row-major inputs and outputs.
 
 use super::draft::{Buffer, BufferId, Draft, DraftStep, Home};
 use super::forms::{Wish, grid_of, same_grid, wishes};
@@ -25,7 +26,7 @@ use crate::plan::{Plan, Step, ValueId};
 /// Lowers a plan that [`super::validate`] has accepted for this batch size.
 ///
 /// # Errors
-/// Where a schedule cannot be resolved, an algorithm refuses its step, or memory is short.
+/// Fails if a schedule cannot be resolved, if an algorithm refuses its step, or if memory is short.
 pub(super) fn lower<'a>(
     part: &Part<'a>,
     options: &ExecutorOptions,
@@ -88,7 +89,7 @@ impl<'a> Lowering<'a, '_> {
         self.draft.forms[input].push((Form::PLAIN, buffer));
     }
 
-    /// Sees to it that an output ends up in the caller's memory.
+    /// Ensures that an output of the part is written to the caller's memory.
     fn output(&mut self, index: usize, output: ValueId) -> Result<(), KernelError> {
         let name = if output == self.draft.plan.output { "(output)" } else { "(border)" };
         let buffer = self.draft.get(name, output, Form::PLAIN)?;
@@ -96,7 +97,7 @@ impl<'a> Lowering<'a, '_> {
             self.draft.buffers[buffer].home = Home::Output(index);
             return Ok(());
         }
-        // The caller's input, a constant, or another name of another output.
+        // The value is the caller's input, a constant, or an alias of another output: copy it.
         let len = self.draft.plan.values[output].len();
         let kernel = convert::prepare(self.draft.context, 1, len, Form::PLAIN, Form::PLAIN);
         let bytes = self.draft.buffers[buffer].bytes;
@@ -187,7 +188,7 @@ impl<'a> Lowering<'a, '_> {
         }
     }
 
-    /// The layout that a step which can work with channels first or last works in; see [`Lowering::any_layout`].
+    /// Returns the layout of a step that supports only NCHW and NHWC; see [`Lowering::any_layout`].
     fn layout(&self, step: &Step) -> Layout {
         match self.any_layout(step) {
             Layout::ChannelBlocked(_) => Layout::ChannelsLast,
@@ -195,8 +196,8 @@ impl<'a> Lowering<'a, '_> {
         }
     }
 
-    /// The layout that a step which can work in all works in: that of its inputs where they agree;
-    /// else what the output's readers wish; else that of the largest input.
+    /// Returns the layout of a step that supports all layouts: the layout of its inputs if they
+    /// agree, else the one preferred by the output's readers, else the one of the largest input.
     fn any_layout(&self, step: &Step) -> Layout {
         let made: Vec<(Layout, usize)> = step
             .inputs
@@ -214,14 +215,14 @@ impl<'a> Lowering<'a, '_> {
     }
 
     fn pooling(&self, input: ValueId, output: ValueId, layout: Layout) -> Pooling {
-        // Validation has seen to it that both have three axes.
+        // Validation has checked that both have three axes.
         let three = |dims: &[usize]| [dims[0], dims[1], dims[2]];
         let (input, output) = (three(self.dims(input)), three(self.dims(output)));
         Pooling { input, output, window: crate::operator::Window::POINT, layout }
     }
 
-    /// Adds a step that reads all its inputs in one layout and writes its output in another, all in
-    /// single precision.
+    /// Adds a single-precision step that reads all its inputs in one layout and writes its output
+    /// in another.
     fn simple(
         &mut self,
         step: &Step,
@@ -281,7 +282,7 @@ impl<'a> Lowering<'a, '_> {
         let mut inputs = vec![self.draft.get(&step.name, input, Form { layout, element: from })?];
         let mut residual = None;
         if let Some(&value) = step.inputs.get(1) {
-            // An integer kernel adds what there is.
+            // An integer kernel can add the residual in 8 bits: use them if that format exists.
             let element = grid(value).filter(|&grid| self.draft.present_u8(value, grid).is_some());
             let element = element.unwrap_or(F32);
             inputs.push(self.draft.get(&step.name, value, Form { layout: layout_out, element })?);
@@ -326,7 +327,7 @@ impl<'a> Lowering<'a, '_> {
         Ok(())
     }
 
-    /// Constants are there before the first run, once per image.
+    /// Fills the memory of a constant at load time, with one copy per image.
     fn constant(&mut self, step: &Step, constant: usize) -> Result<(), KernelError> {
         let numbers = &self.draft.plan.constants[constant];
         let bytes = self.draft.len(step.output) * 4;
@@ -343,7 +344,8 @@ impl<'a> Lowering<'a, '_> {
         Ok(())
     }
 
-    /// Another name for the same bytes, once they are in row-major order.
+    /// Makes the output an alias of the input's memory, after a conversion to row-major order if
+    /// necessary.
     fn reshape(&mut self, step: &Step, input: ValueId) -> Result<(), KernelError> {
         let same_shape = self.dims(input) == self.dims(step.output);
         let same_grid = same_grid(self.draft.plan, step);
@@ -384,7 +386,7 @@ impl<'a> Lowering<'a, '_> {
         Ok(())
     }
 
-    /// The grid of inputs and output, if they share one and the output's readers want 8 bits.
+    /// Returns the 8-bit grid that inputs and output share, if the output's readers prefer 8 bits.
     fn shared_grid(&self, step: &Step) -> Option<Element> {
         let wanted = self.wishes[step.output].u8 && same_grid(self.draft.plan, step);
         grid_of(self.draft.plan, step.output).filter(|_| wanted)
@@ -393,7 +395,7 @@ impl<'a> Lowering<'a, '_> {
     fn global_mean(&mut self, step: &Step, input: ValueId) -> Result<(), KernelError> {
         let [channels, pixels] = [self.dims(input)[0], self.dims(input)[1..].iter().product()];
         let grid = grid_of(self.draft.plan, input).filter(|_| pixels <= mean::MOST_PIXELS_U8);
-        // 8-bit numbers are read as they are, where they are what the input was made as.
+        // 8-bit elements are read directly if the input was computed as such.
         let made = self.draft.forms[input][0].0;
         let element = grid.filter(|&grid| made.element == grid).unwrap_or(F32);
         let layout = made.layout;
@@ -412,8 +414,8 @@ impl<'a> Lowering<'a, '_> {
         activation: crate::Activation,
     ) -> Result<(), KernelError> {
         let layout = self.any_layout(step);
-        // Operands that do not have all axes of an image are in row-major order only, which is the
-        // right one for planes; with channels last they must look the same.
+        // An operand without all axes of an image exists in row-major order only. This is right for
+        // NCHW; for NHWC the operand must be stored identically in both layouts.
         let simple = |&value: &ValueId| {
             let dims = self.dims(value);
             dims.len() == 3 || aligned_neutral(dims)
@@ -430,7 +432,8 @@ impl<'a> Lowering<'a, '_> {
         let operands = [self.dims(step.inputs[0]), self.dims(step.inputs[1])];
         let context = self.draft.context;
         let same = operands.iter().all(|dims| *dims == self.dims(step.output));
-        // Numbers that meet one by one do so in any order: planes will do.
+        // For operands of equal shape the order of elements is irrelevant, so they are treated as
+        // NCHW.
         let (layout, order) = match layout {
             Layout::ChannelBlocked(_) if same => (layout, Layout::Planar),
             Layout::ChannelBlocked(_) => (Layout::ChannelsLast, Layout::ChannelsLast),
@@ -441,7 +444,8 @@ impl<'a> Lowering<'a, '_> {
         self.simple(step, name, layout, layout, true, kernel)
     }
 
-    /// The operands in the order that suits [`pointwise_pair`], if it can do the step and has anything to gain from it.
+    /// Returns the operands in the order that [`pointwise_pair`] expects, if it supports the step
+    /// and is faster than the general kernel.
     fn pair(&self, step: &Step) -> Option<Pair> {
         let output = self.dims(step.output);
         let &[channels, height, width] = output else { return None };
@@ -460,13 +464,13 @@ impl<'a> Lowering<'a, '_> {
         }
     }
 
-    /// The 8-bit grid in which a value was made, or single precision.
+    /// Returns the 8-bit element type in which a value was computed, or single precision.
     fn made_element(&self, value: ValueId) -> Element {
         let made = self.draft.forms[value][0].0.element;
         grid_of(self.draft.plan, value).filter(|&grid| grid == made).unwrap_or(F32)
     }
 
-    /// The 8-bit grid that readers of a value want it in, or single precision.
+    /// Returns the 8-bit element type that the readers of a value prefer, or single precision.
     fn wanted_element(&self, value: ValueId) -> Element {
         grid_of(self.draft.plan, value).filter(|_| self.wishes[value].u8).unwrap_or(F32)
     }
@@ -501,7 +505,8 @@ impl<'a> Lowering<'a, '_> {
             inputs.push(self.draft.get(&step.name, value, Form { layout, element })?);
         }
         let output = self.draft.create(step.output, Form { layout, element: elements[2] });
-        // In place only where all are of one format: bytes would be equal, but not places.
+        // In place only if all operands have the same element size: with mixed sizes the byte
+        // counts may match, but the element positions do not.
         let in_place = elements.iter().all(|element| matches!(element, Element::F32))
             || (matches!(pair, Pair::Equal { .. })
                 && elements.iter().all(|element| matches!(element, Element::U8(_))));
@@ -517,8 +522,8 @@ impl<'a> Lowering<'a, '_> {
             |&grid: &Element| step.inputs.iter().all(|&input| self.draft.present_u8(input, grid).is_some());
         let element = self.shared_grid(step).filter(all_present).unwrap_or(F32);
         let form = Form { layout, element };
-        // The output's layout must be read literally by the copying loops, even where it does not
-        // matter to an input.
+        // The copying loops need the stated layout even for an input that all layouts store
+        // identically.
         let inputs = step.inputs.iter().map(|&input| self.draft.get(&step.name, input, form));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let shapes: Vec<&[usize]> = step.inputs.iter().map(|&input| self.dims(input)).collect();
@@ -530,16 +535,17 @@ impl<'a> Lowering<'a, '_> {
     }
 }
 
-/// Two operands that [`pointwise_pair`] can take.
+/// Operands that [`pointwise_pair`] supports.
 #[derive(Clone, Copy)]
 enum Pair {
-    /// Both have the output's shape; formats of both and of the output.
+    /// Both operands have the output's shape; holds the element types of both and of the output.
     Equal { elements: [Element; 3] },
-    /// `b` has a number per channel.
+    /// Operand `b` has one value per channel.
     PerChannel { a: ValueId, b: ValueId },
 }
 
-/// Whether a shape of fewer than three axes, filled up with leading ones, is the same in both layouts.
+/// Whether a shape of fewer than three axes, extended by leading ones, is stored identically in
+/// NCHW and NHWC.
 fn aligned_neutral(dims: &[usize]) -> bool {
     let mut aligned = vec![1; 3_usize.saturating_sub(dims.len())];
     aligned.extend_from_slice(dims);

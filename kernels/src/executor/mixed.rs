@@ -1,7 +1,9 @@
-//! Plans of which the processor runs some steps and OpenCL devices run others: every segment on an executor of its own, and
-//! between them what crosses, through pinned memory.
+//! The executor of partitioned plans, in which the processor runs some steps and OpenCL devices run
+//! others. Each segment has an executor of its own, and values cross the device boundaries through
+//! pinned memory.
 //!
-//! Which segments there are and what crosses is decided by [`segments`](super::segments); nothing is decided in a run.
+//! Module [`segments`](super::segments) decides at load time which segments exist and which values
+//! cross. A run decides nothing.
 
 use std::time::Instant;
 
@@ -15,24 +17,24 @@ use crate::error::KernelError;
 use crate::opencl::{Border, DeviceExecutor, Pages};
 use crate::plan::{Backend, Plan, ValueId};
 
-/// A loaded plan that changes sides.
+/// A loaded plan with cut points, which runs on several devices.
 pub(super) struct MixedExecutor {
-    // Executors go before the borders that they stand at.
+    // Executors are dropped before the device boundaries that they use.
     sides: Vec<Side>,
     host: HostValues,
-    /// Of places 1, 2, ...
+    /// Device boundaries, indexed by place minus one: the processor has place 0.
     borders: Vec<Border>,
     work: Vec<Work>,
     infos: Vec<StepInfo>,
 }
 
-/// A segment.
+/// Executor of a segment.
 enum Side {
     Cpu { executor: Box<CpuExecutor>, inputs: Vec<ValueId>, outputs: Vec<ValueId> },
     Device(Box<DeviceExecutor>),
 }
 
-/// What is done in a run, in this order. Borders are indices.
+/// An action of a run, with the index of the device boundary where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Upload {
@@ -44,27 +46,27 @@ enum Work {
         value: ValueId,
         border: usize,
     },
-    /// Waits for all that a border's device has been given.
+    /// Waits for all commands that were submitted to the boundary's device.
     Finish(usize),
 }
 
-/// Values of the processor that cross.
+/// Values in the processor's memory that cross a device boundary.
 struct HostValues {
     input: ValueId,
     output: ValueId,
-    /// By value; those of the caller have none.
+    /// Memory by value; `None` for values in the caller's memory and for those that do not cross.
     memory: Vec<Option<HostMemory>>,
-    /// Numbers of each value, batch included.
+    /// Elements of each value, batch included.
     lengths: Vec<usize>,
 }
 
 enum HostMemory {
-    /// No device reads or writes it.
+    /// Ordinary memory, which no device reads or writes.
     Block(Block),
     Pages(Pages),
 }
 
-/// [`HostValues`] and the caller's memory.
+/// [`HostValues`] together with the caller's memory.
 #[derive(Clone, Copy)]
 struct Host<'a> {
     values: &'a HostValues,
@@ -73,12 +75,12 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    /// Where a value is read.
+    /// Returns the address from which a value is read.
     fn from(&self, value: ValueId) -> *const f32 {
         if value == self.values.input { self.input } else { self.to(value).cast_const() }
     }
 
-    /// Where a value is written.
+    /// Returns the address to which a value is written.
     fn to(&self, value: ValueId) -> *mut f32 {
         if value == self.values.output {
             return self.output;
@@ -86,7 +88,7 @@ impl Host<'_> {
         match &self.values.memory[value] {
             Some(HostMemory::Block(block)) => block.start().cast(),
             Some(HostMemory::Pages(pages)) => pages.start(),
-            // Whatever crosses was given memory when the plan was loaded.
+            // Memory for each crossing value was allocated when the plan was loaded.
             None => unreachable!("value {value} crosses without memory"),
         }
     }
@@ -99,10 +101,10 @@ impl HostValues {
 }
 
 impl MixedExecutor {
-    /// Loads a valid plan with switches.
+    /// Loads a valid plan with cut points.
     ///
     /// # Errors
-    /// Where an algorithm does not support its step, or a device is not there or refuses.
+    /// Fails if an algorithm does not support its step, or if a device is missing or refuses.
     pub fn new(plan: &Plan, options: &ExecutorOptions) -> Result<Self, KernelError> {
         let (mut borders, places) = borders(plan)?;
         let Segments { segments, actions } = Segments::of(plan, &places);
@@ -147,7 +149,7 @@ impl MixedExecutor {
         Ok(Self { sides, host, borders, work, infos })
     }
 
-    /// Runs one batch. Lengths are checked by the caller.
+    /// Runs one batch. The caller checks the lengths.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
         let Self { sides, host, borders, work, .. } = self;
         let host = host.with(input, output);
@@ -168,7 +170,7 @@ impl MixedExecutor {
         settle(done, borders)
     }
 
-    /// Runs one batch, waiting after everything, and returns the seconds of each step.
+    /// Runs one batch, waits after each action, and returns the seconds of each step.
     pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
         let Self { sides, host, borders, work, .. } = self;
         let host = host.with(input, output);
@@ -201,7 +203,7 @@ impl MixedExecutor {
         Ok(seconds)
     }
 
-    /// Runs one batch and shows every value once, as soon as it is there, the input first.
+    /// Runs one batch and passes each value to `see` once, when it is computed, the input first.
     pub fn observe(
         &mut self,
         input: &[f32],
@@ -234,12 +236,12 @@ impl MixedExecutor {
         settle(done, borders)
     }
 
-    /// The steps as they are executed, transfers among them.
+    /// Returns the executed steps, including transfers.
     pub fn steps(&self) -> &[StepInfo] {
         &self.infos
     }
 
-    /// What is held on all sides.
+    /// Returns the bytes held by all segments and boundaries, by purpose.
     pub fn memory(&self) -> MemoryUse {
         let mut all = MemoryUse { weights: 0, activations: self.border_bytes(), workspace: 0 };
         for side in &self.sides {
@@ -259,7 +261,8 @@ impl MixedExecutor {
         all
     }
 
-    /// Bytes that the machine's own allocator does not see: on devices, and pinned by their drivers.
+    /// Returns the bytes on devices and those pinned by their drivers, which the process's own
+    /// allocator does not count.
     pub fn device_bytes(&self) -> u64 {
         let of_side = |side: &Side| match side {
             Side::Cpu { .. } => 0,
@@ -271,7 +274,7 @@ impl MixedExecutor {
         self.border_bytes() + self.sides.iter().map(of_side).sum::<u64>()
     }
 
-    /// Of what crosses, on devices and pinned.
+    /// Returns the bytes of crossing values, both on devices and in pinned memory.
     fn border_bytes(&self) -> u64 {
         let pinned = self.host.memory.iter().flatten().map(|memory| match memory {
             HostMemory::Block(_) => 0,
@@ -281,7 +284,7 @@ impl MixedExecutor {
     }
 }
 
-/// The devices of a plan, each once, and the place of each segment.
+/// Returns the boundary of each distinct device of a plan, and the place of each segment.
 fn borders(plan: &Plan) -> Result<(Vec<Border>, Vec<usize>), KernelError> {
     let mut borders: Vec<Border> = Vec::new();
     let mut places = Vec::new();
@@ -302,7 +305,8 @@ fn borders(plan: &Plan) -> Result<(Vec<Border>, Vec<usize>), KernelError> {
     Ok((borders, places))
 }
 
-/// The actions, and where a device has to be waited for: when something has come from it, and in the end.
+/// Converts the actions and adds the waits: after each group of downloads from a device, and for
+/// all busy devices at the end of the run.
 fn work(actions: &[Action], places: &[usize]) -> Vec<Work> {
     let mut work = Vec::new();
     let mut busy: Vec<usize> = Vec::new();
@@ -334,7 +338,7 @@ fn work(actions: &[Action], places: &[usize]) -> Vec<Work> {
     work
 }
 
-/// What every timed piece of work is, in order.
+/// Describes each timed action, in order.
 fn infos(plan: &Plan, work: &[Work], sides: &[Side], lengths: &[usize]) -> Vec<StepInfo> {
     let crossing = |value: ValueId, way: &str| {
         let maker = plan.steps.iter().find(|step| step.output == value);
@@ -361,10 +365,10 @@ fn infos(plan: &Plan, work: &[Work], sides: &[Side], lengths: &[usize]) -> Vec<S
     infos
 }
 
-/// Enqueues what brings a value to the other side; nothing for other work.
+/// Enqueues the transfer of a value over a device boundary. Does nothing for other actions.
 ///
 /// # Safety
-/// The caller waits for the border before it touches the value or lets its memory go.
+/// The caller must wait for the device boundary before it accesses the value or frees its memory.
 unsafe fn transfer(work: Work, host: &Host<'_>, borders: &[Border]) -> Result<(), KernelError> {
     match work {
         Work::Upload { value, border } => {
@@ -384,11 +388,11 @@ unsafe fn transfer(work: Work, host: &Host<'_>, borders: &[Border]) -> Result<()
     }
 }
 
-/// Where anything failed, sees to it that nothing is under way any more.
+/// After a failure, waits until no command is pending on any device.
 fn settle(done: Result<(), KernelError>, borders: &[Border]) -> Result<(), KernelError> {
     if done.is_err() {
         for border in borders {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = border.finish();
         }
     }

@@ -1,11 +1,12 @@
 //! Runs plans.
 //!
-//! [`Executor::new`] checks a plan ([`validate`]), decides every schedule ([`resolve`]), lowers it to a
-//! flat list of kernel calls with packed weights and planned memory, and keeps nothing of the plan
-//! itself. A run then neither allocates nor decides anything.
+//! [`Executor::new`] checks a plan ([`validate`]), decides every schedule ([`resolve`]), and lowers
+//! the plan to a flat list of kernel calls with packed weights and planned memory. It keeps nothing
+//! of the plan itself. A run then neither allocates nor decides anything.
 //!
-//! What is left to others: which schedules are good (search), and how long a run takes (whoever
-//! measures; [`Executor::profile`] only tells how a run's time is divided).
+//! The executor does not choose good schedules, which is the task of the search, and it does not
+//! measure latency: [`Executor::profile`] only shows how the time of a run is distributed over its
+//! steps.
 
 use crate::conv::{Packing, Recording};
 use crate::error::KernelError;
@@ -31,19 +32,19 @@ pub use resolve::{Resolved, conv_problem, resolve};
 pub use validate::validate;
 pub(crate) use validate::validate_structure;
 
-/// How a plan is to be loaded.
+/// Options for loading a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct ExecutorOptions {
-    /// Images at a time.
+    /// Number of images per run.
     pub batch: usize,
-    /// Workers; at most the cores of the machine are useful.
+    /// Number of threads; more than the machine has cores are of no use.
     pub threads: usize,
     /// Widest instruction set to use.
     pub isa: Isa,
 }
 
-/// A loaded plan: on the processor, on an OpenCL device, or partly here and partly there, as the plan's [`Backend`] and
-/// its switches say.
+/// A loaded plan. It runs on the processor, on an OpenCL device or on several of them, according to
+/// the plan's [`Backend`] and cut points.
 pub struct Executor {
     place: Place,
     batch: usize,
@@ -57,46 +58,48 @@ enum Place {
     Mixed(Box<MixedExecutor>),
 }
 
-/// A plan or some of its steps, with what is given to them and what is wanted of them.
+/// A plan or some of its steps, with the values that enter and leave.
 pub(crate) struct Part<'a> {
-    /// All values and weights, and the steps of the part.
+    /// All values and weights of the plan, and only the steps of the part.
     pub plan: &'a Plan,
-    /// Values that none of the steps makes.
+    /// Values that none of the steps computes.
     pub inputs: Vec<ValueId>,
-    /// Each once.
+    /// Values that leave the part, each listed once.
     pub outputs: Vec<ValueId>,
 }
 
-/// What one executed step is and, when profiled, how long it took. Conversions that the executor
-/// inserted (layouts, 8-bit grids) are steps of their own, and so is what a plan with switches brings from one side to
-/// the other.
+/// Describes one executed step. Conversions that the executor inserted (layouts, 8-bit grids) are
+/// separate steps, and so are transfers over device boundaries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepInfo {
-    /// The plan's step, or `step:conversion`, or `step:upload` and `step:download` of what it made.
+    /// Name of the plan's step, or `step:conversion`, or `step:upload` and `step:download` for
+    /// transfers of the value that the step computed.
     pub name: String,
-    /// Algorithm of a convolution, or the operator's name.
+    /// Algorithm of a convolution, or name of the operator.
     pub algorithm: String,
-    /// Multiply-adds for the whole batch; 0 where that means nothing.
+    /// Multiply-adds for the whole batch; 0 for operators that have none.
     pub multiply_adds: u64,
-    /// Bytes of activations and weights that must move at least once.
+    /// Bytes of activations and weights that must be moved at least once.
     pub bytes: u64,
 }
 
-/// Bytes that a loaded plan holds.
+/// Bytes that a loaded plan holds, by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryUse {
     /// Packed weights and constants.
     pub weights: u64,
     /// The arena of activations.
     pub activations: u64,
-    /// What the kernels' scratch adds to it: scratch lies where no activation is alive, if it fits.
+    /// Bytes that the kernels' scratch memory adds to the arena. Scratch reuses arena memory
+    /// without live activations where it fits.
     pub workspace: u64,
 }
 
-/// What the kernels of `plan` pack, as it is to lie in a file.
+/// Packs the weights of `plan` for storage in a file.
 ///
 /// # Errors
-/// Where the plan does not fit together, does not run on the processor, or an algorithm does not support its step.
+/// Fails if the plan is invalid, if it does not run on the processor alone, or if an algorithm does
+/// not support its step.
 pub(crate) fn pack(plan: &Plan, options: &ExecutorOptions) -> Result<Recording, KernelError> {
     validate(plan, options.batch)?;
     if !plan.is_on_processor() {
@@ -111,27 +114,31 @@ pub(crate) fn pack(plan: &Plan, options: &ExecutorOptions) -> Result<Recording, 
 }
 
 impl Executor {
-    /// Packs weights, chooses layouts, plans memory; on a device, builds kernels too.
+    /// Loads a plan: packs weights, chooses layouts, plans memory and, for a device, builds
+    /// kernels.
     ///
     /// # Errors
-    /// Where the plan does not fit together, an algorithm does not support its step, or its device is not
-    /// there or refuses.
+    /// Fails if the plan is invalid, if an algorithm does not support its step, or if its device is
+    /// missing or refuses.
     pub fn new(plan: &Plan, options: &ExecutorOptions) -> Result<Self, KernelError> {
         validate(plan, options.batch)?;
         Self::with(plan, options, &Packing::fresh())
     }
 
-    /// [`Executor::new`] with what was packed before, of a plan whose weights have no numbers.
+    /// Loads a plan from weights that were packed earlier. The weights in the plan itself are not
+    /// read.
     ///
     /// # Errors
-    /// [`KernelError::Packed`] where something else was packed; otherwise as there.
+    /// Fails with [`KernelError::Packed`] if the packed weights do not match the plan, and
+    /// otherwise like [`Executor::new`].
     pub(crate) fn packed(
         plan: &Plan,
         options: &ExecutorOptions,
         packing: &Packing,
     ) -> Result<Self, KernelError> {
         validate_structure(plan, options.batch)?;
-        // Only the processor's kernels ask the packing; devices would read weights that have no numbers.
+        // Only the processor's kernels read `packing`; devices would read the plan's own, empty
+        // weights.
         if !plan.is_on_processor() {
             return Err(KernelError::Packed("an OpenCL device has a part in this plan".into()));
         }
@@ -152,11 +159,11 @@ impl Executor {
         Ok(Self { place, batch, input_len: len(plan.input), output_len: len(plan.output) })
     }
 
-    /// Runs one batch: `input` is `batch` images row-major, `output` is written likewise. On a device, the
-    /// transfers of both are part of it.
+    /// Runs one batch. `input` holds `batch` images in row-major order, and `output` is written
+    /// likewise. On a device, the run includes the transfers of both.
     ///
     /// # Errors
-    /// Where a length is wrong, or a device fails.
+    /// Fails if a length is wrong or if a device fails.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
         self.check(input.len(), output.len())?;
         match &mut self.place {
@@ -166,12 +173,12 @@ impl Executor {
         }
     }
 
-    /// Runs one batch and returns the seconds of each of [`Executor::steps`]; of a device, those that it
-    /// worked on them, without transfers and the gaps between kernels. Of a plan with switches, transfers are
-    /// steps as well, each as long as the host waits for it.
+    /// Runs one batch and returns the seconds of each of [`Executor::steps`]. Seconds on a device
+    /// are kernel times, without transfers and gaps between kernels. In a plan with cut points,
+    /// transfers are steps too, timed by how long the host waits for them.
     ///
     /// # Errors
-    /// Where a length is wrong, or a device fails.
+    /// Fails if a length is wrong or if a device fails.
     pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
         self.check(input.len(), output.len())?;
         match &mut self.place {
@@ -181,11 +188,12 @@ impl Executor {
         }
     }
 
-    /// Runs one batch and shows every value of the plan (input first) as `f32`, row-major with batch
-    /// outermost, as soon as it is there: for calibration and comparison.
+    /// Runs one batch and passes each value of the plan to `see` when it is computed, the input
+    /// first. Values are `f32`, row-major with batch outermost. Meant for calibration and
+    /// comparison.
     ///
     /// # Errors
-    /// Where a length is wrong, or a device fails.
+    /// Fails if a length is wrong or if a device fails.
     pub fn observe(
         &mut self,
         input: &[f32],
@@ -199,7 +207,7 @@ impl Executor {
         }
     }
 
-    /// The steps as they are executed.
+    /// Returns the executed steps, including conversions and transfers.
     #[must_use]
     pub fn steps(&self) -> &[StepInfo] {
         match &self.place {
@@ -209,7 +217,7 @@ impl Executor {
         }
     }
 
-    /// What is held.
+    /// Returns the bytes that the loaded plan holds, by purpose.
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
         match &self.place {
@@ -219,7 +227,8 @@ impl Executor {
         }
     }
 
-    /// Bytes held on devices and pinned by their drivers, which the machine's own allocator does not see.
+    /// Returns the bytes held on devices and pinned by their drivers, which the process's own
+    /// allocator does not count.
     #[must_use]
     pub fn device_bytes(&self) -> u64 {
         match &self.place {
@@ -232,22 +241,22 @@ impl Executor {
         }
     }
 
-    /// Bytes of [`MemoryUse::weights`] that are used where they lie in a mapped file, which the machine's own allocator
-    /// does not see either.
+    /// Returns the bytes of [`MemoryUse::weights`] that are used directly from a mapped file, which
+    /// the process's own allocator does not count either.
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
         match &self.place {
             Place::Cpu(executor) => executor.mapped_bytes(),
-            // What either packs is never kept in files.
+            // Weights packed for devices are never stored in files.
             Place::Device(_) | Place::Mixed(_) => 0,
         }
     }
 
-    /// Seconds of one pass of a device's kernels without transfers, the mean over `passes` that follow each
-    /// other; `None` where the processor runs anything.
+    /// Returns the mean seconds of one pass of a device's kernels over `passes` consecutive passes,
+    /// without transfers. Returns `None` if the processor runs any step.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// Fails if the device fails.
     pub fn pass_seconds(&mut self, passes: usize) -> Result<Option<f64>, KernelError> {
         match &mut self.place {
             Place::Cpu(_) | Place::Mixed(_) => Ok(None),
@@ -255,7 +264,7 @@ impl Executor {
         }
     }
 
-    /// How many numbers one run reads and writes, batch included.
+    /// Returns the numbers of elements that one run reads and writes, batch included.
     #[must_use]
     pub fn lengths(&self) -> (usize, usize) {
         (self.input_len, self.output_len)

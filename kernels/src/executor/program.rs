@@ -1,4 +1,4 @@
-//! What is executed: a flat list of kernel calls with addresses, and the memory behind them.
+//! The executable program: a flat list of kernel calls with addresses, and the memory behind them.
 
 use super::StepInfo;
 use super::arena::{self, Lifetime};
@@ -11,14 +11,14 @@ use crate::operators::{Io, OperatorKernel};
 use crate::plan::ValueId;
 use crate::team::Worker;
 
-/// Where the memory of the caller's values is, by their index among the inputs and the outputs of the part.
+/// Addresses of the caller's memory, by index among the inputs and the outputs of the part.
 pub(super) struct Ends<'a> {
     pub input: &'a dyn Fn(usize) -> *const u8,
     pub output: &'a dyn Fn(usize) -> *mut u8,
 }
 
 impl Ends<'_> {
-    /// `None` for what is the program's own.
+    /// Returns the caller's address for `home`, or `None` for memory that the program owns.
     pub fn of(&self, home: Home) -> Option<*mut u8> {
         match home {
             Home::Input(index) => Some((self.input)(index).cast_mut()),
@@ -34,7 +34,7 @@ pub(super) enum Work {
     Operator(Box<dyn OperatorKernel>),
 }
 
-/// A kernel and the addresses that it works on.
+/// A kernel with the addresses that it reads and writes.
 struct Step {
     work: Work,
     inputs: Vec<*const u8>,
@@ -42,27 +42,27 @@ struct Step {
     workspace: *mut u8,
 }
 
-/// An address in a step that depends on where the caller's memory is.
+/// An address in a step that depends on the caller's memory.
 #[derive(Clone, Copy)]
 struct Patch {
     step: usize,
-    /// `None` for the output of the step.
+    /// Index of the input, or `None` for the output of the step.
     input: Option<usize>,
     home: Home,
 }
 
-/// Where a value can be seen, once `ready` steps have run.
+/// An observed value: its address and tensor format once `ready` steps have run.
 #[derive(Clone, Copy)]
 pub(super) struct Sight {
     pub value: ValueId,
     pub form: Form,
     pub ready: usize,
     pub home: Home,
-    /// Its address, unless the caller's memory is its home.
+    /// Address of the value if the program owns its memory.
     pub address: *const u8,
 }
 
-/// A program with its memory.
+/// A program together with its memory.
 pub(super) struct Program {
     steps: Vec<Step>,
     patches: Vec<Patch>,
@@ -71,7 +71,7 @@ pub(super) struct Program {
     pub weight_bytes: usize,
     pub activation_bytes: usize,
     pub workspace_bytes: usize,
-    // What the addresses point into.
+    // Memory that the addresses point into.
     _arena: Block,
     _constants: Vec<Block>,
 }
@@ -84,11 +84,11 @@ unsafe impl Send for Program {}
 unsafe impl Sync for Program {}
 
 impl Program {
-    /// Gives every buffer of a draft an address.
+    /// Assigns an address to each buffer of a program builder.
     pub fn assemble(mut draft: Draft<'_>) -> Result<Self, KernelError> {
         let renamed = share_buffers(&mut draft);
         let steps = draft.steps.len();
-        // Lifetimes of what lives in the arena: buffers, then workspaces.
+        // Lifetimes of all arena contents: buffers first, then workspaces.
         let mut lifetimes: Vec<Option<Lifetime>> = vec![None; draft.buffers.len()];
         for (at, step) in draft.steps.iter().enumerate() {
             for &buffer in step.inputs.iter().chain([&step.output]) {
@@ -99,7 +99,7 @@ impl Program {
         let (ids, mut lifetimes): (Vec<BufferId>, Vec<Lifetime>) =
             lifetimes.iter().enumerate().filter_map(|(id, lifetime)| Some((id, (*lifetime)?))).unzip();
         let activation_bytes = arena::place(&lifetimes).1;
-        // A step's workspace fits beside the activations that are alive during that step.
+        // The workspace of a step must fit beside the activations that are alive during that step.
         let scratch: Vec<usize> = (0..steps).filter(|&at| draft.steps[at].workspace > 0).collect();
         lifetimes.extend(scratch.iter().map(|&at| Lifetime {
             bytes: draft.steps[at].workspace,
@@ -123,7 +123,7 @@ impl Program {
         for (&step, &offset) in scratch.iter().zip(&offsets[ids.len()..]) {
             workspaces[step] = at_offset(offset);
         }
-        // Programs end up larger without the workspaces' help only by accident of the heuristic.
+        // The placement heuristic may, by accident, need less memory with workspaces than without.
         let activation_bytes = activation_bytes.min(total);
         let sights = sights(&draft, &renamed, &addresses);
         let mut program = Self {
@@ -159,12 +159,12 @@ impl Program {
         }
     }
 
-    /// Number of steps.
+    /// Returns the number of steps.
     pub fn len(&self) -> usize {
         self.steps.len()
     }
 
-    /// Enters the addresses of the caller's memory.
+    /// Writes the addresses of the caller's memory into the steps.
     pub fn connect(&mut self, ends: &Ends<'_>) {
         for patch in &self.patches {
             let Some(address) = ends.of(patch.home) else { continue };
@@ -176,11 +176,11 @@ impl Program {
         }
     }
 
-    /// This worker's part of step `index`.
+    /// Runs this thread's part of step `index`.
     ///
     /// # Safety
-    /// The program is connected to memory of the right sizes; every worker of the team makes this call,
-    /// all steps before are complete, and nobody else uses the program.
+    /// The program must be connected to memory of the right sizes. All threads of the pool must
+    /// make this call, all earlier steps must be complete, and nobody else may use the program.
     #[inline]
     pub unsafe fn run_step(&self, index: usize, worker: &Worker<'_>) {
         let step = &self.steps[index];
@@ -205,7 +205,7 @@ impl Program {
     }
 }
 
-/// Home and size of a buffer.
+/// Storage and size of a buffer.
 struct Buffered {
     home: Home,
     bytes: usize,
@@ -217,8 +217,8 @@ impl Buffered {
     }
 }
 
-/// Lets steps that can work in place write over an input that nobody reads any more. Returns for every
-/// buffer the one whose memory it now is.
+/// Lets in-place steps overwrite an input that is not read again. Returns for each buffer the
+/// buffer whose memory it now uses.
 fn share_buffers(draft: &mut Draft<'_>) -> Vec<BufferId> {
     let mut last_use = vec![0; draft.buffers.len()];
     for (at, step) in draft.steps.iter().enumerate() {
@@ -251,7 +251,7 @@ fn share_buffers(draft: &mut Draft<'_>) -> Vec<BufferId> {
     renamed
 }
 
-/// Where each value can be seen, in the order in which they get ready, the input first.
+/// Returns the observed value of each plan value, ordered by readiness, the input first.
 fn sights(draft: &Draft<'_>, renamed: &[BufferId], addresses: &[*mut u8]) -> Vec<Sight> {
     let mut sights: Vec<Sight> = draft
         .forms

@@ -1,4 +1,4 @@
-//! From what a step says about its schedule to an algorithm with every tunable decided.
+//! Resolves the schedule of a step to an algorithm with a value for each tunable.
 
 use crate::conv::{self, Algorithm, Layout};
 use crate::error::KernelError;
@@ -9,25 +9,25 @@ use crate::plan::{Plan, Step};
 use crate::schedule::Schedule;
 use crate::weights::WeightFormat;
 
-/// What a convolution will be computed with.
+/// Resolved schedule of a convolution.
 #[derive(Clone)]
 pub struct Resolved {
-    /// Geometry and sizes.
+    /// Geometry and sizes of the convolution.
     pub problem: ConvProblem,
-    /// The algorithm.
+    /// Algorithm that computes the convolution.
     pub algorithm: &'static dyn Algorithm,
-    /// Named, with every tunable of the algorithm.
+    /// Schedule with the algorithm's name and a value for each of its tunables.
     pub schedule: Schedule,
 }
 
 impl Resolved {
-    /// How it wants the input laid out, and how the residual and the output.
+    /// Returns the layout of the input, and the layout of residual and output.
     pub(super) fn layouts(&self, isa: Isa) -> [Layout; 2] {
         self.algorithm.layouts(&self.schedule, isa)
     }
 }
 
-/// The problem that a convolution step of a valid plan poses; `None` for other steps.
+/// Returns the problem of a convolution step of a valid plan, or `None` for other steps.
 #[must_use]
 pub fn conv_problem(plan: &Plan, step: &Step, batch: usize) -> Option<ConvProblem> {
     let Operator::Conv(conv) = &step.operator else { return None };
@@ -45,10 +45,11 @@ pub fn conv_problem(plan: &Plan, step: &Step, batch: usize) -> Option<ConvProble
 
 /// Decides the algorithm and all tunables of a step.
 ///
-/// An empty algorithm name takes the first of [`conv::candidates`].
+/// An empty algorithm name selects the first of [`conv::candidates`].
 ///
 /// # Errors
-/// Where the algorithm or a tunable is unknown, a value is not offered, or nothing supports the problem.
+/// Fails if the algorithm or a tunable is unknown, if a value is not offered, or if no algorithm
+/// supports the problem.
 pub fn resolve(
     name: &str,
     conv: &Conv,

@@ -1,41 +1,42 @@
-//! A plan with switches, taken apart: which steps each side runs, what it is given, and what must be brought from one side to
-//! another, each value once and only where it is needed.
+//! Splits a plan at its cut points into segments. Determines the steps, inputs and outputs of each
+//! segment, and the transfers over device boundaries, each value once and only to places that need
+//! it.
 //!
-//! Constants are at home everywhere, and a reshaped value is its origin under another name: both are stated again where they
-//! are needed rather than brought there.
+//! Constants exist everywhere, and a reshaped value is an alias of its origin: both are recomputed
+//! where they are needed instead of being transferred.
 
 use std::ops::Range;
 
 use crate::operator::Operator;
 use crate::plan::{Plan, Step, ValueId};
 
-/// The processor's place; devices are 1, 2, ...
+/// Place of the processor; devices have places 1, 2, ...
 pub(super) const HOST: usize = 0;
 
-/// Steps in a row on one side.
+/// Consecutive steps on one device or on the processor.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub place: usize,
-    /// Those of the plan, after what is stated again.
+    /// Recomputed constants and reshapes, followed by the steps of the plan.
     pub steps: Vec<Step>,
-    /// Values that are made elsewhere.
+    /// Values that other segments or the caller provide.
     pub inputs: Vec<ValueId>,
-    /// Values that are needed elsewhere, by the caller or by later segments.
+    /// Values that the caller or later segments read.
     pub outputs: Vec<ValueId>,
 }
 
-/// What is done in a run, in this order.
+/// An action of a run; actions are executed in list order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// A value goes from the host to a place.
+    /// Transfers a value from the host to a place.
     Upload { value: ValueId, place: usize },
-    /// A segment runs.
+    /// Runs the segment with this index.
     Run(usize),
-    /// A value comes from a place to the host.
+    /// Transfers a value from a place to the host.
     Download { value: ValueId, place: usize },
 }
 
-/// A plan, taken apart.
+/// A plan split into segments, with the actions of a run.
 #[derive(Debug)]
 pub(super) struct Segments {
     pub segments: Vec<Segment>,
@@ -43,7 +44,8 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Takes a valid plan apart at its switches; `place` says where each part is, the one before the first switch first.
+    /// Splits a valid plan at its cut points. `places` holds the place of each segment, beginning
+    /// with the segment before the first cut point.
     pub fn of(plan: &Plan, places: &[usize]) -> Self {
         let mut maker: Vec<Option<usize>> = vec![None; plan.values.len()];
         for (index, step) in plan.steps.iter().enumerate() {
@@ -53,7 +55,7 @@ impl Segments {
         let segment_of = |value: ValueId| {
             maker[value].and_then(|step| ranges.iter().position(|range| range.contains(&step)))
         };
-        // The caller's input counts as made before everything.
+        // The caller's input counts as computed before the first segment.
         let last = segment_of(plan.output).unwrap_or(0);
         let mut segments: Vec<Segment> = Vec::new();
         for (index, range) in ranges.iter().enumerate() {
@@ -92,14 +94,14 @@ impl Segments {
     }
 }
 
-/// The steps between switches.
+/// Returns the ranges of steps between cut points.
 fn ranges(plan: &Plan) -> Vec<Range<usize>> {
     let ends = plan.switches.iter().map(|switch| switch.step).chain([plan.steps.len()]);
     let mut begin = 0;
     ends.map(|end| std::mem::replace(&mut begin, end)..end).collect()
 }
 
-/// A segment in the making.
+/// Builder of a segment.
 struct Builder<'a> {
     plan: &'a Plan,
     maker: &'a [Option<usize>],
@@ -109,7 +111,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Sees to it that `value` is there.
+    /// Makes `value` available in the segment, recomputed if possible and as an input otherwise.
     fn need(&mut self, value: ValueId) {
         if std::mem::replace(&mut self.there[value], true) {
             return;
@@ -125,7 +127,8 @@ impl Builder<'_> {
     }
 }
 
-/// What is brought where, and when: up before the first segment of a place that needs it, down after the segment that made it.
+/// Returns the transfers and segment runs in order. Uploads precede the first segment of a place
+/// that needs the value, and downloads follow the segment that computes it.
 fn actions(plan: &Plan, segments: &[Segment], segment_of: impl Fn(ValueId) -> Option<usize>) -> Vec<Action> {
     let place_of = |value: ValueId| segment_of(value).map_or(HOST, |index| segments[index].place);
     let mut actions = Vec::new();
@@ -155,8 +158,8 @@ mod tests {
     use crate::activation::Activation;
     use crate::plan::{Backend, Switch, ValueSpec};
 
-    /// Values 0 to 6: two activations, the sum of the second with the first, a reshaped form of it, a constant, and
-    /// their product.
+    /// Builds a plan with values 0 to 6: two activations, the sum of the second and the first, a
+    /// reshape of it, a constant, and their product.
     fn plan(switches: &[usize]) -> Plan {
         let relu = || Operator::Activation(Activation::Relu);
         let steps: Vec<(Operator, &[ValueId])> = vec![
@@ -191,7 +194,8 @@ mod tests {
 
     #[test]
     fn every_value_crosses_once_and_only_where_it_is_needed() {
-        // The processor has the first step, the device the second, the processor the sum, the device the rest.
+        // The processor runs the first step, the device the second, the processor the sum, the
+        // device the rest.
         let parts = Segments::of(&plan(&[1, 2, 5]), &[HOST, 1, HOST, 1]);
         let up = |value| Action::Upload { value, place: 1 };
         let down = |value| Action::Download { value, place: 1 };
@@ -201,7 +205,7 @@ mod tests {
             Action::Run(1),
             down(2),
             Action::Run(2),
-            // Not 4, which is 3 by another name.
+            // Value 3 instead of value 4, which is its alias.
             up(3),
             Action::Run(3),
             down(6),
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_stays_on_a_side_is_not_brought_there() {
-        // The first activation is needed by the sum, which the device computes again.
+        // The sum needs the first activation, which the device that runs the sum already holds.
         let parts = Segments::of(&plan(&[1, 2]), &[1, HOST, 1]);
         let up = |value| Action::Upload { value, place: 1 };
         let down = |value| Action::Download { value, place: 1 };

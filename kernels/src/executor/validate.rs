@@ -1,6 +1,6 @@
-//! Whether a plan makes sense, before anything is built from it. A plan may come from a damaged or
-//! hostile file: nothing is believed, every index and every size is checked, and every complaint
-//! names the step that it is about.
+//! Validates plans before anything is built from them. A plan may come from a damaged or hostile
+//! file: nothing is trusted, every index and every size is checked, and every error names the step
+//! that it concerns.
 
 use crate::error::KernelError;
 use crate::operator::Operator;
@@ -8,13 +8,13 @@ use crate::operators::shape;
 use crate::plan::{Plan, Quantization, Step};
 use crate::weights::{WeightValues, Weights};
 
-/// Name that complaints about the plan as a whole carry in place of a step's.
+/// Name in errors about the plan as a whole, in place of a step's name.
 const WHOLE: &str = "(plan)";
 
 /// Checks everything that running `plan` on `batch` images relies on.
 ///
 /// # Errors
-/// What is wrong, and with which step.
+/// Names the problem and the step that has it.
 pub fn validate(plan: &Plan, batch: usize) -> Result<(), KernelError> {
     for (index, weights) in plan.weights.iter().enumerate() {
         check_weights(weights)
@@ -23,10 +23,10 @@ pub fn validate(plan: &Plan, batch: usize) -> Result<(), KernelError> {
     validate_structure(plan, batch)
 }
 
-/// [`validate`] of everything but the numbers of weights, which need not be there.
+/// Checks a plan like [`validate`], except for the values of its weights, which may be missing.
 ///
 /// # Errors
-/// As there.
+/// Names the problem and the step that has it.
 pub(crate) fn validate_structure(plan: &Plan, batch: usize) -> Result<(), KernelError> {
     if batch == 0 {
         return Err(KernelError::plan(WHOLE, "a batch of no images"));
@@ -86,7 +86,7 @@ fn check_step(plan: &Plan, step: &Step) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether every switch is a change, at a step that there is.
+/// Checks that every cut point is at an existing step and changes the backend.
 fn check_switches(plan: &Plan) -> Result<(), String> {
     let (mut step, mut backend) = (0, &plan.backend);
     for switch in &plan.switches {
