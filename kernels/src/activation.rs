@@ -1,44 +1,45 @@
-//! Pointwise nonlinearities that kernels can fuse into the store of a tile.
+//! Pointwise activation functions, which kernels can fuse into their epilogue.
 
 use serde::{Deserialize, Serialize};
 
-/// A pointwise function applied to the result of an operator.
+/// A pointwise function that is applied to the result of an operator.
 ///
-/// Parameters are stored as `f32` and compared bitwise by the plan's content hash.
+/// Parameters are stored as `f32`, and the plan's content hash compares them bitwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Activation {
-    /// `x`
+    /// The identity function `x`.
     #[default]
     Identity,
-    /// `max(x, 0)`
+    /// The rectifier `max(x, 0)`.
     Relu,
-    /// `min(max(x, low), high)`
+    /// The clipping function `min(max(x, low), high)`.
     Clip {
         /// Smallest result.
         low: f32,
         /// Largest result.
         high: f32,
     },
-    /// `x` where positive, `slope * x` elsewhere
+    /// The function that is `x` for positive `x`, and `slope * x` otherwise.
     LeakyRelu {
-        /// Slope of the negative half.
+        /// Slope for negative inputs.
         slope: f32,
     },
-    /// `1 / (1 + exp(-x))`
+    /// The logistic function `1 / (1 + exp(-x))`.
     Sigmoid,
-    /// `min(max(alpha * x + beta, 0), 1)`
+    /// The piecewise linear sigmoid `min(max(alpha * x + beta, 0), 1)`.
     HardSigmoid {
-        /// Slope.
+        /// Slope of the linear part.
         alpha: f32,
-        /// Offset.
+        /// Offset of the linear part.
         beta: f32,
     },
-    /// `x * min(max(x / 6 + 1/2, 0), 1)`
+    /// The function `x * min(max(x / 6 + 1/2, 0), 1)`.
     HardSwish,
 }
 
 impl Activation {
-    /// The function's value at `x`; the scalar definition that every kernel is checked against.
+    /// Returns the function's value at `x`. This scalar definition is the reference for every
+    /// kernel.
     #[must_use]
     pub fn apply(self, x: f32) -> f32 {
         match self {
@@ -58,8 +59,8 @@ impl Activation {
         }
     }
 
-    /// The interval that a *clamping* activation keeps values in (`Identity`, `Relu`, `Clip`), which
-    /// is what microkernels fuse as a minimum and a maximum; `None` for the others.
+    /// Returns the interval of a clamping activation (`Identity`, `Relu`, `Clip`), and `None` for
+    /// the others. Microkernels fuse a clamp as a minimum and a maximum.
     #[must_use]
     pub fn as_clamp(self) -> Option<(f32, f32)> {
         match self {

@@ -1,18 +1,19 @@
-//! Memory for weights, activations and workspaces: aligned, zero at first, and on huge pages where it is large,
-//! as weights that are read once per run would otherwise wait for a page table every four kilobytes.
+//! Memory for weights, activations and workspaces: aligned, initially zero, and on huge pages if
+//! large. Weights are read once per run, and with pages of 4 KiB that would cost a page-table walk
+//! for each page.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use crate::error::KernelError;
 
-/// Alignment of every block: a cache line, and the widest vector.
+/// Alignment of every block in bytes: a cache line, and the widest vector.
 pub(crate) const ALIGNMENT: usize = 64;
 
-/// Bytes of a huge page on x86-64, and on aarch64 with pages of four kilobytes.
+/// Bytes of a huge page on x86-64, and on aarch64 with pages of 4 KiB.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// An aligned block of bytes, zero at first.
+/// An aligned block of bytes, initially zero.
 pub(crate) struct Block {
     start: NonNull<u8>,
     layout: Layout,
@@ -24,23 +25,23 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// `bytes` zeros.
+    /// Allocates `bytes` zero bytes.
     ///
     /// # Errors
-    /// Where there is not that much memory.
+    /// Fails if the memory is not available.
     pub(crate) fn new(bytes: usize) -> Result<Self, KernelError> {
         let refused = || KernelError::System(format!("cannot allocate {bytes} bytes"));
         let layout = layout(bytes).ok_or_else(refused)?;
         Ok(Self { start: zeros(layout).ok_or_else(refused)?, layout })
     }
 
-    /// `bytes` zeros; ends the process where there is not that much memory, as a `Vec` does.
+    /// Allocates `bytes` zero bytes. Ends the process if the memory is not available, like a `Vec`.
     pub(crate) fn zeros(bytes: usize) -> Self {
         let Some(layout) = layout(bytes) else { panic!("no address space has {bytes} bytes") };
         Self { start: zeros(layout).unwrap_or_else(|| handle_alloc_error(layout)), layout }
     }
 
-    /// The first byte.
+    /// Returns the address of the first byte.
     pub(crate) fn start(&self) -> *mut u8 {
         self.start.as_ptr()
     }
@@ -66,18 +67,19 @@ fn zeros(layout: Layout) -> Option<NonNull<u8>> {
     }
     // SAFETY: the size is not zero.
     let start = NonNull::new(unsafe { alloc(layout) })?;
-    // The kernel has to know before anything is written.
+    // The advice must precede the first write to a page.
     advise(start, layout.size());
     // SAFETY: the block was just allocated with this size.
     unsafe { start.as_ptr().write_bytes(0, layout.size()) };
     Some(start)
 }
 
-/// Asks for huge pages. It is a wish: without them everything is as before.
+/// Asks the operating system for huge pages. Failure is harmless: the block then uses ordinary
+/// pages.
 #[cfg(target_os = "linux")]
 fn advise(start: NonNull<u8>, bytes: usize) {
     use nix::sys::mman::{MmapAdvise, madvise};
-    // Whole huge pages only: what follows them in memory may belong to somebody else.
+    // Advise only whole huge pages: the rest of the last one may belong to other allocations.
     let whole = bytes / HUGE_PAGE * HUGE_PAGE;
     // SAFETY: the range is part of the allocation, and the advice changes nothing about its contents.
     if let Err(error) = unsafe { madvise(start.cast(), whole, MmapAdvise::MADV_HUGEPAGE) } {

@@ -1,23 +1,23 @@
-//! Timing: warming up, collecting samples, and what can honestly be said about their median.
+//! Timing: warm-up, sample collection, and confidence intervals for the median.
 //!
-//! Latencies on shared machines have long tails and drift, so nothing here assumes a distribution: the
-//! confidence interval of the median comes from order statistics alone. What is left to others:
-//! interleaving candidates, and deciding when to stop comparing them.
+//! Latencies on shared machines have long tails and drift, so this module assumes no distribution:
+//! the confidence interval of the median uses order statistics alone. Interleaving candidates and
+//! deciding when to stop comparing them is up to the callers.
 
 use std::time::Instant;
 
 use crate::error::KernelError;
 
-/// How long and how often to measure.
+/// Durations and counts of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Seconds of runs that are not counted; at least one run is made.
+    /// Seconds of uncounted runs before the measurement; at least one run is made.
     pub warm_up: f64,
-    /// Seconds of runs that are counted, unless `most_samples` are there before.
+    /// Seconds of counted runs, unless `most_samples` are reached earlier.
     pub seconds: f64,
-    /// Samples that are collected even beyond `seconds`.
+    /// Minimum number of samples, collected even beyond `seconds`.
     pub least_samples: usize,
-    /// Samples after which it ends.
+    /// Maximum number of samples.
     pub most_samples: usize,
 }
 
@@ -27,10 +27,10 @@ impl Default for Sampling {
     }
 }
 
-/// Runs `work` again and again and returns the seconds of each counted run, in order.
+/// Runs `work` repeatedly and returns the seconds of each counted run, in order.
 ///
 /// # Errors
-/// The first error of `work`.
+/// Returns the first error of `work`.
 pub fn sample(
     sampling: &Sampling,
     mut work: impl FnMut() -> Result<(), KernelError>,
@@ -57,27 +57,27 @@ pub fn sample(
     Ok(samples)
 }
 
-/// A median and the interval that holds the true one.
+/// A sample median with a confidence interval for the true median.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Median {
-    /// The middle sample, or the mean of the two in the middle.
+    /// The middle sample, or the mean of the two middle samples.
     pub median: f64,
     /// Lower end of the interval.
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
     /// Probability that the true median is in the interval, for independent samples of any one
-    /// distribution: at least what was asked for, unless there are too few samples for that.
+    /// distribution. It is at least the requested confidence, unless there are too few samples.
     pub coverage: f64,
 }
 
 impl Median {
-    /// Of `samples`, with the narrowest symmetric interval of order statistics whose coverage is at
-    /// least `confidence`; `None` without samples.
+    /// Computes the median of `samples` and the narrowest symmetric interval of order statistics
+    /// with at least the given `confidence`. Returns `None` without samples.
     ///
-    /// The number of samples below the true median is binomial, whatever the distribution (David and
-    /// Nagaraja, "Order Statistics", 2003, section 7.1). Below 6 samples no interval covers 95 %: then
-    /// it is all of them.
+    /// The number of samples below the true median is binomial for any distribution (David and
+    /// Nagaraja, "Order Statistics", 2003, section 7.1). With fewer than 6 samples no interval
+    /// covers 95 %, and the interval then spans all samples.
     #[must_use]
     pub fn of(samples: &[f64], confidence: f64) -> Option<Self> {
         let mut sorted = samples.to_vec();
@@ -89,28 +89,29 @@ impl Median {
         Some(Self { median, low: sorted[skip], high: sorted[n - 1 - skip], coverage })
     }
 
-    /// [`Median::of`] at 95 %.
+    /// Computes the median of `samples` with an interval of 95 % confidence; see [`Median::of`].
     #[must_use]
     pub fn of_95(samples: &[f64]) -> Option<Self> {
         Self::of(samples, 0.95)
     }
 
-    /// Half the width of the interval, relative to the median: how precisely it is known.
+    /// Returns half the width of the interval relative to the median, a measure of precision.
     #[must_use]
     pub fn relative_error(&self) -> f64 {
         (self.high - self.low) / 2.0 / self.median
     }
 }
 
-/// How many of `n` sorted samples may be left out at either end, and the coverage of the rest.
+/// Returns how many of `n` sorted samples can be dropped at either end, and the coverage of the
+/// rest.
 fn skipped(n: usize, confidence: f64) -> (usize, f64) {
-    // P(Bin(n, 1/2) <= k), summed up term by term in logarithms: 2^-n underflows beyond 1,000.
+    // P(Bin(n, 1/2) <= k), summed term by term in logarithms: 2^-n underflows for n above 1,000.
     let mut log_term = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = log_term.exp();
     let mut result = (0, 1.0 - 2.0 * tail);
     for skip in 1..n.div_ceil(2) {
-        // `tail` is the probability that fewer than `skip` samples lie below the median, so leaving
-        // out `skip` at each end misses with twice the probability of at most `skip`.
+        // `tail` is the probability that fewer than `skip` samples lie below the median. Dropping
+        // `skip` samples at each end therefore misses with twice the probability of at most `skip`.
         log_term += (((n - skip + 1) as f64) / skip as f64).ln();
         tail += log_term.exp();
         if 1.0 - 2.0 * tail < confidence {
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn tabulated_intervals_are_found() {
-        // Ranks (counted from 1) of the 95 % interval of the median, as in the usual tables.
+        // Ranks (counted from 1) of the 95 % interval of the median, from the usual tables.
         for (n, rank) in [(6, 1), (9, 2), (12, 3), (20, 6), (50, 18), (100, 40)] {
             assert_eq!(skipped(n, 0.95).0 + 1, rank, "{n} samples");
         }
@@ -153,7 +154,7 @@ mod tests {
         let trials = 2_000;
         let covered = (0..trials)
             .filter(|_| {
-                // A long tail: the median of u^-2 is 4.
+                // A distribution with a long tail: the median of u^-2 is 4.
                 let samples: Vec<f64> = (0..25).map(|_| rng.random::<f64>().powi(-2)).collect();
                 Median::of_95(&samples).is_some_and(|m| m.low <= 4.0 && 4.0 <= m.high)
             })

@@ -1,6 +1,7 @@
-//! What can go wrong between a plan and its result.
+//! The error type of the runtime.
 
-/// An error of the runtime. Every message names the step or file it is about and what was expected.
+/// An error of the runtime. Every message names the step or file that it concerns and the
+/// expectation that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// A plan whose steps do not fit together (shapes, missing values, unknown algorithm, ...).
@@ -8,7 +9,7 @@ pub enum KernelError {
     Plan {
         /// Name of the step.
         step: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         problem: String,
     },
     /// Input or output of the wrong length or type.
@@ -17,21 +18,21 @@ pub enum KernelError {
     /// A bundle that cannot be read or is damaged.
     #[error("bundle `{path}`: {problem}")]
     Bundle {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         problem: String,
     },
-    /// Packed weights that are not those of the plan they were found with, or were packed for something else.
+    /// Packed weights that do not match the plan, the instruction set or the options.
     #[error("{0}")]
     Packed(String),
-    /// A device, thread or system call that refused.
+    /// A device, thread or system call that failed.
     #[error("{0}")]
     System(String),
 }
 
 impl KernelError {
-    /// A [`KernelError::Plan`] about `step`.
+    /// Creates a [`KernelError::Plan`] about `step`.
     pub fn plan(step: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Plan { step: step.into(), problem: problem.into() }
     }

@@ -1,11 +1,13 @@
-//! Real numbers of 16 bits: bfloat16, which is the upper half of single precision, and half precision (IEEE 754 binary16,
-//! "fp16"), which trades range for mantissa. Everything here works on bits, so that it is exact for subnormal numbers too,
-//! even in threads that flush those of single precision. Which weights are held so is said in [`crate::weights`].
+//! 16-bit floating-point formats: bfloat16, the upper half of single precision, and half precision
+//! (IEEE 754 binary16, "fp16"), which trades range for mantissa. All conversions work on bits, so
+//! they are exact for subnormal numbers even in threads that flush single-precision subnormals.
+//! Module [`crate::weights`] states which weights are stored in these formats.
 
-/// The greatest finite number in half precision.
+/// Largest finite half-precision number.
 pub const FP16_MAX: f32 = 65504.0;
 
-/// `x` with the last 16 bits zero, rounded to nearest even, as processors do it: numbers too small to be normal become 0.
+/// Rounds `x` to the nearest bfloat16, ties to even, and flushes subnormal numbers to 0 like
+/// processors do.
 #[must_use]
 pub fn round_to_bf16(x: f32) -> f32 {
     if x.is_nan() {
@@ -19,10 +21,12 @@ pub fn round_to_bf16(x: f32) -> f32 {
     f32::from_bits((bits + 0x7FFF + even) & 0xFFFF_0000)
 }
 
-/// What single precision and half precision differ by in the bias of their exponents, at single precision's place.
+/// Difference between the exponent biases of single and half precision, at single precision's
+/// exponent position.
 const REBIAS: u32 = (127 - 15) << 23;
 
-/// The half-precision number nearest to `x`, the even one of two, as its bits: infinite from 65520 on.
+/// Returns the bits of the half-precision number nearest to `x`, ties to even. Magnitudes from
+/// 65520 on become infinite.
 #[must_use]
 pub fn fp16_bits(x: f32) -> u16 {
     let sign = (x.to_bits() >> 16 & 0x8000) as u16;
@@ -35,23 +39,23 @@ pub fn fp16_bits(x: f32) -> u16 {
         0x7F80_0001.. => 0x7E00,
         // 2^16 and above.
         0x4780_0000.. => 0x7C00,
-        // Normal ones; a carry out of the greatest makes it infinite.
+        // Normal numbers; a carry out of the largest one makes it infinite.
         0x3880_0000.. => rounded(magnitude - REBIAS, 13),
-        // Whole numbers of 2^-24: below half of one nothing is left.
+        // Subnormal numbers, which are multiples of 2^-24: less than half of that rounds to 0.
         0x3300_0000.. => rounded(magnitude & 0x007F_FFFF | 0x0080_0000, 126 - (magnitude >> 23)),
         _ => 0,
     };
     sign | half as u16
 }
 
-/// The number that has these bits in half precision.
+/// Returns the number with these half-precision bits.
 #[inline(always)]
 #[must_use]
 pub fn fp16_number(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let magnitude = u32::from(bits & 0x7FFF);
     let number = match magnitude {
-        // Whole numbers of 2^-24, as the last bits of something near a half.
+        // Subnormal numbers are multiples of 2^-24, computed as the last bits of a number near 0.5.
         ..0x0400 => (f32::from_bits(0.5_f32.to_bits() | magnitude) - 0.5).to_bits(),
         0x7C00.. => (magnitude << 13) + 2 * REBIAS,
         _ => (magnitude << 13) + REBIAS,
@@ -80,7 +84,7 @@ mod tests {
         assert!(round_to_bf16(f32::NAN).is_nan());
     }
 
-    /// By the definition of the format.
+    /// Decodes half-precision bits by the definition of the format.
     fn defined(bits: u16) -> f64 {
         let (exponent, mantissa) = (i32::from(bits >> 10 & 31), f64::from(bits & 0x3FF));
         let magnitude = match exponent {
@@ -109,7 +113,7 @@ mod tests {
     fn halves_are_the_nearest_ones_and_even_between_two() {
         for bits in 0..0x7C00_u16 {
             let (low, high) = (defined(bits), defined(bits + 1));
-            // Beyond the greatest lies what would be the next one.
+            // Beyond the largest finite number lies the next power of two.
             let high = if high.is_finite() { high } else { 65536.0 };
             let middle = ((low + high) / 2.0) as f32;
             assert_eq!(f64::from(middle), (low + high) / 2.0);

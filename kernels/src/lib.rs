@@ -1,12 +1,12 @@
 //! The inference runtime of paretune: everything that a device needs to run an exported network.
 //!
-//! A [`plan::Plan`] says *what* to compute, step by step, and *how* each convolution is to be
-//! computed ([`schedule::Schedule`]). An [`executor::Executor`] turns it into packed weights, an
-//! arena of reused activation buffers and a flat list of calls, and runs it. A
-//! [`bundle`] is a plan and its weights on disk.
+//! A [`plan::Plan`] lists the steps of a network, and the [`schedule::Schedule`] of each
+//! convolution. An [`executor::Executor`] turns a plan into packed weights, an arena of reused
+//! activation buffers and a flat list of kernel calls, and runs it. A [`bundle`] is a plan with its
+//! weights on disk.
 //!
-//! What this crate leaves to others: where plans come from (ONNX, compression), which schedule is
-//! best (search), and what was measured (db). It knows nothing of networks' names or of spaces.
+//! Other crates import and compress networks, search for schedules, and store measurements. This
+//! crate knows neither networks by name nor search spaces.
 
 pub mod activation;
 mod block;

@@ -1,11 +1,11 @@
-//! Products of dense matrices for whoever prepares networks (reconstruction, gradients): any strides,
-//! one thread. Inference has its own, packed ahead, in [`crate::conv`].
+//! Dense matrix multiplication with arbitrary strides on one thread, for preparing networks
+//! (reconstruction, gradients). Inference uses the packed GEMM in [`crate::conv`] instead.
 //!
-//! The arithmetic is the `matrixmultiply` crate's; this is its safe face.
+//! This is a safe interface to the `matrixmultiply` crate.
 
 use std::ops::Range;
 
-/// Numbers that can be multiplied.
+/// Element types of matrices.
 pub trait Element: Copy + Send + Sync + sealed::Sealed {}
 
 impl Element for f32 {}
@@ -13,10 +13,11 @@ impl Element for f64 {}
 
 mod sealed {
     pub trait Sealed: Sized {
-        /// `c = alpha a b + beta c`
+        /// Computes `c = alpha a b + beta c`.
         ///
         /// # Safety
-        /// All pointers are valid for the given sizes and strides, and `c` overlaps with nothing.
+        /// All pointers must be valid for the given sizes and strides, and `c` must not overlap
+        /// with `a` or `b`.
         unsafe fn gemm(
             size: [usize; 3],
             alpha: Self,
@@ -49,7 +50,7 @@ mod sealed {
     sealed!(f64, matrixmultiply::dgemm);
 }
 
-/// A matrix somewhere in a slice.
+/// A matrix that borrows its elements from a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, T> {
     data: &'a [T],
@@ -58,39 +59,39 @@ pub struct View<'a, T> {
 }
 
 impl<'a, T: Element> View<'a, T> {
-    /// The first `rows * columns` numbers of `data`, row-major.
+    /// Views the first `rows * columns` elements of `data` as a row-major matrix.
     ///
     /// # Panics
-    /// Where `data` is shorter.
+    /// Panics if `data` is shorter.
     #[must_use]
     pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         assert!(data.len() >= rows * columns, "a matrix is larger than its numbers");
         Self { data, size: [rows, columns], strides: [columns, 1] }
     }
 
-    /// How many rows it has.
+    /// Returns the number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.size[0]
     }
 
-    /// How many columns it has.
+    /// Returns the number of columns.
     #[must_use]
     pub fn columns(&self) -> usize {
         self.size[1]
     }
 
-    /// Its transpose.
+    /// Returns the transposed matrix.
     #[must_use]
     pub fn t(self) -> Self {
         let ([rows, columns], [down, right]) = (self.size, self.strides);
         Self { data: self.data, size: [columns, rows], strides: [right, down] }
     }
 
-    /// Some of its rows and columns.
+    /// Returns the submatrix of the given rows and columns.
     ///
     /// # Panics
-    /// Where it does not have them.
+    /// Panics if a range is out of bounds.
     #[must_use]
     pub fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
         let ordered = rows.start <= rows.end && columns.start <= columns.end;
@@ -102,11 +103,11 @@ impl<'a, T: Element> View<'a, T> {
     }
 }
 
-/// `c = alpha a b + beta c`, where `c` is row-major with `stride` numbers from one row to the next. With `beta`
-/// zero, what `c` held does not matter.
+/// Computes `c = alpha a b + beta c`, where `c` is row-major with `stride` elements between rows.
+/// With `beta` zero, the previous contents of `c` are ignored.
 ///
 /// # Panics
-/// Where sizes do not fit together or `c` is too short.
+/// Panics if the sizes do not match or if `c` is too short.
 pub fn multiply<T: Element>(alpha: T, a: View<'_, T>, b: View<'_, T>, beta: T, c: &mut [T], stride: usize) {
     let ([m, k], [inner, n]) = (a.size, b.size);
     assert_eq!(k, inner, "columns of the left matrix and rows of the right one");
@@ -134,19 +135,19 @@ pub fn multiply<T: Element>(alpha: T, a: View<'_, T>, b: View<'_, T>, beta: T, c
     }
 }
 
-/// `y += factor x`
+/// Computes `y += factor x`.
 ///
 /// # Panics
-/// Where `x` is shorter than `y`.
+/// Panics if `x` is shorter than `y`.
 pub fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
     let x = &x[..y.len()];
     y.iter_mut().zip(x).for_each(|(y, x)| *y += factor * x);
 }
 
-/// Sum of products, in several sums at a time.
+/// Returns the dot product, accumulated in several partial sums.
 ///
 /// # Panics
-/// Where `y` is shorter than `x`.
+/// Panics if `y` is shorter than `x`.
 #[must_use]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     const LANES: usize = 16;
@@ -170,7 +171,7 @@ mod tests {
     fn parts_and_transposes_multiply_as_by_hand() {
         let a: Vec<f32> = (0..20).map(|x| x as f32).collect();
         let b: Vec<f32> = (0..12).map(|x| (x as f32) * 0.5 - 2.0).collect();
-        // Rows 1..3, columns 1..4 of a 4x5 matrix, times the transpose of a 4x3 one.
+        // Rows 1..3, columns 1..4 of a 4x5 matrix, times the transpose of a 4x3 matrix.
         let left = View::new(&a, 4, 5).part(1..3, 1..4);
         let right = View::new(&b, 4, 3).t();
         let mut c = [1.0; 10];
@@ -182,7 +183,7 @@ mod tests {
             }
         }
         assert_eq!(c[4], 1.0, "what lies between rows is left alone");
-        // Nothing to sum over.
+        // An empty inner dimension.
         let empty = View::new(&a, 4, 5).part(0..2, 2..2);
         multiply(1.0, empty, View::new(&b, 0, 3), 0.0, &mut c, 5);
         assert_eq!(c[..3], [0.0; 3]);

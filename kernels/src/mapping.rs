@@ -1,14 +1,15 @@
-//! Files mapped into memory, for reading alone.
+//! Read-only memory-mapped files.
 //!
-//! A mapping shows what the file holds at the time, so whoever changes a mapped file changes what is read, and whoever
-//! cuts it off ends the process that reads it. Bundles are therefore replaced and never rewritten in place, and what is
-//! followed rather than calculated with (places, counts) is copied out and checked before it is used.
+//! A mapping shows the current contents of its file: writes to the file change the mapped bytes,
+//! and truncating the file ends the process that reads them. Bundles are therefore replaced as a
+//! whole and never rewritten in place. Offsets and counts in a mapping are copied out and checked
+//! before use, unlike numbers that only enter calculations.
 
 use std::fs::File;
 
 use memmap2::{Mmap, MmapOptions};
 
-/// The first bytes of a file, mapped.
+/// The first bytes of a file, mapped into memory.
 pub(crate) struct Mapping {
     map: Mmap,
 }
@@ -17,7 +18,7 @@ impl Mapping {
     /// Maps the first `bytes` of `file`.
     ///
     /// # Errors
-    /// Where the file is shorter or the system refuses.
+    /// Fails if the file is shorter or if the system refuses.
     pub(crate) fn new(file: &File, bytes: usize) -> Result<Self, String> {
         let refused = |error: std::io::Error| format!("cannot be mapped: {error}");
         let there = file.metadata().map_err(refused)?.len();
@@ -29,13 +30,14 @@ impl Mapping {
         let map = unsafe { MmapOptions::new().len(bytes).map(file) }.map_err(refused)?;
         #[cfg(target_os = "linux")]
         if let Err(error) = map.advise(memmap2::Advice::HugePage) {
-            // A wish: weights are read once per run, and would otherwise wait for more page tables.
+            // Optional: weights are read once per run, and small pages would cost more page-table
+            // walks.
             tracing::debug!("no huge pages: {error}");
         }
         Ok(Self { map })
     }
 
-    /// A mapping of no file.
+    /// Creates a mapping of anonymous memory with these bytes.
     #[cfg(test)]
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         let mut map = memmap2::MmapMut::map_anon(bytes.len()).expect("memory");
@@ -43,17 +45,17 @@ impl Mapping {
         Self { map: map.make_read_only().expect("memory that is read alone") }
     }
 
-    /// The first byte, at the start of a page.
+    /// Returns the address of the first byte, which is at the start of a page.
     pub(crate) fn start(&self) -> *const u8 {
         self.map.as_ptr()
     }
 
-    /// How many bytes there are.
+    /// Returns the number of mapped bytes.
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// BLAKE3 of all bytes; brings them into memory on the way.
+    /// Returns the BLAKE3 hash of all bytes, which also loads them into memory.
     pub(crate) fn digest(&self) -> [u8; 32] {
         *blake3::hash(&self.map).as_bytes()
     }

@@ -1,6 +1,6 @@
-//! Counting what is really allocated: the measured side of the `memory` metric.
+//! Counts actual allocations, for the measured side of the `memory` metric.
 //!
-//! A program that wants the figures installs [`CountingAllocator`]:
+//! A program that needs the counts installs [`CountingAllocator`]:
 //!
 //! ```
 //! use paretune_kernels::memory::{self, CountingAllocator};
@@ -16,10 +16,10 @@
 //! assert!(memory::peak_bytes() >= memory::live_bytes() + (1 << 20));
 //! ```
 //!
-//! Packed weights, arenas and workspaces are ordinary allocations, so they are all in these figures.
-//! Threads' stacks, mapped files and memory of devices are not: of a loaded network
-//! [`Executor::mapped_bytes`](crate::Executor::mapped_bytes) and [`Executor::device_bytes`](crate::Executor::device_bytes)
-//! tell the rest.
+//! Packed weights, arenas and workspaces are ordinary allocations, so the counts include them.
+//! Thread stacks, mapped files and device memory are not included. For a loaded network,
+//! [`Executor::mapped_bytes`](crate::Executor::mapped_bytes) and
+//! [`Executor::device_bytes`](crate::Executor::device_bytes) return mapped files and device memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,14 +28,14 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator with two counters. Counts are exact; the peak may miss the sum of two
+/// The system's allocator with counters. Counts are exact; the peak may miss the sum of two
 /// allocations that threads make in the same instant.
 pub struct CountingAllocator;
 
 fn grow(bytes: usize) {
     ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
     let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    // Most allocations make no new peak: look before writing to the shared line.
+    // Most allocations make no new peak: read before writing to the shared cache line.
     if live > PEAK.load(Ordering::Relaxed) {
         PEAK.fetch_max(live, Ordering::Relaxed);
     }
@@ -70,7 +70,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
         // SAFETY: the caller's promise.
         let moved = unsafe { System.realloc(start, layout, size) };
         if !moved.is_null() {
-            // Shrunk first: a block that grows in place was never there twice.
+            // Shrink first: a block that grows in place never occupies both sizes at once.
             shrink(layout.size());
             grow(size);
         }
@@ -84,33 +84,34 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 }
 
-/// Bytes allocated now; 0 where [`CountingAllocator`] is not installed.
+/// Returns the bytes that are allocated now, or 0 if [`CountingAllocator`] is not installed.
 #[must_use]
 pub fn live_bytes() -> u64 {
     LIVE.load(Ordering::Relaxed) as u64
 }
 
-/// The most bytes that were allocated at once since the start or the last [`reset_peak`]; 0 where
-/// [`CountingAllocator`] is not installed.
+/// Returns the maximum of bytes allocated at once since the start or the last [`reset_peak`], or 0
+/// if [`CountingAllocator`] is not installed.
 #[must_use]
 pub fn peak_bytes() -> u64 {
     PEAK.load(Ordering::Relaxed) as u64
 }
 
-/// How many allocations were made since the start; 0 where [`CountingAllocator`] is not installed.
+/// Returns the number of allocations since the start, or 0 if [`CountingAllocator`] is not
+/// installed.
 #[must_use]
 pub fn allocations() -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed) as u64
 }
 
-/// Forgets the peak: from now on it is what is allocated now, or more.
+/// Resets the peak to the bytes that are allocated now.
 pub fn reset_peak() {
     PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
-/// Whether [`CountingAllocator`] is installed, that is whether the other figures mean anything.
+/// Whether [`CountingAllocator`] is installed, and so whether the counts are meaningful.
 #[must_use]
 pub fn is_counting() -> bool {
-    // No Rust program gets here without an allocation, so an installed allocator has counted some.
+    // Every Rust program allocates before it gets here, so an installed allocator has counted some.
     allocations() > 0
 }

@@ -1,4 +1,4 @@
-//! What can be chosen for a convolution, whatever runs it: the algorithms of both backends in one form.
+//! The registry of convolution algorithms of both backends, in one common form.
 
 use crate::conv;
 use crate::error::KernelError;
@@ -9,7 +9,7 @@ use crate::plan::Backend;
 use crate::schedule::{Schedule, Tunable};
 use crate::weights::WeightFormat;
 
-/// A backend as it is on this machine.
+/// A backend as available on this machine.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// The processor with this instruction set.
@@ -18,25 +18,26 @@ pub enum Target {
     OpenCl(opencl::Limits),
 }
 
-/// An algorithm that can solve a problem.
+/// An algorithm that supports a given problem.
 #[derive(Clone)]
 pub struct Offer {
-    /// Its name, unique among all backends.
+    /// Name of the algorithm, unique among all backends.
     pub name: &'static str,
-    /// One line for people.
+    /// One-line description for people.
     pub about: &'static str,
-    /// Whether it computes on integer weights and 8-bit activations, else in single precision.
+    /// Whether the algorithm computes on integer weights and 8-bit activations, instead of single
+    /// precision.
     pub integer: bool,
-    /// The largest weight, without its sign, that it can compute with.
+    /// Largest absolute value of a weight that the algorithm supports.
     pub largest_weight: f32,
-    /// What it leaves to the search, for this problem.
+    /// Tunables of the algorithm for the problem.
     pub tunables: Vec<Tunable>,
-    /// What must hold between the tunables, as expressions over their names.
+    /// Constraints between tunables, as expressions over their names.
     pub constraints: Vec<String>,
     algorithm: Algorithm,
 }
 
-/// The algorithm itself.
+/// An algorithm of either backend.
 #[derive(Clone, Copy)]
 enum Algorithm {
     Cpu(&'static dyn conv::Algorithm),
@@ -44,7 +45,7 @@ enum Algorithm {
 }
 
 impl Offer {
-    /// Whether it executes weights of `format`.
+    /// Whether the algorithm executes weights of `format`.
     #[must_use]
     pub fn executes(&self, format: WeightFormat) -> bool {
         match self.algorithm {
@@ -55,10 +56,10 @@ impl Offer {
 }
 
 impl Target {
-    /// What `backend` is here; `isa` is the widest instruction set to use.
+    /// Finds `backend` on this machine; `isa` is the widest instruction set to use.
     ///
     /// # Errors
-    /// Where it is not there.
+    /// Fails if the backend is not available.
     pub fn of(backend: &Backend, isa: Isa) -> Result<Self, KernelError> {
         Ok(match backend {
             Backend::Cpu => Self::Cpu(isa),
@@ -66,7 +67,7 @@ impl Target {
         })
     }
 
-    /// The algorithms that can solve `problem`, best default first.
+    /// Returns the algorithms that support `problem`, the best default first.
     #[must_use]
     pub fn offers(&self, problem: &ConvProblem) -> Vec<Offer> {
         match self {
@@ -98,9 +99,10 @@ impl Target {
         }
     }
 
-    /// `schedule` with every tunable moved to the nearest value that its algorithm offers for `problem`; the default
-    /// schedule where the algorithm cannot solve it, as where too few channels are left. `None` where there is no such
-    /// algorithm here.
+    /// Adapts `schedule` to `problem`: every tunable moves to the nearest value that the algorithm
+    /// offers. Returns the default schedule if the algorithm does not support the problem, for
+    /// example because it has too few channels, and `None` if no algorithm of this backend has that
+    /// name.
     #[must_use]
     pub fn fitted(&self, schedule: &Schedule, problem: &ConvProblem) -> Option<Schedule> {
         let tunables = match self {
@@ -124,32 +126,32 @@ impl Target {
     }
 }
 
-/// Names of all algorithms.
+/// Returns the names of all algorithms of both backends.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let cpu = conv::algorithms().iter().map(|algorithm| algorithm.name());
     cpu.chain(opencl::conv::algorithms().iter().map(|algorithm| algorithm.name()))
 }
 
-/// Whether the algorithm called `name` computes on integers; `None` where there is none of that name.
+/// Whether the algorithm called `name` computes on integers; `None` if no algorithm has that name.
 #[must_use]
 pub fn is_integer(name: &str) -> Option<bool> {
     let cpu = conv::algorithm(name).map(conv::Algorithm::integer);
     cpu.or_else(|| opencl::conv::algorithm(name).map(opencl::conv::Algorithm::integer))
 }
 
-/// Whether the algorithm called `name` computes with fewer bits than the numbers that it is given have.
+/// Whether the algorithm called `name` computes with fewer bits than its inputs have.
 #[must_use]
 pub fn is_reduced(name: &str) -> bool {
     opencl::conv::algorithm(name).is_some_and(opencl::conv::Algorithm::reduced)
 }
 
-/// Whether the algorithm called `name` is one for OpenCL devices.
+/// Whether the algorithm called `name` runs on OpenCL devices.
 #[must_use]
 pub fn is_for_device(name: &str) -> bool {
     opencl::conv::algorithm(name).is_some()
 }
 
-/// Whether there is an algorithm called `name` that executes weights of `format`.
+/// Whether an algorithm called `name` exists that executes weights of `format`.
 #[must_use]
 pub fn executes(name: &str, format: WeightFormat) -> bool {
     conv::algorithm(name).is_some_and(|algorithm| algorithm.executes(format))

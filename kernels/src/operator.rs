@@ -1,5 +1,5 @@
-//! The operators of a plan and their attributes. Shapes never contain the batch: every activation has
-//! it as its outermost dimension, and no operator mixes images.
+//! The operators of a plan and their attributes. Shapes never include the batch: it is the
+//! outermost dimension of every activation, and no operator mixes images.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,14 @@ use crate::error::KernelError;
 /// Geometry of a sliding window over height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Window {
-    /// `[height, width]`
+    /// Size of the window, `[height, width]`.
     pub kernel: [usize; 2],
-    /// `[vertical, horizontal]`, at least 1
+    /// Stride as `[vertical, horizontal]`, each at least 1.
     pub stride: [usize; 2],
-    /// `[vertical, horizontal]`, at least 1
+    /// Dilation as `[vertical, horizontal]`, each at least 1.
     pub dilation: [usize; 2],
-    /// `[top, left, bottom, right]`, resolved: automatic padding modes do not reach this crate
+    /// Padding as `[top, left, bottom, right]`. Automatic padding modes are resolved before they
+    /// reach this crate.
     pub padding: [usize; 4],
 }
 
@@ -23,9 +24,9 @@ impl Window {
     /// A 1x1 window with stride 1.
     pub const POINT: Self = Self { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], padding: [0, 0, 0, 0] };
 
-    /// `[height, width]` of the output over an input of `[height, width]`; `None` where the window
-    /// does not fit, or where sizes overflow. With `ceil`, a last partial window counts if it starts
-    /// inside the input or its leading padding (ONNX `ceil_mode`).
+    /// Returns the output's `[height, width]` for an input of `[height, width]`, or `None` if the
+    /// window does not fit or sizes overflow. With `ceil`, a last partial window counts if it
+    /// starts inside the input or its leading padding (ONNX `ceil_mode`).
     #[must_use]
     pub fn output(&self, input: [usize; 2], ceil: bool) -> Option<[usize; 2]> {
         let mut out = [0; 2];
@@ -45,91 +46,92 @@ impl Window {
     }
 }
 
-/// What one step computes. Activations are `[channels, height, width]` or `[features]` per image.
+/// Operator of a step. Activations are `[channels, height, width]` or `[features]` per image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Operator {
     /// 2-D convolution with fused bias (in the weights), an optional residual and an activation:
-    /// `activation(conv(inputs[0]) + bias + inputs[1])`, where `inputs[1]`, if there, has the shape of
-    /// the output. A dense layer is a convolution over `[features, 1, 1]` (its input and output may
-    /// be `[features]`).
+    /// `activation(conv(inputs[0]) + bias + inputs[1])`. The residual `inputs[1]`, if present, has
+    /// the shape of the output. A dense layer is a convolution over `[features, 1, 1]`, whose input
+    /// and output may be declared as `[features]`.
     Conv(Conv),
-    /// Largest value under the window; padding never wins.
+    /// Maximum under the window; padding never wins.
     MaxPool {
-        /// Geometry.
+        /// Geometry of the window.
         window: Window,
-        /// ONNX `ceil_mode`.
+        /// Whether a last partial window counts (ONNX `ceil_mode`).
         ceil: bool,
     },
-    /// Mean under the window.
+    /// Mean of the values under the window.
     AveragePool {
-        /// Geometry.
+        /// Geometry of the window.
         window: Window,
-        /// ONNX `ceil_mode`.
+        /// Whether a last partial window counts (ONNX `ceil_mode`).
         ceil: bool,
         /// Whether padding counts as zeros (ONNX `count_include_pad`).
         include_padding: bool,
     },
     /// Mean over height and width: `[c, h, w]` to `[c, 1, 1]`.
     GlobalAveragePool,
-    /// Mean over the given axes (of the shape without batch), kept as size 1; a [`Operator::Reshape`]
-    /// removes them.
+    /// Mean over the given axes (of the shape without batch), kept as size 1; a
+    /// [`Operator::Reshape`] removes them.
     ReduceMean {
-        /// Axes, ascending, without the batch.
+        /// Axes, ascending, not counting the batch.
         axes: Vec<usize>,
     },
     /// `activation(inputs[0] + inputs[1])` with NumPy broadcasting.
     Add(Activation),
     /// `activation(inputs[0] * inputs[1])` with NumPy broadcasting.
     Mul(Activation),
-    /// `activation(inputs[0])`
+    /// A stand-alone activation function, `activation(inputs[0])`.
     Activation(Activation),
-    /// `activation(inputs[0] * scale + shift)` per channel (axis 0): batch normalization that could not be folded.
+    /// `activation(inputs[0] * scale + shift)` per channel (axis 0): batch normalization that could
+    /// not be folded.
     ScaleShift {
         /// Index into [`crate::Plan::constants`]; one value per channel.
         scale: usize,
         /// Index into [`crate::Plan::constants`]; one value per channel.
         shift: usize,
-        /// Applied last.
+        /// Activation that is applied last.
         activation: Activation,
     },
-    /// A tensor without batch, the same for every image. No inputs.
+    /// A tensor without batch that is equal for every image. This operator has no inputs.
     Constant {
         /// Index into [`crate::Plan::constants`].
         constant: usize,
     },
-    /// Inputs one after another along `axis` (without the batch).
+    /// Concatenation of the inputs along `axis`.
     Concat {
-        /// Axis, without the batch.
+        /// Axis of the shape, not counting the batch.
         axis: usize,
     },
     /// Constant padding, `[before, after]` per axis (without the batch).
     Pad {
-        /// One pair per axis.
+        /// One `[before, after]` pair per axis.
         padding: Vec<[usize; 2]>,
-        /// What is filled in.
+        /// Value of the padding.
         value: f32,
     },
     /// Permutation of the axes (without the batch).
     Transpose {
-        /// `output axis i` is `input axis permutation[i]`.
+        /// Axis of the input for each axis of the output.
         permutation: Vec<usize>,
     },
-    /// The same numbers, row-major, under the output value's shape.
+    /// Reinterpretation of the row-major elements under the output value's shape.
     Reshape,
     /// Softmax along `axis` (without the batch).
     Softmax {
-        /// Axis, without the batch.
+        /// Axis of the shape, not counting the batch.
         axis: usize,
     },
     /// Local response normalization across channels (ONNX `LRN`).
     Lrn {
-        /// Number of channels summed over.
+        /// Number of channels in the sum.
         size: usize,
-        /// Scale.
+        /// Scale of the sum (ONNX `alpha`).
         alpha: f32,
-        /// Exponent.
+        /// Exponent of the denominator (ONNX `beta`).
         beta: f32,
-        /// Offset.
+        /// Offset of the denominator (ONNX `bias`).
         bias: f32,
     },
 }
@@ -137,40 +139,41 @@ pub enum Operator {
 /// Attributes of [`Operator::Conv`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
-    /// Geometry.
+    /// Geometry of the kernel.
     pub window: Window,
     /// Number of groups; `in_channels` for a depthwise convolution.
     pub groups: usize,
     /// Index into [`crate::Plan::weights`].
     pub weights: usize,
-    /// Applied after bias and residual.
+    /// Activation applied after bias and residual.
     pub activation: Activation,
-    /// Which algorithm, with which tunables.
+    /// Algorithm and tunables that compute the convolution.
     pub schedule: crate::schedule::Schedule,
 }
 
-/// The full problem that a convolution algorithm solves; everything its speed depends on but data.
+/// The full problem that a convolution algorithm solves: everything that affects its speed except
+/// the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ConvProblem {
-    /// Images at a time.
+    /// Number of images per run.
     pub batch: usize,
     /// Channels of the input.
     pub in_channels: usize,
     /// Channels of the output.
     pub out_channels: usize,
-    /// Divides both.
+    /// Number of groups, a divisor of both channel counts.
     pub groups: usize,
-    /// `[height, width]` of the input.
+    /// Size of the input, `[height, width]`.
     pub input: [usize; 2],
-    /// Geometry.
+    /// Geometry of the kernel.
     pub window: Window,
 }
 
 impl ConvProblem {
-    /// `[height, width]` of the output.
+    /// Returns the `[height, width]` of the output.
     ///
     /// # Errors
-    /// Where the window does not fit into the padded input.
+    /// Fails if the window does not fit into the padded input.
     pub fn output(&self) -> Result<[usize; 2], KernelError> {
         self.window.output(self.input, false).ok_or_else(|| {
             KernelError::Data(format!(
@@ -180,25 +183,26 @@ impl ConvProblem {
         })
     }
 
-    /// Input channels that one output channel sees.
+    /// Returns the number of input channels that each output channel reads.
     #[must_use]
     pub fn group_in(&self) -> usize {
         self.in_channels / self.groups
     }
 
-    /// Output channels of one group.
+    /// Returns the number of output channels of one group.
     #[must_use]
     pub fn group_out(&self) -> usize {
         self.out_channels / self.groups
     }
 
-    /// One input and one output channel per group.
+    /// Whether each group has one input and one output channel.
     #[must_use]
     pub fn is_depthwise(&self) -> bool {
         self.groups == self.in_channels && self.groups == self.out_channels && self.groups > 1
     }
 
-    /// Multiply-adds of the direct algorithm for the whole batch, padding counted.
+    /// Returns the multiply-adds of direct convolution for the whole batch, including those on
+    /// padding.
     #[must_use]
     pub fn multiply_adds(&self) -> u64 {
         let Some([height, width]) = self.window.output(self.input, false) else { return 0 };

@@ -1,7 +1,7 @@
 //! A network ready to be run: values, steps, weights, and a schedule for every convolution.
 //!
-//! A plan is plain data. It says nothing of layouts, packed weights or buffers; the executor derives
-//! those, deterministically, when it loads the plan for a batch size and a number of threads.
+//! A plan is plain data. It does not contain layouts, packed weights or buffers: the executor
+//! derives those deterministically when it loads the plan for a batch size and a number of threads.
 
 use std::sync::Arc;
 
@@ -10,77 +10,77 @@ use serde::{Deserialize, Serialize};
 use crate::operator::Operator;
 use crate::weights::Weights;
 
-/// Index into [`Plan::values`].
+/// Index of a value in [`Plan::values`].
 pub type ValueId = usize;
 
-/// A whole network, single input, single output, steps in execution order.
+/// A whole network with a single input, a single output, and steps in execution order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Name of the network, for people.
     pub name: String,
-    /// Everything that flows between steps.
+    /// Shapes and quantization grids of all inputs and outputs of steps.
     pub values: Vec<ValueSpec>,
-    /// The value that the caller provides: `f32`, row-major `[channels, height, width]` per image.
+    /// Value that the caller provides: `f32`, row-major `[channels, height, width]` per image.
     pub input: ValueId,
-    /// The value that the caller wants: `f32`, row-major.
+    /// Value that the caller receives: `f32`, row-major.
     pub output: ValueId,
-    /// In execution order: a step reads only the input and what earlier steps wrote, and every value
-    /// is written once.
+    /// Steps in execution order: a step reads only the input and values that earlier steps wrote,
+    /// and every value is written once.
     pub steps: Vec<Step>,
-    /// Weights of convolutions.
+    /// Weights of all convolutions and dense layers.
     pub weights: Vec<Weights>,
     /// Small tensors of other operators, row-major.
     pub constants: Vec<Arc<[f32]>>,
-    /// How many threads it was tuned for.
+    /// Number of threads that the plan was tuned for.
     pub threads: usize,
-    /// What runs it, and so what the algorithms' names mean: all of it, or what comes before the first of
-    /// [`Plan::switches`].
+    /// Backend of the whole plan, or of the steps before the first of [`Plan::switches`]. It
+    /// determines the meaning of algorithm names.
     pub backend: Backend,
-    /// Where something else takes over, in execution order; empty where one backend runs everything. The executor
-    /// changes sides at these steps and at no others.
+    /// Cut points of the partition, in execution order; empty if one backend runs the whole plan.
+    /// The executor changes backends at these steps only.
     pub switches: Vec<Switch>,
 }
 
-/// A step from which on something else runs a plan.
+/// A cut point of a partitioned plan: another backend runs the plan from this step on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switch {
-    /// Index into [`Plan::steps`]; neither the first step nor one before an earlier switch.
+    /// Index into [`Plan::steps`], neither 0 nor smaller than the index of an earlier cut point.
     pub step: usize,
-    /// Another one than before.
+    /// Backend from this step on, different from the previous one.
     pub backend: Backend,
 }
 
 impl Plan {
-    /// What runs step `index`.
+    /// Returns the backend of step `index`.
     #[must_use]
     pub fn backend_of(&self, index: usize) -> &Backend {
         let before = self.switches.iter().take_while(|switch| switch.step <= index);
         before.last().map_or(&self.backend, |switch| &switch.backend)
     }
 
-    /// Whether the processor runs all of it.
+    /// Whether the processor runs the whole plan.
     #[must_use]
     pub fn is_on_processor(&self) -> bool {
         self.backend == Backend::Cpu && self.switches.is_empty()
     }
 
-    /// Lets `backend` run all of it.
+    /// Assigns the whole plan to `backend`.
     pub fn run_on(&mut self, backend: Backend) {
         self.backend = backend;
         self.switches.clear();
     }
 }
 
-/// What runs a plan.
+/// Backend that runs steps of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Backend {
-    /// The processor.
+    /// The processor of this machine.
     #[default]
     Cpu,
-    /// An OpenCL device; convolutions have algorithms of [`crate::opencl::conv`].
+    /// An OpenCL device; convolutions use algorithms of [`crate::opencl::conv`].
     OpenCl {
-        /// `platform/device`, or a part of that; empty for the first graphics processor, or the first
-        /// device at all.
+        /// Name `platform/device` or a part of it. Empty for the first graphics processor, or the
+        /// first device if there is none.
         device: String,
     },
 }
@@ -98,7 +98,7 @@ impl std::fmt::Display for Backend {
 impl std::str::FromStr for Backend {
     type Err = String;
 
-    /// `cpu`, `opencl` or `opencl:PLATFORM/DEVICE`.
+    /// Parses `cpu`, `opencl` or `opencl:PLATFORM/DEVICE`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
@@ -112,23 +112,23 @@ impl std::str::FromStr for Backend {
 /// One operator applied to values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Unique name, for people and profiles: the ONNX node's.
+    /// Unique name for people and profiles, taken from the ONNX node.
     pub name: String,
-    /// What is computed.
+    /// Operator with its attributes.
     pub operator: Operator,
-    /// What it reads.
+    /// Values that the step reads.
     pub inputs: Vec<ValueId>,
-    /// What it writes.
+    /// Value that the step writes.
     pub output: ValueId,
 }
 
-/// Shape and number format of a value.
+/// Shape and quantization grid of a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValueSpec {
     /// Row-major shape of one image, without batch: `[channels, height, width]`, `[features]`, ...
     pub dims: Vec<usize>,
-    /// The 8-bit grid calibrated for this value, if some integer step reads or writes it. The executor
-    /// decides where the value really is kept in 8 bits: wherever all who touch it can.
+    /// 8-bit grid calibrated for this value, if some integer step reads or writes it. The executor
+    /// decides where the value is stored in 8 bits, depending on the steps that use it.
     pub quantization: Option<Quantization>,
 }
 
@@ -137,18 +137,18 @@ pub struct ValueSpec {
 pub struct Quantization {
     /// Distance of two neighbors on the grid; positive and finite.
     pub scale: f32,
-    /// What stands for zero, which is exact.
+    /// Quantized value that represents zero exactly.
     pub zero_point: u8,
 }
 
 impl ValueSpec {
-    /// How many numbers one image has.
+    /// Returns the number of elements of one image.
     #[must_use]
     pub fn len(&self) -> usize {
         self.dims.iter().product()
     }
 
-    /// Whether one image has no numbers at all.
+    /// Whether one image has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,8 +1,7 @@
-//! A naive interpreter of plans in double precision: the oracle that the executor and every kernel are
-//! checked against. It follows the definitions of the operators literally and is as slow as that
-//! sounds.
+//! A naive interpreter of plans in double precision: the oracle for the executor and for every
+//! kernel. It follows the definitions of the operators literally and is slow.
 //!
-//! 8-bit weights are taken at their real values; rounding of activations to 8 bits is not modeled.
+//! Integer weights enter with their real values; rounding of activations to 8 bits is not modeled.
 
 use crate::activation::Activation;
 use crate::error::KernelError;
@@ -11,11 +10,11 @@ use crate::operator::{Conv, Operator, Window};
 use crate::plan::{Plan, Step};
 use crate::weights::{WeightValues, Weights};
 
-/// Every value of `plan` for `batch` images, row-major with batch outermost, indexed by value; empty
-/// where a value is never written.
+/// Computes every value of `plan` for `batch` images, row-major with batch outermost and indexed by
+/// value. A value that is never written is empty.
 ///
 /// # Errors
-/// Where the plan is not valid or `input` has the wrong length.
+/// Fails if the plan is not valid or if `input` has the wrong length.
 pub fn run_f64(plan: &Plan, batch: usize, input: &[f64]) -> Result<Vec<Vec<f64>>, KernelError> {
     validate(plan, batch)?;
     let expected = plan.values[plan.input].len() * batch;
@@ -31,10 +30,10 @@ pub fn run_f64(plan: &Plan, batch: usize, input: &[f64]) -> Result<Vec<Vec<f64>>
     Ok(values)
 }
 
-/// The result of one step of a valid plan, given its inputs for `batch` images.
+/// Computes one step of a valid plan from its inputs for `batch` images.
 ///
 /// # Panics
-/// Where an input is shorter than its value, or the plan is not valid.
+/// Panics if an input is shorter than its value, or if the plan is not valid.
 #[must_use]
 pub fn step_f64(plan: &Plan, step: &Step, batch: usize, inputs: &[&[f64]]) -> Vec<f64> {
     let mut out = Vec::with_capacity(plan.values[step.output].len() * batch);
@@ -53,7 +52,7 @@ pub fn step_f64(plan: &Plan, step: &Step, batch: usize, inputs: &[&[f64]]) -> Ve
     out
 }
 
-/// Weights at their real values, in the order of [`Weights::dims`].
+/// Returns the real values of weights, in the order of [`Weights::dims`].
 #[must_use]
 pub fn real_weights(weights: &Weights) -> Vec<f64> {
     match &weights.values {
@@ -68,7 +67,7 @@ pub fn real_weights(weights: &Weights) -> Vec<f64> {
     }
 }
 
-/// [`Activation::apply`] in double precision.
+/// Applies an activation in double precision; see [`Activation::apply`].
 #[must_use]
 pub fn activate_f64(activation: Activation, x: f64) -> f64 {
     match activation {
@@ -96,7 +95,8 @@ struct Tensor<'a> {
 }
 
 impl Tensor<'_> {
-    /// The number at an index that may have more axes than this tensor, and sizes of 1 that repeat.
+    /// Returns the element at an index that may have more axes than this tensor; axes of size 1
+    /// repeat.
     fn broadcast(&self, index: &[usize]) -> f64 {
         let missing = index.len() - self.dims.len();
         let at = |axis: usize| if self.dims[axis] == 1 { 0 } else { index[axis + missing] };
@@ -108,7 +108,7 @@ impl Tensor<'_> {
     }
 }
 
-/// Calls `f` with every index of `dims` in row-major order and collects what it says.
+/// Calls `f` with every index of `dims` in row-major order and collects the results.
 fn each(dims: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Vec<f64> {
     let mut index = vec![0; dims.len()];
     (0..dims.iter().product::<usize>())
@@ -199,14 +199,14 @@ fn apply(plan: &Plan, step: &Step, inputs: &[Tensor<'_>]) -> Vec<f64> {
     }
 }
 
-/// `index` with another entry for `axis`.
+/// Returns `index` with another entry for `axis`.
 fn with(index: &[usize], axis: usize, entry: usize) -> Vec<usize> {
     let mut index = index.to_vec();
     index[axis] = entry;
     index
 }
 
-/// The number at an index within the tensor's own shape.
+/// Returns the element at an index within the tensor's own shape.
 fn flat_at(x: Tensor<'_>, index: &[usize]) -> f64 {
     x.data[index.iter().zip(x.dims).fold(0, |flat, (i, size)| flat * size + i)]
 }
@@ -225,8 +225,8 @@ fn mean(x: Tensor<'_>, axes: &[usize], out: &[usize]) -> Vec<f64> {
     })
 }
 
-/// What a pooling window sees at an output index: `None` is padding; what lies beyond the padding is
-/// not listed.
+/// Returns the values under a pooling window at an output index, with `None` for padding. Positions
+/// beyond the padding are not listed.
 fn window_values(window: &Window, x: Tensor<'_>, index: &[usize]) -> Vec<Option<f64>> {
     let &[_, height, width] = x.dims else { return Vec::new() };
     let size = [height, width];

@@ -1,11 +1,11 @@
-//! How one convolution or dense step is to be computed: an algorithm and the values of its tunables.
+//! Schedules: the algorithm of one convolution or dense step and the values of its tunables.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The choice for one step. An empty algorithm name means "the default of this machine", and tunables
-/// that are not named take the algorithm's defaults.
+/// Schedule of one step. An empty algorithm name selects the default of the machine, and missing
+/// tunables take the algorithm's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Schedule {
     /// Name in the registry ([`crate::conv::algorithms`]), or empty.
@@ -15,22 +15,21 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The default schedule of `algorithm`.
+    /// Returns the default schedule of `algorithm`.
     pub fn of(algorithm: impl Into<String>) -> Self {
         Self { algorithm: algorithm.into(), tunables: BTreeMap::new() }
     }
 }
 
-/// A number that an algorithm leaves to the search: its name, the values it can take (ascending) and
-/// the one that is used when nobody chooses.
+/// A parameter of an algorithm that the search can choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunable {
-    /// Name, unique within the algorithm, `snake_case`.
+    /// Name in `snake_case`, unique within the algorithm.
     pub name: &'static str,
-    /// What turning it does; shown by `paretune space`.
+    /// Description of the tunable's effect, shown by `paretune space`.
     pub about: &'static str,
     /// Possible values on this machine for this problem, ascending, never empty.
     pub values: Vec<i64>,
-    /// One of `values`.
+    /// Value without a choice, one of `values`.
     pub default: i64,
 }

@@ -1,9 +1,10 @@
-//! Weights as they are stored: compact, in one canonical order, independent of how they will be run.
+//! Weights as they are stored: compact, in one canonical order, independent of the algorithms that
+//! will run them.
 //!
-//! A [`WeightFormat`] is two choices that have nothing to do with each other: what the numbers are
-//! ([`Numbers`]) and which of them may be other than zero ([`Pattern`]). Algorithms pack from these at
-//! load time, unless a bundle has what they pack (`crate::conv::Packing`). What a bundle of coded weights weighs on disk
-//! therefore depends on compression alone and never on the schedule.
+//! A [`WeightFormat`] combines two independent choices: the weight type ([`Numbers`]) and the
+//! pattern of zeros ([`Pattern`]). Algorithms pack their weights from this form at load time,
+//! unless a bundle contains packed weights (`crate::conv::Packing`). The size of a bundle with
+//! coded weights therefore depends on compression alone and never on the schedule.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,120 +17,121 @@ pub use crate::halves::{FP16_MAX, fp16_number, round_to_bf16};
 
 /// The weights of one convolution or dense layer, and its bias.
 ///
-/// `dims` is `[out_channels, in_channels / groups, kernel_height, kernel_width]`, row-major ("OIHW");
-/// a dense layer is a 1x1 convolution: `[out, in, 1, 1]`.
+/// `dims` is `[out_channels, in_channels / groups, kernel_height, kernel_width]`, row-major
+/// ("OIHW"). A dense layer is a 1x1 convolution: `[out, in, 1, 1]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Weights {
-    /// `[out_channels, in_channels / groups, kernel_height, kernel_width]`
+    /// Shape `[out_channels, in_channels / groups, kernel_height, kernel_width]`.
     pub dims: [usize; 4],
-    /// The numbers, zeros included.
+    /// Values of all weights, zeros included.
     pub values: WeightValues,
-    /// Where zeros are. A promise that kernels rely on for speed, and no more than that: every kernel
-    /// checks or ignores it.
+    /// Pattern of zeros. Kernels may use it for speed only: every kernel checks or ignores it.
     pub pattern: Pattern,
-    /// One per output channel.
+    /// Bias per output channel, if any.
     pub bias: Option<Arc<[f32]>>,
 }
 
-/// The numbers of [`Weights`], in the order of [`Weights::dims`], zeros included.
+/// The values of [`Weights`] in the order of [`Weights::dims`], zeros included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WeightValues {
-    /// Single precision.
+    /// Single-precision values.
     F32(Arc<[f32]>),
-    /// Single precision with the last 16 bits zero ([`round_to_bf16`]), which are not stored.
+    /// bfloat16 values ([`round_to_bf16`]), held in single precision with the last 16 bits zero.
     Bf16(Arc<[f32]>),
-    /// Single precision that half precision holds as well, which is what is stored.
+    /// Half-precision values, held in single precision and stored in 16 bits.
     Fp16(Arc<[f32]>),
-    /// Integers on a grid per output channel; run with 8-bit activations.
+    /// Integers on a grid per output channel, which run with 8-bit activations.
     Integer(IntegerWeights),
 }
 
-/// Weights on a grid: `weight = value * scale[out_channel]`.
+/// Integer weights on a grid: `weight = value * scale[out_channel]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IntegerWeights {
-    /// In the order of [`Weights::dims`]; each one of the [`Grid::levels`].
+    /// Values in the order of [`Weights::dims`], each within the [`Grid::levels`].
     pub values: Arc<[i8]>,
-    /// One per output channel, finite, not zero. Negative where the longer end of a grid that is not
-    /// symmetric serves negative weights better.
+    /// One scale per output channel, finite, not zero. A negative scale gives the longer end of an
+    /// asymmetric grid to negative weights.
     pub scales: Arc<[f32]>,
-    /// Which values there are.
+    /// Grid of the values.
     pub grid: Grid,
 }
 
-/// The values that integer weights can take.
+/// The range of integer weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Grid {
-    /// -1, 0 and 1.
+    /// The values -1, 0 and 1.
     Ternary,
-    /// -2 to 1.
+    /// The 2-bit integers from -2 to 1.
     Bits2,
-    /// -4 to 3.
+    /// The 3-bit integers from -4 to 3.
     Bits3,
-    /// -8 to 7.
+    /// The 4-bit integers from -8 to 7.
     Bits4,
-    /// -32 to 31.
+    /// The 6-bit integers from -32 to 31.
     Bits6,
-    /// -127 to 127.
+    /// The symmetric 8-bit integers from -127 to 127.
     Bits8,
 }
 
-/// Which weights may be other than zero.
+/// Pattern of the weights that may be nonzero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Pattern {
-    /// All of them.
+    /// Any weight may be nonzero.
     #[default]
     Dense,
-    /// Any, but many are zero.
+    /// Zeros anywhere, and many of them.
     Unstructured,
-    /// At each tap of the kernel, blocks of consecutive output channels times consecutive input channels
-    /// are zero or not as a whole. Blocks start at multiples of their size, per group; the last ones may
-    /// be cut off.
+    /// Block sparsity: at each tap of the kernel, blocks of consecutive output channels times
+    /// consecutive input channels are zero as a whole or not. Blocks start at multiples of their
+    /// size in each group, and the last ones may be cut off.
     Blocks {
         /// Output channels of a block.
         outputs: u8,
         /// Input channels of a block.
         inputs: u8,
     },
-    /// Of every `of` consecutive input channels (per output channel and tap) at most `kept` are not zero.
+    /// N:M sparsity: of every `of` consecutive input channels, at most `kept` are nonzero,
+    /// separately for each output channel and tap.
     Grouped {
-        /// How many stay.
+        /// Maximum number of nonzero weights in a group.
         kept: u8,
-        /// Out of how many.
+        /// Number of weights in a group.
         of: u8,
     },
 }
 
-/// What kind of numbers weights are.
+/// Weight type: the number format of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Numbers {
     /// Single precision, with activations in single precision.
     #[default]
     F32,
-    /// The upper half of single precision ("bfloat16"): all of its range, 8 bits of its mantissa. Activations around it are in
-    /// single precision; products may round them to the same.
+    /// bfloat16, the upper half of single precision, with its full range and 8 bits of mantissa.
+    /// Activations are in single precision; algorithms may round them to bfloat16 in
+    /// multiplications.
     Bf16,
-    /// Half precision ("fp16"): 11 bits of mantissa, and numbers up to 65504. Activations and all arithmetic are in single
-    /// precision.
+    /// Half precision ("fp16"), with 11 bits of mantissa and values up to 65504. Activations and
+    /// all arithmetic are in single precision.
     Fp16,
     /// Integers, with 8-bit activations.
     Integer(Grid),
 }
 
-/// How weights are held; every convolution algorithm states which formats it executes.
+/// Format of weights; every convolution algorithm states which formats it executes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WeightFormat {
-    /// What the numbers are.
+    /// Weight type of the values.
     pub numbers: Numbers,
-    /// Where zeros are.
+    /// Pattern of zeros.
     pub pattern: Pattern,
 }
 
 impl Grid {
-    /// Every grid, coarsest first.
+    /// All grids, the coarsest first.
     pub const ALL: [Self; 6] =
         [Self::Ternary, Self::Bits2, Self::Bits3, Self::Bits4, Self::Bits6, Self::Bits8];
 
-    /// The lowest and the highest value.
+    /// Returns the lowest and the highest value.
     #[must_use]
     pub const fn levels(self) -> (i8, i8) {
         match self {
@@ -142,7 +144,8 @@ impl Grid {
         }
     }
 
-    /// How many bits one weight carries; the logarithm of three for the ternary grid, to two decimals.
+    /// Returns the bits per weight; for the ternary grid the binary logarithm of 3, to two
+    /// decimals.
     #[must_use]
     pub const fn bits(self) -> f64 {
         match self {
@@ -167,7 +170,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// A text that names no pattern.
+/// Error for a text that names no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no pattern of zeros; there are dense, unstructured, blocks_OUTPUTSxINPUTS and KEPT_of_OF")]
 pub struct UnknownPattern(String);
@@ -196,7 +199,7 @@ impl FromStr for Pattern {
 }
 
 impl Numbers {
-    /// How many bits one weight carries.
+    /// Returns the bits per weight.
     #[must_use]
     pub const fn bits(self) -> f64 {
         match self {
@@ -206,16 +209,17 @@ impl Numbers {
         }
     }
 
-    /// The numbers of so many bits (1.58: ternary, 16: bfloat16), if there are such.
+    /// Returns the weight type with this many bits, if one exists. 1.58 stands for ternary, and 16
+    /// for bfloat16.
     #[must_use]
     pub fn of_bits(bits: f64) -> Option<Self> {
         Self::all().find(|numbers| (numbers.bits() - bits).abs() < 1e-6)
     }
 
-    /// All of 16 bits.
+    /// The weight types of 16 bits.
     pub const HALVES: [Self; 2] = [Self::Bf16, Self::Fp16];
 
-    /// What tells numbers of [`Numbers::HALVES`] apart; `None` for all others.
+    /// Returns the name of a 16-bit weight type in [`Numbers::HALVES`], and `None` for all others.
     #[must_use]
     pub const fn half(self) -> Option<&'static str> {
         match self {
@@ -225,13 +229,14 @@ impl Numbers {
         }
     }
 
-    /// The numbers of 16 bits of this [name](Self::half).
+    /// Returns the 16-bit weight type with this [name](Self::half).
     #[must_use]
     pub fn of_half(name: &str) -> Option<Self> {
         Self::HALVES.into_iter().find(|numbers| numbers.half() == Some(name))
     }
 
-    /// The nearest of these numbers to `x`, where they are real: infinite, maybe.
+    /// Rounds `x` to the nearest value of a real weight type, possibly infinite. Integer types
+    /// return `x` unchanged.
     #[must_use]
     pub fn nearest(self, x: f32) -> f32 {
         match self {
@@ -241,7 +246,7 @@ impl Numbers {
         }
     }
 
-    /// Whether `x` can be stored as one of these numbers without changing, where they are real.
+    /// Whether a real weight type represents `x` exactly. True for integer types.
     #[must_use]
     pub fn holds(self, x: f32) -> bool {
         match self {
@@ -251,18 +256,18 @@ impl Numbers {
         }
     }
 
-    /// All of them, coarsest first.
+    /// Returns all weight types, the coarsest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> + Clone {
         Grid::ALL.into_iter().map(Self::Integer).chain([Self::Bf16, Self::Fp16, Self::F32])
     }
 
-    /// Whether they are real numbers, held in single precision where need be.
+    /// Whether the weights are real numbers, held in single precision.
     #[must_use]
     pub const fn is_real(self) -> bool {
         !self.is_integer()
     }
 
-    /// Whether they are integers.
+    /// Whether the weights are integers.
     #[must_use]
     pub const fn is_integer(self) -> bool {
         matches!(self, Self::Integer(_))
@@ -270,26 +275,26 @@ impl Numbers {
 }
 
 impl WeightFormat {
-    /// Dense bfloat16.
+    /// Dense bfloat16 weights without zeros.
     pub const BF16: Self = Self { numbers: Numbers::Bf16, pattern: Pattern::Dense };
-    /// Dense half precision.
+    /// Dense half-precision weights without zeros.
     pub const FP16: Self = Self { numbers: Numbers::Fp16, pattern: Pattern::Dense };
-    /// Dense single precision.
+    /// Dense single-precision weights without zeros.
     pub const F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Dense };
-    /// Single precision with zeros anywhere.
+    /// Single-precision weights with zeros anywhere.
     pub const SPARSE_F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Unstructured };
-    /// Dense 8-bit integers.
+    /// Dense 8-bit integer weights without zeros.
     pub const I8: Self = Self { numbers: Numbers::Integer(Grid::Bits8), pattern: Pattern::Dense };
 }
 
 impl Weights {
-    /// Dense weights in single precision.
+    /// Creates dense weights in single precision.
     #[must_use]
     pub fn dense(dims: [usize; 4], values: Arc<[f32]>, bias: Option<Arc<[f32]>>) -> Self {
         Self { dims, values: WeightValues::F32(values), pattern: Pattern::Dense, bias }
     }
 
-    /// The format of these weights.
+    /// Returns the weight type and the pattern of these weights.
     #[must_use]
     pub fn format(&self) -> WeightFormat {
         let numbers = match &self.values {
@@ -302,18 +307,18 @@ impl Weights {
     }
 }
 
-/// A weight that is finite, and would not be in the numbers that it is to be stored as.
+/// Error for a finite weight beyond the range of the weight type that should store it.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("a weight of {weight} is beyond the greatest number of {}", numbers.half().unwrap_or("single precision"))]
 pub struct Beyond {
-    /// As it is.
+    /// Value of the weight.
     pub weight: f32,
-    /// What it was to be.
+    /// Weight type that cannot represent it.
     pub numbers: Numbers,
 }
 
 impl WeightValues {
-    /// None of these numbers.
+    /// Returns an empty list of weights of this weight type.
     #[must_use]
     pub fn none(numbers: Numbers) -> Self {
         match numbers {
@@ -326,11 +331,11 @@ impl WeightValues {
         }
     }
 
-    /// Real numbers, rounded to the nearest ones of `numbers`; integers, and what would have to become some, are left
-    /// as they are.
+    /// Rounds real weights to the nearest values of `numbers`. Integer weights are returned
+    /// unchanged, and so are all weights if `numbers` is an integer type.
     ///
     /// # Errors
-    /// Where a number becomes infinite.
+    /// Fails if a finite weight becomes infinite.
     pub fn rounded(self, numbers: Numbers) -> Result<Self, Beyond> {
         let (Some(values), true) = (self.reals(), numbers.is_real()) else { return Ok(self) };
         let round = |&weight: &f32| {
@@ -348,7 +353,7 @@ impl WeightValues {
         Ok(values)
     }
 
-    /// The numbers, if they are real.
+    /// Returns the values of real weights, and `None` for integers.
     #[must_use]
     pub fn reals(&self) -> Option<&Arc<[f32]>> {
         match self {
@@ -357,7 +362,7 @@ impl WeightValues {
         }
     }
 
-    /// The same, to be changed.
+    /// Returns the values of real weights for modification, and `None` for integers.
     pub fn reals_mut(&mut self) -> Option<&mut Arc<[f32]>> {
         match self {
             Self::F32(values) | Self::Bf16(values) | Self::Fp16(values) => Some(values),
@@ -365,7 +370,7 @@ impl WeightValues {
         }
     }
 
-    /// How many numbers there are, zeros included.
+    /// Returns the number of weights, zeros included.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -374,7 +379,7 @@ impl WeightValues {
         }
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,9 +1,10 @@
-//! Weights that are zero in blocks: one bit per block, then the numbers of the others alone.
+//! The encoding of block-sparse weights: a block mask with one bit per block, followed by the
+//! values of the nonzero blocks.
 
 use super::stream::{self, Reader};
 use crate::weights::Pattern;
 
-/// How the blocks of a pattern lie in weights of `dims`.
+/// Geometry of the blocks in weights of shape `dims`.
 pub(super) struct Blocks {
     dims: [usize; 4],
     /// Output and input channels of a block.
@@ -11,7 +12,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// `None` where the pattern has no blocks.
+    /// Returns `None` if the pattern has no blocks.
     pub(super) fn of(pattern: Pattern, dims: [usize; 4]) -> Option<Self> {
         match pattern {
             Pattern::Blocks { outputs, inputs } if outputs > 0 && inputs > 0 => {
@@ -26,7 +27,7 @@ impl Blocks {
         outputs.div_ceil(self.size[0]) * inputs.div_ceil(self.size[1]) * height * width
     }
 
-    /// The block of the weight with this number.
+    /// Returns the index of the block that contains the weight with this index.
     fn block(&self, number: usize) -> usize {
         let [_, inputs, height, width] = self.dims;
         let (channel, tap) = (number / (height * width), number % (height * width));
@@ -34,7 +35,7 @@ impl Blocks {
         (row + channel % inputs / self.size[1]) * height * width + tap
     }
 
-    /// Appends which blocks are not `zero`, and returns the numbers of those.
+    /// Appends the mask of blocks with nonzero values, and returns the values of those blocks.
     pub(super) fn put<T: Copy>(&self, values: &[T], zero: impl Fn(T) -> bool, out: &mut Vec<u8>) -> Vec<T> {
         let mut kept = vec![false; self.count()];
         for (number, value) in values.iter().enumerate() {
@@ -47,7 +48,8 @@ impl Blocks {
         values.iter().enumerate().filter(|(number, _)| kept[self.block(*number)]).map(|(_, x)| *x).collect()
     }
 
-    /// Reads which weights [`Blocks::put`] has kept: their numbers, ascending. The caller has bounded `dims`.
+    /// Reads the block mask that [`Blocks::put`] has written, and returns the ascending indices of
+    /// the weights in nonzero blocks. The caller has bounded `dims`.
     pub(super) fn get(&self, reader: &mut Reader<'_>) -> Result<Vec<usize>, String> {
         let count = self.count();
         let bytes = stream::get(reader, count.div_ceil(8))?;

@@ -1,12 +1,13 @@
-//! A folder of files that is there whole or not at all.
+//! Writes a folder of files atomically.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Puts a folder with exactly these files at `folder`: they are written and synced under another name
-/// beside it, then renamed. A folder that has no other files than these is replaced.
+/// Creates or replaces `folder` with exactly these files. They are written and synced in a
+/// temporary folder beside it, which is then renamed. An existing folder is only replaced if it has
+/// no other files.
 pub(super) fn write(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), String> {
     let replaces = folder.symlink_metadata().is_ok();
     if replaces {
@@ -20,14 +21,14 @@ pub(super) fn write(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), String
     let fresh = sibling(folder)?;
     let written = write_files(&fresh, files)
         .and_then(|()| if replaces { exchange(&fresh, folder) } else { rename(&fresh, folder) });
-    // After an exchange the old bundle has the temporary name; after a failure the new one.
+    // After an exchange the temporary name has the old bundle; after a failure the new one.
     let cleaned = if fresh.exists() { fs::remove_dir_all(&fresh) } else { Ok(()) };
     written?;
     cleaned.map_err(say("cannot remove what was replaced"))?;
     sync(parent)
 }
 
-/// A folder with other things in it is not ours to replace.
+/// Refuses to replace a folder that contains other files.
 fn only_these(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), String> {
     let refuse = || "exists and is not a bundle; remove it or choose another name".to_owned();
     for entry in fs::read_dir(folder).map_err(|_| refuse())? {
@@ -39,7 +40,7 @@ fn only_these(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), String> {
     Ok(())
 }
 
-/// A name beside `folder` that nobody else uses.
+/// Returns an unused name beside `folder`.
 fn sibling(folder: &Path) -> Result<PathBuf, String> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut name = std::ffi::OsString::from(".");
@@ -65,7 +66,7 @@ fn rename(fresh: &Path, folder: &Path) -> Result<(), String> {
     fs::rename(fresh, folder).map_err(say("cannot be put in place"))
 }
 
-/// Swaps two folders at once where the system can.
+/// Swaps two folders atomically if the system can.
 fn exchange(fresh: &Path, folder: &Path) -> Result<(), String> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -74,17 +75,17 @@ fn exchange(fresh: &Path, folder: &Path) -> Result<(), String> {
             return Ok(());
         }
     }
-    // Elsewhere there is a moment without either, but never one with half of it.
+    // On other systems the folder is missing for a moment, but never incomplete.
     let old = sibling(folder)?;
     fs::rename(folder, &old).map_err(say("cannot be replaced"))?;
     rename(fresh, folder).inspect_err(|_| {
-        // Best effort: the error that is reported is the first one.
+        // Best effort: the first error is the one to report.
         let _ = fs::rename(&old, folder);
     })?;
     fs::remove_dir_all(&old).map_err(say("cannot remove what was replaced"))
 }
 
-/// Makes names durable.
+/// Makes the names in a folder durable.
 fn sync(folder: &Path) -> Result<(), String> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(say("cannot be synced"))
 }

@@ -1,4 +1,4 @@
-//! The bytes of the two files.
+//! The binary format of the two files.
 
 use std::sync::Arc;
 
@@ -14,16 +14,18 @@ use crate::plan::{Backend, Plan, Step, Switch, ValueSpec};
 use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weights};
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
-/// Grows with every change of the format.
+/// Version of the format, incremented with every change.
 const VERSION: u16 = 6;
 const HEADER: usize = 8 + 2 + 2 + 32;
 
-/// Whether `weights.bin` is coded numbers alone, or has packed ones before them: what follows the version.
+/// Kind of `weights.bin`, stored after the version: coded weights alone, or packed weights followed
+/// by coded ones.
 const CODED: u16 = 0;
 const PACKED: u16 = 1;
 
-/// Coded numbers may be far fewer bytes than the tensor they stand for, a tensor of zeros almost none.
-/// A file may ask for this many numbers, and for [`EXPANSION`] more per byte that it has.
+/// Limits on the size of decoded tensors. Coded weights may take far fewer bytes than the tensor
+/// that they represent, and a tensor of zeros takes almost none. A file may declare this many
+/// elements, and [`EXPANSION`] more for each of its bytes.
 const ALLOWANCE: usize = 1 << 24;
 const EXPANSION: usize = 1 << 10;
 
@@ -33,7 +35,7 @@ pub(super) struct Files {
     pub weights: Vec<u8>,
 }
 
-/// What `plan.bin` says: a [`Bundle`] whose weights have no numbers.
+/// Serialized form of `plan.bin`: a [`Bundle`] without the values of its weights.
 #[derive(Serialize, Deserialize)]
 struct Description {
     name: String,
@@ -50,7 +52,7 @@ struct Description {
     configuration: String,
 }
 
-/// What must be known to read a tensor from `weights.bin`.
+/// Description of a tensor in `weights.bin`, as needed to read it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredWeights {
     dims: [usize; 4],
@@ -58,17 +60,17 @@ pub(super) struct StoredWeights {
     bias: bool,
 }
 
-/// What was read from `plan.bin`.
+/// Contents of `plan.bin`.
 pub(super) struct Contents {
-    /// Its weights have no numbers.
+    /// The bundle without the values of its weights.
     pub bundle: Bundle,
-    /// What they are.
+    /// Descriptions of the weights in `weights.bin`.
     pub weights: Vec<StoredWeights>,
-    /// What `weights.bin` has before the coded numbers, if it has.
+    /// Table of the packed weights that precede the coded ones in `weights.bin`, if any.
     pub table: Option<Table>,
 }
 
-/// Both files, with coded numbers alone.
+/// Encodes a bundle as two files, with coded weights alone.
 pub(super) fn encode(bundle: &Bundle) -> Files {
     let mut body = Vec::new();
     put_serialized(&describe(bundle), &mut body);
@@ -76,7 +78,7 @@ pub(super) fn encode(bundle: &Bundle) -> Files {
     Files { plan: with_header(CODED, &body, &weights), weights }
 }
 
-/// `plan.bin` where `weights.bin` is what `table` says.
+/// Encodes `plan.bin` for a `weights.bin` with the packed weights that `table` describes.
 pub(super) fn encode_packed(bundle: &Bundle, table: &Table) -> Vec<u8> {
     let mut body = Vec::new();
     put_serialized(&describe(bundle), &mut body);
@@ -84,7 +86,7 @@ pub(super) fn encode_packed(bundle: &Bundle, table: &Table) -> Vec<u8> {
     with_header(PACKED, &body, &[])
 }
 
-/// The numbers of all weights.
+/// Encodes the values of all weights.
 pub(super) fn encode_numbers(bundle: &Bundle) -> Vec<u8> {
     let mut numbers = Vec::new();
     for weights in &bundle.plan.weights {
@@ -120,7 +122,7 @@ fn describe(bundle: &Bundle) -> Description {
 }
 
 fn put_serialized(what: &impl Serialize, out: &mut Vec<u8>) {
-    // Plain data of known lengths: serializing it into memory has no way to fail.
+    // Plain data of known lengths: serializing it into memory cannot fail.
     let bytes = postcard::to_stdvec(what).unwrap_or_default();
     put_number(bytes.len(), out);
     stream::put(&bytes, out);
@@ -136,10 +138,11 @@ fn with_header(form: u16, body: &[u8], numbers: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Whether the checksum in `plan.bin` is over `weights.bin` as well, which then has coded numbers alone.
+/// Whether the checksum in `plan.bin` also covers `weights.bin`, which then has coded weights
+/// alone.
 ///
 /// # Errors
-/// Where this is no plan of a bundle, or one of another version.
+/// Fails if the file is not the plan of a bundle, or has another version.
 pub(super) fn covers_numbers(file: &[u8]) -> Result<bool, String> {
     let mut reader = Reader::new(file);
     if reader.take(8).ok() != Some(MAGIC) {
@@ -160,17 +163,17 @@ pub(super) fn covers_numbers(file: &[u8]) -> Result<bool, String> {
     }
 }
 
-/// Reads `plan.bin`. `numbers` is `weights.bin` if the checksum [covers](covers_numbers) it, and `weights` how many bytes
-/// that has anyway.
+/// Reads `plan.bin`. `numbers` holds `weights.bin` if the checksum [covers](covers_numbers) it, and
+/// `weights` is the length of that file in bytes in any case.
 ///
 /// # Errors
-/// Where something is damaged.
+/// Fails if a file is damaged.
 pub(super) fn decode(file: &[u8], numbers: Option<&[u8]>, weights: u64) -> Result<Contents, String> {
     let expected = file.get(HEADER - 32..HEADER).ok_or("plan.bin ends too early")?;
     if checksum(&file[HEADER..], numbers.unwrap_or_default()).as_bytes() != expected {
         return Err("is damaged: its checksum does not match".into());
     }
-    // A right checksum only excludes accidents: from here on every size is still doubted.
+    // A matching checksum only excludes accidents: sizes are still not trusted.
     let budget = budget(file.len() as u64, weights);
     let mut reader = Reader::new(&file[HEADER..]);
     let description: Description = get_serialized(&mut reader, budget)?;
@@ -199,7 +202,7 @@ pub(super) fn decode(file: &[u8], numbers: Option<&[u8]>, weights: u64) -> Resul
     })
 }
 
-/// How many numbers files of these sizes may ask for.
+/// Returns how many elements files of these sizes may declare.
 fn budget(plan: u64, weights: u64) -> usize {
     let bytes = usize::try_from(plan.saturating_add(weights)).unwrap_or(usize::MAX);
     ALLOWANCE.saturating_add(bytes.saturating_mul(EXPANSION))
@@ -217,7 +220,7 @@ fn get_serialized<T: for<'a> Deserialize<'a>>(reader: &mut Reader<'_>, budget: u
     if rest.is_empty() { Ok(what) } else { Err("plan.bin has bytes beyond its end".into()) }
 }
 
-/// Whether the budget has room for all values, scales and biases.
+/// Checks that the budget suffices for all values, scales and biases.
 fn afford(stored: &[StoredWeights], mut budget: usize) -> Result<(), String> {
     for (index, stored) in stored.iter().enumerate() {
         let here = |problem: String| format!("weights.bin {problem} (weights {index})");
@@ -229,20 +232,20 @@ fn afford(stored: &[StoredWeights], mut budget: usize) -> Result<(), String> {
 }
 
 impl StoredWeights {
-    /// The weights without their numbers.
+    /// Returns the weights without their values.
     fn hollow(&self) -> Weights {
         let values = WeightValues::none(self.format.numbers);
         Weights { dims: self.dims, values, pattern: self.format.pattern, bias: None }
     }
 }
 
-/// Appends the numbers of one tensor: values, scales, bias.
+/// Appends one tensor: values, scales, bias.
 pub(super) fn put_weights(weights: &Weights, out: &mut Vec<u8>) {
     let blocks = Blocks::of(weights.pattern, weights.dims);
     match &weights.values {
-        // The planes of bytes that bfloat16 leaves out are zero, and cost nothing.
+        // The byte planes that bfloat16 leaves zero take almost no bytes.
         WeightValues::F32(values) | WeightValues::Bf16(values) => match blocks {
-            // By bits: a negative zero is a number worth keeping.
+            // Compared by bits, so that negative zeros are kept.
             Some(blocks) => put_f32(&blocks.put(values, |x| x.to_bits() == 0, out), out),
             None => put_f32(values, out),
         },
@@ -263,10 +266,10 @@ pub(super) fn put_weights(weights: &Weights, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`encode_numbers`] has written, of weights that [`decode`] has found affordable.
+/// Reads the output of [`encode_numbers`], for weights whose sizes [`decode`] has checked.
 ///
 /// # Errors
-/// Where something is damaged.
+/// Fails if the data is damaged.
 pub(super) fn decode_numbers(stored: &[StoredWeights], numbers: &[u8]) -> Result<Vec<Weights>, String> {
     let mut reader = Reader::new(numbers);
     let mut all = Vec::new();
@@ -281,7 +284,8 @@ pub(super) fn decode_numbers(stored: &[StoredWeights], numbers: &[u8]) -> Result
     Ok(all)
 }
 
-/// What `get` reads, put in its places among zeros where there are such.
+/// Reads values with `get` and scatters them to `places`, with zeros elsewhere. Without `places`,
+/// all values are read in order.
 fn spread<T: Copy + Default>(
     places: Option<&[usize]>,
     len: usize,
@@ -316,7 +320,7 @@ fn get_weights(stored: &StoredWeights, reader: &mut Reader<'_>, len: usize) -> R
 
 fn checksum(body: &[u8], numbers: &[u8]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    // Length first: moving bytes from one file to the other is damage too.
+    // The length comes first, so that bytes moved from one file to the other are detected.
     hasher.update(&(body.len() as u64).to_le_bytes()).update(body).update(numbers);
     hasher.finalize()
 }
@@ -338,7 +342,7 @@ mod tests {
         out.len() as f64
     }
 
-    /// Reproducible, in `0..bound`.
+    /// Returns a reproducible pseudorandom number in `0..bound`.
     fn random(seed: &mut u64, bound: u64) -> u64 {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 33) % bound
@@ -350,7 +354,7 @@ mod tests {
         let len: usize = dims.iter().product();
         let mut seed = 3;
         for pattern in [Pattern::Dense, Pattern::Unstructured, Pattern::Blocks { outputs: 8, inputs: 4 }] {
-            // Any bits of a finite number, so that there is nothing to be saved.
+            // Random bits of finite numbers, which no coder can compress.
             let half = |seed: &mut u64| loop {
                 let number = crate::halves::fp16_number(random(seed, 1 << 16) as u16);
                 if number.is_finite() {
@@ -364,7 +368,8 @@ mod tests {
         }
     }
 
-    /// Values, places and scales, without any model of how often what occurs, and no more than that and 3 %.
+    /// Checks that the encoded size exceeds the information in values, positions and scales by at
+    /// most 3 %, with frequencies of values as the only model.
     #[test]
     fn nothing_is_stored_but_the_information() {
         let dims = [64, 128, 3, 3];
@@ -398,7 +403,7 @@ mod tests {
                 let share = |count: usize| count as f64 / len as f64;
                 let kept = zero.values().filter(|zero| !**zero).count() as f64 / zero.len() as f64;
                 let entropy = |p: f64| if p <= 0.0 || p >= 1.0 { 0.0 } else { -p * p.log2() };
-                // Places of blocks, and in them, how often there is what value.
+                // Entropy of the block positions, and of the values within blocks.
                 let bits = match pattern {
                     Pattern::Blocks { .. } => zero.len() as f64 + kept * len as f64 * (levels as f64).log2(),
                     _ => {
@@ -418,7 +423,8 @@ mod tests {
                 };
                 let information = bits / 8.0 + 64.0 * 4.0;
                 let got = bytes(&weights);
-                // A table of frequencies is what the few levels of short streams cost beyond that.
+                // The table of frequencies adds to that; it matters for short streams with few
+                // levels.
                 assert!(
                     got <= 1.03 * information + 2.0 * levels as f64,
                     "{grid:?} {pattern}: {got} of {information}"

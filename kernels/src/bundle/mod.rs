@@ -1,18 +1,20 @@
-//! A network as it is deployed: a folder with `plan.bin` and `weights.bin`, and nothing else.
+//! The deployed form of a network: a folder with `plan.bin` and `weights.bin`, and nothing else.
 //!
-//! `plan.bin` is `PARETUNE`, a format version, a BLAKE3 checksum over everything else in both files,
-//! and the plan without its numbers; `weights.bin` is the numbers, in the order of the plan's weights,
-//! as compact as they can be without changing a bit ([`numbers`](self)). What a bundle weighs depends
-//! on compression alone, never on schedules' packing.
+//! `plan.bin` has the magic bytes `PARETUNE`, a format version, a BLAKE3 checksum over everything
+//! else in both files, and the plan without weights. `weights.bin` has the weights in the order of
+//! the plan, compressed losslessly by the weight codec. The size of a bundle depends on compression
+//! alone, never on the packing that a schedule implies.
 //!
-//! [`Bundle::write_packed`] trades size for load time. `weights.bin` then begins with what the kernels of this plan pack for
-//! one instruction set, each part on a cache-line boundary, so that loading maps the file and runs; the coded numbers
-//! follow, and are read only where something else is asked for. `plan.bin` lists the parts with a key per layer, and a
-//! checksum for either half of `weights.bin`, so that each is checked when it is used.
+//! [`Bundle::write_packed`] trades size for load time. `weights.bin` then begins with the packed
+//! weights of this plan for one instruction set, each section on a cache-line boundary, so that
+//! loading only maps the file. The coded weights follow, and are read only if other packed weights
+//! are needed. `plan.bin` lists the sections with a key per layer, and has a checksum for either
+//! half of `weights.bin`, so that each half is checked when it is used.
 //!
-//! Files may be damaged or hostile: reading checks sizes before it allocates, and the plan before it
-//! returns it. Checksums exclude accidents alone, so packed parts are only used as numbers, which may be any, and only as
-//! many as the plan needs; places that kernels go to (steps of sparse weights) are copied and checked against the problem.
+//! Files may be damaged or hostile: reading checks sizes before it allocates, and the plan before
+//! it returns it. Checksums exclude accidents only. Packed weights are therefore used as plain
+//! numbers, any of which is safe, and only as many as the plan needs. Indices that kernels follow
+//! (offsets of sparse weights) are copied and checked against the problem.
 
 use std::path::Path;
 
@@ -34,50 +36,50 @@ mod table;
 
 pub use stored::{Loaded, Stored, WeightSource};
 
-/// A plan and what is needed to feed it.
+/// A plan with the preprocessing of its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bundle {
-    /// The network.
+    /// Plan of the network.
     pub plan: Plan,
-    /// How images become its input, and what its outputs mean.
+    /// Preprocessing of images, and the meaning of the outputs.
     pub preprocessing: Preprocessing,
-    /// Content hash of the configuration that it was built from.
+    /// Content hash of the configuration that the bundle was built from.
     pub configuration: String,
 }
 
-/// How 8-bit images become the input: `(pixel - mean[channel]) / std[channel]` on the 0-255 scale.
+/// Normalization of 8-bit images: `(pixel - mean[channel]) / std[channel]` on the 0-255 scale.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
-    /// One per channel.
+    /// Mean per channel, or empty.
     pub mean: Vec<f32>,
-    /// One per channel, positive.
+    /// Standard deviation per channel, positive.
     pub std: Vec<f32>,
-    /// Names of the classes in the order of the outputs, where known.
+    /// Names of the classes in the order of the outputs, if known.
     pub classes: Vec<String>,
 }
 
-/// Bytes of a bundle's files.
+/// Sizes of a bundle's files in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileBytes {
-    /// `plan.bin`; schedules are part of it.
+    /// Bytes of `plan.bin`, which includes the schedules.
     pub plan: u64,
-    /// `weights.bin` with coded numbers, which depends on compression alone.
+    /// Bytes of `weights.bin` with coded weights alone, which depend on compression alone.
     pub weights: u64,
 }
 
-/// Bytes of the files of a bundle with packed weights.
+/// Sizes of the files of a bundle with packed weights, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedBytes {
-    /// `plan.bin`
+    /// Bytes of `plan.bin`.
     pub plan: u64,
-    /// What is mapped of `weights.bin`.
+    /// Bytes of packed weights, the mapped part of `weights.bin`.
     pub packed: u64,
-    /// The coded numbers behind it.
+    /// Bytes of coded weights, the rest of `weights.bin`.
     pub coded: u64,
 }
 
 impl PackedBytes {
-    /// Of both files.
+    /// Returns the bytes of both files together.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.plan + self.packed + self.coded
@@ -85,11 +87,12 @@ impl PackedBytes {
 }
 
 impl Bundle {
-    /// Writes the folder, whole or not at all. A bundle that is there already is replaced; anything
-    /// else that is there is left alone.
+    /// Writes the folder atomically. An existing bundle is replaced; a folder with any other
+    /// contents is left alone.
     ///
     /// # Errors
-    /// Where the plan is not valid, something that is not a bundle is in the way, or the disk refuses.
+    /// Fails if the plan is not valid, if something other than a bundle is in the way, or if the
+    /// disk refuses.
     pub fn write(&self, folder: &Path) -> Result<(), KernelError> {
         self.check().map_err(|problem| complaint(folder, problem))?;
         let files = format::encode(self);
@@ -97,10 +100,12 @@ impl Bundle {
             .map_err(|problem| complaint(folder, problem))
     }
 
-    /// [`Bundle::write`] with weights as the kernels pack them on `isa`, and the coded ones behind them.
+    /// Writes the folder like [`Bundle::write`], with weights packed for `isa` before the coded
+    /// ones.
     ///
     /// # Errors
-    /// As there, and where the plan does not run on this machine's processor with these instructions.
+    /// Fails like [`Bundle::write`], and if the plan does not run on this machine's processor with
+    /// these instructions.
     pub fn write_packed(&self, folder: &Path, isa: Isa) -> Result<PackedBytes, KernelError> {
         self.check().map_err(|problem| complaint(folder, problem))?;
         let options = ExecutorOptions { batch: 1, threads: self.plan.threads.max(1), isa };
@@ -115,24 +120,25 @@ impl Bundle {
         Ok(PackedBytes { plan: plan_bytes, packed, coded: coded_bytes })
     }
 
-    /// Reads and checks a folder with all numbers; sizes are checked before anything is allocated. To run what is there,
-    /// [`Stored`] knows a shorter way.
+    /// Reads and checks a folder with all weights; sizes are checked before anything is allocated.
+    /// To run a bundle, [`Stored`] is faster.
     ///
     /// # Errors
-    /// Where files are missing, damaged or of another version.
+    /// Fails if files are missing, damaged or of another version.
     pub fn read(folder: &Path) -> Result<Self, KernelError> {
         let bundle = Stored::open(folder)?.bundle()?;
         Ok(std::sync::Arc::unwrap_or_clone(bundle))
     }
 
-    /// Bytes that [`Bundle::write`] would put on disk: the metric `size`, exactly.
+    /// Returns the bytes that [`Bundle::write`] would put on disk, which is exactly the metric
+    /// `size`.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let FileBytes { plan, weights } = self.file_bytes();
         plan + weights
     }
 
-    /// [`Bundle::bytes`] of each file.
+    /// Returns the bytes of each file; see [`Bundle::bytes`].
     #[must_use]
     pub fn file_bytes(&self) -> FileBytes {
         let files = format::encode(self);
@@ -144,7 +150,7 @@ impl Bundle {
         self.check_structure()
     }
 
-    /// [`Bundle::check`] of everything but numbers.
+    /// Checks everything except the values of weights.
     fn check_structure(&self) -> Result<(), String> {
         validate_structure(&self.plan, 1).map_err(|error| error.to_string())?;
         let Preprocessing { mean, std, .. } = &self.preprocessing;
@@ -159,8 +165,8 @@ impl Bundle {
     }
 }
 
-/// Bytes that these weights take in `weights.bin`: what a layer adds to the metric `size`, but for a few
-/// bytes in the plan.
+/// Returns the bytes of these weights in `weights.bin`: the contribution of a layer to the metric
+/// `size`, except for a few bytes in the plan.
 #[must_use]
 pub fn stored_bytes(weights: &Weights) -> u64 {
     let mut out = Vec::new();

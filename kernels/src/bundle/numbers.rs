@@ -1,33 +1,36 @@
-//! Weights as few bytes, exactly: what `weights.bin` is made of.
+//! The lossless weight codec of `weights.bin`.
 //!
-//! Single precision: if it pays, zeros are left out and the positions of the others stored as a bitmap
-//! or as Rice-coded gaps (Rice and Plaunt 1971), whichever is smaller; the others are cut into planes
-//! of bytes, exponents apart from mantissas, and each plane is a [`super::stream`]. 8-bit weights are
-//! one stream. Nothing here depends on whether a tensor calls itself sparse; [`super::blocks`] does.
+//! Single precision: if it saves bytes, zeros are left out and the positions of nonzero values are
+//! stored as a bitmap or as Rice-coded gaps (Rice and Plaunt 1971), whichever is smaller. Values
+//! are split into byte planes, exponents apart from mantissas, and each plane is a rANS stream
+//! ([`super::stream`]). 8-bit weights are one stream. The codec ignores the declared sparsity
+//! pattern, except for the block mask of [`super::blocks`].
 
 use std::sync::Arc;
 
 use super::stream::{self, Reader, put_number};
 use crate::halves::{fp16_bits, fp16_number};
 
-/// All numbers follow.
+/// Tag of a dense tensor: all values follow.
 const DENSE: u8 = 0;
-/// One bit per number, set where it is not zero.
+/// Tag of a bitmap: one bit per value, set if it is nonzero.
 const BITMAP: u8 = 1;
-/// Gaps between the numbers that are not zero; the parameter is what is beyond this tag.
+/// First tag of Rice-coded gaps between nonzero values; the parameter is the difference to this
+/// tag.
 const RICE: u8 = 2;
 /// Largest Rice parameter.
 const MOST_RICE: u32 = 28;
 
-/// Appends `values`.
+/// Appends single-precision values.
 pub(super) fn put_f32(values: &[f32], out: &mut Vec<u8>) {
-    // By bits: a negative zero is a number worth keeping.
+    // Compared by bits, so that negative zeros are kept.
     let kept: Vec<f32> = values.iter().copied().filter(|x| x.to_bits() != 0).collect();
     let (bits, parameter) = rice_bits(values);
     let bitmap = values.len().div_ceil(8);
     let rice = bits.div_ceil(8);
     let saved = (values.len() - kept.len()) * 4;
-    // What the count of numbers costs is not worth a thought, but must not make things worse.
+    // The 6 bytes bound the cost of the count, so that leaving out zeros never makes a tensor
+    // larger.
     if saved <= bitmap.min(rice) + 6 {
         out.push(DENSE);
         return put_planes(4, values, turned, out);
@@ -46,7 +49,7 @@ pub(super) fn put_f32(values: &[f32], out: &mut Vec<u8>) {
     put_planes(4, &kept, turned, out);
 }
 
-/// Reads `len` numbers. The caller has bounded `len`.
+/// Reads `len` single-precision values. The caller has bounded `len`.
 pub(super) fn get_f32(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>, String> {
     let tag = reader.byte()?;
     if tag == DENSE {
@@ -69,39 +72,40 @@ pub(super) fn get_f32(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>,
     Ok(values.into())
 }
 
-/// Appends 8-bit numbers.
+/// Appends 8-bit integer values.
 pub(super) fn put_i8(values: &[i8], out: &mut Vec<u8>) {
-    // Offset, so that the values in use are neighbors.
+    // Offset by 128, so that small values of both signs are neighbors.
     let bytes: Vec<u8> = values.iter().map(|&x| (x as u8).wrapping_add(128)).collect();
     stream::put(&bytes, out);
 }
 
-/// Reads `len` 8-bit numbers. The caller has bounded `len`.
+/// Reads `len` 8-bit integers. The caller has bounded `len`.
 pub(super) fn get_i8(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[i8]>, String> {
     Ok(stream::get(reader, len)?.into_iter().map(|x| x.wrapping_sub(128) as i8).collect())
 }
 
-/// Appends numbers of half precision: the planes of their two bytes, exponents apart from mantissas.
+/// Appends half-precision values as two byte planes, exponents apart from mantissas.
 pub(super) fn put_fp16(values: &[f32], out: &mut Vec<u8>) {
     put_planes(2, values, |x| u32::from(fp16_bits(x).rotate_left(1)), out);
 }
 
-/// Reads `len` numbers of half precision. The caller has bounded `len`.
+/// Reads `len` half-precision values. The caller has bounded `len`.
 pub(super) fn get_fp16(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>, String> {
     Ok(get_planes(2, reader, len, |bits| fp16_number((bits as u16).rotate_right(1)))?.into())
 }
 
-/// The bits of single precision, the sign last.
+/// Returns the bits of a single-precision value, rotated so that the sign comes last.
 fn turned(x: f32) -> u32 {
     x.to_bits().rotate_left(1)
 }
 
-/// What [`turned`] makes such bits of.
+/// Reverses [`turned`].
 fn turned_back(bits: u32) -> f32 {
     f32::from_bits(bits.rotate_right(1))
 }
 
-/// A stream for each byte of a number: exponents, then mantissas from the top, the sign with the last.
+/// Appends one stream per byte plane: exponents first, then mantissas from the top, with the sign
+/// in the last plane.
 fn put_planes(planes: usize, values: &[f32], bits: impl Fn(f32) -> u32, out: &mut Vec<u8>) {
     for plane in (0..planes).rev() {
         let bytes: Vec<u8> = values.iter().map(|&x| bits(x).to_le_bytes()[plane]).collect();
@@ -124,7 +128,7 @@ fn get_planes(
     Ok(all.into_iter().map(number).collect())
 }
 
-/// Lengths of the runs of zeros before each number that is not zero.
+/// Returns the lengths of the runs of zeros before each nonzero value.
 fn gaps(values: &[f32]) -> impl Iterator<Item = usize> {
     let mut gap = 0;
     values.iter().filter_map(move |x| {
@@ -133,7 +137,7 @@ fn gaps(values: &[f32]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The fewest bits that Rice coding takes, and with which parameter.
+/// Returns the minimum number of bits of Rice coding, and the parameter that achieves it.
 fn rice_bits(values: &[f32]) -> (usize, u32) {
     let (mut count, mut sum) = (0, 0);
     for gap in gaps(values) {
@@ -167,7 +171,7 @@ fn put_rice(values: &[f32], parameter: u32, out: &mut Vec<u8>) {
     }
 }
 
-/// Bits on their way into bytes, lowest first.
+/// A writer of bits, the lowest bit of each byte first.
 struct Bits<'a> {
     byte: u8,
     filled: u32,
@@ -260,7 +264,7 @@ mod tests {
             stretch in 1_usize..40,
         ) {
             round_trip(&values);
-            // The same with long runs of zeros.
+            // Sparse values with long runs of zeros.
             let mut stretched = vec![0.0; values.len() * stretch];
             for (i, x) in values.iter().enumerate() {
                 stretched[i * stretch] = *x;

@@ -1,4 +1,4 @@
-//! A bundle as it lies on disk: known but for its numbers, which are read as, and if, they are needed.
+//! A bundle on disk, whose weights are read on demand only.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -19,49 +19,49 @@ use crate::plan::{Backend, Plan};
 /// A bundle on disk.
 pub struct Stored {
     folder: PathBuf,
-    /// Without numbers.
+    /// The bundle without the values of its weights.
     bundle: Bundle,
     weights: Vec<StoredWeights>,
     packed: Option<Packed>,
     numbers: Mutex<CodedNumbers>,
 }
 
-/// What was packed ahead.
+/// Packed weights of a bundle.
 struct Packed {
     file: File,
     table: Table,
     layers: Arc<[PackedLayer]>,
-    /// As soon as somebody has needed it.
+    /// The mapped file, once it is needed.
     mapping: Mutex<Option<Arc<Mapping>>>,
 }
 
 enum CodedNumbers {
-    /// All of `weights.bin`, which the plan's checksum covers.
+    /// Contents of `weights.bin`, which the plan's checksum covers.
     Read(Vec<u8>),
-    /// Behind what was packed.
+    /// In the file, after the packed weights.
     OnDisk,
     Decoded(Arc<Bundle>),
 }
 
-/// What [`Stored::load`] has made.
+/// Result of [`Stored::load`].
 pub struct Loaded {
-    /// Ready to run.
+    /// Executor that is ready to run.
     pub executor: Executor,
-    /// How it has got its weights.
+    /// Source of the executor's weights.
     pub weights: WeightSource,
-    /// Steps whose schedule is not possible with these instructions or so many images, and that have the nearest one
-    /// which is, or the default one of another algorithm.
+    /// Number of steps whose schedule does not support this instruction set or batch size. They run
+    /// with the nearest supported values, or with the default schedule of another algorithm.
     pub refitted: usize,
 }
 
-/// How a loaded bundle has got its weights.
+/// Source of the weights of a loaded bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WeightSource {
-    /// The bundle has coded numbers alone.
+    /// Decoded from a bundle with coded weights alone.
     Decoded,
-    /// They were packed ahead, and are used where they lie.
+    /// Packed weights, used directly from the mapped file.
     Mapped,
-    /// Others were packed ahead, for the reason given.
+    /// Decoded and packed again, because the packed weights do not fit for the given reason.
     Repacked(String),
 }
 
@@ -76,10 +76,10 @@ impl std::fmt::Display for WeightSource {
 }
 
 impl Stored {
-    /// Reads and checks everything but packed numbers and those behind them.
+    /// Reads and checks everything except packed weights and the coded weights after them.
     ///
     /// # Errors
-    /// Where files are missing, damaged or of another version.
+    /// Fails if files are missing, damaged or of another version.
     pub fn open(folder: &Path) -> Result<Self, KernelError> {
         let read = |name: &str| {
             let path = folder.join(name);
@@ -117,22 +117,23 @@ impl Stored {
         Ok(Self { folder: folder.to_owned(), bundle, weights, packed, numbers: Mutex::new(numbers) })
     }
 
-    /// Everything but the numbers of weights: [`Executor::new`] refuses such a plan, [`Stored::load`] loads it.
+    /// Returns the bundle without the values of its weights. [`Executor::new`] refuses such a plan;
+    /// [`Stored::load`] loads it.
     #[must_use]
     pub fn description(&self) -> &Bundle {
         &self.bundle
     }
 
-    /// The instruction set that weights were packed for ahead, by name.
+    /// Returns the name of the instruction set that the packed weights are for, if there are any.
     #[must_use]
     pub fn packed_for(&self) -> Option<&str> {
         self.packed.as_ref().map(|packed| packed.table.isa.as_str())
     }
 
-    /// Bytes of the two files.
+    /// Returns the bytes of the two files.
     ///
     /// # Errors
-    /// Where they are not there any more.
+    /// Fails if a file no longer exists.
     pub fn bytes(&self) -> Result<u64, KernelError> {
         [PLAN, WEIGHTS].into_iter().try_fold(0, |sum, name| {
             let path = self.folder.join(name);
@@ -142,10 +143,10 @@ impl Stored {
         })
     }
 
-    /// The whole bundle. Numbers are decoded once.
+    /// Returns the whole bundle, whose weights are decoded once.
     ///
     /// # Errors
-    /// Where they are damaged.
+    /// Fails if the coded weights are damaged.
     pub fn bundle(&self) -> Result<Arc<Bundle>, KernelError> {
         let damaged = |problem: String| complaint(&self.folder, problem);
         let mut numbers = locked(&self.numbers);
@@ -167,11 +168,11 @@ impl Stored {
         Ok(bundle)
     }
 
-    /// Loads the plan: maps what was packed for it, or else decodes numbers and packs them. Schedules that are not possible
-    /// with `options` give way to others.
+    /// Loads the plan with mapped packed weights if they match, and otherwise decodes the weights
+    /// and packs them. Schedules that `options` do not support are replaced.
     ///
     /// # Errors
-    /// Where something is damaged, or the plan does not run here.
+    /// Fails if a file is damaged, or if the plan does not run on this machine.
     pub fn load(&self, options: &ExecutorOptions) -> Result<Loaded, KernelError> {
         let (plan, refitted) = fitted(&self.bundle.plan, options);
         let decoded = |weights: WeightSource| {
@@ -194,7 +195,7 @@ impl Stored {
 }
 
 impl Packed {
-    /// What was packed, seen to be what was written.
+    /// Maps the packed weights, after a check of their checksum.
     fn mapping(&self) -> Result<Arc<Mapping>, String> {
         let mut mapping = locked(&self.mapping);
         if let Some(mapping) = &*mapping {
@@ -208,12 +209,12 @@ impl Packed {
         Ok(Arc::clone(mapping.insert(Arc::new(fresh))))
     }
 
-    /// The coded numbers behind what was packed.
+    /// Reads the coded weights that follow the packed ones.
     fn read_coded(&self) -> Result<Vec<u8>, String> {
         let unread = |error: std::io::Error| format!("weights.bin cannot be read: {error}");
         let mut file = &self.file;
         file.seek(SeekFrom::Start(self.table.bytes as u64)).map_err(unread)?;
-        // The file was seen to have that many bytes.
+        // The length of the file was checked before.
         let mut coded = vec![0; self.table.coded_bytes];
         file.read_exact(&mut coded).map_err(unread)?;
         if *blake3::hash(&coded).as_bytes() != self.table.coded_digest {
@@ -223,7 +224,7 @@ impl Packed {
     }
 }
 
-/// `plan` with schedules that are possible with `options`, and how many of them are others than it has.
+/// Returns `plan` with schedules that `options` support, and the number of replaced schedules.
 fn fitted(plan: &Plan, options: &ExecutorOptions) -> (Plan, usize) {
     let (mut fitted, mut others) = (plan.clone(), 0);
     let target = Target::Cpu(options.isa);
@@ -237,7 +238,7 @@ fn fitted(plan: &Plan, options: &ExecutorOptions) -> (Plan, usize) {
         if resolve(&step.name, conv, problem, format, options.isa).is_ok() {
             continue;
         }
-        // Where there is no such algorithm at all, loading says so.
+        // If the algorithm does not exist at all, loading reports it.
         let Some(schedule) = target.fitted(&conv.schedule, &problem) else { continue };
         fitted.steps[index].operator = Operator::Conv(Conv { schedule, ..conv.clone() });
         others += 1;

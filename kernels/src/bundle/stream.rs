@@ -1,19 +1,20 @@
-//! Bytes, entropy-coded where that makes them fewer: range asymmetric numeral systems over single
+//! The entropy coder: rANS (range asymmetric numeral systems) over single bytes, used if it saves
 //! bytes (Duda, "Asymmetric numeral systems", 2013; in the byte-wise form of Giesen's `ryg_rans`).
 //!
-//! Weights gain from it without losing a bit: exponents of trained weights have under 3 bits of
-//! entropy, 8-bit weights 5 to 7. A stream does not know its length; whoever reads it must.
+//! Weights shrink without losing a bit: exponents of trained weights have less than 3 bits of
+//! entropy, and 8-bit weights 5 to 7. A stream does not contain its length; the reader must know
+//! it.
 
-/// Frequencies add up to `1 << SCALE_BITS`.
+/// Binary logarithm of the sum of frequencies, [`SCALE`].
 const SCALE_BITS: u32 = 12;
 const SCALE: u32 = 1 << SCALE_BITS;
-/// The coder's state stays in `LOWEST..LOWEST << 8`.
+/// Lower bound of the coder's state, which stays in `LOWEST..LOWEST << 8`.
 const LOWEST: u32 = 1 << 23;
 
 const RAW: u8 = 0;
 const CODED: u8 = 1;
 
-/// Where reading goes on in a file.
+/// A reader of bytes with a current position.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -23,19 +24,19 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// The next `count` bytes.
+    /// Reads the next `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or("ends too early")?;
         self.rest = rest;
         Ok(taken)
     }
 
-    /// The next byte.
+    /// Reads the next byte.
     pub fn byte(&mut self) -> Result<u8, String> {
         Ok(self.take(1)?[0])
     }
 
-    /// The next number, little end first in groups of 7 bits.
+    /// Reads a number in groups of 7 bits, the lowest first.
     pub fn number(&mut self) -> Result<usize, String> {
         let mut number = 0_u64;
         for shift in (0..42).step_by(7) {
@@ -48,13 +49,13 @@ impl<'a> Reader<'a> {
         Err("holds an absurd number".into())
     }
 
-    /// How many bytes are left.
+    /// Returns the number of unread bytes.
     pub fn left(&self) -> usize {
         self.rest.len()
     }
 }
 
-/// Appends a number as [`Reader::number`] reads it; numbers are below `2^42`.
+/// Appends a number in the format of [`Reader::number`]; numbers are below `2^42`.
 pub(super) fn put_number(mut number: usize, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -87,7 +88,7 @@ pub(super) fn get(reader: &mut Reader<'_>, len: usize) -> Result<Vec<u8>, String
     }
 }
 
-/// Frequencies of the coder, if an estimate says that coding pays.
+/// Returns the frequencies for the coder, if it is estimated to save bytes.
 fn worthwhile(bytes: &[u8]) -> Option<[u32; 256]> {
     let mut counts = [0_usize; 256];
     for &byte in bytes {
@@ -105,7 +106,8 @@ fn worthwhile(bytes: &[u8]) -> Option<[u32; 256]> {
     (bits / 8.0 + (table as f64) < bytes.len() as f64).then_some(frequencies)
 }
 
-/// Frequencies proportional to `counts` that add up to [`SCALE`], at least 1 for whatever occurs.
+/// Returns frequencies proportional to `counts` that add up to [`SCALE`], at least 1 for each byte
+/// value that occurs.
 fn normalize(counts: &[usize; 256], total: usize) -> Option<[u32; 256]> {
     if total == 0 {
         return None;
@@ -117,7 +119,7 @@ fn normalize(counts: &[usize; 256], total: usize) -> Option<[u32; 256]> {
             *frequency = (share as u32).max(1);
         }
     }
-    // Rounding is made up for where it matters least: at the most frequent byte.
+    // The most frequent byte absorbs the rounding error, as it matters least there.
     loop {
         let sum: u32 = frequencies.iter().sum();
         let most = (0..256).max_by_key(|&i| frequencies[i])?;
@@ -140,7 +142,7 @@ fn put_coded(bytes: &[u8], frequencies: &[u32; 256], out: &mut Vec<u8>) {
     for i in first..=last {
         starts[i] = sum;
         sum += frequencies[i];
-        // A run of zeros is a zero and how many more there are.
+        // A run of zeros is coded as a zero and the number of further zeros.
         if frequencies[i] == 0 {
             zeros += 1;
             continue;
@@ -152,7 +154,7 @@ fn put_coded(bytes: &[u8], frequencies: &[u32; 256], out: &mut Vec<u8>) {
         }
         put_number(frequencies[i] as usize, out);
     }
-    // The coder is a stack: what is to be read first is written last.
+    // The coder is a stack: the first byte to be read is written last.
     let mut reversed = Vec::with_capacity(bytes.len());
     let mut state = LOWEST;
     for &byte in bytes.iter().rev() {
@@ -185,7 +187,8 @@ fn get_coded(reader: &mut Reader<'_>, len: usize) -> Result<Vec<u8>, String> {
             return Err("holds an impossible table".into());
         }
         if frequency == 0 {
-            // Beyond the end is where absurd runs lead, too.
+            // A run that is too long ends beyond `last`, and its table fails the check of the sum
+            // below.
             symbol += reader.number()?.min(256) + 1;
             continue;
         }

@@ -1,29 +1,29 @@
-//! What `weights.bin` has before the coded numbers, where it has anything: packed numbers as kernels use them.
+//! The table of packed weights, which precede the coded weights in `weights.bin`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::conv::{PackedLayer, Recording, Section};
 use crate::hardware::Isa;
 
-/// What is packed, and for what.
+/// Description of the packed weights and of their target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Table {
-    /// The instruction set, by name, as a later version may know others.
+    /// Name of the instruction set; text, because later versions may have others.
     pub isa: String,
-    /// Bytes from the start of the file, whole cache lines.
+    /// Bytes of packed weights from the start of the file, a multiple of a cache line.
     pub bytes: usize,
-    /// BLAKE3 of these.
+    /// BLAKE3 of the packed weights.
     pub digest: [u8; 32],
-    /// Bytes of the coded numbers behind them.
+    /// Bytes of the coded weights after the packed ones.
     pub coded_bytes: usize,
-    /// BLAKE3 of those.
+    /// BLAKE3 of the coded weights.
     pub coded_digest: [u8; 32],
-    /// What lies where: the sections of all layers, one behind the other.
+    /// Sections of all layers, in the order of the file.
     pub layers: Vec<PackedLayer>,
 }
 
 impl Table {
-    /// What was recorded for `isa`, and is to lie before `coded`.
+    /// Creates the table of `recording`, packed for `isa` and followed by `coded`.
     pub(super) fn of(recording: &Recording, isa: Isa, coded: &[u8]) -> Self {
         Self {
             isa: isa.name().to_owned(),
@@ -35,10 +35,11 @@ impl Table {
         }
     }
 
-    /// Whether the sections are all that is packed, and a file of `weights` bytes is all that there is.
+    /// Checks that the sections cover all packed weights, and that the file has exactly `weights`
+    /// bytes.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Describes the mismatch.
     pub(super) fn check(&self, weights: u64) -> Result<(), String> {
         let sections = self.layers.iter().flat_map(|layer| &layer.sections).map(Section::bytes);
         let packed = sections.into_iter().try_fold(0_usize, |sum, bytes| sum.checked_add(bytes?));

@@ -1,8 +1,8 @@
 //! Runs plans.
 //!
-//! [`Executor::new`] checks a plan ([`validate`]), decides every schedule ([`resolve`]), and lowers
-//! the plan to a flat list of kernel calls with packed weights and planned memory. It keeps nothing
-//! of the plan itself. A run then neither allocates nor decides anything.
+//! [`Executor::new`] checks a plan ([`validate()`]), decides every schedule ([`resolve()`]), and
+//! lowers the plan to a flat list of kernel calls with packed weights and planned memory. It keeps
+//! nothing of the plan itself. A run then neither allocates nor decides anything.
 //!
 //! The executor does not choose good schedules, which is the task of the search, and it does not
 //! measure latency: [`Executor::profile`] only shows how the time of a run is distributed over its
