@@ -1,26 +1,26 @@
-//! Sizes of caches, and buffers that fit into each level.
+//! Sizes of caches, and working sets that fit into each level.
 
-/// `(level, bytes per thread)` of buffers that stay in each level of memory when `threads` use it
-/// together, nearest level first.
+/// Returns `(level, bytes per thread)` of working sets that stay in each level of memory while
+/// `threads` threads use it together, the nearest level first.
 pub(super) fn working_sets(threads: usize) -> Vec<(&'static str, usize)> {
     let [l1, l2, l3] = sizes();
     let mut sets = vec![("L1", l1 / 2)];
     if l2 > l1 {
         sets.push(("L2", l2 / 2));
     }
-    // The last level is shared, and may be little more than the private ones together.
+    // The last level is shared, and may be little larger than the private levels together.
     let share = l3 / threads.max(1);
     if share / 2 > l2 {
         sets.push(("L3", (share / 2).min(l2 * 8)));
     }
-    // All threads together well beyond the last level, but no more than a small machine has to spare.
+    // All threads together exceed the last level by far, but leave a small machine enough memory.
     let far = (4 * l3.max(l2)).clamp(32 << 20, 160 << 20) / threads.max(1);
     sets.push(("DRAM", far.max(l2 * 2)));
     sets.into_iter().map(|(level, bytes)| (level, bytes.next_multiple_of(1024))).collect()
 }
 
-/// Bytes of the data caches of the first core; what modern processors have at least where the system
-/// does not tell.
+/// Returns the bytes of the L1, L2 and L3 data caches of the first core. Values that the system
+/// does not report are replaced by common minimums.
 fn sizes() -> [usize; 3] {
     let mut sizes = [32 << 10, 512 << 10, 0];
     let mut told = [0_usize; 3];

@@ -1,5 +1,5 @@
-//! What the processor can do at best, measured: multiply-adds from registers and bytes from each level
-//! of memory. Shares of these ceilings tell how good a kernel is.
+//! Measured ceilings of the processor: multiply-adds from registers, and bytes from each level of
+//! memory. A kernel's fraction of these ceilings shows how good it is.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +11,12 @@ use super::{Isa, caches, peak};
 use crate::error::KernelError;
 use crate::team::{Team, Worker};
 
-/// The ceilings of this machine.
+/// The measured ceilings of a machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// The instruction set that they were measured with.
+    /// Instruction set of the measurement.
     pub isa: Isa,
-    /// One per thread count that was asked for.
+    /// Ceilings for each requested number of threads.
     pub threads: Vec<ThreadCeilings>,
 }
 
@@ -27,27 +27,28 @@ pub struct ThreadCeilings {
     pub threads: usize,
     /// Single-precision multiply-adds per second; a multiply-add is two floating-point operations.
     pub multiply_adds_f32: f64,
-    /// 8-bit multiply-adds per second, where there are instructions for them.
+    /// 8-bit multiply-adds per second, if the processor has instructions for them.
     pub multiply_adds_i8: Option<f64>,
-    /// From the nearest level to the farthest.
+    /// Bandwidth of each memory level, from the nearest to the farthest.
     pub memory: Vec<LevelCeilings>,
 }
 
-/// How fast one level of memory is.
+/// Bandwidth of one memory level.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelCeilings {
-    /// `L1`, `L2`, `L3` or `DRAM`.
+    /// Name of the level: `L1`, `L2`, `L3` or `DRAM`.
     pub level: String,
-    /// Bytes that each thread worked on.
+    /// Bytes of the working set of each thread.
     pub bytes: usize,
     /// Bytes read per second, all threads together.
     pub read: f64,
-    /// Bytes copied per second, all threads together; each is read once and written once.
+    /// Bytes copied per second, all threads together; each byte is read once and written once.
     pub copy: f64,
 }
 
 impl ThreadCeilings {
-    /// Seconds that a step cannot beat: the longer of computing and of moving its bytes from `level`.
+    /// Returns a lower bound for the seconds of a step (roofline model): the longer of computing,
+    /// and of reading its bytes from `level`.
     #[must_use]
     pub fn least_seconds(&self, multiply_adds: u64, integer: bool, bytes: u64, level: usize) -> f64 {
         let rate = if integer {
@@ -60,10 +61,11 @@ impl ThreadCeilings {
     }
 }
 
-/// Measures the ceilings for each of `threads`; a few tenths of a second for each.
+/// Measures the ceilings for each number of `threads`, which takes a few tenths of a second for
+/// each.
 ///
 /// # Errors
-/// Where a team cannot be started.
+/// Fails if a thread pool cannot be started.
 pub fn ceilings(threads: &[usize]) -> Result<Ceilings, KernelError> {
     let isa = Isa::detect();
     let threads = threads.iter().map(|&count| measure(isa, count)).collect::<Result<_, _>>()?;
@@ -82,7 +84,8 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
     let memory = caches::working_sets(count)
         .into_iter()
         .map(|(level, bytes)| {
-            // Each worker touches its own memory first, where it will use it.
+            // Each thread first writes its own buffer, so that the pages are allocated near its
+            // core.
             let buffers: Vec<std::sync::Mutex<Vec<u64>>> = (0..count).map(|_| Default::default()).collect();
             let numbers = bytes / size_of::<u64>();
             team.run(|worker| {
@@ -90,7 +93,7 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
                     *buffer = vec![1; numbers];
                 }
             })?;
-            // Long enough to time, short enough not to annoy.
+            // Long enough to be timed, short enough for a quick measurement.
             let times = (16_usize << 20).div_ceil(bytes).max(1);
             let each = |worker: &Worker<'_>, work: &dyn Fn(&mut [u64])| {
                 let Ok(mut buffer) = buffers[worker.index].lock() else { return 0 };
@@ -117,13 +120,13 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
     Ok(ThreadCeilings { threads: count, multiply_adds_f32: f32_rate, multiply_adds_i8: i8_rate, memory })
 }
 
-/// Attempts that are made at every ceiling, and the time that further ones may take: neighbors on the same machine come and
-/// go, and short attempts are over before they pause.
+/// Minimum number of attempts at every ceiling, and minimum time in total. Other processes on the
+/// machine come and go, and a few short attempts may all be disturbed.
 const ATTEMPTS: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(25);
 
-/// The best rate of a few attempts: `work` returns how much one worker did, all of them are timed
-/// together.
+/// Returns the best rate of several attempts. `work` returns the amount that one thread did; all
+/// threads are timed together.
 fn fastest(team: &Team, work: impl Fn(&Worker<'_>) -> f64 + Sync) -> Result<f64, KernelError> {
     let seconds = AtomicU64::new(0);
     let done: Vec<AtomicU64> = (0..team.count()).map(|_| AtomicU64::new(0)).collect();

@@ -1,10 +1,10 @@
-//! The processor's name and the cores that this process may use.
+//! The name of the processor, and the cores that this process may use.
 
 use std::sync::OnceLock;
 
-/// Numbers of the cores that this process may use, one per physical core first, their hyper-threads
-/// last, so that the first *n* are the best place for *n* workers. Looked up once, before any worker is
-/// pinned; never empty.
+/// Returns the indices of the cores that this process may use: one per physical core first, their
+/// hyper-threads last, so that the first *n* are the best for *n* threads. The list is determined
+/// once, before any thread is pinned, and is never empty.
 #[must_use]
 pub fn allowed_cores() -> &'static [usize] {
     static CORES: OnceLock<Vec<usize>> = OnceLock::new();
@@ -31,7 +31,8 @@ fn affinity() -> Vec<usize> {
     Vec::new()
 }
 
-/// Stable partition: cores that are the first allowed thread of their physical core, then the rest.
+/// Partitions cores stably: those that are the first allowed thread of their physical core, then
+/// the rest.
 fn physical_first(cores: Vec<usize>) -> Vec<usize> {
     let mut seen = std::collections::HashSet::new();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
@@ -46,7 +47,7 @@ fn physical_first(cores: Vec<usize>) -> Vec<usize> {
     first
 }
 
-/// The processor's name as it states it itself, or as the system does.
+/// Returns the processor's name, as reported by itself or by the system.
 pub(super) fn cpu_name() -> String {
     brand().or_else(from_proc).unwrap_or_else(|| format!("unknown {}", std::env::consts::ARCH))
 }
@@ -75,7 +76,7 @@ fn brand() -> Option<String> {
     None
 }
 
-/// `/proc/cpuinfo` of x86 and of Arm, where only the part numbers may be told.
+/// Reads the name from `/proc/cpuinfo`; on Arm only part numbers may be available.
 fn from_proc() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let field = |wanted: &str| {
@@ -90,7 +91,7 @@ fn from_proc() -> Option<String> {
         .or_else(|| Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?)))
 }
 
-/// Single spaces only; `None` where nothing is left.
+/// Collapses white space to single spaces; returns `None` for blank text.
 fn tidy(text: &str) -> Option<String> {
     let tidy = text.split_whitespace().collect::<Vec<_>>().join(" ");
     (!tidy.is_empty()).then_some(tidy)

@@ -1,30 +1,30 @@
-//! Which families of vector instructions this machine can execute.
+//! Detection of the vector instruction sets of this machine.
 
 use serde::{Deserialize, Serialize};
 
-/// The families of vector instructions that kernels are written for, narrowest first.
+/// Vector instruction sets that kernels are written for, the narrowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Isa {
     /// Plain Rust, for any processor.
     Portable,
-    /// 64-bit Arm vectors.
+    /// 64-bit Arm with NEON.
     Neon,
-    /// The same with dot products of signed bytes.
+    /// 64-bit Arm with NEON and dot products of signed bytes.
     NeonDot,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// The same with AVX-VNNI.
+    /// x86-64 with AVX2, FMA and AVX-VNNI.
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// The same with VNNI.
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
-    /// The same with VNNI and products of bfloat16.
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI and BF16.
     Avx512Bf16,
 }
 
 impl Isa {
-    /// Every family, narrowest first, whether this machine has it or not.
+    /// All instruction sets, the narrowest first, available or not.
     pub const ALL: [Self; 8] = [
         Self::Portable,
         Self::Neon,
@@ -36,20 +36,21 @@ impl Isa {
         Self::Avx512Bf16,
     ];
 
-    /// The widest set of this machine.
+    /// Returns the widest instruction set of this machine.
     #[must_use]
     pub fn detect() -> Self {
         Self::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
     }
 
-    /// Every set that this machine can execute, narrowest first; tests run all of them.
+    /// Returns all instruction sets that this machine can execute, the narrowest first; tests run
+    /// all of them.
     #[must_use]
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
-    /// Whether this machine can execute kernels of this family. The standard library caches what the
-    /// processor said, so this is cheap.
+    /// Whether this machine can execute kernels of this instruction set. The standard library
+    /// caches the detection, so this is cheap.
     #[must_use]
     pub fn is_available(self) -> bool {
         match self {
@@ -87,7 +88,7 @@ impl Isa {
         }
     }
 
-    /// `snake_case` name, for people and cache keys.
+    /// Returns the `snake_case` name, for people and cache keys.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

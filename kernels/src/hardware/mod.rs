@@ -1,6 +1,6 @@
-//! What the machine is: instruction sets, cores, OpenCL devices, and its measured ceilings.
+//! Description of the machine: instruction sets, cores, OpenCL devices, and measured ceilings.
 //!
-//! Nothing here chooses anything; the words it finds become the identity under which measurements are
+//! This module chooses nothing. Its description forms the identity under which measurements are
 //! stored.
 
 use serde::{Deserialize, Serialize};
@@ -17,33 +17,33 @@ pub use cores::allowed_cores;
 pub use isa::Isa;
 pub use probe::SpeedProbe;
 
-/// The machine in the words that tell whether a measurement made on it holds elsewhere.
+/// Description of a machine; measurements are valid on machines with an equal description.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hardware {
-    /// Hash of everything below that changes speed.
+    /// Hash of all other fields.
     pub id: String,
     /// Processor name.
     pub cpu: String,
-    /// Cores that this process may use.
+    /// Number of cores that this process may use.
     pub cores: usize,
-    /// Widest instruction set.
+    /// Widest available instruction set.
     pub isa: Isa,
     /// OpenCL devices as `platform/device`.
     pub devices: Vec<String>,
 }
 
 impl Hardware {
-    /// Looks at the machine.
+    /// Detects the properties of this machine.
     #[must_use]
     pub fn detect() -> Self {
         Self::describe(cores::cpu_name(), allowed_cores().len(), Isa::detect(), crate::opencl::names())
     }
 
-    /// A machine in these words, with the id that follows from them.
+    /// Creates the description of a machine, with the id that follows from the other fields.
     fn describe(cpu: String, cores: usize, isa: Isa, devices: Vec<String>) -> Self {
         let mut hasher = blake3::Hasher::new();
         let mut absorb = |text: &str| {
-            // Length first, so that no two lists of words hash alike.
+            // The length comes first, so that different lists of texts never hash alike.
             hasher.update(&(text.len() as u64).to_le_bytes());
             hasher.update(text.as_bytes());
         };

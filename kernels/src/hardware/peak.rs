@@ -1,16 +1,16 @@
-//! Loops that do nothing but multiply and add in registers, and one that does nothing but read: the
-//! fastest that each instruction set can go.
+//! Loops for measuring peak rates: loops of multiply-adds in registers, and a loop that only reads
+//! memory.
 
 use std::hint::black_box;
 
 use super::Isa;
 
-/// Accumulators under way at once: more than latency times throughput of any processor so far (5 x 2),
-/// and as many as leave registers for the operands.
+/// Number of independent accumulators: more than latency times throughput of any processor so far
+/// (5 x 2), and few enough to leave registers for the operands.
 const CHAINS: usize = 12;
 
-/// Multiplies and adds single-precision vectors `rounds` times in each of many chains; returns how many
-/// multiply-adds that were.
+/// Executes `rounds` single-precision multiply-adds in each of many independent chains, and returns
+/// the total number of multiply-adds.
 pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
@@ -44,7 +44,8 @@ pub(super) fn has_i8(isa: Isa) -> bool {
     !matches!(isa, Isa::Portable | Isa::Neon) && isa.is_available()
 }
 
-/// The same for unsigned (with NEON signed) times signed 8-bit numbers added up in 32 bits. 0 unless [`has_i8`].
+/// Executes multiply-adds of unsigned (with NEON signed) and signed 8-bit numbers with 32-bit sums,
+/// and returns their number. Returns 0 unless [`has_i8`].
 pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
@@ -82,7 +83,7 @@ pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
     (rounds * CHAINS * lanes) as u64
 }
 
-/// The sum of `numbers`, as fast as they can be read.
+/// Returns the sum of `numbers`, limited only by the speed of reading them.
 pub(super) fn sum(isa: Isa, numbers: &[u64]) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -101,7 +102,7 @@ pub(super) fn sum(isa: Isa, numbers: &[u64]) -> u64 {
 
 #[inline(always)]
 fn sum_in_lanes(numbers: &[u64]) -> u64 {
-    // Eight vectors of eight: enough loads under way for any cache.
+    // Eight vectors of eight: enough concurrent loads for any cache.
     let mut lanes = [0_u64; 64];
     let (chunks, rest) = numbers.as_chunks::<64>();
     for chunk in chunks {
@@ -112,7 +113,7 @@ fn sum_in_lanes(numbers: &[u64]) -> u64 {
     lanes.iter().chain(rest).fold(0, |sum, x| sum.wrapping_add(*x))
 }
 
-/// Vectors of 128 bits, multiplied and added separately as plain code is.
+/// Executes multiplications and additions of 128-bit vectors separately, like plain code.
 fn portable_f32(rounds: usize) {
     let mut chains = [[1.0_f32; 4]; CHAINS];
     let (x, y) = (black_box([0.999_f32; 4]), black_box([0.001_f32; 4]));
@@ -158,7 +159,7 @@ mod x86 {
         black_box(chains);
     }
 
-    /// Three instructions for 32 multiply-adds: there is no shorter way.
+    /// Three instructions for 32 multiply-adds are the minimum with AVX2.
     #[target_feature(enable = "avx2")]
     pub(super) fn i8_avx2(rounds: usize) {
         let ones = black_box(_mm256_set1_epi16(1));

@@ -1,11 +1,11 @@
-//! A fixed piece of arithmetic whose time tells how fast the cores are right now.
+//! The speed probe, a fixed piece of arithmetic that measures the present speed of the cores.
 //!
-//! Virtual processors often share a core with a stranger's thread, which slows them down by a third or
-//! more for milliseconds at a time. The probe is a small matrix product out of the first-level cache
-//! with integer arithmetic between its multiply-adds, so that no slot of the front end is free: it is as
-//! fast as ever on a quiet core, and slower as soon as somebody else executes anything there or the
-//! clock is low. (A product alone leaves slots free, and does not notice neighbors that slow 8-bit
-//! kernels by a quarter.) What to conclude from it is left to whoever measures.
+//! Virtual processors often share a physical core with a thread of another tenant, which slows them
+//! down by a third or more for milliseconds at a time. The probe is a small GEMM from the L1 cache
+//! with integer arithmetic between its multiply-adds, so that no slot of the front end is free. Its
+//! time is constant on an undisturbed core, and longer during any interference or at a lower clock.
+//! (A GEMM alone leaves slots free, and misses neighbors that slow 8-bit kernels by a quarter.)
+//! Conclusions are up to the callers.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,15 +16,15 @@ use crate::error::KernelError;
 use crate::simd::{Build, Job, Simd, Usable, build};
 use crate::team::Team;
 
-/// Steps of the product's depth: 8 kB of operands on the widest vectors.
+/// Inner dimension of the GEMM: 8 kB of operands on the widest vectors.
 const DEPTH: usize = 64;
-/// Rows of its register tile; two vectors are its columns.
+/// Rows of its register tile, which is two vectors wide.
 const ROWS: usize = 6;
-/// How often it is computed: some 9 microseconds where two vectors are multiplied in a cycle, which is
-/// far above the clock's resolution and far below the time that neighbors stay.
+/// Repetitions of the GEMM: some 9 microseconds at two vector multiplications per cycle. This is
+/// far above the clock's resolution, and far below the duration of typical interference.
 const ROUNDS: usize = 64;
 
-/// Probes all cores that a team of some size runs on.
+/// Speed probe for all cores that a thread pool of a given size uses.
 ///
 /// ```
 /// use paretune_kernels::hardware::{Isa, SpeedProbe};
@@ -40,10 +40,10 @@ pub struct SpeedProbe {
 }
 
 impl SpeedProbe {
-    /// For the cores of a team of `threads`, with the vectors of `isa`.
+    /// Creates a probe for the cores of a pool of `threads` threads, with the vectors of `isa`.
     ///
     /// # Errors
-    /// Where the system refuses the threads or the processor lacks the instruction set.
+    /// Fails if the system refuses the threads or if the processor lacks the instruction set.
     pub fn new(threads: usize, isa: Isa) -> Result<Self, KernelError> {
         struct Entry;
         impl Build for Entry {
@@ -58,16 +58,17 @@ impl SpeedProbe {
         Ok(Self { team: Team::new(threads)?, product: build(usable, Entry) })
     }
 
-    /// Threads that are probed.
+    /// Returns the number of probed threads.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.team.count()
     }
 
-    /// Seconds that the slowest core takes for the arithmetic. Only ratios mean anything.
+    /// Returns the seconds that the slowest core takes for the arithmetic. Only ratios of them are
+    /// meaningful.
     ///
     /// # Errors
-    /// Where a worker panicked.
+    /// Fails if a thread panicked.
     pub fn seconds(&self) -> Result<f64, KernelError> {
         let slowest = AtomicU64::new(0);
         self.team.run(|_| {
@@ -80,13 +81,13 @@ impl SpeedProbe {
     }
 }
 
-/// The matrix product, over and over, and chains of rotations that nothing waits for.
+/// The repeated GEMM, interleaved with chains of rotations whose results are never waited for.
 struct Product;
 
 impl Job for Product {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // Room for the widest vectors; what the numbers are does not matter as long as they stay normal.
+        // Sized for the widest vectors. The values are irrelevant as long as they stay normal.
         let left = black_box([0.5_f32; DEPTH * ROWS]);
         let right = black_box([0.25_f32; DEPTH * 2 * 16]);
         // SAFETY: every offset is below the lengths above, as no vector has more than 16 lanes.

@@ -1,41 +1,43 @@
-//! A reusable barrier that spins, yields when it has spun for long, and can be poisoned.
+//! A reusable spinning barrier that yields after a while and can be poisoned.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How often a waiting worker polls before it starts to give its time slice away. At some 20 ns per
-/// poll that is a few tens of microseconds: longer than the imbalance of a step on an idle machine,
-/// shorter than a time slice on a loaded one.
+/// Number of polls before a waiting thread starts to yield. At some 20 ns per poll that is a few
+/// tens of microseconds: longer than the imbalance of a step on an idle machine, shorter than a
+/// time slice on a loaded one.
 const POLLS_BEFORE_YIELD: u32 = 2_000;
 
-/// Workers up to which everybody looks at everybody.
+/// Largest number of threads that watch each other's arrival directly.
 const FEW: usize = 8;
 
 /// A reusable spinning barrier.
 ///
-/// Few workers tell each other that they have arrived, each by a counter on a cache line of its own: whoever comes
-/// last has to fetch those lines once, where a shared counter would travel to it, and the release back. Among many
-/// a generation counter plays the part of the "sense" (Mellor-Crummey and Scott, "Algorithms for scalable
-/// synchronization", 1991): whoever arrives last resets the count and opens the generation.
+/// A few threads announce their arrival to each other, each by a counter on its own cache line. The
+/// last thread then fetches those lines once, whereas a shared counter would have to travel to it,
+/// and the release back. For many threads a generation counter serves as the "sense"
+/// (Mellor-Crummey and Scott, "Algorithms for scalable synchronization", 1991): the last thread to
+/// arrive resets the count and advances the generation.
 #[repr(align(128))]
 pub struct Barrier {
     count: usize,
     arrived: AtomicUsize,
-    // On a line of its own: waiting workers poll it while others still count themselves in.
+    // On its own cache line: waiting threads poll it while others still increment the count.
     generation: Line<AtomicUsize>,
     poisoned: AtomicBool,
-    /// How often each of few workers has arrived.
+    /// Number of arrivals of each thread, for few threads.
     arrivals: [Line<AtomicUsize>; FEW],
 }
 
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// What a worker unwinds with when another one of its team has failed; [`super::Team::run`] catches it.
+/// Panic payload of a thread that unwinds because another thread of its pool has failed;
+/// [`super::Team::run`] catches it.
 pub(super) struct Poisoned;
 
 impl Barrier {
-    /// A barrier for `count` workers, at least one.
+    /// Creates a barrier for `count` threads, at least one.
     #[must_use]
     pub fn new(count: usize) -> Self {
         Self {
@@ -47,11 +49,11 @@ impl Barrier {
         }
     }
 
-    /// Returns when `count` workers have called it, each with its own index below `count`. Memory that any of them
-    /// wrote before is visible to all of them after.
+    /// Waits until `count` threads have called this, each with its own index below `count`. Memory
+    /// that any of them wrote before is visible to all of them afterwards.
     ///
     /// # Panics
-    /// Unwinds, silently, when the barrier is poisoned: a worker that failed will never come.
+    /// Unwinds silently if the barrier is poisoned, because a failed thread will never arrive.
     #[inline]
     pub fn wait(&self, index: usize) {
         if self.count == 1 {
@@ -63,7 +65,7 @@ impl Barrier {
             let round = own.load(Ordering::Relaxed) + 1;
             own.store(round, Ordering::Release);
             for Line(other) in arrivals {
-                // Who is fast may be a round ahead already.
+                // A fast thread may be one round ahead already.
                 self.poll(|| other.load(Ordering::Acquire) >= round);
             }
             return;
@@ -77,7 +79,7 @@ impl Barrier {
         self.poll(|| self.generation.0.load(Ordering::Acquire) != generation);
     }
 
-    /// Spins until `done`.
+    /// Spins until `done` returns true.
     #[inline]
     fn poll(&self, done: impl Fn() -> bool) {
         let mut polls = 0;
@@ -87,7 +89,7 @@ impl Barrier {
                 spin_loop();
             } else {
                 if self.poisoned.load(Ordering::Acquire) {
-                    // Without the panic hook: the failure that matters has been reported already.
+                    // Bypasses the panic hook: the original failure has been reported already.
                     std::panic::resume_unwind(Box::new(Poisoned));
                 }
                 std::thread::yield_now();
@@ -95,7 +97,7 @@ impl Barrier {
         }
     }
 
-    /// Makes everyone unwind who waits or will wait in vain.
+    /// Makes all present and future waiters unwind.
     pub(super) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
     }

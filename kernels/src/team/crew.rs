@@ -1,10 +1,10 @@
-//! The threads behind a team, and how a job reaches them fast.
+//! The threads of a pool, and the fast path by which a job reaches them.
 //!
-//! The caller is worker 0; the others are the threads of a rayon pool. Waking a sleeping thread takes
-//! tens of microseconds, as long as a small network takes to run, so a worker that has finished a job
-//! lingers for a moment: a job that comes by then is handed over through memory, without a system call,
-//! an allocation or a lock that anyone waits for. Only workers that have gone back to sleep are woken
-//! by a rayon broadcast.
+//! The caller is thread 0; the others are the threads of a rayon pool. Waking a sleeping thread
+//! takes tens of microseconds, as long as a small network takes to run. A thread that has finished
+//! a job therefore lingers for a moment. A job that arrives in this time is handed over through
+//! memory, without a system call, an allocation or a contended lock. Only threads that sleep again
+//! are woken by a rayon broadcast.
 
 use std::any::Any;
 use std::hint::spin_loop;
@@ -19,50 +19,50 @@ use super::pinning::{Pinning, pin};
 use crate::error::KernelError;
 use crate::hardware::allowed_cores;
 
-/// How long a worker lingers after a job. A benchmark's next run comes within a microsecond.
+/// Time that a thread lingers after a job. The next run of a benchmark comes within a microsecond.
 const LINGER: Duration = Duration::from_micros(200);
-/// Polls after which a lingering or waiting thread gives way to others.
+/// Number of polls before a lingering or waiting thread starts to yield.
 const POLLS_BEFORE_YIELD: u32 = 1_000;
 
-/// The worker is in rayon's hands.
+/// The thread sleeps in rayon's pool.
 const ASLEEP: u32 = 0;
-/// The worker waits for a job.
+/// The thread waits for a job.
 const LINGERS: u32 = 1;
-/// The worker has a job, or will find it when it wakes up.
+/// The thread has a job, or will find it when it wakes up.
 const HAS_JOB: u32 = 2;
 
-/// What all workers of a run execute, with their index.
+/// The function that all threads of a run execute, each with its index.
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// The threads of all teams of one size.
+/// The threads shared by all pools of one size.
 pub(super) struct Crew {
     pool: rayon::ThreadPool,
     shared: Arc<Shared>,
     pinned: bool,
-    /// Held during a run: the threads can serve one caller at a time.
+    /// Held during a run: the threads serve one caller at a time.
     running: Mutex<()>,
-    /// Of the run.
+    /// The work queue of the current run.
     ledger: Ledger,
 }
 
 struct Shared {
-    /// One per thread of the pool.
+    /// State of each thread of the rayon pool.
     slots: Box<[Slot]>,
-    /// The [`Job`] of the current run, by reference.
+    /// Pointer to the [`Job`] of the current run.
     job: AtomicPtr<()>,
-    /// Threads that have not finished it.
+    /// Number of threads that have not finished the job.
     remaining: AtomicUsize,
 }
 
-/// A thread's state, on a cache line of its own.
+/// State of a thread, on its own cache line.
 #[repr(align(128))]
 struct Slot(AtomicU32);
 
 impl Crew {
-    /// Starts the threads that serve a caller in a team of `count`, at least 2.
+    /// Starts the threads that serve a caller in a pool of `count` threads, at least 2.
     pub fn new(count: usize) -> Result<Self, KernelError> {
         let cores = allowed_cores();
-        // With more workers than cores the system spreads them better than we could.
+        // With more threads than cores, the operating system's scheduling is better than pinning.
         let pinned = count <= cores.len();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(count - 1)
@@ -84,16 +84,16 @@ impl Crew {
         Ok(Self { pool, shared: Arc::new(shared), pinned, running, ledger })
     }
 
-    /// What is left of the present run's work.
+    /// Returns the work queue of the current run.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Has every worker call `job` with its index, the caller being 0; returns when all are done.
-    /// Panics of `job` on other threads are its own affair: they are swallowed here. One on the
-    /// caller's thread is returned.
+    /// Makes every thread call `job` with its index, the caller with index 0, and returns when all
+    /// are done. Panics of `job` on other threads are swallowed here; a panic on the caller's
+    /// thread is returned.
     pub fn run(&self, job: Job<'_>) -> Result<(), Box<dyn Any + Send>> {
-        // Nothing can be left half done by a panic while the lock is held.
+        // A panic cannot leave inconsistent state while the lock is held.
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let _place = self.pinned.then(Pinning::away_from_workers);
         self.ledger.reset();
@@ -103,16 +103,16 @@ impl Crew {
         shared.remaining.store(shared.slots.len(), Ordering::Relaxed);
         let mut asleep = false;
         for Slot(state) in &shared.slots {
-            // Release: whoever sees the new state sees the job.
+            // Release: a thread that sees the new state also sees the job.
             asleep |= state.swap(HAS_JOB, Ordering::AcqRel) == ASLEEP;
         }
         if asleep {
-            // Those who are awake will find nothing to do in it, later.
+            // Threads that are awake find nothing to do in this broadcast later.
             let shared = Arc::clone(&self.shared);
             self.pool.spawn_broadcast(move |context| shared.serve(context.index()));
         }
         let result = catch_unwind(AssertUnwindSafe(|| job(0)));
-        // The job lives on this stack: nobody may still be at it when this function returns.
+        // The job lives on this stack: no thread may still execute it when this function returns.
         let mut polls = 0;
         while shared.remaining.load(Ordering::Acquire) > 0 {
             relax(&mut polls);
@@ -122,7 +122,7 @@ impl Crew {
 }
 
 impl Shared {
-    /// What a thread of the pool does when rayon has woken it: jobs, until none comes any more.
+    /// Executes jobs on a thread of the pool from its wake-up until no job arrives any more.
     fn serve(&self, index: usize) {
         let Slot(state) = &self.slots[index];
         while state.load(Ordering::Acquire) == HAS_JOB {
@@ -131,23 +131,23 @@ impl Shared {
             // that does not return, and so keeps the reference and what it refers to alive, until
             // `remaining` is decremented below.
             let job: Job<'_> = unsafe { *job };
-            // A job reports its panics itself (`Team::run`); here they only must not end the thread.
+            // A job reports its panics itself (`Team::run`); they must not end the thread here.
             let _ = catch_unwind(AssertUnwindSafe(|| job(index + 1)));
-            // Before the caller can go on and hand out the next job.
+            // This must precede the decrement, after which the caller may hand out the next job.
             state.store(LINGERS, Ordering::Release);
             self.remaining.fetch_sub(1, Ordering::Release);
             self.linger(state);
         }
     }
 
-    /// Waits for a job or the end of patience.
+    /// Waits for a job until the lingering time has passed.
     fn linger(&self, state: &AtomicU32) {
         let start = Instant::now();
         let mut polls = 0;
         while state.load(Ordering::Acquire) == LINGERS {
             relax(&mut polls);
             if polls % 64 == 0 && start.elapsed() > LINGER {
-                // Unless a job has come in this very moment.
+                // Fails if a job has arrived in this very moment.
                 let _ = state.compare_exchange(LINGERS, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
                 return;
             }
@@ -155,7 +155,7 @@ impl Shared {
     }
 }
 
-/// One poll of a waiting thread.
+/// Performs one poll of a waiting thread.
 fn relax(polls: &mut u32) {
     *polls = polls.wrapping_add(1);
     if *polls < POLLS_BEFORE_YIELD {

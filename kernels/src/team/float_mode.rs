@@ -1,14 +1,14 @@
-//! Flushing of denormal numbers: a mode of each thread, not of the process.
+//! Flushing of denormal numbers, a mode of each thread instead of the process.
 //!
-//! Networks after pruning produce denormals, which cost a hundred cycles each on many processors.
+//! Pruned networks produce denormals, each of which costs a hundred cycles on many processors.
 
-/// Sets the mode and restores what was before when dropped.
+/// Guard that enables the mode and restores the previous mode when dropped.
 pub(super) struct FlushDenormals {
     before: u64,
 }
 
 impl FlushDenormals {
-    /// From now on this thread treats denormals as zero.
+    /// Makes this thread treat denormals as zero until the guard is dropped.
     pub(super) fn on() -> Self {
         let before = read();
         write(before | FLUSH);
@@ -22,7 +22,7 @@ impl Drop for FlushDenormals {
     }
 }
 
-/// Sets the mode of this thread for good; for threads that we own.
+/// Enables the mode for this thread permanently; for threads that the pool owns.
 pub(super) fn flush_denormals() {
     write(read() | FLUSH);
 }

@@ -1,44 +1,47 @@
-//! What is left of the work that a team is at, worker by worker, so that whoever is done early goes on with what
-//! others have not begun.
+//! The work queue of a run. Each thread has a chunk of the work, and threads that finish early
+//! steal from the chunks of others.
 //!
-//! Cores are seldom equally fast: some are small by design, on others a stranger's threads run, and a fixed half of the
-//! work then lasts as long as the slower core takes. So a share is only whom a part belongs to at first: its worker
-//! takes parts from the front, which leaves neighbors together and, step after step, in the same cache; others take from
-//! the back. Parts begin large and get smaller, as in guided self-scheduling (Polychronopoulos and Kuck, IEEE
-//! Transactions on Computers, 1987).
+//! Cores are seldom equally fast: some are small by design, and some also run threads of other
+//! processes. With fixed halves, the work takes as long as the slower core needs. A chunk therefore
+//! only has a first owner. The owner takes parts from the front, which keeps neighbors together
+//! and, in step after step, in the same cache; others steal from the back. Parts shrink in the
+//! course of the work, as in guided self-scheduling (Polychronopoulos and Kuck, IEEE Transactions
+//! on Computers, 1987).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::share;
 
-/// What remains of one worker's share, on a cache line of its own: the turn, the first unit that is left, the end.
+/// Remaining units of one thread's chunk on its own cache line: the turn, the first remaining unit,
+/// and the end.
 #[repr(align(128))]
 struct Remainder(AtomicU64);
 
-/// Bits of a unit's number in a [`Remainder`].
+/// Bits of a unit's index in a [`Remainder`].
 const UNIT_BITS: u32 = 24;
 
-/// Units beyond which work is not taken from others.
+/// Number of units from which on work is not stolen.
 const MOST_UNITS: usize = 1 << UNIT_BITS;
 
-/// A worker takes one of so many parts of what is left of its share.
+/// Divisor of the remaining units for the size of the next part.
 const SHRINK: usize = 2;
 
-/// Grains of a share from which on it is worth being divided: less is done before another worker has seen it.
+/// Minimum size of a chunk, in grains, for work stealing. Smaller chunks are done before another
+/// thread has seen them.
 const LEAST_GRAINS: usize = 4;
 
-/// The remainders of all workers of a team.
+/// The remaining chunks of all threads of a pool.
 pub(super) struct Ledger {
     remainders: Box<[Remainder]>,
 }
 
-/// Units of work that a worker has taken.
+/// Units of work that a thread has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Whose share it was.
+    /// Index of the thread that owns the chunk.
     pub owner: usize,
-    /// The units.
+    /// Range of units.
     pub units: Range<usize>,
 }
 
@@ -47,32 +50,36 @@ impl Ledger {
         Self { remainders: (0..workers).map(|_| Remainder(AtomicU64::new(0))).collect() }
     }
 
-    /// Forgets everything; nobody may be at work. Whoever is told to begin after this sees it.
+    /// Clears the queue; no thread may be at work. Threads that start afterwards see the cleared
+    /// queue.
     pub fn reset(&self) {
         for Remainder(left) in &self.remainders {
             left.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether work of so many units is divided, in parts of `grain` at least.
+    /// Whether work of `total` units is divided by work stealing, in parts of at least `grain`
+    /// units.
     pub fn divides(&self, total: usize, grain: usize) -> bool {
         let share = total / self.remainders.len().max(1);
         self.remainders.len() > 1 && total < MOST_UNITS && share >= LEAST_GRAINS * grain.max(1)
     }
 
-    /// Begins worker `index`'s share in a turn (their number in the run, alike for all workers; it wraps around), and
-    /// takes its first part. What it has made before is seen by those who take from it.
+    /// Opens the chunk of thread `index` for a turn and takes its first part. Turns number the
+    /// divided pieces of work in a run, equally for all threads, and wrap around. Data that the
+    /// owner has prepared before is visible to threads that steal from it.
     #[inline]
     pub fn open(&self, index: usize, turn: u16, total: usize, grain: usize) -> Part {
         let share = share(index, self.remainders.len(), total);
         let middle = share.start + part_size(share.len(), grain);
-        // Nobody else writes here: the share of the turn before is used up, or the owner would still be at it.
+        // No other thread writes here: the previous turn's chunk is used up, or the owner would
+        // still work on it.
         self.remainders[index].0.store(pack(turn, &(middle..share.end)), Ordering::Release);
         Part { owner: index, units: share.start..middle }
     }
 
-    /// The next part for worker `index`: of its own share, then of others'. Those who are still at the turn before
-    /// have nothing to give, those at the next one neither.
+    /// Takes the next part for thread `index`, first from its own chunk, then from others'. Threads
+    /// that are at the previous or the next turn have nothing to steal.
     #[inline]
     pub fn take(&self, index: usize, turn: u16, grain: usize) -> Option<Part> {
         let count = self.remainders.len();
@@ -82,7 +89,7 @@ impl Ledger {
         })
     }
 
-    /// A part of what is left of `owner`'s share.
+    /// Takes a part of the remaining units of `owner`'s chunk.
     #[inline]
     fn take_from(&self, owner: usize, own: bool, turn: u16, grain: usize) -> Option<Range<usize>> {
         let Remainder(place) = &self.remainders[owner];
@@ -107,7 +114,7 @@ impl Ledger {
     }
 }
 
-/// How many of the units that are left one worker takes.
+/// Returns the size of the next part, given the number of remaining units.
 #[inline]
 fn part_size(left: usize, grain: usize) -> usize {
     let grain = grain.max(1);
@@ -132,7 +139,7 @@ mod tests {
     const TOTAL: usize = 100;
     const GRAIN: usize = 4;
 
-    /// The units of all parts that `index` still gets.
+    /// Returns the units of all parts that thread `index` still gets.
     fn all(ledger: &Ledger, index: usize, turn: u16) -> Vec<usize> {
         std::iter::from_fn(|| ledger.take(index, turn, GRAIN)).flat_map(|part| part.units).collect()
     }
@@ -164,7 +171,7 @@ mod tests {
         let first = ledger.open(1, 1, TOTAL, GRAIN);
         ledger.open(0, 1, TOTAL, GRAIN);
         while ledger.take(0, 1, GRAIN).is_some_and(|part| part.owner == 0) {}
-        // 0 goes on without having looked whether 1 has something left, which it has.
+        // Thread 0 goes on without checking whether thread 1 has units left, which it has.
         assert_eq!(ledger.open(0, 2, TOTAL, GRAIN).units.len() + all(&ledger, 0, 2).len(), 50);
         let rest = all(&ledger, 1, 1);
         assert!(!rest.is_empty() && first.units.len() + rest.len() < 50);

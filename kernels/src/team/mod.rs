@@ -1,9 +1,9 @@
-//! Threads that run a network together: one pinned rayon pool per thread count, on which every worker
-//! executes the same list of steps and meets the others at spinning barriers.
+//! The thread pool that runs a network: one pinned rayon pool per thread count, in which all
+//! threads execute the same list of steps and meet at spinning barriers.
 //!
-//! A job is handed out once per run of a whole network, and mostly without waking anyone ([`crew`]).
-//! What is left to others: what the work is, and how it is shared out ([`Worker::share`] is the usual
-//! way).
+//! A job is handed out once per run of a whole network, and mostly without waking a thread
+//! ([`crew`]). The work itself and its division are up to the kernels; [`Worker::share`] is the
+//! usual division.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -26,49 +26,53 @@ use float_mode::FlushDenormals;
 use ledger::Ledger;
 pub use ledger::Part;
 
-/// More workers than any machine has cores: a number beyond it is a mistake, not a wish.
+/// Maximum number of threads: more than any machine has cores, so a larger number is a mistake.
 const MOST_WORKERS: usize = 1024;
 
-/// One member of the team that runs a step.
+/// One thread of the pool that runs a step.
 pub struct Worker<'a> {
-    /// 0-based.
+    /// Index of the thread, from 0.
     pub index: usize,
-    /// Number of workers.
+    /// Number of threads of the pool.
     pub count: usize,
-    /// Where all meet.
+    /// Barrier of all threads.
     barrier: &'a Barrier,
-    /// What is left of the work they are at; `None` for a team of one.
+    /// Work queue of the run; `None` for a pool of one thread.
     ledger: Option<&'a Ledger>,
-    /// How many pieces of work have been divided.
+    /// Number of pieces of work that have been divided so far.
     turn: Cell<u16>,
 }
 
 impl<'a> Worker<'a> {
-    /// The only member of a team; `barrier` is one for a single worker.
+    /// Creates the only thread of a pool; `barrier` must be for a single thread.
     #[must_use]
     pub fn alone(barrier: &'a Barrier) -> Self {
         Self { index: 0, count: 1, barrier, ledger: None, turn: Cell::new(0) }
     }
 
-    /// Waits until every worker of the team is here. Memory written before is visible after.
+    /// Waits until every thread of the pool has arrived. Memory written before is visible
+    /// afterwards.
     #[inline]
     pub fn wait(&self) {
         self.barrier.wait(self.index);
     }
 
-    /// This worker's share of `0..total`, contiguous, sizes differing by at most one.
+    /// Returns this thread's static chunk of `0..total`. Chunks are contiguous and differ in size
+    /// by at most one.
     #[must_use]
     #[inline]
     pub fn share(&self, total: usize) -> Range<usize> {
         share(self.index, self.count, total)
     }
 
-    /// Parts of `0..total` that this worker shall do: all of its share, but for what others take of it, and of others'
-    /// what they have not begun when it is done. Every unit is in one part of one worker. Parts have `grain` units at
-    /// least, and multiples of it, where shares have.
+    /// Returns the parts of `0..total` that this thread executes: its own chunk, except for units
+    /// that others steal, and units stolen from others once its own are done. Every unit is in
+    /// exactly one part of one thread. Parts have at least `grain` units, and a multiple of it, if
+    /// the chunks have.
     ///
-    /// All workers must ask for the same parts in the same order, and take them all. A part needs nothing but what was
-    /// there at the last [`Worker::wait`] or what its owner has made itself, before it asked.
+    /// All threads must request the same divisions in the same order, and must consume all parts. A
+    /// part may only depend on data that existed at the last [`Worker::wait`], or that its owner
+    /// wrote before its own request.
     #[inline]
     pub fn parts(&self, total: usize, grain: usize) -> impl Iterator<Item = Part> {
         let ledger = self.ledger.filter(|ledger| ledger.divides(total, grain));
@@ -87,27 +91,27 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The share of worker `index` of `count` of `0..total`; see [`Worker::share`].
+/// Returns the static chunk of thread `index` of `count` for `0..total`; see [`Worker::share`].
 #[must_use]
 #[inline]
 pub fn share(index: usize, count: usize, total: usize) -> Range<usize> {
     total * index / count..total * (index + 1) / count
 }
 
-/// A fixed number of pinned threads that flush denormals, the caller among them. Teams of equal size
-/// share their threads.
+/// A pool of a fixed number of pinned threads that flush denormals, the caller among them. Pools of
+/// equal size share their threads.
 #[derive(Clone)]
 pub struct Team {
-    /// `None` for a single worker, which is the caller itself.
+    /// Threads of the pool; `None` for a single thread, which is the caller itself.
     crew: Option<Arc<Crew>>,
     count: usize,
 }
 
 impl Team {
-    /// A team of `count` workers.
+    /// Creates a pool of `count` threads.
     ///
     /// # Errors
-    /// Where `count` is zero or absurd, or the system refuses the threads.
+    /// Fails if `count` is zero or too large, or if the system refuses the threads.
     pub fn new(count: usize) -> Result<Self, KernelError> {
         if count == 0 || count > MOST_WORKERS {
             return Err(KernelError::System(format!(
@@ -117,21 +121,21 @@ impl Team {
         Ok(Self { crew: if count == 1 { None } else { Some(crew(count)?) }, count })
     }
 
-    /// Number of workers.
+    /// Returns the number of threads.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Every worker executes `work` once, with denormals flushed; returns when all are done. The
-    /// caller's thread is worker 0. It must not be called from inside `work`; calls from several
-    /// threads on teams of one size wait for each other.
+    /// Executes `work` once on every thread, with denormals flushed, and returns when all are done.
+    /// The caller's thread has index 0. This must not be called from inside `work`. Calls from
+    /// several threads on pools of one size wait for each other.
     ///
     /// # Errors
-    /// Where a worker panicked. The others are released from their barriers and unwind too.
+    /// Fails if a thread panicked. The others are released from their barriers and unwind too.
     pub fn run(&self, work: impl Fn(&Worker<'_>) + Sync) -> Result<(), KernelError> {
         let _mode = FlushDenormals::on();
-        // One barrier per run: a poisoned one dies with its run.
+        // One barrier per run, so that a poisoned barrier does not outlive its run.
         let barrier = Barrier::new(self.count);
         let failed: OnceLock<KernelError> = OnceLock::new();
         let ledger = self.crew.as_ref().map(|crew| crew.ledger());
@@ -153,10 +157,11 @@ impl Team {
     }
 }
 
-/// The threads for teams of `count`, started once; they live as long as the process, mostly asleep.
+/// Returns the threads for pools of size `count`. They are started once and live as long as the
+/// process, mostly asleep.
 fn crew(count: usize) -> Result<Arc<Crew>, KernelError> {
     static CREWS: OnceLock<Mutex<HashMap<usize, Arc<Crew>>>> = OnceLock::new();
-    // A panic while the lock was held cannot have left the map half changed.
+    // A panic while the lock was held cannot have left the map inconsistent.
     let mut crews = CREWS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(crew) = crews.get(&count) {
         return Ok(Arc::clone(crew));
@@ -166,7 +171,7 @@ fn crew(count: usize) -> Result<Arc<Crew>, KernelError> {
     Ok(crew)
 }
 
-/// The panic's message as an error.
+/// Converts the message of a panic to an error.
 fn failure(panic: &(dyn Any + Send)) -> KernelError {
     let text = panic
         .downcast_ref::<&str>()
@@ -205,7 +210,8 @@ mod tests {
             let units: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
             for round in 0..20 {
                 team.run(|worker| {
-                    // One of them is slow in every round, and between the last two nobody waits.
+                    // One thread is slow in every round, and no thread waits between the last two
+                    // totals.
                     for (turn, total) in [1000, 7, 0, 1, 300].into_iter().enumerate() {
                         for unit in worker.parts(total, 1 + round).flat_map(|part| part.units) {
                             units[unit].fetch_add(1, Ordering::Relaxed);
@@ -252,7 +258,7 @@ mod tests {
                     .run(|worker| {
                         worker.wait();
                         if worker.index == victim {
-                            // Without the hook, which would print into the test's output.
+                            // Bypasses the panic hook, which would print into the test's output.
                             std::panic::resume_unwind(Box::new("out of cheese"));
                         }
                         worker.wait();
@@ -260,7 +266,7 @@ mod tests {
                     .unwrap_err();
                 assert!(error.to_string().contains("out of cheese"), "{error}");
             }
-            // The threads are as good as before.
+            // The threads still work.
             team.run(|worker| worker.wait()).unwrap();
         }
     }
@@ -277,7 +283,7 @@ mod tests {
                 })
                 .unwrap();
                 assert_eq!(total.swap(0, Ordering::Relaxed), count);
-                // Around the time when patience ends, on purpose.
+                // Deliberately close to the end of the lingering time.
                 if round % 3 == 0 {
                     std::thread::sleep(std::time::Duration::from_micros(100 + 5 * round));
                 }

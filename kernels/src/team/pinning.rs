@@ -1,5 +1,5 @@
-//! Which core a thread runs on. Where the system cannot or will not tell, threads float, which is
-//! slower but right.
+//! Pinning of threads to cores. If the system does not support it, threads run on any core, which
+//! is slower but correct.
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::{Pinning, pin};
@@ -14,10 +14,10 @@ mod linux {
 
     use crate::hardware::allowed_cores;
 
-    /// This thread, to the system.
+    /// Identifies the calling thread to the system.
     const SELF: Pid = Pid::from_raw(0);
 
-    /// Binds the calling thread to `core` for good.
+    /// Binds the calling thread to `core` permanently.
     pub fn pin(core: usize) {
         let mut set = CpuSet::new();
         if let Err(error) = set.set(core).and_then(|()| sched_setaffinity(SELF, &set)) {
@@ -25,14 +25,15 @@ mod linux {
         }
     }
 
-    /// Keeps a caller from sharing a core with a worker; restores its freedom when dropped.
+    /// Guard that keeps the calling thread off the cores of other threads, and restores its
+    /// affinity when dropped.
     pub struct Pinning {
         before: Option<CpuSet>,
     }
 
     impl Pinning {
-        /// Moves the calling thread to the first core, which no worker is pinned to, unless it is there
-        /// already: then it is left in peace, as schedulers do not move a lone busy thread.
+        /// Moves the calling thread to the first core, to which no pool thread is pinned. A thread
+        /// that is there already is not pinned, because schedulers do not move a lone busy thread.
         pub fn away_from_workers() -> Self {
             let first = allowed_cores()[0];
             if sched_getcpu().is_ok_and(|core| core == first) {
@@ -59,10 +60,10 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
-    /// Threads float.
+    /// Does nothing: threads run on any core.
     pub fn pin(_core: usize) {}
 
-    /// Nothing to restore.
+    /// Guard without effect.
     pub struct Pinning;
 
     impl Pinning {
