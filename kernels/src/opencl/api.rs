@@ -1,7 +1,8 @@
-//! Owners of OpenCL objects. Each releases its object once and never panics doing so: a lost device
-//! refuses everything, including being let go.
+//! Owners of OpenCL objects. Each releases its object exactly once, and a failed release never
+//! panics: a lost device refuses every call, including this one.
 //!
-//! All `unsafe` of the backend lies here. What is left to others: which objects to make, and when.
+//! All `unsafe` code of the backend is in this module. Callers decide which objects to create, and
+//! when.
 
 use std::ffi::{CStr, c_void};
 use std::ptr;
@@ -21,12 +22,12 @@ use opencl3::types::{
 
 use crate::error::KernelError;
 
-/// An error code in words, with what was being done.
+/// Converts an error code to an error that names the failed operation.
 pub(super) fn refused(what: &str, code: cl_int) -> KernelError {
     KernelError::System(format!("OpenCL: {what}: {}", ClError(code)))
 }
 
-/// What a call has returned; tests let calls fail here (see [`super::fault`]).
+/// Returns the result of a call; tests inject failures here (see `fault.rs`).
 fn returned<T>(result: Result<T, cl_int>) -> Result<T, cl_int> {
     #[cfg(any(test, feature = "fault-injection"))]
     if let Some(code) = super::fault::injected() {
@@ -35,7 +36,7 @@ fn returned<T>(result: Result<T, cl_int>) -> Result<T, cl_int> {
     result
 }
 
-/// `clEnqueueNDRangeKernel`.
+/// Type of `clEnqueueNDRangeKernel`.
 type EnqueueKernel = unsafe extern "C" fn(
     cl_command_queue,
     cl_kernel,
@@ -48,8 +49,9 @@ type EnqueueKernel = unsafe extern "C" fn(
     *mut cl_event,
 ) -> cl_int;
 
-/// The library's own function, which takes no event where none is wanted; the bindings always make one. None
-/// where the library was not loaded under its usual name: then the bindings do.
+/// Returns the OpenCL library's own `clEnqueueNDRangeKernel`, which can be called without an event;
+/// the bindings always create one. Returns `None` if the library was not loaded under its usual
+/// name.
 #[cfg(target_os = "linux")]
 fn eventless() -> Option<EnqueueKernel> {
     use std::sync::OnceLock;
@@ -76,7 +78,7 @@ fn eventless() -> Option<EnqueueKernel> {
     None
 }
 
-/// Declares an owner of one kind of object.
+/// Declares an owner of one kind of OpenCL object.
 macro_rules! owner {
     ($(#[$about:meta])* $name:ident, $raw:ty, $release:path) => {
         $(#[$about])*
@@ -101,15 +103,16 @@ macro_rules! owner {
 }
 
 owner!(
-    /// A context of one device.
+    /// Owner of a context for one device.
     Context, cl_context, context::release_context);
 owner!(
-    /// An in-order queue.
+    /// Owner of an in-order command queue.
     Queue, cl_command_queue, queue::release_command_queue);
 owner!(
-    /// Device memory.
+    /// Owner of a buffer in device memory.
     Memory, cl_mem, mem::release_mem_object);
-/// Memory of the host that the driver has pinned, so that a device reads and writes it by itself; mapped as long as it lives.
+/// Host memory pinned by the driver, so that the device can access it directly. It stays mapped for
+/// its whole life.
 pub(super) struct Pinned {
     memory: Memory,
     queue: Arc<Queue>,
@@ -123,7 +126,7 @@ unsafe impl Send for Pinned {}
 unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    /// Room for `len` numbers, zero at first.
+    /// Allocates pinned memory for `len` elements, initially zero.
     pub fn new(context: &Context, queue: &Arc<Queue>, len: usize) -> Result<Self, KernelError> {
         let bytes = (len * size_of::<f32>()).max(1);
         let flags = mem::CL_MEM_READ_WRITE | mem::CL_MEM_ALLOC_HOST_PTR;
@@ -155,12 +158,12 @@ impl Pinned {
         Ok(pinned)
     }
 
-    /// The first number.
+    /// Returns the address of the first element.
     pub fn start(&self) -> *mut f32 {
         self.start
     }
 
-    /// How many numbers there are.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -176,7 +179,7 @@ impl Drop for Pinned {
             Ok(event) => drop(Event(event)),
             Err(code) => tracing::debug!("OpenCL: unmapping: {}", ClError(code)),
         }
-        // The memory goes next.
+        // The memory is released next.
         if let Err(error) = self.queue.finish() {
             tracing::debug!("{error}");
         }
@@ -184,13 +187,13 @@ impl Drop for Pinned {
 }
 
 owner!(
-    /// A built program.
+    /// Owner of a built program.
     Program, cl_program, programs::release_program);
 owner!(
-    /// A kernel with its arguments.
+    /// Owner of a kernel with its arguments.
     Kernel, cl_kernel, cl_kernels::release_kernel);
 owner!(
-    /// A command that was enqueued.
+    /// Owner of the event of an enqueued command.
     Event, cl_event, event::release_event);
 
 impl Context {
@@ -202,7 +205,7 @@ impl Context {
 }
 
 impl Queue {
-    /// An in-order queue; commands are timed where `profiling`.
+    /// Creates an in-order queue, which records the times of commands if `profiling`.
     pub fn new(context: &Context, device: cl_device_id, profiling: bool) -> Result<Self, KernelError> {
         let properties = if profiling { queue::CL_QUEUE_PROFILING_ENABLE } else { 0 };
         // SAFETY: the device is the one that the context was made for.
@@ -211,10 +214,11 @@ impl Queue {
             .map_err(|code| refused("creating a queue", code))
     }
 
-    /// Copies `data` to `memory`; `data` must stay as it is until the queue has finished.
+    /// Copies `data` to `memory` asynchronously; `data` must not change until the queue has
+    /// finished.
     ///
     /// # Safety
-    /// `data` outlives the command: the caller waits for the queue before it gives `data` up.
+    /// The caller must wait for the queue before it drops `data`.
     pub unsafe fn upload<T: Copy>(&self, memory: &Memory, data: &[T]) -> Result<Event, KernelError> {
         // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
         // the caller's promise.
@@ -234,10 +238,11 @@ impl Queue {
         .map_err(|code| refused("copying to the device", code))
     }
 
-    /// Copies `memory` to `data`, which nobody may touch until the queue has finished.
+    /// Copies `memory` to `data` asynchronously; `data` must not be accessed until the queue has
+    /// finished.
     ///
     /// # Safety
-    /// `data` outlives the command: the caller waits for the queue before it looks at `data` or gives it up.
+    /// The caller must wait for the queue before it reads or drops `data`.
     pub unsafe fn download(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
         // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
         // the caller's promise.
@@ -257,7 +262,7 @@ impl Queue {
         .map_err(|code| refused("copying from the device", code))
     }
 
-    /// Copies `data` to `memory` and waits for it.
+    /// Copies `data` to `memory` and waits for completion.
     pub fn write<T: Copy>(&self, memory: &Memory, data: &[T]) -> Result<(), KernelError> {
         if data.is_empty() {
             return Ok(());
@@ -279,7 +284,7 @@ impl Queue {
         .map_err(|code| refused("copying to the device", code))
     }
 
-    /// Waits for everything before it, then copies `memory` to `data`.
+    /// Copies `memory` to `data` after all earlier commands, and waits for completion.
     pub fn read(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
         // SAFETY: blocking; the size is that of the slice.
         returned(unsafe {
@@ -298,8 +303,8 @@ impl Queue {
         .map_err(|code| refused("copying from the device (or a kernel before it)", code))
     }
 
-    /// Enqueues `kernel` without an event to watch it by, which drivers take a good deal longer to make than
-    /// to start the kernel.
+    /// Enqueues `kernel` without an event. Drivers take much longer to create an event than to
+    /// start the kernel.
     pub fn start(&self, kernel: &Kernel, global: &[usize; 3], local: &[usize; 3]) -> Result<(), KernelError> {
         let Some(enqueue) = eventless() else { return self.launch(kernel, global, local).map(drop) };
         // SAFETY: as in `launch`; the specification allows an event that is null.
@@ -320,7 +325,7 @@ impl Queue {
             .map_err(|code| refused("starting a kernel", code))
     }
 
-    /// Enqueues `kernel`.
+    /// Enqueues `kernel` and returns its event.
     pub fn launch(
         &self,
         kernel: &Kernel,
@@ -344,14 +349,14 @@ impl Queue {
         .map_err(|code| refused("starting a kernel", code))
     }
 
-    /// Waits for everything that is enqueued.
+    /// Waits for all enqueued commands.
     pub fn finish(&self) -> Result<(), KernelError> {
         returned(queue::finish(self.0)).map_err(|code| refused("waiting for the device", code))
     }
 }
 
 impl Memory {
-    /// `bytes` of device memory, contents undefined.
+    /// Allocates `bytes` of device memory with undefined contents.
     pub fn new(context: &Context, bytes: usize) -> Result<Self, KernelError> {
         // SAFETY: no host memory is involved.
         returned(unsafe {
@@ -363,7 +368,7 @@ impl Memory {
 }
 
 impl Program {
-    /// Builds `source`. The error names what the compiler said.
+    /// Builds `source`. The error contains the compiler's log.
     pub fn from_source(
         context: &Context,
         device: cl_device_id,
@@ -377,7 +382,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Builds what [`Program::binary`] gave for the same device and driver.
+    /// Builds a program from a [`Program::binary`] of the same device and driver.
     pub fn from_binary(
         context: &Context,
         device: cl_device_id,
@@ -401,14 +406,14 @@ impl Program {
         })
     }
 
-    /// What the driver made of it, if it says.
+    /// Returns the binary that the driver has built, if it provides one.
     pub fn binary(&self) -> Option<Vec<u8>> {
         let mut binaries: Vec<Vec<u8>> =
             programs::get_program_info(self.0, programs::CL_PROGRAM_BINARIES).ok()?.into();
         binaries.pop().filter(|binary| !binary.is_empty())
     }
 
-    /// The kernel called `name`.
+    /// Creates the kernel called `name`.
     pub fn kernel(&self, name: &CStr) -> Result<Kernel, KernelError> {
         cl_kernels::create_kernel(self.0, name)
             .map(Kernel)
@@ -420,7 +425,8 @@ impl Kernel {
     /// Sets argument `index` to a buffer.
     ///
     /// # Safety
-    /// The buffer lives as long as the kernel is launched with it, and holds what the kernel touches.
+    /// The buffer must live as long as the kernel is launched with it, and must be as large as the
+    /// memory that the kernel accesses.
     pub unsafe fn set(&mut self, index: usize, memory: &Memory) -> Result<(), KernelError> {
         let raw: cl_mem = memory.0;
         let index = cl_uint::try_from(index).unwrap_or(cl_uint::MAX);
@@ -431,7 +437,8 @@ impl Kernel {
 }
 
 impl Event {
-    /// Nanoseconds that the device worked on it. The queue must be a profiling one, and finished.
+    /// Returns the nanoseconds that the device spent on the command. The queue must have profiling
+    /// enabled, and must have finished.
     pub fn nanoseconds(&self) -> Result<u64, KernelError> {
         let stamp = |what| -> Result<u64, KernelError> {
             let bytes = event::get_event_profiling_data(self.0, what)

@@ -1,7 +1,8 @@
-//! Where a device that runs a part of a plan meets whoever runs the rest: values of their own memory, the queue that all of the
-//! device's parts share, and pinned memory of the host on the other side.
+//! Device boundaries: the meeting point of a device that runs a part of a plan and the executors of
+//! the other parts. A boundary holds the crossing values in device memory, the queue that all parts
+//! of the device share, and pinned host memory on the other side.
 //!
-//! What is left to others: what crosses, and when.
+//! The executor of partitioned plans decides which values cross, and when.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::device::{self, Device};
 use crate::error::KernelError;
 use crate::plan::ValueId;
 
-/// The device's side of a border.
+/// The device's side of a boundary.
 pub(crate) struct Border {
     pub(super) device: Arc<Device>,
     pub(super) queue: Arc<Queue>,
@@ -22,15 +23,15 @@ pub(crate) struct Border {
 /// Pinned memory of the host.
 pub(crate) struct Pages {
     device: Arc<Device>,
-    /// There until this goes.
+    /// Set until this value is dropped.
     pinned: Option<Pinned>,
 }
 
 impl Border {
-    /// A border with nothing at it.
+    /// Opens a device and creates a boundary without values.
     ///
     /// # Errors
-    /// Where there is no such device, or it refuses.
+    /// Fails if the device does not exist or refuses.
     pub fn new(device: &str) -> Result<Self, KernelError> {
         let device = device::open(device)?;
         let queue = {
@@ -40,7 +41,7 @@ impl Border {
         Ok(Self { device, queue, memories: HashMap::new(), bytes: 0 })
     }
 
-    /// Gives `value` memory of its own for `len` numbers, unless it has.
+    /// Allocates device memory of `len` elements for `value`, unless it has some already.
     pub fn add(&mut self, value: ValueId, len: usize) -> Result<(), KernelError> {
         let bytes = len * size_of::<f32>();
         let limit = self.device.limits.largest_buffer;
@@ -58,32 +59,32 @@ impl Border {
         Ok(())
     }
 
-    /// Pinned memory for `len` numbers.
+    /// Allocates pinned memory for `len` elements.
     pub fn pages(&self, len: usize) -> Result<Pages, KernelError> {
         let _turn = self.device.turn();
         let pinned = Pinned::new(&self.device.context, &self.queue, len)?;
         Ok(Pages { device: Arc::clone(&self.device), pinned: Some(pinned) })
     }
 
-    /// The memory of a value that has its own.
+    /// Returns the device memory of a crossing value.
     pub(super) fn memory(&self, value: ValueId) -> Option<&Arc<Memory>> {
         self.memories.get(&value)
     }
 
-    /// Whether both are borders of one device.
+    /// Whether both are boundaries of the same device.
     pub fn is_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.device, &other.device)
     }
 
-    /// Bytes of the device's memory.
+    /// Returns the bytes of device memory.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Enqueues bringing `data` to the device.
+    /// Enqueues the copy of `data` to the device.
     ///
     /// # Safety
-    /// `data` stays as it is until [`Border::finish`] has returned.
+    /// `data` must not change until [`Border::finish`] has returned.
     pub unsafe fn upload(&self, value: ValueId, data: &[f32]) -> Result<(), KernelError> {
         if data.is_empty() {
             return Ok(());
@@ -94,10 +95,10 @@ impl Border {
         if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
     }
 
-    /// Enqueues bringing a value from the device to `data`.
+    /// Enqueues the copy of a value from the device to `data`.
     ///
     /// # Safety
-    /// Nobody touches `data` until [`Border::finish`] has returned.
+    /// `data` must not be accessed until [`Border::finish`] has returned.
     pub unsafe fn download(&self, value: ValueId, data: &mut [f32]) -> Result<(), KernelError> {
         if data.is_empty() {
             return Ok(());
@@ -108,7 +109,7 @@ impl Border {
         if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
     }
 
-    /// Waits for everything that is enqueued.
+    /// Waits for all enqueued commands.
     pub fn finish(&self) -> Result<(), KernelError> {
         let _turn = self.device.turn();
         self.queue.finish()
@@ -125,19 +126,19 @@ impl Border {
 impl Drop for Border {
     fn drop(&mut self) {
         let _turn = self.device.turn();
-        // Nothing may be running when its memory goes. A lost device has nothing running.
+        // No command may run when its memory is released. After a device loss, none does.
         let _ = self.queue.finish();
         self.memories.clear();
     }
 }
 
 impl Pages {
-    /// The first number.
+    /// Returns the address of the first element.
     pub fn start(&self) -> *mut f32 {
         self.pinned.as_ref().map_or(std::ptr::null_mut(), Pinned::start)
     }
 
-    /// Bytes of it.
+    /// Returns the number of pinned bytes.
     pub fn bytes(&self) -> u64 {
         self.pinned.as_ref().map_or(0, |pinned| (pinned.len() * size_of::<f32>()) as u64)
     }

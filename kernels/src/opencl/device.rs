@@ -1,7 +1,8 @@
-//! OpenCL devices: finding them, choosing one, and what its limits are.
+//! OpenCL devices: detection, selection, and limits.
 //!
-//! The library is loaded at run time; a machine without it, or without a driver, simply has no device.
-//! A device that was opened once stays open for the life of the process, with the programs built for it.
+//! The OpenCL library is loaded at run time; a machine without it, or without a driver, has no
+//! devices. A device stays open for the life of the process, together with the programs that were
+//! built for it.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -15,40 +16,41 @@ use super::api::{Context, Memory, Queue, refused};
 use super::program::Programs;
 use crate::error::KernelError;
 
-/// What a device can do, as far as kernels and their tunables depend on it.
+/// Limits and features of a device on which kernels and their tunables depend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
-    /// Most work-items in a work-group.
+    /// Maximum number of work-items in a work-group.
     pub work_group: usize,
-    /// Most work-items along each axis of a work-group.
+    /// Maximum number of work-items along each axis of a work-group.
     pub work_items: [usize; 3],
     /// Bytes of local memory of a work-group.
     pub local_memory: usize,
-    /// Bytes that one buffer may have.
+    /// Maximum bytes of one buffer.
     pub largest_buffer: usize,
-    /// Units that work-groups run on at the same time.
+    /// Number of units that run work-groups in parallel.
     pub compute_units: usize,
-    /// Whether it is the host's own processor: there a work-item is an iteration of a loop, and local
-    /// memory is as far as any other.
+    /// Whether the device is the host's own processor. A work-item is then an iteration of a loop,
+    /// and local memory is not faster than global memory.
     pub cpu: bool,
-    /// Compute capability of an NVIDIA device, ten times the major number plus the minor; else 0.
+    /// Compute capability of an NVIDIA device, ten times the major number plus the minor; otherwise
+    /// 0.
     pub compute_capability: u32,
-    /// Whether arithmetic in half precision is offered (`cl_khr_fp16`).
+    /// Whether half-precision arithmetic is supported (`cl_khr_fp16`).
     pub half_arithmetic: bool,
-    /// Whether packed 8-bit dot products are offered (`cl_khr_integer_dot_product`).
+    /// Whether packed 8-bit dot products are supported (`cl_khr_integer_dot_product`).
     pub integer_dot_product: bool,
 }
 
-/// A device, opened.
+/// An open device.
 pub struct Device {
-    /// `platform/device`.
+    /// Name of the device, `platform/device`.
     pub name: String,
-    /// What it can do.
+    /// Limits and features of the device.
     pub limits: Limits,
     pub(super) id: cl_device_id,
     pub(super) context: Context,
     pub(super) programs: Programs,
-    /// See [`Device::turn`].
+    /// Serializes the use of a processor as a device; see [`Device::turn`].
     busy: Mutex<()>,
 }
 
@@ -57,36 +59,38 @@ unsafe impl Send for Device {}
 // SAFETY: as above; what else a device holds is `Sync` itself.
 unsafe impl Sync for Device {}
 
-/// `platform/device` of every OpenCL device, in the order of the platforms; empty where there is no
-/// OpenCL.
+/// Returns the `platform/device` names of all OpenCL devices, in the order of the platforms; empty
+/// without OpenCL.
 #[must_use]
 pub fn names() -> Vec<String> {
     all().into_iter().map(|(name, ..)| name).collect()
 }
 
-/// Whether there is a device besides the host's own processor.
+/// Whether a device other than the host's own processor exists.
 #[must_use]
 pub fn has_accelerator() -> bool {
     let is_processor = |id| kind(id).is_none_or(|kind| kind & devices::CL_DEVICE_TYPE_CPU != 0);
     all().into_iter().any(|(.., id)| !is_processor(id))
 }
 
-/// The bits of `CL_DEVICE_TYPE`.
+/// Returns the bits of `CL_DEVICE_TYPE`.
 fn kind(id: cl_device_id) -> Option<u64> {
     number::<u64>(id, devices::CL_DEVICE_TYPE)
 }
 
-/// Opens the device called `name` (`platform/device`, or a part of that, case ignored); an empty name is
-/// the first graphics processor, through its maker's driver if there are several, or the first device at all.
+/// Opens the device called `name`: `platform/device` or a part of it, ignoring case. An empty name
+/// selects the first graphics processor, preferably through its vendor's own driver, or the first
+/// device if there is none.
 ///
 /// # Errors
-/// Where there is no such device, or it cannot be used.
+/// Fails if the device does not exist or cannot be used.
 pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
     let all = all();
     let wanted = name.to_lowercase();
     let is_gpu = |id: cl_device_id| kind(id).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0);
     let found = if name.is_empty() {
-        // PoCL may offer a graphics processor a second time, which its maker's own driver runs better.
+        // PoCL may list a graphics processor a second time, but the vendor's own driver runs it
+        // better.
         all.iter().min_by_key(|(name, _, id)| (!is_gpu(*id), name.starts_with("Portable Computing Language")))
     } else {
         let exact = all.iter().find(|(known, ..)| known.to_lowercase() == wanted);
@@ -111,22 +115,23 @@ pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
     Ok(device)
 }
 
-/// The devices that this process has opened, by their names.
+/// Returns the devices that this process has opened, by name.
 fn opened() -> &'static Mutex<HashMap<String, Arc<Device>>> {
     static OPEN: OnceLock<Mutex<HashMap<String, Arc<Device>>>> = OnceLock::new();
     OPEN.get_or_init(Mutex::default)
 }
 
-/// Finds out whether the device called `name` (as for [`open`]) still answers.
+/// Checks whether the device called `name` (as in [`open`]) still answers.
 ///
 /// # Errors
-/// Where it does not: it was unplugged, its driver has given it up, or what a kernel did has spoiled it for this process.
+/// Fails if the device was unplugged, if its driver has given it up, or if a kernel has made it
+/// unusable for this process.
 pub fn check(name: &str) -> Result<(), KernelError> {
     open(name)?.check()
 }
 
-/// What is wrong with the first of the devices opened by this process that no longer answers; `None` where all do. Whatever
-/// was loaded on such a device is of no use any more, and neither is this process for using it.
+/// Returns the error of the first open device that no longer answers, or `None` if all do.
+/// Executors on such a device are unusable, and this process cannot use the device any more.
 #[must_use]
 pub fn unusable() -> Option<KernelError> {
     let devices: Vec<Arc<Device>> =
@@ -134,9 +139,10 @@ pub fn unusable() -> Option<KernelError> {
     devices.into_iter().find_map(|device| device.check().err())
 }
 
-/// The variable that names drivers for the loader, and what it was before the loader was first asked: Khronos's cuts the
-/// process's own copy short at the first colon, so that a process started afterwards would see the first driver alone.
-/// `None` where it was not set, or nobody has asked yet.
+/// Returns the name of the environment variable that lists drivers for the loader, and its value
+/// before the loader was first used. The Khronos loader truncates the process's copy at the first
+/// colon, so that a child process would only see the first driver. Returns `None` if the variable
+/// was not set, or if the loader has not been used yet.
 #[must_use]
 pub fn driver_variable() -> Option<(&'static str, &'static OsStr)> {
     Some((DRIVER_VARIABLE, DRIVERS.get()?.as_deref()?))
@@ -146,12 +152,12 @@ const DRIVER_VARIABLE: &str = "OCL_ICD_FILENAMES";
 static DRIVERS: OnceLock<Option<OsString>> = OnceLock::new();
 
 fn all() -> Vec<(String, cl_platform_id, cl_device_id)> {
-    // Drivers are set up by whoever asks first, and PoCL (3.1) crashes where two ask at once.
+    // The first call sets up the drivers, and PoCL (3.1) crashes if two threads do so at once.
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     DRIVERS.get_or_init(|| std::env::var_os(DRIVER_VARIABLE));
     let mut found = Vec::new();
-    // A missing library is an error value here, as is an installation without drivers.
+    // A missing library is an error value here, and so is an installation without drivers.
     for platform in platforms::get_platform_ids().unwrap_or_default() {
         let platform_name = platforms::get_platform_data(platform, platforms::CL_PLATFORM_NAME);
         let Some(platform_name) = platform_name.ok().map(|bytes| text(&bytes)) else { continue };
@@ -165,13 +171,13 @@ fn all() -> Vec<(String, cl_platform_id, cl_device_id)> {
 }
 
 impl Device {
-    /// To be held while a processor is used as a device: PoCL (3.1) crashes now and then when two threads
-    /// use it at once. Nothing for other devices, whose drivers may be used by any number of threads.
+    /// Locks a device that is a processor: PoCL (3.1) crashes occasionally when two threads use it
+    /// at once. Other devices need no lock, because their drivers are thread-safe.
     pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         self.limits.cpu.then(|| self.busy.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sends a few numbers there and back, through a queue of their own.
+    /// Copies a few numbers to the device and back, through a temporary queue.
     fn check(&self) -> Result<(), KernelError> {
         let _turn = self.turn();
         let numbers = [1.0_f32, -2.5, 1e-3, 7e9];
@@ -241,7 +247,7 @@ impl Limits {
     }
 }
 
-/// A number of the machine's byte order.
+/// A number in the machine's byte order.
 trait Number: Sized {
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }

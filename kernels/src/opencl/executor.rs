@@ -1,5 +1,6 @@
-//! Runs plans on an OpenCL device: weights resident, buffers planned once, one in-order queue, no waiting
-//! between steps, one upload and one download per run.
+//! The executor of an OpenCL device. Weights stay on the device, buffers are planned once, and one
+//! in-order queue runs all steps without waiting between them. A run has one upload and one
+//! download.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use crate::plan::ValueId;
 pub(crate) struct DeviceExecutor {
     device: Arc<Device>,
     queue: Arc<Queue>,
-    /// A queue whose commands are timed, once somebody has asked.
+    /// A queue with profiling, created on first use.
     timed: Option<Queue>,
     stages: Vec<Stage>,
     infos: Vec<StepInfo>,
-    /// Where each value lies.
+    /// Device memory of each value.
     homes: Vec<Option<Arc<Memory>>>,
-    /// Values in the order in which they get ready, with the number of stages that must have run.
+    /// Values in the order in which they become ready, with the number of stages that must have
+    /// run.
     ready: Vec<(usize, ValueId)>,
     lengths: Vec<usize>,
     input: ValueId,
@@ -38,28 +40,29 @@ struct Stage {
     kernels: Vec<Ready>,
 }
 
-/// A kernel with its arguments.
+/// A kernel with its arguments and sizes.
 struct Ready {
     kernel: Kernel,
     global: [usize; 3],
     local: [usize; 3],
-    /// What the arguments refer to.
+    /// Buffers that the arguments refer to.
     _buffers: Vec<Arc<Memory>>,
 }
 
 impl DeviceExecutor {
-    /// Builds kernels, uploads weights, plans memory. The plan has been validated.
+    /// Loads a validated plan: builds kernels, uploads weights, and plans memory.
     ///
     /// # Errors
-    /// Where a schedule does not fit the device, a kernel does not build, or the device refuses.
+    /// Fails if a schedule does not fit the device, if a kernel does not build, or if the device
+    /// refuses.
     pub fn new(part: &Part<'_>, device: &str, batch: usize) -> Result<Self, KernelError> {
         Self::on(part, &Border::new(device)?, batch)
     }
 
-    /// As [`DeviceExecutor::new`], for a part whose inputs and outputs are at `border`.
+    /// Loads a part of a plan like [`DeviceExecutor::new`]. Its inputs and outputs are at `border`.
     ///
     /// # Errors
-    /// As there.
+    /// Fails like [`DeviceExecutor::new`].
     pub fn on(part: &Part<'_>, border: &Border, batch: usize) -> Result<Self, KernelError> {
         let plan = part.plan;
         let device = Arc::clone(&border.device);
@@ -147,7 +150,7 @@ impl DeviceExecutor {
         })
     }
 
-    /// Runs one batch; see [`crate::Executor::run`]. Lengths are checked by the caller.
+    /// Runs one batch; see [`crate::Executor::run`]. The caller checks the lengths.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
@@ -162,7 +165,7 @@ impl DeviceExecutor {
             self.queue.read(to, output).map(drop)
         });
         if done.is_err() {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = self.queue.finish();
         }
         done
@@ -179,7 +182,8 @@ impl DeviceExecutor {
         seconds(&events)
     }
 
-    /// Seconds of one pass of all kernels, without transfers: the mean over `passes` that follow each other.
+    /// Returns the mean seconds of one pass of all kernels over `passes` consecutive passes,
+    /// without transfers.
     pub fn pass_seconds(&mut self, passes: usize) -> Result<f64, KernelError> {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
@@ -201,7 +205,7 @@ impl DeviceExecutor {
         Ok(start.elapsed().as_secs_f64() / passes)
     }
 
-    /// Runs one batch and shows every value as soon as it is there.
+    /// Runs one batch and passes each value to `see` when it is computed.
     pub fn observe(
         &mut self,
         input: &[f32],
@@ -214,17 +218,19 @@ impl DeviceExecutor {
         self.observe_part(see)
     }
 
-    /// Enqueues all kernels of a part, whose inputs are at the border; they are done when the queue is.
+    /// Enqueues all kernels of a part whose inputs are at the boundary. They are done when the
+    /// queue has finished.
     pub fn start(&mut self) -> Result<(), KernelError> {
         let _turn = self.device.turn();
         for ready in self.stages.iter().flat_map(|stage| &stage.kernels) {
             self.queue.start(&ready.kernel, &ready.global, &ready.local)?;
         }
-        // Whoever comes next must find a processor that is used as a device idle.
+        // A processor that is used as a device must be idle for the next segment.
         if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
     }
 
-    /// Runs a part, whose inputs are at the border, and returns the seconds that the device spent on each step.
+    /// Runs a part whose inputs are at the boundary, and returns the seconds that the device spent
+    /// on each step.
     pub fn profile_part(&mut self) -> Result<Vec<f64>, KernelError> {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
@@ -234,7 +240,7 @@ impl DeviceExecutor {
         seconds(&events)
     }
 
-    /// Enqueues all kernels on the queue whose commands are timed.
+    /// Enqueues all kernels on the queue with profiling.
     fn start_timed(&mut self) -> Result<(&Queue, Vec<Vec<Event>>), KernelError> {
         let queue = match &mut self.timed {
             Some(queue) => queue,
@@ -249,7 +255,8 @@ impl DeviceExecutor {
         Ok((queue, events))
     }
 
-    /// Runs a part, whose inputs are at the border, and shows every value as soon as it is there.
+    /// Runs a part whose inputs are at the boundary, and passes each value to `see` when it is
+    /// computed.
     pub fn observe_part(&mut self, see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
@@ -285,7 +292,7 @@ impl DeviceExecutor {
     }
 }
 
-/// What the device spent on the commands of each step.
+/// Returns the seconds that the device spent on the commands of each step.
 fn seconds(events: &[Vec<Event>]) -> Result<Vec<f64>, KernelError> {
     let of_step = |events: &Vec<Event>| {
         events.iter().try_fold(0.0, |sum, event| {
@@ -301,7 +308,7 @@ impl Drop for DeviceExecutor {
     fn drop(&mut self) {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
-        // Nothing may be running when its memory goes. A lost device has nothing running.
+        // No command may run when its memory is released. After a device loss, none does.
         let _ = self.queue.finish();
         self.stages.clear();
         self.homes.clear();

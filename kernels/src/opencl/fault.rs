@@ -1,9 +1,10 @@
-//! Calls that fail on purpose, for tests of what happens when a device is lost. Compiled for tests alone: those of this crate,
-//! and those of others through the feature `fault-injection`.
+//! Fault injection for tests of device loss. Compiled for tests only: those of this crate, and
+//! those of others through the feature `fault-injection`.
 //!
-//! `$PARETUNE_OPENCL_FAULT` is `CODE:CALLS` or `CODE:CALLS:FILE`: after so many calls of a process, all the others return the
-//! code, as if the device were lost to this process. With a file, which is made when that happens, it is lost to every process
-//! that finds the file.
+//! `$PARETUNE_OPENCL_FAULT` is `CODE:CALLS` or `CODE:CALLS:FILE`. After the given number of calls
+//! of a process, all further calls return the code, as if this process had lost the device. The
+//! optional file is created at that moment, and the device is lost to every process that finds the
+//! file.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use opencl3::types::cl_int;
 
 const VARIABLE: &str = "PARETUNE_OPENCL_FAULT";
 
-/// What the variable says.
+/// Parsed value of the environment variable.
 struct Fault {
     code: cl_int,
     calls: u64,
@@ -25,13 +26,13 @@ thread_local! {
     static HERE: Cell<Option<cl_int>> = const { Cell::new(None) };
 }
 
-/// Lets every call of this thread fail with `code`, or none.
+/// Makes every call of this thread fail with `code`, or stops the failures with `None`.
 #[cfg(test)]
 pub fn here(code: Option<cl_int>) {
     HERE.set(code);
 }
 
-/// The code that the call which has just returned is to have instead of its own.
+/// Returns the error code that replaces the result of the current call, if any.
 pub fn injected() -> Option<cl_int> {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     static FAULT: OnceLock<Option<Fault>> = OnceLock::new();

@@ -1,46 +1,46 @@
-//! What a step becomes on a device, before anything is built or allocated: launches, the constants and
-//! the scratch memory that they need.
+//! The launches of a step on a device, with the constants that they need, before anything is built
+//! or allocated.
 
 use super::source::Macros;
 
-/// A buffer that a launch is given.
+/// A buffer argument of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument {
-    /// An input of the step.
+    /// An input of the step, by index.
     Input(usize),
     /// The output of the step.
     Output,
-    /// One of [`Prepared::constants`].
+    /// Index into [`Prepared::constants`].
     Constant(usize),
 }
 
-/// One kernel of one program, with sizes.
+/// A launch of one kernel, with its sizes.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// Text of the program, without what is common to all.
+    /// Source of the program, without the common part.
     pub(super) source: &'static str,
-    /// Name of the kernel in it.
+    /// Name of the kernel in the program.
     pub(super) kernel: &'static str,
-    /// Its macros.
+    /// Macros for the sizes and tunables.
     pub(super) macros: Macros,
-    /// Work-groups along each axis.
+    /// Number of work-groups along each axis.
     pub(super) groups: [usize; 3],
-    /// Work-items of a group, along the first axis.
+    /// Work-items of a work-group, along the first axis.
     pub(super) threads: usize,
-    /// In the order of the kernel's parameters.
+    /// Arguments in the order of the kernel's parameters.
     pub(super) arguments: Vec<Argument>,
 }
 
-/// A step, ready to be built.
+/// A step whose kernels are ready to be built.
 #[derive(Clone, Debug, Default)]
 pub struct Prepared {
-    /// In order.
+    /// Launches in order of execution.
     pub(super) launches: Vec<Launch>,
-    /// What is uploaded once, as bytes.
+    /// Constants as bytes, each uploaded once.
     pub(super) constants: Vec<Vec<u8>>,
 }
 
-/// The bytes of `numbers`, as this machine holds them.
+/// Returns the bytes of `numbers` in the machine's byte order.
 pub(super) fn bytes_of(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_ne_bytes()).collect()
 }

@@ -1,5 +1,5 @@
-//! What a plan becomes before anything is built: launches for every step, and where every value lies, for
-//! how long.
+//! Memory planning for a device before anything is built: launches for every step, and the place
+//! and lifetime of every value.
 
 use std::sync::Arc;
 
@@ -14,41 +14,43 @@ use crate::executor::{Lifetime, Part, StepInfo, conv_problem};
 use crate::operator::Operator;
 use crate::plan::{Plan, Step, ValueId};
 
-/// Where a value lies, before there is memory.
+/// Place of a value, before memory is allocated.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     /// Index of a buffer in the arena.
     Arena(usize),
     /// Index of an uploaded constant.
     Constant(usize),
-    /// Memory of its own, where a value of this id is that crosses a border.
+    /// Memory at the device boundary, owned by the crossing value with this id.
     Border(ValueId),
 }
 
-/// A step with the values that its arguments stand for.
+/// A step together with the values of its arguments.
 pub(super) struct PreparedStep {
     pub prepared: Prepared,
     pub inputs: Vec<ValueId>,
     pub output: ValueId,
 }
 
-/// Where values lie, and for how long.
+/// Places and lifetimes of values.
 pub(super) struct Layout {
     pub places: Vec<Option<Place>>,
-    /// Of buffers in the arena: bytes, first and last stage (0: the upload).
+    /// Sizes of arena buffers, with first and last stage (0: the upload).
     buffers: Vec<Lifetime>,
     pub constants: Vec<Vec<u8>>,
-    /// Values in the order in which they get ready, with the number of stages that must have run.
+    /// Values in the order in which they become ready, with the number of stages that must have
+    /// run.
     pub ready: Vec<(usize, ValueId)>,
     stages: usize,
-    /// Whether each value crosses a border.
+    /// Whether each value crosses a device boundary.
     crosses: Vec<bool>,
-    /// What is wanted in the end.
+    /// Outputs of the part.
     outputs: Vec<ValueId>,
 }
 
 impl Layout {
-    /// `crosses` is a value that has memory of its own.
+    /// Plans the inputs of a part. `crosses` tells whether a value has memory at the device
+    /// boundary.
     pub fn new(part: &Part<'_>, batch: usize, crosses: impl Fn(ValueId) -> bool) -> Self {
         let plan = part.plan;
         let mut layout = Self {
@@ -80,7 +82,7 @@ impl Layout {
         }
     }
 
-    /// What becomes of a step; nothing where it only names what is there.
+    /// Prepares a step. Returns `None` if its output only aliases existing memory.
     pub fn step(
         &mut self,
         plan: &Plan,
@@ -138,9 +140,10 @@ impl Layout {
         Ok(Some((info, PreparedStep { prepared, inputs: step.inputs.clone(), output: step.output })))
     }
 
-    /// Device memory, and which of it is each buffer's. Buffers that never live at once share memory, all of it: parts of
-    /// a block (`clCreateSubBuffer`) would take less of it, but starting a kernel with them takes NVIDIA's driver (580)
-    /// three times as long, and it was seen to crash when they are released.
+    /// Allocates device memory, and returns its total bytes and the memory of each arena buffer.
+    /// Buffers with disjoint lifetimes share a whole piece of memory. Parts of one block
+    /// (`clCreateSubBuffer`) would take less memory, but they make kernel launches three times as
+    /// slow with NVIDIA's driver (580), which has also crashed when they are released.
     pub fn arena(&mut self, device: &Device) -> Result<(usize, Vec<Arc<Memory>>), KernelError> {
         self.stages += 1;
         for output in self.outputs.clone() {
@@ -164,10 +167,11 @@ impl Layout {
     }
 }
 
-/// Sizes of the pieces of memory that buffers, given in the order in which they come to life, can share, and the piece of
-/// each. A buffer takes the free piece that fits it best: the smallest that is large enough, else the largest, which grows.
+/// Assigns buffers, ordered by the beginning of their lifetimes, to shared pieces of memory.
+/// Returns the size of each piece and the piece of each buffer. A buffer takes the best-fitting
+/// free piece: the smallest that is large enough, else the largest, which grows.
 fn share(buffers: &[Lifetime]) -> (Vec<usize>, Vec<usize>) {
-    // Bytes, and the last stage in which it is taken.
+    // Bytes of each piece, and the last stage that uses it.
     let mut pieces: Vec<(usize, usize)> = Vec::new();
     let mut homes = Vec::with_capacity(buffers.len());
     for buffer in buffers {
@@ -186,7 +190,7 @@ fn share(buffers: &[Lifetime]) -> (Vec<usize>, Vec<usize>) {
     (pieces.into_iter().map(|(bytes, _)| bytes).collect(), homes)
 }
 
-/// An operator's name for profiles.
+/// Returns an operator's name for profiles.
 fn name_of(operator: &Operator) -> &'static str {
     match operator {
         Operator::Conv(_) => "conv",
@@ -215,7 +219,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What lives at once is apart, and everything fits where it is.
+        /// Buffers that live at the same time are in different pieces, and each buffer fits into
+        /// its piece.
         #[test]
         fn shared_memory_is_never_taken_twice(
             lives in prop::collection::vec((0_usize..1000, 0_usize..3, 0_usize..6), 0..20),

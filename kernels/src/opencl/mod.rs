@@ -1,11 +1,11 @@
-//! The OpenCL backend: devices, kernels whose tiles the search can turn, and an executor that keeps a
-//! whole network on the device.
+//! The OpenCL backend: devices, kernels with tunable tiles, and an executor that keeps a whole
+//! network on the device.
 //!
-//! Kernels are `.cl` files in `kernels/`; sizes and tunables are macros, so that a compiler sees
-//! constants. [`conv`] lists the convolution algorithms, whose names start with `opencl_`. Which device
-//! runs a plan is said by [`crate::plan::Backend`].
+//! Kernels are `.cl` files in `kernels/`. Sizes and tunables are macros, so that compilers see
+//! constants. Module [`conv`] lists the convolution algorithms, whose names start with `opencl_`.
+//! The device of a plan is stated by [`crate::plan::Backend`].
 //!
-//! What is left to others: which schedules are good (search), and what runs on the host.
+//! The search chooses schedules, and `executor/` runs the steps of the host.
 
 mod api;
 mod border;

@@ -1,4 +1,4 @@
-//! The operators other than convolution as launches. Values are row-major with the batch outermost, so
+//! Launches of all operators except convolution. Values are row-major with the batch outermost, so
 //! that every operator is arithmetic on flat indices, which is written into the kernel as text.
 
 use std::fmt::Write as _;
@@ -13,13 +13,13 @@ const ELEMENTWISE: &str = include_str!("kernels/elementwise.cl");
 const REDUCE: &str = include_str!("kernels/reduce.cl");
 const POOL: &str = include_str!("kernels/pool.cl");
 
-/// Work-items of a group of kernels that do not care.
+/// Work-items of a work-group in kernels without tunables.
 const THREADS: usize = 64;
 
 /// Prepares a step of a valid plan that is neither a convolution nor a reshape nor a constant.
 ///
 /// # Errors
-/// Where an operator is none of these.
+/// Fails for any other operator.
 pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared, KernelError> {
     let dims = |index: usize| step.inputs.get(index).map(|&id| with_batch(&plan.values[id].dims, batch));
     let output = with_batch(&plan.values[step.output].dims, batch);
@@ -126,7 +126,7 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
     }
 }
 
-/// A kernel of one work-item per number.
+/// Creates the launch of a kernel with one work-item per element.
 fn flat(source: &'static str, kernel: &'static str, macros: Macros, count: usize, inputs: usize) -> Launch {
     let arguments = (0..inputs).map(Argument::Input).chain([Argument::Output]).collect();
     let groups = [count.div_ceil(THREADS).max(1), 1, 1];
@@ -162,11 +162,12 @@ fn mean(mut macros: Macros, input: &[usize], axes: &[usize]) -> Launch {
     let count = input.iter().product::<usize>().checked_div(length).unwrap_or(0);
     let first = input.len().saturating_sub(axes.len());
     if length <= 16 && axes.iter().all(|axis| *axis >= first) {
-        // Short lines that lie together are windows; a driver's compiler was seen to crash on the kernel for lines.
+        // Short lines of consecutive elements are pooling windows; a driver's compiler has crashed
+        // on the kernel for lines.
         let window = Window { kernel: [1, length], stride: [1, 1], dilation: [1, 1], padding: [0; 4] };
         return pool(macros, &window, false, false, &[1, count, 1, length], &[1, count, 1, 1]);
     }
-    // Short lines are not worth sharing.
+    // Short lines are not worth sharing among work-items.
     let lanes = if length <= 16 { 1 } else { length.next_power_of_two().min(64) / 2 };
     let share = THREADS / lanes;
     macros.define("MEAN", 1).define("COUNT", count).define("LENGTH", length);
@@ -181,17 +182,18 @@ fn with_batch(dims: &[usize], batch: usize) -> Vec<usize> {
     std::iter::once(batch).chain(dims.iter().copied()).collect()
 }
 
-/// Distance of neighbors along each axis.
+/// Returns the distance of neighboring elements along each axis.
 fn strides(dims: &[usize]) -> Vec<usize> {
     (0..dims.len()).map(|axis| dims[axis + 1..].iter().product()).collect()
 }
 
-/// The index of flat `i` along each axis, as text.
+/// Returns expressions for the coordinates of flat index `i`.
 fn coordinates(dims: &[usize]) -> Vec<String> {
     strides(dims).iter().zip(dims).map(|(stride, size)| format!("((int)(i) / {stride} % {size})")).collect()
 }
 
-/// Where flat `i` of `dims` lies when neighbors along the axes are `places` apart.
+/// Returns an expression for the offset of flat index `i` of `dims` in a tensor with strides
+/// `places`.
 fn index(dims: &[usize], places: &[usize]) -> String {
     if places == strides(dims) {
         return "(i)".to_owned();
@@ -205,15 +207,15 @@ fn index(dims: &[usize], places: &[usize]) -> String {
     if terms.is_empty() { "0".to_owned() } else { format!("({})", terms.join(" + ")) }
 }
 
-/// Where number `i` of `output` comes from in an input of `dims` per image, NumPy broadcasting, the batch
-/// aside.
+/// Returns an expression for the offset of element `i` of `output` in an input of shape `dims` per
+/// image, with NumPy broadcasting of all axes except the batch.
 fn broadcast(output: &[usize], dims: &[usize], batch: usize, with_batch: &[usize]) -> String {
     let places = strides(with_batch);
     let missing = output.len() - 1 - dims.len();
     let mut aligned = vec![if batch > 1 { places[0] } else { 0 }];
     aligned.extend(std::iter::repeat_n(0, missing));
     aligned.extend(dims.iter().zip(&places[1..]).map(|(&size, &place)| if size == 1 { 0 } else { place }));
-    // Axes of size one do not move.
+    // Axes of size one do not contribute to the offset.
     let same = output
         .iter()
         .zip(&aligned)
@@ -222,7 +224,8 @@ fn broadcast(output: &[usize], dims: &[usize], batch: usize, with_batch: &[usize
     if same { "(i)".to_owned() } else { index(output, &aligned) }
 }
 
-/// Lines along `axes`: where line `i` begins, how far its number `i` is from there, and how long it is.
+/// Describes lines along `axes`: expressions for the beginning of line `i` and for the distance of
+/// its element `i` from there, and the length of a line.
 fn lines(dims: &[usize], axes: &[usize]) -> (String, String, usize) {
     let places = strides(dims);
     let part = |inside: bool| -> (Vec<usize>, Vec<usize>) {

@@ -1,4 +1,5 @@
-//! Built programs: in memory for the life of the process, and on disk for the next ones.
+//! The cache of built programs: in memory for the life of the process, and on disk for later
+//! processes.
 //!
 //! A file is named by a hash of everything that its content depends on: source, options, device and
 //! driver. A file that does not load is built again.
@@ -16,12 +17,13 @@ use super::source::OPTIONS;
 use crate::error::KernelError;
 use crate::executor::StepInfo;
 
-/// Name of the environment variable that says where built programs are kept; empty: nowhere.
+/// Environment variable with the folder for built programs; an empty value disables the cache on
+/// disk.
 const FOLDER_VARIABLE: &str = "PARETUNE_OPENCL_CACHE";
 
-/// The programs of one device.
+/// The built programs of one device.
 pub(super) struct Programs {
-    /// What tells devices and drivers apart.
+    /// Text that identifies device and driver.
     identity: String,
     folder: Option<PathBuf>,
     built: Mutex<HashMap<blake3::Hash, Arc<Program>>>,
@@ -32,14 +34,14 @@ impl Programs {
         Self { identity: identity.to_owned(), folder: folder(), built: Mutex::default() }
     }
 
-    /// The program of `source` with `options`.
+    /// Returns the program of `source` built with `options`.
     ///
     /// # Errors
-    /// Where it does not build; the compiler's words are in the message.
+    /// Fails if the program does not build; the message contains the compiler's log.
     pub fn get(&self, device: &Device, source: &str, options: &str) -> Result<Arc<Program>, KernelError> {
         let mut hasher = blake3::Hasher::new();
         for part in [&self.identity[..], source, options] {
-            // Length first, so that no two lists of parts hash alike.
+            // The length comes first, so that different lists of parts never hash alike.
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -72,10 +74,11 @@ impl Programs {
     }
 }
 
-/// The programs of all launches, by their text; where there are several to build, several threads do.
+/// Builds the programs of all launches, keyed by their source. Several programs are built by
+/// several threads.
 ///
 /// # Errors
-/// Where one does not build: the message names the step.
+/// Fails if a program does not build; the message names the step.
 pub(super) fn build(
     device: &Device,
     steps: &[(StepInfo, PreparedStep)],
@@ -87,7 +90,7 @@ pub(super) fn build(
         }
     }
     let todo: Vec<(&String, &&str)> = texts.iter().collect();
-    // Compilers that run on the device itself gain nothing from company.
+    // Compilers that run on the device itself gain nothing from concurrency.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let builders = if device.limits.cpu { 1 } else { cores.min(todo.len()).max(1) };
     let share = todo.len().div_ceil(builders).max(1);
@@ -113,7 +116,7 @@ pub(super) fn build(
     Ok(built.into_iter().flatten().collect())
 }
 
-/// `$PARETUNE_OPENCL_CACHE`, else `paretune/opencl` in the user's folder for caches.
+/// Returns `$PARETUNE_OPENCL_CACHE`, or `paretune/opencl` in the user's cache folder.
 fn folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
         return (!folder.is_empty()).then(|| folder.into());
@@ -123,15 +126,15 @@ fn folder() -> Option<PathBuf> {
     Some(caches.join("paretune").join("opencl"))
 }
 
-/// The program in `file`, if it is whole: drivers trust what they are given.
+/// Reads the program in `file` if it is intact, because drivers do not check binaries.
 fn read(file: &Path) -> Option<Vec<u8>> {
     let mut bytes = fs::read(file).ok()?;
     let binary = bytes.split_off(blake3::OUT_LEN.min(bytes.len()));
     (*blake3::hash(&binary).as_bytes() == bytes[..]).then_some(binary)
 }
 
-/// Stores a built program under a name that is only ever whole. Not being able to is no failure: it will
-/// be built again.
+/// Stores a built program atomically. A failure is harmless, because the program can be built
+/// again.
 fn keep(file: &Path, binary: &[u8]) {
     let unique = format!("{}.{:?}", std::process::id(), std::thread::current().id());
     let draft = file.with_extension(unique.replace(['(', ')'], ""));
@@ -142,7 +145,7 @@ fn keep(file: &Path, binary: &[u8]) {
         .and_then(|()| fs::rename(&draft, file));
     if let Err(error) = stored {
         tracing::debug!("a built program is not kept: {error}");
-        // Half of it may lie there.
+        // Remove a partially written file.
         let _ = fs::remove_file(&draft);
     }
 }

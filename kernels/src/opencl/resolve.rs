@@ -1,4 +1,4 @@
-//! From what a step says about its schedule to an algorithm of this backend with every tunable decided.
+//! Resolves the schedule of a step to an algorithm of this backend with a value for each tunable.
 
 use super::conv::{self, Algorithm};
 use super::device::Limits;
@@ -7,22 +7,23 @@ use crate::operator::{Conv, ConvProblem};
 use crate::schedule::Schedule;
 use crate::weights::WeightFormat;
 
-/// What a convolution will be computed with.
+/// Resolved schedule of a convolution.
 #[derive(Clone)]
 pub struct Resolved {
-    /// Geometry and sizes.
+    /// Geometry and sizes of the convolution.
     pub problem: ConvProblem,
-    /// The algorithm.
+    /// Algorithm that computes the convolution.
     pub algorithm: &'static dyn Algorithm,
-    /// Named, with every tunable of the algorithm.
+    /// Schedule with the algorithm's name and a value for each of its tunables.
     pub schedule: Schedule,
 }
 
-/// Decides the algorithm and all tunables of a step. An empty algorithm name takes the first of
+/// Decides the algorithm and all tunables of a step. An empty algorithm name selects the first of
 /// [`conv::candidates`].
 ///
 /// # Errors
-/// Where the algorithm or a tunable is unknown, a value is not offered, or nothing supports the problem.
+/// Fails if the algorithm or a tunable is unknown, if a value is not offered, or if no algorithm
+/// supports the problem.
 pub fn resolve(
     name: &str,
     conv: &Conv,

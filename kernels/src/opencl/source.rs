@@ -1,31 +1,31 @@
-//! From a kernel's source and its macros to what a compiler is given.
+//! Assembles the text for the compiler from a kernel's source and its macros.
 
 use std::fmt::{Display, Write as _};
 
 use crate::activation::Activation;
 use crate::operator::ConvProblem;
 
-/// What precedes every source.
+/// Common part that precedes every source.
 const COMMON: &str = include_str!("kernels/common.cl");
 
-/// Macros of a kernel, in the order in which they were given.
+/// Macros of a kernel, in order of definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Macros(String);
 
 impl Macros {
-    /// Adds `name` with a number or a word.
+    /// Defines `name` as a number or a word.
     pub fn define(&mut self, name: &str, value: impl Display) -> &mut Self {
-        // Writing into a string has no way to fail.
+        // Writing into a string cannot fail.
         let _ = writeln!(self.0, "#define {name} {value}");
         self
     }
 
-    /// Adds `name` with a number, bit by bit what it is on the host.
+    /// Defines `name` as a number with exactly the bits of `value`.
     pub fn define_float(&mut self, name: &str, value: f32) -> &mut Self {
         self.define(name, format_args!("as_float({:#x}u)", value.to_bits()))
     }
 
-    /// The fused end of a step.
+    /// Defines the activation function of the fused epilogue.
     pub fn activation(&mut self, activation: Activation) -> &mut Self {
         let (code, alpha, beta) = match activation {
             Activation::Identity => (0, 0.0, 0.0),
@@ -39,7 +39,7 @@ impl Macros {
         self.define("ACTIVATION", code).define_float("ALPHA", alpha).define_float("BETA", beta)
     }
 
-    /// Sizes and geometry of a convolution with an output of `[height, width]`.
+    /// Defines sizes and geometry of a convolution with an output of `[height, width]`.
     pub fn problem(&mut self, problem: &ConvProblem, output: [usize; 2]) -> &mut Self {
         let window = &problem.window;
         self.define("BATCH", problem.batch)
@@ -55,7 +55,7 @@ impl Macros {
             .window(window)
     }
 
-    /// Geometry of a window.
+    /// Defines the geometry of a window.
     pub fn window(&mut self, window: &crate::operator::Window) -> &mut Self {
         self.define("KERNEL_H", window.kernel[0])
             .define("KERNEL_W", window.kernel[1])
@@ -67,13 +67,13 @@ impl Macros {
             .define("PAD_LEFT", window.padding[1])
     }
 
-    /// What a compiler is given for `source`: definitions rather than options, which some compilers limit
-    /// in length.
+    /// Returns the complete text for the compiler. Macros are definitions in the text, because some
+    /// compilers limit the length of options.
     pub fn complete(&self, source: &str) -> String {
         format!("{}\n{COMMON}\n{source}", self.0)
     }
 }
 
-/// Options for the compiler: sums may be contracted to fused multiply-adds; nothing else may be
-/// rearranged.
+/// Compiler options: multiplications and additions may be contracted to fused multiply-adds, and
+/// nothing else may be reordered.
 pub(super) const OPTIONS: &str = "-cl-std=CL1.2 -cl-mad-enable -cl-denorms-are-zero";

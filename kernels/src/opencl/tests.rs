@@ -1,5 +1,5 @@
-//! Every kernel against the double-precision reference, on whatever OpenCL device there is: PoCL, where
-//! nothing else is.
+//! Tests of every kernel against the double-precision reference, on any available OpenCL device,
+//! such as PoCL on the processor.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ mod mixed;
 mod patch;
 mod sparse;
 
-/// Whether there is a device; says so loudly where there is none.
+/// Whether a device exists; prints a notice if none does.
 fn present() -> bool {
     let present = !names().is_empty();
     if !present {
@@ -37,7 +37,7 @@ fn present() -> bool {
     present
 }
 
-/// A network in the making.
+/// A network under construction.
 struct Network {
     plan: Plan,
     rng: Xoshiro256PlusPlus,
@@ -60,7 +60,7 @@ impl Network {
         (0..count).map(|_| self.rng.random_range(-bound..bound)).collect()
     }
 
-    /// Adds a step and makes its result the network's.
+    /// Adds a step and makes its result the output of the network.
     fn step(&mut self, operator: Operator, inputs: &[ValueId], declared: &[usize]) -> ValueId {
         let shapes: Vec<&[usize]> = inputs.iter().map(|&id| &self.plan.values[id].dims[..]).collect();
         let dims =
@@ -97,11 +97,11 @@ impl Network {
         self.plan.weights.len() - 1
     }
 
-    /// Runs the plan on the device and holds every value against the reference.
+    /// Runs the plan on the device and compares every value with the reference.
     fn check(&mut self, batch: usize, on_grid: bool, tolerance: f64) {
         let mut input = self.draw(self.plan.values[self.plan.input].len() * batch, 1.45);
         if on_grid {
-            // What the reference does not round.
+            // Round the input to the grid, because the reference does not.
             input.iter_mut().for_each(|x| *x = (*x / GRID.scale).round() * GRID.scale);
         }
         let wide: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
@@ -129,7 +129,8 @@ impl Network {
     }
 }
 
-/// What rounding explains, as a share of the largest number; and where operands have 10 bits.
+/// Tolerances as fractions of the largest absolute value: for single precision, and for operands
+/// with 10 bits of mantissa.
 const EXACT: f64 = 1e-4;
 const REDUCED: f64 = 3e-3;
 
@@ -142,7 +143,7 @@ fn close(expected: &[f64], found: &[f32], tolerance: f64, what: impl Fn() -> Str
     }
 }
 
-/// What an algorithm is asked about a convolution in single precision, without a residual.
+/// Creates a request for a convolution in single precision without a residual.
 fn request<'a>(
     problem: ConvProblem,
     weights: &'a Weights,
@@ -163,7 +164,7 @@ fn request<'a>(
     }
 }
 
-/// A schedule that the algorithm does not refuse.
+/// Draws a random schedule that the algorithm accepts.
 fn random_schedule(
     algorithm: &dyn Algorithm,
     request: &conv::Request<'_>,
@@ -172,7 +173,7 @@ fn random_schedule(
     loop {
         let mut schedule = Schedule::of(algorithm.name());
         for tunable in algorithm.tunables(&request.problem, request.limits) {
-            // What is unrolled takes compilers long.
+            // Compilers take long for large unrolled loops.
             let unrolled =
                 ["unroll", "thread_", "tile_o", "tile_x", "tile_y", "output_tile", "stage", "warp", "split"];
             let short = unrolled.iter().any(|name| tunable.name.starts_with(name));
@@ -192,7 +193,7 @@ fn window(kernel: usize, stride: usize, padding: usize) -> Window {
     Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1, 1], padding: [padding; 4] }
 }
 
-/// One convolution in each of a few shapes, under its default and a random schedule.
+/// Tests one convolution for each of a few shapes, under the default and a random schedule.
 #[test]
 fn convolutions_match_the_reference() {
     if !present() {
@@ -219,7 +220,7 @@ fn convolutions_match_the_reference() {
             window,
         };
         for algorithm in conv::algorithms() {
-            // Compilers take their time: every algorithm sees a few of the shapes, the first one all.
+            // Compilation is slow, so most algorithms run only some of the shapes.
             let few = match algorithm.name() {
                 "opencl_implicit_gemm" => true,
                 "opencl_direct" => round == 2 || round == 3,
@@ -228,11 +229,11 @@ fn convolutions_match_the_reference() {
                 "opencl_tensor_core" => round == 0,
                 "opencl_tensor_core_fp16" => round == 4,
                 "opencl_tensor_core_fp32" => round == 0 || round == 4,
-                // These have tests of their own.
+                // These algorithms have their own tests.
                 "opencl_implicit_gemm_fp16" | "opencl_direct_fp16" => false,
                 _ => round == 3,
             };
-            // What needs zeros has tests of its own.
+            // Algorithms that require zeros have their own tests.
             let dense = [WeightFormat::F32, WeightFormat::I8];
             let able = dense.into_iter().any(|format| algorithm.executes(format));
             if !few || !able || !algorithm.supports(&problem, &device.limits) {
@@ -257,7 +258,7 @@ fn convolutions_match_the_reference() {
             let conv = |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });
             if round == 0 || round == 2 {
                 let first = network.step(conv(Schedule::of(algorithm.name())), &[0], &[]);
-                // The result of one is the residual of the other.
+                // The result of the first convolution is the residual of the second.
                 network.step(conv(schedule), &[0, first], &[]);
             } else {
                 network.step(conv(schedule), &[0], &[]);
@@ -267,15 +268,15 @@ fn convolutions_match_the_reference() {
     }
 }
 
-/// What 8-bit inputs are rounded to.
+/// Grid of 8-bit inputs.
 const GRID: Quantization = Quantization { scale: 0.0125, zero_point: 120 };
 
-/// Another one with `PARETUNE_TEST_SEED`, for trying more schedules than every run of the tests does.
+/// Returns the seed of random schedules; `PARETUNE_TEST_SEED` overrides it to try others.
 fn seed() -> u64 {
     std::env::var("PARETUNE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7)
 }
 
-/// All other operators, in two networks.
+/// Tests all other operators in one network.
 #[test]
 fn operators_match_the_reference() {
     if !present() {

@@ -1,5 +1,5 @@
-//! Holds what a device computes against what this machine's processor computes, layer by layer: a time
-//! only counts where the numbers are right.
+//! Compares convolutions on a device with the processor, layer by layer: a time only counts if the
+//! results are correct.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,31 +12,33 @@ use crate::operator::{Conv, Operator};
 use crate::plan::{Backend, Plan, Step, ValueSpec};
 use crate::schedule::Schedule;
 
-/// Largest difference that rounding explains, as a share of the largest number of the result. Winograd's
-/// transforms round more; integers may round an input that lies between two levels either way. Operands of 10 bits
-/// (tf32) are off by up to 5e-4 each, sums of their products by about as much.
+/// Tolerances as fractions of the largest absolute value of the result. Winograd's transforms round
+/// more, and integer kernels may round an input that lies between two levels either way. Operands
+/// with 10 bits of mantissa (tf32) have errors of up to 5e-4 each, and sums of their products of
+/// about that size.
 const TOLERANCE: f32 = 2e-4;
 const TOLERANCE_REDUCED: f32 = 3e-3;
 const TOLERANCE_ROUGH: f32 = 2e-2;
 
-/// Layers that were seen to be right in this process.
+/// Hashes of layers that this process has verified.
 static RIGHT: Mutex<Option<HashSet<blake3::Hash>>> = Mutex::new(None);
 
-/// A layer as the processor runs it, the number of images, and the result.
+/// A layer as run by the processor, the number of images, and the result.
 type Answer = (Plan, usize, Arc<[f32]>);
 
-/// What the processor made of layers that were compared lately. Searches compare many schedules of a few layers.
+/// Results of the processor for recently compared layers, because a search compares many schedules
+/// of a few layers.
 static LATELY: Mutex<VecDeque<Answer>> = Mutex::new(VecDeque::new());
 
-/// Numbers that are remembered of them.
+/// Maximum number of elements in the remembered results.
 const REMEMBERED: usize = 1 << 24;
 
-/// Compares every convolution that a plan runs on an OpenCL device with the same convolution on the processor,
-/// on made-up inputs for `batch` images. What was compared before in this process (the same problem under
-/// the same schedule on the same device) is not compared again. Nothing to do for what the processor runs.
+/// Compares every convolution that a plan runs on an OpenCL device with the processor, on
+/// pseudorandom inputs for `batch` images. Comparisons that this process has made before (equal
+/// problem, schedule and device) are skipped, and so are steps of the processor.
 ///
 /// # Errors
-/// Where a kernel cannot be built or run, or gives other numbers: the message names the step.
+/// Fails if a kernel cannot be built or run, or computes wrong results; the message names the step.
 pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
     for (index, step) in plan.steps.iter().enumerate() {
         let Backend::OpenCl { device } = plan.backend_of(index) else { continue };
@@ -54,7 +56,7 @@ pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
             continue;
         }
         let Some(mut single) = alone(plan, step) else { continue };
-        // What saturates hides what is wrong.
+        // Saturating activations would hide errors.
         if let Some(Operator::Conv(conv)) = single.steps.last_mut().map(|step| &mut step.operator)
             && !matches!(conv.activation, Activation::Relu | Activation::LeakyRelu { .. })
         {
@@ -117,8 +119,8 @@ fn remember(plan: Plan, batch: usize, expected: Arc<[f32]>) {
     }
 }
 
-/// A plan of convolution `step` of `plan` alone, on the backend that it has there; a residual becomes made-up constants.
-/// `None` for other steps.
+/// Extracts convolution `step` of `plan` as a plan of its own, on the backend of the step; a
+/// residual becomes pseudorandom constants. Returns `None` for other steps.
 #[must_use]
 pub fn alone(plan: &Plan, step: &Step) -> Option<Plan> {
     let Operator::Conv(conv) = &step.operator else { return None };
@@ -155,7 +157,8 @@ pub fn alone(plan: &Plan, step: &Step) -> Option<Plan> {
     Some(single)
 }
 
-/// Made-up numbers from -1 to 1 (a linear congruential generator, Knuth's MMIX constants).
+/// Returns pseudorandom numbers from -1 to 1 (linear congruential generator with Knuth's MMIX
+/// constants).
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -167,7 +170,8 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Largest difference as a share of the largest number expected; NaN where one is.
+/// Returns the largest difference as a fraction of the largest expected absolute value, or NaN if a
+/// difference is NaN.
 fn difference(expected: &[f32], found: &[f32]) -> f32 {
     let largest = expected.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
     expected.iter().zip(found).fold(0.0, |worst, (expected, found)| {

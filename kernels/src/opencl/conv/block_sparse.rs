@@ -1,4 +1,4 @@
-//! `opencl_block_sparse`: see `kernels/block_sparse.cl`.
+//! Block-sparse GEMM; see `kernels/block_sparse.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Prepared, bytes_of};
@@ -15,7 +15,8 @@ const NAME: &str = "opencl_block_sparse";
 
 const SOURCE: &str = concat!(include_str!("../kernels/block_sparse.cl"), include_str!("../kernels/tile.cl"));
 
-/// Most outputs of a block; constraints, which know nothing of weights, take all blocks to have so many.
+/// Largest number of outputs in a block. Constraints do not know the weights and assume this size
+/// for all blocks.
 const MOST_OUTPUTS: usize = 16;
 
 impl Algorithm for BlockSparse {
@@ -27,7 +28,7 @@ impl Algorithm for BlockSparse {
         "matrix product over the blocks of output channels that are not zero (OpenCL)"
     }
 
-    /// Narrower blocks use what is fetched too rarely.
+    /// Accepts blocks of 8 or 16 outputs only: narrower blocks use each fetched input too rarely.
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real() && matches!(format.pattern, Pattern::Blocks { outputs: 8 | 16, .. })
     }
@@ -35,7 +36,8 @@ impl Algorithm for BlockSparse {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
         let [height, width] = problem.window.kernel;
         let dilation = problem.window.dilation;
-        // Rows and columns of a step are kept in 16 bits each; half a block at least should be outputs.
+        // Row and column offsets of a step are stored in 16 bits each. At least half a block should
+        // be outputs.
         problem.group_out() >= 4
             && height.saturating_mul(dilation[0]) < 1 << 15
             && width.saturating_mul(dilation[1]) < 1 << 15
@@ -92,18 +94,21 @@ impl Algorithm for BlockSparse {
     }
 }
 
-/// What is left of the weights, tile by tile of outputs.
+/// Nonzero weights, grouped by tiles of outputs.
 struct Lists {
-    /// `[chunk][step of the chunk][output of the tile]`; steps that fill up a chunk are zero.
+    /// Weights as `[chunk][step of the chunk][output of the tile]`; steps that fill up a chunk are
+    /// zero.
     weights: Vec<f32>,
-    /// `[chunk][step of the chunk]`: how far the input is from the corner of a window, and row and column of that.
+    /// Steps as `[chunk][step of the chunk]`, each with the offset of its input from the corner of
+    /// a window, and the row and column of that offset.
     steps: Vec<i32>,
-    /// The chunk with which each tile begins, group by group, and the end.
+    /// First chunk of each tile, group by group, followed by the number of chunks.
     begins: Vec<i32>,
 }
 
 impl Lists {
-    /// Of weights `[out, in, taps]`, in tiles of `tile` outputs and chunks of `chunk` steps.
+    /// Builds the lists for weights `[out, in, taps]`, in tiles of `tile` outputs and chunks of
+    /// `chunk` steps.
     fn of(problem: &ConvProblem, stored: &[f32], tile: usize, chunk: usize) -> Result<Self, KernelError> {
         let too_large = || unfit(NAME, "the layer is too large for 32-bit offsets");
         let word = |number: usize| i32::try_from(number).map_err(|_| too_large());
@@ -157,13 +162,13 @@ mod tests {
             window: Window { kernel: [1, 2], dilation: [1, 3], ..Window::POINT },
         };
         let mut weights = vec![0.0; 10 * 3 * 2];
-        // Outputs 0 to 7 are a tile, 8 and 9 the other.
+        // Outputs 0 to 7 form the first tile, 8 and 9 the second.
         weights[2 * 6 + 3] = 1.0;
         weights[5 * 6 + 3] = 2.0;
         weights[7 * 6] = 3.0;
         let lists = Lists::of(&problem, &weights, 8, 4).unwrap();
         assert_eq!(lists.begins, [0, 1, 1]);
-        // Channel 0, tap 0; channel 1, tap 1, as often as the chunk has room.
+        // Channel 0, tap 0; then channel 1, tap 1, repeated to fill the chunk.
         let second = [35 + 3, 3];
         assert_eq!(lists.steps, [[0, 0], second, second, second].concat());
         let expected = |m: usize| match m {

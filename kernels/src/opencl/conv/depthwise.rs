@@ -1,4 +1,4 @@
-//! `opencl_depthwise`: see `kernels/depthwise.cl`.
+//! Depthwise convolution; see `kernels/depthwise.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
@@ -11,7 +11,7 @@ pub(super) struct Depthwise;
 
 const NAME: &str = "opencl_depthwise";
 
-/// Taps of a window beyond which its unrolled loops grow too long.
+/// Maximum number of taps, because the loops over them are unrolled.
 const MOST_TAPS: usize = 49;
 
 impl Algorithm for Depthwise {

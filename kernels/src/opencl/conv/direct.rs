@@ -1,4 +1,4 @@
-//! `opencl_direct` and, with weights in half precision, `opencl_direct_fp16`: see `kernels/direct.cl`.
+//! Direct convolution with weights in single or half precision; see `kernels/direct.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
@@ -8,19 +8,20 @@ use crate::halves::FP16_MAX;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
-/// How weights are kept.
+/// Weight type of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direct {
-    /// In single precision.
+    /// Weights in single precision.
     Fp32,
-    /// In half precision, widened as they are read.
+    /// Weights in half precision, widened when they are read.
     Fp16,
 }
 
-/// Taps of a window beyond which its unrolled loops grow too long.
+/// Maximum number of taps, because the loops over them are unrolled.
 const MOST_TAPS: usize = 49;
 
-/// Sums that a work-item can hold beside a row of inputs and the weights of a tap.
+/// Maximum number of sums that a work-item can hold in registers beside a row of inputs and the
+/// weights of a tap.
 const MOST_SUMS: usize = 32;
 
 impl Algorithm for Direct {

@@ -1,22 +1,22 @@
-//! Weights in half precision (IEEE 754 binary16): which can be kept in it, and their bytes for a device.
+//! Conversion of weights to half precision (IEEE 754 binary16) for a device.
 
 use super::unfit;
 use crate::error::KernelError;
 use crate::halves::{FP16_MAX, fp16_bits};
 
-/// Bytes of `weights` in half precision.
+/// Returns the bytes of `weights` in half precision.
 ///
 /// # Errors
-/// Where one is larger than [`FP16_MAX`], or no number.
+/// Fails if a weight is larger than [`FP16_MAX`] or NaN.
 pub(super) fn bytes_of_halves(name: &str, weights: &[f32]) -> Result<Vec<u8>, KernelError> {
     check(name, weights)?;
     Ok(weights.iter().flat_map(|&weight| fp16_bits(weight).to_ne_bytes()).collect())
 }
 
-/// That all `weights` of algorithm `name` are there in half precision.
+/// Checks that all `weights` of algorithm `name` are in the range of half precision.
 ///
 /// # Errors
-/// As for [`bytes_of_halves`].
+/// Fails like [`bytes_of_halves`].
 pub(super) fn check(name: &str, weights: &[f32]) -> Result<(), KernelError> {
     let beyond = weights.iter().find(|weight| weight.is_nan() || weight.abs() > FP16_MAX);
     beyond.map_or(Ok(()), |weight| Err(unfit(name, &format!("half precision has no weight of {weight}"))))

@@ -1,4 +1,4 @@
-//! `opencl_implicit_gemm` and, with weights in half precision, `opencl_implicit_gemm_fp16`: see `kernels/implicit_gemm.cl`.
+//! Implicit GEMM with weights in single or half precision; see `kernels/implicit_gemm.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Prepared, bytes_of};
@@ -9,13 +9,14 @@ use crate::halves::FP16_MAX;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
-/// How weights are kept.
+/// Weight type of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImplicitGemm {
-    /// In single precision.
+    /// Weights in single precision.
     Fp32,
-    /// In half precision: half as much to read. What is made of them is summed up in single precision, or, where the device
-    /// has arithmetic in half precision and the schedule wants it, chunk by chunk in that.
+    /// Weights in half precision, which halves the bytes to read. Products are summed in single
+    /// precision. If the device has half-precision arithmetic and the schedule selects it, the sums
+    /// of a chunk are in half precision.
     Fp16,
 }
 

@@ -1,4 +1,4 @@
-//! `opencl_gemm_int8`: see `kernels/int8_gemm.cl`.
+//! Implicit GEMM of 8-bit integers; see `kernels/int8_gemm.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
@@ -12,7 +12,7 @@ pub(super) struct Int8Gemm;
 
 const NAME: &str = "opencl_gemm_int8";
 
-/// Sums that a work-item can hold beside what it loads.
+/// Maximum number of sums that a work-item can hold in registers beside its operands.
 const MOST_SUMS: usize = 64;
 
 impl Algorithm for Int8Gemm {

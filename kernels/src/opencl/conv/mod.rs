@@ -1,8 +1,8 @@
 //! Convolution algorithms for OpenCL devices: one file each, listed by [`algorithms`].
 //!
-//! An algorithm states what it supports, what can be turned about it on a device, what must hold between
-//! those, and makes of a step a list of [`Launch`]es. Activations are planar (batch, channels, height,
-//! width) in single precision; weights are packed on the host once.
+//! An algorithm states the problems that it supports, its tunables on a device, and the constraints
+//! between them. It turns a step into a list of launches. Activations
+//! are NCHW in single precision; weights are packed once on the host.
 
 mod block_sparse;
 mod depthwise;
@@ -26,29 +26,29 @@ use crate::plan::Quantization;
 use crate::schedule::{Schedule, Tunable};
 use crate::weights::{WeightFormat, Weights};
 
-/// What an algorithm is asked to prepare.
+/// A convolution that an algorithm should prepare.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Geometry and sizes, batch included.
     pub problem: ConvProblem,
-    /// `[height, width]` of the output.
+    /// Size of the output, `[height, width]`.
     pub output: [usize; 2],
-    /// In a format that the algorithm executes.
+    /// Weights in a format that the algorithm executes.
     pub weights: &'a Weights,
-    /// Fused into the store.
+    /// Activation fused into the epilogue.
     pub activation: Activation,
     /// Whether a residual is added before the activation.
     pub residual: bool,
-    /// The grid that an algorithm for integers rounds its input to.
+    /// Grid to which an integer algorithm rounds its input.
     pub input_grid: Option<Quantization>,
-    /// Every tunable of the algorithm present, with a value from its list.
+    /// Schedule with a valid value for every tunable of the algorithm.
     pub schedule: &'a Schedule,
-    /// The device.
+    /// Limits of the device.
     pub limits: &'a Limits,
 }
 
 impl Request<'_> {
-    /// What `kernels/common.cl` wants to know of every convolution.
+    /// Defines the macros that `kernels/common.cl` needs for every convolution.
     fn macros(&self) -> Macros {
         let mut macros = Macros::default();
         macros.problem(&self.problem, self.output).activation(self.activation);
@@ -56,7 +56,8 @@ impl Request<'_> {
         macros
     }
 
-    /// Input, constants (weights first), output, and the residual where there is one.
+    /// Returns the arguments of a convolution kernel: input, constants (weights first), output, and
+    /// the residual if any.
     fn arguments(&self, constants: usize) -> Vec<Argument> {
         let residual = self.residual.then_some(Argument::Input(1));
         let constants = (0..constants).map(Argument::Constant);
@@ -68,52 +69,54 @@ impl Request<'_> {
     }
 }
 
-/// A way to compute convolutions on an OpenCL device.
+/// An algorithm for convolutions on an OpenCL device.
 pub trait Algorithm: Send + Sync {
-    /// Name in schedules: `snake_case`, stable, starting with `opencl_`.
+    /// Returns the stable name for schedules, in `snake_case` starting with `opencl_`.
     fn name(&self) -> &'static str;
 
-    /// One line for people.
+    /// Returns a one-line description for people.
     fn about(&self) -> &'static str;
 
-    /// Whether it computes on integer weights and 8-bit activations, else in single precision.
+    /// Whether the algorithm computes on integer weights and 8-bit activations instead of single
+    /// precision.
     fn integer(&self) -> bool {
         false
     }
 
-    /// Whether it computes with fewer bits than the numbers that it is given have, so that its results show it.
+    /// Whether the algorithm computes with fewer bits than its operands have, so that its results
+    /// are less accurate.
     fn reduced(&self) -> bool {
         false
     }
 
-    /// The largest weight, without its sign, that it can compute with.
+    /// Returns the largest supported absolute value of a weight.
     fn largest_weight(&self) -> f32 {
         f32::INFINITY
     }
 
-    /// Whether it executes weights of `format`.
+    /// Whether the algorithm executes weights of `format`.
     fn executes(&self, format: WeightFormat) -> bool {
         !format.numbers.is_integer()
     }
 
-    /// Whether it can solve `problem` on a device.
+    /// Whether the algorithm supports `problem` on a device with these limits.
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool;
 
-    /// What it leaves to the search, for this problem on this device.
+    /// Returns the tunables for this problem on this device.
     fn tunables(&self, problem: &ConvProblem, limits: &Limits) -> Vec<Tunable>;
 
-    /// What must hold between the tunables, as expressions over their names; the device's limits are
-    /// numbers in them.
+    /// Returns the constraints between tunables as expressions over their names, with the device's
+    /// limits as numbers.
     fn constraints(&self, problem: &ConvProblem, limits: &Limits) -> Vec<String>;
 
     /// Packs the weights and decides sizes, macros and launches.
     ///
     /// # Errors
-    /// Where the request is not what the algorithm supports.
+    /// Fails if the algorithm does not support the request.
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError>;
 }
 
-/// Every algorithm there is, in order of preference for defaults.
+/// Returns all algorithms of this backend, in order of preference for defaults.
 #[must_use]
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
@@ -131,13 +134,13 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     ]
 }
 
-/// The algorithm called `name`.
+/// Returns the algorithm called `name`.
 #[must_use]
 pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
     algorithms().iter().copied().find(|algorithm| algorithm.name() == name)
 }
 
-/// The algorithms that can run `problem` with weights of `format`, best default first.
+/// Returns the algorithms that can run `problem` with weights of `format`, the best default first.
 #[must_use]
 pub fn candidates(
     problem: &ConvProblem,
@@ -151,24 +154,24 @@ pub fn candidates(
         .collect()
 }
 
-/// Values of tunables, by name; each is there and positive once a schedule is resolved.
+/// Values of tunables by name. A resolved schedule has a nonnegative value for each tunable.
 #[derive(Clone, Copy)]
 struct Chosen<'a>(&'a BTreeMap<String, i64>);
 
 impl Chosen<'_> {
-    /// The value of `name`; 1 where it is not named, which no resolved schedule leaves open.
+    /// Returns the value of `name`, or 1 if it is missing, which no resolved schedule allows.
     fn get(&self, name: &str) -> usize {
         self.0.get(name).and_then(|&value| usize::try_from(value).ok()).unwrap_or(1)
     }
 
-    /// Whether the switch `name` is on; `default` where it is not named.
+    /// Whether the switch `name` is on, or `default` if it is missing.
     fn is_on(&self, name: &str, default: bool) -> bool {
         self.0.get(name).map_or(default, |&value| value != 0)
     }
 }
 
-/// A tunable whose values are the powers of two from `low` to `high` (both at least; `high` is cut to the
-/// next power of two of what the problem can use).
+/// Creates a tunable with the powers of two from `low` to `high`, where `high` is first reduced to
+/// the next power of two of the largest `useful` value, but not below `low`.
 fn powers(
     name: &'static str,
     about: &'static str,
@@ -183,17 +186,17 @@ fn powers(
         .filter_map(|value| i64::try_from(value).ok())
         .collect();
     let default = i64::try_from(default.clamp(low, high)).unwrap_or(1);
-    // The largest value that is not above the wish.
+    // Largest value that does not exceed the requested default.
     let default = values.iter().copied().rfind(|value| *value <= default).unwrap_or(default);
     Tunable { name, about, values, default }
 }
 
-/// A tunable that is off (0) or on (1).
+/// Creates a tunable that is off (0) or on (1).
 fn switch(name: &'static str, about: &'static str, default: bool) -> Tunable {
     Tunable { name, about, values: vec![0, 1], default: i64::from(default) }
 }
 
-/// Weights in single precision, in the order of [`Weights::dims`].
+/// Returns weights in single precision, in the order of [`Weights::dims`].
 fn real(weights: &Weights) -> Result<&[f32], KernelError> {
     let values = weights.values.reals().ok_or_else(|| {
         KernelError::Data("integer weights were given to an algorithm for single precision".into())
@@ -201,13 +204,13 @@ fn real(weights: &Weights) -> Result<&[f32], KernelError> {
     Ok(values)
 }
 
-/// The bias, zeros where there is none.
+/// Returns the bias, or zeros without one.
 fn bias(weights: &Weights) -> Vec<f32> {
     weights.bias.as_ref().map_or_else(|| vec![0.0; weights.dims[0]], |bias| bias.to_vec())
 }
 
-/// Weights `[out, in, taps]` of each group as `[group][in * taps][out]`, the two inner axes padded with
-/// zeros to `rows` and `columns`.
+/// Packs weights `[out, in, taps]` of each group as `[group][in * taps][out]`, with the two inner
+/// axes padded with zeros to `rows` and `columns`.
 fn packed(
     weights: &[f32],
     groups: usize,
@@ -228,7 +231,7 @@ fn packed(
     panels
 }
 
-/// An error about a schedule whose tunables do not go together.
+/// Creates an error about a schedule whose tunables do not fit together.
 fn unfit(name: &str, problem: &str) -> KernelError {
     KernelError::Data(format!("algorithm `{name}`: {problem}"))
 }

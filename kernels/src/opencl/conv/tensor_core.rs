@@ -1,5 +1,6 @@
-//! `opencl_tensor_core`, `opencl_tensor_core_fp16` and `opencl_tensor_core_fp32`: see `kernels/tensor_core.cl`. Tensor
-//! cores are reached by inline PTX, which NVIDIA's compiler alone understands: they are offered on its devices from compute capability 8.0 on.
+//! Implicit GEMM on tensor cores with operands in tf32, fp16 or split fp32; see
+//! `kernels/tensor_core.cl`. Tensor cores are accessed by inline PTX, which only NVIDIA's compiler
+//! understands. The algorithms are offered on its devices from compute capability 8.0 on.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
@@ -10,14 +11,15 @@ use crate::halves::{FP16_MAX, fp16_bits};
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
-/// How much of the operands takes part.
+/// Number format of the operands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TensorCore {
-    /// 10 bits of mantissa.
+    /// tf32 with 10 bits of mantissa.
     Tf32,
-    /// The same, in half the space and at twice the speed, of numbers up to 65504; inputs that are larger become that.
+    /// fp16 with 10 bits of mantissa, half the space and twice the speed of tf32. Inputs beyond
+    /// 65504 are clamped.
     Fp16,
-    /// All: three products of parts with 10 bits each.
+    /// Single precision from three products of tf32 parts.
     Fp32,
 }
 
@@ -27,65 +29,67 @@ const SOURCE: &str = concat!(
     include_str!("../kernels/tensor_core.cl"),
 );
 
-/// Lanes of a warp.
+/// Number of lanes of a warp.
 const WARP: usize = 32;
 
-/// Registers of a multiprocessor of every device with such tensor cores; what a work-item needs besides sums and operands;
-/// and how many it can have at all.
+/// Registers of a multiprocessor of every device with such tensor cores; registers that a work-item
+/// needs beside sums and operands; and the maximum for a work-item.
 const REGISTERS: usize = 65536;
 const OTHER_REGISTERS: usize = 28;
 const MOST_REGISTERS: usize = 224;
 
-/// Warps for each compute unit that a default schedule is to have at least: latency is hidden by company.
+/// Minimum number of warps per compute unit for a default schedule: other warps hide latency.
 const COMPANY: usize = 12;
 
-/// Tiles of a warp, registers allowing, from the one on which most is multiplied for what is fetched.
+/// Tiles of a warp that its registers allow, ordered by falling ratio of multiplications to fetched
+/// operands.
 const TILES: [[usize; 2]; 5] = [[4, 4], [2, 4], [2, 2], [1, 2], [1, 1]];
 
-/// Most slices of a default schedule, and the fewest steps of each.
+/// Maximum number of slices of a default schedule, and minimum number of steps of each.
 const MOST_SLICES: usize = 16;
 const LEAST_STEPS: usize = 4;
 
 impl TensorCore {
-    /// Inner steps of one instruction.
+    /// Returns the inner dimension of one instruction.
     fn depth(self) -> usize {
         if self == Self::Fp16 { 16 } else { 8 }
     }
 
-    /// Steps along the inner dimension: every tap with its channels.
+    /// Returns the number of steps along the inner dimension: all channel blocks of all taps.
     fn steps(self, problem: &ConvProblem) -> usize {
         problem.window.kernel[0] * problem.window.kernel[1] * self.blocks(problem)
     }
 
-    /// Blocks of channels, each of one step for every tap.
+    /// Returns the number of channel blocks, each of one step per tap.
     fn blocks(self, problem: &ConvProblem) -> usize {
         problem.in_channels.div_ceil(self.depth())
     }
 
-    /// Registers of a work-item: sums, operands, addresses, parts of operands. In words for constraints.
+    /// Returns the registers of a work-item: sums, operands, addresses, parts of operands. The
+    /// constraints repeat this as an expression.
     fn registers(self, [warp_m, warp_n, stage, ahead]: [usize; 4]) -> usize {
         let operands = (1 + ahead) * stage * (4 * warp_m + self.depth() / 4 * warp_n);
         let parts = if self == Self::Fp32 { 4 * warp_m + 4 } else { 0 };
         4 * warp_m * warp_n + operands + 3 * warp_n + parts + OTHER_REGISTERS
     }
 
-    /// The same where pixels come from patches: a work-item copies `copies` of each, which wait in registers where there is one
-    /// patch only.
+    /// Returns the registers of a work-item that reads pixels from patches. A work-item copies `copies`
+    /// elements of each patch; they wait in registers if there is only one patch.
     fn patch_registers(self, [warp_m, warp_n, patches, ahead]: [usize; 4], copies: usize) -> usize {
         let operands = (1 + ahead) * 4 * warp_m + (self.depth() / 4 + 1) * warp_n;
         let parts = if self == Self::Fp32 { 4 * warp_m + 4 } else { 0 };
         4 * warp_m * warp_n + operands + 2 * copies / patches.max(1) + parts + OTHER_REGISTERS
     }
 
-    /// What must hold between tunables for pixels that come from patches, in words: local memory and registers depend on how
-    /// many pixels a tile has.
+    /// Returns the constraints between tunables for pixels that come from patches: local memory and
+    /// registers depend on the number of pixels in a tile.
     fn patch_constraints(self, problem: &ConvProblem, limits: &Limits) -> Vec<String> {
         let (output, depth) = (problem.window.output(problem.input, false).unwrap_or([1, 1]), self.depth());
         let parts = if self == Self::Fp32 { "4 * warp_m + 4" } else { "0" };
         let tiles = [1, 2, 4, 8, 16, 32];
         let constraint = |tiles: usize| {
             let numbers = depth * Patch::of(problem, output, 8 * tiles).channel;
-            // As in `patch_registers`; what is copied is shared by the warps of a slice.
+            // Repeats `patch_registers`; the warps of a slice share the copying.
             let registers = format!(
                 "(4 * warp_m * warp_n + (1 + ahead) * 4 * warp_m + {} * warp_n + {parts} + {OTHER_REGISTERS})",
                 depth / 4 + 1
@@ -101,7 +105,8 @@ impl TensorCore {
         tiles.into_iter().map(constraint).collect()
     }
 
-    /// `[warp_m, warp_n, split]` to begin with: the largest tiles of which there are enough to keep the device busy.
+    /// Returns the default `[warp_m, warp_n, split]`: the largest tiles of which there are enough
+    /// to keep the device busy.
     fn begin_with(self, problem: &ConvProblem, limits: &Limits, tiles: [usize; 2]) -> [usize; 3] {
         let wanted = COMPANY * limits.compute_units;
         let steps = self.steps(problem);
@@ -151,7 +156,7 @@ impl Algorithm for TensorCore {
     }
 
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool {
-        // Tests run the same kernel without tensor cores.
+        // Tests run this kernel without tensor cores.
         let capable = limits.compute_capability >= 80 || (cfg!(test) && limits.work_group >= WARP);
         problem.groups == 1 && capable
     }
@@ -200,7 +205,7 @@ impl Algorithm for TensorCore {
 
     fn constraints(&self, problem: &ConvProblem, limits: &Limits) -> Vec<String> {
         let (group, floats) = (limits.work_group.min(1024) / WARP, limits.local_memory / 4);
-        // As in `registers`.
+        // Repeats `registers` as an expression.
         let parts = if *self == Self::Fp32 { "4 * warp_m + 4" } else { "0" };
         let registers = format!(
             "(4 * warp_m * warp_n + (1 + ahead) * stage * (4 * warp_m + {} * warp_n) + 3 * warp_n + {parts} + \
@@ -248,7 +253,7 @@ impl Algorithm for TensorCore {
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         let steps = match patches {
             0 => self.steps(problem).next_multiple_of(split * stage),
-            // Whole blocks for every slice.
+            // Every slice has whole channel blocks.
             _ => self.blocks(problem).next_multiple_of(split) * taps,
         };
         let weights = real(request.weights)?;
@@ -290,10 +295,11 @@ impl Algorithm for TensorCore {
 }
 
 impl TensorCore {
-    /// Weights `[out, in, taps]` as `[tile of 16 outputs][step][lane][4 words]`, as bytes: the order in which the lanes of a
-    /// warp hold the left operand (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16"), but that a lane's
-    /// channels are always 4 apart: the order of channels is free, as long as both operands have the same. Steps are taps of blocks
-    /// of channels where `by_block`, else blocks of taps.
+    /// Packs weights `[out, in, taps]` as `[tile of 16 outputs][step][lane][4 words]` in bytes.
+    /// This is the order in which the lanes of a warp hold the left operand (PTX ISA, "Matrix
+    /// Fragments for mma.m16n8k8" and "mma.m16n8k16"), except that a lane's channels are always 4
+    /// apart: the order of channels is free, as long as both operands agree. Steps are the taps of
+    /// each channel block if `by_block`, else the channel blocks of each tap.
     fn fragments(
         self,
         weights: &[f32],
@@ -330,18 +336,19 @@ impl TensorCore {
     }
 }
 
-/// The part of the input that all taps of a tile of pixels read, as `kernels/tensor_core_patch.cl` lays it out.
+/// Patch of the input that all taps of a tile of pixels read, in the layout of
+/// `kernels/tensor_core_patch.cl`.
 struct Patch {
     height: usize,
     width: usize,
-    /// Numbers from one channel to the next.
+    /// Elements from one channel to the next.
     channel: usize,
     /// Rows from one image to the next.
     image: usize,
 }
 
 impl Patch {
-    /// Of `tile` pixels that follow each other, wherever they begin.
+    /// Computes the patch size for any tile of `tile` consecutive pixels.
     fn of(problem: &ConvProblem, output: [usize; 2], tile: usize) -> Self {
         let window = &problem.window;
         let [reach_h, reach_w] = [0, 1].map(|axis| (window.kernel[axis] - 1) * window.dilation[axis] + 1);
@@ -353,7 +360,7 @@ impl Patch {
             () if whole_rows => tile / width,
             () => (tile - 1).div_ceil(width) + 1,
         };
-        // Images that end among them.
+        // Number of images that end within the rows.
         let ends = match () {
             () if rows == 1 || whole_rows && height.is_multiple_of(rows) => 0,
             () if whole_rows && rows.is_multiple_of(height) => rows / height - 1,
@@ -364,14 +371,14 @@ impl Patch {
         Self {
             height: patch_height,
             width: patch_width,
-            // 8 of 32 banks apart.
+            // Channels are 8 of 32 banks apart.
             channel: (patch_height * patch_width).saturating_sub(8).next_multiple_of(32) + 8,
             image: (height - 1) * stride_h + reach_h,
         }
     }
 }
 
-/// The nearest number of tf32, ties away from zero; what is not finite stays.
+/// Rounds to the nearest tf32 number, ties away from zero. NaN and infinities are unchanged.
 fn rounded(x: f32) -> f32 {
     if x.is_finite() { f32::from_bits((x.to_bits() + 0x1000) & 0xffff_e000) } else { x }
 }
@@ -381,7 +388,7 @@ mod tests {
     use super::*;
     use crate::operator::Window;
 
-    /// Wherever a tile begins, what it reads is in its patch.
+    /// Every pixel that a tile reads is in its patch, wherever the tile begins.
     #[test]
     fn patches_are_large_enough() {
         for (height, width) in [(8, 8), (4, 4), (7, 7), (3, 16), (1, 1), (5, 32), (2, 3)] {

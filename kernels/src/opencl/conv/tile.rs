@@ -1,5 +1,5 @@
-//! What the matrix products of `kernels/tile.cl` share on the host: the sizes of a tile, what must hold between them, and the
-//! launch.
+//! The host side of the tiled GEMM in `kernels/tile.cl`: tile sizes, the constraints between them,
+//! and the launch.
 
 use super::super::device::Limits;
 use super::super::launch::Launch;
@@ -8,15 +8,15 @@ use crate::error::KernelError;
 use crate::operator::ConvProblem;
 use crate::schedule::Tunable;
 
-/// Sums that a work-item can hold beside what it loads: with 255 registers to a work-item and more of
-/// them than that, compilers spill.
+/// Maximum number of sums that a work-item can hold beside its operands. With 255 registers per
+/// work-item, compilers spill beyond that.
 pub(super) const MOST_SUMS: usize = 64;
 
-/// Sizes of a problem as a matrix product, of one group.
+/// Sizes of the GEMM of one group.
 pub(super) struct Sizes {
-    /// Images by pixels.
+    /// Number of columns: images times pixels.
     pub columns: usize,
-    /// Channels by taps.
+    /// Inner dimension: channels times taps.
     pub inner: usize,
 }
 
@@ -29,8 +29,9 @@ impl Sizes {
         }
     }
 
-    /// Tunables that all products have, beside those that say how large a tile is: `tile_k` is steps to begin with; of slices
-    /// there are `most`, with `least` steps each.
+    /// Returns the tunables that all tiled GEMMs share, except those for the size of a tile.
+    /// `tile_k` is the default number of staged steps; at most `most` slices share the inner
+    /// dimension, with at least `least` steps each.
     pub fn tunables(&self, tile_k: usize, most: usize, least: usize) -> Vec<Tunable> {
         let Self { columns, inner } = *self;
         let shared = "slices of a work-group that share the inner dimension";
@@ -45,8 +46,8 @@ impl Sizes {
     }
 }
 
-/// What must hold between tunables, in words; `rows` are the outputs of a tile, `sums` what a work-item accumulates no more of
-/// than it can hold.
+/// Returns the constraints between tunables as expressions. `rows` is the number of outputs of a
+/// tile, and `sums` bounds the sums of a work-item.
 pub(super) fn constraints(limits: &Limits, rows: &str, sums: String) -> Vec<String> {
     let (group, floats) = (limits.work_group.min(1024), limits.local_memory / 4);
     vec![
@@ -59,26 +60,27 @@ pub(super) fn constraints(limits: &Limits, rows: &str, sums: String) -> Vec<Stri
     ]
 }
 
-/// What a work-group computes at a time, and how.
+/// Sizes of the tile that a work-group computes, and its options.
 pub(super) struct Tile {
-    /// Outputs, pixels, and steps of a slice.
+    /// Number of outputs, pixels, and steps of a slice.
     pub m: usize,
     pub n: usize,
     pub k: usize,
     threads_m: usize,
     threads_n: usize,
     vector: usize,
-    /// Slices that share the inner dimension.
+    /// Number of slices that share the inner dimension.
     pub split: usize,
     local: bool,
     unroll: usize,
 }
 
 impl Tile {
-    /// Of `m` outputs; the rest as the schedule has it.
+    /// Creates a tile of `m` outputs, with the other sizes from the schedule.
     ///
     /// # Errors
-    /// Where it does not fit the device, or its sizes each other: `name` is the algorithm's.
+    /// Fails if the tile does not fit the device, or if its sizes do not fit together; `name` is
+    /// the algorithm's name for the message.
     pub fn of(name: &str, request: &Request<'_>, m: usize) -> Result<Self, KernelError> {
         let chosen = Chosen(&request.schedule.tunables);
         let [threads_m, threads_n, thread_n, vector] =
@@ -108,7 +110,7 @@ impl Tile {
         self.threads_m * self.threads_n * self.split
     }
 
-    /// Steps of all slices together.
+    /// Returns the steps of all slices together.
     pub fn chunk(&self) -> usize {
         self.k * self.split
     }
@@ -119,7 +121,8 @@ impl Tile {
         4 * staged.max(reduced)
     }
 
-    /// The kernel, from `source` with `tile.cl` behind it, with macros for its tile and as many constants as it takes.
+    /// Creates the launch of the kernel in `source`, which ends with `tile.cl`, with macros for
+    /// this tile and with `constants` constant arguments.
     pub fn launch(&self, source: &'static str, request: &Request<'_>, constants: usize) -> Launch {
         let problem = &request.problem;
         let mut macros = request.macros();

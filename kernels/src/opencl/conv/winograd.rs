@@ -1,4 +1,4 @@
-//! `opencl_winograd`: see `kernels/winograd.cl`.
+//! Winograd convolution; see `kernels/winograd.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};
@@ -11,7 +11,7 @@ pub(super) struct Winograd;
 
 const NAME: &str = "opencl_winograd";
 
-/// Sums that a work-item can hold.
+/// Maximum number of sums that a work-item can hold in registers.
 const MOST_SUMS: usize = 80;
 
 impl Algorithm for Winograd {
@@ -105,7 +105,7 @@ impl Algorithm for Winograd {
     }
 }
 
-/// `G g G'` of every window, as `[channel][spot][columns]`.
+/// Returns the transform `G g G'` of every window, as `[channel][spot][columns]`.
 fn transformed(weights: &[f32], problem: &ConvProblem, output_tile: usize, columns: usize) -> Vec<f32> {
     const G2: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
     const G4: [[f64; 3]; 6] = [

@@ -1,4 +1,5 @@
-//! Kernels that no device of this machine may run, through a compiler that is not its driver's: a clang, which has to be there.
+//! Compiles kernels that no device of this machine may run, with clang instead of a driver's
+//! compiler.
 
 use std::process::Command;
 
@@ -6,8 +7,9 @@ use super::super::conv::Request;
 use super::super::device::Limits;
 use super::*;
 
-/// Compiles the convolution of `[inputs, height, width]` to `outputs` that `algorithm` makes of `tunables` for a device with
-/// `limits`, with `arguments` for the compiler, and returns its output. `None` where there is no clang.
+/// Compiles a convolution kernel with clang and returns the compiler's output, or `None` without
+/// clang. `algorithm` and `tunables` select the kernel for a convolution of `[inputs, height,
+/// width]` to `outputs` on a device with `limits`; `arguments` are for the compiler.
 fn compiled(
     algorithm: &str,
     (dims, outputs, window, batch): ([usize; 3], usize, Window, usize),
@@ -56,7 +58,7 @@ fn compiled(
             "-Xclang",
             "-finclude-default-header",
             "-Werror",
-            // A newer CUDA on this machine is nothing to be warned of: none of it is used.
+            // Suppress warnings about a newer CUDA on this machine, which is not used.
             "-Wno-unknown-cuda-version",
             "-Wno-pass-failed",
         ])
@@ -100,7 +102,8 @@ fn products_in_half_precision_compile() {
     }
 }
 
-/// As far as PTX; whether its instructions are right is for NVIDIA's assembler to say.
+/// Compiles to PTX only; whether its instructions are right can only be checked by NVIDIA's
+/// assembler.
 #[test]
 fn tensor_core_kernels_compile_to_ptx() {
     let limits = Limits { compute_capability: 80, ..limits() };

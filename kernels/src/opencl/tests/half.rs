@@ -1,10 +1,10 @@
-//! Weights in half precision.
+//! Tests of weights in half precision.
 
 use super::*;
 use crate::weights::Numbers;
 
 impl Network {
-    /// Weights that half precision has.
+    /// Adds weights that half precision represents exactly.
     fn half_weights(&mut self, dims: [usize; 4]) -> usize {
         let index = self.weights(dims, true);
         if let WeightValues::F32(values) = &mut self.plan.weights[index].values {
@@ -14,8 +14,8 @@ impl Network {
     }
 }
 
-/// Random shapes, strides, paddings and groups under random schedules: where weights are what half precision has, nothing else
-/// is rounded but as in single precision.
+/// Tests random shapes, strides, paddings and groups under random schedules. As the weights are
+/// exact in half precision, rounding is that of single precision.
 #[test]
 fn weights_in_half_precision_match_the_reference() {
     if !present() {
@@ -36,7 +36,7 @@ fn weights_in_half_precision_match_the_reference() {
             dilation: [pick(&[1, 1, 2]), 1],
             padding: [pick(&[0, 1]), pick(&[0, 2]), pick(&[0, 1]), pick(&[0, 1])],
         };
-        // The last one is a dense layer.
+        // The last round is a dense layer.
         let (input, window) =
             if round > 9 { ([1, 1], Window::POINT) } else { ([pick(&[6, 8]), pick(&[7, 10])], window) };
         let batch = pick(&[1, 2]);
@@ -49,7 +49,7 @@ fn weights_in_half_precision_match_the_reference() {
         let stored = network.plan.weights[weights].clone();
         let request = request(problem, &stored, activation, &device.limits);
         let mut schedule = random_schedule(algorithm, &request, &mut rng);
-        // What rounds more is looked at below.
+        // Half-precision sums have their own test below.
         schedule.tunables.entry("half".to_owned()).and_modify(|half| *half = 0);
         if round < 2 {
             schedule = Schedule::of(name);
@@ -59,7 +59,7 @@ fn weights_in_half_precision_match_the_reference() {
     }
 }
 
-/// Weights that would become infinite are refused, not used.
+/// Weights that would become infinite are refused.
 #[test]
 fn weights_too_large_for_half_precision_are_refused() {
     if !present() {
@@ -80,7 +80,7 @@ fn weights_too_large_for_half_precision_are_refused() {
     }
 }
 
-/// Sums in half precision, where the device offers them; run by whoever has such a device.
+/// Tests sums in half precision, on devices that support them.
 #[test]
 fn sums_in_half_precision_match_the_reference() {
     if !present() {

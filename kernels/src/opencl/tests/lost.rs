@@ -1,10 +1,10 @@
-//! Devices that are lost while they are used.
+//! Tests of device loss during use.
 
 use super::super::{check, fault, unusable};
 use super::*;
 
-/// What was loaded refuses to run and says why, whatever call it is that fails first; nothing panics or hangs when it goes, and a
-/// device that comes back is used again.
+/// A loaded plan reports the cause whichever call fails first. Nothing panics or hangs when it is
+/// dropped, and a device that answers again can be used again.
 #[test]
 fn a_lost_device_is_an_error_and_nothing_else() {
     if !present() {

@@ -1,9 +1,10 @@
-//! Plans that change sides.
+//! Tests of partitioned plans.
 
 use super::*;
 use crate::plan::Switch;
 
-/// Residuals, a join, a constant and a reshaped value: something crosses wherever it is cut.
+/// Builds a network with residuals, a join, a constant and a reshaped value, in which some value
+/// crosses every possible cut.
 fn network(seed: u64) -> Network {
     let mut network = Network::new(seed, &[4, 9, 9]);
     let conv = |weights, kernel| {
@@ -34,7 +35,7 @@ fn device() -> Backend {
     Backend::OpenCl { device: String::new() }
 }
 
-/// Lets the plan change sides at `steps`.
+/// Cuts the plan at `steps`, with alternating backends.
 fn cut(plan: &mut Plan, first: Backend, steps: &[usize]) {
     plan.run_on(first);
     for &step in steps {
@@ -55,7 +56,7 @@ fn plans_that_change_sides_match_the_reference() {
     let steps = network.plan.steps.len();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
     for round in 0..40 {
-        // One cut anywhere, then two, then any number.
+        // First one cut at each step, then two random cuts, then any number.
         let mut cuts: Vec<usize> = match round {
             0..11 => vec![1 + round % (steps - 1)],
             11..26 => vec![rng.random_range(1..steps), rng.random_range(1..steps)],
@@ -71,7 +72,8 @@ fn plans_that_change_sides_match_the_reference() {
     }
 }
 
-/// As many changes of sides as the plan has switches, and no value in the same direction twice.
+/// Checks that the plan changes backends as often as it has cut points, and that no value crosses
+/// twice in the same direction.
 fn crossings_are_few(plan: &Plan, batch: usize) {
     let options = ExecutorOptions { batch, threads: 2, isa: Isa::detect() };
     let executor = Executor::new(plan, &options).unwrap();
@@ -83,7 +85,7 @@ fn crossings_are_few(plan: &Plan, batch: usize) {
         .collect();
     let different: std::collections::HashSet<&&str> = transfers.iter().collect();
     assert_eq!(different.len(), transfers.len(), "{transfers:?}");
-    // Who runs a step is told by where its kernel has its name from.
+    // The backend of a step follows from the name of its algorithm.
     let side = |info: &crate::executor::StepInfo| {
         let index = plan.steps.iter().position(|step| step.name == info.name)?;
         let device = *plan.backend_of(index) != Backend::Cpu;
@@ -97,7 +99,7 @@ fn crossings_are_few(plan: &Plan, batch: usize) {
         assert!(!transfers.is_empty());
         assert!(executor.device_bytes() > 0);
         let memory = executor.memory();
-        // The processor's part may hold nothing but what is pinned.
+        // The processor's part may hold only pinned memory.
         assert!(memory.weights + memory.activations + memory.workspace >= executor.device_bytes());
     }
 }

@@ -1,9 +1,9 @@
-//! Tensor cores that read their pixels from patches in local memory.
+//! Tests of tensor-core kernels that read pixels from patches in local memory.
 
 use super::*;
 
-/// Tiles within a row, of whole rows, of whole images and of none of these; strides, dilation, padding on one side, rests of
-/// channels and outputs; every kind of operand.
+/// Tests tiles within a row, of whole rows, of whole images and of other sizes; strides, dilation,
+/// one-sided padding, remainders of channels and outputs; and all operand formats.
 #[test]
 fn patches_match_the_reference() {
     if !present() {

@@ -1,11 +1,11 @@
-//! Weights that are zero in blocks.
+//! Tests of block-sparse weights.
 
 use super::super::verify::verify;
 use super::*;
 use crate::operator::Window;
 
 impl Network {
-    /// Weights of which about `share` of the blocks are zero.
+    /// Adds weights in which a fraction of about `share` of the blocks is zero.
     fn block_weights(&mut self, dims: [usize; 4], groups: usize, block: [usize; 2], share: f64) -> usize {
         let index = self.weights(dims, true);
         let [outputs, inputs] = block;
@@ -31,7 +31,8 @@ impl Network {
     }
 }
 
-/// Random shapes, strides, paddings, groups and shares of zeros, none and all of them included, under random schedules.
+/// Tests random shapes, strides, paddings, groups and fractions of zeros, including none and all,
+/// under random schedules.
 #[test]
 fn block_sparse_convolutions_match_the_reference() {
     if !present() {
@@ -79,7 +80,8 @@ fn block_sparse_convolutions_match_the_reference() {
     }
 }
 
-/// A network in which block-sparse layers stand among others; every layer stands up to being compared with the processor.
+/// Tests a network with block-sparse and other layers, and verifies each of its layers against the
+/// processor.
 #[test]
 fn a_network_with_block_sparse_layers_matches_the_reference() {
     if !present() {
@@ -90,7 +92,7 @@ fn a_network_with_block_sparse_layers_matches_the_reference() {
         let window = window(kernel, 1, kernel / 2);
         Operator::Conv(Conv { window, groups: 1, weights, activation: Activation::Relu, schedule })
     };
-    // Four pixels at once, out of the input itself and out of local memory.
+    // Four pixels at once, from the input itself and from local memory.
     let four = |local: i64| {
         let tunables = [("threads_m", 4), ("thread_n", 4), ("vector", 4), ("local", local)];
         let tunables = tunables.map(|(name, value)| (name.to_owned(), value)).into();
@@ -103,7 +105,7 @@ fn a_network_with_block_sparse_layers_matches_the_reference() {
     let back = network.block_weights([16, 32, 3, 3], 1, [8, 1], 0.8);
     let back = network.step(conv(back, 3, four(1)), &[wide, first], &[]);
     let pooled = network.step(Operator::MaxPool { window: window(2, 2, 0), ceil: false }, &[back], &[]);
-    // Dense kernels execute the same weights.
+    // Dense kernels execute block-sparse weights too.
     let dense = network.block_weights([8, 16, 3, 3], 1, [8, 1], 0.5);
     let dense = network.step(conv(dense, 3, Schedule::of("opencl_implicit_gemm")), &[pooled], &[]);
     network.step(Operator::GlobalAveragePool, &[dense], &[]);
@@ -111,7 +113,7 @@ fn a_network_with_block_sparse_layers_matches_the_reference() {
     network.check(2, false, EXACT);
 }
 
-/// It runs what gains from it alone.
+/// The algorithm only accepts patterns that it accelerates.
 #[test]
 fn block_sparse_wants_blocks_of_outputs() {
     let algorithm = conv::algorithm("opencl_block_sparse").unwrap();
