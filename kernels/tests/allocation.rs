@@ -1,5 +1,5 @@
-//! A run allocates nothing, whatever the network; and the counting allocator counts. Where workers have
-//! gone to sleep, waking them costs rayon an allocation or two: that is per run, never per step.
+//! Tests that a run allocates nothing for any network, and that the counting allocator counts.
+//! Waking sleeping threads costs rayon an allocation or two per run, never per step.
 
 mod common;
 
@@ -12,7 +12,7 @@ use paretune_kernels::{Executor, ExecutorOptions};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-// One test: the counters are the process's, and tests run at the same time.
+// A single test, because the counters are global and tests run concurrently.
 #[test]
 fn counting_and_runs_without_allocation() {
     assert!(memory::is_counting());
@@ -34,7 +34,7 @@ fn counting_and_runs_without_allocation() {
             let (input_len, output_len) = executor.lengths();
             let input = numbers(seed, input_len);
             let mut output = vec![0.0; output_len];
-            // The first run may wake threads that set themselves up.
+            // The first run may wake threads that initialize themselves.
             executor.run(&input, &mut output).unwrap();
             let count = memory::allocations();
             for _ in 0..5 {
@@ -50,7 +50,8 @@ fn counting_and_runs_without_allocation() {
     mapped_weights_are_memory_too();
 }
 
-/// What a network with mapped weights needs is what it allocates and what it maps: as much as where it allocates both.
+/// Checks that the allocated and the mapped bytes of a network with mapped weights add up to the
+/// bytes that it allocates without mapping.
 fn mapped_weights_are_memory_too() {
     let isa = Isa::detect();
     let options = ExecutorOptions { batch: 1, threads: 1, isa };
@@ -77,7 +78,7 @@ fn mapped_weights_are_memory_too() {
         let Loaded { mut executor, weights, .. } = stored.load(&options).unwrap();
         assert_eq!((weights, executor.memory()), (WeightSource::Mapped, held));
         let found = needed(&mut executor, before);
-        // Whoever counts the mapped bytes may count what was allocated on the way to them as well.
+        // Bytes that were allocated on the way to the mapping may be counted as well.
         assert!(
             found.abs_diff(made) <= made / 10 + 1024,
             "seed {seed}: {found} bytes where {made} were packed"

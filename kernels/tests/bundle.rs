@@ -1,4 +1,5 @@
-//! Bundles come back bit by bit, weigh what they say, and damage is an error, never a panic.
+//! Tests that bundles are read back bit by bit, have the stated sizes, and report damage as an
+//! error without a panic.
 
 mod common;
 
@@ -14,7 +15,7 @@ use proptest::prelude::*;
 
 const THIS: ExecutorOptions = ExecutorOptions { batch: 1, threads: 1, isa: Isa::Portable };
 
-/// What `executor` makes of reproducible images.
+/// Returns the bits of `executor`'s output for reproducible images.
 fn answers(executor: &mut Executor, seed: u64) -> Vec<u32> {
     let (inputs, outputs) = executor.lengths();
     let mut output = vec![0.0; outputs];
@@ -37,7 +38,7 @@ fn bundle(seed: u64) -> Bundle {
     }
 }
 
-/// [`bundle`], with a part for a device wherever there are steps enough.
+/// Creates a [`bundle`] that is partitioned if it has enough steps.
 fn divided(seed: u64) -> Bundle {
     let mut bundle = bundle(seed);
     if bundle.plan.steps.len() > 1 {
@@ -72,7 +73,7 @@ proptest! {
         prop_assert_eq!(names(home.path()), ["b"]);
     }
 
-    /// For whatever it was packed, and with whatever it is run.
+    /// Bundles packed for any instruction set run on every other.
     #[test]
     fn packed_bundles_run_everywhere_as_coded_ones_do(
         seed in any::<u64>(), threads in 1_usize..3, batch in 1_usize..3, isa in prop::sample::select(Isa::available())
@@ -90,7 +91,8 @@ proptest! {
         prop_assert_eq!((stored.packed_for(), stored.bytes().unwrap()), (Some(here.name()), bytes.total()));
         let options = ExecutorOptions { batch, threads, isa };
         let mut loaded = stored.load(&options).unwrap();
-        // A plan may need instructions that are not to be used, or tunables that only one image at a time has.
+        // A plan may need instructions that `isa` excludes, or tunables that exist for single
+        // images only.
         let Ok(mut made) = Executor::new(&bundle.plan, &options) else {
             prop_assert!(loaded.refitted > 0 && (isa != here || batch > 1));
             return Ok(());
@@ -109,7 +111,7 @@ proptest! {
             WeightSource::Decoded => prop_assert!(false),
         }
         if isa == here && batch == 1 {
-            // Nothing has needed the coded numbers.
+            // Mapped packed weights do not need the coded ones.
             let last = bytes.packed + bytes.coded.saturating_sub(1);
             let mut weights = std::fs::read(folder.join("weights.bin")).unwrap();
             if let Some(byte) = weights.get_mut(last as usize) {
@@ -118,7 +120,7 @@ proptest! {
                 let stored = Stored::open(&folder).unwrap();
                 prop_assert_eq!(stored.load(&options).unwrap().weights, WeightSource::Mapped);
                 prop_assert!(stored.bundle().unwrap_err().to_string().contains("coded weights"));
-                // Whoever writes into a mapped file gets wrong numbers, and no worse.
+                // Overwriting a mapped file changes the results, and does no other harm.
                 let nonsense = vec![0xFF; weights.len()];
                 let file = std::fs::OpenOptions::new().write(true).open(folder.join("weights.bin")).unwrap();
                 std::io::Write::write_all(&mut &file, &nonsense).unwrap();
@@ -127,7 +129,7 @@ proptest! {
         }
     }
 
-    /// With and without checksums that match the damage.
+    /// Damages packed bundles, with and without matching checksums.
     #[test]
     fn damage_to_packed_bundles_is_an_error_or_harmless(
         seed in 0_u64..200, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -178,7 +180,7 @@ proptest! {
         }
     }
 
-    /// With and without a checksum that matches the damage.
+    /// Damages bundles, with and without a matching checksum.
     #[test]
     fn damage_is_an_error_or_harmless(
         seed in 0_u64..200, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -212,7 +214,7 @@ proptest! {
             Err(error) => prop_assert!(error.to_string().contains("bundle `"), "{}", error),
             Ok(read) => {
                 prop_assert!(mended || same);
-                // What was read is a plan that the executor can judge.
+                // The executor can check the plan that was read.
                 let plan = read.plan;
                 let small = plan.values.iter().map(|value| value.len()).sum::<usize>() < 1 << 22;
                 if small {
@@ -241,7 +243,8 @@ fn a_bundle_is_replaced_but_nothing_else_is() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }
 
-/// Schedules that name every tunable, as those of a search do, are for these instructions and one image.
+/// Schedules that name every tunable, like those of a search, fit one instruction set and one
+/// image.
 #[test]
 fn schedules_give_way_where_they_are_not_possible() {
     let (here, home) = (Isa::detect(), tempfile::tempdir().unwrap());
@@ -287,7 +290,7 @@ fn another_schedule_is_packed_again_and_says_so() {
     let home = tempfile::tempdir().unwrap();
     let (packed, other) = (home.path().join("packed"), home.path().join("other"));
     let mut bundle = (0..).map(bundle).find(|bundle| bundle.plan.weights.len() > 2).unwrap();
-    // Defaults are possible everywhere.
+    // Default schedules are possible everywhere.
     for step in &mut bundle.plan.steps {
         if let Operator::Conv(conv) = &mut step.operator {
             conv.schedule.tunables.clear();
@@ -299,7 +302,7 @@ fn another_schedule_is_packed_again_and_says_so() {
     let loaded = stored.load(&ExecutorOptions { isa: Isa::detect(), ..THIS }).unwrap();
     let reason = loaded.weights.to_string();
     assert!(reason.contains("packed for portable"), "{reason}");
-    // The same plan with another layer's weights behind it.
+    // The same plan, followed by another layer's weights.
     let wide = bundle.write_packed(&other, Isa::detect()).unwrap();
     assert_eq!(narrow.coded, wide.coded);
     std::fs::copy(other.join("weights.bin"), packed.join("weights.bin")).unwrap();

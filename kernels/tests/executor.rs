@@ -1,5 +1,5 @@
-//! The executor against the double-precision interpreter, on random networks, for every instruction
-//! set of this machine.
+//! Compares the executor with the double-precision interpreter on random networks, for every
+//! instruction set of this machine.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn executor(plan: &Plan, batch: usize, threads: usize, isa: Isa) -> Executor {
     Executor::new(plan, &ExecutorOptions { batch, threads, isa }).unwrap_or_else(|e| panic!("{e}\n{plan:#?}"))
 }
 
-/// Every value as the executor has it, by value.
+/// Returns every value that the executor computes, indexed by value.
 fn observed(executor: &mut Executor, plan: &Plan, input: &[f32]) -> Vec<Vec<f32>> {
     let mut values = vec![Vec::new(); plan.values.len()];
     let mut first = None;
@@ -62,7 +62,7 @@ proptest! {
                 prop_assert!(error <= 2e-4 * largest, "value {id}[{i}]: {v}, expected {e}\n{}", describe(&plan));
             }
         }
-        // A whole run does exactly the same; twice, as memory is not fresh any more.
+        // A whole run gives exactly these results, twice, because memory is reused.
         let mut output = vec![f32::NAN; plan.values[plan.output].len() * batch];
         for _ in 0..2 {
             executor.run(&input, &mut output).unwrap();
@@ -73,7 +73,8 @@ proptest! {
         prop_assert_eq!(&output, &values[plan.output]);
     }
 
-    /// Each step on its own, fed with what the executor itself saw: rounding to 8 bits does not add up.
+    /// Compares each step on its own, with the inputs that the executor itself has observed, so
+    /// that rounding to 8 bits does not accumulate.
     #[test]
     fn random_integer_networks_match_step_by_step(
         seed in any::<u64>(), batch in 1_usize..3, threads in 1_usize..3, isa in prop::sample::select(Isa::available())
@@ -87,7 +88,8 @@ proptest! {
                 Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::Integer(_)),
                 _ => false,
             };
-            // A residual may be read from the same 8-bit buffer as the input, or in single precision.
+            // A residual may be read from the same 8-bit buffer as the input, or in single
+            // precision.
             let mut close = false;
             let mut last = Vec::new();
             for residual_on_grid in [false, true] {
@@ -95,8 +97,8 @@ proptest! {
                     let grid = plan.values[id].quantization.filter(|_| integer && (place == 0 || residual_on_grid));
                     values[id].iter().map(|&x| match grid {
                         Some(grid) => {
-                            // The point of the grid is what is tied to even, so zero is added first: a uniform softmax
-                            // over eight is a tie.
+                            // Ties are rounded to even on the grid, so the zero point is added
+                            // first: a uniform softmax over eight values is a tie.
                             let zero = f32::from(grid.zero_point);
                             let q = (x * grid.scale.recip() + zero).round_ties_even();
                             f64::from(q.clamp(0.0, 255.0) - zero) * f64::from(grid.scale)
@@ -110,7 +112,7 @@ proptest! {
                 let near = |close: &dyn Fn(f64, f64) -> bool| {
                     exact.iter().zip(&values[step.output]).all(|(&e, &v)| close(e, f64::from(v)))
                 };
-                // Pooling and reshaping keep the grid of what they read, and so may what reads them.
+                // Pooling and reshaping keep the grid of their input, and so may their readers.
                 let mut grids = plan.values.iter().filter_map(|value| value.quantization);
                 close |= near(&|e, v| (e - v).abs() <= 2e-4 * largest)
                     || grids.any(|grid| {
@@ -122,7 +124,7 @@ proptest! {
                     });
                 last = exact;
             }
-            // Single precision, or rounded to the grid.
+            // In single precision, or rounded to the grid.
             prop_assert!(close, "{}\n{:?}\n{last:?}\n{:?}", describe(&plan), step, values[step.output]);
         }
         let mut output = vec![f32::NAN; plan.values[plan.output].len() * batch];

@@ -1,4 +1,4 @@
-//! Random small networks that use every operator.
+//! Generates random small networks that use every operator.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use paretune_kernels::{
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-/// What a generated network may contain.
+/// Options for generated networks.
 #[derive(Clone, Copy)]
 pub struct Options {
-    /// Images at a time, which algorithms may care about.
+    /// Number of images per run, which may matter to algorithms.
     pub batch: usize,
-    /// Algorithms must support it.
+    /// Instruction set that the chosen algorithms must support.
     pub isa: Isa,
     /// Whether convolutions may have 8-bit weights.
     pub integer: bool,
 }
 
-/// A valid plan, the same for the same seed.
+/// Generates a valid plan, equal for equal seeds.
 pub fn plan(seed: u64, options: Options) -> Plan {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let dims = vec![rng.random_range(1..20), rng.random_range(1..10), rng.random_range(1..10)];
@@ -33,14 +33,14 @@ pub fn plan(seed: u64, options: Options) -> Plan {
     while generator.plan.steps.len() < steps {
         generator.step();
     }
-    // Usually the end of the network, at times its middle or its input.
+    // Usually the last value, sometimes one in the middle or the input.
     let values = generator.plan.values.len();
     generator.plan.output =
         if generator.rng.random_bool(0.8) { values - 1 } else { generator.rng.random_range(0..values) };
     generator.plan
 }
 
-/// Numbers of moderate size.
+/// Returns reproducible numbers of moderate size.
 #[allow(dead_code)] // Not every test runs what it generates.
 pub fn numbers(seed: u64, len: usize) -> Vec<f32> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -55,7 +55,7 @@ struct Generator {
 
 impl Generator {
     fn value(&mut self, dims: Vec<usize>) -> ValueId {
-        // Two grids only, so that neighbors share one at times.
+        // Two grids only, so that neighbors sometimes share one.
         let grids =
             [Quantization { scale: 0.03, zero_point: 128 }, Quantization { scale: 0.05, zero_point: 7 }];
         let quantization = self.options.integer.then(|| grids[self.rng.random_range(0..2)]);
@@ -65,7 +65,7 @@ impl Generator {
 
     fn pick(&mut self) -> ValueId {
         let values = self.plan.values.len();
-        // Mostly recent ones: deep rather than wide.
+        // Mostly recent values, for deep rather than wide networks.
         let back = self.rng.random_range(0..values.min(4));
         if self.rng.random_bool(0.2) { self.rng.random_range(0..values) } else { values - 1 - back }
     }
@@ -97,7 +97,7 @@ impl Generator {
         self.plan.constants.len() - 1
     }
 
-    /// Adds a step if a random one is possible.
+    /// Adds a random step, if it is valid.
     fn step(&mut self) {
         let input = self.pick();
         let dims = self.plan.values[input].dims.clone();
@@ -177,7 +177,7 @@ impl Generator {
         }
         let mut operator = operator;
         if let Operator::Conv(conv) = &mut operator {
-            // At times a residual of the right shape.
+            // Sometimes add a residual of the right shape.
             let fitting: Vec<ValueId> =
                 (0..self.plan.values.len()).filter(|&id| self.plan.values[id].dims == out).collect();
             if !fitting.is_empty() && self.rng.random_bool(0.5) {
@@ -192,7 +192,7 @@ impl Generator {
         self.plan.steps.push(Step { name, operator, inputs, output });
     }
 
-    /// A value that broadcasts against `dims`: one that is there, or a new constant.
+    /// Returns a value that broadcasts against `dims`: an existing one, or a new constant.
     fn partner(&mut self, dims: &[usize]) -> ValueId {
         let other = self.pick();
         if shape::broadcast(dims, &self.plan.values[other].dims).is_ok() && self.rng.random() {
@@ -244,7 +244,7 @@ impl Generator {
         if groups == channels && self.rng.random_bool(0.7) {
             out = channels;
         } else if groups == 1 && self.rng.random_bool(0.4) {
-            // What blocks of channels divide on some instruction set.
+            // A number of channels that some instruction set's blocks divide.
             out = 8 * self.rng.random_range(1..=4);
         }
         let window = if image && self.rng.random_bool(0.8) { self.window(2) } else { Window::POINT };
@@ -275,7 +275,8 @@ impl Generator {
         Some(Conv { window, groups, weights, activation, schedule: Schedule::default() })
     }
 
-    /// Any algorithm that supports the step, or its default; `false` where there is none.
+    /// Chooses any algorithm that supports the step, or the default; returns `false` if none
+    /// exists.
     fn choose_algorithm(&mut self, conv: &mut Conv, dims: &[usize]) -> bool {
         let problem = paretune_kernels::operator::ConvProblem {
             batch: self.options.batch,

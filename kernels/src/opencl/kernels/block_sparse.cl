@@ -1,13 +1,15 @@
-// Convolution with weights that are zero in blocks of output channels: the matrix product of implicit_gemm.cl over those
-// steps of the inner dimension alone that have weights left; stands before tile.cl. As blocks are as wide as what a
-// work-group computes, it walks one list of steps, and inputs are used as often as in the dense product (the idea of
-// block-sparse GPU kernels: Gray, Radford and Kingma, "GPU kernels for block-sparse weights", 2017; of lists that are
-// walked by whole tiles: Elsen et al., "Fast sparse ConvNets", CVPR 2020).
+// Convolution with block-sparse weights: the GEMM of implicit_gemm.cl over only those steps of the
+// inner dimension that have nonzero weights. Precedes tile.cl. As blocks are as wide as the outputs
+// of a work-group, it walks one list of steps, and uses inputs as often as the dense GEMM does.
+// Block-sparse GPU kernels are due to Gray, Radford and Kingma, "GPU kernels for block-sparse
+// weights", 2017; lists that are walked by whole tiles to Elsen et al., "Fast sparse ConvNets",
+// CVPR 2020.
 //
-// A list belongs to one tile of outputs. It is cut into chunks of CHUNK steps, the last one filled up with repetitions of
-// its last step under zero weights: what is read there is multiplied in anyway. Weights come as
-// [chunk][CHUNK][TILE_M], steps as [chunk][CHUNK] pairs: how far what a step reads is from the corner of a pixel's
-// window, and the rows (upper 16 bits) and columns of that. `begins` says with which chunk each tile begins.
+// A list belongs to one tile of outputs. It is cut into chunks of CHUNK steps. The last chunk is
+// filled up with repetitions of its last step under zero weights, so that it only reads inputs that
+// are multiplied anyway. Weights are [chunk][CHUNK][TILE_M], and steps are [chunk][CHUNK] pairs:
+// the offset of a step's input from the corner of a pixel's window, and its row (upper 16 bits) and
+// column. `begins` holds the first chunk of each tile.
 
 #define LISTS const __global int2 *restrict steps, const __global int *restrict begins,
 #define BEGIN                                                                                              \

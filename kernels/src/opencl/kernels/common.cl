@@ -1,7 +1,7 @@
-// What every kernel begins with: the fused end of a step, and small helpers.
+// Common part of all kernels: the fused epilogue of a step, and small helpers.
 //
-// ACTIVATION chooses the function; ALPHA and BETA are its parameters (see `Activation` in the host
-// code, whose definitions these are).
+// ACTIVATION chooses the activation function; ALPHA and BETA are its parameters. The definitions
+// are those of `Activation` in the host code.
 
 #ifndef ACTIVATION
 #define ACTIVATION 0
@@ -29,7 +29,8 @@ static inline float activate(float x) {
 
 #define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
 
-// What all convolutions share: sizes, the parameters that a kernel ends its list with, and the fused end of each.
+// Common part of all convolutions: sizes, the last parameters of each kernel, and the fused
+// epilogue.
 #ifdef GROUP_OUT
 #define TAPS (KERNEL_H * KERNEL_W)
 #define PLANE (IN_H * IN_W)
@@ -44,8 +45,8 @@ static inline float activate(float x) {
 #define TO_RESULT output
 #endif
 
-// Weights of kernels that let them be kept in half precision (HALF_WEIGHTS): widened as they are loaded, which every device
-// can. Runs of 2 and 4 are aligned.
+// Weights of kernels that support half precision (HALF_WEIGHTS). They are widened when they are
+// loaded, which every device supports. Vectors of 2 and 4 are aligned.
 #if HALF_WEIGHTS
 #define Weight half
 #define WEIGHT(at) vload_half(0, at)
@@ -70,6 +71,6 @@ static inline void finish_at(RESULT, int at, float sum) {
     output[at] = activate(sum);
 }
 
-// Where pixel `n`, counted through the images, of a channel lies in the output.
+// Offset of pixel `n` of a channel in the output, with pixels counted through the images.
 static inline int place_of(int channel, int n) { return (n / PIXELS * OUTPUTS + channel) * PIXELS + n % PIXELS; }
 #endif

@@ -1,8 +1,8 @@
-// Depthwise convolution: a work-item computes TILE_Y rows of TILE_X pixels of one channel, reading each
-// input of its patch once. Weights come as [channel][tap].
+// Depthwise convolution: a work-item computes TILE_Y rows of TILE_X pixels of one channel, and
+// reads each input of its patch once. Weights are [channel][tap].
 //
 // TILE_X, TILE_Y   pixels that a work-item computes
-// THREADS          work-items of a group
+// THREADS          work-items of a work-group
 
 #define RUNS_X CEIL_DIV(OUT_W, TILE_X)
 #define RUNS_Y CEIL_DIV(OUT_H, TILE_Y)

@@ -1,8 +1,8 @@
-// Direct convolution: a work-item computes TILE_O outputs of TILE_X neighboring pixels of one row, and
-// reads every input of that row once for all taps. Channels are split over SPLIT slices of a work-group,
-// whose sums are added up in local memory.
+// Direct convolution: a work-item computes TILE_O outputs of TILE_X neighboring pixels of one row,
+// and reads every input of that row once for all taps. Channels are split over SPLIT slices of a
+// work-group, whose sums are added in local memory.
 //
-// Weights come as [group][channel][tap][O_PAD], padded with zeros.
+// Weights are [group][channel][tap][O_PAD], padded with zeros.
 //
 // TILE_O, TILE_X      outputs and pixels that a work-item accumulates in registers
 // GROUP_O, GROUP_P    work-items of a slice along outputs and along runs of pixels

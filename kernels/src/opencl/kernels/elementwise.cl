@@ -1,6 +1,7 @@
-// Operators that compute each number of their result from few others. One kernel is chosen by its macro;
-// COUNT numbers are written, or read in the case of `place`. AT_A(i), AT_B(i) and TO(i) say where number
-// i comes from or goes to; the host writes them as arithmetic on constants.
+// Operators that compute each element of their result from few others. One kernel is chosen by its
+// macro. COUNT elements are written, or read in the case of `place`. AT_A(i), AT_B(i) and TO(i) are
+// the offset from which element i comes, or to which it goes; the host writes them as arithmetic on
+// constants.
 
 #if defined(BINARY)
 __kernel void binary(const __global float *restrict a, const __global float *restrict b,
@@ -20,7 +21,7 @@ __kernel void scale_shift(const __global float *restrict a, const __global float
     if (i < COUNT) output[i] = activate(a[i] * scale[AT_A(i)] + shift[AT_A(i)]);
 }
 #elif defined(GATHER)
-// INSIDE(i) says whether there is such a number; elsewhere VALUE.
+// INSIDE(i) tells whether the source element exists; otherwise the result is VALUE.
 __kernel void gather(const __global float *restrict a, __global float *restrict output) {
     const int i = get_global_id(0);
     if (i < COUNT) output[i] = INSIDE(i) ? a[AT_A(i)] : VALUE;

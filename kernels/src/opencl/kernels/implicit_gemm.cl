@@ -1,7 +1,8 @@
-// Convolution as a matrix product whose right-hand matrix (the unrolled input) is never stored; stands before tile.cl.
+// Convolution as an implicit GEMM: the right-hand matrix (the unrolled input) is never stored.
+// Precedes tile.cl.
 //
-// Product: [M = outputs of a group] x [K = channels, taps] times [K] x [N = images, pixels].
-// Weights come as [group][K_PAD][M_PAD], padded with zeros.
+// GEMM: [M = outputs of a group] x [K = channels, taps] times [K] x [N = images, pixels]. Weights
+// are [group][K_PAD][M_PAD], padded with zeros.
 
 #define INNER (GROUP_IN * TAPS)
 #define LISTS
@@ -13,7 +14,7 @@
 static inline int3 step_at(int k) {
     int channel = k / TAPS, tap = k % TAPS;
 #if INNER != K_PAD
-    // Weights beyond the end are zero, but what lies there need not be a number.
+    // Weights beyond the end are zero, but inputs there may be NaN: read existing channels.
     channel = min(channel, GROUP_IN - 1);
 #endif
     const int y = tap / KERNEL_W * DILATION_H, x = tap % KERNEL_W * DILATION_W;

@@ -1,10 +1,10 @@
-// Convolution with 8-bit weights as a matrix product (see implicit_gemm.cl): inputs are rounded to their
-// 8-bit grid as they are fetched, four steps of the inner dimension are packed into a word, and products
-// are summed up in 32-bit integers.
+// Convolution with 8-bit weights as an implicit GEMM (see implicit_gemm.cl). Inputs are rounded to
+// their 8-bit grid when they are fetched, four steps of the inner dimension are packed into a word,
+// and products are summed in 32-bit integers.
 //
-// Weights come as [group][K_PAD / 4][M_PAD] words of four signed bytes, padded with zeros. An input is
-// (quantized - ZERO_POINT) * INPUT_SCALE; what the zero point adds to every sum is taken off again through
-// the sums of the weights.
+// Weights are [group][K_PAD / 4][M_PAD] words of four signed bytes, padded with zeros. An input is
+// (quantized - ZERO_POINT) * INPUT_SCALE. The zero point's contribution to each sum is subtracted
+// at the end, computed from the sums of the weights.
 
 #define THREADS_M (TILE_M / THREAD_M)
 #define THREADS_N (TILE_N / THREAD_N)

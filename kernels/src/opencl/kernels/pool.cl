@@ -1,5 +1,6 @@
-// Windows over planes: a work-item computes one number of the result. MAXIMUM chooses what; padding
-// never wins a maximum, and counts in a mean where INCLUDE_PADDING; what lies beyond it never does.
+// Pooling over planes: a work-item computes one element of the result, a maximum if MAXIMUM, else a
+// mean. Padding never wins a maximum, and counts in a mean only if INCLUDE_PADDING. Positions
+// beyond the padding never count.
 
 __kernel void pool(const __global float *restrict input, __global float *restrict output) {
     const int i = get_global_id(0);

@@ -1,15 +1,17 @@
-// Operators that look at a whole line of numbers. OUTER(o) says where line o begins and INNER(r) how far
-// its number r is from there; LANES work-items share a line, LINES lines a work-group.
+// Operators that reduce a whole line of elements. OUTER(o) is the offset of line o, and INNER(r)
+// the distance of its element r from there. LANES work-items share a line, and a work-group has
+// LINES lines.
 
 #if defined(MEAN)
-// One number per line.
+// Writes the mean of each line.
 __kernel __attribute__((reqd_work_group_size(LANES * LINES, 1, 1)))
 void mean(const __global float *restrict input, __global float *restrict output) {
     const int thread = get_local_id(0), lane = thread % LANES;
     const int line = get_group_id(0) * LINES + thread / LANES;
     float sum = 0.0f;
     if (line < COUNT)
-        // A driver's compiler was seen to crash on means over 2x2 pixels; loops as short as that gain nothing from being unrolled.
+        // Not unrolled: a driver's compiler has crashed on means over 2x2 pixels, and such short
+        // loops gain nothing from it.
 #pragma unroll 1
         for (int r = lane; r < LENGTH; r += LANES) sum += input[OUTER(line) + INNER(r)];
 #if LANES > 1
@@ -24,7 +26,7 @@ void mean(const __global float *restrict input, __global float *restrict output)
     if (lane == 0 && line < COUNT) output[line] = sum / LENGTH;
 }
 #elif defined(SOFTMAX)
-// Lines of the same places in input and output.
+// Computes the softmax of lines with equal positions in input and output.
 __kernel void softmax(const __global float *restrict input, __global float *restrict output) {
     const int line = get_global_id(0);
     if (line >= COUNT) return;

@@ -1,24 +1,27 @@
-// Convolution as a matrix product on tensor cores: a warp multiplies tiles of 16 outputs x DEPTH inner steps with tiles of
-// DEPTH inner steps x 8 pixels (PTX: mma.m16n8k8 with operands in tf32, mma.m16n8k16 in fp16; sums in single precision).
-// Weights lie in the order in which a warp's lanes want them and are never staged. Pixels are fetched from the input, whose
-// rows the cache keeps, or from a patch of it in local memory (tensor_core_patch.cl). Stands behind tensor_core_product.cl.
+// Convolution as a GEMM on tensor cores: a warp multiplies tiles of 16 outputs x DEPTH inner steps
+// with tiles of DEPTH inner steps x 8 pixels (PTX: mma.m16n8k8 with operands in tf32, mma.m16n8k16
+// in fp16; sums in single precision). Weights are stored in the lane order of a warp and are never
+// staged. Pixels are fetched from the input, whose rows stay in the cache, or from a patch of it in
+// local memory (tensor_core_patch.cl). Follows tensor_core_product.cl.
 //
-// Product: [M = outputs] x [K = taps, channels] times [K] x [N = images, pixels]; the channels of a tap are padded to
-// blocks of DEPTH. Weights come as [tile of 16 outputs][STEPS][lane][4 words], padded with zeros; steps are taps of blocks where
-// there is a patch, else blocks of taps.
+// GEMM: [M = outputs] x [K = taps, channels] times [K] x [N = images, pixels]. The channels of a
+// tap are padded to blocks of DEPTH. Weights are [tile of 16 outputs][STEPS][lane][4 words], padded
+// with zeros. Steps are the taps of each block with a patch, else the blocks of each tap.
 //
 // WARP_M, WARP_N     tiles of 16 outputs and of 8 pixels that a warp accumulates in registers
 // WARPS_M, WARPS_N   warps of a slice along outputs and pixels
-// SPLIT              slices of a work-group that share the inner dimension, added up at the end
-// STAGE              inner steps that are fetched at once; where there is a patch, taps that are unrolled
-// PATCH              0: pixels are fetched from the input; 1: from a patch, the next one waiting in registers; 2: from one of
-//                    two patches, while the other is filled (by asynchronous copies, past the registers)
-// AHEAD              whether the next steps (of weights, where there is a patch) are fetched before the present ones are
-//                    multiplied
-// HALF               operands in fp16 (10 bits of mantissa, at most 65504), two to a word; else in tf32
-// TERMS              1: operands rounded (tf32 has 10 bits of mantissa as well). 3: each split into two parts in tf32, of
-//                    whose products the three larger are added up: as good as single precision
-// TENSOR_CORE        0 computes the same without tensor cores, through local memory: for tests
+// SPLIT              slices of a work-group that share the inner dimension, added at the end
+// STAGE              inner steps that are fetched at once; with a patch, taps that are unrolled
+// PATCH              0: pixels are fetched from the input; 1: from a patch, while the next one waits
+//                    in registers; 2: from one of two patches, while the other is filled by
+//                    asynchronous copies that bypass the registers
+// AHEAD              prefetch: whether the next steps (with a patch, their weights) are fetched
+//                    before the present ones are multiplied
+// HALF               operands in fp16 (10 bits of mantissa, at most 65504), two per word; else tf32
+// TERMS              1: operands are rounded (tf32 has 10 bits of mantissa as well); 3: each is split
+//                    into two tf32 parts, and the three largest products of parts are added, which
+//                    is as accurate as single precision
+// TENSOR_CORE        0: emulates the tensor cores through local memory, for tests
 
 #if SPLIT > 1
 #define REDUCE (SPLIT * TILE_M * TILE_N)
@@ -41,7 +44,7 @@ typedef struct {
     float b[STAGE][WARP_N][HELD];
 } Operands;
 
-// Where a lane's columns begin in the input, and the top left corners of their windows.
+// Offsets of a lane's columns in the input, and the top left corners of their windows.
 typedef struct {
     int base[WARP_N], top[WARP_N], left[WARP_N];
 } Columns;
@@ -52,7 +55,7 @@ static inline void fetch(Operands *to, const Columns *columns, const __global fl
     for (int s = 0; s < STAGE; s++) {
         const int step = first_step + s;
         fetch_weights(to->a[s], panel, step);
-        // Weights beyond the end are zero, but what lies there need not be a number.
+        // Weights beyond the end are zero, but inputs there may be NaN: read existing taps.
         const int tap = STEPS > TAPS * BLOCKS ? min(step / BLOCKS, TAPS - 1) : step / BLOCKS;
         const int dy = tap / KERNEL_W * DILATION_H, dx = tap % KERNEL_W * DILATION_W;
         const int first_c = step % BLOCKS * DEPTH + t;
@@ -60,7 +63,7 @@ static inline void fetch(Operands *to, const Columns *columns, const __global fl
 #pragma unroll
         for (int h = 0; h < HELD; h++) {
             const int c = first_c + 4 * h;
-            // Where there is no rest, loads are a fixed distance apart.
+            // With whole blocks only, loads are a fixed distance apart.
             at[h] = (CHANNELS % DEPTH == 0 ? c : min(c, CHANNELS - 1)) * PLANE + dy * IN_W + dx;
         }
 #pragma unroll

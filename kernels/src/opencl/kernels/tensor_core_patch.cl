@@ -1,12 +1,14 @@
-// Pixels in local memory, for tensor_core.cl: the part of the input that all taps of a work-group's pixels read, padding
-// included, DEPTH channels at a time. A slice copies it once, and its warps read it for every tap.
+// Pixels in local memory, for tensor_core.cl: a patch is the part of the input that all taps of a
+// work-group's pixels read, padding included, DEPTH channels at a time. A slice copies it once, and
+// its warps read it for every tap.
 //
-// Images are thought of as lying one below the other, each with its padding: PATCH_IMAGE rows each, of which a tile of pixels
-// reads up to PATCH_H in a row. Taps of a block of channels follow each other, so that STEPS are [block][tap].
+// Images are regarded as one below the other, each with its padding: an image has PATCH_IMAGE rows,
+// and a tile of pixels reads up to PATCH_H consecutive rows. The taps of a channel block are
+// consecutive, so that STEPS are [block][tap].
 //
 // PATCH_H, PATCH_W     rows and columns of a patch
-// PATCH_CHANNEL        numbers from one channel to the next: 8 banks apart, so that lanes that read 4 channels x 8 pixels of a
-//                      row do not get into each other's way
+// PATCH_CHANNEL        elements from one channel to the next: 8 banks apart, so that lanes reading
+//                      4 channels x 8 pixels of a row have no bank conflicts
 // PATCH_IMAGE          rows from one image to the next
 
 #if PATCH
@@ -14,7 +16,7 @@
 #define SLOTS (DEPTH * PATCH_CHANNEL)
 #define COPIES CEIL_DIV(SLOTS, SLICE)
 #define ROUNDS (STEPS / (TAPS * SPLIT))
-// Where there is no rest of channels, nor a block without any.
+// Whether the channels are a multiple of the blocks of all slices.
 #define WHOLE (ROUNDS * SPLIT * DEPTH == CHANNELS)
 
 #if TENSOR_CORE
@@ -25,10 +27,11 @@
 
 static inline int row_of(int n) { return n / PIXELS * PATCH_IMAGE + n % PIXELS / OUT_W * STRIDE_H; }
 
-// The column with which the patch of a tile begins, as a pixel of the output: tiles are parts of rows, or take whole ones.
+// First column of a tile's patch, as a pixel of the output: tiles are parts of rows, or begin with
+// whole rows.
 static inline int begin_of(int first_n) { return OUT_W % TILE_N == 0 ? first_n % OUT_W : 0; }
 
-// Where what slot `e` holds lies in the first block of channels; negative where it is zero.
+// Offset of slot `e` in the first channel block of the input, or a negative number if it is zero.
 static inline int source_of(int e, int first_n) {
     const int channel = e / PATCH_CHANNEL, at = e % PATCH_CHANNEL;
     const int row = row_of(first_n) + at / PATCH_W, image = row / PATCH_IMAGE;
@@ -55,7 +58,7 @@ static inline void copy(__local float *patch, const __global float *restrict inp
         const bool there = is_there(from[i], e, block);
         const __global float *source = input + (there ? from[i] + block * DEPTH * PLANE : 0);
 #if TENSOR_CORE
-        // What is not read is filled up with zeros.
+        // Bytes that are not copied are filled with zeros.
         asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
                      :
                      : "r"((uint)(size_t)(patch + e)), "l"((ulong)(size_t)source), "r"(there ? 4 : 0)
@@ -84,7 +87,7 @@ static inline void store(__local float *patch, const float *values, int copier) 
 }
 #endif
 
-// All taps of a block, whose first step is `first_step`.
+// Multiplies all taps of a channel block, whose first step is `first_step`.
 static inline void multiply_taps(float (*sums)[WARP_N][4], const __local float *patch, const int *at,
                                  const __global uint *restrict panel, int first_step AREA) {
 #if AHEAD
@@ -142,7 +145,7 @@ static inline void convolve_patches(float (*sums)[WARP_N][4], __local float *pat
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         multiply_taps(sums, patches + round % 2 * SLOTS, at, panel, block * TAPS TO_AREA);
-        // The next copy goes where this round has read.
+        // The next copy overwrites the patch that this round has read.
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 #else

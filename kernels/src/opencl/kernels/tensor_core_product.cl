@@ -1,5 +1,5 @@
-// What the tensor cores do: products of a warp's operands of one inner step, with all the bits or some. Stands before
-// tensor_core.cl, which says what the macros are.
+// Products of a warp's operands for one inner step, in full or reduced precision. Precedes
+// tensor_core.cl, which describes the macros.
 
 #define SLICE (32 * WARPS_M * WARPS_N)
 #define THREADS (SLICE * SPLIT)
@@ -10,7 +10,7 @@
 #define TILE_M (16 * WARP_M * WARPS_M)
 #define TILE_N (8 * WARP_N * WARPS_N)
 
-// Without tensor cores, lanes exchange their operands through an area of local memory that a warp has.
+// Without tensor cores, lanes exchange their operands through an area of local memory per warp.
 #if TENSOR_CORE
 #define EXCHANGE 0
 #define AREA
@@ -21,21 +21,21 @@
 #define TO_AREA , area, g, t
 #endif
 
-// The bits of a number that tf32 keeps, by leaving the others out.
+// Truncates a number to the bits of tf32.
 static inline float shortened(float x) { return as_float(as_uint(x) & 0xffffe000u); }
 
-// The largest number of fp16 stands for what is larger.
+// Clamps a number to the finite range of fp16.
 static inline float bounded(float x) { return clamp(x, -65504.0f, 65504.0f); }
 
 #if TENSOR_CORE
-// The nearest number of tf32.
+// Rounds to the nearest tf32 number.
 static inline uint rounded(float x) {
     uint y;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
     return y;
 }
 
-// The nearest numbers of fp16, the first in the lower half of a word.
+// Rounds to the nearest fp16 numbers, with the first in the lower half of a word.
 static inline uint halves(float first, float second) {
     uint y;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(bounded(second)), "f"(bounded(first)));
@@ -52,7 +52,7 @@ static inline uint halves(float first, float second) {
                  : "+f"((c)[0]), "+f"((c)[1]), "+f"((c)[2]), "+f"((c)[3])                                  \
                  : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
 #else
-// What the instructions make of a pair of numbers.
+// Emulates the product of two numbers as computed by the instructions.
 static inline float product(float x, float y) {
 #if TERMS == 1
 #if HALF
@@ -65,7 +65,7 @@ static inline float product(float x, float y) {
 #endif
 }
 
-// A normal number of fp16, in the lower half of a word.
+// Converts a normal fp16 number in the lower half of a word to single precision.
 static inline float widened(uint half_word) {
     const float small = as_float((half_word & 0x7fffu) << 13) * as_float(0x77800000u);
     return half_word & 0x8000u ? -small : small;
@@ -77,7 +77,7 @@ static inline void multiply(float (*sums)[WARP_N][4], uint (*a)[4], float (*b)[H
 #if TERMS == 1
 #pragma unroll
     for (int j = 0; j < WARP_N; j++) {
-        // Weights were rounded on the host.
+        // The host has rounded the weights.
 #if HALF
         const uint right[2] = {halves(b[j][0], b[j][1]), halves(b[j][2], b[j][3])};
 #else
@@ -108,8 +108,9 @@ static inline void multiply(float (*sums)[WARP_N][4], uint (*a)[4], float (*b)[H
 #endif
 }
 #else
-// Lane 4 g + t holds rows g and g + 8 of the left operand in the columns t, t + 4 and so on, these rows of the right one
-// in column g, and rows g and g + 8 of the sums in columns 2 t and 2 t + 1.
+// Lane 4 g + t holds three fragments. Left operand: rows g and g + 8 of columns t, t + 4 and so on.
+// Right operand: rows t, t + 4 and so on of column g. Sums: rows g and g + 8 of columns 2 t and 2 t
+// + 1.
 static inline void multiply(float (*sums)[WARP_N][4], uint (*a)[4], float (*b)[HELD] AREA) {
     __local float *lefts = area, *rights = area + WARP_M * 16 * DEPTH;
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -141,7 +142,7 @@ static inline void multiply(float (*sums)[WARP_N][4], uint (*a)[4], float (*b)[H
 }
 #endif
 
-// The weights of a lane, at one step.
+// Fetches the weights of a lane for one step.
 static inline void fetch_weights(uint (*a)[4], const __global uint *restrict panel, int step) {
 #pragma unroll
     for (int i = 0; i < WARP_M; i++) {

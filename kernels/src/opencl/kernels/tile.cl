@@ -1,27 +1,30 @@
-// The tiled matrix product that several convolutions are: tiles of weights times tiles of the unrolled input, whose elements
-// are fetched as a tile needs them. The tiling is CLBlast's family (Nugteren, "CLBlast: A tuned OpenCL BLAS library", 2018)
-// with the inner dimension split within the work-group: small layers have too few outputs to fill a device.
+// The tiled GEMM that several convolutions share: tiles of weights times tiles of the unrolled
+// input, whose elements are fetched when a tile needs them. The tiling belongs to CLBlast's family
+// (Nugteren, "CLBlast: A tuned OpenCL BLAS library", 2018), with the inner dimension also split
+// within the work-group, because small layers have too few outputs to fill a device.
 //
-// Which steps of the inner dimension there are is said by the source that stands before this one:
+// The preceding source defines the steps of the inner dimension by these macros:
 //
-// LISTS                      parameters of the kernel beside those of every convolution, each with a comma behind it
-// BEGIN                      what a work-group begins with; moves `weights` to what its `slice` of the first chunk starts with
-// CHUNKS                     parts of CHUNK steps that the inner dimension has, the same for all of a work-group
-// ROW                        weights that lie between one step and the next
-// STEP(chunk, k)             what step k of this slice's share of a chunk reads: how far it is from the corner of a pixel's
-//                            window, and the rows and columns of that
+// LISTS                      additional parameters of the kernel, each followed by a comma
+// BEGIN                      code at the beginning of the kernel; moves `weights` to the first ones of
+//                            its `slice` in the first chunk
+// CHUNKS                     chunks of CHUNK steps in the inner dimension, equal for a whole work-group
+// ROW                        weights from one step to the next
+// STEP(chunk, k)             input of step k of this slice in a chunk: its offset from the corner of a
+//                            pixel's window, and its row and column
 //
-// and the rest by macros:
+// The host defines these:
 //
-// TILE_M, TILE_N, TILE_K     what a work-group computes at a time
-// THREAD_M, THREAD_N         what a work-item accumulates in registers
+// TILE_M, TILE_N, TILE_K     tile of a work-group: outputs, pixels, and steps of a slice
+// THREAD_M, THREAD_N         outputs and pixels that a work-item accumulates in registers
 // VECTOR                     neighboring pixels that a work-item reads at once
-// SPLIT                      slices of work-items that share the inner dimension, added up at the end
+// SPLIT                      slices of work-items that share the inner dimension, added at the end
 // LOCAL                      whether weights and inputs are staged in local memory
 // UNROLL                     steps of the inner dimension that are unrolled
-// HALF_WEIGHTS               whether weights are kept in half precision
-// HALF_MATH                  whether products of a chunk are also added up in it, where a device has such arithmetic: inputs
-//                            are rounded then, at most 65504. Chunks are added up in single precision
+// HALF_WEIGHTS               whether weights are in half precision
+// HALF_MATH                  whether the products of a chunk are also summed in half precision, on
+//                            devices with such arithmetic; inputs are then rounded, and clamped to
+//                            65504. Chunks are summed in single precision.
 
 #define THREADS_M (TILE_M / THREAD_M)
 #define THREADS_N (TILE_N / THREAD_N)
@@ -29,10 +32,10 @@
 #define THREADS (SLICE * SPLIT)
 #define CHUNK (TILE_K * SPLIT)
 
-// Neighboring pixels read neighboring, aligned inputs.
+// Whether neighboring pixels read neighboring, aligned inputs.
 #define WIDE (VECTOR > 1 && TAPS == 1 && STRIDE_H == 1 && STRIDE_W == 1 && !PADDED && PLANE % VECTOR == 0)
 
-// What is multiplied: Number, from weights and from inputs.
+// Number type of the multiplications, and conversions of weights and inputs to it.
 #if HALF_MATH
 #ifndef cl_khr_fp16
 #error "this device has no arithmetic in half precision"
@@ -59,7 +62,7 @@
 #define B_NUMBERS_4(x) (x)
 #endif
 
-// Numbers that a slice stages.
+// Elements that a slice stages.
 #if LOCAL
 #define STAGE (TILE_K * (TILE_M + TILE_N))
 #else
@@ -73,10 +76,11 @@
 #define STAGED CEIL_DIV(SPLIT * STAGE, NUMBERS_PER_FLOAT)
 #define SCRATCH (STAGED > REDUCE ? STAGED : REDUCE)
 
-// Pixel j of a work-item, in its tile: runs of VECTOR, so that neighbors read neighbors.
+// Pixel j of a work-item in its tile: runs of VECTOR pixels, so that neighboring work-items read
+// neighboring inputs.
 #define COLUMN_OF(j) ((tn + (j) / VECTOR * THREADS_N) * VECTOR + (j) % VECTOR)
 
-// Four numbers at once into a part of an array.
+// Copies a vector of four (or two) numbers into a part of an array.
 #define SPREAD_4(to, i, from)                                                                              \
     do {                                                                                                   \
         const Number4 four = from;                                                                          \
@@ -88,7 +92,7 @@
         (to)[i] = two.x, (to)[(i) + 1] = two.y;                                                            \
     } while (0)
 
-// Where the window of a column begins in the input, and its top left corner.
+// Offset of a column's window in the input, and the window's top left corner.
 typedef struct {
     int base, y, x;
 } Column;
@@ -129,7 +133,7 @@ static inline void finish(RESULT, const __global float *restrict bias, int group
 }
 
 #if HALF_MATH
-// Sums of a chunk, and what becomes of them.
+// Sums of a chunk in half precision, and their addition to the sums in single precision.
 #define OPEN_CHUNK                                                                                         \
     half part[THREAD_M][THREAD_N];                                                                         \
     for (int i = 0; i < THREAD_M; i++)                                                                     \
@@ -169,7 +173,7 @@ KERNEL convolve(const __global float *restrict input, const __global Weight *res
 #define A_FOURS (TILE_K * TILE_M / 4)
 #define A_PER CEIL_DIV(A_FOURS, SLICE)
 #define B_PER CEIL_DIV(TILE_K * TILE_N, SLICE)
-    // The next tiles wait in registers while the present ones are worked on.
+    // Prefetch: the next tiles wait in registers while the present ones are multiplied.
     Number4 a_next[A_PER];
     Number b_next[B_PER];
     Column columns[B_PER];
@@ -237,7 +241,7 @@ KERNEL convolve(const __global float *restrict input, const __global Weight *res
 #pragma unroll
     for (int j = 0; j < THREAD_N; j++) {
         const int n = first_n + COLUMN_OF(j);
-        // Runs that are read at once begin in one image.
+        // Pixels that are read at once belong to one image.
         columns[j] = column_at(WIDE && j % VECTOR == 0 ? min(n, COLUMNS - VECTOR) : n, group);
     }
     for (int chunk = 0; chunk < CHUNKS; chunk++) {

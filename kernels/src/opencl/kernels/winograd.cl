@@ -1,10 +1,11 @@
-// Winograd convolution of 3x3 windows in one kernel (Lavin and Gray, "Fast algorithms for convolutional
-// neural networks", 2016): tiles of the input are transformed into local memory, each work-item multiplies
-// one tile with several outputs' transformed weights in registers, and transforms its sums back.
+// Winograd convolution of 3x3 windows in one kernel (Lavin and Gray, "Fast algorithms for
+// convolutional neural networks", 2016). Tiles of the input are transformed into local memory. Each
+// work-item multiplies one tile with the transformed weights of several outputs in registers, and
+// transforms its sums back.
 //
-// Weights come transformed, as [channel][spot][M_PAD], padded with zeros.
+// Weights are transformed on the host to [channel][spot][M_PAD], padded with zeros.
 //
-// OUTPUT_TILE           2 or 4: pixels that a tile has along each axis
+// OUTPUT_TILE           2 or 4: pixels of a tile along each axis
 // THREADS_M, THREADS_T  work-items of a slice along outputs and along tiles
 // THREAD_M              outputs of a work-item
 // STAGE                 channels transformed at a time
@@ -28,7 +29,7 @@
 #endif
 #define SCRATCH (SPLIT * STAGED > REDUCE ? SPLIT * STAGED : REDUCE)
 
-// One row or column of an input tile, transformed in place; STEP apart.
+// Transforms one row or column of an input tile in place; elements are STEP apart.
 #if OUTPUT_TILE == 2
 #define FORWARD(d, STEP)                                                            \
     {                                                                               \
