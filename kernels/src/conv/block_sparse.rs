@@ -1,5 +1,5 @@
 //! Block-sparse implicit GEMM in single precision over NHWC activations: weights are zero in blocks
-//! of output channels, and each block of columns visits only the steps in k that are left.
+//! of output channels, and each block of columns visits only its non-zero steps in k.
 
 use super::buffer::Buffer;
 use super::finish::Finish;

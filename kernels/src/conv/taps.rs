@@ -18,8 +18,8 @@ pub(super) struct Tap {
     pub(super) rows: Rows,
 }
 
-/// Returns the taps that some pixel finds in the input; the last one lies under all pixels. `None`
-/// if no tap does, or if all do.
+/// Returns the taps that some pixel finds in the input, the last of which lies under all pixels.
+/// `None` if no tap lies under all pixels, or if every tap does.
 pub(super) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Tap>> {
     let [height, width] = problem.window.kernel;
     let mut taps = Vec::with_capacity(height * width);

@@ -88,7 +88,7 @@ fn windows() -> impl Strategy<Value = Window> {
 
 fn cases() -> impl Strategy<Value = Case> {
     let channels = prop_oneof![
-        // Dense, grouped, depthwise.
+        // Channel counts of dense, grouped and depthwise layers.
         4 => (1..=40_usize, 1..=70_usize).prop_map(|(i, o)| (i, o, 1)),
         1 => (1..=4_usize, 1..=9_usize, 2..=4_usize).prop_map(|(i, o, g)| (i * g, o * g, g)),
         2 => (2..=140_usize).prop_map(|c| (c, c, c)),

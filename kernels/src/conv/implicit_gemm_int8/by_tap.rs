@@ -70,7 +70,7 @@ impl ByTap {
     /// Builds the kernel for a request whose tunable `order` asks for it.
     ///
     /// # Errors
-    /// Fails if all pixels find all taps in the input, or if the packed GEMM cannot be built.
+    /// Fails if taps cannot be the outer loop, or if the packed GEMM cannot be built.
     pub(super) fn new(
         request: &Request<'_>,
         usable: Usable,

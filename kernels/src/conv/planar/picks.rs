@@ -66,7 +66,7 @@ impl Picks {
     }
 
     /// Copies those of the channels `planes`, of `all` that the input has, for which the reads stay
-    /// inside the input. Returns the channels that are left.
+    /// inside the input. Returns the range of the other channels.
     ///
     /// # Safety
     /// The requirements of [`Phases::copy`] must be met.

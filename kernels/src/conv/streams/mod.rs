@@ -2,9 +2,9 @@
 //! weight of the block is not zero, one after another, each with the offset of its input.
 //!
 //! The microkernel is the dense one with one more load per step, so that time is proportional to
-//! the fraction of steps that are left. It does not depend on the shape of the zero blocks; they
-//! pay if they are as wide as the tile. (Gray, Radford and Kingma, "GPU Kernels for Block-Sparse
-//! Weights", 2017; XNNPACK and others do so with one-column blocks on CPUs.)
+//! the fraction of non-zero steps. It does not depend on the shape of the zero blocks; they pay if
+//! they are as wide as the tile. (Gray, Radford and Kingma, "GPU Kernels for Block-Sparse Weights",
+//! 2017; XNNPACK and others do so with one-column blocks on CPUs.)
 
 use std::ops::Range;
 

@@ -154,7 +154,7 @@ impl<const SIDE: usize> Job for Input<'_, SIDE> {
                             *number = if part { S::load_first(from, rest) } else { S::load(from) };
                         }
                     }
-                    // Columns, then rows.
+                    // The transform is applied to columns, then to rows.
                     for j in 0..side {
                         let column = input_line::<S, SIDE>(std::array::from_fn(|i| numbers[i][j]));
                         for i in 0..side {
