@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 /// Parameters are stored as `f32`, and the plan's content hash compares them bitwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Activation {
-    /// The identity function `x`.
+    /// The identity function, `x` itself.
     #[default]
     Identity,
-    /// The rectifier `max(x, 0)`.
+    /// The rectified linear function `max(x, 0)`.
     Relu,
     /// The clipping function `min(max(x, low), high)`.
     Clip {
-        /// Smallest result.
+        /// Smallest result of the function.
         low: f32,
-        /// Largest result.
+        /// Largest result of the function.
         high: f32,
     },
     /// The function that is `x` for positive `x`, and `slope * x` otherwise.
     LeakyRelu {
-        /// Slope for negative inputs.
+        /// Slope of the function for negative inputs.
         slope: f32,
     },
     /// The logistic function `1 / (1 + exp(-x))`.

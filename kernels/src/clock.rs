@@ -17,7 +17,7 @@ pub struct Sampling {
     pub seconds: f64,
     /// Minimum number of samples, collected even beyond `seconds`.
     pub least_samples: usize,
-    /// Maximum number of samples.
+    /// Maximum number of samples, at which the measurement ends.
     pub most_samples: usize,
 }
 

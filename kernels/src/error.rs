@@ -7,9 +7,9 @@ pub enum KernelError {
     /// A plan whose steps do not fit together (shapes, missing values, unknown algorithm, ...).
     #[error("step `{step}`: {problem}")]
     Plan {
-        /// Name of the step.
+        /// Name of the step that has the problem.
         step: String,
-        /// Description of the problem.
+        /// Description of the problem, for people.
         problem: String,
     },
     /// Input or output of the wrong length or type.
@@ -20,7 +20,7 @@ pub enum KernelError {
     Bundle {
         /// Path of the file or folder.
         path: String,
-        /// Description of the problem.
+        /// Description of the problem, for people.
         problem: String,
     },
     /// Packed weights that do not match the plan, the instruction set or the options.

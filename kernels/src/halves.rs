@@ -3,7 +3,7 @@
 //! they are exact for subnormal numbers even in threads that flush single-precision subnormals.
 //! Module [`crate::weights`] states which weights are stored in these formats.
 
-/// Largest finite half-precision number.
+/// Largest finite number in half precision.
 pub const FP16_MAX: f32 = 65504.0;
 
 /// Rounds `x` to the nearest bfloat16, ties to even, and flushes subnormal numbers to 0 like

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-/// Element types of matrices.
+/// Element types that matrices can have.
 pub trait Element: Copy + Send + Sync + sealed::Sealed {}
 
 impl Element for f32 {}
@@ -81,7 +81,7 @@ impl<'a, T: Element> View<'a, T> {
         self.size[1]
     }
 
-    /// Returns the transposed matrix.
+    /// Returns a view of the transposed matrix.
     #[must_use]
     pub fn t(self) -> Self {
         let ([rows, columns], [down, right]) = (self.size, self.strides);

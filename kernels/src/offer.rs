@@ -23,7 +23,7 @@ pub enum Target {
 pub struct Offer {
     /// Name of the algorithm, unique among all backends.
     pub name: &'static str,
-    /// One-line description for people.
+    /// One-line description of the algorithm for people.
     pub about: &'static str,
     /// Whether the algorithm computes on integer weights and 8-bit activations, instead of single
     /// precision.

@@ -56,14 +56,14 @@ pub enum Operator {
     Conv(Conv),
     /// Maximum under the window; padding never wins.
     MaxPool {
-        /// Geometry of the window.
+        /// Geometry of the pooling window.
         window: Window,
         /// Whether a last partial window counts (ONNX `ceil_mode`).
         ceil: bool,
     },
     /// Mean of the values under the window.
     AveragePool {
-        /// Geometry of the window.
+        /// Geometry of the pooling window.
         window: Window,
         /// Whether a last partial window counts (ONNX `ceil_mode`).
         ceil: bool,
@@ -96,7 +96,7 @@ pub enum Operator {
     },
     /// A tensor without batch that is equal for every image. This operator has no inputs.
     Constant {
-        /// Index into [`crate::Plan::constants`].
+        /// Index of the tensor in [`crate::Plan::constants`].
         constant: usize,
     },
     /// Concatenation of the inputs along `axis`.
@@ -108,7 +108,7 @@ pub enum Operator {
     Pad {
         /// One `[before, after]` pair per axis.
         padding: Vec<[usize; 2]>,
-        /// Value of the padding.
+        /// Value that the padding is filled with.
         value: f32,
     },
     /// Permutation of the axes (without the batch).
@@ -136,14 +136,14 @@ pub enum Operator {
     },
 }
 
-/// Attributes of [`Operator::Conv`].
+/// Attributes of a convolution, [`Operator::Conv`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
-    /// Geometry of the kernel.
+    /// Geometry of the kernel over the input.
     pub window: Window,
     /// Number of groups; `in_channels` for a depthwise convolution.
     pub groups: usize,
-    /// Index into [`crate::Plan::weights`].
+    /// Index of weights and bias in [`crate::Plan::weights`].
     pub weights: usize,
     /// Activation applied after bias and residual.
     pub activation: Activation,
@@ -157,15 +157,15 @@ pub struct Conv {
 pub struct ConvProblem {
     /// Number of images per run.
     pub batch: usize,
-    /// Channels of the input.
+    /// Number of channels of the input.
     pub in_channels: usize,
-    /// Channels of the output.
+    /// Number of channels of the output.
     pub out_channels: usize,
     /// Number of groups, a divisor of both channel counts.
     pub groups: usize,
     /// Size of the input, `[height, width]`.
     pub input: [usize; 2],
-    /// Geometry of the kernel.
+    /// Geometry of the kernel over the input.
     pub window: Window,
 }
 

@@ -114,7 +114,7 @@ impl std::str::FromStr for Backend {
 pub struct Step {
     /// Unique name for people and profiles, taken from the ONNX node.
     pub name: String,
-    /// Operator with its attributes.
+    /// Operator that the step computes, with its attributes.
     pub operator: Operator,
     /// Values that the step reads.
     pub inputs: Vec<ValueId>,

@@ -34,7 +34,7 @@ pub struct Weights {
 /// The values of [`Weights`] in the order of [`Weights::dims`], zeros included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WeightValues {
-    /// Single-precision values.
+    /// Values in single precision, stored in 32 bits.
     F32(Arc<[f32]>),
     /// bfloat16 values ([`round_to_bf16`]), held in single precision with the last 16 bits zero.
     Bf16(Arc<[f32]>),
@@ -52,7 +52,7 @@ pub struct IntegerWeights {
     /// One scale per output channel, finite, not zero. A negative scale gives the longer end of an
     /// asymmetric grid to negative weights.
     pub scales: Arc<[f32]>,
-    /// Grid of the values.
+    /// Grid that the values are taken from.
     pub grid: Grid,
 }
 
@@ -113,7 +113,7 @@ pub enum Numbers {
     /// Half precision ("fp16"), with 11 bits of mantissa and values up to 65504. Activations and
     /// all arithmetic are in single precision.
     Fp16,
-    /// Integers, with 8-bit activations.
+    /// Integers on a grid, with 8-bit activations.
     Integer(Grid),
 }
 
@@ -122,7 +122,7 @@ pub enum Numbers {
 pub struct WeightFormat {
     /// Weight type of the values.
     pub numbers: Numbers,
-    /// Pattern of zeros.
+    /// Pattern of the weights that may be nonzero.
     pub pattern: Pattern,
 }
 
@@ -311,7 +311,7 @@ impl Weights {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("a weight of {weight} is beyond the greatest number of {}", numbers.half().unwrap_or("single precision"))]
 pub struct Beyond {
-    /// Value of the weight.
+    /// Value of the weight before rounding.
     pub weight: f32,
     /// Weight type that cannot represent it.
     pub numbers: Numbers,

@@ -60,7 +60,7 @@ pub(super) struct StoredWeights {
     bias: bool,
 }
 
-/// Contents of `plan.bin`.
+/// Contents of `plan.bin` after decoding.
 pub(super) struct Contents {
     /// The bundle without the values of its weights.
     pub bundle: Bundle,

@@ -39,7 +39,7 @@ pub use stored::{Loaded, Stored, WeightSource};
 /// A plan with the preprocessing of its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bundle {
-    /// Plan of the network.
+    /// Plan of the deployed network.
     pub plan: Plan,
     /// Preprocessing of images, and the meaning of the outputs.
     pub preprocessing: Preprocessing,
@@ -70,7 +70,7 @@ pub struct FileBytes {
 /// Sizes of the files of a bundle with packed weights, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedBytes {
-    /// Bytes of `plan.bin`.
+    /// Bytes of `plan.bin`, with the table of packed weights.
     pub plan: u64,
     /// Bytes of packed weights, the mapped part of `weights.bin`.
     pub packed: u64,

@@ -18,10 +18,10 @@ const BITMAP: u8 = 1;
 /// First tag of Rice-coded gaps between nonzero values; the parameter is the difference to this
 /// tag.
 const RICE: u8 = 2;
-/// Largest Rice parameter.
+/// Largest Rice parameter that is used.
 const MOST_RICE: u32 = 28;
 
-/// Appends single-precision values.
+/// Appends single-precision values in the smallest of the encodings.
 pub(super) fn put_f32(values: &[f32], out: &mut Vec<u8>) {
     // Compared by bits, so that negative zeros are kept.
     let kept: Vec<f32> = values.iter().copied().filter(|x| x.to_bits() != 0).collect();
@@ -72,7 +72,7 @@ pub(super) fn get_f32(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>,
     Ok(values.into())
 }
 
-/// Appends 8-bit integer values.
+/// Appends 8-bit integer values as one stream.
 pub(super) fn put_i8(values: &[i8], out: &mut Vec<u8>) {
     // Offset by 128, so that small values of both signs are neighbors.
     let bytes: Vec<u8> = values.iter().map(|&x| (x as u8).wrapping_add(128)).collect();
@@ -99,7 +99,7 @@ fn turned(x: f32) -> u32 {
     x.to_bits().rotate_left(1)
 }
 
-/// Reverses [`turned`].
+/// Restores a single-precision value from the bits of [`turned`].
 fn turned_back(bits: u32) -> f32 {
     f32::from_bits(bits.rotate_right(1))
 }

@@ -16,7 +16,7 @@ use crate::offer::Target;
 use crate::operator::{Conv, Operator};
 use crate::plan::{Backend, Plan};
 
-/// A bundle on disk.
+/// An opened bundle on disk, whose plan has been read.
 pub struct Stored {
     folder: PathBuf,
     /// The bundle without the values of its weights.
@@ -43,7 +43,7 @@ enum CodedNumbers {
     Decoded(Arc<Bundle>),
 }
 
-/// Result of [`Stored::load`].
+/// An executor loaded by [`Stored::load`], and the origin of its weights.
 pub struct Loaded {
     /// Executor that is ready to run.
     pub executor: Executor,

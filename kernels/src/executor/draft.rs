@@ -17,7 +17,7 @@ pub(super) type BufferId = usize;
 /// Storage that provides a buffer's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
-    /// The arena of activations.
+    /// The arena, which activations share.
     Arena,
     /// Memory provided by the caller, with the index among the inputs of the part.
     Input(usize),
@@ -47,7 +47,7 @@ pub(super) struct DraftStep {
     pub in_place: bool,
 }
 
-/// A program under construction.
+/// A program under construction, without addresses.
 pub(super) struct Draft<'a> {
     pub plan: &'a Plan,
     pub context: Context,

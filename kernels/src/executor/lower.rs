@@ -23,7 +23,7 @@ use crate::operators::{
 };
 use crate::plan::{Plan, Step, ValueId};
 
-/// Lowers a plan that [`super::validate`] has accepted for this batch size.
+/// Lowers a plan that [`super::validate()`] has accepted for this batch size.
 ///
 /// # Errors
 /// Fails if a schedule cannot be resolved, if an algorithm refuses its step, or if memory is short.
@@ -535,7 +535,7 @@ impl<'a> Lowering<'a, '_> {
     }
 }
 
-/// Operands that [`pointwise_pair`] supports.
+/// Operands of an addition or multiplication that [`pointwise_pair`] supports.
 #[derive(Clone, Copy)]
 enum Pair {
     /// Both operands have the output's shape; holds the element types of both and of the output.

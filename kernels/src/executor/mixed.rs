@@ -28,7 +28,7 @@ pub(super) struct MixedExecutor {
     infos: Vec<StepInfo>,
 }
 
-/// Executor of a segment.
+/// Executor of a segment, on the processor or a device.
 enum Side {
     Cpu { executor: Box<CpuExecutor>, inputs: Vec<ValueId>, outputs: Vec<ValueId> },
     Device(Box<DeviceExecutor>),

@@ -86,9 +86,9 @@ pub struct StepInfo {
 /// Bytes that a loaded plan holds, by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Packed weights and constants.
+    /// Bytes of packed weights and constants.
     pub weights: u64,
-    /// The arena of activations.
+    /// Bytes of the arena of activations.
     pub activations: u64,
     /// Bytes that the kernels' scratch memory adds to the arena. Scratch reuses arena memory
     /// without live activations where it fits.

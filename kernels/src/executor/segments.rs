@@ -101,7 +101,7 @@ fn ranges(plan: &Plan) -> Vec<Range<usize>> {
     ends.map(|end| std::mem::replace(&mut begin, end)..end).collect()
 }
 
-/// Builder of a segment.
+/// Builder of a segment, which collects its steps and inputs.
 struct Builder<'a> {
     plan: &'a Plan,
     maker: &'a [Option<usize>],

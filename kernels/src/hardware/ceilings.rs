@@ -23,7 +23,7 @@ pub struct Ceilings {
 /// Ceilings of a number of threads together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ThreadCeilings {
-    /// Number of threads.
+    /// Number of threads of the measurement.
     pub threads: usize,
     /// Single-precision multiply-adds per second; a multiply-add is two floating-point operations.
     pub multiply_adds_f32: f64,

@@ -22,13 +22,13 @@ pub use probe::SpeedProbe;
 pub struct Hardware {
     /// Hash of all other fields.
     pub id: String,
-    /// Processor name.
+    /// Name of the processor, for people.
     pub cpu: String,
     /// Number of cores that this process may use.
     pub cores: usize,
-    /// Widest available instruction set.
+    /// Widest instruction set that the processor can execute.
     pub isa: Isa,
-    /// OpenCL devices as `platform/device`.
+    /// Names of the OpenCL devices as `platform/device`.
     pub devices: Vec<String>,
 }
 

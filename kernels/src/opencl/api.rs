@@ -36,7 +36,7 @@ fn returned<T>(result: Result<T, cl_int>) -> Result<T, cl_int> {
     result
 }
 
-/// Type of `clEnqueueNDRangeKernel`.
+/// Function type of `clEnqueueNDRangeKernel` in the OpenCL library.
 type EnqueueKernel = unsafe extern "C" fn(
     cl_command_queue,
     cl_kernel,

@@ -41,7 +41,7 @@ pub struct Limits {
     pub integer_dot_product: bool,
 }
 
-/// An open device.
+/// An open device with its context and built programs.
 pub struct Device {
     /// Name of the device, `platform/device`.
     pub name: String,

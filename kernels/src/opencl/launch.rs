@@ -10,7 +10,7 @@ pub enum Argument {
     Input(usize),
     /// The output of the step.
     Output,
-    /// Index into [`Prepared::constants`].
+    /// A constant, by index into [`Prepared::constants`].
     Constant(usize),
 }
 

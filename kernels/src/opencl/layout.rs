@@ -44,7 +44,7 @@ pub(super) struct Layout {
     stages: usize,
     /// Whether each value crosses a device boundary.
     crosses: Vec<bool>,
-    /// Outputs of the part.
+    /// Values that leave the part.
     outputs: Vec<ValueId>,
 }
 

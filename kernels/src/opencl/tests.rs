@@ -37,7 +37,7 @@ fn present() -> bool {
     present
 }
 
-/// A network under construction.
+/// A random network under construction.
 struct Network {
     plan: Plan,
     rng: Xoshiro256PlusPlus,
@@ -268,7 +268,7 @@ fn convolutions_match_the_reference() {
     }
 }
 
-/// Grid of 8-bit inputs.
+/// Quantization grid of 8-bit inputs.
 const GRID: Quantization = Quantization { scale: 0.0125, zero_point: 120 };
 
 /// Returns the seed of random schedules; `PARETUNE_TEST_SEED` overrides it to try others.

@@ -41,7 +41,7 @@ pub(super) struct Ledger {
 pub struct Part {
     /// Index of the thread that owns the chunk.
     pub owner: usize,
-    /// Range of units.
+    /// Range of units to execute.
     pub units: Range<usize>,
 }
 

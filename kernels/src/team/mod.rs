@@ -1,9 +1,8 @@
 //! The thread pool that runs a network: one pinned rayon pool per thread count, in which all
 //! threads execute the same list of steps and meet at spinning barriers.
 //!
-//! A job is handed out once per run of a whole network, and mostly without waking a thread
-//! ([`crew`]). The work itself and its division are up to the kernels; [`Worker::share`] is the
-//! usual division.
+//! A job is handed out once per run of a whole network, and mostly without waking a thread. The
+//! work itself and its division are up to the kernels; [`Worker::share`] is the usual division.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -35,7 +34,7 @@ pub struct Worker<'a> {
     pub index: usize,
     /// Number of threads of the pool.
     pub count: usize,
-    /// Barrier of all threads.
+    /// Barrier at which all threads meet.
     barrier: &'a Barrier,
     /// Work queue of the run; `None` for a pool of one thread.
     ledger: Option<&'a Ledger>,

@@ -63,7 +63,7 @@ mod elsewhere {
     /// Does nothing: threads run on any core.
     pub fn pin(_core: usize) {}
 
-    /// Guard without effect.
+    /// Guard without effect, as threads are not pinned.
     pub struct Pinning;
 
     impl Pinning {

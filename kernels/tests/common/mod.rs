@@ -12,7 +12,7 @@ use paretune_kernels::{
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-/// Options for generated networks.
+/// Options for the generation of networks.
 #[derive(Clone, Copy)]
 pub struct Options {
     /// Number of images per run, which may matter to algorithms.

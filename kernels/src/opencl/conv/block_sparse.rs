@@ -1,4 +1,4 @@
-//! Block-sparse GEMM; see `kernels/block_sparse.cl`.
+//! Host side of the block-sparse GEMM; see `kernels/block_sparse.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Prepared, bytes_of};

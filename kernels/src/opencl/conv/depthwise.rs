@@ -1,4 +1,4 @@
-//! Depthwise convolution; see `kernels/depthwise.cl`.
+//! Host side of depthwise convolution; see `kernels/depthwise.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};

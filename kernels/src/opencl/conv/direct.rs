@@ -11,9 +11,9 @@ use crate::schedule::Tunable;
 /// Weight type of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direct {
-    /// Weights in single precision.
+    /// Weights are stored in single precision.
     Fp32,
-    /// Weights in half precision, widened when they are read.
+    /// Weights are stored in half precision and widened when they are read.
     Fp16,
 }
 

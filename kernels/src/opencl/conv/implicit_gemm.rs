@@ -12,7 +12,7 @@ use crate::schedule::Tunable;
 /// Weight type of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImplicitGemm {
-    /// Weights in single precision.
+    /// Weights are stored in single precision.
     Fp32,
     /// Weights in half precision, which halves the bytes to read. Products are summed in single
     /// precision. If the device has half-precision arithmetic and the schedule selects it, the sums

@@ -43,7 +43,7 @@ pub struct Request<'a> {
     pub input_grid: Option<Quantization>,
     /// Schedule with a valid value for every tunable of the algorithm.
     pub schedule: &'a Schedule,
-    /// Limits of the device.
+    /// Limits of the device that will run it.
     pub limits: &'a Limits,
 }
 

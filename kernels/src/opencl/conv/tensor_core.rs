@@ -73,8 +73,8 @@ impl TensorCore {
         4 * warp_m * warp_n + operands + 3 * warp_n + parts + OTHER_REGISTERS
     }
 
-    /// Returns the registers of a work-item that reads pixels from patches. A work-item copies `copies`
-    /// elements of each patch; they wait in registers if there is only one patch.
+    /// Returns the registers of a work-item that reads pixels from patches. A work-item copies
+    /// `copies` elements of each patch; they wait in registers if there is only one patch.
     fn patch_registers(self, [warp_m, warp_n, patches, ahead]: [usize; 4], copies: usize) -> usize {
         let operands = (1 + ahead) * 4 * warp_m + (self.depth() / 4 + 1) * warp_n;
         let parts = if self == Self::Fp32 { 4 * warp_m + 4 } else { 0 };

@@ -1,4 +1,4 @@
-//! Winograd convolution; see `kernels/winograd.cl`.
+//! Host side of Winograd convolution; see `kernels/winograd.cl`.
 
 use super::super::device::Limits;
 use super::super::launch::{Launch, Prepared, bytes_of};

@@ -12,14 +12,14 @@
 // WARPS_M, WARPS_N   warps of a slice along outputs and pixels
 // SPLIT              slices of a work-group that share the inner dimension, added at the end
 // STAGE              inner steps that are fetched at once; with a patch, taps that are unrolled
-// PATCH              0: pixels are fetched from the input; 1: from a patch, while the next one waits
-//                    in registers; 2: from one of two patches, while the other is filled by
+// PATCH              0: pixels are fetched from the input; 1: from a patch, while the next one
+//                    waits in registers; 2: from one of two patches, while the other is filled by
 //                    asynchronous copies that bypass the registers
 // AHEAD              prefetch: whether the next steps (with a patch, their weights) are fetched
 //                    before the present ones are multiplied
 // HALF               operands in fp16 (10 bits of mantissa, at most 65504), two per word; else tf32
-// TERMS              1: operands are rounded (tf32 has 10 bits of mantissa as well); 3: each is split
-//                    into two tf32 parts, and the three largest products of parts are added, which
+// TERMS              1: operands are rounded (tf32 has 10 bits of mantissa as well); 3: each is
+//                    split into two tf32 parts, and the three largest products of parts are added, which
 //                    is as accurate as single precision
 // TENSOR_CORE        0: emulates the tensor cores through local memory, for tests
 

@@ -6,12 +6,12 @@
 // The preceding source defines the steps of the inner dimension by these macros:
 //
 // LISTS                      additional parameters of the kernel, each followed by a comma
-// BEGIN                      code at the beginning of the kernel; moves `weights` to the first ones of
-//                            its `slice` in the first chunk
-// CHUNKS                     chunks of CHUNK steps in the inner dimension, equal for a whole work-group
+// BEGIN                      code at the beginning of the kernel; moves `weights` to the first ones
+//                            of its `slice` in the first chunk
+// CHUNKS                     chunks of CHUNK steps in the inner dimension, equal in a work-group
 // ROW                        weights from one step to the next
-// STEP(chunk, k)             input of step k of this slice in a chunk: its offset from the corner of a
-//                            pixel's window, and its row and column
+// STEP(chunk, k)             input of step k of this slice in a chunk: its offset from the corner of
+//                            a pixel's window, and its row and column
 //
 // The host defines these:
 //

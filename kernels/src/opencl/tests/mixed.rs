@@ -1,4 +1,4 @@
-//! Tests of partitioned plans.
+//! Tests of plans partitioned between processor and device.
 
 use super::*;
 use crate::plan::Switch;

@@ -1,4 +1,4 @@
-//! Tests of block-sparse weights.
+//! Tests of OpenCL kernels with block-sparse weights.
 
 use super::super::verify::verify;
 use super::*;
