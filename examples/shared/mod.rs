@@ -17,7 +17,7 @@ pub fn space_of(
 ) -> anyhow::Result<Space> {
     let mut space = Space::new();
     let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
-    space.parameters.push(Parameter::new("algorithm", Domain::unordered(names)));
+    space.parameters.push(Parameter::new("algorithm", Domain::choice(names)));
     for algorithm in offered {
         let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
         for mut tunable in algorithm.tunables(problem, limits) {
@@ -27,7 +27,8 @@ pub fn space_of(
             }
             let name = format!("{}.{}", algorithm.name(), tunable.name);
             let values = tunable.values.iter().map(|&value| Value::Int(value));
-            let parameter = Parameter::new(name, Domain::ordered(values)).with_default(tunable.default);
+            let parameter =
+                Parameter::new(name, Domain::infer(values.collect())).with_default(tunable.default);
             space.parameters.push(parameter.when(active.clone()));
         }
         for constraint in algorithm.constraints(problem, limits) {

@@ -44,7 +44,7 @@ pub struct Told {
 /// use paretune_spaces::{Domain, Parameter, Space};
 ///
 /// let mut space = Space::new();
-/// space.parameters.push(Parameter::new("x", Domain::ordered(-10..=10)));
+/// space.parameters.push(Parameter::new("x", Domain::sizes(-10..=10)));
 /// let space = Arc::new(space.compile()?);
 /// let objectives = vec![Objective::minimize("square")];
 /// let problem = Problem::new(space.clone(), vec!["square".into()], objectives, vec![])?;

@@ -4,6 +4,8 @@
 //! A [`Problem`] says what is measured and wanted; [`Search`] proposes configurations and learns from answers.
 //! How configurations are measured is not known here.
 
+#![forbid(unsafe_code)]
+
 pub mod acquisition;
 pub mod archive;
 pub mod dominance;
@@ -20,6 +22,6 @@ pub use archive::{Archive, Entry};
 pub use engine::{Proposal, Search, Told};
 pub use history::{History, Trial};
 pub use problem::{
-    Bound, Direction, Judgement, Limit, Normalization, Objective, Outcome, Problem, ProblemError, Scale,
+    Direction, Judgement, Limit, Normalization, Objective, Outcome, Problem, ProblemError, Relation, Scale,
 };
 pub use strategy::{Description, STRATEGIES, Strategy, Suggestion, strategy};

@@ -1,8 +1,10 @@
 //! What is searched for: metrics, objectives, limits, and how an answer is judged.
 
+use std::fmt;
 use std::sync::Arc;
 
 use paretune_spaces::CompiledSpace;
+use serde::{Deserialize, Serialize};
 
 /// Whether less or more is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +67,50 @@ impl Objective {
     }
 }
 
-/// Which side of the limit is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    /// Values below it.
+/// How a metric must relate to a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Relation {
+    /// The metric must be less than the limit.
+    #[serde(rename = "<", alias = "<=")]
     Less,
-    /// Values above it.
+    /// The metric must be greater than the limit.
+    #[serde(rename = ">", alias = ">=")]
     Greater,
+}
+
+impl Relation {
+    /// Returns the sign that people and files write.
+    #[must_use]
+    pub fn sign(self) -> &'static str {
+        match self {
+            Relation::Less => "<",
+            Relation::Greater => ">",
+        }
+    }
+
+    /// Returns whether `value` is strictly on the allowed side of `limit`.
+    #[must_use]
+    pub fn holds(self, value: f64, limit: f64) -> bool {
+        match self {
+            Relation::Less => value < limit,
+            Relation::Greater => value > limit,
+        }
+    }
+
+    /// Returns the end of the interval from `low` to `high` that is worse for the limit.
+    #[must_use]
+    pub fn bad_end(self, low: f64, high: f64) -> f64 {
+        match self {
+            Relation::Less => high,
+            Relation::Greater => low,
+        }
+    }
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.sign())
+    }
 }
 
 /// A limit on a metric, which need not be an objective.
@@ -79,8 +118,8 @@ pub enum Bound {
 pub struct Limit {
     /// A measured metric.
     pub metric: String,
-    /// Which side is allowed.
-    pub op: Bound,
+    /// The side of the limit that is allowed.
+    pub relation: Relation,
     /// In the metric's unit.
     pub value: f64,
 }
@@ -90,13 +129,13 @@ impl Limit {
     /// `low` and `high` bound what the metric may truly be: the bad end counts.
     #[must_use]
     pub fn violation(&self, low: f64, high: f64) -> f64 {
-        let (excess, at_bound) = match self.op {
-            Bound::Less => (high - self.value, high >= self.value),
-            Bound::Greater => (self.value - low, low <= self.value),
-        };
+        let end = self.relation.bad_end(low, high);
+        if self.relation.holds(end, self.value) {
+            return 0.0;
+        }
         let unit = if self.value == 0.0 { 1.0 } else { self.value.abs() };
-        // A value right at the bound is not inside, by however little.
-        if at_bound { (excess / unit).max(f64::EPSILON) } else { 0.0 }
+        // A value right at the limit is not inside, by however little.
+        ((end - self.value).abs() / unit).max(f64::EPSILON)
     }
 }
 

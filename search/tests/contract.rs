@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use paretune_search::{Bound, Limit, Objective, Outcome, Problem, ProblemError, STRATEGIES, Search};
+use paretune_search::{Limit, Objective, Outcome, Problem, ProblemError, Relation, STRATEGIES, Search};
 use paretune_spaces::{CompiledSpace, Configuration, Domain, Parameter, Point, Space};
 
 fn names() -> impl Iterator<Item = &'static str> {
@@ -13,13 +13,13 @@ fn names() -> impl Iterator<Item = &'static str> {
 /// Two layers with an algorithm each, tiles under one of them, a constraint, and a global choice.
 fn conditional() -> Arc<CompiledSpace> {
     let mut space = Space::new();
-    space.parameters.push(Parameter::new("threads", Domain::ordered([1, 2, 4])));
+    space.parameters.push(Parameter::new("threads", Domain::sizes([1, 2, 4])));
     for layer in ["a", "b"] {
         let name = |p: &str| format!("{layer}.{p}");
         space
             .parameters
-            .push(Parameter::new(name("algorithm"), Domain::unordered(["direct", "gemm", "sparse"])));
-        let tile = Parameter::new(name("tile"), Domain::ordered([1, 2, 4, 8]));
+            .push(Parameter::new(name("algorithm"), Domain::choice(["direct", "gemm", "sparse"])));
+        let tile = Parameter::new(name("tile"), Domain::sizes([1, 2, 4, 8]));
         space.parameters.push(tile.when(format!("{layer}.algorithm == 'gemm'").parse().unwrap()));
         space.constraints.push(format!("{layer}.tile * threads <= 16").parse().unwrap());
     }
@@ -29,7 +29,7 @@ fn conditional() -> Arc<CompiledSpace> {
 fn grid(sizes: &[i64]) -> Arc<CompiledSpace> {
     let mut space = Space::new();
     for (i, size) in sizes.iter().enumerate() {
-        space.parameters.push(Parameter::new(format!("x{i}"), Domain::ordered(0..*size)));
+        space.parameters.push(Parameter::new(format!("x{i}"), Domain::sizes(0..*size)));
     }
     Arc::new(space.compile().unwrap())
 }
@@ -173,8 +173,8 @@ fn infeasible_starts_make_progress() {
     // Only one corner in 4,096 configurations meets both limits.
     let space = grid(&[8, 8, 8, 8]);
     let metrics = vec!["time".to_owned(), "size".to_owned()];
-    let limit = |metric: &str, op, value| Limit { metric: metric.to_owned(), op, value };
-    let limits = vec![limit("time", Bound::Less, 3.0), limit("size", Bound::Greater, 12.0)];
+    let limit = |metric: &str, relation, value| Limit { metric: metric.to_owned(), relation, value };
+    let limits = vec![limit("time", Relation::Less, 3.0), limit("size", Relation::Greater, 12.0)];
     for name in names().filter(|n| !matches!(*n, "random" | "quasi-random")) {
         let objectives = vec![Objective::minimize("time")];
         let problem = Problem::new(space.clone(), metrics.clone(), objectives, limits.clone()).unwrap();
@@ -196,7 +196,7 @@ fn infeasible_starts_make_progress() {
 #[test]
 fn limits_are_judged_at_the_bad_end() {
     let space = grid(&[2]);
-    let limit = Limit { metric: "time".to_owned(), op: Bound::Less, value: 2.0 };
+    let limit = Limit { metric: "time".to_owned(), relation: Relation::Less, value: 2.0 };
     let mut search = Search::new(problem(&space, 1, vec![limit]), "random", 0).unwrap();
     let wide = Outcome::Measured {
         values: vec![1.9, 1.0, 1.0],

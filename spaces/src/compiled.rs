@@ -88,6 +88,8 @@ pub struct CompiledSpace {
     pub(crate) group_of: Vec<usize>,
     /// Per group its node.
     pub(crate) group_roots: Vec<NodeId>,
+    /// Per parameter the positions of its sizes; empty where it has none.
+    positions: Vec<Vec<f64>>,
 }
 
 impl fmt::Debug for CompiledSpace {
@@ -138,7 +140,9 @@ impl CompiledSpace {
             Node::Product(children) => children.to_vec(),
             _ => vec![root],
         };
+        let positions = space.parameters.iter().map(|p| p.domain.positions().unwrap_or_default());
         let mut compiled = CompiledSpace {
+            positions: positions.collect(),
             groups: Vec::new(),
             group_of: vec![0; space.parameters.len()],
             space,
@@ -189,6 +193,13 @@ impl CompiledSpace {
     #[must_use]
     pub fn parameters(&self) -> &[Parameter] {
         &self.space.parameters
+    }
+
+    /// Returns the positions of a parameter's sizes from 0 to 1 (see [`Domain::positions`](crate::Domain));
+    /// empty where its values have no distances.
+    #[must_use]
+    pub fn positions(&self, parameter: usize) -> &[f64] {
+        &self.positions[parameter]
     }
 
     /// Parameters that depend on each other through conditions or constraints, by index; independent of

@@ -12,7 +12,7 @@
 //! [[parameter]]                              # something new to choose
 //! name = "tile"
 //! values = [1, 2, 4, 8]                      # or { from = 1, to = 64, factor = 2 }, or { from = 0, to = 9, step = 3 }
-//! ordered = true                             # numbers are, words are not, unless said otherwise
+//! kind = "sizes"                             # or "choice", or "switch"; else the values suggest it
 //! when = "algorithm == 'gemm'"
 //! default = 4
 //! about = "rows of a tile"
@@ -22,8 +22,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::space::{Domain, Parameter, Space, SpaceError};
-use crate::{Expression, Value};
+use crate::space::{Parameter, Space, SpaceError};
+use crate::{Domain, Expression, Kind, Value};
 
 /// Ranges longer than this are refused.
 const MAX_RANGE: usize = 10_000;
@@ -47,6 +47,8 @@ pub struct SpaceFile {
 struct Entry {
     name: String,
     values: Values,
+    kind: Option<Kind>,
+    /// The word of earlier files: true for sizes, false for a choice.
     ordered: Option<bool>,
     when: Option<String>,
     default: Option<Value>,
@@ -136,10 +138,20 @@ impl Entry {
             Values::List(values) => values.clone(),
             Values::Range(range) => range.values(&entry)?,
         };
-        let numeric = values.iter().all(|v| matches!(v, Value::Int(_) | Value::Real(_)));
-        let domain =
-            if self.ordered.unwrap_or(numeric) { Domain::Ordered(values) } else { Domain::Unordered(values) };
+        let first = values.first().cloned();
+        let domain = match (self.kind, self.ordered) {
+            (Some(_), Some(_)) => {
+                return wrong(entry, "`ordered` is the old word for `kind`: give one of them");
+            }
+            (Some(kind), None) => Domain::of_kind(kind, values),
+            (None, Some(false)) => Domain::Choice(values),
+            // Ordered words have no distances, so that nothing is lost where they become a choice.
+            (None, Some(true) | None) => Domain::infer(values),
+        };
         let mut parameter = Parameter::new(&self.name, domain).about(&self.about);
+        if let Some(first) = first {
+            parameter = parameter.with_default(first);
+        }
         if let Some(text) = &self.when {
             parameter = parameter.when(expression(&format!("{entry}, `when`"), text)?);
         }
@@ -247,9 +259,9 @@ mod tests {
     fn base() -> Space {
         let mut space = Space::new();
         for layer in ["conv1", "conv2"] {
-            let bits = Parameter::new(format!("{layer}.bits"), Domain::ordered([32, 8, 4])).with_default(32);
+            let bits = Parameter::new(format!("{layer}.bits"), Domain::sizes([32, 8, 4])).with_default(32);
             space.parameters.push(bits);
-            let algorithm = Domain::unordered(["direct", "gemm"]);
+            let algorithm = Domain::choice(["direct", "gemm"]);
             space.parameters.push(Parameter::new(format!("{layer}.algorithm"), algorithm));
         }
         space
@@ -278,9 +290,9 @@ mod tests {
             "#,
         )
         .unwrap();
-        assert_eq!(space.parameters[0].domain, Domain::ordered([8, 4]));
+        assert_eq!(space.parameters[0].domain, Domain::sizes([8, 4]));
         assert_eq!(space.parameters[0].default, 0);
-        assert_eq!(space.parameters[4].domain, Domain::ordered([1, 2, 4, 8]));
+        assert_eq!(space.parameters[4].domain, Domain::sizes([1, 2, 4, 8]));
         assert_eq!(space.parameters[4].default, 2);
         assert_eq!(space.compile().unwrap().len(), Some((4 + 1) * 2 * 2));
     }
@@ -311,7 +323,7 @@ mod tests {
     #[test]
     fn a_file_alone_is_a_space() {
         let file = SpaceFile::parse("[[parameter]]\nname = 'a'\nvalues = ['x', 'y']").unwrap();
-        assert_eq!(file.space().unwrap().parameters[0].domain, Domain::unordered(["x", "y"]));
+        assert_eq!(file.space().unwrap().parameters[0].domain, Domain::choice(["x", "y"]));
         assert!(SpaceFile::parse("").unwrap().space().is_err());
     }
 

@@ -9,11 +9,11 @@
 //! use rand::SeedableRng;
 //!
 //! let mut space = Space::new();
-//! space.parameters.push(Parameter::new("algorithm", Domain::unordered(["direct", "gemm"])));
+//! space.parameters.push(Parameter::new("algorithm", Domain::choice(["direct", "gemm"])));
 //! space.parameters.push(
-//!     Parameter::new("tile", Domain::ordered([1, 2, 4, 8])).when("algorithm == 'gemm'".parse()?),
+//!     Parameter::new("tile", Domain::sizes([1, 2, 4, 8])).when("algorithm == 'gemm'".parse()?),
 //! );
-//! space.parameters.push(Parameter::new("unroll", Domain::ordered([1, 2, 4])));
+//! space.parameters.push(Parameter::new("unroll", Domain::sizes([1, 2, 4])));
 //! space.constraints.push("tile * unroll <= 8".parse()?);
 //! let space = space.compile()?;
 //! assert_eq!(space.len(), Some(3 + 9));
@@ -23,9 +23,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod compiled;
 mod count;
 mod diagram;
+mod domain;
 mod expression;
 mod file;
 mod moves;
@@ -37,7 +40,8 @@ mod value;
 
 pub use compiled::{CompiledSpace, EncodeError, Point};
 pub use diagram::INACTIVE;
+pub use domain::{Domain, Kind};
 pub use expression::{Comparison, EvaluationError, Expression, Operation, ParseError};
 pub use file::SpaceFile;
-pub use space::{Domain, Parameter, Space, SpaceError};
+pub use space::{Parameter, Space, SpaceError};
 pub use value::{Configuration, Value};

@@ -6,10 +6,12 @@ use rand::{Rng, RngExt};
 
 use crate::compiled::{CompiledSpace, Point, weighted};
 use crate::diagram::{Edge, INACTIVE, Node, NodeId};
-use crate::{Configuration, Value};
+use crate::{Configuration, Kind, Value};
 
 /// How many nodes a single completion may look at before it gives up.
 const EFFORT: usize = 20_000;
+/// Distance of unlike values: distances are whole numbers, so that sums do not depend on their order.
+const STEP: f64 = 1_000.0;
 
 /// A list of nodes that are still to be walked; sharing tails makes backtracking cheap.
 struct Open<'a> {
@@ -120,8 +122,8 @@ impl CompiledSpace {
         self.near(point, |_, _, _| true)
     }
 
-    /// As [`CompiledSpace::neighbors`], but ordered parameters move only to the nearest valid value on
-    /// either side.
+    /// Returns the points that differ from `point` in one parameter, as [`CompiledSpace::neighbors`]
+    /// does, except that sizes move only to the nearest valid size on either side.
     #[must_use]
     pub fn adjacent(&self, point: &Point) -> Vec<Point> {
         let mut found = Vec::new();
@@ -131,7 +133,7 @@ impl CompiledSpace {
                 continue;
             }
             let len = parameter.domain.values().len() as u16;
-            if parameter.domain.is_ordered() {
+            if parameter.domain.kind() == Kind::Sizes {
                 found.extend((0..now).rev().find_map(|v| self.with(point, p, v)));
                 found.extend((now + 1..len).find_map(|v| self.with(point, p, v)));
             } else {
@@ -157,8 +159,8 @@ impl CompiledSpace {
         found
     }
 
-    /// A random valid point near `from`: every active parameter is drawn anew with probability `rate` (ordered ones
-    /// mostly to values close by), and wherever the old value is no longer possible. At least one parameter
+    /// A random valid point near `from`: every active parameter is drawn anew with probability `rate` (switches
+    /// flip, sizes mostly move to sizes close by), and wherever the old value is no longer possible. At least one parameter
     /// changes, if the space has another point.
     pub fn mutate<R: Rng + ?Sized>(&self, from: &Point, rng: &mut R, rate: f64) -> Point {
         let rate = rate.clamp(0.0, 1.0);
@@ -212,12 +214,17 @@ impl CompiledSpace {
             } else {
                 let value = wanted(p, rng.random());
                 let kept = edges.iter().position(|e| e.value == value);
-                let ordered = self.parameters()[p].domain.is_ordered();
+                let kind = self.parameters()[p].domain.kind();
                 match kept {
                     Some(at) if rate == 0.0 || !rng.random_bool(rate) => at,
-                    Some(at) if ordered && rng.random_bool(0.7) => step(at, edges.len(), rng),
-                    Some(at) => (at + rng.random_range(1..edges.len())) % edges.len(),
-                    None if ordered && value != INACTIVE => closest(edges, value, rng),
+                    Some(at) => match kind {
+                        Kind::Switch => 1 - at,
+                        Kind::Sizes if rng.random_bool(0.7) => step(at, edges.len(), rng),
+                        _ => (at + rng.random_range(1..edges.len())) % edges.len(),
+                    },
+                    None if kind == Kind::Sizes && value != INACTIVE => {
+                        closest(edges, value, self.positions(p), rng)
+                    }
                     None => weighted(cumulative, rng),
                 }
             };
@@ -228,8 +235,8 @@ impl CompiledSpace {
     }
 
     /// The valid point that contradicts as few values of `wanted` as possible and is at its default elsewhere,
-    /// as far as constraints allow. Of numbers that an ordered parameter does not have, its nearest counts; names and
-    /// other values that the space does not have count as nothing wanted.
+    /// as far as constraints allow. Of numbers that a parameter with sizes does not have, its nearest size
+    /// counts; other values that the space does not have count as nothing wanted.
     #[must_use]
     pub fn closest(&self, wanted: &Configuration) -> Point {
         let wanted: Vec<Option<u16>> = self
@@ -256,17 +263,27 @@ impl CompiledSpace {
         self.closest(&Configuration::new())
     }
 
-    /// Contradicted wishes, then distance from defaults.
+    /// Returns the number of contradicted wishes, then the distance from wishes and defaults.
     fn edge_cost(&self, p: usize, edge: &Edge, wanted: &[Option<u16>]) -> (u64, u64) {
-        let parameter = &self.parameters()[p];
         match (wanted[p], edge.value) {
             (Some(_), INACTIVE) => (1, 0),
             (None, INACTIVE) => (0, 0),
-            (Some(w), v) => (u64::from(w != v), u64::from(w.abs_diff(v))),
-            (None, v) if parameter.domain.is_ordered() => {
-                (0, u64::from((parameter.default as u16).abs_diff(v)))
-            }
-            (None, v) => (0, u64::from(parameter.default as u16 != v)),
+            (Some(w), v) => (u64::from(w != v), self.distance(p, w, v)),
+            (None, v) => (0, self.distance(p, self.parameters()[p].default as u16, v)),
+        }
+    }
+
+    /// Returns how far two values of a parameter are apart, in units of [`STEP`]: one step for unlike
+    /// values, and on average one step from a size to the next.
+    fn distance(&self, p: usize, a: u16, b: u16) -> u64 {
+        let positions = self.positions(p);
+        if a == b {
+            0
+        } else if positions.is_empty() {
+            STEP as u64
+        } else {
+            let apart = (positions[usize::from(a)] - positions[usize::from(b)]).abs();
+            (apart * (positions.len() - 1) as f64 * STEP) as u64
         }
     }
 
@@ -323,10 +340,15 @@ fn step<R: Rng + ?Sized>(at: usize, len: usize, rng: &mut R) -> usize {
     }
 }
 
-/// The edge whose value is nearest; ties are drawn.
-fn closest<R: Rng + ?Sized>(edges: &[Edge], value: u16, rng: &mut R) -> usize {
+/// Returns the edge whose size is nearest on the scale of the sizes. Ties are drawn.
+fn closest<R: Rng + ?Sized>(edges: &[Edge], value: u16, positions: &[f64], rng: &mut R) -> usize {
     let coin = rng.random_bool(0.5);
-    (0..edges.len())
-        .min_by_key(|i| (edges[*i].value.abs_diff(value), (edges[*i].value > value) == coin))
-        .unwrap_or(0)
+    let apart = |e: &Edge| (positions[usize::from(e.value)] - positions[usize::from(value)]).abs();
+    let key = |i: &usize| (apart(&edges[*i]), (edges[*i].value > value) == coin);
+    let order = |a: &usize, b: &usize| {
+        let (a, b) = (key(a), key(b));
+        // Equal steps of a logarithmic scale differ in their last bits.
+        if (a.0 - b.0).abs() < 1e-9 { a.1.cmp(&b.1) } else { a.0.total_cmp(&b.0) }
+    };
+    (0..edges.len()).min_by(order).unwrap_or(0)
 }

@@ -2,81 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use crate::expression::{EvaluationError, Expression, ParseError};
-use crate::{CompiledSpace, Value};
-
-/// The values that a parameter may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Domain {
-    /// Neighbors in the list are alike: sizes, counts, degrees.
-    Ordered(Vec<Value>),
-    /// Names of unlike things.
-    Unordered(Vec<Value>),
-}
-
-impl Domain {
-    /// An ordered domain.
-    pub fn ordered<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Domain {
-        Domain::Ordered(values.into_iter().map(Into::into).collect())
-    }
-
-    /// An unordered domain.
-    pub fn unordered<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Domain {
-        Domain::Unordered(values.into_iter().map(Into::into).collect())
-    }
-
-    /// False and true.
-    #[must_use]
-    pub fn switch() -> Domain {
-        Domain::unordered([false, true])
-    }
-
-    /// The values, in their order.
-    #[must_use]
-    pub fn values(&self) -> &[Value] {
-        match self {
-            Domain::Ordered(values) | Domain::Unordered(values) => values,
-        }
-    }
-
-    /// Whether neighbors in the list are alike.
-    #[must_use]
-    pub fn is_ordered(&self) -> bool {
-        matches!(self, Domain::Ordered(_))
-    }
-
-    /// Where `value` stands in the list; numbers of different kinds match where they are equal and
-    /// nothing matches better.
-    #[must_use]
-    pub fn index_of(&self, value: &Value) -> Option<usize> {
-        let values = self.values();
-        values.iter().position(|v| v == value).or_else(|| {
-            let wanted = number(value)?;
-            values.iter().position(|v| number(v) == Some(wanted))
-        })
-    }
-
-    /// Where `value` stands in the list, or, if it is a number and the values are ordered, what comes nearest to it;
-    /// of two as near the first.
-    #[must_use]
-    pub fn nearest(&self, value: &Value) -> Option<usize> {
-        self.index_of(value).or_else(|| {
-            let wanted = number(value).filter(|_| self.is_ordered())?;
-            let distances = self.values().iter().enumerate();
-            let distances = distances.filter_map(|(index, v)| Some(((number(v)? - wanted).abs(), index)));
-            distances.min_by(|left, right| left.0.total_cmp(&right.0)).map(|(_, index)| index)
-        })
-    }
-
-    /// The same kind of domain with those values that satisfy `keep`.
-    #[must_use]
-    pub fn filtered(&self, mut keep: impl FnMut(&Value) -> bool) -> Domain {
-        let values = self.values().iter().filter(|v| keep(v)).cloned().collect();
-        if self.is_ordered() { Domain::Ordered(values) } else { Domain::Unordered(values) }
-    }
-}
+use crate::{CompiledSpace, Domain, Value};
 
 /// One thing to choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,11 +207,6 @@ impl Space {
     }
 }
 
-/// The number that a value is, if it is one; truth values are none.
-fn number(value: &Value) -> Option<f64> {
-    if matches!(value, Value::Bool(_)) { None } else { value.as_f64() }
-}
-
 /// How error messages call the condition of `p`.
 pub(crate) fn place_of(p: &Parameter) -> String {
     format!("the condition of `{}`", p.name)
@@ -293,24 +215,10 @@ pub(crate) fn place_of(p: &Parameter) -> String {
 impl Parameter {
     fn check(&self) -> Result<(), SpaceError> {
         let wrong = |problem: String| Err(SpaceError::Domain { name: self.name.clone(), problem });
+        self.domain.check().or_else(&wrong)?;
         let values = self.domain.values();
-        if values.is_empty() {
-            return wrong("there is no value to choose from".into());
-        }
-        if values.len() >= usize::from(u16::MAX) {
-            return wrong(format!("{} values are too many", values.len()));
-        }
         if self.default >= values.len() {
             return wrong(format!("its default is value {} of {}", self.default, values.len()));
-        }
-        let mut seen = BTreeSet::new();
-        for value in values {
-            if matches!(value, Value::Real(r) if !r.is_finite()) {
-                return wrong(format!("{value} is not a finite number"));
-            }
-            if !seen.insert(value) {
-                return wrong(format!("the value {value} is listed twice"));
-            }
         }
         Ok(())
     }

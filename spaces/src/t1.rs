@@ -5,8 +5,8 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::space::{Domain, Parameter, Space, SpaceError};
-use crate::{Expression, Value};
+use crate::space::{Parameter, Space, SpaceError};
+use crate::{Domain, Expression, Value};
 
 fn wrong<T>(entry: impl Into<String>, problem: impl Into<String>) -> Result<T, SpaceError> {
     Err(SpaceError::Entry { entry: entry.into(), problem: problem.into() })
@@ -65,11 +65,16 @@ fn parameter(item: &Json, path: &str) -> Result<Parameter, SpaceError> {
         _ => return wrong(path, "needs `Values`, a Python list in a string"),
     };
     let values = values.into_iter().map(|v| convert(v, kind, path)).collect::<Result<Vec<_>, _>>()?;
+    let first = values.first().cloned();
     let domain = match kind {
-        "string" | "bool" => Domain::Unordered(values),
-        _ => Domain::Ordered(values),
+        "string" => Domain::Choice(values),
+        "bool" => Domain::Switch(values),
+        _ => Domain::infer(values),
     };
     let mut parameter = Parameter::new(name, domain);
+    if let Some(first) = first {
+        parameter = parameter.with_default(first);
+    }
     if let Ok(value) = serde_json::from_value::<Value>(item["Default"].clone()) {
         // Defaults outside the domain occur in published files: the first value serves then.
         parameter = parameter.with_default(value);

@@ -88,11 +88,11 @@ fn moves_stay_inside(compiled: &CompiledSpace) {
 fn conditions_chain_and_constraints_couple() {
     let mut space = Space::new();
     space.parameters = vec![
-        Parameter::new("algo", Domain::unordered(["direct", "gemm", "winograd"])),
-        Parameter::new("tile", Domain::ordered([1, 2, 4, 8])).when(expression("algo != 'direct'")),
-        Parameter::new("inner", Domain::ordered([1, 2, 3])).when(expression("tile >= 4")),
+        Parameter::new("algo", Domain::choice(["direct", "gemm", "winograd"])),
+        Parameter::new("tile", Domain::sizes([1, 2, 4, 8])).when(expression("algo != 'direct'")),
+        Parameter::new("inner", Domain::sizes([1, 2, 3])).when(expression("tile >= 4")),
         Parameter::new("pad", Domain::switch()).when(expression("algo == 'winograd' or inner == 2")),
-        Parameter::new("free", Domain::ordered([0.5, 1.0])),
+        Parameter::new("free", Domain::sizes([0.5, 1.0])),
     ];
     space.constraints = vec![expression("tile * inner <= 16"), expression("not pad or inner != 3")];
     check(&space);
@@ -101,17 +101,17 @@ fn conditions_chain_and_constraints_couple() {
 #[test]
 fn a_global_choice_does_not_merge_layers() {
     let mut space = Space::new();
-    space.parameters.push(Parameter::new("threads", Domain::ordered([1, 2, 4, 8])));
+    space.parameters.push(Parameter::new("threads", Domain::sizes([1, 2, 4, 8])));
     for layer in 0..60 {
         let name = |p: &str| format!("conv{layer}.{p}");
-        let algorithms = Domain::unordered(["direct", "gemm", "winograd", "sparse"]);
+        let algorithms = Domain::choice(["direct", "gemm", "winograd", "sparse"]);
         space.parameters.push(Parameter::new(name("algorithm"), algorithms));
         let is_gemm = Expression::name(name("algorithm")).equals("gemm");
         for tile in ["mr", "nr", "kc"] {
-            let domain = Domain::ordered([1, 2, 4, 8, 16, 32, 64]);
+            let domain = Domain::sizes([1, 2, 4, 8, 16, 32, 64]);
             space.parameters.push(Parameter::new(name(tile), domain).when(is_gemm.clone()));
         }
-        let split = Parameter::new(name("split"), Domain::ordered([1, 2, 4, 8]));
+        let split = Parameter::new(name("split"), Domain::sizes([1, 2, 4, 8]));
         space.parameters.push(split.when(expression("threads > 1")).when(is_gemm));
         space.constraints.push(expression(&format!("conv{layer}.mr * conv{layer}.nr <= 256")));
         space.constraints.push(expression(&format!("conv{layer}.split <= threads")));
@@ -136,15 +136,15 @@ fn a_global_choice_does_not_merge_layers() {
 #[test]
 fn a_global_choice_in_few_formulas_is_made_first() {
     let mut space = Space::new();
-    space.parameters.push(Parameter::new("backend", Domain::unordered(["cpu", "device"])));
+    space.parameters.push(Parameter::new("backend", Domain::choice(["cpu", "device"])));
     for layer in 0..30 {
         let name = |p: &str| format!("conv{layer}.{p}");
-        space.parameters.push(Parameter::new(name("algorithm"), Domain::unordered(["a", "b", "c", "d"])));
+        space.parameters.push(Parameter::new(name("algorithm"), Domain::choice(["a", "b", "c", "d"])));
         for algorithm in ["a", "b", "c", "d"] {
             for tile in ["x", "y", "z"] {
                 let chosen = Expression::name(name("algorithm")).equals(algorithm);
                 let parameter =
-                    Parameter::new(name(&format!("{algorithm}.{tile}")), Domain::ordered([1, 2, 4]));
+                    Parameter::new(name(&format!("{algorithm}.{tile}")), Domain::sizes([1, 2, 4]));
                 space.parameters.push(parameter.when(chosen));
             }
         }
@@ -164,7 +164,7 @@ fn a_global_choice_in_few_formulas_is_made_first() {
 fn one_in_a_million_starts_at_once() {
     let mut space = Space::new();
     for i in 0..12 {
-        space.parameters.push(Parameter::new(format!("x{i}"), Domain::ordered(0..10)));
+        space.parameters.push(Parameter::new(format!("x{i}"), Domain::sizes(0..10)));
     }
     let sum: Vec<String> = (0..12).map(|i| format!("x{i}")).collect();
     space.constraints = vec![expression(&format!("{} == 2", sum.join(" + ")))];
@@ -179,7 +179,7 @@ fn hundreds_of_thousands_of_coupled_tuples_stay_small() {
     for i in 0..6 {
         space
             .parameters
-            .push(Parameter::new(format!("t{i}"), Domain::ordered([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])));
+            .push(Parameter::new(format!("t{i}"), Domain::sizes([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])));
     }
     space.constraints = vec![expression("t0*t1*t2*t3*t4*t5 <= 65536"), expression("t0 * t3 % 4 == 0")];
     let compiled = space.compile().unwrap();
@@ -191,9 +191,9 @@ fn hundreds_of_thousands_of_coupled_tuples_stay_small() {
 fn samples_are_even() {
     let mut space = Space::new();
     space.parameters = vec![
-        Parameter::new("a", Domain::ordered([1, 2, 3])),
-        Parameter::new("b", Domain::ordered([1, 2, 3, 4])).when(expression("a > 1")),
-        Parameter::new("c", Domain::ordered([1, 2])),
+        Parameter::new("a", Domain::sizes([1, 2, 3])),
+        Parameter::new("b", Domain::sizes([1, 2, 3, 4])).when(expression("a > 1")),
+        Parameter::new("c", Domain::sizes([1, 2])),
     ];
     space.constraints = vec![expression("a * b <= 8")];
     let compiled = space.compile().unwrap();
@@ -212,10 +212,8 @@ fn samples_are_even() {
 #[test]
 fn listed_rows_are_the_space() {
     let mut space = Space::new();
-    space.parameters = vec![
-        Parameter::new("a", Domain::ordered([1, 2, 3])),
-        Parameter::new("b", Domain::unordered(["x", "y"])),
-    ];
+    space.parameters =
+        vec![Parameter::new("a", Domain::sizes([1, 2, 3])), Parameter::new("b", Domain::choice(["x", "y"]))];
     let rows = [[0, 0], [2, 1], [1, 1], [2, 1]].map(|r| Point::new(r.to_vec())).to_vec();
     let compiled = CompiledSpace::from_rows(space.clone(), rows).unwrap();
     assert_eq!(compiled.len(), Some(3));
@@ -240,21 +238,21 @@ fn mistakes_are_named() {
         let constraints = constraints.iter().map(|c| expression(c)).collect();
         Space { parameters, constraints }.compile().unwrap_err().to_string()
     };
-    let a = || Parameter::new("a", Domain::ordered([1, 2]));
+    let a = || Parameter::new("a", Domain::sizes([1, 2]));
     assert!(message(vec![a(), a()], &[]).contains("`a` is declared twice"));
     assert!(message(vec![a()], &["b > 1"]).contains("`b`"));
     assert!(message(vec![a()], &["a > 2"]).contains("no configuration"));
     assert!(message(vec![a()], &["a > 'x'"]).contains("needs numbers"));
     assert!(message(vec![Parameter::new("b c", Domain::switch())], &[]).contains("letters"));
-    assert!(message(vec![Parameter::new("b", Domain::ordered([1, 1]))], &[]).contains("twice"));
-    assert!(message(vec![Parameter::new("b", Domain::ordered([f64::NAN]))], &[]).contains("finite"));
-    assert!(message(vec![Parameter::new("b", Domain::Ordered(vec![]))], &[]).contains("no value"));
+    assert!(message(vec![Parameter::new("b", Domain::sizes([1, 1]))], &[]).contains("twice"));
+    assert!(message(vec![Parameter::new("b", Domain::sizes([f64::NAN]))], &[]).contains("finite"));
+    assert!(message(vec![Parameter::new("b", Domain::Sizes(vec![]))], &[]).contains("no value"));
     let cycle =
         vec![a().when(expression("b")), Parameter::new("b", Domain::switch()).when(expression("a > 0"))];
     assert!(message(cycle, &[]).contains("depend on each other"));
 
     let mut space = Space::new();
-    space.parameters = vec![a(), Parameter::new("b", Domain::ordered([1, 2])).when(expression("a == 2"))];
+    space.parameters = vec![a(), Parameter::new("b", Domain::sizes([1, 2])).when(expression("a == 2"))];
     space.constraints = vec![expression("a * b < 4")];
     let compiled = space.compile().unwrap();
     let refuse = |entries: &[(&str, i32)]| {
@@ -275,9 +273,9 @@ fn mistakes_are_named() {
 fn wishes_come_first_and_defaults_next() {
     let mut space = Space::new();
     space.parameters = vec![
-        Parameter::new("a", Domain::ordered([1, 2, 4, 8])).with_default(8),
-        Parameter::new("b", Domain::ordered([1, 2, 4, 8])).with_default(4),
-        Parameter::new("c", Domain::ordered([1, 2])),
+        Parameter::new("a", Domain::sizes([1, 2, 4, 8])).with_default(8),
+        Parameter::new("b", Domain::sizes([1, 2, 4, 8])).with_default(4),
+        Parameter::new("c", Domain::sizes([1, 2])),
     ];
     space.constraints = vec![expression("a * b <= 16")];
     let compiled = space.compile().unwrap();
@@ -304,7 +302,7 @@ proptest! {
     ) {
         let mut space = Space::new();
         for (i, size) in sizes.iter().enumerate() {
-            space.parameters.push(Parameter::new(format!("p{i}"), Domain::ordered(0..*size)));
+            space.parameters.push(Parameter::new(format!("p{i}"), Domain::sizes(0..*size)));
         }
         let n = sizes.len();
         for (a, b, value) in conditions {

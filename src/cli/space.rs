@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use paretune_spaces::Kind;
 
 use super::{Ending, SubjectArgs, usage};
 use crate::model;
@@ -39,7 +40,8 @@ pub fn space(args: &SpaceArgs) -> anyhow::Result<Ending> {
                 serde_json::json!({
                     "name": parameter.name,
                     "values": values,
-                    "ordered": parameter.domain.is_ordered(),
+                    "kind": parameter.domain.kind(),
+                    "ordered": parameter.domain.kind() == Kind::Sizes,
                     "default": values.get(parameter.default),
                     "condition": parameter.condition.as_ref().map(ToString::to_string),
                     "about": parameter.about,

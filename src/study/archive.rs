@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use paretune_search::{Bound, Limit, Objective};
+use paretune_search::{Limit, Objective, Relation};
 use paretune_spaces::Configuration;
 
 use super::front::{FrontLimit, FrontPoint, Metrics};
@@ -33,7 +33,7 @@ pub fn search_limits(limits: &[FrontLimit]) -> Vec<Limit> {
         .iter()
         .map(|limit| Limit {
             metric: limit.metric.clone(),
-            op: if limit.op == "<" { Bound::Less } else { Bound::Greater },
+            relation: if limit.op == "<" { Relation::Less } else { Relation::Greater },
             value: limit.value,
         })
         .collect()

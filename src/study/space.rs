@@ -57,14 +57,14 @@ pub fn joint_space(
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let values = sides(backends, &names, layers.len());
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    space.parameters.push(unordered(BACKEND, &values, "which device runs the network"));
+    space.parameters.push(choice(BACKEND, &values, "which device runs the network"));
     let targets: Vec<Target> =
         backends.iter().map(|backend| Target::of(backend, isa)).collect::<Result<_, _>>()?;
     let targets: Vec<(&str, Target)> = names.into_iter().zip(targets).collect();
     let counts: Vec<Value> =
         threads.iter().map(|&count| Value::Int(i64::try_from(count).unwrap_or(1))).collect();
     let last = counts.len().saturating_sub(1);
-    space.parameters.push(ordered(THREADS, counts, last, "workers of the whole network"));
+    space.parameters.push(sizes(THREADS, counts, last, "workers of the whole network"));
     for group in compress::channel_groups(plan)?.iter().filter(|group| group.prunable()) {
         #[expect(clippy::cast_precision_loss, reason = "a number of channels")]
         let shares: Vec<f64> =
@@ -72,7 +72,7 @@ pub fn joint_space(
         let default = shares.len() - 1;
         let name = format!("{CHANNELS}{}", group.name);
         let values = shares.into_iter().map(Value::Real).collect();
-        space.parameters.push(ordered(&name, values, default, "share of these channels that is kept"));
+        space.parameters.push(sizes(&name, values, default, "share of these channels that is kept"));
     }
     for (number, layer) in layers.iter().enumerate() {
         layer_parameters(&mut space, number, layer, &targets)?;
@@ -185,7 +185,7 @@ fn layer_parameters(
     let mut bits: Vec<Value> = numbers.iter().map(|&numbers| bits_value(numbers)).collect();
     bits.dedup();
     let default = bits.len() - 1;
-    space.parameters.push(ordered(
+    space.parameters.push(sizes(
         &bits_name,
         bits,
         default,
@@ -193,7 +193,7 @@ fn layer_parameters(
     ));
     let halves: Vec<&str> = numbers.iter().filter_map(|numbers| numbers.half()).collect();
     if !halves.is_empty() {
-        let mut parameter = unordered(&layer_parameter(name, HALF), &halves, "which numbers of 16 bits");
+        let mut parameter = choice(&layer_parameter(name, HALF), &halves, "which numbers of 16 bits");
         parameter.condition = Some(format!("{bits_name} == 16").parse::<Expression>()?);
         space.parameters.push(parameter);
     }
@@ -201,7 +201,7 @@ fn layer_parameters(
     let pattern_name = layer_parameter(name, "pattern");
     if layer.sparse {
         let values = [0.0].into_iter().chain(SPARSITIES).map(Value::Real).collect();
-        space.parameters.push(ordered(&sparsity_name, values, 0, "share of the weights that is zero"));
+        space.parameters.push(sizes(&sparsity_name, values, 0, "share of the weights that is zero"));
         let mut patterns = vec![Pattern::Unstructured];
         patterns.extend(PATTERNS.into_iter().filter(|pattern| {
             // A pattern is left out if unstructured zeros serve the same algorithms as well.
@@ -214,7 +214,7 @@ fn layer_parameters(
         if patterns.len() > 1 {
             let names: Vec<String> = patterns.iter().map(Pattern::to_string).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let mut parameter = unordered(&pattern_name, &names, "which weights are zero");
+            let mut parameter = choice(&pattern_name, &names, "which weights are zero");
             parameter.condition = Some(format!("{sparsity_name} > 0").parse::<Expression>()?);
             space.parameters.push(parameter);
             // An n:m pattern fixes the fraction of zeros.
@@ -235,7 +235,7 @@ fn layer_parameters(
     }
     let algorithm_name = layer_parameter(name, "algorithm");
     let names: Vec<&str> = offers.iter().map(|offer| offer.algorithm.name).collect();
-    space.parameters.push(unordered(&algorithm_name, &names, "how the layer is computed"));
+    space.parameters.push(choice(&algorithm_name, &names, "how the layer is computed"));
 
     let has_patterns = space.parameters.iter().any(|parameter| parameter.name == pattern_name);
     let mut cases: Vec<(String, Vec<&str>)> = Vec::new();
@@ -298,7 +298,7 @@ pub fn add_tunables(
     active: &Expression,
 ) -> Result<(), ParseError> {
     for tunable in &algorithm.tunables {
-        let domain = Domain::ordered(tunable.values.iter().copied());
+        let domain = Domain::infer(tunable.values.iter().copied().map(Value::Int).collect());
         let parameter = Parameter::new(format!("{prefix}{}", tunable.name), domain);
         let parameter = parameter.with_default(tunable.default).about(tunable.about);
         space.parameters.push(parameter.when(active.clone()));
@@ -336,24 +336,16 @@ fn among(layer: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
     }
 }
 
-fn ordered(name: &str, values: Vec<Value>, default: usize, about: &str) -> Parameter {
-    Parameter {
-        name: name.to_owned(),
-        domain: Domain::Ordered(values),
-        condition: None,
-        default,
-        about: about.to_owned(),
-    }
+fn sizes(name: &str, values: Vec<Value>, default: usize, about: &str) -> Parameter {
+    let parameter = match values.get(default).cloned() {
+        Some(default) => Parameter::new(name, Domain::sizes(values)).with_default(default),
+        None => Parameter::new(name, Domain::sizes(values)),
+    };
+    parameter.about(about)
 }
 
-fn unordered(name: &str, values: &[&str], about: &str) -> Parameter {
-    Parameter {
-        name: name.to_owned(),
-        domain: Domain::Unordered(values.iter().map(|&value| Value::Text(value.to_owned())).collect()),
-        condition: None,
-        default: 0,
-        about: about.to_owned(),
-    }
+fn choice(name: &str, values: &[&str], about: &str) -> Parameter {
+    Parameter::new(name, Domain::choice(values.iter().copied())).about(about)
 }
 
 #[cfg(test)]

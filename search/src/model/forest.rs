@@ -116,7 +116,7 @@ impl Grower<'_> {
             return None;
         }
         let mut second: Box<[bool]> = (0..=inactive).map(|_| rng.random_bool(0.5)).collect();
-        if self.shape.ordered[parameter] {
+        if self.shape.has_distances(parameter) {
             let active: Vec<usize> = values.iter().copied().filter(|v| *v != inactive).collect();
             let halvings = &self.shape.halvings[parameter];
             if !halvings.is_empty() && !active.is_empty() && rng.random_bool(0.3) {
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn sees_conditions_order_and_kinds() {
         let mut space = Space::new();
-        space.parameters.push(Parameter::new("kind", Domain::unordered(["a", "b", "c", "d"])));
-        let tile = Parameter::new("tile", Domain::ordered([1, 2, 4, 8, 16]));
+        space.parameters.push(Parameter::new("kind", Domain::choice(["a", "b", "c", "d"])));
+        let tile = Parameter::new("tile", Domain::sizes([1, 2, 4, 8, 16]));
         space.parameters.push(tile.when("kind != 'a'".parse().unwrap()));
         for i in 0..20 {
             space.parameters.push(Parameter::new(format!("noise{i}"), Domain::switch()));

@@ -6,7 +6,7 @@ pub mod forest;
 pub mod gaussian;
 pub mod warp;
 
-use paretune_spaces::{CompiledSpace, INACTIVE, Point, Value};
+use paretune_spaces::{CompiledSpace, Domain, INACTIVE, Point, Value};
 
 /// A prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,9 +48,8 @@ impl<M: Model> Model for Ensemble<M> {
 pub struct Shape {
     /// Per parameter the number of its values.
     pub sizes: Vec<u16>,
-    /// Per parameter whether neighbors are alike.
-    pub ordered: Vec<bool>,
-    /// Per parameter and value where an ordered value stands, from 0 to 1: by logarithm where sizes differ much.
+    /// Per parameter and value the position of a size from 0 to 1 on its scale; empty where values have
+    /// no distances, and where they are too few to be told apart by them.
     pub positions: Vec<Vec<f64>>,
     /// Per parameter and value how often a whole number can be halved, capped; empty where that tells nothing.
     /// Hardware likes multiples of powers of two, so sizes that share them are alike in a way that their order hides.
@@ -65,16 +64,25 @@ impl Shape {
     pub fn of(space: &CompiledSpace) -> Shape {
         let parameters = space.parameters();
         let sizes: Vec<u16> = parameters.iter().map(|p| p.domain.values().len() as u16).collect();
-        let ordered =
-            parameters.iter().map(|p| p.domain.is_ordered() && p.domain.values().len() > 2).collect();
-        let positions = parameters.iter().map(|p| positions(p.domain.values())).collect();
-        let halvings = parameters
-            .iter()
-            .map(|p| if p.domain.is_ordered() { halvings(p.domain.values()) } else { Vec::new() })
-            .collect();
+        let positions = (0..sizes.len()).map(|p| match space.positions(p) {
+            // Two sizes differ or not, as the values of a switch do.
+            [] | [_] | [_, _] => Vec::new(),
+            positions => positions.to_vec(),
+        });
+        let halvings = parameters.iter().map(|p| match &p.domain {
+            Domain::Sizes(values) => halvings(values),
+            Domain::Choice(_) | Domain::Switch(_) => Vec::new(),
+        });
+        let (positions, halvings) = (positions.collect(), halvings.collect());
         let relevant =
             (0..sizes.len()).filter(|p| sizes[*p] > 1 || parameters[*p].condition.is_some()).collect();
-        Shape { sizes, ordered, positions, halvings, relevant }
+        Shape { sizes, positions, halvings, relevant }
+    }
+
+    /// Returns whether the values of a parameter are sizes that their distances tell apart.
+    #[must_use]
+    pub fn has_distances(&self, parameter: usize) -> bool {
+        !self.positions[parameter].is_empty()
     }
 
     /// The value of a parameter as a table index: inactive is one beyond the last.
@@ -85,24 +93,6 @@ impl Shape {
             value => usize::from(value),
         }
     }
-}
-
-/// Where values stand between the first and the last.
-fn positions(values: &[Value]) -> Vec<f64> {
-    let last = (values.len().max(2) - 1) as f64;
-    let by_index = || (0..values.len()).map(|i| i as f64 / last).collect();
-    let Some(numbers) = values.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>() else {
-        return by_index();
-    };
-    let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if high <= low {
-        return by_index();
-    }
-    let logarithmic = low > 0.0 && high / low > 3.0;
-    let scale =
-        |x: f64| if logarithmic { (x / low).ln() / (high / low).ln() } else { (x - low) / (high - low) };
-    numbers.into_iter().map(scale).collect()
 }
 
 /// How often each of several whole numbers can be halved; empty where there are too few to tell it from their order.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use paretune_spaces::{CompiledSpace, Domain, Parameter, Point, Space, SpaceError, Value};
 
-use crate::problem::{Bound, Direction, Limit, Objective, Problem, ProblemError, Scale};
+use crate::problem::{Direction, Limit, Objective, Problem, ProblemError, Relation, Scale};
 
 /// What the columns of a table mean.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -205,7 +205,8 @@ fn number_in(cell: &str, row: usize, column: &str) -> Result<Option<f64>, TableE
     }
 }
 
-/// A space that consists of the rows; numbers are ordered, words are not.
+/// Builds a space that consists of the rows. Columns of 0 and 1 or of truth values are switches, other
+/// numbers are sizes, and everything else is a choice.
 fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Vec<Point>), TableError> {
     let mut space = Space::new();
     let mut points = vec![Vec::with_capacity(names.len()); cells.first().map_or(0, Vec::len)];
@@ -225,8 +226,8 @@ fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Ve
             let index = values.binary_search(value).unwrap_or(usize::MAX);
             point.push(u16::try_from(index).unwrap_or(paretune_spaces::INACTIVE));
         }
-        let domain = if numeric { Domain::Ordered(values) } else { Domain::Unordered(values) };
-        space.parameters.push(Parameter::new(column_name(name), domain));
+        // The values rise, so that a domain of any kind keeps their order and indices.
+        space.parameters.push(Parameter::new(column_name(name), Domain::infer(values)));
     }
     let points: Vec<Point> = points.into_iter().map(Point::new).collect();
     Ok((CompiledSpace::from_rows(space, points.clone())?, points))
@@ -250,8 +251,8 @@ fn column_name(header: &str) -> String {
 pub fn parse_limit(text: &str) -> Result<Limit, TableError> {
     let wrong = || TableError::Roles(format!("`{text}` is no limit: write COLUMN<NUMBER or COLUMN>NUMBER"));
     let at = text.find(['<', '>']).ok_or_else(wrong)?;
-    let op = if text[at..].starts_with('<') { Bound::Less } else { Bound::Greater };
+    let relation = if text[at..].starts_with('<') { Relation::Less } else { Relation::Greater };
     let value = text[at + 1..].trim_start_matches('=').trim().parse::<f64>().map_err(|_| wrong())?;
     let metric = text[..at].trim().to_owned();
-    if metric.is_empty() || !value.is_finite() { Err(wrong()) } else { Ok(Limit { metric, op, value }) }
+    if metric.is_empty() || !value.is_finite() { Err(wrong()) } else { Ok(Limit { metric, relation, value }) }
 }

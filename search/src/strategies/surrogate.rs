@@ -18,7 +18,7 @@ use crate::model::forest::Forest;
 use crate::model::gaussian::{Gaussian, Kernel, Weights};
 use crate::model::warp::Warp;
 use crate::model::{Ensemble, Model, Prediction, Shape, normal_cdf};
-use crate::problem::{Bound, Normalization, Outcome};
+use crate::problem::{Normalization, Outcome, Relation};
 use crate::strategy::{Strategy, Suggestion};
 
 /// Which model.
@@ -64,7 +64,7 @@ pub struct Surrogate {
 /// Everything that was fitted for one decision.
 struct Fitted {
     objectives: Vec<(Box<dyn Model>, Warp)>,
-    limits: Vec<(Box<dyn Model>, Bound, f64)>,
+    limits: Vec<(Box<dyn Model>, Relation, f64)>,
     works: Option<Box<dyn Model>>,
     /// Canonical values are brought to 0..1 by this.
     normalization: Option<Normalization>,
@@ -170,14 +170,14 @@ impl Surrogate {
         let mut limits = Vec::new();
         for (number, limit) in problem.limits().iter().enumerate() {
             let metric = problem.metric_of_limit(number);
-            let known = trials.iter().filter_map(|t| Some((&t.point, metric_of(t, metric, limit.op)?)));
+            let known = trials.iter().filter_map(|t| Some((&t.point, metric_of(t, metric, limit.relation)?)));
             let (points, values): (Vec<&Point>, Vec<f64>) = known.unzip();
             // Ratios model sizes and times better than differences do.
             let positive = limit.value > 0.0 && values.iter().all(|v| *v > 0.0);
             let scale = |v: f64| if positive { v.ln() } else { v };
             let values: Vec<f64> = values.into_iter().map(scale).collect();
             let model = self.model_with_pending(history, target, points, values, learn, rng)?;
-            limits.push((model, limit.op, scale(limit.value)));
+            limits.push((model, limit.relation, scale(limit.value)));
             target += 1;
         }
         let failed = |t: &Trial| matches!(t.outcome, Outcome::Failed { .. });
@@ -383,14 +383,15 @@ pub(crate) fn some_neighbors(
         .collect()
 }
 
-/// Share of relevant parameters that differ, ordered ones by how far.
+/// Counts the relevant parameters that differ, sizes by how far they are apart on their scale.
 pub(crate) fn distance(shape: &Shape, a: &Point, b: &Point) -> f64 {
     let differ = |p: &usize| {
         let (x, y) = (a[*p], b[*p]);
         if x == y {
             0.0
-        } else if shape.ordered[*p] && x != INACTIVE && y != INACTIVE {
-            0.3 + 0.7 * f64::from(x.abs_diff(y)) / f64::from(shape.sizes[*p] - 1)
+        } else if shape.has_distances(*p) && x != INACTIVE && y != INACTIVE {
+            let positions = &shape.positions[*p];
+            0.3 + 0.7 * (positions[usize::from(x)] - positions[usize::from(y)]).abs()
         } else {
             1.0
         }
@@ -436,11 +437,9 @@ fn chosen(history: &History) -> Vec<&Trial> {
 }
 
 /// What a limit is judged by: the bad end of the metric.
-fn metric_of(trial: &Trial, metric: usize, op: Bound) -> Option<f64> {
+fn metric_of(trial: &Trial, metric: usize, relation: Relation) -> Option<f64> {
     match &trial.outcome {
-        Outcome::Measured { low, high, .. } => {
-            Some(if op == Bound::Less { high[metric] } else { low[metric] })
-        }
+        Outcome::Measured { low, high, .. } => Some(relation.bad_end(low[metric], high[metric])),
         Outcome::Dropped { values } => values[metric],
         Outcome::Failed { .. } => None,
     }
@@ -454,10 +453,13 @@ impl Fitted {
             let Prediction { mean, deviation } = works.predict(point);
             score += normal_cdf((mean - 0.5) / (deviation * deviation + 0.04).sqrt()).max(1e-6).ln();
         }
-        for (model, op, value) in &self.limits {
+        for (model, relation, value) in &self.limits {
             let Prediction { mean, deviation } = model.predict(point);
             let z = (value - mean) / deviation;
-            score += log_cdf(if *op == Bound::Less { z } else { -z });
+            score += log_cdf(match relation {
+                Relation::Less => z,
+                Relation::Greater => -z,
+            });
         }
         match (&self.best, &self.improvement, &self.normalization) {
             (Some(best), ..) => score + log_expected_improvement(self.objectives[0].0.predict(point), *best),

@@ -234,7 +234,7 @@ pub(super) fn layouts(schedule: &Schedule, isa: Isa) -> Option<[Layout; 2]> {
 fn space_of(offers: &[Offer]) -> Result<Space, TuneError> {
     let mut space = Space::new();
     let names = offers.iter().map(|offer| offer.name);
-    space.parameters.push(Parameter::new(ALGORITHM, Domain::unordered(names)));
+    space.parameters.push(Parameter::new(ALGORITHM, Domain::choice(names)));
     for offer in offers {
         let active: Expression = format!("{ALGORITHM} == '{}'", offer.name).parse()?;
         add_tunables(&mut space, offer, &format!("{}.", offer.name), &active)?;

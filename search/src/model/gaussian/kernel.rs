@@ -50,7 +50,7 @@ impl Kernel {
         let mut terms = Vec::new();
         for p in &shape.relevant {
             terms.push(Term { parameter: *p, aspect: Aspect::Identity });
-            if shape.ordered[*p] {
+            if shape.has_distances(*p) {
                 terms.push(Term { parameter: *p, aspect: Aspect::Position });
             }
             if !shape.halvings[*p].is_empty() {

@@ -284,9 +284,9 @@ mod tests {
     fn setting() -> (Kernel, Vec<Point>, Vec<f64>) {
         let mut space = Space::new();
         for i in 0..3 {
-            space.parameters.push(Parameter::new(format!("x{i}"), Domain::ordered(0..8)));
+            space.parameters.push(Parameter::new(format!("x{i}"), Domain::sizes(0..8)));
         }
-        space.parameters.push(Parameter::new("kind", Domain::unordered(["a", "b", "c"])));
+        space.parameters.push(Parameter::new("kind", Domain::choice(["a", "b", "c"])));
         let space = space.compile().unwrap();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(3);
         let mut points: Vec<Point> = (0..80).map(|_| space.sample(&mut rng)).collect();
@@ -342,7 +342,7 @@ mod tests {
     fn sums_are_told_from_their_parts() {
         let mut space = Space::new();
         for i in 0..5 {
-            space.parameters.push(Parameter::new(format!("x{i}"), Domain::unordered(0..5)));
+            space.parameters.push(Parameter::new(format!("x{i}"), Domain::choice(0..5)));
         }
         let space = space.compile().unwrap();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(9);
