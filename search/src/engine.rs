@@ -11,7 +11,8 @@ use crate::archive::{Archive, Entry};
 use crate::dominance::Standing;
 use crate::history::{History, Trial};
 use crate::problem::{Outcome, Problem, ProblemError};
-use crate::strategy::{Strategy, Suggestion, strategy};
+use crate::strategies::registry::strategy;
+use crate::strategy::{Strategy, Suggestion};
 
 /// How often a strategy that proposes what is known is asked again before chance takes over.
 const PATIENCE: usize = 16;

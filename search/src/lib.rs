@@ -24,4 +24,5 @@ pub use history::{History, Trial};
 pub use problem::{
     Direction, Judgement, Limit, Normalization, Objective, Outcome, Problem, ProblemError, Relation, Scale,
 };
-pub use strategy::{Description, STRATEGIES, Strategy, Suggestion, strategy};
+pub use strategies::registry::{Description, STRATEGIES, strategy};
+pub use strategy::{Strategy, Suggestion};

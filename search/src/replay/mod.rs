@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::hypervolume::{contribution, hypervolume};
 use crate::problem::{Normalization, Outcome, ProblemError};
-use crate::strategy::strategy;
+use crate::strategies::registry::strategy;
 use crate::{Direction, Search};
 
 use table::Table;

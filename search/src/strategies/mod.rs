@@ -1,4 +1,4 @@
-//! One strategy, one file. To add one: a file here, and a line in [`crate::strategy::STRATEGIES`].
+//! One file per strategy, and the registry that lists them.
 
 pub mod annealing;
 pub mod evolve;
@@ -7,4 +7,5 @@ pub mod nsga2;
 pub mod portfolio;
 pub mod quasi_random;
 pub mod random;
+pub mod registry;
 pub mod surrogate;

@@ -23,7 +23,7 @@ use crate::strategy::{Strategy, Suggestion};
 
 /// Which model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ModelKind {
     /// A Gaussian process: few data, few parameters.
     Gaussian,
     /// Randomized trees: many parameters.
@@ -51,7 +51,7 @@ const DRAWS: usize = 24;
 
 /// Model-based search.
 pub struct Surrogate {
-    kind: Kind,
+    kind: ModelKind,
     name: &'static str,
     kernel: Option<Kernel>,
     shape: Option<Shape>,
@@ -77,10 +77,10 @@ struct Fitted {
 impl Surrogate {
     /// With a model of one kind.
     #[must_use]
-    pub fn new(kind: Kind) -> Surrogate {
+    pub fn new(kind: ModelKind) -> Surrogate {
         let name = match kind {
-            Kind::Gaussian => "gaussian",
-            Kind::Forest => "forest",
+            ModelKind::Gaussian => "gaussian",
+            ModelKind::Forest => "forest",
         };
         Surrogate {
             kind,
@@ -122,7 +122,7 @@ impl Surrogate {
         rng: &mut dyn Rng,
     ) -> Option<Box<dyn Model>> {
         match (self.kind, &self.kernel, &self.shape) {
-            (Kind::Gaussian, Some(kernel), _) => {
+            (ModelKind::Gaussian, Some(kernel), _) => {
                 while self.weights.len() <= target {
                     self.weights.push(vec![kernel.prior()]);
                 }
@@ -498,7 +498,7 @@ impl Strategy for Surrogate {
 
     fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
         let shape = self.shape.get_or_insert_with(|| Shape::of(history.space())).clone();
-        if self.kind == Kind::Gaussian && self.kernel.is_none() {
+        if self.kind == ModelKind::Gaussian && self.kernel.is_none() {
             self.kernel = Some(Kernel::new(shape.clone()));
         }
         let origin = self.name().to_owned();
