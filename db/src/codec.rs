@@ -1,18 +1,19 @@
-//! Bytes of a record in sled: magic, length, checksum, postcard.
+//! Encoding of a record in sled: magic number, length, checksum and postcard payload.
 //!
-//! The frame describes itself, so that records can be told from noise in the files of a folder that sled itself can
-//! no longer read (`salvage`).
+//! The frame describes itself. The module `salvage` can therefore tell records from noise in the
+//! files of a folder that sled itself can no longer read.
 
 use crate::{Key, Record, StoreError};
 
-/// Opens every frame; its last byte is the version of the format.
+/// First bytes of every frame. The last byte is the version of the format.
 pub(crate) const MAGIC: [u8; 8] = *b"PTrecrd\x01";
-/// Magic, payload length (u32), checksum.
-pub(crate) const HEADER: usize = 8 + 4 + 16;
-/// The largest frame that is stored or believed. Larger things belong in files named by their content.
-pub(crate) const MAX_FRAME: usize = 64 * 1024;
+/// Bytes of the frame's header: magic number, payload length (u32) and checksum.
+pub(crate) const HEADER_BYTES: usize = 8 + 4 + 16;
+/// Bytes of the largest frame that is stored or accepted. Larger data belong in content-addressed
+/// files.
+pub(crate) const MAX_FRAME_BYTES: usize = 64 * 1024;
 
-/// Why bytes are not a record.
+/// Error for bytes that hold no valid record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Invalid;
 
@@ -20,10 +21,10 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     record.check()?;
     let refuse = |reason| StoreError::Refused { kind: record.key_parts.kind.clone(), reason };
     let payload = postcard::to_stdvec(record).map_err(|error| refuse(error.to_string()))?;
-    if HEADER + payload.len() > MAX_FRAME {
-        return Err(refuse(format!("{} bytes, more than {MAX_FRAME}", HEADER + payload.len())));
+    if HEADER_BYTES + payload.len() > MAX_FRAME_BYTES {
+        return Err(refuse(format!("{} bytes, more than {MAX_FRAME_BYTES}", HEADER_BYTES + payload.len())));
     }
-    let mut frame = Vec::with_capacity(HEADER + payload.len());
+    let mut frame = Vec::with_capacity(HEADER_BYTES + payload.len());
     frame.extend_from_slice(&MAGIC);
     frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     frame.extend_from_slice(&checksum(&payload));
@@ -31,26 +32,27 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     Ok(frame)
 }
 
-/// Decodes a frame that begins at the start of `bytes` (more may follow); gives the record and the frame's length.
+/// Decodes the frame at the start of `bytes`, which may continue after it. Returns the record and
+/// the length of the frame in bytes.
 pub(crate) fn decode_prefix(bytes: &[u8]) -> Result<(Record, usize), Invalid> {
-    let header = bytes.get(..HEADER).ok_or(Invalid)?;
+    let header = bytes.get(..HEADER_BYTES).ok_or(Invalid)?;
     if header[..8] != MAGIC {
         return Err(Invalid);
     }
     let length = u32::from_le_bytes(header[8..12].try_into().map_err(|_| Invalid)?) as usize;
-    if HEADER + length > MAX_FRAME {
+    if HEADER_BYTES + length > MAX_FRAME_BYTES {
         return Err(Invalid);
     }
-    let payload = bytes.get(HEADER..HEADER + length).ok_or(Invalid)?;
+    let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + length).ok_or(Invalid)?;
     if header[12..] != checksum(payload) {
         return Err(Invalid);
     }
     let record: Record = postcard::from_bytes(payload).map_err(|_| Invalid)?;
     record.check().map_err(|_| Invalid)?;
-    Ok((record, HEADER + length))
+    Ok((record, HEADER_BYTES + length))
 }
 
-/// Decodes what is filed under `key`; a record filed under a key that is not its own is no record.
+/// Decodes the record filed under `key`. A record whose own key differs is invalid.
 pub(crate) fn decode(key: &Key, bytes: &[u8]) -> Result<Record, Invalid> {
     let (record, length) = decode_prefix(bytes)?;
     if length != bytes.len() || record.key() != *key {

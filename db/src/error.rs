@@ -1,8 +1,8 @@
-//! What can go wrong with a store, in words that say what to do about it.
+//! Errors of the store, worded so that they say what to do next.
 
 use std::path::PathBuf;
 
-/// Why the store could not do what it was asked.
+/// Error of an operation on the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process owns the store.
@@ -10,25 +10,25 @@ pub enum StoreError {
         "the result store {path} is in use by {owner}; wait for it to end, or choose another store with --db DIR"
     )]
     Locked {
-        /// Folder of the store.
+        /// Folder that holds the store.
         path: PathBuf,
-        /// Who holds it, as far as known.
+        /// Name of the owning process, as far as known.
         owner: String,
     },
     /// The path cannot hold a store.
     #[error("{path} cannot be a result store: {reason}")]
     Unusable {
-        /// Folder that was named.
+        /// Folder that the caller named.
         path: PathBuf,
-        /// Why.
+        /// Explanation for the user.
         reason: String,
     },
-    /// The file system refused.
+    /// The file system refused an operation.
     #[error("result store {path}: {source}")]
     Io {
-        /// Folder or file concerned.
+        /// Folder or file that the operation concerned.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// sled failed or panicked while the store was open.
@@ -36,17 +36,17 @@ pub enum StoreError {
         "the result store {path} is damaged ({reason}); open it again to set it aside and recover what it holds"
     )]
     Damaged {
-        /// Folder of the store.
+        /// Folder that holds the store.
         path: PathBuf,
-        /// What sled said.
+        /// Message of the failure or panic in sled.
         reason: String,
     },
-    /// A record that must not be stored: too large, not finite, without a kind.
+    /// The record must not be stored: it is too large, not finite, or has no kind.
     #[error("a record of kind {kind:?} was refused: {reason}")]
     Refused {
-        /// The record's kind.
+        /// Kind of the refused record.
         kind: String,
-        /// Why.
+        /// Rule that the record breaks.
         reason: String,
     },
 }

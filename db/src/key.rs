@@ -1,4 +1,4 @@
-//! Names of measurements: everything that matters for an answer, and its hash.
+//! Keys of measurements: the hash of everything that an answer depends on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,40 +6,43 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the part that holds the hardware id; [`crate::Stats`] lists its values.
+/// Name of the part that holds the hardware id. [`crate::Stats`] counts records by its values.
 pub const HARDWARE: &str = "hardware";
 
-/// Separates our hashes from any other use of the same bytes; a change of the encoding below changes it.
+/// Prefix that separates these hashes from other uses of the same bytes. It changes with the
+/// encoding.
 const DOMAIN: &[u8] = b"paretune-key/1";
 
-/// BLAKE3 of a [`KeyParts`]: equal parts have equal keys on every machine.
+/// BLAKE3 hash of a [`KeyParts`]. Equal parts have equal keys on every machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; 32]);
 
 /// Everything that a measurement depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyParts {
-    /// What was measured: `latency`, `accuracy`, `memory`, `baseline`, ...
+    /// Kind of measurement: `latency`, `accuracy`, `memory`, `baseline` and so on.
     pub kind: String,
-    /// By name: network hash, compression hash, schedule hash, hardware id, protocol version, images hash, ...
+    /// Dependencies by name: network hash, compression hash, schedule hash, hardware id, protocol
+    /// version, images hash and so on.
     pub parts: BTreeMap<String, String>,
 }
 
 impl KeyParts {
-    /// Parts of a measurement of this kind; add what it depends on with [`KeyParts::with`].
+    /// Creates the parts of a measurement of this kind. [`KeyParts::with`] adds what it depends on.
     #[must_use]
     pub fn new(kind: impl Into<String>) -> Self {
         Self { kind: kind.into(), parts: BTreeMap::new() }
     }
 
-    /// The same, and `name` has this value.
+    /// Adds a dependency, or replaces the one of the same name.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.parts.insert(name.into(), value.to_string());
         self
     }
 
-    /// Hash of the parts. Every text goes in with its length, so that no two different parts read alike.
+    /// Returns the hash of the parts. Every text is hashed with its length, so that different parts
+    /// never produce the same input.
     #[must_use]
     pub fn key(&self) -> Key {
         let mut hasher = blake3::Hasher::new();
@@ -58,7 +61,7 @@ impl KeyParts {
 }
 
 impl Key {
-    /// The 32 bytes.
+    /// Returns the 32 bytes of the hash.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,20 +1,23 @@
-//! What has been measured, so that nothing is measured twice.
+//! Store of measurements, so that nothing is measured twice.
 //!
-//! A [`Record`] is the answer to one measurement (or the reason why there is none), filed under a [`Key`] that
-//! hashes everything the answer depends on. The [`Store`] keeps records in sled: small, checksummed, flushed one by
-//! one, so that a killed process loses at most the record that it was writing. It knows nothing of networks or
-//! spaces: what matters for an answer is named by whoever measures, in [`KeyParts`].
+//! A [`Record`] is the answer to one measurement, or the reason why there is none. It is filed
+//! under a [`Key`] that hashes everything the answer depends on. The [`Store`] keeps records in
+//! sled: small, checksummed and flushed one by one, so that a killed process loses at most the
+//! record that it was writing. The store knows nothing of networks or spaces: whoever measures
+//! names the dependencies of an answer in [`KeyParts`].
 //!
-//! sled is trusted with little. It is opened and read through once under a watchdog, because a damaged folder can
-//! make it panic or hang; such a folder is set aside, and every record that still carries a right checksum is
-//! picked out of its bytes. One process owns a store at a time.
+//! A damaged folder can make sled panic or hang. The store therefore opens sled under a watchdog
+//! and reads everything once. A folder that fails this check is set aside, and every record that
+//! still has a right checksum is recovered from its bytes. One process owns a store at a time.
+
+#![forbid(unsafe_code)]
 
 mod codec;
 mod error;
+mod guard;
 mod key;
 mod lock;
 mod open;
-mod quiet;
 mod record;
 mod salvage;
 mod store;

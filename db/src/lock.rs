@@ -1,6 +1,7 @@
-//! One owner process per store: a lock file beside the folder that also says who the owner is.
+//! Lock file beside the store's folder, which ensures one owner process and names it.
 //!
-//! sled locks its own file too, but that lock goes with the folder when it is set aside and cannot name its holder.
+//! sled locks a file of its own as well, but that lock moves with the folder when the folder is set
+//! aside, and it cannot name its owner.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use crate::StoreError;
 
-/// The lock is held until this is dropped or the process ends, however it ends.
+/// Guard that holds the lock until it is dropped or the process ends, in whatever way it ends.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code)] File);
 

@@ -1,7 +1,8 @@
-//! Opening sled under a watchdog.
+//! Opening of sled under a watchdog.
 //!
-//! A folder with flipped bytes can make sled panic or never return, at opening or at any later read. So opening and
-//! one whole reading happen on a thread of their own, which must keep making progress.
+//! A folder with flipped bytes can make sled panic or never return, at opening or at any later
+//! read. A thread of its own therefore opens the folder and reads it once, and must keep making
+//! progress.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,30 +13,31 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::codec::decode;
-use crate::quiet::guarded;
+use crate::guard::guarded;
 use crate::{Key, StoreError, salvage};
 
-/// sled's page cache; records are small and mostly read once.
+/// Bytes of sled's page cache. Records are small and mostly read once.
 const CACHE_BYTES: u64 = 64 << 20;
-/// sled frees its file lock a little after the last handle is dropped.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-/// What a sound folder is given to open, whatever its size.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// A slow disk, for what opening a large folder takes on top.
+/// Time for which opening waits for sled's file lock, which sled frees a little after the last
+/// handle is dropped.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without progress after which a folder counts as damaged, whatever its size.
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Assumed speed of a slow disk, which extends the time allowed for large folders.
 const SLOW_DISK_BYTES_PER_SECOND: f64 = 10e6;
 
-/// What the folder holds, seen in one reading.
+/// Contents of a folder, seen in one reading.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
-    /// Intact records: when they were created.
+    /// Time of creation of each intact record.
     pub known: HashMap<Key, u64>,
-    /// Entries that are no records (wrong checksum, wrong key).
+    /// Number of entries that are no records: wrong checksum or wrong key.
     pub bad: u64,
 }
 
 pub(crate) enum Opened {
     Sound(sled::Db, Contents),
-    /// With sled's words; the folder must not be used.
+    /// The folder must not be used; the text is sled's message.
     Damaged(String),
 }
 
@@ -44,11 +46,12 @@ enum Failure {
     Io(io::Error),
 }
 
-/// Opens the folder with sled and reads all of it once. `Err` only where the system refuses, not where data is bad.
-pub(crate) fn open(folder: &Path, patience: Duration) -> Result<Opened, StoreError> {
+/// Opens the folder with sled and reads all of it once. Damaged data give [`Opened::Damaged`];
+/// `Err` means that the operating system refused.
+pub(crate) fn open(folder: &Path, timeout: Duration) -> Result<Opened, StoreError> {
     let io = |source| StoreError::Io { path: folder.to_owned(), source };
     let bytes = disk_bytes(folder).map_err(io)?;
-    let patience = patience + Duration::from_secs_f64(bytes as f64 / SLOW_DISK_BYTES_PER_SECOND);
+    let timeout = timeout + Duration::from_secs_f64(bytes as f64 / SLOW_DISK_BYTES_PER_SECOND);
     let progress = Arc::new(AtomicU64::new(0));
     let abandoned = Arc::new(AtomicBool::new(false));
     let (sender, receiver) = channel();
@@ -74,19 +77,19 @@ pub(crate) fn open(folder: &Path, patience: Duration) -> Result<Opened, StoreErr
         let now = progress.load(Ordering::Relaxed);
         if now != seen {
             (seen, since) = (now, Instant::now());
-        } else if since.elapsed() > patience {
+        } else if since.elapsed() > timeout {
             abandoned.store(true, Ordering::Relaxed);
-            return Ok(Opened::Damaged(format!("sled gave no answer for {:.0} s", patience.as_secs_f64())));
+            return Ok(Opened::Damaged(format!("sled gave no answer for {:.0} s", timeout.as_secs_f64())));
         }
     }
 }
 
-/// Size of everything in the folder; 0 where it does not exist.
+/// Returns the size of all files in the folder in bytes, or 0 if the folder does not exist.
 pub(crate) fn disk_bytes(folder: &Path) -> io::Result<u64> {
     if !folder.exists() {
         return Ok(0);
     }
-    // sled renames and removes its own files at any time: a file that is gone has no size.
+    // sled renames and removes its files at any time: a file that is gone has no size.
     Ok(salvage::files(folder)?.iter().filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum())
 }
 
@@ -95,7 +98,8 @@ fn read_all(path: &Path, ticks: &AtomicU64, stop: &AtomicBool) -> Result<(sled::
     match read_contents(&db, ticks, stop) {
         Ok(contents) => Ok((db, contents)),
         Err(failure) => {
-            // Its destructor would write to, and may hang on, a folder that is about to be set aside.
+            // The destructor would write to a folder that is about to be set aside, and may hang on
+            // it.
             std::mem::forget(db);
             Err(failure)
         }
@@ -109,7 +113,7 @@ fn open_unlocked(path: &Path, ticks: &AtomicU64) -> Result<sled::Db, Failure> {
         match config.open() {
             Ok(db) => return Ok(db),
             Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
-                if start.elapsed() > LOCK_PATIENCE {
+                if start.elapsed() > LOCK_TIMEOUT {
                     return Err(Failure::Io(error));
                 }
                 ticks.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +147,8 @@ fn read_contents(db: &sled::Db, ticks: &AtomicU64, stop: &AtomicBool) -> Result<
     Ok(contents)
 }
 
-/// Bad data can be set aside; a full disk or a missing permission cannot.
+/// Classifies an error of sled: bad data can be set aside, a full disk or a missing permission
+/// cannot.
 fn failure(error: sled::Error) -> Failure {
     match error {
         sled::Error::Io(error) if !is_data(&error) => Failure::Io(error),

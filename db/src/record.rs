@@ -1,4 +1,4 @@
-//! One answer: its key's parts, its outcome, its raw samples.
+//! Record of one measurement: the parts of its key, its outcome and its raw samples.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,40 +7,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Key, KeyParts, StoreError};
 
-/// The most samples that a record keeps.
+/// Number of samples that a record keeps at most.
 pub const MAX_SAMPLES: usize = 256;
 
-/// What a measurement gave.
+/// Result of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Values by name, SI units.
+    /// Measured values by name, in SI units.
     Measured(BTreeMap<String, f64>),
-    /// There is no value, and trying again would give none.
+    /// The measurement failed, and repeating it would fail again.
     Failed {
-        /// Why: one sentence.
+        /// Reason for the failure, in one sentence.
         reason: String,
     },
 }
 
-/// One measurement.
+/// One measurement as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was measured, of what, where, how.
+    /// Everything that the answer depends on.
     pub key_parts: KeyParts,
-    /// What came of it.
+    /// Values that were measured, or the failure.
     pub outcome: Outcome,
-    /// Raw samples in the order they were taken, at most [`MAX_SAMPLES`] (see [`thin`]).
+    /// Raw samples in the order of measurement, at most [`MAX_SAMPLES`] (see [`thin`]).
     #[serde(default)]
     pub samples: Vec<f64>,
-    /// Unix seconds.
+    /// Time of creation in Unix seconds.
     pub created: u64,
     /// Version of the program that measured.
     pub program: String,
 }
 
 impl Record {
-    /// A measurement made now; samples are thinned.
+    /// Creates the record of a measurement that was made now. Surplus samples are thinned.
     #[must_use]
     pub fn measured(
         key_parts: KeyParts,
@@ -57,7 +57,7 @@ impl Record {
         }
     }
 
-    /// A measurement that failed now.
+    /// Creates the record of a measurement that failed now.
     #[must_use]
     pub fn failed(key_parts: KeyParts, reason: impl Into<String>, program: impl Into<String>) -> Self {
         Self {
@@ -69,13 +69,13 @@ impl Record {
         }
     }
 
-    /// What it is filed under.
+    /// Returns the key under which the record is filed.
     #[must_use]
     pub fn key(&self) -> Key {
         self.key_parts.key()
     }
 
-    /// The value called `name`, if this was measured.
+    /// Returns the measured value called `name`; `None` if there is none or the measurement failed.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<f64> {
         match &self.outcome {
@@ -84,7 +84,7 @@ impl Record {
         }
     }
 
-    /// Refuses what is not a plausible record, whoever made it.
+    /// Checks that the record is plausible, whoever made it.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let refuse = |reason: String| Err(StoreError::Refused { kind: self.key_parts.kind.clone(), reason });
         if self.key_parts.kind.is_empty() {
@@ -105,7 +105,8 @@ impl Record {
     }
 }
 
-/// At most [`MAX_SAMPLES`] of the samples, evenly spread over time, the first and the last among them.
+/// Returns at most [`MAX_SAMPLES`] of the samples, evenly spread over time, including the first and
+/// the last.
 #[must_use]
 pub fn thin(samples: &[f64]) -> Vec<f64> {
     if samples.len() <= MAX_SAMPLES {

@@ -1,24 +1,25 @@
-//! Records read straight from the bytes of a store's files, without sled.
+//! Recovery of records straight from the bytes of a store's files, without sled.
 //!
-//! sled writes values unchanged into its log, so every record that still has a right checksum can be found by its
-//! magic. Where damage makes sled panic, hang or cut its log short, nothing measured is lost but what was hit.
+//! sled writes values unchanged into its log, so the magic number finds every record that still has
+//! a right checksum. Where damage makes sled panic, hang or cut its log short, only the records
+//! that were hit are lost.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::codec::{HEADER, MAGIC, MAX_FRAME, decode_prefix};
+use crate::codec::{HEADER_BYTES, MAGIC, MAX_FRAME_BYTES, decode_prefix};
 use crate::{Key, Record};
 
-/// Read at a time; each chunk also carries over what may be the beginning of a frame.
-const CHUNK: usize = 1 << 20;
+/// Bytes that are read at a time. Each chunk also carries over the possible beginning of a frame.
+const CHUNK_BYTES: usize = 1 << 20;
 
-/// The most bytes of records that are kept in memory while sled opens the folder that they lie in.
-const MAX_KEPT: usize = 256 << 20;
+/// Bytes of records that are kept in memory at most while sled opens their folder.
+const MAX_KEPT_BYTES: usize = 256 << 20;
 
-/// Calls `found` with every intact record in the regular files of `folder` and its bytes; the same key may come
-/// several times.
+/// Calls `found` with every intact record in the regular files of `folder` and with its bytes. The
+/// same key may come several times.
 pub(crate) fn scan(folder: &Path, found: &mut dyn FnMut(Record, &[u8])) -> io::Result<()> {
     for file in files(folder)? {
         scan_stream(&mut File::open(file)?, found)?;
@@ -26,38 +27,39 @@ pub(crate) fn scan(folder: &Path, found: &mut dyn FnMut(Record, &[u8])) -> io::R
     Ok(())
 }
 
-/// What the files of a store hold, read before sled opens them: sled empties a file whose head it does not like.
+/// Records that were read from the files of a store before sled opens them: sled empties a file
+/// whose header it rejects.
 #[derive(Debug, Default)]
-pub(crate) struct Harvest {
-    newest: HashMap<Key, Sheaf>,
+pub(crate) struct FoundRecords {
+    newest: HashMap<Key, FoundRecord>,
     bytes: usize,
 }
 
-/// One record of a [`Harvest`].
+/// Newest version of one record in [`FoundRecords`].
 #[derive(Debug)]
-struct Sheaf {
+struct FoundRecord {
     created: u64,
-    /// Not kept where there are too many.
+    /// Encoded record; absent once too many bytes are kept already.
     frame: Option<Box<[u8]>>,
 }
 
-/// What [`Harvest::lost`] gives.
+/// Records that sled no longer knows, as [`FoundRecords::lost`] finds them.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
-    /// Keys and bytes as they are to be stored.
+    /// Keys and encoded records to be stored again.
     pub frames: Vec<(Key, Box<[u8]>)>,
-    /// Records that are gone.
+    /// Number of records whose bytes were not kept.
     pub gone: u64,
 }
 
-impl Harvest {
-    /// Reads a folder; one that does not exist holds nothing.
+impl FoundRecords {
+    /// Reads all records of a folder. A folder that does not exist has none.
     pub(crate) fn of(folder: &Path) -> io::Result<Self> {
-        let mut harvest = Self::default();
+        let mut found_records = Self::default();
         if folder.exists() {
-            scan(folder, &mut |record, frame| harvest.add(&record, frame))?;
+            scan(folder, &mut |record, frame| found_records.add(&record, frame))?;
         }
-        Ok(harvest)
+        Ok(found_records)
     }
 
     fn add(&mut self, record: &Record, frame: &[u8]) {
@@ -65,23 +67,24 @@ impl Harvest {
         if self.newest.get(&key).is_some_and(|other| other.created >= record.created) {
             return;
         }
-        let kept = self.bytes + frame.len() <= MAX_KEPT;
-        let sheaf = Sheaf { created: record.created, frame: kept.then(|| frame.into()) };
-        self.bytes += sheaf.frame.as_ref().map_or(0, |frame| frame.len());
-        if let Some(Sheaf { frame: Some(older), .. }) = self.newest.insert(key, sheaf) {
+        let kept = self.bytes + frame.len() <= MAX_KEPT_BYTES;
+        let record = FoundRecord { created: record.created, frame: kept.then(|| frame.into()) };
+        self.bytes += record.frame.as_ref().map_or(0, |frame| frame.len());
+        if let Some(FoundRecord { frame: Some(older), .. }) = self.newest.insert(key, record) {
             self.bytes -= older.len();
         }
     }
 
-    /// What is not, or only older, in the store as sled sees it (created times by key). Nothing is ever deleted from
-    /// a store, so these were lost to damage.
+    /// Returns the records that sled lacks or knows only in an older version; `known` has the
+    /// creation times that sled knows. Nothing is ever deleted from a store, so these records were
+    /// lost to damage.
     pub(crate) fn lost(self, known: &HashMap<Key, u64>) -> Lost {
         let mut lost = Lost::default();
-        for (key, sheaf) in self.newest {
-            if known.get(&key).is_some_and(|&known| known >= sheaf.created) {
+        for (key, record) in self.newest {
+            if known.get(&key).is_some_and(|&known| known >= record.created) {
                 continue;
             }
-            match sheaf.frame {
+            match record.frame {
                 Some(frame) => lost.frames.push((key, frame)),
                 None => lost.gone += 1,
             }
@@ -90,7 +93,7 @@ impl Harvest {
     }
 }
 
-/// Regular files in a folder and below it; links are not followed.
+/// Lists the regular files in a folder and below it, without following links.
 pub(crate) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -109,11 +112,11 @@ pub(crate) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn scan_stream(stream: &mut dyn Read, found: &mut dyn FnMut(Record, &[u8])) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(CHUNK + MAX_FRAME);
+    let mut buffer = Vec::with_capacity(CHUNK_BYTES + MAX_FRAME_BYTES);
     loop {
-        let end = stream.take(CHUNK as u64).read_to_end(&mut buffer)? == 0;
+        let end = stream.take(CHUNK_BYTES as u64).read_to_end(&mut buffer)? == 0;
         // A frame that begins before `safe` lies wholly in the buffer.
-        let safe = if end { buffer.len() } else { buffer.len().saturating_sub(MAX_FRAME) };
+        let safe = if end { buffer.len() } else { buffer.len().saturating_sub(MAX_FRAME_BYTES) };
         let mut at = 0;
         while at < safe {
             let Some(step) = buffer[at..].iter().position(|&byte| byte == MAGIC[0]) else {
@@ -124,7 +127,7 @@ fn scan_stream(stream: &mut dyn Read, found: &mut dyn FnMut(Record, &[u8])) -> i
             if at >= safe {
                 break;
             }
-            if buffer.len() - at >= HEADER
+            if buffer.len() - at >= HEADER_BYTES
                 && let Ok((record, length)) = decode_prefix(&buffer[at..])
             {
                 found(record, &buffer[at..at + length]);

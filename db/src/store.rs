@@ -1,4 +1,4 @@
-//! The store: records by key, each flushed before it is acknowledged.
+//! The store: records by key, each of them flushed before it is acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,75 +8,77 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::codec::{decode, encode};
+use crate::guard::guarded;
 use crate::lock::{Lock, acquire};
-use crate::open::{Opened, PATIENCE, disk_bytes, open};
-use crate::quiet::guarded;
+use crate::open::{OPEN_TIMEOUT, Opened, disk_bytes, open};
 use crate::record::now;
-use crate::salvage::{self, Harvest};
+use crate::salvage::{self, FoundRecords};
 use crate::{HARDWARE, Key, Outcome, Record, StoreError};
 
-/// Measurements by key, on disk. Shared by reference between threads; owned by one process.
+/// Measurements by key on disk. Threads share the store by reference; one process owns it.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// `None` only where compaction could not open the new folder.
+    /// Open database; `None` only if compaction could not open the new folder.
     db: Option<sled::Db>,
     notices: Mutex<Vec<String>>,
-    // Last, so that it is released after sled is closed.
+    // The last field, so that the lock is released after sled is closed.
     _lock: Lock,
 }
 
-/// What is in a store.
+/// Numbers of records in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Records by kind, failed ones included.
+    /// Number of records by kind, failed ones included.
     pub kinds: BTreeMap<String, u64>,
-    /// Records whose outcome is a failure.
+    /// Number of records whose outcome is a failure.
     pub failed: u64,
-    /// Entries with a wrong checksum or a key that is not theirs.
+    /// Number of entries with a wrong checksum or under a wrong key.
     pub damaged: u64,
-    /// Bytes of the folder.
+    /// Size of the folder in bytes.
     pub bytes: u64,
-    /// Hardware ids that were measured on, with their records.
+    /// Number of records by hardware id.
     pub hardware: BTreeMap<String, u64>,
 }
 
 /// Result of [`Store::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
-    /// Records with a right checksum under their own key.
+    /// Number of records with a right checksum under their own key.
     pub intact: u64,
-    /// Entries that are not.
+    /// Number of entries that are not intact.
     pub damaged: u64,
-    /// Intact records found in the files that sled no longer knows.
+    /// Number of intact records that are in the files but unknown to sled.
     pub unreachable: u64,
 }
 
 /// Result of [`Store::compact`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Compacted {
-    /// Records kept.
+    /// Number of records that were kept.
     pub records: u64,
-    /// Bytes of the folder before.
+    /// Size of the folder before compaction, in bytes.
     pub bytes_before: u64,
-    /// Bytes of the folder after.
+    /// Size of the folder after compaction, in bytes.
     pub bytes_after: u64,
 }
 
 impl Store {
-    /// Opens the store in folder `path`, or creates it. The folder's parent also gets `NAME.lock`.
+    /// Opens the store in the folder `path`, or creates it. A lock file `NAME.lock` is created
+    /// beside the folder.
     ///
-    /// A folder that sled cannot read is renamed to `NAME.damaged-TIME`; its intact records are copied to a fresh
-    /// one, and [`Store::notices`] says so.
+    /// A folder that sled cannot read is renamed to `NAME.damaged-TIME`. Its intact records are
+    /// copied to a fresh folder, and [`Store::notices`] reports it.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] where another process has it open; [`StoreError::Unusable`] or [`StoreError::Io`]
-    /// where the system cannot give such a folder.
+    /// Returns [`StoreError::Locked`] if another process has the store open, and
+    /// [`StoreError::Unusable`] or [`StoreError::Io`] if the operating system cannot provide such a
+    /// folder.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_within(path, PATIENCE)
+        Self::open_within(path, OPEN_TIMEOUT)
     }
 
-    pub(crate) fn open_within(path: &Path, patience: Duration) -> Result<Self, StoreError> {
+    pub(crate) fn open_within(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let unusable =
             |reason: &str| StoreError::Unusable { path: path.to_owned(), reason: reason.to_owned() };
         if path.file_name().is_none() {
@@ -89,29 +91,30 @@ impl Store {
             std::fs::create_dir_all(parent)
                 .map_err(|source| StoreError::Io { path: parent.to_owned(), source })?;
         }
-        let lock = acquire(path, &beside(path, ".lock"))?;
+        let lock = acquire(path, &with_suffix(path, ".lock"))?;
         finish_compaction(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         let mut notices = Vec::new();
-        let db = open_or_set_aside(path, patience, &mut notices)?;
+        let db = open_or_set_aside(path, timeout, &mut notices)?;
         Ok(Self { path: path.to_owned(), db: Some(db), notices: Mutex::new(notices), _lock: lock })
     }
 
-    /// The folder.
+    /// Returns the folder that holds the store.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What a person should be told since the last call: damage found, records recovered.
+    /// Takes the messages for the user since the last call: damage that was found, records that
+    /// were recovered.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The record filed under `key`. A damaged one reads as absent and becomes a notice.
+    /// Returns the record filed under `key`. A damaged record reads as absent and causes a notice.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where sled fails.
+    /// Returns [`StoreError::Damaged`] if sled fails.
     pub fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         let Some(bytes) = self.sled(|db| db.get(key.as_bytes()))? else {
             return Ok(None);
@@ -125,10 +128,11 @@ impl Store {
         Ok(record)
     }
 
-    /// Files the record under its key, in place of an older one, and returns once it is on disk.
+    /// Stores the record under its key, replacing an older one, and returns once it is on disk.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] where the record is too large or not finite; [`StoreError::Damaged`] where sled fails.
+    /// Returns [`StoreError::Refused`] if the record is too large or not finite, and
+    /// [`StoreError::Damaged`] if sled fails.
     pub fn put(&self, record: &Record) -> Result<(), StoreError> {
         self.put_unflushed(record)?;
         self.flush()
@@ -143,16 +147,17 @@ impl Store {
         self.sled(|db| db.flush()).map(drop)
     }
 
-    /// All intact records, in the order of their keys.
+    /// Iterates over all intact records in the order of their keys.
     #[must_use]
     pub fn iter(&self) -> Records<'_> {
         Records { store: self, entries: self.db.as_ref().map(|db| db.iter()), damaged: 0 }
     }
 
-    /// Counts what is stored.
+    /// Counts the records of the store.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where sled fails, [`StoreError::Io`] where the folder cannot be listed.
+    /// Returns [`StoreError::Damaged`] if sled fails, and [`StoreError::Io`] if the folder cannot
+    /// be listed.
     pub fn stats(&self) -> Result<Stats, StoreError> {
         let mut stats = Stats { bytes: self.bytes()?, ..Stats::default() };
         let mut records = self.iter();
@@ -168,10 +173,12 @@ impl Store {
         Ok(stats)
     }
 
-    /// Reads everything twice, through sled and past it, and counts what is sound.
+    /// Counts intact and damaged records by reading everything twice: through sled, and directly
+    /// from the files.
     ///
     /// # Errors
-    /// As [`Store::stats`].
+    /// Returns [`StoreError::Damaged`] if sled fails, and [`StoreError::Io`] if the folder cannot
+    /// be read.
     pub fn verify(&self) -> Result<Verified, StoreError> {
         let mut known = BTreeSet::new();
         let mut records = self.iter();
@@ -193,14 +200,15 @@ impl Store {
         })
     }
 
-    /// Writes the intact records to a fresh folder and puts it in place of this one: sled itself never gives space
-    /// back. Killed at any moment, it leaves the one or the other whole.
+    /// Replaces the folder by a fresh one with the intact records, since sled itself never frees
+    /// space. If the process is killed at any moment, either the old or the new folder is whole.
     ///
     /// # Errors
-    /// [`StoreError::Io`] or [`StoreError::Damaged`]; the store then is as before, or has to be opened again.
+    /// Returns [`StoreError::Io`] or [`StoreError::Damaged`]. The store is then unchanged, or must
+    /// be opened again.
     pub fn compact(&mut self) -> Result<Compacted, StoreError> {
         let bytes_before = self.bytes()?;
-        let (new, old) = (beside(&self.path, ".compact-new"), beside(&self.path, ".compact-old"));
+        let (new, old) = (with_suffix(&self.path, ".compact-new"), with_suffix(&self.path, ".compact-old"));
         let io = |source| StoreError::Io { path: self.path.clone(), source };
         remove(&new).map_err(io)?;
         let fresh = open_fresh(&new)?;
@@ -214,7 +222,7 @@ impl Store {
         checked(&new, || fresh.flush())?;
         close(&new, fresh)?;
 
-        // sled names its files by path: it must be closed while the folders change places.
+        // sled refers to its files by path: it must be closed while the folders change places.
         if let Some(db) = self.db.take() {
             close(&self.path, db)?;
         }
@@ -222,12 +230,12 @@ impl Store {
         std::fs::rename(&new, &self.path).map_err(|source| self.io(source))?;
         finish_compaction(&self.path).map_err(|source| self.io(source))?;
         let mut notices = Vec::new();
-        self.db = Some(open_or_set_aside(&self.path, PATIENCE, &mut notices)?);
+        self.db = Some(open_or_set_aside(&self.path, OPEN_TIMEOUT, &mut notices)?);
         notices.into_iter().for_each(|text| self.notice(text));
         Ok(Compacted { records, bytes_before, bytes_after: self.bytes()? })
     }
 
-    /// Bytes of the folder.
+    /// Returns the size of the folder in bytes.
     fn bytes(&self) -> Result<u64, StoreError> {
         disk_bytes(&self.path).map_err(|source| self.io(source))
     }
@@ -251,7 +259,8 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         let db = self.db.take();
-        // Everything acknowledged is on disk already, so a panic while closing costs nothing.
+        // Everything that was acknowledged is on disk already, so a panic during closing loses
+        // nothing.
         let _ = guarded(move || drop(db));
     }
 }
@@ -285,7 +294,7 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// A call into sled: its errors and its panics.
+/// Calls sled and converts its errors and panics.
 fn checked<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     let damaged = |reason| StoreError::Damaged { path: path.to_owned(), reason };
     match guarded(call) {
@@ -304,7 +313,7 @@ fn close(path: &Path, db: sled::Db) -> Result<(), StoreError> {
 }
 
 fn open_fresh(path: &Path) -> Result<sled::Db, StoreError> {
-    match open(path, PATIENCE)? {
+    match open(path, OPEN_TIMEOUT)? {
         Opened::Sound(db, _) => Ok(db),
         Opened::Damaged(reason) => Err(StoreError::Damaged { path: path.to_owned(), reason }),
     }
@@ -312,12 +321,12 @@ fn open_fresh(path: &Path) -> Result<sled::Db, StoreError> {
 
 fn open_or_set_aside(
     path: &Path,
-    patience: Duration,
+    timeout: Duration,
     notices: &mut Vec<String>,
 ) -> Result<sled::Db, StoreError> {
     let io = |source| StoreError::Io { path: path.to_owned(), source };
-    let harvest = Harvest::of(path).map_err(io)?;
-    let (db, known, aside) = match open(path, patience)? {
+    let found_records = FoundRecords::of(path).map_err(io)?;
+    let (db, known, aside) = match open(path, timeout)? {
         Opened::Sound(db, contents) => {
             if contents.bad > 0 {
                 let path = path.display();
@@ -331,7 +340,7 @@ fn open_or_set_aside(
             (open_fresh(path)?, HashMap::new(), Some((aside, reason)))
         }
     };
-    let lost = harvest.lost(&known);
+    let lost = found_records.lost(&known);
     for (key, frame) in &lost.frames {
         checked(path, || db.insert(key.as_bytes(), frame.as_ref()))?;
     }
@@ -355,19 +364,19 @@ fn open_or_set_aside(
 
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let time = now();
-    let mut aside = beside(path, &format!(".damaged-{time}"));
+    let mut aside = with_suffix(path, &format!(".damaged-{time}"));
     let mut count = 1;
     while aside.exists() {
         count += 1;
-        aside = beside(path, &format!(".damaged-{time}-{count}"));
+        aside = with_suffix(path, &format!(".damaged-{time}-{count}"));
     }
     std::fs::rename(path, &aside)?;
     Ok(aside)
 }
 
-/// Brings a compaction that was cut short to its one or its other end.
+/// Completes or undoes a compaction that was interrupted.
 fn finish_compaction(path: &Path) -> std::io::Result<()> {
-    let (new, old) = (beside(path, ".compact-new"), beside(path, ".compact-old"));
+    let (new, old) = (with_suffix(path, ".compact-new"), with_suffix(path, ".compact-old"));
     if !path.exists() && old.exists() {
         std::fs::rename(&old, path)?;
     }
@@ -379,8 +388,8 @@ fn remove(folder: &Path) -> std::io::Result<()> {
     if folder.exists() { std::fs::remove_dir_all(folder) } else { Ok(()) }
 }
 
-/// `PATH` with `suffix` after its name.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// Returns the path with `suffix` appended to its last component.
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -1,4 +1,4 @@
-//! The store against damage, garbage and sudden death.
+//! Tests of the store against damage, garbage and sudden death.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -64,7 +64,7 @@ fn keys_tell_every_difference_apart() {
     assert_eq!(keys.iter().map(KeyParts::key).collect::<HashSet<_>>().len(), keys.len());
     let key = keys[0].key();
     assert_eq!(key.to_string().parse(), Ok(key));
-    // Other machines and later versions must find what this one filed.
+    // Other machines and later versions must find the records of this one.
     assert_eq!(key.to_string(), KeyParts::new("a").with("b", "c").key().to_string());
 }
 
@@ -202,7 +202,7 @@ fn a_compaction_killed_between_its_renames_is_finished() {
     assert_eq!(Store::open(&path).expect("store").iter().count(), 5);
 }
 
-/// Body of the child process of the next test; does nothing when run by itself.
+/// Body of the child process of the next test. It does nothing when it is run by itself.
 #[test]
 fn child_that_writes_until_killed() {
     let Some(path) = std::env::var_os("PARETUNE_DB_CHILD") else { return };
@@ -236,7 +236,7 @@ fn kill_9_loses_nothing_acknowledged() {
         });
         last = acknowledged.by_ref().nth(40 * round).expect("the child writes");
         child.kill().expect("killed");
-        // What was printed before the kill but not yet read was acknowledged, too.
+        // Records whose acknowledgment was printed before the kill but not yet read count as well.
         last = acknowledged.last().unwrap_or(last);
         child.wait().expect("reaped");
     }
@@ -247,7 +247,7 @@ fn kill_9_loses_nothing_acknowledged() {
     assert_eq!(store.stats().expect("stats").damaged, 0);
 }
 
-/// What can befall a file.
+/// Kinds of damage that a file can suffer.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     Flip { place: u64, bits: u8 },
@@ -257,7 +257,7 @@ enum Damage {
 
 impl Damage {
     fn strike(self, bytes: &mut Vec<u8>) {
-        // Most of sled's file is empty space: aim at what is written.
+        // Most of sled's file is empty space: damage must hit the bytes that are written.
         let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         if used == 0 {
             return;
@@ -290,13 +290,13 @@ fn damaged_copy(from: &Path, to: &Path, damage: &[Damage]) {
     }
 }
 
-/// Opens damaged copies of a store of 40 records, checks that what they give is right and that they are usable, and
-/// calls `judge` with the number of records left.
+/// Opens damaged copies of a store of 40 records, checks that their records are right and that they
+/// are usable, and calls `judge` with the number of records left.
 fn survive(damage: impl Strategy<Value = Vec<Damage>>, judge: impl Fn(usize, &[Damage]) -> bool) {
     let folder = tempfile::tempdir().expect("folder");
     let sound = folder.path().join("sound");
     let records = filled(&sound, 40);
-    // More by the environment variable, for a long run.
+    // The environment variable raises the number of cases for a long run.
     let cases = std::env::var("PARETUNE_DB_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(16);
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -319,7 +319,7 @@ fn survive(damage: impl Strategy<Value = Vec<Damage>>, judge: impl Fn(usize, &[D
 #[test]
 fn flipped_bytes_neither_hang_nor_panic_and_cost_few_records() {
     let flip = (any::<u64>(), 1_u8..).prop_map(|(place, bits)| Damage::Flip { place, bits });
-    // A flip costs at most the one record that it lies in.
+    // A flipped byte costs at most the record that it lies in.
     survive(prop::collection::vec(flip, 1..4), |left, damage| left + damage.len() >= 40);
 }
 

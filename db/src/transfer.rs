@@ -1,4 +1,5 @@
-//! Records as JSON lines: for other machines, for scripts, for rebuilding a store.
+//! Export and import of records as JSON lines: for other machines, for scripts, and for rebuilding
+//! a store.
 
 use std::io::{self, BufRead, Write};
 
@@ -7,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::record::now;
 use crate::{Key, Record, Store, StoreError};
 
-/// Longer lines are refused unread.
+/// Bytes of the longest line that an import reads. Longer lines are rejected.
 pub const MAX_LINE_BYTES: u64 = 512 * 1024;
 
-/// Written between flushes of an import.
-const BATCH: u64 = 256;
-/// Reasons that an import keeps.
+/// Lines of an import between two flushes.
+const LINES_PER_FLUSH: u64 = 256;
+/// Number of reasons that the result of an import keeps.
 const MAX_REASONS: usize = 10;
-/// Clocks differ between machines; what claims to be further in the future than this many seconds is not believed.
-const MAX_AHEAD: u64 = 24 * 3600;
+/// Seconds by which a record may lie in the future, since clocks of machines differ.
+const MAX_CLOCK_SKEW_SECONDS: u64 = 24 * 3600;
 const FORMAT: &str = "paretune-record/1";
 
-/// One line.
+/// Line of an export: a record with its key.
 #[derive(Serialize, Deserialize)]
 struct Line<R> {
     format: String,
@@ -27,26 +28,26 @@ struct Line<R> {
     record: R,
 }
 
-/// What became of the lines of an import.
+/// Result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
-    /// New to this store.
+    /// Number of records that were new to this store.
     pub added: u64,
-    /// Newer than what the store had.
+    /// Number of records that replaced an older version.
     pub replaced: u64,
-    /// Known already.
+    /// Number of records that were known already.
     pub unchanged: u64,
-    /// Not records, or refused.
+    /// Number of lines that are no records or were refused.
     pub rejected: u64,
-    /// Why, for the first few: `line N: reason`.
+    /// Reasons of the first rejections, as `line N: reason`.
     pub reasons: Vec<String>,
 }
 
 impl Store {
-    /// Writes every intact record as one JSON line; gives their number.
+    /// Writes every intact record as one JSON line and returns their number.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the writer fails, [`StoreError::Damaged`] where sled does.
+    /// Returns [`StoreError::Io`] if the writer fails, and [`StoreError::Damaged`] if sled fails.
     pub fn export(&self, writer: &mut dyn Write) -> Result<u64, StoreError> {
         let io = |source| StoreError::Io { path: "export".into(), source };
         let mut count = 0;
@@ -62,11 +63,11 @@ impl Store {
         Ok(count)
     }
 
-    /// Adds the records of an export. Of two with one key the newer stays, so that the order of imports does not
-    /// matter. Lines that are no valid records are counted and skipped; empty ones are passed over.
+    /// Adds the records of an export. Of two records with one key the newer stays, so the order of
+    /// imports does not matter. Invalid lines are counted and skipped; empty lines are ignored.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the reader fails, [`StoreError::Damaged`] where sled does.
+    /// Returns [`StoreError::Io`] if the reader fails, and [`StoreError::Damaged`] if sled fails.
     pub fn import(&self, reader: &mut dyn BufRead) -> Result<Imported, StoreError> {
         let io = |source| StoreError::Io { path: "import".into(), source };
         let mut imported = Imported::default();
@@ -88,7 +89,7 @@ impl Store {
                 }
                 Err(Rejection::Store(error)) => return Err(error),
             }
-            if number % BATCH == 0 {
+            if number % LINES_PER_FLUSH == 0 {
                 self.flush()?;
             }
         }
@@ -96,7 +97,8 @@ impl Store {
         Ok(imported)
     }
 
-    /// `Some(replaced)` where the record was stored.
+    /// Stores the record of a line. Returns whether it replaced an older one; `None` if it was
+    /// known already.
     fn import_line(&self, line: &[u8], whole: bool) -> Result<Option<bool>, Rejection> {
         if !whole {
             return Err(Rejection::Line(format!("longer than {MAX_LINE_BYTES} bytes")));
@@ -109,7 +111,7 @@ impl Store {
         if line.key != line.record.key() {
             return Err(Rejection::Line("its key is not the hash of its parts".to_owned()));
         }
-        if line.record.created > now() + MAX_AHEAD {
+        if line.record.created > now() + MAX_CLOCK_SKEW_SECONDS {
             return Err(Rejection::Line("it claims to be from the future".to_owned()));
         }
         let present = self.get(&line.key).map_err(Rejection::Store)?;
@@ -129,7 +131,8 @@ enum Rejection {
     Store(StoreError),
 }
 
-/// Reads a line without its newline; `None` at the end, `Some(false)` where it was too long (and was skipped).
+/// Reads a line without its newline. Returns `None` at the end, and `Some(false)` for a line that
+/// was skipped since it is too long.
 fn next_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
     line.clear();
     let mut read = 0_u64;

@@ -1,4 +1,5 @@
-//! Calls into sled that may panic: the panic becomes an error, and its message does not reach the user's terminal.
+//! Calls into sled that may panic. A panic becomes an error, and its message does not reach the
+//! user's terminal.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -9,10 +10,10 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call`; a panic inside gives its message.
+/// Runs `call` and returns its result, or the message of a panic inside.
 ///
-/// The first use puts a filter in front of the process's panic hook, which stays silent for guarded calls and for
-/// sled's own threads and passes every other panic on.
+/// The first use installs a filter before the process's panic hook. The filter drops the messages
+/// of guarded calls and of sled's own threads, and passes every other panic on.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static FILTER: Once = Once::new();
     FILTER.call_once(|| {
