@@ -19,8 +19,8 @@
 //                    before the present ones are multiplied
 // HALF               operands in fp16 (10 bits of mantissa, at most 65504), two per word; else tf32
 // TERMS              1: operands are rounded (tf32 has 10 bits of mantissa as well); 3: each is
-//                    split into two tf32 parts, and the three largest products of parts are added, which
-//                    is as accurate as single precision
+//                    split into two tf32 parts, and the three largest products of parts are added,
+//                    which is as accurate as single precision
 // TENSOR_CORE        0: emulates the tensor cores through local memory, for tests
 
 #if SPLIT > 1

@@ -10,8 +10,8 @@
 //                            of its `slice` in the first chunk
 // CHUNKS                     chunks of CHUNK steps in the inner dimension, equal in a work-group
 // ROW                        weights from one step to the next
-// STEP(chunk, k)             input of step k of this slice in a chunk: its offset from the corner of
-//                            a pixel's window, and its row and column
+// STEP(chunk, k)             input of step k of this slice in a chunk: its offset from the corner
+//                            of a pixel's window, and its row and column
 //
 // The host defines these:
 //
