@@ -12,17 +12,18 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use paretune::compress::{
+use paretune_compress::{
     Calibration, Database, LayerInfo, LayerRecipe, Level, Method, Recipe, SPARSITIES, allocate,
     apply_with_repair, layers,
 };
-use paretune::evaluate::accuracy::{Normalization, divergence, for_scoring, largest, outputs};
-use paretune::model::Network;
-use paretune::model::images::{self, Images, SplitSizes, normalize_into};
+use paretune_evaluate::accuracy::{divergence, for_scoring, largest, outputs};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::{Grid, Numbers, Pattern};
 use paretune_kernels::{Plan, WeightValues};
+use paretune_model::Network;
+use paretune_model::images::{self, Images, SplitSizes, normalize_into};
+use paretune_record::request::Normalization;
 
 #[derive(Parser)]
 struct Arguments {

@@ -13,15 +13,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use paretune::compress::{
-    self, Calibration, ChannelCriterion, Distillation, Recipe, References, allocate_channels, apply,
+use paretune_compress as compress;
+use paretune_compress::{
+    Calibration, ChannelCriterion, Distillation, Recipe, References, allocate_channels, apply,
     apply_with_repair, channel_groups, kept,
 };
-use paretune::evaluate::accuracy::{Normalization, Score, answers, for_scoring};
-use paretune::model::Network;
-use paretune::model::images::{self, Images, SplitSizes, normalize_into};
+use paretune_evaluate::accuracy::{answers, for_scoring};
 use paretune_kernels::Plan;
 use paretune_kernels::hardware::Isa;
+use paretune_model::Network;
+use paretune_model::images::{self, Images, SplitSizes, normalize_into};
+use paretune_record::request::Normalization;
+use paretune_record::score::Score;
 use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Parser)]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use paretune::study::replay::{Columns, ReplayOptions, replay};
+use paretune_study::replay::{Columns, ReplayOptions, replay};
 
 /// Numbers of evaluations at which strategies are compared.
 const AT: [usize; 4] = [25, 50, 100, 200];

@@ -4,7 +4,7 @@
 use std::io::{BufWriter, Write};
 
 use anyhow::{Context, bail};
-use paretune::model::builtin::{Part, images};
+use paretune_model::builtin::{Part, images};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -7,8 +7,9 @@ use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
-use paretune::study::event::Event;
-use paretune::tui::{Command, demo, run};
+use paretune_demo as demo;
+use paretune_record::event::Event;
+use paretune_tui::{Command, run};
 
 fn main() {
     let trials = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(300);

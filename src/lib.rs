@@ -5,12 +5,15 @@
 //! and scheduled; a worker process builds it, times it and scores it ([`evaluate`]); the archive of
 //! what was found is drawn ([`tui`], [`report`]) and exported ([`export`]).
 
-pub mod artefact;
 pub mod cli;
-pub mod compress;
-pub mod evaluate;
-pub mod export;
-pub mod model;
-pub mod report;
-pub mod study;
-pub mod tui;
+
+pub use paretune_compress as compress;
+pub use paretune_evaluate as evaluate;
+pub use paretune_export as export;
+pub use paretune_joint_space as space;
+pub use paretune_model as model;
+pub use paretune_record as record;
+pub use paretune_report as report;
+pub use paretune_study as study;
+pub use paretune_tui as tui;
+pub use paretune_tune as tune;

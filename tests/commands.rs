@@ -152,7 +152,7 @@ fn a_search_ends_in_something_that_runs() {
 #[test]
 fn tuned_schedules_are_kept_and_used() {
     let home = Home::new();
-    std::fs::write(home.path("model.onnx"), paretune::model::builtin::network_bytes()).expect("the network");
+    std::fs::write(home.path("model.onnx"), paretune_model::builtin::network_bytes()).expect("the network");
     let json = |arguments: &[&str]| -> Value { serde_json::from_str(&home.ok(arguments)).expect("JSON") };
     let common = ["bench", "model.onnx", "--threads", "1", "--seconds", "0.2", "--json"];
     let plain = json(&[&common[..], &["--fp32"]].concat());

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use paretune::model::Network;
+use paretune_model::Network;
 
 mod common;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paretune::model::{Network, describe, totals};
+use paretune_model::{Network, describe, totals};
 use serde::Deserialize;
 
 mod common;

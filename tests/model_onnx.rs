@@ -1,8 +1,8 @@
 //! Compares small ONNX files, one per family of operators and several small networks, with ONNX
 //! Runtime.
 
-use paretune::model::{Network, describe, onnx, passes, totals};
 use paretune_kernels::operator::Operator;
+use paretune_model::{Network, describe, onnx, passes, totals};
 use serde::Deserialize;
 
 mod common;
@@ -174,7 +174,7 @@ fn the_builtin_network_runs_on_an_opencl_device() {
         );
         return;
     }
-    let mut plan = paretune::study::prepare::load_network(None).unwrap().plan;
+    let mut plan = paretune_study::prepare::load_network(None).unwrap().plan;
     let expected = common::run_executor(&plan, 4, 2);
     plan.backend = paretune_kernels::Backend::OpenCl { device: String::new() };
     paretune_kernels::opencl::verify(&plan, 2).unwrap();

@@ -17,7 +17,6 @@ pub mod error;
 pub mod executor;
 mod halves;
 pub mod hardware;
-pub mod linear;
 mod mapping;
 pub mod memory;
 pub mod offer;

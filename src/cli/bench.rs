@@ -7,23 +7,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
+use paretune_evaluate::host::own_worker;
+use paretune_evaluate::inspect::costs;
+use paretune_evaluate::protocol::TimeRequest;
+use paretune_evaluate::repeat::{self, PROCESSES, noise};
+use paretune_evaluate::timing::{Effort, median, profile};
 use paretune_kernels::ExecutorOptions;
 use paretune_kernels::bundle::{Bundle, Loaded, Preprocessing, Stored, WeightSource};
 use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
+use paretune_model::Network;
+use paretune_record::budget::Budget;
+use paretune_report::units;
+use paretune_study::prepare::load_network;
+use paretune_study::trial::fastest_probes;
+use paretune_tune::{Place, Source, best_known};
 use tempfile::TempDir;
 
 use super::{Ending, paths, tell_changes, usage};
-use crate::evaluate::host::own_worker;
-use crate::evaluate::inspect::costs;
-use crate::evaluate::protocol::TimeRequest;
-use crate::evaluate::repeat::{self, PROCESSES, noise};
-use crate::evaluate::timing::{Effort, median, profile};
-use crate::model::Network;
-use crate::report::units;
-use crate::study::budget::Budget;
-use crate::study::prepare::load_network;
-use crate::study::trial::fastest_probes;
-use crate::study::tune::{self, Place, Source, best_known};
+use crate::tune;
 
 /// Arguments of the command `paretune bench`.
 #[derive(Args, Debug)]

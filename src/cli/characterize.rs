@@ -10,20 +10,22 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use paretune_db::Store;
+use paretune_evaluate::host::{Host, HostError, HostOptions, own_worker};
 use paretune_kernels::hardware::Hardware;
+use paretune_model::Network;
+use paretune_record::artefact::write_whole;
+use paretune_record::budget::Budget;
+use paretune_record::characterize::Row;
+use paretune_record::survey::Survey;
 use paretune_spaces::CompiledSpace;
+use paretune_study::characterize::{configuration, experiments, settings};
+use paretune_study::prepare::{Material, space_of};
+use paretune_study::session::Control;
+use paretune_study::survey::{Pace, Surveyor};
+use paretune_study::trial::{Answer, Bench, Hopeless, TrialError};
 
 use super::{Ending, SubjectArgs, paths, usage};
-use crate::evaluate::artefact::write_whole;
-use crate::evaluate::host::{Host, HostError, HostOptions, own_worker};
-use crate::model::Network;
 use crate::report;
-use crate::study::budget::Budget;
-use crate::study::characterize::{Row, configuration, experiments, settings};
-use crate::study::prepare::{Material, space_of};
-use crate::study::session::Control;
-use crate::study::survey::{Pace, Survey, Surveyor};
-use crate::study::trial::{Answer, Bench, Hopeless, TrialError};
 
 /// Arguments of the command `paretune characterize`.
 #[derive(Args, Debug)]

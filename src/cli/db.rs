@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use paretune_db::Store;
+use paretune_report::units;
 
 use super::{Ending, paths, usage};
-use crate::report::units;
 
 /// Arguments of the command `paretune db`.
 #[derive(Args, Debug)]

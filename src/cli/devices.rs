@@ -4,9 +4,9 @@ use std::io::Write;
 
 use clap::Args;
 use paretune_kernels::hardware::{Hardware, ceilings};
+use paretune_report::units;
 
 use super::Ending;
-use crate::report::units;
 
 /// Arguments of the command `paretune devices`.
 #[derive(Args, Debug)]

@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
+use paretune_evaluate::host::{Host, HostOptions, own_worker};
 use paretune_kernels::hardware::Hardware;
+use paretune_record::archive;
 use paretune_spaces::{CompiledSpace, Configuration};
+use paretune_study::prepare::{Material, space_of};
+use paretune_study::trial::{Answer, Bench, Hopeless};
 
 use super::{Ending, SubjectArgs, paths, usage};
-use crate::evaluate::host::{Host, HostOptions, own_worker};
-use crate::study::archive;
-use crate::study::prepare::{Material, space_of};
-use crate::study::trial::{Answer, Bench, Hopeless};
 
 /// Arguments of the command `paretune evaluate`.
 #[derive(Args, Debug)]

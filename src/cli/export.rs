@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
+use paretune_evaluate::rebuild::rebuild;
+use paretune_export::Record;
 use paretune_kernels::KernelError;
 use paretune_kernels::hardware::Isa;
+use paretune_model::onnx;
+use paretune_record::artefact::write_whole;
+use paretune_record::front::FrontPoint;
 
 use super::show::read_front;
 use super::{Ending, paths, usage};
-use crate::export::{self, ExportError, Record};
-use crate::study::front::FrontPoint;
+use crate::export;
 
 /// Arguments of the command `paretune export`.
 #[derive(Args, Debug)]
@@ -79,22 +83,23 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
     let front = read_front(&folder).map_err(usage)?;
     let point = export::chosen(&front, args.pick.as_deref()).map_err(usage)?;
     let (default, write): (&str, Writer) = match args.format {
-        Format::Bundle => ("bundle", export::bundle),
-        Format::Onnx => ("model.onnx", export::onnx_file),
+        Format::Bundle => ("bundle", bundle),
+        Format::Onnx => ("model.onnx", onnx_file),
         Format::Json | Format::T4 | Format::Optuna => {
             return write_text(args.output.as_deref(), &(serde_json::to_string_pretty(point)? + "\n"));
         }
     };
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(default));
     let (bytes, parts) = if args.weights == Some(WeightForm::Packed) {
-        let bytes = export::packed_bundle(&folder, point, &path).map_err(|error| match error {
-            ExportError::Kernel(KernelError::Data(problem)) => usage(anyhow!("--weights packed: {problem}")),
+        let isa = Isa::detect();
+        let bytes = rebuild(&folder, point)?.write_packed(&path, isa).map_err(|error| match error {
+            KernelError::Data(problem) => usage(anyhow!("--weights packed: {problem}")),
             error => anyhow!(error),
         })?;
-        let isa = Isa::detect().name();
+        let isa = isa.name();
         (bytes.total(), format!(" ({} packed for {isa}, {} coded)", bytes.packed, bytes.coded))
     } else {
-        (write(&folder, point, &path).map_err(|error| anyhow!(error))?, String::new())
+        (write(&folder, point, &path)?, String::new())
     };
     let miss = if point.feasible { "" } else { " (it does not meet every limit)" };
     let mut out = std::io::stdout().lock();
@@ -104,7 +109,21 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
 
 /// Function that builds a point of the study in a folder again, writes it to a path and returns its
 /// bytes.
-type Writer = fn(&Path, &FrontPoint, &Path) -> Result<u64, ExportError>;
+type Writer = fn(&Path, &FrontPoint, &Path) -> anyhow::Result<u64>;
+
+/// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its bytes.
+pub(super) fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> anyhow::Result<u64> {
+    let bundle = rebuild(folder, point)?;
+    bundle.write(path)?;
+    Ok(bundle.bytes())
+}
+
+/// Builds `point` of the study in `folder` again and writes it as an ONNX file to `path`; returns its bytes.
+pub(super) fn onnx_file(folder: &Path, point: &FrontPoint, path: &Path) -> anyhow::Result<u64> {
+    let bytes = onnx::export_bundle(&rebuild(folder, point)?)?;
+    write_whole(path, &bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(bytes.len() as u64)
+}
 
 /// Writes a text to a file, or to standard output without a path.
 fn write_text(path: Option<&Path>, text: &str) -> anyhow::Result<Ending> {

@@ -7,13 +7,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use paretune_kernels::bundle::{Loaded, WeightSource};
 use paretune_kernels::opencl;
+use paretune_record::budget::Budget;
+use paretune_record::request::StudyRequest;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-use crate::study::budget::Budget;
-use crate::study::request::StudyRequest;
 
 mod bench;
 mod characterize;
@@ -160,7 +159,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => words::completions(&args),
         Command::Man(args) => words::man(&args),
         Command::Worker => {
-            crate::evaluate::worker::serve().map(|()| Ending::Done).map_err(anyhow::Error::from)
+            paretune_evaluate::worker::serve().map(|()| Ending::Done).map_err(anyhow::Error::from)
         }
     };
     match ending {
@@ -263,8 +262,8 @@ impl SubjectArgs {
         backends
     }
 
-    fn normalization(&self) -> Option<crate::evaluate::accuracy::Normalization> {
-        (!self.mean.is_empty()).then(|| crate::evaluate::accuracy::Normalization {
+    fn normalization(&self) -> Option<paretune_record::request::Normalization> {
+        (!self.mean.is_empty()).then(|| paretune_record::request::Normalization {
             mean: self.mean.clone(),
             std: self.std.clone(),
         })

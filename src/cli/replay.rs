@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use paretune_search::STRATEGIES;
+use paretune_study::replay::{self, Columns, ReplayOptions, parse_limit};
 
 use super::{Ending, usage};
-use crate::study::replay::{self, Columns, ReplayOptions, parse_limit};
 
 /// Arguments of the command `paretune replay`.
 #[derive(Args, Debug)]

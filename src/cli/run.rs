@@ -7,14 +7,16 @@ use std::sync::Once;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use paretune_evaluate::accuracy::answers_of;
 use paretune_kernels::ExecutorOptions;
 use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::Isa;
+use paretune_model::images::{self, normalize_into};
+use paretune_record::request::Normalization;
+use paretune_record::score::Score;
+use paretune_report::units;
 
 use super::{Ending, tell_changes, usage};
-use crate::evaluate::accuracy::{Normalization, Score, answers_of};
-use crate::model::images::{self, normalize_into};
-use crate::report::units;
 
 /// Arguments of the command `paretune run`.
 #[derive(Args, Debug)]

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use paretune_evaluate::host::{HostOptions, own_worker};
+use paretune_record::budget::Budget;
+use paretune_record::event::Event;
+use paretune_record::limits;
+use paretune_record::request::StudyRequest;
 use paretune_search::STRATEGIES;
+use paretune_study::prepare::{Material, PrepareError};
+use paretune_study::session::{self, Conclusion, Control, SessionError, SessionOptions};
 
 use super::{Ending, SubjectArgs, paths, usage};
-use crate::evaluate::host::{HostOptions, own_worker};
 use crate::export;
 use crate::report;
-use crate::study::budget::Budget;
-use crate::study::event::Event;
-use crate::study::limits;
-use crate::study::prepare::{Material, PrepareError};
-use crate::study::request::StudyRequest;
-use crate::study::session::{self, Conclusion, Control, SessionError, SessionOptions};
 use crate::tui;
 
 /// Arguments of the command `paretune search`.
@@ -247,9 +247,9 @@ pub(super) fn exporter(folder: PathBuf, control: Arc<Control>) -> tui::Exporter 
     Arc::new(move |point, format, path| {
         let paused = control.pause.swap(true, Ordering::Relaxed);
         let written = match format {
-            tui::ExportFormat::Bundle => export::bundle(&folder, point, path),
-            tui::ExportFormat::Onnx => export::onnx_file(&folder, point, path),
-            tui::ExportFormat::Json => export::json_file(point, path),
+            tui::ExportFormat::Bundle => super::export::bundle(&folder, point, path),
+            tui::ExportFormat::Onnx => super::export::onnx_file(&folder, point, path),
+            tui::ExportFormat::Json => export::json_file(point, path).map_err(anyhow::Error::from),
         };
         control.pause.store(paused, Ordering::Relaxed);
         match written {

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use paretune_record::event::Event;
+use paretune_record::front::Front;
+use paretune_record::journal::Journal;
+use paretune_record::request::StudyFile;
 
 use super::{Ending, paths, usage};
 use crate::report;
-use crate::study::event::Event;
-use crate::study::front::Front;
-use crate::study::journal::Journal;
-use crate::study::request::StudyFile;
 use crate::tui;
 
 /// Arguments of the command `paretune show`.

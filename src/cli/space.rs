@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use paretune_spaces::Kind;
+use paretune_study::prepare::{load_network, space_of};
 
 use super::{Ending, SubjectArgs, usage};
 use crate::model;
-use crate::study::prepare::{load_network, space_of};
 
 /// Arguments of the command `paretune space`.
 #[derive(Args, Debug)]

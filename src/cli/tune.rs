@@ -10,23 +10,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use paretune_db::Store;
+use paretune_evaluate::host::{HostError, own_worker};
+use paretune_evaluate::protocol::TimeRequest;
+use paretune_evaluate::repeat::{self, PROCESSES};
+use paretune_evaluate::timing::{Effort, Timing};
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::schedule::Schedule;
+use paretune_model::Network;
+use paretune_study::prepare::load_network;
+use paretune_study::session::Control;
+use paretune_study::trial::{fastest_probes, remember_probes};
+use paretune_tune::{Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network};
 
 use super::bench::{BenchArgs, place, seconds_text};
 use super::{Ending, paths, usage};
-use crate::evaluate::host::{HostError, own_worker};
-use crate::evaluate::protocol::TimeRequest;
-use crate::evaluate::repeat::{self, PROCESSES};
-use crate::evaluate::timing::{Effort, Timing};
-use crate::model::Network;
-use crate::study::prepare::load_network;
-use crate::study::session::Control;
-use crate::study::trial::{fastest_probes, remember_probes};
-use crate::study::tune::{
-    self, Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network,
-};
+use crate::tune;
 
 /// Number of steps of the progress bar.
 const STEPS: u64 = 1000;

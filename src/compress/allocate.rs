@@ -15,7 +15,7 @@ use super::channels::{Keep, scores};
 use super::error::CompressError;
 use super::groups::{Group, groups};
 use super::recipe::ChannelCriterion;
-use crate::compress::calibration::Calibration;
+use crate::calibration::Calibration;
 
 /// Multiply-adds of a layer as a function of the channels kept.
 struct Work {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::{Grid, Numbers, Pattern};
 use paretune_kernels::{Plan, Step, WeightValues, Weights};
+use paretune_record::artefact;
 use serde::{Deserialize, Serialize};
 
 use super::error::CompressError;
@@ -21,7 +22,6 @@ use super::recipe::LayerRecipe;
 use super::reconstruct::{Inputs, Layer, PATCHES, Reconstruction};
 use super::rounded;
 use super::walk::{Visitor, walk};
-use crate::artefact;
 
 /// Sparsity levels that are made together, as each continues from the level before.
 pub const SPARSITIES: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95];

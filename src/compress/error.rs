@@ -24,7 +24,7 @@ pub enum CompressError {
     Database(String),
     /// A file of the database of compressed layers cannot be read or written.
     #[error(transparent)]
-    Artefact(#[from] crate::artefact::ArtefactError),
+    Artefact(#[from] paretune_record::artefact::ArtefactError),
     /// The runtime refused to execute the network.
     #[error(transparent)]
     Kernel(#[from] KernelError),

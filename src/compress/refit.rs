@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use paretune_kernels::linear::{View, multiply};
+use crate::linalg::{View, multiply};
 use paretune_kernels::operator::{Conv, Operator};
 use paretune_kernels::weights::Pattern;
 use paretune_kernels::{Plan, Step, ValueId, WeightValues, Weights};
@@ -22,8 +22,8 @@ use rayon::prelude::*;
 
 use super::channels::{Keep, dense};
 use super::error::CompressError;
-use super::linear::Cholesky;
 use super::walk::{Visitor, walk};
+use crate::linalg::cholesky::Cholesky;
 
 /// Output positions of a layer that are sampled, per weight of one of its filters.
 const PER_WEIGHT: usize = 6;
@@ -471,9 +471,9 @@ fn product(left: View<'_, f32>, right: View<'_, f32>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compress::channels::remove;
-    use crate::compress::groups::groups;
-    use crate::compress::tests::{networks, reference};
+    use crate::channels::remove;
+    use crate::groups::groups;
+    use crate::tests::{networks, reference};
 
     /// Both forms of the solution satisfy the normal equations.
     #[test]

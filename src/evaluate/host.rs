@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paretune_kernels::opencl;
+use paretune_record::request::SubjectSpec;
 
-use super::protocol::{FastestProbes, Reply, Request, SubjectSpec};
+use super::protocol::{FastestProbes, Reply, Request};
 
 /// Reason why a request has no reply.
 #[derive(Debug, thiserror::Error)]
@@ -328,7 +329,7 @@ fn keep_tail(mut stderr: impl Read, tail: &Mutex<Vec<u8>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::accuracy::Normalization;
+    use paretune_record::request::Normalization;
 
     fn host(script: &str) -> Host {
         let options = HostOptions {

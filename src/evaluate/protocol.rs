@@ -8,29 +8,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use paretune_record::request::SubjectSpec;
+use paretune_record::score::Score;
+use paretune_record::step::StepCost;
 use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
-use super::accuracy::{Normalization, Score};
-use super::inspect::StepCost;
 use super::timing::{Effort, Timing};
-
-/// Workload of all trials of a session, given by content hashes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SubjectSpec {
-    /// Folder of the artefacts that the hashes below name.
-    pub artefacts: PathBuf,
-    /// Folder of compressed layers, shared by studies.
-    pub layers: PathBuf,
-    /// Name for messages and bundles.
-    pub name: String,
-    /// SHA-256 of the network's file; the artefact `SHA256.network`.
-    pub model: String,
-    /// Content hash of the three parts of the images; the artefact `HASH.images`.
-    pub images: String,
-    /// Mean and deviation that turn images into inputs.
-    pub normalization: Normalization,
-}
 
 /// Seconds of the fastest observed speed probe by number of threads. They are pairs, because JSON
 /// has no numeric keys.
@@ -339,7 +323,7 @@ pub enum Reply {
     /// Reply to [`Request::Rank`] with costs.
     Ranked {
         /// Importance of the removed channels by group and kept fraction, ascending; see
-        /// [`crate::compress::channel_costs`].
+        /// [`paretune_compress::channel_costs`].
         costs: BTreeMap<String, Vec<(f64, f64)>>,
     },
     /// Reply to [`Request::Report`] with a score.

@@ -1,14 +1,15 @@
 //! Builds a plan from a configuration: compression first, then schedules.
 
+use paretune_compress as compress;
+use paretune_compress::{ChannelCriterion, CompressError, Method, Recipe};
+use paretune_joint_space::decode::{Candidate, CandidateError};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::offer::Target;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Backend, KernelError, Plan, Switch};
 use paretune_spaces::Configuration;
 
-use super::candidate::{Candidate, CandidateError};
 use super::subject::{Progress, Subject, SubjectError};
-use crate::compress::{self, ChannelCriterion, CompressError, Method, Recipe};
 
 /// Reason why a configuration could not be built.
 #[derive(Debug, thiserror::Error)]

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use paretune_kernels::bundle::Preprocessing;
 use paretune_kernels::{Plan, ValueSpec};
+use paretune_model::images::normalize_into;
 
 use super::host::{HostError, ask_fresh};
 use super::protocol::{FastestProbes, Reply, Request, TimeRequest};
 use super::timing::{Effort, Timing, median};
-use crate::model::images::normalize_into;
 
 /// Number of processes, enough to outvote an unlucky one.
 pub const PROCESSES: usize = 3;

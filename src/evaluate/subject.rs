@@ -7,25 +7,27 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use paretune_compress as compress;
+use paretune_compress::{
+    Calibration, ChannelCriterion, CompressError, Database, Distillation, Heard, Recipe, References,
+};
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::hardware::Isa;
+use paretune_model::Network;
+use paretune_model::images::{Dataset, Images, normalize_into};
+use paretune_record::artefact::{self, ArtefactError};
+use paretune_record::request::{Normalization, SubjectSpec};
+use paretune_record::score::Score;
 
-use super::accuracy::{Normalization, Score, answers, divergence, for_scoring, outputs};
-use super::artefact::{self, ArtefactError};
-use super::protocol::SubjectSpec;
-use crate::compress::{
-    self, Calibration, ChannelCriterion, CompressError, Database, Distillation, Heard, Recipe, References,
-};
-use crate::model::Network;
-use crate::model::images::{Dataset, Images, normalize_into};
+use super::accuracy::{answers, divergence, for_scoring, outputs};
 
 /// Reason why a workload could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum SubjectError {
     /// The images cannot be read.
     #[error(transparent)]
-    Images(#[from] crate::model::images::ImageError),
+    Images(#[from] paretune_model::images::ImageError),
     /// The calibration or compression failed.
     #[error("calibration: {0}")]
     Compress(#[from] CompressError),

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use paretune_record::archive::{METRICS, intervals};
+use paretune_record::front::FrontLimit;
+use paretune_record::measurement::Known;
 use paretune_spaces::{Configuration, Value};
 use serde_json::json;
 
 use super::record::{Record, RecordedTrial, timestamp};
-use crate::study::archive::{METRICS, intervals};
-use crate::study::front::FrontLimit;
-use crate::study::trial::Known;
 
 /// Identifier of the worker that all operations in the file carry.
 const WORKER: &str = "paretune";
@@ -37,7 +37,7 @@ pub fn optuna(record: &Record) -> String {
         "op_code": 3, "worker_id": WORKER, "study_id": 0,
         "system_attr": {"study:metric_names": started.objectives},
     }));
-    let limits: Vec<String> = started.limits.iter().map(crate::report::units::limit).collect();
+    let limits: Vec<String> = started.limits.iter().map(paretune_report::units::limit).collect();
     for (key, value) in [
         ("limits", json!(limits)),
         ("model_sha256", json!(started.model_sha256)),

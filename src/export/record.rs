@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use paretune_record::event::{Started, TrialFinished};
+use paretune_record::front::FrontLimit;
+use paretune_record::journal::Journal;
 use paretune_spaces::Configuration;
 
 use super::ExportError;
-use crate::study::event::{Started, TrialFinished};
-use crate::study::front::FrontLimit;
-use crate::study::journal::Journal;
 
 /// Contents of a study's journal.
 pub struct Record {

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use paretune_record::characterize::{CHANNEL, CSR, Kernels, ORIGINAL, Row};
+
 use super::axis::Axis;
 use super::svg::escaped;
 use super::units;
-use crate::study::characterize::{CHANNEL, CSR, Kernels, ORIGINAL, Row};
 
 /// Losses of accuracy (fractions) at which techniques are compared.
 const DROPS: [f64; 3] = [0.005, 0.01, 0.05];
@@ -466,9 +467,9 @@ mod tests {
     use paretune_kernels::weights::Numbers;
 
     use super::*;
-    use crate::evaluate::accuracy::Score;
-    use crate::study::characterize::Experiment;
-    use crate::study::trial::Known;
+    use paretune_record::characterize::Experiment;
+    use paretune_record::measurement::Known;
+    use paretune_record::score::Score;
 
     fn row(technique: &str, level: &str, kernels: Kernels, correct: u64, latency: f64, threads: i64) -> Row {
         Row {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use paretune_record::front::{Front, FrontPoint};
+
 use super::units::METRICS;
-use crate::study::front::{Front, FrontPoint};
 
 /// Formats one line per point after a line of names: id, flags, metrics, intervals, violations,
 /// origin, then every parameter that is active in some point (empty in the others). Fields are

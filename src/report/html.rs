@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use paretune_record::event::{Inspected, Started, TrialFinished};
+use paretune_record::front::{Front, FrontPoint, Metrics};
+use paretune_record::step::StepCost;
 use serde::Serialize;
 
 use super::layers::{Choices, choices};
@@ -11,9 +14,6 @@ use super::relax::relaxations;
 use super::svg::{escaped, svg};
 use super::techniques::{Technique, metrics, techniques};
 use super::{summary, units};
-use crate::evaluate::inspect::StepCost;
-use crate::study::event::{Inspected, Started, TrialFinished};
-use crate::study::front::{Front, FrontPoint, Metrics};
 
 const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/page.css");

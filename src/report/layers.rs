@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use paretune_names::CHANNELS;
 use paretune_spaces::Configuration;
 use serde::Serialize;
 
 use super::setting;
-use crate::evaluate::candidate::CHANNELS;
 
 /// Parameters of one layer, formatted for a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

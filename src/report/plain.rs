@@ -5,9 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use paretune_record::event::{Event, Started, TrialFinished};
 
 use super::units;
-use crate::study::event::{Event, Started, TrialFinished};
 
 /// Minimum time between two lines without a terminal, except for significant events.
 const QUIET: Duration = Duration::from_secs(10);

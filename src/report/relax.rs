@@ -1,8 +1,9 @@
 //! Effect of relaxing one limit: the best known point that misses only this limit.
 
+use paretune_record::archive::preferred;
+use paretune_record::front::{FrontLimit, FrontPoint, Metrics};
+
 use super::units;
-use crate::study::archive::preferred;
-use crate::study::front::{FrontLimit, FrontPoint, Metrics};
 
 /// The best known point beyond one limit.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]

@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
+use paretune_record::front::{Front, FrontPoint};
+
 use super::units::{self, METRICS};
-use crate::study::front::{Front, FrontPoint};
 
 /// Formats the summary of a search. `study` is the folder as the user types it, and `prefer` is the
 /// criterion of the best point: an objective or `knee`.

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use paretune_record::front::{Front, FrontLimit, FrontPoint, Metrics};
+
 use super::axis::Axis;
 use super::techniques::Technique;
 use super::units;
-use crate::study::front::{Front, FrontLimit, FrontPoint, Metrics};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 480.0;

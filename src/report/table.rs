@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use paretune_record::front::{Front, FrontLimit, FrontPoint, Metrics};
+
 use super::units::{self, METRICS};
-use crate::study::front::{Front, FrontLimit, FrontPoint, Metrics};
 
 /// Settings for the format of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Trials that apply one technique alone to the whole network. Joint configurations are compared
 //! with them.
 
-use crate::study::event::TrialFinished;
-use crate::study::front::{Front, Metrics};
+use paretune_record::event::TrialFinished;
+use paretune_record::front::{Front, Metrics};
 
 /// A trial that applies one technique alone.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]

@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use paretune_demo as demo;
+use paretune_record::front::Front;
+
 use super::{PlainProgress, TableStyle, csv, summary, svg, table};
-use crate::study::front::Front;
-use crate::tui::demo;
 
 fn front() -> Front {
     let mut front = demo::front(150, true);

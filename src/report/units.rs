@@ -3,7 +3,7 @@
 //! All values inside the program are in seconds, bytes and fractions. They are converted here when
 //! they are printed.
 
-use crate::study::front::{FrontLimit, FrontPoint, Metrics};
+use paretune_record::front::{FrontLimit, FrontPoint, Metrics};
 
 /// Names of the metrics in the order in which they are always shown.
 pub const METRICS: [&str; 4] = ["accuracy", "latency", "size", "memory"];

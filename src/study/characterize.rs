@@ -8,76 +8,14 @@
 
 use std::collections::BTreeSet;
 
+use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice};
 use paretune_kernels::conv;
 use paretune_kernels::weights::{Grid, Numbers, WeightFormat};
+use paretune_names::numbers::{BITS, choose, offered};
+use paretune_names::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter};
+use paretune_record::characterize::{CHANNEL, CSR, Experiment, Kernels, ORIGINAL, SPARSE};
+use paretune_record::survey::Survey;
 use paretune_spaces::{CompiledSpace, Configuration, Value};
-use serde::{Deserialize, Serialize};
-
-use super::survey::Survey;
-use super::trial::Known;
-use crate::evaluate::candidate::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter};
-use crate::evaluate::numbers::{BITS, choose, named, offered};
-
-/// Kernels that an experiment runs with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kernels {
-    /// The fastest known schedule of each layer and format.
-    Tuned,
-    /// Plain loops without any tuning.
-    Naive,
-}
-
-/// One technique at one level, applied to the whole network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Experiment {
-    /// Name of the technique: `original`, `channel pruning`, ...
-    pub technique: String,
-    /// Strength of the technique, for example `75 % kept`. Empty for techniques without a level.
-    pub level: String,
-    /// Kernels that it runs with.
-    pub kernels: Kernels,
-    /// Number type of the weights.
-    #[serde(rename = "bits", with = "named")]
-    pub numbers: Numbers,
-    /// Fraction of the weights that is zero.
-    pub sparsity: f64,
-    /// Fraction of the channels that is kept.
-    pub channels: f64,
-    /// Algorithm of all layers that offer it. Without one, every layer runs its fastest known
-    /// algorithm.
-    pub algorithm: Option<String>,
-}
-
-/// Name of the baseline experiment: the network without any technique.
-pub const ORIGINAL: &str = "original";
-/// Weight pruning with compressed sparse rows (CSR), the format of the study that this command
-/// reproduces.
-pub const CSR: &str = "weight pruning (CSR)";
-/// Weight pruning with kernels that keep sums in registers.
-pub const SPARSE: &str = "weight pruning (planar kernels)";
-/// Name of the channel pruning experiments.
-pub const CHANNEL: &str = "channel pruning";
-
-/// Result of one experiment in one setting.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// Name of the network, from its file.
-    pub network: String,
-    /// The technique and its level.
-    #[serde(flatten)]
-    pub experiment: Experiment,
-    /// Name of the setting: the device, and on OpenCL its kind of kernels.
-    pub backend: String,
-    /// Number of CPU threads that run it.
-    pub threads: i64,
-    /// Content hash of the configuration.
-    pub id: String,
-    /// The measured metrics; `None` if the measurement failed.
-    pub known: Option<Known>,
-    /// Message of the failure, if it failed.
-    pub failure: Option<String>,
-}
 
 /// Values that the space offers for the parameters that the study varies.
 struct Offer {
@@ -389,9 +327,9 @@ mod tests {
     use paretune_kernels::hardware::Isa;
 
     use super::*;
-    use crate::model::{Network, builtin};
-    use crate::study::space::joint_space;
-    use crate::study::survey::{LayerSchedule, LayerSurvey, ScheduleTime};
+    use paretune_joint_space::builder::joint_space;
+    use paretune_model::{Network, builtin};
+    use paretune_record::survey::{LayerSchedule, LayerSurvey, ScheduleTime};
 
     #[test]
     fn experiments_become_configurations_of_the_whole_network() {
@@ -399,7 +337,7 @@ mod tests {
         let space = joint_space(&network, &[1, 2], &[paretune_kernels::Backend::Cpu], Isa::detect())
             .expect("a space");
         let space = space.compile().expect("valid");
-        let layers = crate::compress::layers(&network.plan).expect("layers");
+        let layers = paretune_compress::layers(&network.plan).expect("layers");
         let layers: Vec<LayerSurvey> = layers
             .iter()
             .map(|layer| LayerSurvey { name: layer.step.clone(), ..LayerSurvey::default() })

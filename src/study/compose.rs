@@ -15,18 +15,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice};
+use paretune_joint_space::seeds::Seed;
 use paretune_kernels::weights::{Grid, Numbers};
+use paretune_names::{BACKEND, CHANNELS, THREADS, numbers};
+use paretune_record::archive::METRICS;
+use paretune_record::survey::{Mixed, Survey, Thinned};
 use paretune_search::hypervolume::contribution;
 use paretune_search::strategies::evolve::Evolve;
 use paretune_search::{History, Outcome, Strategy, Suggestion, Trial};
 use paretune_spaces::{Configuration, Value};
 use rand::{Rng, RngExt};
 
-use super::archive::METRICS;
-use super::recipes::Seed;
-use super::survey::{Mixed, Survey, Thinned};
-use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS};
-use crate::evaluate::numbers;
 use choice::{Choice, Weights};
 use model::{Model, Verified};
 

@@ -7,23 +7,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use paretune_db::{KeyParts, Record};
-use paretune_kernels::hardware::Hardware;
-
-use super::archive;
-use super::event::Event;
-use super::front::{Front, FrontLimit, FrontPoint, HardwareName, Metrics, ModelName};
-use super::recipes::UNTOUCHED;
-use super::request::StudyRequest;
 use super::session::SessionError;
-use super::trial::{Bench, Known};
-use crate::artefact;
-use crate::evaluate::accuracy::Score;
-use crate::evaluate::host::{Host, HostError, blame};
-use crate::evaluate::protocol::{Reply, Request};
-use crate::evaluate::repeat;
-use crate::evaluate::timing::{Effort, Timing};
-use crate::model::Network;
+use super::trial::Bench;
+use paretune_db::{KeyParts, Record};
+use paretune_evaluate::host::{Host, HostError, blame};
+use paretune_evaluate::protocol::{Reply, Request};
+use paretune_evaluate::repeat;
+use paretune_evaluate::timing::{Effort, Timing};
+use paretune_joint_space::seeds::UNTOUCHED;
+use paretune_kernels::hardware::Hardware;
+use paretune_model::Network;
+use paretune_record::event::Event;
+use paretune_record::front::{Front, FrontLimit, FrontPoint, HardwareName, Metrics, ModelName};
+use paretune_record::measurement::Known;
+use paretune_record::request::StudyRequest;
+use paretune_record::score::Score;
+use paretune_record::{archive, artefact};
 use score::Job;
 
 /// Returns the seconds of a time budget that are reserved for the final measurements.

@@ -3,23 +3,21 @@
 
 use std::path::{Path, PathBuf};
 
+use paretune_joint_space::builder::{JointSpaceError, joint_space};
 use paretune_kernels::Backend;
 use paretune_kernels::hardware::Isa;
+use paretune_model::images::{self, Dataset, SplitSizes};
+use paretune_model::{Network, builtin};
+use paretune_record::artefact::{self, ArtefactError};
+use paretune_record::request::{Normalization, RequestError, StudyFile, StudyRequest};
 use paretune_spaces::{Space, SpaceFile};
-
-use super::request::{RequestError, StudyFile, StudyRequest};
-use super::space::{JointSpaceError, joint_space};
-use crate::evaluate::accuracy::Normalization;
-use crate::evaluate::artefact::{self, ArtefactError};
-use crate::model::images::{self, Dataset, SplitSizes};
-use crate::model::{Network, builtin};
 
 /// Reason why a study could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// The network cannot be read.
     #[error(transparent)]
-    Model(#[from] crate::model::ModelError),
+    Model(#[from] paretune_model::ModelError),
     /// The images cannot be read.
     #[error(transparent)]
     Images(#[from] images::ImageError),

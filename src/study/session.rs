@@ -17,28 +17,30 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paretune_db::{Store, StoreError};
+use paretune_evaluate::host::{Host, HostError, HostOptions};
+use paretune_evaluate::protocol::Reply;
+use paretune_joint_space::seeds::{UNTOUCHED, seeds};
 use paretune_kernels::hardware::Hardware;
+use paretune_model::Network;
+use paretune_record::archive::{self, METRICS};
+use paretune_record::artefact;
+use paretune_record::budget::Budget;
+use paretune_record::event::{Event, PartialMetrics, Started, TrialFinished};
+use paretune_record::front::{Front, FrontPoint};
+use paretune_record::journal::Journal;
+use paretune_record::measurement::Known;
+use paretune_record::request::{StudyFile, StudyRequest};
 use paretune_search::{Outcome, Problem, ProblemError, Proposal, Search};
 use paretune_spaces::{CompiledSpace, Configuration};
 
-use super::archive::{self, METRICS};
-use super::budget::Budget;
+use super::bounds;
 use super::compose::{Compose, Shared};
 use super::confirm;
-use super::event::{Event, PartialMetrics, Started, TrialFinished};
-use super::front::{Front, FrontPoint};
-use super::journal::Journal;
 use super::prepare::{Material, PrepareError, space_of};
-use super::recipes::{UNTOUCHED, seeds};
-use super::request::{StudyFile, StudyRequest};
 use super::survey::{Pace, Surveyor};
-use super::trial::{Answer, Answered, Bench, Hopeless, Known, TrialError};
-use crate::artefact;
-use crate::evaluate::host::{Host, HostError, HostOptions};
-use crate::evaluate::protocol::Reply;
-use crate::model::Network;
+use super::trial::{Answer, Answered, Bench, Hopeless, TrialError};
 
-pub use steer::{Change, Control};
+pub use steer::Control;
 
 /// Reason why a session failed as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -224,8 +226,8 @@ fn start_search(
     let problem = Problem::new(
         Arc::clone(space),
         METRICS.map(str::to_owned).to_vec(),
-        archive::objectives(&request.objectives),
-        archive::search_limits(&request.limits),
+        bounds::objectives(&request.objectives),
+        bounds::search_limits(&request.limits),
     )?;
     let mut recipes = seeds(space);
     let mut search = if request.strategy == "auto" {
@@ -625,5 +627,5 @@ fn lock(folder: &Path) -> Result<File, String> {
 fn write_front(folder: &Path, front: &Front) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(front)?;
     text.push(b'\n');
-    crate::evaluate::artefact::write_whole(&folder.join("front.json"), &text)
+    paretune_record::artefact::write_whole(&folder.join("front.json"), &text)
 }

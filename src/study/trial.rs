@@ -6,30 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use paretune_db::{KeyParts, Outcome, Record, Store, StoreError};
-use paretune_spaces::Configuration;
-use serde::{Deserialize, Serialize};
-
-use crate::evaluate::PROTOCOL_VERSION;
-use crate::evaluate::accuracy::Score;
-use crate::evaluate::candidate::numerics;
-use crate::evaluate::host::{Host, HostError, blame};
-use crate::evaluate::protocol::{
-    Ceilings, FastestProbes, Floors, Measured, Refusal, Reply, Request, Rival, SubjectSpec, TrialRequest,
+use paretune_evaluate::PROTOCOL_VERSION;
+use paretune_evaluate::host::{Host, HostError, blame};
+use paretune_evaluate::protocol::{
+    Ceilings, FastestProbes, Floors, Measured, Refusal, Reply, Request, Rival, TrialRequest,
 };
-use crate::evaluate::timing::Effort;
-
-/// Metrics of a completely measured configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Known {
-    /// Score over the search images.
-    pub score: Score,
-    /// Median latency and the ends of its 95 % interval, in seconds.
-    pub latency: [f64; 3],
-    /// Size of the bundle in bytes.
-    pub size: f64,
-    /// Peak memory of a run in bytes.
-    pub memory: f64,
-}
+use paretune_evaluate::timing::Effort;
+use paretune_joint_space::decode::numerics;
+use paretune_record::measurement::Known;
+use paretune_record::request::SubjectSpec;
+use paretune_record::score::Score;
+use paretune_spaces::Configuration;
 
 /// Result of one trial of a configuration.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,7 @@
 //! The archive screen: the front, or all trials, as a table.
 
+use paretune_record::front::{FrontPoint, Metrics};
+use paretune_report::units::{self, METRICS};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Position, Rect};
 use ratatui::text::Line;
@@ -9,8 +11,6 @@ use super::draw::nothing_yet;
 use super::front::sign;
 use super::state::State;
 use super::view::View;
-use crate::report::units::{self, METRICS};
-use crate::study::front::{FrontPoint, Metrics};
 
 /// Width in columns from which on ratios to the baseline are shown.
 const WIDE: u16 = 130;

@@ -1,5 +1,6 @@
 //! The frame of every screen: tabs above, status and keys below.
 
+use paretune_report::units;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -10,7 +11,6 @@ use ratatui::widgets::{Paragraph, Widget};
 use super::state::State;
 use super::view::{Tab, View};
 use super::{archive, front, network, progress};
-use crate::report::units;
 
 /// Smallest terminal, in columns and rows, in which the screens are useful.
 const SMALLEST: (u16, u16) = (40, 12);

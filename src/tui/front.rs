@@ -1,5 +1,9 @@
 //! The front screen: a scatter plot of two metrics, and details of the selected point.
 
+use paretune_record::front::{FrontPoint, Metrics};
+use paretune_report::axis::Axis;
+use paretune_report::units::{self, METRICS};
+use paretune_report::{setting, why_of};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::Style;
@@ -11,10 +15,6 @@ use super::plot::{Border, Mark, Plot, inner};
 use super::state::State;
 use super::theme::Theme;
 use super::view::View;
-use crate::report::axis::Axis;
-use crate::report::units::{self, METRICS};
-use crate::report::{setting, summary};
-use crate::study::front::{FrontPoint, Metrics};
 
 const BEST: char = '★';
 const FEASIBLE: char = '●';
@@ -265,7 +265,7 @@ fn reason(point: &FrontPoint, state: &State) -> String {
     let feasible = state.front.iter().filter(|point| point.feasible).count();
     let prefer = state.prefer();
     if point.best {
-        return summary::why_of(prefer, feasible, !state.limits().is_empty());
+        return why_of(prefer, feasible, !state.limits().is_empty());
     }
     if !point.feasible {
         return "misses a limit".to_owned();

@@ -1,5 +1,9 @@
 //! The network screen: the configuration and the cost of each layer of the selected point.
 
+use paretune_record::event::Inspected;
+use paretune_record::front::FrontPoint;
+use paretune_record::step::StepCost;
+use paretune_report::{LayerRow, choices, units};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::text::{Line, Span};
@@ -9,11 +13,6 @@ use super::draw::nothing_yet;
 use super::front::sign;
 use super::state::State;
 use super::view::View;
-use crate::evaluate::inspect::StepCost;
-use crate::report::units;
-use crate::report::{LayerRow, choices};
-use crate::study::event::Inspected;
-use crate::study::front::FrontPoint;
 
 /// Width in columns from which on tunables and a time bar are shown.
 const WIDE: u16 = 110;

@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+use paretune_record::budget::Budget;
+use paretune_record::change::Change;
+use paretune_record::front::FrontPoint;
+use paretune_record::limits;
+use paretune_report::units;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::KeyCode;
 use ratatui::layout::Rect;
@@ -13,11 +18,6 @@ use super::run::ExportFormat;
 use super::state::State;
 use super::view::{Action, View};
 use super::{help, theme};
-use crate::report::units;
-use crate::study::budget::Budget;
-use crate::study::front::FrontPoint;
-use crate::study::limits;
-use crate::study::session::Change;
 
 /// The overlay on the current screen.
 #[derive(Clone, Debug, Default, PartialEq)]

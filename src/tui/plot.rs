@@ -3,11 +3,10 @@
 //! The chart widget of ratatui distinguishes data sets by colour only. Here every kind of point has
 //! its own character, and the most important point of a cell is shown.
 
+use paretune_report::axis::Axis;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::{Modifier, Style};
-
-use crate::report::axis::Axis;
 
 /// One point: position, character, style, and rank (the highest of a cell is drawn).
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! The progress screen: budget, current trial, failures, hypervolume over time.
 
+use paretune_report::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::symbols::Marker;
@@ -9,7 +10,6 @@ use ratatui::widgets::{Axis, Block, Borders, Chart, Dataset, Gauge, GraphType, P
 use super::draw::nothing_yet;
 use super::state::State;
 use super::view::View;
-use crate::report::units;
 
 /// Number of origins whose contributions are listed.
 const MOST_PROPOSERS: usize = 4;

@@ -7,6 +7,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use paretune_record::change::Change;
+use paretune_record::event::Event;
+use paretune_record::front::FrontPoint;
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 
 use super::draw::draw;
@@ -14,9 +17,6 @@ use super::state::State;
 use super::terminal::{self, Screen};
 use super::theme::Theme;
 use super::view::{Action, View};
-use crate::study::event::Event;
-use crate::study::front::FrontPoint;
-use crate::study::session::Change;
 
 /// Shortest time between two frames (20 frames a second).
 const FRAME: Duration = Duration::from_millis(50);

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use paretune_record::archive::preferred;
+use paretune_record::event::{Changed, Event, Inspected, Started, TrialFinished};
+use paretune_record::front::{Front, FrontLimit, FrontPoint, Metrics};
+use paretune_report as report;
+use paretune_report::Technique;
 use paretune_spaces::Configuration;
-
-use crate::report::{self, Technique};
-use crate::study::archive::preferred;
-use crate::study::event::{Changed, Event, Inspected, Started, TrialFinished};
-use crate::study::front::{Front, FrontLimit, FrontPoint, Metrics};
 
 /// Largest number of trials off the front that are kept for the plot; the oldest are dropped first.
 const MAX_EXPLORED: usize = 2000;

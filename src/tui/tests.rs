@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use paretune_demo as demo;
+use paretune_record::change::Change;
+use paretune_record::event::{Changed, Event};
+use paretune_report::units::METRICS;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -11,10 +15,7 @@ use ratatui::layout::Rect;
 use super::overlay::Overlay;
 use super::run::ExportFormat;
 use super::view::Action;
-use super::{Command, State, Tab, Theme, View, demo, draw};
-use crate::report::units::METRICS;
-use crate::study::event::{Changed, Event};
-use crate::study::session::Change;
+use super::{Command, State, Tab, Theme, View, draw};
 
 fn fold(events: &[Event]) -> State {
     let mut state = State::default();

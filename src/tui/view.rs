@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use paretune_record::change::Change;
+use paretune_record::front::FrontPoint;
+use paretune_record::limits;
+use paretune_report::units::{self, METRICS};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect};
 
@@ -11,10 +15,6 @@ use super::run::{Command, ExportFormat};
 use super::state::State;
 use super::theme::Theme;
 use super::{archive, draw, front};
-use crate::report::units::{self, METRICS};
-use crate::study::front::FrontPoint;
-use crate::study::limits;
-use crate::study::session::Change;
 
 /// The screens of the terminal UI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -358,7 +358,7 @@ impl View {
                 text => {
                     let parameter = || {
                         point.config.iter().any(|(name, value)| {
-                            format!("{name}={}", crate::report::setting(value)).contains(text)
+                            format!("{name}={}", paretune_report::setting(value)).contains(text)
                         })
                     };
                     point.id.contains(text) || point.origin.contains(text) || parameter()

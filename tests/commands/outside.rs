@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use paretune::model::builtin::{self, Part};
+use paretune_model::builtin::{self, Part};
 use serde_json::Value;
 
 use super::{Home, write_npy};

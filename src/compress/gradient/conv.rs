@@ -4,7 +4,7 @@
 //! matrix with a row per channel, whatever the number of images, so late layers with few positions
 //! are as fast as early ones.
 
-use paretune_kernels::linear::{View, multiply};
+use crate::linalg::{View, multiply};
 use paretune_kernels::operator::Window;
 
 /// Largest number of unfolded inputs held at a time, about the size of a second-level cache.

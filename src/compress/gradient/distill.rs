@@ -22,8 +22,8 @@ use rayon::prelude::*;
 use super::fisher::softened;
 use super::teacher::Teacher;
 use super::{Parameters, Tape, trainable};
-use crate::compress::channels::Keep;
-use crate::compress::error::CompressError;
+use crate::channels::Keep;
+use crate::error::CompressError;
 
 /// Options of the training by distillation.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +87,7 @@ const REPORT: u64 = 8;
 ///
 /// Returns the network of the least divergence from the teacher on `held_back` images: the
 /// untrained student, the trained one or an interpolation between them. `keep` tells which of the
-/// teacher's channels the student has (see [`kept`](crate::compress::kept)). `progress` ends the
+/// teacher's channels the student has (see [`kept`](crate::kept)). `progress` ends the
 /// training early by returning false.
 ///
 /// # Errors

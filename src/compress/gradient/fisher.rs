@@ -14,9 +14,9 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
 use super::{Parameters, Tape, trainable};
-use crate::compress::calibration::Calibration;
-use crate::compress::error::CompressError;
-use crate::compress::groups::{Group, is_dense_conv};
+use crate::calibration::Calibration;
+use crate::error::CompressError;
+use crate::groups::{Group, is_dense_conv};
 
 /// Largest number of images in a batch.
 const BATCH: usize = 16;
@@ -34,7 +34,7 @@ const TEMPERATURE: f32 = 4.0;
 /// # Errors
 ///
 /// Fails if the network has a step without a derivative, or if there is no image.
-pub(in crate::compress) fn channel_information(
+pub(crate) fn channel_information(
     plan: &Plan,
     calibration: &Calibration,
     groups: &[Group],

@@ -4,8 +4,8 @@ use paretune_kernels::hardware::Isa;
 use paretune_kernels::{Executor, ExecutorOptions, Plan, ValueId};
 
 use super::moves;
-use crate::compress::channels::Keep;
-use crate::compress::error::CompressError;
+use crate::channels::Keep;
+use crate::error::CompressError;
 
 /// Baseline split at its cut points, the values that are all the rest of the network needs.
 pub(super) struct Teacher {

@@ -10,8 +10,9 @@ use paretune_kernels::{Activation, Plan, WeightValues};
 
 use super::teacher::Teacher;
 use super::*;
-use crate::compress::channels::Keep;
-use crate::compress::tests::networks::{self, Builder};
+use crate::channels::Keep;
+use crate::tests::networks;
+use crate::tests::networks::Builder;
 
 /// Builds a network of all differentiable operators that the other networks do not have.
 fn odds_and_ends() -> Plan {
@@ -116,12 +117,12 @@ fn a_dense_layer_has_the_slopes_of_the_textbook() {
 fn training_keeps_zeros_and_grids() {
     let plan = networks::residual();
     let images = networks::images(&plan, 32);
-    let calibration = crate::compress::tests::reference::calibrate(&plan, &images[..8]);
-    let mut recipe = crate::compress::Recipe::default();
+    let calibration = crate::tests::reference::calibrate(&plan, &images[..8]);
+    let mut recipe = crate::Recipe::default();
     recipe.channels.insert("one".into(), 0.5);
     let layer = |text: &str| serde_json::from_str(text).unwrap();
     recipe.layers.insert("three".into(), layer(r#"{"sparsity": 0.6}"#));
-    let mut student = crate::compress::apply(&plan, &calibration, &recipe).unwrap();
+    let mut student = crate::apply(&plan, &calibration, &recipe).unwrap();
     // A grid of four levels in the last layer.
     let last = student.weights.len() - 1;
     let WeightValues::F32(values) = &student.weights[last].values else { panic!("not in single precision") };
@@ -139,7 +140,7 @@ fn training_keeps_zeros_and_grids() {
     };
     let (learn, held) = (images[8..].concat(), images[..8].concat());
     let options = Distillation { duration: Duration::from_millis(400), batch: 8, ..Distillation::default() };
-    let keep = crate::compress::kept(&plan, &calibration, &recipe).unwrap();
+    let keep = crate::kept(&plan, &calibration, &recipe).unwrap();
     let none = distill(&plan, &student, &Keep::all(&plan), &learn, &held, &options, &mut |_| true);
     assert!(matches!(none, Err(CompressError::Calibration(_))), "channels have gone");
     let tuned = distill(&plan, &student, &keep, &learn, &held, &options, &mut |_| true).unwrap();

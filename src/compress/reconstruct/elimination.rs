@@ -6,12 +6,12 @@
 //! A band of rows that share their zeros shares the inverse too, so blocks are cheaper than single
 //! weights.
 
-use paretune_kernels::linear::{add_scaled, dot};
+use crate::linalg::{add_scaled, dot};
 use rayon::prelude::*;
 
 use super::quadratic::Quadratic;
 use super::units::Units;
-use crate::compress::error::CompressError;
+use crate::error::CompressError;
 
 /// Largest number of multiply-adds for which one layer is pruned exactly.
 const AFFORDABLE: f64 = 1.2e11;

@@ -3,12 +3,12 @@
 //! Second-order reconstruction needs no more from the calibration images: if the bias is free to
 //! follow, changing a filter by `d` changes the layer's output by `dᵀ C d` in mean square.
 
-use paretune_kernels::linear::{View, multiply};
+use crate::linalg::{View, multiply};
 use paretune_kernels::operator::ConvProblem;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::compress::error::CompressError;
+use crate::error::CompressError;
 
 /// Largest number of patches that are sampled: enough to distinguish thousands of columns, few
 /// enough for layers with large images.

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 pub(crate) use inputs::{Inputs, PATCHES};
 pub(crate) use rounding::clipped_scale;
-pub(in crate::compress) use units::Units;
+pub(crate) use units::Units;
 
 use self::quadratic::Quadratic;
 use self::rounding::Rounder;

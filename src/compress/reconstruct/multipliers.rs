@@ -5,12 +5,12 @@
 //! towards the latter, while the fraction of zeros grows (Boža, "Fast and Effective Weight Update
 //! for Pruned Large Language Models", TMLR 2024). One inverse serves all rows and all levels.
 
-use paretune_kernels::linear::{View, multiply};
+use crate::linalg::{View, multiply};
 use rayon::prelude::*;
 
 use super::quadratic::Quadratic;
 use super::units::Units;
-use crate::compress::error::CompressError;
+use crate::error::CompressError;
 
 /// Iterations that choose zeros, for the first level and for each later one.
 const CHOOSING: [usize; 2] = [12, 6];

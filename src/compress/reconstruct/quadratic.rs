@@ -1,8 +1,8 @@
 //! Error of a layer's output as a quadratic form in the error of its weights.
 
 use super::inputs::GroupInputs;
-use crate::compress::error::CompressError;
-use crate::compress::linear::Cholesky;
+use crate::error::CompressError;
+use crate::linalg::cholesky::Cholesky;
 
 /// Fraction of the mean variance that is added to every column's own. Inputs that never vary on the
 /// calibration images must not look free, and the matrix must have an inverse.

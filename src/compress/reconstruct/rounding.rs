@@ -7,12 +7,12 @@
 //! coordinate descent while that helps, alternating with the best scale for the values found.
 //! Several scales are tried, of both signs if the grid is not symmetric.
 
-use paretune_kernels::linear::{View, add_scaled, dot, multiply};
+use crate::linalg::{View, add_scaled, dot, multiply};
 use paretune_kernels::weights::Grid;
 use rayon::prelude::*;
 
 use super::quadratic::Quadratic;
-use crate::compress::error::CompressError;
+use crate::error::CompressError;
 
 /// Rows that are rounded together.
 const ROWS: usize = 16;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 /// Partition of the weights of a layer with one group into units, each of them zero as a whole or
 /// not at all.
-pub(in crate::compress) struct Units {
+pub(crate) struct Units {
     /// Number of rows that share their zeros.
     pub(super) rows: usize,
     /// Columns of each unit, equal for all rows: consecutive input channels at one tap.
@@ -22,7 +22,7 @@ pub(in crate::compress) struct Units {
 impl Units {
     /// Creates the units of filters with `channels` input channels and `taps`; `None` for a pattern
     /// without zeros.
-    pub(in crate::compress) fn new(pattern: Pattern, channels: usize, taps: usize) -> Option<Self> {
+    pub(crate) fn new(pattern: Pattern, channels: usize, taps: usize) -> Option<Self> {
         let single = |rows: usize, inputs: usize| {
             let mut columns = Vec::new();
             for first in (0..channels).step_by(inputs) {
@@ -62,7 +62,7 @@ impl Units {
     /// Returns a mask of `rows` times `columns` weights in which the fraction `share` of the units
     /// is removed, those of the least mean `score` (by index, at least 0). Among equal units the
     /// last ones go first.
-    pub(in crate::compress) fn largest(
+    pub(crate) fn largest(
         &self,
         rows: usize,
         columns: usize,

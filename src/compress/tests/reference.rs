@@ -4,8 +4,8 @@
 use paretune_kernels::Plan;
 use paretune_kernels::reference::step_f64;
 
-use crate::compress::Calibration;
-use crate::compress::calibration::unfuse;
+use crate::Calibration;
+use crate::calibration::unfuse;
 
 /// Computes all values of the plan for one image. Values with a grid are rounded to it.
 pub fn run(plan: &Plan, image: &[f32]) -> Vec<Vec<f64>> {

@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use crate::model::images::{Dataset, Images, SplitSizes};
+use crate::images::{Dataset, Images, SplitSizes};
 
 mod drawing;
 mod random;
@@ -21,7 +21,7 @@ pub const DIMS: [usize; 3] = [drawing::CHANNELS, drawing::SIDE, drawing::SIDE];
 pub const MEAN: [f32; 3] = [128.0; 3];
 /// Standard deviation by which the images are normalized, like [`MEAN`].
 pub const STD: [f32; 3] = [64.0; 3];
-/// Name of the network in [`crate::model::Network::name`].
+/// Name of the network in [`crate::Network::name`].
 pub const NAME: &str = "builtin";
 
 static NETWORK: &[u8] = include_bytes!("builtin.onnx");

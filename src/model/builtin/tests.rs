@@ -34,8 +34,8 @@ fn every_image_has_something_to_see() {
 
 #[test]
 fn the_network_is_read_and_fits_the_images() {
-    let network = crate::model::Network::from_bytes(NAME, network_bytes(), None).unwrap();
-    let totals = crate::model::totals(&network.plan);
+    let network = crate::Network::from_bytes(NAME, network_bytes(), None).unwrap();
+    let totals = crate::totals(&network.plan);
     assert_eq!(network.plan.values[network.plan.input].dims, DIMS);
     assert_eq!(network.plan.values[network.plan.output].dims, [CLASSES.len()]);
     // Normalization is folded, so there are fewer parameters than were trained.

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Dataset, Images};
-use crate::model::images::ImageError;
+use crate::images::ImageError;
 
 const MAGIC: &[u8; 16] = b"paretune images\x01";
 const CHECKSUM: usize = blake3::OUT_LEN;

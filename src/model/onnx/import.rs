@@ -17,7 +17,7 @@ use super::proto::tensor_shape_proto::dimension::Value as Extent;
 use super::proto::type_proto::Value as TypeValue;
 use super::proto::{GraphProto, ModelProto, ValueInfoProto};
 use super::tensor::{Data, Int, Tensor, volume};
-use crate::model::ModelError;
+use crate::ModelError;
 
 /// Oldest and newest supported operator sets.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;

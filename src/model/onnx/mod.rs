@@ -2,7 +2,7 @@
 //!
 //! Import is defensive, because files come from others: sizes are checked before anything is
 //! allocated, nothing panics, and errors name the unsupported node. The result is the graph as the
-//! file has it, one or more steps per node. [`crate::model::passes`] simplifies it.
+//! file has it, one or more steps per node. [`crate::passes`] simplifies it.
 
 use std::path::Path;
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use paretune_kernels::Plan;
 
-use crate::model::onnx::OPERATORS;
+use crate::onnx::OPERATORS;
 
 /// Drops the operator from the end of names (`body.0.a.Conv` becomes `body.0.a`) if they stay
 /// unique.

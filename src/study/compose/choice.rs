@@ -1,13 +1,12 @@
 //! Discrete choices for a network, their costs as sums over layers, and the descent that minimizes
 //! a weighted sum of these costs.
 
+use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice, schedule_bits};
 use paretune_kernels::weights::Numbers;
+use paretune_names::{BACKEND, CHANNELS, THREADS, layer_parameter, numbers};
+use paretune_record::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey};
 use paretune_spaces::{Configuration, Value};
 use rand::{Rng, RngExt};
-
-use crate::evaluate::candidate::{BACKEND, CHANNELS, THREADS, layer_parameter};
-use crate::evaluate::numbers;
-use crate::study::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey, schedule_bits};
 
 /// Seconds per value that is converted from one precision to another between layers.
 const CONVERSION: f64 = 0.3e-9;
@@ -238,7 +237,7 @@ pub(super) mod tests {
     use paretune_kernels::weights::Grid;
 
     use super::*;
-    use crate::study::survey::LayerLoss;
+    use paretune_record::survey::LayerLoss;
 
     pub(in super::super) const INT8: Numbers = Numbers::Integer(Grid::Bits8);
 

@@ -1,10 +1,10 @@
 //! Predictions of the additive model: sums over layers, corrected by the measurements of similar
 //! choices.
 
+use paretune_record::survey::Survey;
 use paretune_spaces::Point;
 
 use super::choice::{Choice, Parts, real};
-use crate::study::survey::Survey;
 
 /// A measured trial with its prediction by the additive model.
 #[derive(Clone, Debug)]

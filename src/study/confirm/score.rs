@@ -5,12 +5,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use paretune_evaluate::protocol::{Floors, Reply, Request};
+use paretune_joint_space::seeds::UNTOUCHED;
+use paretune_record::event::Event;
+use paretune_record::score::Score;
+
+use super::super::bounds;
 use super::{Confirmation, FrontPoint, SessionError};
-use crate::evaluate::accuracy::Score;
-use crate::evaluate::protocol::{Floors, Reply, Request};
-use crate::study::archive;
-use crate::study::event::Event;
-use crate::study::recipes::UNTOUCHED;
 
 /// Number of report images in one step.
 const STEP: u64 = 512;
@@ -85,7 +86,7 @@ impl Confirmation<'_, '_> {
             }
             see(step());
         }
-        let floors = archive::floors(&self.request.limits);
+        let floors = bounds::floors(&self.request.limits);
         for job in &mut *jobs {
             while self.measure && job.undecided(&floors, self) && left() > job.each * real(STEP) {
                 self.extend(job, DECIDING * STEP, see, interrupted)?;

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use paretune_joint_space::decode::numerics;
 use paretune_kernels::hardware::Hardware;
+use paretune_names::FINETUNE;
+use paretune_record::archive;
+use paretune_record::event::Event;
+use paretune_record::front::{Front, FrontPoint, Metrics};
 use paretune_spaces::Value;
 
-use super::super::archive;
 use super::super::confirm;
-use super::super::event::Event;
-use super::super::front::{Front, FrontPoint, Metrics};
 use super::super::prepare::Material;
 use super::super::trial::{Answer, Answered, Hopeless};
 use super::{HostError, Session, SessionError, Teller};
-use crate::evaluate::candidate::{FINETUNE, numerics};
 
 /// Largest number of points that are measured again at the end.
 const FINALISTS: usize = 12;

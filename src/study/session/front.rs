@@ -1,11 +1,13 @@
 //! The front of a running session: entering points, displaced points, and the stop criteria that
 //! follow from it.
 
-use super::super::archive;
-use super::super::front::{FrontPoint, Metrics};
+use paretune_evaluate::protocol::{Ceilings, Rival};
+use paretune_record::archive;
+use paretune_record::front::{FrontPoint, Metrics};
+
+use super::super::bounds;
 use super::super::trial::Hopeless;
 use super::Session;
-use crate::evaluate::protocol::{Ceilings, Rival};
 
 impl Session<'_> {
     /// Returns the stop criteria for the next candidate: the feasible points of the front and, once
@@ -13,8 +15,8 @@ impl Session<'_> {
     pub(super) fn hopeless(&self) -> Hopeless {
         let limits = &self.request.limits;
         let feasible = self.front.iter().any(|point| point.feasible);
-        let ceilings = if feasible { archive::ceilings(limits) } else { Ceilings::default() };
-        Hopeless { ceilings, rivals: self.rivals(), floors: archive::floors(limits) }
+        let ceilings = if feasible { bounds::ceilings(limits) } else { Ceilings::default() };
+        Hopeless { ceilings, rivals: self.rivals(), floors: bounds::floors(limits) }
     }
 
     /// Lists the incumbents: points that end the scoring of a candidate if they surely beat it.
@@ -25,7 +27,7 @@ impl Session<'_> {
         }
         let feasible = || self.front.iter().filter(|point| point.feasible);
         let limits = &self.request.limits;
-        let borders = if feasible().next().is_some() { archive::borders(limits) } else { Vec::new() };
+        let borders = if feasible().next().is_some() { bounds::borders(limits) } else { Vec::new() };
         feasible()
             .map(|point| Rival {
                 accuracy: point.spread.get("accuracy").map_or(0.0, |interval| interval[0]),

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use paretune_names::{BACKEND, Sides};
+use paretune_record::archive;
+use paretune_record::event::Event;
 use paretune_spaces::{Configuration, Value};
 
-use super::super::archive;
-use super::super::event::Event;
 use super::{HostError, Session, SessionError, Teller, space_of, start_search};
-use crate::evaluate::candidate::{BACKEND, Sides};
 
 /// Reason of the end of a session whose last backend was lost.
 pub(super) const ENDED: &str = "device lost";

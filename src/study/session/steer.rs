@@ -1,18 +1,17 @@
 //! Control of a running session by the user: pause, stop, change the request, inspect a point. The
 //! session checks for requests between two trials and never waits for anyone.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use paretune_evaluate::protocol::{Reply, Request};
+use paretune_record::archive;
+use paretune_record::change::Change;
+use paretune_record::event::{Changed, Event, Inspected};
 use paretune_spaces::Configuration;
 
-use super::super::archive;
-use super::super::event::{Changed, Event, Inspected};
-use super::super::front::FrontLimit;
-use super::{Budget, HostError, Session, SessionError, Teller, start_search};
-use crate::evaluate::protocol::{Reply, Request};
+use super::{HostError, Session, SessionError, Teller, start_search};
 
 /// Requests of the user to a running session.
 #[derive(Debug, Default)]
@@ -22,21 +21,6 @@ pub struct Control {
     /// Starts no further trial; the budget's clock stops meanwhile.
     pub pause: AtomicBool,
     changes: Mutex<Vec<Change>>,
-}
-
-/// A change that the user requests from a running session.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// New limits. All measured configurations are judged again.
-    Limits(Vec<FrontLimit>),
-    /// A new criterion of the best point: an objective's name or `knee`.
-    Prefer(String),
-    /// A new budget for the whole study.
-    Budget(Budget),
-    /// Ids of the points that must be among the finalists.
-    Keep(BTreeSet<String>),
-    /// Time every step of a point of the front, given by id. The result is an [`Event::Inspected`].
-    Inspect(String),
 }
 
 impl Control {

@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use paretune_compress as compress;
 use paretune_db::Record;
+use paretune_evaluate::protocol::{Reply, Request};
+use paretune_evaluate::subject::CALIBRATION_IMAGES;
+use paretune_joint_space::decode::numerics;
 use paretune_kernels::weights::{Grid, Numbers};
+use paretune_names::numbers::{bits_value, offered};
+use paretune_names::{CHANNELS, layer_parameter};
+use paretune_record::survey::{LayerLoss, Survey, Thinned};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 
-use super::{LayerLoss, Survey, Surveyor, Thinned, fraction, unfit};
-use crate::compress;
-use crate::evaluate::candidate::{CHANNELS, layer_parameter, numerics};
-use crate::evaluate::numbers::{bits_value, offered};
-use crate::evaluate::protocol::{Reply, Request};
-use crate::evaluate::subject::CALIBRATION_IMAGES;
-use crate::study::session::SessionError;
+use super::{Surveyor, fraction, unfit};
+use crate::session::SessionError;
 
 /// Number of images on which losses are measured.
 const LOSS_IMAGES: u64 = 96;

@@ -13,250 +13,23 @@ mod schedules;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use paretune_compress as compress;
+use paretune_compress::ChannelGroup;
 use paretune_db::{KeyParts, Record};
-use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
-use paretune_kernels::{conv, offer};
+use paretune_evaluate::host::{Host, HostError, blame};
+use paretune_evaluate::protocol::{Reply, Request};
+use paretune_model::Network;
+use paretune_names::{BACKEND, THREADS};
+use paretune_record::survey::{GroupSurvey, LayerSurvey, Survey, Thinned};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
-use serde::{Deserialize, Serialize};
 
 pub use schedules::{SPEED, SpeedKey};
 
 use super::session::SessionError;
 use super::trial::Bench;
-use crate::compress::{self, ChannelGroup};
-use crate::evaluate::candidate::{BACKEND, THREADS, layer_parameter, tunable_parameter};
-use crate::evaluate::host::{Host, HostError, blame};
-use crate::evaluate::numbers;
-use crate::evaluate::protocol::{Reply, Request};
-use crate::model::Network;
-
-/// Results of the survey of a network.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Survey {
-    /// Number of threads that schedules were timed on.
-    pub threads: i64,
-    /// Backend that schedules were timed on: the fastest of the offered ones.
-    #[serde(default)]
-    pub backend: String,
-    /// Seconds of all steps that belong to no layer.
-    pub other_seconds: f64,
-    /// Layers of the network in execution order.
-    pub layers: Vec<LayerSurvey>,
-    /// Channel groups in execution order.
-    pub groups: Vec<GroupSurvey>,
-    /// Networks with a fraction of the work, pruned by one threshold over all channels.
-    #[serde(default)]
-    pub thinned: Vec<Thinned>,
-    /// The best partitions of the network between two backends, judged by default schedules without
-    /// transfers.
-    #[serde(default)]
-    pub mixed: Vec<Mixed>,
-}
-
-/// A network that is partitioned between two backends.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Mixed {
-    /// Value of the parameter that names both backends.
-    pub backend: String,
-    /// Schedule of each layer on the backend that runs it.
-    pub schedules: Vec<LayerSchedule>,
-}
-
-impl Survey {
-    /// Returns whether the loss of some reconstructed layer is known, which implies that others can
-    /// be reconstructed soon.
-    #[must_use]
-    pub fn has_reconstructed(&self) -> bool {
-        let losses = self.layers.iter().flat_map(|layer| &layer.losses);
-        losses.into_iter().any(|loss| loss.sparsity > 0.0 || loss.numbers.bits() < 8.0)
-    }
-}
-
-/// A network whose channels were all pruned by one threshold.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Thinned {
-    /// Approximate fraction of the multiply-adds that is left.
-    pub work: f64,
-    /// Kept fraction of the channels by group; groups that are not listed keep all.
-    pub shares: BTreeMap<String, f64>,
-}
 
 /// Fractions of the work to which networks are pruned.
 const WORK: [f64; 4] = [0.75, 0.5, 0.875, 0.35];
-
-/// Results of the survey of one layer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LayerSurvey {
-    /// Name of the layer's step in the plan.
-    pub name: String,
-    /// Number of weights in the layer.
-    pub weights: usize,
-    /// Number of output channels of the layer.
-    pub outputs: usize,
-    /// Number of input values of the layer.
-    pub inputs: usize,
-    /// Whether each output channel is computed from one input channel (depthwise).
-    pub depthwise: bool,
-    /// Index of the channel group that it reads, if that can be pruned.
-    pub reads: Option<usize>,
-    /// Index of the channel group that it writes, if that can be pruned.
-    pub writes: Option<usize>,
-    /// Measured schedules of the layer.
-    pub schedules: Vec<ScheduleTime>,
-    /// Losses by number type and sparsity. Combinations that are not listed are not worth trying.
-    pub losses: Vec<LayerLoss>,
-}
-
-impl LayerSurvey {
-    /// Returns the indices of up to `count` schedules that run such weights, fastest first.
-    #[must_use]
-    pub fn fastest(&self, numbers: Numbers, sparsity: f64, count: usize) -> Vec<usize> {
-        let schedules = &self.schedules;
-        let serves = |index: &usize| schedules[*index].schedule.serves(numbers, sparsity);
-        let mut serving: Vec<usize> = (0..schedules.len()).filter(serves).collect();
-        serving.sort_by(|a, b| schedules[*a].seconds.total_cmp(&schedules[*b].seconds));
-        serving.truncate(count);
-        serving
-    }
-}
-
-/// Algorithm and tunables of one layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerSchedule {
-    /// 8 for algorithms on integers of any number of bits, 16 for algorithms on 16-bit weights,
-    /// else 32.
-    pub bits: i64,
-    /// Fraction of the weights that is zero, for sparse algorithms. It is 0 for dense algorithms,
-    /// whose time does not depend on it.
-    #[serde(default)]
-    pub sparsity: f64,
-    /// Name of the algorithm that computes the layer.
-    pub algorithm: String,
-    /// Values of its tunables. Tunables that a request does not name have their defaults.
-    pub tunables: BTreeMap<String, i64>,
-}
-
-impl LayerSchedule {
-    fn default_of(bits: i64, sparsity: f64, algorithm: String) -> Self {
-        Self { bits, sparsity, algorithm, tunables: BTreeMap::new() }
-    }
-
-    /// Returns whether this schedule runs weights of this number type and sparsity in its measured
-    /// time.
-    #[must_use]
-    pub fn serves(&self, numbers: Numbers, sparsity: f64) -> bool {
-        let widest = widest(&self.algorithm, self.bits);
-        self.bits == schedule_bits(numbers)
-            && (self.sparsity <= 0.0 || self.sparsity == sparsity)
-            && if numbers.is_integer() { numbers.bits() <= widest.bits() } else { numbers == widest }
-    }
-
-    /// Reads the schedule that `configuration` chooses for `layer`.
-    #[must_use]
-    pub fn read(configuration: &Configuration, layer: &str) -> Option<Self> {
-        let bits = schedule_bits(numbers::chosen(configuration, layer)?);
-        let algorithm = configuration.get(&layer_parameter(layer, "algorithm"))?.as_str()?.to_owned();
-        let prefix = tunable_parameter(layer, &algorithm, "");
-        let tunables = configuration
-            .iter()
-            .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
-            .collect();
-        let sparsity = if needs_zeros(&algorithm) {
-            configuration.get(&layer_parameter(layer, "sparsity")).and_then(Value::as_f64).unwrap_or(0.0)
-        } else {
-            0.0
-        };
-        Some(Self { bits, sparsity, algorithm, tunables })
-    }
-
-    /// Writes this schedule for `layer` into `wanted`.
-    pub fn write(&self, layer: &str, wanted: &mut Configuration) {
-        numbers::choose(widest(&self.algorithm, self.bits), layer, wanted);
-        wanted.insert(layer_parameter(layer, "algorithm"), Value::Text(self.algorithm.clone()));
-        if self.sparsity > 0.0 {
-            wanted.insert(layer_parameter(layer, "sparsity"), Value::Real(self.sparsity));
-        }
-        for (name, value) in &self.tunables {
-            wanted.insert(tunable_parameter(layer, &self.algorithm, name), Value::Int(*value));
-        }
-    }
-}
-
-/// All values that [`schedule_bits`] returns.
-pub const SCHEDULE_BITS: [i64; 3] = [8, 16, 32];
-
-/// Returns the bits of the schedules that run such weights.
-#[must_use]
-pub fn schedule_bits(numbers: Numbers) -> i64 {
-    match numbers {
-        Numbers::Integer(_) => 8,
-        Numbers::Bf16 | Numbers::Fp16 => 16,
-        Numbers::F32 => 32,
-    }
-}
-
-/// Returns the widest number type that an algorithm executes, among integers or among
-/// floating-point types.
-fn widest(algorithm: &str, bits: i64) -> Numbers {
-    if bits == 32 {
-        return Numbers::F32;
-    }
-    let known = conv::algorithm(algorithm);
-    let executes = |numbers| {
-        let patterns = [Pattern::Dense, Pattern::Unstructured];
-        known.is_none_or(|known| {
-            patterns.into_iter().any(|pattern| known.executes(WeightFormat { numbers, pattern }))
-        })
-    };
-    if bits == 16 {
-        return Numbers::HALVES.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Bf16);
-    }
-    let grids = Grid::ALL.into_iter().rev().map(Numbers::Integer);
-    grids.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Integer(Grid::Bits8))
-}
-
-/// Returns whether an algorithm executes only sparse weights, so that its time falls with the
-/// sparsity.
-fn needs_zeros(algorithm: &str) -> bool {
-    let numbers = Numbers::all();
-    let dense = |numbers| WeightFormat { numbers, pattern: Pattern::Dense };
-    offer::is_integer(algorithm).is_some()
-        && !numbers.into_iter().any(|numbers| offer::executes(algorithm, dense(numbers)))
-}
-
-/// A schedule with its measured time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ScheduleTime {
-    /// The schedule with all its tunables.
-    #[serde(flatten)]
-    pub schedule: LayerSchedule,
-    /// Seconds of the layer with all its channels.
-    pub seconds: f64,
-}
-
-/// Loss of a layer under one compression.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerLoss {
-    /// Number type of the weights.
-    #[serde(rename = "bits", with = "numbers::named")]
-    pub numbers: Numbers,
-    /// Fraction of the weights that is zero.
-    pub sparsity: f64,
-    /// Loss in nats per image.
-    pub loss: f64,
-}
-
-/// Results of the survey of one channel group.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GroupSurvey {
-    /// Name of the group in the space.
-    pub name: String,
-    /// Number of channels in the group.
-    pub width: usize,
-    /// Kept fractions in ascending order, each with its loss in nats per image. The last one keeps
-    /// all channels.
-    pub shares: Vec<(f64, f64)>,
-}
 
 /// Context that a survey works in.
 pub struct Surveyor<'s, 'b> {
@@ -435,7 +208,7 @@ impl Surveyor<'_, '_> {
 }
 
 fn unfit(error: compress::CompressError) -> SessionError {
-    SessionError::Prepare(super::space::JointSpaceError::from(error).into())
+    SessionError::Prepare(paretune_joint_space::builder::JointSpaceError::from(error).into())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for progress bars")]
@@ -446,6 +219,7 @@ fn fraction(done: usize, all: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paretune_record::survey::{LayerSchedule, ScheduleTime};
 
     #[test]
     fn a_survey_comes_back_from_the_journal() {
@@ -457,12 +231,12 @@ mod tests {
         };
         let schedules = vec![ScheduleTime { schedule, seconds: 1.25e-5 }];
         let layers = vec![LayerSurvey { schedules, ..LayerSurvey::default() }];
-        let event = crate::study::event::Event::Surveyed(Box::new(Survey {
+        let event = paretune_record::event::Event::Surveyed(Box::new(Survey {
             threads: 2,
             layers,
             ..Survey::default()
         }));
         let line = serde_json::to_string(&event).expect("JSON");
-        assert_eq!(serde_json::from_str::<crate::study::event::Event>(&line).expect("an event"), event);
+        assert_eq!(serde_json::from_str::<paretune_record::event::Event>(&line).expect("an event"), event);
     }
 }

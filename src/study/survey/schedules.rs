@@ -3,21 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+use paretune_compress::LayerInfo;
 use paretune_db::{KeyParts, Record};
+use paretune_evaluate::PROTOCOL_VERSION;
+use paretune_evaluate::protocol::{Reply, Request};
+use paretune_joint_space::layer::{SCHEDULE_BITS, ScheduleChoice, needs_zeros};
 use paretune_kernels::offer;
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::weights::WeightFormat;
+use paretune_names::numbers::offered;
+use paretune_names::{BACKEND, Sides, THREADS, layer_parameter};
+use paretune_record::survey::{LayerSchedule, LayerSurvey, Mixed, ScheduleTime, Survey};
 use paretune_spaces::{Configuration, Value};
 
-use super::{
-    LayerSchedule, LayerSurvey, Mixed, SCHEDULE_BITS, ScheduleTime, Survey, Surveyor, fraction, needs_zeros,
-};
-use crate::compress::LayerInfo;
-use crate::evaluate::PROTOCOL_VERSION;
-use crate::evaluate::candidate::{BACKEND, Sides, THREADS, layer_parameter};
-use crate::evaluate::numbers::offered;
-use crate::evaluate::protocol::{Reply, Request};
-use crate::study::session::SessionError;
+use super::{Surveyor, fraction};
+use crate::session::SessionError;
+
 /// Seconds for which one network is profiled.
 const PROFILE_SECONDS: f64 = 0.03;
 /// The tunables of sparse algorithms are tuned at the offered sparsity nearest to this one.

@@ -22,7 +22,7 @@ use super::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
-use crate::model::ModelError;
+use crate::ModelError;
 
 /// Oldest operator set that supports all operators of plans (dilated average pools came last).
 const OPSET: i64 = 19;

@@ -7,9 +7,9 @@ use paretune_kernels::{Activation, ValueId};
 
 use super::axes::inner_axis;
 use super::{only_output, same};
-use crate::model::onnx::import::{Importer, Item, one};
-use crate::model::onnx::node::Node;
-use crate::model::onnx::tensor::{Tensor, broadcast};
+use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::node::Node;
+use crate::onnx::tensor::{Tensor, broadcast};
 
 fn emit_activation(
     importer: &mut Importer,

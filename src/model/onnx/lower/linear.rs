@@ -6,9 +6,9 @@ use paretune_kernels::operator::{Conv, Operator, Window};
 use paretune_kernels::{Activation, Schedule, ValueId, Weights};
 
 use super::window::{output, window};
-use crate::model::onnx::import::{Importer, Item, one};
-use crate::model::onnx::node::Node;
-use crate::model::onnx::tensor::Tensor;
+use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::node::Node;
+use crate::onnx::tensor::Tensor;
 
 fn operator(window: Window, groups: usize, weights: usize) -> Operator {
     let (activation, schedule) = (Activation::Identity, Schedule::default());

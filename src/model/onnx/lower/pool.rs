@@ -5,8 +5,8 @@ use paretune_kernels::operator::{Operator, Window};
 use super::axes::{axes_of, inner_axes};
 use super::only_output;
 use super::window::{output, window};
-use crate::model::onnx::import::{Importer, Item, one};
-use crate::model::onnx::node::Node;
+use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::node::Node;
 
 fn kernel(node: &Node<'_>) -> Result<[usize; 2], String> {
     match node.sizes("kernel_shape", 2, 1)? {

@@ -4,10 +4,10 @@ use paretune_kernels::operator::Operator;
 
 use super::axes::{axes_of, inner_axes, inner_axis, slices};
 use super::same;
-use crate::model::onnx::import::{Importer, Item, one};
-use crate::model::onnx::node::{Node, resolve_axis};
-use crate::model::onnx::proto::tensor_proto::DataType;
-use crate::model::onnx::tensor::Int;
+use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::node::{Node, resolve_axis};
+use crate::onnx::proto::tensor_proto::DataType;
+use crate::onnx::tensor::Int;
 
 /// Lowers `Identity`, `Dropout` at inference, and `Cast` between floating-point formats.
 pub fn pass_through(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
@@ -121,7 +121,7 @@ fn reshaped(
             },
         });
     }
-    let known = crate::model::onnx::tensor::volume(&new).filter(|&known| known > 0);
+    let known = crate::onnx::tensor::volume(&new).filter(|&known| known > 0);
     let Some(known) = known else { return Err(format!("{} is empty or too large", shown())) };
     match first {
         Int::Batch => {}

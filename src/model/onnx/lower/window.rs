@@ -2,7 +2,7 @@
 
 use paretune_kernels::operator::Window;
 
-use crate::model::onnx::node::Node;
+use crate::onnx::node::Node;
 
 /// Reads the window of a node over an input of `[height, width]`, with automatic padding resolved.
 pub fn window(node: &Node<'_>, kernel: [usize; 2], input: [usize; 2]) -> Result<Window, String> {

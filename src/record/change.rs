@@ -1,0 +1,21 @@
+//! What people may change while a study runs.
+
+use std::collections::BTreeSet;
+
+use super::budget::Budget;
+use super::front::FrontLimit;
+
+/// A change that the user requests from a running session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// New limits. All measured configurations are judged again.
+    Limits(Vec<FrontLimit>),
+    /// A new criterion of the best point: an objective's name or `knee`.
+    Prefer(String),
+    /// A new budget for the whole study.
+    Budget(Budget),
+    /// Ids of the points that must be among the finalists.
+    Keep(BTreeSet<String>),
+    /// Time every step of a point of the front, given by id. The result is an [`Event::Inspected`].
+    Inspect(String),
+}

@@ -1,0 +1,199 @@
+//! Events of a study as one stream. The journal stores it; the terminal UI, the plain progress and
+//! `--json` are views of it.
+
+use paretune_spaces::Configuration;
+use serde::{Deserialize, Serialize};
+
+use crate::front::{Front, FrontLimit, FrontPoint, Metrics};
+use crate::measurement::Known;
+use crate::step::StepCost;
+use crate::survey::Survey;
+
+/// One line of `journal.jsonl` and of `search --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A session of the study begins or resumes.
+    Started(Box<Started>),
+    /// Preparation before the first trial makes progress (decoding images, calibration, ...).
+    Preparing {
+        /// Description of the current task.
+        task: String,
+        /// Progress from 0 to 1.
+        share: f64,
+    },
+    /// The survey is complete: layers are timed and their sensitivities measured.
+    Surveyed(Box<Survey>),
+    /// A trial goes to the worker process.
+    TrialStarted {
+        /// Number of the trial, counted from 1 over the whole study.
+        number: u64,
+        /// Content hash of the configuration.
+        id: String,
+        /// Origin of the proposal: `untouched` for the baseline, a recipe's name, or the
+        /// strategy's.
+        origin: String,
+    },
+    /// A stage of the current trial begins.
+    Stage {
+        /// Content hash of the configuration.
+        id: String,
+        /// Name of the stage: `build`, `timing` or `accuracy`.
+        stage: String,
+    },
+    /// A trial is finished or has failed.
+    TrialFinished(Box<TrialFinished>),
+    /// The user has changed limits, preference or budget.
+    Changed(Box<Changed>),
+    /// The steps of one point have been timed.
+    Inspected(Box<Inspected>),
+    /// The finalists are measured again and scored on the report images.
+    Confirming {
+        /// Number of steps that are done.
+        done: u64,
+        /// Number of steps in all.
+        total: u64,
+    },
+    /// The session ends. `front.json` now holds this front.
+    Finished {
+        /// Reason of the end: `budget`, `interrupted`, `exhausted` or `device lost`.
+        reason: String,
+        /// The archive of the study.
+        front: Box<Front>,
+    },
+    /// A message to the user that is not a failure of the study.
+    Notice {
+        /// The message in one sentence.
+        text: String,
+    },
+}
+
+/// Contents of the event [`Event::Started`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// Version of the program that writes it.
+    pub version: String,
+    /// Name of the network, from its file.
+    pub model: String,
+    /// SHA-256 of the network's file.
+    pub model_sha256: String,
+    /// Hash that identifies the hardware.
+    pub hardware: String,
+    /// Name of the processor, as it reports itself.
+    pub cpu: String,
+    /// Names of the objectives of the search.
+    pub objectives: Vec<String>,
+    /// Criterion of the best feasible point: an objective's name or `knee`.
+    #[serde(default = "accuracy")]
+    pub prefer: String,
+    /// Limits that the user asked for.
+    pub limits: Vec<FrontLimit>,
+    /// Budget as it was given: `5m`, `500trials`.
+    pub budget: String,
+    /// Time limit in seconds, if the budget has one.
+    pub budget_seconds: Option<f64>,
+    /// Limit on the number of trials, if the budget has one.
+    pub budget_trials: Option<u64>,
+    /// Name of the search strategy in use.
+    pub strategy: String,
+    /// Seed of the random generator.
+    pub seed: u64,
+    /// Number of parameters of the joint space.
+    pub parameters: u64,
+    /// Decimal logarithm of the number of configurations.
+    pub log10_configurations: f64,
+    /// Number of trials that earlier sessions of this study finished.
+    pub resumed_trials: u64,
+    /// Seconds that earlier sessions took.
+    pub resumed_seconds: f64,
+    /// Start of this session in Unix seconds.
+    #[serde(default)]
+    pub begun: Option<f64>,
+}
+
+/// Contents of the event [`Event::TrialFinished`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialFinished {
+    /// Number of the trial, counted from 1 over the whole study.
+    pub number: u64,
+    /// Content hash of the configuration.
+    pub id: String,
+    /// The point with its accuracy on the search images; `None` if the trial failed.
+    pub point: Option<FrontPoint>,
+    /// Name of the recipe or strategy that proposed it.
+    #[serde(default)]
+    pub origin: String,
+    /// The configuration, if `point` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Configuration>,
+    /// Message of the failure, if it failed.
+    pub failure: Option<String>,
+    /// Whether every measurement came from the store.
+    pub cached: bool,
+    /// Metrics of the candidate measured before it was dropped early.
+    pub partial: Option<PartialMetrics>,
+    /// All measured values, needed to resume the study; `None` if the trial failed.
+    pub known: Option<Known>,
+    /// Wall-clock seconds of this trial.
+    pub seconds: f64,
+    /// Seconds since the study began, over all sessions.
+    pub elapsed: f64,
+    /// Hypervolume of the search's front after this trial.
+    pub hypervolume: f64,
+    /// Whether the point entered the front.
+    pub entered: bool,
+    /// Ids of the points that it removed from the front.
+    pub displaced: Vec<String>,
+    /// Fraction of its timed runs without interference; `None` if nothing was timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<f64>,
+    /// Metrics of the baseline, once they are known.
+    pub baseline: Option<Metrics>,
+}
+
+fn accuracy() -> String {
+    "accuracy".to_owned()
+}
+
+/// Contents of the event [`Event::Changed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Limits that hold from now on.
+    pub limits: Vec<FrontLimit>,
+    /// Criterion of the best feasible point: an objective's name or `knee`.
+    pub prefer: String,
+    /// Budget as `--budget` takes it: `5m`, `500trials`.
+    pub budget: String,
+    /// Time limit in seconds, if the budget has one.
+    pub budget_seconds: Option<f64>,
+    /// Limit on the number of trials, if the budget has one.
+    pub budget_trials: Option<u64>,
+    /// Hypervolume of the search's front under the new limits.
+    pub hypervolume: f64,
+    /// The search's front under the new limits.
+    pub front: Vec<FrontPoint>,
+}
+
+/// Contents of the event [`Event::Inspected`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inspected {
+    /// Content hash of the configuration.
+    pub id: String,
+    /// Number of threads that it ran on.
+    pub threads: usize,
+    /// Cost of every step in execution order.
+    pub steps: Vec<StepCost>,
+}
+
+/// Metrics of a trial that was dropped before all of them were known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartialMetrics {
+    /// Top-1 accuracy over the images scored so far.
+    pub accuracy: Option<f64>,
+    /// Median latency so far, in seconds.
+    pub latency: Option<f64>,
+    /// Size of the bundle in bytes.
+    pub size: Option<f64>,
+    /// Peak memory of a run in bytes.
+    pub memory: Option<f64>,
+}
