@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use paretune_model::{Network, describe, totals};
 use serde::Deserialize;
 
-mod common;
+use crate::common;
 
 #[derive(Deserialize)]
 struct Fixture {

@@ -5,11 +5,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-#[path = "commands/lost.rs"]
 mod lost;
-#[path = "commands/mixed.rs"]
 mod mixed;
-#[path = "commands/outside.rs"]
 mod outside;
 
 struct Home(tempfile::TempDir);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use paretune_model::Network;
 
-mod common;
+use crate::common;
 
 fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(common::fixtures().join(format!("onnx/{name}.onnx"))).unwrap()

@@ -5,7 +5,7 @@ use paretune_kernels::operator::Operator;
 use paretune_model::{Network, describe, onnx, passes, totals};
 use serde::Deserialize;
 
-mod common;
+use crate::common;
 
 #[derive(Deserialize)]
 struct Fixture {

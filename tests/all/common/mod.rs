@@ -1,7 +1,5 @@
 //! Shared helpers of the tests: fixtures, their inputs, and the comparison of outputs.
 
-#![allow(dead_code)] // Every test file uses its own part.
-
 use std::path::PathBuf;
 
 use paretune_kernels::hardware::Isa;

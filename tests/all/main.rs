@@ -1,0 +1,7 @@
+//! All integration tests in one program: each program more would link the whole library again.
+
+mod commands;
+mod common;
+mod model_hostile;
+mod model_networks;
+mod model_onnx;
