@@ -13,8 +13,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Parser;
 use paretune_compress::{
-    Calibration, Database, LayerInfo, LayerRecipe, Level, Method, Recipe, SPARSITIES, allocate,
-    apply_with_repair, layers,
+    Calibration, Database, LayerInfo, LayerRecipe, Level, Method, Recipe, SPARSITIES, allocate_levels,
+    apply_recalibrated, layers,
 };
 use paretune_evaluate::accuracy::{divergence, for_scoring, largest, outputs};
 use paretune_kernels::hardware::Isa;
@@ -258,8 +258,8 @@ impl Subject {
     fn compressed(&self, recipe: &Recipe) -> anyhow::Result<Plan> {
         let numbers = self.plan.values[self.plan.input].len();
         let images = &self.inputs[..(REPAIR * numbers).min(self.inputs.len())];
-        let calibration = if recipe.disturbs() { &self.repair } else { &self.calibration };
-        Ok(apply_with_repair(&self.plan, calibration, Some(&self.database), recipe, images, None, 2)?)
+        let calibration = if recipe.needs_recalibration() { &self.repair } else { &self.calibration };
+        Ok(apply_recalibrated(&self.plan, calibration, Some(&self.database), recipe, images, None, 2)?)
     }
 
     fn accuracy_of(&self, plan: &Plan) -> anyhow::Result<f64> {
@@ -283,7 +283,7 @@ impl Subject {
                 let recipe = LayerRecipe { sparsity, pattern, numbers: Numbers::F32 };
                 let recipe = Recipe {
                     layers: [(layer.step.clone(), recipe)].into(),
-                    repair: false,
+                    recalibrate: false,
                     ..Recipe::default()
                 };
                 let loss = divergence(&self.opinions, &self.outputs_of(&self.compressed(&recipe)?)?);
@@ -297,7 +297,7 @@ impl Subject {
     /// Returns the sparsities of the layers that have the smallest sum of losses.
     fn allocated(&self, pattern: Pattern, share: f64, losses: &[Vec<Level>]) -> anyhow::Result<Recipe> {
         let total: usize = self.layers.iter().map(|layer| layer.weights).sum();
-        let Some(choice) = allocate(losses, share * total as f64) else {
+        let Some(choice) = allocate_levels(losses, share * total as f64) else {
             bail!("{share} zeros cannot be reached");
         };
         Ok(self.zeros(pattern, |at| if choice[at] == 0 { 0.0 } else { SPARSITIES[choice[at] - 1] }))

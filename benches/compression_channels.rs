@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use paretune_compress as compress;
 use paretune_compress::{
-    Calibration, ChannelCriterion, Distillation, Recipe, References, allocate_channels, apply,
-    apply_with_repair, channel_groups, kept,
+    BaselineOutputs, Calibration, ChannelCriterion, Distillation, Recipe, allocate_channels, apply,
+    apply_recalibrated, channel_groups, channel_mask,
 };
 use paretune_evaluate::accuracy::{answers, for_scoring};
 use paretune_kernels::Plan;
@@ -46,19 +46,19 @@ struct Arguments {
     #[arg(long, default_value_t = Distillation::default().batch)]
     batch: usize,
     /// Learning rate of distillation
-    #[arg(long, default_value_t = Distillation::default().rate)]
+    #[arg(long, default_value_t = Distillation::default().learning_rate)]
     rate: f64,
     /// Temperature that outputs are divided by before they are compared
     #[arg(long, default_value_t = Distillation::default().temperature)]
     temperature: f32,
     /// Fraction of images that are mixed with another image
-    #[arg(long, default_value_t = Distillation::default().mixed)]
+    #[arg(long, default_value_t = Distillation::default().mixup)]
     mixed: f64,
     /// Fraction of images that receive a rectangle of another image
-    #[arg(long, default_value_t = Distillation::default().pasted)]
+    #[arg(long, default_value_t = Distillation::default().cutmix)]
     pasted: f64,
     /// Weight of the differences of inner values in the loss
-    #[arg(long, default_value_t = Distillation::default().inner)]
+    #[arg(long, default_value_t = Distillation::default().feature_weight)]
     inner: f32,
     /// Number of images for the least-squares fit; a search uses 256
     #[arg(long, default_value_t = CALIBRATION - HELD_BACK)]
@@ -79,11 +79,11 @@ impl Arguments {
         Distillation {
             duration: Duration::from_secs(self.finetune),
             batch: self.batch,
-            rate: self.rate,
+            learning_rate: self.rate,
             temperature: self.temperature,
-            mixed: self.mixed,
-            pasted: self.pasted,
-            inner: self.inner,
+            mixup: self.mixed,
+            cutmix: self.pasted,
+            feature_weight: self.inner,
             ..Distillation::default()
         }
     }
@@ -123,7 +123,7 @@ impl<'a> Subject<'a> {
         let numbers = calibration.image_bytes();
         let fitted = inputs.len().saturating_sub(HELD_BACK * numbers);
         let mut known = Calibration::collect(plan, &inputs[..fitted], 8, threads, &mut |_| {})?;
-        known.inform(plan, &inputs[..fitted])?;
+        known.measure_information(plan, &inputs[..fitted])?;
         let before = answers(&for_scoring(plan), report, normalization, Isa::detect())?;
         Ok(Self { plan, report, normalization, before, inputs, fitted, calibration: known, threads })
     }
@@ -143,7 +143,7 @@ impl<'a> Subject<'a> {
             let share = f64::from(percent) / 100.0;
             let prunable = groups.iter().filter(|group| group.prunable());
             let shares: BTreeMap<String, f64> = prunable.map(|group| (group.name.clone(), share)).collect();
-            let recipe = Recipe { channels: shares.clone(), repair: false, ..Recipe::default() };
+            let recipe = Recipe { channels: shares.clone(), recalibrate: false, ..Recipe::default() };
             let left = multiply_adds(&apply(self.plan, &self.calibration, &recipe)?)? / all;
             if (left - work).abs() < best.0 {
                 best = ((left - work).abs(), shares);
@@ -167,13 +167,13 @@ impl<'a> Subject<'a> {
     fn rows(&self, network: &str, work: f64, arguments: &Arguments) -> anyhow::Result<()> {
         let (seen, held) = self.inputs.split_at(self.fitted);
         let seen = &seen[..seen.len().min(arguments.fitted * self.plan.values[self.plan.input].len())];
-        let references = References::collect(self.plan, seen, self.threads)?;
+        let references = BaselineOutputs::collect(self.plan, seen, self.threads)?;
         let (plan, calibration) = (self.plan, &self.calibration);
         let compressed = |channels, criterion, references| {
             let recipe = Recipe { channels, criterion, ..Recipe::default() };
             let begun = Instant::now();
-            let small = apply_with_repair(plan, calibration, None, &recipe, seen, references, self.threads)?;
-            let keep = kept(plan, calibration, &recipe)?;
+            let small = apply_recalibrated(plan, calibration, None, &recipe, seen, references, self.threads)?;
+            let keep = channel_mask(plan, calibration, &recipe)?;
             Ok::<_, anyhow::Error>((small, begun.elapsed().as_secs_f64(), keep))
         };
         let (magnitude, fisher) = (ChannelCriterion::Magnitude, ChannelCriterion::Fisher);

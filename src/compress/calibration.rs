@@ -8,10 +8,10 @@ use paretune_kernels::operator::Operator;
 use paretune_kernels::{Activation, Executor, ExecutorOptions, Plan, Step, ValueId, ValueSpec};
 use serde::{Deserialize, Serialize};
 
-use super::channels::Keep;
 use super::error::CompressError;
 use super::gradient::channel_information;
 use super::groups::groups;
+use super::mask::ChannelMask;
 use super::statistics::{Moments, ValueStatistics};
 
 /// Statistics of a single-precision network on calibration images.
@@ -25,7 +25,7 @@ pub struct Calibration {
     /// activation.
     pub convolutions: BTreeMap<String, Moments>,
     /// Nats per image that removing each channel costs, by channel group. Empty until
-    /// [`Calibration::inform`] is called.
+    /// [`Calibration::measure_information`] is called.
     pub information: BTreeMap<String, Vec<f64>>,
 }
 
@@ -48,14 +48,16 @@ impl Calibration {
         validate(plan, 1)?;
         let len = plan.values[plan.input].len() * batch;
         if len == 0 || images.len() < len {
-            return Err(CompressError::Calibration("there are not enough images for one batch".into()));
+            return Err(CompressError::Calibration("there are fewer images than one batch".into()));
         }
-        let (open, bare) = unfuse(plan);
-        let mut executor = Executor::new(&open, &ExecutorOptions { batch, threads, isa: Isa::detect() })?;
+        let (unfused, conv_results) = unfuse(plan);
+        let mut executor = Executor::new(&unfused, &ExecutorOptions { batch, threads, isa: Isa::detect() })?;
         let mut this = Self::empty(plan);
         let batches = images.len() / len;
         for (index, input) in images.chunks_exact(len).enumerate() {
-            executor.observe(input, &mut |value, data| this.see(&open, &bare, batch, value, data))?;
+            executor.observe(input, &mut |value, data| {
+                this.observe(&unfused, &conv_results, batch, value, data)
+            })?;
             this.images += batch as u64;
             progress((index + 1) as f64 / batches as f64);
         }
@@ -69,12 +71,12 @@ impl Calibration {
     ///
     /// Fails if a step has no derivative, if there is no image, or if this calibration belongs to
     /// another network.
-    pub fn inform(&mut self, plan: &Plan, images: &[f32]) -> Result<(), CompressError> {
-        self.fits(plan)?;
+    pub fn measure_information(&mut self, plan: &Plan, images: &[f32]) -> Result<(), CompressError> {
+        self.check(plan)?;
         let groups = groups(plan)?;
-        let found = channel_information(plan, self, &groups, images)?;
+        let information = channel_information(plan, self, &groups, images)?;
         let names = groups.into_iter().map(|group| group.info.name);
-        self.information = names.zip(found).collect();
+        self.information = names.zip(information).collect();
         Ok(())
     }
 
@@ -85,16 +87,16 @@ impl Calibration {
     }
 
     /// Adds a batch of one value of the plan that [`unfuse`] returned.
-    pub(super) fn see(
+    pub(super) fn observe(
         &mut self,
-        open: &Plan,
-        bare: &BTreeMap<ValueId, String>,
+        unfused: &Plan,
+        conv_results: &BTreeMap<ValueId, String>,
         batch: usize,
         value: ValueId,
         data: &[f32],
     ) {
-        let channels = open.values[value].dims.first().copied().unwrap_or(1);
-        if let Some(step) = bare.get(&value) {
+        let channels = unfused.values[value].dims.first().copied().unwrap_or(1);
+        if let Some(step) = conv_results.get(&value) {
             self.convolutions.entry(step.clone()).or_default().extend(channels, batch, data);
         }
         if let Some(statistics) = self.values.get_mut(value) {
@@ -103,24 +105,28 @@ impl Calibration {
     }
 
     /// Checks that this calibration belongs to `plan`.
-    pub(super) fn fits(&self, plan: &Plan) -> Result<(), CompressError> {
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), CompressError> {
         let channels = |value: &ValueSpec| value.dims.first().copied().unwrap_or(1);
-        let alike = self.values.len() == plan.values.len()
+        let matches = self.values.len() == plan.values.len()
             && self.values.iter().zip(&plan.values).all(|(seen, value)| {
-                let wanted = channels(value);
+                let channel_count = channels(value);
                 [seen.min.len(), seen.max.len(), seen.moments.mean.len(), seen.moments.variance.len()]
-                    == [wanted; 4]
+                    == [channel_count; 4]
             })
             && plan.steps.iter().filter(|step| matches!(step.operator, Operator::Conv(_))).all(|step| {
                 self.convolutions
                     .get(&step.name)
                     .is_some_and(|seen| seen.mean.len() == channels(&plan.values[step.output]))
             });
-        if alike { Ok(()) } else { Err(CompressError::Calibration("it was made for another network".into())) }
+        if matches {
+            Ok(())
+        } else {
+            Err(CompressError::Calibration("it was made for another network".into()))
+        }
     }
 
     /// Returns the calibration of the network that keeps only the channels of `keep`.
-    pub(super) fn select(&self, plan: &Plan, keep: &Keep) -> Self {
+    pub(super) fn select(&self, plan: &Plan, keep: &ChannelMask) -> Self {
         let values = self.values.iter().enumerate();
         let outputs: BTreeMap<&str, usize> =
             plan.steps.iter().map(|step| (step.name.as_str(), step.output)).collect();
@@ -147,25 +153,25 @@ impl Calibration {
 /// Existing values keep their numbers and new ones follow. Also returns, by value, the name of the
 /// convolution whose bare result it holds.
 pub(super) fn unfuse(plan: &Plan) -> (Plan, BTreeMap<ValueId, String>) {
-    let mut open = plan.clone();
-    open.steps.clear();
-    let mut bare = BTreeMap::new();
+    let mut unfused = plan.clone();
+    unfused.steps.clear();
+    let mut conv_results = BTreeMap::new();
     for step in &plan.steps {
         let Operator::Conv(conv) = &step.operator else {
-            open.steps.push(step.clone());
+            unfused.steps.push(step.clone());
             continue;
         };
         if step.inputs.len() == 1 && conv.activation == Activation::Identity {
-            bare.insert(step.output, step.name.clone());
-            open.steps.push(step.clone());
+            conv_results.insert(step.output, step.name.clone());
+            unfused.steps.push(step.clone());
             continue;
         }
-        let result = open.values.len();
-        bare.insert(result, step.name.clone());
-        open.values.push(ValueSpec { dims: plan.values[step.output].dims.clone(), quantization: None });
+        let result = unfused.values.len();
+        conv_results.insert(result, step.name.clone());
+        unfused.values.push(ValueSpec { dims: plan.values[step.output].dims.clone(), quantization: None });
         let mut conv = conv.clone();
         let activation = std::mem::take(&mut conv.activation);
-        open.steps.push(Step {
+        unfused.steps.push(Step {
             name: step.name.clone(),
             operator: Operator::Conv(conv),
             inputs: vec![step.inputs[0]],
@@ -175,7 +181,12 @@ pub(super) fn unfuse(plan: &Plan) -> (Plan, BTreeMap<ValueId, String>) {
             Some(&residual) => (Operator::Add(activation), vec![result, residual]),
             None => (Operator::Activation(activation), vec![result]),
         };
-        open.steps.push(Step { name: format!("{}/rest", step.name), operator, inputs, output: step.output });
+        unfused.steps.push(Step {
+            name: format!("{}/rest", step.name),
+            operator,
+            inputs,
+            output: step.output,
+        });
     }
-    (open, bare)
+    (unfused, conv_results)
 }

@@ -5,71 +5,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Plan, ValueId, WeightValues, Weights};
+use paretune_kernels::{Plan, WeightValues, Weights};
 
 use super::calibration::Calibration;
 use super::error::CompressError;
 use super::groups::{Group, groups, is_dense_conv};
+use super::mask::ChannelMask;
 use super::recipe::{ChannelCriterion, Recipe};
 
-/// Channel mask: the coordinates of each value's first axis that are kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Keep {
-    values: Vec<Vec<bool>>,
-}
-
-impl Keep {
-    /// Creates a mask that keeps every channel of `plan`.
-    pub(super) fn all(plan: &Plan) -> Self {
-        let values =
-            plan.values.iter().map(|value| vec![true; value.dims.first().copied().unwrap_or(0)]).collect();
-        Self { values }
-    }
-
-    /// Returns the mask of the channels of `value`.
-    pub(super) fn of(&self, value: ValueId) -> &[bool] {
-        &self.values[value]
-    }
-
-    /// Returns whether `small` has exactly the channels that the mask keeps from `plan`.
-    pub(super) fn fits(&self, plan: &Plan, small: &Plan) -> bool {
-        let counted = |value: ValueId| self.of(value).iter().filter(|&&keep| keep).count();
-        let same = |value: ValueId| {
-            let (before, after) = (&plan.values[value].dims, &small.values[value].dims);
-            before.get(1..) == after.get(1..)
-                && after.first().is_none_or(|&channels| channels == counted(value))
-        };
-        let counts = [self.values.len(), plan.values.len(), small.values.len()];
-        counts.iter().all(|&count| count == counts[0]) && (0..counts[0]).all(same)
-    }
-
-    /// Removes one channel of a group at all its places.
-    pub(super) fn drop(&mut self, places: &[(ValueId, usize)]) {
-        for &(value, index) in places {
-            self.values[value][index] = false;
-        }
-    }
-
-    /// Returns whether all channels of `value` are kept.
-    pub(super) fn is_whole(&self, value: ValueId) -> bool {
-        self.values[value].iter().all(|&keep| keep)
-    }
-}
-
 /// Chooses the channels that are kept under `recipe`.
-pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Keep, CompressError> {
-    let mut keep = Keep::all(plan);
+pub(super) fn choose(
+    plan: &Plan,
+    calibration: &Calibration,
+    recipe: &Recipe,
+) -> Result<ChannelMask, CompressError> {
+    let mut keep = ChannelMask::full(plan);
     if recipe.channels.is_empty() {
         return Ok(keep);
     }
     let groups = groups(plan)?;
     let by_name: BTreeMap<&str, &Group> =
         groups.iter().map(|group| (group.info.name.as_str(), group)).collect();
-    for (name, &share) in &recipe.channels {
+    for (name, &fraction) in &recipe.channels {
         let group = by_name
             .get(name.as_str())
             .ok_or_else(|| CompressError::Recipe(format!("the network has no channel group `{name}`")))?;
-        if share >= 1.0 {
+        if fraction >= 1.0 {
             continue;
         }
         if let Some(why) = group.info.pinned {
@@ -79,8 +40,8 @@ pub(super) fn choose(plan: &Plan, calibration: &Calibration, recipe: &Recipe) ->
         let mut order: Vec<usize> = (0..scores.len()).collect();
         // Best first; among equals the first one stays.
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-        for &channel in &order[group.info.kept(share)..] {
-            keep.drop(&group.channels[channel]);
+        for &channel in &order[group.info.kept(fraction)..] {
+            keep.remove(&group.channels[channel]);
         }
     }
     Ok(keep)
@@ -105,16 +66,16 @@ fn fisher(calibration: &Calibration, group: &Group) -> Result<Vec<f64>, Compress
     let name = &group.info.name;
     let known = calibration.information.get(name).filter(|known| known.len() == group.channels.len());
     known.cloned().ok_or_else(|| {
-        CompressError::Calibration(format!("nothing is known of the information in channel group `{name}`"))
+        CompressError::Calibration(format!("the information of channel group `{name}` was not measured"))
     })
 }
 
 /// Returns the weights of a layer in single precision.
-pub(super) fn dense<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], CompressError> {
+pub(crate) fn f32_weights<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], CompressError> {
     match &weights.values {
         WeightValues::F32(values) => Ok(values),
         WeightValues::Bf16(_) | WeightValues::Fp16(_) | WeightValues::Integer(_) => {
-            Err(CompressError::plan(step, "its weights are not in single precision any more"))
+            Err(CompressError::plan(step, "its weights are not in single precision"))
         }
     }
 }
@@ -129,7 +90,7 @@ fn magnitude(plan: &Plan, group: &Group) -> Result<Vec<f64>, CompressError> {
             continue;
         }
         let weights = &plan.weights[conv.weights];
-        let values = dense(&step.name, weights)?;
+        let values = f32_weights(&step.name, weights)?;
         let filter = values.len() / weights.dims[0].max(1);
         let norms: Vec<f64> = group
             .channels
@@ -160,7 +121,7 @@ fn variance(plan: &Plan, calibration: &Calibration, group: &Group) -> Result<Vec
             continue;
         }
         let weights = &plan.weights[conv.weights];
-        let values = dense(&step.name, weights)?;
+        let values = f32_weights(&step.name, weights)?;
         let [rows, columns, height, width] = weights.dims;
         let taps = height * width;
         let spread = &calibration.values[step.inputs[0]].moments.variance;
@@ -183,7 +144,11 @@ fn variance(plan: &Plan, calibration: &Calibration, group: &Group) -> Result<Vec
 ///
 /// With `means`, biases of the consumers absorb the mean contribution of the removed channels
 /// (exact away from padded borders).
-pub(super) fn remove(plan: &Plan, keep: &Keep, means: Option<&Calibration>) -> Result<Plan, CompressError> {
+pub(super) fn remove(
+    plan: &Plan,
+    keep: &ChannelMask,
+    means: Option<&Calibration>,
+) -> Result<Plan, CompressError> {
     let mut small = plan.clone();
     small.weights.clear();
     small.constants.clear();
@@ -197,7 +162,7 @@ pub(super) fn remove(plan: &Plan, keep: &Keep, means: Option<&Calibration>) -> R
         match &mut step.operator {
             Operator::Conv(conv) => {
                 let (input, output) = (old.inputs[0], old.output);
-                if keep.is_whole(input) && keep.is_whole(output) {
+                if keep.is_full(input) && keep.is_full(output) {
                     conv.weights = *unchanged.entry(conv.weights).or_insert_with(|| {
                         small.weights.push(plan.weights[conv.weights].clone());
                         small.weights.len() - 1
@@ -248,7 +213,7 @@ fn slice(
     keep_in: &[bool],
     mean: Option<&[f64]>,
 ) -> Result<Weights, CompressError> {
-    let values = dense(step, weights)?;
+    let values = f32_weights(step, weights)?;
     let [_, columns, height, width] = weights.dims;
     let taps = height * width;
     let mut kept = Vec::new();

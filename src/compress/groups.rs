@@ -40,15 +40,15 @@ impl ChannelGroup {
         self.pinned.is_none() && self.width > 1
     }
 
-    /// Returns the number of channels kept for the fraction `share`: the nearest multiple, at least
+    /// Returns the number of channels kept for the fraction `fraction`: the nearest multiple, at least
     /// one.
     #[must_use]
-    pub fn kept(&self, share: f64) -> usize {
-        if share >= 1.0 {
+    pub fn kept(&self, fraction: f64) -> usize {
+        if fraction >= 1.0 {
             return self.width;
         }
         let multiple = self.multiple.max(1);
-        let wanted = (share * self.width as f64 / multiple as f64).round() as usize * multiple;
+        let wanted = (fraction * self.width as f64 / multiple as f64).round() as usize * multiple;
         wanted.clamp(multiple.min(self.width).max(1), self.width)
     }
 
@@ -59,7 +59,8 @@ impl ChannelGroup {
         if !self.prunable() {
             return vec![self.width];
         }
-        let mut choices: Vec<usize> = (2..=16).map(|share| self.kept(f64::from(share) / 16.0)).collect();
+        let mut choices: Vec<usize> =
+            (2..=16).map(|fraction| self.kept(f64::from(fraction) / 16.0)).collect();
         choices.dedup();
         choices
     }

@@ -3,12 +3,12 @@
 //! calibration images.
 
 use paretune_kernels::operator::Operator;
-use paretune_kernels::weights::{Grid, IntegerWeights};
+use paretune_kernels::weights::{Grid, IntegerWeights, Numbers};
 use paretune_kernels::{Plan, Quantization, Step, ValueId, WeightValues, Weights};
 use rayon::prelude::*;
 
 use super::calibration::Calibration;
-use super::channels::dense;
+use super::channels::f32_weights;
 use super::error::CompressError;
 use super::reconstruct::clipped_scale;
 use super::sparsity::corrected_bias;
@@ -29,7 +29,7 @@ pub(super) fn round(
     grid: Grid,
     mean: Option<&[f64]>,
 ) -> Result<Weights, CompressError> {
-    let values = dense(step, weights)?;
+    let values = f32_weights(step, weights)?;
     if values.iter().any(|x| !x.is_finite()) {
         return Err(CompressError::plan(step, "a weight is not finite"));
     }
@@ -77,6 +77,21 @@ pub(super) fn round(
     })
 }
 
+/// Rounds the real `weights` of `step` to the real format `numbers`.
+///
+/// # Errors
+///
+/// Fails if a weight would become infinite.
+pub(super) fn round_real(
+    step: &str,
+    mut weights: Weights,
+    numbers: Numbers,
+) -> Result<Weights, CompressError> {
+    let values = weights.values.rounded(numbers);
+    weights.values = values.map_err(|overflow| CompressError::plan(step, overflow.to_string()))?;
+    Ok(weights)
+}
+
 /// Returns scale and threshold of ternary weights. At least one weight must not be zero.
 fn ternary(filter: &[f32]) -> (f32, f32) {
     let count = filter.len().max(1) as f32;
@@ -95,36 +110,36 @@ pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<()
         Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::Integer(_)),
         _ => false,
     };
-    let mut wanted = vec![false; plan.values.len()];
-    let mut shares: Vec<ValueId> = (0..plan.values.len()).collect();
+    let mut quantized = vec![false; plan.values.len()];
+    let mut leaders: Vec<ValueId> = (0..plan.values.len()).collect();
     for step in plan.steps.iter().filter(|step| is_integer(step)) {
-        step.inputs.iter().for_each(|&value| wanted[value] = true);
+        step.inputs.iter().for_each(|&value| quantized[value] = true);
     }
     let mut made_in_8_bits = vec![false; plan.values.len()];
     for step in &plan.steps {
         made_in_8_bits[step.output] = is_integer(step) || combines(&step.operator);
     }
     for step in plan.steps.iter().rev() {
-        if !wanted[step.output] {
+        if !quantized[step.output] {
             continue;
         }
         for &input in &step.inputs {
             if moves_only(&step.operator) {
-                wanted[input] = true;
-                let (a, b) = (root(&shares, input), root(&shares, step.output));
-                shares[a.max(b)] = a.min(b);
+                quantized[input] = true;
+                let (a, b) = (root(&leaders, input), root(&leaders, step.output));
+                leaders[a.max(b)] = a.min(b);
             } else if combines(&step.operator) && made_in_8_bits[input] {
                 // A value with one number per channel is small in any format.
-                wanted[input] |= plan.values[input].dims == plan.values[step.output].dims;
+                quantized[input] |= plan.values[input].dims == plan.values[step.output].dims;
             }
         }
     }
     for value in 0..plan.values.len() {
-        if !wanted[value] {
+        if !quantized[value] {
             plan.values[value].quantization = None;
             continue;
         }
-        let leader = root(&shares, value);
+        let leader = root(&leaders, value);
         if leader != value {
             plan.values[value].quantization = plan.values[leader].quantization;
             continue;
@@ -132,7 +147,7 @@ pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<()
         let mut histogram = Histogram::default();
         let mut range = (0.0f32, 0.0f32);
         for member in
-            (value..plan.values.len()).filter(|&member| wanted[member] && root(&shares, member) == leader)
+            (value..plan.values.len()).filter(|&member| quantized[member] && root(&leaders, member) == leader)
         {
             let statistics = &calibration.values[member];
             let (low, high) = statistics.range().ok_or_else(|| {
@@ -146,9 +161,9 @@ pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<()
     Ok(())
 }
 
-fn root(shares: &[ValueId], mut value: ValueId) -> ValueId {
-    while shares[value] != value {
-        value = shares[value];
+fn root(leaders: &[ValueId], mut value: ValueId) -> ValueId {
+    while leaders[value] != value {
+        value = leaders[value];
     }
     value
 }

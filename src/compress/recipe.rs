@@ -21,7 +21,8 @@ pub struct Recipe {
     pub method: Method,
     /// Whether biases and scales compensate for the mean change that pruning and rounding cause.
     /// This costs nothing at run time.
-    pub repair: bool,
+    #[serde(alias = "repair")]
+    pub recalibrate: bool,
 }
 
 impl Default for Recipe {
@@ -31,7 +32,7 @@ impl Default for Recipe {
             layers: BTreeMap::new(),
             criterion: ChannelCriterion::default(),
             method: Method::default(),
-            repair: true,
+            recalibrate: true,
         }
     }
 }
@@ -84,7 +85,7 @@ pub enum ChannelCriterion {
     Variance,
     /// Second-order loss of the network's output distribution, estimated as Fisher information by
     /// backpropagation (Theis et al., "Faster gaze prediction with dense networks and Fisher
-    /// pruning", 2018). Needs [`super::Calibration::inform`].
+    /// pruning", 2018). Needs [`super::Calibration::measure_information`].
     Fisher,
 }
 
@@ -95,10 +96,10 @@ impl Recipe {
     ///
     /// Fails if a number is not a number or outside its range.
     pub fn validate(&self) -> Result<(), CompressError> {
-        for (group, &share) in &self.channels {
-            if !(share > 0.0 && share <= 1.0) {
+        for (group, &fraction) in &self.channels {
+            if !(fraction > 0.0 && fraction <= 1.0) {
                 return Err(CompressError::Recipe(format!(
-                    "share {share} of channel group `{group}` is not above 0 and at most 1"
+                    "fraction {fraction} of channel group `{group}` is not above 0 and at most 1"
                 )));
             }
         }
@@ -110,17 +111,17 @@ impl Recipe {
                 )));
             }
             if let Pattern::Grouped { kept, of } = recipe.pattern {
-                let share = 1.0 - f64::from(kept) / f64::from(of.max(1));
-                if (recipe.sparsity - share).abs() > 1e-6 {
+                let fraction = 1.0 - f64::from(kept) / f64::from(of.max(1));
+                if (recipe.sparsity - fraction).abs() > 1e-6 {
                     return Err(CompressError::Recipe(format!(
-                        "layer `{layer}`: {} leaves a share of {share} zeros, not {}",
+                        "layer `{layer}`: {} leaves a fraction of {fraction} zeros, not {}",
                         recipe.pattern, recipe.sparsity
                     )));
                 }
             }
             if recipe.pattern == Pattern::Dense && recipe.sparsity > 0.0 {
                 return Err(CompressError::Recipe(format!(
-                    "layer `{layer}` is to be dense and to have zeros"
+                    "layer `{layer}` has the dense pattern and a sparsity above 0"
                 )));
             }
         }
@@ -141,20 +142,20 @@ impl Recipe {
 
     /// Returns whether this recipe leaves the network as it is.
     #[must_use]
-    pub fn is_untouched(&self) -> bool {
-        self.channels.values().all(|&share| share == 1.0)
+    pub fn is_baseline(&self) -> bool {
+        self.channels.values().all(|&fraction| fraction == 1.0)
             && self.layers.values().all(|&layer| layer == LayerRecipe::default())
     }
 
     /// Returns whether the recipe removes any channel.
     #[must_use]
     pub fn removes_channels(&self) -> bool {
-        self.channels.values().any(|&share| share < 1.0)
+        self.channels.values().any(|&fraction| fraction < 1.0)
     }
 
     /// Returns whether the recipe removes enough to make re-estimating statistics worthwhile.
     #[must_use]
-    pub fn disturbs(&self) -> bool {
+    pub fn needs_recalibration(&self) -> bool {
         self.removes_channels()
             || self.layers.values().any(|layer| layer.sparsity > 0.0 || layer.numbers.bits() < 8.0)
     }

@@ -3,7 +3,7 @@
 use paretune_kernels::weights::Pattern;
 use paretune_kernels::{WeightValues, Weights};
 
-use super::channels::dense;
+use super::channels::f32_weights;
 use super::error::CompressError;
 use super::reconstruct::Units;
 
@@ -19,7 +19,7 @@ pub(super) fn sparsify(
     sparsity: f64,
     mean: Option<&[f64]>,
 ) -> Result<Weights, CompressError> {
-    let mut values = dense(step, weights)?.to_vec();
+    let mut values = f32_weights(step, weights)?.to_vec();
     if values.iter().any(|x| !x.is_finite()) {
         return Err(CompressError::plan(step, "a weight is not finite"));
     }

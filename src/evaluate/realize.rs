@@ -65,7 +65,8 @@ pub fn realize(
 pub fn rehearse(subject: &Subject, configuration: &Configuration, isa: Isa) -> Result<Plan, RealizeError> {
     let candidate = decode(subject, configuration)?;
     let criterion = ChannelCriterion::Magnitude;
-    let recipe = Recipe { method: Method::OneShot, repair: false, criterion, ..candidate.recipe.clone() };
+    let recipe =
+        Recipe { method: Method::OneShot, recalibrate: false, criterion, ..candidate.recipe.clone() };
     scheduled(subject.compressed(&recipe)?, candidate, isa)
 }
 

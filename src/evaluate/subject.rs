@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use paretune_compress as compress;
 use paretune_compress::{
-    Calibration, ChannelCriterion, CompressError, Database, Distillation, Heard, Recipe, References,
+    BaselineOutputs, Calibration, ChannelCriterion, CompressError, Database, Distillation, ProgressFn, Recipe,
 };
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
@@ -62,7 +62,7 @@ pub struct Subject {
     /// The latest compressed networks. Successive candidates often differ only in their schedules.
     compressed: Mutex<VecDeque<(Recipe, Plan)>>,
     /// Layer outputs of the baseline that pruned networks are fitted to, by number of images.
-    references: Mutex<BTreeMap<usize, Arc<References>>>,
+    references: Mutex<BTreeMap<usize, Arc<BaselineOutputs>>>,
     /// Outputs of the baseline for the first search images, on which losses are measured.
     opinions: Mutex<Vec<Vec<f32>>>,
 }
@@ -138,7 +138,7 @@ impl Subject {
                         compress::layers(&network.plan)?.iter().map(|layer| layer.multiply_adds).sum();
                     let affordable = usize::try_from(INFORMATION_WORK / work.max(1)).unwrap_or(usize::MAX);
                     let count = affordable.clamp(LEAST_INFORMATION_IMAGES, INFORMATION_IMAGES).min(count);
-                    calibration.inform(&network.plan, &calibration_inputs[..count * numbers])?;
+                    calibration.measure_information(&network.plan, &calibration_inputs[..count * numbers])?;
                 }
                 Ok::<_, SubjectError>(calibration)
             })?;
@@ -172,8 +172,8 @@ impl Subject {
 
     /// Calls `heard` whenever compressed weights of a layer are computed, which may take long.
     #[must_use]
-    pub fn telling(self, heard: Heard) -> Self {
-        Self { database: self.database.telling(heard), ..self }
+    pub fn telling(self, heard: ProgressFn) -> Self {
+        Self { database: self.database.with_progress(heard), ..self }
     }
 
     /// Returns the network compressed by `recipe`, from memory if it was built lately.
@@ -188,7 +188,7 @@ impl Subject {
         if let Some((_, plan)) = kept.iter().find(|(known, _)| known == recipe) {
             return Ok(plan.clone());
         }
-        let plan = if recipe.repair {
+        let plan = if recipe.recalibrate {
             self.repaired(recipe, REPAIR_IMAGES)?
         } else {
             compress::apply(&self.network.plan, &self.calibration, recipe)?
@@ -203,8 +203,8 @@ impl Subject {
     fn repaired(&self, recipe: &Recipe, count: usize) -> Result<Plan, CompressError> {
         let images = self.repair_inputs(count);
         let (plan, database) = (&self.network.plan, Some(&self.database));
-        if !recipe.disturbs() {
-            return compress::apply_with_repair(
+        if !recipe.needs_recalibration() {
+            return compress::apply_recalibrated(
                 plan,
                 &self.calibration,
                 database,
@@ -231,7 +231,7 @@ impl Subject {
             }
         };
         let references = references.as_deref();
-        compress::apply_with_repair(plan, &calibration, database, recipe, images, references, cores())
+        compress::apply_recalibrated(plan, &calibration, database, recipe, images, references, cores())
     }
 
     /// Returns the criterion that ranks channels. Networks that cannot be differentiated have no
@@ -259,7 +259,7 @@ impl Subject {
     }
 
     /// Returns the baseline's layer outputs for `images`, which are always the first ones.
-    fn references(&self, images: &[f32]) -> Result<Arc<References>, CompressError> {
+    fn references(&self, images: &[f32]) -> Result<Arc<BaselineOutputs>, CompressError> {
         let mut known = match self.references.lock() {
             Ok(known) => known,
             Err(poisoned) => poisoned.into_inner(),
@@ -267,7 +267,7 @@ impl Subject {
         if let Some(references) = known.get(&images.len()) {
             return Ok(Arc::clone(references));
         }
-        let made = Arc::new(References::collect(&self.network.plan, images, cores())?);
+        let made = Arc::new(BaselineOutputs::collect(&self.network.plan, images, cores())?);
         known.insert(images.len(), Arc::clone(&made));
         Ok(made)
     }
@@ -306,10 +306,10 @@ impl Subject {
             let held_back = all(&self.dataset.search, HELD_BACK);
             let options = Distillation { duration: Duration::from_secs(seconds), ..Distillation::default() };
             let teacher = &self.network.plan;
-            let keep = compress::kept(teacher, &self.calibration, recipe)?;
+            let keep = compress::channel_mask(teacher, &self.calibration, recipe)?;
             let tuned =
                 compress::distill(teacher, &student, &keep, &images, &held_back, &options, &mut |seen| {
-                    progress("fine-tuning", seen.share);
+                    progress("fine-tuning", seen.fraction);
                     true
                 })?;
             Ok(tuned)

@@ -189,20 +189,20 @@ pub(super) fn forward(shape: &Shape, input: &[f32], weights: &[f32], bias: &[f32
 }
 
 /// Computes the gradients with respect to the input, and adds those of weights and bias to
-/// `by_parameters` if given.
+/// `parameter_gradients` if given.
 pub(super) fn backward(
     shape: &Shape,
     input: &[f32],
     weights: &[f32],
-    by_output: &[f32],
-    mut by_parameters: Option<(&mut [f32], &mut [f32])>,
-    wants_input: bool,
+    output_gradient: &[f32],
+    mut parameter_gradients: Option<(&mut [f32], &mut [f32])>,
+    input_wanted: bool,
 ) -> Vec<f32> {
     let (positions, depth) = (shape.positions(), shape.depth());
     let row = shape.images * positions;
-    let mut by_input = vec![0.0; if wants_input { input.len() } else { 0 }];
-    if let Some((_, by_bias)) = &mut by_parameters {
-        for (sum, row) in by_bias.iter_mut().zip(by_output.chunks(row.max(1))) {
+    let mut input_gradient = vec![0.0; if input_wanted { input.len() } else { 0 }];
+    if let Some((_, bias_gradients)) = &mut parameter_gradients {
+        for (sum, row) in bias_gradients.iter_mut().zip(output_gradient.chunks(row.max(1))) {
             *sum += row.iter().sum::<f32>();
         }
     }
@@ -210,61 +210,61 @@ pub(super) fn backward(
         let stride = shape.window.stride[1];
         depthwise(shape, |channel, tap, image, start, from, length| {
             let at = (channel * shape.images + image) * shape.plane() + from;
-            let ahead = &by_output[channel * row + image * positions + start..][..length];
-            if let Some((by_weights, _)) = &mut by_parameters {
+            let output_rows = &output_gradient[channel * row + image * positions + start..][..length];
+            if let Some((weight_gradients, _)) = &mut parameter_gradients {
                 let source = &input[at..];
-                by_weights[channel * depth + tap] += if stride == 1 {
-                    ahead.iter().zip(source).map(|(g, x)| g * x).sum::<f32>()
+                weight_gradients[channel * depth + tap] += if stride == 1 {
+                    output_rows.iter().zip(source).map(|(g, x)| g * x).sum::<f32>()
                 } else {
-                    ahead.iter().zip(source.iter().step_by(stride)).map(|(g, x)| g * x).sum::<f32>()
+                    output_rows.iter().zip(source.iter().step_by(stride)).map(|(g, x)| g * x).sum::<f32>()
                 };
             }
-            if wants_input {
+            if input_wanted {
                 let weight = weights[channel * depth + tap];
-                let target = &mut by_input[at..];
+                let target = &mut input_gradient[at..];
                 if stride == 1 {
-                    target.iter_mut().zip(ahead).for_each(|(to, g)| *to += weight * g);
+                    target.iter_mut().zip(output_rows).for_each(|(to, g)| *to += weight * g);
                 } else {
-                    target.iter_mut().step_by(stride).zip(ahead).for_each(|(to, g)| *to += weight * g);
+                    target.iter_mut().step_by(stride).zip(output_rows).for_each(|(to, g)| *to += weight * g);
                 }
             }
         });
-        return by_input;
+        return input_gradient;
     }
-    let (mut columns, mut by_columns) = (Vec::new(), Vec::new());
+    let (mut columns, mut column_gradients) = (Vec::new(), Vec::new());
     let rows = shape.group_out();
     for group in 0..shape.groups {
         let filters = group * rows * depth..(group + 1) * rows * depth;
         let kernel = View::new(&weights[filters.clone()], rows, depth);
-        let ahead = View::new(&by_output[group * rows * row..], rows, row);
+        let output_rows = View::new(&output_gradient[group * rows * row..], rows, row);
         if shape.is_pointwise() {
             let channels = group * depth * row..(group + 1) * depth * row;
-            if let Some((by_weights, _)) = &mut by_parameters {
+            if let Some((weight_gradients, _)) = &mut parameter_gradients {
                 let input = View::new(&input[channels.clone()], depth, row);
-                multiply(1.0, ahead, input.t(), 1.0, &mut by_weights[filters], depth);
+                multiply(1.0, output_rows, input.t(), 1.0, &mut weight_gradients[filters], depth);
             }
-            if wants_input {
-                multiply(1.0, kernel.t(), ahead, 0.0, &mut by_input[channels], row);
+            if input_wanted {
+                multiply(1.0, kernel.t(), output_rows, 0.0, &mut input_gradient[channels], row);
             }
             continue;
         }
         for first in (0..shape.images).step_by(shape.chunk()) {
             let count = shape.chunk().min(shape.images - first);
             let width = count * positions;
-            let ahead = ahead.part(0..rows, first * positions..first * positions + width);
-            if let Some((by_weights, _)) = &mut by_parameters {
+            let output_rows = output_rows.part(0..rows, first * positions..first * positions + width);
+            if let Some((weight_gradients, _)) = &mut parameter_gradients {
                 shape.unfold(input, group, first, count, &mut columns);
                 let columns = View::new(&columns, depth, width);
-                multiply(1.0, ahead, columns.t(), 1.0, &mut by_weights[filters.clone()], depth);
+                multiply(1.0, output_rows, columns.t(), 1.0, &mut weight_gradients[filters.clone()], depth);
             }
-            if wants_input {
-                by_columns.resize(depth * width, 0.0);
-                multiply(1.0, kernel.t(), ahead, 0.0, &mut by_columns, width);
-                shape.fold(&by_columns, group, first, count, &mut by_input);
+            if input_wanted {
+                column_gradients.resize(depth * width, 0.0);
+                multiply(1.0, kernel.t(), output_rows, 0.0, &mut column_gradients, width);
+                shape.fold(&column_gradients, group, first, count, &mut input_gradient);
             }
         }
     }
-    by_input
+    input_gradient
 }
 
 /// Calls `run(channel, tap, image, output start, input start, length)` for every run of a depthwise

@@ -13,7 +13,9 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
-use super::{Parameters, Tape, trainable};
+use super::parameters::{Parameters, trainable};
+use super::pointwise::softened;
+use super::tape::Tape;
 use crate::calibration::Calibration;
 use crate::error::CompressError;
 use crate::groups::{Group, is_dense_conv};
@@ -44,7 +46,7 @@ pub(crate) fn channel_information(
     let len = plan.values[plan.input].len().max(1);
     let count = images.len() / len;
     if count == 0 {
-        return Err(CompressError::Calibration("there is not a single image".into()));
+        return Err(CompressError::Calibration("there are no images".into()));
     }
     // Every coordinate of every value belongs to one channel at most: an index over all groups.
     let mut starts = Vec::with_capacity(groups.len());
@@ -72,7 +74,7 @@ pub(crate) fn channel_information(
             let mut squares = vec![0.0; channels];
             for _ in 0..DRAWS {
                 let direction = directions(&output, output.len() / batch, &mut random);
-                let mut slopes = vec![0.0f64; channels * batch];
+                let mut gradients = vec![0.0f64; channels * batch];
                 tape.backward(&parameters, &direction, [], None, &mut |read| {
                     if !is_dense_conv(plan, read.step) {
                         return;
@@ -81,17 +83,17 @@ pub(crate) fn channel_information(
                     let owners = &owners[value];
                     let means = &calibration.values[value].moments.mean;
                     let plane = read.value.len() / (owners.len() * batch).max(1);
-                    let runs = read.value.chunks(plane.max(1)).zip(read.slope.chunks(plane.max(1)));
-                    for (run, (values, slope)) in runs.enumerate() {
+                    let runs = read.value.chunks(plane.max(1)).zip(read.gradient.chunks(plane.max(1)));
+                    for (run, (values, gradient)) in runs.enumerate() {
                         let (channel, image) = (run / batch, run % batch);
                         let Some(owner) = owners[channel] else { continue };
                         let mean = means[channel] as f32;
-                        let sum: f32 = values.iter().zip(slope).map(|(x, g)| (x - mean) * g).sum();
-                        slopes[owner as usize * batch + image] += f64::from(sum);
+                        let sum: f32 = values.iter().zip(gradient).map(|(x, g)| (x - mean) * g).sum();
+                        gradients[owner as usize * batch + image] += f64::from(sum);
                     }
                 });
-                for (square, slopes) in squares.iter_mut().zip(slopes.chunks(batch)) {
-                    *square += slopes.iter().map(|slope| slope * slope).sum::<f64>();
+                for (square, gradients) in squares.iter_mut().zip(gradients.chunks(batch)) {
+                    *square += gradients.iter().map(|gradient| gradient * gradient).sum::<f64>();
                 }
             }
             squares
@@ -119,12 +121,4 @@ fn directions(output: &[f32], classes: usize, random: &mut Xoshiro256PlusPlus) -
         all.extend(p.iter().zip(&signed).map(|(p, signed)| signed - p * sum));
     }
     all
-}
-
-/// Computes the softmax of the outputs divided by a temperature.
-pub(super) fn softened(output: &[f32], temperature: f32) -> Vec<f32> {
-    let top = output.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f32> = output.iter().map(|x| ((x - top) / temperature).exp()).collect();
-    let sum: f32 = powers.iter().sum();
-    powers.iter().map(|x| x / sum).collect()
 }

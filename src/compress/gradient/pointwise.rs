@@ -18,10 +18,10 @@ pub(super) fn needs_before(activation: Activation) -> bool {
     matches!(activation, Activation::HardSwish)
 }
 
-/// Multiplies `slope` by the derivative of an activation with the result `after`, and the argument
+/// Multiplies `gradient` by the derivative of an activation with the result `after`, and the argument
 /// `before` if [`needs_before`] asks for it.
-pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32], slope: &mut [f32]) {
-    let pairs = slope.iter_mut().zip(after);
+pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32], gradient: &mut [f32]) {
+    let pairs = gradient.iter_mut().zip(after);
     match activation {
         Activation::Identity => {}
         Activation::Relu => pairs.for_each(|(g, &y)| *g = if y > 0.0 { *g } else { 0.0 }),
@@ -36,7 +36,7 @@ pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32
             pairs.for_each(|(g, &y)| *g *= if y > 0.0 && y < 1.0 { alpha } else { 0.0 });
         }
         Activation::HardSwish => {
-            for (g, &x) in slope.iter_mut().zip(before) {
+            for (g, &x) in gradient.iter_mut().zip(before) {
                 *g *= if x <= -3.0 {
                     0.0
                 } else if x >= 3.0 {
@@ -68,16 +68,16 @@ pub(super) fn spread(dims: &[usize], out: &[usize], images: usize) -> Spread {
         return Spread { places: None };
     }
     // Strides of the input's axes in its own layout, for the axes of the output.
-    let own: Vec<usize> = (0..dims.len()).map(|axis| super::moves::stride(dims, images, axis)).collect();
+    let own: Vec<usize> = (0..dims.len()).map(|axis| super::movement::stride(dims, images, axis)).collect();
     let strides: Vec<usize> = (0..out.len())
         .map(|axis| match (axis + dims.len()).checked_sub(out.len()) {
             Some(at) if dims[at] != 1 => own[at],
             _ => 0,
         })
         .collect();
-    let image_stride = super::moves::image_stride(dims);
+    let image_stride = super::movement::image_stride(dims);
     let mut places = Vec::with_capacity(out.iter().product::<usize>() * images);
-    super::moves::visit(out, images, |index, image| {
+    super::movement::visit(out, images, |index, image| {
         let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
         places.push((at + image * image_stride) as u32);
     });
@@ -86,10 +86,10 @@ pub(super) fn spread(dims: &[usize], out: &[usize], images: usize) -> Spread {
 
 /// Returns start and stride of every line along `axis`.
 fn lines(dims: &[usize], axis: usize, images: usize) -> Vec<(usize, usize)> {
-    let stride = super::moves::stride(dims, images, axis);
+    let stride = super::movement::stride(dims, images, axis);
     let mut starts = Vec::new();
     let mut at = 0;
-    super::moves::visit(dims, images, |index, _| {
+    super::movement::visit(dims, images, |index, _| {
         if index[axis] == 0 {
             starts.push((at, stride));
         }
@@ -114,13 +114,21 @@ pub(super) fn softmax_back(
     axis: usize,
     images: usize,
     output: &[f32],
-    slope: &[f32],
+    gradient: &[f32],
 ) -> Vec<f32> {
     let mut back = vec![0.0; output.len()];
     for (start, stride) in lines(dims, axis, images) {
         let places = || (0..dims[axis]).map(|i| start + i * stride);
-        let mean: f32 = places().map(|at| output[at] * slope[at]).sum();
-        places().for_each(|at| back[at] = output[at] * (slope[at] - mean));
+        let mean: f32 = places().map(|at| output[at] * gradient[at]).sum();
+        places().for_each(|at| back[at] = output[at] * (gradient[at] - mean));
     }
     back
+}
+
+/// Computes the softmax of the outputs divided by a temperature.
+pub(super) fn softened(output: &[f32], temperature: f32) -> Vec<f32> {
+    let top = output.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = output.iter().map(|x| ((x - top) / temperature).exp()).collect();
+    let sum: f32 = powers.iter().sum();
+    powers.iter().map(|x| x / sum).collect()
 }

@@ -3,9 +3,9 @@
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::{Executor, ExecutorOptions, Plan, ValueId};
 
-use super::moves;
-use crate::channels::Keep;
+use super::movement;
 use crate::error::CompressError;
+use crate::mask::ChannelMask;
 
 /// Baseline split at its cut points, the values that are all the rest of the network needs.
 pub(super) struct Teacher {
@@ -18,7 +18,7 @@ struct Part {
     output: ValueId,
     dims: Vec<usize>,
     /// Result of the last batch, images one after another.
-    computed: Vec<f32>,
+    result: Vec<f32>,
 }
 
 impl Teacher {
@@ -36,7 +36,7 @@ impl Teacher {
                 executor: Executor::new(&part, &options)?,
                 output: part.output,
                 dims: spec.dims.clone(),
-                computed: vec![0.0; spec.len() * batch],
+                result: vec![0.0; spec.len() * batch],
             });
             (first, input) = (last + 1, part.output);
         }
@@ -47,30 +47,33 @@ impl Teacher {
     pub(super) fn run(&mut self, images: &[f32]) -> Result<(), CompressError> {
         let mut input = images;
         for part in &mut self.parts {
-            part.executor.run(input, &mut part.computed)?;
-            input = &part.computed;
+            part.executor.run(input, &mut part.result)?;
+            input = &part.result;
         }
         Ok(())
     }
 
     /// Returns the predictions for the last batch, images one after another.
-    pub(super) fn answers(&self) -> &[f32] {
-        self.parts.last().map_or(&[], |part| &part.computed)
+    pub(super) fn predictions(&self) -> &[f32] {
+        self.parts.last().map_or(&[], |part| &part.result)
     }
 
     /// Returns the features at the cut points for the last batch, `[channel][image][position]`,
     /// restricted to the channels of `keep`.
-    pub(super) fn inner<'a>(&'a self, keep: &'a Keep) -> impl Iterator<Item = (ValueId, Vec<f32>)> + 'a {
+    pub(super) fn features<'a>(
+        &'a self,
+        keep: &'a ChannelMask,
+    ) -> impl Iterator<Item = (ValueId, Vec<f32>)> + 'a {
         self.parts.iter().take(self.parts.len().saturating_sub(1)).map(|part| {
-            let all = moves::interleave(&part.dims, self.batch, &part.computed);
-            let channel = self.batch * moves::image_stride(&part.dims);
+            let all = movement::interleave(&part.dims, self.batch, &part.result);
+            let channel = self.batch * movement::image_stride(&part.dims);
             let kept = all.chunks(channel.max(1)).zip(keep.of(part.output)).filter(|&(_, &kept)| kept);
             (part.output, kept.flat_map(|(channel, _)| channel).copied().collect())
         })
     }
 
-    /// Returns the number of values that [`Teacher::inner`] returns.
-    pub(super) fn places(&self) -> usize {
+    /// Returns the number of values that [`Teacher::features`] returns.
+    pub(super) fn feature_count(&self) -> usize {
         self.parts.len().saturating_sub(1)
     }
 }

@@ -4,15 +4,17 @@
 use std::time::Duration;
 
 use paretune_kernels::operator::{Operator, Window};
-use paretune_kernels::reference::run_f64;
+use paretune_kernels::reference::{real_weights, run_f64};
 use paretune_kernels::weights::Grid;
 use paretune_kernels::{Activation, Plan, WeightValues};
 
+use super::parameters::Parameters;
+use super::tape::Tape;
 use super::teacher::Teacher;
 use super::*;
-use crate::channels::Keep;
-use crate::tests::networks;
-use crate::tests::networks::Builder;
+use crate::error::CompressError;
+use crate::mask::ChannelMask;
+use crate::tests::networks::{self, Builder};
 
 /// Builds a network of all differentiable operators that the other networks do not have.
 fn odds_and_ends() -> Plan {
@@ -57,8 +59,8 @@ fn slopes_are_those_of_small_differences() {
         let error = |plan: &Plan| -> f64 {
             exact(plan, &images).iter().zip(&weights).map(|(x, weight)| x * f64::from(*weight)).sum()
         };
-        let mut slopes = parameters.zeros();
-        tape.backward(&parameters, &weights, [], Some(&mut slopes), &mut |_| {});
+        let mut gradients = parameters.zeros();
+        tape.backward(&parameters, &weights, [], Some(&mut gradients), &mut |_| {});
         let mut compared = 0;
         for step in &plan.steps {
             let Operator::Conv(conv) = &step.operator else { continue };
@@ -78,8 +80,8 @@ fn slopes_are_those_of_small_differences() {
                     f64::from(values[at])
                 };
                 let difference = (error(&up) - error(&down)) / (weight(&up) - weight(&down));
-                let slope = f64::from(slopes.weights[conv.weights][at]);
-                let close = (slope - difference).abs() < 0.02 * difference.abs().max(0.05);
+                let gradient = f64::from(gradients.weights[conv.weights][at]);
+                let close = (gradient - difference).abs() < 0.02 * difference.abs().max(0.05);
                 // A kink between the two points spoils a difference now and then, but a wrong
                 // gradient spoils all of them.
                 compared += usize::from(close);
@@ -105,10 +107,10 @@ fn a_dense_layer_has_the_slopes_of_the_textbook() {
     let parameters = Parameters::of(&plan);
     let tape = Tape::forward(&plan, &parameters, &[1.0, 2.0, -1.0, 1.0], false);
     assert_eq!(tape.output(), [5.5, 1.0, 0.0, 1.5, 2.0, 0.0]);
-    let mut slopes = parameters.zeros();
-    tape.backward(&parameters, &[1.0, -2.0, 3.0, 1.0, -2.0, 3.0], [], Some(&mut slopes), &mut |_| {});
-    assert_eq!(slopes.weights[0], [0.0, 3.0, 0.0, -6.0, 0.0, 0.0]);
-    assert_eq!(slopes.biases[0], [2.0, -4.0, 0.0]);
+    let mut gradients = parameters.zeros();
+    tape.backward(&parameters, &[1.0, -2.0, 3.0, 1.0, -2.0, 3.0], [], Some(&mut gradients), &mut |_| {});
+    assert_eq!(gradients.weights[0], [0.0, 3.0, 0.0, -6.0, 0.0, 0.0]);
+    assert_eq!(gradients.biases[0], [2.0, -4.0, 0.0]);
 }
 
 /// Training keeps the formats of the student, and its predictions get no further from the
@@ -138,12 +140,13 @@ fn training_keeps_zeros_and_grids() {
             .map(|x| x == 0.0)
             .collect()
     };
-    let (learn, held) = (images[8..].concat(), images[..8].concat());
+    let (learn, validation) = (images[8..].concat(), images[..8].concat());
     let options = Distillation { duration: Duration::from_millis(400), batch: 8, ..Distillation::default() };
-    let keep = crate::kept(&plan, &calibration, &recipe).unwrap();
-    let none = distill(&plan, &student, &Keep::all(&plan), &learn, &held, &options, &mut |_| true);
+    let keep = crate::channel_mask(&plan, &calibration, &recipe).unwrap();
+    let none =
+        distill(&plan, &student, &ChannelMask::full(&plan), &learn, &validation, &options, &mut |_| true);
     assert!(matches!(none, Err(CompressError::Calibration(_))), "channels have gone");
-    let tuned = distill(&plan, &student, &keep, &learn, &held, &options, &mut |_| true).unwrap();
+    let tuned = distill(&plan, &student, &keep, &learn, &validation, &options, &mut |_| true).unwrap();
     assert!(zeros(&student).iter().filter(|zero| **zero).count() > 100);
     assert!(zeros(&student).iter().zip(&zeros(&tuned)).all(|(before, after)| !before || *after));
     let (before, after) = (&student.weights[last].values, &tuned.weights[last].values);
@@ -153,9 +156,10 @@ fn training_keeps_zeros_and_grids() {
     assert!(before.scales == after.scales && before.grid == after.grid);
     assert!(after.values.iter().all(|value| (-2..=1).contains(value)));
     let distance = |student: &Plan| -> f64 {
-        let answers = |plan: &Plan| Tape::forward(plan, &Parameters::of(plan), &held, true).output();
-        let (wanted, found) = (answers(&plan), answers(student));
-        let soft = |output: &[f32]| super::fisher::softened(output, 1.0);
+        let predictions =
+            |plan: &Plan| Tape::forward(plan, &Parameters::of(plan), &validation, true).output();
+        let (wanted, found) = (predictions(&plan), predictions(student));
+        let soft = |output: &[f32]| super::pointwise::softened(output, 1.0);
         let pairs = wanted.chunks(5).zip(found.chunks(5)).map(|(p, q)| (soft(p), soft(q)));
         pairs.flat_map(|(p, q)| p.into_iter().zip(q)).map(|(p, q)| f64::from(p * (p / q).ln())).sum()
     };
@@ -166,7 +170,7 @@ fn training_keeps_zeros_and_grids() {
 fn a_teacher_in_parts_computes_what_the_whole_network_does() {
     for (name, plan) in networks::all() {
         let images = networks::images(&plan, 3).concat();
-        let mut keep = Keep::all(&plan);
+        let mut keep = ChannelMask::full(&plan);
         let parameters = Parameters::of(&plan);
         let tape = Tape::forward(&plan, &parameters, &images, false);
         let mut teacher = Teacher::new(&plan, 3).unwrap();
@@ -175,14 +179,14 @@ fn a_teacher_in_parts_computes_what_the_whole_network_does() {
             let (got, wanted) = (got.iter(), wanted.iter());
             got.len() == wanted.len() && got.zip(wanted).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0))
         };
-        assert!(close(teacher.answers(), &tape.output()), "{name}");
-        let inside: Vec<_> = teacher.inner(&keep).collect();
-        assert_eq!(inside.len(), teacher.places(), "{name}");
+        assert!(close(teacher.predictions(), &tape.output()), "{name}");
+        let inside: Vec<_> = teacher.features(&keep).collect();
+        assert_eq!(inside.len(), teacher.feature_count(), "{name}");
         assert!(inside.iter().all(|(value, computed)| close(computed, tape.value(*value))), "{name}");
         // Without its first channel, the rest stays in place.
         let &(value, ref whole) = inside.last().unwrap();
-        keep.drop(&[(value, 0)]);
-        let (_, left) = teacher.inner(&keep).last().unwrap();
+        keep.remove(&[(value, 0)]);
+        let (_, left) = teacher.features(&keep).last().unwrap();
         assert_eq!(left, whole[whole.len() / plan.values[value].dims[0]..], "{name}");
     }
 }
@@ -193,18 +197,18 @@ fn slopes_inside_go_back_as_if_the_network_ended_there() {
     let images = networks::images(&plan, 2).concat();
     let parameters = Parameters::of(&plan);
     let tape = Tape::forward(&plan, &parameters, &images, false);
-    let (teacher, keep) = (Teacher::new(&plan, 2).unwrap(), Keep::all(&plan));
-    let (value, _) = teacher.inner(&keep).last().unwrap();
-    let slope: Vec<f32> = (0..tape.value(value).len()).map(|at| (at as f32 * 0.3).sin()).collect();
+    let (teacher, keep) = (Teacher::new(&plan, 2).unwrap(), ChannelMask::full(&plan));
+    let (value, _) = teacher.features(&keep).last().unwrap();
+    let gradient: Vec<f32> = (0..tape.value(value).len()).map(|at| (at as f32 * 0.3).sin()).collect();
     let mut inner = parameters.zeros();
     let nothing = vec![0.0; tape.output().len()];
-    tape.backward(&parameters, &nothing, [(value, slope.clone())], Some(&mut inner), &mut |_| {});
+    tape.backward(&parameters, &nothing, [(value, gradient.clone())], Some(&mut inner), &mut |_| {});
     let mut short = plan.clone();
     let last = plan.steps.iter().position(|step| step.output == value).unwrap();
     short.steps.truncate(last + 1);
     short.output = value;
     let mut outer = parameters.zeros();
-    let output = moves::separate(&plan.values[value].dims, 2, &slope);
+    let output = movement::separate(&plan.values[value].dims, 2, &gradient);
     Tape::forward(&short, &parameters, &images, false).backward(
         &parameters,
         &output,
@@ -212,6 +216,6 @@ fn slopes_inside_go_back_as_if_the_network_ended_there() {
         Some(&mut outer),
         &mut |_| {},
     );
-    assert!(outer.weights.iter().flatten().any(|&slope| slope != 0.0));
+    assert!(outer.weights.iter().flatten().any(|&gradient| gradient != 0.0));
     assert_eq!((inner.weights, inner.biases), (outer.weights, outer.biases));
 }

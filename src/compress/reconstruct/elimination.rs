@@ -14,7 +14,7 @@ use super::units::Units;
 use crate::error::CompressError;
 
 /// Largest number of multiply-adds for which one layer is pruned exactly.
-const AFFORDABLE: f64 = 1.2e11;
+const MAX_MULTIPLY_ADDS: f64 = 1.2e11;
 
 /// Order in which one band loses its units, with the cost of each.
 struct Trace {
@@ -25,7 +25,7 @@ struct Trace {
 /// Returns whether a layer is small enough for exact elimination.
 pub(super) fn is_affordable(rows: usize, size: usize, units: &Units) -> bool {
     let bands = rows.div_ceil(units.rows) as f64;
-    bands * (size as f64).powi(3) / 3.0 <= AFFORDABLE
+    bands * (size as f64).powi(3) / 3.0 <= MAX_MULTIPLY_ADDS
 }
 
 /// Returns the mask of `weights` (rows times columns) for each of the ascending `levels`. The
@@ -39,11 +39,11 @@ pub(super) fn masks(
     let size = quadratic.size;
     let rows = weights.len() / size.max(1);
     let inverse = quadratic.inverse(0.0)?;
-    let most = levels.iter().copied().fold(0.0, f64::max);
+    let largest_level = levels.iter().copied().fold(0.0, f64::max);
     let bands: Vec<_> = units.bands(rows).collect();
     let traces: Vec<Trace> = bands
         .par_iter()
-        .map(|band| trace(&inverse, &weights[band.start * size..band.end * size], size, units, most))
+        .map(|band| trace(&inverse, &weights[band.start * size..band.end * size], size, units, largest_level))
         .collect();
     let mut keep = vec![true; weights.len()];
     let mut next = vec![0; bands.len()];
@@ -55,11 +55,11 @@ pub(super) fn masks(
     let mut heap: std::collections::BinaryHeap<std::cmp::Reverse<(Cost, usize)>> =
         (0..bands.len()).map(|band| std::cmp::Reverse((Cost(cost(band, 0)), band))).collect();
     for &level in levels {
-        let wanted = match units.grouped {
+        let targets = match units.n_of_m {
             Some(_) => usize::MAX,
             None => (level * weights.len() as f64).round() as usize,
         };
-        while removed < wanted
+        while removed < targets
             && let Some(std::cmp::Reverse((Cost(least), band))) = heap.pop()
             && least.is_finite()
         {
@@ -94,9 +94,9 @@ impl Ord for Cost {
     }
 }
 
-/// Removes units of one band until the fraction `most` is gone and some more, because bands lose
+/// Removes units of one band until the fraction `largest_level` is gone and some more, because bands lose
 /// unequal fractions.
-fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, most: f64) -> Trace {
+fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, largest_level: f64) -> Trace {
     let rows = weights.len() / size.max(1);
     let mut state = Elimination {
         inverse: inverse.to_vec(),
@@ -109,12 +109,12 @@ fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, most: f64
     };
     let mut quotas = units.quotas();
     let mut alive: Vec<usize> = (0..units.columns.len()).collect();
-    let last = match units.grouped {
+    let removals = match units.n_of_m {
         Some(_) => quotas.iter().sum(),
-        None => ((0.5 + 0.5 * most) * alive.len() as f64).ceil() as usize,
+        None => ((0.5 + 0.5 * largest_level) * alive.len() as f64).ceil() as usize,
     };
-    let mut trace = Trace { units: Vec::with_capacity(last), costs: Vec::with_capacity(last) };
-    for _ in 0..last.min(alive.len()) {
+    let mut trace = Trace { units: Vec::with_capacity(removals), costs: Vec::with_capacity(removals) };
+    for _ in 0..removals.min(alive.len()) {
         let mut least = (f64::INFINITY, 0);
         for (index, &unit) in alive.iter().enumerate() {
             if !quotas.is_empty() && quotas[units.runs[unit]] == 0 {
@@ -209,23 +209,23 @@ impl Elimination {
             add_scaled(&mut values[..count], -factor, &self.pivot);
         }
         // The last place moves into the free one.
-        let last = count - 1;
+        let removals = count - 1;
         self.columns.swap_remove(place);
-        if place != last {
+        if place != removals {
             self.places[self.columns[place]] = Some(place);
-            self.inverse.copy_within(last * stride..last * stride + count, place * stride);
-            for values in self.inverse.chunks_mut(stride).take(last) {
-                values[place] = values[last];
+            self.inverse.copy_within(removals * stride..removals * stride + count, place * stride);
+            for values in self.inverse.chunks_mut(stride).take(removals) {
+                values[place] = values[removals];
             }
             for weights in self.weights.chunks_mut(stride) {
-                weights[place] = weights[last];
+                weights[place] = weights[removals];
             }
         }
     }
 }
 
 /// Returns the optimal weights among those that are zero outside of `keep`.
-pub(super) fn refit(
+pub(super) fn solve_support(
     quadratic: &Quadratic,
     weights: &[f32],
     keep: &[bool],
@@ -234,7 +234,7 @@ pub(super) fn refit(
     let size = quadratic.size;
     let mut fitted = vec![0.0f32; weights.len()];
     let bands: Vec<_> = units.bands(weights.len() / size.max(1)).collect();
-    let solved: Vec<Result<(), CompressError>> = fitted
+    let results: Vec<Result<(), CompressError>> = fitted
         .par_chunks_mut(units.rows * size)
         .zip(&bands)
         .map(|(fitted, band)| {
@@ -244,18 +244,18 @@ pub(super) fn refit(
                 return Ok(());
             }
             let factor = quadratic.factor(&support)?;
-            let mut wanted = Vec::with_capacity(band.len() * support.len());
+            let mut targets = Vec::with_capacity(band.len() * support.len());
             for row in band.clone() {
                 let weights = &weights[row * size..][..size];
-                wanted.extend(support.iter().map(|&column| f64::from(dot(quadratic.row(column), weights))));
+                targets.extend(support.iter().map(|&column| f64::from(dot(quadratic.row(column), weights))));
             }
-            factor.solve_rows(&mut wanted);
-            for (fitted, solution) in fitted.chunks_mut(size).zip(wanted.chunks(support.len())) {
+            factor.solve_rows(&mut targets);
+            for (fitted, solution) in fitted.chunks_mut(size).zip(targets.chunks(support.len())) {
                 support.iter().zip(solution).for_each(|(&column, &x)| fitted[column] = x as f32);
             }
             Ok(())
         })
         .collect();
-    solved.into_iter().collect::<Result<(), _>>()?;
+    results.into_iter().collect::<Result<(), _>>()?;
     Ok(fitted)
 }

@@ -12,11 +12,11 @@ use crate::error::CompressError;
 
 /// Largest number of patches that are sampled: enough to distinguish thousands of columns, few
 /// enough for layers with large images.
-pub(crate) const PATCHES: usize = 1 << 17;
+pub(crate) const MAX_PATCHES: usize = 1 << 17;
 /// Patches that are multiplied at a time, so that few of them are held in memory.
 const BLOCK: usize = 1024;
 /// Rows of the covariance in one parallel task.
-const STRIP: usize = 96;
+const TASK_ROWS: usize = 96;
 
 /// Statistics of a layer's patches, group by group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Inputs {
         {
             return Err(CompressError::Calibration("images do not fit a layer's input".into()));
         }
-        let positions = spread(total, PATCHES);
+        let positions = spread(total, MAX_PATCHES);
         let patches = Patches { problem, input, output: [height, width] };
         let groups = match problem.groups {
             1 => vec![patches.moments(0, &positions)],
@@ -119,9 +119,9 @@ impl Patches<'_> {
                 sums.iter_mut().zip(patch).for_each(|(sum, &x)| *sum += f64::from(x));
             }
             let view = View::new(block, rows, size);
-            products.par_chunks_mut(STRIP * size).enumerate().for_each(|(strip, products)| {
-                let first = strip * STRIP;
-                let last = (first + STRIP).min(size);
+            products.par_chunks_mut(TASK_ROWS * size).enumerate().for_each(|(strip, products)| {
+                let first = strip * TASK_ROWS;
+                let last = (first + TASK_ROWS).min(size);
                 let mut part = vec![0.0f32; (last - first) * last];
                 multiply(
                     1.0,

@@ -4,9 +4,9 @@
 //! [`Inputs`] sums up the inputs of a layer, and [`Layer`] makes compressed weights from them.
 //! [`super::database`] keeps the results.
 
+mod admm;
 mod elimination;
 mod inputs;
-mod multipliers;
 mod quadratic;
 mod rounding;
 #[cfg(test)]
@@ -19,13 +19,13 @@ use paretune_kernels::weights::{Grid, IntegerWeights, Pattern};
 use paretune_kernels::{WeightValues, Weights};
 use rayon::prelude::*;
 
-pub(crate) use inputs::{Inputs, PATCHES};
+pub(crate) use inputs::{Inputs, MAX_PATCHES};
 pub(crate) use rounding::clipped_scale;
 pub(crate) use units::Units;
 
 use self::quadratic::Quadratic;
 use self::rounding::Rounder;
-use super::channels::dense;
+use super::channels::f32_weights;
 use super::error::CompressError;
 use super::recipe::LayerRecipe;
 
@@ -55,7 +55,7 @@ impl<'a> Layer<'a> {
         weights: &'a Weights,
         inputs: &'a Inputs,
     ) -> Result<Self, CompressError> {
-        let values = dense(name, weights)?;
+        let values = f32_weights(name, weights)?;
         let groups = inputs.groups.len();
         let columns: usize = weights.dims[1..].iter().product();
         let fits = groups > 0
@@ -64,7 +64,9 @@ impl<'a> Layer<'a> {
                 group.mean.len() == columns && group.covariance.len() == columns * (columns + 1) / 2
             });
         if !fits {
-            return Err(CompressError::Calibration(format!("layer `{name}` reads something else")));
+            return Err(CompressError::Calibration(format!(
+                "the inputs of layer `{name}` have other dimensions"
+            )));
         }
         if values.iter().any(|x| !x.is_finite()) {
             return Err(CompressError::plan(name, "a weight is not finite"));
@@ -106,14 +108,16 @@ impl<'a> Layer<'a> {
             let masks = elimination::masks(quadratic, self.values, &units, levels)?;
             masks
                 .iter()
-                .map(|keep| elimination::refit(quadratic, self.values, keep, &units))
+                .map(|keep| elimination::solve_support(quadratic, self.values, keep, &units))
                 .collect::<Result<_, _>>()?
         } else {
-            multipliers::prune(quadratic, self.values, &units, levels)?
+            admm::prune(quadratic, self.values, &units, levels)?
         };
         Ok(pruned
             .into_iter()
-            .map(|values| self.finished(&values.clone(), WeightValues::F32(values.into()), pattern))
+            .map(|values| {
+                self.with_compensated_bias(&values.clone(), WeightValues::F32(values.into()), pattern)
+            })
             .collect())
     }
 
@@ -128,7 +132,7 @@ impl<'a> Layer<'a> {
         let (pattern, keep): (Pattern, Option<Vec<bool>>) = match sparse {
             None => (self.weights.pattern, None),
             Some(sparse) => {
-                (sparse.pattern, Some(dense(self.name, sparse)?.iter().map(|&x| x != 0.0).collect()))
+                (sparse.pattern, Some(f32_weights(self.name, sparse)?.iter().map(|&x| x != 0.0).collect()))
             }
         };
         let size = rows * self.quadratics[0].size;
@@ -148,12 +152,12 @@ impl<'a> Layer<'a> {
         let real: Vec<f32> =
             values.iter().enumerate().map(|(index, &q)| f32::from(q) * scales[index / columns]).collect();
         let integer = IntegerWeights { values: values.into(), scales: scales.into(), grid };
-        Ok(self.finished(&real, WeightValues::Integer(integer), pattern))
+        Ok(self.with_compensated_bias(&real, WeightValues::Integer(integer), pattern))
     }
 
     /// Returns `values`, whose real numbers are `real`, with the bias that compensates for the mean
     /// error.
-    fn finished(&self, real: &[f32], values: WeightValues, pattern: Pattern) -> Reconstruction {
+    fn with_compensated_bias(&self, real: &[f32], values: WeightValues, pattern: Pattern) -> Reconstruction {
         let groups = self.quadratics.len();
         let columns = self.quadratics[0].size;
         let rows = self.weights.dims[0] / groups;
@@ -163,7 +167,7 @@ impl<'a> Layer<'a> {
             let part = group * rows * columns..(group + 1) * rows * columns;
             for (sum, values) in error.iter_mut().zip([&lost, self.values]) {
                 let values = &values[part.clone()];
-                let products = multipliers::product(values, &quadratic.matrix, columns);
+                let products = admm::product(values, &quadratic.matrix, columns);
                 *sum += values.iter().zip(&products).map(|(x, y)| f64::from(x * y)).sum::<f64>();
             }
         }

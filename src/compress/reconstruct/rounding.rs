@@ -15,7 +15,7 @@ use super::quadratic::Quadratic;
 use crate::error::CompressError;
 
 /// Rows that are rounded together.
-const ROWS: usize = 16;
+const TASK_ROWS: usize = 16;
 /// Columns between two matrix products.
 const BLOCK: usize = 64;
 /// Rounds of descent, each with a new scale.
@@ -23,7 +23,7 @@ const ROUNDS: usize = 4;
 /// Passes over all columns in one round.
 const SWEEPS: usize = 3;
 /// Multiply-adds above which fewer starting scales are tried.
-const MANY: f64 = 2e10;
+const FEW_STARTS_ABOVE: f64 = 2e10;
 
 /// Rows of weights on a grid.
 pub(super) struct Rounded {
@@ -56,7 +56,7 @@ impl<'q> Rounder<'q> {
     pub(super) fn round(&self, weights: &[f32], keep: Option<&[bool]>, grid: Grid) -> Rounded {
         let size = self.quadratic.size;
         let rows = weights.len() / size.max(1);
-        let starts: &[f32] = match (grid, rows as f64 * (size * size) as f64 > MANY) {
+        let starts: &[f32] = match (grid, rows as f64 * (size * size) as f64 > FEW_STARTS_ABOVE) {
             (Grid::Bits8 | Grid::Bits6, _) => &[1.0],
             (Grid::Bits4, true) => &[1.0],
             (_, true) => &[1.0, 1.15],
@@ -64,10 +64,10 @@ impl<'q> Rounder<'q> {
             (_, false) => &[1.0, 0.8, 0.9, 1.1, 1.2, 1.35, 1.5],
         };
         let parts: Vec<Rounded> = weights
-            .par_chunks(ROWS * size)
+            .par_chunks(TASK_ROWS * size)
             .enumerate()
             .map(|(index, part)| {
-                let keep = keep.map(|keep| &keep[index * ROWS * size..][..part.len()]);
+                let keep = keep.map(|keep| &keep[index * TASK_ROWS * size..][..part.len()]);
                 self.chunk(part, keep, grid, starts)
             })
             .collect();
@@ -86,7 +86,7 @@ impl<'q> Rounder<'q> {
         let mut gradient = vec![0.0; weights.len()];
         multiply(1.0, View::new(weights, rows, size), matrix, 0.0, &mut gradient, size);
         let diagonal: Vec<f32> = self.quadratic.diagonal().collect();
-        let usual: Vec<f32> = (0..rows)
+        let clipped: Vec<f32> = (0..rows)
             .map(|row| {
                 let keep = keep.map(|keep| &keep[row * size..][..size]);
                 clipped_scale(&weights[row * size..][..size], keep, &diagonal, grid)
@@ -94,7 +94,7 @@ impl<'q> Rounder<'q> {
             .collect();
         let mut best: Option<(Vec<f64>, Rounded)> = None;
         for &start in starts {
-            let mut scales: Vec<f32> = usual.iter().map(|scale| scale * start).collect();
+            let mut scales: Vec<f32> = clipped.iter().map(|scale| scale * start).collect();
             let mut values = self.nearest_plane(weights, keep, grid, &scales);
             let real: Vec<f32> = values.iter().map(|&q| f32::from(q)).collect();
             let mut products = vec![0.0; weights.len()];
@@ -247,11 +247,11 @@ fn rounding_error(weights: &[f32], importance: &[f32], scale: f32, ends: [f32; 2
     const LANES: usize = 16;
     /// Adding and subtracting this constant rounds numbers below 2^22 to the nearest, ties to even,
     /// without a call.
-    const WHOLE: f32 = 12_582_912.0;
+    const ROUNDING_OFFSET: f32 = 12_582_912.0;
     let inverse = scale.recip();
     let lost = |x: f32, importance: f32| {
         let inside = (x * inverse).max(ends[0]).min(ends[1]);
-        let lost = x - ((inside + WHOLE) - WHOLE) * scale;
+        let lost = x - ((inside + ROUNDING_OFFSET) - ROUNDING_OFFSET) * scale;
         importance * lost * lost
     };
     let mut sums = [0.0f32; LANES];

@@ -23,12 +23,12 @@ fn layer() -> (Weights, Inputs) {
 }
 
 fn zeros(weights: &Weights) -> usize {
-    dense("", weights).unwrap().iter().filter(|x| **x == 0.0).count()
+    f32_weights("", weights).unwrap().iter().filter(|x| **x == 0.0).count()
 }
 
 /// Returns the error of other weights, relative to the variance of the output.
 fn error(layer: &Layer<'_>, values: Vec<f32>) -> f64 {
-    layer.finished(&values.clone(), WeightValues::F32(values.into()), Pattern::Dense).error
+    layer.with_compensated_bias(&values.clone(), WeightValues::F32(values.into()), Pattern::Dense).error
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn zeros_cost_less_where_others_make_up_for_them() {
     let [quadratic] = &layer.quadratics[..] else { panic!("one group") };
     let units = Units::new(Pattern::Unstructured, 6, 9).unwrap();
     for (other, found) in
-        multipliers::prune(quadratic, layer.values, &units, &[0.5, 0.75]).unwrap().into_iter().zip(&found)
+        admm::prune(quadratic, layer.values, &units, &[0.5, 0.75]).unwrap().into_iter().zip(&found)
     {
         let other = error(&layer, other);
         assert!(other < 1.4 * found.error, "{other} is far above {}", found.error);
@@ -60,7 +60,7 @@ fn patterns_are_kept() {
     let (weights, inputs) = layer();
     let layer = Layer::new("layer", &weights, &inputs).unwrap();
     let blocks = layer.pruned(Pattern::Blocks { outputs: 8, inputs: 2 }, &[0.5]).unwrap().swap_remove(0);
-    let values = dense("", &blocks.weights).unwrap();
+    let values = f32_weights("", &blocks.weights).unwrap();
     assert_eq!(zeros(&blocks.weights), 432);
     for band in 0..2 {
         for pair in 0..3 {
@@ -73,7 +73,7 @@ fn patterns_are_kept() {
         }
     }
     let grouped = layer.pruned(Pattern::Grouped { kept: 1, of: 3 }, &[2.0 / 3.0]).unwrap().swap_remove(0);
-    let values = dense("", &grouped.weights).unwrap();
+    let values = f32_weights("", &grouped.weights).unwrap();
     for first in (0..16 * 2).map(|run| run * 27) {
         for tap in 0..9 {
             let kept = (0..3).filter(|channel| values[first + channel * 9 + tap] != 0.0).count();
@@ -102,7 +102,7 @@ fn rounding_makes_up_for_what_it_breaks() {
     let sparse = layer.pruned(Pattern::Unstructured, &[0.5]).unwrap().swap_remove(0).weights;
     let both = layer.rounded(Grid::Bits4, Some(&sparse)).unwrap();
     let WeightValues::Integer(integer) = &both.weights.values else { panic!("integers") };
-    let zero = dense("", &sparse).unwrap().iter().map(|&x| x == 0.0);
+    let zero = f32_weights("", &sparse).unwrap().iter().map(|&x| x == 0.0);
     assert!(integer.values.iter().zip(zero).all(|(&q, zero)| !zero || q == 0));
 }
 

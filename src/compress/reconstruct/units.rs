@@ -14,7 +14,7 @@ pub(crate) struct Units {
     /// Columns of each unit, equal for all rows: consecutive input channels at one tap.
     pub(super) columns: Vec<Vec<usize>>,
     /// For a pattern of N of M: the units kept in each run, and the units of a run.
-    pub(super) grouped: Option<(usize, usize)>,
+    pub(super) n_of_m: Option<(usize, usize)>,
     /// Run of each unit; empty for other patterns.
     pub(super) runs: Vec<usize>,
 }
@@ -31,7 +31,7 @@ impl Units {
                     columns.push(block.map(|channel| channel * taps + tap).collect());
                 }
             }
-            Self { rows, columns, grouped: None, runs: Vec::new() }
+            Self { rows, columns, n_of_m: None, runs: Vec::new() }
         };
         Some(match pattern {
             Pattern::Dense => return None,
@@ -42,7 +42,7 @@ impl Units {
             Pattern::Grouped { kept, of } => {
                 let of = usize::from(of).max(1);
                 let mut units = single(1, 1);
-                units.grouped = Some((usize::from(kept), of));
+                units.n_of_m = Some((usize::from(kept), of));
                 units.runs =
                     units.columns.iter().map(|unit| unit[0] / taps / of * taps + unit[0] % taps).collect();
                 units
@@ -53,20 +53,20 @@ impl Units {
     /// Returns the number of units of each run that must become zero; empty for patterns without
     /// runs.
     pub(super) fn quotas(&self) -> Vec<usize> {
-        let Some((kept, _)) = self.grouped else { return Vec::new() };
+        let Some((kept, _)) = self.n_of_m else { return Vec::new() };
         let mut sizes = vec![0usize; self.runs.iter().max().map_or(0, |&last| last + 1)];
         self.runs.iter().for_each(|&run| sizes[run] += 1);
         sizes.into_iter().map(|size| size.saturating_sub(kept)).collect()
     }
 
-    /// Returns a mask of `rows` times `columns` weights in which the fraction `share` of the units
+    /// Returns a mask of `rows` times `columns` weights in which the fraction `fraction` of the units
     /// is removed, those of the least mean `score` (by index, at least 0). Among equal units the
     /// last ones go first.
     pub(crate) fn largest(
         &self,
         rows: usize,
         columns: usize,
-        share: f64,
+        fraction: f64,
         score: impl Fn(usize) -> f32 + Sync,
     ) -> Vec<bool> {
         let bands: Vec<_> = self.bands(rows).collect();
@@ -87,7 +87,7 @@ impl Units {
                 self.columns[unit].iter().for_each(|&column| keep[row * columns + column] = false);
             }
         };
-        if self.grouped.is_some() {
+        if self.n_of_m.is_some() {
             for (band, scores) in scores.iter().enumerate() {
                 let mut quotas = self.quotas();
                 let mut ascending: Vec<usize> = (0..scores.len()).collect();
@@ -107,7 +107,7 @@ impl Units {
             scores.iter().enumerate().map(move |(unit, score)| (score.to_bits(), Reverse((band, unit))))
         });
         let mut order: Vec<(u32, Reverse<(usize, usize)>)> = all.collect();
-        let zeros = ((share * order.len() as f64).round() as usize).min(order.len());
+        let zeros = ((fraction * order.len() as f64).round() as usize).min(order.len());
         if zeros > 0 && zeros < order.len() {
             order.select_nth_unstable(zeros - 1);
         }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Returns a network, calibration images and other images.
-fn subject() -> (Plan, Vec<f32>, Vec<Vec<f32>>) {
+fn network_and_images() -> (Plan, Vec<f32>, Vec<Vec<f32>>) {
     let plan = networks::residual();
     let images = networks::images(&plan, 272);
     let (seen, fresh) = images.split_at(256);
@@ -17,7 +17,7 @@ fn everywhere(plan: &Plan, layer: LayerRecipe, method: Method) -> Recipe {
 
 #[test]
 fn reconstructed_networks_lose_less_than_one_shot_ones() {
-    let (plan, seen, fresh) = subject();
+    let (plan, seen, fresh) = network_and_images();
     let folder = tempfile::tempdir().unwrap();
     let calibration = Calibration::collect(&plan, &seen, 8, 1, &mut |_| {}).unwrap();
     let database = Database::open(folder.path(), "test", plan.clone(), seen.clone().into(), 1).unwrap();
@@ -26,11 +26,11 @@ fn reconstructed_networks_lose_less_than_one_shot_ones() {
     let both = LayerRecipe { numbers: Numbers::Integer(Grid::Bits4), ..sparse };
     let blocks = LayerRecipe { sparsity: 0.5, pattern: Pattern::Blocks { outputs: 4, inputs: 1 }, ..sparse };
     let all = [(bits3, 1.0), (sparse, 1.0), (both, 1.0), (blocks, 1.0), (sparse, 0.75), (bits3, 0.75)];
-    for (layer, share) in all {
+    for (layer, fraction) in all {
         let compressed = |recipe: &Recipe| {
-            apply_with_repair(&plan, &calibration, Some(&database), recipe, &seen, None, 1).unwrap()
+            apply_recalibrated(&plan, &calibration, Some(&database), recipe, &seen, None, 1).unwrap()
         };
-        let channels: BTreeMap<_, _> = ["stem", "one"].map(|group| (group.to_owned(), share)).into();
+        let channels: BTreeMap<_, _> = ["stem", "one"].map(|group| (group.to_owned(), fraction)).into();
         let narrow = compressed(&Recipe { channels: channels.clone(), ..Recipe::default() });
         let error = |method: Method| {
             let small =
@@ -57,17 +57,17 @@ fn reconstructed_networks_lose_less_than_one_shot_ones() {
 
 #[test]
 fn what_was_made_is_found_again() {
-    let (plan, seen, _) = subject();
+    let (plan, seen, _) = network_and_images();
     let folder = tempfile::tempdir().unwrap();
     let open = || Database::open(folder.path(), "test", plan.clone(), seen.clone().into(), 1).unwrap();
-    let mut shares = Vec::new();
+    let mut fractions = Vec::new();
     open()
-        .build(&[Pattern::Unstructured], &mut |share| {
-            shares.push(share);
-            shares.len() < 9
+        .build(&[Pattern::Unstructured], &mut |fraction| {
+            fractions.push(fraction);
+            fractions.len() < 9
         })
         .unwrap();
-    assert!(shares.len() == 9 && shares.is_sorted() && shares[8] < 1.0);
+    assert!(fractions.len() == 9 && fractions.is_sorted() && fractions[8] < 1.0);
     let files = || std::fs::read_dir(folder.path()).unwrap().count();
     let before = files();
     open().build(&[Pattern::Unstructured], &mut |_| true).unwrap();

@@ -33,7 +33,7 @@ fn weights<'a>(plan: &'a Plan, step: &str) -> &'a paretune_kernels::Weights {
 
 fn recipe(channels: &[(&str, f64)], layers: &[(&str, f64, u8)]) -> Recipe {
     Recipe {
-        channels: channels.iter().map(|&(name, share)| (name.to_owned(), share)).collect(),
+        channels: channels.iter().map(|&(name, fraction)| (name.to_owned(), fraction)).collect(),
         layers: layers
             .iter()
             .map(|&(name, sparsity, bits)| {
@@ -41,7 +41,7 @@ fn recipe(channels: &[(&str, f64)], layers: &[(&str, f64, u8)]) -> Recipe {
                 (name.to_owned(), LayerRecipe { sparsity, numbers, ..LayerRecipe::default() })
             })
             .collect(),
-        repair: false,
+        recalibrate: false,
         ..Recipe::default()
     }
 }
@@ -52,7 +52,7 @@ fn all_the_same(step: &str, pattern: Pattern, sparsity: f64) -> Recipe {
 }
 
 /// Returns the network with the removed channels' producers and constants set to zero instead.
-fn zeroed(plan: &Plan, keep: &channels::Keep) -> Plan {
+fn zeroed(plan: &Plan, keep: &mask::ChannelMask) -> Plan {
     let mut plan = plan.clone();
     let rows = |tensor: &mut std::sync::Arc<[f32]>, keep: &[bool]| {
         let row = tensor.len() / keep.len();
@@ -154,7 +154,7 @@ fn an_untouched_recipe_changes_nothing() {
     for (name, plan) in networks::all() {
         let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
         let recipe = Recipe::default();
-        assert!(recipe.is_untouched());
+        assert!(recipe.is_baseline());
         assert_eq!(apply(&plan, &calibration, &recipe).unwrap(), plan, "{name}");
     }
 }
@@ -166,18 +166,18 @@ proptest! {
     #[test]
     fn removed_channels_are_zeroed_channels(
         network in 0usize..5,
-        shares in proptest::collection::vec(0.05f64..=1.0, 8),
+        fractions in proptest::collection::vec(0.05f64..=1.0, 8),
         by_variance: bool,
     ) {
         let (_, plan) = networks::all().swap_remove(network);
         let images = networks::images(&plan, 2);
         let calibration = reference::calibrate(&plan, &images);
         let groups = channel_groups(&plan).unwrap();
-        let chosen = groups.iter().zip(&shares).filter(|(group, _)| group.prunable());
+        let chosen = groups.iter().zip(&fractions).filter(|(group, _)| group.prunable());
         let recipe = Recipe {
-            channels: chosen.map(|(group, &share)| (group.name.clone(), share)).collect(),
+            channels: chosen.map(|(group, &fraction)| (group.name.clone(), fraction)).collect(),
             criterion: if by_variance { ChannelCriterion::Variance } else { ChannelCriterion::Magnitude },
-            repair: false,
+            recalibrate: false,
             ..Recipe::default()
         };
         let small = apply(&plan, &calibration, &recipe).unwrap();
@@ -188,8 +188,8 @@ proptest! {
             close(&reference::output(&zeroed, image), &reference::output(&small, image), 1e-4);
         }
         for (before, after) in groups.iter().zip(channel_groups(&small).unwrap()) {
-            let share = recipe.channels.get(&before.name).copied().unwrap_or(1.0);
-            prop_assert_eq!(before.kept(share), after.width);
+            let fraction = recipe.channels.get(&before.name).copied().unwrap_or(1.0);
+            prop_assert_eq!(before.kept(fraction), after.width);
         }
         prop_assert_eq!(apply(&plan, &calibration, &recipe).unwrap(), small);
     }
@@ -197,12 +197,12 @@ proptest! {
     /// All techniques at once keep shapes consistent, and every weight's format is the requested
     /// one.
     #[test]
-    fn formats_follow_the_recipe(network in 0usize..5, seed in 0u32..1000, repair: bool) {
+    fn formats_follow_the_recipe(network in 0usize..5, seed in 0u32..1000, recalibrate: bool) {
         let (_, plan) = networks::all().swap_remove(network);
         let images = networks::images(&plan, 2);
         let calibration = reference::calibrate(&plan, &images);
         let bit = |at: usize| seed >> (at % 10) & 1 == 1;
-        let mut recipe = Recipe { repair, ..Recipe::default() };
+        let mut recipe = Recipe { recalibrate, ..Recipe::default() };
         for (at, group) in channel_groups(&plan).unwrap().iter().enumerate() {
             recipe.channels.insert(group.name.clone(), if group.prunable() && bit(at) { 0.6 } else { 1.0 });
         }
@@ -260,13 +260,13 @@ fn a_constant_channel_is_folded_exactly() {
     }
     let images = networks::images(&plan, 3);
     let calibration = reference::calibrate(&plan, &images);
-    let recipe = Recipe { repair: true, ..recipe(&[("stem", 0.9)], &[]) };
+    let recipe = Recipe { recalibrate: true, ..recipe(&[("stem", 0.9)], &[]) };
     let mut groups = groups::groups(&plan).unwrap();
     groups.iter_mut().for_each(|group| group.info.multiple = 1);
     let mut keep = choose(&plan, &calibration, &Recipe::default()).unwrap();
     let stem = groups.iter().find(|group| group.info.name == "stem").unwrap();
-    keep.drop(&stem.channels[5]);
-    let small = remove(&plan, &keep, recipe.repair.then_some(&calibration)).unwrap();
+    keep.remove(&stem.channels[5]);
+    let small = remove(&plan, &keep, recipe.recalibrate.then_some(&calibration)).unwrap();
     validate(&small, 1).unwrap();
     for image in &images {
         close(&reference::output(&plan, image), &reference::output(&small, image), 1e-5);
@@ -299,8 +299,8 @@ fn integers_stay_close_to_single_precision() {
         let every = layers(&plan).unwrap().into_iter();
         let layers = every.map(|layer| (layer.step, LayerRecipe { numbers: INT8, ..LayerRecipe::default() }));
         let layers: BTreeMap<_, _> = layers.collect();
-        for repair in [false, true] {
-            let recipe = Recipe { layers: layers.clone(), repair, ..Recipe::default() };
+        for recalibrate in [false, true] {
+            let recipe = Recipe { layers: layers.clone(), recalibrate, ..Recipe::default() };
             let small = apply(&plan, &calibration, &recipe).unwrap();
             for image in &images {
                 let (exact, rounded) = (reference::output(&plan, image), reference::output(&small, image));

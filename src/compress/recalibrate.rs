@@ -15,19 +15,19 @@ use rayon::prelude::*;
 
 use super::calibration::Calibration;
 use super::error::CompressError;
-use super::rounded;
+use super::layerwise::{Visitor, run_layerwise};
+use super::quantize::round_real;
 use super::statistics::{Moments, ValueStatistics};
-use super::walk::{Visitor, walk};
 
 /// Bound of the factor by which a channel is scaled, and of its inverse: a channel that has all but
 /// died has nothing left worth amplifying.
-const MOST: f64 = 4.0;
+const MAX_SCALE: f64 = 4.0;
 
 /// Corrects weights and biases of all convolutions of `plan` on normalized `images`.
 ///
 /// `calibration` holds the baseline statistics of the remaining channels. With `ranges`, also
 /// returns statistics of all values after the correction.
-pub(super) fn correct(
+pub(super) fn recalibrate(
     plan: &mut Plan,
     calibration: &Calibration,
     images: &[f32],
@@ -35,21 +35,21 @@ pub(super) fn correct(
     ranges: bool,
 ) -> Result<Option<Calibration>, CompressError> {
     let count = images.len() / plan.values[plan.input].len().max(1);
-    let real = in_single_precision(plan);
-    let mut repair = Repair {
-        plan: &real,
+    let f32_plan = in_single_precision(plan);
+    let mut recalibration = Recalibration {
+        plan: &f32_plan,
         calibration,
         count,
         corrections: BTreeMap::new(),
-        seen: ranges.then(|| Calibration {
+        statistics: ranges.then(|| Calibration {
             images: count as u64,
             values: vec![ValueStatistics::default(); plan.values.len()],
             convolutions: BTreeMap::new(),
             information: BTreeMap::new(),
         }),
     };
-    walk(&real, images, threads, &mut repair)?;
-    let Repair { corrections, seen, .. } = repair;
+    run_layerwise(&f32_plan, images, threads, &mut recalibration)?;
+    let Recalibration { corrections, statistics, .. } = recalibration;
     for step in &mut plan.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };
         if let Some(affine) = corrections.get(&step.name) {
@@ -58,55 +58,56 @@ pub(super) fn correct(
             conv.weights = plan.weights.len() - 1;
         }
     }
-    Ok(seen)
+    Ok(statistics)
 }
 
 /// Scale and offset of one channel.
 type Affine = (f64, f64);
 
-struct Repair<'a> {
+struct Recalibration<'a> {
     plan: &'a Plan,
     calibration: &'a Calibration,
     count: usize,
     corrections: BTreeMap<String, Vec<Affine>>,
-    seen: Option<Calibration>,
+    statistics: Option<Calibration>,
 }
 
-impl Visitor for Repair<'_> {
-    fn convolved(&mut self, step: &Step, result: &mut [f32]) {
+impl Visitor for Recalibration<'_> {
+    fn after_conv(&mut self, step: &Step, result: &mut [f32]) {
         let Some(target) = self.calibration.convolutions.get(&step.name) else { return };
         let channels = target.mean.len();
-        let mut now = Moments::default();
-        now.extend(channels, self.count, result);
-        let affine: Vec<Affine> = (0..channels).map(|channel| back_to(target, &now, channel)).collect();
+        let mut current = Moments::default();
+        current.extend(channels, self.count, result);
+        let affine: Vec<Affine> =
+            (0..channels).map(|channel| correction(target, &current, channel)).collect();
         let plane = (result.len() / (channels * self.count).max(1)).max(1);
         result.par_chunks_mut(plane).enumerate().for_each(|(index, plane)| {
             let (scale, offset) = affine[index % channels];
             let (scale, offset) = (scale as f32, offset as f32);
             plane.iter_mut().for_each(|x| *x = scale * *x + offset);
         });
-        if let Some(seen) = &mut self.seen {
-            let exact = Moments { count: now.count, ..target.clone() };
-            seen.convolutions.insert(step.name.clone(), exact);
+        if let Some(statistics) = &mut self.statistics {
+            let exact = Moments { count: current.count, ..target.clone() };
+            statistics.convolutions.insert(step.name.clone(), exact);
         }
         self.corrections.insert(step.name.clone(), affine);
     }
 
-    fn value(&mut self, value: ValueId, data: &[f32]) {
-        if let Some(seen) = &mut self.seen {
+    fn on_value(&mut self, value: ValueId, data: &[f32]) {
+        if let Some(statistics) = &mut self.statistics {
             let channels = self.plan.values[value].dims.first().copied().unwrap_or(1);
-            seen.values[value].extend(channels, self.count, data);
+            statistics.values[value].extend(channels, self.count, data);
         }
     }
 }
 
 /// Returns scale and offset that map a channel's current moments to its target moments.
-fn back_to(target: &Moments, now: &Moments, channel: usize) -> Affine {
-    let (wanted, found) = (target.variance[channel], now.variance[channel]);
-    let ratio = (wanted / found).sqrt();
+fn correction(target: &Moments, current: &Moments, channel: usize) -> Affine {
+    let (target_variance, variance) = (target.variance[channel], current.variance[channel]);
+    let ratio = (target_variance / variance).sqrt();
     // This is also false if both variances vanish.
-    let scale = if ratio > 0.0 { ratio.clamp(MOST.recip(), MOST) } else { 1.0 };
-    (scale, target.mean[channel] - scale * now.mean[channel])
+    let scale = if ratio > 0.0 { ratio.clamp(MAX_SCALE.recip(), MAX_SCALE) } else { 1.0 };
+    (scale, target.mean[channel] - scale * current.mean[channel])
 }
 
 fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights, CompressError> {
@@ -128,13 +129,13 @@ fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights
     });
     let corrected =
         Weights { dims: weights.dims, values, pattern: weights.pattern, bias: Some(bias.collect()) };
-    rounded(step, corrected, weights.format().numbers)
+    round_real(step, corrected, weights.format().numbers)
 }
 
 /// Returns the network with integer weights converted to single precision.
 fn in_single_precision(plan: &Plan) -> Plan {
-    let mut real = plan.clone();
-    for weights in &mut real.weights {
+    let mut f32_plan = plan.clone();
+    for weights in &mut f32_plan.weights {
         let WeightValues::Integer(integer) = &weights.values else { continue };
         let filter = (integer.values.len() / integer.scales.len().max(1)).max(1);
         let values = integer.values.chunks(filter).zip(&*integer.scales);
@@ -142,5 +143,5 @@ fn in_single_precision(plan: &Plan) -> Plan {
             values.flat_map(|(filter, &scale)| filter.iter().map(move |&q| f32::from(q) * scale)).collect();
         weights.values = WeightValues::F32(values);
     }
-    real
+    f32_plan
 }

@@ -13,11 +13,11 @@ use super::units::Units;
 use crate::error::CompressError;
 
 /// Iterations that choose zeros, for the first level and for each later one.
-const CHOOSING: [usize; 2] = [12, 6];
+const MASK_ITERATIONS: [usize; 2] = [12, 6];
 /// Iterations with a fixed mask, in which the remaining weights settle.
-const SETTLING: usize = 10;
+const WEIGHT_ITERATIONS: usize = 10;
 /// Rows of one parallel task.
-const ROWS: usize = 32;
+const TASK_ROWS: usize = 32;
 
 /// Returns the weights (rows times columns) for each of the ascending `levels`.
 pub(super) fn prune(
@@ -48,13 +48,13 @@ pub(super) fn prune(
     let mut before = 0.0f64;
     let mut found = Vec::with_capacity(levels.len());
     for (index, &level) in levels.iter().enumerate() {
-        let choosing = CHOOSING[index.min(1)];
-        for turn in 0..choosing + SETTLING {
-            if turn < choosing {
+        let mask_iterations = MASK_ITERATIONS[index.min(1)];
+        for iteration in 0..mask_iterations + WEIGHT_ITERATIONS {
+            if iteration < mask_iterations {
                 // The fraction grows fast at first, when removal costs nothing.
-                let share = ((turn + 1) as f64 / choosing as f64).cbrt();
-                let share = before + (level - before) * share;
-                keep = units.largest(free.len() / size, size, share, |index| {
+                let fraction = ((iteration + 1) as f64 / mask_iterations as f64).cbrt();
+                let fraction = before + (level - before) * fraction;
+                keep = units.largest(free.len() / size, size, fraction, |index| {
                     (free[index] + multipliers[index]).powi(2)
                 });
             }
@@ -88,9 +88,11 @@ pub(super) fn prune(
 /// Multiplies rows by a symmetric matrix.
 pub(super) fn product(rows: &[f32], matrix: &[f32], size: usize) -> Vec<f32> {
     let mut product = vec![0.0; rows.len()];
-    product.par_chunks_mut(ROWS * size).zip(rows.par_chunks(ROWS * size)).for_each(|(product, rows)| {
-        let count = rows.len() / size;
-        multiply(1.0, View::new(rows, count, size), View::new(matrix, size, size), 0.0, product, size);
-    });
+    product.par_chunks_mut(TASK_ROWS * size).zip(rows.par_chunks(TASK_ROWS * size)).for_each(
+        |(product, rows)| {
+            let count = rows.len() / size;
+            multiply(1.0, View::new(rows, count, size), View::new(matrix, size, size), 0.0, product, size);
+        },
+    );
     product
 }

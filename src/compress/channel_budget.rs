@@ -11,9 +11,10 @@ use paretune_kernels::Plan;
 use paretune_kernels::executor::conv_problem;
 use paretune_kernels::operator::Operator;
 
-use super::channels::{Keep, scores};
+use super::channels::scores;
 use super::error::CompressError;
 use super::groups::{Group, groups};
+use super::mask::ChannelMask;
 use super::recipe::ChannelCriterion;
 use crate::calibration::Calibration;
 
@@ -41,7 +42,7 @@ pub fn channel_costs(
     calibration: &Calibration,
     criterion: ChannelCriterion,
 ) -> Result<BTreeMap<String, Vec<(f64, f64)>>, CompressError> {
-    calibration.fits(plan)?;
+    calibration.check(plan)?;
     let mut costs = BTreeMap::new();
     for group in groups(plan)?.into_iter().filter(|group| group.info.prunable()) {
         let mut scores = scores(plan, calibration, &group, criterion)?;
@@ -68,7 +69,7 @@ pub fn allocate_channels(
     criterion: ChannelCriterion,
     work: f64,
 ) -> Result<BTreeMap<String, f64>, CompressError> {
-    calibration.fits(plan)?;
+    calibration.check(plan)?;
     let groups: Vec<Group> = groups(plan)?.into_iter().filter(|group| group.info.prunable()).collect();
     let steps = plan.steps.iter().filter_map(|step| {
         let Operator::Conv(conv) = &step.operator else { return None };
@@ -80,12 +81,12 @@ pub fn allocate_channels(
         Some(Work { input: step.inputs[0], output: step.output, each, single })
     });
     let steps: Vec<Work> = steps.collect();
-    let count = |keep: &Keep, value: usize| keep.of(value).iter().filter(|&&keep| keep).count() as f64;
-    let total = |keep: &Keep| -> f64 {
+    let count = |keep: &ChannelMask, value: usize| keep.of(value).iter().filter(|&&keep| keep).count() as f64;
+    let total = |keep: &ChannelMask| -> f64 {
         let pairs = |step: &Work| if step.single { 1.0 } else { count(keep, step.input) };
         steps.iter().map(|step| step.each * count(keep, step.output) * pairs(step)).sum()
     };
-    let mut keep = Keep::all(plan);
+    let mut keep = ChannelMask::full(plan);
     let all = total(&keep);
     // By group: channels, worst first, their scores, and the number removed.
     let mut queues = Vec::with_capacity(groups.len());
@@ -105,7 +106,7 @@ pub fn allocate_channels(
             let leaving = &order[*gone..width - next];
             let cost: f64 = leaving.iter().map(|&channel| scores[channel]).sum();
             let mut smaller = keep.clone();
-            leaving.iter().for_each(|&channel| smaller.drop(&group.channels[channel]));
+            leaving.iter().for_each(|&channel| smaller.remove(&group.channels[channel]));
             let ratio = cost / (now - total(&smaller)).max(f64::MIN_POSITIVE);
             if best.is_none_or(|(least, ..)| ratio < least) {
                 best = Some((ratio, index, next));
@@ -114,11 +115,11 @@ pub fn allocate_channels(
         let Some((_, index, next)) = best else { break };
         let (order, _, gone) = &mut queues[index];
         let width = groups[index].info.width;
-        order[*gone..width - next].iter().for_each(|&channel| keep.drop(&groups[index].channels[channel]));
+        order[*gone..width - next].iter().for_each(|&channel| keep.remove(&groups[index].channels[channel]));
         *gone = width - next;
     }
-    let shares = groups.iter().zip(&queues).filter(|(_, (.., gone))| *gone > 0);
-    Ok(shares
+    let fractions = groups.iter().zip(&queues).filter(|(_, (.., gone))| *gone > 0);
+    Ok(fractions
         .map(|(group, (.., gone))| {
             let width = group.info.width;
             (group.info.name.clone(), (width - gone) as f64 / width as f64)

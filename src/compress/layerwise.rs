@@ -20,7 +20,7 @@ const CHUNK: usize = 32;
 pub(super) trait Visitor {
     /// Called with the input of a convolution, all images one after another, before it runs.
     /// Weights that it returns replace the convolution's.
-    fn reads(
+    fn before_conv(
         &mut self,
         _step: &Step,
         _input: &[f32],
@@ -31,18 +31,18 @@ pub(super) trait Visitor {
 
     /// Called with the result of a convolution with its bias, before residual and activation. The
     /// rest of the network reads `result` as this call leaves it.
-    fn convolved(&mut self, _step: &Step, _result: &mut [f32]) {}
+    fn after_conv(&mut self, _step: &Step, _result: &mut [f32]) {}
 
     /// Called with the result of a convolution including the residual, before the activation.
-    fn summed(&mut self, _step: &Step, _sum: &[f32]) {}
+    fn after_residual(&mut self, _step: &Step, _sum: &[f32]) {}
 
     /// Called with each complete value.
-    fn value(&mut self, _value: ValueId, _data: &[f32]) {}
+    fn on_value(&mut self, _value: ValueId, _data: &[f32]) {}
 }
 
 /// Runs `plan`, whose weights are in single precision, on all of `images` and calls `visitor` at
 /// each step. Grids and schedules are ignored.
-pub(super) fn walk(
+pub(super) fn run_layerwise(
     plan: &Plan,
     images: &[f32],
     threads: usize,
@@ -50,19 +50,19 @@ pub(super) fn walk(
 ) -> Result<(), CompressError> {
     let count = images.len() / plan.values[plan.input].len().max(1);
     if count == 0 {
-        return Err(CompressError::Calibration("there is not a single image".into()));
+        return Err(CompressError::Calibration("there are no images".into()));
     }
     let mut last_use = vec![0; plan.values.len()];
     for (index, step) in plan.steps.iter().enumerate() {
         step.inputs.iter().for_each(|&value| last_use[value] = index);
     }
-    let walk = Walk { plan, count, threads };
+    let layerwise = Layerwise { plan, count, threads };
     let mut values: Vec<Vec<f32>> = vec![Vec::new(); plan.values.len()];
     values[plan.input] = images[..count * plan.values[plan.input].len()].to_vec();
-    visitor.value(plan.input, &values[plan.input]);
+    visitor.on_value(plan.input, &values[plan.input]);
     for (index, step) in plan.steps.iter().enumerate() {
-        let output = walk.step(step, &values, visitor)?;
-        visitor.value(step.output, &output);
+        let output = layerwise.step(step, &values, visitor)?;
+        visitor.on_value(step.output, &output);
         values[step.output] = output;
         for &value in &step.inputs {
             if last_use[value] == index {
@@ -73,13 +73,13 @@ pub(super) fn walk(
     Ok(())
 }
 
-struct Walk<'a> {
+struct Layerwise<'a> {
     plan: &'a Plan,
     count: usize,
     threads: usize,
 }
 
-impl Walk<'_> {
+impl Layerwise<'_> {
     fn step(
         &self,
         step: &Step,
@@ -90,14 +90,14 @@ impl Walk<'_> {
         Ok(match &step.operator {
             Operator::Conv(conv) => {
                 let residual = (step.inputs.len() > 1).then(|| input(1));
-                let changed = visitor.reads(step, input(0), residual)?;
-                let weights = changed.as_ref().unwrap_or(&self.plan.weights[conv.weights]);
-                let mut result = self.run(step, bare(conv), Some(weights), input(0))?;
-                visitor.convolved(step, &mut result);
+                let replaced = visitor.before_conv(step, input(0), residual)?;
+                let weights = replaced.as_ref().unwrap_or(&self.plan.weights[conv.weights]);
+                let mut result = self.run(step, without_fusion(conv), Some(weights), input(0))?;
+                visitor.after_conv(step, &mut result);
                 if let Some(residual) = residual {
                     result.par_iter_mut().zip(residual).for_each(|(x, residual)| *x += residual);
                 }
-                visitor.summed(step, &result);
+                visitor.after_residual(step, &result);
                 activate(conv.activation, &mut result);
                 result
             }
@@ -123,7 +123,7 @@ impl Walk<'_> {
         }
         let weights = weights.cloned().into_iter().collect();
         let spec = |value: ValueId| ValueSpec { quantization: None, ..self.plan.values[value].clone() };
-        let single = Plan {
+        let single_step = Plan {
             name: step.name.clone(),
             values: vec![spec(step.inputs[0]), spec(step.output)],
             input: 0,
@@ -135,14 +135,14 @@ impl Walk<'_> {
             threads: self.threads,
             ..Plan::default()
         };
-        let (from, to) = (single.values[0].len(), single.values[1].len());
+        let (from, to) = (single_step.values[0].len(), single_step.values[1].len());
         let mut output = vec![0.0; to * self.count];
         let mut executor: Option<(usize, Executor)> = None;
         for start in (0..self.count).step_by(CHUNK) {
             let batch = CHUNK.min(self.count - start);
             if executor.as_ref().is_none_or(|&(loaded, _)| loaded != batch) {
                 let options = ExecutorOptions { batch, threads: self.threads, isa: Isa::detect() };
-                executor = Some((batch, Executor::new(&single, &options)?));
+                executor = Some((batch, Executor::new(&single_step, &options)?));
             }
             if let Some((_, executor)) = &mut executor {
                 let end = start + batch;
@@ -210,7 +210,7 @@ impl Walk<'_> {
 }
 
 /// Returns the convolution with nothing fused and the default schedule.
-fn bare(conv: &Conv) -> Operator {
+fn without_fusion(conv: &Conv) -> Operator {
     Operator::Conv(Conv { activation: Activation::Identity, schedule: Schedule::default(), ..conv.clone() })
 }
 

@@ -187,13 +187,19 @@ impl Means {
         output
     }
 
-    pub(super) fn backward(&self, slope: &[f32], images: usize, dims: &[usize], out: &[usize]) -> Vec<f32> {
+    pub(super) fn backward(
+        &self,
+        gradient: &[f32],
+        images: usize,
+        dims: &[usize],
+        out: &[usize],
+    ) -> Vec<f32> {
         let mut back = vec![0.0; dims.iter().product::<usize>() * images];
         let step = image_stride(dims);
         each(out, images, |at, image, flat| {
             let (sources, weight) = &self.terms[flat];
             for &source in sources {
-                back[place(dims, images, source) + image * step] += weight * slope[at];
+                back[place(dims, images, source) + image * step] += weight * gradient[at];
             }
         });
         back
@@ -265,7 +271,7 @@ impl Sources {
 
     pub(super) fn backward(
         &self,
-        slope: &[f32],
+        gradient: &[f32],
         inputs: &[&[usize]],
         out: &[usize],
         images: usize,
@@ -275,7 +281,7 @@ impl Sources {
         each(out, images, |at, image, flat| {
             if let Ok((input, source)) = self.from[flat] {
                 let dims = inputs[input];
-                back[input][place(dims, images, source) + image * image_stride(dims)] += slope[at];
+                back[input][place(dims, images, source) + image * image_stride(dims)] += gradient[at];
             }
         });
         back

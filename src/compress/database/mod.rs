@@ -7,28 +7,31 @@
 //! variants of layers is SPDY's idea (Frantar and Alistarh, ICML 2022). The study chooses the
 //! variants.
 
+mod stored;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paretune_kernels::operator::Operator;
 use paretune_kernels::weights::{Grid, Numbers, Pattern};
-use paretune_kernels::{Plan, Step, WeightValues, Weights};
-use paretune_record::artefact;
-use serde::{Deserialize, Serialize};
+use paretune_kernels::{Plan, Step, Weights};
 
-use super::error::CompressError;
-use super::layers::{LayerInfo, layers};
-use super::recipe::LayerRecipe;
-use super::reconstruct::{Inputs, Layer, PATCHES, Reconstruction};
-use super::rounded;
-use super::walk::{Visitor, walk};
+use crate::error::CompressError;
+use crate::layers::{LayerInfo, layers};
+use crate::layerwise::{Visitor, run_layerwise};
+use crate::quantize::round_real;
+use crate::recipe::LayerRecipe;
+use crate::reconstruct::{Inputs, Layer, MAX_PATCHES};
+
+use self::stored::Stored;
+use paretune_record::artefact;
 
 /// Sparsity levels that are made together, as each continues from the level before.
 pub const SPARSITIES: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
 
 /// Largest number of multiply-adds that one candidate may spend on reconstructing one layer. Above
 /// it, weights are pruned and rounded one by one.
-const ON_THE_SPOT: f64 = 3e9;
+const MAX_UNCACHED_MULTIPLY_ADDS: f64 = 3e9;
 
 /// Version of the algorithms that make variants. Files of other versions are ignored.
 const VERSION: u32 = 2;
@@ -42,13 +45,13 @@ pub struct Database {
     images: Arc<[f32]>,
     threads: usize,
     /// Index of the layer whose inputs were requested last, and those inputs.
-    latest: Mutex<Option<(usize, Arc<Inputs>)>>,
+    last_inputs: Mutex<Option<(usize, Arc<Inputs>)>>,
     /// Receives progress while variants are made.
-    heard: Heard,
+    progress_fn: ProgressFn,
 }
 
 /// Receiver of progress: the task and its completed fraction.
-pub type Heard = fn(&str, f64);
+pub type ProgressFn = fn(&str, f64);
 
 /// Estimates the seconds that two cores need to collect the input statistics of the layers of
 /// `plan`, before the first variant can be made.
@@ -64,7 +67,7 @@ pub fn seconds_to_prepare(plan: &Plan, images: usize) -> Result<f64, CompressErr
     let work = |layer: &LayerInfo| {
         let columns = layer.dims[1..].iter().product::<usize>() as f64;
         let plane = layer.problem.output().map_or(0, |[height, width]| height * width);
-        let patches = (plane * images).min(PATCHES) as f64;
+        let patches = (plane * images).min(MAX_PATCHES) as f64;
         0.5 * patches * columns * columns * layer.problem.groups as f64
             + images as f64 * layer.multiply_adds as f64
     };
@@ -100,20 +103,20 @@ impl Database {
         std::fs::create_dir_all(folder)
             .map_err(|error| CompressError::Database(format!("`{}`: {error}", folder.display())))?;
         let (folder, key) = (folder.to_owned(), format!("{key}-v{VERSION}"));
-        Ok(Self { folder, key, plan, images, threads, latest: Mutex::default(), heard: |_, _| {} })
+        Ok(Self { folder, key, plan, images, threads, last_inputs: Mutex::default(), progress_fn: |_, _| {} })
     }
 
     /// Sets the receiver of progress, called before every variant that takes a while to make.
     #[must_use]
-    pub fn telling(self, heard: Heard) -> Self {
-        Self { heard, ..self }
+    pub fn with_progress(self, progress_fn: ProgressFn) -> Self {
+        Self { progress_fn, ..self }
     }
 
     /// Reports that a variant of the layer with this index is about to be made.
-    fn tell(&self, layers: &[LayerInfo], number: usize) {
+    fn report(&self, layers: &[LayerInfo], number: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
-        let share = number as f64 / layers.len().max(1) as f64;
-        (self.heard)("compressing layers", share);
+        let fraction = number as f64 / layers.len().max(1) as f64;
+        (self.progress_fn)("compressing layers", fraction);
     }
 
     /// Returns the weights of `layer` after `recipe`, which asks for zeros or integers.
@@ -147,7 +150,7 @@ impl Database {
             }
         };
         let pattern = if recipe.sparsity > 0.0 { recipe.pattern } else { weights.pattern };
-        let weights = rounded(&info.step, stored.weights(info, pattern)?, recipe.numbers)?;
+        let weights = round_real(&info.step, stored.weights(info, pattern)?, recipe.numbers)?;
         Ok(Variant { error: stored.error, weights })
     }
 
@@ -156,7 +159,7 @@ impl Database {
     ///
     /// The result is not kept in a file, because there are too many combinations. Returns `None` if
     /// reconstruction would take long, or if the layer's channels form groups of several.
-    pub(super) fn remnant(
+    pub(super) fn pruned_variant(
         &self,
         layer: &str,
         weights: &Weights,
@@ -165,18 +168,18 @@ impl Database {
     ) -> Result<Option<Weights>, CompressError> {
         let layers = layers(&self.plan)?;
         let Some(number) = layers.iter().position(|known| known.step == layer) else { return Ok(None) };
-        let whole = self.inputs(&layers, number)?;
+        let all_inputs = self.inputs(&layers, number)?;
         let taps = weights.dims[2] * weights.dims[3];
-        let channels = if whole.groups.len() > 1 { writes } else { reads };
-        let Some(inputs) = whole.select(channels, taps) else { return Ok(None) };
+        let channels = if all_inputs.groups.len() > 1 { writes } else { reads };
+        let Some(inputs) = all_inputs.select(channels, taps) else { return Ok(None) };
         if inputs.groups.is_empty() || !weights.dims[0].is_multiple_of(inputs.groups.len()) {
             return Ok(None);
         }
         let layer = Layer::new(layer, weights, &inputs)?;
-        if layer.work(recipe) > ON_THE_SPOT {
+        if layer.work(recipe) > MAX_UNCACHED_MULTIPLY_ADDS {
             return Ok(None);
         }
-        self.tell(&layers, number);
+        self.report(&layers, number);
         let sparse = match recipe.sparsity > 0.0 {
             true => layer.pruned(recipe.pattern, &[recipe.sparsity])?.pop(),
             false => None,
@@ -184,7 +187,7 @@ impl Database {
         Ok(match (recipe.numbers, sparse) {
             (Numbers::F32 | Numbers::Bf16 | Numbers::Fp16, sparse) => {
                 let sparse =
-                    sparse.map(|sparse| rounded(&layers[number].step, sparse.weights, recipe.numbers));
+                    sparse.map(|sparse| round_real(&layers[number].step, sparse.weights, recipe.numbers));
                 sparse.transpose()?
             }
             (Numbers::Integer(grid), sparse) => {
@@ -246,14 +249,14 @@ impl Database {
         pattern: Pattern,
         sparsity: f64,
     ) -> Result<Stored, CompressError> {
-        let usual = SPARSITIES.iter().position(|&level| level == sparsity);
-        let (levels, place) = match (pattern, usual) {
+        let shared_level = SPARSITIES.iter().position(|&level| level == sparsity);
+        let (levels, position) = match (pattern, shared_level) {
             (Pattern::Grouped { .. }, _) | (_, None) => (vec![sparsity], 0),
-            (_, Some(place)) => (SPARSITIES.to_vec(), place),
+            (_, Some(position)) => (SPARSITIES.to_vec(), position),
         };
         let name = if levels.len() > 1 { pattern.to_string() } else { format!("{pattern}-{sparsity}") };
         let mut all: Vec<Stored> = artefact::read_or_make(&self.file(number, &name), || {
-            self.tell(layers, number);
+            self.report(layers, number);
             let inputs = self.inputs(layers, number)?;
             let layer = Layer::new(&layers[number].step, weights, &inputs)?;
             layer
@@ -262,10 +265,10 @@ impl Database {
                 .map(Stored::new)
                 .collect::<Result<Vec<_>, CompressError>>()
         })?;
-        if place >= all.len() {
+        if position >= all.len() {
             return Err(CompressError::Database(format!("layer {number} has no variant {name}")));
         }
-        Ok(all.swap_remove(place))
+        Ok(all.swap_remove(position))
     }
 
     fn rounded(
@@ -282,7 +285,7 @@ impl Database {
             Some(_) => format!("bits-{}-{}-{}", grid.bits(), recipe.pattern, recipe.sparsity),
         };
         artefact::read_or_make(&self.file(number, &name), || {
-            self.tell(layers, number);
+            self.report(layers, number);
             let inputs = self.inputs(layers, number)?;
             Stored::new(Layer::new(&layers[number].step, weights, &inputs)?.rounded(grid, zeros)?)
         })
@@ -291,8 +294,8 @@ impl Database {
     /// Returns the input statistics of a layer from its file. If the file is missing, the files of
     /// all layers are made, because the network has to run anyway.
     fn inputs(&self, layers: &[LayerInfo], number: usize) -> Result<Arc<Inputs>, CompressError> {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, inputs)) = latest.as_ref().filter(|(known, _)| *known == number) {
+        let mut last_inputs = self.last_inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, inputs)) = last_inputs.as_ref().filter(|(known, _)| *known == number) {
             return Ok(Arc::clone(inputs));
         }
         let file = self.file(number, "inputs");
@@ -310,12 +313,17 @@ impl Database {
         let inputs: Inputs = match known {
             Some(inputs) => inputs,
             None => {
-                walk(&self.plan, &self.images, self.threads, &mut Collector { database: self, layers })?;
+                run_layerwise(
+                    &self.plan,
+                    &self.images,
+                    self.threads,
+                    &mut Collector { database: self, layers },
+                )?;
                 artefact::read(&file)?
             }
         };
         let inputs = Arc::new(inputs);
-        *latest = Some((number, Arc::clone(&inputs)));
+        *last_inputs = Some((number, Arc::clone(&inputs)));
         Ok(inputs)
     }
 
@@ -331,7 +339,7 @@ struct Collector<'d> {
 }
 
 impl Visitor for Collector<'_> {
-    fn reads(
+    fn before_conv(
         &mut self,
         step: &Step,
         input: &[f32],
@@ -343,70 +351,10 @@ impl Visitor for Collector<'_> {
                 let mut problem = self.layers[number].problem;
                 problem.batch =
                     input.len() / (problem.in_channels * problem.input[0] * problem.input[1]).max(1);
-                self.database.tell(self.layers, number);
+                self.database.report(self.layers, number);
                 artefact::write(&file, &Inputs::collect(&problem, input)?)?;
             }
         }
         Ok(None)
-    }
-}
-
-/// Stored form of a variant, with zeros as bits.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Stored {
-    error: f64,
-    bias: Option<Arc<[f32]>>,
-    numbers: StoredNumbers,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum StoredNumbers {
-    /// Bit mask of the nonzero weights, eight to a byte, and their values.
-    Sparse { kept: Vec<u8>, values: Vec<f32> },
-    /// Integer weights on a grid.
-    Integer(paretune_kernels::weights::IntegerWeights),
-}
-
-impl Stored {
-    fn new(made: Reconstruction) -> Result<Self, CompressError> {
-        let numbers = match &made.weights.values {
-            WeightValues::Integer(integer) => StoredNumbers::Integer(integer.clone()),
-            WeightValues::F32(values) | WeightValues::Bf16(values) | WeightValues::Fp16(values) => {
-                StoredNumbers::Sparse {
-                    kept: values
-                        .chunks(8)
-                        .map(|chunk| {
-                            chunk.iter().enumerate().map(|(bit, &x)| u8::from(x != 0.0) << bit).sum::<u8>()
-                        })
-                        .collect(),
-                    values: values.iter().copied().filter(|&x| x != 0.0).collect(),
-                }
-            }
-        };
-        Ok(Self { error: made.error, bias: made.weights.bias, numbers })
-    }
-
-    /// Decodes the weights of `layer`, if their number is right.
-    fn weights(&self, layer: &LayerInfo, pattern: Pattern) -> Result<Weights, CompressError> {
-        let unfit =
-            || CompressError::Database(format!("a variant does not fit layer `{}`; remove it", layer.step));
-        let values = match &self.numbers {
-            StoredNumbers::Integer(integer) => WeightValues::Integer(integer.clone()),
-            StoredNumbers::Sparse { kept, values } => {
-                if kept.len() != layer.weights.div_ceil(8) {
-                    return Err(unfit());
-                }
-                let mut next = values.iter().copied();
-                let all = (0..layer.weights).map(|index| {
-                    let zero = kept[index / 8] >> (index % 8) & 1 == 0;
-                    if zero { Some(0.0) } else { next.next() }
-                });
-                WeightValues::F32(all.collect::<Option<Arc<[f32]>>>().ok_or_else(unfit)?)
-            }
-        };
-        if values.len() != layer.weights {
-            return Err(unfit());
-        }
-        Ok(Weights { dims: layer.dims, values, pattern, bias: self.bias.clone() })
     }
 }
