@@ -3,67 +3,15 @@
 //! The graph of a network is the runtime's own [`paretune_kernels::Plan`] with default schedules
 //! and single-precision weights: one representation from import to execution.
 
-use std::path::Path;
-
-use paretune_kernels::Plan;
-use serde::{Deserialize, Serialize};
-
 pub mod builtin;
 mod describe;
 mod error;
 pub mod images;
+mod load;
+mod network;
 pub mod onnx;
 pub mod passes;
 
 pub use describe::{Totals, describe, step_multiply_adds, totals};
 pub use error::ModelError;
-
-/// Trained network as imported from its file, after the passes that do not change its function.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Network {
-    /// Name of the file without extension, or `builtin`.
-    pub name: String,
-    /// SHA-256 in hexadecimal of the file, followed by the external data that it refers to, if any.
-    pub sha256: String,
-    /// Plan of the network, with batch normalization folded, and activations and residual additions
-    /// fused.
-    pub plan: Plan,
-}
-
-impl Network {
-    /// Reads an ONNX file (and the files with external data beside it) and simplifies its graph.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the file cannot be read, is damaged, or holds something that is not supported.
-    pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let mut network = onnx::load(path)?;
-        network.simplify()?;
-        Ok(network)
-    }
-
-    /// Reads an ONNX file from memory, like [`Network::load`]. External data is looked for in
-    /// `folder`.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the bytes are damaged or hold something that is not supported.
-    pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Self, ModelError> {
-        let mut network = onnx::from_bytes(name, bytes, folder)?;
-        network.simplify()?;
-        Ok(network)
-    }
-
-    fn simplify(&mut self) -> Result<(), ModelError> {
-        passes::simplify(&mut self.plan);
-        let failed = |problem| Err(ModelError::Graph { name: self.name.clone(), problem });
-        if self.plan.steps.is_empty() {
-            return failed("the graph computes nothing: its output is its input, or a constant".into());
-        }
-        // Limits of the runtime are better reported here than at the first execution.
-        match paretune_kernels::executor::validate(&self.plan, 1) {
-            Ok(()) => Ok(()),
-            Err(error) => failed(error.to_string()),
-        }
-    }
-}
+pub use network::Network;

@@ -1,17 +1,8 @@
 //! Images in contiguous arrays, as in binary batches, IDX and NumPy files.
 
+use super::axis_order::{AxisOrder, to_channels_first};
 use super::error::ImageError;
-use super::folder::planar;
 use super::source::{Item, Source};
-
-/// Order of the axes within one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// Planar order with axes `[channels, height, width]`.
-    Planar,
-    /// Axes `[height, width, channels]`, with the number of channels.
-    Interleaved(usize),
-}
 
 /// Array of images of equal size.
 #[derive(Debug)]
@@ -24,7 +15,7 @@ pub(super) struct Block {
     pub stride: usize,
     /// Number of images in the array.
     pub count: usize,
-    pub layout: Layout,
+    pub axis_order: AxisOrder,
     /// Number of times that the image is repeated over the network's channels: 3 for gray images
     /// and a network with three channels, else 1.
     pub repeat: usize,
@@ -93,9 +84,11 @@ impl Source for Arrays {
                 .bytes
                 .get(start..start + length)
                 .ok_or_else(|| ImageError::format(name(), "the file ends before this image"))?;
-            match block.layout {
-                Layout::Interleaved(channels) => planar(pixels, channels, out),
-                Layout::Planar => out.chunks_exact_mut(length).for_each(|part| part.copy_from_slice(pixels)),
+            match block.axis_order {
+                AxisOrder::ChannelsLast(channels) => to_channels_first(pixels, channels, out),
+                AxisOrder::ChannelsFirst => {
+                    out.chunks_exact_mut(length).for_each(|part| part.copy_from_slice(pixels))
+                }
             }
             return Ok(());
         }

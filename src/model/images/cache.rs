@@ -7,8 +7,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Images};
-use crate::images::ImageError;
+use super::dataset::{Dataset, Images};
+use super::error::ImageError;
 
 const MAGIC: &[u8; 16] = b"paretune images\x01";
 const CHECKSUM: usize = blake3::OUT_LEN;

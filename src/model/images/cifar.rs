@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use super::arrays::{Arrays, Block, Layout, check};
+use super::arrays::{Arrays, Block, check};
+use super::axis_order::AxisOrder;
 use super::error::ImageError;
 use super::source::{Item, Role};
 
@@ -60,7 +61,14 @@ fn open(folder: &Path, batches: &[(&str, Role)], expected: [usize; 3]) -> Result
             items.push(Item { key: format!("{name}/{index}"), label: Some(record[0].into()), role });
         }
         let count = bytes.len() / RECORD;
-        blocks.push(Block { bytes, offset: 1, stride: RECORD, count, layout: Layout::Planar, repeat });
+        blocks.push(Block {
+            bytes,
+            offset: 1,
+            stride: RECORD,
+            count,
+            axis_order: AxisOrder::ChannelsFirst,
+            repeat,
+        });
     }
     Ok(Arrays::new(classes(&folder.join("batches.meta.txt"))?, items, blocks))
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::axis_order::to_channels_first;
 use super::error::ImageError;
 use super::source::{Item, Role, Source};
 
@@ -262,22 +263,12 @@ fn write(image: DynamicImage, channels: usize, name: &str, out: &mut [u8]) -> Re
         return Err(wrong("partly transparent", "; put the images onto a background first"));
     }
     match (channels, image.color().has_color()) {
-        (1, false) => planar(image.to_luma8().as_raw(), 1, out),
+        (1, false) => to_channels_first(image.to_luma8().as_raw(), 1, out),
         (1, true) => return Err(wrong("in color", "; convert the images to gray first")),
-        (3, _) => planar(image.to_rgb8().as_raw(), 3, out),
-        (4, true) if image.color().has_alpha() => planar(image.to_rgba8().as_raw(), 4, out),
+        (3, _) => to_channels_first(image.to_rgb8().as_raw(), 3, out),
+        (4, true) if image.color().has_alpha() => to_channels_first(image.to_rgba8().as_raw(), 4, out),
         (_, true) => return Err(wrong("in color", "")),
         (_, false) => return Err(wrong("gray", "")),
     }
     Ok(())
-}
-
-/// Converts `[height, width, channels]` to `[channels, height, width]`.
-pub(super) fn planar(interleaved: &[u8], channels: usize, out: &mut [u8]) {
-    let plane = out.len() / channels;
-    for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
-        for (to, from) in plane.iter_mut().zip(interleaved.iter().skip(channel).step_by(channels)) {
-            *to = *from;
-        }
-    }
 }

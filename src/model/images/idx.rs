@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::arrays::{Arrays, Block, Layout, check};
+use super::arrays::{Arrays, Block, check};
+use super::axis_order::AxisOrder;
 use super::error::ImageError;
 use super::source::{Item, Role};
 
@@ -39,18 +40,18 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
             _ => Role::Whole,
         };
         let array = IdxFile::read(path)?;
-        let (dims, layout) = match *array.sizes.as_slice() {
-            [_, height, width] => ([1, height, width], Layout::Planar),
-            [_, channels @ (1 | 3), height, width] => ([channels, height, width], Layout::Planar),
+        let (dims, axis_order) = match *array.sizes.as_slice() {
+            [_, height, width] => ([1, height, width], AxisOrder::ChannelsFirst),
+            [_, channels @ (1 | 3), height, width] => ([channels, height, width], AxisOrder::ChannelsFirst),
             [_, height, width, channels @ (1 | 3)] => {
-                ([channels, height, width], Layout::Interleaved(channels))
+                ([channels, height, width], AxisOrder::ChannelsLast(channels))
             }
             ref sizes => {
                 return Err(ImageError::format(path, format!("sizes {sizes:?} are not those of images")));
             }
         };
         let repeat = check(&name, dims, expected)?;
-        let layout = if dims[0] == 1 { Layout::Planar } else { layout };
+        let axis_order = if dims[0] == 1 { AxisOrder::ChannelsFirst } else { axis_order };
         let count = array.sizes[0];
         let labels = labels_beside(path, &name)?;
         if let Some((path, labels)) = &labels
@@ -65,7 +66,7 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
             role,
         }));
         let stride = dims.iter().product();
-        blocks.push(Block { bytes: array.bytes, offset: array.offset, stride, count, layout, repeat });
+        blocks.push(Block { bytes: array.bytes, offset: array.offset, stride, count, axis_order, repeat });
     }
     if !labelled {
         items.iter_mut().for_each(|item| item.label = None);

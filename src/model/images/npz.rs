@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use npyz::{Deserialize, NpyFile, NpyHeader, NpyReader, Order, TypeChar};
 use zip::ZipArchive;
 
-use super::arrays::{Arrays, Block, Layout, check};
+use super::arrays::{Arrays, Block, check};
+use super::axis_order::AxisOrder;
 use super::error::ImageError;
 use super::source::{Item, Role};
 
@@ -143,17 +144,17 @@ fn images(
     if array.order() == Order::Fortran && shape.len() > 1 {
         return Err(bad("lies in Fortran order; save numpy.ascontiguousarray of it".to_owned()));
     }
-    let (dims, layout) = match *shape.as_slice() {
-        [_, height, width] => ([1, height, width], Layout::Planar),
+    let (dims, axis_order) = match *shape.as_slice() {
+        [_, height, width] => ([1, height, width], AxisOrder::ChannelsFirst),
         [_, channels, height, width]
             if matches!(channels, 1 | 3) || [channels, height, width] == expected =>
         {
-            ([channels, height, width], Layout::Planar)
+            ([channels, height, width], AxisOrder::ChannelsFirst)
         }
         [_, height, width, channels]
             if matches!(channels, 1 | 3) || [channels, height, width] == expected =>
         {
-            ([channels, height, width], Layout::Interleaved(channels))
+            ([channels, height, width], AxisOrder::ChannelsLast(channels))
         }
         _ => {
             return Err(bad(format!(
@@ -163,7 +164,7 @@ fn images(
         }
     };
     let repeat = check(name, dims, expected)?;
-    let layout = if dims[0] == 1 { Layout::Planar } else { layout };
+    let axis_order = if dims[0] == 1 { AxisOrder::ChannelsFirst } else { axis_order };
     let stride: usize = dims.iter().product();
     let count = shape[0];
     let total = count.checked_mul(stride).ok_or_else(|| bad("is too large".to_owned()))?;
@@ -186,7 +187,7 @@ fn images(
     if bytes.len() != total {
         return Err(bad(format!("ends after {} of {total} values", bytes.len())));
     }
-    Ok(Block { bytes, offset: 0, stride, count, layout, repeat })
+    Ok(Block { bytes, offset: 0, stride, count, axis_order, repeat })
 }
 
 /// Converts floats from 0 to 255 to bytes.

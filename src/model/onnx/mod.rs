@@ -10,24 +10,25 @@ use prost::Message;
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{ModelError, Network};
+use self::operators::MAX_FILE_BYTES;
+use crate::error::ModelError;
+use crate::network::Network;
 
-mod evaluate;
+mod decode_memory;
 mod export;
+mod fold;
 mod import;
+mod importer;
 mod initializer;
 mod lower;
 mod names;
 mod node;
+mod operators;
 mod proto;
-mod survey;
 mod tensor;
 
 pub use export::{export, export_bundle};
-pub use lower::OPERATORS;
-
-/// Largest ONNX message. Larger weights are stored in external files.
-const LARGEST_FILE: u64 = 1 << 31;
+pub use operators::OPERATORS;
 
 /// Reads a file as written, without simplification.
 ///
@@ -58,7 +59,7 @@ pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Net
 }
 
 fn read(name: &str, bytes: Bytes, folder: Option<&Path>) -> Result<Network, ModelError> {
-    survey::check(&bytes).map_err(|problem| format_error(name, problem))?;
+    decode_memory::check_decode_memory(&bytes).map_err(|problem| format_error(name, problem))?;
     let mut source = initializer::Source { folder, hasher: Sha256::new_with_prefix(&bytes) };
     let model = proto::ModelProto::decode(bytes)
         .map_err(|error| format_error(name, format!("{error}; the file is damaged or of another kind")))?;
@@ -70,7 +71,7 @@ fn read(name: &str, bytes: Bytes, folder: Option<&Path>) -> Result<Network, Mode
 fn check_size(name: &str, bytes: u64) -> Result<(), ModelError> {
     match bytes {
         0 => Err(format_error(name, "the file is empty".into())),
-        1..=LARGEST_FILE => Ok(()),
+        1..=MAX_FILE_BYTES => Ok(()),
         _ => Err(format_error(
             name,
             format!("{bytes} bytes are more than an ONNX file can have; store weights as external data"),

@@ -6,7 +6,7 @@ use super::proto::attribute_proto::AttributeType;
 use super::proto::{AttributeProto, NodeProto, TensorProto};
 
 /// Largest stride, kernel, padding or size. Larger ones indicate damage.
-const LARGEST: i64 = 1 << 16;
+const MAX_SIZE: i64 = 1 << 16;
 
 /// Operator application as stated in the file.
 pub struct Node<'a> {
@@ -93,8 +93,8 @@ impl<'a> Node<'a> {
         if values.len() != count {
             return Err(format!("its attribute `{name}` is {values:?}, but {count} numbers are needed"));
         }
-        if values.iter().any(|value| !(least..=LARGEST).contains(value)) {
-            return Err(format!("its attribute `{name}` is {values:?}: outside {least}..={LARGEST}"));
+        if values.iter().any(|value| !(least..=MAX_SIZE).contains(value)) {
+            return Err(format!("its attribute `{name}` is {values:?}: outside {least}..={MAX_SIZE}"));
         }
         Ok(Some(values.iter().map(|&value| value as usize).collect()))
     }

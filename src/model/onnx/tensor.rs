@@ -138,7 +138,7 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
 
 /// Returns the offset of every index of `dims`, row-major, for strides `step` and the first offset
 /// `start`.
-pub fn walk(dims: &[usize], step: &[isize], start: usize) -> Vec<usize> {
+pub fn strided_offsets(dims: &[usize], step: &[isize], start: usize) -> Vec<usize> {
     let total = volume(dims).unwrap_or(0);
     let mut offsets = Vec::with_capacity(total);
     let mut index = vec![0usize; dims.len()];
@@ -168,7 +168,7 @@ pub fn broadcast_offsets(dims: &[usize], target: &[usize]) -> Vec<usize> {
             _ => 0,
         })
         .collect();
-    walk(target, &step, 0)
+    strided_offsets(target, &step, 0)
 }
 
 #[cfg(test)]
@@ -176,12 +176,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn walks_transposed_and_reversed() {
+    fn offsets_of_transposed_and_reversed_tensors() {
         // A 2x3 matrix read column by column, and backwards.
-        assert_eq!(walk(&[3, 2], &[1, 3], 0), [0, 3, 1, 4, 2, 5]);
-        assert_eq!(walk(&[6], &[-1], 5), [5, 4, 3, 2, 1, 0]);
-        assert_eq!(walk(&[], &[], 0), [0]);
-        assert_eq!(walk(&[0, 3], &[3, 1], 0), [0usize; 0]);
+        assert_eq!(strided_offsets(&[3, 2], &[1, 3], 0), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(strided_offsets(&[6], &[-1], 5), [5, 4, 3, 2, 1, 0]);
+        assert_eq!(strided_offsets(&[], &[], 0), [0]);
+        assert_eq!(strided_offsets(&[0, 3], &[3, 1], 0), [0usize; 0]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Activation, Plan, ValueId};
 
-use super::graph::{Sweep, fused, fused_mut};
+use super::graph::{Sweep, fused_activation, fused_activation_mut};
 
 /// Fuses activations into the steps that produce their inputs.
 pub fn fuse_activations(plan: &mut Plan) -> bool {
@@ -35,9 +35,9 @@ fn fuse(sweep: &mut Sweep<'_>, index: usize, activation: Activation) {
             None => return,
         }
     }
-    let Some(current) = fused(sweep.operator(target)) else { return };
+    let Some(current) = fused_activation(sweep.operator(target)) else { return };
     let Some(joined) = compose(current, activation) else { return };
-    if let Some(place) = fused_mut(&mut sweep.plan.steps[target].operator) {
+    if let Some(place) = fused_activation_mut(&mut sweep.plan.steps[target].operator) {
         *place = joined;
         let output = sweep.plan.steps[before].output;
         sweep.bypass(index, output);
@@ -92,8 +92,8 @@ fn hard_swish(sweep: &mut Sweep<'_>, index: usize) {
     let Some((step, value, six)) = gate(a, b).or_else(|| gate(b, a)) else { return };
     match six {
         None => {
-            sweep.rewire(index, vec![value]);
-            sweep.set(index, Operator::Activation(Activation::HardSwish));
+            sweep.set_inputs(index, vec![value]);
+            sweep.set_operator(index, Operator::Activation(Activation::HardSwish));
             sweep.remove(step);
         }
         Some(ones) => {
@@ -103,10 +103,10 @@ fn hard_swish(sweep: &mut Sweep<'_>, index: usize) {
             let output = sweep.plan.steps[step].output;
             let first = sweep.plan.constants.len();
             sweep.plan.constants.extend([vec![6.0; channels].into(), vec![0.0; channels].into()]);
-            sweep.set(step, Operator::Activation(Activation::HardSwish));
-            sweep.rewire(index, vec![output]);
+            sweep.set_operator(step, Operator::Activation(Activation::HardSwish));
+            sweep.set_inputs(index, vec![output]);
             let activation = Activation::Identity;
-            sweep.set(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
+            sweep.set_operator(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
         }
     }
 }
@@ -129,8 +129,8 @@ fn hard_sigmoid(sweep: &mut Sweep<'_>, index: usize, scale: usize, shift: usize)
         }
         let activation = Activation::HardSigmoid { alpha, beta };
         let source = sweep.plan.steps[before].inputs.clone();
-        sweep.rewire(index, source);
-        sweep.set(index, Operator::Activation(activation));
+        sweep.set_inputs(index, source);
+        sweep.set_operator(index, Operator::Activation(activation));
         sweep.remove(before);
     }
 }

@@ -32,7 +32,7 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
                 };
                 let weights = replace(&mut sweep, &mut users, conv.weights, weights);
                 let output = sweep.plan.steps[before].output;
-                sweep.set(before, Operator::Conv(Conv { weights, activation, ..conv }));
+                sweep.set_operator(before, Operator::Conv(Conv { weights, activation, ..conv }));
                 sweep.bypass(index, output);
             }
             (
@@ -50,7 +50,7 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
                     continue;
                 };
                 let weights = replace(&mut sweep, &mut users, conv.weights, weights);
-                sweep.set(index, Operator::Conv(Conv { weights, ..conv }));
+                sweep.set_operator(index, Operator::Conv(Conv { weights, ..conv }));
                 skip(&mut sweep, index, before);
             }
             (
@@ -71,7 +71,8 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
                 }
                 let first = sweep.plan.constants.len();
                 sweep.plan.constants.extend([scale, shift]);
-                sweep.set(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
+                sweep
+                    .set_operator(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
                 skip(&mut sweep, index, before);
             }
             _ => {}
@@ -84,7 +85,7 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
 fn skip(sweep: &mut Sweep<'_>, index: usize, before: usize) {
     let mut inputs = sweep.plan.steps[index].inputs.clone();
     inputs[0] = sweep.plan.steps[before].inputs[0];
-    sweep.rewire(index, inputs);
+    sweep.set_inputs(index, inputs);
     sweep.remove(before);
 }
 

@@ -49,8 +49,8 @@ pub fn fold_constant_operands(plan: &mut Plan) -> bool {
         let (scale, shift) = if multiply { (numbers, neutral) } else { (neutral, numbers) };
         let first = sweep.plan.constants.len();
         sweep.plan.constants.extend([scale, shift]);
-        sweep.rewire(index, vec![value]);
-        sweep.set(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
+        sweep.set_inputs(index, vec![value]);
+        sweep.set_operator(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
     }
     sweep.finish()
 }

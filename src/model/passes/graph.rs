@@ -13,7 +13,7 @@ pub struct Sweep<'a> {
     /// Number of readers of each value; the network's output counts as one.
     reads: Vec<usize>,
     /// Replacement of each value that is no longer written.
-    alias: Vec<ValueId>,
+    replacements: Vec<ValueId>,
     dead: Vec<bool>,
     changed: bool,
 }
@@ -32,7 +32,7 @@ impl<'a> Sweep<'a> {
         }
         reads[plan.output] += 1;
         let dead = vec![false; plan.steps.len()];
-        Self { plan, writer, reads, alias: (0..values).collect(), dead, changed: false }
+        Self { plan, writer, reads, replacements: (0..values).collect(), dead, changed: false }
     }
 
     /// Returns the number of steps. They must be visited in ascending order.
@@ -46,11 +46,11 @@ impl<'a> Sweep<'a> {
         if self.dead[index] {
             return false;
         }
-        let alias = &self.alias;
+        let replacements = &self.replacements;
         for input in &mut self.plan.steps[index].inputs {
             // Steps are visited in order, and replacements are written before the values they
             // replace.
-            *input = alias[*input];
+            *input = replacements[*input];
         }
         true
     }
@@ -84,7 +84,7 @@ impl<'a> Sweep<'a> {
     pub fn bypass(&mut self, index: usize, value: ValueId) {
         let output = self.plan.steps[index].output;
         self.remove(index);
-        self.alias[output] = value;
+        self.replacements[output] = value;
         self.reads[value] += std::mem::take(&mut self.reads[output]);
     }
 
@@ -105,7 +105,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Sets the inputs of step `index`.
-    pub fn rewire(&mut self, index: usize, inputs: Vec<ValueId>) {
+    pub fn set_inputs(&mut self, index: usize, inputs: Vec<ValueId>) {
         for &input in &inputs {
             self.reads[input] += 1;
         }
@@ -117,19 +117,19 @@ impl<'a> Sweep<'a> {
     }
 
     /// Sets the operator of step `index`.
-    pub fn set(&mut self, index: usize, operator: Operator) {
+    pub fn set_operator(&mut self, index: usize, operator: Operator) {
         self.plan.steps[index].operator = operator;
         self.changed = true;
     }
 
     /// Removes the marked steps. Returns whether the sweep changed the plan.
     pub fn finish(self) -> bool {
-        let Self { plan, alias, dead, changed, .. } = self;
-        plan.output = alias[plan.output];
+        let Self { plan, replacements, dead, changed, .. } = self;
+        plan.output = replacements[plan.output];
         let mut index = 0;
         plan.steps.retain_mut(|step| {
             for input in &mut step.inputs {
-                *input = alias[*input];
+                *input = replacements[*input];
             }
             index += 1;
             !dead[index - 1]
@@ -139,7 +139,7 @@ impl<'a> Sweep<'a> {
 }
 
 /// Returns the activation that an operator applies last, if it supports one.
-pub fn fused(operator: &Operator) -> Option<Activation> {
+pub fn fused_activation(operator: &Operator) -> Option<Activation> {
     match operator {
         Operator::Conv(conv) => Some(conv.activation),
         Operator::Add(activation) | Operator::Mul(activation) | Operator::Activation(activation) => {
@@ -151,7 +151,7 @@ pub fn fused(operator: &Operator) -> Option<Activation> {
 }
 
 /// Returns a reference to the activation that an operator applies last, if it supports one.
-pub fn fused_mut(operator: &mut Operator) -> Option<&mut Activation> {
+pub fn fused_activation_mut(operator: &mut Operator) -> Option<&mut Activation> {
     match operator {
         Operator::Conv(conv) => Some(&mut conv.activation),
         Operator::Add(activation) | Operator::Mul(activation) | Operator::Activation(activation) => {

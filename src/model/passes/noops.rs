@@ -19,7 +19,7 @@ pub fn remove_noops(plan: &mut Plan) -> bool {
         if does_nothing(&sweep, index, input) {
             sweep.bypass(index, input);
         } else if let Some(simpler) = simpler(&sweep, index, input) {
-            sweep.set(index, simpler);
+            sweep.set_operator(index, simpler);
         }
     }
     sweep.finish()
@@ -35,7 +35,7 @@ fn join(sweep: &mut Sweep<'_>, index: usize, input: ValueId) {
         {
             let mut inputs = sweep.plan.steps[index].inputs.clone();
             inputs[0] = source;
-            sweep.rewire(index, inputs);
+            sweep.set_inputs(index, inputs);
             sweep.remove_if_unread(before);
         }
         return;
@@ -48,8 +48,8 @@ fn join(sweep: &mut Sweep<'_>, index: usize, input: ValueId) {
         _ => return,
     };
     let inputs = sweep.plan.steps[before].inputs.clone();
-    sweep.rewire(index, inputs);
-    sweep.set(index, joined);
+    sweep.set_inputs(index, inputs);
+    sweep.set_operator(index, joined);
     sweep.remove_if_unread(before);
 }
 

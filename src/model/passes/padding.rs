@@ -3,7 +3,7 @@
 use paretune_kernels::Plan;
 use paretune_kernels::operator::{Operator, Window};
 
-use super::graph::{Sweep, fused};
+use super::graph::{Sweep, fused_activation};
 
 /// Folds a padding step into the convolution or pool that is its only reader, if the result is
 /// unchanged.
@@ -23,8 +23,8 @@ pub fn fold_padding(plan: &mut Plan) -> bool {
         let Some(padded) = absorb(&sweep, index, source, value, amounts) else { continue };
         let mut inputs = sweep.plan.steps[index].inputs.clone();
         inputs[0] = source;
-        sweep.rewire(index, inputs);
-        sweep.set(index, padded);
+        sweep.set_inputs(index, inputs);
+        sweep.set_operator(index, padded);
         sweep.remove(pad);
     }
     sweep.finish()
@@ -64,7 +64,7 @@ fn absorb(
             // number in the source, and no window sees padding alone.
             let lowest = sweep
                 .writer(source)
-                .and_then(|step| fused(sweep.operator(step)))
+                .and_then(|step| fused_activation(sweep.operator(step)))
                 .and_then(|activation| activation.as_clamp())
                 .map_or(f32::MIN, |(low, _)| low.max(f32::MIN));
             let covered = (0..2).all(|axis| {

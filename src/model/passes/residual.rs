@@ -37,8 +37,8 @@ pub fn fuse_residuals(plan: &mut Plan) -> bool {
         let residual = if first == Some(step) { b } else { a };
         let Operator::Conv(conv) = sweep.operator(step).clone() else { continue };
         let source = sweep.plan.steps[step].inputs[0];
-        sweep.rewire(index, vec![source, residual]);
-        sweep.set(index, Operator::Conv(Conv { activation, ..conv }));
+        sweep.set_inputs(index, vec![source, residual]);
+        sweep.set_operator(index, Operator::Conv(Conv { activation, ..conv }));
         sweep.plan.steps[index].name = std::mem::take(&mut sweep.plan.steps[step].name);
         sweep.remove(step);
     }

@@ -10,7 +10,7 @@ use paretune_kernels::{Plan, Step, WeightValues};
 
 /// Returns, by step and input, whether the step reads the value rounded to its grid.
 pub(super) fn rounded_inputs(plan: &Plan) -> Vec<Vec<bool>> {
-    let wished = wished(plan);
+    let preferred = preferred(plan);
     let mut made = vec![false; plan.values.len()];
     let mut present = vec![false; plan.values.len()];
     let grid = |value: usize| plan.values[value].quantization.is_some();
@@ -26,9 +26,9 @@ pub(super) fn rounded_inputs(plan: &Plan) -> Vec<Vec<bool>> {
                     made[input] || integer && grid(input) && (index == 0 || present[input])
                 })
                 .collect();
-            let passes = wished[step.output] && same_grid(plan, step);
+            let passes = preferred[step.output] && same_grid(plan, step);
             made[step.output] = match &step.operator {
-                Operator::Conv(_) => integer && grid(step.output) && wished[step.output],
+                Operator::Conv(_) => integer && grid(step.output) && preferred[step.output],
                 Operator::MaxPool { .. } | Operator::Concat { .. } => {
                     passes && step.inputs.iter().all(|&input| present[input])
                 }
@@ -52,21 +52,21 @@ fn is_integer(plan: &Plan, step: &Step) -> bool {
 
 /// Returns, by value, whether some reader works on 8-bit numbers or passes them on to one that
 /// does.
-fn wished(plan: &Plan) -> Vec<bool> {
-    let mut wished = vec![false; plan.values.len()];
+fn preferred(plan: &Plan) -> Vec<bool> {
+    let mut preferred = vec![false; plan.values.len()];
     for step in plan.steps.iter().rev() {
         match &step.operator {
-            Operator::Conv(_) => wished[step.inputs[0]] |= is_integer(plan, step),
+            Operator::Conv(_) => preferred[step.inputs[0]] |= is_integer(plan, step),
             Operator::MaxPool { .. } | Operator::Concat { .. } | Operator::Reshape => {
-                let passes = wished[step.output] && same_grid(plan, step);
+                let passes = preferred[step.output] && same_grid(plan, step);
                 for &input in &step.inputs {
-                    wished[input] |= passes;
+                    preferred[input] |= passes;
                 }
             }
             _ => {}
         }
     }
-    wished
+    preferred
 }
 
 fn same_grid(plan: &Plan, step: &Step) -> bool {

@@ -4,8 +4,9 @@
 use paretune_kernels::weights::IntegerWeights;
 use paretune_kernels::{Quantization, WeightValues, Weights};
 
-use super::super::proto::tensor_proto::DataType;
-use super::{Writer, int};
+use super::attributes::int;
+use super::writer::Writer;
+use crate::onnx::proto::tensor_proto::DataType;
 
 impl Writer<'_> {
     /// Adds the weights of the step called `name` with shape `dims`. Returns the name of the tensor
@@ -29,8 +30,8 @@ impl Writer<'_> {
         let signed = integers.values.chunks(channel.max(1)).zip(integers.scales.iter());
         let raw = signed
             .flat_map(|(values, scale)| {
-                let turned = scale.is_sign_negative();
-                values.iter().map(move |value| if turned { value.wrapping_neg() } else { *value })
+                let negative = scale.is_sign_negative();
+                values.iter().map(move |value| if negative { value.wrapping_neg() } else { *value })
             })
             .map(|value| value.cast_unsigned() ^ 0x80)
             .collect();

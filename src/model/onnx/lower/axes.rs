@@ -1,6 +1,6 @@
 //! Axes and slices as stated by ONNX nodes: including the batch, as attributes or as inputs.
 
-use crate::onnx::import::Importer;
+use crate::onnx::importer::Importer;
 use crate::onnx::node::{Node, resolve_axis};
 
 /// Returns the axes that a node states in its attribute, or in its second input in newer operator

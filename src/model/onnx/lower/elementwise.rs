@@ -7,7 +7,7 @@ use paretune_kernels::{Activation, ValueId};
 
 use super::axes::inner_axis;
 use super::{only_output, same};
-use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::importer::{Importer, Item, one};
 use crate::onnx::node::Node;
 use crate::onnx::tensor::{Tensor, broadcast};
 
@@ -175,12 +175,17 @@ fn constant(
 }
 
 fn combine(importer: &mut Importer, operator: &str, a: ValueId, b: ValueId) -> Result<Vec<Item>, String> {
-    add_or_mul(importer, if matches!(operator, "Add" | "Sub") { "Add" } else { "Mul" }, "", a, b).map(one)
+    let operator = match operator {
+        "Add" | "Sub" => Operator::Add(Activation::Identity),
+        _ => Operator::Mul(Activation::Identity),
+    };
+    emit_broadcast(importer, operator, "", a, b).map(one)
 }
 
-fn add_or_mul(
+/// Adds a step that applies `operator` to two values with broadcasting.
+fn emit_broadcast(
     importer: &mut Importer,
-    operator: &str,
+    operator: Operator,
     part: &str,
     a: ValueId,
     b: ValueId,
@@ -188,10 +193,6 @@ fn add_or_mul(
     let (x, y) = (importer.dims(a), importer.dims(b));
     let dims = broadcast(x, y)
         .ok_or_else(|| format!("shapes [batch, {x:?}] and [batch, {y:?}] do not broadcast"))?;
-    let operator = match operator {
-        "Add" => Operator::Add(Activation::Identity),
-        _ => Operator::Mul(Activation::Identity),
-    };
     importer.emit(part, operator, vec![a, b], dims)
 }
 
@@ -205,7 +206,7 @@ pub fn sum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String
     for index in 1..count {
         let other = importer.activation(node, index)?;
         let part = if index + 1 == count { String::new() } else { format!("part{index}") };
-        total = add_or_mul(importer, "Add", &part, total, other)?;
+        total = emit_broadcast(importer, Operator::Add(Activation::Identity), &part, total, other)?;
     }
     Ok(one(total))
 }

@@ -1,75 +1,23 @@
 //! Lowering of nodes to steps, one file per family of operators.
 
-use super::import::{Importer, Item, one};
+use super::importer::{Importer, Item, one};
 use super::node::Node;
+use super::operators::OPERATORS;
 
 pub mod axes;
+mod conv;
 mod elementwise;
-mod linear;
 mod pool;
 mod reshape;
 mod window;
-
-/// Operators that can be imported, including those that only prepare constants and shapes.
-pub const OPERATORS: &[&str] = &[
-    "Add",
-    "AveragePool",
-    "BatchNormalization",
-    "Cast",
-    "Ceil",
-    "Clip",
-    "Concat",
-    "Constant",
-    "ConstantOfShape",
-    "Conv",
-    "Div",
-    "Dropout",
-    "Exp",
-    "Expand",
-    "Flatten",
-    "Floor",
-    "Gather",
-    "Gemm",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LRN",
-    "LeakyRelu",
-    "MatMul",
-    "Max",
-    "MaxPool",
-    "Min",
-    "Mul",
-    "Neg",
-    "PRelu",
-    "Pad",
-    "Reciprocal",
-    "ReduceMean",
-    "Relu",
-    "Reshape",
-    "Shape",
-    "Sigmoid",
-    "Size",
-    "Slice",
-    "Softmax",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Sum",
-    "Swish",
-    "Transpose",
-    "Unsqueeze",
-];
 
 /// Adds the steps of a node whose output depends on the network's input. Returns the node's
 /// outputs.
 pub fn lower(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     match node.operator.as_str() {
-        "Conv" => linear::conv(importer, node),
-        "Gemm" => linear::gemm(importer, node),
-        "MatMul" => linear::matmul(importer, node),
+        "Conv" => conv::conv(importer, node),
+        "Gemm" => conv::gemm(importer, node),
+        "MatMul" => conv::matmul(importer, node),
         "MaxPool" => pool::max(importer, node),
         "AveragePool" => pool::average(importer, node),
         "GlobalAveragePool" => pool::global_average(importer, node),

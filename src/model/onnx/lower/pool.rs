@@ -5,7 +5,7 @@ use paretune_kernels::operator::{Operator, Window};
 use super::axes::{axes_of, inner_axes};
 use super::only_output;
 use super::window::{output, window};
-use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::importer::{Importer, Item, one};
 use crate::onnx::node::Node;
 
 fn kernel(node: &Node<'_>) -> Result<[usize; 2], String> {

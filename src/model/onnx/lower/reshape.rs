@@ -4,7 +4,7 @@ use paretune_kernels::operator::Operator;
 
 use super::axes::{axes_of, inner_axes, inner_axis, slices};
 use super::same;
-use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::importer::{Importer, Item, one};
 use crate::onnx::node::{Node, resolve_axis};
 use crate::onnx::proto::tensor_proto::DataType;
 use crate::onnx::tensor::Int;

@@ -6,7 +6,7 @@ use paretune_kernels::operator::{Conv, Operator, Window};
 use paretune_kernels::{Activation, Schedule, ValueId, Weights};
 
 use super::window::{output, window};
-use crate::onnx::import::{Importer, Item, one};
+use crate::onnx::importer::{Importer, Item, one};
 use crate::onnx::node::Node;
 use crate::onnx::tensor::Tensor;
 
@@ -58,11 +58,11 @@ pub fn conv(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Strin
         .map(one)
 }
 
-/// Reads a matrix as dense weights `[out, in]`. With `transposed`, the file stores `[in, out]`.
+/// Reads a matrix as dense weights `[out, in]`. With `stored_transposed`, the file stores `[in, out]`.
 fn matrix(
     importer: &mut Importer,
     node: &Node<'_>,
-    transposed: bool,
+    stored_transposed: bool,
 ) -> Result<([usize; 2], Arc<[f32]>), String> {
     let tensor = importer.tensor(node, 1)?.clone();
     let &[rows, columns] = tensor.dims.as_slice() else {
@@ -72,15 +72,15 @@ fn matrix(
         return Err(format!("its weights are empty: {:?}", tensor.dims));
     }
     let values = tensor.floats()?;
-    if !transposed {
+    if !stored_transposed {
         return Ok(([rows, columns], values.clone()));
     }
     importer.spend(values.len())?;
-    let mut turned = Vec::with_capacity(values.len());
+    let mut transposed = Vec::with_capacity(values.len());
     for column in 0..columns {
-        turned.extend((0..rows).map(|row| values[row * columns + column]));
+        transposed.extend((0..rows).map(|row| values[row * columns + column]));
     }
-    Ok(([columns, rows], turned.into()))
+    Ok(([columns, rows], transposed.into()))
 }
 
 /// Adds a dense layer over the features of `input`.
@@ -156,9 +156,10 @@ pub fn matmul(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Str
     let weights = Weights::dense([dims[0], features, 1, 1], values, None);
     let weights = importer.weights(weights)?;
     let lead = |first: usize| std::iter::once(first).chain(rest.iter().copied()).collect::<Vec<_>>();
-    let turned =
+    let transposed_input =
         importer.emit("in", Operator::Transpose { permutation: to_front }, vec![input], lead(features))?;
-    let flat = importer.emit("flat", Operator::Reshape, vec![turned], vec![features, positions, 1])?;
+    let flat =
+        importer.emit("flat", Operator::Reshape, vec![transposed_input], vec![features, positions, 1])?;
     let product =
         importer.emit("", operator(Window::POINT, 1, weights), vec![flat], vec![dims[0], positions, 1])?;
     let shaped = importer.emit("shape", Operator::Reshape, vec![product], lead(dims[0]))?;

@@ -6,13 +6,13 @@
 //! decoding and refuses files with a sum out of proportion.
 
 /// Memory that decoding may take for any file, in bytes.
-const FLOOR: u64 = 512 << 20;
+const FIXED_BYTES: u64 = 512 << 20;
 /// Additional memory that decoding may take per byte of the file.
-const PROPORTION: u64 = 16;
+const BYTES_PER_FILE_BYTE: u64 = 16;
 /// Deepest nesting of messages, equal to the decoder's limit.
-const DEPTH: u32 = 100;
+const MAX_DEPTH: u32 = 100;
 /// Upper bound of the size of any decoded message without owned data; checked by a test.
-pub(super) const MESSAGE: u64 = 2048;
+pub(super) const MAX_MESSAGE_BYTES: u64 = 2048;
 
 /// Kinds of messages that are frequent in real files. All others count as [`Kind::Other`], which
 /// treats every length-delimited field as a message.
@@ -42,7 +42,7 @@ impl Kind {
             Self::Value => 256,
             Self::Text | Self::Type => 128,
             Self::Plain | Self::Shared => 40,
-            _ => MESSAGE,
+            _ => MAX_MESSAGE_BYTES,
         }
     }
 
@@ -69,27 +69,27 @@ impl Kind {
 
 /// Refuses files that would take out-of-proportion memory to decode. The decoder reports damage of
 /// other kinds.
-pub fn check(bytes: &[u8]) -> Result<(), String> {
-    let allowed = FLOOR + PROPORTION * bytes.len() as u64;
-    let mut taken = 0;
-    walk(bytes, Kind::Model, 0, &mut taken, allowed);
-    if taken > allowed {
+pub fn check_decode_memory(bytes: &[u8]) -> Result<(), String> {
+    let allowed = FIXED_BYTES + BYTES_PER_FILE_BYTE * bytes.len() as u64;
+    let mut decoded_bytes = 0;
+    add_message(bytes, Kind::Model, 0, &mut decoded_bytes, allowed);
+    if decoded_bytes > allowed {
         return Err(format!("decoding its {} bytes would take over {} MB", bytes.len(), allowed >> 20));
     }
     Ok(())
 }
 
 /// Adds up one message. Stops early when the bytes end or the limit is passed.
-fn walk(mut bytes: &[u8], kind: Kind, depth: u32, taken: &mut u64, allowed: u64) {
-    if depth > DEPTH {
+fn add_message(mut bytes: &[u8], kind: Kind, depth: u32, decoded_bytes: &mut u64, allowed: u64) {
+    if depth > MAX_DEPTH {
         return;
     }
-    while !bytes.is_empty() && *taken <= allowed {
+    while !bytes.is_empty() && *decoded_bytes <= allowed {
         let Some(key) = varint(&mut bytes) else { return };
         let length = match key & 7 {
             0 => {
                 // A number takes at most eight times the single byte it may have in the file.
-                *taken += 16;
+                *decoded_bytes += 16;
                 if varint(&mut bytes).is_none() {
                     return;
                 }
@@ -113,14 +113,14 @@ fn walk(mut bytes: &[u8], kind: Kind, depth: u32, taken: &mut u64, allowed: u64)
         bytes = rest;
         if key & 7 == 2 {
             let field = kind.field(key >> 3);
-            *taken += field.size();
+            *decoded_bytes += field.size();
             match field {
                 Kind::Shared => {}
-                Kind::Plain => *taken += 8 * inner.len() as u64,
-                _ => walk(inner, field, depth + 1, taken, allowed),
+                Kind::Plain => *decoded_bytes += 8 * inner.len() as u64,
+                _ => add_message(inner, field, depth + 1, decoded_bytes, allowed),
             }
         } else {
-            *taken += 16;
+            *decoded_bytes += 16;
         }
     }
 }
@@ -154,7 +154,7 @@ mod tests {
             size_of::<proto::SparseTensorProto>(),
             size_of::<proto::TypeProto>(),
         ] {
-            assert!(size as u64 <= MESSAGE, "{size}");
+            assert!(size as u64 <= MAX_MESSAGE_BYTES, "{size}");
         }
         assert!(size_of::<proto::NodeProto>() as u64 <= Kind::Node.size());
         assert!(size_of::<proto::TensorProto>() as u64 <= Kind::Tensor.size());
@@ -183,8 +183,8 @@ mod tests {
             bytes
         };
         let bomb = wrap(7, &wrap(1, &attributes));
-        assert!(check(&bomb).is_err());
-        assert!(check(&wrap(7, &wrap(5, &wrap(9, &attributes)))).is_ok());
-        assert!(check(&bomb[..1000]).is_ok());
+        assert!(check_decode_memory(&bomb).is_err());
+        assert!(check_decode_memory(&wrap(7, &wrap(5, &wrap(9, &attributes)))).is_ok());
+        assert!(check_decode_memory(&bomb[..1000]).is_ok());
     }
 }

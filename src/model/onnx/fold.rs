@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::import::{Importer, Item, mapped};
+use super::importer::{Importer, Item, mapped};
 use super::initializer::{self, Source};
-use super::lower::OPERATORS;
 use super::lower::axes::{axes_of, slices};
 use super::node::{Node, resolve_axis};
+use super::operators::OPERATORS;
 use super::proto::tensor_proto::DataType;
-use super::tensor::{Data, Int, Tensor, broadcast, broadcast_offsets, strides, volume, walk};
+use super::tensor::{Data, Int, Tensor, broadcast, broadcast_offsets, strided_offsets, strides, volume};
 
 /// Evaluates the node's first output if it depends on constants and shapes alone. Returns `None` if
 /// the node must be lowered to steps.
-pub fn evaluate(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, String> {
+pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, String> {
     match node.operator.as_str() {
         "Constant" => return constant(node).map(Some),
         "Shape" => return shape(importer, node).map(Some),
@@ -64,7 +64,10 @@ pub fn evaluate(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tenso
             importer.spend(volume(&dims).ok_or("is too large")?)?;
             tensor.gathered(dims.clone(), &broadcast_offsets(&tensor.dims, &dims))
         }
-        operator @ ("Add" | "Sub" | "Mul" | "Div") => arithmetic(importer, operator, input(0)?, input(1)?)?,
+        "Add" => arithmetic(importer, Arithmetic::Add, input(0)?, input(1)?)?,
+        "Sub" => arithmetic(importer, Arithmetic::Sub, input(0)?, input(1)?)?,
+        "Mul" => arithmetic(importer, Arithmetic::Mul, input(0)?, input(1)?)?,
+        "Div" => arithmetic(importer, Arithmetic::Div, input(0)?, input(1)?)?,
         "Sqrt" => unary(importer, input(0)?, f64::sqrt)?,
         "Exp" => unary(importer, input(0)?, f64::exp)?,
         "Reciprocal" => unary(importer, input(0)?, f64::recip)?,
@@ -74,7 +77,7 @@ pub fn evaluate(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tenso
             Data::Float(_) => unary(importer, input(0)?, |x| -x)?,
             Data::Int(_) => {
                 let zero = Tensor { dims: Vec::new(), data: Data::Int([Int::Known(0)].into()) };
-                arithmetic(importer, "Sub", &zero, input(0)?)?
+                arithmetic(importer, Arithmetic::Sub, &zero, input(0)?)?
             }
         },
         operator if OPERATORS.contains(&operator) => {
@@ -185,7 +188,7 @@ fn slice(importer: &mut Importer, node: &Node<'_>, tensor: &Tensor) -> Result<Te
         step[cut.axis] = own[cut.axis] as isize * cut.step;
     }
     importer.spend(volume(&dims).ok_or("is too large")?)?;
-    let source = walk(&dims, &step, start);
+    let source = strided_offsets(&dims, &step, start);
     Ok(tensor.gathered(dims, &source))
 }
 
@@ -283,7 +286,7 @@ fn transpose(importer: &mut Importer, node: &Node<'_>, tensor: &Tensor) -> Resul
     let own = strides(&tensor.dims);
     let dims: Vec<usize> = order.iter().map(|&axis| tensor.dims[axis]).collect();
     let step: Vec<isize> = order.iter().map(|&axis| own[axis] as isize).collect();
-    let source = walk(&dims, &step, 0);
+    let source = strided_offsets(&dims, &step, 0);
     Ok(tensor.gathered(dims, &source))
 }
 
@@ -314,7 +317,21 @@ fn unary(importer: &mut Importer, tensor: &Tensor, apply: fn(f64) -> f64) -> Res
     Ok(Tensor { dims: tensor.dims.clone(), data: mapped(tensor.floats()?, apply) })
 }
 
-fn arithmetic(importer: &mut Importer, operator: &str, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+/// Arithmetic operation on two tensors.
+#[derive(Clone, Copy, Debug)]
+enum Arithmetic {
+    Add,
+    Sub,
+    Mul,
+    Div,
+}
+
+fn arithmetic(
+    importer: &mut Importer,
+    operation: Arithmetic,
+    a: &Tensor,
+    b: &Tensor,
+) -> Result<Tensor, String> {
     let dims = broadcast(&a.dims, &b.dims)
         .ok_or_else(|| format!("shapes {:?} and {:?} do not broadcast", a.dims, b.dims))?;
     importer.spend(volume(&dims).ok_or("is too large")?)?;
@@ -324,38 +341,38 @@ fn arithmetic(importer: &mut Importer, operator: &str, a: &Tensor, b: &Tensor) -
             pairs
                 .map(|(i, j)| {
                     let (x, y) = (f64::from(x[i]), f64::from(y[j]));
-                    (match operator {
-                        "Add" => x + y,
-                        "Sub" => x - y,
-                        "Mul" => x * y,
-                        _ => x / y,
+                    (match operation {
+                        Arithmetic::Add => x + y,
+                        Arithmetic::Sub => x - y,
+                        Arithmetic::Mul => x * y,
+                        Arithmetic::Div => x / y,
                     }) as f32
                 })
                 .collect(),
         ),
         (Data::Int(x), Data::Int(y)) => {
-            Data::Int(pairs.map(|(i, j)| integer(operator, x[i], y[j])).collect::<Result<Arc<[Int]>, _>>()?)
+            Data::Int(pairs.map(|(i, j)| integer(operation, x[i], y[j])).collect::<Result<Arc<[Int]>, _>>()?)
         }
         _ => return Err("mixes integers and floating-point numbers".into()),
     };
     Ok(Tensor { dims, data })
 }
 
-fn integer(operator: &str, a: Int, b: Int) -> Result<Int, String> {
-    let (x, y) = match (operator, a, b) {
+fn integer(operation: Arithmetic, a: Int, b: Int) -> Result<Int, String> {
+    let (x, y) = match (operation, a, b) {
         (_, Int::Known(x), Int::Known(y)) => (x, y),
-        ("Mul" | "Div", Int::Batch, Int::Known(1))
-        | ("Mul", Int::Known(1), Int::Batch)
-        | ("Add" | "Sub", Int::Batch, Int::Known(0))
-        | ("Add", Int::Known(0), Int::Batch) => return Ok(Int::Batch),
+        (Arithmetic::Mul | Arithmetic::Div, Int::Batch, Int::Known(1))
+        | (Arithmetic::Mul, Int::Known(1), Int::Batch)
+        | (Arithmetic::Add | Arithmetic::Sub, Int::Batch, Int::Known(0))
+        | (Arithmetic::Add, Int::Known(0), Int::Batch) => return Ok(Int::Batch),
         _ => return Err("computes with the number of images; the batch axis must be left alone".into()),
     };
-    match operator {
-        "Add" => x.checked_add(y),
-        "Sub" => x.checked_sub(y),
-        "Mul" => x.checked_mul(y),
-        _ => x.checked_div(y),
+    match operation {
+        Arithmetic::Add => x.checked_add(y),
+        Arithmetic::Sub => x.checked_sub(y),
+        Arithmetic::Mul => x.checked_mul(y),
+        Arithmetic::Div => x.checked_div(y),
     }
     .map(Int::Known)
-    .ok_or_else(|| format!("{operator} of {x} and {y} has no result"))
+    .ok_or_else(|| format!("{operation:?} of {x} and {y} has no result"))
 }

@@ -1,0 +1,45 @@
+//! Loading of networks: import from ONNX, then simplification.
+
+use std::path::Path;
+
+use crate::error::ModelError;
+use crate::network::Network;
+use crate::{onnx, passes};
+
+impl Network {
+    /// Reads an ONNX file (and the files with external data beside it) and simplifies its graph.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, is damaged, or holds something that is not supported.
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        let mut network = onnx::load(path)?;
+        network.simplify()?;
+        Ok(network)
+    }
+
+    /// Reads an ONNX file from memory, like [`Network::load`]. External data is looked for in
+    /// `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the bytes are damaged or hold something that is not supported.
+    pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Self, ModelError> {
+        let mut network = onnx::from_bytes(name, bytes, folder)?;
+        network.simplify()?;
+        Ok(network)
+    }
+
+    fn simplify(&mut self) -> Result<(), ModelError> {
+        passes::simplify(&mut self.plan);
+        let failed = |problem| Err(ModelError::Graph { name: self.name.clone(), problem });
+        if self.plan.steps.is_empty() {
+            return failed("the graph computes nothing: its output is its input, or a constant".into());
+        }
+        // Limits of the runtime are better reported here than at the first execution.
+        match paretune_kernels::executor::validate(&self.plan, 1) {
+            Ok(()) => Ok(()),
+            Err(error) => failed(error.to_string()),
+        }
+    }
+}
