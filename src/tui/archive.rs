@@ -7,10 +7,10 @@ use ratatui::layout::{Constraint, Position, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, StatefulWidget, Table, TableState, Widget};
 
-use super::draw::nothing_yet;
 use super::front::sign;
 use super::state::State;
 use super::view::View;
+use super::widgets::nothing_yet;
 
 /// Width in columns from which on ratios to the baseline are shown.
 const WIDE: u16 = 130;
@@ -82,7 +82,7 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
         METRICS[view.sort],
         units::limits(state.limits())
     );
-    Line::styled(summary, theme.quiet()).render(Rect { height: 1, ..area }, buffer);
+    Line::styled(summary, theme.muted()).render(Rect { height: 1, ..area }, buffer);
     let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
 
     let mut rows: Vec<_> = points.iter().map(|point| row(point, state, view, wide)).collect();
@@ -117,7 +117,7 @@ fn heads(view: &View, wide: bool) -> Row<'static> {
         figure(format!("{metric}{arrow}").trim_end(), width, None, wide)
     });
     let cells = [Cell::new(""), Cell::new("id")];
-    let rest = [Cell::new("from"), Cell::new("misses")];
+    let rest = [Cell::new("origin"), Cell::new("misses")];
     Row::new(cells.into_iter().chain(metrics).chain(rest)).style(view.theme.heading())
 }
 

@@ -10,8 +10,8 @@ use ratatui::widgets::{Paragraph, Widget};
 
 use super::state::State;
 use super::view::{Tab, View};
+use super::widgets::right;
 use super::{archive, front, network, progress};
-
 /// Smallest terminal, in columns and rows, in which the screens are useful.
 const SMALLEST: (u16, u16) = (40, 12);
 
@@ -81,7 +81,7 @@ fn footer(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let all =
         ["e export  l limits  o prefer  p pause  ? help  q quit ", "e export  ? help  q quit ", "? help "];
     if let Some(keys) = all.into_iter().find(|keys| used + keys.len() as u16 + 2 <= area.width) {
-        right(area, buffer, keys, used, view.theme.quiet());
+        right(area, buffer, keys, used, view.theme.muted());
     }
 }
 
@@ -116,24 +116,24 @@ fn status(state: &State, view: &View) -> (String, Style) {
         let why = match ending.reason.as_str() {
             "budget" => "the budget is used up",
             "interrupted" => "interrupted",
-            "exhausted" => "nothing is left to try",
+            "exhausted" => "every configuration was tried",
             "device lost" => "the device is lost",
             other => other,
         };
-        return (format!("done: {why}; {} trials. e exports, q leaves", state.trials), theme.heading());
+        return (format!("done: {why}; {} trials. e: export, q: quit", state.trials), theme.heading());
     }
-    if view.lost {
-        return ("the search has ended without a result; press q to leave".to_owned(), theme.warning());
+    if view.disconnected {
+        return ("the search has ended without a result; press q to quit".to_owned(), theme.warning());
     }
     if view.stopping {
         let text = match state.confirming {
             Some((done, total)) => format!("stopping: measuring final points again, {done} of {total}"),
-            None => "stopping after this trial; everything is kept".to_owned(),
+            None => "stopping after this trial; all results are kept".to_owned(),
         };
-        return (format!("{text} (q again leaves now)"), theme.warning());
+        return (format!("{text} (q again quits at once)"), theme.warning());
     }
     if view.paused {
-        return (format!("paused (p goes on) · {}", progress()), theme.warning());
+        return (format!("paused (p continues) · {}", progress()), theme.warning());
     }
     if let Some((done, total)) = state.confirming {
         return (format!("measuring final points again: {done} of {total}"), Style::new());
@@ -145,23 +145,4 @@ fn status(state: &State, view: &View) -> (String, Style) {
         return ("starting".to_owned(), Style::new());
     }
     (progress(), Style::new())
-}
-
-/// Draws a text at the right end of a line, cut so that `reserved` columns stay free at the left.
-pub(super) fn right(area: Rect, buffer: &mut Buffer, text: &str, reserved: u16, style: Style) {
-    let room = area.width.saturating_sub(reserved);
-    let line = Line::from(text);
-    let width = (line.width() as u16).min(room);
-    buffer.set_stringn(area.right() - width, area.y, text, usize::from(width), style);
-}
-
-/// Draws what the search is waiting for, in the middle of a screen that has no point to show yet.
-pub(super) fn nothing_yet(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
-    let text = match (&state.preparing, &state.started) {
-        (Some((task, share)), _) => format!("{task}: {:.0} %", share * 100.0),
-        (None, Some(_)) => "waiting for the first trial".to_owned(),
-        (None, None) => "waiting for the search".to_owned(),
-    };
-    let middle = Rect { y: area.y + area.height / 2, height: 1.min(area.height), ..area };
-    Line::styled(text, view.theme.quiet()).centered().render(middle, buffer);
 }

@@ -10,11 +10,11 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Widget, Wrap};
 
-use super::draw::nothing_yet;
-use super::plot::{Border, Mark, Plot, inner};
+use super::plot::{LimitLine, Mark, Plot, inner};
 use super::state::State;
 use super::theme::Theme;
 use super::view::View;
+use super::widgets::nothing_yet;
 
 const BEST: char = '★';
 const FEASIBLE: char = '●';
@@ -83,7 +83,7 @@ struct Scene<'a> {
     x: Axis,
     y: Axis,
     marks: Vec<Mark<'a>>,
-    borders: Vec<Border>,
+    limit_lines: Vec<LimitLine>,
 }
 
 impl<'a> Scene<'a> {
@@ -94,14 +94,14 @@ impl<'a> Scene<'a> {
         let mut marks: Vec<Mark<'a>> = Vec::with_capacity(state.explored.len() + state.front.len() + 1);
         let mut add = |metrics: &Metrics, sign: char, style: Style, rank: u8, label: &'a str| {
             if let Some((x, y)) = place(metrics) {
-                marks.push(Mark { x, y, sign, style, rank, label });
+                marks.push(Mark { x, y, symbol: sign, style, rank, label });
             }
         };
         for point in &state.explored {
-            add(&point.metrics, if point.feasible { TRIED } else { MISSED }, theme.quiet(), 0, "");
+            add(&point.metrics, if point.feasible { TRIED } else { MISSED }, theme.muted(), 0, "");
         }
         if let Some(baseline) = &state.baseline {
-            add(baseline, BASELINE, theme.baseline(), 4, "untouched");
+            add(baseline, BASELINE, theme.baseline(), 4, "baseline");
         }
         for technique in &state.techniques {
             add(&technique.metrics, TECHNIQUE, theme.technique(), 3, &technique.label);
@@ -122,13 +122,16 @@ impl<'a> Scene<'a> {
                 );
             }
         }
-        let borders = borders(state, x, y);
+        let limit_lines = limit_lines(state, x, y);
         let limits = |on_x| {
-            borders.iter().filter(move |border: &&Border| border.on_x == on_x).map(|border| border.value)
+            limit_lines
+                .iter()
+                .filter(move |border: &&LimitLine| border.on_x == on_x)
+                .map(|border| border.value)
         };
         let x = Axis::with_limits(x, range(&marks, |mark| mark.x), limits(true));
         let y = Axis::with_limits(y, range(&marks, |mark| mark.y), limits(false));
-        Self { x, y, marks, borders }
+        Self { x, y, marks, limit_lines }
     }
 
     fn plot(&self, theme: Theme) -> Plot<'_> {
@@ -136,9 +139,9 @@ impl<'a> Scene<'a> {
             x: &self.x,
             y: &self.y,
             marks: &self.marks,
-            borders: &self.borders,
-            frame: theme.quiet(),
-            border: theme.limit(),
+            limit_lines: &self.limit_lines,
+            frame: theme.muted(),
+            limit_line: theme.limit(),
         }
     }
 }
@@ -153,8 +156,8 @@ fn range(marks: &[Mark<'_>], value: impl Fn(&Mark<'_>) -> f64) -> Vec<f64> {
     marks.iter().filter(|mark| mark.rank > 0).map(&value).chain(kept.iter().copied()).collect()
 }
 
-fn borders(state: &State, x: &str, y: &str) -> Vec<Border> {
-    let mut borders = Vec::new();
+fn limit_lines(state: &State, x: &str, y: &str) -> Vec<LimitLine> {
+    let mut limit_lines = Vec::new();
     for limit in state.limits() {
         let (metric, value) = match (limit.metric.as_str(), &state.baseline) {
             ("accuracy-drop", Some(baseline)) => ("accuracy", baseline.accuracy - limit.value),
@@ -163,11 +166,11 @@ fn borders(state: &State, x: &str, y: &str) -> Vec<Border> {
         let above = limit.op.starts_with('<') && limit.metric != "accuracy-drop";
         for (on_x, axis) in [(true, x), (false, y)] {
             if axis == metric {
-                borders.push(Border { on_x, value, above });
+                limit_lines.push(LimitLine { on_x, value, above });
             }
         }
     }
-    borders
+    limit_lines
 }
 
 fn legend(area: Rect, buffer: &mut Buffer, title: u16, theme: Theme) {
@@ -175,10 +178,10 @@ fn legend(area: Rect, buffer: &mut Buffer, title: u16, theme: Theme) {
         (BEST, theme.best(), "best"),
         (FEASIBLE, theme.feasible(), "meets limits"),
         (INFEASIBLE, theme.infeasible(), "misses"),
-        (BASELINE, theme.baseline(), "original"),
-        (TECHNIQUE, theme.technique(), "one alone"),
-        (TRIED, theme.quiet(), ""),
-        (MISSED, theme.quiet(), "beaten"),
+        (BASELINE, theme.baseline(), "baseline"),
+        (TECHNIQUE, theme.technique(), "technique"),
+        (TRIED, theme.muted(), ""),
+        (MISSED, theme.muted(), "dominated"),
     ];
     let mut spans = Vec::new();
     for (sign, style, text) in entries {
@@ -194,11 +197,11 @@ fn legend(area: Rect, buffer: &mut Buffer, title: u16, theme: Theme) {
 fn selected(area: Rect, buffer: &mut Buffer, state: &State, view: &View, wide: bool) {
     let theme = view.theme;
     let borders = if wide { Borders::LEFT } else { Borders::TOP };
-    let block = Block::new().borders(borders).border_style(theme.quiet());
+    let block = Block::new().borders(borders).border_style(theme.muted());
     let inner = block.inner(area);
     block.render(area, buffer);
     let Some(point) = view.selected(state) else {
-        Paragraph::new("no point is on the front yet").style(theme.quiet()).render(inner, buffer);
+        Paragraph::new("no point is on the front yet").style(theme.muted()).render(inner, buffer);
         return;
     };
     let mut lines = vec![head(point, state, view)];
@@ -227,7 +230,7 @@ fn selected(area: Rect, buffer: &mut Buffer, state: &State, view: &View, wide: b
         .extend(beyond.into_iter().map(|relaxation| Line::styled(what_if(relaxation.text), theme.warning())));
     if wide {
         lines.push(Line::default());
-        lines.push(Line::styled("e exports it, Enter shows its layers", theme.quiet()));
+        lines.push(Line::styled("e exports it, Enter shows its layers", theme.muted()));
         lines.push(Line::default());
         lines.extend(
             point.config.0.iter().map(|(name, value)| Line::raw(format!("{name} = {}", setting(value)))),
@@ -282,7 +285,7 @@ fn reason(point: &FrontPoint, state: &State) -> String {
 fn figure(point: &FrontPoint, metric: &str, state: &State, theme: Theme) -> Vec<Span<'static>> {
     let versus = state.baseline.as_ref().and_then(|baseline| units::versus(metric, &point.metrics, baseline));
     vec![
-        Span::styled(format!("{metric:<9}"), theme.quiet()),
+        Span::styled(format!("{metric:<9}"), theme.muted()),
         Span::raw(format!("{:<16}", units::with_spread(point, metric))),
         Span::raw(format!("{:<15}", versus.unwrap_or_default())),
     ]

@@ -4,8 +4,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::overlay::window;
 use super::view::View;
+use super::widgets::window;
 
 const KEYS: [(&str, &str); 18] = [
     ("Tab, 1 2 3 4", "front, archive, network, progress; or click them"),
@@ -15,17 +15,17 @@ const KEYS: [(&str, &str); 18] = [
     ("Enter", "the layers of this point, and back"),
     ("x, y", "next metric on this axis of the plot"),
     ("s, r, a", "table: sort by the next metric, reverse, all trials"),
-    ("/", "table: narrow it down"),
-    ("m, Space", "mark a point to keep; marked ones are confirmed, too"),
+    ("/", "table: filter the rows"),
+    ("m, Space", "mark a point; marked points are measured again at the end"),
     ("e", "export the marked points, or this one"),
-    ("l", "change the limits; everything is judged again"),
-    ("o", "change what the best is best at"),
-    ("+", "more budget"),
-    ("p", "pause the search, go on"),
-    ("q, Ctrl-C", "end the search and keep everything; again: now"),
+    ("l", "change the limits; all points are judged again"),
+    ("o", "choose the criterion of the best point"),
+    ("+", "increase the budget"),
+    ("p", "pause or continue the search"),
+    ("q, Ctrl-C", "end the search and keep its results; again: at once"),
     ("★ ● ○", "best, meets every limit, misses one"),
-    ("B ◆", "the untouched network, one technique alone"),
-    ("· ×", "beaten by a point of the front; × misses a limit"),
+    ("B ◆", "the baseline, a single technique"),
+    ("· ×", "dominated by the front; × misses a limit as well"),
 ];
 
 pub(super) fn draw(area: Rect, buffer: &mut Buffer, view: &View) {

@@ -4,10 +4,15 @@
 //! without side effects. [`run`] connects them with a terminal. User requests reach the search only
 //! as [`Command`]s, and the UI never waits for the search.
 
+#![forbid(unsafe_code)]
+
 mod archive;
+mod command;
+mod dialog;
 mod draw;
 mod front;
 mod help;
+mod input;
 mod network;
 mod overlay;
 mod picture;
@@ -18,11 +23,13 @@ mod state;
 mod terminal;
 mod theme;
 mod view;
+mod widgets;
 
+pub use command::{Command, ExportFormat, Exporter};
 pub use draw::draw;
 pub use picture::picture;
-pub use run::{Command, ExportFormat, Exporter, TuiError, run};
-pub use state::{Credit, Current, Ending, State};
+pub use run::{TuiError, run};
+pub use state::{Current, Ending, OriginStats, State};
 pub use theme::Theme;
 pub use view::{Tab, View};
 

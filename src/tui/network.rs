@@ -9,10 +9,10 @@ use ratatui::layout::{Constraint, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Row, Table, Widget};
 
-use super::draw::nothing_yet;
 use super::front::sign;
 use super::state::State;
 use super::view::View;
+use super::widgets::nothing_yet;
 
 /// Width in columns from which on tunables and a time bar are shown.
 const WIDE: u16 = 110;
@@ -43,8 +43,8 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     top.push(Line::raw(format!("{}; channels kept: {channels}", global.join(", "))));
     if choices.layers.is_empty() {
         top.push(Line::styled(
-            "what was chosen for a point that has left the front is in the journal only",
-            theme.quiet(),
+            "the configuration of a point that has left the front is in the journal only",
+            theme.muted(),
         ));
     }
     let lines = top.len() as u16;
@@ -83,7 +83,7 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     if wide {
         widths.push(Constraint::Length(22));
         widths.push(Constraint::Fill(3));
-        heads.extend([Cell::new(""), Cell::new("tiles")]);
+        heads.extend([Cell::new(""), Cell::new("tunables")]);
     }
     let heads = Row::new(heads).style(theme.heading());
     Widget::render(Table::new(rows, widths).header(heads).column_spacing(1), table, buffer);
@@ -103,11 +103,11 @@ fn head(point: &FrontPoint, inspected: Option<&Inspected>, view: &View) -> Line<
         )),
     ];
     let hint = match inspected {
-        Some(_) => "  ceiling: least possible time / time taken",
-        None if view.asked.contains(&point.id) => "  its layers will be timed after this trial",
+        Some(_) => "  ceiling: lower bound / measured time",
+        None if view.inspection_requests.contains(&point.id) => "  its layers will be timed after this trial",
         None => "  its layers were not timed",
     };
-    spans.push(Span::styled(hint, theme.quiet()));
+    spans.push(Span::styled(hint, theme.muted()));
     Line::from(spans)
 }
 
@@ -139,7 +139,7 @@ fn row(layer: &LayerRow, cost: Option<&StepCost>, total: &Totals, width: u16) ->
     cells.extend(figures(cost.map(|cost| (cost.seconds, cost.weight_bytes, cost.ceiling_share)), total));
     if width >= WIDE {
         cells.push(Cell::new(bar(cost.map_or(0.0, |cost| cost.seconds), total)));
-        cells.push(Cell::new(layer.tiles.clone()));
+        cells.push(Cell::new(layer.tunables.clone()));
     }
     Row::new(cells)
 }

@@ -13,7 +13,7 @@ use ratatui::style::{Modifier, Style};
 pub(crate) struct Mark<'a> {
     pub x: f64,
     pub y: f64,
-    pub sign: char,
+    pub symbol: char,
     pub style: Style,
     pub rank: u8,
     /// Text beside the point, drawn if there is space.
@@ -22,7 +22,7 @@ pub(crate) struct Mark<'a> {
 
 /// A limit on one axis.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Border {
+pub(crate) struct LimitLine {
     /// Whether the limit is on the horizontal axis.
     pub on_x: bool,
     pub value: f64,
@@ -34,9 +34,9 @@ pub(crate) struct Plot<'a> {
     pub x: &'a Axis,
     pub y: &'a Axis,
     pub marks: &'a [Mark<'a>],
-    pub borders: &'a [Border],
+    pub limit_lines: &'a [LimitLine],
     pub frame: Style,
-    pub border: Style,
+    pub limit_line: Style,
 }
 
 /// Columns left of the frame for tick labels.
@@ -50,8 +50,8 @@ impl Plot<'_> {
         let Some(inner) = inner(area) else { return };
         buffer.set_string(area.x, area.y, self.y.title(), self.frame);
         self.frame(area, inner, buffer);
-        for border in self.borders {
-            self.border(*border, inner, buffer);
+        for limit_line in self.limit_lines {
+            self.limit_line(*limit_line, inner, buffer);
         }
         let mut marks: Vec<&Mark<'_>> = self.marks.iter().collect();
         marks.sort_by_key(|mark| mark.rank);
@@ -61,7 +61,7 @@ impl Plot<'_> {
             {
                 // The style of the cell below must not show through, for example a dim one.
                 cell.reset();
-                cell.set_char(mark.sign).set_style(mark.style);
+                cell.set_char(mark.symbol).set_style(mark.style);
             }
         }
         for mark in marks.iter().filter(|mark| !mark.label.is_empty()) {
@@ -105,23 +105,23 @@ impl Plot<'_> {
     }
 
     /// Draws the line of a limit and hatches its forbidden side.
-    fn border(&self, border: Border, inner: Rect, buffer: &mut Buffer) {
-        let axis = if border.on_x { self.x } else { self.y };
-        let Some(place) = axis.place(border.value).filter(|place| (0.0..=1.0).contains(place)) else {
+    fn limit_line(&self, limit_line: LimitLine, inner: Rect, buffer: &mut Buffer) {
+        let axis = if limit_line.on_x { self.x } else { self.y };
+        let Some(place) = axis.position(limit_line.value).filter(|place| (0.0..=1.0).contains(place)) else {
             return;
         };
-        let (length, rim) = if border.on_x { (inner.width, HATCH.0) } else { (inner.height, HATCH.1) };
+        let (length, rim) = if limit_line.on_x { (inner.width, HATCH.0) } else { (inner.height, HATCH.1) };
         let at = cell(place, length);
-        let line = if border.on_x { "┆" } else { "┄" };
+        let line = if limit_line.on_x { "┆" } else { "┄" };
         for row in 0..inner.height {
             for column in 0..inner.width {
-                let along = if border.on_x { column } else { inner.height - 1 - row };
-                let beyond = if border.above { along.checked_sub(at) } else { at.checked_sub(along) };
+                let along = if limit_line.on_x { column } else { inner.height - 1 - row };
+                let beyond = if limit_line.above { along.checked_sub(at) } else { at.checked_sub(along) };
                 let position = Position::new(inner.x + column, inner.y + row);
                 let (Some(beyond), Some(target)) = (beyond, buffer.cell_mut(position)) else { continue };
                 if beyond == 0 {
                     let crossed = matches!(target.symbol(), "┆" | "┄");
-                    target.set_symbol(if crossed { "┼" } else { line }).set_style(self.border);
+                    target.set_symbol(if crossed { "┼" } else { line }).set_style(self.limit_line);
                 } else if beyond <= rim && (row + column) % 2 == 0 && target.symbol() == " " {
                     target.set_symbol("╱").set_style(self.frame);
                 }
@@ -131,7 +131,7 @@ impl Plot<'_> {
 
     /// Returns the cell of a point, if it lies inside of the plot.
     pub(crate) fn cell(&self, inner: Rect, x: f64, y: f64) -> Option<Position> {
-        let (x, y) = (self.x.place(x)?, self.y.place(y)?);
+        let (x, y) = (self.x.position(x)?, self.y.position(y)?);
         let inside = (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y);
         inside.then(|| {
             Position::new(inner.x + cell(x, inner.width), inner.bottom() - 1 - cell(y, inner.height))

@@ -7,12 +7,12 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Borders, Chart, Dataset, Gauge, GraphType, Paragraph, Widget};
 
-use super::draw::nothing_yet;
 use super::state::State;
 use super::view::View;
+use super::widgets::nothing_yet;
 
 /// Number of origins whose contributions are listed.
-const MOST_PROPOSERS: usize = 4;
+const MAX_ORIGINS: usize = 4;
 
 /// Width in columns from which on figures and curve are side by side.
 const WIDE: u16 = 120;
@@ -82,7 +82,7 @@ fn time_left(state: &State, seconds: f64) -> String {
 fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
     let theme = view.theme;
     let line = |name: &str, text: String| {
-        Line::from(vec![Span::styled(format!("{name:<11}"), theme.quiet()), Span::raw(text)])
+        Line::from(vec![Span::styled(format!("{name:<11}"), theme.muted()), Span::raw(text)])
     };
     let mut lines = Vec::new();
     if let Some(started) = &state.started {
@@ -124,25 +124,25 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
         (None, None, None) => "-".to_owned(),
     };
     lines.push(line("now", now));
-    if !state.quiet.is_empty() {
-        let mean = state.quiet.iter().sum::<f64>() / state.quiet.len() as f64;
+    if !state.undisturbed.is_empty() {
+        let mean = state.undisturbed.iter().sum::<f64>() / state.undisturbed.len() as f64;
         let text = format!(
             "{:.0} % of timed runs undisturbed in the last {} trials",
             100.0 * mean,
-            state.quiet.len()
+            state.undisturbed.len()
         );
         lines.push(line("noise", text));
     }
-    let mut earned: Vec<_> = state.credit.iter().collect();
-    earned.sort_by(|a, b| b.1.gained.total_cmp(&a.1.gained).then_with(|| a.0.cmp(b.0)));
-    for (place, (name, credit)) in earned.into_iter().take(MOST_PROPOSERS).enumerate() {
+    let mut ranked: Vec<_> = state.origins.iter().collect();
+    ranked.sort_by(|a, b| b.1.hypervolume_gain.total_cmp(&a.1.hypervolume_gain).then_with(|| a.0.cmp(b.0)));
+    for (place, (name, origins)) in ranked.into_iter().take(MAX_ORIGINS).enumerate() {
         let text = format!(
             "{name}: {} of {} trials entered the front, hypervolume +{}",
-            credit.entered,
-            credit.trials,
-            units::digits(credit.gained)
+            origins.entered,
+            origins.trials,
+            units::digits(origins.hypervolume_gain)
         );
-        lines.push(line(if place == 0 { "earned" } else { "" }, text));
+        lines.push(line(if place == 0 { "origins" } else { "" }, text));
     }
     lines
 }
@@ -163,14 +163,14 @@ fn messages(state: &State, view: &View, room: usize) -> Vec<Line<'static>> {
     let notices = state.notices.len().min(2);
     lines.truncate(room.saturating_sub(notices).max(1));
     let newest = state.notices.iter().rev().take(room.saturating_sub(lines.len()));
-    lines.extend(newest.map(|text| Line::styled(text.clone(), view.theme.quiet())));
+    lines.extend(newest.map(|text| Line::styled(text.clone(), view.theme.muted())));
     lines
 }
 
 fn curve(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let theme = view.theme;
     let block =
-        Block::new().borders(Borders::TOP).border_style(theme.quiet()).title(" hypervolume over time ");
+        Block::new().borders(Borders::TOP).border_style(theme.muted()).title(" hypervolume over time ");
     if state.curve.len() < 2 || area.height < 5 {
         block.render(area, buffer);
         return;
@@ -193,12 +193,12 @@ fn curve(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
         .graph_type(GraphType::Line)
         .style(theme.accent())
         .data(&steps);
-    let x = Axis::default().style(theme.quiet()).bounds([0.0, end]).labels([
+    let x = Axis::default().style(theme.muted()).bounds([0.0, end]).labels([
         "0 s".to_owned(),
         units::duration(end / 2.0),
         units::duration(end),
     ]);
-    let y = Axis::default().style(theme.quiet()).bounds([low, high]).labels([
+    let y = Axis::default().style(theme.muted()).bounds([low, high]).labels([
         units::digits(low),
         units::digits((low + high) / 2.0),
         units::digits(high),

@@ -1,58 +1,31 @@
 //! The event loop of the terminal UI: search events, keys, mouse and terminal.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use paretune_record::change::Change;
 use paretune_record::event::Event;
 use paretune_record::front::FrontPoint;
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 
+use super::command::{Command, ExportFormat, Exporter};
 use super::draw::draw;
+use super::input::Action;
 use super::state::State;
 use super::terminal::{self, Screen};
 use super::theme::Theme;
-use super::view::{Action, View};
-
+use super::view::View;
 /// Shortest time between two frames (20 frames a second).
 const FRAME: Duration = Duration::from_millis(50);
+
 /// Time between two frames that update only the clock and the time left.
 const IDLE_FRAME: Duration = Duration::from_millis(500);
+
 /// Largest number of events processed between two frames, so that a flood of events does not delay
 /// keys.
 const EVENTS_PER_FRAME: usize = 5000;
-
-/// A request of the user to the search.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    /// Finish the current trial, write the archive, and end with [`Event::Finished`].
-    Quit,
-    /// Start no further trial until [`Command::Resume`].
-    Pause,
-    /// Continue after [`Command::Pause`] with the next trial.
-    Resume,
-    /// Change limits, preference or budget, mark points, or inspect one.
-    Change(Change),
-}
-
-/// Format in which a point can be exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExportFormat {
-    /// A folder that `paretune run` can run.
-    Bundle,
-    /// A file in the ONNX format.
-    Onnx,
-    /// The configuration and its metrics as JSON.
-    Json,
-}
-
-/// Function that writes a point to a path, called on a thread of its own. Its result is shown as a
-/// message.
-pub type Exporter = Arc<dyn Fn(&FrontPoint, ExportFormat, &Path) -> Result<String, String> + Send + Sync>;
 
 /// Reason why the terminal UI could not run.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +40,7 @@ pub enum TuiError {
 
 /// Draws the study until it has ended and the user presses `q`, or until the user quits.
 ///
-/// `q` sends [`Command::Quit`] and waits until the search has ended its trial and written its
+/// `q` sends [`Command::Quit`] and waits until the search has ended its trial and export_results its
 /// archive. A second `q` returns at once, and so does SIGTERM. The sender of events is never
 /// blocked. The terminal is restored in every case, also after a panic and while the process is
 /// suspended.
@@ -85,7 +58,7 @@ pub fn run(
     let mut screen = Screen::take()?;
     let mut state = State::default();
     let mut view = View { theme: Theme::from_environment(), ..View::default() };
-    let (words, written) = channel();
+    let (results, export_results) = channel();
     let mut clock = Clock::start();
     let mut drawn: Option<Instant> = None;
     let mut dirty = true;
@@ -96,12 +69,12 @@ pub fn run(
             clock = Clock::start();
         }
         view.clock = clock.seconds(view.paused);
-        for text in written.try_iter() {
+        for text in export_results.try_iter() {
             view.exporting = view.exporting.saturating_sub(1);
             view.message = Some(text);
             dirty = true;
         }
-        if view.stopping && (state.ending.is_some() || view.lost) && view.exporting == 0 {
+        if view.stopping && (state.ending.is_some() || view.disconnected) && view.exporting == 0 {
             return Ok(());
         }
         if screen.terminated() {
@@ -140,8 +113,8 @@ pub fn run(
                 match action {
                     Action::Leave => return Ok(()),
                     Action::Suspend => screen.stop.store(true, Ordering::Relaxed),
-                    Action::Send(command) => view.lost |= commands.send(command).is_err(),
-                    Action::Export(wishes) => export(exporter.as_ref(), wishes, &words, &mut view),
+                    Action::Send(command) => view.disconnected |= commands.send(command).is_err(),
+                    Action::Export(exports) => export(exporter.as_ref(), exports, &results, &mut view),
                 }
             }
         }
@@ -151,24 +124,24 @@ pub fn run(
 /// Exports points on a thread of its own.
 fn export(
     exporter: Option<&Exporter>,
-    wishes: Vec<(FrontPoint, ExportFormat, PathBuf)>,
-    words: &Sender<String>,
+    exports: Vec<(FrontPoint, ExportFormat, PathBuf)>,
+    results: &Sender<String>,
     view: &mut View,
 ) {
     let Some(exporter) = exporter.cloned() else {
         view.message = Some("nothing can be exported here: this is a demonstration".to_owned());
         return;
     };
-    view.exporting += wishes.len();
+    view.exporting += exports.len();
     view.message = Some("writing...".to_owned());
-    let words = words.clone();
+    let results = results.clone();
     std::thread::spawn(move || {
-        for (point, format, path) in wishes {
+        for (point, format, path) in exports {
             let text = match exporter(&point, format, &path) {
                 Ok(text) => text,
-                Err(problem) => format!("not written: {problem}"),
+                Err(problem) => format!("not export_results: {problem}"),
             };
-            if words.send(text).is_err() {
+            if results.send(text).is_err() {
                 return;
             }
         }
@@ -211,8 +184,8 @@ fn take_events(events: &Receiver<Event>, state: &mut State, view: &mut View) -> 
             Err(TryRecvError::Empty) => return taken > 0,
             Err(TryRecvError::Disconnected) => {
                 let lost = state.ending.is_none();
-                let news = lost && !view.lost;
-                view.lost = lost;
+                let news = lost && !view.disconnected;
+                view.disconnected = lost;
                 return taken > 0 || news;
             }
         }

@@ -16,7 +16,7 @@ const MAX_CURVE: usize = 1024;
 /// Largest number of inspected points that are kept.
 const MAX_INSPECTED: usize = 64;
 /// Number of trials over which interference is averaged.
-const MAX_NOISE: usize = 20;
+const INTERFERENCE_TRIALS: usize = 20;
 /// Largest number of notices and of failure messages that are kept.
 const MAX_LINES: usize = 200;
 
@@ -37,9 +37,9 @@ pub struct State {
     /// Trials that apply one technique alone.
     pub techniques: Vec<Technique>,
     /// Contributions of each origin of proposals.
-    pub credit: BTreeMap<String, Credit>,
+    pub origins: BTreeMap<String, OriginStats>,
     /// Undisturbed fractions of the runs of the latest timed trials.
-    pub quiet: VecDeque<f64>,
+    pub undisturbed: VecDeque<f64>,
     /// Costs of the steps of inspected points, by id.
     pub inspected: BTreeMap<String, Inspected>,
     /// Names of the layers in execution order, once they are known.
@@ -83,13 +83,13 @@ pub struct Current {
 
 /// Contribution of one origin of proposals.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Credit {
+pub struct OriginStats {
     /// Number of trials of this origin.
     pub trials: u64,
     /// Number of its trials that entered the front.
     pub entered: u64,
     /// Sum of the hypervolume that its trials added.
-    pub gained: f64,
+    pub hypervolume_gain: f64,
 }
 
 /// The end of a session.
@@ -215,7 +215,7 @@ impl State {
             baseline: self.baseline,
             curve: std::mem::take(&mut self.curve),
             techniques: std::mem::take(&mut self.techniques),
-            credit: std::mem::take(&mut self.credit),
+            origins: std::mem::take(&mut self.origins),
             inspected: std::mem::take(&mut self.inspected),
             order: std::mem::take(&mut self.order),
             notices: std::mem::take(&mut self.notices),
@@ -245,12 +245,12 @@ impl State {
         }
         let before = self.curve.last().map_or(0.0, |(_, hypervolume)| *hypervolume);
         self.sample(trial.elapsed, trial.hypervolume);
-        let credit = self.credit.entry(proposer(&origin)).or_default();
-        credit.trials += 1;
-        credit.entered += u64::from(trial.entered);
-        credit.gained += (trial.hypervolume - before).max(0.0);
-        self.quiet.extend(trial.quiet);
-        self.quiet.keep_newest(MAX_NOISE);
+        let origins = self.origins.entry(origin_group(&origin)).or_default();
+        origins.trials += 1;
+        origins.entered += u64::from(trial.entered);
+        origins.hypervolume_gain += (trial.hypervolume - before).max(0.0);
+        self.undisturbed.extend(trial.quiet);
+        self.undisturbed.keep_newest(INTERFERENCE_TRIALS);
         if let (Some(label), Some(metrics)) = (report::label(&origin), report::metrics(trial)) {
             let (name, id) = (origin, trial.id.clone());
             self.techniques.retain(|technique| technique.id != id);
@@ -345,7 +345,7 @@ impl State {
 
 /// Returns the origin that is credited with a trial: all recipes together, every strategy
 /// separately.
-fn proposer(origin: &str) -> String {
+fn origin_group(origin: &str) -> String {
     let recipe = origin == "untouched" || origin.contains(' ') || report::label(origin).is_some();
     if recipe { "recipes".to_owned() } else { origin.to_owned() }
 }

@@ -12,10 +12,9 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
-use super::overlay::Overlay;
-use super::run::ExportFormat;
-use super::view::Action;
-use super::{Command, State, Tab, Theme, View, draw};
+use super::dialog::Overlay;
+use super::input::Action;
+use super::{Command, ExportFormat, State, Tab, Theme, View, draw};
 
 fn fold(events: &[Event]) -> State {
     let mut state = State::default();
@@ -275,7 +274,7 @@ fn the_mouse_reaches_tabs_points_and_rows() {
 fn the_first_screen_tells_what_matters() {
     let text = picture(&running(), &View::default(), 80, 24);
     for expected in
-        ["best", "the most accurate of", "e exports it", "what if?", "? help", "B original", "◆ one alone"]
+        ["best", "the most accurate of", "e exports it", "what if?", "? help", "B baseline", "◆ technique"]
     {
         assert!(text.contains(expected), "{expected}:\n{text}");
     }

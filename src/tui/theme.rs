@@ -26,7 +26,7 @@ impl Theme {
 
     /// Returns the style of frames, labels and hints.
     #[must_use]
-    pub fn quiet(self) -> Style {
+    pub fn muted(self) -> Style {
         // "Dim" is avoided, because it is often unreadable on light terminals.
         if self.color { self.colored(Color::DarkGray) } else { Style::new().add_modifier(Modifier::DIM) }
     }

@@ -1,20 +1,15 @@
-//! The user's choices about the screens, and the keys and clicks that change them.
+//! The user's choices about the screens, and the points in the order that they result in.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use paretune_record::change::Change;
 use paretune_record::front::FrontPoint;
 use paretune_record::limits;
-use paretune_report::units::{self, METRICS};
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
-use ratatui::layout::{Position, Rect};
+use paretune_report::units::METRICS;
+use ratatui::layout::Rect;
 
-use super::overlay::{Overlay, Prompt, PromptKind};
-use super::run::{Command, ExportFormat};
+use super::dialog::Overlay;
 use super::state::State;
 use super::theme::Theme;
-use super::{archive, draw, front};
 
 /// The screens of the terminal UI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,9 +41,6 @@ impl Tab {
     }
 }
 
-/// Criteria of the best point, in the order in which the key cycles through them.
-const PREFERENCES: [&str; 5] = ["accuracy", "latency", "size", "memory", "knee"];
-
 /// The user's choices, which do not depend on the search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
@@ -74,18 +66,18 @@ pub struct View {
     pub scroll: usize,
     /// The overlay on the screen.
     pub overlay: Overlay,
-    /// Ids of the points whose layers the search was asked to time.
-    pub asked: BTreeSet<String>,
+    /// Ids of the points whose layers the search was inspection_requests to time.
+    pub inspection_requests: BTreeSet<String>,
     /// Latest message in reply to a key, shown until the next key.
     pub message: Option<String>,
     /// Number of exports that are running.
     pub exporting: usize,
     /// Whether the user has paused the search.
     pub paused: bool,
-    /// Whether the user has asked the search to end.
+    /// Whether the user has inspection_requests the search to end.
     pub stopping: bool,
     /// Whether the search thread disconnected without a `Finished` event.
-    pub lost: bool,
+    pub disconnected: bool,
     /// Wall-clock seconds since this session began, without pauses.
     pub clock: f64,
     /// Area of the terminal in the last frame, needed to locate clicks.
@@ -108,12 +100,12 @@ impl Default for View {
             selected: None,
             scroll: 0,
             overlay: Overlay::None,
-            asked: BTreeSet::new(),
+            inspection_requests: BTreeSet::new(),
             message: None,
             exporting: 0,
             paused: false,
             stopping: false,
-            lost: false,
+            disconnected: false,
             clock: 0.0,
             area: Rect::new(0, 0, 80, 24),
             theme: Theme { color: true },
@@ -121,187 +113,7 @@ impl Default for View {
     }
 }
 
-/// Effect of a key beyond a change of the view.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
-    /// Send a command to the search.
-    Send(Command),
-    /// Export points to files or folders.
-    Export(Vec<(FrontPoint, ExportFormat, PathBuf)>),
-    /// Suspend the whole process, as Ctrl-Z does.
-    Suspend,
-    /// Leave the terminal UI at once.
-    Leave,
-}
-
 impl View {
-    /// Processes a key that the user pressed.
-    pub(crate) fn key(&mut self, key: KeyEvent, state: &State) -> Vec<Action> {
-        self.message = None;
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        if control {
-            return match key.code {
-                KeyCode::Char('c') => vec![self.quit(state)],
-                KeyCode::Char('z') => vec![Action::Suspend],
-                _ => Vec::new(),
-            };
-        }
-        let mut actions = match std::mem::take(&mut self.overlay) {
-            Overlay::None => self.plain_key(key.code, state).into_iter().collect(),
-            // Any key closes the help, because users try any key.
-            Overlay::Help if key.code == KeyCode::Char('q') => vec![self.quit(state)],
-            Overlay::Help => Vec::new(),
-            Overlay::Prompt(prompt) => self.prompt_key(prompt, key.code, state),
-            Overlay::Export(dialog) => dialog.key(key.code, self, state),
-        };
-        actions.extend(self.look_into(state));
-        actions
-    }
-
-    fn plain_key(&mut self, code: KeyCode, state: &State) -> Option<Action> {
-        let running = state.ending.is_none() && !self.stopping && !self.lost;
-        match code {
-            KeyCode::Char('q') => return Some(self.quit(state)),
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.overlay = Overlay::Help,
-            KeyCode::Tab => self.turn(1),
-            KeyCode::BackTab => self.turn(Tab::ALL.len() - 1),
-            KeyCode::Char(digit @ '1'..='4') => self.tab = Tab::ALL[digit as usize - '1' as usize],
-            KeyCode::Char('p') if running => {
-                self.paused = !self.paused;
-                return Some(Action::Send(if self.paused { Command::Pause } else { Command::Resume }));
-            }
-            KeyCode::Char('o') if running && state.started.is_some() => {
-                let at = PREFERENCES.iter().position(|name| *name == state.prefer()).unwrap_or(0);
-                let next = PREFERENCES[(at + 1) % PREFERENCES.len()];
-                self.message = Some(format!("from the next trial on, the best is the best by {next}"));
-                return Some(Action::Send(Command::Change(Change::Prefer(next.to_owned()))));
-            }
-            KeyCode::Char('l') if running => self.ask(PromptKind::Limits, limit_text(state)),
-            KeyCode::Char('+') if running => self.ask(PromptKind::Budget, "+5m".to_owned()),
-            KeyCode::Char('p' | 'o' | 'l' | '+') => {
-                self.message = Some("the search has ended: start it again to go on".to_owned());
-            }
-            KeyCode::Char('/') => {
-                self.tab = Tab::Archive;
-                let filter = self.filter.clone();
-                self.ask(PromptKind::Filter, filter);
-            }
-            KeyCode::Char('e') => self.overlay = Overlay::export(self, state),
-            KeyCode::Char('m' | ' ') => {
-                let id = self.selected(state)?.id.clone();
-                if !self.marked.remove(&id) {
-                    self.marked.insert(id);
-                }
-                return running.then(|| Action::Send(Command::Change(Change::Keep(self.marked.clone()))));
-            }
-            KeyCode::Char('a') => self.all = !self.all,
-            KeyCode::Char('x') => self.x = next_axis(self.x, self.y),
-            KeyCode::Char('y') => self.y = next_axis(self.y, self.x),
-            KeyCode::Char('s') => self.sort = (self.sort + 1) % METRICS.len(),
-            KeyCode::Char('r') => self.reverse = !self.reverse,
-            KeyCode::Char('b') => self.selected = None,
-            KeyCode::Esc => self.filter.clear(),
-            KeyCode::Enter => self.tab = if self.tab == Tab::Network { Tab::Front } else { Tab::Network },
-            KeyCode::Up | KeyCode::Char('k') if self.tab == Tab::Network => self.roll(-1),
-            KeyCode::Down | KeyCode::Char('j') if self.tab == Tab::Network => self.roll(1),
-            KeyCode::PageUp if self.tab == Tab::Network => self.roll(-10),
-            KeyCode::PageDown if self.tab == Tab::Network => self.roll(10),
-            KeyCode::Left | KeyCode::Up | KeyCode::Char('k') => self.step(-1, state),
-            KeyCode::Right | KeyCode::Down | KeyCode::Char('j') => self.step(1, state),
-            KeyCode::PageUp => self.step(-10, state),
-            KeyCode::PageDown => self.step(10, state),
-            KeyCode::Home => self.step(isize::MIN, state),
-            KeyCode::End => self.step(isize::MAX, state),
-            _ => {}
-        }
-        None
-    }
-
-    fn ask(&mut self, kind: PromptKind, text: String) {
-        self.overlay = Overlay::Prompt(Prompt { kind, text, problem: None });
-    }
-
-    fn prompt_key(&mut self, mut prompt: Prompt, code: KeyCode, state: &State) -> Vec<Action> {
-        match code {
-            KeyCode::Esc => return Vec::new(),
-            KeyCode::Enter => match prompt.kind {
-                PromptKind::Filter => {
-                    self.filter = prompt.text.trim().to_owned();
-                    return Vec::new();
-                }
-                kind => match kind.change(&prompt.text, state) {
-                    Ok(change) => {
-                        self.message = Some("taken over after this trial".to_owned());
-                        return vec![Action::Send(Command::Change(change))];
-                    }
-                    Err(problem) => prompt.problem = Some(problem),
-                },
-            },
-            KeyCode::Backspace => {
-                prompt.text.pop();
-                prompt.problem = None;
-            }
-            KeyCode::Char(letter) if prompt.text.chars().count() < 200 => {
-                prompt.text.push(letter);
-                prompt.problem = None;
-            }
-            _ => {}
-        }
-        self.overlay = Overlay::Prompt(prompt);
-        Vec::new()
-    }
-
-    /// Processes a click or a turn of the wheel.
-    pub(crate) fn mouse(&mut self, mouse: MouseEvent, state: &State) -> Vec<Action> {
-        let at = Position::new(mouse.column, mouse.row);
-        match (mouse.kind, &self.overlay) {
-            (MouseEventKind::Down(MouseButton::Left), Overlay::Help) => self.overlay = Overlay::None,
-            (_, Overlay::Help | Overlay::Prompt(_) | Overlay::Export(_)) => {}
-            (MouseEventKind::Down(MouseButton::Left), Overlay::None) => self.click(at, state),
-            (MouseEventKind::ScrollUp, Overlay::None) if self.tab == Tab::Network => self.roll(-3),
-            (MouseEventKind::ScrollDown, Overlay::None) if self.tab == Tab::Network => self.roll(3),
-            (MouseEventKind::ScrollUp, Overlay::None) => self.step(-1, state),
-            (MouseEventKind::ScrollDown, Overlay::None) => self.step(1, state),
-            _ => return Vec::new(),
-        }
-        self.look_into(state).into_iter().collect()
-    }
-
-    fn click(&mut self, at: Position, state: &State) {
-        let [top, body, _] = draw::areas(self.area);
-        if top.contains(at) {
-            if let Some(tab) = draw::tab_at(at.x.saturating_sub(top.x)) {
-                self.tab = tab;
-            }
-            return;
-        }
-        if !body.contains(at) {
-            return;
-        }
-        match self.tab {
-            Tab::Front => {
-                if let Some(id) = front::point_at(body, at, state, self) {
-                    self.selected = Some(id);
-                }
-            }
-            Tab::Archive => match archive::hit(body, at, state, self) {
-                Some(archive::Hit::Point(id)) => self.selected = Some(id),
-                Some(archive::Hit::Column(column)) if column == self.sort => self.reverse = !self.reverse,
-                Some(archive::Hit::Column(column)) => self.sort = column,
-                None => {}
-            },
-            Tab::Network | Tab::Progress => {}
-        }
-    }
-
-    /// Asks the search once to time the layers of the point on the network screen.
-    fn look_into(&mut self, state: &State) -> Option<Action> {
-        let running = state.ending.is_none() && !self.stopping && !self.lost;
-        let id = self.selected(state).filter(|_| running && self.tab == Tab::Network)?.id.clone();
-        let news = !state.inspected.contains_key(&id) && self.asked.insert(id.clone());
-        news.then_some(Action::Send(Command::Change(Change::Inspect(id))))
-    }
-
     /// Returns the selected point: the chosen one while it is known, else the best one, else the
     /// nearest miss.
     #[must_use]
@@ -319,9 +131,9 @@ impl View {
     pub fn ordered<'a>(&self, state: &'a State) -> Vec<&'a FrontPoint> {
         let table = self.tab == Tab::Archive;
         let mut points: Vec<_> = if table && self.all {
-            state.points().filter(|point| self.shows(point, state)).collect()
+            state.points().filter(|point| self.matches_filter(point, state)).collect()
         } else {
-            state.front.iter().filter(|point| !table || self.shows(point, state)).collect()
+            state.front.iter().filter(|point| !table || self.matches_filter(point, state)).collect()
         };
         let (metric, downwards) = if table {
             (METRICS[self.sort], (METRICS[self.sort] == "accuracy") != self.reverse)
@@ -339,7 +151,7 @@ impl View {
     /// Returns whether the filter accepts a point. All comma-separated parts must hold. A part is a
     /// comparison as in limits, `feasible`, `marked`, or a text that the id, the origin or a
     /// parameter contains.
-    fn shows(&self, point: &FrontPoint, state: &State) -> bool {
+    fn matches_filter(&self, point: &FrontPoint, state: &State) -> bool {
         self.filter.split(',').map(str::trim).filter(|part| !part.is_empty()).all(|part| {
             if let Ok(bounds) = limits::parse(part) {
                 return bounds.iter().all(|bound| {
@@ -374,48 +186,13 @@ impl View {
         if state.ending.is_some() { state.elapsed } else { state.elapsed.max(resumed + self.clock) }
     }
 
-    fn quit(&mut self, state: &State) -> Action {
-        if state.ending.is_some() || self.stopping || self.lost {
-            return Action::Leave;
+    /// Returns the points that would be exported.
+    pub(super) fn points_to_export<'a>(&self, state: &'a State) -> Vec<&'a FrontPoint> {
+        let marked: Vec<_> = state.front.iter().filter(|point| self.marked.contains(&point.id)).collect();
+        if marked.is_empty() {
+            let id = self.selected(state).map(|point| &point.id);
+            return state.front.iter().filter(|point| Some(&point.id) == id).collect();
         }
-        self.stopping = true;
-        Action::Send(Command::Quit)
+        marked
     }
-
-    fn turn(&mut self, by: usize) {
-        let at = Tab::ALL.iter().position(|tab| *tab == self.tab).unwrap_or(0);
-        self.tab = Tab::ALL[(at + by) % Tab::ALL.len()];
-    }
-
-    fn roll(&mut self, by: isize) {
-        self.scroll = self.scroll.saturating_add_signed(by);
-    }
-
-    fn step(&mut self, by: isize, state: &State) {
-        let points = self.ordered(state);
-        if points.is_empty() {
-            return;
-        }
-        let current =
-            self.selected(state).and_then(|point| points.iter().position(|other| other.id == point.id));
-        let at = current.unwrap_or(0).saturating_add_signed(by).min(points.len() - 1);
-        self.selected = Some(points[at].id.clone());
-        self.scroll = 0;
-    }
-}
-
-/// Formats the limits as the user would type them.
-fn limit_text(state: &State) -> String {
-    let texts: Vec<String> = state
-        .limits()
-        .iter()
-        .map(|limit| format!("{}{}", limit.metric, units::bound(limit).replace(' ', "")))
-        .collect();
-    texts.join(", ")
-}
-
-/// Returns the next metric that the other axis does not show.
-fn next_axis(axis: usize, other: usize) -> usize {
-    let next = (axis + 1) % METRICS.len();
-    if next == other { (next + 1) % METRICS.len() } else { next }
 }
