@@ -5,6 +5,8 @@
 //! and scheduled; a worker process builds it, times it and scores it ([`evaluate`]); the archive of
 //! what was found is drawn ([`tui`], [`report`]) and exported ([`export`]).
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 
 pub use paretune_compress as compress;

@@ -1,5 +1,7 @@
 //! The command-line program `paretune`, a thin wrapper around the library.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use paretune_kernels::memory::CountingAllocator;

@@ -23,7 +23,7 @@ use paretune_study::trial::fastest_probes;
 use paretune_tune::{Place, Source, best_known};
 use tempfile::TempDir;
 
-use super::{Ending, paths, tell_changes, usage};
+use super::{ExitStatus, paths, report_load_changes, usage};
 use crate::tune;
 
 /// Arguments of the command `paretune bench`.
@@ -61,7 +61,7 @@ pub struct BenchArgs {
 }
 
 /// Times the bundle or network and prints the result.
-pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
+pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
         return Err(usage(anyhow!("--seconds: more than 0, at most 3600")));
     }
@@ -70,7 +70,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     }
     let isa = Isa::detect();
     let mut scratch = None;
-    let store = known_store(args)?;
+    let store = existing_store(args)?;
     let (folder, source) = target(args, store.as_ref(), &mut scratch)?;
     // The bundle is opened here only for its description. Loading is timed below.
     let bundle = Stored::open(&folder).map_err(usage)?.description().clone();
@@ -91,7 +91,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
     let begun = Instant::now();
     let loaded = Stored::open(&folder).map_err(usage)?.load(&ExecutorOptions { batch, threads, isa })?;
     let load = begun.elapsed().as_secs_f64();
-    tell_changes(&loaded);
+    report_load_changes(&loaded);
     let Loaded { mut executor, weights, .. } = loaded;
     let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let input = noise(plan, &bundle.preprocessing, batch);
@@ -130,12 +130,12 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
             "quiet": timing.quiet,
             "probe": timing.probe,
             "schedules": source.as_ref().map(ToString::to_string),
-            "load": {"seconds": load, "weights": source_word(&weights)},
+            "load": {"seconds": load, "weights": weight_source_name(&weights)},
             "memory": {"weights": memory.weights, "activations": memory.activations, "workspace": memory.workspace},
             "layers": layers,
         });
         writeln!(out, "{all}")?;
-        return Ok(Ending::Done);
+        return Ok(ExitStatus::Done);
     }
     writeln!(
         out,
@@ -178,13 +178,13 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<Ending> {
             100.0 * layer.seconds / total.max(f64::MIN_POSITIVE),
         )?;
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Opens the result store if it exists and no other process uses it. It knows the fastest speed of
 /// this machine's cores, which a single command may not observe, and the best schedules of
 /// networks.
-fn known_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
+fn existing_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
     let folder = paths::store(args.db.as_deref())?;
     if !folder.exists() {
         return Ok(None);
@@ -201,7 +201,7 @@ fn known_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
 }
 
 /// Names in one word how the weights were loaded.
-fn source_word(weights: &WeightSource) -> &'static str {
+fn weight_source_name(weights: &WeightSource) -> &'static str {
     match weights {
         WeightSource::Decoded => "decoded",
         WeightSource::Mapped => "mapped",

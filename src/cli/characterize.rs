@@ -24,7 +24,7 @@ use paretune_study::session::Control;
 use paretune_study::survey::{Pace, Surveyor};
 use paretune_study::trial::{Answer, Bench, Hopeless, TrialError};
 
-use super::{Ending, SubjectArgs, paths, usage};
+use super::{ExitStatus, WorkloadArgs, paths, usage};
 use crate::report;
 
 /// Arguments of the command `paretune characterize`.
@@ -42,7 +42,7 @@ pub struct CharacterizeArgs {
     #[arg(value_name = "MODEL.onnx")]
     models: Vec<PathBuf>,
     #[command(flatten)]
-    subject: SubjectArgs,
+    subject: WorkloadArgs,
     /// Also measure plain dense and CSR loops, to show how far the conclusions depend on the
     /// kernels
     #[arg(long)]
@@ -73,7 +73,7 @@ pub struct CharacterizeArgs {
 const TUNING: f64 = 30.0;
 
 /// Runs the study and prints or writes its report.
-pub fn characterize(args: &CharacterizeArgs) -> anyhow::Result<Ending> {
+pub fn characterize(args: &CharacterizeArgs) -> anyhow::Result<ExitStatus> {
     let store = Store::open(&paths::store(args.db.as_deref())?)?;
     let control = std::sync::Arc::new(Control::default());
     super::search::stop_on_signals(&control)?;
@@ -98,7 +98,7 @@ pub fn characterize(args: &CharacterizeArgs) -> anyhow::Result<Ending> {
     if !args.json {
         write_report(args, &rows, begun.elapsed(), missing)?;
     }
-    Ok(if interrupted { Ending::Interrupted } else { Ending::Done })
+    Ok(if interrupted { ExitStatus::Interrupted } else { ExitStatus::Done })
 }
 
 struct Study<'a> {
@@ -178,7 +178,7 @@ impl Study<'_> {
                     known,
                     failure,
                 };
-                say(&format!("{name}: {done} of {steps}, {}", words(&row)));
+                say(&format!("{name}: {done} of {steps}, {}", row_text(&row)));
                 if args.json {
                     let mut out = std::io::stdout().lock();
                     writeln!(out, "{}", serde_json::to_string(&row)?)?;
@@ -229,7 +229,7 @@ impl Study<'_> {
     }
 }
 
-fn words(row: &Row) -> String {
+fn row_text(row: &Row) -> String {
     let experiment = &row.experiment;
     let figures = match (&row.known, &row.failure) {
         (Some(known), _) => format!(

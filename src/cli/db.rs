@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use paretune_db::Store;
 use paretune_report::units;
 
-use super::{Ending, paths, usage};
+use super::{ExitStatus, paths, usage};
 
 /// Arguments of the command `paretune db`.
 #[derive(Args, Debug)]
@@ -46,7 +46,7 @@ enum Action {
 }
 
 /// Runs the requested action on the store.
-pub fn db(args: &DbArgs) -> anyhow::Result<Ending> {
+pub fn db(args: &DbArgs) -> anyhow::Result<ExitStatus> {
     let mut store = Store::open(&paths::store(args.db.as_deref())?)?;
     for notice in store.notices() {
         eprintln!("note: {notice}");
@@ -133,7 +133,7 @@ pub fn db(args: &DbArgs) -> anyhow::Result<Ending> {
         }
     }
     out.flush()?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]

@@ -6,7 +6,7 @@ use clap::Args;
 use paretune_kernels::hardware::{Hardware, ceilings};
 use paretune_report::units;
 
-use super::Ending;
+use super::ExitStatus;
 
 /// Arguments of the command `paretune devices`.
 #[derive(Args, Debug)]
@@ -20,7 +20,7 @@ pub struct DevicesArgs {
 }
 
 /// Prints the hardware and its ceilings.
-pub fn devices(args: &DevicesArgs) -> anyhow::Result<Ending> {
+pub fn devices(args: &DevicesArgs) -> anyhow::Result<ExitStatus> {
     let hardware = Hardware::detect();
     let mut counts = vec![1];
     if hardware.cores > 1 {
@@ -31,7 +31,7 @@ pub fn devices(args: &DevicesArgs) -> anyhow::Result<Ending> {
     if args.json {
         let all = serde_json::json!({"hardware": hardware, "ceilings": measured});
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
-        return Ok(Ending::Done);
+        return Ok(ExitStatus::Done);
     }
     writeln!(
         out,
@@ -50,7 +50,7 @@ pub fn devices(args: &DevicesArgs) -> anyhow::Result<Ending> {
     for device in &hardware.devices {
         writeln!(out, "OpenCL: {device}")?;
     }
-    let Some(measured) = measured else { return Ok(Ending::Done) };
+    let Some(measured) = measured else { return Ok(ExitStatus::Done) };
     writeln!(out, "\nmeasured ceilings:")?;
     for ceilings in &measured.threads {
         let integer = ceilings
@@ -75,5 +75,5 @@ pub fn devices(args: &DevicesArgs) -> anyhow::Result<Ending> {
             )?;
         }
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }

@@ -15,7 +15,7 @@ use paretune_spaces::{CompiledSpace, Configuration};
 use paretune_study::prepare::{Material, space_of};
 use paretune_study::trial::{Answer, Bench, Hopeless};
 
-use super::{Ending, SubjectArgs, paths, usage};
+use super::{ExitStatus, WorkloadArgs, paths, usage};
 
 /// Arguments of the command `paretune evaluate`.
 #[derive(Args, Debug)]
@@ -24,7 +24,7 @@ pub struct EvaluateArgs {
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
     #[command(flatten)]
-    subject: SubjectArgs,
+    subject: WorkloadArgs,
     /// File with configurations, as one JSON object or as JSON lines; - for standard input
     #[arg(long, value_name = "FILE|-")]
     config: PathBuf,
@@ -43,7 +43,7 @@ pub struct EvaluateArgs {
 const LONGEST: u64 = 16 << 20;
 
 /// Scores the configurations in order and prints one line of metrics for each.
-pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
+pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
     let request = args.subject.request(args.model.as_ref(), "evaluate")?;
     let material = Material::load(&request).map_err(usage)?;
     let space = space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
@@ -71,7 +71,7 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<Ending> {
         writeln!(out, "{line}")?;
         out.flush()?;
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Reads the configurations in `path` one by one, so that an optimizer can wait for each result.

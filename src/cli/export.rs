@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use paretune_evaluate::rebuild::rebuild;
-use paretune_export::Record;
+use paretune_export::History;
 use paretune_kernels::KernelError;
 use paretune_kernels::hardware::Isa;
 use paretune_model::onnx;
@@ -14,7 +14,7 @@ use paretune_record::artefact::write_whole;
 use paretune_record::front::FrontPoint;
 
 use super::show::read_front;
-use super::{Ending, paths, usage};
+use super::{ExitStatus, paths, usage};
 use crate::export;
 
 /// Arguments of the command `paretune export`.
@@ -64,7 +64,7 @@ pub enum Format {
 }
 
 /// Exports the chosen point or the whole study.
-pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
+pub fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
     if args.weights.is_some() && args.format != Format::Bundle {
         return Err(usage(anyhow!("--weights: only a bundle has a choice of them")));
     }
@@ -73,10 +73,10 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
         if args.pick.is_some() {
             return Err(usage(anyhow!("--pick: this format takes every trial of the study")));
         }
-        let record = Record::read(&folder).map_err(usage)?;
+        let history = History::read(&folder).map_err(usage)?;
         let text = match args.format {
-            Format::T4 => serde_json::to_string_pretty(&export::t4(&record))? + "\n",
-            _ => export::optuna(&record),
+            Format::T4 => serde_json::to_string_pretty(&export::t4(&history))? + "\n",
+            _ => export::optuna(&history),
         };
         return write_text(args.output.as_deref(), &text);
     }
@@ -104,7 +104,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Ending> {
     let miss = if point.feasible { "" } else { " (it does not meet every limit)" };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} is in {}: {bytes} bytes{parts}{miss}", point.id, path.display())?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Function that builds a point of the study in a folder again, writes it to a path and returns its
@@ -126,12 +126,12 @@ pub(super) fn onnx_file(folder: &Path, point: &FrontPoint, path: &Path) -> anyho
 }
 
 /// Writes a text to a file, or to standard output without a path.
-fn write_text(path: Option<&Path>, text: &str) -> anyhow::Result<Ending> {
+fn write_text(path: Option<&Path>, text: &str) -> anyhow::Result<ExitStatus> {
     match path.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
             std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
         }
         None => std::io::stdout().lock().write_all(text.as_bytes())?,
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }

@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 mod bench;
 mod characterize;
+mod completions;
 mod db;
 mod devices;
 mod evaluate;
@@ -27,7 +28,6 @@ mod search;
 mod show;
 mod space;
 mod tune;
-mod words;
 
 /// Finds the best way to deploy a trained CNN on this machine under your limits, by measuring.
 ///
@@ -78,9 +78,9 @@ enum Command {
     /// Maintain the result store
     Db(db::DbArgs),
     /// Print the completions for a shell
-    Completions(words::CompletionsArgs),
+    Completions(completions::CompletionsArgs),
     /// Write the manual pages to a folder
-    Man(words::ManArgs),
+    Man(completions::ManArgs),
     /// Serve trials on standard input (started by `search`)
     #[command(hide = true)]
     Worker,
@@ -88,7 +88,7 @@ enum Command {
 
 /// Outcome of a command other than an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+enum ExitStatus {
     /// The command did its work.
     Done,
     /// No point meets every limit.
@@ -97,12 +97,12 @@ enum Ending {
     Interrupted,
 }
 
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(ending: ExitStatus) -> Self {
         match ending {
-            Ending::Done => Self::SUCCESS,
-            Ending::Infeasible => Self::from(3),
-            Ending::Interrupted => Self::from(130),
+            ExitStatus::Done => Self::SUCCESS,
+            ExitStatus::Infeasible => Self::from(3),
+            ExitStatus::Interrupted => Self::from(130),
         }
     }
 }
@@ -121,7 +121,7 @@ impl std::error::Error for Usage {}
 
 /// Prints a note if a bundle was not loaded as it was stored, because it then loads or runs more
 /// slowly than on the machine that made it.
-fn tell_changes(loaded: &Loaded) {
+fn report_load_changes(loaded: &Loaded) {
     let Loaded { weights, refitted, .. } = loaded;
     if let WeightSource::Repacked(_) = weights {
         eprintln!("note: {weights}");
@@ -156,10 +156,10 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::replay(&args),
         Command::Devices(args) => devices::devices(&args),
         Command::Db(args) => db::db(&args),
-        Command::Completions(args) => words::completions(&args),
-        Command::Man(args) => words::man(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
         Command::Worker => {
-            paretune_evaluate::worker::serve().map(|()| Ending::Done).map_err(anyhow::Error::from)
+            paretune_evaluate::worker::serve().map(|()| ExitStatus::Done).map_err(anyhow::Error::from)
         }
     };
     match ending {
@@ -197,7 +197,7 @@ fn start_tracing(verbose: u8) {
 
 /// Options that select the images and the choices of the space.
 #[derive(Args, Clone, Debug)]
-struct SubjectArgs {
+struct WorkloadArgs {
     /// Labelled images: a folder per class of PNG or JPEG files (optionally under train/ and
     /// test/), CIFAR-10 binary batches, IDX files, or an .npz file with x and y. Without labels,
     /// the accuracy is the agreement with the unmodified network
@@ -228,7 +228,7 @@ struct SubjectArgs {
     space: Option<PathBuf>,
 }
 
-impl SubjectArgs {
+impl WorkloadArgs {
     /// Builds a request without limits. `strategy` names the command that asks.
     fn request(&self, model: Option<&PathBuf>, strategy: &str) -> anyhow::Result<StudyRequest> {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());

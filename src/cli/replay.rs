@@ -8,7 +8,7 @@ use clap::Args;
 use paretune_search::STRATEGIES;
 use paretune_study::replay::{self, Columns, ReplayOptions, parse_limit};
 
-use super::{Ending, usage};
+use super::{ExitStatus, usage};
 
 /// Arguments of the command `paretune replay`.
 #[derive(Args, Debug)]
@@ -50,7 +50,7 @@ pub struct ReplayArgs {
 }
 
 /// Replays the strategies and prints the report.
-pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ending> {
+pub fn replay(args: &ReplayArgs) -> anyhow::Result<ExitStatus> {
     for name in &args.strategy {
         if STRATEGIES.iter().all(|strategy| strategy.name != name) {
             let known: Vec<&str> = STRATEGIES.iter().map(|strategy| strategy.name).collect();
@@ -85,7 +85,7 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ending> {
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
-        return Ok(Ending::Done);
+        return Ok(ExitStatus::Done);
     }
     writeln!(
         out,
@@ -100,5 +100,5 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<Ending> {
         }
         writeln!(out, "  {:.2} s a run", strategy.seconds)?;
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }

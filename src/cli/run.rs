@@ -16,7 +16,7 @@ use paretune_record::request::Normalization;
 use paretune_record::score::Score;
 use paretune_report::units;
 
-use super::{Ending, tell_changes, usage};
+use super::{ExitStatus, report_load_changes, usage};
 
 /// Arguments of the command `paretune run`.
 #[derive(Args, Debug)]
@@ -43,7 +43,7 @@ pub struct RunArgs {
 }
 
 /// Runs the bundle on an array, or scores it on images.
-pub fn run(args: &RunArgs) -> anyhow::Result<Ending> {
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     let stored = Stored::open(&args.bundle).map_err(usage)?;
     match (&args.data, &args.input, &args.output) {
         (Some(data), _, _) => score(args, &stored, data),
@@ -60,7 +60,7 @@ fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
         .map_err(|_| usage(anyhow!("the bundle takes inputs of shape {dims:?}, which are no images")))
 }
 
-fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<Ending> {
+fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitStatus> {
     let bundle = stored.description();
     let dims = input_dims(bundle)?;
     let (images, classes) = images::load_test(data, dims).map_err(usage)?;
@@ -84,7 +84,7 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<Ending>
     let told = Once::new();
     let load = |options: &ExecutorOptions| {
         let loaded = stored.load(options)?;
-        told.call_once(|| tell_changes(&loaded));
+        told.call_once(|| report_load_changes(&loaded));
         Ok(loaded.executor)
     };
     let found = answers_of(&load, &images, &normalization, Isa::detect())?;
@@ -113,10 +113,10 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<Ending>
             units::value("size", real(bytes))
         )?;
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
-fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyhow::Result<Ending> {
+fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyhow::Result<ExitStatus> {
     let bundle = stored.description();
     let dims = input_dims(bundle)?;
     let (batch, data) = read_array(bundle, input, dims).map_err(usage)?;
@@ -124,7 +124,7 @@ fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyh
     let outputs = bundle.plan.values.get(bundle.plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let threads = args.threads.map_or(bundle.plan.threads, usize::from).max(1);
     let loaded = stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
-    tell_changes(&loaded);
+    report_load_changes(&loaded);
     let mut executor = loaded.executor;
     let mut results = vec![0.0; batch * outputs];
     for (image, result) in data.chunks_exact(numbers).zip(results.chunks_exact_mut(outputs.max(1))) {
@@ -132,7 +132,7 @@ fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyh
     }
     write_array(output, batch, outputs, &results)
         .with_context(|| format!("cannot write `{}`", output.display()))?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Reads an array. Returns the number of images and the input values of the network.

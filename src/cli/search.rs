@@ -18,7 +18,7 @@ use paretune_search::STRATEGIES;
 use paretune_study::prepare::{Material, PrepareError};
 use paretune_study::session::{self, Conclusion, Control, SessionError, SessionOptions};
 
-use super::{Ending, SubjectArgs, paths, usage};
+use super::{ExitStatus, WorkloadArgs, paths, usage};
 use crate::export;
 use crate::report;
 use crate::tui;
@@ -37,7 +37,7 @@ pub struct SearchArgs {
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
     #[command(flatten)]
-    subject: SubjectArgs,
+    subject: WorkloadArgs,
     /// Limit to keep: "latency<20ms", "size<5MB", "memory<64MB", "accuracy>90%",
     /// "accuracy-drop<1%", or a list: "<20ms, <5MB". May be given several times
     #[arg(long = "limit", value_name = "TEXT")]
@@ -108,7 +108,7 @@ fn strategies() -> PossibleValuesParser {
 }
 
 /// Runs the search and prints its summary.
-pub fn search(args: &SearchArgs) -> anyhow::Result<Ending> {
+pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
     let request = request(args)?;
     let material = Material::load(&request).map_err(usage)?;
     let folder = match &args.study {
@@ -131,14 +131,14 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<Ending> {
     stop_on_signals(&control)?;
     let screen = args.tui || (!args.headless && !args.json && std::io::stdout().is_terminal());
     let conclusion = if screen {
-        with_screen(&options, &material, &control)
+        with_terminal_ui(&options, &material, &control)
     } else if args.json {
         with_json(&options, &material, &control)
     } else {
         let mut progress = report::PlainProgress::stderr();
         session::run(&options, &material, &control, &mut |event| progress.event(event))
     };
-    let conclusion = conclusion.map_err(explained)?;
+    let conclusion = conclusion.map_err(classified)?;
     if !args.json {
         let mut out = std::io::stdout().lock();
         write!(out, "{}", report::summary(&conclusion.front, &folder.display().to_string(), &args.prefer))?;
@@ -146,13 +146,13 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<Ending> {
     Ok(ending(&conclusion))
 }
 
-fn ending(conclusion: &Conclusion) -> Ending {
+fn ending(conclusion: &Conclusion) -> ExitStatus {
     if conclusion.interrupted {
-        Ending::Interrupted
+        ExitStatus::Interrupted
     } else if conclusion.front.nearest_miss.is_some() || conclusion.front.points.is_empty() {
-        Ending::Infeasible
+        ExitStatus::Infeasible
     } else {
-        Ending::Done
+        ExitStatus::Done
     }
 }
 
@@ -174,7 +174,7 @@ fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
 }
 
 /// Classifies an error: mistakes in the input exit with 2, failures of this program with 1.
-fn explained(error: SessionError) -> anyhow::Error {
+fn classified(error: SessionError) -> anyhow::Error {
     match error {
         SessionError::Prepare(
             PrepareError::Model(_)
@@ -204,21 +204,21 @@ fn with_json(
 }
 
 /// Runs the search on a thread of its own. The screen draws its events and never delays it.
-fn with_screen(
+fn with_terminal_ui(
     options: &SessionOptions,
     material: &Material,
     control: &Arc<Control>,
 ) -> Result<Conclusion, SessionError> {
     let (events, to_draw): (Sender<Event>, _) = channel();
-    let (commands, wishes) = mpsc::channel();
-    let obedient = Arc::clone(control);
+    let (commands, requests) = mpsc::channel();
+    let commanded = Arc::clone(control);
     std::thread::spawn(move || {
-        for wish in wishes {
-            match wish {
-                tui::Command::Quit => obedient.stop.store(true, Ordering::Relaxed),
-                tui::Command::Pause => obedient.pause.store(true, Ordering::Relaxed),
-                tui::Command::Resume => obedient.pause.store(false, Ordering::Relaxed),
-                tui::Command::Change(change) => obedient.change(change),
+        for request in requests {
+            match request {
+                tui::Command::Quit => commanded.stop.store(true, Ordering::Relaxed),
+                tui::Command::Pause => commanded.pause.store(true, Ordering::Relaxed),
+                tui::Command::Resume => commanded.pause.store(false, Ordering::Relaxed),
+                tui::Command::Change(change) => commanded.change(change),
             }
         }
     });

@@ -10,7 +10,7 @@ use paretune_record::front::Front;
 use paretune_record::journal::Journal;
 use paretune_record::request::StudyFile;
 
-use super::{Ending, paths, usage};
+use super::{ExitStatus, paths, usage};
 use crate::report;
 use crate::tui;
 
@@ -49,10 +49,10 @@ pub struct ShowArgs {
 }
 
 /// Prints or draws the archive of a study.
-pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
+pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
     let folder = paths::study(args.study.as_deref()).map_err(usage)?;
     if args.tui {
-        return look(&folder);
+        return show_in_terminal(&folder);
     }
     let front = read_front(&folder).map_err(usage)?;
     if let Some(screens) = &args.screens {
@@ -69,7 +69,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
     if let Some(file) = &args.html {
         let study = StudyFile::read(&folder).ok();
         let order = past.survey.iter().flat_map(|survey| &survey.layers).map(|layer| layer.name.clone());
-        let story = report::Story {
+        let page = report::PageData {
             front: &front,
             started: past.sessions.last().map(|(_, started)| started),
             trials: &past.trials,
@@ -78,7 +78,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
             order: &order.collect::<Vec<_>>(),
             folder: &folder.display().to_string(),
         };
-        std::fs::write(file, report::html(&story))
+        std::fs::write(file, report::html(&page))
             .with_context(|| format!("cannot write `{}`", file.display()))?;
     }
     if args.json {
@@ -91,7 +91,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<Ending> {
         let style = report::TableStyle { color, rows: 0 };
         write!(out, "{}", report::table(&front, style))?;
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Parses the size of a screen, such as `120x40`.
@@ -105,7 +105,7 @@ fn size(text: &str) -> Result<(u16, u16), String> {
 }
 
 /// Replays the journal in the terminal UI until the user leaves it.
-fn look(folder: &Path) -> anyhow::Result<Ending> {
+fn show_in_terminal(folder: &Path) -> anyhow::Result<ExitStatus> {
     let (sender, events) = std::sync::mpsc::channel();
     for event in events_of(folder)? {
         sender.send(event)?;
@@ -115,7 +115,7 @@ fn look(folder: &Path) -> anyhow::Result<Ending> {
     tui::run(events, commands, Some(exporter))?;
     // The study is over, so nobody receives commands.
     drop((sender, wishes));
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn draw_screens(folder: &Path, to: &Path, (width, height): (u16, u16)) -> anyhow::Result<()> {

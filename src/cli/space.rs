@@ -7,7 +7,7 @@ use clap::Args;
 use paretune_spaces::Kind;
 use paretune_study::prepare::{load_network, space_of};
 
-use super::{Ending, SubjectArgs, usage};
+use super::{ExitStatus, WorkloadArgs, usage};
 use crate::model;
 
 /// Arguments of the command `paretune space`.
@@ -17,14 +17,14 @@ pub struct SpaceArgs {
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
     #[command(flatten)]
-    subject: SubjectArgs,
+    subject: WorkloadArgs,
     /// Print the space as a JSON object
     #[arg(long)]
     json: bool,
 }
 
 /// Prints the network and its space.
-pub fn space(args: &SpaceArgs) -> anyhow::Result<Ending> {
+pub fn space(args: &SpaceArgs) -> anyhow::Result<ExitStatus> {
     let network = load_network(args.model.as_deref()).map_err(usage)?;
     let threads = args.subject.thread_counts()?;
     let space =
@@ -58,7 +58,7 @@ pub fn space(args: &SpaceArgs) -> anyhow::Result<Ending> {
             "default": compiled.decode(&compiled.default_point()),
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
-        return Ok(Ending::Done);
+        return Ok(ExitStatus::Done);
     }
     writeln!(out, "{}\n", model::describe(&network.plan))?;
     writeln!(out, "{} parameters:", space.parameters.len())?;
@@ -77,5 +77,5 @@ pub fn space(args: &SpaceArgs) -> anyhow::Result<Ending> {
         Some(count) if count < 1_000_000_000 => writeln!(out, "\n{count} configurations")?,
         _ => writeln!(out, "\n10^{:.1} configurations", compiled.log10_len())?,
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }

@@ -24,16 +24,16 @@ use paretune_study::trial::{fastest_probes, remember_probes};
 use paretune_tune::{Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network};
 
 use super::bench::{BenchArgs, place, seconds_text};
-use super::{Ending, paths, usage};
+use super::{ExitStatus, paths, usage};
 use crate::tune;
 
 /// Number of steps of the progress bar.
 const STEPS: u64 = 1000;
 /// Minimum time between two lines of progress without a terminal.
-const TELL: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tunes the network of `args` and prints the result.
-pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
+pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     let Some(seconds) = args.budget.seconds else {
         return Err(usage(anyhow!("--budget: tuning takes a time, for example 60s")));
     };
@@ -57,22 +57,22 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
     let stopped = || control.stop.load(Ordering::Relaxed);
     let options = TuneOptions { place: place.clone(), seconds, strategy: STRATEGY.to_owned(), seed: 0 };
     let preprocessing = Preprocessing::default();
-    let mut teller = Teller::new(args.json);
+    let mut reporter = ProgressReporter::new(args.json);
     let tuned = tune::tune(
         &plan,
         &preprocessing,
         &store,
         &options,
         probes,
-        &mut |progress| teller.see(progress),
+        &mut |progress| reporter.see(progress),
         &stopped,
     );
-    teller.end();
+    reporter.end();
     let Some(tuned) = tuned? else {
         eprintln!(
             "interrupted; what was measured is in the result store, and the same command goes on from there"
         );
-        return Ok(Ending::Interrupted);
+        return Ok(ExitStatus::Interrupted);
     };
     remember_probes(&store, &place.hardware, &tuned.probes)?;
 
@@ -100,7 +100,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
     };
     let deadline = Duration::from_secs_f64(300.0 + 30.0 * args.seconds);
     let timings = match repeat::time_afresh(&own_worker()?, &request, deadline, &stopped) {
-        Err(HostError::Interrupted) => return Ok(Ending::Interrupted),
+        Err(HostError::Interrupted) => return Ok(ExitStatus::Interrupted),
         other => other?,
     };
     let chosen = (0..timings.len())
@@ -110,14 +110,15 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<Ending> {
     if let Err(error) = conclude_network(&store, &place, &sha256, variants[chosen], seconds) {
         eprintln!("the network's schedules are not kept as a whole: {error}");
     }
-    let found = Found { plan: &plan, tuned: &tuned, default: &timings[0], best: &timings[chosen], chosen };
+    let report =
+        TuningReport { plan: &plan, tuned: &tuned, default: &timings[0], best: &timings[chosen], chosen };
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", found.json(place.threads, place.batch))?;
+        writeln!(out, "{}", report.json(place.threads, place.batch))?;
     } else {
-        found.print(&mut out, place.threads, place.batch)?;
+        report.print(&mut out, place.threads, place.batch)?;
     }
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn write_bundle(
@@ -133,27 +134,27 @@ fn write_bundle(
 }
 
 /// Reports progress on standard error.
-struct Teller {
+struct ProgressReporter {
     bar: ProgressBar,
-    told: Instant,
+    last_line: Instant,
     plain: bool,
 }
 
-impl Teller {
+impl ProgressReporter {
     fn new(quiet: bool) -> Self {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(STEPS) };
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg} {elapsed}") {
             bar.set_style(style);
         }
-        Self { plain: !quiet && bar.is_hidden(), bar, told: Instant::now() }
+        Self { plain: !quiet && bar.is_hidden(), bar, last_line: Instant::now() }
     }
 
     fn see(&mut self, progress: &Progress) {
-        let doing = if progress.finals { "timing the best again" } else { "trying" };
-        let text = format!("{doing}: {} schedules, layers {:.2}x", progress.tried, progress.gained);
+        let activity = if progress.finals { "timing the best again" } else { "trying" };
+        let text = format!("{activity}: {} schedules, layers {:.2}x", progress.tried, progress.gained);
         if self.plain {
-            if self.told.elapsed() >= TELL {
-                self.told = Instant::now();
+            if self.last_line.elapsed() >= LINE_INTERVAL {
+                self.last_line = Instant::now();
                 eprintln!("{:3.0} %: {text}", 100.0 * progress.share);
             }
             return;
@@ -170,7 +171,7 @@ impl Teller {
 }
 
 /// Result of a tuning, ready to be printed.
-struct Found<'f> {
+struct TuningReport<'f> {
     plan: &'f Plan,
     tuned: &'f Tuned,
     default: &'f Timing,
@@ -179,7 +180,7 @@ struct Found<'f> {
     chosen: usize,
 }
 
-impl Found<'_> {
+impl TuningReport<'_> {
     /// Returns the geometric mean of the layers' speedups, every step counted.
     fn mean_gain(&self) -> f64 {
         let mut sum = (0.0, 0.0);
@@ -291,12 +292,12 @@ fn row(layer: &TunedLayer) -> [String; 7] {
         format!("{:.2}x", gain(layer)),
         layer.ceiling_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
         layer.tried.to_string(),
-        format!("{}{}", words(&layer.schedule), if kept { " (default)" } else { "" }),
+        format!("{}{}", schedule_text(&layer.schedule), if kept { " (default)" } else { "" }),
     ]
 }
 
 /// Formats a schedule: `winograd chunk=16 tile=6016`.
-fn words(schedule: &Schedule) -> String {
+fn schedule_text(schedule: &Schedule) -> String {
     let tunables = schedule.tunables.iter().map(|(name, value)| format!(" {name}={value}"));
     format!("{}{}", schedule.algorithm, tunables.collect::<String>())
 }

@@ -1,16 +1,18 @@
 //! Exports a point of an archive as JSON ([`json_file`]),
 //! and a study to formats that other tools read ([`t4()`], [`optuna()`]).
 
+#![forbid(unsafe_code)]
+
+mod history;
 mod optuna;
-mod record;
 mod t4;
 
 use std::path::Path;
 
 use paretune_record::front::{Front, FrontPoint};
 
+pub use history::{History, HistoryTrial, timestamp};
 pub use optuna::optuna;
-pub use record::{Record, RecordedTrial, timestamp};
 pub use t4::t4;
 
 /// Reason why an export failed.

@@ -13,7 +13,7 @@ use paretune_record::measurement::Known;
 use paretune_spaces::{Configuration, Value};
 use serde_json::json;
 
-use super::record::{Record, RecordedTrial, timestamp};
+use super::history::{History, HistoryTrial, timestamp};
 
 /// Identifier of the worker that all operations in the file carry.
 const WORKER: &str = "paretune";
@@ -22,8 +22,8 @@ const WORKER: &str = "paretune";
 /// constraint per limit (met at or below 0, on the pessimistic end of the interval, relative to the
 /// limit). Trials that were dropped early are pruned, and failures are failed.
 #[must_use]
-pub fn optuna(record: &Record) -> String {
-    let started = &record.started;
+pub fn optuna(history: &History) -> String {
+    let started = &history.started;
     let directions: Vec<u8> =
         started.objectives.iter().map(|name| if name == "accuracy" { 2 } else { 1 }).collect();
     let name = format!("{} on {}", started.model, started.cpu);
@@ -48,21 +48,17 @@ pub fn optuna(record: &Record) -> String {
     ] {
         add(json!({"op_code": 2, "worker_id": WORKER, "study_id": 0, "user_attr": {key: value}}));
     }
-    let domains = domains(record.trials.iter().filter_map(RecordedTrial::configuration));
-    for trial in &record.trials {
-        add(operation(trial, record, &domains));
+    let domains = domains(history.trials.iter().filter_map(HistoryTrial::configuration));
+    for trial in &history.trials {
+        add(operation(trial, history, &domains));
     }
     text
 }
 
-fn operation(
-    recorded: &RecordedTrial,
-    record: &Record,
-    domains: &BTreeMap<&str, Domain>,
-) -> serde_json::Value {
-    let trial = &recorded.trial;
+fn operation(entry: &HistoryTrial, history: &History, domains: &BTreeMap<&str, Domain>) -> serde_json::Value {
+    let trial = &entry.trial;
     let (mut distributions, mut params) = (serde_json::Map::new(), serde_json::Map::new());
-    for (name, value) in recorded.configuration().iter().flat_map(|configuration| configuration.iter()) {
+    for (name, value) in entry.configuration().iter().flat_map(|configuration| configuration.iter()) {
         let Some(domain) = domains.get(name.as_str()) else { continue };
         distributions.insert(name.clone(), json!(domain.distribution().to_string()));
         params.insert(name.clone(), domain.internal(value));
@@ -87,21 +83,21 @@ fn operation(
     }
     let mut system = serde_json::Map::new();
     if let Some(known) = &trial.known {
-        let constraints: Vec<f64> = record.limits().iter().map(|limit| constraint(limit, known)).collect();
+        let constraints: Vec<f64> = history.limits().iter().map(|limit| constraint(limit, known)).collect();
         system.insert("constraints".into(), json!(constraints));
     }
     let values: Option<Vec<Option<f64>>> = trial
         .point
         .as_ref()
-        .map(|point| record.started.objectives.iter().map(|name| point.metrics.get(name)).collect());
+        .map(|point| history.started.objectives.iter().map(|name| point.metrics.get(name)).collect());
     // Optuna requires a start time. If the journal has none, the Unix epoch marks it as unknown.
     let mut operation = json!({
         "op_code": 4,
         "worker_id": WORKER,
         "study_id": 0,
         "state": state,
-        "datetime_start": timestamp(recorded.begun.unwrap_or(0.0)),
-        "datetime_complete": timestamp(recorded.ended().unwrap_or(trial.seconds)),
+        "datetime_start": timestamp(entry.begun.unwrap_or(0.0)),
+        "datetime_complete": timestamp(entry.ended().unwrap_or(trial.seconds)),
         "distributions": distributions,
         "params": params,
         "user_attrs": user,

@@ -3,16 +3,16 @@
 
 use serde_json::{Value, json};
 
-use super::record::{Record, RecordedTrial, timestamp};
+use super::history::{History, HistoryTrial, timestamp};
 
 /// Builds the T4 document of all trials of a study. Times and metrics are in SI units, each
 /// measurement with its unit. The wall-clock time of a trial is reported as `framework`, because it
 /// is not divided further.
 #[must_use]
-pub fn t4(record: &Record) -> Value {
-    let started = &record.started;
+pub fn t4(history: &History) -> Value {
+    let started = &history.started;
     let results: Vec<Value> =
-        record.trials.iter().filter_map(|trial| result(trial, &started.objectives)).collect();
+        history.trials.iter().filter_map(|trial| result(trial, &started.objectives)).collect();
     json!({
         "schema_version": "1.0.0",
         "metadata": {
@@ -32,9 +32,9 @@ pub fn t4(record: &Record) -> Value {
 }
 
 /// Builds the T4 result of one trial; `None` if the journal does not record its configuration.
-fn result(recorded: &RecordedTrial, objectives: &[String]) -> Option<Value> {
-    let trial = &recorded.trial;
-    let configuration = recorded.configuration()?;
+fn result(entry: &HistoryTrial, objectives: &[String]) -> Option<Value> {
+    let trial = &entry.trial;
+    let configuration = entry.configuration()?;
     let mut measurements = Vec::new();
     let mut add = |name: &str, value: f64, unit: &str| {
         measurements.push(json!({"name": name, "value": value, "unit": unit}));
@@ -57,7 +57,7 @@ fn result(recorded: &RecordedTrial, objectives: &[String]) -> Option<Value> {
     }
     let invalidity = trial.failure.as_deref().map_or("correct", invalidity);
     Some(json!({
-        "timestamp": recorded.begun.map(timestamp).unwrap_or_default(),
+        "timestamp": entry.begun.map(timestamp).unwrap_or_default(),
         "configuration": configuration,
         "objectives": objectives,
         "times": {

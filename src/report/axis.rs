@@ -4,9 +4,9 @@
 use super::units::{Unit, short, unit_for};
 
 /// Ratio of the largest to the smallest value from which on the scale is logarithmic.
-const LOG_FROM: f64 = 20.0;
+const MIN_LOG_RATIO: f64 = 20.0;
 /// A limit that differs from all values by more than this factor is not shown.
-const FAR: f64 = 10.0;
+const MAX_LIMIT_FACTOR: f64 = 10.0;
 /// Fraction of the axis that stays empty at either end, so that no point lies on the frame.
 const MARGIN: f64 = 0.05;
 
@@ -35,7 +35,7 @@ impl Axis {
             (low, high) = (0.0, 1.0);
         }
         let unit = unit_for(metric, high);
-        let log = metric != "accuracy" && low > 0.0 && high / low > LOG_FROM;
+        let log = metric != "accuracy" && low > 0.0 && high / low > MIN_LOG_RATIO;
         let (mut low, mut high) = if log { (low.ln(), high.ln()) } else { (low, high) };
         let width = if high > low { high - low } else { (high.abs() * 0.1).max(f64::MIN_POSITIVE) };
         let not_negative = !log && low >= 0.0;
@@ -59,7 +59,8 @@ impl Axis {
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let width = high - low;
         let near = |limit: f64| {
-            let by_ratio = metric != "accuracy" && limit > low / FAR && limit < high * FAR;
+            let by_ratio =
+                metric != "accuracy" && limit > low / MAX_LIMIT_FACTOR && limit < high * MAX_LIMIT_FACTOR;
             by_ratio || (limit > low - width && limit < high + width)
         };
         values.extend(limits.into_iter().filter(|&limit| near(limit)));
@@ -69,7 +70,7 @@ impl Axis {
     /// Returns the position of a value. It is outside of [0, 1] if the value is out of range, and
     /// `None` if the scale does not contain the value.
     #[must_use]
-    pub fn place(&self, value: f64) -> Option<f64> {
+    pub fn position(&self, value: f64) -> Option<f64> {
         let value = if self.log { (value > 0.0).then(|| value.ln())? } else { value };
         let share = (value - self.low) / (self.high - self.low);
         share.is_finite().then_some(share)
@@ -82,7 +83,7 @@ impl Axis {
         let values = if self.log { self.log_ticks(count) } else { self.linear_ticks(count) };
         values
             .into_iter()
-            .filter_map(|value| Some((self.place(value / self.unit.scale)?, short(value))))
+            .filter_map(|value| Some((self.position(value / self.unit.scale)?, short(value))))
             .filter(|(place, _)| (0.0..=1.0).contains(place))
             .collect()
     }
@@ -149,7 +150,7 @@ mod tests {
                 assert!(axis.ticks(5).iter().all(|(place, _)| (0.0..=1.0).contains(place)));
                 for value in values.iter().filter(|value| value.is_finite()) {
                     assert!(
-                        axis.place(*value).is_some_and(|place| (0.0..=1.0).contains(&place)),
+                        axis.position(*value).is_some_and(|place| (0.0..=1.0).contains(&place)),
                         "{values:?}"
                     );
                 }

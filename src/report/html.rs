@@ -20,7 +20,7 @@ const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 
 /// Data of a study that the page shows.
-pub struct Story<'s> {
+pub struct PageData<'s> {
     /// Contents of `front.json`, the archive.
     pub front: &'s Front,
     /// The latest session, if the journal is available.
@@ -38,10 +38,10 @@ pub struct Story<'s> {
 }
 
 #[derive(Serialize)]
-struct Data<'s> {
+struct PageJson<'s> {
     front: &'s Front,
     chosen: Option<&'s str>,
-    trials: Vec<Seen<'s>>,
+    trials: Vec<TrialPoint<'s>>,
     techniques: Vec<Technique>,
     choices: BTreeMap<&'s str, Choices>,
     costs: BTreeMap<&'s str, &'s [StepCost]>,
@@ -49,7 +49,7 @@ struct Data<'s> {
 }
 
 #[derive(Serialize)]
-struct Seen<'s> {
+struct TrialPoint<'s> {
     id: &'s str,
     origin: &'s str,
     metrics: Metrics,
@@ -58,18 +58,21 @@ struct Seen<'s> {
 
 /// Builds the page as one HTML document.
 #[must_use]
-pub fn html(story: &Story<'_>) -> String {
-    let front = story.front;
+pub fn html(page_data: &PageData<'_>) -> String {
+    let front = page_data.front;
     let chosen = front.points.iter().find(|point| point.best).or(front.nearest_miss.as_ref());
-    let techniques = techniques(story.trials, Some(front));
+    let techniques = techniques(page_data.trials, Some(front));
     let shown: Vec<&FrontPoint> = front.points.iter().chain(&front.nearest_miss).collect();
-    let data = Data {
+    let data = PageJson {
         front,
         chosen: chosen.map(|point| point.id.as_str()),
-        trials: story.trials.iter().filter_map(seen).collect(),
-        choices: shown.iter().map(|point| (point.id.as_str(), choices(&point.config, story.order))).collect(),
-        costs: story.inspected.iter().map(|point| (point.id.as_str(), point.steps.as_slice())).collect(),
-        export: format!("paretune export {} --to bundle", summary::quoted(story.folder)),
+        trials: page_data.trials.iter().filter_map(trial_point).collect(),
+        choices: shown
+            .iter()
+            .map(|point| (point.id.as_str(), choices(&point.config, page_data.order)))
+            .collect(),
+        costs: page_data.inspected.iter().map(|point| (point.id.as_str(), point.steps.as_slice())).collect(),
+        export: format!("paretune export {} --to bundle", summary::quoted(page_data.folder)),
         techniques,
     };
     // A script element ends at the first `</`, so the data must not contain any `<`.
@@ -86,9 +89,9 @@ pub fn html(story: &Story<'_>) -> String {
         ("title", escaped(&title)),
         ("subtitle", escaped(&subtitle)),
         ("css", STYLE.to_owned()),
-        ("words", words(story)),
+        ("explanation", explanation(page_data)),
         ("static", format!("<noscript>{picture}</noscript>")),
-        ("settings", settings(story)),
+        ("settings", settings(page_data)),
         ("data", json),
         ("js", SCRIPT.to_owned()),
     ];
@@ -103,8 +106,8 @@ pub fn html(story: &Story<'_>) -> String {
     page
 }
 
-fn seen(trial: &TrialFinished) -> Option<Seen<'_>> {
-    Some(Seen {
+fn trial_point(trial: &TrialFinished) -> Option<TrialPoint<'_>> {
+    Some(TrialPoint {
         id: &trial.id,
         origin: &trial.origin,
         metrics: metrics(trial)?,
@@ -113,8 +116,8 @@ fn seen(trial: &TrialFinished) -> Option<Seen<'_>> {
 }
 
 /// Explains why the best point is the best, and how each limit affects it.
-fn words(story: &Story<'_>) -> String {
-    let front = story.front;
+fn explanation(page_data: &PageData<'_>) -> String {
+    let front = page_data.front;
     let best = front.points.iter().find(|point| point.best);
     let mut lines = Vec::new();
     let feasible = front.points.iter().filter(|point| point.feasible).count();
@@ -123,12 +126,12 @@ fn words(story: &Story<'_>) -> String {
             lines.push(format!(
                 "{} is the best: {}.",
                 units::short_id(&best.id),
-                summary::why(story.prefer, feasible, front)
+                summary::why(page_data.prefer, feasible, front)
             ));
             let tried: Vec<&FrontPoint> = front
                 .points
                 .iter()
-                .chain(story.trials.iter().filter_map(|trial| trial.point.as_ref()))
+                .chain(page_data.trials.iter().filter_map(|trial| trial.point.as_ref()))
                 .collect();
             lines.extend(
                 relaxations(
@@ -136,7 +139,7 @@ fn words(story: &Story<'_>) -> String {
                     Some(best),
                     &front.limits,
                     &front.baseline,
-                    story.prefer,
+                    page_data.prefer,
                     &front.objectives,
                 )
                 .into_iter()
@@ -153,12 +156,12 @@ fn words(story: &Story<'_>) -> String {
         (None, None) => lines.push("Nothing was found: no trial gave a result.".to_owned()),
     }
     let items: String = lines.iter().map(|line| format!("<li>{}</li>", escaped(line))).collect();
-    format!("<ul class=\"words\">{items}</ul>")
+    format!("<ul class=\"explanation\">{items}</ul>")
 }
 
 /// Formats hardware, settings and failures as a table.
-fn settings(story: &Story<'_>) -> String {
-    let front = story.front;
+fn settings(page_data: &PageData<'_>) -> String {
+    let front = page_data.front;
     let mut rows: Vec<(&str, String)> = vec![
         ("network", format!("{} (SHA-256 {})", front.model.name, front.model.sha256)),
         ("processor", front.hardware.cpu.clone()),
@@ -168,9 +171,9 @@ fn settings(story: &Story<'_>) -> String {
         rows.push(("devices", front.hardware.devices.join(", ")));
     }
     rows.push(("strategy", format!("{}, seed {}", front.strategy, front.seed)));
-    rows.push(("preference", story.prefer.to_owned()));
+    rows.push(("preference", page_data.prefer.to_owned()));
     rows.push(("objectives", front.objectives.join(", ")));
-    if let Some(started) = story.started {
+    if let Some(started) = page_data.started {
         rows.push((
             "space",
             format!(
@@ -186,7 +189,7 @@ fn settings(story: &Story<'_>) -> String {
         rows.push(("hypervolume", units::digits(volume)));
     }
     let mut failures: BTreeMap<&str, usize> = BTreeMap::new();
-    for reason in story.trials.iter().filter_map(|trial| trial.failure.as_deref()) {
+    for reason in page_data.trials.iter().filter_map(|trial| trial.failure.as_deref()) {
         *failures.entry(reason).or_default() += 1;
     }
     let mut text = String::from("<table>");
@@ -198,10 +201,10 @@ fn settings(story: &Story<'_>) -> String {
     }
     text.push_str(
         "</table><p class=\"soft\">latency: median of one inference at batch 1, points of the front timed in turns in \
-         three fresh processes, with a distribution-free 95 % interval; accuracy: top-1 on images that nothing was \
-         chosen by, with a Wilson interval; size: bytes of the exported bundle; memory: peak bytes allocated during a \
-         run. Limits are judged on the pessimistic end of the intervals. Trials off the front show what the search saw: \
-         accuracy on its own images.</p>",
+         three fresh processes, with a distribution-free 95 % interval; accuracy: top-1 on images that were used \
+         for no choice, with a Wilson interval; size: bytes of the exported bundle; memory: peak bytes allocated during a \
+         run. Limits are judged on the pessimistic end of the intervals. Trials off the front show the figures of the search: \
+         accuracy on its own part of the images.</p>",
     );
     text
 }

@@ -20,7 +20,7 @@ pub struct LayerRow {
     /// Name of the algorithm that computes the layer.
     pub algorithm: String,
     /// Tunables of the algorithm: `tile=4 unroll=2`.
-    pub tiles: String,
+    pub tunables: String,
 }
 
 /// Parameters of a configuration, grouped by layer.
@@ -67,10 +67,10 @@ pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
             "algorithm" => row.algorithm = text,
             other => {
                 let tunable = other.rsplit_once('.').map_or(other, |(_, tunable)| tunable);
-                if !row.tiles.is_empty() {
-                    row.tiles.push(' ');
+                if !row.tunables.is_empty() {
+                    row.tunables.push(' ');
                 }
-                row.tiles += &format!("{tunable}={text}");
+                row.tunables += &format!("{tunable}={text}");
             }
         }
     }
@@ -132,6 +132,6 @@ mod tests {
         assert_eq!(choices.channels, [("stage1".to_owned(), "0.5".to_owned())]);
         let names: Vec<&str> = choices.layers.iter().map(|layer| layer.name.as_str()).collect();
         assert_eq!(names, ["conv2", "conv10"]);
-        assert_eq!(choices.layers[0].tiles, "columns=8 rows=4");
+        assert_eq!(choices.layers[0].tunables, "columns=8 rows=4");
     }
 }

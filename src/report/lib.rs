@@ -3,6 +3,8 @@
 //!
 //! This module reads the output of a study (`front.json`) and its events, and makes no decisions.
 
+#![forbid(unsafe_code)]
+
 pub mod axis;
 mod characterize;
 mod csv;
@@ -18,7 +20,7 @@ pub mod units;
 
 pub use characterize::{characterization, curves};
 pub use csv::csv;
-pub use html::{Story, html};
+pub use html::{PageData, html};
 pub use layers::{Choices, LayerRow, choices};
 pub use plain::PlainProgress;
 pub use relax::{Relaxation, relaxations};

@@ -10,7 +10,7 @@ use paretune_record::event::{Event, Started, TrialFinished};
 use super::units;
 
 /// Minimum time between two lines without a terminal, except for significant events.
-const QUIET: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reports the progress of a search from its events.
 pub struct PlainProgress {
@@ -69,8 +69,8 @@ impl PlainProgress {
                 let text = format!("{task} {:.0} %", share * 100.0);
                 match &self.out {
                     Output::Bar(bar) => bar.set_message(text),
-                    Output::Lines(_) if *share <= 0.0 => self.say(task),
-                    Output::Lines(_) => self.say_sometimes(|_| text),
+                    Output::Lines(_) if *share <= 0.0 => self.print(task),
+                    Output::Lines(_) => self.print_at_intervals(|_| text),
                 }
             }
             Event::TrialStarted { .. }
@@ -83,8 +83,8 @@ impl PlainProgress {
                 let text = format!("measuring final points again: {done} of {total}");
                 match &self.out {
                     Output::Bar(bar) => bar.set_message(text),
-                    Output::Lines(_) if *done == 0 => self.say(&text),
-                    Output::Lines(_) => self.say_sometimes(|_| text),
+                    Output::Lines(_) if *done == 0 => self.print(&text),
+                    Output::Lines(_) => self.print_at_intervals(|_| text),
                 }
             }
             Event::Finished { .. } => {
@@ -92,13 +92,13 @@ impl PlainProgress {
                     bar.finish_and_clear();
                 }
             }
-            Event::Notice { text } => self.say(&format!("note: {text}")),
+            Event::Notice { text } => self.print(&format!("note: {text}")),
         }
     }
 
     fn start(&mut self, started: &Started) {
         self.counts = Counts { trials: started.resumed_trials, ..Counts::default() };
-        self.say(&format!(
+        self.print(&format!(
             "{} on {}: {} parameters, 10^{:.0} configurations; limits: {}; budget {}",
             started.model,
             started.cpu,
@@ -108,7 +108,7 @@ impl PlainProgress {
             started.budget
         ));
         if started.resumed_trials > 0 {
-            self.say(&format!("resumed after {} trials", started.resumed_trials));
+            self.print(&format!("resumed after {} trials", started.resumed_trials));
         }
         self.started = Some(started.clone());
     }
@@ -136,19 +136,19 @@ impl PlainProgress {
         let found = best.is_some();
         match &self.out {
             Output::Bar(bar) => {
-                bar.set_position((self.share() * 1000.0) as u64);
+                bar.set_position((self.used_budget() * 1000.0) as u64);
                 bar.set_message(self.status());
             }
             Output::Lines(_) if found => {
                 let text = format!("{} (new best)", self.status());
-                self.say(&text);
+                self.print(&text);
             }
-            Output::Lines(_) => self.say_sometimes(Self::status),
+            Output::Lines(_) => self.print_at_intervals(Self::status),
         }
     }
 
     /// Returns the fraction of the budget that is used.
-    fn share(&self) -> f64 {
+    fn used_budget(&self) -> f64 {
         let Some(started) = &self.started else { return 0.0 };
         let time = started.budget_seconds.map_or(0.0, |budget| self.counts.elapsed / budget);
         let trials = started.budget_trials.map_or(0.0, |budget| self.counts.trials as f64 / budget as f64);
@@ -172,14 +172,14 @@ impl PlainProgress {
         text
     }
 
-    fn say_sometimes(&mut self, text: impl FnOnce(&Self) -> String) {
-        if self.last_line.is_none_or(|at| at.elapsed() >= QUIET) {
+    fn print_at_intervals(&mut self, text: impl FnOnce(&Self) -> String) {
+        if self.last_line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) {
             let text = text(self);
-            self.say(&text);
+            self.print(&text);
         }
     }
 
-    fn say(&mut self, text: &str) {
+    fn print(&mut self, text: &str) {
         match &mut self.out {
             Output::Bar(bar) => bar.println(text),
             Output::Lines(writer) => {

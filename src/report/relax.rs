@@ -37,7 +37,7 @@ pub fn relaxations(
             match found {
                 None => {
                     let text =
-                        format!("relaxing {} alone would gain nothing that was found", units::limit(limit));
+                        format!("relaxing {} alone would allow no better known point", units::limit(limit));
                     Relaxation { limit: units::limit(limit), id: None, text }
                 }
                 Some(found) => Relaxation {
@@ -69,7 +69,7 @@ fn sentence(
     let needed = units::value(&limit.metric, pessimistic(&limit.metric, upper));
     let needed = format!("{} {}{needed}", limit.metric, if upper { "up to " } else { "down to " });
     let Some(best) = best else {
-        return format!("{needed} would do: then {} meets every limit", units::short_id(&found.id));
+        return format!("{needed} would be enough: {} then meets every limit", units::short_id(&found.id));
     };
     let metric = if prefer == "knee" { "accuracy" } else { prefer };
     let value = units::value(metric, found.metrics.get(metric).unwrap_or(f64::NAN));

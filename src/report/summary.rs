@@ -41,7 +41,7 @@ pub fn summary(front: &Front, study: &str, prefer: &str) -> String {
         }
     }
     let study = quoted(study);
-    let _ = writeln!(text, "\nSee all:  paretune show {study}   (--tui, --html FILE)");
+    let _ = writeln!(text, "\nShow all: paretune show {study}   (--tui, --html FILE)");
     let _ = writeln!(text, "Export:   paretune export {study} --to bundle   (--pick ID takes another point)");
     text
 }
@@ -76,7 +76,7 @@ fn figures(text: &mut String, point: &FrontPoint, front: &Front) {
         let versus = units::versus(metric, &point.metrics, &front.baseline).unwrap_or_default();
         let _ = writeln!(
             text,
-            "  {metric:<8}  {:<17} {versus:<15} untouched {base}",
+            "  {metric:<8}  {:<17} {versus:<15} baseline {base}",
             units::with_spread(point, metric)
         );
     }

@@ -47,59 +47,59 @@ pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String 
             limits.iter().filter(|limit| limit.1 == metric).map(|limit| limit.2),
         )
     };
-    let picture = Picture { x: axis(x), y: axis(y) };
+    let plot = Plot { x: axis(x), y: axis(y) };
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
          height=\"{HEIGHT}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
         escaped(&format!("{}: {y} over {x}", front.model.name))
     );
-    picture.heading(&mut out, front);
-    picture.axes(&mut out);
+    plot.heading(&mut out, front);
+    plot.axes(&mut out);
     for (limit, metric, value, above) in &limits {
-        picture.limit(&mut out, metric, *value, *above, &units::limit(limit));
+        plot.limit(&mut out, metric, *value, *above, &units::limit(limit));
     }
-    picture.line(&mut out, &points);
+    plot.line(&mut out, &points);
     for technique in techniques {
-        let Some((x, y)) = picture.place(&technique.metrics) else { continue };
+        let Some((x, y)) = plot.position(&technique.metrics) else { continue };
         let _ = writeln!(
             out,
             "<path class=\"technique\" d=\"M{x:.1} {:.1}l5.5 5.5l-5.5 5.5l-5.5 -5.5z\"><title>{}</title></path>",
             y - 5.5,
             escaped(&figures(&format!("{} alone", technique.name), &technique.metrics))
         );
-        picture.label(&mut out, x, y, &technique.label, "");
+        plot.label(&mut out, x, y, &technique.label, "");
     }
     // The best point is drawn last, so that no other covers it.
     let mut ordered = points.clone();
     ordered.sort_by_key(|point| (point.best, point.feasible));
     for point in ordered {
-        picture.point(&mut out, point, &front.baseline);
+        plot.point(&mut out, point, &front.baseline);
     }
-    if let Some((x, y)) = picture.place(&front.baseline) {
+    if let Some((x, y)) = plot.position(&front.baseline) {
         let _ = writeln!(
             out,
             "<rect class=\"baseline\" x=\"{:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"><title>{}</title></rect>",
             x - 4.5,
             y - 4.5,
-            escaped(&figures("untouched", &front.baseline))
+            escaped(&figures("baseline", &front.baseline))
         );
-        picture.label(&mut out, x, y, "untouched", "");
+        plot.label(&mut out, x, y, "baseline", "");
     }
     out.push_str("</svg>\n");
     out
 }
 
-struct Picture {
+struct Plot {
     x: Axis,
     y: Axis,
 }
 
-impl Picture {
-    fn place(&self, metrics: &Metrics) -> Option<(f64, f64)> {
+impl Plot {
+    fn position(&self, metrics: &Metrics) -> Option<(f64, f64)> {
         let (left, top, right, bottom) = FRAME;
-        let x = self.x.place(metrics.get(&self.x.metric)?)?;
-        let y = self.y.place(metrics.get(&self.y.metric)?)?;
+        let x = self.x.position(metrics.get(&self.x.metric)?)?;
+        let y = self.y.position(metrics.get(&self.y.metric)?)?;
         Some((left + x * (right - left), bottom - y * (bottom - top)))
     }
 
@@ -160,7 +160,7 @@ impl Picture {
         if axis.metric != metric {
             return;
         }
-        let Some(place) = axis.place(value) else { return };
+        let Some(place) = axis.position(value) else { return };
         let at = place.clamp(0.0, 1.0);
         let (x, y) = (left + at * (right - left), bottom - at * (bottom - top));
         let (x0, y0, x1, y1) = match (vertical, above) {
@@ -223,7 +223,7 @@ impl Picture {
         });
         let places: Vec<_> = kept
             .iter()
-            .filter_map(|(.., metrics)| self.place(metrics))
+            .filter_map(|(.., metrics)| self.position(metrics))
             .map(|(x, y)| format!("{x:.1},{y:.1}"))
             .collect();
         if places.len() > 1 {
@@ -232,7 +232,7 @@ impl Picture {
     }
 
     fn point(&self, out: &mut String, point: &FrontPoint, baseline: &Metrics) {
-        let Some((x, y)) = self.place(&point.metrics) else { return };
+        let Some((x, y)) = self.position(&point.metrics) else { return };
         self.whiskers(out, point, x, y);
         let class = match (point.best, point.feasible) {
             (true, _) => "best",
@@ -261,7 +261,7 @@ impl Picture {
         let (left, top, right, bottom) = FRAME;
         let ends = |axis: &Axis| {
             let [low, high] = point.spread.get(&axis.metric)?;
-            Some((axis.place(*low)?.clamp(0.0, 1.0), axis.place(*high)?.clamp(0.0, 1.0)))
+            Some((axis.position(*low)?.clamp(0.0, 1.0), axis.position(*high)?.clamp(0.0, 1.0)))
         };
         let mut line = |x1: f64, y1: f64, x2: f64, y2: f64| {
             let _ = writeln!(

@@ -82,7 +82,7 @@ fn heads() -> Vec<String> {
     for metric in METRICS {
         heads.extend([metric.to_owned(), String::new()]);
     }
-    heads.extend(["from".to_owned(), "misses".to_owned()]);
+    heads.extend(["origin".to_owned(), "misses".to_owned()]);
     heads
 }
 

@@ -210,7 +210,7 @@ pub fn misses_short(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metric
         let name = limit.metric.strip_prefix("accuracy-").unwrap_or(&limit.metric);
         match by {
             Some(by) => Some(format!("{name} {}", by.replace("points", "pts"))),
-            None => violated(limit).then(|| format!("{name} unsure")),
+            None => violated(limit).then(|| format!("{name} uncertain")),
         }
     });
     parts.collect::<Vec<_>>().join(", ")

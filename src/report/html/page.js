@@ -54,7 +54,7 @@ for (const trial of data.trials)
   if (!points.some(p => p.id === trial.id)) marks.push({ kind: "trial", metrics: trial.metrics, feasible: trial.feasible, id: trial.id, origin: trial.origin });
 for (const technique of data.techniques)
   marks.push({ kind: "technique", metrics: technique.metrics, id: technique.id, origin: technique.name, label: technique.label });
-marks.push({ kind: "baseline", metrics: baseline, id: "untouched", origin: "untouched", label: "untouched" });
+marks.push({ kind: "baseline", metrics: baseline, id: "baseline", origin: "baseline", label: "baseline" });
 for (const p of points.slice().sort((a, b) => a.best - b.best || a.feasible - b.feasible))
   marks.push({ kind: "front", metrics: p.metrics, feasible: p.feasible, best: p.best, id: p.id, origin: p.origin, point: p });
 
@@ -179,7 +179,7 @@ function nearest(event) {
 document.getElementById("plot").addEventListener("mousemove", event => {
   const mark = nearest(event);
   if (!mark) { tip.style.display = "none"; return; }
-  tip.replaceChildren(element("b", {}, mark.kind === "baseline" ? "untouched network" : mark.kind === "technique" ? mark.origin + " alone" : mark.id.slice(0, 8) + (mark.best ? " (best)" : "") + " by " + mark.origin));
+  tip.replaceChildren(element("b", {}, mark.kind === "baseline" ? "baseline" : mark.kind === "technique" ? mark.origin + " alone" : mark.id.slice(0, 8) + (mark.best ? " (best)" : "") + " by " + mark.origin));
   for (const metric of METRICS)
     tip.append(element("div", {}, metric + " " + show(metric, mark.metrics[metric]) + (mark.kind === "baseline" ? "" : ", " + versus(metric, mark.metrics[metric], baseline[metric]))));
   if (mark.feasible === false) tip.append(element("div", { class: "bad" }, "misses a limit"));
@@ -220,7 +220,7 @@ function details() {
   box.append(element("p", {}, kept.length ? "channels kept: " + kept.map(c => c[0] + " " + (c[1] * 100).toFixed(0) + " %").join(", ") : "no channel is removed"));
   const layers = element("table", {}), head = element("tr", {});
   const costs = data.costs[p.id] || [], total = costs.reduce((sum, step) => sum + step.seconds, 0);
-  const heads = ["layer", "bits", "zero weights", "algorithm"].concat(costs.length ? ["time", "share", "bytes", "of ceiling"] : [], ["tiles"]);
+  const heads = ["layer", "bits", "zero weights", "algorithm"].concat(costs.length ? ["time", "share", "bytes", "of ceiling"] : [], ["tunables"]);
   for (const text of heads) head.append(element("th", {}, text));
   layers.append(head);
   for (const layer of choices.layers) {
@@ -233,7 +233,7 @@ function details() {
         row.append(element("td", {}, show("latency", cost.seconds)), share, element("td", {}, show("size", cost.weight_bytes)), element("td", {}, cost.ceiling_share ? (100 * cost.ceiling_share).toFixed(0) + " %" : "-"));
       } else for (let i = 0; i < 4; i++) row.append(element("td", {}, "-"));
     }
-    row.append(element("td", { class: "soft" }, layer.tiles));
+    row.append(element("td", { class: "soft" }, layer.tunables));
     layers.append(row);
   }
   box.append(layers);
@@ -256,14 +256,14 @@ const best = points.find(p => p.best) || front.nearest_miss;
 if (best) for (const metric of METRICS) {
   const card = element("div", { class: "card" });
   const bad = worse(metric, best.metrics[metric], baseline[metric]);
-  card.append(element("div", { class: "n" }, metric), element("div", { class: "v" }, show(metric, best.metrics[metric])), element("div", { class: bad ? "g worse" : "g" }, versus(metric, best.metrics[metric], baseline[metric]) + " (untouched " + show(metric, baseline[metric]) + ")"));
+  card.append(element("div", { class: "n" }, metric), element("div", { class: "v" }, show(metric, best.metrics[metric])), element("div", { class: bad ? "g worse" : "g" }, versus(metric, best.metrics[metric], baseline[metric]) + " (baseline " + show(metric, baseline[metric]) + ")"));
   document.getElementById("cards").append(card);
 }
 function compared(name, metrics, strong) {
   return { strong, cells: [name].concat(METRICS.flatMap(m => [show(m, metrics[m]), { text: strong === "base" ? "" : versus(m, metrics[m], baseline[m]), class: worse(m, metrics[m], baseline[m]) ? "bad" : "soft" }])) };
 }
 table("compare", ["", "accuracy", "", "latency", "", "size", "", "memory", ""],
-  [compared("untouched", baseline, "base")].concat(data.techniques.map(t => compared(t.name + " alone", t.metrics)), best ? [compared(best.best ? "chosen: all together" : "nearest miss", best.metrics, true)] : []));
+  [compared("baseline", baseline, "base")].concat(data.techniques.map(t => compared(t.name + " alone", t.metrics)), best ? [compared(best.best ? "chosen: all together" : "nearest miss", best.metrics, true)] : []));
 table("spread", ["point", "accuracy", "95 % interval", "latency", "95 % interval", "size", "memory", "meets limits"],
   points.map(p => ({ id: p.id, strong: p.best, cells: [p.id.slice(0, 8), show("accuracy", p.metrics.accuracy), p.spread.accuracy ? p.spread.accuracy.map(v => (v * 100).toFixed(1)).join(" to ") : "-", show("latency", p.metrics.latency), p.spread.latency ? p.spread.latency.map(v => digits(v * unit("latency", p.metrics.latency)[1])).join(" to ") : "-", show("size", p.metrics.size), show("memory", p.metrics.memory), p.feasible ? "yes" : { text: "no: " + Object.keys(p.violation).join(", "), class: "bad" }] })));
 

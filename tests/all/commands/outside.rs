@@ -175,7 +175,7 @@ document.title = [tip, document.getElementById('xtitle').textContent,
     );
     assert!(seen[1].starts_with("size ("), "{seen:?}");
     assert_eq!(seen[2], front["points"].as_array().expect("points").len().to_string());
-    assert_eq!(seen[3], "4", "heads, untouched, one technique alone, the choice");
+    assert_eq!(seen[3], "4", "heads, the baseline, a single technique, the chosen point");
     assert!(seen[4].parse::<usize>().is_ok_and(|rows| rows > 5), "{seen:?}");
 }
 
@@ -211,7 +211,7 @@ fn a_search_is_driven_in_a_terminal() {
     terminal.ask(&["resize-window", "-x", "120", "-y", "40"]);
     terminal.wait_for("done: the budget is used up");
     let screen = terminal.wait_for("the most accurate of");
-    assert!(screen.contains("untouched") && screen.contains("best"), "{screen}");
+    assert!(screen.contains("baseline") && screen.contains("best"), "{screen}");
     terminal.keys(&["2"]);
     terminal.wait_for("points of the front by accuracy");
     terminal.keys(&["3"]);

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, Ending};
+use super::{Cli, ExitStatus};
 
 /// Arguments of the command `paretune completions`.
 #[derive(Args, Debug)]
@@ -30,18 +30,18 @@ pub struct ManArgs {
 }
 
 /// Prints the completions of a shell.
-pub fn completions(args: &CompletionsArgs) -> anyhow::Result<Ending> {
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitStatus> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "paretune", &mut script);
     std::io::stdout().lock().write_all(&script)?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Writes a manual page for the program and one for each command.
-pub fn man(args: &ManArgs) -> anyhow::Result<Ending> {
+pub fn man(args: &ManArgs) -> anyhow::Result<ExitStatus> {
     std::fs::create_dir_all(&args.folder)
         .with_context(|| format!("cannot create `{}`", args.folder.display()))?;
     clap_mangen::generate_to(Cli::command(), &args.folder)
         .with_context(|| format!("cannot write to `{}`", args.folder.display()))?;
-    Ok(Ending::Done)
+    Ok(ExitStatus::Done)
 }

@@ -10,22 +10,22 @@ use paretune_spaces::Configuration;
 use super::ExportError;
 
 /// Contents of a study's journal.
-pub struct Record {
+pub struct History {
     /// Description of the latest session.
     pub started: Started,
     /// All trials in their order.
-    pub trials: Vec<RecordedTrial>,
+    pub trials: Vec<HistoryTrial>,
 }
 
 /// A trial with the time when it ran.
-pub struct RecordedTrial {
+pub struct HistoryTrial {
     /// The trial's entry in the journal.
     pub trial: TrialFinished,
     /// Start of the trial in Unix seconds; `None` if the journal does not record it.
     pub begun: Option<f64>,
 }
 
-impl Record {
+impl History {
     /// Reads the journal of the study in `folder`.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Record {
             let begun = session.as_ref().and_then(|session| {
                 Some(session.begun? + trial.elapsed - trial.seconds - session.resumed_seconds)
             });
-            trials.push(RecordedTrial { trial, begun });
+            trials.push(HistoryTrial { trial, begun });
         }
         let started = sessions.last().map(|(_, started)| started).or(session);
         Ok(Self { started: started.ok_or_else(|| wrong("has no beginning".into()))?, trials })
@@ -57,7 +57,7 @@ impl Record {
     }
 }
 
-impl RecordedTrial {
+impl HistoryTrial {
     /// Returns the configuration of the trial, if the journal records it.
     #[must_use]
     pub fn configuration(&self) -> Option<&Configuration> {
