@@ -1,11 +1,12 @@
-//! How much a configuration is worth measuring, given what a model expects of it.
+//! Acquisition functions: the value of measuring a configuration, given a model's prediction.
 
 use crate::model::{Prediction, normal_cdf, normal_pdf};
 
-/// Directions that stand for all preferences in three and more dimensions.
+/// Number of directions that stand for all preferences in three and more dimensions.
 const DIRECTIONS: usize = 96;
 
-/// Logarithm of the probability that a standard normal number is below `x`, also far in the tail.
+/// Returns the logarithm of the probability that a standard normal number is below `x`, also far in
+/// the tail.
 #[must_use]
 pub fn log_cdf(x: f64) -> f64 {
     if x > -5.0 {
@@ -15,7 +16,7 @@ pub fn log_cdf(x: f64) -> f64 {
     }
 }
 
-/// Logarithm of the expected improvement below `best`.
+/// Returns the logarithm of the expected improvement below `best`.
 #[must_use]
 pub fn log_expected_improvement(prediction: Prediction, best: f64) -> f64 {
     let z = (best - prediction.mean) / prediction.deviation;
@@ -27,7 +28,8 @@ pub fn log_expected_improvement(prediction: Prediction, best: f64) -> f64 {
     unit + prediction.deviation.ln()
 }
 
-/// Quasi-random standard normal vectors, the same for all candidates so that they compare fairly.
+/// Returns quasi-random standard normal vectors, equal for all candidates so that they compare
+/// fairly.
 #[must_use]
 pub fn normal_draws(count: usize, dimensions: usize) -> Vec<Vec<f64>> {
     (0..count)
@@ -41,7 +43,7 @@ pub fn normal_draws(count: usize, dimensions: usize) -> Vec<Vec<f64>> {
 
 const PRIMES: [u64; 8] = [2, 3, 5, 7, 11, 13, 17, 19];
 
-/// Van der Corput's sequence.
+/// Returns an element of van der Corput's sequence.
 #[must_use]
 pub fn radical_inverse(mut index: u64, base: u64) -> f64 {
     let (mut result, mut digit) = (0.0, 1.0 / base as f64);
@@ -53,7 +55,8 @@ pub fn radical_inverse(mut index: u64, base: u64) -> f64 {
     result
 }
 
-/// The standard normal quantile, by bisection on the distribution function: used for a few numbers only.
+/// Computes the standard normal quantile by bisection of the distribution function. It serves for a
+/// few numbers only.
 fn quantile(p: f64) -> f64 {
     let (mut low, mut high) = (-6.0, 6.0);
     for _ in 0..50 {
@@ -67,22 +70,24 @@ fn quantile(p: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// The hypervolume that a point would add to a front, all coordinates scaled so that the reference is 1.
+/// Hypervolume that a point would add to a front. All coordinates are scaled so that the reference
+/// is 1.
 ///
-/// Exact in one and two dimensions. In more, the average over directions of how far the front moves along each,
-/// to the power of the dimension (Shang, Ishibuchi and Ni's R2 view of the hypervolume; Deng and Zhang, 2019), which
-/// costs the same for any number of points.
+/// It is exact in one and two dimensions. In more, it is the average over directions of the front's
+/// progress along each, to the power of the dimension (Shang, Ishibuchi and Ni's R2 view of the
+/// hypervolume; Deng and Zhang, 2019), whose cost does not depend on the number of points.
 #[derive(Clone, Debug)]
 pub struct Improvement {
     dimensions: usize,
-    /// Two dimensions: ascending first, descending second coordinates.
+    /// Front in two dimensions: first coordinates ascend and second ones descend.
     stairs: Vec<[f64; 2]>,
-    /// Reciprocal directions, and how far along each the front reaches from the reference, to the power.
+    /// Reciprocal directions, each with the reach of the front from the reference, to the power of
+    /// the dimension.
     directions: Vec<(Vec<f64>, f64)>,
 }
 
 impl Improvement {
-    /// For a front in normalized coordinates.
+    /// Prepares a front in normalized coordinates.
     #[must_use]
     pub fn new(front: &[Vec<f64>], dimensions: usize) -> Improvement {
         let mut improvement = Improvement { dimensions, stairs: Vec::new(), directions: Vec::new() };
@@ -109,7 +114,7 @@ impl Improvement {
         improvement
     }
 
-    /// What `point` would add.
+    /// Returns the volume that `point` would add.
     #[must_use]
     pub fn of(&self, point: &[f64]) -> f64 {
         if self.dimensions <= 2 {
@@ -139,7 +144,7 @@ impl Improvement {
     }
 }
 
-/// How far a point reaches from the reference along a direction, given by its reciprocal.
+/// Returns the reach of a point from the reference along a direction, given by its reciprocal.
 fn reach(point: &[f64], inverse: &[f64]) -> f64 {
     point.iter().zip(inverse).map(|(p, i)| (1.0 - p) * i).fold(f64::INFINITY, f64::min).max(0.0)
 }

@@ -1,4 +1,4 @@
-//! What is not dominated among all answers, and what misses the limits by least.
+//! Archive of all feasible points that are not dominated, and of the nearest miss.
 
 use paretune_spaces::Point;
 
@@ -6,39 +6,39 @@ use crate::dominance::{Standing, dominates};
 use crate::hypervolume::{contribution, hypervolume};
 use crate::problem::{Normalization, Problem};
 
-/// A measured point with what is known of it.
+/// Measured point of the archive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Which trial it was, from 0.
+    /// Index of the point's trial.
     pub trial: usize,
-    /// The configuration.
+    /// Configuration that the trial measured.
     pub point: Point,
-    /// Per metric of the problem, as told.
+    /// Measured value of each metric of the problem.
     pub values: Vec<f64>,
     /// Canonical objectives and total violation.
     pub standing: Standing,
-    /// Per limit by how much it is missed, relative; 0 where met.
+    /// Relative violation of each limit; 0 if it is met.
     pub violations: Vec<f64>,
 }
 
-/// Feasible points that no other feasible point dominates; of equal ones the first.
+/// Feasible points that no other feasible point dominates. Of equal points the first is kept.
 #[derive(Clone, Debug, Default)]
 pub struct Archive {
     front: Vec<Entry>,
     nearest: Option<Entry>,
-    /// Canonical extremes of all feasible points seen.
+    /// Smallest and largest canonical values of all feasible points.
     extremes: Option<(Vec<f64>, Vec<f64>)>,
     normalization: Option<Normalization>,
     fixed: bool,
     volume: f64,
 }
 
-/// What a new point did to the archive.
+/// Change of the archive by a new point.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Change {
-    /// Whether it is in the front now.
+    /// Whether the new point is in the front.
     pub entered: bool,
-    /// Who left because of it.
+    /// Points that the new point displaced.
     pub displaced: Vec<Entry>,
 }
 
@@ -48,33 +48,35 @@ impl Archive {
         Archive { fixed: normalization.is_some(), normalization, ..Archive::default() }
     }
 
-    /// Feasible and not dominated, in the order of their trials.
+    /// Returns the front: feasible points that are not dominated, in the order of their trials.
     #[must_use]
     pub fn front(&self) -> &[Entry] {
         &self.front
     }
 
-    /// The infeasible point that misses limits by least in total, as long as none is feasible.
+    /// Returns the infeasible point with the smallest total violation, as long as no point is
+    /// feasible.
     #[must_use]
     pub fn nearest_miss(&self) -> Option<&Entry> {
         if self.front.is_empty() { self.nearest.as_ref() } else { None }
     }
 
-    /// The scale of the hypervolume: the fixed one, or from the best to the worst feasible values seen. `None`
-    /// while nothing feasible is known.
+    /// Returns the scale of the hypervolume: the fixed one, or the range from the best to the worst
+    /// feasible values. `None` while no feasible point is known.
     #[must_use]
     pub fn normalization(&self) -> Option<&Normalization> {
         self.normalization.as_ref()
     }
 
-    /// Share of the box between ideal and reference that the front dominates. Without a fixed
-    /// [`Normalization`] the box grows with what is seen, so values of different moments do not compare.
+    /// Returns the fraction of the box between ideal and reference that the front dominates.
+    /// Without a fixed [`Normalization`] the box grows with the values seen, so earlier and later
+    /// results do not compare.
     #[must_use]
     pub fn hypervolume(&self) -> f64 {
         self.volume
     }
 
-    /// The front in units of [`Archive::normalization`].
+    /// Returns the front in units of [`Archive::normalization`].
     #[must_use]
     pub fn normalized(&self) -> Vec<Vec<f64>> {
         match &self.normalization {
@@ -83,7 +85,8 @@ impl Archive {
         }
     }
 
-    /// The best feasible point by one objective; ties go to the other objectives in turn.
+    /// Returns the best feasible point by one objective. Ties are decided by the other objectives
+    /// in turn.
     #[must_use]
     pub fn best_by(&self, objective: usize) -> Option<&Entry> {
         let key = |e: &Entry| {
@@ -96,8 +99,8 @@ impl Archive {
         self.front.iter().min_by(|a, b| compare(&key(a), &key(b)))
     }
 
-    /// The knee: the feasible point nearest to the best of everything, each objective scaled by its range on
-    /// the front.
+    /// Returns the knee: the point of the front that is nearest to the best value of every
+    /// objective, each scaled by its range on the front.
     #[must_use]
     pub fn knee(&self) -> Option<&Entry> {
         let first = self.front.first()?;
@@ -159,7 +162,7 @@ impl Archive {
         Change { entered: true, displaced }
     }
 
-    /// Widens the extremes; whether the scale of the hypervolume changed.
+    /// Widens the extremes. Returns whether the scale of the hypervolume changed.
     fn stretch(&mut self, objectives: &[f64]) -> bool {
         let (low, high) = self.extremes.get_or_insert_with(|| (objectives.to_vec(), objectives.to_vec()));
         let mut changed = self.normalization.is_none();
@@ -171,7 +174,8 @@ impl Archive {
         if self.fixed || !changed {
             return false;
         }
-        // A range without width would divide by zero; a point at the reference would count for nothing.
+        // A range without width would divide by zero, and a point at the reference would count for
+        // nothing.
         let width = |i: usize| if high[i] > low[i] { high[i] - low[i] } else { high[i].abs().max(1.0) };
         let reference = (0..low.len()).map(|i| high[i].max(low[i] + width(i)) + 0.01 * width(i)).collect();
         self.normalization = Some(Normalization { ideal: low.clone(), reference });

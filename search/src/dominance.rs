@@ -1,8 +1,8 @@
-//! Who is better than whom: Pareto dominance, constraint-domination, ranks and crowding (Deb et al., 2002).
+//! Pareto dominance, constraint-domination, ranks and crowding (Deb et al., 2002).
 
 use std::cmp::Ordering;
 
-/// Whether `a` is at least as good everywhere and better somewhere; less is better.
+/// Returns whether `a` dominates `b`: nowhere worse and somewhere better. Smaller is better.
 #[must_use]
 pub fn dominates(a: &[f64], b: &[f64]) -> bool {
     let mut better = false;
@@ -15,18 +15,19 @@ pub fn dominates(a: &[f64], b: &[f64]) -> bool {
     better
 }
 
-/// What dominance looks at.
+/// Values of a point that decide whether it dominates another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standing {
-    /// Canonical objectives: less is better.
+    /// Canonical values of the objectives; smaller is better.
     pub objectives: Vec<f64>,
-    /// Total relative violation of limits; 0 where all are met.
+    /// Total relative violation of limits; 0 if all are met.
     pub violation: f64,
 }
 
 impl Standing {
-    /// Deb's rule: a feasible point beats an infeasible one, less violation beats more, and among feasible
-    /// points Pareto dominance decides.
+    /// Returns whether this point dominates another by Deb's rule: a feasible point beats an
+    /// infeasible one, a smaller violation beats a larger one, and Pareto dominance decides among
+    /// feasible points.
     #[must_use]
     pub fn dominates(&self, other: &Standing) -> bool {
         match (self.violation > 0.0, other.violation > 0.0) {
@@ -38,7 +39,8 @@ impl Standing {
     }
 }
 
-/// Indices in layers: nobody in the first is dominated, nobody in the second once the first is gone, and so on.
+/// Sorts indices into layers: the first layer is not dominated, and each further one is not
+/// dominated once the earlier ones are removed.
 #[must_use]
 pub fn sort<S: AsRef<Standing>>(standings: &[S]) -> Vec<Vec<usize>> {
     let n = standings.len();
@@ -80,7 +82,8 @@ impl AsRef<Standing> for Standing {
     }
 }
 
-/// Per member of a layer how far apart its neighbors are; infinite at the ends of any objective.
+/// Returns the crowding distance of each member of a layer: how far apart its neighbors are, and
+/// infinity at the ends of any objective.
 #[must_use]
 pub fn crowding<S: AsRef<Standing>>(standings: &[S], layer: &[usize]) -> Vec<f64> {
     let mut distance = vec![0.0; layer.len()];
@@ -101,7 +104,8 @@ pub fn crowding<S: AsRef<Standing>>(standings: &[S], layer: &[usize]) -> Vec<f64
     distance
 }
 
-/// The `keep` best: whole layers first, then the least crowded of the layer that does not fit. Best first.
+/// Selects the `keep` best, best first: whole layers, then the least crowded of the layer that does
+/// not fit.
 #[must_use]
 pub fn select<S: AsRef<Standing>>(standings: &[S], keep: usize) -> Vec<usize> {
     let mut chosen = Vec::with_capacity(keep);

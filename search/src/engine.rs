@@ -1,5 +1,5 @@
-//! The ask/tell engine: keeps strategies honest. No configuration is ever proposed twice, every answer is
-//! checked, and seed points come first.
+//! Ask/tell engine around a strategy. It never proposes a configuration twice, checks every answer,
+//! and proposes seed points first.
 
 use std::collections::VecDeque;
 
@@ -14,26 +14,27 @@ use crate::problem::{Outcome, Problem, ProblemError};
 use crate::strategies::registry::strategy;
 use crate::strategy::{Strategy, Suggestion};
 
-/// How often a strategy that proposes what is known is asked again before chance takes over.
-const PATIENCE: usize = 16;
+/// Number of times that a strategy is asked again after proposing a known point, before a random
+/// point is taken.
+const MAX_REPEATED_ASKS: usize = 16;
 
-/// A configuration to be measured.
+/// Configuration that is to be measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {
-    /// The configuration.
+    /// Point of the space to be measured.
     pub point: Point,
-    /// Who proposed it.
+    /// Name of the strategy that proposed it.
     pub origin: String,
 }
 
-/// What an answer changed.
+/// Effect of an answer on the archive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told {
-    /// Whether the point is in the archive's front now.
+    /// Whether the point is in the front now.
     pub entered: bool,
-    /// Points that left the front because of it.
+    /// Points that left the front because of the answer.
     pub displaced: Vec<Point>,
-    /// Hypervolume of the front now; see [`Archive::hypervolume`].
+    /// Hypervolume of the front after the answer; see [`Archive::hypervolume`].
     pub hypervolume: f64,
 }
 
@@ -70,15 +71,16 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search by the strategy called `name`. Same problem, seed and answers: same proposals.
+    /// Creates a search by the strategy called `name`. Equal problems, seeds and answers lead to
+    /// equal proposals.
     ///
     /// # Errors
-    /// Where there is no such strategy.
+    /// Returns an error if no strategy has this name.
     pub fn new(problem: Problem, name: &str, seed: u64) -> Result<Search, ProblemError> {
         Ok(Search::with_strategy(problem, strategy(name)?, seed))
     }
 
-    /// A search by a strategy of one's own.
+    /// Creates a search by a strategy of the caller.
     #[must_use]
     pub fn with_strategy(problem: Problem, strategy: Box<dyn Strategy>, seed: u64) -> Search {
         Search {
@@ -90,11 +92,11 @@ impl Search {
         }
     }
 
-    /// Points to be proposed before the strategy is asked, in this order; known ones are skipped when their turn
-    /// comes.
+    /// Adds points that are proposed in this order before the strategy is asked. Points that are
+    /// known when their turn comes are skipped.
     ///
     /// # Errors
-    /// Where a point is not valid; none is taken then.
+    /// Returns an error if a point is not valid; no point is added then.
     pub fn enqueue(&mut self, points: Vec<(Point, String)>) -> Result<(), ProblemError> {
         if points.iter().any(|(p, _)| !self.history.space().contains(p)) {
             return Err(ProblemError::Foreign);
@@ -103,8 +105,8 @@ impl Search {
         Ok(())
     }
 
-    /// Up to `n` configurations to measure: none that was proposed or told before. Fewer where the space has no
-    /// more.
+    /// Proposes up to `n` configurations to measure, none of which was proposed or told before.
+    /// There are fewer once the space is exhausted.
     pub fn ask(&mut self, n: usize) -> Vec<Proposal> {
         let mut proposals = Vec::new();
         while proposals.len() < n {
@@ -125,7 +127,7 @@ impl Search {
         if self.history.is_exhausted() {
             return None;
         }
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_REPEATED_ASKS {
             match self.strategy.ask(&self.history, &mut self.rng) {
                 Some(s) if !self.history.is_known(&s.point) && self.history.space().contains(&s.point) => {
                     return Some(s);
@@ -138,11 +140,12 @@ impl Search {
         Some(Suggestion { point, origin: "random".to_owned() })
     }
 
-    /// Answers a proposal, or tells of a configuration that is known from elsewhere.
+    /// Answers a proposal, or tells about a configuration that was measured elsewhere.
     ///
     /// # Errors
-    /// Where the point is not valid or was told before, or the numbers cannot be used (not finite, wrong count,
-    /// not positive on a logarithmic scale); nothing changes then, and the proposal stays open.
+    /// Returns an error if the point is not valid or was told before, or if the values cannot be
+    /// used (not finite, wrong count, not positive on a logarithmic scale). Nothing changes then,
+    /// and the proposal stays open.
     pub fn tell(&mut self, point: &Point, outcome: Outcome) -> Result<Told, ProblemError> {
         if !self.history.space().contains(point) {
             return Err(ProblemError::Foreign);
@@ -182,25 +185,26 @@ impl Search {
         Ok(told)
     }
 
-    /// Takes back a proposal that will not be answered; it may be proposed again. Whether it was open.
+    /// Withdraws a proposal that will not be answered, so that it may be proposed again. Returns
+    /// whether it was open.
     pub fn withdraw(&mut self, point: &Point) -> bool {
         self.origins.retain(|(p, _)| p != point);
         self.history.withdraw(point)
     }
 
-    /// What was found.
+    /// Returns the archive of the best points.
     #[must_use]
     pub fn archive(&self) -> &Archive {
         self.history.archive()
     }
 
-    /// Everything that was asked and answered.
+    /// Returns all proposals and answers.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// The strategy's name.
+    /// Returns the name of the strategy.
     #[must_use]
     pub fn strategy(&self) -> &str {
         self.strategy.name()

@@ -1,4 +1,4 @@
-//! Everything that a strategy may look at: what was asked, what was answered, and the archive.
+//! History of a search: all proposals and answers, and the archive.
 
 use std::collections::HashMap;
 
@@ -9,38 +9,38 @@ use crate::archive::Archive;
 use crate::dominance::Standing;
 use crate::problem::{Judgement, Outcome, Problem};
 
-/// Random draws before a search for an unknown point goes through the space in order.
-const DRAWS: usize = 48;
+/// Number of random draws before the space is searched in order for an unknown point.
+const MAX_DRAWS: usize = 48;
 
-/// One answered proposal.
+/// Proposal together with its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
-    /// The configuration.
+    /// Configuration that the strategy proposed.
     pub point: Point,
-    /// Who proposed it.
+    /// Name of the strategy that proposed it.
     pub origin: String,
-    /// The answer.
+    /// Answer as it was told.
     pub outcome: Outcome,
-    /// The answer in canonical terms.
+    /// Answer in canonical values, as the problem judges it.
     pub judgement: Judgement,
-    /// Objectives and total violation, where everything was measured.
+    /// Objectives and total violation, if everything was measured.
     pub standing: Option<Standing>,
     /// Whether it entered the archive when it was told.
     pub entered: bool,
 }
 
-/// State of a configuration.
+/// State of a known configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Pending,
     Told(usize),
 }
 
-/// What a strategy sees.
+/// All that a strategy may see of a search.
 pub struct History {
     problem: Problem,
     trials: Vec<Trial>,
-    /// Serves for look-ups only, never for iteration: results must not depend on its order.
+    /// Serves for look-ups only and is never iterated, so that results do not depend on its order.
     known: HashMap<Point, State>,
     pending: Vec<Point>,
     archive: Archive,
@@ -52,25 +52,25 @@ impl History {
         History { problem, trials: Vec::new(), known: HashMap::new(), pending: Vec::new(), archive }
     }
 
-    /// What is searched for.
+    /// Returns the problem that is searched.
     #[must_use]
     pub fn problem(&self) -> &Problem {
         &self.problem
     }
 
-    /// Where to search.
+    /// Returns the space that is searched.
     #[must_use]
     pub fn space(&self) -> &CompiledSpace {
         &self.problem.space
     }
 
-    /// All answers, in the order in which they were told.
+    /// Returns all answers in the order in which they were told.
     #[must_use]
     pub fn trials(&self) -> &[Trial] {
         &self.trials
     }
 
-    /// The answer for a point, if it has been told.
+    /// Returns the trial of a point, if it has been told.
     #[must_use]
     pub fn trial_of(&self, point: &Point) -> Option<&Trial> {
         match self.known.get(point) {
@@ -79,41 +79,41 @@ impl History {
         }
     }
 
-    /// Proposals without an answer yet, oldest first.
+    /// Returns the proposals without an answer, oldest first.
     #[must_use]
     pub fn pending(&self) -> &[Point] {
         &self.pending
     }
 
-    /// The archive.
+    /// Returns the archive of the best points.
     #[must_use]
     pub fn archive(&self) -> &Archive {
         &self.archive
     }
 
-    /// Whether the point was told or is pending: asking for it again would be a waste.
+    /// Returns whether the point was told or is pending, so that it should not be proposed again.
     #[must_use]
     pub fn is_known(&self, point: &Point) -> bool {
         self.known.contains_key(point)
     }
 
-    /// How many configurations are known.
+    /// Returns the number of configurations that were told or are pending.
     #[must_use]
     pub fn known(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether every configuration of the space is known.
+    /// Returns whether every configuration of the space is known.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         self.space().len().is_some_and(|len| len <= self.known.len() as u128)
     }
 
-    /// A configuration that is not known, at random; `None` where all are known.
+    /// Draws a configuration that is not known; `None` if all are known.
     pub fn unknown(&self, rng: &mut dyn Rng) -> Option<Point> {
         let space = self.space();
-        for draw in 0..DRAWS {
-            // Half of the draws see rare branches as often as crowded ones.
+        for draw in 0..MAX_DRAWS {
+            // Half of the draws visit rare branches as often as crowded ones.
             let point = if draw % 2 == 0 { space.sample(rng) } else { space.sample_by_choice(rng) };
             if !self.is_known(&point) {
                 return Some(point);
@@ -122,17 +122,18 @@ impl History {
         self.unknown_evenly(rng)
     }
 
-    /// As [`History::unknown`], but (almost) evenly over the space.
+    /// Draws a configuration that is not known, almost evenly over the space; `None` if all are
+    /// known.
     pub fn unknown_evenly(&self, rng: &mut dyn Rng) -> Option<Point> {
         let space = self.space();
-        for _ in 0..DRAWS {
+        for _ in 0..MAX_DRAWS {
             let point = space.sample(rng);
             if !self.is_known(&point) {
                 return Some(point);
             }
         }
-        // Nearly everything is known, so the space is small enough to be numbered: among as many successive
-        // points as are known and one more, one is not known.
+        // Nearly everything is known, so the space is small enough to be numbered. Of more
+        // successive points than are known, at least one is unknown.
         let len = space.len()?;
         let start = space.index(&space.sample(rng))?;
         (0..=self.known.len() as u128)
@@ -146,7 +147,7 @@ impl History {
         self.pending.push(point);
     }
 
-    /// Takes back a proposal that will not be answered.
+    /// Withdraws a proposal that will not be answered. Returns whether it was pending.
     pub(crate) fn withdraw(&mut self, point: &Point) -> bool {
         let pending = self.known.get(point) == Some(&State::Pending);
         if pending {

@@ -1,13 +1,14 @@
-//! Exact hypervolume: how much of the box below a reference point a set of points dominates; all
+//! Exact hypervolume: the volume that a set of points dominates below a reference point. All
 //! coordinates are minimized.
 //!
-//! Two dimensions by sorting; three by a sweep over a staircase (Fonseca, Paquete and López-Ibáñez, 2006);
-//! more by slicing along the last coordinate, where each point adds its exclusive volume (While, Bradstreet
-//! and Barone, 2012: the points are limited to the box of the new one, which leaves few).
+//! Two dimensions are sorted, and three are swept over a staircase (Fonseca, Paquete and
+//! López-Ibáñez, 2006). More are sliced along the last coordinate, where each point adds its
+//! exclusive volume (While, Bradstreet and Barone, 2012): the other points are clipped to the box
+//! of the new one, which leaves few.
 
 use std::collections::BTreeMap;
 
-/// A real number that is ordered; never NaN here.
+/// Real number with a total order; never NaN here.
 #[derive(Clone, Copy, PartialEq)]
 struct Key(f64);
 
@@ -25,11 +26,11 @@ impl Ord for Key {
     }
 }
 
-/// Volume that `points` dominate below `reference`. Points that are not strictly below it in every
-/// coordinate, or not finite, add nothing.
+/// Returns the volume that `points` dominate below `reference`. Points add nothing unless they are
+/// finite and strictly below the reference in every coordinate.
 ///
 /// # Panics
-/// Where a point has fewer coordinates than the reference.
+/// Panics if a point has fewer coordinates than the reference.
 #[must_use]
 pub fn hypervolume<P: AsRef<[f64]>>(points: &[P], reference: &[f64]) -> f64 {
     let inside = |p: &&[f64]| p.iter().zip(reference).all(|(x, r)| x.is_finite() && x < r);
@@ -37,14 +38,14 @@ pub fn hypervolume<P: AsRef<[f64]>>(points: &[P], reference: &[f64]) -> f64 {
     volume(points, reference)
 }
 
-/// What `point` would add to the volume of `points`.
+/// Returns the volume that `point` would add to that of `points`.
 #[must_use]
 pub fn contribution<P: AsRef<[f64]>>(points: &[P], point: &[f64], reference: &[f64]) -> f64 {
     if !point.iter().zip(reference).all(|(x, r)| x.is_finite() && x < r) {
         return 0.0;
     }
     let own: f64 = point.iter().zip(reference).map(|(x, r)| r - x).product();
-    // Whatever others dominate of the point's box is what their projections into it dominate.
+    // The part of the point's box that others dominate is dominated by their projections into it.
     let limited: Vec<Vec<f64>> = points
         .iter()
         .map(|p| p.as_ref().iter().zip(point).map(|(x, y)| x.max(*y)).collect::<Vec<f64>>())
@@ -74,10 +75,10 @@ fn volume(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
     }
 }
 
-/// Three dimensions: along the third coordinate a staircase of the first two grows.
+/// Computes three dimensions: a staircase of the first two coordinates grows along the third.
 fn sweep(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
     points.sort_unstable_by(|a, b| a[2].total_cmp(&b[2]));
-    // First coordinate -> second; falling, bounded by the reference on both sides.
+    // Maps first to second coordinates; falling, and bounded by the reference on both sides.
     let mut stairs: BTreeMap<Key, f64> = BTreeMap::new();
     let (mut area, mut total, mut depth) = (0.0, 0.0, f64::NEG_INFINITY);
     for p in points {
@@ -90,7 +91,7 @@ fn sweep(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
         if left.is_some_and(|before| before <= y) {
             continue;
         }
-        // Take away the steps that the new one covers, strip by strip.
+        // Removes the steps that the new one covers, strip by strip.
         let mut from = x;
         let mut height = left.unwrap_or(reference[1]);
         let covered: Vec<(Key, f64)> =
@@ -107,7 +108,8 @@ fn sweep(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
     if depth.is_finite() { total + area * (reference[2] - depth) } else { 0.0 }
 }
 
-/// Four dimensions and more: between two values of the last coordinate the volume of one dimension less.
+/// Computes four and more dimensions as slices: between two values of the last coordinate lies a
+/// volume of one dimension less.
 fn slices(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
     let last = reference.len() - 1;
     points.sort_unstable_by(|a, b| a[last].total_cmp(&b[last]));
@@ -143,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Inclusion and exclusion over all subsets.
+    /// Computes the volume by inclusion and exclusion over all subsets.
     fn brute(points: &[Vec<f64>], reference: &[f64]) -> f64 {
         (1u32..1 << points.len())
             .map(|set| {
@@ -164,7 +166,7 @@ mod tests {
         assert_eq!(unit(&[vec![0.0, 0.5], vec![0.5, 0.0]], 2), 0.75);
         assert_eq!(unit(&[vec![0.0, 0.0, 0.5], vec![0.5, 0.0, 0.0]], 3), 0.75);
         assert_eq!(unit(&[vec![0.0, 1.0], vec![f64::NAN, 0.0], vec![2.0, -9.0]], 2), 0.0);
-        // The corner staircase in d dimensions: unit vectors' complements.
+        // The complements of the unit vectors form a corner staircase in four dimensions.
         let four: Vec<Vec<f64>> =
             (0..4).map(|i| (0..4).map(|j| if i == j { 0.5 } else { 0.0 }).collect()).collect();
         assert!((unit(&four, 4) - brute(&four, &[1.0; 4])).abs() < 1e-12);

@@ -1,8 +1,8 @@
-//! Ask/tell search over [`paretune_spaces`]: one to four objectives, limits, failures, and an archive of what is
-//! not dominated.
+//! Ask/tell search over [`paretune_spaces`]: one to four objectives, limits, failures, and an
+//! archive of all points that are not dominated.
 //!
-//! A [`Problem`] says what is measured and wanted; [`Search`] proposes configurations and learns from answers.
-//! How configurations are measured is not known here.
+//! A [`Problem`] describes the metrics and the wishes; a [`Search`] proposes configurations and
+//! learns from answers. This crate does not know how configurations are measured.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,9 @@ pub mod dominance;
 pub mod engine;
 pub mod history;
 pub mod hypervolume;
+pub mod limit;
 pub mod model;
+pub mod objective;
 pub mod problem;
 pub mod replay;
 pub mod strategies;
@@ -21,8 +23,8 @@ pub mod strategy;
 pub use archive::{Archive, Entry};
 pub use engine::{Proposal, Search, Told};
 pub use history::{History, Trial};
-pub use problem::{
-    Direction, Judgement, Limit, Normalization, Objective, Outcome, Problem, ProblemError, Relation, Scale,
-};
+pub use limit::{Limit, Relation};
+pub use objective::{Direction, Objective, Scale};
+pub use problem::{Judgement, Normalization, Outcome, Problem, ProblemError};
 pub use strategies::registry::{Description, STRATEGIES, strategy};
 pub use strategy::{Strategy, Suggestion};

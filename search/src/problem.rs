@@ -1,217 +1,85 @@
-//! What is searched for: metrics, objectives, limits, and how an answer is judged.
+//! Search problem: a space, its metrics, objectives and limits, and the judgement of answers.
 
-use std::fmt;
 use std::sync::Arc;
 
 use paretune_spaces::CompiledSpace;
-use serde::{Deserialize, Serialize};
 
-/// Whether less or more is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Less is better.
-    Minimize,
-    /// More is better.
-    Maximize,
-}
+use crate::limit::Limit;
+use crate::objective::Objective;
 
-/// On which scale differences of an objective are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
-    /// Differences count.
-    Linear,
-    /// Ratios count; values must be positive.
-    Log,
-}
-
-/// One thing to be good at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Objective {
-    /// A measured metric.
-    pub name: String,
-    /// Whether less or more is better.
-    pub direction: Direction,
-    /// How differences are compared.
-    pub scale: Scale,
-}
-
-impl Objective {
-    /// Less of `name` is better.
-    pub fn minimize(name: impl Into<String>) -> Objective {
-        Objective { name: name.into(), direction: Direction::Minimize, scale: Scale::Linear }
-    }
-
-    /// More of `name` is better.
-    pub fn maximize(name: impl Into<String>) -> Objective {
-        Objective { name: name.into(), direction: Direction::Maximize, scale: Scale::Linear }
-    }
-
-    /// The same on a logarithmic scale.
-    #[must_use]
-    pub fn log(mut self) -> Objective {
-        self.scale = Scale::Log;
-        self
-    }
-
-    /// The value as the search sees it: less is better, differences count. `None` where the value is not
-    /// finite, or not positive on a logarithmic scale.
-    #[must_use]
-    pub fn canonical(&self, value: f64) -> Option<f64> {
-        let scaled = match self.scale {
-            Scale::Linear => value,
-            Scale::Log if value > 0.0 => value.ln(),
-            Scale::Log => return None,
-        };
-        let signed = if self.direction == Direction::Minimize { scaled } else { -scaled };
-        signed.is_finite().then_some(signed)
-    }
-}
-
-/// How a metric must relate to a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Relation {
-    /// The metric must be less than the limit.
-    #[serde(rename = "<", alias = "<=")]
-    Less,
-    /// The metric must be greater than the limit.
-    #[serde(rename = ">", alias = ">=")]
-    Greater,
-}
-
-impl Relation {
-    /// Returns the sign that people and files write.
-    #[must_use]
-    pub fn sign(self) -> &'static str {
-        match self {
-            Relation::Less => "<",
-            Relation::Greater => ">",
-        }
-    }
-
-    /// Returns whether `value` is strictly on the allowed side of `limit`.
-    #[must_use]
-    pub fn holds(self, value: f64, limit: f64) -> bool {
-        match self {
-            Relation::Less => value < limit,
-            Relation::Greater => value > limit,
-        }
-    }
-
-    /// Returns the end of the interval from `low` to `high` that is worse for the limit.
-    #[must_use]
-    pub fn bad_end(self, low: f64, high: f64) -> f64 {
-        match self {
-            Relation::Less => high,
-            Relation::Greater => low,
-        }
-    }
-}
-
-impl fmt::Display for Relation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.sign())
-    }
-}
-
-/// A limit on a metric, which need not be an objective.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limit {
-    /// A measured metric.
-    pub metric: String,
-    /// The side of the limit that is allowed.
-    pub relation: Relation,
-    /// In the metric's unit.
-    pub value: f64,
-}
-
-impl Limit {
-    /// By how much a metric misses this limit, relative to the limit (absolute, where that is zero); 0 where it is met.
-    /// `low` and `high` bound what the metric may truly be: the bad end counts.
-    #[must_use]
-    pub fn violation(&self, low: f64, high: f64) -> f64 {
-        let end = self.relation.bad_end(low, high);
-        if self.relation.holds(end, self.value) {
-            return 0.0;
-        }
-        let unit = if self.value == 0.0 { 1.0 } else { self.value.abs() };
-        // A value right at the limit is not inside, by however little.
-        ((end - self.value).abs() / unit).max(f64::EPSILON)
-    }
-}
-
-/// The answer to a proposal.
+/// Answer to a proposal: measured values or the reason why there are none.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Everything was measured.
+    /// All metrics of the problem were measured.
     Measured {
-        /// Per metric of the problem.
+        /// Value of each metric of the problem.
         values: Vec<f64>,
-        /// Per metric a lower bound of what it may truly be.
+        /// Lower bound of each metric's true value.
         low: Vec<f64>,
-        /// Per metric an upper bound.
+        /// Upper bound of each metric's true value.
         high: Vec<f64>,
     },
-    /// It cannot be measured: does not build, crashes, is wrong.
+    /// The configuration cannot be measured: it does not build, crashes, or gives wrong results.
     Failed {
-        /// For people.
+        /// Reason for the failure, for people.
         reason: String,
     },
-    /// Given up because it was surely not going to enter the archive; what was seen until then.
+    /// The measurement was stopped since the configuration could no longer enter the archive.
     Dropped {
-        /// Per metric, where known.
+        /// Value of each metric that was known when the measurement stopped.
         values: Vec<Option<f64>>,
     },
 }
 
 impl Outcome {
-    /// Values without uncertainty.
+    /// Creates an answer whose values are exact.
     #[must_use]
     pub fn exact(values: Vec<f64>) -> Outcome {
         Outcome::Measured { low: values.clone(), high: values.clone(), values }
     }
 }
 
-/// How objectives are brought to one scale for the hypervolume: 0 at `ideal`, 1 at `reference`, in canonical
-/// units (see [`Objective::canonical`]).
+/// Scale that brings all objectives to the range of the hypervolume: 0 at `ideal` and 1 at
+/// `reference`, in canonical values (see [`Objective::canonical`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
-    /// Per objective what counts as 0.
+    /// Canonical value of each objective that is mapped to 0.
     pub ideal: Vec<f64>,
-    /// Per objective what counts as 1; worse is not seen.
+    /// Canonical value of each objective that is mapped to 1. Worse values add no hypervolume.
     pub reference: Vec<f64>,
 }
 
 impl Normalization {
-    /// A canonical vector between 0 (ideal) and 1 (reference); beyond either end where it is.
+    /// Scales a canonical vector: 0 is ideal, 1 is the reference, and values may lie beyond either.
     pub fn apply(&self, canonical: &[f64]) -> Vec<f64> {
         let ends = self.ideal.iter().zip(&self.reference);
         canonical.iter().zip(ends).map(|(v, (i, r))| (v - i) / (r - i)).collect()
     }
 }
 
-/// What is wrong with a problem or an answer.
+/// Error in a problem or an answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ProblemError {
-    /// An objective or limit names something that is not measured.
+    /// An objective or limit names a metric that is not measured.
     #[error("`{0}` is not a measured metric")]
     UnknownMetric(String),
-    /// There must be one to four objectives, each once.
+    /// The number of objectives is not one to four, or an objective occurs twice.
     #[error("one to four different objectives are possible, not {0}")]
     Objectives(usize),
-    /// A number that is not finite, or not positive where a logarithm is to be taken.
+    /// A number is not finite, or not positive on a logarithmic scale.
     #[error("{what} cannot be {value}")]
     Number {
-        /// Which number.
+        /// Description of the wrong number.
         what: String,
-        /// What it is.
+        /// Value of the wrong number.
         value: f64,
     },
-    /// A list does not fit the metrics.
+    /// A list of values does not fit the metrics.
     #[error("{found} values were told for {expected} metrics")]
     Length {
-        /// Told.
+        /// Length of the list that was given.
         found: usize,
-        /// Needed.
+        /// Number of metrics of the problem.
         expected: usize,
     },
     /// The point is not valid in this space.
@@ -223,42 +91,44 @@ pub enum ProblemError {
     /// No strategy has this name.
     #[error("there is no strategy `{name}`; there are: {known}")]
     UnknownStrategy {
-        /// What was asked for.
+        /// Name that the caller requested.
         name: String,
-        /// All of them.
+        /// Names of all strategies, separated by commas.
         known: String,
     },
 }
 
-/// A space, what is measured of each of its configurations, and what is wanted of it.
+/// Space, the metrics that are measured of its configurations, objectives and limits.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// Where to search.
+    /// Space in which the search looks.
     pub space: Arc<CompiledSpace>,
     metrics: Vec<String>,
     objectives: Vec<Objective>,
     limits: Vec<Limit>,
-    /// Per objective its metric.
+    /// Index of each objective's metric.
     objective_metric: Vec<usize>,
-    /// Per limit its metric.
+    /// Index of each limit's metric.
     limit_metric: Vec<usize>,
     normalization: Option<Normalization>,
 }
 
-/// A judged answer.
+/// Answer in canonical values, with violations of limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
-    /// Canonical objectives, where known: less is better.
+    /// Canonical value of each objective, if known; smaller is better.
     pub objectives: Vec<Option<f64>>,
-    /// Per limit by how much it is missed, where known; 0 where met.
+    /// Violation of each limit, if known; 0 if it is met.
     pub violations: Vec<Option<f64>>,
 }
 
 impl Problem {
-    /// Objectives and limits over `metrics`, the names of what is measured.
+    /// Creates a problem with objectives and limits over `metrics`, the names of all measured
+    /// metrics.
     ///
     /// # Errors
-    /// Where a name is unknown, a limit is not finite, or the number of objectives is not 1 to 4.
+    /// Returns an error if a name is unknown, a limit is not finite, or the number of objectives is
+    /// not 1 to 4.
     pub fn new(
         space: Arc<CompiledSpace>,
         metrics: Vec<String>,
@@ -291,10 +161,10 @@ impl Problem {
         })
     }
 
-    /// With a fixed scale for the hypervolume instead of one that follows what has been seen.
+    /// Fixes the scale of the hypervolume, which otherwise follows the values that have been seen.
     ///
     /// # Errors
-    /// Where the ends are not finite, or reference is not above ideal.
+    /// Returns an error if the ends are not finite, or the reference is not above the ideal.
     pub fn with_normalization(mut self, normalization: Normalization) -> Result<Problem, ProblemError> {
         let count = self.objectives.len();
         for ends in [&normalization.ideal, &normalization.reference] {
@@ -311,34 +181,35 @@ impl Problem {
         Ok(self)
     }
 
-    /// Names of what is measured.
+    /// Returns the names of the measured metrics.
     #[must_use]
     pub fn metrics(&self) -> &[String] {
         &self.metrics
     }
 
-    /// What to be good at.
+    /// Returns the objectives of the problem.
     #[must_use]
     pub fn objectives(&self) -> &[Objective] {
         &self.objectives
     }
 
-    /// What must be met.
+    /// Returns the limits of the problem.
     #[must_use]
     pub fn limits(&self) -> &[Limit] {
         &self.limits
     }
 
-    /// The fixed scale of the hypervolume, if there is one.
+    /// Returns the fixed scale of the hypervolume, if there is one.
     #[must_use]
     pub fn normalization(&self) -> Option<&Normalization> {
         self.normalization.as_ref()
     }
 
-    /// Checks and judges an answer.
+    /// Checks an answer and returns it in canonical values.
     ///
     /// # Errors
-    /// Where numbers are missing, not finite, or not positive for a logarithmic objective.
+    /// Returns an error if numbers are missing, not finite, or not positive for a logarithmic
+    /// objective.
     pub fn judge(&self, outcome: &Outcome) -> Result<Judgement, ProblemError> {
         let unknown = Judgement {
             objectives: vec![None; self.objectives.len()],
@@ -394,13 +265,13 @@ impl Problem {
         Ok(Judgement { objectives, violations })
     }
 
-    /// The metric that objective number `objective` is about.
+    /// Returns the index of the metric of objective number `objective`.
     #[must_use]
     pub fn metric_of_objective(&self, objective: usize) -> usize {
         self.objective_metric[objective]
     }
 
-    /// The metric that limit number `limit` is about.
+    /// Returns the index of the metric of limit number `limit`.
     #[must_use]
     pub fn metric_of_limit(&self, limit: usize) -> usize {
         self.limit_metric[limit]

@@ -5,10 +5,10 @@ use rand::Rng;
 
 use crate::history::{History, Trial};
 
-/// A configuration worth measuring.
+/// Proposal of a strategy for the next trial.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suggestion {
-    /// The configuration.
+    /// Configuration that is worth measuring.
     pub point: Point,
     /// Name of the strategy that proposes it, or of a part of that strategy.
     pub origin: String,
@@ -20,8 +20,8 @@ pub trait Strategy: Send {
     /// Returns the short name that users write.
     fn name(&self) -> &str;
 
-    /// Proposes the next point, which should not be known to the history. `None` means that the strategy
-    /// has no proposal and that a random unknown point will do.
+    /// Proposes the next point, which should not be known to the history. `None` means that the
+    /// strategy has no proposal and that a random unknown point will do.
     fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion>;
 
     /// Learns from the last trial of the history, whoever proposed it.

@@ -1,4 +1,4 @@
-//! What every strategy must keep to, whatever it does inside.
+//! Contract that every strategy must keep.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ fn names() -> impl Iterator<Item = &'static str> {
     STRATEGIES.iter().map(|d| d.name)
 }
 
-/// Two layers with an algorithm each, tiles under one of them, a constraint, and a global choice.
+/// Builds a space of two layers with an algorithm each, tiles under one of the algorithms, a
+/// constraint, and a global choice.
 fn conditional() -> Arc<CompiledSpace> {
     let mut space = Space::new();
     space.parameters.push(Parameter::new("threads", Domain::sizes([1, 2, 4])));
@@ -40,7 +41,7 @@ fn problem(space: &Arc<CompiledSpace>, objectives: usize, limits: Vec<Limit>) ->
     Problem::new(space.clone(), metrics, all[..objectives].to_vec(), limits).unwrap()
 }
 
-/// Some landscape; a seventh of all points fails.
+/// Answers by an arbitrary landscape in which a seventh of all points fails.
 fn answer(point: &Point) -> Outcome {
     let hash = point.iter().fold(17u64, |h, v| h.wrapping_mul(31).wrapping_add(u64::from(*v) + 1));
     if hash % 7 == 3 {
@@ -170,7 +171,7 @@ fn seeds_come_first_and_elsewhere_counts() {
 
 #[test]
 fn infeasible_starts_make_progress() {
-    // Only one corner in 4,096 configurations meets both limits.
+    // Only one corner of 4,096 configurations meets both limits.
     let space = grid(&[8, 8, 8, 8]);
     let metrics = vec!["time".to_owned(), "size".to_owned()];
     let limit = |metric: &str, relation, value| Limit { metric: metric.to_owned(), relation, value };
@@ -216,7 +217,7 @@ fn limits_are_judged_at_the_bad_end() {
 
 #[test]
 fn known_fronts_are_found() {
-    // Front: x0 free, everything else 0; 10 points of 10,000.
+    // The front has x0 free and everything else 0: 10 points of 10,000.
     let space = grid(&[10, 10, 10, 10]);
     for (name, needed) in
         [("nsga2", 0.9), ("local", 0.9), ("gaussian", 0.97), ("forest", 0.8), ("auto", 0.95)]

@@ -1,9 +1,10 @@
-//! Replaying small tables whose best is known.
+//! Replays of small tables whose best values are known.
 
 use paretune_search::replay::table::{Columns, Table, parse_limit};
 use paretune_search::replay::{ReplayOptions, Score, replay};
 
-/// 40 rows; `time` is best (2) at x = 7, kind = b; rows with x = 3 are unusable.
+/// Returns a table of 40 rows. The best `time` is 2, at x = 7 and kind = b; rows with x = 3 are
+/// unusable.
 fn csv() -> String {
     let mut text = String::from("x,kind,state,time,size\n");
     for x in 0..20 {

@@ -1,15 +1,16 @@
 //! Cholesky factors of small dense matrices: all the linear algebra that a Gaussian process needs.
 
-/// A lower triangular factor, row by row.
+/// Lower triangular factor of a symmetric matrix, stored by rows.
 #[derive(Clone, Debug)]
 pub(super) struct Factor {
     n: usize,
     rows: Vec<f64>,
 }
 
-/// The inner product.
+/// Returns the inner product of two vectors of equal length.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    // Eight sums at a time, so that the processor can overlap them; the order is fixed, so results are too.
+    // Eight sums at a time let the processor overlap them. Their order is fixed, so results are
+    // too.
     let (mut sums, mut tail) = ([0.0; 8], 0.0);
     let (x, y) = (a.chunks_exact(8), b.chunks_exact(8));
     for (p, q) in x.remainder().iter().zip(y.remainder()) {
@@ -24,7 +25,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 impl Factor {
-    /// Cholesky's factor of a symmetric matrix; `None` where it is not positive definite.
+    /// Factors a symmetric matrix; `None` if it is not positive definite.
     pub(super) fn of(matrix: &[f64], n: usize) -> Option<Factor> {
         let mut rows = vec![0.0; n * n];
         for i in 0..n {
@@ -63,12 +64,12 @@ impl Factor {
         }
     }
 
-    /// Half the logarithm of the matrix's determinant.
+    /// Returns half the logarithm of the matrix's determinant.
     pub(super) fn half_log_determinant(&self) -> f64 {
         (0..self.n).map(|i| self.rows[i * self.n + i].ln()).sum()
     }
 
-    /// The inverse of the factored matrix, lower triangle only.
+    /// Returns the lower triangle of the inverse of the factored matrix.
     pub(super) fn inverse(&self) -> Vec<f64> {
         let n = self.n;
         // Rows of `columns` are columns of L^-1, zero before the diagonal.

@@ -1,10 +1,11 @@
-//! Sudden failure in all but name, which no smooth model can follow: found, so that it can be kept away from them.
+//! Detection of configurations that fail without an error, which no smooth model can follow.
 
-/// Where an objective (less is better) falls off a cliff: from this value on, trials have failed in all but name, as
-/// networks that answer by chance. They are many of almost the same value, far from all others, and would teach a
-/// smooth model slopes that are not there. Infinite where nothing like that is seen.
+/// Returns the value of an objective (smaller is better) from which trials have failed without an
+/// error, such as networks that answer by chance; infinity if there are none. Such trials have
+/// almost equal values, far from all others, and would teach a smooth model slopes that do not
+/// exist.
 pub fn cliff(values: &[f64]) -> f64 {
-    /// Of all trials the others are at least this share.
+    /// Smallest fraction of all trials that must have succeeded.
     const SOUND: f64 = 0.5;
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -23,12 +24,12 @@ mod tests {
 
     #[test]
     fn chance_is_told_from_bad() {
-        // Error rates: two networks answer by chance, the others more or less well.
+        // Of the error rates, two are those of networks that answer by chance.
         assert_eq!(cliff(&[0.9, 0.12, 0.4, 0.9, 0.1, 0.11]), 0.9);
-        // One bad value is no cliff, and neither is a slope.
+        // A single bad value is no cliff, and a slope is none either.
         assert_eq!(cliff(&[0.9, 0.12, 0.4, 0.2, 0.1, 0.11]), f64::INFINITY);
         assert_eq!(cliff(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.7]), f64::INFINITY);
-        // Most are not the exception.
+        // Trials that fail must be the exception.
         assert_eq!(cliff(&[0.9, 0.9, 0.9, 0.1]), f64::INFINITY);
         assert_eq!(cliff(&[]), f64::INFINITY);
         assert_eq!(cliff(&[0.3; 5]), f64::INFINITY);

@@ -1,18 +1,18 @@
-//! Extremely randomized regression trees (Geurts, Ernst and Wehenkel, 2006) over mixed, conditional parameters: the
-//! model for spaces with many parameters, where its cost hardly grows.
+//! Extremely randomized regression trees (Geurts, Ernst and Wehenkel, 2006) over mixed, conditional
+//! parameters. It is the model for spaces with many parameters, with which its cost hardly grows.
 //!
-//! Trees split ordered parameters at a position and others by a random subset of values; what is inactive goes
-//! to a random side. Uncertainty is the variance between trees plus that inside their leaves (Hutter, Xu, Hoos and
-//! Leyton-Brown, 2014).
+//! Trees split sizes at a threshold and choices by a random subset of values; the two values of a
+//! switch are parted. Inactive parameters go to a random side. The uncertainty is the variance
+//! between trees plus the variance inside their leaves (Hutter, Xu, Hoos and Leyton-Brown, 2014).
 
 use paretune_spaces::{INACTIVE, Point};
 use rand::{Rng, RngExt};
 
-use super::{Model, Prediction, Shape};
+use super::{Features, Model, Prediction};
 
-/// Trees in a forest.
+/// Number of trees in a forest.
 const TREES: usize = 40;
-/// Points below which a node is not split.
+/// Number of points below which a node is not split.
 const LEAF: usize = 3;
 
 #[derive(Clone, Debug)]
@@ -23,38 +23,38 @@ enum Node {
     },
     Split {
         parameter: usize,
-        /// Per value, inactive last, whether it goes to the second child.
+        /// Per value, with inactive last, whether it goes to the second child.
         second: Box<[bool]>,
         children: [u32; 2],
     },
 }
 
-/// A fitted forest.
+/// Forest that is fitted to data.
 #[derive(Clone, Debug)]
 pub struct Forest {
     trees: Vec<Vec<Node>>,
-    /// What leaves alone are unsure about: a share of the data's variance.
+    /// Variance that even pure leaves have, a fraction of the variance of the data.
     floor: f64,
 }
 
 struct Grower<'a> {
-    shape: &'a Shape,
+    features: &'a Features,
     points: &'a [&'a Point],
     values: &'a [f64],
     nodes: Vec<Node>,
 }
 
 impl Forest {
-    /// Fits data; `None` without any.
-    pub fn fit(shape: &Shape, points: &[&Point], values: &[f64], rng: &mut dyn Rng) -> Option<Forest> {
+    /// Fits a forest to data; `None` if there are none.
+    pub fn fit(features: &Features, points: &[&Point], values: &[f64], rng: &mut dyn Rng) -> Option<Forest> {
         if points.is_empty() {
             return None;
         }
         let spread = moments(values.iter().copied()).1;
         let trees = (0..TREES)
             .map(|_| {
-                let mut grower = Grower { shape, points, values, nodes: Vec::new() };
-                // A resampled set per tree lets trees disagree where data are few.
+                let mut grower = Grower { features, points, values, nodes: Vec::new() };
+                // A resampled set per tree makes trees disagree where data are few.
                 let mut rows: Vec<usize> =
                     (0..points.len()).map(|_| rng.random_range(0..points.len())).collect();
                 rows.sort_unstable();
@@ -80,13 +80,13 @@ impl Grower<'_> {
         if rows.len() < LEAF || variance <= 0.0 {
             return id;
         }
-        let relevant = &self.shape.relevant;
+        let relevant = &self.features.relevant;
         let tries = (relevant.len() * 2 / 3).clamp(1, 24);
         let mut best: Option<(f64, usize, Box<[bool]>)> = None;
         for _ in 0..tries {
             let parameter = relevant[rng.random_range(0..relevant.len())];
             let Some(second) = self.cut(&rows, parameter, rng) else { continue };
-            let side = |r: &usize| second[self.shape.slot(self.points[*r], parameter)];
+            let side = |r: &usize| second[self.features.slot(self.points[*r], parameter)];
             let (mut sums, mut counts) = ([0.0; 2], [0.0; 2]);
             for r in &rows {
                 let at = usize::from(side(r));
@@ -100,28 +100,28 @@ impl Grower<'_> {
         }
         let Some((_, parameter, second)) = best else { return id };
         let (two, one): (Vec<usize>, Vec<usize>) =
-            rows.into_iter().partition(|r| second[self.shape.slot(self.points[*r], parameter)]);
+            rows.into_iter().partition(|r| second[self.features.slot(self.points[*r], parameter)]);
         let children = [self.grow(one, rng), self.grow(two, rng)];
         self.nodes[id as usize] = Node::Split { parameter, second, children };
         id
     }
 
-    /// A random division of the values that occur, with something on both sides.
+    /// Draws a division of the values that occur, with at least one value on both sides.
     fn cut(&self, rows: &[usize], parameter: usize, rng: &mut dyn Rng) -> Option<Box<[bool]>> {
-        let inactive = usize::from(self.shape.sizes[parameter]);
+        let inactive = usize::from(self.features.sizes[parameter]);
         let mut present = vec![false; inactive + 1];
-        rows.iter().for_each(|r| present[self.shape.slot(self.points[*r], parameter)] = true);
+        rows.iter().for_each(|r| present[self.features.slot(self.points[*r], parameter)] = true);
         let values: Vec<usize> = (0..=inactive).filter(|v| present[*v]).collect();
         if values.len() < 2 {
             return None;
         }
         let mut second: Box<[bool]> = (0..=inactive).map(|_| rng.random_bool(0.5)).collect();
-        if self.shape.has_distances(parameter) {
+        if self.features.has_distances(parameter) {
             let active: Vec<usize> = values.iter().copied().filter(|v| *v != inactive).collect();
-            let halvings = &self.shape.halvings[parameter];
-            if !halvings.is_empty() && !active.is_empty() && rng.random_bool(0.3) {
-                let bound = halvings[active[rng.random_range(0..active.len())]];
-                (0..inactive).for_each(|v| second[v] = halvings[v] >= bound);
+            let factors_of_two = &self.features.factors_of_two[parameter];
+            if !factors_of_two.is_empty() && !active.is_empty() && rng.random_bool(0.3) {
+                let bound = factors_of_two[active[rng.random_range(0..active.len())]];
+                (0..inactive).for_each(|v| second[v] = factors_of_two[v] >= bound);
                 if values.iter().any(|v| second[*v] != second[values[0]]) {
                     return Some(second);
                 }
@@ -193,7 +193,7 @@ mod tests {
         let points: Vec<Point> = (0..300).map(|_| space.sample(&mut rng)).collect();
         let values: Vec<f64> = points.iter().map(value).collect();
         let train: Vec<&Point> = points[..200].iter().collect();
-        let forest = Forest::fit(&Shape::of(&space), &train, &values[..200], &mut rng).unwrap();
+        let forest = Forest::fit(&Features::of(&space), &train, &values[..200], &mut rng).unwrap();
         let (_, spread) = moments(values.iter().copied());
         let error: f64 =
             (200..300).map(|i| (forest.predict(&points[i]).mean - values[i]).powi(2)).sum::<f64>() / 100.0;

@@ -1,4 +1,4 @@
-//! Models that predict metrics of configurations that were not measured, with how sure they are.
+//! Surrogate models: predictions of metrics of unmeasured configurations, with their uncertainty.
 
 mod cholesky;
 pub mod cliff;
@@ -8,23 +8,23 @@ pub mod warp;
 
 use paretune_spaces::{CompiledSpace, Domain, INACTIVE, Point, Value};
 
-/// A prediction.
+/// Prediction of a metric with its uncertainty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
-    /// What is expected.
+    /// Expected value of the metric.
     pub mean: f64,
-    /// Standard deviation of what may be instead.
+    /// Standard deviation of the metric's possible values.
     pub deviation: f64,
 }
 
-/// A fitted model of one number.
+/// Model of one metric that is fitted to data.
 pub trait Model: Send {
-    /// What to expect at a point.
+    /// Predicts the metric at a point.
     fn predict(&self, point: &Point) -> Prediction;
 }
 
-/// Several models of the same number, none of which is sure to be right: their predictions as one, with what they
-/// disagree about added to what each is unsure of.
+/// Several models of one metric, none of which is certain to be right. Their disagreement is added
+/// to the uncertainty of each.
 pub struct Ensemble<M>(pub Vec<M>);
 
 impl<M: Model> Model for Ensemble<M> {
@@ -43,40 +43,41 @@ impl<M: Model> Model for Ensemble<M> {
     }
 }
 
-/// How configurations compare, per parameter.
+/// Features of a space's parameters, by which models compare configurations.
 #[derive(Clone, Debug)]
-pub struct Shape {
-    /// Per parameter the number of its values.
+pub struct Features {
+    /// Number of values of each parameter.
     pub sizes: Vec<u16>,
-    /// Per parameter and value the position of a size from 0 to 1 on its scale; empty where values have
-    /// no distances, and where they are too few to be told apart by them.
+    /// Per parameter and value, the position of a size from 0 to 1 on its scale. Empty if values
+    /// have no distances, or are too few to be told apart by them.
     pub positions: Vec<Vec<f64>>,
-    /// Per parameter and value how often a whole number can be halved, capped; empty where that tells nothing.
-    /// Hardware likes multiples of powers of two, so sizes that share them are alike in a way that their order hides.
-    pub halvings: Vec<Vec<f64>>,
-    /// Parameters that have more than one value or may be inactive: the others tell nothing.
+    /// Per parameter and value, the number of times that a whole number can be halved, up to a
+    /// maximum. Empty if it tells nothing more than the order. Hardware favors multiples of powers
+    /// of two, so sizes that share them are alike in a way that their order hides.
+    pub factors_of_two: Vec<Vec<f64>>,
+    /// Parameters that have more than one value or may be inactive. Only they can explain anything.
     pub relevant: Vec<usize>,
 }
 
-impl Shape {
-    /// The shape of a space.
+impl Features {
+    /// Derives the features from a space.
     #[must_use]
-    pub fn of(space: &CompiledSpace) -> Shape {
+    pub fn of(space: &CompiledSpace) -> Features {
         let parameters = space.parameters();
         let sizes: Vec<u16> = parameters.iter().map(|p| p.domain.values().len() as u16).collect();
         let positions = (0..sizes.len()).map(|p| match space.positions(p) {
-            // Two sizes differ or not, as the values of a switch do.
+            // Two sizes are equal or not, like the values of a switch.
             [] | [_] | [_, _] => Vec::new(),
             positions => positions.to_vec(),
         });
-        let halvings = parameters.iter().map(|p| match &p.domain {
-            Domain::Sizes(values) => halvings(values),
+        let factors_of_two = parameters.iter().map(|p| match &p.domain {
+            Domain::Sizes(values) => factors_of_two(values),
             Domain::Choice(_) | Domain::Switch(_) => Vec::new(),
         });
-        let (positions, halvings) = (positions.collect(), halvings.collect());
+        let (positions, factors_of_two) = (positions.collect(), factors_of_two.collect());
         let relevant =
             (0..sizes.len()).filter(|p| sizes[*p] > 1 || parameters[*p].condition.is_some()).collect();
-        Shape { sizes, positions, halvings, relevant }
+        Features { sizes, positions, factors_of_two, relevant }
     }
 
     /// Returns whether the values of a parameter are sizes that their distances tell apart.
@@ -85,7 +86,7 @@ impl Shape {
         !self.positions[parameter].is_empty()
     }
 
-    /// The value of a parameter as a table index: inactive is one beyond the last.
+    /// Returns the value of a parameter as a table index, in which inactive comes after the last.
     #[must_use]
     pub fn slot(&self, point: &Point, parameter: usize) -> usize {
         match point[parameter] {
@@ -95,8 +96,9 @@ impl Shape {
     }
 }
 
-/// How often each of several whole numbers can be halved; empty where there are too few to tell it from their order.
-fn halvings(values: &[Value]) -> Vec<f64> {
+/// Returns the number of times that each whole number can be halved. Empty if there are too few to
+/// tell it from their order.
+fn factors_of_two(values: &[Value]) -> Vec<f64> {
     let Some(numbers) = values.iter().map(Value::as_i64).collect::<Option<Vec<i64>>>() else {
         return Vec::new();
     };
@@ -106,19 +108,20 @@ fn halvings(values: &[Value]) -> Vec<f64> {
     if values.len() < 4 || rising { Vec::new() } else { counts.into_iter().map(f64::from).collect() }
 }
 
-/// The standard normal distribution function.
+/// Returns the standard normal distribution function.
 #[must_use]
 pub fn normal_cdf(x: f64) -> f64 {
     0.5 * erfc(-x / std::f64::consts::SQRT_2)
 }
 
-/// The standard normal density.
+/// Returns the standard normal density.
 #[must_use]
 pub fn normal_pdf(x: f64) -> f64 {
     (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
-/// Complementary error function, to 1.2e-7 (Numerical Recipes, 2nd edition, section 6.2).
+/// Computes the complementary error function to 1.2e-7 (Numerical Recipes, 2nd edition, section
+/// 6.2).
 fn erfc(x: f64) -> f64 {
     const C: [f64; 10] = [
         -1.265_512_23,
@@ -142,7 +145,7 @@ fn erfc(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Always the same prediction.
+    /// Model that always makes one prediction.
     struct Fixed(f64, f64);
 
     impl Model for Fixed {

@@ -1,8 +1,9 @@
-//! Monotone transformations that take the long tail off bad values, so that a few disasters do not blind a model
-//! to differences among what is good.
+//! Monotone transformations that shorten the long tail of bad values, so that a few outliers do not
+//! hide the differences among good values from a model.
 
-/// `t = sign(z) ln(1 + c |z|) / c` of `z`, the distance from the best value in units of the median's; the identity
-/// (in those units) for `c = 0`. Less is better on both sides.
+/// Transformation `t = sign(z) ln(1 + c |z|) / c` of `z`, the distance from the best value in units
+/// of the median's distance. It is the identity of `z` for `c = 0`. Smaller is better on both
+/// sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Warp {
     best: f64,
@@ -10,11 +11,11 @@ pub struct Warp {
     strength: f64,
 }
 
-/// Strengths that are tried.
+/// Candidates for the strength `c`.
 const STRENGTHS: [f64; 6] = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0];
 
 impl Warp {
-    /// The strength after which the values are least skewed.
+    /// Chooses the strength after which the values are least skewed.
     #[must_use]
     pub fn fit(values: &[f64]) -> Warp {
         let mut sorted = values.to_vec();
@@ -36,14 +37,14 @@ impl Warp {
         chosen
     }
 
-    /// To the model's scale.
+    /// Transforms a value to the model's scale.
     #[must_use]
     pub fn apply(&self, value: f64) -> f64 {
         let z = (value - self.best) / self.unit;
         if self.strength == 0.0 { z } else { z.signum() * (self.strength * z.abs()).ln_1p() / self.strength }
     }
 
-    /// Back from the model's scale.
+    /// Transforms a value back from the model's scale.
     #[must_use]
     pub fn invert(&self, warped: f64) -> f64 {
         let z = if self.strength == 0.0 {

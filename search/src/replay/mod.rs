@@ -1,4 +1,5 @@
-//! Replay: strategies against a recorded table instead of hardware, and how close they come to the best.
+//! Replay of strategies against a recorded table instead of hardware, with scores that compare them
+//! to the best of the table.
 
 pub mod table;
 
@@ -16,19 +17,19 @@ use crate::{Direction, Search};
 
 use table::Table;
 
-/// After how many evaluations scores are taken.
+/// Numbers of evaluations after which scores are taken.
 pub const CHECKPOINTS: [usize; 5] = [25, 50, 100, 200, 400];
 
-/// What to run.
+/// Strategies, budget and seeds of a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayOptions {
-    /// Names of strategies.
+    /// Names of the strategies to run.
     pub strategies: Vec<String>,
-    /// Evaluations per run.
+    /// Number of evaluations per run.
     pub budget: usize,
-    /// Runs per strategy, with seeds `seed`, `seed + 1`, ...
+    /// Number of runs per strategy, with seeds `seed`, `seed + 1` and so on.
     pub seeds: usize,
-    /// The first seed.
+    /// Seed of the first run.
     pub seed: u64,
 }
 
@@ -38,74 +39,77 @@ impl Default for ReplayOptions {
     }
 }
 
-/// What scores mean.
+/// Meaning of the scores of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Score {
-    /// One objective: best found over optimum (or its inverse where less is better), 1 at best, 0 while nothing
-    /// usable is found. Where some values are not positive: the share of the range between worst and best.
+    /// One objective: the best value found divided by the optimum, or the inverse if smaller is
+    /// better. It is 1 at best, and 0 while nothing usable is found. If some values are not
+    /// positive, it is the distance from the worst value, as a fraction of the range.
     Ratio,
-    /// Several objectives: share of the true front's hypervolume, objectives scaled to 0..1 over usable rows, the
-    /// reference at 1. With limits only what meets them counts, on both sides.
+    /// Several objectives: the hypervolume found as a fraction of that of the true front.
+    /// Objectives are scaled to 0..1 over usable rows, with the reference at 1. With limits, only
+    /// points that meet them count on both sides.
     Hypervolume,
-    /// One objective with limits: how far the best point that meets them is from the best possible, in the
-    /// objective's unit; 0 at best. While none is found, the distance of the worst usable row.
+    /// One objective with limits: the difference between the best point that meets them and the
+    /// best possible one, in the objective's unit; 0 at best. While no point meets them, it is the
+    /// distance of the worst usable row.
     Regret,
 }
 
-/// Results of a replay; serializes as the command prints it.
+/// Result of a replay, serialized as the command prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReplayReport {
-    /// What the scores are.
+    /// Meaning of the scores in this report.
     pub score: Score,
-    /// Rows of the table.
+    /// Number of rows of the table.
     pub rows: usize,
-    /// Rows that are usable.
+    /// Number of rows that are usable.
     pub usable: usize,
-    /// Evaluations per run.
+    /// Number of evaluations per run.
     pub budget: usize,
-    /// Runs per strategy.
+    /// Number of runs per strategy.
     pub seeds: usize,
-    /// By strategy.
+    /// Results by the name of the strategy.
     pub strategies: BTreeMap<String, StrategyReport>,
 }
 
-/// Results of one strategy.
+/// Result of one strategy over all seeds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StrategyReport {
-    /// By number of evaluations the mean score over seeds.
+    /// Mean score over seeds by number of evaluations.
     pub mean: BTreeMap<usize, f64>,
-    /// By number of evaluations the standard deviation over seeds (of the sample).
+    /// Standard deviation of the score over seeds (of the sample) by number of evaluations.
     pub sd: BTreeMap<usize, f64>,
-    /// Seconds per run that the strategy took, on average.
+    /// Mean time that the strategy takes per run, in seconds.
     pub seconds: f64,
-    /// Evaluations per run that hit unusable rows, on average.
+    /// Mean number of evaluations per run that hit unusable rows.
     pub invalid: f64,
 }
 
-/// One strategy with one seed.
+/// Run of one strategy with one seed.
 struct Run {
-    /// By number of evaluations.
+    /// Score by number of evaluations.
     scores: BTreeMap<usize, f64>,
-    /// That the strategy took.
+    /// Time that the strategy took, in seconds.
     seconds: f64,
-    /// Evaluations of unusable rows.
+    /// Number of evaluations of unusable rows.
     invalid: usize,
 }
 
-/// How runs are judged: the best that the table has.
-struct Judge<'a> {
+/// Best values of a table, by which runs are scored.
+struct Scorer<'a> {
     table: &'a Table,
     score: Score,
     normalization: Normalization,
-    /// Canonical best, and the worst of all usable rows.
+    /// Best canonical value of all rows that meet the limits.
     best: f64,
     worst: f64,
     volume: f64,
 }
 
-impl<'a> Judge<'a> {
-    fn new(table: &'a Table) -> Result<Judge<'a>, ProblemError> {
+impl<'a> Scorer<'a> {
+    fn new(table: &'a Table) -> Result<Scorer<'a>, ProblemError> {
         let problem = &table.problem;
         let mut feasible = Vec::new();
         let count = problem.objectives().len();
@@ -130,22 +134,23 @@ impl<'a> Judge<'a> {
         let scaled: Vec<Vec<f64>> = feasible.iter().map(|p| normalization.apply(p)).collect();
         let volume = if score == Score::Hypervolume { hypervolume(&scaled, &vec![1.0; count]) } else { 0.0 };
         let best = feasible.iter().map(|p| p[0]).fold(f64::INFINITY, f64::min);
-        Ok(Judge { table, score, worst: high[0], best, volume, normalization })
+        Ok(Scorer { table, score, worst: high[0], best, volume, normalization })
     }
 
-    /// The objective in its own unit.
-    fn plain(&self, canonical: f64) -> f64 {
+    /// Converts a canonical value of the first objective to its own unit.
+    fn own_unit(&self, canonical: f64) -> f64 {
         let objective = &self.table.problem.objectives()[0];
         let signed = if objective.direction == Direction::Maximize { -canonical } else { canonical };
         if objective.scale == crate::Scale::Log { signed.exp() } else { signed }
     }
 
-    /// The score of a run whose best feasible canonical value of the first objective is `best`.
+    /// Returns the score of a run with one objective, whose best feasible canonical value is
+    /// `best`.
     fn single(&self, best: f64) -> f64 {
         if self.score == Score::Regret {
             let found = if best.is_finite() { best } else { self.worst };
             return if self.best.is_finite() {
-                (self.plain(found) - self.plain(self.best)).abs()
+                (self.own_unit(found) - self.own_unit(self.best)).abs()
             } else {
                 f64::NAN
             };
@@ -153,7 +158,8 @@ impl<'a> Judge<'a> {
         if !best.is_finite() {
             return 0.0;
         }
-        let (found, optimum, worst) = (self.plain(best), self.plain(self.best), self.plain(self.worst));
+        let (found, optimum, worst) =
+            (self.own_unit(best), self.own_unit(self.best), self.own_unit(self.worst));
         if optimum > 0.0 && worst > 0.0 {
             if found > optimum { optimum / found } else { found / optimum }
         } else if worst == optimum {
@@ -163,7 +169,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// One strategy with one seed.
+    /// Runs one strategy with one seed.
     fn run(&self, name: &str, seed: u64, budget: usize) -> Result<Run, ProblemError> {
         let mut search = Search::with_strategy(self.table.problem.clone(), strategy(name)?, seed);
         let reference = vec![1.0; self.normalization.ideal.len()];
@@ -210,13 +216,13 @@ impl<'a> Judge<'a> {
 /// Runs strategies against a table, several seeds each, on all cores.
 ///
 /// # Errors
-/// Where a strategy is unknown, or values of the table do not fit the objectives (not positive on a logarithmic
-/// scale).
+/// Returns an error if a strategy is unknown, or if values of the table do not fit the objectives
+/// (not positive on a logarithmic scale).
 pub fn replay(table: &Table, options: &ReplayOptions) -> Result<ReplayReport, ProblemError> {
     for name in &options.strategies {
         strategy(name)?;
     }
-    let judge = Judge::new(table)?;
+    let scorer = Scorer::new(table)?;
     let jobs: Vec<(&String, u64)> = options
         .strategies
         .iter()
@@ -226,7 +232,7 @@ pub fn replay(table: &Table, options: &ReplayOptions) -> Result<ReplayReport, Pr
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some((name, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = judge.run(name, *seed, options.budget);
+            let result = scorer.run(name, *seed, options.budget);
             if let Ok(mut results) = results.lock() {
                 results.insert((*name, *seed), result);
             }
@@ -245,7 +251,7 @@ pub fn replay(table: &Table, options: &ReplayOptions) -> Result<ReplayReport, Pr
         runs.entry(name).or_default().push(result?);
     }
     Ok(ReplayReport {
-        score: judge.score,
+        score: scorer.score,
         rows: table.answers.len(),
         usable: table.answers.iter().flatten().count(),
         budget: options.budget,

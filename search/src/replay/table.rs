@@ -1,4 +1,4 @@
-//! Recorded tables: every configuration of some space with what was measured of it, as CSV.
+//! Recorded tables: every configuration of a space with its measured metrics, as CSV.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -6,53 +6,55 @@ use std::sync::Arc;
 
 use paretune_spaces::{CompiledSpace, Domain, Parameter, Point, Space, SpaceError, Value};
 
-use crate::problem::{Direction, Limit, Objective, Problem, ProblemError, Relation, Scale};
+use crate::limit::{Limit, Relation};
+use crate::objective::{Direction, Objective, Scale};
+use crate::problem::{Problem, ProblemError};
 
-/// What the columns of a table mean.
+/// Roles of the columns of a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Columns {
-    /// Objectives of which less is better.
+    /// Columns that are objectives to be minimized.
     pub minimize: Vec<String>,
-    /// Objectives of which more is better.
+    /// Columns that are objectives to be maximized.
     pub maximize: Vec<String>,
     /// Objectives that are compared on a logarithmic scale.
     pub log: Vec<String>,
-    /// Parameters; where empty, every column before the first that is named elsewhere.
+    /// Parameters. If empty, every column before the first one with another role is a parameter.
     pub params: Vec<String>,
-    /// Column and word that mark usable rows; all are usable where it is absent.
+    /// Column and word that mark usable rows; without them, all rows are usable.
     pub valid: Option<(String, String)>,
-    /// Limits on columns.
+    /// Limits on the values of columns.
     pub limits: Vec<Limit>,
 }
 
-/// Why a table cannot be replayed.
+/// Reason for which a table cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The file is not readable as CSV.
     #[error("not a readable table: {0}")]
     Csv(#[from] csv::Error),
-    /// A column is named that the table does not have.
+    /// The table does not have a column that was named.
     #[error("there is no column `{name}`; the columns are {columns}")]
     Column {
-        /// The name.
+        /// Name of the missing column.
         name: String,
-        /// What there is.
+        /// Names of the table's columns, separated by commas.
         columns: String,
     },
-    /// The columns do not make a problem.
+    /// The roles of the columns do not make a problem.
     #[error("{0}")]
     Roles(String),
-    /// A cell cannot be used.
+    /// The value of a cell cannot be used.
     #[error("row {row}, column `{column}`: {problem}")]
     Cell {
-        /// From 1, without the header.
+        /// Number of the row, from 1, without the header.
         row: usize,
-        /// The column.
+        /// Name of the cell's column.
         column: String,
-        /// What is wrong.
+        /// Description of the error in the cell.
         problem: String,
     },
-    /// The problem is inconsistent.
+    /// The columns make an inconsistent problem.
     #[error(transparent)]
     Problem(#[from] ProblemError),
     /// The parameters do not make a space.
@@ -60,12 +62,13 @@ pub enum TableError {
     Space(#[from] SpaceError),
 }
 
-/// A table as a problem with all its answers.
+/// Recorded table as a problem with all its answers.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// The space consists of the rows.
+    /// Problem whose space consists of the rows.
     pub problem: Problem,
-    /// By the point's number in the space: per metric its value; `None` where the row is not usable.
+    /// Value of each metric, by the number of the point in the space; `None` if the row is not
+    /// usable.
     pub answers: Vec<Option<Vec<f64>>>,
 }
 
@@ -102,7 +105,8 @@ impl Table {
     /// Reads CSV with a header line.
     ///
     /// # Errors
-    /// Where it cannot be read or does not fit `columns`; two rows with the same parameters are an error as well.
+    /// Returns an error if the text is not CSV or does not fit `columns`, or if two rows have the
+    /// same parameters.
     pub fn read(input: impl Read, columns: &Columns) -> Result<Table, TableError> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
         let header: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
@@ -182,7 +186,7 @@ impl Table {
         Ok(Table { problem, answers })
     }
 
-    /// The recorded answer for a point.
+    /// Returns the recorded answer of a point.
     #[must_use]
     pub fn answer(&self, point: &Point) -> Option<&[f64]> {
         let index = usize::try_from(self.problem.space.index(point)?).ok()?;
@@ -190,7 +194,7 @@ impl Table {
     }
 }
 
-/// `None` for an empty cell or one that says that there is no number.
+/// Parses a number; `None` for an empty cell or one that says that there is no number.
 fn number_in(cell: &str, row: usize, column: &str) -> Result<Option<f64>, TableError> {
     if cell.is_empty() {
         return Ok(None);
@@ -205,8 +209,8 @@ fn number_in(cell: &str, row: usize, column: &str) -> Result<Option<f64>, TableE
     }
 }
 
-/// Builds a space that consists of the rows. Columns of 0 and 1 or of truth values are switches, other
-/// numbers are sizes, and everything else is a choice.
+/// Builds a space that consists of the rows. Columns of 0 and 1 or of truth values are switches,
+/// other numbers are sizes, and everything else is a choice.
 fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Vec<Point>), TableError> {
     let mut space = Space::new();
     let mut points = vec![Vec::with_capacity(names.len()); cells.first().map_or(0, Vec::len)];
@@ -214,7 +218,7 @@ fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Ve
         let number = |v: &Value| matches!(v, Value::Int(_) | Value::Real(_));
         let numeric = column.iter().all(number);
         let whole = column.iter().all(|v| matches!(v, Value::Int(_)));
-        // One kind per column, so that equal numbers are equal values.
+        // One type per column makes equal numbers equal values.
         let unify = |v: &Value| match v {
             Value::Int(i) if numeric && !whole => Value::from(*i as f64),
             v if !numeric && number(v) => Value::Text(v.to_string()),
@@ -226,14 +230,14 @@ fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Ve
             let index = values.binary_search(value).unwrap_or(usize::MAX);
             point.push(u16::try_from(index).unwrap_or(paretune_spaces::INACTIVE));
         }
-        // The values rise, so that a domain of any kind keeps their order and indices.
+        // The values rise, so that a domain of any kind keeps their indices.
         space.parameters.push(Parameter::new(column_name(name), Domain::infer(values)));
     }
     let points: Vec<Point> = points.into_iter().map(Point::new).collect();
     Ok((CompiledSpace::from_rows(space, points.clone())?, points))
 }
 
-/// A header as a parameter's name: what formulas cannot spell becomes `_`.
+/// Converts a header to a parameter's name, with `_` for characters that formulas cannot spell.
 fn column_name(header: &str) -> String {
     let spelled: String =
         header.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
@@ -244,10 +248,10 @@ fn column_name(header: &str) -> String {
     }
 }
 
-/// Reads a limit like `time_ms<2.5`; `<=` and `>=` are read as `<` and `>`.
+/// Parses a limit such as `time_ms<2.5`. `<=` and `>=` are read as `<` and `>`.
 ///
 /// # Errors
-/// Where it is not a column, a sign and a number.
+/// Returns an error if the text is not a column, a sign and a number.
 pub fn parse_limit(text: &str) -> Result<Limit, TableError> {
     let wrong = || TableError::Roles(format!("`{text}` is no limit: write COLUMN<NUMBER or COLUMN>NUMBER"));
     let at = text.find(['<', '>']).ok_or_else(wrong)?;

@@ -1,5 +1,6 @@
-//! Iterated local search, and Pareto local search for several objectives: look at all neighbors of a good point
-//! before moving on to the next, and start anew near the best where nothing improves.
+//! Iterated local search, and Pareto local search for several objectives. All neighbors of a good
+//! point are tried before the search moves on, and it restarts near the best point when nothing
+//! improves.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -11,25 +12,26 @@ use crate::dominance::{Standing, dominates};
 use crate::history::{History, Trial};
 use crate::strategy::{Strategy, Suggestion};
 
-/// Random points before the first descent.
-const OPENING: usize = 5;
-/// Perturbations that are tried to find an unknown point.
-const ATTEMPTS: usize = 24;
+/// Number of random points before the first descent.
+const INITIAL_POINTS: usize = 5;
+/// Number of perturbations that are tried to find an unknown point.
+const MAX_ATTEMPTS: usize = 24;
 
 /// Local search from points of the archive.
 #[derive(Clone, Debug, Default)]
 pub struct LocalSearch {
-    /// Whose neighbors are being looked at.
+    /// Point whose neighbors are being tried.
     center: Option<(Point, Standing)>,
-    /// Neighbors still to be looked at.
+    /// Neighbors that are still to be tried.
     open: VecDeque<Point>,
-    /// Points whose neighbors were all looked at.
+    /// Points whose neighbors were all tried.
     done: HashSet<Point>,
 }
 
 impl LocalSearch {
     fn start(&mut self, history: &History, rng: &mut dyn Rng) -> bool {
-        // With one objective the archive is the incumbent; with several any point of the front will do.
+        // With one objective the archive is the incumbent; with several, any point of the front
+        // will do.
         let mut centers: Vec<(Point, Standing)> =
             history.archive().front().iter().map(|e| (e.point.clone(), e.standing.clone())).collect();
         if let Some(nearest) = history.archive().nearest_miss() {
@@ -52,8 +54,8 @@ impl LocalSearch {
         self.center = Some(center);
     }
 
-    /// A point some steps away from the best: what iterated local search starts anew from.
-    fn kick(&self, history: &History, rng: &mut dyn Rng) -> Option<Point> {
+    /// Perturbs the best point by a few steps, as the start of the next descent.
+    fn perturb(&self, history: &History, rng: &mut dyn Rng) -> Option<Point> {
         let front = history.archive().front();
         let best = match history.archive().nearest_miss() {
             Some(nearest) => &nearest.point,
@@ -61,7 +63,7 @@ impl LocalSearch {
             None => &front[rng.random_range(0..front.len())].point,
         };
         let active = best.iter().filter(|v| **v != INACTIVE).count().max(1) as f64;
-        (0..ATTEMPTS).find_map(|attempt| {
+        (0..MAX_ATTEMPTS).find_map(|attempt| {
             let steps = 2.0 + attempt as f64 / 8.0;
             let point = history.space().mutate(best, rng, (steps / active).min(0.7));
             (!history.is_known(&point)).then_some(point)
@@ -76,7 +78,7 @@ impl Strategy for LocalSearch {
 
     fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
         let origin = self.name().to_owned();
-        if history.known() < OPENING {
+        if history.known() < INITIAL_POINTS {
             return Some(Suggestion { point: history.unknown(rng)?, origin });
         }
         loop {
@@ -89,7 +91,7 @@ impl Strategy for LocalSearch {
                 self.done.insert(center);
             }
             if !self.start(history, rng) {
-                return Some(Suggestion { point: self.kick(history, rng)?, origin });
+                return Some(Suggestion { point: self.perturb(history, rng)?, origin });
             }
         }
     }
@@ -103,7 +105,8 @@ impl Strategy for LocalSearch {
             trial.entered && dominates(&standing.objectives, &center.objectives)
         };
         if better {
-            // No randomness is at hand when answers come in: the order follows from the points themselves.
+            // No random numbers are available when answers come in: the order follows from the
+            // points.
             let mut near = history.space().neighbors(&trial.point);
             near.retain(|p| !history.is_known(p));
             near.sort_by_key(|p| scramble(p, history.trials().len() as u64));
@@ -113,7 +116,7 @@ impl Strategy for LocalSearch {
     }
 }
 
-/// A number that depends on everything in the point and on nothing else.
+/// Hashes a point, so that equal points and salts give equal numbers.
 fn scramble(point: &Point, salt: u64) -> u64 {
     point.iter().fold(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15), |hash, v| {
         let mixed = (hash ^ u64::from(*v)).wrapping_mul(0xd6e8_feb8_6659_fd93);

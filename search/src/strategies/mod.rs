@@ -1,6 +1,7 @@
 //! One file per strategy, and the registry that lists them.
 
 pub mod annealing;
+mod candidates;
 pub mod evolve;
 pub mod local;
 pub mod nsga2;

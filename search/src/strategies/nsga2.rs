@@ -1,5 +1,6 @@
-//! NSGA-II (Deb, Pratap, Agarwal and Meyarivan, 2002) as a steady state: every answer is put into the population
-//! at once and the worst member leaves. Small, without doubles, limits by constraint-domination.
+//! NSGA-II (Deb, Pratap, Agarwal and Meyarivan, 2002) as a steady state: every answer joins the
+//! population at once and the worst member leaves. The population is small and has no duplicates;
+//! limits are met by constraint-domination.
 
 use paretune_spaces::Point;
 use rand::{Rng, RngExt};
@@ -8,16 +9,16 @@ use crate::dominance::{Standing, crowding, select, sort};
 use crate::history::{History, Trial};
 use crate::strategy::{Strategy, Suggestion};
 
-/// Variations that are tried before the search moves on to chance.
-const ATTEMPTS: usize = 30;
+/// Number of variations that are tried before a random point is taken.
+const MAX_ATTEMPTS: usize = 30;
 
 #[derive(Clone, Debug)]
 struct Member {
     point: Point,
     standing: Standing,
-    /// Layer, then crowding: what tournaments compare.
+    /// Layer and crowding distance, which tournaments compare in this order.
     rank: usize,
-    room: f64,
+    crowding: f64,
 }
 
 impl AsRef<Standing> for Member {
@@ -26,7 +27,7 @@ impl AsRef<Standing> for Member {
     }
 }
 
-/// A population that evolves.
+/// Population of an evolutionary search.
 #[derive(Clone, Debug)]
 pub struct Nsga2 {
     size: usize,
@@ -41,7 +42,7 @@ impl Default for Nsga2 {
 }
 
 impl Nsga2 {
-    /// With `size` members; the first generation is random.
+    /// Creates a population of `size` members, the first generation of which is random.
     #[must_use]
     pub fn new(size: usize) -> Nsga2 {
         Nsga2 { size: size.max(2), members: Vec::new(), asked: 0 }
@@ -50,7 +51,7 @@ impl Nsga2 {
     fn tournament(&self, rng: &mut dyn Rng) -> &Member {
         let one = &self.members[rng.random_range(0..self.members.len())];
         let two = &self.members[rng.random_range(0..self.members.len())];
-        if (two.rank, -two.room) < (one.rank, -one.room) { two } else { one }
+        if (two.rank, -two.crowding) < (one.rank, -one.crowding) { two } else { one }
     }
 }
 
@@ -66,11 +67,11 @@ impl Strategy for Nsga2 {
             return Some(Suggestion { point: history.unknown(rng)?, origin });
         }
         let space = history.space();
-        for attempt in 0..ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let (a, b) = (self.tournament(rng).point.clone(), self.tournament(rng).point.clone());
             let mut child = if rng.random_bool(0.9) { space.crossover(&a, &b, rng) } else { a };
             let active = child.iter().filter(|v| **v != paretune_spaces::INACTIVE).count().max(1);
-            // More of it where little variation leads only to what is known.
+            // The rate rises if small variations lead only to known points.
             let rate = (1.0 + attempt as f64 / 4.0) / active as f64;
             if rng.random_bool(0.8) || history.is_known(&child) {
                 child = space.mutate(&child, rng, rate.min(0.5));
@@ -84,7 +85,7 @@ impl Strategy for Nsga2 {
 
     fn tell(&mut self, _: &History, trial: &Trial) {
         let Some(standing) = trial.standing.clone() else { return };
-        self.members.push(Member { point: trial.point.clone(), standing, rank: 0, room: 0.0 });
+        self.members.push(Member { point: trial.point.clone(), standing, rank: 0, crowding: 0.0 });
         if self.members.len() > self.size {
             let mut keep = select(&self.members, self.size);
             keep.sort_unstable();
@@ -95,9 +96,9 @@ impl Strategy for Nsga2 {
             });
         }
         for (rank, layer) in sort(&self.members).into_iter().enumerate() {
-            let room = crowding(&self.members, &layer);
-            for (at, room) in layer.into_iter().zip(room) {
-                (self.members[at].rank, self.members[at].room) = (rank, room);
+            let crowding = crowding(&self.members, &layer);
+            for (at, crowding) in layer.into_iter().zip(crowding) {
+                (self.members[at].rank, self.members[at].crowding) = (rank, crowding);
             }
         }
     }

@@ -1,51 +1,57 @@
-//! Several strategies on one archive: whoever improves it gets more of the trials.
+//! Portfolio of strategies on one archive: a strategy that improves the archive gets more of the
+//! trials.
 //!
-//! Nothing wins everywhere, and which strategy suits a space shows only while it is searched. Every answer is told to
-//! all, so that none works from less than everything that is known. Credit is the gain in hypervolume (with one
-//! objective: in rank), forgotten slowly; arms are drawn in proportion to it, each with a share that it cannot lose.
+//! No strategy wins everywhere, and the search itself shows which one suits a space. Every answer
+//! is told to all strategies, so that each knows everything. A strategy's credit is its gain in
+//! hypervolume (with one objective: in rank), which decays slowly. Trials are divided in proportion
+//! to credit, with a guaranteed minimum for each strategy.
 
 use rand::{Rng, RngExt};
 
 use crate::history::{History, Trial};
 use crate::strategy::{Strategy, Suggestion};
 
-/// What remains of old credit after each trial of an arm.
-const MEMORY: f64 = 0.9;
+/// Fraction of old credit that remains after each trial of an arm.
+const CREDIT_DECAY: f64 = 0.9;
 
 struct Arm {
     strategy: Box<dyn Strategy>,
-    /// Share of trials that it gets at least, relative to the other arms' shares.
-    share: f64,
+    /// Guaranteed minimum of trials, relative to those of the other arms.
+    minimum: f64,
     credit: f64,
-    /// Trials that it would be due.
-    debt: f64,
+    /// Number of trials that the arm is still due.
+    due: f64,
 }
 
-/// A team of strategies.
+/// Several strategies that minimum an archive.
 pub struct Portfolio {
     name: &'static str,
     arms: Vec<Arm>,
-    /// Trials for which the first arm is alone.
+    /// Number of trials for which the first arm decides alone.
     opening: usize,
 }
 
 impl Portfolio {
-    /// A team; the numbers are the shares that each gets at least, relative to each other. The first opens: it
-    /// decides alone as long as fewer than `opening` trials are known.
+    /// Creates a portfolio of strategies, each with its guaranteed minimum of trials relative to
+    /// the others. The first strategy decides alone while fewer than `opening` trials are known.
     #[must_use]
     pub fn new(name: &'static str, opening: usize, strategies: Vec<(Box<dyn Strategy>, f64)>) -> Portfolio {
-        let arms =
-            strategies.into_iter().map(|(strategy, share)| Arm { strategy, share, credit: 0.0, debt: 0.0 });
+        let arms = strategies.into_iter().map(|(strategy, minimum)| Arm {
+            strategy,
+            minimum,
+            credit: 0.0,
+            due: 0.0,
+        });
         Portfolio { name, opening, arms: arms.collect() }
     }
 
-    /// How trials are to be divided now.
+    /// Returns the fractions in which trials are divided now.
     fn weights(&self) -> Vec<f64> {
-        let shares: f64 = self.arms.iter().map(|a| a.share).sum();
+        let minimums: f64 = self.arms.iter().map(|a| a.minimum).sum();
         let credits: f64 = self.arms.iter().map(|a| a.credit).sum();
-        // Half of the trials are divided as agreed, half by what was achieved.
-        let earned = |a: &Arm| if credits > 1e-12 { a.credit / credits } else { a.share / shares };
-        self.arms.iter().map(|a| 0.5 * a.share / shares + 0.5 * earned(a)).collect()
+        // Half of the trials follow the guaranteed minimum, and half follow the credit.
+        let earned = |a: &Arm| if credits > 1e-12 { a.credit / credits } else { a.minimum / minimums };
+        self.arms.iter().map(|a| 0.5 * a.minimum / minimums + 0.5 * earned(a)).collect()
     }
 }
 
@@ -60,15 +66,15 @@ impl Strategy for Portfolio {
         }
         let weights = self.weights();
         for (arm, weight) in self.arms.iter_mut().zip(weights) {
-            arm.debt += weight;
+            arm.due += weight;
         }
-        // Debts even out what chance would not; ties and near ties are drawn.
+        // Division by due trials varies less than random choice. Ties and near ties are drawn.
         let noise: Vec<f64> = self.arms.iter().map(|_| rng.random_range(0.0..0.25)).collect();
         let mut order: Vec<usize> = (0..self.arms.len()).collect();
-        order.sort_by(|a, b| (self.arms[*b].debt + noise[*b]).total_cmp(&(self.arms[*a].debt + noise[*a])));
+        order.sort_by(|a, b| (self.arms[*b].due + noise[*b]).total_cmp(&(self.arms[*a].due + noise[*a])));
         for at in order {
             if let Some(suggestion) = self.arms[at].strategy.ask(history, rng) {
-                self.arms[at].debt -= 1.0;
+                self.arms[at].due -= 1.0;
                 return Some(suggestion);
             }
         }
@@ -79,18 +85,18 @@ impl Strategy for Portfolio {
         let gain = gain(history, trial);
         for arm in &mut self.arms {
             if arm.strategy.name() == trial.origin {
-                arm.credit = arm.credit * MEMORY + gain * (1.0 - MEMORY);
+                arm.credit = arm.credit * CREDIT_DECAY + gain * (1.0 - CREDIT_DECAY);
             }
             arm.strategy.tell(history, trial);
         }
     }
 }
 
-/// What a trial was good for, from 0 to 1.
+/// Returns the gain of a trial, from 0 to 1.
 fn gain(history: &History, trial: &Trial) -> f64 {
     let Some(standing) = &trial.standing else { return 0.0 };
     if history.archive().front().is_empty() {
-        // Nothing feasible yet: coming nearer counts.
+        // While nothing is feasible, coming nearer to it counts.
         let nearest = history.archive().nearest_miss().is_some_and(|e| e.point == trial.point);
         return f64::from(u8::from(nearest));
     }
@@ -103,7 +109,7 @@ fn gain(history: &History, trial: &Trial) -> f64 {
             let own = n.apply(&standing.objectives);
             let others: Vec<Vec<f64>> =
                 history.archive().normalized().into_iter().filter(|p| *p != own).collect();
-            // Late gains are small: their roots still tell arms apart.
+            // Late gains are small; their roots still distinguish the arms.
             crate::hypervolume::contribution(&others, &own, &reference).sqrt()
         }
         _ => 1.0,

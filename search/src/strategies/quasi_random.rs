@@ -1,8 +1,9 @@
-//! Quasi-random search: a Halton sequence over the parameters, so that few points cover the space evenly.
+//! Quasi-random search: a Halton sequence over the parameters, so that few points cover the space
+//! evenly.
 //!
-//! Every parameter has its own prime base, randomly scrambled; whichever decisions conditions and constraints leave,
-//! the parameter's coordinate picks among the values that are still possible. With many parameters the larger bases
-//! cover no better than chance, and no worse.
+//! Every parameter has its own prime base and a random shift. Its coordinate picks among the values
+//! that earlier decisions leave possible. With many parameters the larger bases cover the space no
+//! better than random points, and no worse.
 
 use paretune_spaces::Point;
 use rand::{Rng, RngExt};
@@ -10,15 +11,15 @@ use rand::{Rng, RngExt};
 use crate::history::{History, Trial};
 use crate::strategy::{Strategy, Suggestion};
 
-/// Sequence elements that are tried before the engine falls back to chance.
-const ATTEMPTS: usize = 64;
+/// Number of sequence elements that are tried before the engine takes a random point.
+const MAX_ATTEMPTS: usize = 64;
 
-/// A scrambled Halton sequence.
+/// Halton sequence with a random shift of each coordinate.
 #[derive(Clone, Debug, Default)]
 pub struct QuasiRandom {
     index: u64,
     bases: Vec<u64>,
-    /// Per parameter a random shift of its coordinate (Cranley and Patterson, 1976).
+    /// Random shift of each parameter's coordinate (Cranley and Patterson, 1976).
     shifts: Vec<f64>,
 }
 
@@ -38,10 +39,10 @@ impl QuasiRandom {
     fn element(&mut self, history: &History) -> Point {
         self.index += 1;
         let index = self.index;
-        history.space().choose(|parameter, shares| {
+        history.space().choose(|parameter, fractions| {
             let raw = crate::acquisition::radical_inverse(index, self.bases[parameter]);
             let coordinate = (raw + self.shifts[parameter]).fract();
-            shares.iter().position(|s| coordinate < *s).unwrap_or(shares.len() - 1)
+            fractions.iter().position(|s| coordinate < *s).unwrap_or(fractions.len() - 1)
         })
     }
 }
@@ -57,7 +58,7 @@ impl Strategy for QuasiRandom {
             self.bases = primes(count);
             self.shifts = (0..count).map(|_| rng.random()).collect();
         }
-        let point = (0..ATTEMPTS).map(|_| self.element(history)).find(|p| !history.is_known(p))?;
+        let point = (0..MAX_ATTEMPTS).map(|_| self.element(history)).find(|p| !history.is_known(p))?;
         Some(Suggestion { point, origin: self.name().to_owned() })
     }
 

@@ -1,11 +1,11 @@
-//! Uniform sampling of valid configurations: the baseline that everything else must beat.
+//! Uniform sampling of valid configurations: the baseline for all other strategies.
 
 use rand::Rng;
 
 use crate::history::{History, Trial};
 use crate::strategy::{Strategy, Suggestion};
 
-/// Draws configurations without looking at answers.
+/// Strategy that draws configurations without regard to answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RandomSearch;
 

@@ -11,15 +11,15 @@ use super::surrogate::{ModelKind, Surrogate};
 use crate::problem::ProblemError;
 use crate::strategy::Strategy;
 
-/// Trials for which the Gaussian process of `auto` decides alone. On recorded spaces, no other strategy
-/// earned more than the process while fewer trials were known.
+/// Trials for which the Gaussian process of `auto` decides alone. On recorded spaces, no other
+/// strategy earned more than the process while fewer trials were known.
 const AUTO_OPENING_TRIALS: usize = 200;
 
 type Constructor = fn() -> Box<dyn Strategy>;
 
 /// A strategy that users can select by name.
 pub struct Description {
-    /// Name that users write.
+    /// Name that users write to select it.
     pub name: &'static str,
     /// Description of one line for help texts.
     pub about: &'static str,
