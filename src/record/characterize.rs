@@ -45,7 +45,7 @@ pub const ORIGINAL: &str = "original";
 pub const CSR: &str = "weight pruning (CSR)";
 
 /// Weight pruning with kernels that keep sums in registers.
-pub const SPARSE: &str = "weight pruning (planar kernels)";
+pub const SPARSE: &str = "weight pruning (NCHW kernels)";
 
 /// Name of the channel pruning experiments.
 pub const CHANNEL: &str = "channel pruning";
