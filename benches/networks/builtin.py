@@ -2,10 +2,10 @@
 
     cargo run --release --example builtin_images -- training 168000 train.bin
     cargo run --release --example builtin_images -- report 20000 test.bin
-    cd src/model/builtin
-    python3 train.py --train train.bin --test test.bin --out builtin.onnx
+    python3 benches/networks/builtin.py --train train.bin --test test.bin \\
+        --out src/model/builtin/builtin.onnx
 
-Needs PyTorch, onnx and onnxruntime; a GPU reduces the training to minutes. The image files have
+Needs PyTorch, onnx and onnxruntime. With a GPU the training takes minutes. The image files have
 CIFAR-10's binary records: a label byte, then 32x32 red, green and blue bytes. The network mixes
 the layers that compression meets in practice: plain residual blocks, inverted residuals with
 depthwise convolutions, pointwise convolutions, a projection shortcut and a dense layer. The script
@@ -159,9 +159,9 @@ def rounded(bits):
     return change
 
 
-def pruned(model, share):
+def pruned(model, fraction):
     every = torch.cat([p.detach().abs().flatten() for p in model.parameters() if p.ndim > 1])
-    threshold = every.kthvalue(max(1, int(share * len(every)))).values
+    threshold = every.kthvalue(max(1, int(fraction * len(every)))).values
     zeros = torch.zeros_like
     return lambda weights: torch.where(weights.abs() > threshold, weights, zeros(weights))
 
@@ -190,9 +190,9 @@ def main():
     print(f"float: {accuracy(model, *test):.4f}")
     for bits in (8, 6, 5, 4, 3, 2):
         print(f"weights of {bits} bits: {accuracy(changed(model, rounded(bits)), *test):.4f}")
-    for share in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9):
-        found = accuracy(changed(model, pruned(model, share)), *test)
-        print(f"{share:.0%} of weights zero: {found:.4f}")
+    for fraction in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9):
+        found = accuracy(changed(model, pruned(model, fraction)), *test)
+        print(f"{fraction:.0%} of weights zero: {found:.4f}")
 
     model.cpu().eval()
     torch.onnx.export(

@@ -113,10 +113,10 @@ def main():
     arguments.add_argument("--out", required=True)
     arguments.add_argument("--paretune", default="paretune")
     arguments.add_argument(
-        "subject", nargs="+", help="the network and how its images are read, after --"
+        "workload", nargs="+", help="the network and how its images are read, after --"
     )
     args = arguments.parse_args()
-    model, *rest = args.subject
+    model, *rest = args.workload
     described = json.loads(
         subprocess.run(
             [args.paretune, "space", model, "--json", *rest],

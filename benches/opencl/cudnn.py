@@ -3,7 +3,7 @@
 
     cudnn.py [--batch 1,16] MODEL.onnx...
 
-Weights come from the ONNX file, the input is noise. Every convolution runs the algorithm that
+Weights come from the ONNX file, and the input is noise. Every convolution runs the algorithm that
 cuDNN's own benchmark finds fastest, in NHWC or NCHW, whichever is faster. Prints microseconds per
 pass, the smallest of seven rounds of 200 replays, in fp32 (no tensor cores), tf32 and fp16. Needs
 PyTorch with CUDA, and `onnx`.

@@ -3,7 +3,8 @@
 //!
 //! The program draws the images, byte for byte equal on every machine: ten classes of shapes and
 //! patterns, 32x32, in color. The network is a small residual one with depthwise layers (256,154
-//! parameters, 94.2 % on drawn images that it has not seen). `train.py` in this folder trained it.
+//! parameters, 94.2 % on drawn images that it has not seen). The script
+//! `benches/networks/builtin.py` trained it.
 
 use rayon::prelude::*;
 
