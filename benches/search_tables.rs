@@ -149,7 +149,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let Some(folder) = &arguments.folder else {
         println!(
-            "search_tables: name the folder of the recorded spaces: cargo bench --bench search_tables -- FOLDER"
+            "search_tables: name the folder of the recorded spaces: cargo bench --bench \
+             search_tables -- FOLDER"
         );
         return ExitCode::SUCCESS;
     };

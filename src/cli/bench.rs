@@ -39,7 +39,12 @@ pub struct BenchArgs {
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     pub(super) seconds: f64,
     /// Number of images per run
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..),
+    )]
     pub(super) batch: u16,
     /// Keep a network at full precision and use the best schedules that the result store knows for
     /// it on this machine and number of threads
@@ -131,7 +136,11 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
             "probe": timing.probe,
             "schedules": source.as_ref().map(ToString::to_string),
             "load": {"seconds": load, "weights": weight_source_name(&weights)},
-            "memory": {"weights": memory.weights, "activations": memory.activations, "workspace": memory.workspace},
+            "memory": {
+                "weights": memory.weights,
+                "activations": memory.activations,
+                "workspace": memory.workspace,
+            },
             "layers": layers,
         });
         writeln!(out, "{all}")?;
@@ -139,7 +148,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     }
     writeln!(
         out,
-        "{}: {} ({} to {} in {PROCESSES} processes; {} runs, {:.0} % of them undisturbed; {threads} thread(s), batch {batch})",
+        "{}: {} ({} to {} in {PROCESSES} processes; {} runs, {:.0} % of them undisturbed; \
+         {threads} thread(s), batch {batch})",
         plan.name,
         seconds_text(timing.median),
         seconds_text(timing.low),
@@ -193,7 +203,7 @@ fn existing_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
         Ok(store) => Ok(Some(store)),
         Err(error) => {
             if args.fp32 {
-                eprintln!("default schedules, as the result store cannot be read: {error}");
+                eprintln!("using default schedules, because the result store cannot be read: {error}");
             }
             Ok(None)
         }
@@ -230,7 +240,7 @@ fn target(
         source = known;
     }
     let bundle = Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
-    let folder = TempDir::new().context("no temporary folder can be made")?;
+    let folder = TempDir::new().context("a temporary folder cannot be created")?;
     let path = folder.path().join("bundle");
     bundle.write(&path)?;
     *scratch = Some(folder);

@@ -29,14 +29,12 @@ use crate::report;
 
 /// Arguments of the command `paretune characterize`.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Every measurement goes through the result store: the same command goes on where it was \
-stopped, and a second one about the same answers at once.
+#[command(after_help = "All measurements are kept in the result store: the same command continues where \
+it was stopped, and a repeated command answers at once.
 
 Example:
   paretune characterize vgg16.onnx resnet18.onnx mobilenet.onnx --data cifar10 --mean 125.3,123.0,113.9 \\
-      --std 63.0,62.1,66.7 --naive --output characterize.md"
-)]
+      --std 63.0,62.1,66.7 --naive --output characterize.md")]
 pub struct CharacterizeArgs {
     /// Trained networks (ONNX) [default: the built-in network]
     #[arg(value_name = "MODEL.onnx")]
@@ -48,7 +46,12 @@ pub struct CharacterizeArgs {
     #[arg(long)]
     naive: bool,
     /// Number of search images that every configuration is scored on
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1024,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     images: u64,
     /// Time limit for each network: 90s, 10m, 2h. The next run of the same command measures what is
     /// missing
@@ -65,7 +68,12 @@ pub struct CharacterizeArgs {
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
     /// Time limit for one measurement in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     trial_timeout: u64,
 }
 
@@ -258,7 +266,8 @@ fn write_report(args: &CharacterizeArgs, rows: &[Row], took: Duration, missing: 
     );
     if missing > 0 {
         about += &format!(
-            "\n\n**{missing} measurements are missing: the study was stopped, or its budget was used up. The same command goes on there.**"
+            "\n\n**{missing} measurements are missing: the study was stopped, or its budget was \
+             used up. The same command continues there.**"
         );
     }
     let mut networks: Vec<&str> = rows.iter().map(|row| row.network.as_str()).collect();

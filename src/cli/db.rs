@@ -126,7 +126,8 @@ pub fn db(args: &DbArgs) -> anyhow::Result<ExitStatus> {
             if verified.unreachable > 0 {
                 writeln!(
                     out,
-                    "{} intact records lie in files that the store has lost sight of; `paretune db compact` brings them back",
+                    "{} intact records are in files that the store no longer refers to; `paretune \
+                     db compact` restores them",
                     verified.unreachable
                 )?;
             }

@@ -44,7 +44,8 @@ pub fn devices(args: &DevicesArgs) -> anyhow::Result<ExitStatus> {
     if hardware.devices.is_empty() {
         writeln!(
             out,
-            "OpenCL: no device; install a driver (on Debian for the CPU: `apt-get install pocl-opencl-icd`) to have one"
+            "OpenCL: no device; install a driver (on Debian for the CPU: `apt-get install \
+             pocl-opencl-icd`) to have one"
         )?;
     }
     for device in &hardware.devices {

@@ -29,7 +29,12 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "FILE|-")]
     config: PathBuf,
     /// Number of search images that every configuration is scored on
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2048,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     images: u64,
     /// Folder of the result store [default: in the user's data folder]
     #[arg(long, value_name = "DIR")]

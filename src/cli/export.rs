@@ -66,12 +66,12 @@ pub enum Format {
 /// Exports the chosen point or the whole study.
 pub fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
     if args.weights.is_some() && args.format != Format::Bundle {
-        return Err(usage(anyhow!("--weights: only a bundle has a choice of them")));
+        return Err(usage(anyhow!("--weights applies to bundles only")));
     }
     let folder = paths::study(args.study.as_deref()).map_err(usage)?;
     if matches!(args.format, Format::T4 | Format::Optuna) {
         if args.pick.is_some() {
-            return Err(usage(anyhow!("--pick: this format takes every trial of the study")));
+            return Err(usage(anyhow!("--pick does not apply to this format, which exports all trials")));
         }
         let history = History::read(&folder).map_err(usage)?;
         let text = match args.format {

@@ -128,8 +128,8 @@ fn report_load_changes(loaded: &Loaded) {
     }
     if *refitted > 0 {
         eprintln!(
-            "note: the schedules of {refitted} steps are not possible with this machine's instructions or so many images; \
-             the nearest ones that are were taken"
+            "note: this machine's instruction set or the batch size does not allow the schedules \
+             of {refitted} steps; the nearest valid ones are used"
         );
     }
 }

@@ -39,10 +39,20 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "auto")]
     strategy: Vec<String>,
     /// Number of evaluations per run
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(1..),
+    )]
     budget: u32,
     /// Number of runs per strategy, each with its own seed
-    #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..),
+    )]
     seeds: u32,
     /// Print the report as a JSON object
     #[arg(long)]

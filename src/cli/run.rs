@@ -57,7 +57,7 @@ fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
     let dims = bundle.plan.values.get(bundle.plan.input).map(|value| value.dims.clone()).unwrap_or_default();
     dims.as_slice()
         .try_into()
-        .map_err(|_| usage(anyhow!("the bundle takes inputs of shape {dims:?}, which are no images")))
+        .map_err(|_| usage(anyhow!("the bundle takes inputs of shape {dims:?}, which are not images")))
 }
 
 fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitStatus> {
@@ -137,7 +137,7 @@ fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyh
 
 /// Reads an array. Returns the number of images and the input values of the network.
 fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<(usize, Vec<f32>)> {
-    let problem = || format!("`{}` is no array that the bundle can take", path.display());
+    let problem = || format!("`{}` is not an array that the bundle accepts", path.display());
     let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
     let length = file.metadata()?.len();
     let array = npyz::NpyFile::new(BufReader::new(file)).with_context(problem)?;

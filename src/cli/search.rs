@@ -27,11 +27,12 @@ use crate::tui;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   paretune search
-  paretune search model.onnx --data images --mean 125.3,123.0,113.9 --std 63.0,62.1,66.7 --limit \"<20ms, <5MB\"
+  paretune search model.onnx --data images --mean 125.3,123.0,113.9 --std 63.0,62.1,66.7 \
+  --limit \"<20ms, <5MB\"
   paretune search model.onnx --data images --limit \"accuracy-drop<1%\" --prefer latency --budget 10m
 
 Exit status: 0 a point meets every limit, 3 none does (the nearest miss is reported), 2 bad usage or input,
-1 internal failure, 130 interrupted (the study is whole; the same command goes on).")]
+1 internal failure, 130 interrupted (the study is intact; the same command resumes it).")]
 pub struct SearchArgs {
     /// Trained network (ONNX) [default: the built-in network and images]
     #[arg(value_name = "MODEL.onnx")]
@@ -43,7 +44,8 @@ pub struct SearchArgs {
     #[arg(long = "limit", value_name = "TEXT")]
     limits: Vec<String>,
     /// Objectives to trade off
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "accuracy,latency,size,memory",
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',',
+          default_value = "accuracy,latency,size,memory",
           value_parser = ["accuracy", "latency", "size", "memory"])]
     objective: Vec<String>,
     /// Criterion of the best feasible point: an objective, or `knee`
@@ -82,7 +84,12 @@ pub struct SearchArgs {
     #[arg(long, conflicts_with = "tui")]
     json: bool,
     /// Time limit for one trial in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 120,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     trial_timeout: u64,
     /// Memory limit for one trial in MiB [default: three quarters of the machine's memory]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]

@@ -41,10 +41,20 @@ pub struct ShowArgs {
     #[arg(long, value_name = "WxH", default_value = "100x30", value_parser = size)]
     screen_size: (u16, u16),
     /// Metric of the horizontal axis of the plot
-    #[arg(long, value_name = "NAME", default_value = "latency", value_parser = ["accuracy", "latency", "size", "memory"])]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "latency",
+        value_parser = ["accuracy", "latency", "size", "memory"],
+    )]
     x: String,
     /// Metric of the vertical axis of the plot
-    #[arg(long, value_name = "NAME", default_value = "accuracy", value_parser = ["accuracy", "latency", "size", "memory"])]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "accuracy",
+        value_parser = ["accuracy", "latency", "size", "memory"],
+    )]
     y: String,
 }
 
@@ -140,10 +150,7 @@ fn events_of(folder: &Path) -> anyhow::Result<Vec<Event>> {
 pub fn read_front(folder: &Path) -> anyhow::Result<Front> {
     let path = folder.join("front.json");
     let text = std::fs::read_to_string(&path).with_context(|| {
-        format!(
-            "`{}` cannot be read; the study has not come to an end yet: run its `search` again",
-            path.display()
-        )
+        format!("`{}` cannot be read; the study has not ended: run its `search` again", path.display())
     })?;
     serde_json::from_str(&text).with_context(|| format!("`{}` is damaged", path.display()))
 }

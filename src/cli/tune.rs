@@ -42,7 +42,8 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     }
     if args.target.is_dir() {
         return Err(usage(anyhow!(
-            "`{}` is a folder: what is tuned are networks (MODEL.onnx) at full precision; a bundle has its schedules",
+            "`{}` is a folder, but --tune takes a network (MODEL.onnx) at full precision; a \
+             bundle already has its schedules",
             args.target.display()
         )));
     }
@@ -69,9 +70,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     );
     reporter.end();
     let Some(tuned) = tuned? else {
-        eprintln!(
-            "interrupted; what was measured is in the result store, and the same command goes on from there"
-        );
+        eprintln!("interrupted; the measurements are in the result store, and the same command continues");
         return Ok(ExitStatus::Interrupted);
     };
     remember_probes(&store, &place.hardware, &tuned.probes)?;
@@ -79,7 +78,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     // The whole network is timed with and without the tuned schedules, in turns. If some layers
     // work in a tensor format of their own, a third variant leaves those out, because their
     // conversions may cost the other layers more than they gain.
-    let scratch = tempfile::TempDir::new().context("no temporary folder can be made")?;
+    let scratch = tempfile::TempDir::new().context("a temporary folder cannot be created")?;
     let none = Schedules::new();
     let mut variants = vec![&none];
     if !tuned.schedules.is_empty() {
@@ -108,7 +107,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
         .ok_or_else(|| anyhow!("nothing was timed"))?;
     let seconds = [timings[0].median, timings[chosen].median];
     if let Err(error) = conclude_network(&store, &place, &sha256, variants[chosen], seconds) {
-        eprintln!("the network's schedules are not kept as a whole: {error}");
+        eprintln!("the schedules of the whole network could not be stored: {error}");
     }
     let report =
         TuningReport { plan: &plan, tuned: &tuned, default: &timings[0], best: &timings[chosen], chosen };
@@ -197,7 +196,7 @@ impl TuningReport<'_> {
             0 if self.tuned.schedules.is_empty() => "the default schedules are the best",
             0 => "the default schedules stay: together, the tuned ones are not faster",
             1 => "the tuned schedules",
-            _ => "the tuned schedules, but for those in another order of numbers, which together are slower",
+            _ => "the tuned schedules except those in another tensor format, which together are slower",
         }
     }
 
@@ -255,7 +254,8 @@ impl TuningReport<'_> {
         let tried: usize = self.tuned.layers.iter().map(|layer| layer.tried).sum();
         writeln!(
             out,
-            "\ngeometric mean of the layers' gains: {:.2}x ({tried} schedules in {} runs; {threads} thread(s), batch {batch})",
+            "\ngeometric mean of the layers' gains: {:.2}x ({tried} schedules in {} runs; \
+             {threads} thread(s), batch {batch})",
             self.mean_gain(),
             self.tuned.runs
         )?;

@@ -60,7 +60,7 @@ pub fn chosen<'f>(front: &'f Front, pick: Option<&str>) -> Result<&'f FrontPoint
         [point] => Ok(point),
         [] => Err(ExportError::Pick(format!("no point of the archive has an id that begins with `{pick}`"))),
         _ => Err(ExportError::Pick(format!(
-            "`{pick}` begins the ids of {} points; give more of it",
+            "the ids of {} points begin with `{pick}`; give more characters",
             ids.len()
         ))),
     }

@@ -200,11 +200,12 @@ fn settings(page_data: &PageData<'_>) -> String {
         let _ = write!(text, "<tr><td>failed {count}x</td><td>{}</td></tr>", escaped(reason));
     }
     text.push_str(
-        "</table><p class=\"soft\">latency: median of one inference at batch 1, points of the front timed in turns in \
-         three fresh processes, with a distribution-free 95 % interval; accuracy: top-1 on images that were used \
-         for no choice, with a Wilson interval; size: bytes of the exported bundle; memory: peak bytes allocated during a \
-         run. Limits are judged on the pessimistic end of the intervals. Trials off the front show the figures of the search: \
-         accuracy on its own part of the images.</p>",
+        "</table><p class=\"soft\">latency: median of one inference at batch 1, points of the \
+         front timed in turns in three fresh processes, with a distribution-free 95 % interval; \
+         accuracy: top-1 on images that were used for no choice, with a Wilson interval; size: \
+         bytes of the exported bundle; memory: peak bytes allocated during a run. Limits are \
+         judged on the pessimistic end of the intervals. Trials off the front show the figures \
+         of the search: accuracy on its own part of the images.</p>",
     );
     text
 }

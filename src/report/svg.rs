@@ -13,11 +13,13 @@ const HEIGHT: f64 = 480.0;
 /// Frame of the plot: left, top, right, bottom.
 const FRAME: (f64, f64, f64, f64) = (78.0, 64.0, 700.0, 424.0);
 
-const STYLE: &str = "text{font:12px system-ui,Helvetica,Arial,DejaVu Sans,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}\
-.grid{stroke:#e4e4e4}.frame{fill:none;stroke:#888}.front{fill:none;stroke:#1b7837;stroke-width:1.5;stroke-dasharray:5 3}\
-.feasible{fill:#1b7837}.infeasible{fill:#fff;stroke:#b2182b;stroke-width:1.5}.best{fill:#1b7837;stroke:#000}\
-.baseline{fill:#2166ac}.technique{fill:#8a5a00}.limit{stroke:#b2182b;stroke-width:1.5}.beyond{fill:#b2182b;fill-opacity:.07}\
-.whisker{stroke:#ccc}.strong{font-weight:600}";
+const STYLE: &str = "\
+text{font:12px system-ui,Helvetica,Arial,DejaVu Sans,sans-serif;fill:#333}\
+.title{font-size:15px;font-weight:600}.grid{stroke:#e4e4e4}.frame{fill:none;stroke:#888}\
+.front{fill:none;stroke:#1b7837;stroke-width:1.5;stroke-dasharray:5 3}.feasible{fill:#1b7837}\
+.infeasible{fill:#fff;stroke:#b2182b;stroke-width:1.5}.best{fill:#1b7837;stroke:#000}\
+.baseline{fill:#2166ac}.technique{fill:#8a5a00}.limit{stroke:#b2182b;stroke-width:1.5}\
+.beyond{fill:#b2182b;fill-opacity:.07}.whisker{stroke:#ccc}.strong{font-weight:600}";
 
 /// Draws the points of `front` over the metrics `x` and `y` (`accuracy`, `latency`, `size`,
 /// `memory`).
@@ -64,7 +66,8 @@ pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String 
         let Some((x, y)) = plot.position(&technique.metrics) else { continue };
         let _ = writeln!(
             out,
-            "<path class=\"technique\" d=\"M{x:.1} {:.1}l5.5 5.5l-5.5 5.5l-5.5 -5.5z\"><title>{}</title></path>",
+            "<path class=\"technique\" d=\"M{x:.1} {:.1}l5.5 5.5l-5.5 5.5l-5.5 -5.5z\">\
+             <title>{}</title></path>",
             y - 5.5,
             escaped(&figures(&format!("{} alone", technique.name), &technique.metrics))
         );
@@ -79,7 +82,8 @@ pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String 
     if let Some((x, y)) = plot.position(&front.baseline) {
         let _ = writeln!(
             out,
-            "<rect class=\"baseline\" x=\"{:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"><title>{}</title></rect>",
+            "<rect class=\"baseline\" x=\"{:.1}\" y=\"{:.1}\" width=\"9\" \
+             height=\"9\"><title>{}</title></rect>",
             x - 4.5,
             y - 4.5,
             escaped(&figures("baseline", &front.baseline))

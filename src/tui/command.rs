@@ -9,7 +9,8 @@ use paretune_record::front::FrontPoint;
 /// A request of the user to the search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Finish the current trial, write the archive, and end with [`Finished`](paretune_record::event::Event::Finished).
+    /// Finish the current trial, write the archive, and end with the event
+    /// [`Finished`](paretune_record::event::Event::Finished).
     Quit,
     /// Start no further trial until [`Command::Resume`].
     Pause,

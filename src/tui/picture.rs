@@ -31,7 +31,8 @@ fn svg(buffer: &Buffer) -> String {
     let (width, height) =
         (f64::from(area.width) * CELL.0 + 2.0 * MARGIN, f64::from(area.height) * CELL.1 + 2.0 * MARGIN);
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+         width=\"{width:.0}\" \
          height=\"{height:.0}\">\n<style>text{{font:14px \"DejaVu Sans Mono\",Menlo,Consolas,monospace;white-space:pre}}\
          </style>\n<rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{PAPER}\"/>\n"
     );
@@ -100,7 +101,8 @@ fn run(out: &mut String, x: usize, y: u16, length: usize, text: &str, look: &Loo
     let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let _ = writeln!(
         out,
-        "<text x=\"{left:.1}\" y=\"{:.1}\" fill=\"{}\" textLength=\"{width:.1}\" lengthAdjust=\"spacingAndGlyphs\"\
+        "<text x=\"{left:.1}\" y=\"{:.1}\" fill=\"{}\" textLength=\"{width:.1}\" \
+         lengthAdjust=\"spacingAndGlyphs\"\
          {bold}>{escaped}</text>",
         top + 13.0,
         look.ink

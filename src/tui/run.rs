@@ -40,7 +40,7 @@ pub enum TuiError {
 
 /// Draws the study until it has ended and the user presses `q`, or until the user quits.
 ///
-/// `q` sends [`Command::Quit`] and waits until the search has ended its trial and export_results its
+/// `q` sends [`Command::Quit`] and waits until the search has ended its trial and written its
 /// archive. A second `q` returns at once, and so does SIGTERM. The sender of events is never
 /// blocked. The terminal is restored in every case, also after a panic and while the process is
 /// suspended.

@@ -53,7 +53,8 @@ pub fn curves(rows: &[Row], network: &str) -> String {
     }
     let _ = write!(
         out,
-        "<text x=\"315\" y=\"475\" text-anchor=\"middle\">{}</text><text transform=\"translate(18 235) rotate(-90)\" \
+        "<text x=\"315\" y=\"475\" text-anchor=\"middle\">{}</text><text \
+         transform=\"translate(18 235) rotate(-90)\" \
          text-anchor=\"middle\">{}</text>",
         escaped(&x.title()),
         escaped(&y.title())
@@ -81,7 +82,8 @@ pub fn curves(rows: &[Row], network: &str) -> String {
         let (y, name) = (60.0 + 21.0 * index as f64, if kernels == Kernels::Naive { ", naive" } else { "" });
         let _ = write!(
             out,
-            "<path d=\"M575 {:.1}h22\" stroke=\"{color}\" stroke-width=\"2\"{dash}/><text x=\"603\" y=\"{y:.1}\">{}{name}\
+            "<path d=\"M575 {:.1}h22\" stroke=\"{color}\" stroke-width=\"2\"{dash}/><text \
+             x=\"603\" y=\"{y:.1}\">{}{name}\
              </text>",
             y - 4.0,
             escaped(technique)

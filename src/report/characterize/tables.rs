@@ -11,7 +11,8 @@ use crate::units;
 pub(super) fn table(rows: &[&Row], backend: &str, threads: i64) -> String {
     let all = measured_rows(rows, backend, threads);
     let mut text = String::from(
-        "| technique | level | kernels | accuracy | change | latency | 95 % interval | speed | size | memory |\n\
+        "| technique | level | kernels | accuracy | change | latency | 95 % interval | speed | \
+         size | memory |\n\
          | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for point in &all {
