@@ -5,6 +5,8 @@
 //! plan into the compressed one, with activation statistics from a [`Calibration`]. The study
 //! chooses recipes and schedules layers.
 
+#![forbid(unsafe_code)]
+
 mod apply;
 mod calibration;
 mod channel_budget;

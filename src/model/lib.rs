@@ -3,6 +3,8 @@
 //! The graph of a network is the runtime's own [`paretune_kernels::Plan`] with default schedules
 //! and single-precision weights: one representation from import to execution.
 
+#![forbid(unsafe_code)]
+
 pub mod builtin;
 mod describe;
 mod error;

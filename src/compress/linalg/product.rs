@@ -1,56 +1,14 @@
 //! Dense matrix multiplication with arbitrary strides on one thread, for preparing networks
-//! (reconstruction, gradients). Inference uses the packed GEMM in [`crate::conv`] instead.
+//! (reconstruction, gradients). Inference uses the packed GEMM of the kernels instead.
 //!
-//! This is a safe interface to the `matrixmultiply` crate.
+//! The product is that of `matrixmultiply`, behind the safe interface of `ndarray`.
 
 use std::ops::Range;
 
-/// Element types that matrices can have.
-pub trait Element: Copy + Send + Sync + sealed::Sealed {}
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar, ShapeBuilder};
 
-impl Element for f32 {}
-impl Element for f64 {}
-
-mod sealed {
-    pub trait Sealed: Sized {
-        /// Computes `c = alpha a b + beta c`.
-        ///
-        /// # Safety
-        /// All pointers must be valid for the given sizes and strides, and `c` must not overlap
-        /// with `a` or `b`.
-        unsafe fn gemm(
-            size: [usize; 3],
-            alpha: Self,
-            a: (*const Self, [isize; 2]),
-            b: (*const Self, [isize; 2]),
-            beta: Self,
-            c: (*mut Self, [isize; 2]),
-        );
-    }
-
-    macro_rules! sealed {
-        ($number:ty, $gemm:path) => {
-            impl Sealed for $number {
-                unsafe fn gemm(
-                    [m, k, n]: [usize; 3],
-                    alpha: Self,
-                    (a, [rsa, csa]): (*const Self, [isize; 2]),
-                    (b, [rsb, csb]): (*const Self, [isize; 2]),
-                    beta: Self,
-                    (c, [rsc, csc]): (*mut Self, [isize; 2]),
-                ) {
-                    // SAFETY: as the caller promises.
-                    unsafe { $gemm(m, k, n, alpha, a, rsa, csa, b, rsb, csb, beta, c, rsc, csc) }
-                }
-            }
-        };
-    }
-
-    sealed!(f32, matrixmultiply::sgemm);
-    sealed!(f64, matrixmultiply::dgemm);
-}
-
-/// A matrix that borrows its elements from a slice.
+/// Matrix that borrows its elements from a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, T> {
     data: &'a [T],
@@ -58,7 +16,7 @@ pub struct View<'a, T> {
     strides: [usize; 2],
 }
 
-impl<'a, T: Element> View<'a, T> {
+impl<'a, T: LinalgScalar> View<'a, T> {
     /// Views the first `rows * columns` elements of `data` as a row-major matrix.
     ///
     /// # Panics
@@ -108,31 +66,35 @@ impl<'a, T: Element> View<'a, T> {
 ///
 /// # Panics
 /// Panics if the sizes do not match or if `c` is too short.
-pub fn multiply<T: Element>(alpha: T, a: View<'_, T>, b: View<'_, T>, beta: T, c: &mut [T], stride: usize) {
+pub fn multiply<'a, T: LinalgScalar>(
+    alpha: T,
+    a: View<'a, T>,
+    b: View<'a, T>,
+    beta: T,
+    c: &mut [T],
+    stride: usize,
+) {
     let ([m, k], [inner, n]) = (a.size, b.size);
     assert_eq!(k, inner, "columns of the left matrix and rows of the right one");
     if m == 0 || n == 0 {
         return;
     }
     assert!(stride >= n && c.len() >= (m - 1) * stride + n, "the product is larger than its place");
-    let inside = |view: &View<'_, T>| {
-        let last = |axis: usize| view.size[axis].saturating_sub(1) * view.strides[axis];
-        view.size.contains(&0) || last(0) + last(1) < view.data.len()
-    };
-    assert!(inside(&a) && inside(&b), "a matrix is larger than its numbers");
-    let signed = |strides: [usize; 2]| strides.map(|stride| stride.cast_signed());
-    // SAFETY: sizes and strides were checked against the slices just above; `c` is borrowed mutably, so that
-    // it overlaps with neither.
-    unsafe {
-        T::gemm(
-            [m, k, n],
-            alpha,
-            (a.data.as_ptr(), signed(a.strides)),
-            (b.data.as_ptr(), signed(b.strides)),
-            beta,
-            (c.as_mut_ptr(), signed([stride, 1])),
-        );
+    if k == 0 {
+        let rows = c.chunks_mut(stride).take(m);
+        rows.for_each(|row| {
+            row[..n].iter_mut().for_each(|x| *x = if beta.is_zero() { T::zero() } else { beta * *x })
+        });
+        return;
     }
+    let array = |view: View<'a, T>| {
+        let [down, right] = view.strides;
+        let shape = (view.size[0], view.size[1]).strides((down, right));
+        ArrayView2::from_shape(shape, view.data).expect("a matrix is larger than its numbers")
+    };
+    let product = ArrayViewMut2::from_shape((m, n).strides((stride, 1)), c);
+    let mut product = product.expect("the product was checked to fit");
+    general_mat_mul(alpha, &array(a), &array(b), beta, &mut product);
 }
 
 /// Computes `y += factor x`.
