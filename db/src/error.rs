@@ -20,7 +20,7 @@ pub enum StoreError {
     Unusable {
         /// Folder that the caller named.
         path: PathBuf,
-        /// Explanation of the refusal for the user.
+        /// Explanation for the user.
         reason: String,
     },
     /// The file system refused an operation.

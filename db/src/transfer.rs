@@ -28,7 +28,7 @@ struct Line<R> {
     record: R,
 }
 
-/// Numbers of accepted and rejected lines of an import.
+/// Result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// Number of records that were new to this store.

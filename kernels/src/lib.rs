@@ -8,27 +8,49 @@
 //! Other crates import and compress networks, search for schedules, and store measurements. This
 //! crate knows neither networks by name nor search spaces.
 
-pub mod activation;
-mod block;
 pub mod bundle;
-pub mod clock;
-pub mod conv;
-pub mod error;
 pub mod executor;
-mod halves;
-pub mod hardware;
-mod mapping;
-pub mod memory;
 pub mod offer;
-pub mod opencl;
-pub mod operator;
-pub mod operators;
-pub mod plan;
 pub mod reference;
-pub mod schedule;
-mod simd;
-pub mod team;
-pub mod weights;
+
+pub use paretune_base::plan::{activation, operator, schedule, weights};
+pub use paretune_base::threads as team;
+pub use paretune_base::{clock, error, memory, plan};
+
+/// Convolution algorithms of the processor.
+pub mod conv {
+    pub use paretune_base::plan::layout::{Element, Layout};
+    pub use paretune_cpu::conv::*;
+}
+
+/// The machine: instruction sets, cores, OpenCL devices, and measured ceilings.
+pub mod hardware {
+    pub use paretune_base::hardware::*;
+    pub use paretune_base::roofline::*;
+    pub use paretune_simd::Isa;
+
+    /// Describes this machine, with its OpenCL devices where the backend is built in.
+    #[must_use]
+    pub fn detect() -> Hardware {
+        #[cfg(feature = "opencl")]
+        let devices = paretune_opencl::names();
+        #[cfg(not(feature = "opencl"))]
+        let devices = Vec::new();
+        Hardware::detect(devices)
+    }
+}
+
+/// Rules of the operators.
+pub mod operators {
+    pub use paretune_base::plan::shape;
+}
+
+/// The OpenCL backend, and the check of its results against the processor.
+#[cfg(feature = "opencl")]
+pub mod opencl {
+    pub use crate::executor::verify::{alone, verify};
+    pub use paretune_opencl::*;
+}
 
 pub use activation::Activation;
 pub use error::KernelError;

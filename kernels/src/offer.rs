@@ -1,13 +1,14 @@
 //! The registry of convolution algorithms of both backends, in one common form.
 
-use crate::conv;
-use crate::error::KernelError;
-use crate::hardware::Isa;
-use crate::opencl;
-use crate::operator::ConvProblem;
-use crate::plan::Backend;
-use crate::schedule::{Schedule, Tunable};
-use crate::weights::WeightFormat;
+use paretune_base::error::KernelError;
+use paretune_base::plan::Backend;
+use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::weights::WeightFormat;
+use paretune_cpu::conv;
+#[cfg(feature = "opencl")]
+use paretune_opencl as opencl;
+use paretune_simd::Isa;
 
 /// A backend as available on this machine.
 #[derive(Clone, Debug)]
@@ -15,6 +16,7 @@ pub enum Target {
     /// The processor with this instruction set.
     Cpu(Isa),
     /// An OpenCL device with these limits.
+    #[cfg(feature = "opencl")]
     OpenCl(opencl::Limits),
 }
 
@@ -41,6 +43,7 @@ pub struct Offer {
 #[derive(Clone, Copy)]
 enum Algorithm {
     Cpu(&'static dyn conv::Algorithm),
+    #[cfg(feature = "opencl")]
     OpenCl(&'static dyn opencl::conv::Algorithm),
 }
 
@@ -50,6 +53,7 @@ impl Offer {
     pub fn executes(&self, format: WeightFormat) -> bool {
         match self.algorithm {
             Algorithm::Cpu(algorithm) => algorithm.executes(format),
+            #[cfg(feature = "opencl")]
             Algorithm::OpenCl(algorithm) => algorithm.executes(format),
         }
     }
@@ -63,6 +67,11 @@ impl Target {
     pub fn of(backend: &Backend, isa: Isa) -> Result<Self, KernelError> {
         Ok(match backend {
             Backend::Cpu => Self::Cpu(isa),
+            #[cfg(not(feature = "opencl"))]
+            Backend::OpenCl { .. } => {
+                return Err(KernelError::System("this program was built without OpenCL".to_owned()));
+            }
+            #[cfg(feature = "opencl")]
             Backend::OpenCl { device } => Self::OpenCl(opencl::open(device)?.limits.clone()),
         })
     }
@@ -83,6 +92,7 @@ impl Target {
                     algorithm: Algorithm::Cpu(algorithm),
                 })
                 .collect(),
+            #[cfg(feature = "opencl")]
             Self::OpenCl(limits) => opencl::conv::algorithms()
                 .iter()
                 .filter(|algorithm| algorithm.supports(problem, limits))
@@ -110,6 +120,7 @@ impl Target {
                 let algorithm = conv::algorithm(&schedule.algorithm)?;
                 algorithm.supports(problem, *isa).then(|| algorithm.tunables(problem, *isa))
             }
+            #[cfg(feature = "opencl")]
             Self::OpenCl(limits) => {
                 let algorithm = opencl::conv::algorithm(&schedule.algorithm)?;
                 algorithm.supports(problem, limits).then(|| algorithm.tunables(problem, limits))
@@ -129,39 +140,84 @@ impl Target {
 /// Returns the names of all algorithms of both backends.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let cpu = conv::algorithms().iter().map(|algorithm| algorithm.name());
-    cpu.chain(opencl::conv::algorithms().iter().map(|algorithm| algorithm.name()))
+    cpu.chain(device::names())
 }
 
 /// Whether the algorithm called `name` computes on integers; `None` if no algorithm has that name.
 #[must_use]
 pub fn is_integer(name: &str) -> Option<bool> {
     let cpu = conv::algorithm(name).map(conv::Algorithm::integer);
-    cpu.or_else(|| opencl::conv::algorithm(name).map(opencl::conv::Algorithm::integer))
+    cpu.or_else(|| device::is_integer(name))
 }
 
 /// Whether the algorithm called `name` computes with fewer bits than its inputs have.
 #[must_use]
 pub fn is_reduced(name: &str) -> bool {
-    opencl::conv::algorithm(name).is_some_and(opencl::conv::Algorithm::reduced)
+    device::is_reduced(name)
 }
 
 /// Whether the algorithm called `name` runs on OpenCL devices.
 #[must_use]
 pub fn is_for_device(name: &str) -> bool {
-    opencl::conv::algorithm(name).is_some()
+    device::is_integer(name).is_some()
 }
 
 /// Whether an algorithm called `name` exists that executes weights of `format`.
 #[must_use]
 pub fn executes(name: &str, format: WeightFormat) -> bool {
     conv::algorithm(name).is_some_and(|algorithm| algorithm.executes(format))
-        || opencl::conv::algorithm(name).is_some_and(|algorithm| algorithm.executes(format))
+        || device::executes(name, format)
+}
+
+/// Algorithms for OpenCL devices.
+#[cfg(feature = "opencl")]
+mod device {
+    use paretune_base::plan::weights::WeightFormat;
+    use paretune_opencl::conv::{Algorithm, algorithm, algorithms};
+
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        algorithms().iter().map(|algorithm| algorithm.name())
+    }
+
+    pub fn is_integer(name: &str) -> Option<bool> {
+        algorithm(name).map(Algorithm::integer)
+    }
+
+    pub fn is_reduced(name: &str) -> bool {
+        algorithm(name).is_some_and(Algorithm::reduced)
+    }
+
+    pub fn executes(name: &str, format: WeightFormat) -> bool {
+        algorithm(name).is_some_and(|algorithm| algorithm.executes(format))
+    }
+}
+
+/// There are none without the backend.
+#[cfg(not(feature = "opencl"))]
+mod device {
+    use paretune_base::plan::weights::WeightFormat;
+
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        std::iter::empty()
+    }
+
+    pub fn is_integer(_name: &str) -> Option<bool> {
+        None
+    }
+
+    pub fn is_reduced(_name: &str) -> bool {
+        false
+    }
+
+    pub fn executes(_name: &str, _format: WeightFormat) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::Window;
+    use paretune_base::plan::operator::Window;
 
     #[test]
     fn what_channels_are_left_decides_what_a_schedule_becomes() {

@@ -3,12 +3,12 @@
 //!
 //! Integer weights enter with their real values; rounding of activations to 8 bits is not modeled.
 
-use crate::activation::Activation;
-use crate::error::KernelError;
 use crate::executor::validate;
-use crate::operator::{Conv, Operator, Window};
-use crate::plan::{Plan, Step};
-use crate::weights::{WeightValues, Weights};
+use paretune_base::error::KernelError;
+use paretune_base::plan::activation::Activation;
+use paretune_base::plan::operator::{Conv, Operator, Window};
+use paretune_base::plan::weights::{WeightValues, Weights};
+use paretune_base::plan::{Plan, Step};
 
 /// Computes every value of `plan` for `batch` images, row-major with batch outermost and indexed by
 /// value. A value that is never written is empty.

@@ -1,25 +1,22 @@
 //! Space files: TOML that narrows, fixes or extends a space, or describes one from nothing.
 //!
 //! ```toml
-//! constraints = ["tile * unroll <= 64"]   # must hold in addition to existing constraints
+//! constraints = ["tile * unroll <= 64"]      # must hold, in addition to what is there
 //!
-//! [narrow]                                # restricts existing parameters; `*`, `?` match names
+//! [narrow]                                   # only these values of what is there; `*` and `?` match names
 //! "*.bits" = [8]
 //!
-//! [fix]                                   # fixes existing parameters to one value
+//! [fix]                                      # exactly this value
 //! "conv1.algorithm" = "direct"
 //!
-//! [[parameter]]                           # adds a parameter
+//! [[parameter]]                              # something new to choose
 //! name = "tile"
-//! # Or { from = 1, to = 64, factor = 2 }, or { from = 0, to = 9, step = 3 }.
-//! values = [1, 2, 4, 8]
-//! kind = "sizes"                          # or "choice", "switch"; by default as values suggest
+//! values = [1, 2, 4, 8]                      # or { from = 1, to = 64, factor = 2 }, or { from = 0, to = 9, step = 3 }
+//! kind = "sizes"                             # or "choice", or "switch"; else the values suggest it
 //! when = "algorithm == 'gemm'"
 //! default = 4
 //! about = "rows of a tile"
 //! ```
-//!
-//! Earlier files say `ordered = true` for sizes and `ordered = false` for a choice.
 
 use std::collections::BTreeMap;
 
@@ -28,10 +25,10 @@ use serde::Deserialize;
 use crate::space::{Parameter, Space, SpaceError};
 use crate::{Domain, Expression, Kind, Value};
 
-/// Number of values above which a range is refused.
+/// Ranges longer than this are refused.
 const MAX_RANGE: usize = 10_000;
 
-/// Parsed space file that has not been applied.
+/// A space file, read but not applied.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpaceFile {
@@ -51,7 +48,7 @@ struct Entry {
     name: String,
     values: Values,
     kind: Option<Kind>,
-    /// Spelling of earlier files: true for sizes, false for a choice.
+    /// The word of earlier files: true for sizes, false for a choice.
     ordered: Option<bool>,
     when: Option<String>,
     default: Option<Value>,
@@ -88,19 +85,18 @@ fn listed(values: &[Value]) -> String {
 }
 
 impl SpaceFile {
-    /// Parses the text of a space file.
+    /// Reads a file's text.
     ///
     /// # Errors
-    /// Returns an error with line and column if the text is not TOML or has unknown entries.
+    /// Where it is not TOML, or has entries that mean nothing; with line and column.
     pub fn parse(text: &str) -> Result<SpaceFile, SpaceError> {
         toml::from_str(text).or_else(|e| wrong("space file", e.to_string().trim_end()))
     }
 
-    /// Changes `space`: new parameters and constraints first, then restrictions.
+    /// Changes `space`: new parameters and constraints first, then what narrows.
     ///
     /// # Errors
-    /// Returns an error that names the entry which does not fit the space. `space` is unchanged
-    /// then.
+    /// Where an entry does not fit the space; the message names it. `space` is unchanged then.
     pub fn apply(&self, space: &mut Space) -> Result<(), SpaceError> {
         let mut changed = space.clone();
         for entry in &self.parameters {
@@ -120,10 +116,10 @@ impl SpaceFile {
         Ok(())
     }
 
-    /// Returns the space that the file alone describes.
+    /// The space that the file alone describes.
     ///
     /// # Errors
-    /// Returns the errors of [`SpaceFile::apply`], and an error if there are no parameters.
+    /// As [`SpaceFile::apply`], and where there are no parameters.
     pub fn space(&self) -> Result<Space, SpaceError> {
         let mut space = Space::new();
         self.apply(&mut space)?;
@@ -149,7 +145,7 @@ impl Entry {
             }
             (Some(kind), None) => Domain::of_kind(kind, values),
             (None, Some(false)) => Domain::Choice(values),
-            // Words have no distances, so nothing is lost when ordered words become a choice.
+            // Ordered words have no distances, so that nothing is lost where they become a choice.
             (None, Some(true) | None) => Domain::infer(values),
         };
         let mut parameter = Parameter::new(&self.name, domain).about(&self.about);
@@ -199,7 +195,7 @@ impl Range {
     }
 }
 
-/// Keeps only the values `wanted` in all parameters whose names match the pattern.
+/// Keeps only `wanted` in all parameters whose names match.
 fn restrict(space: &mut Space, entry: &str, pattern: &str, wanted: &[Value]) -> Result<(), SpaceError> {
     let mut used = vec![false; wanted.len()];
     let mut matched = false;
@@ -229,11 +225,10 @@ fn restrict(space: &mut Space, entry: &str, pattern: &str, wanted: &[Value]) -> 
     }
 }
 
-/// Returns whether `name` matches a pattern, in which `*` stands for any text and `?` for any one
-/// character.
+/// Whether `name` matches a pattern in which `*` stands for anything and `?` for any one character.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    // Greedy matching with one point of return: the last star can always take one more character.
+    // Greedy with one point of return: the last star can always take one more character.
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {
         match pattern.get(p) {

@@ -1,33 +1,32 @@
-//! Description of a space: parameters with domains and conditions, and constraints over them.
+//! A space as people describe it: parameters with domains and conditions, and constraints over them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::expression::{EvaluationError, Expression, ParseError};
 use crate::{CompiledSpace, Domain, Value};
 
-/// Parameter of a space: one thing to choose.
+/// One thing to choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// Unique name of letters, digits, `_` and `.`, not starting with a digit or dot.
+    /// Unique; letters, digits, `_` and `.`, not starting with a digit or dot.
     pub name: String,
-    /// Values that the parameter may take.
+    /// What it may be.
     pub domain: Domain,
-    /// Condition under which the parameter exists; `None` means always.
+    /// When it exists; always, where there is none.
     pub condition: Option<Expression>,
-    /// Index of the value that is used without a search.
+    /// What one would take without searching: an index into the domain.
     pub default: usize,
-    /// Description of one sentence; may be empty.
+    /// One sentence for people; may be empty.
     pub about: String,
 }
 
 impl Parameter {
-    /// Creates a parameter that is always active and whose default is the first value.
+    /// A parameter that is always active, with the first value as its default.
     pub fn new(name: impl Into<String>, domain: Domain) -> Parameter {
         Parameter { name: name.into(), domain, condition: None, default: 0, about: String::new() }
     }
 
-    /// Restricts the parameter to configurations in which `condition` holds, in addition to earlier
-    /// conditions.
+    /// Exists only where `condition` holds (and with whatever was asked for before).
     #[must_use]
     pub fn when(mut self, condition: Expression) -> Parameter {
         self.condition = Some(match self.condition.take() {
@@ -37,7 +36,7 @@ impl Parameter {
         self
     }
 
-    /// Sets the default to `value`. A value outside the domain changes nothing.
+    /// With `value` as its default; unchanged where the domain does not have it.
     #[must_use]
     pub fn with_default(mut self, value: impl Into<Value>) -> Parameter {
         if let Some(index) = self.domain.index_of(&value.into()) {
@@ -46,7 +45,7 @@ impl Parameter {
         self
     }
 
-    /// Sets the description of one sentence.
+    /// With a sentence for people.
     #[must_use]
     pub fn about(mut self, about: impl Into<String>) -> Parameter {
         self.about = about.into();
@@ -54,78 +53,78 @@ impl Parameter {
     }
 }
 
-/// Parameters and constraints. [`Space::compile`] prepares them for searching.
+/// Parameters and constraints; [`Space::compile`] makes it fit for searching.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Parameters in the order in which people read them.
+    /// In the order in which people read them.
     pub parameters: Vec<Parameter>,
-    /// Constraints, all of which must be met.
+    /// All must be met.
     pub constraints: Vec<Expression>,
 }
 
-/// Error in the description of a space.
+/// What is wrong with a space.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SpaceError {
-    /// Formulas cannot refer to the name of a parameter.
+    /// A parameter's name cannot be used in formulas.
     #[error(
         "parameter `{0}`: a name consists of letters, digits, `_` and `.`, and starts with a letter or `_`"
     )]
     Name(String),
-    /// Two parameters have the same name.
+    /// Two parameters have one name.
     #[error("parameter `{0}` is declared twice")]
     Twice(String),
-    /// A domain has no values, too many, duplicates, or values that do not fit its kind.
+    /// A domain has no values, too many, doubles, or numbers that are not finite.
     #[error("parameter `{name}`: {problem}")]
     Domain {
-        /// Name of the parameter with the wrong domain.
+        /// The parameter.
         name: String,
-        /// Description of the error in the domain.
+        /// What is wrong with it.
         problem: String,
     },
-    /// A formula names a parameter that does not exist.
+    /// A formula names something that is not a parameter.
     #[error("{place} names `{name}`, which is no parameter of this space")]
     Unknown {
-        /// Description of the formula's place.
+        /// Which formula.
         place: String,
-        /// Name that no parameter has.
+        /// The name.
         name: String,
     },
-    /// Conditions depend on each other in a cycle.
+    /// Conditions that depend on each other.
     #[error("the conditions of these parameters depend on each other: {}", .0.join(", "))]
     Cycle(Vec<String>),
-    /// A formula has no value under some assignment that it can meet.
+    /// A formula has no value for some assignment that it can meet.
     #[error("{place}: {error}")]
     Evaluation {
-        /// Description of the formula's place.
+        /// Which formula.
         place: String,
-        /// Error of the evaluation.
+        /// What is wrong.
         error: EvaluationError,
     },
-    /// A formula cannot be parsed.
+    /// A formula cannot be read.
     #[error("{place}: {error}")]
     Parse {
-        /// Description of the formula's place.
+        /// Which formula.
         place: String,
-        /// Error with its position in the text.
+        /// Where and why.
         error: ParseError,
     },
     /// No configuration meets the constraints.
     #[error("no configuration meets all constraints{0}")]
     Empty(String),
-    /// The constraints couple more parameters than can be solved in memory.
+    /// The constraints couple more than can be solved in memory.
     #[error("the constraints couple too many parameters ({0} states and more); split or simplify them")]
     TooLarge(usize),
     /// An entry of a file is wrong.
     #[error("{entry}: {problem}")]
     Entry {
-        /// Path of the entry in the file.
+        /// Which entry.
         entry: String,
-        /// Description of the error and of a right entry.
+        /// What is wrong, and what would be right.
         problem: String,
     },
 }
 
-/// Returns whether formulas can refer to `name`.
+/// Whether formulas can refer to `name`.
 pub(crate) fn is_name(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
@@ -134,29 +133,28 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 impl Space {
-    /// Creates a space without parameters, which has one configuration: the empty one.
+    /// An empty space, which has one configuration: nothing chosen.
     #[must_use]
     pub fn new() -> Space {
         Space::default()
     }
 
-    /// Returns the parameter called `name`, if there is one.
+    /// The parameter called `name`.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|p| p.name == name)
     }
 
-    /// Solves conditions and constraints, so that valid configurations can be counted, sampled and
-    /// varied without ever trying an invalid one.
+    /// Solves conditions and constraints, so that valid configurations can be counted, sampled and varied
+    /// without ever trying an invalid one.
     ///
     /// # Errors
-    /// Returns an error if the description is inconsistent, has no configuration, or couples too
-    /// many parameters.
+    /// Where the description is inconsistent, has no configuration, or couples too much.
     pub fn compile(&self) -> Result<CompiledSpace, SpaceError> {
         CompiledSpace::new(self.clone())
     }
 
-    /// Checks everything that can be checked without solving the constraints.
+    /// Everything that can be checked without solving.
     pub(crate) fn check(&self) -> Result<(), SpaceError> {
         let mut names = BTreeSet::new();
         for p in &self.parameters {
@@ -209,7 +207,7 @@ impl Space {
     }
 }
 
-/// Returns the name of the condition of `p` in error messages.
+/// How error messages call the condition of `p`.
 pub(crate) fn place_of(p: &Parameter) -> String {
     format!("the condition of `{}`", p.name)
 }

@@ -14,7 +14,7 @@ use paretune_evaluate::repeat::{self, PROCESSES, noise};
 use paretune_evaluate::timing::{Effort, median, profile};
 use paretune_kernels::ExecutorOptions;
 use paretune_kernels::bundle::{Bundle, Loaded, Preprocessing, Stored, WeightSource};
-use paretune_kernels::hardware::{Hardware, Isa, SpeedProbe, ceilings};
+use paretune_kernels::hardware::{self, Isa, SpeedProbe, ceilings};
 use paretune_model::Network;
 use paretune_record::budget::Budget;
 use paretune_report::units;
@@ -79,7 +79,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     let (folder, source) = target(args, store.as_ref(), &mut scratch)?;
     // The bundle is opened here only for its description. Loading is timed below.
     let bundle = Stored::open(&folder).map_err(usage)?.description().clone();
-    let probes = store.as_ref().and_then(|store| fastest_probes(store, &Hardware::detect().id).ok());
+    let probes = store.as_ref().and_then(|store| fastest_probes(store, &hardware::detect().id).ok());
     drop(store);
     let plan = &bundle.plan;
     let threads = args.threads.map_or(plan.threads, usize::from).max(1);
@@ -256,7 +256,7 @@ pub(super) fn threads_of(args: &BenchArgs) -> usize {
 /// Returns the hardware, threads and batch of the measurement.
 pub(super) fn place(args: &BenchArgs) -> Place {
     Place {
-        hardware: Hardware::detect().id,
+        hardware: hardware::detect().id,
         threads: threads_of(args),
         batch: usize::from(args.batch),
         isa: Isa::detect(),

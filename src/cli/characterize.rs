@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use paretune_db::Store;
 use paretune_evaluate::host::{Host, HostError, HostOptions, own_worker};
-use paretune_kernels::hardware::Hardware;
+use paretune_kernels::hardware;
 use paretune_model::Network;
 use paretune_record::artefact::write_whole;
 use paretune_record::budget::Budget;
@@ -137,7 +137,7 @@ impl Study<'_> {
         let mut file = material.store(&folder, &request)?;
         file.share_layers(&folder, &paths::store(self.args.db.as_deref())?)?;
         let subject = file.subject(&folder);
-        let mut bench = Bench::new(self.store, subject.clone(), Hardware::detect().id)?;
+        let mut bench = Bench::new(self.store, subject.clone(), hardware::detect().id)?;
         bench.images = args.images.min(material.dataset.search.len() as u64);
         bench.deadline = Duration::from_secs(args.trial_timeout);
         let options = HostOptions {
@@ -256,7 +256,7 @@ fn say(text: &str) {
 }
 
 fn write_report(args: &CharacterizeArgs, rows: &[Row], took: Duration, missing: usize) -> anyhow::Result<()> {
-    let hardware = Hardware::detect();
+    let hardware = hardware::detect();
     let mut about = format!(
         "Made by `{}` in {} on {} ({} measurements).",
         command(),

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use paretune_kernels::hardware::{Hardware, ceilings};
+use paretune_kernels::hardware::{self, ceilings};
 use paretune_report::units;
 
 use super::ExitStatus;
@@ -21,7 +21,7 @@ pub struct DevicesArgs {
 
 /// Prints the hardware and its ceilings.
 pub fn devices(args: &DevicesArgs) -> anyhow::Result<ExitStatus> {
-    let hardware = Hardware::detect();
+    let hardware = hardware::detect();
     let mut counts = vec![1];
     if hardware.cores > 1 {
         counts.push(hardware.cores);

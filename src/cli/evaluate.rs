@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
 use paretune_evaluate::host::{Host, HostOptions, own_worker};
-use paretune_kernels::hardware::Hardware;
+use paretune_kernels::hardware;
 use paretune_record::archive;
 use paretune_spaces::{CompiledSpace, Configuration};
 use paretune_study::prepare::{Material, space_of};
@@ -62,7 +62,7 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
     file.share_layers(&folder, &store)?;
     let subject = file.subject(&folder);
     let store = Store::open(&store)?;
-    let mut bench = Bench::new(&store, subject.clone(), Hardware::detect().id)?;
+    let mut bench = Bench::new(&store, subject.clone(), hardware::detect().id)?;
     bench.images = args.images.min(material.dataset.search.len() as u64);
     let options =
         HostOptions { command: own_worker()?, memory_limit: None, open_deadline: Duration::from_secs(1800) };

@@ -20,7 +20,7 @@ use paretune_db::{Store, StoreError};
 use paretune_evaluate::host::{Host, HostError, HostOptions};
 use paretune_evaluate::protocol::Reply;
 use paretune_joint_space::seeds::{UNTOUCHED, seeds};
-use paretune_kernels::hardware::Hardware;
+use paretune_kernels::hardware;
 use paretune_model::Network;
 use paretune_record::archive::{self, METRICS};
 use paretune_record::artefact;
@@ -116,7 +116,7 @@ pub fn run(
     let mut file = material.store(&options.folder, request)?;
     file.share_layers(&options.folder, &options.store).map_err(PrepareError::from)?;
     let subject = file.subject(&options.folder);
-    let hardware = Hardware::detect();
+    let hardware = hardware::detect();
     let space = Arc::new(
         space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())?
             .compile()?,

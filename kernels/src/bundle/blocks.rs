@@ -1,8 +1,9 @@
 //! The encoding of block-sparse weights: a block mask with one bit per block, followed by the
 //! values of the nonzero blocks.
 
-use super::stream::{self, Reader};
-use crate::weights::Pattern;
+use super::stream;
+use super::stream::Reader;
+use paretune_base::plan::weights::Pattern;
 
 /// Geometry of the blocks in weights of shape `dims`.
 pub(super) struct Blocks {

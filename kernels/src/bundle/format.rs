@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
 use super::numbers::{get_f32, get_fp16, get_i8, put_f32, put_fp16, put_i8};
-use super::stream::{self, Reader, put_number};
+use super::stream;
+use super::stream::{Reader, put_number};
 use super::table::Table;
 use super::{Bundle, Preprocessing};
-use crate::operators::shape;
-use crate::plan::{Backend, Plan, Step, Switch, ValueSpec};
-use crate::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weights};
+use paretune_base::plan::shape;
+use paretune_base::plan::weights::{IntegerWeights, Numbers, WeightFormat, WeightValues, Weights};
+use paretune_base::plan::{Backend, Plan, Step, Switch, ValueSpec};
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Version of the format, incremented with every change.
@@ -328,7 +329,7 @@ fn checksum(body: &[u8], numbers: &[u8]) -> blake3::Hash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::{Grid, Pattern};
+    use paretune_base::plan::weights::{Grid, Pattern};
 
     fn bytes(weights: &Weights) -> f64 {
         let mut out = Vec::new();
@@ -356,7 +357,7 @@ mod tests {
         for pattern in [Pattern::Dense, Pattern::Unstructured, Pattern::Blocks { outputs: 8, inputs: 4 }] {
             // Random bits of finite numbers, which no coder can compress.
             let half = |seed: &mut u64| loop {
-                let number = crate::halves::fp16_number(random(seed, 1 << 16) as u16);
+                let number = paretune_simd::half::fp16_number(random(seed, 1 << 16) as u16);
                 if number.is_finite() {
                     break number;
                 }

@@ -20,11 +20,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::KernelError;
 use crate::executor::{ExecutorOptions, pack, validate, validate_structure};
-use crate::hardware::Isa;
-use crate::plan::Plan;
-use crate::weights::Weights;
+use paretune_base::error::KernelError;
+use paretune_base::plan::Plan;
+use paretune_base::plan::weights::Weights;
+use paretune_simd::Isa;
 
 mod blocks;
 mod folder;

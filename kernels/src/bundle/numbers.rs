@@ -8,8 +8,9 @@
 
 use std::sync::Arc;
 
-use super::stream::{self, Reader, put_number};
-use crate::halves::{fp16_bits, fp16_number};
+use super::stream;
+use super::stream::{Reader, put_number};
+use paretune_simd::half::{fp16_bits, fp16_number};
 
 /// Tag of a dense tensor: all values follow.
 const DENSE: u8 = 0;

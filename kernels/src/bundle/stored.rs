@@ -5,16 +5,18 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::format::{self, Contents, StoredWeights};
+use super::format;
+use super::format::{Contents, StoredWeights};
 use super::table::Table;
 use super::{Bundle, PLAN, WEIGHTS, complaint};
-use crate::conv::{PackedLayer, Packing};
-use crate::error::KernelError;
-use crate::executor::{Executor, ExecutorOptions, conv_problem, resolve};
-use crate::mapping::Mapping;
+use crate::executor::{Executor, ExecutorOptions, resolve};
 use crate::offer::Target;
-use crate::operator::{Conv, Operator};
-use crate::plan::{Backend, Plan};
+use paretune_base::error::KernelError;
+use paretune_base::memory::mapping::Mapping;
+use paretune_base::plan::operator::{Conv, Operator};
+use paretune_base::plan::shape::conv_problem;
+use paretune_base::plan::{Backend, Plan};
+use paretune_cpu::conv::support::packing::{PackedLayer, Packing};
 
 /// An opened bundle on disk, whose plan has been read.
 pub struct Stored {

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::conv::{PackedLayer, Recording, Section};
-use crate::hardware::Isa;
+use paretune_cpu::conv::support::packing::{PackedLayer, Recording, Section};
+use paretune_simd::Isa;
 
 /// Description of the packed weights and of their target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

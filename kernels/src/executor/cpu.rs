@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use super::draft::Home;
 use super::program::{Ends, Program, Sight};
-use super::{ExecutorOptions, MemoryUse, Part, StepInfo, lower};
-use crate::block::Block;
-use crate::conv::Packing;
-use crate::error::KernelError;
-use crate::hardware::Isa;
-use crate::operators::convert::{self, Form};
-use crate::operators::{Context, Io, planes};
-use crate::plan::ValueId;
-use crate::team::{Barrier, Team, Worker};
+use super::{ExecutorOptions, lower};
+use paretune_base::error::KernelError;
+use paretune_base::execution::{LoadedPlan, MemoryUse, Part, StepInfo};
+use paretune_base::memory::block::Block;
+use paretune_base::plan::ValueId;
+use paretune_base::threads::{Barrier, Team, Worker};
+use paretune_cpu::conv::support::packing::Packing;
+use paretune_cpu::operators::convert;
+use paretune_cpu::operators::convert::Form;
+use paretune_cpu::operators::{Context, Io, planes};
+use paretune_simd::Isa;
 
 /// A loaded plan, or a part of one: packed weights, buffers, and a flat list of kernel calls.
 pub(super) struct CpuExecutor {
@@ -53,33 +55,6 @@ impl CpuExecutor {
             seconds,
             program,
         })
-    }
-
-    /// Runs one batch of a whole plan. The caller checks the lengths.
-    pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
-        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
-        // SAFETY: the caller has checked the lengths; both slices are borrowed until this returns.
-        unsafe { self.run_between(&Ends { input: &|_| input, output: &|_| output }) }
-    }
-
-    /// Runs one batch and returns the seconds of each step. The caller checks the lengths.
-    pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
-        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
-        // SAFETY: as in `run`.
-        unsafe { self.profile_between(&Ends { input: &|_| input, output: &|_| output }) }
-    }
-
-    /// Runs one batch and passes each value to `see` once it is computed. The caller checks the
-    /// lengths.
-    pub fn observe(
-        &mut self,
-        input: &[f32],
-        see: &mut dyn FnMut(ValueId, &[f32]),
-    ) -> Result<(), KernelError> {
-        let block = Block::new(self.output_len * 4)?;
-        let (input, output) = (input.as_ptr().cast(), block.start());
-        // SAFETY: as in `run`; the block is as large as the output.
-        unsafe { self.observe_between(&Ends { input: &|_| input, output: &|_| output }, see) }
     }
 
     /// Runs one batch of the part, with inputs and outputs in the memory that `ends` names.
@@ -173,16 +148,33 @@ impl CpuExecutor {
         unsafe { kernel.run(&io, &Worker::alone(&barrier)) };
         len * self.batch
     }
+}
 
-    /// Returns the executed steps, including inserted conversions.
-    #[must_use]
-    pub fn steps(&self) -> &[StepInfo] {
+impl LoadedPlan for CpuExecutor {
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
+        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
+        // SAFETY: the caller has checked the lengths; both slices are borrowed until this returns.
+        unsafe { self.run_between(&Ends { input: &|_| input, output: &|_| output }) }
+    }
+
+    fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
+        let (input, output) = (input.as_ptr().cast(), output.as_mut_ptr().cast());
+        // SAFETY: as in `run`.
+        unsafe { self.profile_between(&Ends { input: &|_| input, output: &|_| output }) }
+    }
+
+    fn observe(&mut self, input: &[f32], see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
+        let block = Block::new(self.output_len * 4)?;
+        let (input, output) = (input.as_ptr().cast(), block.start());
+        // SAFETY: as in `run`; the block is as large as the output.
+        unsafe { self.observe_between(&Ends { input: &|_| input, output: &|_| output }, see) }
+    }
+
+    fn steps(&self) -> &[StepInfo] {
         &self.program.infos
     }
 
-    /// Returns the bytes that the program holds, by purpose.
-    #[must_use]
-    pub fn memory(&self) -> MemoryUse {
+    fn memory(&self) -> MemoryUse {
         MemoryUse {
             weights: self.program.weight_bytes as u64,
             activations: self.program.activation_bytes as u64,
@@ -190,8 +182,7 @@ impl CpuExecutor {
         }
     }
 
-    /// Returns the bytes of packed weights in mapped files; see [`super::Executor::mapped_bytes`].
-    pub fn mapped_bytes(&self) -> u64 {
+    fn mapped_bytes(&self) -> u64 {
         self.mapped_bytes as u64
     }
 }

@@ -1,15 +1,16 @@
 //! The program builder: buffers without addresses and steps without pointers. A value that is
 //! requested in a tensor format it does not have yet is converted once.
 
-use super::StepInfo;
-use super::program::Work;
-use crate::block::Block;
-use crate::conv::{Element, Layout};
-use crate::error::KernelError;
-use crate::operators::convert::{self, Form};
-use crate::operators::{Context, Io, is_layout_neutral, planes};
-use crate::plan::{Plan, ValueId};
-use crate::team::{Barrier, Worker};
+use super::work::Work;
+use paretune_base::error::KernelError;
+use paretune_base::execution::StepInfo;
+use paretune_base::memory::block::Block;
+use paretune_base::plan::layout::{Element, Layout};
+use paretune_base::plan::{Plan, ValueId};
+use paretune_base::threads::{Barrier, Worker};
+use paretune_cpu::operators::convert;
+use paretune_cpu::operators::convert::Form;
+use paretune_cpu::operators::{Context, Io, is_layout_neutral, planes};
 
 /// Index of a buffer in [`Draft::buffers`].
 pub(super) type BufferId = usize;

@@ -3,10 +3,10 @@
 //! The lowering follows a preference only if the producer of the value supports it.
 
 use super::resolve::Resolved;
-use crate::conv::{Element, Layout};
-use crate::hardware::Isa;
-use crate::operator::Operator;
-use crate::plan::{Plan, Step, ValueId};
+use paretune_base::plan::layout::{Element, Layout};
+use paretune_base::plan::operator::Operator;
+use paretune_base::plan::{Plan, Step, ValueId};
+use paretune_simd::Isa;
 
 /// Preferred tensor format of one value according to its readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

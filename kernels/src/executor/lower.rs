@@ -5,23 +5,30 @@
 //! steps work in the layout of their input. Conversions are inserted only between convolutions that
 //! disagree, and at the caller's row-major inputs and outputs.
 
+use super::ExecutorOptions;
 use super::draft::{Buffer, BufferId, Draft, DraftStep, Home};
 use super::forms::{Wish, grid_of, same_grid, wishes};
-use super::program::Work;
-use super::resolve::{Resolved, conv_problem, resolve};
-use super::{ExecutorOptions, Part, StepInfo};
-use crate::block::Block;
-use crate::conv::{Element, Layout, Packing, Request};
-use crate::error::KernelError;
-use crate::operator::{Conv, Operator};
-use crate::operators::binary::{self, Arithmetic};
-use crate::operators::convert::{self, Form};
-use crate::operators::pool::{self, Pooling};
-use crate::operators::{
+use super::resolve::{Resolved, resolve};
+use super::work::Work;
+use paretune_base::error::KernelError;
+use paretune_base::execution::{Part, StepInfo};
+use paretune_base::memory::block::Block;
+use paretune_base::plan::layout::{Element, Layout};
+use paretune_base::plan::operator::{Conv, Operator};
+use paretune_base::plan::shape::conv_problem;
+use paretune_base::plan::{Plan, Step, ValueId};
+use paretune_cpu::conv::algorithm::Request;
+use paretune_cpu::conv::support::packing::Packing;
+use paretune_cpu::operators::binary;
+use paretune_cpu::operators::binary::Arithmetic;
+use paretune_cpu::operators::convert;
+use paretune_cpu::operators::convert::Form;
+use paretune_cpu::operators::pool;
+use paretune_cpu::operators::pool::Pooling;
+use paretune_cpu::operators::{
     Context, OperatorKernel, activation, concat, is_layout_neutral, lrn, mean, pad, pointwise_pair,
     scale_shift, softmax, transpose,
 };
-use crate::plan::{Plan, Step, ValueId};
 
 /// Lowers a plan that [`super::validate()`] has accepted for this batch size.
 ///
@@ -218,7 +225,7 @@ impl<'a> Lowering<'a, '_> {
         // Validation has checked that both have three axes.
         let three = |dims: &[usize]| [dims[0], dims[1], dims[2]];
         let (input, output) = (three(self.dims(input)), three(self.dims(output)));
-        Pooling { input, output, window: crate::operator::Window::POINT, layout }
+        Pooling { input, output, window: paretune_base::plan::operator::Window::POINT, layout }
     }
 
     /// Adds a single-precision step that reads all its inputs in one layout and writes its output
@@ -301,7 +308,7 @@ impl<'a> Lowering<'a, '_> {
             isa: self.draft.context.isa,
             packing: self.packing,
         };
-        let kernel = self.packing.begin(&request).and_then(|()| resolved.algorithm.prepare(&request));
+        let kernel = self.packing.begin(request.key()).and_then(|()| resolved.algorithm.prepare(&request));
         let kernel = kernel.map_err(|error| match error {
             KernelError::Plan { problem, .. } => KernelError::plan(&step.name, problem),
             KernelError::Packed(problem) => KernelError::Packed(format!("step `{}` {problem}", step.name)),
@@ -411,7 +418,7 @@ impl<'a> Lowering<'a, '_> {
         &mut self,
         step: &Step,
         arithmetic: Arithmetic,
-        activation: crate::Activation,
+        activation: paretune_base::plan::activation::Activation,
     ) -> Result<(), KernelError> {
         let layout = self.any_layout(step);
         // An operand without all axes of an image exists in row-major order only. This is right for
@@ -480,7 +487,7 @@ impl<'a> Lowering<'a, '_> {
         step: &Step,
         name: &str,
         arithmetic: Arithmetic,
-        activation: crate::Activation,
+        activation: paretune_base::plan::activation::Activation,
         layout: Layout,
         pair: Pair,
     ) -> Result<(), KernelError> {

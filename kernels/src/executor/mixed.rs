@@ -7,15 +7,16 @@
 
 use std::time::Instant;
 
+use super::ExecutorOptions;
 use super::cpu::CpuExecutor;
 use super::program::Ends;
 use super::segments::{Action, HOST, Segments};
-use super::{ExecutorOptions, MemoryUse, Part, StepInfo};
-use crate::block::Block;
-use crate::conv::Packing;
-use crate::error::KernelError;
-use crate::opencl::{Border, DeviceExecutor, Pages};
-use crate::plan::{Backend, Plan, ValueId};
+use paretune_base::error::KernelError;
+use paretune_base::execution::{LoadedPlan, MemoryUse, Part, StepInfo};
+use paretune_base::memory::block::Block;
+use paretune_base::plan::{Backend, Plan, ValueId};
+use paretune_cpu::conv::support::packing::Packing;
+use paretune_opencl::{Border, DeviceExecutor, Pages};
 
 /// A loaded plan with cut points, which runs on several devices.
 pub(super) struct MixedExecutor {
@@ -149,8 +150,18 @@ impl MixedExecutor {
         Ok(Self { sides, host, borders, work, infos })
     }
 
-    /// Runs one batch. The caller checks the lengths.
-    pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
+    /// Returns the bytes of crossing values, both on devices and in pinned memory.
+    fn border_bytes(&self) -> u64 {
+        let pinned = self.host.memory.iter().flatten().map(|memory| match memory {
+            HostMemory::Block(_) => 0,
+            HostMemory::Pages(pages) => pages.bytes(),
+        });
+        self.borders.iter().map(Border::bytes).sum::<u64>() + pinned.sum::<u64>()
+    }
+}
+
+impl LoadedPlan for MixedExecutor {
+    fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
         let Self { sides, host, borders, work, .. } = self;
         let host = host.with(input, output);
         let done = work.iter().try_for_each(|work| match *work {
@@ -170,8 +181,7 @@ impl MixedExecutor {
         settle(done, borders)
     }
 
-    /// Runs one batch, waits after each action, and returns the seconds of each step.
-    pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
+    fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
         let Self { sides, host, borders, work, .. } = self;
         let host = host.with(input, output);
         let mut seconds = Vec::new();
@@ -203,12 +213,7 @@ impl MixedExecutor {
         Ok(seconds)
     }
 
-    /// Runs one batch and passes each value to `see` once, when it is computed, the input first.
-    pub fn observe(
-        &mut self,
-        input: &[f32],
-        see: &mut dyn FnMut(ValueId, &[f32]),
-    ) -> Result<(), KernelError> {
+    fn observe(&mut self, input: &[f32], see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
         let Self { sides, host, borders, work, .. } = self;
         let mut seen = vec![false; host.lengths.len()];
         let mut once = |value: ValueId, numbers: &[f32]| {
@@ -236,13 +241,11 @@ impl MixedExecutor {
         settle(done, borders)
     }
 
-    /// Returns the executed steps, including transfers.
-    pub fn steps(&self) -> &[StepInfo] {
+    fn steps(&self) -> &[StepInfo] {
         &self.infos
     }
 
-    /// Returns the bytes held by all segments and boundaries, by purpose.
-    pub fn memory(&self) -> MemoryUse {
+    fn memory(&self) -> MemoryUse {
         let mut all = MemoryUse { weights: 0, activations: self.border_bytes(), workspace: 0 };
         for side in &self.sides {
             let memory = match side {
@@ -261,9 +264,7 @@ impl MixedExecutor {
         all
     }
 
-    /// Returns the bytes on devices and those pinned by their drivers, which the process's own
-    /// allocator does not count.
-    pub fn device_bytes(&self) -> u64 {
+    fn device_bytes(&self) -> u64 {
         let of_side = |side: &Side| match side {
             Side::Cpu { .. } => 0,
             Side::Device(executor) => {
@@ -272,15 +273,6 @@ impl MixedExecutor {
             }
         };
         self.border_bytes() + self.sides.iter().map(of_side).sum::<u64>()
-    }
-
-    /// Returns the bytes of crossing values, both on devices and in pinned memory.
-    fn border_bytes(&self) -> u64 {
-        let pinned = self.host.memory.iter().flatten().map(|memory| match memory {
-            HostMemory::Block(_) => 0,
-            HostMemory::Pages(pages) => pages.bytes(),
-        });
-        self.borders.iter().map(Border::bytes).sum::<u64>() + pinned.sum::<u64>()
     }
 }
 

@@ -8,91 +8,48 @@
 //! measure latency: [`Executor::profile`] only shows how the time of a run is distributed over its
 //! steps.
 
-use crate::conv::{Packing, Recording};
-use crate::error::KernelError;
-use crate::hardware::Isa;
-use crate::opencl::DeviceExecutor;
-use crate::plan::{Backend, Plan, ValueId};
+use paretune_base::error::KernelError;
+#[cfg(feature = "opencl")]
+use paretune_base::plan::Backend;
+use paretune_base::plan::{Plan, ValueId};
+use paretune_cpu::conv::support::packing::{Packing, Recording};
+#[cfg(feature = "opencl")]
+use paretune_opencl::DeviceExecutor;
 
-mod arena;
 mod cpu;
 mod draft;
 mod forms;
 mod lower;
+#[cfg(feature = "opencl")]
 mod mixed;
+mod options;
 mod program;
 mod resolve;
+#[cfg(feature = "opencl")]
 mod segments;
 mod validate;
+#[cfg(feature = "opencl")]
+pub(crate) mod verify;
+mod work;
 
-pub(crate) use arena::Lifetime;
 use cpu::CpuExecutor;
+#[cfg(feature = "opencl")]
 use mixed::MixedExecutor;
-pub use resolve::{Resolved, conv_problem, resolve};
+pub use options::ExecutorOptions;
+use paretune_base::execution::{LoadedPlan, Part};
+pub use paretune_base::execution::{MemoryUse, StepInfo};
+pub use paretune_base::plan::shape::conv_problem;
+pub use resolve::{Resolved, resolve};
 pub use validate::validate;
 pub(crate) use validate::validate_structure;
-
-/// Options for loading a plan.
-#[derive(Clone, Copy, Debug)]
-pub struct ExecutorOptions {
-    /// Number of images per run.
-    pub batch: usize,
-    /// Number of threads; more than the machine has cores are of no use.
-    pub threads: usize,
-    /// Widest instruction set to use.
-    pub isa: Isa,
-}
 
 /// A loaded plan. It runs on the processor, on an OpenCL device or on several of them, according to
 /// the plan's [`Backend`] and cut points.
 pub struct Executor {
-    place: Place,
+    loaded: Box<dyn LoadedPlan>,
     batch: usize,
     input_len: usize,
     output_len: usize,
-}
-
-enum Place {
-    Cpu(Box<CpuExecutor>),
-    Device(Box<DeviceExecutor>),
-    Mixed(Box<MixedExecutor>),
-}
-
-/// A plan or some of its steps, with the values that enter and leave.
-pub(crate) struct Part<'a> {
-    /// All values and weights of the plan, and only the steps of the part.
-    pub plan: &'a Plan,
-    /// Values that none of the steps computes.
-    pub inputs: Vec<ValueId>,
-    /// Values that leave the part, each listed once.
-    pub outputs: Vec<ValueId>,
-}
-
-/// Describes one executed step. Conversions that the executor inserted (layouts, 8-bit grids) are
-/// separate steps, and so are transfers over device boundaries.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepInfo {
-    /// Name of the plan's step, or `step:conversion`, or `step:upload` and `step:download` for
-    /// transfers of the value that the step computed.
-    pub name: String,
-    /// Algorithm of a convolution, or name of the operator.
-    pub algorithm: String,
-    /// Multiply-adds for the whole batch; 0 for operators that have none.
-    pub multiply_adds: u64,
-    /// Bytes of activations and weights that must be moved at least once.
-    pub bytes: u64,
-}
-
-/// Bytes that a loaded plan holds, by purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Bytes of packed weights and constants.
-    pub weights: u64,
-    /// Bytes of the arena of activations.
-    pub activations: u64,
-    /// Bytes that the kernels' scratch memory adds to the arena. Scratch reuses arena memory
-    /// without live activations where it fits.
-    pub workspace: u64,
 }
 
 /// Packs the weights of `plan` for storage in a file.
@@ -148,15 +105,21 @@ impl Executor {
     fn with(plan: &Plan, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
         let batch = options.batch;
         let whole = Part { plan, inputs: vec![plan.input], outputs: vec![plan.output] };
-        let place = match &plan.backend {
-            _ if !plan.switches.is_empty() => Place::Mixed(Box::new(MixedExecutor::new(plan, options)?)),
-            Backend::Cpu => Place::Cpu(Box::new(CpuExecutor::new(&whole, options, packing)?)),
-            Backend::OpenCl { device } => {
-                Place::Device(Box::new(DeviceExecutor::new(&whole, device, batch)?))
-            }
+        #[cfg(feature = "opencl")]
+        let loaded: Box<dyn LoadedPlan> = match &plan.backend {
+            _ if !plan.switches.is_empty() => Box::new(MixedExecutor::new(plan, options)?),
+            Backend::Cpu => Box::new(CpuExecutor::new(&whole, options, packing)?),
+            Backend::OpenCl { device } => Box::new(DeviceExecutor::new(&whole, device, batch)?),
+        };
+        #[cfg(not(feature = "opencl"))]
+        let loaded: Box<dyn LoadedPlan> = if plan.is_on_processor() {
+            Box::new(CpuExecutor::new(&whole, options, packing)?)
+        } else {
+            let problem = "the plan is for an OpenCL device, and this program was built without OpenCL";
+            return Err(KernelError::System(problem.into()));
         };
         let len = |value: ValueId| plan.values[value].len() * batch;
-        Ok(Self { place, batch, input_len: len(plan.input), output_len: len(plan.output) })
+        Ok(Self { loaded, batch, input_len: len(plan.input), output_len: len(plan.output) })
     }
 
     /// Runs one batch. `input` holds `batch` images in row-major order, and `output` is written
@@ -166,11 +129,7 @@ impl Executor {
     /// Fails if a length is wrong or if a device fails.
     pub fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
         self.check(input.len(), output.len())?;
-        match &mut self.place {
-            Place::Cpu(executor) => executor.run(input, output),
-            Place::Device(executor) => executor.run(input, output),
-            Place::Mixed(executor) => executor.run(input, output),
-        }
+        self.loaded.run(input, output)
     }
 
     /// Runs one batch and returns the seconds of each of [`Executor::steps`]. Seconds on a device
@@ -181,11 +140,7 @@ impl Executor {
     /// Fails if a length is wrong or if a device fails.
     pub fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
         self.check(input.len(), output.len())?;
-        match &mut self.place {
-            Place::Cpu(executor) => executor.profile(input, output),
-            Place::Device(executor) => executor.profile(input, output),
-            Place::Mixed(executor) => executor.profile(input, output),
-        }
+        self.loaded.profile(input, output)
     }
 
     /// Runs one batch and passes each value of the plan to `see` when it is computed, the input
@@ -200,56 +155,33 @@ impl Executor {
         see: &mut dyn FnMut(ValueId, &[f32]),
     ) -> Result<(), KernelError> {
         self.check(input.len(), self.output_len)?;
-        match &mut self.place {
-            Place::Cpu(executor) => executor.observe(input, see),
-            Place::Device(executor) => executor.observe(input, see),
-            Place::Mixed(executor) => executor.observe(input, see),
-        }
+        self.loaded.observe(input, see)
     }
 
     /// Returns the executed steps, including conversions and transfers.
     #[must_use]
     pub fn steps(&self) -> &[StepInfo] {
-        match &self.place {
-            Place::Cpu(executor) => executor.steps(),
-            Place::Device(executor) => executor.steps(),
-            Place::Mixed(executor) => executor.steps(),
-        }
+        self.loaded.steps()
     }
 
     /// Returns the bytes that the loaded plan holds, by purpose.
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
-        match &self.place {
-            Place::Cpu(executor) => executor.memory(),
-            Place::Device(executor) => executor.memory(),
-            Place::Mixed(executor) => executor.memory(),
-        }
+        self.loaded.memory()
     }
 
     /// Returns the bytes held on devices and pinned by their drivers, which the process's own
     /// allocator does not count.
     #[must_use]
     pub fn device_bytes(&self) -> u64 {
-        match &self.place {
-            Place::Cpu(_) => 0,
-            Place::Mixed(executor) => executor.device_bytes(),
-            Place::Device(executor) => {
-                let MemoryUse { weights, activations, workspace } = executor.memory();
-                weights + activations + workspace
-            }
-        }
+        self.loaded.device_bytes()
     }
 
     /// Returns the bytes of [`MemoryUse::weights`] that are used directly from a mapped file, which
     /// the process's own allocator does not count either.
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
-        match &self.place {
-            Place::Cpu(executor) => executor.mapped_bytes(),
-            // Weights packed for devices are never stored in files.
-            Place::Device(_) | Place::Mixed(_) => 0,
-        }
+        self.loaded.mapped_bytes()
     }
 
     /// Returns the mean seconds of one pass of a device's kernels over `passes` consecutive passes,
@@ -258,10 +190,7 @@ impl Executor {
     /// # Errors
     /// Fails if the device fails.
     pub fn pass_seconds(&mut self, passes: usize) -> Result<Option<f64>, KernelError> {
-        match &mut self.place {
-            Place::Cpu(_) | Place::Mixed(_) => Ok(None),
-            Place::Device(executor) => executor.pass_seconds(passes).map(Some),
-        }
+        self.loaded.pass_seconds(passes)
     }
 
     /// Returns the numbers of elements that one run reads and writes, batch included.

@@ -1,15 +1,17 @@
 //! The executable program: a flat list of kernel calls with addresses, and the memory behind them.
 
-use super::StepInfo;
-use super::arena::{self, Lifetime};
 use super::draft::{BufferId, Draft, Home};
-use crate::block::Block;
-use crate::conv::{Call, Kernel};
-use crate::error::KernelError;
-use crate::operators::convert::Form;
-use crate::operators::{Io, OperatorKernel};
-use crate::plan::ValueId;
-use crate::team::Worker;
+use super::work::Work;
+use paretune_base::arena;
+use paretune_base::arena::Lifetime;
+use paretune_base::error::KernelError;
+use paretune_base::execution::StepInfo;
+use paretune_base::memory::block::Block;
+use paretune_base::plan::ValueId;
+use paretune_base::threads::Worker;
+use paretune_cpu::conv::algorithm::Call;
+use paretune_cpu::operators::Io;
+use paretune_cpu::operators::convert::Form;
 
 /// Addresses of the caller's memory, by index among the inputs and the outputs of the part.
 pub(super) struct Ends<'a> {
@@ -26,12 +28,6 @@ impl Ends<'_> {
             Home::Arena | Home::Constant(_) => None,
         }
     }
-}
-
-/// The kernel of a step.
-pub(super) enum Work {
-    Conv(Box<dyn Kernel>),
-    Operator(Box<dyn OperatorKernel>),
 }
 
 /// A kernel with the addresses that it reads and writes.

@@ -1,13 +1,14 @@
 //! Resolves the schedule of a step to an algorithm with a value for each tunable.
 
-use crate::conv::{self, Algorithm, Layout};
-use crate::error::KernelError;
-use crate::hardware::Isa;
-use crate::operator::{Conv, ConvProblem, Operator};
-use crate::operators::shape;
-use crate::plan::{Plan, Step};
-use crate::schedule::Schedule;
-use crate::weights::WeightFormat;
+use paretune_base::error::KernelError;
+use paretune_base::plan::layout::Layout;
+use paretune_base::plan::operator::{Conv, ConvProblem};
+use paretune_base::plan::schedule::Schedule;
+use paretune_base::plan::weights::WeightFormat;
+
+use paretune_cpu::conv;
+use paretune_cpu::conv::algorithm::Algorithm;
+use paretune_simd::Isa;
 
 /// Resolved schedule of a convolution.
 #[derive(Clone)]
@@ -25,22 +26,6 @@ impl Resolved {
     pub(super) fn layouts(&self, isa: Isa) -> [Layout; 2] {
         self.algorithm.layouts(&self.schedule, isa)
     }
-}
-
-/// Returns the problem of a convolution step of a valid plan, or `None` for other steps.
-#[must_use]
-pub fn conv_problem(plan: &Plan, step: &Step, batch: usize) -> Option<ConvProblem> {
-    let Operator::Conv(conv) = &step.operator else { return None };
-    let [in_channels, height, width] =
-        shape::conv_input(&plan.values.get(*step.inputs.first()?)?.dims).ok()?;
-    Some(ConvProblem {
-        batch,
-        in_channels,
-        out_channels: plan.weights.get(conv.weights)?.dims[0],
-        groups: conv.groups,
-        input: [height, width],
-        window: conv.window,
-    })
 }
 
 /// Decides the algorithm and all tunables of a step.

@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use crate::operator::Operator;
-use crate::plan::{Plan, Step, ValueId};
+use paretune_base::plan::operator::Operator;
+use paretune_base::plan::{Plan, Step, ValueId};
 
 /// Place of the processor; devices have places 1, 2, ...
 pub(super) const HOST: usize = 0;
@@ -155,8 +155,8 @@ fn actions(plan: &Plan, segments: &[Segment], segment_of: impl Fn(ValueId) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activation::Activation;
-    use crate::plan::{Backend, Switch, ValueSpec};
+    use paretune_base::plan::activation::Activation;
+    use paretune_base::plan::{Backend, Switch, ValueSpec};
 
     /// Builds a plan with values 0 to 6: two activations, the sum of the second and the first, a
     /// reshape of it, a constant, and their product.

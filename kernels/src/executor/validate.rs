@@ -2,11 +2,11 @@
 //! file: nothing is trusted, every index and every size is checked, and every error names the step
 //! that it concerns.
 
-use crate::error::KernelError;
-use crate::operator::Operator;
-use crate::operators::shape;
-use crate::plan::{Plan, Quantization, Step};
-use crate::weights::{WeightValues, Weights};
+use paretune_base::error::KernelError;
+use paretune_base::plan::operator::Operator;
+use paretune_base::plan::shape;
+use paretune_base::plan::weights::{WeightValues, Weights};
+use paretune_base::plan::{Plan, Quantization, Step};
 
 /// Name in errors about the plan as a whole, in place of a step's name.
 const WHOLE: &str = "(plan)";

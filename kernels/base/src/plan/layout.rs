@@ -1,0 +1,36 @@
+//! How the numbers of an activation lie in memory, and in which format they are held.
+
+use super::Quantization;
+
+/// Order of an activation's elements in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// NCHW: batch, channels, height, width.
+    Planar,
+    /// NHWC: batch, height, width, channels.
+    ChannelsLast,
+    /// NCHWc: batch, blocks of channels, height, width, channels of the block. Holds the block
+    /// size, which must divide the number of channels. Every block is an NHWC image.
+    ChannelBlocked(usize),
+}
+
+impl Layout {
+    /// Returns the position of an element in an image of `[channels, pixels]`.
+    #[must_use]
+    pub fn place(self, [channels, pixels]: [usize; 2], channel: usize, pixel: usize) -> usize {
+        match self {
+            Self::Planar => channel * pixels + pixel,
+            Self::ChannelsLast => pixel * channels + channel,
+            Self::ChannelBlocked(block) => (channel / block * pixels + pixel) * block + channel % block,
+        }
+    }
+}
+
+/// Element type of an activation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Element {
+    /// Single precision.
+    F32,
+    /// Unsigned 8 bits with this quantization.
+    U8(Quantization),
+}

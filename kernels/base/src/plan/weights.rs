@@ -1,0 +1,436 @@
+//! Weights as they are stored: compact, in one canonical order, independent of the algorithms that
+//! will run them.
+//!
+//! A [`WeightFormat`] is two choices that have nothing to do with each other: what the numbers are
+//! ([`Numbers`]) and which of them may be other than zero ([`Pattern`]). Algorithms pack from these at
+//! load time, unless a bundle has what they pack. What a bundle of coded weights weighs on disk
+//! therefore depends on compression alone and never on the schedule.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use paretune_simd::half::fp16_bits;
+pub use paretune_simd::half::{FP16_MAX, fp16_number, round_to_bf16};
+
+/// The weights of one convolution or dense layer, and its bias.
+///
+/// `dims` is `[out_channels, in_channels / groups, kernel_height, kernel_width]`, row-major
+/// ("OIHW"). A dense layer is a 1x1 convolution: `[out, in, 1, 1]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Weights {
+    /// Shape `[out_channels, in_channels / groups, kernel_height, kernel_width]`.
+    pub dims: [usize; 4],
+    /// Values of all weights, zeros included.
+    pub values: WeightValues,
+    /// Pattern of zeros. Kernels may use it for speed only: every kernel checks or ignores it.
+    pub pattern: Pattern,
+    /// Bias per output channel, if any.
+    pub bias: Option<Arc<[f32]>>,
+}
+
+/// The values of [`Weights`] in the order of [`Weights::dims`], zeros included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WeightValues {
+    /// Values in single precision, stored in 32 bits.
+    F32(Arc<[f32]>),
+    /// bfloat16 values ([`round_to_bf16`]), held in single precision with the last 16 bits zero.
+    Bf16(Arc<[f32]>),
+    /// Half-precision values, held in single precision and stored in 16 bits.
+    Fp16(Arc<[f32]>),
+    /// Integers on a grid per output channel, which run with 8-bit activations.
+    Integer(IntegerWeights),
+}
+
+/// Integer weights on a grid: `weight = value * scale[out_channel]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IntegerWeights {
+    /// Values in the order of [`Weights::dims`], each within the [`Grid::levels`].
+    pub values: Arc<[i8]>,
+    /// One scale per output channel, finite, not zero. A negative scale gives the longer end of an
+    /// asymmetric grid to negative weights.
+    pub scales: Arc<[f32]>,
+    /// Grid that the values are taken from.
+    pub grid: Grid,
+}
+
+/// The range of integer weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Grid {
+    /// The values -1, 0 and 1.
+    Ternary,
+    /// The 2-bit integers from -2 to 1.
+    Bits2,
+    /// The 3-bit integers from -4 to 3.
+    Bits3,
+    /// The 4-bit integers from -8 to 7.
+    Bits4,
+    /// The 6-bit integers from -32 to 31.
+    Bits6,
+    /// The symmetric 8-bit integers from -127 to 127.
+    Bits8,
+}
+
+/// Pattern of the weights that may be nonzero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Pattern {
+    /// Any weight may be nonzero.
+    #[default]
+    Dense,
+    /// Zeros anywhere, and many of them.
+    Unstructured,
+    /// Block sparsity: at each tap of the kernel, blocks of consecutive output channels times
+    /// consecutive input channels are zero as a whole or not. Blocks start at multiples of their
+    /// size in each group, and the last ones may be cut off.
+    Blocks {
+        /// Output channels of a block.
+        outputs: u8,
+        /// Input channels of a block.
+        inputs: u8,
+    },
+    /// N:M sparsity: of every `of` consecutive input channels, at most `kept` are nonzero,
+    /// separately for each output channel and tap.
+    Grouped {
+        /// Maximum number of nonzero weights in a group.
+        kept: u8,
+        /// Number of weights in a group.
+        of: u8,
+    },
+}
+
+/// Weight type: the number format of weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Numbers {
+    /// Single precision, with activations in single precision.
+    #[default]
+    F32,
+    /// bfloat16, the upper half of single precision, with its full range and 8 bits of mantissa.
+    /// Activations are in single precision; algorithms may round them to bfloat16 in
+    /// multiplications.
+    Bf16,
+    /// Half precision ("fp16"), with 11 bits of mantissa and values up to 65504. Activations and
+    /// all arithmetic are in single precision.
+    Fp16,
+    /// Integers on a grid, with 8-bit activations.
+    Integer(Grid),
+}
+
+/// Format of weights; every convolution algorithm states which formats it executes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WeightFormat {
+    /// Weight type of the values.
+    pub numbers: Numbers,
+    /// Pattern of the weights that may be nonzero.
+    pub pattern: Pattern,
+}
+
+impl Grid {
+    /// All grids, the coarsest first.
+    pub const ALL: [Self; 6] =
+        [Self::Ternary, Self::Bits2, Self::Bits3, Self::Bits4, Self::Bits6, Self::Bits8];
+
+    /// Returns the lowest and the highest value.
+    #[must_use]
+    pub const fn levels(self) -> (i8, i8) {
+        match self {
+            Self::Ternary => (-1, 1),
+            Self::Bits2 => (-2, 1),
+            Self::Bits3 => (-4, 3),
+            Self::Bits4 => (-8, 7),
+            Self::Bits6 => (-32, 31),
+            Self::Bits8 => (-127, 127),
+        }
+    }
+
+    /// Returns the bits per weight; for the ternary grid the binary logarithm of 3, to two
+    /// decimals.
+    #[must_use]
+    pub const fn bits(self) -> f64 {
+        match self {
+            Self::Ternary => 1.58,
+            Self::Bits2 => 2.0,
+            Self::Bits3 => 3.0,
+            Self::Bits4 => 4.0,
+            Self::Bits6 => 6.0,
+            Self::Bits8 => 8.0,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense => f.write_str("dense"),
+            Self::Unstructured => f.write_str("unstructured"),
+            Self::Blocks { outputs, inputs } => write!(f, "blocks_{outputs}x{inputs}"),
+            Self::Grouped { kept, of } => write!(f, "{kept}_of_{of}"),
+        }
+    }
+}
+
+/// Error for a text that names no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no pattern of zeros; there are dense, unstructured, blocks_OUTPUTSxINPUTS and KEPT_of_OF")]
+pub struct UnknownPattern(String);
+
+impl FromStr for Pattern {
+    type Err = UnknownPattern;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let pair = |text: &str, between: &str| -> Option<(u8, u8)> {
+            let (first, second) = text.split_once(between)?;
+            let number = |text: &str| text.parse().ok().filter(|&number| number > 0);
+            Some((number(first)?, number(second)?))
+        };
+        let parsed = match text {
+            "dense" => Some(Self::Dense),
+            "unstructured" => Some(Self::Unstructured),
+            _ => match text.strip_prefix("blocks_") {
+                Some(size) => pair(size, "x").map(|(outputs, inputs)| Self::Blocks { outputs, inputs }),
+                None => pair(text, "_of_")
+                    .filter(|(kept, of)| kept <= of)
+                    .map(|(kept, of)| Self::Grouped { kept, of }),
+            },
+        };
+        parsed.ok_or_else(|| UnknownPattern(text.to_owned()))
+    }
+}
+
+impl Numbers {
+    /// Returns the bits per weight.
+    #[must_use]
+    pub const fn bits(self) -> f64 {
+        match self {
+            Self::F32 => 32.0,
+            Self::Bf16 | Self::Fp16 => 16.0,
+            Self::Integer(grid) => grid.bits(),
+        }
+    }
+
+    /// Returns the weight type with this many bits, if one exists. 1.58 stands for ternary, and 16
+    /// for bfloat16.
+    #[must_use]
+    pub fn of_bits(bits: f64) -> Option<Self> {
+        Self::all().find(|numbers| (numbers.bits() - bits).abs() < 1e-6)
+    }
+
+    /// The weight types of 16 bits.
+    pub const HALVES: [Self; 2] = [Self::Bf16, Self::Fp16];
+
+    /// Returns the name of a 16-bit weight type in [`Numbers::HALVES`], and `None` for all others.
+    #[must_use]
+    pub const fn half(self) -> Option<&'static str> {
+        match self {
+            Self::Bf16 => Some("bf16"),
+            Self::Fp16 => Some("fp16"),
+            Self::F32 | Self::Integer(_) => None,
+        }
+    }
+
+    /// Returns the 16-bit weight type with this [name](Self::half).
+    #[must_use]
+    pub fn of_half(name: &str) -> Option<Self> {
+        Self::HALVES.into_iter().find(|numbers| numbers.half() == Some(name))
+    }
+
+    /// Rounds `x` to the nearest value of a real weight type, possibly infinite. Integer types
+    /// return `x` unchanged.
+    #[must_use]
+    pub fn nearest(self, x: f32) -> f32 {
+        match self {
+            Self::Bf16 => round_to_bf16(x),
+            Self::Fp16 => fp16_number(fp16_bits(x)),
+            Self::F32 | Self::Integer(_) => x,
+        }
+    }
+
+    /// Whether a real weight type represents `x` exactly. True for integer types.
+    #[must_use]
+    pub fn holds(self, x: f32) -> bool {
+        match self {
+            Self::Bf16 => x.to_bits() & 0xFFFF == 0,
+            Self::Fp16 => x.is_finite() && self.nearest(x).to_bits() == x.to_bits(),
+            Self::F32 | Self::Integer(_) => true,
+        }
+    }
+
+    /// Returns all weight types, the coarsest first.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> + Clone {
+        Grid::ALL.into_iter().map(Self::Integer).chain([Self::Bf16, Self::Fp16, Self::F32])
+    }
+
+    /// Whether the weights are real numbers, held in single precision.
+    #[must_use]
+    pub const fn is_real(self) -> bool {
+        !self.is_integer()
+    }
+
+    /// Whether the weights are integers.
+    #[must_use]
+    pub const fn is_integer(self) -> bool {
+        matches!(self, Self::Integer(_))
+    }
+}
+
+impl WeightFormat {
+    /// Dense bfloat16 weights without zeros.
+    pub const BF16: Self = Self { numbers: Numbers::Bf16, pattern: Pattern::Dense };
+    /// Dense half-precision weights without zeros.
+    pub const FP16: Self = Self { numbers: Numbers::Fp16, pattern: Pattern::Dense };
+    /// Dense single-precision weights without zeros.
+    pub const F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Dense };
+    /// Single-precision weights with zeros anywhere.
+    pub const SPARSE_F32: Self = Self { numbers: Numbers::F32, pattern: Pattern::Unstructured };
+    /// Dense 8-bit integer weights without zeros.
+    pub const I8: Self = Self { numbers: Numbers::Integer(Grid::Bits8), pattern: Pattern::Dense };
+}
+
+impl Weights {
+    /// Creates dense weights in single precision.
+    #[must_use]
+    pub fn dense(dims: [usize; 4], values: Arc<[f32]>, bias: Option<Arc<[f32]>>) -> Self {
+        Self { dims, values: WeightValues::F32(values), pattern: Pattern::Dense, bias }
+    }
+
+    /// Returns the weight type and the pattern of these weights.
+    #[must_use]
+    pub fn format(&self) -> WeightFormat {
+        let numbers = match &self.values {
+            WeightValues::F32(_) => Numbers::F32,
+            WeightValues::Bf16(_) => Numbers::Bf16,
+            WeightValues::Fp16(_) => Numbers::Fp16,
+            WeightValues::Integer(integer) => Numbers::Integer(integer.grid),
+        };
+        WeightFormat { numbers, pattern: self.pattern }
+    }
+}
+
+/// Error for a finite weight beyond the range of the weight type that should store it.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("a weight of {weight} is beyond the greatest number of {}", numbers.half().unwrap_or("single precision"))]
+pub struct Beyond {
+    /// Value of the weight before rounding.
+    pub weight: f32,
+    /// Weight type that cannot represent it.
+    pub numbers: Numbers,
+}
+
+impl WeightValues {
+    /// Returns an empty list of weights of this weight type.
+    #[must_use]
+    pub fn none(numbers: Numbers) -> Self {
+        match numbers {
+            Numbers::F32 => Self::F32([].into()),
+            Numbers::Bf16 => Self::Bf16([].into()),
+            Numbers::Fp16 => Self::Fp16([].into()),
+            Numbers::Integer(grid) => {
+                Self::Integer(IntegerWeights { values: [].into(), scales: [].into(), grid })
+            }
+        }
+    }
+
+    /// Rounds real weights to the nearest values of `numbers`. Integer weights are returned
+    /// unchanged, and so are all weights if `numbers` is an integer type.
+    ///
+    /// # Errors
+    /// Fails if a finite weight becomes infinite.
+    pub fn rounded(self, numbers: Numbers) -> Result<Self, Beyond> {
+        let (Some(values), true) = (self.reals(), numbers.is_real()) else { return Ok(self) };
+        let round = |&weight: &f32| {
+            let rounded = numbers.nearest(weight);
+            if rounded.is_infinite() && weight.is_finite() {
+                return Err(Beyond { weight, numbers });
+            }
+            Ok(rounded)
+        };
+        let rounded = values.iter().map(round).collect::<Result<Arc<[f32]>, Beyond>>()?;
+        let mut values = Self::none(numbers);
+        if let Some(reals) = values.reals_mut() {
+            *reals = rounded;
+        }
+        Ok(values)
+    }
+
+    /// Returns the values of real weights, and `None` for integers.
+    #[must_use]
+    pub fn reals(&self) -> Option<&Arc<[f32]>> {
+        match self {
+            Self::F32(values) | Self::Bf16(values) | Self::Fp16(values) => Some(values),
+            Self::Integer(_) => None,
+        }
+    }
+
+    /// Returns the values of real weights for modification, and `None` for integers.
+    pub fn reals_mut(&mut self) -> Option<&mut Arc<[f32]>> {
+        match self {
+            Self::F32(values) | Self::Bf16(values) | Self::Fp16(values) => Some(values),
+            Self::Integer(_) => None,
+        }
+    }
+
+    /// Returns the number of weights, zeros included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) | Self::Bf16(values) | Self::Fp16(values) => values.len(),
+            Self::Integer(integer) => integer.values.len(),
+        }
+    }
+
+    /// Whether the list is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_read_back() {
+        for pattern in [
+            Pattern::Dense,
+            Pattern::Unstructured,
+            Pattern::Blocks { outputs: 16, inputs: 1 },
+            Pattern::Grouped { kept: 2, of: 4 },
+        ] {
+            assert_eq!(pattern.to_string().parse(), Ok(pattern));
+        }
+        for text in ["", "blocks_0x1", "blocks_16", "5_of_4", "2_of_", "blocks_999x1"] {
+            assert!(text.parse::<Pattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_named_by_their_bits() {
+        for numbers in Numbers::all() {
+            let named = match numbers.half() {
+                Some(name) => Numbers::of_half(name),
+                None => Numbers::of_bits(numbers.bits()),
+            };
+            assert_eq!(named, Some(numbers));
+        }
+        assert_eq!((Numbers::of_bits(16.0), Numbers::of_bits(5.0)), (Some(Numbers::Bf16), None));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_not_made_infinite() {
+        let of = |values: &[f32]| WeightValues::F32(values.into());
+        let fits = of(&[1.0 + 1.0 / 4096.0, -FP16_MAX, 65519.0, 3.0e-8, 2.0_f32.powi(-24)]);
+        let halves = fits.clone().rounded(Numbers::Fp16).unwrap();
+        let least = 2.0_f32.powi(-24);
+        assert_eq!(halves, WeightValues::Fp16([1.0, -FP16_MAX, FP16_MAX, least, least].into()));
+        assert!(halves.reals().unwrap().iter().all(|&x| Numbers::Fp16.holds(x)));
+        assert!([65520.0, f32::INFINITY, 1.0 + 1.0 / 4096.0].iter().all(|&x| !Numbers::Fp16.holds(x)));
+        let error = of(&[1.0, -65520.0]).rounded(Numbers::Fp16).unwrap_err();
+        assert_eq!(error.to_string(), "a weight of -65520 is beyond the greatest number of fp16");
+        assert!(
+            of(&[65520.0]).rounded(Numbers::Bf16).is_ok() && of(&[f32::MAX]).rounded(Numbers::Bf16).is_err()
+        );
+        assert_eq!(fits.clone().rounded(Numbers::F32), Ok(fits));
+    }
+}

@@ -1,0 +1,175 @@
+//! Block-sparse implicit GEMM in single precision over NHWC activations: weights are zero in blocks
+//! of output channels, and each block of columns visits only its non-zero steps in k.
+
+use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
+use crate::conv::compressed::{Place, Real, RealStore, Streams, positions, reaches, tile_tunable};
+use crate::conv::support::buffer::Buffer;
+use crate::conv::support::finish::Finish;
+use crate::conv::support::pad::pad_f32;
+use crate::conv::support::request::{padded, sensible};
+use crate::conv::support::rows::Rows;
+use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
+use crate::conv::support::tiles::{Extent, Tile};
+use paretune_base::error::KernelError;
+use paretune_base::plan::layout::Layout;
+use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::weights::{Pattern, WeightFormat};
+use paretune_base::threads::Worker;
+use paretune_simd::Isa;
+
+/// Implicit GEMM over BSR weights in single precision.
+pub(crate) struct BlockSparse;
+
+/// Number of input channels up to which a padded copy, which makes one run of each window, is the
+/// default.
+const FEW_CHANNELS: usize = 64;
+
+/// Returns the elements per row and per pixel of the padded input.
+fn strides(problem: &ConvProblem) -> [usize; 2] {
+    [padded(problem)[1] * problem.in_channels, problem.in_channels]
+}
+
+impl Algorithm for BlockSparse {
+    fn name(&self) -> &'static str {
+        "block_sparse"
+    }
+
+    fn about(&self) -> &'static str {
+        "matrix product over the blocks of output channels that are not zero"
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_real() && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        sensible(problem) && u16::try_from(problem.group_in()).is_ok()
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let extent = Extent::of(problem);
+        let taps = problem.window.kernel.iter().product::<usize>();
+        let whole = taps > 1 && reaches(problem, strides(problem));
+        let free = problem.window.padding == [0; 4];
+        // The tuner does not know the sparsity; half of the weights are assumed to be zero.
+        let column = problem.group_in() * taps * size_of::<f32>() / 2;
+        vec![
+            tile_tunable::<Real>(extent, isa),
+            panel_tunable(extent, column, isa),
+            prefetch_tunable(problem.out_channels * column),
+            split_tunable(problem, extent, isa),
+            Tunable {
+                name: "gather",
+                about: "0: find the input tap by tap; 1: whole windows, in a padded copy if there is padding",
+                values: if whole { vec![0, 1] } else { vec![0] },
+                default: i64::from(whole && (free || problem.in_channels <= FEW_CHANNELS)),
+            },
+        ]
+    }
+
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        request.check_f32()?;
+        let stored = request.f32_weights()?;
+        let problem = request.problem;
+        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let whole = match request.tunable("gather")? {
+            0 => None,
+            1 if reaches(&problem, strides(&problem)) => Some(strides(&problem)),
+            _ => return Err(request.bad_value("gather")),
+        };
+        let segments = positions(&problem, whole, 1);
+        let (group_in, group_out) = (problem.group_in(), problem.group_out());
+        let taps: usize = problem.window.kernel.iter().product();
+        let streams = (0..problem.groups)
+            .map(|group| {
+                let first = group * group_out;
+                let weight = |column: usize, tap: usize, channel: usize| {
+                    stored[((first + column) * group_in + channel) * taps + tap]
+                };
+                let bias = |column| request.bias(first + column);
+                Streams::new(request, usable, tile, [group_out, group_in], &segments, weight, bias)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Box::new(Prepared {
+            rows: match whole {
+                Some(_) => Rows::windows(&problem, output, padded(&problem)),
+                None => Rows::taps(&problem, output),
+            },
+            copies: whole.is_some() && problem.window.padding != [0; 4],
+            zeros: Buffer::zeros(group_in),
+            pixels: problem.batch * output[0] * output[1],
+            panel: request.count("panel")?,
+            split: Split::from_request(request)?,
+            finish: Finish::new(request.activation),
+            problem,
+            streams,
+        }))
+    }
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    rows: Rows,
+    /// Compressed weights of every group.
+    streams: Vec<Streams<Real>>,
+    zeros: Buffer<f32>,
+    pixels: usize,
+    panel: usize,
+    split: Split,
+    /// Whether the input is first copied into the workspace together with its padding.
+    copies: bool,
+    finish: Finish,
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        if !self.copies {
+            return 0;
+        }
+        self.problem.batch * padded(&self.problem)[0] * strides(&self.problem)[0] * size_of::<f32>()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.streams.iter().map(Streams::bytes).sum()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let mut input = call.input.cast::<f32>();
+        if self.copies {
+            let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
+            // SAFETY: the workspace has room for the padded input, and each row has one writer.
+            unsafe { pad_f32(&self.problem, rows, input, call.workspace.cast()) };
+            worker.wait();
+            input = call.workspace.cast_const().cast();
+        }
+        for (group, streams) in self.streams.iter().enumerate() {
+            let column = group * self.problem.group_out();
+            let residual = call.residual.cast::<f32>();
+            // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
+            // and workers have disjoint parts of the pixels or of the channels.
+            unsafe {
+                let place = Place {
+                    rows: self.rows.view(),
+                    input: input.add(group * self.problem.group_in()).cast(),
+                    zeros: self.zeros.as_ptr().cast(),
+                    store: RealStore {
+                        output: call.output.cast::<f32>().add(column),
+                        residual: if residual.is_null() { residual } else { residual.add(column) },
+                        finish: self.finish,
+                    },
+                    stride: self.problem.out_channels,
+                };
+                for (pixels, blocks) in self.split.parts(worker, self.pixels, &streams.part()) {
+                    streams.run(&place, pixels, blocks, self.panel);
+                }
+            }
+        }
+    }
+}

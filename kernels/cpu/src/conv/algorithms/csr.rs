@@ -1,0 +1,277 @@
+//! Sparse convolution in the format of the study that this project follows, with one CSR matrix per
+//! layer instead of one per 3x3 kernel. Every non-zero weight adds a scaled row of the input to a
+//! row of the output.
+//!
+//! The sums live in memory and not in registers; [`super::sparse_planar`] avoids that.
+
+use std::ops::Range;
+
+use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
+use crate::conv::support::buffer::Buffer;
+use crate::conv::support::finish::Finish;
+use crate::conv::support::packing::stray;
+use crate::conv::support::request::sensible;
+use paretune_base::error::KernelError;
+use paretune_base::plan::layout::Layout;
+use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::threads::Worker;
+use paretune_simd::Isa;
+use paretune_simd::{Build, Job, Simd, build};
+
+/// CSR convolution over NCHW activations.
+pub(crate) struct Csr;
+
+impl Algorithm for Csr {
+    fn name(&self) -> &'static str {
+        "csr"
+    }
+
+    fn about(&self) -> &'static str {
+        "compressed rows: each non-zero weight scales rows of the input (the study's format)"
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format == WeightFormat::SPARSE_F32
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        let depth = problem.window.kernel.iter().product::<usize>().checked_mul(problem.in_channels);
+        sensible(problem) && depth.is_some_and(|depth| u32::try_from(depth).is_ok())
+    }
+
+    fn tunables(&self, _problem: &ConvProblem, _isa: Isa) -> Vec<Tunable> {
+        Vec::new()
+    }
+
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::Planar; 2]
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        struct Select;
+        impl Build for Select {
+            type Output = Entry;
+            fn build<S: Simd>(self) -> Entry {
+                entry::<S>
+            }
+        }
+        let (output, usable) = request.check()?;
+        request.check_f32()?;
+        let stored = request.f32_weights()?;
+        let problem = request.problem;
+        let rows = Rows::of(request, stored)?;
+        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let taps = problem.window.kernel[0] * problem.window.kernel[1];
+        let place = |k: usize| {
+            let tap = k % taps;
+            [k / taps, tap / problem.window.kernel[1], tap % problem.window.kernel[1]]
+        };
+        Ok(Box::new(Prepared {
+            places: (0..depth).map(place).collect(),
+            bias: request.packed_biases()?,
+            finish: Finish::new(request.activation),
+            entry: build(usable, Select),
+            problem,
+            output,
+            rows,
+        }))
+    }
+}
+
+/// Non-zero weights, grouped by output channel.
+pub(crate) struct Rows {
+    pub(crate) values: Buffer<f32>,
+    /// Flat index of each weight in its output channel's `[input channel of the group][tap]`.
+    pub(crate) columns: Vec<u32>,
+    /// End of each output channel's weights.
+    pub(crate) ends: Vec<usize>,
+}
+
+impl Rows {
+    /// Collects the non-zero weights of `stored`, or takes them from the request's packing.
+    ///
+    /// # Errors
+    /// Fails if a channel has too many weights, or if packed weights do not belong to the problem.
+    pub(crate) fn of(request: &Request<'_>, stored: &[f32]) -> Result<Self, KernelError> {
+        let problem = &request.problem;
+        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let many = |_| KernelError::Data(format!("{problem:?} has too many weights per channel"));
+        let packing = request.packing;
+        let (values, columns, counts) = packing.make(|| {
+            let (mut values, mut columns, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+            for row in stored.chunks_exact(depth) {
+                let before = values.len();
+                for (k, &weight) in row.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+                    values.push(weight);
+                    columns.push(u32::try_from(k).map_err(many)?);
+                }
+                counts.push(u32::try_from(values.len() - before).map_err(many)?);
+            }
+            Ok((values, columns, counts))
+        })?;
+        let (values, columns) = (packing.list(values)?, packing.table::<u32>(columns)?);
+        let ends = ends(&packing.table(counts)?).ok_or_else(stray)?;
+        let sound = ends.len() == problem.out_channels
+            && ends.last() == Some(&columns.len())
+            && values.len() == columns.len()
+            && columns.iter().all(|&column| (column as usize) < depth);
+        if sound { Ok(Self { values, columns, ends }) } else { Err(stray()) }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.bytes() + size_of_val(&self.columns[..]) + size_of_val(&self.ends[..])
+    }
+}
+
+/// Returns the running totals of `counts`, which are the ends of consecutive ranges; `None` on
+/// overflow.
+pub(crate) fn ends(counts: &[u32]) -> Option<Vec<usize>> {
+    let mut end = 0_usize;
+    counts
+        .iter()
+        .map(|&count| {
+            end = end.checked_add(count as usize)?;
+            Some(end)
+        })
+        .collect()
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    output: [usize; 2],
+    rows: Rows,
+    /// `[input channel of the group, tap row, tap column]` of every column of the matrix, computed
+    /// once in advance.
+    places: Vec<[usize; 3]>,
+    bias: Buffer<f32>,
+    finish: Finish,
+    entry: Entry,
+}
+
+/// Computes a range of output planes, counted through images.
+///
+/// # Safety
+/// The call's addresses must be valid, and no other thread may write the planes.
+type Entry = unsafe fn(&Prepared, &Call, Range<usize>);
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        0
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.rows.bytes() + size_of_val(&self.places[..]) + self.bias.bytes()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let planes = worker.share(self.problem.batch * self.problem.out_channels);
+        // SAFETY: the caller vouches for the addresses; workers have their own planes.
+        unsafe { (self.entry)(self, call, planes) }
+    }
+}
+
+/// Computes planes with the vectors of `S`.
+///
+/// # Safety
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
+unsafe fn entry<S: Simd>(kernel: &Prepared, call: &Call, planes: Range<usize>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Run { kernel, call, planes }) }
+}
+
+struct Run<'a> {
+    kernel: &'a Prepared,
+    call: &'a Call,
+    planes: Range<usize>,
+}
+
+impl Job for Run<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let kernel = self.kernel;
+        let problem = &kernel.problem;
+        let Rows { values, columns, ends } = &kernel.rows;
+        let [height, width] = problem.input;
+        let [out_height, out_width] = kernel.output;
+        for plane in self.planes {
+            let (image, channel) = (plane / problem.out_channels, plane % problem.out_channels);
+            let first = image * problem.in_channels + channel / problem.group_out() * problem.group_in();
+            let start = if channel == 0 { 0 } else { ends[channel - 1] };
+            for y in 0..out_height {
+                // SAFETY: rows and columns are checked against the sizes of input and output.
+                unsafe {
+                    let at = (plane * out_height + y) * out_width;
+                    let row = self.call.output.cast::<f32>().add(at);
+                    for x in 0..out_width {
+                        *row.add(x) = kernel.bias[channel];
+                    }
+                    for i in start..ends[channel] {
+                        let [c, ky, kx] = kernel.places[columns[i] as usize];
+                        let Some(input_y) = (y * problem.window.stride[0] + ky * problem.window.dilation[0])
+                            .checked_sub(problem.window.padding[0])
+                            .filter(|&y| y < height)
+                        else {
+                            continue;
+                        };
+                        let input =
+                            self.call.input.cast::<f32>().add(((first + c) * height + input_y) * width);
+                        kernel.add_row::<S>(input, kx, values[i], row);
+                    }
+                    let mut x = 0;
+                    let residual = self.call.residual.cast::<f32>();
+                    while x < out_width {
+                        let count = S::LANES.min(out_width - x);
+                        let load = |from: *const f32| {
+                            if count < S::LANES { S::load_first(from, count) } else { S::load(from) }
+                        };
+                        let mut sum = load(row.add(x).cast_const());
+                        if !residual.is_null() {
+                            sum = S::add(sum, load(residual.add(at + x)));
+                        }
+                        let sum = kernel.finish.apply::<S>(sum);
+                        if count < S::LANES {
+                            S::store_first(row.add(x), count, sum);
+                        } else {
+                            S::store(row.add(x), sum);
+                        }
+                        x += count;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Prepared {
+    /// Adds `weight` times the input elements under tap column `kx` to a row of the output.
+    ///
+    /// # Safety
+    /// Both rows must be valid, and the processor must execute `S`.
+    #[inline(always)]
+    unsafe fn add_row<S: Simd>(&self, input: *const f32, kx: usize, weight: f32, output: *mut f32) {
+        let stride = self.problem.window.stride[1];
+        let left = self.problem.window.padding[1];
+        let tap = kx * self.problem.window.dilation[1];
+        // Output columns for which this tap lies inside the input.
+        let start = left.saturating_sub(tap).div_ceil(stride);
+        let end = (left + self.problem.input[1]).saturating_sub(tap).div_ceil(stride).min(self.output[1]);
+        // SAFETY: `x * stride + tap - left` is below the input's width for every `x` of `start..end`.
+        unsafe {
+            let mut x = start;
+            if stride == 1 {
+                let splat = S::splat(weight);
+                while x + S::LANES <= end {
+                    let sum = S::fma(splat, S::load(input.add(x + tap - left)), S::load(output.add(x)));
+                    S::store(output.add(x), sum);
+                    x += S::LANES;
+                }
+            }
+            while x < end {
+                *output.add(x) += weight * *input.add(x * stride + tap - left);
+                x += 1;
+            }
+        }
+    }
+}

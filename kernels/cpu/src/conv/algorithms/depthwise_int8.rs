@@ -1,0 +1,416 @@
+//! Depthwise convolution in 8 bits over NHWC activations, the integer counterpart of
+//! [`super::depthwise`].
+//!
+//! Several taps are multiplied at once ([`Simd::dot_taps`]): interleaving their bytes makes the
+//! groups of a dot product. The sums then have their channels in another order; weights, scales and
+//! biases are stored in that order, and packing the sums into bytes restores the original one.
+//! Padding is a row of zero points. The contribution of the zero point is subtracted in advance.
+
+use std::ops::Range;
+
+use super::depthwise::{parts, tunables};
+use super::implicit_gemm_int8::MOST_TERMS;
+use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
+use crate::conv::gemm_i8::{input_grid, start_of};
+use crate::conv::support::buffer::{Buffer, whole_lines};
+use crate::conv::support::finish_int8::{BytesFinish, Finish8, StoreTile8, Target};
+use crate::conv::support::request::sensible;
+use paretune_base::error::KernelError;
+use paretune_base::plan::layout::Layout;
+use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::threads::Worker;
+use paretune_simd::Isa;
+use paretune_simd::{Build, Job, Simd, build, lanes, quartered};
+
+mod addresses;
+
+use addresses::Addresses;
+
+/// Depthwise convolution in 8 bits over NHWC activations.
+pub(crate) struct DepthwiseInt8;
+
+impl Algorithm for DepthwiseInt8 {
+    fn name(&self) -> &'static str {
+        "depthwise_int8"
+    }
+
+    fn about(&self) -> &'static str {
+        "8 bits, each channel by itself, vectors of channels"
+    }
+
+    fn integer(&self) -> bool {
+        true
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_integer()
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        sensible(problem)
+            && problem.is_depthwise()
+            && problem.window.kernel.iter().product::<usize>() <= MOST_TERMS
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        tunables(problem, block(isa))
+    }
+
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        let problem = request.problem;
+        if !self.supports(&problem, request.isa) {
+            return Err(KernelError::Data("`depthwise_int8` needs one channel per group".into()));
+        }
+        let dense = request.integer_weights()?;
+        let grid = input_grid(request)?;
+        let finish = Finish8::new(request);
+        let pixels = request.count("pixels")?;
+        if pixels > output[1] {
+            return Err(request.bad_value("pixels"));
+        }
+        let compiled = build(usable, Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
+        let taps: usize = problem.window.kernel.iter().product();
+        let steps = taps.div_ceil(compiled.taps);
+        let lanes = lanes(request.isa);
+        let block = block(request.isa);
+        let channels = problem.in_channels;
+        let padded = channels.next_multiple_of(block);
+        let plain = finish.plain_bytes(request);
+        let packing = request.packing;
+        let count = padded * steps * compiled.taps;
+        let weights = packing.numbers(count * compiled.tap_bytes, |packed| {
+            let mut weights = vec![0_i8; count];
+            for (channel, stored) in dense.values.chunks_exact(taps).enumerate() {
+                let [vector, lane] = quartered(channel % block);
+                for (tap, &value) in stored.iter().enumerate() {
+                    let step = channel / block * steps + tap / compiled.taps;
+                    let at = ((step * 4 + vector) * lanes + lane) * compiled.taps + tap % compiled.taps;
+                    weights[at] = value;
+                }
+            }
+            (compiled.pack)(&weights, packed);
+        })?;
+        let in_order = |channel: usize| {
+            let [vector, lane] = quartered(channel % block);
+            channel / block * block + vector * lanes + lane
+        };
+        let finished = |channel: usize| if plain.is_some() { in_order(channel) } else { channel };
+        let start = packing.numbers(padded, |start| {
+            for (channel, stored) in dense.values.chunks_exact(taps).enumerate() {
+                start[in_order(channel)] = start_of(stored, compiled.shift, grid.zero_point);
+            }
+        })?;
+        let scale = packing.numbers(padded, |scale| {
+            for channel in 0..channels {
+                scale[finished(channel)] = finish.scale(dense.scales[channel] * grid.scale);
+            }
+        })?;
+        let bias = packing.numbers(padded, |bias| {
+            for channel in 0..channels {
+                bias[finished(channel)] = finish.bias(request.bias(channel));
+            }
+        })?;
+        let addresses = Addresses::new(&problem, output, pixels, compiled.taps);
+        Ok(Box::new(Prepared {
+            entry: compiled.entry,
+            by_channels: match request.tunable("split")? {
+                0 => false,
+                1 => true,
+                _ => return Err(request.bad_value("split")),
+            },
+            scratch: whole_lines(steps * compiled.taps * pixels * size_of::<*const u8>()),
+            threads: request.threads,
+            addresses,
+            finish,
+            plain,
+            steps,
+            block,
+            zeros: Buffer::new(padded, |zeros| zeros.fill(grid.zero_point)),
+            weights,
+            start,
+            scale,
+            bias,
+            output,
+            problem,
+        }))
+    }
+}
+
+/// Returns the number of channels that are computed together.
+fn block(isa: Isa) -> usize {
+    4 * lanes(isa)
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    output: [usize; 2],
+    entry: Entry,
+    addresses: Addresses,
+    /// Steps per window, each of which multiplies [`Simd::TAPS`] taps.
+    steps: usize,
+    /// Channels that are computed together.
+    block: usize,
+    /// Packed weights as [`Simd::Tap`], `[block][step][vector][lane][tap of the step]`, with
+    /// channels in [`quartered`] order.
+    weights: Buffer<u8>,
+    /// Initial values of the sums, `[block][vector][lane]`.
+    start: Buffer<i32>,
+    /// Scale per channel, in the order of `start` if `plain` is set, else by channel. The same
+    /// holds for `bias`.
+    scale: Buffer<f32>,
+    bias: Buffer<f32>,
+    /// A row of zero points, which stands for padding.
+    zeros: Buffer<u8>,
+    by_channels: bool,
+    /// Bytes of the address table of each thread.
+    scratch: usize,
+    threads: usize,
+    finish: Finish8,
+    /// Epilogue for byte outputs without residual: see [`Finish8::plain_bytes`].
+    plain: Option<BytesFinish>,
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        self.scratch * self.threads
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weights.bytes() + self.start.bytes() + self.scale.bytes() + self.bias.bytes()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output, self.block) {
+            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
+            // and its own rows or channels of the output.
+            unsafe {
+                let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const u8>();
+                (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
+            }
+        }
+    }
+}
+
+/// Output rows and channels that one call computes.
+struct Pass<'a> {
+    kernel: &'a Prepared,
+    call: Call,
+    rows: Range<usize>,
+    /// Range of channels in whole blocks, except at the end.
+    channels: Range<usize>,
+    addresses: *mut *const u8,
+}
+
+/// Computes a [`Pass`].
+///
+/// # Safety
+/// The addresses in the pass must be valid, and no other thread may write its part of the output.
+type Entry = unsafe fn(&Pass<'_>);
+
+/// Functions and constants of one instruction set.
+struct Compiled {
+    entry: Entry,
+    /// Taps multiplied at once, [`Simd::TAPS`].
+    taps: usize,
+    /// Amount by which dot products reduce activations, [`Simd::SHIFT`].
+    shift: i32,
+    /// Size of a [`Simd::Tap`] in bytes.
+    tap_bytes: usize,
+    /// Writes weights as [`Simd::Tap`]; the destination must have room for them.
+    pack: fn(&[i8], &mut [u8]),
+}
+
+/// Selects the instantiation for a number of pixels.
+struct Select {
+    pixels: usize,
+}
+
+impl Build for Select {
+    type Output = Option<Compiled>;
+
+    fn build<S: Simd>(self) -> Option<Compiled> {
+        let entry = match self.pixels {
+            1 => entry::<S, 1>,
+            2 => entry::<S, 2>,
+            4 => entry::<S, 4>,
+            _ => return None,
+        };
+        Some(Compiled {
+            entry,
+            taps: S::TAPS,
+            shift: S::SHIFT,
+            tap_bytes: size_of::<S::Tap>(),
+            pack: pack::<S>,
+        })
+    }
+}
+
+fn pack<S: Simd>(weights: &[i8], packed: &mut [u8]) {
+    assert!(packed.len() >= size_of::<S::Tap>() * weights.len(), "more weights than there is room for");
+    let to = packed.as_mut_ptr().cast::<S::Tap>();
+    for (i, &weight) in weights.iter().enumerate() {
+        // SAFETY: there is room for as many weights.
+        unsafe { to.add(i).write_unaligned(S::Tap::from(weight)) };
+    }
+}
+
+/// Computes a [`Pass`] with the vectors of `S`.
+///
+/// # Safety
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
+unsafe fn entry<S: Simd, const PIXELS: usize>(pass: &Pass<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Run::<PIXELS>(pass)) }
+}
+
+struct Run<'a, const PIXELS: usize>(&'a Pass<'a>);
+
+impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let pass = self.0;
+        let kernel = pass.kernel;
+        let channels = kernel.problem.in_channels;
+        let [height, width] = kernel.output;
+        for row in pass.rows.clone() {
+            let (image, y) = (row / height, row % height);
+            let mut x = 0;
+            while x < width {
+                // The last pass of a row overlaps the one before it: pixels computed twice cost
+                // less than a shorter pass.
+                let first = x.min(width - PIXELS);
+                x = first + PIXELS;
+                // SAFETY: the pixels are in the row; channels are those of the pass, whole blocks as long
+                // as they last.
+                unsafe {
+                    let zeros = kernel.zeros.as_ptr();
+                    kernel.addresses.look_up([image, y, first], pass.call.input, zeros, pass.addresses);
+                    let at = (row * width + first) * channels;
+                    let mut channel = pass.channels.start;
+                    while channel + 4 * S::LANES <= pass.channels.end {
+                        self.block::<S, false>(at, channel, 4 * S::LANES);
+                        channel += 4 * S::LANES;
+                    }
+                    if channel < pass.channels.end {
+                        self.block::<S, true>(at, channel, pass.channels.end - channel);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<const PIXELS: usize> Run<'_, PIXELS> {
+    /// Computes one block of channels (its first `count` channels if `PART`) of all pixels of a
+    /// pass, which starts at `at` in the output.
+    ///
+    /// # Safety
+    /// The addresses must have been looked up, and the pixels and channels must exist.
+    #[inline(always)]
+    unsafe fn block<S: Simd, const PART: bool>(&self, at: usize, channel: usize, count: usize) {
+        let pass = self.0;
+        let kernel = pass.kernel;
+        // SAFETY: weights and starts are padded to whole blocks; the rest is the caller's promise.
+        unsafe {
+            let weights = kernel.weights.as_ptr().cast::<S::Tap>().add(channel * kernel.steps * S::TAPS);
+            // Plain loops: a closure that is not inlined is not compiled for the instruction set.
+            let mut start = [S::load_i32(kernel.start.as_ptr().add(channel)); 4];
+            for v in 1..4 {
+                start[v] = S::load_i32(kernel.start.as_ptr().add(channel + v * S::LANES));
+            }
+            for pixel in 0..PIXELS {
+                let mut sums = start;
+                let mut weights = weights;
+                let mut addresses = pass.addresses.cast_const().add(pixel * S::TAPS);
+                for _ in 0..kernel.steps {
+                    let mut taps = [S::load_first_bytes(kernel.zeros.as_ptr(), 0); 4];
+                    for tap in 0..S::TAPS {
+                        let from = (*addresses.add(tap)).add(channel);
+                        taps[tap] = if PART { S::load_first_bytes(from, count) } else { S::load_bytes(from) };
+                    }
+                    sums = S::dot_taps(sums, taps, weights);
+                    addresses = addresses.add(PIXELS * S::TAPS);
+                    weights = weights.add(4 * S::LANES * S::TAPS);
+                }
+                let at = at + pixel * kernel.problem.in_channels + channel;
+                match &kernel.plain {
+                    Some(finish) => self.store_plain::<S, PART>(finish, sums, at, channel, count),
+                    None => self.store_any::<S>(sums, at, channel, count),
+                }
+            }
+        }
+    }
+
+    /// Applies the byte epilogue to the sums of the channels from `channel` on and stores them at
+    /// `at`.
+    ///
+    /// # Safety
+    /// The requirements of [`Run::block`] must be met, and scales and biases must be in quartered
+    /// order.
+    #[inline(always)]
+    unsafe fn store_plain<S: Simd, const PART: bool>(
+        &self,
+        finish: &BytesFinish,
+        sums: [S::I; 4],
+        at: usize,
+        channel: usize,
+        count: usize,
+    ) {
+        let kernel = self.0.kernel;
+        // SAFETY: scales and biases are padded to whole blocks; the rest is the caller's promise.
+        unsafe {
+            let mut finished = [S::splat(0.0); 4];
+            for v in 0..4 {
+                let scale = S::load(kernel.scale.as_ptr().add(channel + v * S::LANES));
+                let bias = S::load(kernel.bias.as_ptr().add(channel + v * S::LANES));
+                let sum = S::fma(S::to_f32(sums[v]), scale, bias);
+                finished[v] = finish.byte::<S, false>(sum, std::ptr::null());
+            }
+            let bytes = S::to_bytes(finished);
+            let to = self.0.call.output.add(at);
+            if PART { S::store_first_bytes(to, count, bytes) } else { S::store_bytes(to, bytes) }
+        }
+    }
+
+    /// Stores the sums with the general epilogue.
+    ///
+    /// # Safety
+    /// The requirements of [`Run::block`] must be met, and scales and biases must be ordered by
+    /// channel.
+    #[inline(always)]
+    unsafe fn store_any<S: Simd>(&self, sums: [S::I; 4], at: usize, channel: usize, count: usize) {
+        let kernel = self.0.kernel;
+        // A block has at most 64 channels.
+        let mut in_order = [0_i32; 64];
+        let from = sums.as_ptr().cast::<i32>();
+        let to = in_order.as_mut_ptr();
+        // SAFETY: a vector is as many integers as it has lanes; scales and biases are padded to whole blocks; the rest is
+        // the caller's promise.
+        unsafe {
+            for four in 0..S::LANES {
+                let [vector, lane] = quartered(4 * four);
+                let numbers = from.add(vector * S::LANES + lane).cast::<[i32; 4]>().read_unaligned();
+                to.add(4 * four).cast::<[i32; 4]>().write_unaligned(numbers);
+            }
+            S::vectorize(StoreTile8 {
+                finish: &kernel.finish,
+                target: Target { output: self.0.call.output, residual: self.0.call.residual },
+                scale: kernel.scale.as_ptr().add(channel),
+                bias: kernel.bias.as_ptr().add(channel),
+                pixel: kernel.problem.in_channels,
+                sums: to,
+                rows: 1,
+                vectors: 4,
+                at,
+                channels: count,
+            });
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Microkernels: a run of pixels by a block of output channels, with all sums in registers.
+
+use crate::conv::support::finish::{Finish, StoreTile};
+use paretune_simd::Isa;
+use paretune_simd::{Build, Job, Simd};
+
+/// Returns the largest number of pixels of a compiled tile with `vectors` vectors; 0 if there is
+/// none. It never grows with `vectors`, so that the remainders at the edges of a tile have a
+/// microkernel too.
+pub(super) const fn most_rows(isa: Isa, vectors: usize) -> usize {
+    match isa {
+        // Compilers find registers for these on any target.
+        Isa::Portable => match vectors {
+            1 => 4,
+            2 => 2,
+            3 | 4 => 1,
+            _ => 0,
+        },
+        // 16 registers: the sums, the weights of a step, an input.
+        Isa::Avx2 | Isa::AvxVnni => match vectors {
+            1 => 12,
+            2 => 6,
+            3 => 4,
+            4 => 2,
+            5 | 6 => 1,
+            _ => 0,
+        },
+        // Sets with 32 registers.
+        Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match vectors {
+            1 => 28,
+            2 => 14,
+            3 => 9,
+            4 => 6,
+            5 | 6 => 4,
+            _ => 0,
+        },
+    }
+}
+
+/// Microkernel arguments for one tile.
+pub(super) struct Tile<'a> {
+    /// Address of the tile's first pixel in the first plane.
+    pub(super) input: *const f32,
+    /// Offset and length of every run under a pixel.
+    pub(super) steps: &'a [[usize; 2]],
+    /// Packed weights, `[step][channel]`.
+    pub(super) weights: *const f32,
+    /// Prefetch distance of the weights in elements.
+    pub(super) ahead: usize,
+    /// Bias of the first channel; whole vectors must be readable.
+    pub(super) bias: *const f32,
+    /// Number of channels that exist in the output.
+    pub(super) channels: usize,
+    /// Pieces of the tile that are output pixels, `[offset in the tile, output pixel, count]`.
+    pub(super) pieces: &'a [[usize; 3]],
+    /// Distance in elements between output pixels.
+    pub(super) pixel: usize,
+    /// Distance in elements between vectors of output channels.
+    pub(super) vector: usize,
+    /// Address of the first channel of the image's first pixel.
+    pub(super) output: *mut f32,
+    /// Address of the matching residual element, or null.
+    pub(super) residual: *const f32,
+    pub(super) finish: &'a Finish,
+}
+
+/// Computes a [`Tile`].
+///
+/// # Safety
+/// The addresses must be valid for the tile's pixels, channels and steps, and no other thread may
+/// write its part of the output.
+pub(super) type Entry = unsafe fn(&Tile<'_>);
+
+/// Selects the instantiation for a tile size.
+pub(super) struct Select {
+    pub(super) isa: Isa,
+    pub(super) rows: usize,
+    pub(super) vectors: usize,
+    /// Whether planes have single channels.
+    pub(super) planar: bool,
+}
+
+impl Build for Select {
+    type Output = Option<Entry>;
+
+    fn build<S: Simd>(self) -> Option<Entry> {
+        if self.rows > most_rows(self.isa, self.vectors) {
+            return None;
+        }
+        macro_rules! choose {
+            ($($vectors:literal: $($rows:literal)+;)+) => {
+                match (self.vectors, self.rows, self.planar) {
+                    $($(
+                        ($vectors, $rows, false) => Some(entry::<S, $rows, $vectors, false> as Entry),
+                        ($vectors, $rows, true) => Some(entry::<S, $rows, $vectors, true> as Entry),
+                    )+)+
+                    _ => None,
+                }
+            };
+        }
+        if S::REGISTERS >= 32 {
+            return choose!(
+                1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28;
+                2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+                3: 1 2 3 4 5 6 7 8 9;
+                4: 1 2 3 4 5 6;
+                5: 1 2 3 4;
+                6: 1 2 3 4;
+            );
+        }
+        choose!(
+            1: 1 2 3 4 5 6 7 8 9 10 11 12;
+            2: 1 2 3 4 5 6;
+            3: 1 2 3 4;
+            4: 1 2;
+            5: 1;
+            6: 1;
+        )
+    }
+}
+
+/// Computes a [`Tile`] with the vectors of `S`.
+///
+/// # Safety
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
+unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize, const PLANAR: bool>(tile: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Run::<ROWS, VECTORS, PLANAR>(tile)) }
+}
+
+struct Run<'a, const ROWS: usize, const VECTORS: usize, const PLANAR: bool>(&'a Tile<'a>);
+
+impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> Job for Run<'_, ROWS, VECTORS, PLANAR> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let tile = self.0;
+        let width = VECTORS * S::LANES;
+        // Distance in elements between pixels; a constant, so that one address serves all pixels.
+        let unit = if PLANAR { 1 } else { S::LANES };
+        // SAFETY: every run of every pixel may be read, and so many weights; places are those of the tile.
+        unsafe {
+            let first: [S::F; VECTORS] = std::array::from_fn(|v| S::load(tile.bias.add(v * S::LANES)));
+            let mut sums = [first; ROWS];
+            let mut weights = tile.weights;
+            macro_rules! step {
+                ($input:expr) => {
+                    for v in (0..width).step_by(16) {
+                        S::prefetch(weights.wrapping_add(tile.ahead + v));
+                    }
+                    let w: [S::F; VECTORS] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
+                    for r in 0..ROWS {
+                        let x = S::splat(*$input.add(r * unit));
+                        for v in 0..VECTORS {
+                            sums[r][v] = S::fma(x, w[v], sums[r][v]);
+                        }
+                    }
+                    weights = weights.add(width);
+                };
+            }
+            for &[offset, run] in tile.steps {
+                let input = tile.input.add(offset);
+                if PLANAR {
+                    step!(input);
+                } else {
+                    for k in 0..run {
+                        let input = input.add(k);
+                        step!(input);
+                    }
+                }
+            }
+            let whole = tile.channels == width && tile.finish.other.is_none();
+            if let &[[_, pixel, count]] = tile.pieces
+                && whole
+                && count == ROWS
+            {
+                let at = pixel * tile.pixel;
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        let at = at + r * tile.pixel + v * tile.vector;
+                        let mut sum = sums[r][v];
+                        if !tile.residual.is_null() {
+                            sum = S::add(sum, S::load(tile.residual.add(at)));
+                        }
+                        S::store(tile.output.add(at), tile.finish.clamp::<S>(sum));
+                    }
+                }
+            } else {
+                let sums = sums;
+                S::vectorize(StorePieces { tile, sums: sums.as_ptr().cast(), vectors: VECTORS });
+            }
+        }
+    }
+}
+
+/// General store of a tile: pixels in pieces, partial vectors, any activation.
+struct StorePieces<'a> {
+    tile: &'a Tile<'a>,
+    /// Sums of the tile, `[pixel][vector][lane]`.
+    sums: *const f32,
+    vectors: usize,
+}
+
+impl Job for StorePieces<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { tile, sums, vectors } = self;
+        for &[offset, pixel, count] in tile.pieces {
+            for vector in 0..vectors {
+                for number in 0..count {
+                    let at = (pixel + number) * tile.pixel + vector * tile.vector;
+                    // SAFETY: the piece's pixels have sums, and lie there in output and residual.
+                    unsafe {
+                        let residual = tile.residual;
+                        StoreTile {
+                            sums: sums.add(((offset + number) * vectors + vector) * S::LANES),
+                            rows: 1,
+                            vectors: 1,
+                            channels: (tile.channels - vector * S::LANES).min(S::LANES),
+                            output: tile.output.add(at),
+                            residual: if residual.is_null() { residual } else { residual.add(at) },
+                            pixel: tile.pixel,
+                            finish: tile.finish,
+                        }
+                        .run::<S>();
+                    }
+                }
+            }
+        }
+    }
+}

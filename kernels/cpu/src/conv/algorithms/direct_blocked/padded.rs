@@ -1,0 +1,227 @@
+//! Padded input of [`super::DirectBlocked`]: planes of a few channels, split by phase (row and
+//! column modulo the strides) so that the pixels under a tap are adjacent for every stride. A plane
+//! has a vector of channels, or one channel if the input is NCHW.
+
+use std::ops::Range;
+
+use crate::conv::support::planar::{Phases, Span};
+use crate::conv::support::request::padded;
+use paretune_base::plan::operator::ConvProblem;
+use paretune_simd::{Build, Job, Simd, Usable, build_f32};
+
+/// Layout in which the input arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Planar,
+    ChannelsLast,
+    Blocked,
+}
+
+/// Geometry of the padded input that the microkernels read.
+pub(super) struct Padded {
+    problem: ConvProblem,
+    order: Order,
+    /// Channels per plane, which is also the distance in elements between pixels.
+    unit: usize,
+    /// Number of planes per image.
+    planes: usize,
+    /// Phase split of a plane, counted in pixels like that of an NCHW input.
+    phases: Phases,
+    as_is: bool,
+    copy: unsafe fn(&Copy<'_>),
+}
+
+/// Returns the pixels per row of a phase, which is the distance of output rows counted through
+/// padded rows.
+pub(super) fn row_pixels(problem: &ConvProblem) -> usize {
+    padded(problem)[1].div_ceil(problem.window.stride[1])
+}
+
+impl Padded {
+    pub(super) fn new(
+        problem: &ConvProblem,
+        output: [usize; 2],
+        order: Order,
+        lanes: usize,
+        usable: Usable,
+    ) -> Self {
+        struct Find;
+        impl Build for Find {
+            type Output = unsafe fn(&Copy<'_>);
+            fn build<S: Simd>(self) -> Self::Output {
+                entry::<S>
+            }
+        }
+        let unit = if order == Order::Planar { 1 } else { lanes };
+        let phases = match order {
+            Order::Planar => Phases::new(problem, output, 0, [false; 2], usable),
+            _ => Phases::geometry(problem, output, [false; 2]),
+        };
+        // If a pixel has only one plane, NCHWc and NHWC are identical.
+        let alike = order != Order::ChannelsLast || problem.in_channels == unit;
+        Self {
+            order,
+            unit,
+            planes: problem.in_channels.div_ceil(unit),
+            as_is: alike && phases.reads_input(),
+            phases,
+            copy: build_f32(usable, Find),
+            problem: *problem,
+        }
+    }
+
+    /// Returns the distance of output rows in pixels, counted through padded rows.
+    pub(super) fn row(&self) -> usize {
+        self.phases.row()
+    }
+
+    /// Returns the elements per plane.
+    fn plane(&self) -> usize {
+        self.phases.channel() * self.unit
+    }
+
+    /// Returns the offset of pixel `flat` in a group's first plane.
+    pub(super) fn at(&self, image: usize, group: usize, flat: usize) -> usize {
+        let plane = image * self.planes + group * self.problem.group_in() / self.unit;
+        plane * self.plane() + flat * self.unit
+    }
+
+    /// Returns offset and length of every run under a pixel, in the order of
+    /// [`Padded::order_of_steps`].
+    pub(super) fn steps(&self) -> Vec<[usize; 2]> {
+        let mut steps = Vec::new();
+        self.runs(|plane, [ky, kx], run| {
+            steps.push([plane * self.plane() + self.phases.tap(ky, kx) * self.unit, run]);
+        });
+        steps
+    }
+
+    /// Iterates over the steps in k in the order of use, as `[channel of the group, tap]`.
+    pub(super) fn order_of_steps(&self) -> impl Iterator<Item = [usize; 2]> {
+        let columns = self.problem.window.kernel[1];
+        let mut order = Vec::new();
+        self.runs(|plane, [ky, kx], run| {
+            order.extend((0..run).map(|k| [plane * self.unit + k, ky * columns + kx]));
+        });
+        order.into_iter()
+    }
+
+    /// Calls `call` for every plane and tap, with the number of channels.
+    fn runs(&self, mut call: impl FnMut(usize, [usize; 2], usize)) {
+        let [rows, columns] = self.problem.window.kernel;
+        let channels = self.problem.group_in();
+        for plane in 0..channels.div_ceil(self.unit) {
+            for ky in 0..rows {
+                for kx in 0..columns {
+                    call(plane, [ky, kx], self.unit.min(channels - plane * self.unit));
+                }
+            }
+        }
+    }
+
+    /// Returns whether kernels read the input in place.
+    pub(super) fn reads_input(&self) -> bool {
+        self.as_is
+    }
+
+    /// Returns the bytes of the copy.
+    pub(super) fn bytes(&self) -> usize {
+        if self.as_is { 0 } else { self.planes() * self.plane() * size_of::<f32>() }
+    }
+
+    /// Returns the number of planes of all images, which are the units of [`Padded::copy`].
+    pub(super) fn planes(&self) -> usize {
+        self.problem.batch * self.planes
+    }
+
+    /// Copies the planes `planes`, counted through images.
+    ///
+    /// # Safety
+    /// `input` and `output` must be valid for the problem's input and for [`Padded::bytes`], and no
+    /// other thread may write the planes.
+    pub(super) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
+        // SAFETY: passed on.
+        unsafe {
+            match self.order {
+                Order::Planar => self.phases.copy(planes, input, output),
+                _ => (self.copy)(&Copy { padded: self, planes, input, output }),
+            }
+        }
+    }
+}
+
+/// Arguments of [`Padded::copy`] for planes of vectors.
+struct Copy<'a> {
+    padded: &'a Padded,
+    planes: Range<usize>,
+    input: *const f32,
+    output: *mut f32,
+}
+
+/// Copies planes with the vectors of `S`.
+///
+/// # Safety
+/// The requirements of [`Padded::copy`] must be met, and the processor must execute `S`.
+unsafe fn entry<S: Simd>(copy: &Copy<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Planes(copy)) }
+}
+
+struct Planes<'a>(&'a Copy<'a>);
+
+impl Job for Planes<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let &Copy { padded, ref planes, input, output } = self.0;
+        let row = padded.row();
+        for plane in planes.clone() {
+            let mut to = output.wrapping_add(plane * padded.plane());
+            for (y, span) in padded.phases.lines() {
+                // SAFETY: the copy has room for all rows of all phases.
+                unsafe { copy_row::<S>(padded, plane, y, span, input, to) };
+                to = to.wrapping_add(row * S::LANES);
+            }
+        }
+    }
+}
+
+/// Copies row `y` of a plane, or zeros for `None`, to a row of a phase, whose columns in `span` are
+/// not padding.
+///
+/// # Safety
+/// The requirements of [`Padded::copy`] must be met, and `to` must have room for the row.
+#[inline(always)]
+unsafe fn copy_row<S: Simd>(
+    padded: &Padded,
+    plane: usize,
+    y: Option<usize>,
+    Span { start, end, first }: Span,
+    input: *const f32,
+    to: *mut f32,
+) {
+    let ConvProblem { in_channels, input: [height, width], window, .. } = &padded.problem;
+    let (image, channel) = (plane / padded.planes, plane % padded.planes * S::LANES);
+    let (start, end) = if y.is_some() { (start, end) } else { (0, 0) };
+    // SAFETY: the row has so many pixels; those read lie in the input.
+    unsafe {
+        for column in (0..start).chain(end..padded.row()) {
+            S::store(to.add(column * S::LANES), S::splat(0.0));
+        }
+        let Some(y) = y.filter(|_| start < end) else { return };
+        let pixel = y * width + first;
+        let (from, step) = match padded.order {
+            Order::ChannelsLast => {
+                (input.add((image * height * width + pixel) * in_channels + channel), *in_channels)
+            }
+            Order::Planar | Order::Blocked => {
+                (input.add((plane * height * width + pixel) * S::LANES), S::LANES)
+            }
+        };
+        let count = in_channels - channel;
+        for column in 0..end - start {
+            let from = from.add(column * window.stride[1] * step);
+            let pixel = if count < S::LANES { S::load_first(from, count) } else { S::load(from) };
+            S::store(to.add((start + column) * S::LANES), pixel);
+        }
+    }
+}

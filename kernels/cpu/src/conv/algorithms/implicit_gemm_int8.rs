@@ -1,0 +1,296 @@
+//! Implicit GEMM in 8 bits over NHWC activations, the main algorithm for integer layers.
+//!
+//! Sums are exact. If the processor multiplies bytes without saturation (VNNI), activations are
+//! read unchanged. Elsewhere they are widened once per layer to 16 bits minus their zero point,
+//! together with their padding, which is cheap because every tap and output channel reads the
+//! widened elements. On small images taps can be the outer loop, without those in the padding: see
+//! `by_tap`.
+
+use std::ops::Range;
+
+use super::implicit_gemm::Runs;
+use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
+use crate::conv::gemm_i8::{DotForm, Place, Product, input_grid, widens};
+use crate::conv::support::buffer::whole_lines;
+use crate::conv::support::finish_int8::{Finish8, Target};
+use crate::conv::support::pad::{PadBytes, pad_bytes};
+use crate::conv::support::request::{padded, sensible};
+use crate::conv::support::rows::Rows;
+use crate::conv::support::split::{
+    PartWork, Split, ahead, grain, panel_tunable, prefetch_tunable, split_tunable,
+};
+use crate::conv::support::tiles::{Extent, Tile, tile_tunable};
+use paretune_base::error::KernelError;
+use paretune_base::plan::layout::Layout;
+use paretune_base::plan::operator::{ConvProblem, Window};
+use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::threads::{Worker, share};
+use paretune_simd::Isa;
+
+mod by_tap;
+
+use by_tap::ByTap;
+
+/// Implicit GEMM in 8 bits.
+pub(crate) struct ImplicitGemmInt8;
+
+/// Largest number of weights per output channel whose sum cannot overflow.
+pub(crate) const MOST_TERMS: usize = i32::MAX as usize / (255 * 127) / 2;
+
+impl Algorithm for ImplicitGemmInt8 {
+    fn name(&self) -> &'static str {
+        "implicit_gemm_int8"
+    }
+
+    fn about(&self) -> &'static str {
+        "8-bit matrix product over the taps of a channels-last input, in registers"
+    }
+
+    fn integer(&self) -> bool {
+        true
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_integer()
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        sensible(problem)
+            && problem.group_in() * problem.window.kernel.iter().product::<usize>() <= MOST_TERMS
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let extent = Extent::of(problem);
+        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let (mut tile, order) = (tile_tunable(extent, isa), by_tap::order(problem));
+        if order.default == 1 {
+            tile.default = by_tap::default_tile(&tile);
+        }
+        vec![
+            tile,
+            panel_tunable(extent, depth, isa),
+            split_tunable(problem, extent, isa),
+            prefetch_tunable(problem.out_channels * depth),
+            widened_tunable(problem.out_channels * depth, isa),
+            order,
+        ]
+    }
+
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        let problem = request.problem;
+        if !self.supports(&problem, request.isa) {
+            return Err(KernelError::Data(format!("sums of {problem:?} could overflow")));
+        }
+        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let widened = match request.tunable("widened")? {
+            0 => false,
+            1 => true,
+            _ => return Err(request.bad_value("widened")),
+        };
+        match request.tunable("order")? {
+            0 => {}
+            1 => return Ok(Box::new(ByTap::new(request, usable, tile, widened)?)),
+            _ => return Err(request.bad_value("order")),
+        }
+        let form = DotForm::of(usable);
+        let runs = Runs::of(&problem);
+        // Reading whole dot-product groups is safe in whole runs, and in a copy, which has room
+        // behind it.
+        let copies =
+            form.centered || problem.window.padding != [0; 4] || !runs.len.is_multiple_of(form.group);
+        let input = if copies { padded(&problem) } else { problem.input };
+        Ok(Box::new(Prepared {
+            products: Product::of_groups(request, usable, tile, [runs.count, runs.len], widened, None)?,
+            zero_point: input_grid(request)?.zero_point,
+            pixels: problem.batch * output[0] * output[1],
+            panel: request.count("panel")?,
+            ahead: ahead::<i8>(request)?,
+            split: Split::from_request(request)?,
+            finish: Finish8::new(request),
+            groups: runs.len.div_ceil(form.group),
+            runs: places(&problem, input, runs.merge),
+            rows: Rows::windows(&problem, output, input),
+            pad: copies.then(|| pad_bytes(usable)),
+            threads: request.threads,
+            form,
+            output,
+            problem,
+        }))
+    }
+}
+
+/// Returns the offsets of a window's runs in an input of this `[height, width]`: rows of taps if
+/// `merge`, else taps.
+fn places(problem: &ConvProblem, [_, width]: [usize; 2], merge: bool) -> Vec<usize> {
+    let Window { kernel: [tap_rows, tap_columns], dilation, .. } = problem.window;
+    let columns = if merge { 1 } else { tap_columns };
+    let place = |ky: usize, kx: usize| (ky * dilation[0] * width + kx * dilation[1]) * problem.in_channels;
+    (0..tap_rows).flat_map(|ky| (0..columns).map(move |kx| place(ky, kx))).collect()
+}
+
+/// Bytes of widened weights that stay in a second-level cache beside the other data.
+const NEAR: usize = 256 << 10;
+
+/// Returns the tunable `widened` for a layer of `weights` weights.
+fn widened_tunable(weights: usize, isa: Isa) -> Tunable {
+    let near = weights * size_of::<i16>() <= NEAR;
+    Tunable {
+        name: "widened",
+        about: "whether weights are held in 16 bits, which products take as they are: less work, more memory",
+        values: if widens(isa) { vec![0, 1] } else { vec![0] },
+        default: i64::from(widens(isa) && near),
+    }
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    output: [usize; 2],
+    threads: usize,
+    rows: Rows,
+    /// Offsets of a window's runs in the input, padding included.
+    runs: Vec<usize>,
+    /// Packed GEMM of every group.
+    products: Vec<Product>,
+    /// Number of dot-product groups per run.
+    groups: usize,
+    pixels: usize,
+    panel: usize,
+    /// Prefetch distance of the weights in bytes.
+    ahead: usize,
+    split: Split,
+    form: DotForm,
+    zero_point: u8,
+    /// Function that copies the input with its padding into the workspace, if a copy is needed.
+    pad: Option<PadBytes>,
+    finish: Finish8,
+}
+
+impl Prepared {
+    /// Returns the bytes per row of the padded input.
+    fn row_bytes(&self) -> usize {
+        padded(&self.problem)[1] * self.problem.in_channels * self.form.bytes
+    }
+
+    /// Returns the rows of the padded input, counted through images, that the output pixels read.
+    fn rows_read(&self, pixels: &Range<usize>) -> Range<usize> {
+        if pixels.is_empty() {
+            return 0..0;
+        }
+        let window = &self.problem.window;
+        let height = padded(&self.problem)[0];
+        let first = |pixel: usize| {
+            let row = pixel / self.output[1];
+            row / self.output[0] * height + row % self.output[0] * window.stride[0]
+        };
+        first(pixels.start)..first(pixels.end - 1) + (window.kernel[0] - 1) * window.dilation[0] + 1
+    }
+
+    /// Returns the workspace bytes for a copy of `rows`, in whole cache lines so that threads do
+    /// not share one, with room for the dot-product group that reaches beyond the last run.
+    fn region(&self, rows: &Range<usize>) -> usize {
+        whole_lines(rows.len() * self.row_bytes() + self.form.group * self.form.bytes)
+    }
+
+    /// Returns the rows of the padded input that thread `index` reads for its static chunk of the
+    /// pixels, and the address that row 0 would have in the thread's copy, which may start later.
+    fn own_copy(&self, call: &Call, index: usize) -> (Range<usize>, *mut u8) {
+        let rows_of = |index| self.rows_read(&share(index, self.threads, self.pixels));
+        let before: usize = (0..index).map(|index| self.region(&rows_of(index))).sum();
+        let rows = rows_of(index);
+        let base = call.workspace.wrapping_add(before).wrapping_sub(rows.start * self.row_bytes());
+        (rows, base)
+    }
+
+    /// Runs the kernel with a separate copy of the input for each thread, so that no thread waits
+    /// for another.
+    ///
+    /// # Safety
+    /// The requirements of [`Kernel::run`] must be met.
+    unsafe fn run_on_copies(&self, pad: PadBytes, call: &Call, worker: &Worker<'_>) {
+        let (rows, base) = self.own_copy(call, worker.index);
+        // SAFETY: the workspace has room for all regions; this one is this worker's.
+        unsafe { pad(&self.problem, self.zero_point, rows, call.input, base) };
+        for (group, product) in self.products.iter().enumerate() {
+            let PartWork { multiply_adds, rows, blocks } = product.part();
+            let grain = grain(multiply_adds * blocks, rows);
+            for part in worker.parts(self.pixels, grain) {
+                let (_, base) = self.own_copy(call, part.owner);
+                // SAFETY: the owner has made its copy; parts are disjoint.
+                unsafe {
+                    let place = self.place(group, base.cast_const(), call);
+                    product.run(&place, part.units, 0..blocks, self.panel);
+                }
+            }
+        }
+    }
+
+    /// Returns the GEMM arguments of a group for an input whose row 0, padded or not, is at
+    /// `input`.
+    fn place(&self, group: usize, input: *const u8, call: &Call) -> Place<'_> {
+        let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
+        Place {
+            rows: self.rows.view(),
+            input,
+            runs: &self.runs,
+            run: self.groups,
+            target: Target { output: call.output, residual: call.residual },
+            at: group * self.problem.group_out(),
+            stride: self.problem.out_channels,
+            ahead: self.ahead,
+            finish: self.finish,
+        }
+    }
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        if self.pad.is_none() {
+            return 0;
+        }
+        let whole = self.region(&(0..self.problem.batch * padded(&self.problem)[0]));
+        let shares = (0..self.threads).map(|index| share(index, self.threads, self.pixels));
+        let own: usize = shares.map(|pixels| self.region(&self.rows_read(&pixels))).sum();
+        match self.split {
+            Split::Pixels => own.max(whole),
+            Split::Channels => whole,
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.products.iter().map(Product::bytes).sum()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let mut input = call.input;
+        if let Some(pad) = self.pad
+            && self.split == Split::Pixels
+            && worker.count == self.threads
+        {
+            // SAFETY: passed on.
+            unsafe { self.run_on_copies(pad, call, worker) };
+            return;
+        }
+        if let Some(pad) = self.pad {
+            let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
+            // SAFETY: the workspace has room for the padded input, and each row has one writer.
+            unsafe { pad(&self.problem, self.zero_point, rows, input, call.workspace) };
+            worker.wait();
+            input = call.workspace.cast_const();
+        }
+        for (group, product) in self.products.iter().enumerate() {
+            let place = self.place(group, input, call);
+            for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
+                // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
+                // and workers have disjoint parts of the pixels or of the channels.
+                unsafe { product.run(&place, pixels, blocks, self.panel) };
+            }
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Unstructured sparsity over NCHW activations (SpMM): for every few output channels a list of the
+//! inputs with a non-zero weight, each applied to a register tile of many output pixels.
+//!
+//! A step is the offset of its input and one weight per output channel, so the inner loop is
+//! independent of the window. Input channels are divided into panels that stay in the nearest cache
+//! while every output channel accumulates their contribution. With enough pixels in registers a
+//! step runs at the rate of a dense one. (Elsen et al., "Fast Sparse ConvNets", 2020, do so for 1x1
+//! windows.) Blocks of a few output channels, too small for vectors of channels, share each load of
+//! an input.
+
+use super::csr::ends;
+use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
+use crate::conv::support::buffer::{Buffer, whole_lines};
+use crate::conv::support::finish::Finish;
+use crate::conv::support::packing::stray;
+use crate::conv::support::planar::{Phases, StorePixels};
+use crate::conv::support::request::sensible;
+use crate::conv::support::split::grain;
+use paretune_base::error::KernelError;
+use paretune_base::plan::layout::Layout;
+use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::weights::{Pattern, WeightFormat};
+use paretune_base::threads::Worker;
+use paretune_simd::Isa;
+use paretune_simd::{Build, Job, Simd, build_f32, lanes};
+
+/// SpMM convolution over NCHW activations.
+pub(crate) struct SparsePlanar;
+
+/// Compiled register tiles, `(output channels, vectors of pixels)`.
+const TILES: [(usize, usize); 13] =
+    [(1, 1), (1, 2), (1, 4), (1, 6), (1, 8), (1, 12), (2, 1), (2, 2), (2, 4), (2, 6), (4, 1), (4, 2), (4, 3)];
+
+impl Algorithm for SparsePlanar {
+    fn name(&self) -> &'static str {
+        "sparse_planar"
+    }
+
+    fn about(&self) -> &'static str {
+        "non-zero weights alone, each over a register tile of pixels"
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_real() && format.pattern != Pattern::Dense
+    }
+
+    fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
+        // Offsets are 32 bits wide and count elements; the bound includes all copies of a strided
+        // or unfolded input.
+        let [height, width] = crate::conv::support::request::padded(problem);
+        let window = &problem.window;
+        sensible(problem)
+            && (height + window.stride[0])
+                .checked_mul(width + window.stride[1])
+                .and_then(|plane| plane.checked_mul(window.kernel[0] * window.kernel[1]))
+                .and_then(|planes| planes.checked_mul(problem.in_channels))
+                .is_some_and(|numbers| u32::try_from(numbers).is_ok())
+    }
+
+    fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
+        let pixels = problem.output().map_or(1, |[height, width]| height * width);
+        let useful = |&&(channels, vectors): &&(usize, usize)| {
+            channels <= problem.group_out() && (vectors == 1 || (vectors - 1) * lanes(isa) < pixels)
+        };
+        let value = |&(channels, vectors): &(usize, usize)| (channels * 1000 + vectors * lanes(isa)) as i64;
+        let mut values: Vec<i64> = TILES.iter().filter(useful).map(value).collect();
+        values.sort_unstable();
+        let most = 1000 + 8 * lanes(isa) as i64;
+        let unfold: Vec<i64> = match problem.window.kernel {
+            [_, 1] => vec![0],
+            [1, _] => vec![0, 1],
+            _ => vec![0, 1, 2],
+        };
+        let mut panels = vec![problem.group_in() as i64];
+        while let Some(&last) = panels.last()
+            && last > LEAST_PANEL
+        {
+            panels.push((last + 1) / 2);
+        }
+        let plane = pixels * size_of::<f32>() * problem.window.kernel[0] * problem.window.kernel[1];
+        let near = panels.iter().copied().find(|&panel| panel as usize * plane <= NEAR);
+        let default_panel = near.or(panels.last().copied()).unwrap_or(1);
+        panels.reverse();
+        vec![
+            Tunable {
+                name: "tile",
+                about: "sums in registers: output channels * 1000 + output pixels",
+                default: values.iter().copied().filter(|&value| value <= most).max().unwrap_or(values[0]),
+                values,
+            },
+            Tunable {
+                name: "unfold",
+                about: "1: one copy of the input per tap column, so that rows lie without gaps; 2: one per tap",
+                default: unfold.last().copied().unwrap_or(0),
+                values: unfold,
+            },
+            Tunable {
+                name: "panel",
+                about: "input channels of a group that meet all output channels before the next ones do",
+                default: default_panel,
+                values: panels,
+            },
+        ]
+    }
+
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::Planar; 2]
+    }
+
+    fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
+        let (output, usable) = request.check()?;
+        request.check_f32()?;
+        let stored = request.f32_weights()?;
+        let problem = request.problem;
+        if !self.supports(&problem, request.isa) {
+            return Err(KernelError::Data(format!("{problem:?} is too large for `sparse_planar`")));
+        }
+        let lanes = lanes(request.isa);
+        let value = request.count("tile")?;
+        let (height, width) = (value / 1000, value % 1000);
+        let entry = build_f32(usable, Select { channels: height, vectors: width / lanes })
+            .filter(|_| width % lanes == 0)
+            .ok_or_else(|| request.bad_value("tile"))?;
+        let unfold = match request.tunable("unfold")? {
+            0 => [false, false],
+            1 => [false, true],
+            2 => [true, true],
+            _ => return Err(request.bad_value("unfold")),
+        };
+        let panel = request.count("panel")?;
+        let phases = Phases::new(&problem, output, width, unfold, usable);
+        let [tap_rows, tap_columns] = problem.window.kernel;
+        let (group_in, group_out) = (problem.group_in(), problem.group_out());
+        let taps = tap_rows * tap_columns;
+        let depth = group_in * taps;
+        let mut blocks = Vec::new();
+        for group in 0..problem.groups {
+            let end = (group + 1) * group_out;
+            for first in (group * group_out..end).step_by(height) {
+                blocks.push(Block { first, count: height.min(end - first), work: 0 });
+            }
+        }
+        let panels = group_in.div_ceil(panel);
+        let too_large = |_| KernelError::Data(format!("{problem:?} is too large"));
+        let distance = |channel: usize, tap: usize| {
+            let tap = phases.tap(tap / tap_columns, tap % tap_columns);
+            u32::try_from(channel * phases.channel() + tap).map_err(too_large)
+        };
+        let packing = request.packing;
+        let (weights, distances, counts) = packing.make(|| {
+            let (mut weights, mut distances, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+            for panel_of in (0..panels).map(|number| number * panel..group_in.min((number + 1) * panel)) {
+                for block in &blocks {
+                    let (group, before) = (block.first / group_out, distances.len());
+                    for k in panel_of.start * taps..panel_of.end * taps {
+                        let column = |c: usize| {
+                            if c < block.count { stored[(block.first + c) * depth + k] } else { 0.0 }
+                        };
+                        if (0..block.count).any(|c| column(c) != 0.0) {
+                            distances.push(distance(group * group_in + k / taps, k % taps)?);
+                            weights.extend((0..height).map(column));
+                        }
+                    }
+                    counts.push(u32::try_from(distances.len() - before).map_err(too_large)?);
+                }
+            }
+            Ok((weights, distances, counts))
+        })?;
+        let (weights, distances) = (packing.list(weights)?, packing.table(distances)?);
+        let counts = packing.table::<u32>(counts)?;
+        let ends = ends(&counts).ok_or_else(stray)?;
+        let mut farthest = 0;
+        for tap in 0..taps {
+            farthest = farthest.max(distance(problem.in_channels - 1, tap)?);
+        }
+        let sound = counts.len() == panels * blocks.len()
+            && ends.last() == Some(&distances.len())
+            && distances.len().checked_mul(height) == Some(weights.len())
+            && distances.iter().all(|&distance| distance <= farthest);
+        if !sound {
+            return Err(stray());
+        }
+        let number = blocks.len();
+        for (place, &count) in counts.iter().enumerate() {
+            blocks[place % number].work += count as usize;
+        }
+        // Every block has a small cost without any step.
+        let mut work = 0;
+        for block in &mut blocks {
+            work += block.work + 8;
+            block.work = work;
+        }
+        Ok(Box::new(Prepared {
+            bias: packing.numbers(problem.out_channels + height, |bias| {
+                request.write_biases(0, &mut bias[..problem.out_channels]);
+            })?,
+            weights,
+            finish: Finish::new(request.activation),
+            pixels: output[0] * output[1],
+            sums: if panels > 1 { whole_lines(blocks.len() * height * width * size_of::<f32>()) } else { 0 },
+            threads: request.threads,
+            problem,
+            phases,
+            distances,
+            blocks,
+            panels,
+            ends,
+            entry,
+            width,
+        }))
+    }
+}
+
+/// Number of input channels below which panels are not halved further.
+const LEAST_PANEL: i64 = 16;
+
+/// Bytes of an input panel that stay in a first-level cache beside weights and sums.
+const NEAR: usize = 24 << 10;
+
+/// Output channels that are computed together.
+struct Block {
+    first: usize,
+    count: usize,
+    /// Cumulative steps up to this block, plus a constant per block.
+    work: usize,
+}
+
+struct Prepared {
+    problem: ConvProblem,
+    phases: Phases,
+    /// Output pixels of one plane.
+    pixels: usize,
+    /// Offset from the output's flat pixel number to the input of every step.
+    distances: Vec<u32>,
+    /// Packed weights, `[step][channel of the block]`.
+    weights: Buffer<f32>,
+    blocks: Vec<Block>,
+    /// Number of panels of input channels.
+    panels: usize,
+    /// End of the steps of each `[panel][block]`; the next one's steps begin there.
+    ends: Vec<usize>,
+    /// Bytes of each thread's sums between panels.
+    sums: usize,
+    threads: usize,
+    /// Bias of every output channel, padded by the height of a block.
+    bias: Buffer<f32>,
+    entry: Entry,
+    /// Flat pixels of one tile.
+    width: usize,
+    finish: Finish,
+}
+
+impl Kernel for Prepared {
+    fn workspace_bytes(&self) -> usize {
+        whole_lines(self.phases.bytes(self.width)) + self.threads * self.sums
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+            + size_of_val(&self.distances[..])
+            + size_of_val(&self.blocks[..])
+            + size_of_val(&self.ends[..])
+            + self.bias.bytes()
+    }
+
+    unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
+        let mut input = call.input.cast::<f32>();
+        if !self.phases.reads_input() {
+            // SAFETY: the workspace has room for the copy, and each channel has one writer.
+            unsafe { self.phases.copy(worker.share(self.phases.planes()), input, call.workspace.cast()) };
+            worker.wait();
+            input = call.workspace.cast_const().cast();
+        }
+        // A tile of pixels visits all channels before the next tile is loaded. Channels differ in
+        // their steps, tiles do not: threads partition the tiles, and the channels only if there
+        // are too few tiles.
+        let columns = self.phases.pixels().div_ceil(self.width);
+        let tiles = self.problem.batch * columns;
+        let parts =
+            if tiles.is_multiple_of(worker.count) || tiles >= 4 * worker.count { 1 } else { worker.count };
+        let multiply_adds = self.distances.len() * self.width / parts;
+        for task in worker.parts(tiles * parts, grain(multiply_adds, 1)).flat_map(|part| part.units) {
+            let (tile, part) = (task / parts, task % parts);
+            let image = tile / columns;
+            let blocks = self.part(part, parts);
+            // SAFETY: distances were made for this input; each task has its own channels and pixels.
+            unsafe {
+                let input = input.add(image * self.phases.image());
+                let start = tile % columns * self.width;
+                let before = whole_lines(self.phases.bytes(self.width)) + worker.index * self.sums;
+                let sums = call.workspace.add(before).cast();
+                (self.entry)(&Tile { kernel: self, call, input, image, start, blocks, sums });
+            }
+        }
+    }
+}
+
+impl Prepared {
+    /// Returns the blocks of part `part` of `parts`, which have about equally many steps.
+    fn part(&self, part: usize, parts: usize) -> std::ops::Range<usize> {
+        let total = self.blocks[self.blocks.len() - 1].work + 1;
+        let block_at = |share: usize| self.blocks.partition_point(|block| block.work < total * share / parts);
+        let end = if part + 1 == parts { self.blocks.len() } else { block_at(part + 1) };
+        if part == 0 { 0..end } else { block_at(part)..end }
+    }
+}
+
+/// Blocks of output channels of one tile of flat pixels.
+struct Tile<'a> {
+    kernel: &'a Prepared,
+    call: &'a Call,
+    /// Start of the image in the phase-split input.
+    input: *const f32,
+    image: usize,
+    /// First flat pixel of the tile.
+    start: usize,
+    blocks: std::ops::Range<usize>,
+    /// The thread's sums, `[block][channel][pixel of the tile]`.
+    sums: *mut f32,
+}
+
+/// Computes a [`Tile`].
+///
+/// # Safety
+/// The addresses in the tile must be valid, and no other thread may write its part of the output.
+type Entry = unsafe fn(&Tile<'_>);
+
+/// Selects the instantiation for a tile. Few sums are split into several accumulation chains,
+/// because each addition waits for the previous one of its chain.
+struct Select {
+    channels: usize,
+    vectors: usize,
+}
+
+impl Build for Select {
+    type Output = Option<Entry>;
+
+    fn build<S: Simd>(self) -> Option<Entry> {
+        macro_rules! choose {
+            ($($channels:literal: $($vectors:literal/$chains:literal)+;)+) => {
+                match (self.channels, self.vectors) {
+                    $($(($channels, $vectors) => Some(entry::<S, $channels, $vectors, $chains> as Entry),)+)+
+                    _ => None,
+                }
+            };
+        }
+        choose!(1: 1/4 2/4 4/2 6/2 8/1 12/1; 2: 1/4 2/2 4/1 6/1; 4: 1/2 2/1 3/1;)
+    }
+}
+
+/// Computes a [`Tile`] with the vectors of `S`.
+///
+/// # Safety
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
+unsafe fn entry<S: Simd, const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>(tile: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Run::<CHANNELS, VECTORS, CHAINS>(tile)) }
+}
+
+struct Run<'a, const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>(&'a Tile<'a>);
+
+impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
+    for Run<'_, CHANNELS, VECTORS, CHAINS>
+{
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let tile = self.0;
+        let kernel = tile.kernel;
+        let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
+        let whole = kernel.phases.gapless() && pixels.len() == kernel.width && kernel.finish.other.is_none();
+        let residual = tile.call.residual.cast::<f32>();
+        for (panel, block) in
+            (0..kernel.panels).flat_map(|panel| tile.blocks.clone().map(move |block| (panel, block)))
+        {
+            let number = panel * kernel.blocks.len() + block;
+            let step = if number == 0 { 0 } else { kernel.ends[number - 1] };
+            let mut left = kernel.ends[number] - step;
+            let between = tile.sums.wrapping_add(block * CHANNELS * VECTORS * S::LANES);
+            let block = &kernel.blocks[block];
+            // SAFETY: `width` numbers from `from` on may be read at every distance; outputs are stored by
+            // the pixels that exist; there are sums of every block between panels.
+            unsafe {
+                let input = tile.input.add(from);
+                let mut sums = [[[S::splat(0.0); VECTORS]; CHANNELS]; CHAINS];
+                for c in 0..CHANNELS {
+                    for v in 0..VECTORS {
+                        sums[0][c][v] = if panel == 0 {
+                            S::splat(*kernel.bias.as_ptr().add(block.first + c))
+                        } else {
+                            S::load(between.add((c * VECTORS + v) * S::LANES))
+                        };
+                    }
+                }
+                let mut distances = kernel.distances.as_ptr().add(step);
+                let mut weights = kernel.weights.as_ptr().add(step * CHANNELS);
+                macro_rules! step {
+                    ($chain:expr, $at:expr) => {
+                        let input = input.add(*distances.add($at) as usize);
+                        let weights = weights.add($at * CHANNELS);
+                        if CHANNELS == 1 {
+                            // Inputs are memory operands, which need no register.
+                            let weight = S::splat(*weights);
+                            for v in 0..VECTORS {
+                                let x = S::load(input.add(v * S::LANES));
+                                sums[$chain][0][v] = S::fma(weight, x, sums[$chain][0][v]);
+                            }
+                        } else {
+                            let x: [S::F; VECTORS] =
+                                std::array::from_fn(|v| S::load(input.add(v * S::LANES)));
+                            for c in 0..CHANNELS {
+                                let weight = S::splat(*weights.add(c));
+                                for v in 0..VECTORS {
+                                    sums[$chain][c][v] = S::fma(weight, x[v], sums[$chain][c][v]);
+                                }
+                            }
+                        }
+                    };
+                }
+                while left >= CHAINS {
+                    for c in 0..CHAINS {
+                        step!(c, c);
+                    }
+                    (distances, weights) = (distances.add(CHAINS), weights.add(CHAINS * CHANNELS));
+                    left -= CHAINS;
+                }
+                for c in 0..CHAINS - 1 {
+                    if c >= left {
+                        break;
+                    }
+                    step!(c, c);
+                }
+                for chain in 1..CHAINS {
+                    for c in 0..CHANNELS {
+                        for v in 0..VECTORS {
+                            sums[0][c][v] = S::add(sums[0][c][v], sums[chain][c][v]);
+                        }
+                    }
+                }
+                if panel + 1 < kernel.panels {
+                    for c in 0..CHANNELS {
+                        for v in 0..VECTORS {
+                            S::store(between.add((c * VECTORS + v) * S::LANES), sums[0][c][v]);
+                        }
+                    }
+                    continue;
+                }
+                let at = (tile.image * kernel.problem.out_channels + block.first) * kernel.pixels;
+                if whole && block.count == CHANNELS {
+                    for c in 0..CHANNELS {
+                        for v in 0..VECTORS {
+                            let at = at + c * kernel.pixels + pixels.start + v * S::LANES;
+                            let mut sum = sums[0][c][v];
+                            if !residual.is_null() {
+                                sum = S::add(sum, S::load(residual.add(at)));
+                            }
+                            S::store(tile.call.output.cast::<f32>().add(at), kernel.finish.clamp::<S>(sum));
+                        }
+                    }
+                    continue;
+                }
+                let sums = sums[0];
+                for c in 0..block.count {
+                    let at = at + c * kernel.pixels;
+                    S::vectorize(StorePixels {
+                        phases: &kernel.phases,
+                        pixels: pixels.clone(),
+                        sums: sums.as_ptr().cast::<f32>().add(c * VECTORS * S::LANES + pixels.start - from),
+                        output: tile.call.output.cast::<f32>().add(at),
+                        residual: if residual.is_null() { residual } else { residual.add(at) },
+                        finish: &kernel.finish,
+                    });
+                }
+            }
+        }
+    }
+}

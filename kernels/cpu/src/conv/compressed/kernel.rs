@@ -1,0 +1,178 @@
+//! Microkernels over compressed weights: the register tile of the dense microkernel, but only the
+//! steps in k that a block of output channels has, each with the offset of its input.
+
+use super::kinds::Kind;
+use crate::conv::support::buffer::LINE;
+use crate::conv::support::rows::RowsView;
+use paretune_simd::{Job, Simd};
+
+/// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
+/// channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Strip<K: Kind> {
+    /// Indirection buffer of the pixels' runs, one run per segment.
+    pub rows: RowsView,
+    /// Input that `rows` refers to.
+    pub input: *const u8,
+    /// Run of zeros, which stands for padding.
+    pub zeros: *const u8,
+    /// Number of steps, `[block][segment]`.
+    pub counts: *const u32,
+    /// Offset of every step's input in its run.
+    pub indices: *const u16,
+    /// Packed weights, `[step][channel of the block][`[`Kind::packed`]`]`
+    pub weights: *const K::Weight,
+    /// Initial values of the sums, `[block][channel]`.
+    pub start: *const K::Sum,
+    /// Output, residual and epilogue.
+    pub store: K::Store,
+    /// Index of the first block's first channel in the group.
+    pub column: usize,
+    /// Distance in elements between pixels of output and residual.
+    pub pixel: usize,
+    /// Index of the first pixel.
+    pub first: usize,
+    /// Number of consecutive tiles, one below the other.
+    pub tiles: usize,
+    /// Number of blocks of channels.
+    pub blocks: usize,
+    /// Number of channels of these blocks that exist.
+    pub channels: usize,
+    /// Prefetch distance, as a number of weights.
+    pub ahead: usize,
+}
+
+/// Computes a [`Strip`].
+///
+/// # Safety
+/// All pointers of the arguments must be valid for what they describe, and no other thread may
+/// write the output.
+pub(crate) type Entry<K> = unsafe fn(&Strip<K>);
+
+/// Returns the compiled microkernel of `rows` pixels by `vectors` vectors of channels, if there is
+/// one, for a tile of `tile_rows` pixels. Few sums are split into several accumulation chains,
+/// because each addition waits for the previous one of its chain. In single precision the number of
+/// chains depends on the tile alone: the remainder of a tile depends on the number of threads, and
+/// results must not.
+pub(super) fn choose<K: Kind, S: Simd>(rows: usize, vectors: usize, tile_rows: usize) -> Option<Entry<K>> {
+    macro_rules! choose {
+        ($($vectors:literal: $($rows:literal/$chains:literal)+;)+) => {
+            match (vectors, rows) {
+                $($(($vectors, $rows) => Some(entry::<K, S, $rows, $vectors, $chains> as Entry<K>),)+)+
+                _ => None,
+            }
+        };
+    }
+    if const { S::REGISTERS < 16 } {
+        return choose!(1: 1/1 2/1 3/1 4/1; 2: 1/1 2/1;);
+    }
+    if const { K::FEW_ROWS } {
+        return choose!(1: 1/8 2/4 3/3 4/2; 2: 1/4 2/2 3/2 4/1; 3: 1/2 2/2; 4: 1/2 2/1;);
+    }
+    if const { K::EXACT } {
+        return choose!(
+            1: 1/8 2/4 3/3 4/2 5/2 6/1 7/1 8/1 9/1 10/1 11/1 12/1;
+            2: 1/4 2/2 3/2 4/1 5/1 6/1;
+        );
+    }
+    match tile_rows {
+        1 => choose!(1: 1/8; 2: 1/4;),
+        2 | 3 => choose!(1: 1/4 2/4 3/4; 2: 1/2 2/2 3/2;),
+        4 => choose!(1: 1/2 2/2 3/2 4/2; 2: 1/1 2/1 3/1 4/1;),
+        _ => choose!(
+            1: 1/1 2/1 3/1 4/1 5/1 6/1 7/1 8/1 9/1 10/1 11/1 12/1;
+            2: 1/1 2/1 3/1 4/1 5/1 6/1;
+        ),
+    }
+}
+
+/// Computes a [`Strip`] with the vectors of `S`.
+///
+/// # Safety
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
+unsafe fn entry<K: Kind, S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
+    strip: &Strip<K>,
+) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Tiles::<K, ROWS, VECTORS, CHAINS>(strip)) }
+}
+
+struct Tiles<'a, K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(&'a Strip<K>);
+
+impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
+    for Tiles<'_, K, ROWS, VECTORS, CHAINS>
+{
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let strip = self.0;
+        let width = VECTORS * S::LANES;
+        let step = width * K::packed::<S>();
+        let vector = S::LANES * K::packed::<S>();
+        let [tap_rows, tap_columns] = strip.rows.taps;
+        let input = strip.input.cast::<K::Act<S>>();
+        let zeros = strip.zeros.cast::<K::Act<S>>();
+        let mut pixel = strip.rows.pixel(strip.first);
+        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+        unsafe {
+            for tile in 0..strip.tiles {
+                let sites: [_; ROWS] = std::array::from_fn(|_| {
+                    let site = strip.rows.site(pixel);
+                    pixel = strip.rows.next(pixel);
+                    site
+                });
+                let (mut weights, mut indices, mut counts) = (strip.weights, strip.indices, strip.counts);
+                for block in 0..strip.blocks {
+                    let start = strip.start.add(block * width);
+                    let first: [K::Acc<S>; VECTORS] =
+                        std::array::from_fn(|v| K::load_sums::<S>(start.add(v * S::LANES)));
+                    let mut sums = [[[K::zero::<S>(); VECTORS]; ROWS]; CHAINS];
+                    sums[0] = [first; ROWS];
+                    for ky in 0..tap_rows {
+                        for kx in 0..tap_columns {
+                            let mut left = *counts as usize;
+                            counts = counts.add(1);
+                            if left == 0 {
+                                continue;
+                            }
+                            let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                            macro_rules! step {
+                                ($chain:expr, $at:expr) => {
+                                    let k = usize::from(*indices.add($at));
+                                    let weights = weights.add($at * step);
+                                    K::step::<S, ROWS, VECTORS, CHAINS>(&mut sums, $chain, weights, &runs, k);
+                                    let line = (LINE / size_of::<K::Weight>()).div_ceil(vector);
+                                    for v in (0..VECTORS).step_by(line) {
+                                        S::prefetch(weights.wrapping_add(strip.ahead + v * vector));
+                                    }
+                                };
+                            }
+                            while left >= CHAINS {
+                                for c in 0..CHAINS {
+                                    step!(c, c);
+                                }
+                                (weights, indices) = (weights.add(CHAINS * step), indices.add(CHAINS));
+                                left -= CHAINS;
+                            }
+                            while CHAINS > 1 && left > 0 {
+                                step!(0, 0);
+                                (weights, indices) = (weights.add(step), indices.add(1));
+                                left -= 1;
+                            }
+                        }
+                    }
+                    for c in 1..CHAINS {
+                        for r in 0..ROWS {
+                            for v in 0..VECTORS {
+                                sums[0][r][v] = K::add::<S>(sums[0][r][v], sums[c][r][v]);
+                            }
+                        }
+                    }
+                    let at = (strip.first + tile * ROWS) * strip.pixel;
+                    let column = strip.column + block * width;
+                    let channels = (strip.channels - block * width).min(width);
+                    K::store::<S, ROWS, VECTORS>(&strip.store, at, strip.pixel, column, channels, &sums[0]);
+                }
+            }
+        }
+    }
+}

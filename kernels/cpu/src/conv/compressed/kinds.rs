@@ -1,0 +1,369 @@
+//! Element types of compressed weights behind one trait, so that there is one microkernel.
+
+use crate::conv::gemm_i8::DotForm;
+use crate::conv::support::buffer::Number;
+use crate::conv::support::finish::{Finish, StoreTile};
+use crate::conv::support::finish_int8::{Finish8, StoreTile8, Target};
+use paretune_simd::{Activate, Simd};
+
+/// Sums of a tile in several accumulation chains, `[chain][pixel][vector of channels]`.
+pub(crate) type Sums<A, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> =
+    [[[A; VECTORS]; ROWS]; CHAINS];
+
+/// Weight format, accumulation and epilogue of compressed weights.
+///
+/// Its functions must be `#[inline(always)]`; the unsafe ones have the safety requirements of
+/// [`Simd`].
+pub(crate) trait Kind: Copy + Send + Sync + 'static {
+    /// Type of a weight before packing.
+    type Source: Copy + Default + PartialEq;
+    /// Element type of packed weights.
+    type Weight: Number;
+    /// Type of a sum in memory.
+    type Sum: Number;
+    /// Type of an activation in memory.
+    type Act<S: Simd>: Copy;
+    /// Vector register that holds sums.
+    type Acc<S: Simd>: Copy;
+    /// Output, residual and epilogue of one group.
+    type Store: Copy;
+    /// Whether the format is for few pixels only; other microkernels are then not compiled.
+    const FEW_ROWS: bool;
+    /// Whether the order of additions does not affect results.
+    const EXACT: bool;
+
+    /// Returns the format of the activations in the dot product.
+    fn form<S: Simd>() -> DotForm;
+    /// Returns the number of input channels per step.
+    fn group<S: Simd>() -> usize;
+    /// Returns the number of [`Kind::Weight`] elements per step and output channel.
+    fn packed<S: Simd>() -> usize;
+    /// Appends the packed weights of a step for one output channel.
+    fn pack<S: Simd>(weights: &[Self::Source], to: &mut Vec<Self::Weight>);
+    /// Returns a register of zero sums.
+    unsafe fn zero<S: Simd>() -> Self::Acc<S>;
+    /// Loads a vector of sums.
+    unsafe fn load_sums<S: Simd>(from: *const Self::Sum) -> Self::Acc<S>;
+    /// Returns the sum `a + b`.
+    unsafe fn add<S: Simd>(a: Self::Acc<S>, b: Self::Acc<S>) -> Self::Acc<S>;
+    /// Adds one step to the sums, preferably to those of `chain`: its weights for a whole tile
+    /// times the inputs from `k` on in each run.
+    unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
+        sums: &mut Sums<Self::Acc<S>, ROWS, VECTORS, CHAINS>,
+        chain: usize,
+        weights: *const Self::Weight,
+        runs: &[*const Self::Act<S>; ROWS],
+        k: usize,
+    );
+    /// Applies the epilogue to a tile and stores it: `at` is the offset of its first pixel, `pixel`
+    /// the distance between pixels, `column` its first channel in the group, and `channels` the
+    /// number of its channels that exist.
+    unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        store: &Self::Store,
+        at: usize,
+        pixel: usize,
+        column: usize,
+        channels: usize,
+        sums: &[[Self::Acc<S>; VECTORS]; ROWS],
+    );
+}
+
+/// Single-precision weights and activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Real;
+
+/// Output, residual and epilogue for [`Real`].
+#[derive(Clone, Copy)]
+pub(crate) struct RealStore {
+    /// Address of the group's first channel in pixel 0.
+    pub output: *mut f32,
+    /// Address of the matching residual element, or null.
+    pub residual: *const f32,
+    pub finish: Finish,
+}
+
+// SAFETY: (of every block) passed on.
+impl Kind for Real {
+    type Source = f32;
+    type Weight = f32;
+    type Sum = f32;
+    type Act<S: Simd> = f32;
+    type Acc<S: Simd> = S::F;
+    type Store = RealStore;
+    const FEW_ROWS: bool = false;
+    const EXACT: bool = false;
+
+    fn form<S: Simd>() -> DotForm {
+        DotForm { group: 1, bytes: size_of::<f32>(), centered: true, shift: 0 }
+    }
+    #[inline(always)]
+    fn group<S: Simd>() -> usize {
+        1
+    }
+    #[inline(always)]
+    fn packed<S: Simd>() -> usize {
+        1
+    }
+    fn pack<S: Simd>(weights: &[f32], to: &mut Vec<f32>) {
+        to.extend_from_slice(weights);
+    }
+    #[inline(always)]
+    unsafe fn zero<S: Simd>() -> S::F {
+        unsafe { S::splat(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_sums<S: Simd>(from: *const f32) -> S::F {
+        unsafe { S::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
+        sums: &mut Sums<S::F, ROWS, VECTORS, CHAINS>,
+        chain: usize,
+        weights: *const f32,
+        runs: &[*const f32; ROWS],
+        k: usize,
+    ) {
+        unsafe {
+            let w: [S::F; VECTORS] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
+            for r in 0..ROWS {
+                let x = S::splat(*runs[r].add(k));
+                for v in 0..VECTORS {
+                    sums[chain][r][v] = S::fma(x, w[v], sums[chain][r][v]);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add<S: Simd>(a: S::F, b: S::F) -> S::F {
+        unsafe { S::add(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        store: &RealStore,
+        at: usize,
+        pixel: usize,
+        column: usize,
+        channels: usize,
+        sums: &[[S::F; VECTORS]; ROWS],
+    ) {
+        let at = at + column;
+        unsafe {
+            if channels < VECTORS * S::LANES || store.finish.other.is_some() {
+                // A copy, so that the sums themselves need not live in memory.
+                let sums = *sums;
+                return S::vectorize(StoreTile {
+                    sums: sums.as_ptr().cast(),
+                    rows: ROWS,
+                    vectors: VECTORS,
+                    channels,
+                    output: store.output.add(at),
+                    residual: if store.residual.is_null() { store.residual } else { store.residual.add(at) },
+                    pixel,
+                    finish: &store.finish,
+                });
+            }
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    let at = at + r * pixel + v * S::LANES;
+                    let mut sum = sums[r][v];
+                    if !store.residual.is_null() {
+                        sum = S::add(sum, S::load(store.residual.add(at)));
+                    }
+                    S::store(store.output.add(at), store.finish.clamp::<S>(sum));
+                }
+            }
+        }
+    }
+}
+
+/// 8-bit weights and 8-bit activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole;
+
+/// Low-bit weights of `BITS` bits, several to a byte, and 8-bit activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<const BITS: u32>;
+
+impl<const BITS: u32> Packed<BITS> {
+    /// Returns the number of weights that share an element of a group, which is even.
+    const fn fields<S: Simd>() -> usize {
+        32 / S::FEW_GROUP / BITS as usize
+    }
+}
+
+/// Output, residual and epilogue for [`Whole`] and [`Packed`].
+#[derive(Clone, Copy)]
+pub(crate) struct WholeStore {
+    /// Addresses of output and residual, for all groups.
+    pub target: Target,
+    /// Index of the group's first channel.
+    pub first: usize,
+    /// Scale of every channel of the group, see [`Finish8::scale`].
+    pub scale: *const f32,
+    /// Bias of every channel of the group, see [`Finish8::bias`].
+    pub bias: *const f32,
+    pub finish: Finish8,
+}
+
+/// Shared part of the integer implementations.
+macro_rules! integers {
+    () => {
+        type Source = i8;
+        type Sum = i32;
+        type Acc<S: Simd> = S::I;
+        type Store = WholeStore;
+        const EXACT: bool = true;
+
+        #[inline(always)]
+        unsafe fn zero<S: Simd>() -> S::I {
+            unsafe { S::load_i32([0; 16].as_ptr()) }
+        }
+        #[inline(always)]
+        unsafe fn load_sums<S: Simd>(from: *const i32) -> S::I {
+            unsafe { S::load_i32(from) }
+        }
+        #[inline(always)]
+        unsafe fn add<S: Simd>(a: S::I, b: S::I) -> S::I {
+            unsafe { S::add_i32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+            store: &WholeStore,
+            at: usize,
+            pixel: usize,
+            column: usize,
+            channels: usize,
+            sums: &[[S::I; VECTORS]; ROWS],
+        ) {
+            let sums = *sums;
+            unsafe {
+                S::vectorize(StoreTile8 {
+                    finish: &store.finish,
+                    target: store.target,
+                    scale: store.scale.add(column),
+                    bias: store.bias.add(column),
+                    pixel,
+                    sums: sums.as_ptr().cast(),
+                    rows: ROWS,
+                    vectors: VECTORS,
+                    at: at + store.first + column,
+                    channels,
+                });
+            }
+        }
+    };
+}
+
+// SAFETY: (of every block) passed on.
+impl Kind for Whole {
+    integers!();
+    type Weight = i8;
+    type Act<S: Simd> = S::Act;
+    const FEW_ROWS: bool = false;
+
+    fn form<S: Simd>() -> DotForm {
+        DotForm {
+            group: S::GROUP,
+            bytes: size_of::<Self::Act<S>>(),
+            centered: <S::Act as Activate>::CENTERED,
+            shift: S::SHIFT,
+        }
+    }
+    #[inline(always)]
+    fn group<S: Simd>() -> usize {
+        S::GROUP
+    }
+    #[inline(always)]
+    fn packed<S: Simd>() -> usize {
+        S::GROUP
+    }
+    fn pack<S: Simd>(weights: &[i8], to: &mut Vec<i8>) {
+        to.extend_from_slice(weights);
+    }
+    #[inline(always)]
+    unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
+        sums: &mut Sums<S::I, ROWS, VECTORS, CHAINS>,
+        chain: usize,
+        weights: *const i8,
+        runs: &[*const S::Act; ROWS],
+        k: usize,
+    ) {
+        unsafe {
+            let w: [S::D; VECTORS] =
+                std::array::from_fn(|v| S::load_weights(weights.add(v * S::LANES * S::GROUP)));
+            for r in 0..ROWS {
+                let x = S::broadcast(runs[r].add(k));
+                for v in 0..VECTORS {
+                    sums[chain][r][v] = S::dot(sums[chain][r][v], w[v], x);
+                }
+            }
+        }
+    }
+}
+
+// SAFETY: (of every block) passed on.
+impl<const BITS: u32> Kind for Packed<BITS> {
+    integers!();
+    type Weight = u8;
+    type Act<S: Simd> = S::Few;
+    const FEW_ROWS: bool = true;
+
+    fn form<S: Simd>() -> DotForm {
+        DotForm {
+            group: S::FEW_GROUP,
+            bytes: size_of::<Self::Act<S>>(),
+            centered: <S::Few as Activate>::CENTERED,
+            shift: S::SHIFT,
+        }
+    }
+    #[inline(always)]
+    fn group<S: Simd>() -> usize {
+        Self::fields::<S>() * S::FEW_GROUP
+    }
+    #[inline(always)]
+    fn packed<S: Simd>() -> usize {
+        4
+    }
+    fn pack<S: Simd>(weights: &[i8], to: &mut Vec<u8>) {
+        // Bits per element of a group of 32 bits.
+        let element = 32 / S::FEW_GROUP as u32;
+        let group = weights.iter().enumerate().fold(0_u32, |group, (i, &weight)| {
+            let (field, place) = ((i / S::FEW_GROUP) as u32, (i % S::FEW_GROUP) as u32);
+            group | S::code::<BITS>(weight) << (place * element + field * BITS)
+        });
+        to.extend_from_slice(&group.to_le_bytes());
+    }
+    #[inline(always)]
+    unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
+        sums: &mut Sums<S::I, ROWS, VECTORS, CHAINS>,
+        chain: usize,
+        weights: *const u8,
+        runs: &[*const S::Few; ROWS],
+        k: usize,
+    ) {
+        let fields = Self::fields::<S>();
+        unsafe {
+            let packed: [S::D; VECTORS] =
+                std::array::from_fn(|v| S::load_packed(weights.add(v * S::LANES * 4)));
+            for pair in 0..fields / 2 {
+                let chain = (chain * fields / 2 + pair) % CHAINS;
+                let field = 2 * pair;
+                let mut w = [[packed[0]; 2]; VECTORS];
+                for v in 0..VECTORS {
+                    w[v] = [
+                        S::unpack::<BITS>(packed[v], field as u32),
+                        S::unpack::<BITS>(packed[v], field as u32 + 1),
+                    ];
+                }
+                for r in 0..ROWS {
+                    let from = runs[r].add(k + field * S::FEW_GROUP);
+                    let x = [S::broadcast_few(from), S::broadcast_few(from.add(S::FEW_GROUP))];
+                    for v in 0..VECTORS {
+                        sums[chain][r][v] = S::dot_few(sums[chain][r][v], w[v], x);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! 8-bit microkernels for one tap of a window: they add its products to sums in memory.
+
+use super::kernel::compiled;
+use crate::conv::support::buffer::LINE;
+use crate::conv::support::rows::RowsView;
+#[cfg(target_arch = "x86_64")]
+use crate::conv::support::tiles::entry_for_16;
+use crate::conv::support::tiles::{Tile, entry_for_32, entry_for_any};
+use paretune_simd::Isa;
+use paretune_simd::{Job, Simd, Usable};
+
+/// Microkernel arguments for one tap: `tiles` tiles of consecutive pixels among those that find the
+/// tap in the input.
+#[derive(Clone, Copy)]
+pub(crate) struct TapStrip {
+    /// Indirection buffer of the pixels' runs.
+    pub rows: RowsView,
+    /// Input that `rows` refers to, with elements of type [`Simd::Act`].
+    pub input: *const u8,
+    /// Dot-product groups of the run; the last may reach beyond it, where the weights are zero.
+    pub run: usize,
+    /// Packed weights, `[group][channel of the block][element of the group]`, as in
+    /// [`super::Strip`].
+    pub weights: *const u8,
+    /// Addend of the tap for each channel of the block, besides its products.
+    pub start: *const i32,
+    /// Sums of the first pixel; each pixel has those of one block of channels.
+    pub sums: *mut i32,
+    /// Distance in elements between the sums of two pixels.
+    pub pixel: usize,
+    /// Elements skipped after each row of pixels.
+    pub gap: usize,
+    /// Index of the first pixel.
+    pub first: usize,
+    /// Number of consecutive tiles, one below the other.
+    pub tiles: usize,
+    /// Address where the prefetch of the following weights begins, and number of cache lines that
+    /// each group of each tile prefetches.
+    pub fetch: (*const u8, usize),
+}
+
+/// Adds the products of a [`TapStrip`] to its sums.
+///
+/// # Safety
+/// All pointers of the arguments must be valid for what they describe, and no other thread may
+/// write the sums.
+pub(crate) type Entry = unsafe fn(&TapStrip);
+
+/// A microkernel for one tap, which exists only if the processor executes its instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct TapMicrokernel {
+    /// Entry point, which takes the microkernel arguments.
+    pub run: Entry,
+}
+
+impl TapMicrokernel {
+    /// Returns the compiled microkernel for `tile`, as [`super::Microkernel::new`] does.
+    pub(crate) fn new(usable: Usable, tile: Tile, widened: bool) -> Option<Self> {
+        compiled!(entry, entry_widened, usable, tile, widened).map(|run| Self { run })
+    }
+}
+
+/// Adds the products of a [`TapStrip`] with 8-bit weights.
+///
+/// # Safety
+/// The requirements of [`Entry`] must be met, and the processor must execute `S`, which
+/// [`TapMicrokernel::new`] ensures.
+unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &TapStrip) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, false>(strip)) }
+}
+
+/// Adds the products of a [`TapStrip`] with 16-bit weights.
+///
+/// # Safety
+/// The requirements of [`entry`] must be met, and the dot product of `S` must multiply pairs of 16
+/// bits.
+#[cfg(target_arch = "x86_64")]
+unsafe fn entry_widened<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &TapStrip) {
+    // SAFETY: passed on.
+    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, true>(strip)) }
+}
+
+struct Tiles<'a, const ROWS: usize, const VECTORS: usize, const WIDENED: bool>(&'a TapStrip);
+
+impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles<'_, ROWS, VECTORS, WIDENED> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let strip = self.0;
+        let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
+        let input = strip.input.cast::<S::Act>();
+        let mut pixel = strip.rows.pixel(strip.first);
+        let mut fetch = strip.fetch.0;
+        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within. Vectors of
+        // integers are `LANES` of them, one behind the other.
+        unsafe {
+            for _ in 0..strip.tiles {
+                let mut windows = [input; ROWS];
+                let mut places = [strip.sums; ROWS];
+                for r in 0..ROWS {
+                    windows[r] = strip.rows.site(pixel).run(0, 0, input, input);
+                    places[r] = strip.sums.add(strip.rows.place(pixel, strip.pixel, strip.gap));
+                    pixel = strip.rows.next(pixel);
+                }
+                let mut sums = [[S::load_i32(strip.start); VECTORS]; ROWS];
+                for v in 0..VECTORS {
+                    let start = S::load_i32(strip.start.add(v * S::LANES));
+                    for r in 0..ROWS {
+                        sums[r][v] = S::add_i32(start, S::load_i32(places[r].add(v * S::LANES)));
+                    }
+                }
+                let mut weights = strip.weights;
+                for group in 0..strip.run {
+                    let w: [S::D; VECTORS] = std::array::from_fn(|v| {
+                        let from = weights.add(v * vector);
+                        if WIDENED { S::load_wide(from.cast()) } else { S::load_weights(from.cast()) }
+                    });
+                    for r in 0..ROWS {
+                        let x = S::broadcast(windows[r].add(group * S::GROUP));
+                        for v in 0..VECTORS {
+                            sums[r][v] = S::dot(sums[r][v], w[v], x);
+                        }
+                    }
+                    for _ in 0..strip.fetch.1 {
+                        S::prefetch(fetch);
+                        fetch = fetch.wrapping_add(LINE);
+                    }
+                    weights = weights.add(VECTORS * vector);
+                }
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        places[r].add(v * S::LANES).cast::<S::I>().write_unaligned(sums[r][v]);
+                    }
+                }
+            }
+        }
+    }
+}

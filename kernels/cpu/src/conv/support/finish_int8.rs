@@ -1,0 +1,313 @@
+//! Epilogue of an 8-bit convolution: scale, bias, residual and activation in single precision, then
+//! conversion to the output's element type.
+
+use super::finish::Finish;
+use crate::conv::algorithm::Request;
+use paretune_base::plan::Quantization;
+use paretune_base::plan::layout::Element;
+use paretune_simd::{Job, Simd};
+
+/// Adding and subtracting this constant rounds to the nearest integer, ties to even, for magnitudes
+/// below 2^22.
+const ROUND: f32 = 12_582_912.0;
+
+/// Epilogue prepared for the element types of residual and output.
+///
+/// Results are computed in *units*. If the output is quantized and the activation is a clamp, which
+/// commutes with scaling, the unit is the output's scale, and only rounding remains to be done.
+/// Otherwise the unit is 1. Scales and biases are converted to units in advance
+/// ([`Finish8::scale`], [`Finish8::bias`]).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finish8 {
+    /// Activation in units; a clamp before rounding also has the bounds of the output type.
+    activation: Finish,
+    /// Number of units per 1.
+    unit: f32,
+    /// Whether the unit is the output's scale.
+    in_steps: bool,
+    /// Quantization of the residual, if it has 8 bits.
+    residual: Option<Quantization>,
+    /// Quantization of the output, if it has 8 bits.
+    output: Option<Quantization>,
+}
+
+/// Addresses of output and residual, of either element type.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) output: *mut u8,
+    /// Address of the residual, or null if there is none.
+    pub(crate) residual: *const u8,
+}
+
+impl Finish8 {
+    pub(crate) fn new(request: &Request<'_>) -> Self {
+        let grid = |element| match element {
+            Element::F32 => None,
+            Element::U8(grid) => Some(grid),
+        };
+        let (residual, output) = (request.residual.and_then(grid), grid(request.output));
+        let activation = Finish::new(request.activation);
+        match output {
+            Some(grid) if activation.other.is_none() => {
+                let (unit, zero) = (grid.scale.recip(), f32::from(grid.zero_point));
+                let low = (activation.low * unit).max(-zero);
+                let high = (activation.high * unit).min(255.0 - zero);
+                let activation = Finish { low, high, other: None };
+                Self { activation, unit, in_steps: true, residual, output }
+            }
+            _ => Self { activation, unit: 1.0, in_steps: false, residual, output },
+        }
+    }
+
+    /// Returns the factor in units for integer sums, given the real value of one integer step.
+    pub(crate) fn scale(&self, scale: f32) -> f32 {
+        scale * self.unit
+    }
+
+    /// Returns the addend in units for scaled sums: the convolution's bias, corrected by the
+    /// residual's zero point.
+    pub(crate) fn bias(&self, bias: f32) -> f32 {
+        let shift = self.residual.map_or(0.0, |grid| f32::from(grid.zero_point) * grid.scale);
+        (bias - shift) * self.unit
+    }
+
+    /// Finishes `sum`, which is in units and includes the bias, and stores its lanes (the first
+    /// `count`, if fewer) from element `at` on.
+    ///
+    /// # Safety
+    /// The stored elements must exist in output and residual, and the processor must execute `S`.
+    #[inline(always)]
+    pub(crate) unsafe fn store<S: Simd>(&self, target: Target, at: usize, count: usize, sum: S::F) {
+        let part = count < S::LANES;
+        let mut sum = sum;
+        // SAFETY: the caller vouches for the numbers from `at` on.
+        unsafe {
+            if !target.residual.is_null() {
+                let (residual, step) = match self.residual {
+                    None => {
+                        let from = target.residual.cast::<f32>().add(at);
+                        (if part { S::load_first(from, count) } else { S::load(from) }, self.unit)
+                    }
+                    Some(grid) => {
+                        let from = target.residual.add(at);
+                        let bytes = if part { S::load_first_u8(from, count) } else { S::load_u8(from) };
+                        (bytes, grid.scale * self.unit)
+                    }
+                };
+                sum = S::fma(residual, S::splat(step), sum);
+            }
+            sum = self.activation.apply::<S>(sum);
+            match self.output {
+                None => {
+                    let to = target.output.cast::<f32>().add(at);
+                    if part { S::store_first(to, count, sum) } else { S::store(to, sum) }
+                }
+                Some(grid) => {
+                    let zero = f32::from(grid.zero_point);
+                    let mut steps = sum;
+                    if !self.in_steps {
+                        steps = S::mul(sum, S::splat(grid.scale.recip()));
+                        steps = S::at_most(S::splat(255.0 - zero), S::at_least(S::splat(-zero), steps));
+                    }
+                    // Rounding precedes the addition of the zero point, else ties would follow its
+                    // parity.
+                    let byte = S::sub(S::add(steps, S::splat(ROUND)), S::splat(ROUND - zero));
+                    let to = target.output.add(at);
+                    if part { S::store_first_u8(to, count, byte) } else { S::store_u8(to, byte) }
+                }
+            }
+        }
+    }
+
+    /// Returns the epilogue of the common case, bytes to bytes; `None` if the residual or the
+    /// output is not quantized.
+    pub(crate) fn bytes(&self, target: Target) -> Option<BytesFinish> {
+        let zero = f32::from(self.output?.zero_point);
+        let residual = match (target.residual.is_null(), self.residual) {
+            (true, _) => None,
+            (false, Some(grid)) => Some(grid.scale * self.unit),
+            (false, None) => return None,
+        };
+        let Finish { low, high, .. } = self.activation;
+        self.in_steps.then_some(BytesFinish { low, high, back: ROUND - zero, residual })
+    }
+
+    /// Returns the epilogue of the most common case, byte output without residual; `None`
+    /// otherwise.
+    pub(crate) fn plain_bytes(&self, request: &Request<'_>) -> Option<BytesFinish> {
+        let nothing = Target { output: std::ptr::null_mut(), residual: std::ptr::null() };
+        if request.residual.is_some() { None } else { self.bytes(nothing) }
+    }
+}
+
+/// Epilogue for byte outputs, see [`Finish8::bytes`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BytesFinish {
+    low: f32,
+    high: f32,
+    /// [`ROUND`] minus the output's zero point.
+    back: f32,
+    /// Units per quantization step of the residual.
+    pub(crate) residual: Option<f32>,
+}
+
+impl BytesFinish {
+    /// Finishes `sum` like [`Finish8::store`], without storing it; adds the residual at `residual`
+    /// if `RESIDUAL`.
+    ///
+    /// # Safety
+    /// All lanes must exist in the residual, and the processor must execute `S`.
+    #[inline(always)]
+    pub(crate) unsafe fn byte<S: Simd, const RESIDUAL: bool>(&self, sum: S::F, residual: *const u8) -> S::F {
+        // SAFETY: passed on.
+        unsafe {
+            let mut sum = sum;
+            if RESIDUAL {
+                sum = S::fma(S::load_u8(residual), S::splat(self.residual.unwrap_or(0.0)), sum);
+            }
+            let steps = S::at_most(S::splat(self.high), S::at_least(S::splat(self.low), sum));
+            S::sub(S::add(steps, S::splat(ROUND)), S::splat(self.back))
+        }
+    }
+}
+
+/// Epilogue and store of a tile. The many kinds of epilogue are compiled once and not into every
+/// microkernel.
+#[derive(Clone, Copy)]
+pub(crate) struct StoreTile8<'a> {
+    pub(crate) finish: &'a Finish8,
+    pub(crate) target: Target,
+    /// Scales of the tile's channels, padded to whole vectors: see [`Finish8::scale`].
+    pub(crate) scale: *const f32,
+    /// Biases of the tile's channels, padded to whole vectors: see [`Finish8::bias`].
+    pub(crate) bias: *const f32,
+    /// Distance in elements from one pixel of output and residual to the next.
+    pub(crate) pixel: usize,
+    /// Sums of the tile, `[row][vector][lane]`.
+    pub(crate) sums: *const i32,
+    pub(crate) rows: usize,
+    pub(crate) vectors: usize,
+    /// Offset of the tile's first element in the output.
+    pub(crate) at: usize,
+    /// Number of channels of the tile that exist in the output.
+    pub(crate) channels: usize,
+}
+
+impl Job for StoreTile8<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let mut v = 0;
+        // SAFETY: the tile lies in the output; scales and biases are padded to whole vectors.
+        unsafe {
+            if let Some(finish) = self.finish.bytes(self.target) {
+                v = if finish.residual.is_some() {
+                    self.bytes::<S, true>(&finish)
+                } else {
+                    self.bytes::<S, false>(&finish)
+                };
+            }
+            while v * S::LANES < self.channels {
+                let scale = S::load(self.scale.add(v * S::LANES));
+                let bias = S::load(self.bias.add(v * S::LANES));
+                for r in 0..self.rows {
+                    let sum = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
+                    let sum = S::fma(S::to_f32(sum), scale, bias);
+                    let at = self.at + r * self.pixel + v * S::LANES;
+                    self.finish.store::<S>(self.target, at, self.channels - v * S::LANES, sum);
+                }
+                v += 1;
+            }
+        }
+    }
+}
+
+impl StoreTile8<'_> {
+    /// Finishes and stores all vectors, the last one up to its last channel; returns the number of
+    /// vectors.
+    ///
+    /// # Safety
+    /// The tile must lie in the output, and in the residual if `RESIDUAL`. The processor must
+    /// execute `S`.
+    #[inline(always)]
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish) -> usize {
+        let whole = self.channels / S::LANES;
+        let mut v = 0;
+        // SAFETY: passed on.
+        unsafe {
+            while v + 2 <= whole {
+                self.columns::<S, RESIDUAL, 2>(finish, v);
+                v += 2;
+            }
+            if v < whole {
+                self.columns::<S, RESIDUAL, 1>(finish, v);
+                v += 1;
+            }
+            if v * S::LANES < self.channels {
+                self.tail::<S, RESIDUAL>(finish, v);
+                v += 1;
+            }
+        }
+        v
+    }
+
+    /// Finishes and stores the first channels of the partial vector `v` of every row.
+    ///
+    /// # Safety
+    /// The requirements of [`StoreTile8::bytes`] must be met, and at least one channel of the
+    /// vector must exist.
+    #[inline(always)]
+    unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish, v: usize) {
+        let count = self.channels - v * S::LANES;
+        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
+        unsafe {
+            let scale = S::load(self.scale.add(v * S::LANES));
+            let bias = S::load(self.bias.add(v * S::LANES));
+            let step = S::splat(finish.residual.unwrap_or(0.0));
+            for r in 0..self.rows {
+                let sums = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
+                let at = self.at + r * self.pixel + v * S::LANES;
+                let mut sum = S::fma(S::to_f32(sums), scale, bias);
+                if RESIDUAL {
+                    sum = S::fma(S::load_first_u8(self.target.residual.add(at), count), step, sum);
+                }
+                let byte = finish.byte::<S, false>(sum, std::ptr::null());
+                S::store_first_u8(self.target.output.add(at), count, byte);
+            }
+        }
+    }
+
+    /// Finishes and stores `N` vectors of every row, from vector `v` on.
+    ///
+    /// # Safety
+    /// The requirements of [`StoreTile8::bytes`] must be met, and the vectors must be whole.
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const RESIDUAL: bool, const N: usize>(&self, finish: &BytesFinish, v: usize) {
+        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
+        unsafe {
+            // Plain loops: a closure that is not inlined is not compiled for the instruction set,
+            // and `from_fn` here is not inlined.
+            let mut scale = [S::splat(0.0); N];
+            let mut bias = [S::splat(0.0); N];
+            for n in 0..N {
+                scale[n] = S::load(self.scale.add((v + n) * S::LANES));
+                bias[n] = S::load(self.bias.add((v + n) * S::LANES));
+            }
+            let mut bytes = scale;
+            for r in 0..self.rows {
+                let sums = self.sums.add((r * self.vectors + v) * S::LANES);
+                let at = self.at + r * self.pixel + v * S::LANES;
+                for n in 0..N {
+                    let sum = S::fma(S::to_f32(S::load_i32(sums.add(n * S::LANES))), scale[n], bias[n]);
+                    let residual = self.target.residual.wrapping_add(at + n * S::LANES);
+                    bytes[n] = finish.byte::<S, RESIDUAL>(sum, residual);
+                }
+                let to = self.target.output.add(at);
+                if N == 2 {
+                    S::store_u8_twice(to, bytes[0], bytes[1]);
+                } else {
+                    S::store_u8(to, bytes[0]);
+                }
+            }
+        }
+    }
+}

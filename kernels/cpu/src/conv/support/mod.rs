@@ -1,0 +1,14 @@
+//! Parts that several convolution algorithms share.
+
+pub(crate) mod buffer;
+pub(crate) mod finish;
+pub(crate) mod finish_int8;
+pub(crate) mod layouts;
+pub mod packing;
+pub(crate) mod pad;
+pub(crate) mod planar;
+pub(crate) mod request;
+pub(crate) mod rows;
+pub(crate) mod split;
+pub(crate) mod taps;
+pub(crate) mod tiles;

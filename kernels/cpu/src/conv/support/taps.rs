@@ -1,0 +1,97 @@
+//! Taps of a window and the output pixels that find them in the input. All other products are with
+//! padding and can be skipped. On small images that is a large part: 31 % of all products of a 3x3
+//! window over 4x4 pixels, 56 % over 2x2.
+
+use std::ops::Range;
+
+use super::rows::Rows;
+use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::Tunable;
+
+/// One tap of a window.
+pub(crate) struct Tap {
+    /// Index of the tap in the window.
+    pub(crate) number: usize,
+    /// Output rows and columns that find the tap in the input.
+    pub(crate) within: [Range<usize>; 2],
+    /// Indirection buffer of the tap under these pixels of an image.
+    pub(crate) rows: Rows,
+}
+
+/// Returns the taps that some pixel finds in the input, the last of which lies under all pixels.
+/// `None` if no tap lies under all pixels, or if every tap does.
+pub(crate) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Tap>> {
+    let [height, width] = problem.window.kernel;
+    let mut taps = Vec::with_capacity(height * width);
+    for ky in 0..height {
+        for kx in 0..width {
+            let within = [inside(problem, 0, output[0], ky), inside(problem, 1, output[1], kx)];
+            taps.push((ky * width + kx, [ky, kx], within));
+        }
+    }
+    let everywhere = |within: &[Range<usize>; 2]| *within == [0..output[0], 0..output[1]];
+    if taps.iter().all(|(.., within)| everywhere(within)) {
+        return None;
+    }
+    let last = taps.remove(taps.iter().position(|(.., within)| everywhere(within))?);
+    taps.retain(|(.., within)| within.iter().all(|range| !range.is_empty()));
+    taps.push(last);
+    let tap = |(number, tap, within): (usize, [usize; 2], [Range<usize>; 2])| Tap {
+        number,
+        rows: Rows::tap(problem, tap, &within),
+        within,
+    };
+    Some(taps.into_iter().map(tap).collect())
+}
+
+/// Returns the tunable `order`; `can` allows taps as the outer loop, `better` makes it the default.
+pub(crate) fn order_tunable(can: bool, better: bool) -> Tunable {
+    Tunable {
+        name: "order",
+        about: "outer loop: 0 pixels; 1 taps, without those in the padding",
+        values: if can { vec![0, 1] } else { vec![0] },
+        default: i64::from(can && better),
+    }
+}
+
+/// Returns the fraction of products of taps with pixels that do not involve padding.
+pub(crate) fn useful(problem: &ConvProblem, output: [usize; 2]) -> f64 {
+    let axis = |axis: usize| {
+        let taps = problem.window.kernel[axis];
+        let met: usize = (0..taps).map(|tap| inside(problem, axis, output[axis], tap).len()).sum();
+        met as f64 / (taps * output[axis]).max(1) as f64
+    };
+    axis(0) * axis(1)
+}
+
+/// Returns the output positions along `axis` that find `tap` in the input.
+fn inside(problem: &ConvProblem, axis: usize, outputs: usize, tap: usize) -> Range<usize> {
+    let window = &problem.window;
+    let (stride, padding) = (window.stride[axis], window.padding[axis]);
+    let offset = tap * window.dilation[axis];
+    let first = padding.saturating_sub(offset).div_ceil(stride).min(outputs);
+    let end = (problem.input[axis] + padding).saturating_sub(offset).div_ceil(stride).min(outputs);
+    first..end.max(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paretune_base::plan::operator::Window;
+
+    #[test]
+    fn taps_in_padding_are_left_out() {
+        let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1; 4] };
+        let problem =
+            ConvProblem { batch: 1, in_channels: 1, out_channels: 1, groups: 1, input: [2, 4], window };
+        let taps = by_tap(&problem, [2, 4]).unwrap();
+        let products: usize = taps.iter().map(|tap| tap.within[0].len() * tap.within[1].len()).sum();
+        assert_eq!(products, 4 * 10);
+        assert!((useful(&problem, [2, 4]) - 40.0 / 72.0).abs() < 1e-12);
+        assert_eq!(taps.last().map(|tap| tap.number), Some(4));
+        let point = ConvProblem { input: [1, 1], ..problem };
+        assert_eq!(by_tap(&point, [1, 1]).unwrap().len(), 1);
+        let window = Window { padding: [0; 4], ..window };
+        assert!(by_tap(&ConvProblem { input: [5, 5], window, ..problem }, [3, 3]).is_none());
+    }
+}

@@ -1,0 +1,382 @@
+//! Register tiles of the GEMM microkernels: the compiled ones, the values of the tunable `tile`,
+//! and its default.
+//!
+//! A tile is mr output pixels (`rows`) by `vectors` vectors of output channels, whose sums all live
+//! in registers. As a value of the tunable it is `rows * 1000 + channels`: 6016 is 6 x 16.
+
+use std::ops::Range;
+
+use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::Tunable;
+use paretune_simd::Isa;
+use paretune_simd::lanes;
+
+/// Largest number of rows (mr) of any compiled tile.
+#[cfg(test)]
+pub(crate) const MAX_ROWS: usize = 14;
+/// Largest number of vectors of any compiled tile.
+#[cfg(test)]
+pub(crate) const MAX_VECTORS: usize = 8;
+
+/// Register tile of one microkernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    pub(crate) rows: usize,
+    pub(crate) vectors: usize,
+}
+
+impl Tile {
+    fn value(self, isa: Isa) -> i64 {
+        (self.rows * 1000 + self.vectors * lanes(isa)) as i64
+    }
+
+    /// Returns the tile that `value` encodes, or `None` if `isa` has no such tile.
+    pub(crate) fn from_value(value: i64, isa: Isa) -> Option<Self> {
+        let value = usize::try_from(value).ok()?;
+        let (rows, channels) = (value / 1000, value % 1000);
+        let tile = Self { rows, vectors: channels / lanes(isa) };
+        let fits = channels % lanes(isa) == 0 && (1..=most_vectors(isa, rows)).contains(&tile.vectors);
+        fits.then_some(tile)
+    }
+}
+
+/// Returns the largest number of vectors of the compiled tiles with `rows` rows; 0 if there are
+/// none. It never grows with `rows`, so the remainders at the edges of a tile have a microkernel
+/// too.
+pub(crate) const fn most_vectors(isa: Isa, rows: usize) -> usize {
+    match isa {
+        // Compilers find registers for these on any target.
+        Isa::Portable => match rows {
+            1 => 4,
+            2..=4 => 2,
+            _ => 0,
+        },
+        // 16 registers: the sums, one row of weights, one broadcast input.
+        Isa::Avx2 | Isa::AvxVnni => match rows {
+            1 => 8,
+            2 => 6,
+            3 => 4,
+            4 => 3,
+            5 | 6 => 2,
+            7..=12 => 1,
+            _ => 0,
+        },
+        // Sets with 32 registers.
+        Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match rows {
+            1 => 8,
+            2..=6 => 4,
+            7..=9 => 3,
+            10..=14 => 2,
+            _ => 0,
+        },
+    }
+}
+
+/// Returns whether the instruction set has only 16 registers.
+const fn few_registers(isa: Isa) -> bool {
+    matches!(isa, Isa::Avx2 | Isa::AvxVnni)
+}
+
+/// Returns the tiles that the tunable `tile` offers, as `(rows, vectors)`.
+fn offered(isa: Isa) -> &'static [(usize, usize)] {
+    match isa {
+        Isa::Portable => &[(1, 4), (2, 2), (3, 2), (4, 1), (4, 2)],
+        Isa::Avx2 | Isa::AvxVnni => &[
+            (1, 4),
+            (1, 8),
+            (2, 3),
+            (2, 4),
+            (2, 6),
+            (3, 2),
+            (3, 3),
+            (3, 4),
+            (4, 1),
+            (4, 2),
+            (4, 3),
+            (5, 2),
+            (6, 1),
+            (6, 2),
+            (8, 1),
+            (10, 1),
+            (12, 1),
+        ],
+        Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => &[
+            (1, 4),
+            (1, 8),
+            (2, 4),
+            (3, 4),
+            (4, 2),
+            (4, 4),
+            (5, 4),
+            (6, 2),
+            (6, 4),
+            (7, 3),
+            (8, 1),
+            (8, 2),
+            (8, 3),
+            (9, 3),
+            (12, 1),
+            (12, 2),
+            (14, 1),
+            (14, 2),
+        ],
+    }
+}
+
+/// Rows m and columns n of a GEMM `m x k x n`.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+impl Extent {
+    /// Returns the extent of one group of a convolution.
+    pub(crate) fn of(problem: &ConvProblem) -> Self {
+        let pixels = problem.output().map_or(1, |[height, width]| problem.batch * height * width);
+        Self { rows: pixels, columns: problem.group_out() }
+    }
+}
+
+/// Returns the tunable `tile` for an integer GEMM of this extent.
+pub(crate) fn tile_tunable(extent: Extent, isa: Isa) -> Tunable {
+    tile_tunable_by(extent, isa, integer_cycles)
+}
+
+/// Returns the tunable `tile` for a single-precision GEMM of this extent.
+pub(crate) fn real_tile_tunable(extent: Extent, isa: Isa) -> Tunable {
+    tile_tunable_by(extent, isa, real_cycles)
+}
+
+/// Returns the tunable `tile`; the default is the tile with the fewest `cycles`.
+fn tile_tunable_by(extent: Extent, isa: Isa, cycles: Cycles) -> Tunable {
+    let columns = extent.columns.div_ceil(lanes(isa));
+    let mut tiles: Vec<Tile> = Vec::new();
+    for &(rows, vectors) in offered(isa) {
+        // Tiles larger than the problem are clipped: the edges would use a smaller microkernel
+        // anyway.
+        let tile = Tile { rows: rows.min(extent.rows), vectors: vectors.min(columns) };
+        if !tiles.contains(&tile) {
+            tiles.push(tile);
+        }
+    }
+    let default = tiles.iter().copied().min_by(|&a, &b| {
+        let cost = |tile| estimate(extent, tile, isa, cycles);
+        cost(a).total_cmp(&cost(b))
+    });
+    let mut values: Vec<i64> = tiles.iter().map(|tile| tile.value(isa)).collect();
+    values.sort_unstable();
+    Tunable {
+        name: "tile",
+        about: "register tile of the microkernel: output pixels * 1000 + output channels",
+        default: default.map_or(values[0], |tile| tile.value(isa)),
+        values,
+    }
+}
+
+/// Estimates the cycles per step in k of a tile of `rows` by `vectors`: two multiply-adds per
+/// cycle, a latency of four cycles before a sum can be added to again, two loads per cycle.
+type Cycles = fn(usize, usize, Isa) -> f64;
+
+fn integer_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
+    let sums = (rows * vectors) as f64 / 2.0;
+    let loads = (rows + vectors) as f64 / 2.0;
+    // Sums, a row of weights and a broadcast input must leave a register free, or sums are spilled
+    // at every step: half the speed was measured (3 x 32 and 4 x 24 against 5 x 16 on AVX2).
+    let crowded = few_registers(isa) && rows * vectors + vectors + 1 > 15;
+    (sums.max(loads).max(4.0) + 0.25) * if crowded { 2.0 } else { 1.0 }
+}
+
+pub(crate) fn real_cycles(rows: usize, vectors: usize, isa: Isa) -> f64 {
+    let sums = (rows * vectors) as f64 / 2.0;
+    let loads = (rows + vectors) as f64 / 2.0;
+    // In single precision it suffices that sums, weights and input fit.
+    let crowded = match rows * vectors + vectors + 1 {
+        17.. if few_registers(isa) => 2.0,
+        16 if few_registers(isa) => 1.02,
+        _ => 1.0,
+    };
+    // If the sums barely cover the latency, every delay costs time.
+    let tight = if sums <= 4.0 { 0.5 } else { 0.0 };
+    (sums.max(loads).max(4.0) + tight + 0.25) * crowded
+}
+
+/// Estimates the cycles per step in k of a whole GEMM.
+fn estimate(extent: Extent, tile: Tile, isa: Isa, cycles: Cycles) -> f64 {
+    let columns = extent.columns.div_ceil(lanes(isa));
+    let (full, tail) = (columns / tile.vectors, columns % tile.vectors);
+    let mut total = 0.0;
+    for (rows, count) in balanced(extent.rows, tile.rows) {
+        if count > 0 {
+            let tail = if tail > 0 { cycles(rows, tail, isa) } else { 0.0 };
+            total += count as f64 * (full as f64 * cycles(rows, tile.vectors, isa) + tail);
+        }
+    }
+    total
+}
+
+/// Divides `total` rows into tiles of at most `rows`, as evenly as possible: `[(rows, count); 2]`.
+pub(crate) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
+    let tiles = total.div_ceil(rows);
+    if tiles == 0 {
+        return [(0, 0); 2];
+    }
+    let (each, more) = (total / tiles, total % tiles);
+    [(each + 1, more), (each, tiles - more)]
+}
+
+/// Tile run: one call of a microkernel, for consecutive tiles of one height times adjacent blocks
+/// of one width.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    /// Register tile of the call.
+    pub(crate) tile: Tile,
+    /// Index of the first row.
+    pub(crate) first: usize,
+    /// Number of consecutive tiles, one below the other.
+    pub(crate) tiles: usize,
+    /// Index of the first block.
+    pub(crate) block: usize,
+    /// Number of adjacent blocks, side by side.
+    pub(crate) blocks: usize,
+    /// Index of the first column.
+    pub(crate) column: usize,
+    /// Number of columns of these blocks that exist.
+    pub(crate) channels: usize,
+}
+
+/// Covers `rows` times the `columns` in `blocks` of `tile`'s width with tile runs, `panel` blocks
+/// at a time. Within a panel each tile of rows visits every block before the next tile is touched.
+/// All blocks before a run's first one are whole.
+#[inline(always)]
+pub(crate) fn cover(
+    tile: Tile,
+    lanes: usize,
+    columns: usize,
+    rows: Range<usize>,
+    blocks: Range<usize>,
+    panel: usize,
+    mut call: impl FnMut(Span),
+) {
+    let width = tile.vectors * lanes;
+    let whole = columns / width;
+    let tail = (columns % width).div_ceil(lanes);
+    let mut start = blocks.start;
+    while start < blocks.end {
+        let end = (start + panel).min(blocks.end);
+        let mut first = rows.start;
+        for (height, tiles) in balanced(rows.len(), tile.rows) {
+            if tiles == 0 {
+                continue;
+            }
+            let parts = [
+                (tile.vectors, start, end.min(whole).saturating_sub(start)),
+                (tail, whole, usize::from(tail > 0 && end > whole)),
+            ];
+            for (vectors, block, blocks) in parts.into_iter().filter(|(.., blocks)| *blocks > 0) {
+                let column = block * width;
+                let channels = (blocks * vectors * lanes).min(columns - column);
+                let tile = Tile { rows: height, vectors };
+                call(Span { tile, first, tiles, block, blocks, column, channels });
+            }
+            first += height * tiles;
+        }
+        start = end;
+    }
+}
+
+/// Returns the microkernels of `tile` and of all smaller tiles, for the edges, as `[rows -
+/// 1][vectors - 1]`; `None` if one is missing.
+pub(crate) fn with_smaller<K>(tile: Tile, kernel: impl Fn(Tile) -> Option<K>) -> Option<Vec<Vec<K>>> {
+    (1..=tile.rows)
+        .map(|rows| (1..=tile.vectors).map(|vectors| kernel(Tile { rows, vectors })).collect())
+        .collect()
+}
+
+/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, on any
+/// target.
+macro_rules! entry_for_any {
+    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
+        $crate::conv::support::tiles::entry!($entry, $set, $rows, $vectors; 1: 1 2 3 4; 2: 1 2; 3: 1 2; 4: 1 2;)
+    };
+}
+
+/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, with 16
+/// registers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! entry_for_16 {
+    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
+        $crate::conv::support::tiles::entry!($entry, $set, $rows, $vectors;
+            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2 3; 5: 1 2; 6: 1 2;
+            7: 1; 8: 1; 9: 1; 10: 1; 11: 1; 12: 1;)
+    };
+}
+
+/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, with 32
+/// registers.
+macro_rules! entry_for_32 {
+    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
+        $crate::conv::support::tiles::entry!($entry, $set, $rows, $vectors;
+            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4; 3: 1 2 3 4; 4: 1 2 3 4; 5: 1 2 3 4; 6: 1 2 3 4;
+            7: 1 2 3; 8: 1 2 3; 9: 1 2 3; 10: 1 2; 11: 1 2; 12: 1 2; 13: 1 2; 14: 1 2;)
+    };
+}
+
+macro_rules! entry {
+    ($entry:ident, $set:ty, $r:expr, $v:expr; $($rows:literal: $($vectors:literal)+;)+) => {
+        match ($r, $v) {
+            $($(($rows, $vectors) => Some($entry::<$set, $rows, $vectors> as Entry),)+)+
+            _ => None,
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use entry_for_16;
+pub(crate) use {entry, entry_for_32, entry_for_any};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balanced_tiles_cover_all_rows() {
+        for total in 0..50 {
+            for rows in 1..=MAX_ROWS {
+                let parts = balanced(total, rows);
+                assert_eq!(parts.iter().map(|(rows, count)| rows * count).sum::<usize>(), total);
+                assert!(parts.iter().all(|&(r, count)| count == 0 || (1..=rows).contains(&r)));
+            }
+        }
+    }
+
+    #[test]
+    fn offered_tiles_are_compiled_and_so_is_all_that_is_smaller() {
+        for isa in Isa::ALL {
+            for rows in 1..=MAX_ROWS {
+                assert!(most_vectors(isa, rows + 1) <= most_vectors(isa, rows));
+                assert!(most_vectors(isa, rows) <= MAX_VECTORS);
+            }
+            for &(rows, vectors) in offered(isa) {
+                assert!(vectors <= most_vectors(isa, rows), "{isa:?} {rows}x{vectors}");
+                let tile = Tile { rows, vectors };
+                assert_eq!(Tile::from_value(tile.value(isa), isa), Some(tile));
+            }
+        }
+    }
+
+    #[test]
+    fn tunables_suit_the_problem() {
+        for (rows, columns) in [(1, 10), (1, 512), (16, 512), (1024, 64), (7, 3)] {
+            for isa in Isa::ALL {
+                let tunable = tile_tunable(Extent { rows, columns }, isa);
+                assert!(tunable.values.contains(&tunable.default));
+                assert!(tunable.values.is_sorted());
+                for &value in &tunable.values {
+                    let tile = Tile::from_value(value, isa).unwrap();
+                    assert!(tile.rows <= rows);
+                }
+            }
+        }
+    }
+}

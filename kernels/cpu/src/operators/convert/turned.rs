@@ -1,0 +1,130 @@
+//! Transposition of single-precision matrices in vector registers: blocks of 4 x 4 elements, as
+//! many side by side as one vector holds.
+
+use super::Turn;
+use crate::operators::{Io, OperatorKernel, job_on};
+use paretune_base::threads::Worker;
+use paretune_simd::Isa;
+use paretune_simd::{Job, Simd};
+
+/// Columns per unit of work: they share one cache line of the input, and become rows of the output
+/// that one thread writes.
+const BLOCK: usize = 16;
+
+/// Edge of the blocks that are transposed in registers.
+const QUAD: usize = 4;
+
+/// Builds the transposition of single elements with the vectors of `isa`, or with portable code if
+/// the machine lacks `isa`.
+pub(super) fn prepare(isa: Isa, turn: Turn) -> Box<dyn OperatorKernel> {
+    Box::new(Turned { turn, entry: job_on(isa) })
+}
+
+struct Turned {
+    turn: Turn,
+    entry: unsafe fn(&Part),
+}
+
+impl OperatorKernel for Turned {
+    unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
+        let Turn { times, rows, columns, .. } = self.turn;
+        let blocks = columns.div_ceil(BLOCK);
+        for unit in worker.share(times * blocks) {
+            let (image, column) = (unit / blocks * rows * columns, unit % blocks * BLOCK);
+            // SAFETY: the caller's promise; a block's rows of the output are this worker's.
+            unsafe {
+                (self.entry)(&Part {
+                    rows,
+                    columns,
+                    width: BLOCK.min(columns - column),
+                    input: io.inputs[0].cast::<f32>().add(image + column),
+                    output: io.output.cast::<f32>().add(image + column * rows),
+                });
+            }
+        }
+    }
+}
+
+/// One block of columns to transpose.
+struct Part {
+    rows: usize,
+    /// Columns of the whole matrix, which is the row stride of the input.
+    columns: usize,
+    width: usize,
+    /// Address of the block's first element.
+    input: *const f32,
+    /// Address of the output row that the block's first column becomes.
+    output: *mut f32,
+}
+
+impl Job for &Part {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let &Part { rows, columns, width, input, output } = self;
+        // SAFETY: all numbers are those of the block.
+        unsafe {
+            if rows < S::LANES || width < QUAD {
+                for row in 0..rows {
+                    for column in 0..width {
+                        *output.add(column * rows + row) = *input.add(row * columns + column);
+                    }
+                }
+                return;
+            }
+            let mut next = 0;
+            while next < rows {
+                // The last vector and the last block overlap the ones before them: elements
+                // transposed twice cost less than a scalar loop.
+                let row = next.min(rows - S::LANES);
+                next = row + S::LANES;
+                let mut after = 0;
+                while after < width {
+                    let column = after.min(width - QUAD);
+                    after = column + QUAD;
+                    let from = input.add(row * columns + column);
+                    let quads =
+                        std::array::from_fn(|line| S::load_quads(from.add(line * columns), QUAD * columns));
+                    for (number, turned) in S::turn_quads(quads).into_iter().enumerate() {
+                        S::store(output.add((column + number) * rows + row), turned);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paretune_base::threads::Team;
+
+    #[test]
+    fn every_number_finds_its_place() {
+        for isa in Isa::available() {
+            for (rows, columns) in
+                [(1, 1), (3, 1024), (64, 49), (17, 5), (16, 3), (40, 33), (7, 20), (196, 100)]
+            {
+                let times = 2;
+                let input: Vec<f32> = (0..times * rows * columns).map(|number| number as f32).collect();
+                // One element more than needed, to detect writes past the end.
+                let mut output = vec![-1.0_f32; input.len() + 1];
+                let kernel = prepare(isa, Turn { times, rows, columns, piece: 1 });
+                let (inputs, to) = (input.as_ptr() as usize, output.as_mut_ptr() as usize);
+                Team::new(2)
+                    .unwrap()
+                    .run(|worker| {
+                        let io = Io { inputs: &[inputs as *const u8], output: to as *mut u8 };
+                        // SAFETY: both are as large as the kernel was told, and all workers make this call.
+                        unsafe { kernel.run(&io, worker) };
+                    })
+                    .unwrap();
+                for (at, &number) in output[..input.len()].iter().enumerate() {
+                    let (image, column, row) = (at / (rows * columns), at / rows % columns, at % rows);
+                    let want = image * rows * columns + row * columns + column;
+                    assert_eq!(number, want as f32, "{isa:?}: {rows} x {columns}, {at}");
+                }
+                assert_eq!(output[input.len()], -1.0, "{isa:?}: {rows} x {columns}");
+            }
+        }
+    }
+}

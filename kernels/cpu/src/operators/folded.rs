@@ -1,0 +1,395 @@
+//! Sums and products of 8-bit values with different quantizations. Scales and zero points are
+//! folded into one factor and one offset per operand, so that each result takes one or two fused
+//! multiply-adds.
+//!
+//! For mixed element types, and for activations other than clamps, see [`super::pointwise_pair`].
+
+use std::ops::Range;
+
+use super::binary::Arithmetic;
+use super::{Context, Io, OperatorKernel, as_images, job_on};
+use paretune_base::plan::Quantization;
+use paretune_base::plan::activation::Activation;
+use paretune_base::plan::layout::Layout;
+use paretune_base::threads::Worker;
+use paretune_simd::{Job, Simd};
+
+/// Elements per row of prepared factors and offsets: at least one vector of every instruction set.
+const ROW: usize = 64;
+
+/// Elements per unit of work.
+const SHARE: usize = 1024;
+
+/// Returns the bounds that `activation` clamps to, as quantized output values; `None` if
+/// `activation` is more than a clamp.
+fn limits(activation: Activation, grid: Quantization) -> Option<[f32; 2]> {
+    let place = |x: f32| (x / grid.scale + f32::from(grid.zero_point)).clamp(0.0, 255.0);
+    match activation {
+        Activation::Identity => Some([0.0, 255.0]),
+        Activation::Relu => Some([place(0.0), 255.0]),
+        Activation::Clip { low, high } if low <= high => Some([place(low), place(high)]),
+        _ => None,
+    }
+}
+
+/// Builds `activation(a + b)` of `len` elements each, in one order, from the quantizations of a, b
+/// and the output. The output may be an operand. `None` if `activation` is more than a clamp.
+pub(super) fn sum(
+    context: Context,
+    len: usize,
+    [a, b, output]: [Quantization; 3],
+    activation: Activation,
+) -> Option<Box<dyn OperatorKernel>> {
+    let limits = limits(activation, output)?;
+    let factors = [a.scale / output.scale, b.scale / output.scale];
+    let zeros = factors[0] * f32::from(a.zero_point) + factors[1] * f32::from(b.zero_point);
+    let sum = Sum { len, factors, offset: f32::from(output.zero_point) - zeros, limits };
+    Some(Box::new(Prepared { work: sum, entry: job_on::<SumPart>(context.isa) }))
+}
+
+/// Builds `activation(a op b)`, where b has one single-precision value per image and channel. `a`
+/// is `[channels, pixels]` per image in `layout`; `[a, output]` are the quantizations. The output
+/// may be `a`. `None` if `activation` is more than a clamp.
+pub(super) fn per_channel(
+    context: Context,
+    arithmetic: Arithmetic,
+    [channels, pixels]: [usize; 2],
+    layout: Layout,
+    [a, output]: [Quantization; 2],
+    activation: Activation,
+) -> Option<Box<dyn OperatorKernel>> {
+    let limits = limits(activation, output)?;
+    let (images, channels, layout) = as_images(context, channels, layout);
+    let size = [images.batch, channels, pixels];
+    let gate = Gate { size, planar: layout == Layout::Planar, arithmetic, a, output, limits };
+    Some(Box::new(Prepared { work: gate, entry: job_on::<GatePart>(context.isa) }))
+}
+
+/// An operator over all elements, and the compiled entry point for a part of them.
+struct Prepared<W, P> {
+    work: W,
+    entry: unsafe fn(&P),
+}
+
+#[derive(Clone, Copy)]
+struct Sum {
+    len: usize,
+    /// Scale of each operand divided by the output's scale.
+    factors: [f32; 2],
+    /// Zero point of the output minus the scaled zero points of the operands.
+    offset: f32,
+    limits: [f32; 2],
+}
+
+/// Contiguous part of a sum.
+struct SumPart {
+    sum: Sum,
+    inputs: [*const u8; 2],
+    output: *mut u8,
+    count: usize,
+}
+
+impl OperatorKernel for Prepared<Sum, SumPart> {
+    unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
+        let sum = self.work;
+        let Range { start, end } = worker.share(sum.len.div_ceil(SHARE));
+        let (start, end) = (start * SHARE, (end * SHARE).min(sum.len));
+        if start < end {
+            let inputs = [io.inputs[0].wrapping_add(start), io.inputs[1].wrapping_add(start)];
+            let output = io.output.wrapping_add(start);
+            // SAFETY: `end <= len`, which all three hold; workers have different parts; the processor executes what `entry`
+            // was compiled for.
+            unsafe { (self.entry)(&SumPart { sum, inputs, output, count: end - start }) };
+        }
+    }
+}
+
+impl Job for &SumPart {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let SumPart { sum, inputs: [a, b], output, count } = *self;
+        // SAFETY: all addresses are within the part; each vector is read before it is written, so that the output may be
+        // an operand.
+        unsafe {
+            // No closures over vectors: a closure that is not inlined is not compiled for the
+            // instruction set.
+            let (p, q) = (S::splat(sum.factors[0]), S::splat(sum.factors[1]));
+            let offset = S::splat(sum.offset);
+            let (low, high) = (S::splat(sum.limits[0]), S::splat(sum.limits[1]));
+            let mut at = 0;
+            while at + 2 * S::LANES <= count {
+                let next = at + S::LANES;
+                let (a0, a1) = (S::load_u8(a.add(at)), S::load_u8(a.add(next)));
+                let (b0, b1) = (S::load_u8(b.add(at)), S::load_u8(b.add(next)));
+                let first = cut::<S>(S::fma(a0, p, S::fma(b0, q, offset)), low, high);
+                let second = cut::<S>(S::fma(a1, p, S::fma(b1, q, offset)), low, high);
+                S::store_u8_twice(output.add(at), first, second);
+                at += 2 * S::LANES;
+            }
+            while at < count {
+                let left = (count - at).min(S::LANES);
+                let whole = left == S::LANES;
+                let (from, to) = ((a.add(at), b.add(at)), output.add(at));
+                let (x, y) = if whole {
+                    (S::load_u8(from.0), S::load_u8(from.1))
+                } else {
+                    (S::load_first_u8(from.0, left), S::load_first_u8(from.1, left))
+                };
+                let result = cut::<S>(S::fma(x, p, S::fma(y, q, offset)), low, high);
+                if whole {
+                    S::store_u8(to, result);
+                } else {
+                    S::store_first_u8(to, left, result);
+                }
+                at += left;
+            }
+        }
+    }
+}
+
+/// Clamps `x` to the bounds.
+///
+/// # Safety
+/// The processor must execute `S`.
+#[inline(always)]
+unsafe fn cut<S: Simd>(x: S::F, low: S::F, high: S::F) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe { S::at_most(high, S::at_least(low, x)) }
+}
+
+#[derive(Clone, Copy)]
+struct Gate {
+    /// Numbers of images, channels and pixels.
+    size: [usize; 3],
+    /// True for NCHW; false if the channels of a pixel are adjacent.
+    planar: bool,
+    arithmetic: Arithmetic,
+    a: Quantization,
+    output: Quantization,
+    limits: [f32; 2],
+}
+
+impl Gate {
+    /// Returns the factor and offset for elements combined with `b`.
+    fn fold(&self, b: f32) -> [f32; 2] {
+        let (step, zero) = (self.a.scale / self.output.scale, f32::from(self.a.zero_point));
+        let (factor, more) = match self.arithmetic {
+            Arithmetic::Mul => (step * b, 0.0),
+            Arithmetic::Add => (step, b / self.output.scale),
+        };
+        [factor, f32::from(self.output.zero_point) + more - factor * zero]
+    }
+}
+
+/// Rows of elements that share their factors and offsets.
+struct GatePart {
+    factors: [f32; ROW],
+    offsets: [f32; ROW],
+    limits: [f32; 2],
+    input: *const u8,
+    output: *mut u8,
+    /// Elements per row, at most [`ROW`].
+    width: usize,
+    /// Distance in elements from one row to the next.
+    stride: usize,
+    rows: usize,
+}
+
+impl OperatorKernel for Prepared<Gate, GatePart> {
+    unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
+        let gate = self.work;
+        let [images, channels, pixels] = gate.size;
+        let b = io.inputs[1].cast::<f32>();
+        let mut part = GatePart {
+            factors: [0.0; ROW],
+            offsets: [0.0; ROW],
+            limits: gate.limits,
+            input: std::ptr::null(),
+            output: std::ptr::null_mut(),
+            width: 0,
+            stride: 0,
+            rows: 0,
+        };
+        let run = |part: &mut GatePart, at: usize, [width, stride, rows]: [usize; 3]| {
+            (part.width, part.stride, part.rows) = (width, stride, rows);
+            (part.input, part.output) = (io.inputs[0].wrapping_add(at), io.output.wrapping_add(at));
+            // SAFETY: the callers below stay within the image and workers have different numbers; the processor executes
+            // what `entry` was compiled for.
+            unsafe { (self.entry)(part) };
+        };
+        if gate.planar {
+            for plane in worker.share(images * channels) {
+                // SAFETY: there is a number of `b` for each plane.
+                let [factor, offset] = gate.fold(unsafe { *b.add(plane) });
+                (part.factors, part.offsets) = ([factor; ROW], [offset; ROW]);
+                let whole = pixels / ROW;
+                run(&mut part, plane * pixels, [ROW, ROW, whole]);
+                run(&mut part, plane * pixels + whole * ROW, [pixels - whole * ROW, ROW, 1]);
+            }
+            return;
+        }
+        // If there are few channels, they are repeated so that several pixels make a row.
+        let together = (ROW / channels.max(1)).max(1);
+        let share = together * (SHARE / (channels * together).max(1)).max(1);
+        let shares = pixels.div_ceil(share);
+        let mine = worker.share(images * shares);
+        for image in mine.start / shares.max(1)..mine.end.div_ceil(shares.max(1)) {
+            let first = mine.start.saturating_sub(image * shares).min(shares) * share;
+            let end = (mine.end.saturating_sub(image * shares).min(shares) * share).min(pixels);
+            let start = image * pixels * channels;
+            for channel in (0..channels).step_by(ROW) {
+                let width = (channels - channel).min(ROW);
+                for (at, (factor, offset)) in part.factors.iter_mut().zip(&mut part.offsets).enumerate() {
+                    // SAFETY: the remainder is below `width`, and `channel + width <= channels`.
+                    let b = unsafe { *b.add(image * channels + channel + at % width) };
+                    [*factor, *offset] = gate.fold(b);
+                }
+                let place = |pixel: usize| start + pixel * channels + channel;
+                if together == 1 {
+                    run(&mut part, place(first), [width, channels, end - first]);
+                    continue;
+                }
+                let whole = (end - first) / together;
+                let row = together * channels;
+                run(&mut part, place(first), [row, row, whole]);
+                let left = end - first - whole * together;
+                run(&mut part, place(end - left), [left * channels, row, 1]);
+            }
+        }
+    }
+}
+
+impl Job for &GatePart {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let part = self;
+        let width = part.width.min(ROW);
+        let whole = width - width % S::LANES;
+        // SAFETY: all addresses are within the rows, factors and offsets there are for `width <= ROW` numbers; each vector
+        // is read before it is written, so that the output may be the input.
+        unsafe {
+            let (low, high) = (S::splat(part.limits[0]), S::splat(part.limits[1]));
+            let (factors, offsets) = (part.factors.as_ptr(), part.offsets.as_ptr());
+            for row in 0..part.rows {
+                let (from, to) = (part.input.add(row * part.stride), part.output.add(row * part.stride));
+                for at in (0..whole).step_by(S::LANES) {
+                    let x = S::load_u8(from.add(at));
+                    let y = S::fma(x, S::load(factors.add(at)), S::load(offsets.add(at)));
+                    S::store_u8(to.add(at), cut::<S>(y, low, high));
+                }
+                if whole < width {
+                    let left = width - whole;
+                    let x = S::load_first_u8(from.add(whole), left);
+                    let y = S::fma(x, S::load(factors.add(whole)), S::load(offsets.add(whole)));
+                    S::store_first_u8(to.add(whole), left, cut::<S>(y, low, high));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paretune_base::threads::Team;
+    use paretune_simd::Isa;
+
+    fn run(kernel: &dyn OperatorKernel, inputs: &[*const u8], len: usize, threads: usize) -> Vec<u8> {
+        let mut output = vec![0xA5_u8; len];
+        let addresses: Vec<usize> = inputs.iter().map(|&input| input as usize).collect();
+        let to = output.as_mut_ptr() as usize;
+        let work = |worker: &Worker<'_>| {
+            let inputs: Vec<*const u8> = addresses.iter().map(|&address| address as *const u8).collect();
+            // SAFETY: inputs and output have the sizes that the kernel was made for, and every worker makes this call.
+            unsafe { kernel.run(&Io { inputs: &inputs, output: to as *mut u8 }, worker) };
+        };
+        Team::new(threads).unwrap().run(work).unwrap();
+        output
+    }
+
+    /// Asserts that `got` is `exact` quantized by `grid` and rounded to nearest, up to the error of
+    /// single precision.
+    fn check(got: u8, exact: f64, grid: Quantization) {
+        let place = (exact / f64::from(grid.scale) + f64::from(grid.zero_point)).clamp(0.0, 255.0);
+        assert!((f64::from(got) - place).abs() < 0.501, "{got} for {place}");
+    }
+
+    fn real(byte: u8, grid: Quantization) -> f64 {
+        (f64::from(byte) - f64::from(grid.zero_point)) * f64::from(grid.scale)
+    }
+
+    fn active(activation: Activation, x: f64) -> f64 {
+        match activation {
+            Activation::Relu => x.max(0.0),
+            Activation::Clip { low, high } => x.clamp(f64::from(low), f64::from(high)),
+            _ => x,
+        }
+    }
+
+    const GRIDS: [Quantization; 3] = [
+        Quantization { scale: 0.031, zero_point: 117 },
+        Quantization { scale: 0.007, zero_point: 0 },
+        Quantization { scale: 0.02, zero_point: 64 },
+    ];
+    const ACTIVATIONS: [Activation; 3] =
+        [Activation::Identity, Activation::Relu, Activation::Clip { low: -0.4, high: 1.1 }];
+
+    /// Returns pseudo-random bytes.
+    fn bytes(count: usize, seed: usize) -> Vec<u8> {
+        (0..count).map(|i| ((i + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8).collect()
+    }
+
+    #[test]
+    fn sums_are_those_of_the_real_numbers() {
+        for (round, len) in [1, 15, 64, 100, 1024, 2049, 5000].into_iter().enumerate() {
+            let (a, b) = (bytes(len, 1), bytes(len, 7));
+            let activation = ACTIVATIONS[round % 3];
+            for isa in Isa::available() {
+                let context = Context { batch: 1, isa };
+                let kernel = sum(context, len, GRIDS, activation).unwrap();
+                let got = run(&*kernel, &[a.as_ptr(), b.as_ptr()], len, 1 + round % 2);
+                for i in 0..len {
+                    let exact = active(activation, real(a[i], GRIDS[0]) + real(b[i], GRIDS[1]));
+                    check(got[i], exact, GRIDS[2]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gates_are_those_of_the_real_numbers_in_every_layout() {
+        let sizes =
+            [[2, 16, 49], [1, 24, 100], [3, 5, 7], [1, 96, 130], [2, 65, 3], [1, 1, 300], [1, 64, 256]];
+        for (round, [batch, channels, pixels]) in sizes.into_iter().enumerate() {
+            let len = batch * channels * pixels;
+            let a = bytes(len, round);
+            let b: Vec<f32> =
+                bytes(batch * channels, 3).iter().map(|&x| f32::from(x) / 200.0 - 0.2).collect();
+            let activation = ACTIVATIONS[round % 3];
+            let block = [16, 8, 4, 1].into_iter().find(|block| channels % block == 0).unwrap_or(1);
+            for layout in [Layout::ChannelsLast, Layout::Planar, Layout::ChannelBlocked(block)] {
+                for isa in Isa::available() {
+                    for arithmetic in [Arithmetic::Mul, Arithmetic::Add] {
+                        let (context, size) = (Context { batch, isa }, [channels, pixels]);
+                        let grids = [GRIDS[0], GRIDS[2]];
+                        let kernel =
+                            per_channel(context, arithmetic, size, layout, grids, activation).unwrap();
+                        let inputs = [a.as_ptr(), b.as_ptr().cast()];
+                        let got = run(&*kernel, &inputs, len, 1 + round % 3);
+                        for image in 0..batch {
+                            for channel in 0..channels {
+                                for pixel in 0..pixels {
+                                    let at = image * channels * pixels + layout.place(size, channel, pixel);
+                                    let (x, y) =
+                                        (real(a[at], GRIDS[0]), f64::from(b[image * channels + channel]));
+                                    let exact = if arithmetic == Arithmetic::Mul { x * y } else { x + y };
+                                    check(got[at], active(activation, exact), GRIDS[2]);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

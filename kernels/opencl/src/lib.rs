@@ -1,0 +1,31 @@
+//! The OpenCL backend: devices, kernels with tunable tiles, and an executor that keeps a whole
+//! network on the device.
+//!
+//! Kernels are `.cl` files in `kernels/`. Sizes and tunables are macros, so that compilers see
+//! constants. Module [`conv`] lists the convolution algorithms, whose names start with `opencl_`.
+//! The device of a plan is stated by [`paretune_base::plan::Backend`].
+//!
+//! The search chooses schedules, and `executor/` runs the steps of the host.
+
+mod api;
+mod border;
+mod build;
+pub mod conv;
+mod device;
+mod executor;
+#[cfg(any(test, feature = "fault-injection"))]
+#[doc(hidden)]
+pub mod fault;
+mod launch;
+mod layout;
+pub mod limits;
+mod operators;
+mod program;
+mod resolve;
+mod source;
+
+pub use border::{Border, Pages};
+pub use device::{Device, check, driver_variable, has_accelerator, names, open, unusable};
+pub use executor::DeviceExecutor;
+pub use limits::Limits;
+pub use resolve::{Resolved, resolve};
