@@ -20,7 +20,7 @@ pub enum StoreError {
     Unusable {
         /// Folder that the caller named.
         path: PathBuf,
-        /// Explanation for the user.
+        /// Explanation of the refusal for the user.
         reason: String,
     },
     /// The file system refused an operation.

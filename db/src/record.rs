@@ -10,7 +10,7 @@ use crate::{Key, KeyParts, StoreError};
 /// Number of samples that a record keeps at most.
 pub const MAX_SAMPLES: usize = 256;
 
-/// Result of a measurement.
+/// Result of a measurement: values or a failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {

@@ -41,7 +41,7 @@ pub struct Stats {
     pub hardware: BTreeMap<String, u64>,
 }
 
-/// Result of [`Store::verify`].
+/// Numbers of sound and damaged records, as [`Store::verify`] counts them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// Number of records with a right checksum under their own key.
@@ -52,7 +52,7 @@ pub struct Verified {
     pub unreachable: u64,
 }
 
-/// Result of [`Store::compact`].
+/// Sizes before and after a compaction by [`Store::compact`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Compacted {
     /// Number of records that were kept.

@@ -28,7 +28,7 @@ struct Line<R> {
     record: R,
 }
 
-/// Result of an import.
+/// Numbers of accepted and rejected lines of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// Number of records that were new to this store.

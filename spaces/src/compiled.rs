@@ -1,94 +1,24 @@
-//! A solved space: counting, numbering, sampling, and the passage between configurations and points.
+//! Solved space: counting, numbering and sampling of its configurations.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 
 use rand::{Rng, RngExt};
 
 use crate::diagram::{Diagram, Edge, INACTIVE, Node, NodeId, solve};
+use crate::point::Point;
 use crate::space::{Parameter, Space, SpaceError};
-use crate::{Configuration, Value};
 
-/// A configuration in compact form: per parameter the index of its value, or [`INACTIVE`].
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Point(pub(crate) Box<[u16]>);
-
-impl Point {
-    /// Per parameter the index of its value, or [`INACTIVE`]. Whether it is valid is for
-    /// [`CompiledSpace::contains`] to say.
-    #[must_use]
-    pub fn new(values: Vec<u16>) -> Point {
-        Point(values.into())
-    }
-}
-
-impl Deref for Point {
-    type Target = [u16];
-    fn deref(&self) -> &[u16] {
-        &self.0
-    }
-}
-
-impl DerefMut for Point {
-    fn deref_mut(&mut self) -> &mut [u16] {
-        &mut self.0
-    }
-}
-
-impl fmt::Debug for Point {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.0.iter().map(|v| if *v == INACTIVE { -1 } else { i32::from(*v) }))
-            .finish()
-    }
-}
-
-/// Why a configuration is not part of a space.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum EncodeError {
-    /// The space has no such parameter.
-    #[error("there is no parameter `{0}` in this space")]
-    Unknown(String),
-    /// The parameter's condition does not hold.
-    #[error("`{name}` does not exist here: it needs {condition}")]
-    Inactive {
-        /// The parameter.
-        name: String,
-        /// Its condition.
-        condition: String,
-    },
-    /// An active parameter has no value.
-    #[error("`{0}` needs a value")]
-    Missing(String),
-    /// The value is not one of the parameter's.
-    #[error("`{name}` cannot be {value}; its values are {allowed}")]
-    Value {
-        /// The parameter.
-        name: String,
-        /// What was asked for.
-        value: String,
-        /// The domain.
-        allowed: String,
-    },
-    /// A constraint is violated.
-    #[error("this violates `{0}`")]
-    Constraint(String),
-    /// The space lists its configurations, and this is none of them.
-    #[error("this is not one of the {0} configurations that the space lists")]
-    Unlisted(u128),
-}
-
-/// A space whose conditions and constraints are solved.
+/// Space whose conditions and constraints are solved.
 pub struct CompiledSpace {
     space: Space,
     pub(crate) diagram: Diagram,
     pub(crate) root: NodeId,
     groups: Vec<Vec<usize>>,
-    /// Per parameter the group that it belongs to.
+    /// Per parameter, the index of its group.
     pub(crate) group_of: Vec<usize>,
-    /// Per group its node.
+    /// Root node of each group.
     pub(crate) group_roots: Vec<NodeId>,
-    /// Per parameter the positions of its sizes; empty where it has none.
+    /// Positions of each parameter's sizes; empty if it has none.
     positions: Vec<Vec<f64>>,
 }
 
@@ -106,11 +36,13 @@ impl CompiledSpace {
         Ok(Self::assemble(space, diagram, root))
     }
 
-    /// A space that consists of listed configurations only: `rows` hold an index into the domain per
-    /// parameter. Conditions and constraints of `space` are not looked at. Doubles count once.
+    /// Builds a space that consists of listed configurations only. `rows` hold an index into the
+    /// domain per parameter; duplicates count once. Conditions and constraints of `space` are
+    /// ignored.
     ///
     /// # Errors
-    /// Where the description is inconsistent, there is no row, or a row does not fit the parameters.
+    /// Returns an error if the description is inconsistent, there is no row, or a row does not fit
+    /// the parameters.
     pub fn from_rows(mut space: Space, mut rows: Vec<Point>) -> Result<CompiledSpace, SpaceError> {
         space.constraints.clear();
         space.parameters.iter_mut().for_each(|p| p.condition = None);
@@ -151,7 +83,8 @@ impl CompiledSpace {
             group_roots,
         };
         for (number, node) in compiled.group_roots.clone().into_iter().enumerate() {
-            // Every configuration of a group decides the same parameters, so any one tells which they are.
+            // Every configuration of a group decides the same parameters, so the first one tells
+            // them.
             let mut members = Vec::new();
             compiled.walk(node, |parameter, _, _| {
                 members.push(parameter);
@@ -164,7 +97,8 @@ impl CompiledSpace {
         compiled
     }
 
-    /// Walks down from `node`; `choose` gets the parameter, its edges and their running counts.
+    /// Walks down from `node`. The function `choose` gets the parameter, its edges and their
+    /// running counts, and returns the index of an edge.
     pub(crate) fn walk(&self, node: NodeId, mut choose: impl FnMut(usize, &[Edge], &[u128]) -> usize) {
         let mut open = vec![node];
         while let Some(node) = open.pop() {
@@ -183,57 +117,57 @@ impl CompiledSpace {
         Point(vec![INACTIVE; self.space.parameters.len()].into())
     }
 
-    /// The description.
+    /// Returns the description of the space.
     #[must_use]
     pub fn space(&self) -> &Space {
         &self.space
     }
 
-    /// The parameters, in the order of the values of a [`Point`].
+    /// Returns the parameters in the order of the values of a [`Point`].
     #[must_use]
     pub fn parameters(&self) -> &[Parameter] {
         &self.space.parameters
     }
 
-    /// Returns the positions of a parameter's sizes from 0 to 1 (see [`Domain::positions`](crate::Domain));
-    /// empty where its values have no distances.
+    /// Returns the positions of a parameter's sizes from 0 to 1 (see
+    /// [`Domain::positions`](crate::Domain)); empty if its values have no distances.
     #[must_use]
     pub fn positions(&self, parameter: usize) -> &[f64] {
         &self.positions[parameter]
     }
 
-    /// Parameters that depend on each other through conditions or constraints, by index; independent of
-    /// all other groups.
+    /// Returns the groups of parameters, by index. Parameters of a group depend on each other
+    /// through conditions or constraints, and on no other group.
     #[must_use]
     pub fn groups(&self) -> &[Vec<usize>] {
         &self.groups
     }
 
-    /// The number of configurations, where 128 bits hold it.
+    /// Returns the number of configurations, if 128 bits hold it.
     #[must_use]
     pub fn len(&self) -> Option<u128> {
         self.diagram.counts[self.root as usize].exact()
     }
 
-    /// Never: a space without configurations does not compile.
+    /// Returns false: a space without configurations does not compile.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// Decimal logarithm of the number of configurations.
+    /// Returns the decimal logarithm of the number of configurations.
     #[must_use]
     pub fn log10_len(&self) -> f64 {
         self.diagram.counts[self.root as usize].log10()
     }
 
-    /// How many nodes the solved form has: a measure of its memory.
+    /// Returns the number of nodes of the solved form, a measure of its memory.
     #[must_use]
     pub fn nodes(&self) -> usize {
         self.diagram.nodes.len()
     }
 
-    /// A configuration, every one with the same probability.
+    /// Draws a configuration, each with the same probability.
     pub fn sample<R: Rng + ?Sized>(&self, rng: &mut R) -> Point {
         let mut point = self.blank();
         self.walk(self.root, |parameter, edges, cumulative| {
@@ -244,8 +178,9 @@ impl CompiledSpace {
         point
     }
 
-    /// A configuration for which every decision is drawn evenly among the values that are still possible:
-    /// unlike [`CompiledSpace::sample`], branches with few configurations are seen as often as those with many.
+    /// Draws a configuration by drawing every decision evenly among the values that are still
+    /// possible. Unlike [`CompiledSpace::sample`], it visits branches with few configurations as
+    /// often as those with many.
     pub fn sample_by_choice<R: Rng + ?Sized>(&self, rng: &mut R) -> Point {
         let mut point = self.blank();
         self.walk(self.root, |parameter, edges, _| {
@@ -256,9 +191,10 @@ impl CompiledSpace {
         point
     }
 
-    /// A configuration by decisions from outside: `decide` gets a parameter and, per value that is still possible, the
-    /// running share of configurations up to it (ending at 1), and returns which one to take. Parameters without a
-    /// choice are not asked for.
+    /// Builds a configuration from decisions of the caller. The function `decide` gets a parameter
+    /// and, per value that is still possible, the running fraction of configurations up to it
+    /// (ending at 1). It returns the index of the value to take. Parameters with a single value are
+    /// not asked for.
     pub fn choose(&self, mut decide: impl FnMut(usize, &[f64]) -> usize) -> Point {
         let mut point = self.blank();
         let mut shares = Vec::new();
@@ -277,7 +213,7 @@ impl CompiledSpace {
         point
     }
 
-    /// Whether the point is a configuration of this space.
+    /// Returns whether the point is a configuration of this space.
     #[must_use]
     pub fn contains(&self, point: &Point) -> bool {
         if point.len() != self.space.parameters.len() {
@@ -292,8 +228,8 @@ impl CompiledSpace {
         valid
     }
 
-    /// The number of a valid point, from 0 to [`CompiledSpace::len`]; `None` where the point is not valid or
-    /// the space too large.
+    /// Returns the number of a valid point, from 0 to [`CompiledSpace::len`]; `None` if the point
+    /// is not valid or the space is too large.
     #[must_use]
     pub fn index(&self, point: &Point) -> Option<u128> {
         self.len()?;
@@ -318,7 +254,7 @@ impl CompiledSpace {
         }
     }
 
-    /// The point with number `index`; `None` beyond the end or where the space is too large.
+    /// Returns the point with number `index`; `None` beyond the end or if the space is too large.
     #[must_use]
     pub fn at(&self, index: u128) -> Option<Point> {
         if index >= self.len()? {
@@ -345,72 +281,9 @@ impl CompiledSpace {
         }
         Some(point)
     }
-
-    /// The values of active parameters by name.
-    #[must_use]
-    pub fn decode(&self, point: &Point) -> Configuration {
-        self.space
-            .parameters
-            .iter()
-            .zip(point.iter())
-            .filter_map(|(p, v)| Some((p.name.clone(), p.domain.values().get(usize::from(*v))?.clone())))
-            .collect()
-    }
-
-    /// The point of a configuration.
-    ///
-    /// # Errors
-    /// Where it is none of this space, saying why.
-    pub fn encode(&self, config: &Configuration) -> Result<Point, EncodeError> {
-        let parameters = &self.space.parameters;
-        if let Some((name, _)) = config.iter().find(|(n, _)| self.space.parameter(n).is_none()) {
-            return Err(EncodeError::Unknown(name.clone()));
-        }
-        // Formulas see the domain's own spelling of a value.
-        let mut canonical = Configuration::new();
-        let mut point = self.blank();
-        for (i, p) in parameters.iter().enumerate() {
-            let Some(value) = config.get(&p.name) else { continue };
-            let Some(index) = p.domain.index_of(value) else {
-                let allowed: Vec<String> = p.domain.values().iter().map(Value::to_string).collect();
-                return Err(EncodeError::Value {
-                    name: p.name.clone(),
-                    value: value.to_string(),
-                    allowed: allowed.join(", "),
-                });
-            };
-            point.0[i] = index as u16;
-            canonical.insert(p.name.clone(), p.domain.values()[index].clone());
-        }
-        if self.contains(&point) {
-            return Ok(point);
-        }
-        Err(self.explain(&canonical))
-    }
-
-    fn explain(&self, config: &Configuration) -> EncodeError {
-        let lookup = |name: &str| config.get(name).cloned();
-        for p in &self.space.parameters {
-            let present = config.get(&p.name).is_some();
-            match &p.condition {
-                Some(condition) if present && !condition.holds(&lookup).unwrap_or(false) => {
-                    return EncodeError::Inactive { name: p.name.clone(), condition: condition.to_string() };
-                }
-                Some(condition) if !present && condition.holds(&lookup).unwrap_or(false) => {
-                    return EncodeError::Missing(p.name.clone());
-                }
-                None if !present => return EncodeError::Missing(p.name.clone()),
-                _ => {}
-            }
-        }
-        match self.space.constraints.iter().find(|c| !c.met(&lookup).unwrap_or(false)) {
-            Some(constraint) => EncodeError::Constraint(constraint.to_string()),
-            None => EncodeError::Unlisted(self.len().unwrap_or(u128::MAX)),
-        }
-    }
 }
 
-/// An index drawn in proportion to what `cumulative` grows by.
+/// Draws an index in proportion to the increments of `cumulative`.
 pub(crate) fn weighted<R: Rng + ?Sized>(cumulative: &[u128], rng: &mut R) -> usize {
     match cumulative {
         [] | [_] => 0,

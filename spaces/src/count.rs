@@ -1,6 +1,7 @@
-//! Numbers of configurations: exact as long as 128 bits hold them, then to 127 bits.
+//! Numbers of configurations: exact up to 128 bits, rounded to 127 significant bits beyond.
 
-/// `mantissa * 2^exponent`; exact where the exponent is zero, rounded down otherwise.
+/// Number of the form `mantissa * 2^exponent`: exact if the exponent is zero, rounded down
+/// otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     mantissa: u128,
@@ -24,12 +25,12 @@ impl Count {
         let (a, b) = (self.at(exponent), other.at(exponent));
         match a.checked_add(b) {
             Some(mantissa) => Count { mantissa, exponent },
-            // One of the two is halved before the sum, so that it fits again.
+            // Both are halved before the sum, so that it fits again.
             None => Count { mantissa: (a >> 1) + (b >> 1) + (a & b & 1), exponent: exponent + 1 },
         }
     }
 
-    /// The mantissa at a larger exponent.
+    /// Returns the mantissa at a larger exponent.
     fn at(self, exponent: u32) -> u128 {
         self.mantissa.checked_shr(exponent - self.exponent).unwrap_or(0)
     }
@@ -38,7 +39,8 @@ impl Count {
         if let Some(mantissa) = self.mantissa.checked_mul(other.mantissa) {
             return Count { mantissa, exponent: self.exponent + other.exponent };
         }
-        // Schoolbook multiplication on 64-bit halves; the low half of the product only serves for its top bits.
+        // Schoolbook multiplication on 64-bit halves. The low half of the product only serves for
+        // its top bits.
         let (a1, a0) = (self.mantissa >> 64, self.mantissa & u128::from(u64::MAX));
         let (b1, b0) = (other.mantissa >> 64, other.mantissa & u128::from(u64::MAX));
         let low = a0 * b0;
@@ -55,7 +57,8 @@ impl Count {
     }
 }
 
-/// Running sums of `counts`, all scaled down by one power of two so that the total fits.
+/// Returns the running sums of `counts`, all scaled down by one power of two so that the total
+/// fits.
 pub(crate) fn cumulative(counts: &[Count]) -> Vec<u128> {
     let total = counts.iter().fold(Count::ZERO, |sum, c| sum.add(*c));
     let mut sum = 0u128;

@@ -1,10 +1,14 @@
-//! The valid configurations of a space as a decision diagram: the chain of trees of BaCO (Hellsten et al.,
-//! ASPLOS 2023) with equal subtrees shared and independent parts kept apart.
+//! Decision diagram of the valid configurations of a space: the chain of trees of BaCO (Hellsten et
+//! al., ASPLOS 2023) with equal subtrees shared and independent parts kept apart.
 //!
-//! A *decision* node fixes one parameter, a *product* node joins parts that no longer depend on each other.
-//! Every path can be completed, so walking down never fails. A global choice such as the backend or the number of
-//! threads is made first, after which layers fall apart into products: of many parameters, the solver picks the one
-//! without which the largest part is smallest ([`crate::separator`]), of few the one that occurs in most of what remains. Partial assignments that leave the same remaining formulas share one node.
+//! A *decision* node fixes one parameter; a *product* node joins parts that do not depend on each
+//! other. Every path can be completed, so walking down never fails. Partial assignments that leave
+//! the same remaining formulas share one node.
+//!
+//! The solver first decides global choices such as the backend or the number of threads, after
+//! which the layers of a network fall apart into products. In a part with many parameters, it picks
+//! the parameter without which the largest part is smallest ([`crate::separator`]). In a small
+//! part, it picks the parameter that occurs in most of the remaining formulas.
 
 use std::collections::HashMap;
 
@@ -13,19 +17,19 @@ use crate::residual::{Constant, Formulas, Id};
 use crate::separator::largest_without;
 use crate::space::{Space, SpaceError, place_of};
 
-/// The value number of a parameter that does not exist in a configuration.
+/// Value index of a parameter that does not exist in a configuration.
 pub const INACTIVE: u16 = u16::MAX;
 
-/// Nodes and formulas beyond this are refused: some gigabytes.
+/// Number of nodes and formulas beyond which a space is refused; it takes some gigabytes.
 const MAX_STATES: usize = 6_000_000;
 
-/// Parameters of a part that is decided without looking for what separates it.
-const FEW: usize = 64;
+/// Number of parameters up to which a part is decided without a search for a separating parameter.
+const SMALL_PART_PARAMETERS: usize = 64;
 
-/// Names one node of a [`Diagram`].
+/// Index of a node in a [`Diagram`].
 pub(crate) type NodeId = u32;
 
-/// The node with nothing left to choose.
+/// Node at which no parameter is left to choose.
 pub(crate) const DONE: NodeId = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +46,8 @@ pub(crate) enum Node {
     Decision {
         parameter: u16,
         edges: Box<[Edge]>,
-        /// Running numbers of configurations; scaled down together where the total needs more than 128 bits.
+        /// Running sums of the numbers of configurations; all are scaled down if the total needs
+        /// more than 128 bits.
         cumulative: Box<[u128]>,
     },
 }
@@ -53,7 +58,7 @@ enum Key {
     Decision(u16, Box<[Edge]>),
 }
 
-/// Nodes, children before parents.
+/// Nodes of the diagram, children before parents.
 pub(crate) struct Diagram {
     pub(crate) nodes: Vec<Node>,
     pub(crate) counts: Vec<Count>,
@@ -99,14 +104,15 @@ impl Diagram {
         id
     }
 
-    /// Frees what is only needed for building.
+    /// Frees the memory that only building needs.
     pub(crate) fn finish(&mut self) {
         self.known = HashMap::new();
         self.nodes.shrink_to_fit();
         self.counts.shrink_to_fit();
     }
 
-    /// The diagram of a set of rows, each a value number per parameter; rows are sorted and without doubles.
+    /// Builds the diagram of a set of rows with a value index per parameter. The rows must be
+    /// sorted and distinct.
     pub(crate) fn of_rows(&mut self, rows: &[Box<[u16]>], parameter: usize) -> NodeId {
         let Some(first) = rows.first() else { return DONE };
         if parameter == first.len() {
@@ -122,25 +128,25 @@ impl Diagram {
 
 /// Part of a space that is still to be decided.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Rest {
-    /// Ascending parameters, each with what remains of its condition.
+struct Subproblem {
+    /// Parameters in ascending order, each with the remaining formula of its condition.
     open: Vec<(u32, Id)>,
-    /// Ascending, none settled.
+    /// Constraints in ascending order, none of them settled.
     constraints: Vec<Id>,
 }
 
-/// The values of every parameter as constants for the solver.
+/// Solver of a space, with everything that it has solved so far.
 struct Solver<'a> {
     space: &'a Space,
     formulas: Formulas,
     diagram: Diagram,
-    solved: HashMap<Rest, Option<NodeId>>,
+    solved: HashMap<Subproblem, Option<NodeId>>,
     yes: Id,
 }
 
-/// Solves a space whose description has been checked. Also returns the root node.
+/// Solves a space whose description has been checked. Returns the diagram and its root node.
 pub(crate) fn solve(space: &Space) -> Result<(Diagram, NodeId), SpaceError> {
-    // Hash maps serve for look-ups only: the result does not depend on their order.
+    // Hash maps serve for look-ups only, so that the result does not depend on their order.
     let names: HashMap<&str, u32> =
         space.parameters.iter().enumerate().map(|(i, p)| (p.name.as_str(), i as u32)).collect();
     let variable = |name: &str| names.get(name).copied().unwrap_or(u32::MAX);
@@ -163,20 +169,22 @@ pub(crate) fn solve(space: &Space) -> Result<(Diagram, NodeId), SpaceError> {
     let mut solver = Solver { space, formulas, diagram: Diagram::new(), solved: HashMap::new(), yes };
     let empty = || SpaceError::Empty(String::new());
     let constraints = solver.settle(constraints)?.ok_or_else(empty)?;
-    let root = solver.rest(Rest { open, constraints })?.ok_or_else(empty)?;
+    let root = solver.subproblem(Subproblem { open, constraints })?.ok_or_else(empty)?;
     solver.diagram.finish();
     Ok((solver.diagram, root))
 }
 
 impl Solver<'_> {
-    /// Drops constraints that are met and splits conjunctions; `None` where one is violated.
+    /// Drops constraints that are met and splits conjunctions. Returns `None` if a constraint is
+    /// violated.
     fn settle(&mut self, constraints: Vec<Id>) -> Result<Option<Vec<Id>>, SpaceError> {
         let mut rest = Vec::with_capacity(constraints.len());
         let mut error = None;
         for id in constraints {
             let sides = self.formulas.conjuncts(id);
             let erring = |s: &Id| matches!(self.formulas.constant(*s), Some(Constant::Error(_)));
-            // A side that cannot be evaluated waits for the others: one of them may be false.
+            // An operand that cannot be evaluated waits for the others, since one of them may be
+            // false.
             let sides = if sides.len() > 1 && sides.iter().any(erring) { vec![id] } else { sides };
             for side in sides {
                 match self.formulas.constant(side) {
@@ -196,13 +204,13 @@ impl Solver<'_> {
         Ok(Some(rest))
     }
 
-    /// The node of everything that is open; `None` where nothing valid remains.
-    fn rest(&mut self, rest: Rest) -> Result<Option<NodeId>, SpaceError> {
-        if rest.open.len() == 1 {
-            return self.component(rest);
+    /// Builds the node of a subproblem; `None` if it has no valid configuration.
+    fn subproblem(&mut self, part: Subproblem) -> Result<Option<NodeId>, SpaceError> {
+        if part.open.len() == 1 {
+            return self.component(part);
         }
         let mut children = Vec::new();
-        for part in self.parts(rest) {
+        for part in self.parts(part) {
             match self.component(part)? {
                 Some(node) => children.push(node),
                 None => return Ok(None),
@@ -211,10 +219,11 @@ impl Solver<'_> {
         Ok(Some(self.diagram.product(children)))
     }
 
-    /// Splits into parts that share no formula, in the order of their first parameters.
-    fn parts(&self, rest: Rest) -> Vec<Rest> {
-        let position: HashMap<u32, usize> = rest.open.iter().enumerate().map(|(i, (v, _))| (*v, i)).collect();
-        let mut leader: Vec<usize> = (0..rest.open.len()).collect();
+    /// Splits a subproblem into parts that share no formula, in the order of their first
+    /// parameters.
+    fn parts(&self, part: Subproblem) -> Vec<Subproblem> {
+        let position: HashMap<u32, usize> = part.open.iter().enumerate().map(|(i, (v, _))| (*v, i)).collect();
+        let mut leader: Vec<usize> = (0..part.open.len()).collect();
         fn find(leader: &mut [usize], mut i: usize) -> usize {
             while leader[i] != i {
                 leader[i] = leader[leader[i]];
@@ -226,66 +235,66 @@ impl Solver<'_> {
             let (a, b) = (find(&mut leader, a), find(&mut leader, b));
             leader[a.max(b)] = a.min(b);
         };
-        for (i, (_, condition)) in rest.open.iter().enumerate() {
+        for (i, (_, condition)) in part.open.iter().enumerate() {
             for v in self.formulas.variables(*condition).iter() {
                 join(i, position[v]);
             }
         }
-        for constraint in &rest.constraints {
+        for constraint in &part.constraints {
             let variables = self.formulas.variables(*constraint);
             for v in variables.iter() {
                 join(position[&variables[0]], position[v]);
             }
         }
-        let mut number = vec![usize::MAX; rest.open.len()];
-        let mut parts: Vec<Rest> = Vec::new();
-        for (i, open) in rest.open.iter().enumerate() {
+        let mut number = vec![usize::MAX; part.open.len()];
+        let mut parts: Vec<Subproblem> = Vec::new();
+        for (i, open) in part.open.iter().enumerate() {
             let first = find(&mut leader, i);
             if number[first] == usize::MAX {
                 number[first] = parts.len();
-                parts.push(Rest { open: Vec::new(), constraints: Vec::new() });
+                parts.push(Subproblem { open: Vec::new(), constraints: Vec::new() });
             }
             parts[number[first]].open.push(*open);
         }
-        for constraint in rest.constraints {
+        for constraint in part.constraints {
             let first = find(&mut leader, position[&self.formulas.variables(constraint)[0]]);
             parts[number[first]].constraints.push(constraint);
         }
         parts
     }
 
-    /// The parameter to decide next, among those whose condition is settled: one that separates much, else the one in
-    /// most formulas.
-    fn next(&self, rest: &Rest) -> usize {
-        if rest.open.len() > FEW {
+    /// Chooses the parameter to decide next among those whose condition is settled: one that
+    /// separates a large part, else the one in most formulas.
+    fn next(&self, part: &Subproblem) -> usize {
+        if part.open.len() > SMALL_PART_PARAMETERS {
             let position: HashMap<u32, usize> =
-                rest.open.iter().enumerate().map(|(i, (v, _))| (*v, i)).collect();
+                part.open.iter().enumerate().map(|(i, (v, _))| (*v, i)).collect();
             let mut formulas: Vec<Vec<usize>> = Vec::new();
-            for (i, (_, condition)) in rest.open.iter().enumerate() {
+            for (i, (_, condition)) in part.open.iter().enumerate() {
                 let variables = self.formulas.variables(*condition);
                 if !variables.is_empty() {
                     formulas.push(variables.iter().map(|v| position[v]).chain([i]).collect());
                 }
             }
-            let constraints = rest.constraints.iter().map(|id| self.formulas.variables(*id));
+            let constraints = part.constraints.iter().map(|id| self.formulas.variables(*id));
             formulas.extend(constraints.map(|variables| variables.iter().map(|v| position[v]).collect()));
-            let largest = largest_without(rest.open.len(), &formulas);
-            let settled = (0..rest.open.len())
-                .filter(|&i| self.formulas.constant(rest.open[i].1).is_some())
+            let largest = largest_without(part.open.len(), &formulas);
+            let settled = (0..part.open.len())
+                .filter(|&i| self.formulas.constant(part.open[i].1).is_some())
                 .min_by_key(|&i| largest[i]);
-            if let Some(separator) = settled.filter(|&i| 2 * largest[i] <= rest.open.len()) {
+            if let Some(separator) = settled.filter(|&i| 2 * largest[i] <= part.open.len()) {
                 return separator;
             }
         }
         let mut uses: HashMap<u32, usize> = HashMap::new();
-        let conditions = rest.open.iter().map(|(_, c)| c);
-        for id in rest.constraints.iter().chain(conditions) {
+        let conditions = part.open.iter().map(|(_, c)| c);
+        for id in part.constraints.iter().chain(conditions) {
             for v in self.formulas.variables(*id).iter() {
                 *uses.entry(*v).or_default() += 1;
             }
         }
         let mut best = (0, 0);
-        for (i, (v, condition)) in rest.open.iter().enumerate() {
+        for (i, (v, condition)) in part.open.iter().enumerate() {
             let uses = uses.get(v).copied().unwrap_or(0) + 1;
             if uses > best.0 && self.formulas.constant(*condition).is_some() {
                 best = (uses, i);
@@ -294,16 +303,16 @@ impl Solver<'_> {
         best.1
     }
 
-    fn component(&mut self, rest: Rest) -> Result<Option<NodeId>, SpaceError> {
-        if let Some(node) = self.solved.get(&rest) {
+    fn component(&mut self, part: Subproblem) -> Result<Option<NodeId>, SpaceError> {
+        if let Some(node) = self.solved.get(&part) {
             return Ok(*node);
         }
         let states = self.formulas.len() + self.diagram.nodes.len() + self.solved.len();
         if states > MAX_STATES {
             return Err(SpaceError::TooLarge(states));
         }
-        let chosen = self.next(&rest);
-        let (parameter, condition) = rest.open[chosen];
+        let chosen = self.next(&part);
+        let (parameter, condition) = part.open[chosen];
         let described = &self.space.parameters[parameter as usize];
         let active = match self.formulas.constant(condition) {
             Some(Constant::Value(v)) => crate::expression::truth(v),
@@ -321,18 +330,19 @@ impl Solver<'_> {
         let mut edges = Vec::with_capacity(values.len());
         for (value, constant) in values {
             let mut put = |id: Id| self.formulas.substitute(id, parameter, value, &constant);
-            let constraints = rest.constraints.iter().map(|c| put(*c)).collect();
+            let constraints = part.constraints.iter().map(|c| put(*c)).collect();
             let open: Vec<(u32, Id)> =
-                rest.open.iter().filter(|(v, _)| *v != parameter).map(|(v, c)| (*v, put(*c))).collect();
+                part.open.iter().filter(|(v, _)| *v != parameter).map(|(v, c)| (*v, put(*c))).collect();
             let Some(constraints) = self.settle(constraints)? else { continue };
-            // Settled conditions come in many spellings; one each is enough.
+            // Settled conditions have many spellings; one spelling each makes more subproblems
+            // equal.
             let open = open.into_iter().map(|(v, c)| (v, self.canonical(c))).collect();
-            if let Some(child) = self.rest(Rest { open, constraints })? {
+            if let Some(child) = self.subproblem(Subproblem { open, constraints })? {
                 edges.push(Edge { value, child });
             }
         }
         let node = if edges.is_empty() { None } else { Some(self.diagram.decision(parameter as u16, edges)) };
-        self.solved.insert(rest, node);
+        self.solved.insert(part, node);
         Ok(node)
     }
 

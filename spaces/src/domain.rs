@@ -10,7 +10,7 @@ use crate::Value;
 /// Ratio of the largest to the smallest size from which sizes compare by ratio, not by difference.
 const LOG_RATIO: f64 = 3.0;
 
-/// How the values of a domain compare with each other.
+/// Kind of a domain: the relation of its values to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -18,7 +18,7 @@ pub enum Kind {
     Sizes,
     /// Names of unlike things, all equally far from each other.
     Choice,
-    /// False and true.
+    /// False and true: a single bit.
     Switch,
 }
 
@@ -74,8 +74,8 @@ impl Domain {
         }
     }
 
-    /// Builds the domain whose kind the values suggest: truth values, or 0 and 1, make a switch; other
-    /// numbers are sizes; everything else is a choice.
+    /// Builds the domain whose kind the values suggest: truth values, or 0 and 1, make a switch;
+    /// other numbers are sizes; everything else is a choice.
     #[must_use]
     pub fn infer(values: Vec<Value>) -> Domain {
         let is_bit = |value: &Value| matches!(value, Value::Int(0 | 1));
@@ -109,8 +109,8 @@ impl Domain {
         }
     }
 
-    /// Returns the index of `value`. Numbers of different types match where they are equal, and so do 1
-    /// and true in a switch, unless another value matches better.
+    /// Returns the index of `value`. Numbers of different types match where they are equal, and so
+    /// do 1 and true in a switch, unless another value matches better.
     #[must_use]
     pub fn index_of(&self, value: &Value) -> Option<usize> {
         let values = self.values();
@@ -124,8 +124,8 @@ impl Domain {
         })
     }
 
-    /// Returns the index of `value` or, if it is a number and the domain has sizes, of the size that is
-    /// nearest on their scale. Of two equally near sizes the first is taken.
+    /// Returns the index of `value` or, if it is a number and the domain has sizes, of the size
+    /// that is nearest on their scale. Of two equally near sizes the first is taken.
     #[must_use]
     pub fn nearest(&self, value: &Value) -> Option<usize> {
         self.index_of(value).or_else(|| {

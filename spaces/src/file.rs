@@ -1,22 +1,25 @@
 //! Space files: TOML that narrows, fixes or extends a space, or describes one from nothing.
 //!
 //! ```toml
-//! constraints = ["tile * unroll <= 64"]      # must hold, in addition to what is there
+//! constraints = ["tile * unroll <= 64"]   # must hold in addition to existing constraints
 //!
-//! [narrow]                                   # only these values of what is there; `*` and `?` match names
+//! [narrow]                                # restricts existing parameters; `*`, `?` match names
 //! "*.bits" = [8]
 //!
-//! [fix]                                      # exactly this value
+//! [fix]                                   # fixes existing parameters to one value
 //! "conv1.algorithm" = "direct"
 //!
-//! [[parameter]]                              # something new to choose
+//! [[parameter]]                           # adds a parameter
 //! name = "tile"
-//! values = [1, 2, 4, 8]                      # or { from = 1, to = 64, factor = 2 }, or { from = 0, to = 9, step = 3 }
-//! kind = "sizes"                             # or "choice", or "switch"; else the values suggest it
+//! # Or { from = 1, to = 64, factor = 2 }, or { from = 0, to = 9, step = 3 }.
+//! values = [1, 2, 4, 8]
+//! kind = "sizes"                          # or "choice", "switch"; by default as values suggest
 //! when = "algorithm == 'gemm'"
 //! default = 4
 //! about = "rows of a tile"
 //! ```
+//!
+//! Earlier files say `ordered = true` for sizes and `ordered = false` for a choice.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +28,10 @@ use serde::Deserialize;
 use crate::space::{Parameter, Space, SpaceError};
 use crate::{Domain, Expression, Kind, Value};
 
-/// Ranges longer than this are refused.
+/// Number of values above which a range is refused.
 const MAX_RANGE: usize = 10_000;
 
-/// A space file, read but not applied.
+/// Parsed space file that has not been applied.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpaceFile {
@@ -48,7 +51,7 @@ struct Entry {
     name: String,
     values: Values,
     kind: Option<Kind>,
-    /// The word of earlier files: true for sizes, false for a choice.
+    /// Spelling of earlier files: true for sizes, false for a choice.
     ordered: Option<bool>,
     when: Option<String>,
     default: Option<Value>,
@@ -85,18 +88,19 @@ fn listed(values: &[Value]) -> String {
 }
 
 impl SpaceFile {
-    /// Reads a file's text.
+    /// Parses the text of a space file.
     ///
     /// # Errors
-    /// Where it is not TOML, or has entries that mean nothing; with line and column.
+    /// Returns an error with line and column if the text is not TOML or has unknown entries.
     pub fn parse(text: &str) -> Result<SpaceFile, SpaceError> {
         toml::from_str(text).or_else(|e| wrong("space file", e.to_string().trim_end()))
     }
 
-    /// Changes `space`: new parameters and constraints first, then what narrows.
+    /// Changes `space`: new parameters and constraints first, then restrictions.
     ///
     /// # Errors
-    /// Where an entry does not fit the space; the message names it. `space` is unchanged then.
+    /// Returns an error that names the entry which does not fit the space. `space` is unchanged
+    /// then.
     pub fn apply(&self, space: &mut Space) -> Result<(), SpaceError> {
         let mut changed = space.clone();
         for entry in &self.parameters {
@@ -116,10 +120,10 @@ impl SpaceFile {
         Ok(())
     }
 
-    /// The space that the file alone describes.
+    /// Returns the space that the file alone describes.
     ///
     /// # Errors
-    /// As [`SpaceFile::apply`], and where there are no parameters.
+    /// Returns the errors of [`SpaceFile::apply`], and an error if there are no parameters.
     pub fn space(&self) -> Result<Space, SpaceError> {
         let mut space = Space::new();
         self.apply(&mut space)?;
@@ -145,7 +149,7 @@ impl Entry {
             }
             (Some(kind), None) => Domain::of_kind(kind, values),
             (None, Some(false)) => Domain::Choice(values),
-            // Ordered words have no distances, so that nothing is lost where they become a choice.
+            // Words have no distances, so nothing is lost when ordered words become a choice.
             (None, Some(true) | None) => Domain::infer(values),
         };
         let mut parameter = Parameter::new(&self.name, domain).about(&self.about);
@@ -195,7 +199,7 @@ impl Range {
     }
 }
 
-/// Keeps only `wanted` in all parameters whose names match.
+/// Keeps only the values `wanted` in all parameters whose names match the pattern.
 fn restrict(space: &mut Space, entry: &str, pattern: &str, wanted: &[Value]) -> Result<(), SpaceError> {
     let mut used = vec![false; wanted.len()];
     let mut matched = false;
@@ -225,10 +229,11 @@ fn restrict(space: &mut Space, entry: &str, pattern: &str, wanted: &[Value]) -> 
     }
 }
 
-/// Whether `name` matches a pattern in which `*` stands for anything and `?` for any one character.
+/// Returns whether `name` matches a pattern, in which `*` stands for any text and `?` for any one
+/// character.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    // Greedy with one point of return: the last star can always take one more character.
+    // Greedy matching with one point of return: the last star can always take one more character.
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {
         match pattern.get(p) {

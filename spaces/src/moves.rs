@@ -1,44 +1,48 @@
-//! Steps between valid points: neighbors, mutation, crossover, completion. None of them ever leaves the space.
+//! Moves between valid points: neighbors, mutation, crossover and completion. None of them leaves
+//! the space.
 
 use std::collections::HashMap;
 
 use rand::{Rng, RngExt};
 
-use crate::compiled::{CompiledSpace, Point, weighted};
+use crate::compiled::{CompiledSpace, weighted};
 use crate::diagram::{Edge, INACTIVE, Node, NodeId};
+use crate::point::Point;
 use crate::{Configuration, Kind, Value};
 
-/// How many nodes a single completion may look at before it gives up.
-const EFFORT: usize = 20_000;
-/// Distance of unlike values: distances are whole numbers, so that sums do not depend on their order.
-const STEP: f64 = 1_000.0;
+/// Number of nodes that a single completion visits before it gives up.
+const MAX_COMPLETION_NODES: usize = 20_000;
+/// Distance of unlike values. Distances are integers, so that sums do not depend on their order.
+const UNLIKE: f64 = 1_000.0;
 
-/// A list of nodes that are still to be walked; sharing tails makes backtracking cheap.
-struct Open<'a> {
+/// List of nodes that are still to be walked. Shared tails make backtracking cheap.
+struct PendingNodes<'a> {
     node: NodeId,
-    next: Option<&'a Open<'a>>,
+    next: Option<&'a PendingNodes<'a>>,
 }
 
-/// What a completion tries to keep.
+/// Change that a completion makes, and the values that it tries to keep.
 struct Change<'a> {
     from: &'a Point,
     parameter: usize,
     value: u16,
-    /// Per parameter what to try first where it was inactive before; else the default.
+    /// Value that a parameter tries first if it was inactive before.
     preferred: &'a dyn Fn(usize) -> u16,
 }
 
 impl CompiledSpace {
-    /// The point that differs from `from` in `parameter`, which gets the value with index `value`; everything
-    /// else stays, except that parameters which come into existence take their default (or, where that is
-    /// impossible, another value) and parameters which cease to exist go. `None` where no valid point is so.
+    /// Returns the point that differs from `from` in `parameter`, which gets the value with index
+    /// `value`; `None` if no valid point does. Parameters that become active take their default or,
+    /// if that is impossible, another value. Parameters that become inactive are dropped, and all
+    /// others stay.
     #[must_use]
     pub fn with(&self, from: &Point, parameter: usize, value: u16) -> Option<Point> {
         let default = |p: usize| self.parameters()[p].default as u16;
         self.changed(&Change { from, parameter, value, preferred: &default })
     }
 
-    /// As [`CompiledSpace::with`], with random values for parameters that come into existence.
+    /// Returns the point that differs from `from` in `parameter`, as [`CompiledSpace::with`] does,
+    /// but with random values for parameters that become active.
     pub fn with_random<R: Rng + ?Sized>(
         &self,
         from: &Point,
@@ -58,43 +62,53 @@ impl CompiledSpace {
     fn changed(&self, change: &Change) -> Option<Point> {
         let root = self.group_roots[*self.group_of.get(change.parameter)?];
         let mut point = change.from.clone();
-        let mut effort = EFFORT;
-        self.complete_below(Some(&Open { node: root, next: None }), change, &mut point, &mut effort)
-            .then_some(point)
+        let mut nodes_left = MAX_COMPLETION_NODES;
+        self.complete_below(
+            Some(&PendingNodes { node: root, next: None }),
+            change,
+            &mut point,
+            &mut nodes_left,
+        )
+        .then_some(point)
     }
 
     fn complete_below(
         &self,
-        open: Option<&Open>,
+        open: Option<&PendingNodes>,
         change: &Change,
         point: &mut Point,
-        effort: &mut usize,
+        nodes_left: &mut usize,
     ) -> bool {
-        let Some(Open { node, next }) = open else { return true };
-        if *effort == 0 {
+        let Some(PendingNodes { node, next }) = open else { return true };
+        if *nodes_left == 0 {
             return false;
         }
-        *effort -= 1;
+        *nodes_left -= 1;
         match &self.diagram.nodes[*node as usize] {
-            Node::Done => self.complete_below(*next, change, point, effort),
-            Node::Product(children) => self.complete_product(children, *next, change, point, effort),
+            Node::Done => self.complete_below(*next, change, point, nodes_left),
+            Node::Product(children) => self.complete_product(children, *next, change, point, nodes_left),
             Node::Decision { parameter, edges, .. } => {
                 let p = usize::from(*parameter);
-                let mut take = |edge: &Edge, effort: &mut usize| {
+                let mut take = |edge: &Edge, nodes_left: &mut usize| {
                     point.0[p] = edge.value;
-                    self.complete_below(Some(&Open { node: edge.child, next: *next }), change, point, effort)
+                    self.complete_below(
+                        Some(&PendingNodes { node: edge.child, next: *next }),
+                        change,
+                        point,
+                        nodes_left,
+                    )
                 };
                 if edges[0].value == INACTIVE {
-                    return p != change.parameter && take(&edges[0], effort);
+                    return p != change.parameter && take(&edges[0], nodes_left);
                 }
                 let before = change.from[p];
                 let fixed = if p == change.parameter { Some(change.value) } else { None };
                 if let Some(value) = fixed.or((before != INACTIVE).then_some(before)) {
-                    return edges.iter().find(|e| e.value == value).is_some_and(|e| take(e, effort));
+                    return edges.iter().find(|e| e.value == value).is_some_and(|e| take(e, nodes_left));
                 }
                 let preferred = (change.preferred)(p);
                 let first = edges.iter().position(|e| e.value >= preferred).unwrap_or(0);
-                (0..edges.len()).any(|i| take(&edges[(first + i) % edges.len()], effort))
+                (0..edges.len()).any(|i| take(&edges[(first + i) % edges.len()], nodes_left))
             }
         }
     }
@@ -102,28 +116,38 @@ impl CompiledSpace {
     fn complete_product(
         &self,
         children: &[NodeId],
-        next: Option<&Open>,
+        next: Option<&PendingNodes>,
         change: &Change,
         point: &mut Point,
-        effort: &mut usize,
+        nodes_left: &mut usize,
     ) -> bool {
         match children {
-            [] => self.complete_below(next, change, point, effort),
+            [] => self.complete_below(next, change, point, nodes_left),
             [first @ .., last] => {
-                let next = Open { node: *last, next };
-                self.complete_product(first, Some(&next), change, point, effort)
+                let next = PendingNodes { node: *last, next };
+                self.complete_product(first, Some(&next), change, point, nodes_left)
             }
         }
     }
 
-    /// All points that differ from `point` in one parameter (and in what exists only because of it).
+    /// Returns all points that differ from `point` in one parameter and in the parameters that
+    /// exist only because of it.
     #[must_use]
     pub fn neighbors(&self, point: &Point) -> Vec<Point> {
-        self.near(point, |_, _, _| true)
+        let mut found = Vec::new();
+        for (p, parameter) in self.parameters().iter().enumerate() {
+            let now = point[p];
+            if now != INACTIVE {
+                let others = (0..parameter.domain.values().len() as u16).filter(|value| *value != now);
+                found.extend(others.filter_map(|value| self.with(point, p, value)));
+            }
+        }
+        found
     }
 
-    /// Returns the points that differ from `point` in one parameter, as [`CompiledSpace::neighbors`]
-    /// does, except that sizes move only to the nearest valid size on either side.
+    /// Returns the points that differ from `point` in one parameter, as
+    /// [`CompiledSpace::neighbors`] does, except that sizes move only to the nearest valid size on
+    /// either side.
     #[must_use]
     pub fn adjacent(&self, point: &Point) -> Vec<Point> {
         let mut found = Vec::new();
@@ -143,29 +167,14 @@ impl CompiledSpace {
         found
     }
 
-    fn near(&self, point: &Point, keep: impl Fn(usize, u16, u16) -> bool) -> Vec<Point> {
-        let mut found = Vec::new();
-        for (p, parameter) in self.parameters().iter().enumerate() {
-            let now = point[p];
-            if now == INACTIVE {
-                continue;
-            }
-            for value in 0..parameter.domain.values().len() as u16 {
-                if value != now && keep(p, now, value) {
-                    found.extend(self.with(point, p, value));
-                }
-            }
-        }
-        found
-    }
-
-    /// A random valid point near `from`: every active parameter is drawn anew with probability `rate` (switches
-    /// flip, sizes mostly move to sizes close by), and wherever the old value is no longer possible. At least one parameter
-    /// changes, if the space has another point.
+    /// Draws a valid point near `from`. Every active parameter changes with probability `rate`, and
+    /// wherever its old value is no longer possible: switches flip, sizes mostly move to sizes
+    /// close by, and choices are drawn evenly. At least one parameter changes if the space has
+    /// another point.
     pub fn mutate<R: Rng + ?Sized>(&self, from: &Point, rng: &mut R, rate: f64) -> Point {
         let rate = rate.clamp(0.0, 1.0);
         for attempt in 0..16 {
-            // A rate that changes nothing is no use: raise it until something moves.
+            // A rate that changes nothing is useless: it is raised until something moves.
             let rate = (rate * (1.0 + f64::from(attempt) / 2.0)).clamp(1e-3, 1.0);
             let point = self.blend(rng, |p, _| from[p], rate);
             if point != *from {
@@ -186,12 +195,12 @@ impl CompiledSpace {
         self.sample(rng)
     }
 
-    /// A valid point from the values of two: per parameter one or the other; whole groups that depend on
-    /// each other mostly come from one parent.
+    /// Combines two points into a valid one that takes each parameter from one or the other. Groups
+    /// of parameters that depend on each other mostly come from one parent.
     pub fn crossover<R: Rng + ?Sized>(&self, a: &Point, b: &Point, rng: &mut R) -> Point {
         let sides: Vec<f64> =
             self.group_roots.iter().map(|_| if rng.random_bool(0.5) { 0.9 } else { 0.1 }).collect();
-        // One group alone must mix inside.
+        // A single group must mix within itself.
         let single = self.group_roots.len() == 1;
         self.blend(
             rng,
@@ -204,8 +213,8 @@ impl CompiledSpace {
         )
     }
 
-    /// Walks down taking `wanted` (given a random number from 0 to 1) where possible, else something close; with
-    /// probability `rate` something else on purpose.
+    /// Walks down and takes the value `wanted` (given a random number from 0 to 1) if it is
+    /// possible, else a close one. With probability `rate` it takes another value on purpose.
     fn blend<R: Rng + ?Sized>(&self, rng: &mut R, wanted: impl Fn(usize, f64) -> u16, rate: f64) -> Point {
         let mut point = self.blank();
         self.walk(self.root, |p, edges, cumulative| {
@@ -234,9 +243,9 @@ impl CompiledSpace {
         point
     }
 
-    /// The valid point that contradicts as few values of `wanted` as possible and is at its default elsewhere,
-    /// as far as constraints allow. Of numbers that a parameter with sizes does not have, its nearest size
-    /// counts; other values that the space does not have count as nothing wanted.
+    /// Returns the valid point that contradicts as few values of `wanted` as possible and is near
+    /// the defaults elsewhere, as far as constraints allow. A number that a domain of sizes lacks
+    /// counts as its nearest size; other values that the space does not have are ignored.
     #[must_use]
     pub fn closest(&self, wanted: &Configuration) -> Point {
         let wanted: Vec<Option<u16>> = self
@@ -257,13 +266,14 @@ impl CompiledSpace {
         point
     }
 
-    /// The point with every default, or the closest to it.
+    /// Returns the point with every default, or the valid point closest to it.
     #[must_use]
     pub fn default_point(&self) -> Point {
         self.closest(&Configuration::new())
     }
 
-    /// Returns the number of contradicted wishes, then the distance from wishes and defaults.
+    /// Returns the number of contradicted values, then the distance from wanted values and
+    /// defaults.
     fn edge_cost(&self, p: usize, edge: &Edge, wanted: &[Option<u16>]) -> (u64, u64) {
         match (wanted[p], edge.value) {
             (Some(_), INACTIVE) => (1, 0),
@@ -273,17 +283,17 @@ impl CompiledSpace {
         }
     }
 
-    /// Returns how far two values of a parameter are apart, in units of [`STEP`]: one step for unlike
-    /// values, and on average one step from a size to the next.
+    /// Returns the distance between two values of a parameter: [`UNLIKE`] for unlike values, and on
+    /// average [`UNLIKE`] from a size to the next.
     fn distance(&self, p: usize, a: u16, b: u16) -> u64 {
         let positions = self.positions(p);
         if a == b {
             0
         } else if positions.is_empty() {
-            STEP as u64
+            UNLIKE as u64
         } else {
             let apart = (positions[usize::from(a)] - positions[usize::from(b)]).abs();
-            (apart * (positions.len() - 1) as f64 * STEP) as u64
+            (apart * (positions.len() - 1) as f64 * UNLIKE) as u64
         }
     }
 
@@ -318,7 +328,7 @@ fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
     (a.0 + b.0, a.1 + b.1)
 }
 
-/// A step up or down from `at`, small ones more likely; never `at` itself.
+/// Draws an index a few steps above or below `at`, small steps more likely; never `at` itself.
 fn step<R: Rng + ?Sized>(at: usize, len: usize, rng: &mut R) -> usize {
     let mut size = 1;
     while size < len && rng.random_bool(0.3) {
@@ -340,7 +350,7 @@ fn step<R: Rng + ?Sized>(at: usize, len: usize, rng: &mut R) -> usize {
     }
 }
 
-/// Returns the edge whose size is nearest on the scale of the sizes. Ties are drawn.
+/// Returns the index of the edge whose size is nearest on the scale of the sizes. Ties are drawn.
 fn closest<R: Rng + ?Sized>(edges: &[Edge], value: u16, positions: &[f64], rng: &mut R) -> usize {
     let coin = rng.random_bool(0.5);
     let apart = |e: &Edge| (positions[usize::from(e.value)] - positions[usize::from(value)]).abs();

@@ -1,8 +1,9 @@
-//! Formulas that are solved piece by piece: each distinct sub-formula exists once, and putting a value
-//! in place of a parameter yields the (simplified) formula that remains.
+//! Formulas that are solved piece by piece. Each distinct subformula exists once, and substituting
+//! a value for a parameter yields the simplified formula that remains.
 //!
-//! What remains is what decides whether two partial assignments have the same completions, so it serves
-//! the solver as its memory's key: `a * b <= 64` leaves the same rest for `a = 8, b = 4` and `a = 4, b = 8`.
+//! The remaining formula decides whether two partial assignments have the same completions, so it
+//! serves the solver as a cache key: `a * b <= 64` leaves the same formula for `a = 8, b = 4` and
+//! `a = 4, b = 8`.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use crate::Value;
 use crate::expression::{self, Comparison, EvaluationError, Expression, Operation};
 
-/// Names one formula of a [`Formulas`].
+/// Index of a formula in [`Formulas`].
 pub(crate) type Id = u32;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +28,7 @@ enum Formula {
     Not(Id),
     Negate(Id),
     Arithmetic(Operation, Id, Id),
-    /// A sum (or product) of a whole number and at least one other term: whole numbers may be added in any order.
+    /// Sum of an integer and at least one other term. Integers may be added in any order.
     Sum(i64, Box<[Id]>),
     Product(i64, Box<[Id]>),
     Compare(Comparison, Id, Id),
@@ -35,20 +36,22 @@ enum Formula {
     Or(Box<[Id]>),
 }
 
-/// An arena of distinct formulas.
+/// Arena in which each distinct formula exists once.
 #[derive(Default)]
 pub(crate) struct Formulas {
     formulas: Vec<Formula>,
     variables: Vec<Rc<[u32]>>,
     known: HashMap<Formula, Id>,
     substituted: HashMap<(Id, u32, u16), Id>,
-    /// Variables that only ever have whole values: their sums and products may be reordered.
+    /// Per variable, whether it has only integer values, so that its sums and products may be
+    /// reordered.
     whole: Vec<bool>,
 }
 
 impl Formulas {
-    /// `whole[v]` says that variable `v` has only whole numbers (small enough for sums and products of them
-    /// to be reordered without overflow being seen in one order only).
+    /// Creates an empty arena. `whole[v]` says that variable `v` has only integer values, small
+    /// enough for their sums and products to be reordered without an overflow that one order alone
+    /// would see.
     pub(crate) fn new(whole: Vec<bool>) -> Self {
         Formulas { whole, ..Formulas::default() }
     }
@@ -60,17 +63,17 @@ impl Formulas {
         }
     }
 
-    /// Variables of a formula, ascending.
+    /// Returns the variables of a formula in ascending order.
     pub(crate) fn variables(&self, id: Id) -> &Rc<[u32]> {
         &self.variables[id as usize]
     }
 
-    /// How many distinct formulas there are.
+    /// Returns the number of distinct formulas.
     pub(crate) fn len(&self) -> usize {
         self.formulas.len()
     }
 
-    /// The sides of a conjunction, or the formula itself.
+    /// Returns the operands of a conjunction, or the formula itself.
     pub(crate) fn conjuncts(&self, id: Id) -> Vec<Id> {
         match &self.formulas[id as usize] {
             Formula::And(sides) => sides.to_vec(),
@@ -111,7 +114,7 @@ impl Formulas {
         id
     }
 
-    /// Takes in an expression; `variable` gives the number of a name.
+    /// Adds an expression. The function `variable` maps a name to its index.
     pub(crate) fn add(&mut self, e: &Expression, variable: &dyn Fn(&str) -> u32) -> Id {
         match e {
             Expression::Literal(v) => self.value(v.clone()),
@@ -161,7 +164,8 @@ impl Formulas {
         }
     }
 
-    /// What remains of `id` once `variable` has its value number `index` (`u16::MAX`: is inactive).
+    /// Returns the formula that remains of `id` once `variable` has its value number `index`, where
+    /// `u16::MAX` means inactive.
     pub(crate) fn substitute(&mut self, id: Id, variable: u32, index: u16, value: &Constant) -> Id {
         if self.variables(id).binary_search(&variable).is_err() {
             return id;
@@ -241,7 +245,8 @@ impl Formulas {
         self.intern(Formula::Constant(constant))
     }
 
-    /// Both values, or the constant (undefined, error) that the operation comes to, if it is settled.
+    /// Returns both values of settled operands, or the constant (undefined or error) that the
+    /// operation yields.
     fn operands(&self, x: Id, y: Id) -> Option<Result<(Value, Value), Id>> {
         match (self.constant(x), self.constant(y)) {
             (Some(Constant::Value(a)), Some(Constant::Value(b))) => Some(Ok((a.clone(), b.clone()))),
@@ -273,7 +278,8 @@ impl Formulas {
         self.intern(Formula::Arithmetic(op, x, y))
     }
 
-    /// Whether a formula surely has whole (or undefined) values, small enough to be reordered.
+    /// Returns whether a formula certainly has integer (or undefined) values that are small enough
+    /// to be reordered.
     fn is_whole(&self, id: Id) -> bool {
         match &self.formulas[id as usize] {
             Formula::Constant(Constant::Value(v)) => v.as_i64().is_some_and(|i| i.unsigned_abs() < 1 << 40),
@@ -284,7 +290,7 @@ impl Formulas {
         }
     }
 
-    /// A sum or product of whole terms with the constants gathered.
+    /// Builds a sum or product of integer terms with all constants combined.
     fn fold(&mut self, op: Operation, mut constant: i64, terms: Vec<Id>) -> Id {
         let mut rest = Vec::with_capacity(terms.len());
         let mut open = terms;
@@ -331,7 +337,7 @@ impl Formulas {
         }
     }
 
-    /// Kleene's `or` (`decisive` true) or `and` (`decisive` false).
+    /// Builds Kleene's `or` (`decisive` is true) or `and` (`decisive` is false).
     fn connect(&mut self, sides: Vec<Id>, decisive: bool) -> Id {
         let mut rest = Vec::with_capacity(sides.len());
         let mut settled: Option<Id> = None;
@@ -347,7 +353,7 @@ impl Formulas {
                 (Formula::Constant(Constant::Undefined), _) => {
                     settled.get_or_insert(side);
                 }
-                // An error outweighs what is merely undefined, as it does in `Expression::evaluate`.
+                // An error outweighs an undefined operand, as in `Expression::evaluate`.
                 (Formula::Constant(Constant::Error(_)), _) => match settled.and_then(|s| self.constant(s)) {
                     Some(Constant::Error(_)) => {}
                     _ => settled = Some(side),
@@ -365,7 +371,7 @@ impl Formulas {
         rest.extend(settled);
         rest.sort_unstable();
         rest.dedup();
-        // A single side that is not a truth value by itself still has to become one.
+        // A single operand that is no truth value by itself must still become one.
         match rest.as_slice() {
             [one] if matches!(self.formulas[*one as usize], Formula::Compare(..) | Formula::Not(_)) => *one,
             _ if decisive => self.intern(Formula::Or(rest.into())),

@@ -1,10 +1,11 @@
-//! Which single parameter holds a space together: how large the largest part is that would be left without it.
+//! Search for the single parameter that holds a space together.
 
-/// For each of `count` parameters, the number of parameters in the largest part that `formulas` (each the parameters
-/// that it is about) hold together when that parameter is taken away.
+/// Returns, for each of `count` parameters, the size of the largest connected part without that
+/// parameter. Each formula is given by its parameters and connects them; sizes are numbers of
+/// parameters.
 ///
-/// One depth-first walk over parameters and formulas finds what hangs on the rest through one parameter alone
-/// (Tarjan, "Depth-first search and linear graph algorithms", 1972).
+/// One depth-first walk over parameters and formulas finds the parts that are connected through one
+/// parameter alone (Tarjan, "Depth-first search and linear graph algorithms", 1972).
 pub(crate) fn largest_without(count: usize, formulas: &[Vec<usize>]) -> Vec<usize> {
     let nodes = count + formulas.len();
     let mut neighbors: Vec<Vec<usize>> = vec![Vec::new(); nodes];
@@ -17,9 +18,11 @@ pub(crate) fn largest_without(count: usize, formulas: &[Vec<usize>]) -> Vec<usiz
     let weight = |node: usize| usize::from(node < count);
     const UNSEEN: usize = usize::MAX;
     let mut order = vec![UNSEEN; nodes];
-    // Earliest node that a node and what was found from it lead back to; parameters found from it, itself included.
+    // Per node, the earliest node that its subtree leads back to, and the number of parameters in
+    // its subtree.
     let (mut earliest, mut below) = (vec![0; nodes], vec![0; nodes]);
-    // Of what would be cut off with a node: all of it, and the largest part.
+    // Per node, the number of parameters that would be cut off with it, and the largest part of
+    // them.
     let (mut cut, mut largest) = (vec![0; nodes], vec![0; nodes]);
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut clock = 0;
@@ -28,7 +31,7 @@ pub(crate) fn largest_without(count: usize, formulas: &[Vec<usize>]) -> Vec<usiz
             continue;
         }
         let mut part = Vec::new();
-        // Node, where it was found from, and the next of its neighbors to look at.
+        // Node, its parent, and the index of its neighbor to visit next.
         let mut stack = vec![(root, root, 0)];
         while let Some((node, from, next)) = stack.pop() {
             if next == 0 {
@@ -76,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// The same by taking every parameter away in turn.
+    /// Computes `largest_without` by removing every parameter in turn.
     fn by_trying(count: usize, formulas: &[Vec<usize>]) -> Vec<usize> {
         let without = |gone: usize| {
             let mut leader: Vec<usize> = (0..count).collect();
@@ -95,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_global_choice_separates_layers() {
-        // Parameter 0 is in a formula with the first of each layer of three.
+        // Parameter 0 is in a formula with the first parameter of each layer of three.
         let formulas: Vec<Vec<usize>> = (0..5)
             .flat_map(|layer| [vec![0, 3 * layer + 1], (3 * layer + 1..3 * layer + 4).collect()])
             .collect();

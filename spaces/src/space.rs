@@ -1,32 +1,33 @@
-//! A space as people describe it: parameters with domains and conditions, and constraints over them.
+//! Description of a space: parameters with domains and conditions, and constraints over them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::expression::{EvaluationError, Expression, ParseError};
 use crate::{CompiledSpace, Domain, Value};
 
-/// One thing to choose.
+/// Parameter of a space: one thing to choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// Unique; letters, digits, `_` and `.`, not starting with a digit or dot.
+    /// Unique name of letters, digits, `_` and `.`, not starting with a digit or dot.
     pub name: String,
-    /// What it may be.
+    /// Values that the parameter may take.
     pub domain: Domain,
-    /// When it exists; always, where there is none.
+    /// Condition under which the parameter exists; `None` means always.
     pub condition: Option<Expression>,
-    /// What one would take without searching: an index into the domain.
+    /// Index of the value that is used without a search.
     pub default: usize,
-    /// One sentence for people; may be empty.
+    /// Description of one sentence; may be empty.
     pub about: String,
 }
 
 impl Parameter {
-    /// A parameter that is always active, with the first value as its default.
+    /// Creates a parameter that is always active and whose default is the first value.
     pub fn new(name: impl Into<String>, domain: Domain) -> Parameter {
         Parameter { name: name.into(), domain, condition: None, default: 0, about: String::new() }
     }
 
-    /// Exists only where `condition` holds (and with whatever was asked for before).
+    /// Restricts the parameter to configurations in which `condition` holds, in addition to earlier
+    /// conditions.
     #[must_use]
     pub fn when(mut self, condition: Expression) -> Parameter {
         self.condition = Some(match self.condition.take() {
@@ -36,7 +37,7 @@ impl Parameter {
         self
     }
 
-    /// With `value` as its default; unchanged where the domain does not have it.
+    /// Sets the default to `value`. A value outside the domain changes nothing.
     #[must_use]
     pub fn with_default(mut self, value: impl Into<Value>) -> Parameter {
         if let Some(index) = self.domain.index_of(&value.into()) {
@@ -45,7 +46,7 @@ impl Parameter {
         self
     }
 
-    /// With a sentence for people.
+    /// Sets the description of one sentence.
     #[must_use]
     pub fn about(mut self, about: impl Into<String>) -> Parameter {
         self.about = about.into();
@@ -53,78 +54,78 @@ impl Parameter {
     }
 }
 
-/// Parameters and constraints; [`Space::compile`] makes it fit for searching.
+/// Parameters and constraints. [`Space::compile`] prepares them for searching.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// In the order in which people read them.
+    /// Parameters in the order in which people read them.
     pub parameters: Vec<Parameter>,
-    /// All must be met.
+    /// Constraints, all of which must be met.
     pub constraints: Vec<Expression>,
 }
 
-/// What is wrong with a space.
+/// Error in the description of a space.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SpaceError {
-    /// A parameter's name cannot be used in formulas.
+    /// Formulas cannot refer to the name of a parameter.
     #[error(
         "parameter `{0}`: a name consists of letters, digits, `_` and `.`, and starts with a letter or `_`"
     )]
     Name(String),
-    /// Two parameters have one name.
+    /// Two parameters have the same name.
     #[error("parameter `{0}` is declared twice")]
     Twice(String),
-    /// A domain has no values, too many, doubles, or numbers that are not finite.
+    /// A domain has no values, too many, duplicates, or values that do not fit its kind.
     #[error("parameter `{name}`: {problem}")]
     Domain {
-        /// The parameter.
+        /// Name of the parameter with the wrong domain.
         name: String,
-        /// What is wrong with it.
+        /// Description of the error in the domain.
         problem: String,
     },
-    /// A formula names something that is not a parameter.
+    /// A formula names a parameter that does not exist.
     #[error("{place} names `{name}`, which is no parameter of this space")]
     Unknown {
-        /// Which formula.
+        /// Description of the formula's place.
         place: String,
-        /// The name.
+        /// Name that no parameter has.
         name: String,
     },
-    /// Conditions that depend on each other.
+    /// Conditions depend on each other in a cycle.
     #[error("the conditions of these parameters depend on each other: {}", .0.join(", "))]
     Cycle(Vec<String>),
-    /// A formula has no value for some assignment that it can meet.
+    /// A formula has no value under some assignment that it can meet.
     #[error("{place}: {error}")]
     Evaluation {
-        /// Which formula.
+        /// Description of the formula's place.
         place: String,
-        /// What is wrong.
+        /// Error of the evaluation.
         error: EvaluationError,
     },
-    /// A formula cannot be read.
+    /// A formula cannot be parsed.
     #[error("{place}: {error}")]
     Parse {
-        /// Which formula.
+        /// Description of the formula's place.
         place: String,
-        /// Where and why.
+        /// Error with its position in the text.
         error: ParseError,
     },
     /// No configuration meets the constraints.
     #[error("no configuration meets all constraints{0}")]
     Empty(String),
-    /// The constraints couple more than can be solved in memory.
+    /// The constraints couple more parameters than can be solved in memory.
     #[error("the constraints couple too many parameters ({0} states and more); split or simplify them")]
     TooLarge(usize),
     /// An entry of a file is wrong.
     #[error("{entry}: {problem}")]
     Entry {
-        /// Which entry.
+        /// Path of the entry in the file.
         entry: String,
-        /// What is wrong, and what would be right.
+        /// Description of the error and of a right entry.
         problem: String,
     },
 }
 
-/// Whether formulas can refer to `name`.
+/// Returns whether formulas can refer to `name`.
 pub(crate) fn is_name(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
@@ -133,28 +134,29 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 impl Space {
-    /// An empty space, which has one configuration: nothing chosen.
+    /// Creates a space without parameters, which has one configuration: the empty one.
     #[must_use]
     pub fn new() -> Space {
         Space::default()
     }
 
-    /// The parameter called `name`.
+    /// Returns the parameter called `name`, if there is one.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|p| p.name == name)
     }
 
-    /// Solves conditions and constraints, so that valid configurations can be counted, sampled and varied
-    /// without ever trying an invalid one.
+    /// Solves conditions and constraints, so that valid configurations can be counted, sampled and
+    /// varied without ever trying an invalid one.
     ///
     /// # Errors
-    /// Where the description is inconsistent, has no configuration, or couples too much.
+    /// Returns an error if the description is inconsistent, has no configuration, or couples too
+    /// many parameters.
     pub fn compile(&self) -> Result<CompiledSpace, SpaceError> {
         CompiledSpace::new(self.clone())
     }
 
-    /// Everything that can be checked without solving.
+    /// Checks everything that can be checked without solving the constraints.
     pub(crate) fn check(&self) -> Result<(), SpaceError> {
         let mut names = BTreeSet::new();
         for p in &self.parameters {
@@ -207,7 +209,7 @@ impl Space {
     }
 }
 
-/// How error messages call the condition of `p`.
+/// Returns the name of the condition of `p` in error messages.
 pub(crate) fn place_of(p: &Parameter) -> String {
     format!("the condition of `{}`", p.name)
 }

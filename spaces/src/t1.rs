@@ -1,7 +1,7 @@
-//! T1, the JSON description of tuning problems that auto-tuners share: import and export of the space in it.
+//! Import and export of T1, the JSON description of tuning problems that auto-tuners share.
 //!
-//! Values are Python lists in strings, constraints Python expressions. Everything else in a T1 file (kernels, arguments)
-//! is not looked at.
+//! Values are Python lists in strings, and constraints are Python expressions. Kernels, arguments
+//! and everything else in a T1 file besides the space are ignored.
 
 use serde_json::{Value as Json, json};
 
@@ -27,10 +27,10 @@ fn text<'a>(json: &'a Json, path: &str, field: &str) -> Result<&'a str, SpaceErr
     }
 }
 
-/// The space of a T1 description.
+/// Parses the space of a T1 description.
 ///
 /// # Errors
-/// Where the text is not T1; the message names the entry.
+/// Returns an error that names the wrong entry if the text is not T1.
 pub fn parse(input: &str) -> Result<Space, SpaceError> {
     let json: Json = serde_json::from_str(input).or_else(|e| wrong("T1 file", e.to_string()))?;
     let described = &json["ConfigurationSpace"];
@@ -76,13 +76,13 @@ fn parameter(item: &Json, path: &str) -> Result<Parameter, SpaceError> {
         parameter = parameter.with_default(first);
     }
     if let Ok(value) = serde_json::from_value::<Value>(item["Default"].clone()) {
-        // Defaults outside the domain occur in published files: the first value serves then.
+        // Some published files have defaults outside the domain: the first value serves then.
         parameter = parameter.with_default(value);
     }
     Ok(parameter)
 }
 
-/// A list of literals, as the expression language knows lists.
+/// Parses a list of literals in the syntax of the expression language.
 fn python_list(python: &str, path: &str) -> Result<Vec<Value>, SpaceError> {
     let place = || format!("{path}.Values");
     let parsed: Expression =
@@ -115,8 +115,8 @@ fn convert(value: Value, kind: &str, path: &str) -> Result<Value, SpaceError> {
     }
 }
 
-/// A T1 description of `space`. T1 has no conditional parameters: where a condition does not hold, the
-/// description pins the parameter to its default by a constraint instead, which keeps the number of configurations.
+/// Writes a T1 description of `space`. T1 has no conditional parameters: if a condition does not
+/// hold, a constraint pins the parameter to its default, which keeps the number of configurations.
 #[must_use]
 pub fn write(space: &Space, name: &str) -> String {
     let kind = |domain: &Domain| {

@@ -1,4 +1,4 @@
-//! Values, configurations, and the content hash that names a configuration on every machine.
+//! Values, configurations, and the content hash that identifies a configuration on every machine.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -8,24 +8,24 @@ use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-/// A value of a parameter.
+/// Value of a parameter.
 ///
-/// Equality, order and hash are those of the canonical form: kinds never mix (`1`, `1.0` and `true`
-/// differ), and both zeros of a real are one. Reals are finite wherever a space has been compiled.
+/// Equality, order and hash are those of the canonical form: types never mix (`1`, `1.0` and `true`
+/// differ), and both zeros of a real are equal. Reals are finite in every compiled space.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// True or false.
+    /// Truth value, true or false.
     Bool(bool),
-    /// Whole number.
+    /// Signed integer of 64 bits.
     Int(i64),
-    /// Real number.
+    /// Real number in double precision.
     Real(f64),
-    /// Word.
+    /// Text, such as the name of an algorithm.
     Text(String),
 }
 
-/// One zero, so that equal reals have equal bits.
+/// Maps both zeros to one, so that equal reals have equal bits.
 fn canonical(real: f64) -> f64 {
     if real == 0.0 { 0.0 } else { real }
 }
@@ -40,7 +40,7 @@ impl Value {
         }
     }
 
-    /// The value as a number; `true` is 1. `None` for words.
+    /// Returns the value as a number, where `true` is 1. Text has none.
     #[must_use]
     pub fn as_f64(&self) -> Option<f64> {
         match self {
@@ -51,7 +51,7 @@ impl Value {
         }
     }
 
-    /// The whole number, if it is one.
+    /// Returns the integer, if the value is one.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         match self {
@@ -60,7 +60,7 @@ impl Value {
         }
     }
 
-    /// The word, if it is one.
+    /// Returns the text, if the value is one.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -69,7 +69,7 @@ impl Value {
         }
     }
 
-    /// The truth value, if it is one.
+    /// Returns the truth value, if the value is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         match self {
@@ -78,7 +78,8 @@ impl Value {
         }
     }
 
-    /// Reads a word as people and tables write it: `true`, `12`, `0.5`, else text. The text is trimmed.
+    /// Parses a value as people and tables write it: `true`, `12`, `0.5`, else text. Surrounding
+    /// space is ignored.
     #[must_use]
     pub fn parse(text: &str) -> Value {
         let text = text.trim();
@@ -182,57 +183,59 @@ impl From<String> for Value {
     }
 }
 
-/// A choice of values for the active parameters, by name. Nothing inactive is in it, so equal choices
-/// are equal maps and have equal ids.
+/// Values of the active parameters by name. Inactive parameters are absent, so equal choices are
+/// equal maps and have equal ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Configuration(pub BTreeMap<String, Value>);
 
 impl Configuration {
-    /// Nothing chosen.
+    /// Creates a configuration in which no parameter is active.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The value of the parameter called `name`, if it is active.
+    /// Returns the value of the parameter called `name`, if it is active.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// Sets a parameter, returning what it was.
+    /// Sets a parameter and returns its previous value.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         self.0.insert(name.into(), value.into())
     }
 
-    /// Parameters in the order of their names.
+    /// Iterates over the parameters in the order of their names.
     pub fn iter(&self) -> Iter<'_, String, Value> {
         self.0.iter()
     }
 
-    /// How many parameters are active.
+    /// Returns the number of active parameters.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing is chosen.
+    /// Returns whether no parameter is active.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Those parameters whose names satisfy `keep`.
+    /// Returns the configuration of the parameters whose names satisfy `keep`.
     #[must_use]
     pub fn part(&self, mut keep: impl FnMut(&str) -> bool) -> Configuration {
         self.0.iter().filter(|(name, _)| keep(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
     }
 
-    /// Content hash, 32 hexadecimal characters; equal configurations have equal ids on every machine.
+    /// Returns the content hash, 32 hexadecimal characters. Equal configurations have equal ids on
+    /// every machine.
     ///
-    /// The first half of BLAKE3 over name and value of each parameter in the order of names, every
-    /// string preceded by its length, every value by its kind, all numbers little-endian.
+    /// The hash is the first half of BLAKE3 over name and value of each parameter in the order of
+    /// names. Every string is preceded by its length and every value by its type; numbers are
+    /// little-endian.
     #[must_use]
     pub fn id(&self) -> String {
         let mut hasher = blake3::Hasher::new();

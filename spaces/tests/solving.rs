@@ -1,4 +1,4 @@
-//! The solver against brute force: counts, membership, numbering, sampling and moves.
+//! Tests of the solver against brute force: counts, membership, numbering, sampling and moves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,8 @@ fn expression(text: &str) -> Expression {
     text.parse().unwrap()
 }
 
-/// Every valid configuration, found by trying all combinations. Conditions refer to earlier parameters only.
+/// Finds every valid configuration by trying all combinations. Conditions refer to earlier
+/// parameters only.
 fn brute(space: &Space) -> BTreeSet<Configuration> {
     let mut partial = vec![Configuration::new()];
     for p in &space.parameters {
@@ -69,7 +70,7 @@ fn moves_stay_inside(compiled: &CompiledSpace) {
         let (a, b) = (compiled.sample(rng), compiled.sample_by_choice(rng));
         for point in compiled.neighbors(&a).iter().chain(&compiled.adjacent(&a)) {
             assert!(compiled.contains(point) && *point != a);
-            // One parameter that stays active moves; the others only where activity changed.
+            // One active parameter moves; other parameters change only if their activity changed.
             let moved =
                 (0..a.len()).filter(|i| a[*i] != point[*i] && a[*i] != INACTIVE && point[*i] != INACTIVE);
             assert_eq!(moved.count(), 1);
@@ -120,7 +121,7 @@ fn a_global_choice_does_not_merge_layers() {
     assert!(compiled.len().is_none() && compiled.log10_len() > 100.0);
     assert!(compiled.nodes() < 10_000, "{compiled:?}");
     assert_eq!(compiled.groups().len(), 1);
-    // The count follows from one layer's, which is solved alone.
+    // The count follows from the count of one layer, which is solved alone.
     let layer = |threads: f64| {
         let tiles = 7.0 * (0..49).filter(|i| (1 << (i % 7)) * (1 << (i / 7)) <= 256).count() as f64;
         3.0 + tiles * if threads > 1.0 { threads.log2() + 1.0 } else { 1.0 }
@@ -155,7 +156,7 @@ fn a_global_choice_in_few_formulas_is_made_first() {
     }
     let compiled = space.compile().unwrap();
     assert!(compiled.nodes() < 5_000, "{compiled:?}");
-    // Two algorithms of 27 tiles each, on either backend.
+    // Two algorithms of 27 tiles each exist on either backend.
     let expected = 2.0_f64.log10() + 30.0 * 54.0_f64.log10();
     assert!((compiled.log10_len() - expected).abs() < 1e-9);
 }
@@ -285,7 +286,7 @@ fn wishes_come_first_and_defaults_next() {
     let config = compiled.decode(&compiled.closest(&wanted));
     assert_eq!(config.get("b"), Some(&8.into()));
     assert_eq!(config.get("a"), Some(&2.into()));
-    // Numbers between those that there are.
+    // Numbers between the sizes of a domain.
     wanted.insert("b", 1);
     wanted.insert("a", 7);
     let config = compiled.decode(&compiled.closest(&wanted));

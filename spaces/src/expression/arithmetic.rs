@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::{Comparison, EvaluationError, Operation};
 use crate::Value;
 
-/// Whether Python would take the value for true.
+/// Returns the truth value that Python gives to a value.
 pub(crate) fn truth(value: &Value) -> bool {
     match value {
         Value::Bool(b) => *b,
@@ -47,7 +47,8 @@ pub(crate) fn arithmetic(op: Operation, a: &Value, b: &Value) -> Result<Value, E
             Operation::Subtract => x.checked_sub(y),
             Operation::Multiply => x.checked_mul(y),
             Operation::FloorDivide => x.checked_div_euclid(y).map(|q| {
-                // Euclidean division rounds the other way where the divisor is negative and a rest is left.
+                // Euclidean division rounds the other way if the divisor is negative and there is a
+                // remainder.
                 if y < 0 && x.rem_euclid(y) != 0 { q - 1 } else { q }
             }),
             Operation::Modulo => {

@@ -1,44 +1,29 @@
-//! Recursive descent over the expression language; errors carry the position.
+//! Parser of the expression language by recursive descent. Errors carry the position.
 
+use super::token::{Failure, Token, tokenize};
 use super::{Comparison, Expression, Operation};
 use crate::Value;
 
-/// Nesting beyond this is refused rather than risking the stack.
+/// Depth of nesting beyond which a formula is refused, to protect the stack.
 const MAX_DEPTH: usize = 100;
 
-/// Why a formula could not be read.
+/// Error of a formula that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column} of `{text}`: {message}")]
 pub struct ParseError {
-    /// The whole formula.
+    /// Text of the whole formula.
     pub text: String,
-    /// Where, in characters from 1.
+    /// Position of the error in characters, counted from 1.
     pub column: usize,
-    /// What was expected.
+    /// Description of the expected text.
     pub message: String,
 }
-
-#[derive(Clone, Debug, PartialEq)]
-enum Token {
-    Integer(i128),
-    Real(f64),
-    Text(String),
-    Name(String),
-    Symbol(&'static str),
-    End,
-}
-
-/// Longest first, so that `//` is not two `/`.
-const SYMBOLS: [&str; 18] =
-    ["//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "<", ">", "(", ")", "[", "]", ",", ";"];
 
 struct Parser {
     tokens: Vec<(usize, Token)>,
     at: usize,
     depth: usize,
 }
-
-type Failure = (usize, String);
 
 pub(super) fn parse(text: &str) -> Result<Expression, ParseError> {
     let run = || {
@@ -50,100 +35,6 @@ pub(super) fn parse(text: &str) -> Result<Expression, ParseError> {
         }
     };
     run().map_err(|(column, message): Failure| ParseError { text: text.to_owned(), column, message })
-}
-
-fn tokenize(text: &str) -> Result<Vec<(usize, Token)>, Failure> {
-    let chars: Vec<char> = text.chars().collect();
-    let mut tokens = Vec::new();
-    let mut i = 0;
-    while i < chars.len() {
-        let (start, c) = (i, chars[i]);
-        let token = if c.is_whitespace() {
-            i += 1;
-            continue;
-        } else if c.is_ascii_digit() || (c == '.' && chars.get(i + 1).is_some_and(char::is_ascii_digit)) {
-            number(&chars, &mut i)?
-        } else if c.is_ascii_alphabetic() || c == '_' {
-            while i < chars.len() && (chars[i].is_ascii_alphanumeric() || chars[i] == '_' || chars[i] == '.')
-            {
-                i += 1;
-            }
-            Token::Name(chars[start..i].iter().collect())
-        } else if c == '\'' || c == '"' {
-            quoted(&chars, &mut i)?
-        } else {
-            let rest: String = chars[i..chars.len().min(i + 2)].iter().collect();
-            let Some(symbol) = SYMBOLS.iter().find(|s| rest.starts_with(**s)) else {
-                return Err((start + 1, format!("`{c}` means nothing here")));
-            };
-            i += symbol.len();
-            Token::Symbol(symbol)
-        };
-        tokens.push((start + 1, token));
-    }
-    tokens.push((chars.len() + 1, Token::End));
-    Ok(tokens)
-}
-
-fn number(chars: &[char], i: &mut usize) -> Result<Token, Failure> {
-    let start = *i;
-    let digits = |i: &mut usize| {
-        while *i < chars.len() && chars[*i].is_ascii_digit() {
-            *i += 1;
-        }
-    };
-    let mut real = false;
-    digits(i);
-    if chars.get(*i) == Some(&'.') {
-        real = true;
-        *i += 1;
-        digits(i);
-    }
-    if matches!(chars.get(*i), Some('e' | 'E')) {
-        let sign = usize::from(matches!(chars.get(*i + 1), Some('+' | '-')));
-        if chars.get(*i + 1 + sign).is_some_and(char::is_ascii_digit) {
-            real = true;
-            *i += 1 + sign;
-            digits(i);
-        }
-    }
-    let text: String = chars[start..*i].iter().collect();
-    if real {
-        match text.parse::<f64>() {
-            Ok(r) if r.is_finite() => Ok(Token::Real(r)),
-            _ => Err((start + 1, format!("`{text}` is no finite number"))),
-        }
-    } else {
-        match text.parse::<i128>() {
-            Ok(n) => Ok(Token::Integer(n)),
-            Err(_) => Err((start + 1, format!("`{text}` is beyond 64 bits"))),
-        }
-    }
-}
-
-fn quoted(chars: &[char], i: &mut usize) -> Result<Token, Failure> {
-    let (start, quote) = (*i, chars[*i]);
-    let mut text = String::new();
-    *i += 1;
-    loop {
-        let Some(&c) = chars.get(*i) else {
-            return Err((start + 1, "the text has no closing quote".to_owned()));
-        };
-        *i += 1;
-        match c {
-            c if c == quote => return Ok(Token::Text(text)),
-            '\\' => {
-                let escaped = chars.get(*i).copied();
-                *i += 1;
-                match escaped {
-                    Some('n') => text.push('\n'),
-                    Some(c @ ('\\' | '\'' | '"')) => text.push(c),
-                    _ => return Err((*i - 1, "only \\\\, \\', \\\" and \\n may be escaped".to_owned())),
-                }
-            }
-            c => text.push(c),
-        }
-    }
 }
 
 impl Parser {
