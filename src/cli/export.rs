@@ -22,7 +22,7 @@ use crate::export;
 pub struct ExportArgs {
     /// The study: its folder, or its name in the user's data folder [default: the latest]
     study: Option<PathBuf>,
-    /// Format of the export
+    /// Format in which the point or the study is exported
     #[arg(long = "to", value_enum, default_value_t = Format::Bundle)]
     format: Format,
     /// Storage of the weights in a bundle [default: coded]

@@ -61,7 +61,7 @@ enum Command {
     Show(show::ShowArgs),
     /// Write the best configuration of a study in a form that runs
     Export(export::ExportArgs),
-    /// Run an exported bundle
+    /// Run an exported bundle on images or arrays
     Run(run::RunArgs),
     /// Time a bundle or a network: whole and layer by layer
     Bench(bench::BenchArgs),
@@ -75,7 +75,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Print the hardware, its features and its measured ceilings
     Devices(devices::DevicesArgs),
-    /// Maintain the result store
+    /// Maintain the result store of all studies
     Db(db::DbArgs),
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),

@@ -16,10 +16,10 @@ pub struct ReplayArgs {
     /// CSV file with a header line: parameters, then measured values
     #[arg(value_name = "TABLE.csv")]
     table: PathBuf,
-    /// Columns to minimize
+    /// Names of the columns to minimize
     #[arg(long, value_name = "COL,...", value_delimiter = ',')]
     minimize: Vec<String>,
-    /// Columns to maximize
+    /// Names of the columns to maximize
     #[arg(long, value_name = "COL,...", value_delimiter = ',')]
     maximize: Vec<String>,
     /// Objectives to compare on a logarithmic scale

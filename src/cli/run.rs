@@ -22,7 +22,7 @@ use super::{ExitStatus, report_load_changes, usage};
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["input", "data"])))]
 pub struct RunArgs {
-    /// Folder of the bundle
+    /// Folder that holds the bundle
     bundle: PathBuf,
     /// Images as a NumPy array [batch, channels, height, width] (or one image without batch). Bytes
     /// are normalized as in the training; floats are used unchanged

@@ -43,7 +43,7 @@ pub struct SearchArgs {
     /// "accuracy-drop<1%", or a list: "<20ms, <5MB". May be given several times
     #[arg(long = "limit", value_name = "TEXT")]
     limits: Vec<String>,
-    /// Objectives to trade off
+    /// Names of the objectives to trade off
     #[arg(long, value_name = "NAME,...", value_delimiter = ',',
           default_value = "accuracy,latency,size,memory",
           value_parser = ["accuracy", "latency", "size", "memory"])]
@@ -56,7 +56,7 @@ pub struct SearchArgs {
     /// search [default: 1m for the built-in network, else 5m]
     #[arg(long, value_name = "TEXT")]
     budget: Option<Budget>,
-    /// Strategy that proposes configurations
+    /// Name of the strategy that proposes configurations
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = strategies())]
     strategy: String,
     /// Seed of the random generator. With the same seed and recorded measurements, the trials
