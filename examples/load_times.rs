@@ -26,12 +26,12 @@ const COLD: &str = "--cold";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let ended = match arguments.as_slice() {
+    let result = match arguments.as_slice() {
         [first, folder] if first == LOAD => load(Path::new(folder)).map_err(|error| error.to_string()),
         [first, folders @ ..] if first == COLD => table(folders, true).map_err(|error| error.to_string()),
         folders => table(folders, false).map_err(|error| error.to_string()),
     };
-    if let Err(error) = ended {
+    if let Err(error) = result {
         eprintln!("error: {error}");
         std::process::exit(1);
     }
@@ -39,18 +39,18 @@ fn main() {
 
 /// Loads a bundle, prints when it is ready, and prints the time of the first run.
 fn load(folder: &Path) -> Result<(), KernelError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let stored = Stored::open(folder)?;
     let threads = stored.description().plan.threads.max(1);
     let Loaded { mut executor, weights, .. } =
         stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
-    let loaded = begun.elapsed().as_secs_f64();
+    let loaded = start.elapsed().as_secs_f64();
     println!("ready");
     let (inputs, outputs) = executor.lengths();
     let (input, mut output) = (vec![0.5; inputs], vec![0.0; outputs]);
-    let begun = Instant::now();
+    let start = Instant::now();
     executor.run(&input, &mut output)?;
-    let first = begun.elapsed().as_secs_f64();
+    let first = start.elapsed().as_secs_f64();
     println!("{loaded} {first} {} {weights}", stored.bytes()?);
     Ok(())
 }
@@ -73,26 +73,26 @@ fn table(folders: &[String], cold: bool) -> std::io::Result<()> {
     for _ in 0..ROUNDS {
         for (seen, folder) in seen.iter_mut().zip(folders) {
             if cold {
-                forget(Path::new(folder))?;
+                drop_from_cache(Path::new(folder))?;
             }
-            seen.push(watch(folder)?);
+            seen.push(time_process(folder)?);
         }
     }
     for (folder, seen) in folders.iter().zip(&seen) {
-        let middle = |of: fn(&Seen) -> f64| {
+        let median = |of: fn(&Seen) -> f64| {
             let mut all: Vec<f64> = seen.iter().map(of).collect();
             all.sort_by(f64::total_cmp);
             format!("{:.2} ms", 1e3 * all[all.len() / 2])
         };
         let name = Path::new(folder).file_name().unwrap_or_default().to_string_lossy();
-        let [ready, loaded, first] = [middle(|s| s.ready), middle(|s| s.loaded), middle(|s| s.first)];
+        let [ready, loaded, first] = [median(|s| s.ready), median(|s| s.loaded), median(|s| s.first)];
         println!("| {name} | {} | {ready} | {loaded} | {first} | {} |", seen[0].bytes, seen[0].weights);
     }
     Ok(())
 }
 
 /// Drops the files in a folder from the system's cache.
-fn forget(folder: &Path) -> std::io::Result<()> {
+fn drop_from_cache(folder: &Path) -> std::io::Result<()> {
     for file in std::fs::read_dir(folder)? {
         let file = std::fs::File::open(file?.path())?;
         #[cfg(target_os = "linux")]
@@ -103,8 +103,8 @@ fn forget(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn watch(folder: &str) -> std::io::Result<Seen> {
-    let begun = Instant::now();
+fn time_process(folder: &str) -> std::io::Result<Seen> {
+    let start = Instant::now();
     let mut child =
         Command::new(std::env::current_exe()?).args([LOAD, folder]).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().ok_or_else(|| std::io::Error::other("a process without output"))?;
@@ -112,12 +112,13 @@ fn watch(folder: &str) -> std::io::Result<Seen> {
     let mut line =
         || lines.next().unwrap_or_else(|| Err(std::io::Error::other(format!("`{folder}` was not loaded"))));
     line()?;
-    let ready = begun.elapsed().as_secs_f64();
-    let said = line()?;
+    let ready = start.elapsed().as_secs_f64();
+    let line_of_figures = line()?;
     child.wait()?;
-    let mut words = said.splitn(4, ' ');
-    let mut word =
-        || words.next().ok_or_else(|| std::io::Error::other(format!("nobody understands `{said}`")));
+    let mut words = line_of_figures.splitn(4, ' ');
+    let mut word = || {
+        words.next().ok_or_else(|| std::io::Error::other(format!("unexpected output `{line_of_figures}`")))
+    };
     let number = |word: &str| word.parse::<f64>().map_err(std::io::Error::other);
     Ok(Seen {
         ready,

@@ -73,7 +73,7 @@ fn fixed(text: &str) -> anyhow::Result<(String, i64)> {
 }
 
 /// Number of best schedules that are kept for each layer.
-const FEW: usize = 4;
+const KEPT_SCHEDULES: usize = 4;
 
 /// Schedules by name of the layer.
 type Schedules = BTreeMap<String, Schedule>;
@@ -92,7 +92,7 @@ struct Kind {
     default: f64,
     multiply_adds: f64,
     /// Number of schedules that the search begins with.
-    begin_with: usize,
+    starting_points: usize,
     asked: usize,
     tried: usize,
     failed: usize,
@@ -191,7 +191,7 @@ fn polish(plan: &Plan, kinds: &mut [Kind], batch: usize, seconds: f64) -> anyhow
     let mut best = pass(&chosen(kinds))?;
     let before = best;
     let (mut tried, mut taken) = (0, 0);
-    for place in 1..FEW {
+    for place in 1..KEPT_SCHEDULES {
         for index in 0..kinds.len() {
             if Instant::now() >= until || kinds[index].best.len() <= place {
                 continue;
@@ -266,9 +266,10 @@ fn whole(plan: &Plan, batch: usize) -> anyhow::Result<String> {
     }
     load(&host, batch)?.run(&input, &mut reference)?;
     let largest = reference.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
-    let off = reference.iter().zip(&output).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs() / largest));
+    let difference =
+        reference.iter().zip(&output).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs() / largest));
     Ok(format!(
-        "{:.1} us with transfers, {:.1} us per pass, {:.1} us in {} steps; off by {off:.1e}",
+        "{:.1} us with transfers, {:.1} us per pass, {:.1} us in {} steps; difference {difference:.1e}",
         1e6 * median(&mut runs),
         1e6 * median(&mut pass),
         1e6 * median(&mut kernels),
@@ -313,7 +314,7 @@ fn kinds(
         if let Some(schedule) = known.get(&step.name) {
             first.push((space.closest(&configuration_of(schedule)), "known".to_owned()));
         }
-        let begin_with = first.len();
+        let starting_points = first.len();
         search.enqueue(first)?;
         keys.push(key);
         let names = vec![step.name.clone()];
@@ -326,7 +327,7 @@ fn kinds(
             default: 0.0,
             #[expect(clippy::cast_precision_loss, reason = "for reports")]
             multiply_adds: problem_size as f64,
-            begin_with,
+            starting_points,
             asked: 0,
             tried: 0,
             failed: 0,
@@ -350,15 +351,15 @@ struct Trial {
 fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs_f64(arguments.seconds);
     let mut neighbors = load(plan, batch)?;
-    let (jobs, todo) = mpsc::channel::<Trial>();
+    let (proposals_out, proposals_in) = mpsc::channel::<Trial>();
     let (results, done) = mpsc::channel();
-    let todo = Mutex::new(todo);
+    let proposals_in = Mutex::new(proposals_in);
     std::thread::scope(|scope| {
         for _ in 0..arguments.threads.max(1) {
-            let (todo, results) = (&todo, results.clone());
+            let (proposals_in, results) = (&proposals_in, results.clone());
             scope.spawn(move || {
                 loop {
-                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let next = proposals_in.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(trial) = next else { break };
                     let late = arguments.seconds > 0.0 && Instant::now() >= until && !trial.default;
                     let loaded = (!late).then(|| load(&trial.plan, batch));
@@ -368,30 +369,30 @@ fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) 
                 }
             });
         }
-        let mut under_way = 0;
-        let ask = |kinds: &mut [Kind], index: usize, count: usize, under_way: &mut usize| {
+        let mut pending = 0;
+        let ask = |kinds: &mut [Kind], index: usize, count: usize, pending: &mut usize| {
             let proposals = kinds[index].search.ask(count);
             let any = !proposals.is_empty();
             for proposal in proposals {
                 let trial = kinds[index].trial(index, proposal);
                 // The receiver lives as long as this function.
-                *under_way += usize::from(jobs.send(trial).is_ok());
+                *pending += usize::from(proposals_out.send(trial).is_ok());
             }
             any
         };
         for index in 0..kinds.len() {
             // The first proposals are the defaults of all algorithms and the known schedules.
-            let first = kinds[index].begin_with;
-            ask(kinds, index, first, &mut under_way);
+            let first = kinds[index].starting_points;
+            ask(kinds, index, first, &mut pending);
         }
         let mut renewed = Instant::now();
         let mut exhausted = vec![false; kinds.len()];
-        while under_way > 0 {
+        while pending > 0 {
             let (trial, loaded) = done.recv()?;
-            under_way -= 1;
+            pending -= 1;
             if let Some(loaded) = loaded {
                 let kind = &mut kinds[trial.kind];
-                kind.judge(&trial, loaded, batch, &mut neighbors)?;
+                kind.record(&trial, loaded, batch, &mut neighbors)?;
                 // Layers under slow default schedules would keep data in caches that is evicted in
                 // use.
                 if renewed.elapsed() > Duration::from_secs_f64(0.3 * arguments.seconds) {
@@ -399,17 +400,18 @@ fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) 
                     renewed = Instant::now();
                 }
             }
-            while under_way < 2 * arguments.threads && Instant::now() < until {
+            while pending < 2 * arguments.threads && Instant::now() < until {
                 // The next layer is the one with the largest expected gain.
                 let open = (0..kinds.len()).filter(|&index| !exhausted[index]);
-                let Some(index) = open.max_by(|&a, &b| kinds[a].promise().total_cmp(&kinds[b].promise()))
+                let Some(index) =
+                    open.max_by(|&a, &b| kinds[a].expected_gain().total_cmp(&kinds[b].expected_gain()))
                 else {
                     break;
                 };
-                exhausted[index] = !ask(kinds, index, 2, &mut under_way);
+                exhausted[index] = !ask(kinds, index, 2, &mut pending);
             }
         }
-        drop(jobs);
+        drop(proposals_out);
         Ok(())
     })
 }
@@ -424,7 +426,7 @@ impl Kind {
 
     /// Returns the expected gain of another trial: the time of all its layers over the number of
     /// trials.
-    fn promise(&self) -> f64 {
+    fn expected_gain(&self) -> f64 {
         let best = self.best.first().map_or(self.default, |(seconds, _)| *seconds);
         #[expect(clippy::cast_precision_loss, reason = "counts")]
         let (layers, asked) = (self.names.len() as f64, self.asked as f64);
@@ -432,7 +434,7 @@ impl Kind {
     }
 
     /// Times a schedule and reports it to the search.
-    fn judge(
+    fn record(
         &mut self,
         trial: &Trial,
         loaded: Result<Executor, KernelError>,
@@ -449,7 +451,7 @@ impl Kind {
                 }
                 let place = self.best.partition_point(|(other, _)| *other <= seconds);
                 self.best.insert(place, (seconds, trial.schedule.clone()));
-                self.best.truncate(FEW);
+                self.best.truncate(KEPT_SCHEDULES);
                 Outcome::exact(vec![seconds])
             }
             Err(error) => {

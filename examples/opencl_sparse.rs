@@ -96,18 +96,19 @@ fn main() -> anyhow::Result<()> {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
-    let share = arguments.seconds / layers.len().max(1) as f64;
+    let layer_seconds = arguments.seconds / layers.len().max(1) as f64;
     #[expect(clippy::cast_precision_loss, reason = "a handful of combinations")]
-    let sparse_share = share * 2.0 / 3.0 / (arguments.zeros.len() * arguments.blocks.len()).max(1) as f64;
+    let sparse_seconds =
+        layer_seconds * 2.0 / 3.0 / (arguments.zeros.len() * arguments.blocks.len()).max(1) as f64;
     for (layer, name) in layers.iter().zip(&arguments.layers) {
         let plan = layer.plan(&device, 1, 0.0);
-        let dense = best(&arguments, &device, &plan, share / 3.0, None)?;
+        let dense = best(&arguments, &device, &plan, layer_seconds / 3.0, None)?;
         for &outputs in &arguments.blocks {
             // A good schedule at one fraction of zeros is a good starting point at the next.
             let mut known: Option<Schedule> = None;
             for &zeros in &arguments.zeros {
                 let plan = layer.plan(&device, outputs, zeros);
-                let sparse = best(&arguments, &device, &plan, sparse_share, known.as_ref())?;
+                let sparse = best(&arguments, &device, &plan, sparse_seconds, known.as_ref())?;
                 println!(
                     "| {name} | {:.1} | {} | {:.0} % | {outputs}x1 | {:.1} | {:.2} | {} | {} + {} |",
                     1e6 * dense.seconds,
@@ -205,22 +206,22 @@ fn best(
     let objective = vec![Objective::minimize("seconds").log()];
     let mut search =
         Search::new(Problem::new(space.clone(), vec!["seconds".into()], objective, vec![])?, "evolve", 1)?;
-    let begin_with = first.len();
+    let starting_points = first.len();
     search.enqueue(first)?;
     let until = Instant::now() + Duration::from_secs_f64(seconds);
-    let (jobs, todo) = mpsc::channel::<(paretune_search::Proposal, Schedule)>();
+    let (proposals_out, proposals_in) = mpsc::channel::<(paretune_search::Proposal, Schedule)>();
     let (results, done) = mpsc::channel();
-    let todo = Mutex::new(todo);
+    let proposals_in = Mutex::new(proposals_in);
     let mut best: Option<(f64, Schedule)> = None;
-    let (mut tried, mut under_way) = (0, 0);
+    let (mut tried, mut pending) = (0, 0);
     std::thread::scope(|scope| {
         // Dropped at the end on every path, so that the builders end as well.
-        let jobs = jobs;
+        let proposals_out = proposals_out;
         for _ in 0..arguments.threads.max(1) {
-            let (todo, results) = (&todo, results.clone());
+            let (proposals_in, results) = (&proposals_in, results.clone());
             scope.spawn(move || {
                 loop {
-                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let next = proposals_in.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((proposal, schedule)) = next else { break };
                     let built = with(plan, &schedule);
                     let options = ExecutorOptions { batch: arguments.batch, threads: 1, isa: Isa::detect() };
@@ -233,21 +234,21 @@ fn best(
         }
         let mut exhausted = false;
         loop {
-            let room = if tried == 0 { begin_with } else { arguments.threads + 2 };
-            while !exhausted && under_way < room && (tried == 0 || Instant::now() < until) {
+            let room = if tried == 0 { starting_points } else { arguments.threads + 2 };
+            while !exhausted && pending < room && (tried == 0 || Instant::now() < until) {
                 let proposals = search.ask(1);
                 exhausted = proposals.is_empty();
                 for proposal in proposals {
                     let schedule = schedule_of(&space.decode(&proposal.point));
                     // The receiver lives as long as this function.
-                    under_way += usize::from(jobs.send((proposal, schedule)).is_ok());
+                    pending += usize::from(proposals_out.send((proposal, schedule)).is_ok());
                 }
             }
-            if under_way == 0 {
+            if pending == 0 {
                 break;
             }
             let (proposal, schedule, built, loaded) = done.recv()?;
-            under_way -= 1;
+            pending -= 1;
             tried += 1;
             let limit = best.as_ref().map_or(f64::INFINITY, |(seconds, _)| *seconds);
             let timed = loaded

@@ -1,4 +1,4 @@
-//! Trained network.
+//! Trained network with its name and hash.
 
 use paretune_kernels::Plan;
 use serde::{Deserialize, Serialize};

@@ -12,11 +12,11 @@ use super::source::{Item, Role};
 /// Largest numbers of images in each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitSizes {
-    /// Largest size of [`super::Dataset::calibration`].
+    /// Largest size of the part [`super::Dataset::calibration`].
     pub calibration: usize,
-    /// Largest size of [`super::Dataset::search`].
+    /// Largest size of the part [`super::Dataset::search`].
     pub search: usize,
-    /// Largest size of [`super::Dataset::report`].
+    /// Largest size of the part [`super::Dataset::report`].
     pub report: usize,
 }
 

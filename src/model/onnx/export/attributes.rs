@@ -1,4 +1,4 @@
-//! Attributes of nodes.
+//! Constructors of the attributes of nodes.
 
 use paretune_kernels::operator::Window;
 
