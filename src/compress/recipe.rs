@@ -110,8 +110,8 @@ impl Recipe {
                     recipe.sparsity
                 )));
             }
-            if let Pattern::Grouped { kept, of } = recipe.pattern {
-                let fraction = 1.0 - f64::from(kept) / f64::from(of.max(1));
+            if let Pattern::NofM { n, m } = recipe.pattern {
+                let fraction = 1.0 - f64::from(n) / f64::from(m.max(1));
                 if (recipe.sparsity - fraction).abs() > 1e-6 {
                     return Err(CompressError::Recipe(format!(
                         "layer `{layer}`: {} leaves a fraction of {fraction} zeros, not {}",

@@ -21,8 +21,8 @@ const PATTERNS: [Pattern; 7] = [
     Pattern::Blocks { outputs: 16, inputs: 1 },
     Pattern::Blocks { outputs: 16, inputs: 4 },
     Pattern::Blocks { outputs: 1, inputs: 4 },
-    Pattern::Grouped { kept: 2, of: 4 },
-    Pattern::Grouped { kept: 1, of: 4 },
+    Pattern::NofM { n: 2, m: 4 },
+    Pattern::NofM { n: 1, m: 4 },
 ];
 
 /// Reason why the space of a network could not be built.
@@ -219,8 +219,8 @@ fn layer_parameters(
             space.parameters.push(parameter);
             // An n:m pattern fixes the fraction of zeros.
             for pattern in &patterns {
-                let Pattern::Grouped { kept, of } = *pattern else { continue };
-                let share = Value::Real(1.0 - f64::from(kept) / f64::from(of.max(1)));
+                let Pattern::NofM { n, m } = *pattern else { continue };
+                let share = Value::Real(1.0 - f64::from(n) / f64::from(m.max(1)));
                 if SPARSITIES.iter().any(|&level| Value::Real(level) == share) {
                     let constraint = format!(
                         "{sparsity_name} == 0 or {pattern_name} != '{pattern}' or {sparsity_name} == {share}"

@@ -224,7 +224,7 @@ impl Database {
                 .map(|grid| LayerRecipe { numbers: Numbers::Integer(grid), ..LayerRecipe::default() });
             let sparse = patterns.iter().filter(|_| layer.sparse).map(|&pattern| {
                 let sparsity = match pattern {
-                    Pattern::Grouped { kept, of } => 1.0 - f64::from(kept) / f64::from(of.max(1)),
+                    Pattern::NofM { n, m } => 1.0 - f64::from(n) / f64::from(m.max(1)),
                     _ => SPARSITIES[0],
                 };
                 LayerRecipe { sparsity, pattern, ..LayerRecipe::default() }
@@ -251,7 +251,7 @@ impl Database {
     ) -> Result<Stored, CompressError> {
         let shared_level = SPARSITIES.iter().position(|&level| level == sparsity);
         let (levels, position) = match (pattern, shared_level) {
-            (Pattern::Grouped { .. }, _) | (_, None) => (vec![sparsity], 0),
+            (Pattern::NofM { .. }, _) | (_, None) => (vec![sparsity], 0),
             (_, Some(position)) => (SPARSITIES.to_vec(), position),
         };
         let name = if levels.len() > 1 { pattern.to_string() } else { format!("{pattern}-{sparsity}") };

@@ -72,7 +72,7 @@ fn patterns_are_kept() {
             }
         }
     }
-    let grouped = layer.pruned(Pattern::Grouped { kept: 1, of: 3 }, &[2.0 / 3.0]).unwrap().swap_remove(0);
+    let grouped = layer.pruned(Pattern::NofM { n: 1, m: 3 }, &[2.0 / 3.0]).unwrap().swap_remove(0);
     let values = f32_weights("", &grouped.weights).unwrap();
     for first in (0..16 * 2).map(|run| run * 27) {
         for tap in 0..9 {

@@ -39,12 +39,12 @@ impl Units {
             Pattern::Blocks { outputs, inputs } => {
                 single(usize::from(outputs).max(1), usize::from(inputs).max(1))
             }
-            Pattern::Grouped { kept, of } => {
-                let of = usize::from(of).max(1);
+            Pattern::NofM { n, m } => {
+                let m = usize::from(m).max(1);
                 let mut units = single(1, 1);
-                units.n_of_m = Some((usize::from(kept), of));
+                units.n_of_m = Some((usize::from(n), m));
                 units.runs =
-                    units.columns.iter().map(|unit| unit[0] / taps / of * taps + unit[0] % taps).collect();
+                    units.columns.iter().map(|unit| unit[0] / taps / m * taps + unit[0] % taps).collect();
                 units
             }
         })
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn runs_are_of_one_tap() {
-        let units = Units::new(Pattern::Grouped { kept: 1, of: 2 }, 3, 2).unwrap();
+        let units = Units::new(Pattern::NofM { n: 1, m: 2 }, 3, 2).unwrap();
         // Columns are channel * 2 + tap.
         assert_eq!(units.runs, [0, 1, 0, 1, 2, 3]);
         assert_eq!(units.quotas(), [1, 1, 0, 0]);

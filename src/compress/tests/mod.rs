@@ -343,7 +343,7 @@ fn hostile_recipes_are_refused() {
         recipe(&[], &[("stem", -0.1, 32)]),
         recipe(&[], &[("stem", f64::NAN, 32)]),
         all_the_same("stem", Pattern::Dense, 0.5),
-        all_the_same("stem", Pattern::Grouped { kept: 2, of: 4 }, 0.7),
+        all_the_same("stem", Pattern::NofM { n: 2, m: 4 }, 0.7),
         recipe(&[], &[("depth", 0.5, 32)]),
         recipe(&[], &[("gate", 0.5, 32)]),
     ];
@@ -363,6 +363,11 @@ fn recipes_and_calibrations_survive_storage() {
     assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe);
     assert_eq!(serde_json::from_str::<Recipe>("{}").unwrap(), Recipe::default());
     assert!(serde_json::from_str::<Recipe>(r#"{"chanels": {}}"#).is_err());
+    // Names of earlier versions are read as aliases.
+    let earlier = r#"{"repair": false, "layers": {"one": {"pattern": {"Grouped": {"kept": 2, "of": 4}}}}}"#;
+    let earlier: Recipe = serde_json::from_str(earlier).unwrap();
+    assert!(!earlier.recalibrate);
+    assert_eq!(earlier.layers["one"].pattern, Pattern::NofM { n: 2, m: 4 });
     let plan = networks::residual();
     let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
     let bytes = postcard::to_stdvec(&calibration).unwrap();

@@ -90,13 +90,16 @@ pub enum Pattern {
         /// Input channels of a block.
         inputs: u8,
     },
-    /// N:M sparsity: of every `of` consecutive input channels, at most `kept` are nonzero,
+    /// N:M sparsity: of every `m` consecutive input channels, at most `n` are nonzero,
     /// separately for each output channel and tap.
-    Grouped {
+    #[serde(alias = "Grouped")]
+    NofM {
         /// Maximum number of nonzero weights in a group.
-        kept: u8,
+        #[serde(alias = "kept")]
+        n: u8,
         /// Number of weights in a group.
-        of: u8,
+        #[serde(alias = "of")]
+        m: u8,
     },
 }
 
@@ -165,14 +168,14 @@ impl fmt::Display for Pattern {
             Self::Dense => f.write_str("dense"),
             Self::Unstructured => f.write_str("unstructured"),
             Self::Blocks { outputs, inputs } => write!(f, "blocks_{outputs}x{inputs}"),
-            Self::Grouped { kept, of } => write!(f, "{kept}_of_{of}"),
+            Self::NofM { n, m } => write!(f, "{n}_of_{m}"),
         }
     }
 }
 
 /// Error for a text that names no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no pattern of zeros; there are dense, unstructured, blocks_OUTPUTSxINPUTS and KEPT_of_OF")]
+#[error("`{0}` is no pattern of zeros; there are dense, unstructured, blocks_OUTPUTSxINPUTS and N_of_M")]
 pub struct UnknownPattern(String);
 
 impl FromStr for Pattern {
@@ -189,9 +192,7 @@ impl FromStr for Pattern {
             "unstructured" => Some(Self::Unstructured),
             _ => match text.strip_prefix("blocks_") {
                 Some(size) => pair(size, "x").map(|(outputs, inputs)| Self::Blocks { outputs, inputs }),
-                None => pair(text, "_of_")
-                    .filter(|(kept, of)| kept <= of)
-                    .map(|(kept, of)| Self::Grouped { kept, of }),
+                None => pair(text, "_of_").filter(|(n, m)| n <= m).map(|(n, m)| Self::NofM { n, m }),
             },
         };
         parsed.ok_or_else(|| UnknownPattern(text.to_owned()))
@@ -396,7 +397,7 @@ mod tests {
             Pattern::Dense,
             Pattern::Unstructured,
             Pattern::Blocks { outputs: 16, inputs: 1 },
-            Pattern::Grouped { kept: 2, of: 4 },
+            Pattern::NofM { n: 2, m: 4 },
         ] {
             assert_eq!(pattern.to_string().parse(), Ok(pattern));
         }

@@ -124,7 +124,7 @@ fn patterns() -> impl Strategy<Value = Pattern> {
         2 => blocks(8, 4),
         1 => blocks(4, 1),
         1 => blocks(5, 2),
-        1 => Just(Pattern::Grouped { kept: 2, of: 4 }),
+        1 => Just(Pattern::NofM { n: 2, m: 4 }),
         1 => Just(Pattern::Dense),
     ]
 }
@@ -279,11 +279,11 @@ fn keep(random: &mut Random, [outputs, inputs, height, width]: [usize; 4], patte
         Pattern::Dense => return vec![true; outputs * inputs * height * width],
         Pattern::Unstructured => [1, 1],
         Pattern::Blocks { outputs, inputs } => [usize::from(outputs), usize::from(inputs)],
-        Pattern::Grouped { kept, of } => {
-            let (kept, of) = (usize::from(kept), usize::from(of));
+        Pattern::NofM { n, m } => {
+            let (n, m) = (usize::from(n), usize::from(m));
             // The first weight of each group is kept, and groups begin at varying positions.
             return (0..outputs * inputs * height * width)
-                .map(|i| (i / (height * width) % inputs % of + i) % of < kept)
+                .map(|i| (i / (height * width) % inputs % m + i) % m < n)
                 .collect();
         }
     };
