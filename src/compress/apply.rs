@@ -54,8 +54,8 @@ pub fn channel_mask(
 /// the ranges of 8-bit values are those of the recalibrated network. The calibration should then be
 /// made on the same images: two samples differ by more than rounding to four bits costs.
 ///
-/// With `baseline_outputs`, made on these images or the first of them, the remaining weights are fitted
-/// by least squares to the outputs of the baseline after channels are removed.
+/// With `baseline_outputs`, made on these images or the first of them, the remaining weights are
+/// fitted by least squares to the outputs of the baseline after channels are removed.
 ///
 /// # Errors
 ///

@@ -40,7 +40,7 @@ impl ChannelGroup {
         self.pinned.is_none() && self.width > 1
     }
 
-    /// Returns the number of channels kept for the fraction `fraction`: the nearest multiple, at least
+    /// Returns the number of channels kept for a `fraction` of them: the nearest multiple, at least
     /// one.
     #[must_use]
     pub fn kept(&self, fraction: f64) -> usize {

@@ -39,8 +39,8 @@ const REPORT: u64 = 8;
 ///
 /// Returns the network of the least divergence from the teacher on `validation` images: the
 /// untrained student, the trained one or an interpolation between them. `keep` tells which of the
-/// teacher's channels the student has (see [`channel_mask`](crate::channel_mask)). `progress` ends the
-/// training early by returning false.
+/// teacher's channels the student has (see [`channel_mask`](crate::channel_mask)). `progress` ends
+/// the training early by returning false.
 ///
 /// # Errors
 ///

@@ -18,8 +18,8 @@ pub(super) fn needs_before(activation: Activation) -> bool {
     matches!(activation, Activation::HardSwish)
 }
 
-/// Multiplies `gradient` by the derivative of an activation with the result `after`, and the argument
-/// `before` if [`needs_before`] asks for it.
+/// Multiplies `gradient` by the derivative of an activation with the result `after`, and the
+/// argument `before` if [`needs_before`] asks for it.
 pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32], gradient: &mut [f32]) {
     let pairs = gradient.iter_mut().zip(after);
     match activation {

@@ -168,9 +168,9 @@ impl<'p> Tape<'p> {
     /// Propagates the gradient of the error with respect to the network's output (images one after
     /// another) back to all weights.
     ///
-    /// Gradients of the parameters are added to `gradients`, if given. Gradients with respect to other
-    /// values, `inner`, are added on the way. `visit` is called for every value that a convolution
-    /// reads.
+    /// Gradients of the parameters are added to `gradients`, if given. Gradients with respect to
+    /// other values, `inner`, are added on the way. `visit` is called for every value that a
+    /// convolution reads.
     pub(super) fn backward(
         &self,
         parameters: &Parameters,

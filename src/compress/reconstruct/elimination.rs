@@ -94,8 +94,8 @@ impl Ord for Cost {
     }
 }
 
-/// Removes units of one band until the fraction `largest_level` is gone and some more, because bands lose
-/// unequal fractions.
+/// Removes units of one band until the fraction `largest_level` is gone and some more, because
+/// bands lose unequal fractions.
 fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, largest_level: f64) -> Trace {
     let rows = weights.len() / size.max(1);
     let mut state = Elimination {

@@ -1,7 +1,7 @@
 //! Labelled images: readers of the supported formats, and a three-way split.
 //!
-//! Every format is a [`source::Source`]: a cheap listing of its images, and a way to read one of
-//! them. [`split`] chooses by listing alone, so that only the chosen images are decoded. Images are
+//! Every format is a `Source`: a cheap listing of its images, and a way to read one of
+//! them. `split` chooses by listing alone, so that only the chosen images are decoded. Images are
 //! not resized: a network is scored on the very pixels of the files.
 
 use std::path::Path;

@@ -58,7 +58,8 @@ pub fn conv(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Strin
         .map(one)
 }
 
-/// Reads a matrix as dense weights `[out, in]`. With `stored_transposed`, the file stores `[in, out]`.
+/// Reads a matrix as dense weights `[out, in]`. With `stored_transposed`, the file stores
+/// `[in, out]`.
 fn matrix(
     importer: &mut Importer,
     node: &Node<'_>,
