@@ -2,6 +2,9 @@
 //! error without a panic.
 
 mod common;
+#[allow(dead_code)] // Its `main` runs in the program only.
+#[path = "../examples/run_bundle.rs"]
+mod run_bundle;
 
 use std::path::Path;
 
@@ -10,7 +13,7 @@ use paretune_kernels::bundle::{Bundle, Preprocessing, Stored, WeightSource};
 use paretune_kernels::executor::{conv_problem, resolve};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Backend, Executor, ExecutorOptions, Step, Switch};
+use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, Step, Switch, ValueSpec};
 use proptest::prelude::*;
 
 const THIS: ExecutorOptions = ExecutorOptions { batch: 1, threads: 1, isa: Isa::Portable };
@@ -322,4 +325,33 @@ fn missing_and_foreign_files_are_named() {
     std::fs::write(home.path().join("plan.bin"), b"PARETUNE\x09\0\0\0more").unwrap();
     let error = Bundle::read(home.path()).unwrap_err().to_string();
     assert!(error.contains("version 9"), "{error}");
+}
+
+/// A bundle of a network without steps has the normalized image as its output.
+#[test]
+fn the_example_returns_the_five_largest_outputs_of_a_bundle() {
+    let home = tempfile::tempdir().unwrap();
+    let (folder, image) = (home.path().join("bundle"), home.path().join("image"));
+    let value = ValueSpec { dims: vec![2, 1, 3], quantization: None };
+    let bundle = Bundle {
+        plan: Plan { values: vec![value], threads: 1, ..Plan::default() },
+        preprocessing: Preprocessing {
+            mean: vec![10.0, 20.0],
+            std: vec![2.0, 4.0],
+            classes: ["cat", "dog", "ship"].map(str::to_owned).to_vec(),
+        },
+        configuration: String::new(),
+    };
+    bundle.write(&folder).unwrap();
+    std::fs::write(&image, [10, 12, 18, 20, 28, 32]).unwrap();
+    let found = run_bundle::run(&folder, Some(&image)).unwrap();
+    let expected = [("ship", 4.0), ("output 5", 3.0), ("output 4", 2.0), ("dog", 1.0), ("cat", 0.0)];
+    assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)));
+
+    assert_eq!(run_bundle::run(&folder, None).unwrap().len(), 5);
+    std::fs::write(&image, [10, 12]).unwrap();
+    let error = run_bundle::run(&folder, Some(&image)).unwrap_err().to_string();
+    assert!(error.contains("input"), "{error}");
+    let error = run_bundle::run(home.path(), None).unwrap_err().to_string();
+    assert!(error.contains("plan.bin"), "{error}");
 }
