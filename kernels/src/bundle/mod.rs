@@ -37,6 +37,47 @@ mod table;
 pub use stored::{Loaded, Stored, WeightSource};
 
 /// A plan with the preprocessing of its inputs.
+///
+/// # Examples
+/// A bundle is written to a folder and read back. To run it, load it with [`Stored`]:
+///
+/// ```
+/// use paretune_kernels::bundle::{Bundle, Preprocessing, Stored};
+/// use paretune_kernels::hardware::Isa;
+/// use paretune_kernels::operator::Operator;
+/// use paretune_kernels::{Activation, ExecutorOptions, Plan, Step, ValueSpec};
+///
+/// let value = ValueSpec { dims: vec![4], quantization: None };
+/// let relu = Step {
+///     name: "relu".into(),
+///     operator: Operator::Activation(Activation::Relu),
+///     inputs: vec![0],
+///     output: 1,
+/// };
+/// let bundle = Bundle {
+///     plan: Plan {
+///         values: vec![value.clone(), value],
+///         output: 1,
+///         steps: vec![relu],
+///         threads: 1,
+///         ..Plan::default()
+///     },
+///     preprocessing: Preprocessing::default(),
+///     configuration: String::new(),
+/// };
+///
+/// let parent = tempfile::tempdir()?;
+/// let folder = parent.path().join("bundle");
+/// bundle.write(&folder)?;
+/// assert_eq!(Bundle::read(&folder)?, bundle);
+///
+/// let options = ExecutorOptions { batch: 1, threads: 1, isa: Isa::detect() };
+/// let mut executor = Stored::open(&folder)?.load(&options)?.executor;
+/// let mut output = [0.0; 4];
+/// executor.run(&[-2.0, -1.0, 1.0, 2.0], &mut output)?;
+/// assert_eq!(output, [0.0, 0.0, 1.0, 2.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bundle {
     /// Plan of the deployed network.

@@ -45,6 +45,35 @@ pub(crate) use validate::validate_structure;
 
 /// A loaded plan. It runs on the processor, on an OpenCL device or on several of them, according to
 /// the plan's [`Backend`] and cut points.
+///
+/// # Examples
+/// ```
+/// use paretune_kernels::hardware::Isa;
+/// use paretune_kernels::operator::Operator;
+/// use paretune_kernels::{Activation, Executor, ExecutorOptions, Plan, Step, ValueSpec};
+///
+/// let value = ValueSpec { dims: vec![4], quantization: None };
+/// let plan = Plan {
+///     values: vec![value.clone(), value],
+///     input: 0,
+///     output: 1,
+///     steps: vec![Step {
+///         name: "relu".into(),
+///         operator: Operator::Activation(Activation::Relu),
+///         inputs: vec![0],
+///         output: 1,
+///     }],
+///     threads: 1,
+///     ..Plan::default()
+/// };
+///
+/// let options = ExecutorOptions { batch: 1, threads: 1, isa: Isa::detect() };
+/// let mut executor = Executor::new(&plan, &options)?;
+/// let mut output = [0.0; 4];
+/// executor.run(&[-2.0, -1.0, 1.0, 2.0], &mut output)?;
+/// assert_eq!(output, [0.0, 0.0, 1.0, 2.0]);
+/// # Ok::<(), paretune_kernels::KernelError>(())
+/// ```
 pub struct Executor {
     loaded: Box<dyn LoadedPlan>,
     batch: usize,

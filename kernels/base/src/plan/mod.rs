@@ -23,6 +23,48 @@ pub use paretune_simd::half;
 pub type ValueId = usize;
 
 /// A whole network with a single input, a single output, and steps in execution order.
+///
+/// # Examples
+/// A dense layer from three features to two classes, with the default schedule:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use paretune_base::plan::activation::Activation;
+/// use paretune_base::plan::operator::{Conv, Operator, Window};
+/// use paretune_base::plan::schedule::Schedule;
+/// use paretune_base::plan::weights::Weights;
+/// use paretune_base::plan::{Plan, Step, ValueSpec, shape};
+///
+/// let value = |len| ValueSpec { dims: vec![len], quantization: None };
+/// let dense = Conv {
+///     window: Window::POINT,
+///     groups: 1,
+///     weights: 0,
+///     activation: Activation::default(),
+///     schedule: Schedule::default(),
+/// };
+/// let plan = Plan {
+///     name: "classifier".into(),
+///     values: vec![value(3), value(2)],
+///     input: 0,
+///     output: 1,
+///     steps: vec![Step {
+///         name: "dense".into(),
+///         operator: Operator::Conv(dense),
+///         inputs: vec![0],
+///         output: 1,
+///     }],
+///     weights: vec![Weights::dense([2, 3, 1, 1], Arc::new([1.0, 0.0, 0.0, 0.0, 1.0, 1.0]), None)],
+///     threads: 1,
+///     ..Plan::default()
+/// };
+///
+/// let (operator, inputs) = (&plan.steps[0].operator, [&plan.values[0].dims[..]]);
+/// let dims = shape::output(operator, &inputs, &[2], &plan.weights, &plan.constants)?;
+/// assert_eq!(dims, plan.values[1].dims);
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Name of the network, for people.
