@@ -1,6 +1,7 @@
-//! Real numbers of 16 bits: bfloat16, which is the upper half of single precision, and half precision (IEEE 754 binary16,
-//! "fp16"), which trades range for mantissa. Everything here works on bits, so that it is exact for subnormal numbers too,
-//! even in threads that flush those of single precision. Which weights are held so is said in the plan.
+//! 16-bit floating-point formats: bfloat16, the upper half of single precision, and half precision
+//! (IEEE 754 binary16, "fp16"), which trades range for mantissa. All conversions work on bits, so
+//! they are exact for subnormal numbers even in threads that flush single-precision subnormals.
+//! Module `weights` of the plan states which weights are stored in these formats.
 
 /// Largest finite number in half precision.
 pub const FP16_MAX: f32 = 65504.0;

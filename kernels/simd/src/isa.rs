@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::IsaToken;
+
 /// Vector instruction sets that kernels are written for, the narrowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Isa {
@@ -53,39 +55,7 @@ impl Isa {
     /// caches the detection, so this is cheap.
     #[must_use]
     pub fn is_available(self) -> bool {
-        match self {
-            Self::Portable => true,
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
-            #[cfg(target_arch = "aarch64")]
-            Self::NeonDot => Self::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                std::arch::is_x86_feature_detected!("avx2")
-                    && std::arch::is_x86_feature_detected!("fma")
-                    && std::arch::is_x86_feature_detected!("f16c")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => Self::Avx2.is_available() && std::arch::is_x86_feature_detected!("avxvnni"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                Self::Avx2.is_available()
-                    && std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512bw")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => {
-                Self::Avx512.is_available() && std::arch::is_x86_feature_detected!("avx512vnni")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => {
-                Self::Avx512Vnni.is_available() && std::arch::is_x86_feature_detected!("avx512bf16")
-            }
-            #[allow(unreachable_patterns)]
-            _ => false,
-        }
+        IsaToken::new(self).is_some()
     }
 
     /// Returns the `snake_case` name, for people and cache keys.
@@ -101,6 +71,16 @@ impl Isa {
             Self::Avx512Vnni => "avx512_vnni",
             Self::Avx512Bf16 => "avx512_bf16",
         }
+    }
+}
+
+/// Returns the numbers per vector of `isa`, whether this machine has it or not.
+#[must_use]
+pub fn lanes(isa: Isa) -> usize {
+    match isa {
+        Isa::Portable | Isa::Neon | Isa::NeonDot => 4,
+        Isa::Avx2 | Isa::AvxVnni => 8,
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => 16,
     }
 }
 

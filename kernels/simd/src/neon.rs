@@ -1,40 +1,58 @@
-//! NEON: 4 lanes, 32 registers; with or without the dot product of signed bytes.
+//! NEON: 4 lanes, 32 registers, with or without the dot product of signed bytes.
 
 use std::arch::aarch64::*;
-use std::arch::asm;
+use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{Job, Simd, copy_few};
+use crate::copy::copy_few;
+use crate::methods::{entries, methods};
+use crate::{Isa, Simd, SimdFn, SimdOp};
 
-/// 64-bit Arm.
-#[derive(Clone, Copy)]
-pub struct Neon;
+/// Token of NEON on 64-bit Arm.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
 
-/// The same with the dot product of signed bytes (part of Armv8.4, an option since Armv8.2).
-#[derive(Clone, Copy)]
-pub struct NeonDot;
+/// Token of NEON with the dot product of signed bytes (part of Armv8.4, an option since Armv8.2).
+#[derive(Clone, Copy, Debug)]
+pub struct NeonDot(());
 
-/// `acc + sum over each pair of a * b`, of 16-bit integers.
-///
-/// # Safety
-/// The processor has NEON.
-#[inline(always)]
-unsafe fn dot_pairs(acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-        let high = vmull_high_s16(a, b);
-        vaddq_s32(acc, vpaddq_s32(low, high))
+impl Neon {
+    /// Returns the token, or `None` if this processor does not execute the set.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
 }
 
-/// `acc + sum over each four of a * b`, of signed bytes.
-///
-/// # Safety
-/// The processor has the dot product.
-#[inline(always)]
-unsafe fn dot_bytes(mut acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t {
-    // SAFETY: one instruction that touches nothing but its registers; the standard library's name for it is not
-    // stable yet.
+impl NeonDot {
+    /// Returns the token, or `None` if this processor does not execute the set.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        (Neon::new().is_some() && is_aarch64_feature_detected!("dotprod")).then_some(Self(()))
+    }
+}
+
+impl From<NeonDot> for Neon {
+    fn from(_: NeonDot) -> Self {
+        Self(())
+    }
+}
+
+/// Returns `acc` plus the sum of `a * b` over each pair of 16-bit integers.
+#[inline]
+#[target_feature(enable = "neon")]
+fn dot_pairs(acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t {
+    let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+    let high = vmull_high_s16(a, b);
+    vaddq_s32(acc, vpaddq_s32(low, high))
+}
+
+/// Returns `acc` plus the sum of `a * b` over each four signed bytes.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn dot_bytes(mut acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t {
+    // The standard library's name for the instruction is not stable yet.
+    // SAFETY: the function is compiled for processors with this instruction, which accesses nothing
+    // but its registers.
     unsafe {
         asm!(
             "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
@@ -45,15 +63,14 @@ unsafe fn dot_bytes(mut acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t
     acc
 }
 
-/// Numbers in half precision, given as their bits.
-///
-/// # Safety
-/// The processor has NEON.
-#[inline(always)]
-unsafe fn widened(halves: uint16x4_t) -> float32x4_t {
+/// Converts half-precision numbers, given as their bits.
+#[inline]
+#[target_feature(enable = "neon")]
+fn widened(halves: uint16x4_t) -> float32x4_t {
     let numbers: float32x4_t;
-    // SAFETY: one instruction that touches nothing but its registers and status flags; the standard library's name for it
-    // takes a type that is not stable yet.
+    // The standard library's name for the instruction takes a type that is not stable yet.
+    // SAFETY: the function is compiled for processors with this instruction, which accesses nothing
+    // but its registers and status flags.
     unsafe {
         asm!(
             "fcvtl {0:v}.4s, {1:v}.4h",
@@ -64,124 +81,87 @@ unsafe fn widened(halves: uint16x4_t) -> float32x4_t {
     numbers
 }
 
-/// Bytes less 128, as signed ones.
-///
-/// # Safety
-/// The processor has NEON.
-#[inline(always)]
-unsafe fn shifted(bytes: uint8x16_t) -> int16x8_t {
-    // SAFETY: the caller's promise.
-    unsafe { vreinterpretq_s16_u8(veorq_u8(bytes, vdupq_n_u8(0x80))) }
+/// Subtracts 128 from bytes, which makes them signed.
+#[inline]
+#[target_feature(enable = "neon")]
+fn shifted(bytes: uint8x16_t) -> int16x8_t {
+    vreinterpretq_s16_u8(veorq_u8(bytes, vdupq_n_u8(0x80)))
 }
 
-/// What both share; `$integers` are the items that differ.
+/// Interleaves the bytes of two taps as pairs of 16-bit integers, the vectors of a quartered block.
+#[inline]
+#[target_feature(enable = "neon")]
+fn widened_pairs(first: uint8x16_t, second: uint8x16_t) -> [int16x8_t; 4] {
+    let (low, high) = (vzip1q_u8(first, second), vzip2q_u8(first, second));
+    [
+        vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(low))),
+        vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(low))),
+        vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(high))),
+        vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(high))),
+    ]
+}
+
+/// Interleaves the bytes of four taps, less 128, the vectors of a quartered block.
+#[inline]
+#[target_feature(enable = "neon")]
+fn interleaved([a, b, c, d]: [uint8x16_t; 4]) -> [int16x8_t; 4] {
+    let (ab, cd) = (vreinterpretq_u16_u8(vzip1q_u8(a, b)), vreinterpretq_u16_u8(vzip1q_u8(c, d)));
+    let ab_high = vreinterpretq_u16_u8(vzip2q_u8(a, b));
+    let cd_high = vreinterpretq_u16_u8(vzip2q_u8(c, d));
+    [
+        shifted(vreinterpretq_u8_u16(vzip1q_u16(ab, cd))),
+        shifted(vreinterpretq_u8_u16(vzip2q_u16(ab, cd))),
+        shifted(vreinterpretq_u8_u16(vzip1q_u16(ab_high, cd_high))),
+        shifted(vreinterpretq_u8_u16(vzip2q_u16(ab_high, cd_high))),
+    ]
+}
+
+/// Implements [`Simd`]; `$others` are the items that differ between the sets.
 macro_rules! neon {
-    ($set:ident, $features:literal, { $($integers:tt)* }) => {
-        // SAFETY: (of every block) the trait's contract says that the processor has the instruction set and that
-        // pointers are valid for what each function is documented to touch; loads and stores are unaligned ones.
+    ($set:ident, $features:literal, { $($others:tt)* }) => {
+        // SAFETY: `$set::new` checks all features, and the other way to a token takes one of a larger
+        // set. Vectors are 4 elements of 32 bits.
         unsafe impl Simd for $set {
+            const ISA: Isa = Isa::$set;
             const LANES: usize = 4;
             const REGISTERS: usize = 32;
-            type F = float32x4_t;
-            type I = int32x4_t;
-            type D = int16x8_t;
+            type F32 = float32x4_t;
+            type I32 = int32x4_t;
+            type Groups = int16x8_t;
+            type Bytes = uint8x16_t;
 
-            #[inline(always)]
-            unsafe fn vectorize<J: Job>(job: J) {
-                #[inline(never)]
-                #[target_feature(enable = $features)]
-                unsafe fn inner<J: Job>(job: J) {
-                    // SAFETY: the caller vouches for the processor and the job.
-                    unsafe { job.run::<$set>() }
-                }
-                // SAFETY: as above.
-                unsafe { inner(job) }
-            }
+            entries!($set, $features);
 
-            #[inline(always)]
-            unsafe fn splat(x: f32) -> float32x4_t {
-                unsafe { vdupq_n_f32(x) }
-            }
-            #[inline(always)]
-            unsafe fn load(from: *const f32) -> float32x4_t {
-                unsafe { vld1q_f32(from) }
-            }
-            #[inline(always)]
-            unsafe fn load_halves(from: *const u16) -> float32x4_t {
-                unsafe { widened(vld1_u16(from)) }
-            }
-            #[inline(always)]
-            unsafe fn store(to: *mut f32, v: float32x4_t) {
-                unsafe { vst1q_f32(to, v) }
-            }
-            #[inline(always)]
-            unsafe fn load_first(from: *const f32, count: usize) -> float32x4_t {
-                let mut lanes = [0.0_f32; 4];
-                unsafe {
-                    copy_few(from, lanes.as_mut_ptr(), count);
-                    vld1q_f32(lanes.as_ptr())
+            methods! {
+                $features
+                fn splat(self, x: f32) -> float32x4_t {
+                    vdupq_n_f32(x)
                 }
-            }
-            #[inline(always)]
-            unsafe fn store_first(to: *mut f32, count: usize, v: float32x4_t) {
-                let mut lanes = [0.0_f32; 4];
-                unsafe {
-                    vst1q_f32(lanes.as_mut_ptr(), v);
-                    copy_few(lanes.as_ptr(), to, count);
+                fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+                    vfmaq_f32(c, a, b)
                 }
-            }
-            #[inline(always)]
-            unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-                unsafe { vfmaq_f32(c, a, b) }
-            }
-            #[inline(always)]
-            unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-                unsafe { vaddq_f32(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-                unsafe { vsubq_f32(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-                unsafe { vmulq_f32(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn at_least(bound: float32x4_t, x: float32x4_t) -> float32x4_t {
-                // These propagate what is not a number.
-                unsafe { vmaxq_f32(bound, x) }
-            }
-            #[inline(always)]
-            unsafe fn at_most(bound: float32x4_t, x: float32x4_t) -> float32x4_t {
-                unsafe { vminq_f32(bound, x) }
-            }
-
-            #[inline(always)]
-            unsafe fn pick(from: *const f32, picks: *const i32) -> float32x4_t {
-                let mut numbers = [0.0; 4];
-                for (i, number) in numbers.iter_mut().enumerate() {
-                    // SAFETY: picks that are not negative name numbers that the caller vouches for.
-                    unsafe {
-                        if let Ok(pick) = usize::try_from(*picks.add(i)) {
-                            *number = *from.add(pick);
-                        }
-                    }
+                fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+                    vaddq_f32(a, b)
                 }
-                unsafe { vld1q_f32(numbers.as_ptr()) }
-            }
-
-            #[inline(always)]
-            unsafe fn load_quads(from: *const f32, _step: usize) -> float32x4_t {
-                unsafe { vld1q_f32(from) }
-            }
-            #[inline(always)]
-            unsafe fn turn_quads([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
-                unsafe {
-                    let pairs = |a, b| {
-                        let even = vreinterpretq_f64_f32(vtrn1q_f32(a, b));
-                        (even, vreinterpretq_f64_f32(vtrn2q_f32(a, b)))
-                    };
-                    let ((even_ab, odd_ab), (even_cd, odd_cd)) = (pairs(a, b), pairs(c, d));
+                fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+                    vsubq_f32(a, b)
+                }
+                fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+                    vmulq_f32(a, b)
+                }
+                fn at_least(self, bound: float32x4_t, x: float32x4_t) -> float32x4_t {
+                    // Operands that are not numbers are passed on to the result.
+                    vmaxq_f32(bound, x)
+                }
+                fn at_most(self, bound: float32x4_t, x: float32x4_t) -> float32x4_t {
+                    vminq_f32(bound, x)
+                }
+                fn transpose_quads(self, v: [float32x4_t; 4]) -> [float32x4_t; 4] {
+                    let [a, b, c, d] = v;
+                    let even_ab = vreinterpretq_f64_f32(vtrn1q_f32(a, b));
+                    let odd_ab = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+                    let even_cd = vreinterpretq_f64_f32(vtrn1q_f32(c, d));
+                    let odd_cd = vreinterpretq_f64_f32(vtrn2q_f32(c, d));
                     [
                         vreinterpretq_f32_f64(vtrn1q_f64(even_ab, even_cd)),
                         vreinterpretq_f32_f64(vtrn1q_f64(odd_ab, odd_cd)),
@@ -189,96 +169,162 @@ macro_rules! neon {
                         vreinterpretq_f32_f64(vtrn2q_f64(odd_ab, odd_cd)),
                     ]
                 }
-            }
-
-            #[inline(always)]
-            unsafe fn load_i32(from: *const i32) -> int32x4_t {
-                unsafe { vld1q_s32(from) }
-            }
-            #[inline(always)]
-            unsafe fn add_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
-                unsafe { vaddq_s32(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn to_f32(v: int32x4_t) -> float32x4_t {
-                unsafe { vcvtq_f32_s32(v) }
-            }
-            #[inline(always)]
-            unsafe fn load_u8(from: *const u8) -> float32x4_t {
-                unsafe {
-                    let bytes = vcreate_u8(u64::from(from.cast::<u32>().read_unaligned()));
-                    vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
+                fn zero_i32(self,) -> int32x4_t {
+                    vdupq_n_s32(0)
                 }
-            }
-            #[inline(always)]
-            unsafe fn store_u8(to: *mut u8, v: float32x4_t) {
-                unsafe {
-                    let shorts = vmovn_u32(vcvtnq_u32_f32(v));
-                    let bytes = vmovn_u16(vcombine_u16(shorts, shorts));
-                    to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+                fn add_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                    vaddq_s32(a, b)
                 }
-            }
-
-            #[inline(always)]
-            unsafe fn sub_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
-                unsafe { vsubq_s32(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn load_wide(from: *const i16) -> int16x8_t {
-                unsafe { vld1q_s16(from) }
-            }
-            #[inline(always)]
-            unsafe fn store_wide(to: *mut i16, v: int16x8_t) {
-                unsafe { vst1q_s16(to, v) }
-            }
-            #[inline(always)]
-            unsafe fn widen(from: *const u8) -> int16x8_t {
-                unsafe { vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))) }
-            }
-            #[inline(always)]
-            unsafe fn add_wide(a: int16x8_t, b: int16x8_t) -> int16x8_t {
-                unsafe { vaddq_s16(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn sub_wide(a: int16x8_t, b: int16x8_t) -> int16x8_t {
-                unsafe { vsubq_s16(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn broadcast_wide(from: *const i16) -> int16x8_t {
-                unsafe { vreinterpretq_s16_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())) }
-            }
-            #[inline(always)]
-            unsafe fn dot_wide(acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t {
-                unsafe { dot_pairs(acc, a, b) }
-            }
-
-            #[inline(always)]
-            fn code<const BITS: u32>(weight: i8) -> u32 {
-                weight as u32 & ((1 << BITS) - 1)
-            }
-            #[inline(always)]
-            unsafe fn load_packed(from: *const u8) -> int16x8_t {
-                unsafe { vreinterpretq_s16_u8(vld1q_u8(from)) }
-            }
-            type Bytes = uint8x16_t;
-            #[inline(always)]
-            unsafe fn load_bytes(from: *const u8) -> uint8x16_t {
-                unsafe { vld1q_u8(from) }
-            }
-            #[inline(always)]
-            unsafe fn store_bytes(to: *mut u8, v: uint8x16_t) {
-                unsafe { vst1q_u8(to, v) }
-            }
-            #[inline(always)]
-            unsafe fn to_bytes(v: [float32x4_t; 4]) -> uint8x16_t {
-                unsafe {
+                fn sub_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                    vsubq_s32(a, b)
+                }
+                fn to_f32(self, v: int32x4_t) -> float32x4_t {
+                    vcvtq_f32_s32(v)
+                }
+                fn add_i16(self, a: int16x8_t, b: int16x8_t) -> int16x8_t {
+                    vaddq_s16(a, b)
+                }
+                fn sub_i16(self, a: int16x8_t, b: int16x8_t) -> int16x8_t {
+                    vsubq_s16(a, b)
+                }
+                fn dot_i16(self, acc: int32x4_t, a: int16x8_t, b: int16x8_t) -> int32x4_t {
+                    dot_pairs(acc, a, b)
+                }
+                fn to_bytes(self, v: [float32x4_t; 4]) -> uint8x16_t {
                     let low = vcombine_u16(vmovn_u32(vcvtnq_u32_f32(v[0])), vmovn_u32(vcvtnq_u32_f32(v[1])));
                     let high = vcombine_u16(vmovn_u32(vcvtnq_u32_f32(v[2])), vmovn_u32(vcvtnq_u32_f32(v[3])));
                     vcombine_u8(vmovn_u16(low), vmovn_u16(high))
                 }
             }
 
-            $($integers)*
+            #[inline(always)]
+            fn low_bit_code<const BITS: u32>(weight: i8) -> u32 {
+                weight as u32 & ((1 << BITS) - 1)
+            }
+            #[inline(always)]
+            unsafe fn load(self, from: *const f32) -> float32x4_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has four numbers
+                // at `from`.
+                unsafe { vld1q_f32(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32, v: float32x4_t) {
+                // SAFETY: the token shows that the processor has NEON, and the caller has room for
+                // four numbers at `to`.
+                unsafe { vst1q_f32(to, v) }
+            }
+            #[inline(always)]
+            unsafe fn load_f16(self, from: *const u16) -> float32x4_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has four numbers
+                // of 2 bytes at `from`.
+                unsafe { widened(vld1_u16(from)) }
+            }
+            #[inline(always)]
+            unsafe fn load_partial(self, from: *const f32, count: usize) -> float32x4_t {
+                let mut lanes = [0.0_f32; 4];
+                // SAFETY: the caller has `count < 4` numbers at `from`, for which `lanes` has room.
+                unsafe {
+                    copy_few(from, lanes.as_mut_ptr(), count);
+                    self.load(lanes.as_ptr())
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_partial(self, to: *mut f32, count: usize, v: float32x4_t) {
+                let mut lanes = [0.0_f32; 4];
+                // SAFETY: `lanes` has room for a vector, and `to` for the first `count` of its numbers.
+                unsafe {
+                    self.store(lanes.as_mut_ptr(), v);
+                    copy_few(lanes.as_ptr(), to, count);
+                }
+            }
+            #[inline(always)]
+            unsafe fn permute(self, from: *const f32, indices: *const i32) -> float32x4_t {
+                let mut numbers = [0.0; 4];
+                for (i, number) in numbers.iter_mut().enumerate() {
+                    // SAFETY: the caller has four integers at `indices` and eight numbers at `from`,
+                    // and indices are less than eight.
+                    unsafe {
+                        if let Ok(index) = usize::try_from(indices.add(i).read_unaligned()) {
+                            *number = from.add(index).read_unaligned();
+                        }
+                    }
+                }
+                // SAFETY: `numbers` has four numbers.
+                unsafe { self.load(numbers.as_ptr()) }
+            }
+            #[inline(always)]
+            unsafe fn load_quads(self, from: *const f32, _step: usize) -> float32x4_t {
+                // SAFETY: the caller has four numbers at `from`.
+                unsafe { self.load(from) }
+            }
+            #[inline(always)]
+            unsafe fn load_i32(self, from: *const i32) -> int32x4_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has four
+                // integers at `from`.
+                unsafe { vld1q_s32(from) }
+            }
+            #[inline(always)]
+            unsafe fn load_u8(self, from: *const u8) -> float32x4_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has four bytes
+                // at `from`.
+                unsafe {
+                    let bytes = vcreate_u8(u64::from(from.cast::<u32>().read_unaligned()));
+                    vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_u8(self, to: *mut u8, v: float32x4_t) {
+                // SAFETY: the token shows that the processor has NEON, and the caller has room for
+                // four bytes at `to`.
+                unsafe {
+                    let shorts = vmovn_u32(vcvtnq_u32_f32(v));
+                    let bytes = vmovn_u16(vcombine_u16(shorts, shorts));
+                    to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+                }
+            }
+            #[inline(always)]
+            unsafe fn load_i16(self, from: *const i16) -> int16x8_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has eight
+                // integers at `from`.
+                unsafe { vld1q_s16(from) }
+            }
+            #[inline(always)]
+            unsafe fn store_i16(self, to: *mut i16, v: int16x8_t) {
+                // SAFETY: the token shows that the processor has NEON, and the caller has room for
+                // eight integers at `to`.
+                unsafe { vst1q_s16(to, v) }
+            }
+            #[inline(always)]
+            unsafe fn load_u8_as_i16(self, from: *const u8) -> int16x8_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has eight bytes
+                // at `from`.
+                unsafe { vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))) }
+            }
+            #[inline(always)]
+            unsafe fn broadcast_i16(self, from: *const i16) -> int16x8_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has two integers
+                // at `from`.
+                unsafe { vreinterpretq_s16_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())) }
+            }
+            #[inline(always)]
+            unsafe fn load_packed(self, from: *const u8) -> int16x8_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes at
+                // `from`.
+                unsafe { vreinterpretq_s16_u8(vld1q_u8(from)) }
+            }
+            #[inline(always)]
+            unsafe fn load_bytes(self, from: *const u8) -> uint8x16_t {
+                // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes at
+                // `from`.
+                unsafe { vld1q_u8(from) }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes(self, to: *mut u8, v: uint8x16_t) {
+                // SAFETY: the token shows that the processor has NEON, and the caller has room for 16
+                // bytes at `to`.
+                unsafe { vst1q_u8(to, v) }
+            }
+            $($others)*
         }
     };
 }
@@ -286,49 +332,60 @@ macro_rules! neon {
 neon!(Neon, "neon", {
     type Act = i16;
     const GROUP: usize = 2;
-    type Few = i16;
-    const FEW_GROUP: usize = 2;
+    type LowBitAct = i16;
+    const LOW_BIT_GROUP: usize = 2;
     type Tap = i16;
     const TAPS: usize = 2;
 
-    #[inline(always)]
-    unsafe fn load_weights(from: *const i8) -> int16x8_t {
-        unsafe { vmovl_s8(vld1_s8(from)) }
-    }
-    #[inline(always)]
-    unsafe fn broadcast(from: *const i16) -> int16x8_t {
-        unsafe { Self::broadcast_wide(from) }
-    }
-    #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, weights: int16x8_t, activations: int16x8_t) -> int32x4_t {
-        unsafe { dot_pairs(acc, weights, activations) }
-    }
-    #[inline(always)]
-    unsafe fn unpack<const BITS: u32>(packed: int16x8_t, field: u32) -> int16x8_t {
-        // To the top, and back down with the sign: a negative count is a shift to the right.
-        unsafe {
+    methods! {
+        "neon"
+        fn dot(self, acc: int32x4_t, weights: int16x8_t, activations: int16x8_t) -> int32x4_t {
+            dot_pairs(acc, weights, activations)
+        }
+        fn unpack<const BITS: u32>(self, packed: int16x8_t, field: u32) -> int16x8_t {
+            // Shifts to the top, and back down with the sign: a negative count shifts to the right.
             let up = vshlq_s16(packed, vdupq_n_s16((16 - BITS * (field + 1)) as i16));
             vshlq_s16(up, vdupq_n_s16(BITS as i16 - 16))
         }
+        fn dot_low_bit(
+            self, acc: int32x4_t, weights: [int16x8_t; 2], activations: [int16x8_t; 2],
+        ) -> int32x4_t {
+            dot_pairs(dot_pairs(acc, weights[0], activations[0]), weights[1], activations[1])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_weights(self, from: *const i8) -> int16x8_t {
+        // SAFETY: the token shows that the processor has NEON, and the caller has eight bytes at
+        // `from`.
+        unsafe { vmovl_s8(vld1_s8(from)) }
     }
     #[inline(always)]
-    unsafe fn broadcast_few(from: *const i16) -> int16x8_t {
-        unsafe { Self::broadcast(from) }
+    unsafe fn broadcast(self, from: *const i16) -> int16x8_t {
+        // SAFETY: the caller has two integers at `from`.
+        unsafe { self.broadcast_i16(from) }
     }
     #[inline(always)]
-    unsafe fn dot_few(acc: int32x4_t, weights: [int16x8_t; 2], activations: [int16x8_t; 2]) -> int32x4_t {
-        unsafe { Self::dot(Self::dot(acc, weights[0], activations[0]), weights[1], activations[1]) }
+    unsafe fn broadcast_low_bit(self, from: *const i16) -> int16x8_t {
+        // SAFETY: the caller has two integers at `from`.
+        unsafe { self.broadcast_i16(from) }
     }
     #[inline(always)]
-    unsafe fn dot_taps(acc: [int32x4_t; 4], taps: [uint8x16_t; 4], weights: *const i16) -> [int32x4_t; 4] {
+    unsafe fn dot_taps(
+        self,
+        acc: [int32x4_t; 4],
+        taps: [uint8x16_t; 4],
+        weights: *const i16,
+    ) -> [int32x4_t; 4] {
+        // SAFETY: the token shows that the processor has NEON, and the caller has 4 * 4 * 2 weights,
+        // which are four vectors of eight.
         unsafe {
-            let (low, high) = (vzip1q_u8(taps[0], taps[1]), vzip2q_u8(taps[0], taps[1]));
-            let wide = |bytes| vreinterpretq_s16_u16(vmovl_u8(bytes));
+            let [a, b, c, d] = widened_pairs(taps[0], taps[1]);
             [
-                Self::dot(acc[0], vld1q_s16(weights), wide(vget_low_u8(low))),
-                Self::dot(acc[1], vld1q_s16(weights.add(8)), wide(vget_high_u8(low))),
-                Self::dot(acc[2], vld1q_s16(weights.add(16)), wide(vget_low_u8(high))),
-                Self::dot(acc[3], vld1q_s16(weights.add(24)), wide(vget_high_u8(high))),
+                self.dot(acc[0], self.load_i16(weights), a),
+                self.dot(acc[1], self.load_i16(weights.add(8)), b),
+                self.dot(acc[2], self.load_i16(weights.add(16)), c),
+                self.dot(acc[3], self.load_i16(weights.add(24)), d),
             ]
         }
     }
@@ -337,54 +394,63 @@ neon!(Neon, "neon", {
 neon!(NeonDot, "neon,dotprod", {
     type Act = u8;
     const GROUP: usize = 4;
-    type Few = u8;
-    const FEW_GROUP: usize = 4;
-    // There is no product of unsigned and signed bytes: what is stored as 0..=255 is multiplied as -128..=127.
+    type LowBitAct = u8;
+    const LOW_BIT_GROUP: usize = 4;
+    // There is no product of unsigned and signed bytes: bytes stored as 0..=255 are multiplied as
+    // -128..=127.
     const SHIFT: i32 = 128;
     type Tap = i8;
     const TAPS: usize = 4;
 
-    #[inline(always)]
-    unsafe fn load_weights(from: *const i8) -> int16x8_t {
-        unsafe { vreinterpretq_s16_s8(vld1q_s8(from)) }
-    }
-    #[inline(always)]
-    unsafe fn broadcast(from: *const u8) -> int16x8_t {
-        unsafe { shifted(vreinterpretq_u8_u32(vdupq_n_u32(from.cast::<u32>().read_unaligned()))) }
-    }
-    #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, weights: int16x8_t, activations: int16x8_t) -> int32x4_t {
-        unsafe { dot_bytes(acc, weights, activations) }
-    }
-    #[inline(always)]
-    unsafe fn unpack<const BITS: u32>(packed: int16x8_t, field: u32) -> int16x8_t {
-        // To the top, and back down with the sign: a negative count is a shift to the right.
-        unsafe {
+    methods! {
+        "neon,dotprod"
+        fn dot(self, acc: int32x4_t, weights: int16x8_t, activations: int16x8_t) -> int32x4_t {
+            dot_bytes(acc, weights, activations)
+        }
+        fn unpack<const BITS: u32>(self, packed: int16x8_t, field: u32) -> int16x8_t {
+            // Shifts to the top, and back down with the sign: a negative count shifts to the right.
             let up = vshlq_s8(vreinterpretq_s8_s16(packed), vdupq_n_s8((8 - BITS * (field + 1)) as i8));
             vreinterpretq_s16_s8(vshlq_s8(up, vdupq_n_s8(BITS as i8 - 8)))
         }
+        fn dot_low_bit(
+            self, acc: int32x4_t, weights: [int16x8_t; 2], activations: [int16x8_t; 2],
+        ) -> int32x4_t {
+            dot_bytes(dot_bytes(acc, weights[0], activations[0]), weights[1], activations[1])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_weights(self, from: *const i8) -> int16x8_t {
+        // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes at `from`.
+        unsafe { vreinterpretq_s16_s8(vld1q_s8(from)) }
     }
     #[inline(always)]
-    unsafe fn broadcast_few(from: *const u8) -> int16x8_t {
-        unsafe { Self::broadcast(from) }
+    unsafe fn broadcast(self, from: *const u8) -> int16x8_t {
+        // SAFETY: the token shows that the processor has NEON, and the caller has four bytes at
+        // `from`.
+        unsafe { shifted(vreinterpretq_u8_u32(vdupq_n_u32(from.cast::<u32>().read_unaligned()))) }
     }
     #[inline(always)]
-    unsafe fn dot_few(acc: int32x4_t, weights: [int16x8_t; 2], activations: [int16x8_t; 2]) -> int32x4_t {
-        unsafe { dot_bytes(dot_bytes(acc, weights[0], activations[0]), weights[1], activations[1]) }
+    unsafe fn broadcast_low_bit(self, from: *const u8) -> int16x8_t {
+        // SAFETY: the caller has four bytes at `from`.
+        unsafe { self.broadcast(from) }
     }
     #[inline(always)]
-    unsafe fn dot_taps(acc: [int32x4_t; 4], taps: [uint8x16_t; 4], weights: *const i8) -> [int32x4_t; 4] {
+    unsafe fn dot_taps(
+        self,
+        acc: [int32x4_t; 4],
+        taps: [uint8x16_t; 4],
+        weights: *const i8,
+    ) -> [int32x4_t; 4] {
+        // SAFETY: the token shows that the processor has NEON, and the caller has 4 * 4 * 4 weights,
+        // which are four vectors of 16.
         unsafe {
-            let pairs = |a, b| vreinterpretq_u16_u8(vzip1q_u8(a, b));
-            let pairs_behind = |a, b| vreinterpretq_u16_u8(vzip2q_u8(a, b));
-            let (low, low_behind) = (pairs(taps[0], taps[1]), pairs(taps[2], taps[3]));
-            let (high, high_behind) = (pairs_behind(taps[0], taps[1]), pairs_behind(taps[2], taps[3]));
-            let bytes = |fours| shifted(vreinterpretq_u8_u16(fours));
+            let [a, b, c, d] = interleaved(taps);
             [
-                dot_bytes(acc[0], Self::load_weights(weights), bytes(vzip1q_u16(low, low_behind))),
-                dot_bytes(acc[1], Self::load_weights(weights.add(16)), bytes(vzip2q_u16(low, low_behind))),
-                dot_bytes(acc[2], Self::load_weights(weights.add(32)), bytes(vzip1q_u16(high, high_behind))),
-                dot_bytes(acc[3], Self::load_weights(weights.add(48)), bytes(vzip2q_u16(high, high_behind))),
+                self.dot(acc[0], self.load_weights(weights), a),
+                self.dot(acc[1], self.load_weights(weights.add(16)), b),
+                self.dot(acc[2], self.load_weights(weights.add(32)), c),
+                self.dot(acc[3], self.load_weights(weights.add(48)), d),
             ]
         }
     }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::error::KernelError;
 use crate::threads::Team;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd, Usable, build};
+use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 
 /// Inner dimension of the GEMM: 8 kB of operands on the widest vectors.
 const DEPTH: usize = 64;
@@ -37,7 +37,7 @@ const ROUNDS: usize = 64;
 #[derive(Clone)]
 pub struct SpeedProbe {
     team: Team,
-    product: fn(),
+    product: unsafe fn(()),
 }
 
 impl SpeedProbe {
@@ -46,17 +46,9 @@ impl SpeedProbe {
     /// # Errors
     /// Fails if the system refuses the threads or if the processor lacks the instruction set.
     pub fn new(threads: usize, isa: Isa) -> Result<Self, KernelError> {
-        struct Entry;
-        impl Build for Entry {
-            type Output = fn();
-            fn build<S: Simd>(self) -> fn() {
-                // SAFETY: whoever builds has proof of the instruction set; the job owns what it points to.
-                || unsafe { S::vectorize(Product) }
-            }
-        }
-        let usable = Usable::check(isa)
+        let token = IsaToken::new(isa)
             .ok_or_else(|| KernelError::System(format!("this processor does not execute {}", isa.name())))?;
-        Ok(Self { team: Team::new(threads)?, product: build(usable, Entry) })
+        Ok(Self { team: Team::new(threads)?, product: token.pointer::<Product>() })
     }
 
     /// Returns the number of probed threads.
@@ -74,7 +66,8 @@ impl SpeedProbe {
         let slowest = AtomicU64::new(0);
         self.team.run(|_| {
             let start = Instant::now();
-            (self.product)();
+            // SAFETY: the function has no requirements.
+            unsafe { (self.product)(()) };
             let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             slowest.fetch_max(nanoseconds, Ordering::Relaxed);
         })?;
@@ -85,24 +78,26 @@ impl SpeedProbe {
 /// The repeated GEMM, interleaved with chains of rotations whose results are never waited for.
 struct Product;
 
-impl Job for Product {
+impl SimdFn for Product {
+    type Args<'a> = ();
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    unsafe fn call<S: Simd>(simd: S, (): ()) {
         // Sized for the widest vectors. The values are irrelevant as long as they stay normal.
         let left = black_box([0.5_f32; DEPTH * ROWS]);
         let right = black_box([0.25_f32; DEPTH * 2 * 16]);
         // SAFETY: every offset is below the lengths above, as no vector has more than 16 lanes.
         unsafe {
-            let mut sums = [[S::splat(0.0); 2]; ROWS];
+            let mut sums = [[simd.splat(0.0); 2]; ROWS];
             let mut words = black_box([1_u64, 2, 3, 4]);
             for _ in 0..ROUNDS {
                 let (left, right) = (black_box(left.as_ptr()), black_box(right.as_ptr()));
                 for k in 0..DEPTH {
-                    let columns = [0, 1].map(|v| S::load(right.add((2 * k + v) * S::LANES)));
+                    let columns = [0, 1].map(|v| simd.load(right.add((2 * k + v) * S::LANES)));
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = S::splat(*left.add(k * ROWS + row));
+                        let x = simd.splat(*left.add(k * ROWS + row));
                         for (sum, column) in sums.iter_mut().zip(columns) {
-                            *sum = S::fma(x, column, *sum);
+                            *sum = simd.fma(x, column, *sum);
                         }
                         let word = &mut words[row % 4];
                         *word = word.rotate_left(7) ^ k as u64;
@@ -112,10 +107,10 @@ impl Job for Product {
             black_box(words);
             let mut all = sums[0][0];
             for sum in sums.as_flattened() {
-                all = S::add(all, *sum);
+                all = simd.add(all, *sum);
             }
             let mut lanes = [0.0_f32; 16];
-            S::store(lanes.as_mut_ptr(), all);
+            simd.store(lanes.as_mut_ptr(), all);
             black_box(lanes);
         }
     }

@@ -1,29 +1,23 @@
 //! Half precision is widened exactly, whatever threads do to subnormal numbers.
 
 use paretune_simd::half::fp16_number;
-use paretune_simd::{Build, Isa, Job, Simd, Usable, build};
+use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp};
 
 struct Widen<'a> {
     halves: &'a [u16],
     numbers: &'a mut [f32],
 }
 
-impl Job for Widen<'_> {
+impl SimdOp for Widen<'_> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    fn eval<S: Simd>(self, simd: S) {
         let steps = self.halves.chunks_exact(S::LANES).zip(self.numbers.chunks_exact_mut(S::LANES));
         for (from, to) in steps {
-            // SAFETY: both are as long as a vector.
-            unsafe { S::store(to.as_mut_ptr(), S::load_halves(from.as_ptr())) };
+            // SAFETY: both chunks are as long as a vector.
+            unsafe { simd.store(to.as_mut_ptr(), simd.load_f16(from.as_ptr())) };
         }
-    }
-}
-
-impl Build for Widen<'_> {
-    type Output = ();
-    fn build<S: Simd>(self) {
-        // SAFETY: what calls this has the proof that the processor executes the set.
-        unsafe { S::vectorize(self) };
     }
 }
 
@@ -33,8 +27,8 @@ fn halves_are_widened_exactly_where_subnormal_numbers_are_flushed_too() {
     for isa in Isa::available() {
         let widen = || {
             let mut numbers = vec![0.0; halves.len()];
-            let usable = Usable::check(isa).unwrap();
-            build(usable, Widen { halves: &halves, numbers: &mut numbers });
+            let token = IsaToken::new(isa).unwrap();
+            token.dispatch(Widen { halves: &halves, numbers: &mut numbers });
             numbers
         };
         // Workers flush subnormal numbers.

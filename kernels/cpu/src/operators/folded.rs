@@ -7,12 +7,12 @@
 use std::ops::Range;
 
 use super::binary::Arithmetic;
-use super::{Context, Io, OperatorKernel, as_images, job_on};
+use super::{Context, Io, OperatorKernel, as_images, entry_for};
 use paretune_base::plan::Quantization;
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::layout::Layout;
 use paretune_base::threads::Worker;
-use paretune_simd::{Job, Simd};
+use paretune_simd::{Simd, SimdFn};
 
 /// Elements per row of prepared factors and offsets: at least one vector of every instruction set.
 const ROW: usize = 64;
@@ -44,7 +44,7 @@ pub(super) fn sum(
     let factors = [a.scale / output.scale, b.scale / output.scale];
     let zeros = factors[0] * f32::from(a.zero_point) + factors[1] * f32::from(b.zero_point);
     let sum = Sum { len, factors, offset: f32::from(output.zero_point) - zeros, limits };
-    Some(Box::new(Prepared { work: sum, entry: job_on::<SumPart>(context.isa) }))
+    Some(Box::new(Prepared { work: sum, entry: entry_for::<SumPart>(context.isa) }))
 }
 
 /// Builds `activation(a op b)`, where b has one single-precision value per image and channel. `a`
@@ -62,7 +62,7 @@ pub(super) fn per_channel(
     let (images, channels, layout) = as_images(context, channels, layout);
     let size = [images.batch, channels, pixels];
     let gate = Gate { size, planar: layout == Layout::Planar, arithmetic, a, output, limits };
-    Some(Box::new(Prepared { work: gate, entry: job_on::<GatePart>(context.isa) }))
+    Some(Box::new(Prepared { work: gate, entry: entry_for::<GatePart>(context.isa) }))
 }
 
 /// An operator over all elements, and the compiled entry point for a part of them.
@@ -104,26 +104,28 @@ impl OperatorKernel for Prepared<Sum, SumPart> {
     }
 }
 
-impl Job for &SumPart {
+impl SimdFn for SumPart {
+    type Args<'a> = &'a SumPart;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let SumPart { sum, inputs: [a, b], output, count } = *self;
+    unsafe fn call<S: Simd>(simd: S, part: &SumPart) {
+        let SumPart { sum, inputs: [a, b], output, count } = *part;
         // SAFETY: all addresses are within the part; each vector is read before it is written, so that the output may be
         // an operand.
         unsafe {
             // No closures over vectors: a closure that is not inlined is not compiled for the
             // instruction set.
-            let (p, q) = (S::splat(sum.factors[0]), S::splat(sum.factors[1]));
-            let offset = S::splat(sum.offset);
-            let (low, high) = (S::splat(sum.limits[0]), S::splat(sum.limits[1]));
+            let (p, q) = (simd.splat(sum.factors[0]), simd.splat(sum.factors[1]));
+            let offset = simd.splat(sum.offset);
+            let (low, high) = (simd.splat(sum.limits[0]), simd.splat(sum.limits[1]));
             let mut at = 0;
             while at + 2 * S::LANES <= count {
                 let next = at + S::LANES;
-                let (a0, a1) = (S::load_u8(a.add(at)), S::load_u8(a.add(next)));
-                let (b0, b1) = (S::load_u8(b.add(at)), S::load_u8(b.add(next)));
-                let first = cut::<S>(S::fma(a0, p, S::fma(b0, q, offset)), low, high);
-                let second = cut::<S>(S::fma(a1, p, S::fma(b1, q, offset)), low, high);
-                S::store_u8_twice(output.add(at), first, second);
+                let (a0, a1) = (simd.load_u8(a.add(at)), simd.load_u8(a.add(next)));
+                let (b0, b1) = (simd.load_u8(b.add(at)), simd.load_u8(b.add(next)));
+                let first = cut(simd, simd.fma(a0, p, simd.fma(b0, q, offset)), low, high);
+                let second = cut(simd, simd.fma(a1, p, simd.fma(b1, q, offset)), low, high);
+                simd.store_u8_twice(output.add(at), first, second);
                 at += 2 * S::LANES;
             }
             while at < count {
@@ -131,15 +133,15 @@ impl Job for &SumPart {
                 let whole = left == S::LANES;
                 let (from, to) = ((a.add(at), b.add(at)), output.add(at));
                 let (x, y) = if whole {
-                    (S::load_u8(from.0), S::load_u8(from.1))
+                    (simd.load_u8(from.0), simd.load_u8(from.1))
                 } else {
-                    (S::load_first_u8(from.0, left), S::load_first_u8(from.1, left))
+                    (simd.load_u8_partial(from.0, left), simd.load_u8_partial(from.1, left))
                 };
-                let result = cut::<S>(S::fma(x, p, S::fma(y, q, offset)), low, high);
+                let result = cut(simd, simd.fma(x, p, simd.fma(y, q, offset)), low, high);
                 if whole {
-                    S::store_u8(to, result);
+                    simd.store_u8(to, result);
                 } else {
-                    S::store_first_u8(to, left, result);
+                    simd.store_u8_partial(to, left, result);
                 }
                 at += left;
             }
@@ -148,13 +150,9 @@ impl Job for &SumPart {
 }
 
 /// Clamps `x` to the bounds.
-///
-/// # Safety
-/// The processor must execute `S`.
 #[inline(always)]
-unsafe fn cut<S: Simd>(x: S::F, low: S::F, high: S::F) -> S::F {
-    // SAFETY: the caller's promise.
-    unsafe { S::at_most(high, S::at_least(low, x)) }
+fn cut<S: Simd>(simd: S, x: S::F32, low: S::F32, high: S::F32) -> S::F32 {
+    simd.at_most(high, simd.at_least(low, x))
 }
 
 #[derive(Clone, Copy)]
@@ -259,29 +257,30 @@ impl OperatorKernel for Prepared<Gate, GatePart> {
     }
 }
 
-impl Job for &GatePart {
+impl SimdFn for GatePart {
+    type Args<'a> = &'a GatePart;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let part = self;
+    unsafe fn call<S: Simd>(simd: S, part: &GatePart) {
         let width = part.width.min(ROW);
         let whole = width - width % S::LANES;
         // SAFETY: all addresses are within the rows, factors and offsets there are for `width <= ROW` numbers; each vector
         // is read before it is written, so that the output may be the input.
         unsafe {
-            let (low, high) = (S::splat(part.limits[0]), S::splat(part.limits[1]));
+            let (low, high) = (simd.splat(part.limits[0]), simd.splat(part.limits[1]));
             let (factors, offsets) = (part.factors.as_ptr(), part.offsets.as_ptr());
             for row in 0..part.rows {
                 let (from, to) = (part.input.add(row * part.stride), part.output.add(row * part.stride));
                 for at in (0..whole).step_by(S::LANES) {
-                    let x = S::load_u8(from.add(at));
-                    let y = S::fma(x, S::load(factors.add(at)), S::load(offsets.add(at)));
-                    S::store_u8(to.add(at), cut::<S>(y, low, high));
+                    let x = simd.load_u8(from.add(at));
+                    let y = simd.fma(x, simd.load(factors.add(at)), simd.load(offsets.add(at)));
+                    simd.store_u8(to.add(at), cut(simd, y, low, high));
                 }
                 if whole < width {
                     let left = width - whole;
-                    let x = S::load_first_u8(from.add(whole), left);
-                    let y = S::fma(x, S::load(factors.add(whole)), S::load(offsets.add(whole)));
-                    S::store_first_u8(to.add(whole), left, cut::<S>(y, low, high));
+                    let x = simd.load_u8_partial(from.add(whole), left);
+                    let y = simd.fma(x, simd.load(factors.add(whole)), simd.load(offsets.add(whole)));
+                    simd.store_u8_partial(to.add(whole), left, cut(simd, y, low, high));
                 }
             }
         }

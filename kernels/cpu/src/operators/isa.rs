@@ -1,16 +1,15 @@
 //! Compilation of one loop for every instruction set.
 //!
 //! The compiler vectorizes a loop for the target features of the function it is inlined into.
-//! [`Loops::run`] is inlined into one function per instruction set, so the loops are written once.
-//! Loops that the compiler does not vectorize well are written with vectors, as a [`Job`]: see
-//! [`job_on`].
+//! [`Loops::run`] is inlined into one function per vector width, so the loops are written once. Loops
+//! that the compiler does not vectorize well are written with vectors, as a [`SimdFn`]. Both are
+//! reached through [`entry_for`].
 
 use std::marker::PhantomData;
 
 use super::{Io, OperatorKernel};
 use paretune_base::threads::Worker;
-use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Portable, Simd, Usable, build_f32};
+use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn};
 
 /// Loops of an operator. `run` and the functions that its loops call must be `#[inline(always)]`.
 pub trait Loops: Send + Sync {
@@ -26,31 +25,30 @@ pub trait Loops: Send + Sync {
     }
 }
 
-/// Compiles `loops` for `isa`; portable code runs instead if the machine lacks `isa`
+/// Compiles `loops` for `isa`, or as portable code if the machine lacks `isa`
 /// ([`Isa::is_available`]).
 pub fn on<L: Loops + 'static>(isa: Isa, loops: L) -> Box<dyn OperatorKernel> {
-    let isa = if isa.is_available() { isa } else { Isa::Portable };
-    Box::new(On { isa, loops })
+    Box::new(On { entry: entry_for::<Compiled<L>>(isa), loops })
 }
 
+/// Loops, and their entry point for an instruction set.
 struct On<L> {
-    isa: Isa,
+    entry: unsafe fn(LoopsArgs<'_, L>),
     loops: L,
+}
+
+/// Arguments of [`Loops::run`].
+struct LoopsArgs<'a, L> {
+    loops: &'a L,
+    io: &'a Io<'a>,
+    worker: &'a Worker<'a>,
 }
 
 impl<L: Loops> OperatorKernel for On<L> {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
-        match self.isa {
-            // SAFETY: `on` admits available instruction sets only; the rest is the caller's promise.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => unsafe { avx512(&self.loops, io, worker) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => unsafe { avx2(&self.loops, io, worker) },
-            // Vectors of 128 bits belong to the baseline of both x86-64 and 64-bit Arm.
-            // SAFETY: the caller's promise.
-            _ => unsafe { self.loops.run(io, worker) },
-        }
+        // SAFETY: the buffers of `io` are valid for the sizes that the loops were built for, and every
+        // thread makes this call.
+        unsafe { (self.entry)(LoopsArgs { loops: &self.loops, io, worker }) }
     }
 
     fn constant_bytes(&self) -> usize {
@@ -58,49 +56,21 @@ impl<L: Loops> OperatorKernel for On<L> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<L: Loops>(loops: &L, io: &Io<'_>, worker: &Worker<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe { loops.run(io, worker) }
-}
+/// The function that runs loops of type `L`.
+struct Compiled<L>(PhantomData<L>);
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn avx512<L: Loops>(loops: &L, io: &Io<'_>, worker: &Worker<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe { loops.run(io, worker) }
-}
+impl<L: Loops + 'static> SimdFn for Compiled<L> {
+    type Args<'a> = LoopsArgs<'a, L>;
 
-/// Returns the entry point of the job on `P`, compiled for `isa`, or for portable code if the
-/// machine lacks `isa`. The caller must meet the safety requirements of the job; this function has
-/// checked the processor.
-pub(super) fn job_on<P: 'static>(isa: Isa) -> unsafe fn(&P)
-where
-    for<'a> &'a P: Job,
-{
-    struct Select<P>(PhantomData<P>);
-    impl<P: 'static> Build for Select<P>
-    where
-        for<'a> &'a P: Job,
-    {
-        type Output = unsafe fn(&P);
-        fn build<S: Simd>(self) -> Self::Output {
-            job::<P, S>
-        }
+    #[inline(always)]
+    unsafe fn call<S: Simd>(_: S, args: LoopsArgs<'_, L>) {
+        // SAFETY: [`On::run`] has the same requirements as these loops.
+        unsafe { args.loops.run(args.io, args.worker) }
     }
-    Usable::check(isa)
-        .map_or(job::<P, Portable> as unsafe fn(&P), |usable| build_f32(usable, Select(PhantomData)))
 }
 
-/// Runs the job on `part` with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of the job must be met, and the processor must execute `S`.
-unsafe fn job<P, S: Simd>(part: &P)
-where
-    for<'a> &'a P: Job,
-{
-    // SAFETY: passed on.
-    unsafe { S::vectorize(part) }
+/// Returns the entry point of a function for the vectors of `isa` in single precision, or as portable
+/// code if the machine lacks `isa`.
+pub(super) fn entry_for<F: SimdFn>(isa: Isa) -> for<'a> unsafe fn(F::Args<'a>) {
+    IsaToken::new_or_portable(isa).f32().pointer::<F>()
 }

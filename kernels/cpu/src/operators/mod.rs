@@ -24,7 +24,7 @@ pub mod scale_shift;
 pub mod softmax;
 pub mod transpose;
 
-use isa::job_on;
+use isa::entry_for;
 pub use isa::{Loops, on};
 
 /// Buffer addresses for one run of an operator.

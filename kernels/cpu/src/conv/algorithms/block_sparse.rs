@@ -73,7 +73,7 @@ impl Algorithm for BlockSparse {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
@@ -94,7 +94,7 @@ impl Algorithm for BlockSparse {
                     stored[((first + column) * group_in + channel) * taps + tap]
                 };
                 let bias = |column| request.bias(first + column);
-                Streams::new(request, usable, tile, [group_out, group_in], &segments, weight, bias)
+                Streams::new(request, token, tile, [group_out, group_in], &segments, weight, bias)
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Box::new(Prepared {

@@ -18,7 +18,7 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd, build};
+use paretune_simd::{Dispatch, Simd, SimdFn};
 
 /// CSR convolution over NCHW activations.
 pub(crate) struct Csr;
@@ -50,14 +50,7 @@ impl Algorithm for Csr {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        struct Select;
-        impl Build for Select {
-            type Output = Entry;
-            fn build<S: Simd>(self) -> Entry {
-                entry::<S>
-            }
-        }
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
@@ -72,7 +65,7 @@ impl Algorithm for Csr {
             places: (0..depth).map(place).collect(),
             bias: request.packed_biases()?,
             finish: Finish::new(request.activation),
-            entry: build(usable, Select),
+            entry: token.f32().pointer::<Run<'_>>(),
             problem,
             output,
             rows,
@@ -154,7 +147,7 @@ struct Prepared {
 ///
 /// # Safety
 /// The call's addresses must be valid, and no other thread may write the planes.
-type Entry = unsafe fn(&Prepared, &Call, Range<usize>);
+type Entry = unsafe fn(Run<'_>);
 
 impl Kernel for Prepared {
     fn workspace_bytes(&self) -> usize {
@@ -168,17 +161,8 @@ impl Kernel for Prepared {
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let planes = worker.share(self.problem.batch * self.problem.out_channels);
         // SAFETY: the caller vouches for the addresses; workers have their own planes.
-        unsafe { (self.entry)(self, call, planes) }
+        unsafe { (self.entry)(Run { kernel: self, call, planes }) }
     }
-}
-
-/// Computes planes with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd>(kernel: &Prepared, call: &Call, planes: Range<usize>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Run { kernel, call, planes }) }
 }
 
 struct Run<'a> {
@@ -187,15 +171,17 @@ struct Run<'a> {
     planes: Range<usize>,
 }
 
-impl Job for Run<'_> {
+impl SimdFn for Run<'_> {
+    type Args<'a> = Run<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let kernel = self.kernel;
+    unsafe fn call<S: Simd>(simd: S, run: Run<'_>) {
+        let kernel = run.kernel;
         let problem = &kernel.problem;
         let Rows { values, columns, ends } = &kernel.rows;
         let [height, width] = problem.input;
         let [out_height, out_width] = kernel.output;
-        for plane in self.planes {
+        for plane in run.planes {
             let (image, channel) = (plane / problem.out_channels, plane % problem.out_channels);
             let first = image * problem.in_channels + channel / problem.group_out() * problem.group_in();
             let start = if channel == 0 { 0 } else { ends[channel - 1] };
@@ -203,7 +189,7 @@ impl Job for Run<'_> {
                 // SAFETY: rows and columns are checked against the sizes of input and output.
                 unsafe {
                     let at = (plane * out_height + y) * out_width;
-                    let row = self.call.output.cast::<f32>().add(at);
+                    let row = run.call.output.cast::<f32>().add(at);
                     for x in 0..out_width {
                         *row.add(x) = kernel.bias[channel];
                     }
@@ -216,25 +202,25 @@ impl Job for Run<'_> {
                             continue;
                         };
                         let input =
-                            self.call.input.cast::<f32>().add(((first + c) * height + input_y) * width);
-                        kernel.add_row::<S>(input, kx, values[i], row);
+                            run.call.input.cast::<f32>().add(((first + c) * height + input_y) * width);
+                        kernel.add_row(simd, input, kx, values[i], row);
                     }
                     let mut x = 0;
-                    let residual = self.call.residual.cast::<f32>();
+                    let residual = run.call.residual.cast::<f32>();
                     while x < out_width {
                         let count = S::LANES.min(out_width - x);
                         let load = |from: *const f32| {
-                            if count < S::LANES { S::load_first(from, count) } else { S::load(from) }
+                            if count < S::LANES { simd.load_partial(from, count) } else { simd.load(from) }
                         };
                         let mut sum = load(row.add(x).cast_const());
                         if !residual.is_null() {
-                            sum = S::add(sum, load(residual.add(at + x)));
+                            sum = simd.add(sum, load(residual.add(at + x)));
                         }
-                        let sum = kernel.finish.apply::<S>(sum);
+                        let sum = kernel.finish.apply(simd, sum);
                         if count < S::LANES {
-                            S::store_first(row.add(x), count, sum);
+                            simd.store_partial(row.add(x), count, sum);
                         } else {
-                            S::store(row.add(x), sum);
+                            simd.store(row.add(x), sum);
                         }
                         x += count;
                     }
@@ -250,7 +236,7 @@ impl Prepared {
     /// # Safety
     /// Both rows must be valid, and the processor must execute `S`.
     #[inline(always)]
-    unsafe fn add_row<S: Simd>(&self, input: *const f32, kx: usize, weight: f32, output: *mut f32) {
+    unsafe fn add_row<S: Simd>(&self, simd: S, input: *const f32, kx: usize, weight: f32, output: *mut f32) {
         let stride = self.problem.window.stride[1];
         let left = self.problem.window.padding[1];
         let tap = kx * self.problem.window.dilation[1];
@@ -261,10 +247,10 @@ impl Prepared {
         unsafe {
             let mut x = start;
             if stride == 1 {
-                let splat = S::splat(weight);
+                let splat = simd.splat(weight);
                 while x + S::LANES <= end {
-                    let sum = S::fma(splat, S::load(input.add(x + tap - left)), S::load(output.add(x)));
-                    S::store(output.add(x), sum);
+                    let sum = simd.fma(splat, simd.load(input.add(x + tap - left)), simd.load(output.add(x)));
+                    simd.store(output.add(x), sum);
                     x += S::LANES;
                 }
             }

@@ -22,7 +22,7 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::{Part, Worker};
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd, build, lanes};
+use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 
 /// Depthwise convolution over NHWC and NCHWc activations.
 pub(crate) struct Depthwise;
@@ -118,7 +118,7 @@ impl Algorithm for Depthwise {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let problem = request.problem;
         if !problem.is_depthwise() {
@@ -129,7 +129,8 @@ impl Algorithm for Depthwise {
         if pixels > output[1] {
             return Err(request.bad_value("pixels"));
         }
-        let entry = build(usable, Select { window: problem.window, pixels })
+        let entry = token
+            .dispatch(Select { window: problem.window, pixels })
             .ok_or_else(|| request.bad_value("pixels"))?;
         let taps: usize = problem.window.kernel.iter().product();
         let lanes = lanes(request.isa);
@@ -255,49 +256,43 @@ struct Select {
     pixels: usize,
 }
 
-impl Build for Select {
+impl SimdOp for Select {
     type Output = Option<Entry>;
 
-    fn build<S: Simd>(self) -> Option<Entry> {
+    fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
         let window = &self.window;
         let unrolled = if window.dilation == [1, 1] { window.kernel } else { [0, 0] };
-        Some(match (unrolled, window.stride[1], self.pixels) {
-            ([3, 3], 1, 1) => entry::<S, 3, 1, 1>,
-            ([3, 3], 1, 2) => entry::<S, 3, 1, 2>,
-            ([3, 3], 1, 4) => entry::<S, 3, 1, 4>,
-            ([3, 3], 2, 1) => entry::<S, 3, 2, 1>,
-            ([3, 3], 2, 2) => entry::<S, 3, 2, 2>,
-            ([3, 3], 2, 4) => entry::<S, 3, 2, 4>,
-            ([5, 5], 1, 1) => entry::<S, 5, 1, 1>,
-            ([5, 5], 1, 2) => entry::<S, 5, 1, 2>,
-            ([5, 5], 1, 4) => entry::<S, 5, 1, 4>,
-            ([5, 5], 2, 1) => entry::<S, 5, 2, 1>,
-            ([5, 5], 2, 2) => entry::<S, 5, 2, 2>,
-            ([5, 5], 2, 4) => entry::<S, 5, 2, 4>,
-            (_, _, 1) => entry::<S, 0, 0, 1>,
-            (_, _, 2) => entry::<S, 0, 0, 2>,
-            (_, _, 4) => entry::<S, 0, 0, 4>,
+        let entry: Entry = match (unrolled, window.stride[1], self.pixels) {
+            ([3, 3], 1, 1) => simd.pointer::<Run<'_, 3, 1, 1>>() as Entry,
+            ([3, 3], 1, 2) => simd.pointer::<Run<'_, 3, 1, 2>>() as Entry,
+            ([3, 3], 1, 4) => simd.pointer::<Run<'_, 3, 1, 4>>() as Entry,
+            ([3, 3], 2, 1) => simd.pointer::<Run<'_, 3, 2, 1>>() as Entry,
+            ([3, 3], 2, 2) => simd.pointer::<Run<'_, 3, 2, 2>>() as Entry,
+            ([3, 3], 2, 4) => simd.pointer::<Run<'_, 3, 2, 4>>() as Entry,
+            ([5, 5], 1, 1) => simd.pointer::<Run<'_, 5, 1, 1>>() as Entry,
+            ([5, 5], 1, 2) => simd.pointer::<Run<'_, 5, 1, 2>>() as Entry,
+            ([5, 5], 1, 4) => simd.pointer::<Run<'_, 5, 1, 4>>() as Entry,
+            ([5, 5], 2, 1) => simd.pointer::<Run<'_, 5, 2, 1>>() as Entry,
+            ([5, 5], 2, 2) => simd.pointer::<Run<'_, 5, 2, 2>>() as Entry,
+            ([5, 5], 2, 4) => simd.pointer::<Run<'_, 5, 2, 4>>() as Entry,
+            (_, _, 1) => simd.pointer::<Run<'_, 0, 0, 1>>() as Entry,
+            (_, _, 2) => simd.pointer::<Run<'_, 0, 0, 2>>() as Entry,
+            (_, _, 4) => simd.pointer::<Run<'_, 0, 0, 4>>() as Entry,
             _ => return None,
-        })
+        };
+        Some(entry)
     }
-}
-
-/// Computes a [`Pass`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, const SIZE: usize, const STRIDE: usize, const PIXELS: usize>(pass: &Pass<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Run::<SIZE, STRIDE, PIXELS>(pass)) }
 }
 
 /// Body of an entry for a `SIZE x SIZE` window at horizontal stride `STRIDE`; 0 stands for any.
 struct Run<'a, const SIZE: usize, const STRIDE: usize, const PIXELS: usize>(&'a Pass<'a>);
 
-impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_, SIZE, STRIDE, PIXELS> {
+impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> SimdFn for Run<'_, SIZE, STRIDE, PIXELS> {
+    type Args<'a> = &'a Pass<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let pass = self.0;
+    unsafe fn call<S: Simd>(simd: S, pass: &Pass<'_>) {
+        let this = Run::<SIZE, STRIDE, PIXELS>(pass);
         let kernel = pass.kernel;
         let channels = kernel.problem.in_channels;
         let [height, width] = kernel.output;
@@ -317,19 +312,19 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Job for Run<'_
                 unsafe {
                     if SIZE > 0 && kernel.regular.contains(&first) {
                         if !pass.channels.is_empty() {
-                            self.rows(image, y, first);
-                            self.vector::<S, false, true>(at, 0, block, S::LANES);
+                            this.rows(image, y, first);
+                            this.vector::<S, false, true>(simd, at, 0, block, S::LANES);
                         }
                         continue;
                     }
-                    self.addresses(image, y, first);
+                    this.addresses(image, y, first);
                     let mut channel = pass.channels.start;
                     while channel + S::LANES <= pass.channels.end {
-                        self.vector::<S, false, false>(at, channel, block, S::LANES);
+                        this.vector::<S, false, false>(simd, at, channel, block, S::LANES);
                         channel += S::LANES;
                     }
                     if channel < pass.channels.end {
-                        self.vector::<S, true, false>(at, channel, block, pass.channels.end - channel);
+                        this.vector::<S, true, false>(simd, at, channel, block, pass.channels.end - channel);
                     }
                 }
             }
@@ -416,6 +411,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
     #[inline(always)]
     unsafe fn vector<S: Simd, const PART: bool, const REGULAR: bool>(
         &self,
+        simd: S,
         at: usize,
         channel: usize,
         block: usize,
@@ -426,10 +422,10 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
         let taps = kernel.problem.window.kernel[0] * kernel.problem.window.kernel[1];
         // SAFETY: weights and biases are padded to whole vectors; the rest is the caller's promise.
         unsafe {
-            let load = |from: *const f32| if PART { S::load_first(from, count) } else { S::load(from) };
+            let load = |from: *const f32| if PART { simd.load_partial(from, count) } else { simd.load(from) };
             let mut weights = kernel.weights.as_ptr().add((block + channel) * taps);
             let mut addresses = pass.addresses.cast_const();
-            let mut sums = [S::load(kernel.bias.as_ptr().add(block + channel)); PIXELS];
+            let mut sums = [simd.load(kernel.bias.as_ptr().add(block + channel)); PIXELS];
             if SIZE > 0 {
                 for _ in 0..SIZE {
                     let mut columns = [sums[0]; MOST_COLUMNS];
@@ -441,20 +437,20 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
                         };
                     }
                     for kx in 0..SIZE {
-                        let weight = S::load(weights);
+                        let weight = simd.load(weights);
                         weights = weights.add(S::LANES);
                         for (pixel, sum) in sums.iter_mut().enumerate() {
-                            *sum = S::fma(columns[pixel * STRIDE + kx], weight, *sum);
+                            *sum = simd.fma(columns[pixel * STRIDE + kx], weight, *sum);
                         }
                     }
                     addresses = addresses.add(if REGULAR { 1 } else { Self::COLUMNS });
                 }
             } else {
                 for _ in 0..taps {
-                    let weight = S::load(weights);
+                    let weight = simd.load(weights);
                     weights = weights.add(S::LANES);
                     for (pixel, sum) in sums.iter_mut().enumerate() {
-                        *sum = S::fma(load((*addresses.add(pixel)).add(channel)), weight, *sum);
+                        *sum = simd.fma(load((*addresses.add(pixel)).add(channel)), weight, *sum);
                     }
                     addresses = addresses.add(PIXELS);
                 }
@@ -466,7 +462,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
             let pixel = kernel.problem.in_channels;
             if PART || kernel.finish.other.is_some() {
                 let sums = sums;
-                S::vectorize(StoreTile {
+                simd.call::<StoreTile<'_>>(StoreTile {
                     sums: sums.as_ptr().cast(),
                     rows: PIXELS,
                     vectors: 1,
@@ -481,9 +477,9 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
             for (number, &sum) in sums.iter().enumerate() {
                 let mut sum = sum;
                 if !residual.is_null() {
-                    sum = S::add(sum, S::load(residual.add(number * pixel)));
+                    sum = simd.add(sum, simd.load(residual.add(number * pixel)));
                 }
-                S::store(output.add(number * pixel), kernel.finish.clamp::<S>(sum));
+                simd.store(output.add(number * pixel), kernel.finish.clamp(simd, sum));
             }
         }
     }

@@ -22,7 +22,7 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd, build, lanes, quartered};
+use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes, quartered};
 
 mod addresses;
 
@@ -63,7 +63,7 @@ impl Algorithm for DepthwiseInt8 {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data("`depthwise_int8` needs one channel per group".into()));
@@ -75,7 +75,7 @@ impl Algorithm for DepthwiseInt8 {
         if pixels > output[1] {
             return Err(request.bad_value("pixels"));
         }
-        let compiled = build(usable, Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
+        let compiled = token.dispatch(Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
         let taps: usize = problem.window.kernel.iter().product();
         let steps = taps.div_ceil(compiled.taps);
         let lanes = lanes(request.isa);
@@ -232,14 +232,14 @@ struct Select {
     pixels: usize,
 }
 
-impl Build for Select {
+impl SimdOp for Select {
     type Output = Option<Compiled>;
 
-    fn build<S: Simd>(self) -> Option<Compiled> {
+    fn eval<S: Simd>(self, simd: S) -> Option<Compiled> {
         let entry = match self.pixels {
-            1 => entry::<S, 1>,
-            2 => entry::<S, 2>,
-            4 => entry::<S, 4>,
+            1 => simd.pointer::<Run<'_, 1>>(),
+            2 => simd.pointer::<Run<'_, 2>>(),
+            4 => simd.pointer::<Run<'_, 4>>(),
             _ => return None,
         };
         Some(Compiled {
@@ -261,21 +261,14 @@ fn pack<S: Simd>(weights: &[i8], packed: &mut [u8]) {
     }
 }
 
-/// Computes a [`Pass`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, const PIXELS: usize>(pass: &Pass<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Run::<PIXELS>(pass)) }
-}
-
 struct Run<'a, const PIXELS: usize>(&'a Pass<'a>);
 
-impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
+impl<const PIXELS: usize> SimdFn for Run<'_, PIXELS> {
+    type Args<'a> = &'a Pass<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let pass = self.0;
+    unsafe fn call<S: Simd>(simd: S, pass: &Pass<'_>) {
+        let this = Run::<PIXELS>(pass);
         let kernel = pass.kernel;
         let channels = kernel.problem.in_channels;
         let [height, width] = kernel.output;
@@ -295,11 +288,11 @@ impl<const PIXELS: usize> Job for Run<'_, PIXELS> {
                     let at = (row * width + first) * channels;
                     let mut channel = pass.channels.start;
                     while channel + 4 * S::LANES <= pass.channels.end {
-                        self.block::<S, false>(at, channel, 4 * S::LANES);
+                        this.block::<S, false>(simd, at, channel, 4 * S::LANES);
                         channel += 4 * S::LANES;
                     }
                     if channel < pass.channels.end {
-                        self.block::<S, true>(at, channel, pass.channels.end - channel);
+                        this.block::<S, true>(simd, at, channel, pass.channels.end - channel);
                     }
                 }
             }
@@ -314,35 +307,36 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
     /// # Safety
     /// The addresses must have been looked up, and the pixels and channels must exist.
     #[inline(always)]
-    unsafe fn block<S: Simd, const PART: bool>(&self, at: usize, channel: usize, count: usize) {
+    unsafe fn block<S: Simd, const PART: bool>(&self, simd: S, at: usize, channel: usize, count: usize) {
         let pass = self.0;
         let kernel = pass.kernel;
         // SAFETY: weights and starts are padded to whole blocks; the rest is the caller's promise.
         unsafe {
             let weights = kernel.weights.as_ptr().cast::<S::Tap>().add(channel * kernel.steps * S::TAPS);
             // Plain loops: a closure that is not inlined is not compiled for the instruction set.
-            let mut start = [S::load_i32(kernel.start.as_ptr().add(channel)); 4];
+            let mut start = [simd.load_i32(kernel.start.as_ptr().add(channel)); 4];
             for v in 1..4 {
-                start[v] = S::load_i32(kernel.start.as_ptr().add(channel + v * S::LANES));
+                start[v] = simd.load_i32(kernel.start.as_ptr().add(channel + v * S::LANES));
             }
             for pixel in 0..PIXELS {
                 let mut sums = start;
                 let mut weights = weights;
                 let mut addresses = pass.addresses.cast_const().add(pixel * S::TAPS);
                 for _ in 0..kernel.steps {
-                    let mut taps = [S::load_first_bytes(kernel.zeros.as_ptr(), 0); 4];
+                    let mut taps = [simd.load_bytes_partial(kernel.zeros.as_ptr(), 0); 4];
                     for tap in 0..S::TAPS {
                         let from = (*addresses.add(tap)).add(channel);
-                        taps[tap] = if PART { S::load_first_bytes(from, count) } else { S::load_bytes(from) };
+                        taps[tap] =
+                            if PART { simd.load_bytes_partial(from, count) } else { simd.load_bytes(from) };
                     }
-                    sums = S::dot_taps(sums, taps, weights);
+                    sums = simd.dot_taps(sums, taps, weights);
                     addresses = addresses.add(PIXELS * S::TAPS);
                     weights = weights.add(4 * S::LANES * S::TAPS);
                 }
                 let at = at + pixel * kernel.problem.in_channels + channel;
                 match &kernel.plain {
-                    Some(finish) => self.store_plain::<S, PART>(finish, sums, at, channel, count),
-                    None => self.store_any::<S>(sums, at, channel, count),
+                    Some(finish) => self.store_plain::<S, PART>(simd, finish, sums, at, channel, count),
+                    None => self.store_any(simd, sums, at, channel, count),
                 }
             }
         }
@@ -357,8 +351,9 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
     #[inline(always)]
     unsafe fn store_plain<S: Simd, const PART: bool>(
         &self,
+        simd: S,
         finish: &BytesFinish,
-        sums: [S::I; 4],
+        sums: [S::I32; 4],
         at: usize,
         channel: usize,
         count: usize,
@@ -366,16 +361,16 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
         let kernel = self.0.kernel;
         // SAFETY: scales and biases are padded to whole blocks; the rest is the caller's promise.
         unsafe {
-            let mut finished = [S::splat(0.0); 4];
+            let mut finished = [simd.splat(0.0); 4];
             for v in 0..4 {
-                let scale = S::load(kernel.scale.as_ptr().add(channel + v * S::LANES));
-                let bias = S::load(kernel.bias.as_ptr().add(channel + v * S::LANES));
-                let sum = S::fma(S::to_f32(sums[v]), scale, bias);
-                finished[v] = finish.byte::<S, false>(sum, std::ptr::null());
+                let scale = simd.load(kernel.scale.as_ptr().add(channel + v * S::LANES));
+                let bias = simd.load(kernel.bias.as_ptr().add(channel + v * S::LANES));
+                let sum = simd.fma(simd.to_f32(sums[v]), scale, bias);
+                finished[v] = finish.byte::<S, false>(simd, sum, std::ptr::null());
             }
-            let bytes = S::to_bytes(finished);
+            let bytes = simd.to_bytes(finished);
             let to = self.0.call.output.add(at);
-            if PART { S::store_first_bytes(to, count, bytes) } else { S::store_bytes(to, bytes) }
+            if PART { simd.store_bytes_partial(to, count, bytes) } else { simd.store_bytes(to, bytes) }
         }
     }
 
@@ -385,7 +380,7 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
     /// The requirements of [`Run::block`] must be met, and scales and biases must be ordered by
     /// channel.
     #[inline(always)]
-    unsafe fn store_any<S: Simd>(&self, sums: [S::I; 4], at: usize, channel: usize, count: usize) {
+    unsafe fn store_any<S: Simd>(&self, simd: S, sums: [S::I32; 4], at: usize, channel: usize, count: usize) {
         let kernel = self.0.kernel;
         // A block has at most 64 channels.
         let mut in_order = [0_i32; 64];
@@ -399,7 +394,7 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
                 let numbers = from.add(vector * S::LANES + lane).cast::<[i32; 4]>().read_unaligned();
                 to.add(4 * four).cast::<[i32; 4]>().write_unaligned(numbers);
             }
-            S::vectorize(StoreTile8 {
+            simd.call::<StoreTile8<'_>>(StoreTile8 {
                 finish: &kernel.finish,
                 target: Target { output: self.0.call.output, residual: self.0.call.residual },
                 scale: kernel.scale.as_ptr().add(channel),

@@ -18,7 +18,7 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd, build_f32, lanes};
+use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 
 mod lines;
 
@@ -92,7 +92,7 @@ impl Algorithm for DepthwisePlanar {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
@@ -103,7 +103,9 @@ impl Algorithm for DepthwisePlanar {
         let tile = request.count("tile")?;
         let window = &problem.window;
         let shape = [window.kernel[0], window.stride[0], tile / 1000, tile % 1000 / lanes];
-        let entry = build_f32(usable, Select { shape })
+        let entry = token
+            .f32()
+            .dispatch(Select { shape })
             .filter(|_| tile % 1000 % lanes == 0)
             .ok_or_else(|| request.bad_value("tile"))?;
         let strip = request.count("strip")?;
@@ -201,18 +203,18 @@ struct Select {
     shape: [usize; 4],
 }
 
-impl Build for Select {
+impl SimdOp for Select {
     type Output = Option<Entry>;
 
-    fn build<S: Simd>(self) -> Option<Entry> {
+    fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
         macro_rules! choose {
             ($($size:literal $stride:literal,)+) => {
                 match self.shape {
-                    $([$size, $stride, 1, 1] => Some(entry::<S, $size, $stride, 1, 1> as Entry),
-                    [$size, $stride, 1, 2] => Some(entry::<S, $size, $stride, 1, 2> as Entry),
-                    [$size, $stride, 2, 1] => Some(entry::<S, $size, $stride, 2, 1> as Entry),
-                    [$size, $stride, 2, 2] => Some(entry::<S, $size, $stride, 2, 2> as Entry),
-                    [$size, $stride, 4, 1] => Some(entry::<S, $size, $stride, 4, 1> as Entry),)+
+                    $([$size, $stride, 1, 1] => Some(simd.pointer::<Run<$size, $stride, 1, 1>>() as Entry),
+                    [$size, $stride, 1, 2] => Some(simd.pointer::<Run<$size, $stride, 1, 2>>() as Entry),
+                    [$size, $stride, 2, 1] => Some(simd.pointer::<Run<$size, $stride, 2, 1>>() as Entry),
+                    [$size, $stride, 2, 2] => Some(simd.pointer::<Run<$size, $stride, 2, 2>>() as Entry),
+                    [$size, $stride, 4, 1] => Some(simd.pointer::<Run<$size, $stride, 4, 1>>() as Entry),)+
                     _ => None,
                 }
             };
@@ -221,34 +223,23 @@ impl Build for Select {
     }
 }
 
-/// Computes a [`Strip`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: usize>(
-    strip: &Strip<'_>,
-) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Run::<SIZE, STRIDE, ROWS, VECTORS>(strip)) }
-}
-
 /// Body of an entry for a `SIZE x SIZE` window at stride `STRIDE`, in tiles of `ROWS` by `VECTORS`.
-struct Run<'a, const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: usize>(
-    &'a Strip<'a>,
-);
+struct Run<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: usize>;
 
-impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: usize> Job
-    for Run<'_, SIZE, STRIDE, ROWS, VECTORS>
+impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: usize> SimdFn
+    for Run<SIZE, STRIDE, ROWS, VECTORS>
 {
+    type Args<'a> = &'a Strip<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let strip = self.0;
+    unsafe fn call<S: Simd>(simd: S, strip: &Strip<'_>) {
         let kernel = strip.kernel;
         let channel = strip.plane % kernel.problem.in_channels;
         let width = kernel.output[1];
         // SAFETY: the lines have room for the rows of a strip, and there is a weight for every channel and tap.
         let tiles = unsafe {
             kernel.lines.copy::<S, STRIDE>(
+                simd,
                 strip.call.input.cast::<f32>().add(strip.plane * kernel.lines.plane()),
                 strip.first,
                 (strip.rows - 1) * STRIDE + SIZE,
@@ -256,10 +247,11 @@ impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: u
             );
             let weights = kernel.weights.as_ptr().add(channel * SIZE * SIZE);
             Tiles::<S, SIZE, STRIDE> {
+                simd,
                 strip,
-                bias: S::splat(*kernel.bias.as_ptr().add(channel)),
+                bias: simd.splat(*kernel.bias.as_ptr().add(channel)),
                 weights: std::array::from_fn(|ky| {
-                    std::array::from_fn(|kx| S::splat(*weights.add(ky * SIZE + kx)))
+                    std::array::from_fn(|kx| simd.splat(*weights.add(ky * SIZE + kx)))
                 }),
             }
         };
@@ -289,9 +281,10 @@ impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: u
 
 /// Weights and bias, in registers, that all tiles of a strip share.
 struct Tiles<'a, S: Simd, const SIZE: usize, const STRIDE: usize> {
+    simd: S,
     strip: &'a Strip<'a>,
-    weights: [[S::F; SIZE]; SIZE],
-    bias: S::F,
+    weights: [[S::F32; SIZE]; SIZE],
+    bias: S::F32,
 }
 
 impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE> {
@@ -342,18 +335,19 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
     unsafe fn line<const LINE: usize, const ROWS: usize, const VECTORS: usize>(
         &self,
         from: *const f32,
-        sums: &mut [[S::F; VECTORS]; ROWS],
+        sums: &mut [[S::F32; VECTORS]; ROWS],
     ) {
+        let simd = self.simd;
         let phase = self.strip.kernel.lines.phase();
         for kx in 0..SIZE {
             for vector in 0..VECTORS {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let numbers = S::load(from.add(kx % STRIDE * phase + kx / STRIDE + vector * S::LANES));
+                    let numbers = simd.load(from.add(kx % STRIDE * phase + kx / STRIDE + vector * S::LANES));
                     for (row, sums) in sums.iter_mut().enumerate() {
                         if LINE >= row * STRIDE && LINE - row * STRIDE < SIZE {
                             let weight = self.weights[LINE - row * STRIDE][kx];
-                            sums[vector] = S::fma(numbers, weight, sums[vector]);
+                            sums[vector] = simd.fma(numbers, weight, sums[vector]);
                         }
                     }
                 }
@@ -367,13 +361,14 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
     /// `count` elements, up to a whole vector, must be readable in the residual and writable in the
     /// output.
     #[inline(always)]
-    unsafe fn store(&self, mut sum: S::F, count: usize, output: *mut f32, residual: *const f32) {
+    unsafe fn store(&self, mut sum: S::F32, count: usize, output: *mut f32, residual: *const f32) {
+        let simd = self.simd;
         let finish = &self.strip.kernel.finish;
         // SAFETY: the caller's promise.
         unsafe {
             if finish.other.is_some() {
                 let sums = [sum];
-                S::vectorize(StoreTile {
+                simd.call::<StoreTile<'_>>(StoreTile {
                     sums: sums.as_ptr().cast(),
                     rows: 1,
                     vectors: 1,
@@ -385,14 +380,14 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
                 });
             } else if count < S::LANES {
                 if !residual.is_null() {
-                    sum = S::add(sum, S::load_first(residual, count));
+                    sum = simd.add(sum, simd.load_partial(residual, count));
                 }
-                S::store_first(output, count, finish.clamp::<S>(sum));
+                simd.store_partial(output, count, finish.clamp(simd, sum));
             } else {
                 if !residual.is_null() {
-                    sum = S::add(sum, S::load(residual));
+                    sum = simd.add(sum, simd.load(residual));
                 }
-                S::store(output, finish.clamp::<S>(sum));
+                simd.store(output, finish.clamp(simd, sum));
             }
         }
     }

@@ -14,7 +14,7 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd, build, lanes};
+use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 
 /// Direct convolution over NCHW activations.
 pub(crate) struct Direct;
@@ -67,7 +67,7 @@ impl Algorithm for Direct {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
@@ -75,12 +75,12 @@ impl Algorithm for Direct {
         let value = request.count("tile")?;
         let (channels, vectors) = (value / 1000, value % 1000 / lanes);
         let entries = (1..=channels)
-            .map(|channels| build(usable, Select { channels, vectors }))
+            .map(|channels| token.dispatch(Select { channels, vectors }))
             .collect::<Option<Vec<_>>>()
             .filter(|entries| !entries.is_empty() && value % 1000 % lanes == 0)
             .ok_or_else(|| request.bad_value("tile"))?;
         let width = vectors * lanes;
-        let phases = Phases::new(&problem, output, width, [false, false], usable);
+        let phases = Phases::new(&problem, output, width, [false, false], token);
         let [tap_rows, tap_columns] = problem.window.kernel;
         let mut offsets = Vec::new();
         for channel in 0..problem.group_in() {
@@ -215,14 +215,14 @@ struct Select {
     vectors: usize,
 }
 
-impl Build for Select {
+impl SimdOp for Select {
     type Output = Option<Entry>;
 
-    fn build<S: Simd>(self) -> Option<Entry> {
+    fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
         macro_rules! choose {
             ($($vectors:literal: $($channels:literal)+;)+) => {
                 match (self.vectors, self.channels) {
-                    $($(($vectors, $channels) => Some(entry::<S, $channels, $vectors> as Entry),)+)+
+                    $($(($vectors, $channels) => Some(simd.pointer::<Run<$channels, $vectors>>() as Entry),)+)+
                     _ => None,
                 }
             };
@@ -231,21 +231,13 @@ impl Build for Select {
     }
 }
 
-/// Computes a [`Tile`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, const CHANNELS: usize, const VECTORS: usize>(tile: &Tile<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Run::<CHANNELS, VECTORS>(tile)) }
-}
+struct Run<const CHANNELS: usize, const VECTORS: usize>;
 
-struct Run<'a, const CHANNELS: usize, const VECTORS: usize>(&'a Tile<'a>);
+impl<const CHANNELS: usize, const VECTORS: usize> SimdFn for Run<CHANNELS, VECTORS> {
+    type Args<'a> = &'a Tile<'a>;
 
-impl<const CHANNELS: usize, const VECTORS: usize> Job for Run<'_, CHANNELS, VECTORS> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let tile = self.0;
+    unsafe fn call<S: Simd>(simd: S, tile: &Tile<'_>) {
         let kernel = tile.kernel;
         let depth = kernel.offsets.len();
         let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
@@ -254,15 +246,15 @@ impl<const CHANNELS: usize, const VECTORS: usize> Job for Run<'_, CHANNELS, VECT
         unsafe {
             let input = tile.input.add(from);
             let mut weights = kernel.weights.as_ptr().add(tile.first * depth);
-            let mut sums: [[S::F; VECTORS]; CHANNELS] =
-                std::array::from_fn(|c| [S::splat(kernel.bias[tile.first + c]); VECTORS]);
+            let mut sums: [[S::F32; VECTORS]; CHANNELS] =
+                std::array::from_fn(|c| [simd.splat(kernel.bias[tile.first + c]); VECTORS]);
             for &offset in &kernel.offsets {
                 let input = input.add(offset);
-                let x: [S::F; VECTORS] = std::array::from_fn(|v| S::load(input.add(v * S::LANES)));
+                let x: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(input.add(v * S::LANES)));
                 for c in 0..CHANNELS {
-                    let weight = S::splat(*weights.add(c));
+                    let weight = simd.splat(*weights.add(c));
                     for v in 0..VECTORS {
-                        sums[c][v] = S::fma(x[v], weight, sums[c][v]);
+                        sums[c][v] = simd.fma(x[v], weight, sums[c][v]);
                     }
                 }
                 weights = weights.add(CHANNELS);
@@ -273,7 +265,7 @@ impl<const CHANNELS: usize, const VECTORS: usize> Job for Run<'_, CHANNELS, VECT
             for c in 0..CHANNELS {
                 let at = (plane + c) * kernel.pixels;
                 let residual = tile.call.residual.cast::<f32>();
-                S::vectorize(StorePixels {
+                simd.call::<StorePixels<'_>>(StorePixels {
                     phases: &kernel.phases,
                     pixels: pixels.clone(),
                     sums: first.add(c * VECTORS * S::LANES + pixels.start - from),

@@ -24,7 +24,7 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Usable, build_f32, lanes};
+use paretune_simd::{Dispatch, IsaToken, lanes};
 
 mod kernel;
 mod padded;
@@ -169,7 +169,7 @@ impl Algorithm for DirectBlocked {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
@@ -188,7 +188,7 @@ impl Algorithm for DirectBlocked {
         let blocked_out = offered(output_tunable(&problem, request.isa))? == BLOCKED;
         let tile = request.count("tile")?;
         let [rows, vectors] = [tile / 1000, tile % 1000 / lanes];
-        let entries = entries(usable, rows, vectors, order == Order::Planar)
+        let entries = entries(token, rows, vectors, order == Order::Planar)
             .filter(|entries| !entries.is_empty() && vectors > 0 && tile % 1000 % lanes == 0)
             .ok_or_else(|| request.bad_value("tile"))?;
         let across = match request.tunable("across")? {
@@ -196,7 +196,7 @@ impl Algorithm for DirectBlocked {
             1 => true,
             _ => return Err(request.bad_value("across")),
         };
-        let padded = Padded::new(&problem, output, order, lanes, usable);
+        let padded = Padded::new(&problem, output, order, lanes, token);
         let pixels = output[0] * output[1];
         Ok(Box::new(Prepared {
             tiles: spans(&padded, output, rows, across),
@@ -232,8 +232,8 @@ impl Algorithm for DirectBlocked {
 }
 
 /// Returns the microkernels of the tile and all smaller ones, `[rows - 1][vectors - 1]`.
-fn entries(usable: Usable, rows: usize, vectors: usize, planar: bool) -> Option<Vec<Vec<Entry>>> {
-    let find = |rows, vectors| build_f32(usable, Select { isa: usable.isa(), rows, vectors, planar });
+fn entries(token: IsaToken, rows: usize, vectors: usize, planar: bool) -> Option<Vec<Vec<Entry>>> {
+    let find = |rows, vectors| token.f32().dispatch(Select { isa: token.isa(), rows, vectors, planar });
     (1..=rows).map(|rows| (1..=vectors).map(|vectors| find(rows, vectors)).collect()).collect()
 }
 

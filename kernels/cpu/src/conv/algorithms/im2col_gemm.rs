@@ -61,7 +61,7 @@ impl Algorithm for Im2colGemm {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
@@ -69,7 +69,7 @@ impl Algorithm for Im2colGemm {
         }
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
-        let products = Product::of_groups(request, usable, tile, Held::Whole, |tap| tap)?;
+        let products = Product::of_groups(request, token, tile, Held::Whole, |tap| tap)?;
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * problem.group_in();
         Ok(Box::new(Prepared {

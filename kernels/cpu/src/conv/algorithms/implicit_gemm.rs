@@ -13,7 +13,7 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_f32::{Held, Place, Product};
 use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::finish::Finish;
-use crate::conv::support::pad::{pad_bf16, pad_f32};
+use crate::conv::support::pad::{PadBf16, PadBf16Entry, pad_f32};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Ahead, PartWork, Split, panel_tunable, split_tunable};
@@ -137,7 +137,7 @@ pub(crate) fn tunables(problem: &ConvProblem, isa: Isa, held: Held) -> Vec<Tunab
 
 /// Builds the kernel, as [`Algorithm::prepare`] does, with weights in storage format `held`.
 pub(crate) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kernel>, KernelError> {
-    let (output, usable) = request.check()?;
+    let (output, token) = request.check()?;
     request.check_f32()?;
     let problem = request.problem;
     let tile =
@@ -158,7 +158,7 @@ pub(crate) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kerne
     // Weights are packed in the order of use; taps that no pixel finds in the input come last.
     let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
     order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
-    let products = Product::of_groups(request, usable, tile, held, |tap| order[tap])?;
+    let products = Product::of_groups(request, token, tile, held, |tap| order[tap])?;
     let rows =
         if merge { Rows::runs(&problem, output, padded(&problem)) } else { Rows::taps(&problem, output) };
     Ok(Box::new(Prepared {
@@ -179,20 +179,20 @@ pub(crate) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kerne
 }
 
 /// Element type of the padded copy of the input in the workspace.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Copied {
     /// The input is read in place.
     No,
     /// The copy is in single precision.
     Singles,
-    /// The copy is rounded to bfloat16, which needs instructions for it.
-    Bf16,
+    /// The copy is rounded to bfloat16 by this function.
+    Bf16(PadBf16Entry),
 }
 
 impl Copied {
     /// Returns the bytes per element of the input that the microkernels read.
     fn number_bytes(self) -> usize {
-        if self == Self::Bf16 { size_of::<u16>() } else { size_of::<f32>() }
+        if matches!(self, Self::Bf16(_)) { size_of::<u16>() } else { size_of::<f32>() }
     }
 }
 
@@ -233,7 +233,7 @@ impl Kernel for Prepared {
             Copied::No => 0,
             Copied::Singles => self.padded_numbers() * size_of::<f32>(),
             // The last pair of the last run may reach one element further.
-            Copied::Bf16 => whole_lines((self.padded_numbers() + 1) * size_of::<u16>()),
+            Copied::Bf16(_) => whole_lines((self.padded_numbers() + 1) * size_of::<u16>()),
         }
     }
 
@@ -248,14 +248,14 @@ impl Kernel for Prepared {
             return;
         }
         let mut input = call.input;
-        if self.copied != Copied::No {
+        if !matches!(self.copied, Copied::No) {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
             // SAFETY: the workspace has room for the padded input, and each row has one writer; there are products of
             // bfloat16 only where the processor has it.
             unsafe {
-                if self.copied == Copied::Bf16 {
+                if let Copied::Bf16(pad) = self.copied {
                     let copy = call.workspace.cast::<u16>();
-                    pad_bf16(&self.problem, rows, input.cast(), copy);
+                    pad(PadBf16 { problem: &self.problem, rows, input: input.cast(), output: copy });
                     if worker.index == 0 {
                         *copy.add(self.padded_numbers()) = 0;
                     }

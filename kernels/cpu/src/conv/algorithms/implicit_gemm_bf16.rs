@@ -10,6 +10,7 @@ use crate::conv::algorithm::{Algorithm, Kernel, Request};
 use crate::conv::gemm_f32::Product;
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::finish::Finish;
+use crate::conv::support::pad::pad_bf16;
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Ahead, Split, panel_tunable, split_tunable};
@@ -67,7 +68,7 @@ impl Algorithm for ImplicitGemmBf16 {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let problem = request.problem;
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
@@ -87,7 +88,10 @@ impl Algorithm for ImplicitGemmBf16 {
         };
         let bias = |group: usize, column: usize| request.bias(group * group_out + column);
         let sizes = [problem.groups, runs.count * steps(&runs), group_out];
-        let products = Product::of_pairs(request, usable, tile, sizes, weight, bias)?;
+        let bf16 = token
+            .bf16()
+            .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
+        let products = Product::of_pairs(request, token, tile, sizes, weight, bias)?;
         let size = padded(&problem);
         let unpadded =
             ConvProblem { input: size, window: Window { padding: [0; 4], ..problem.window }, ..problem };
@@ -95,7 +99,7 @@ impl Algorithm for ImplicitGemmBf16 {
             rows: if runs.merge { Rows::runs(&problem, output, size) } else { Rows::taps(&unpadded, output) },
             run: steps(&runs),
             taps: None,
-            copied: Copied::Bf16,
+            copied: Copied::Bf16(pad_bf16(bf16)),
             output,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,

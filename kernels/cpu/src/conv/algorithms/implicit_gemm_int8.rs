@@ -13,7 +13,7 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::{DotForm, Place, Product, input_grid, widens};
 use crate::conv::support::buffer::whole_lines;
 use crate::conv::support::finish_int8::{Finish8, Target};
-use crate::conv::support::pad::{PadBytes, pad_bytes};
+use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{
@@ -82,7 +82,7 @@ impl Algorithm for ImplicitGemmInt8 {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data(format!("sums of {problem:?} could overflow")));
@@ -96,10 +96,10 @@ impl Algorithm for ImplicitGemmInt8 {
         };
         match request.tunable("order")? {
             0 => {}
-            1 => return Ok(Box::new(ByTap::new(request, usable, tile, widened)?)),
+            1 => return Ok(Box::new(ByTap::new(request, token, tile, widened)?)),
             _ => return Err(request.bad_value("order")),
         }
-        let form = DotForm::of(usable);
+        let form = DotForm::of(token);
         let runs = Runs::of(&problem);
         // Reading whole dot-product groups is safe in whole runs, and in a copy, which has room
         // behind it.
@@ -107,7 +107,7 @@ impl Algorithm for ImplicitGemmInt8 {
             form.centered || problem.window.padding != [0; 4] || !runs.len.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
         Ok(Box::new(Prepared {
-            products: Product::of_groups(request, usable, tile, [runs.count, runs.len], widened, None)?,
+            products: Product::of_groups(request, token, tile, [runs.count, runs.len], widened, None)?,
             zero_point: input_grid(request)?.zero_point,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
@@ -117,7 +117,7 @@ impl Algorithm for ImplicitGemmInt8 {
             groups: runs.len.div_ceil(form.group),
             runs: places(&problem, input, runs.merge),
             rows: Rows::windows(&problem, output, input),
-            pad: copies.then(|| pad_bytes(usable)),
+            pad: copies.then(|| pad_bytes(token)),
             threads: request.threads,
             form,
             output,
@@ -168,7 +168,7 @@ struct Prepared {
     form: DotForm,
     zero_point: u8,
     /// Function that copies the input with its padding into the workspace, if a copy is needed.
-    pad: Option<PadBytes>,
+    pad: Option<PadBytesEntry>,
     finish: Finish8,
 }
 
@@ -213,10 +213,18 @@ impl Prepared {
     ///
     /// # Safety
     /// The requirements of [`Kernel::run`] must be met.
-    unsafe fn run_on_copies(&self, pad: PadBytes, call: &Call, worker: &Worker<'_>) {
+    unsafe fn run_on_copies(&self, pad: PadBytesEntry, call: &Call, worker: &Worker<'_>) {
         let (rows, base) = self.own_copy(call, worker.index);
         // SAFETY: the workspace has room for all regions; this one is this worker's.
-        unsafe { pad(&self.problem, self.zero_point, rows, call.input, base) };
+        unsafe {
+            pad(PadBytes {
+                problem: &self.problem,
+                zero_point: self.zero_point,
+                rows,
+                input: call.input,
+                output: base,
+            });
+        }
         for (group, product) in self.products.iter().enumerate() {
             let PartWork { multiply_adds, rows, blocks } = product.part();
             let grain = grain(multiply_adds * blocks, rows);
@@ -280,7 +288,10 @@ impl Kernel for Prepared {
         if let Some(pad) = self.pad {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
             // SAFETY: the workspace has room for the padded input, and each row has one writer.
-            unsafe { pad(&self.problem, self.zero_point, rows, input, call.workspace) };
+            unsafe {
+                let (problem, zero_point) = (&self.problem, self.zero_point);
+                pad(PadBytes { problem, zero_point, rows, input, output: call.workspace });
+            }
             worker.wait();
             input = call.workspace.cast_const();
         }

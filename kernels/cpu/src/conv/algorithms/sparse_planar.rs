@@ -23,7 +23,7 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::{Pattern, WeightFormat};
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd, build_f32, lanes};
+use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 
 /// SpMM convolution over NCHW activations.
 pub(crate) struct SparsePlanar;
@@ -109,7 +109,7 @@ impl Algorithm for SparsePlanar {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
@@ -119,7 +119,9 @@ impl Algorithm for SparsePlanar {
         let lanes = lanes(request.isa);
         let value = request.count("tile")?;
         let (height, width) = (value / 1000, value % 1000);
-        let entry = build_f32(usable, Select { channels: height, vectors: width / lanes })
+        let entry = token
+            .f32()
+            .dispatch(Select { channels: height, vectors: width / lanes })
             .filter(|_| width % lanes == 0)
             .ok_or_else(|| request.bad_value("tile"))?;
         let unfold = match request.tunable("unfold")? {
@@ -129,7 +131,7 @@ impl Algorithm for SparsePlanar {
             _ => return Err(request.bad_value("unfold")),
         };
         let panel = request.count("panel")?;
-        let phases = Phases::new(&problem, output, width, unfold, usable);
+        let phases = Phases::new(&problem, output, width, unfold, token);
         let [tap_rows, tap_columns] = problem.window.kernel;
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
         let taps = tap_rows * tap_columns;
@@ -333,14 +335,14 @@ struct Select {
     vectors: usize,
 }
 
-impl Build for Select {
+impl SimdOp for Select {
     type Output = Option<Entry>;
 
-    fn build<S: Simd>(self) -> Option<Entry> {
+    fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
         macro_rules! choose {
             ($($channels:literal: $($vectors:literal/$chains:literal)+;)+) => {
                 match (self.channels, self.vectors) {
-                    $($(($channels, $vectors) => Some(entry::<S, $channels, $vectors, $chains> as Entry),)+)+
+                    $($(($channels, $vectors) => Some(simd.pointer::<Run<$channels, $vectors, $chains>>() as Entry),)+)+
                     _ => None,
                 }
             };
@@ -349,23 +351,15 @@ impl Build for Select {
     }
 }
 
-/// Computes a [`Tile`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>(tile: &Tile<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Run::<CHANNELS, VECTORS, CHAINS>(tile)) }
-}
+struct Run<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>;
 
-struct Run<'a, const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>(&'a Tile<'a>);
-
-impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
-    for Run<'_, CHANNELS, VECTORS, CHAINS>
+impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
+    for Run<CHANNELS, VECTORS, CHAINS>
 {
+    type Args<'a> = &'a Tile<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let tile = self.0;
+    unsafe fn call<S: Simd>(simd: S, tile: &Tile<'_>) {
         let kernel = tile.kernel;
         let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
         let whole = kernel.phases.gapless() && pixels.len() == kernel.width && kernel.finish.other.is_none();
@@ -382,13 +376,13 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
             // the pixels that exist; there are sums of every block between panels.
             unsafe {
                 let input = tile.input.add(from);
-                let mut sums = [[[S::splat(0.0); VECTORS]; CHANNELS]; CHAINS];
+                let mut sums = [[[simd.splat(0.0); VECTORS]; CHANNELS]; CHAINS];
                 for c in 0..CHANNELS {
                     for v in 0..VECTORS {
                         sums[0][c][v] = if panel == 0 {
-                            S::splat(*kernel.bias.as_ptr().add(block.first + c))
+                            simd.splat(*kernel.bias.as_ptr().add(block.first + c))
                         } else {
-                            S::load(between.add((c * VECTORS + v) * S::LANES))
+                            simd.load(between.add((c * VECTORS + v) * S::LANES))
                         };
                     }
                 }
@@ -400,18 +394,18 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
                         let weights = weights.add($at * CHANNELS);
                         if CHANNELS == 1 {
                             // Inputs are memory operands, which need no register.
-                            let weight = S::splat(*weights);
+                            let weight = simd.splat(*weights);
                             for v in 0..VECTORS {
-                                let x = S::load(input.add(v * S::LANES));
-                                sums[$chain][0][v] = S::fma(weight, x, sums[$chain][0][v]);
+                                let x = simd.load(input.add(v * S::LANES));
+                                sums[$chain][0][v] = simd.fma(weight, x, sums[$chain][0][v]);
                             }
                         } else {
-                            let x: [S::F; VECTORS] =
-                                std::array::from_fn(|v| S::load(input.add(v * S::LANES)));
+                            let x: [S::F32; VECTORS] =
+                                std::array::from_fn(|v| simd.load(input.add(v * S::LANES)));
                             for c in 0..CHANNELS {
-                                let weight = S::splat(*weights.add(c));
+                                let weight = simd.splat(*weights.add(c));
                                 for v in 0..VECTORS {
-                                    sums[$chain][c][v] = S::fma(weight, x[v], sums[$chain][c][v]);
+                                    sums[$chain][c][v] = simd.fma(weight, x[v], sums[$chain][c][v]);
                                 }
                             }
                         }
@@ -433,14 +427,14 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
                 for chain in 1..CHAINS {
                     for c in 0..CHANNELS {
                         for v in 0..VECTORS {
-                            sums[0][c][v] = S::add(sums[0][c][v], sums[chain][c][v]);
+                            sums[0][c][v] = simd.add(sums[0][c][v], sums[chain][c][v]);
                         }
                     }
                 }
                 if panel + 1 < kernel.panels {
                     for c in 0..CHANNELS {
                         for v in 0..VECTORS {
-                            S::store(between.add((c * VECTORS + v) * S::LANES), sums[0][c][v]);
+                            simd.store(between.add((c * VECTORS + v) * S::LANES), sums[0][c][v]);
                         }
                     }
                     continue;
@@ -452,9 +446,12 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
                             let at = at + c * kernel.pixels + pixels.start + v * S::LANES;
                             let mut sum = sums[0][c][v];
                             if !residual.is_null() {
-                                sum = S::add(sum, S::load(residual.add(at)));
+                                sum = simd.add(sum, simd.load(residual.add(at)));
                             }
-                            S::store(tile.call.output.cast::<f32>().add(at), kernel.finish.clamp::<S>(sum));
+                            simd.store(
+                                tile.call.output.cast::<f32>().add(at),
+                                kernel.finish.clamp(simd, sum),
+                            );
                         }
                     }
                     continue;
@@ -462,7 +459,7 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> Job
                 let sums = sums[0];
                 for c in 0..block.count {
                     let at = at + c * kernel.pixels;
-                    S::vectorize(StorePixels {
+                    simd.call::<StorePixels<'_>>(StorePixels {
                         phases: &kernel.phases,
                         pixels: pixels.clone(),
                         sums: sums.as_ptr().cast::<f32>().add(c * VECTORS * S::LANES + pixels.start - from),

@@ -14,7 +14,7 @@ use crate::conv::compressed::{
 use crate::conv::gemm_i8::{DotForm, input_grid};
 use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::finish_int8::{Finish8, Target};
-use crate::conv::support::pad::{PadBytes, pad_bytes, pad_few};
+use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes, pad_low_bit};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
@@ -135,7 +135,7 @@ fn prepare<K>(request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError>
 where
     K: Kind<Source = i8, Sum = i32, Store = WholeStore>,
 {
-    let (output, usable) = request.check()?;
+    let (output, token) = request.check()?;
     let problem = request.problem;
     if !supports(&problem) {
         let algorithm = &request.schedule.algorithm;
@@ -149,7 +149,7 @@ where
     let grid = input_grid(request)?;
     let tile =
         Tile::from_value(request.tunable("tile")?, request.isa).ok_or_else(|| request.bad_value("tile"))?;
-    let (form, step) = compressed::form::<K>(usable);
+    let (form, step) = compressed::form::<K>(token);
     let finish = Finish8::new(request);
     let (group_in, group_out) = (problem.group_in(), problem.group_out());
     // Reading whole steps is safe in a copy, which has room behind it.
@@ -168,7 +168,7 @@ where
                 form.start(grid.zero_point, &stored.values[(first + column) * depth..][..depth])
             };
             let sizes = [group_out, group_in];
-            let streams = Streams::<K>::new(request, usable, tile, sizes, &segments, weight, start)?;
+            let streams = Streams::<K>::new(request, token, tile, sizes, &segments, weight, start)?;
             let scale = request.packing.numbers(width, |scale| {
                 for column in 0..group_out {
                     scale[column] = finish.scale(stored.scales[first + column] * grid.scale);
@@ -188,7 +188,7 @@ where
         pixels: problem.batch * output[0] * output[1],
         panel: request.count("panel")?,
         split: Split::from_request(request)?,
-        pad: copies.then(|| if K::FEW_ROWS { pad_few(usable) } else { pad_bytes(usable) }),
+        pad: copies.then(|| if K::FEW_ROWS { pad_low_bit(token) } else { pad_bytes(token) }),
         form,
         step,
         finish,
@@ -215,7 +215,7 @@ struct Prepared<K: Kind> {
     step: usize,
     zero_point: u8,
     /// Function that copies the input with its padding into the workspace, if a copy is needed.
-    pad: Option<PadBytes>,
+    pad: Option<PadBytesEntry>,
     finish: Finish8,
 }
 
@@ -239,7 +239,10 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
         if let Some(pad) = self.pad {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
             // SAFETY: the workspace has room for the padded input, and each row has one writer.
-            unsafe { pad(&self.problem, self.zero_point, rows, input, call.workspace) };
+            unsafe {
+                let (problem, zero_point) = (&self.problem, self.zero_point);
+                pad(PadBytes { problem, zero_point, rows, input, output: call.workspace });
+            }
             worker.wait();
             input = call.workspace.cast_const();
         }

@@ -29,11 +29,11 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Simd, build};
+use paretune_simd::{Dispatch, Simd, SimdOp};
 
 mod transform;
 
-use transform::{Entries, weights};
+use transform::{Entries, Tiles, weights};
 
 /// Winograd convolution in single precision.
 pub(crate) struct Winograd;
@@ -141,21 +141,21 @@ impl Algorithm for Winograd {
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         struct Select(Grid);
-        impl Build for Select {
+        impl SimdOp for Select {
             type Output = Option<Entries>;
-            fn build<S: Simd>(self) -> Option<Entries> {
+            fn eval<S: Simd>(self, simd: S) -> Option<Entries> {
                 Some(match (self.0.side, self.0.size) {
-                    (4, 2) => Entries::new::<S, 4, 2>(),
-                    (6, 4) => Entries::new::<S, 6, 4>(),
-                    (6, 2) => Entries::new::<S, 6, 2>(),
-                    (8, 6) => Entries::new::<S, 8, 6>(),
-                    (8, 4) => Entries::new::<S, 8, 4>(),
-                    (8, 2) => Entries::new::<S, 8, 2>(),
+                    (4, 2) => Entries::new::<S, 4, 2>(simd),
+                    (6, 4) => Entries::new::<S, 6, 4>(simd),
+                    (6, 2) => Entries::new::<S, 6, 2>(simd),
+                    (8, 6) => Entries::new::<S, 8, 6>(simd),
+                    (8, 4) => Entries::new::<S, 8, 4>(simd),
+                    (8, 2) => Entries::new::<S, 8, 2>(simd),
                     _ => return None,
                 })
             }
         }
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         request.check_f32()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
@@ -167,14 +167,14 @@ impl Algorithm for Winograd {
             .ok_or_else(|| request.bad_value("tile"))?;
         let taps = problem.window.kernel[0];
         let grid = Grid::new(size, taps, output);
-        let entries = build(usable, Select(grid)).ok_or_else(|| request.bad_value("output_tile"))?;
+        let entries = token.f32().dispatch(Select(grid)).ok_or_else(|| request.bad_value("output_tile"))?;
         let (depth, columns) = (problem.in_channels, problem.out_channels);
         let transformed: Vec<f32> =
             stored.chunks_exact(taps * taps).flat_map(|window| weights(grid.side, taps, window)).collect();
         let points = grid.points();
         let weight = |point, k, column| transformed[(column * depth + k) * points + point];
         let sizes = [points, depth, columns];
-        let products = Product::several(request, usable, tile, sizes, weight, |_, _| 0.0)?;
+        let products = Product::several(request, token, tile, sizes, weight, |_, _| 0.0)?;
         Ok(Box::new(Prepared {
             ahead: Ahead::from_request(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
@@ -249,7 +249,13 @@ impl Kernel for Prepared {
             unsafe {
                 let products = call.workspace.add(self.input_bytes()).cast::<f32>();
                 for part in worker.parts(count, grain(transform * depth, 1)) {
-                    (self.entries.input)(self, call, part.units, start, transformed);
+                    (self.entries.input)(Tiles {
+                        kernel: self,
+                        call,
+                        share: part.units,
+                        start,
+                        matrix: transformed,
+                    });
                 }
                 worker.wait();
                 // Points are separate matrices: a part may end one and begin the next.
@@ -271,7 +277,13 @@ impl Kernel for Prepared {
                 }
                 worker.wait();
                 for part in worker.parts(count, grain(transform * columns, 1)) {
-                    (self.entries.output)(self, call, part.units, start, products);
+                    (self.entries.output)(Tiles {
+                        kernel: self,
+                        call,
+                        share: part.units,
+                        start,
+                        matrix: products,
+                    });
                 }
                 // The next chunk's input may be transformed at once, because it is another matrix.
                 // Its products must not be written before all threads have read the current ones.
@@ -295,6 +307,5 @@ fn by_point(tasks: Range<usize>, blocks: usize) -> impl Iterator<Item = (usize, 
     })
 }
 
-/// Transform of a range of a chunk's tiles. The last two arguments are the chunk's first tile and
-/// the matrix of the transformed tiles.
-type Phase = unsafe fn(&Prepared, &Call, Range<usize>, usize, *mut f32);
+/// Transform of a range of a chunk's tiles.
+type Phase = unsafe fn(Tiles<'_>);

@@ -27,11 +27,11 @@ use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Simd, build, lanes};
+use paretune_simd::{Dispatch, Simd, SimdOp, lanes};
 
 mod stages;
 
-use stages::{Back, BackEntry, InputEntry, Products, ProductsEntry};
+use stages::{Back, BackEntry, Input, InputEntry, Products, ProductsEntry};
 
 /// Winograd convolution in 8 bits.
 pub(crate) struct WinogradInt8;
@@ -136,7 +136,7 @@ impl Algorithm for WinogradInt8 {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, usable) = request.check()?;
+        let (output, token) = request.check()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data(format!("`winograd_int8` cannot solve {problem:?}")));
@@ -146,7 +146,7 @@ impl Algorithm for WinogradInt8 {
         let grid = input_grid(request)?;
         let dense = request.integer_weights()?;
         let finish = Finish8::new(request);
-        let compiled = build(usable, Select(tile)).ok_or_else(|| request.bad_value("tile"))?;
+        let compiled = token.dispatch(Select(tile)).ok_or_else(|| request.bad_value("tile"))?;
         let (depth, columns) = (problem.in_channels, problem.out_channels);
         let lanes = lanes(request.isa);
         let padded = columns.next_multiple_of(lanes);
@@ -249,14 +249,14 @@ struct Compiled {
 
 struct Select(Tile);
 
-impl Build for Select {
+impl SimdOp for Select {
     type Output = Option<Compiled>;
 
-    fn build<S: Simd>(self) -> Option<Compiled> {
+    fn eval<S: Simd>(self, simd: S) -> Option<Compiled> {
         Some(Compiled {
-            input: stages::input::<S>,
-            products: with_smaller(self.0, |tile| stages::products::<S>(tile))?,
-            back: stages::back::<S>,
+            input: simd.pointer::<stages::Input<'_>>(),
+            products: with_smaller(self.0, |tile| stages::products(simd, tile))?,
+            back: simd.pointer::<stages::Output<'_>>(),
         })
     }
 }
@@ -344,7 +344,7 @@ impl Prepared {
             let input = region.cast::<i16>();
             let sums = region.add(self.input_bytes()).cast::<i32>();
             let pixels = region.add(self.input_bytes() + self.sums_bytes()[0]).cast::<i32>();
-            (self.compiled.input)(self, call, tiles.clone(), input);
+            (self.compiled.input)(Input { kernel: self, call, tiles: tiles.clone(), to: input });
             for block in blocks {
                 let column = block * width;
                 let vectors = (columns - column).min(width).div_ceil(self.lanes);

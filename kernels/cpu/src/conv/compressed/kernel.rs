@@ -1,10 +1,12 @@
 //! Microkernels over compressed weights: the register tile of the dense microkernel, but only the
 //! steps in k that a block of output channels has, each with the offset of its input.
 
+use std::marker::PhantomData;
+
 use super::kinds::Kind;
 use crate::conv::support::buffer::LINE;
 use crate::conv::support::rows::RowsView;
-use paretune_simd::{Job, Simd};
+use paretune_simd::{Simd, SimdFn};
 
 /// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
 /// channels.
@@ -54,11 +56,16 @@ pub(crate) type Entry<K> = unsafe fn(&Strip<K>);
 /// because each addition waits for the previous one of its chain. In single precision the number of
 /// chains depends on the tile alone: the remainder of a tile depends on the number of threads, and
 /// results must not.
-pub(super) fn choose<K: Kind, S: Simd>(rows: usize, vectors: usize, tile_rows: usize) -> Option<Entry<K>> {
+pub(super) fn choose<K: Kind, S: Simd>(
+    simd: S,
+    rows: usize,
+    vectors: usize,
+    tile_rows: usize,
+) -> Option<Entry<K>> {
     macro_rules! choose {
         ($($vectors:literal: $($rows:literal/$chains:literal)+;)+) => {
             match (vectors, rows) {
-                $($(($vectors, $rows) => Some(entry::<K, S, $rows, $vectors, $chains> as Entry<K>),)+)+
+                $($(($vectors, $rows) => Some(simd.pointer::<Tiles<K, $rows, $vectors, $chains>>() as Entry<K>),)+)+
                 _ => None,
             }
         };
@@ -86,25 +93,15 @@ pub(super) fn choose<K: Kind, S: Simd>(rows: usize, vectors: usize, tile_rows: u
     }
 }
 
-/// Computes a [`Strip`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<K: Kind, S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
-    strip: &Strip<K>,
-) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Tiles::<K, ROWS, VECTORS, CHAINS>(strip)) }
-}
+struct Tiles<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(PhantomData<K>);
 
-struct Tiles<'a, K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(&'a Strip<K>);
-
-impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
-    for Tiles<'_, K, ROWS, VECTORS, CHAINS>
+impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
+    for Tiles<K, ROWS, VECTORS, CHAINS>
 {
+    type Args<'a> = &'a Strip<K>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let strip = self.0;
+    unsafe fn call<S: Simd>(simd: S, strip: &Strip<K>) {
         let width = VECTORS * S::LANES;
         let step = width * K::packed::<S>();
         let vector = S::LANES * K::packed::<S>();
@@ -124,8 +121,8 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
                 for block in 0..strip.blocks {
                     let start = strip.start.add(block * width);
                     let first: [K::Acc<S>; VECTORS] =
-                        std::array::from_fn(|v| K::load_sums::<S>(start.add(v * S::LANES)));
-                    let mut sums = [[[K::zero::<S>(); VECTORS]; ROWS]; CHAINS];
+                        std::array::from_fn(|v| K::load_sums(simd, start.add(v * S::LANES)));
+                    let mut sums = [[[K::zero(simd); VECTORS]; ROWS]; CHAINS];
                     sums[0] = [first; ROWS];
                     for ky in 0..tap_rows {
                         for kx in 0..tap_columns {
@@ -139,10 +136,12 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
                                 ($chain:expr, $at:expr) => {
                                     let k = usize::from(*indices.add($at));
                                     let weights = weights.add($at * step);
-                                    K::step::<S, ROWS, VECTORS, CHAINS>(&mut sums, $chain, weights, &runs, k);
+                                    K::step::<S, ROWS, VECTORS, CHAINS>(
+                                        simd, &mut sums, $chain, weights, &runs, k,
+                                    );
                                     let line = (LINE / size_of::<K::Weight>()).div_ceil(vector);
                                     for v in (0..VECTORS).step_by(line) {
-                                        S::prefetch(weights.wrapping_add(strip.ahead + v * vector));
+                                        simd.prefetch(weights.wrapping_add(strip.ahead + v * vector));
                                     }
                                 };
                             }
@@ -163,14 +162,22 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Job
                     for c in 1..CHAINS {
                         for r in 0..ROWS {
                             for v in 0..VECTORS {
-                                sums[0][r][v] = K::add::<S>(sums[0][r][v], sums[c][r][v]);
+                                sums[0][r][v] = K::add(simd, sums[0][r][v], sums[c][r][v]);
                             }
                         }
                     }
                     let at = (strip.first + tile * ROWS) * strip.pixel;
                     let column = strip.column + block * width;
                     let channels = (strip.channels - block * width).min(width);
-                    K::store::<S, ROWS, VECTORS>(&strip.store, at, strip.pixel, column, channels, &sums[0]);
+                    K::store::<S, ROWS, VECTORS>(
+                        simd,
+                        &strip.store,
+                        at,
+                        strip.pixel,
+                        column,
+                        channels,
+                        &sums[0],
+                    );
                 }
             }
         }

@@ -41,14 +41,15 @@ pub(crate) trait Kind: Copy + Send + Sync + 'static {
     /// Appends the packed weights of a step for one output channel.
     fn pack<S: Simd>(weights: &[Self::Source], to: &mut Vec<Self::Weight>);
     /// Returns a register of zero sums.
-    unsafe fn zero<S: Simd>() -> Self::Acc<S>;
+    fn zero<S: Simd>(simd: S) -> Self::Acc<S>;
     /// Loads a vector of sums.
-    unsafe fn load_sums<S: Simd>(from: *const Self::Sum) -> Self::Acc<S>;
+    unsafe fn load_sums<S: Simd>(simd: S, from: *const Self::Sum) -> Self::Acc<S>;
     /// Returns the sum `a + b`.
-    unsafe fn add<S: Simd>(a: Self::Acc<S>, b: Self::Acc<S>) -> Self::Acc<S>;
+    fn add<S: Simd>(simd: S, a: Self::Acc<S>, b: Self::Acc<S>) -> Self::Acc<S>;
     /// Adds one step to the sums, preferably to those of `chain`: its weights for a whole tile
     /// times the inputs from `k` on in each run.
     unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
+        simd: S,
         sums: &mut Sums<Self::Acc<S>, ROWS, VECTORS, CHAINS>,
         chain: usize,
         weights: *const Self::Weight,
@@ -59,6 +60,7 @@ pub(crate) trait Kind: Copy + Send + Sync + 'static {
     /// the distance between pixels, `column` its first channel in the group, and `channels` the
     /// number of its channels that exist.
     unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        simd: S,
         store: &Self::Store,
         at: usize,
         pixel: usize,
@@ -88,7 +90,7 @@ impl Kind for Real {
     type Weight = f32;
     type Sum = f32;
     type Act<S: Simd> = f32;
-    type Acc<S: Simd> = S::F;
+    type Acc<S: Simd> = S::F32;
     type Store = RealStore;
     const FEW_ROWS: bool = false;
     const EXACT: bool = false;
@@ -108,51 +110,53 @@ impl Kind for Real {
         to.extend_from_slice(weights);
     }
     #[inline(always)]
-    unsafe fn zero<S: Simd>() -> S::F {
-        unsafe { S::splat(0.0) }
+    fn zero<S: Simd>(simd: S) -> S::F32 {
+        simd.splat(0.0)
     }
     #[inline(always)]
-    unsafe fn load_sums<S: Simd>(from: *const f32) -> S::F {
-        unsafe { S::load(from) }
+    unsafe fn load_sums<S: Simd>(simd: S, from: *const f32) -> S::F32 {
+        unsafe { simd.load(from) }
     }
     #[inline(always)]
     unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
-        sums: &mut Sums<S::F, ROWS, VECTORS, CHAINS>,
+        simd: S,
+        sums: &mut Sums<S::F32, ROWS, VECTORS, CHAINS>,
         chain: usize,
         weights: *const f32,
         runs: &[*const f32; ROWS],
         k: usize,
     ) {
         unsafe {
-            let w: [S::F; VECTORS] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
+            let w: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
             for r in 0..ROWS {
-                let x = S::splat(*runs[r].add(k));
+                let x = simd.splat(*runs[r].add(k));
                 for v in 0..VECTORS {
-                    sums[chain][r][v] = S::fma(x, w[v], sums[chain][r][v]);
+                    sums[chain][r][v] = simd.fma(x, w[v], sums[chain][r][v]);
                 }
             }
         }
     }
     #[inline(always)]
-    unsafe fn add<S: Simd>(a: S::F, b: S::F) -> S::F {
-        unsafe { S::add(a, b) }
+    fn add<S: Simd>(simd: S, a: S::F32, b: S::F32) -> S::F32 {
+        simd.add(a, b)
     }
 
     #[inline(always)]
     unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        simd: S,
         store: &RealStore,
         at: usize,
         pixel: usize,
         column: usize,
         channels: usize,
-        sums: &[[S::F; VECTORS]; ROWS],
+        sums: &[[S::F32; VECTORS]; ROWS],
     ) {
         let at = at + column;
         unsafe {
             if channels < VECTORS * S::LANES || store.finish.other.is_some() {
                 // A copy, so that the sums themselves need not live in memory.
                 let sums = *sums;
-                return S::vectorize(StoreTile {
+                return simd.call::<StoreTile<'_>>(StoreTile {
                     sums: sums.as_ptr().cast(),
                     rows: ROWS,
                     vectors: VECTORS,
@@ -168,9 +172,9 @@ impl Kind for Real {
                     let at = at + r * pixel + v * S::LANES;
                     let mut sum = sums[r][v];
                     if !store.residual.is_null() {
-                        sum = S::add(sum, S::load(store.residual.add(at)));
+                        sum = simd.add(sum, simd.load(store.residual.add(at)));
                     }
-                    S::store(store.output.add(at), store.finish.clamp::<S>(sum));
+                    simd.store(store.output.add(at), store.finish.clamp(simd, sum));
                 }
             }
         }
@@ -188,7 +192,7 @@ pub(crate) struct Packed<const BITS: u32>;
 impl<const BITS: u32> Packed<BITS> {
     /// Returns the number of weights that share an element of a group, which is even.
     const fn fields<S: Simd>() -> usize {
-        32 / S::FEW_GROUP / BITS as usize
+        32 / S::LOW_BIT_GROUP / BITS as usize
     }
 }
 
@@ -211,34 +215,35 @@ macro_rules! integers {
     () => {
         type Source = i8;
         type Sum = i32;
-        type Acc<S: Simd> = S::I;
+        type Acc<S: Simd> = S::I32;
         type Store = WholeStore;
         const EXACT: bool = true;
 
         #[inline(always)]
-        unsafe fn zero<S: Simd>() -> S::I {
-            unsafe { S::load_i32([0; 16].as_ptr()) }
+        fn zero<S: Simd>(simd: S) -> S::I32 {
+            simd.zero_i32()
         }
         #[inline(always)]
-        unsafe fn load_sums<S: Simd>(from: *const i32) -> S::I {
-            unsafe { S::load_i32(from) }
+        unsafe fn load_sums<S: Simd>(simd: S, from: *const i32) -> S::I32 {
+            unsafe { simd.load_i32(from) }
         }
         #[inline(always)]
-        unsafe fn add<S: Simd>(a: S::I, b: S::I) -> S::I {
-            unsafe { S::add_i32(a, b) }
+        fn add<S: Simd>(simd: S, a: S::I32, b: S::I32) -> S::I32 {
+            simd.add_i32(a, b)
         }
         #[inline(always)]
         unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+            simd: S,
             store: &WholeStore,
             at: usize,
             pixel: usize,
             column: usize,
             channels: usize,
-            sums: &[[S::I; VECTORS]; ROWS],
+            sums: &[[S::I32; VECTORS]; ROWS],
         ) {
             let sums = *sums;
             unsafe {
-                S::vectorize(StoreTile8 {
+                simd.call::<StoreTile8<'_>>(StoreTile8 {
                     finish: &store.finish,
                     target: store.target,
                     scale: store.scale.add(column),
@@ -283,19 +288,20 @@ impl Kind for Whole {
     }
     #[inline(always)]
     unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
-        sums: &mut Sums<S::I, ROWS, VECTORS, CHAINS>,
+        simd: S,
+        sums: &mut Sums<S::I32, ROWS, VECTORS, CHAINS>,
         chain: usize,
         weights: *const i8,
         runs: &[*const S::Act; ROWS],
         k: usize,
     ) {
         unsafe {
-            let w: [S::D; VECTORS] =
-                std::array::from_fn(|v| S::load_weights(weights.add(v * S::LANES * S::GROUP)));
+            let w: [S::Groups; VECTORS] =
+                std::array::from_fn(|v| simd.load_weights(weights.add(v * S::LANES * S::GROUP)));
             for r in 0..ROWS {
-                let x = S::broadcast(runs[r].add(k));
+                let x = simd.broadcast(runs[r].add(k));
                 for v in 0..VECTORS {
-                    sums[chain][r][v] = S::dot(sums[chain][r][v], w[v], x);
+                    sums[chain][r][v] = simd.dot(sums[chain][r][v], w[v], x);
                 }
             }
         }
@@ -306,20 +312,20 @@ impl Kind for Whole {
 impl<const BITS: u32> Kind for Packed<BITS> {
     integers!();
     type Weight = u8;
-    type Act<S: Simd> = S::Few;
+    type Act<S: Simd> = S::LowBitAct;
     const FEW_ROWS: bool = true;
 
     fn form<S: Simd>() -> DotForm {
         DotForm {
-            group: S::FEW_GROUP,
+            group: S::LOW_BIT_GROUP,
             bytes: size_of::<Self::Act<S>>(),
-            centered: <S::Few as Activate>::CENTERED,
+            centered: <S::LowBitAct as Activate>::CENTERED,
             shift: S::SHIFT,
         }
     }
     #[inline(always)]
     fn group<S: Simd>() -> usize {
-        Self::fields::<S>() * S::FEW_GROUP
+        Self::fields::<S>() * S::LOW_BIT_GROUP
     }
     #[inline(always)]
     fn packed<S: Simd>() -> usize {
@@ -327,40 +333,42 @@ impl<const BITS: u32> Kind for Packed<BITS> {
     }
     fn pack<S: Simd>(weights: &[i8], to: &mut Vec<u8>) {
         // Bits per element of a group of 32 bits.
-        let element = 32 / S::FEW_GROUP as u32;
+        let element = 32 / S::LOW_BIT_GROUP as u32;
         let group = weights.iter().enumerate().fold(0_u32, |group, (i, &weight)| {
-            let (field, place) = ((i / S::FEW_GROUP) as u32, (i % S::FEW_GROUP) as u32);
-            group | S::code::<BITS>(weight) << (place * element + field * BITS)
+            let (field, place) = ((i / S::LOW_BIT_GROUP) as u32, (i % S::LOW_BIT_GROUP) as u32);
+            group | S::low_bit_code::<BITS>(weight) << (place * element + field * BITS)
         });
         to.extend_from_slice(&group.to_le_bytes());
     }
     #[inline(always)]
     unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
-        sums: &mut Sums<S::I, ROWS, VECTORS, CHAINS>,
+        simd: S,
+        sums: &mut Sums<S::I32, ROWS, VECTORS, CHAINS>,
         chain: usize,
         weights: *const u8,
-        runs: &[*const S::Few; ROWS],
+        runs: &[*const S::LowBitAct; ROWS],
         k: usize,
     ) {
         let fields = Self::fields::<S>();
         unsafe {
-            let packed: [S::D; VECTORS] =
-                std::array::from_fn(|v| S::load_packed(weights.add(v * S::LANES * 4)));
+            let packed: [S::Groups; VECTORS] =
+                std::array::from_fn(|v| simd.load_packed(weights.add(v * S::LANES * 4)));
             for pair in 0..fields / 2 {
                 let chain = (chain * fields / 2 + pair) % CHAINS;
                 let field = 2 * pair;
                 let mut w = [[packed[0]; 2]; VECTORS];
                 for v in 0..VECTORS {
                     w[v] = [
-                        S::unpack::<BITS>(packed[v], field as u32),
-                        S::unpack::<BITS>(packed[v], field as u32 + 1),
+                        simd.unpack::<BITS>(packed[v], field as u32),
+                        simd.unpack::<BITS>(packed[v], field as u32 + 1),
                     ];
                 }
                 for r in 0..ROWS {
-                    let from = runs[r].add(k + field * S::FEW_GROUP);
-                    let x = [S::broadcast_few(from), S::broadcast_few(from.add(S::FEW_GROUP))];
+                    let from = runs[r].add(k + field * S::LOW_BIT_GROUP);
+                    let x =
+                        [simd.broadcast_low_bit(from), simd.broadcast_low_bit(from.add(S::LOW_BIT_GROUP))];
                     for v in 0..VECTORS {
-                        sums[chain][r][v] = S::dot_few(sums[chain][r][v], w[v], x);
+                        sums[chain][r][v] = simd.dot_low_bit(sums[chain][r][v], w[v], x);
                     }
                 }
             }

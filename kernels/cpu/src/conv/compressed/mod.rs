@@ -19,7 +19,7 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
 use paretune_simd::Isa;
-use paretune_simd::{Build, Simd, Usable, build, build_f32, lanes};
+use paretune_simd::{Dispatch, IsaToken, Simd, SimdOp, lanes};
 
 mod kernel;
 mod kinds;
@@ -151,26 +151,27 @@ struct Compile<K> {
     kind: std::marker::PhantomData<K>,
 }
 
-impl<K: Kind> Build for Compile<K> {
+impl<K: Kind> SimdOp for Compile<K> {
     type Output = Option<Compiled<K>>;
 
-    fn build<S: Simd>(self) -> Self::Output {
+    fn eval<S: Simd>(self, simd: S) -> Self::Output {
         let most = self.tile.rows;
-        let kernels = with_smaller(self.tile, |tile| kernel::choose::<K, S>(tile.rows, tile.vectors, most))?;
+        let kernels =
+            with_smaller(self.tile, |tile| kernel::choose::<K, S>(simd, tile.rows, tile.vectors, most))?;
         Some(Compiled { kernels, group: K::group::<S>(), packed: K::packed::<S>(), pack: K::pack::<S> })
     }
 }
 
 /// Returns the activation format of kind `K`, and the number of input channels per step.
-pub(crate) fn form<K: Kind>(usable: Usable) -> (DotForm, usize) {
+pub(crate) fn form<K: Kind>(token: IsaToken) -> (DotForm, usize) {
     struct Form<K>(std::marker::PhantomData<K>);
-    impl<K: Kind> Build for Form<K> {
+    impl<K: Kind> SimdOp for Form<K> {
         type Output = (DotForm, usize);
-        fn build<S: Simd>(self) -> Self::Output {
+        fn eval<S: Simd>(self, _: S) -> Self::Output {
             (K::form::<S>(), K::group::<S>())
         }
     }
-    build(usable, Form::<K>(std::marker::PhantomData))
+    token.dispatch(Form::<K>(std::marker::PhantomData))
 }
 
 /// Returns the first step of every block, or `None` if counts and indices are corrupt: they must
@@ -211,20 +212,20 @@ impl<K: Kind> Streams<K> {
     /// does not match.
     pub(crate) fn new(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         tile: Tile,
         [columns, channels]: [usize; 2],
         segments: &[Vec<Position>],
         weight: impl Fn(usize, usize, usize) -> K::Source,
         start: impl Fn(usize) -> K::Sum,
     ) -> Result<Self, KernelError> {
-        let lanes = lanes(usable.isa());
+        let lanes = lanes(token.isa());
         let compile = Compile { tile, kind: std::marker::PhantomData };
         // Dot products of bytes do not matter in single precision.
         let compiled = if size_of::<K::Source>() == size_of::<f32>() {
-            build_f32(usable, compile)
+            token.f32().dispatch(compile)
         } else {
-            build(usable, compile)
+            token.dispatch(compile)
         };
         let Compiled { kernels, group, packed, pack } =
             compiled.ok_or_else(|| KernelError::Data(format!("no microkernel computes {tile:?}")))?;

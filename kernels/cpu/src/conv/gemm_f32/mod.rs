@@ -12,7 +12,7 @@ use crate::conv::support::split::{Ahead, PartWork};
 use crate::conv::support::tiles::{Tile, cover, with_smaller};
 use paretune_base::error::KernelError;
 use paretune_simd::half::{fp16_bits, round_to_bf16};
-use paretune_simd::{Usable, lanes};
+use paretune_simd::{IsaToken, lanes};
 
 mod kernel;
 
@@ -100,19 +100,19 @@ impl Product {
     /// Fails if the tile has no microkernel.
     pub(crate) fn several(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         tile: Tile,
         sizes: [usize; 3],
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
     ) -> Result<Vec<Self>, KernelError> {
-        Self::held(request, usable, Held::Whole, tile, sizes, weight, bias)
+        Self::held(request, token, Held::Whole, tile, sizes, weight, bias)
     }
 
     /// Packs products like [`Product::several`], with weights in storage format `held`.
     fn held(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         held: Held,
         tile: Tile,
         sizes: [usize; 3],
@@ -120,11 +120,11 @@ impl Product {
         bias: impl Fn(usize, usize) -> f32,
     ) -> Result<Vec<Self>, KernelError> {
         let kernels = with_smaller(tile, |tile| match held {
-            Held::Whole => Microkernel::new(usable, tile),
-            Held::Halves => Microkernel::of_halves(usable, tile),
+            Held::Whole => Microkernel::new(token, tile),
+            Held::Halves => Microkernel::of_halves(token, tile),
         });
         let kernels = kernels.ok_or_else(|| request.bad_value("tile"))?;
-        Self::packed(request, lanes(usable.isa()), held, tile, kernels, sizes, weight, bias)
+        Self::packed(request, lanes(token.isa()), held, tile, kernels, sizes, weight, bias)
     }
 
     /// Packs products like [`Product::several`] from pairs of bfloat16, `[weight(product, 2 * k,
@@ -134,20 +134,20 @@ impl Product {
     /// Fails if the processor does not multiply bfloat16.
     pub(crate) fn of_pairs(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         tile: Tile,
         sizes: [usize; 3],
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
     ) -> Result<Vec<Self>, KernelError> {
-        let kernels = with_smaller(tile, |tile| Microkernel::of_pairs(usable, tile))
+        let kernels = with_smaller(tile, |tile| Microkernel::of_pairs(token, tile))
             .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
         // The upper halves of two single-precision numbers, the first one in the low bits.
         let pair = |product: usize, k: usize, column: usize| {
             let [first, second] = [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
             f32::from_bits(second | first >> 16)
         };
-        Self::packed(request, lanes(usable.isa()), Held::Whole, tile, kernels, sizes, pair, bias)
+        Self::packed(request, lanes(token.isa()), Held::Whole, tile, kernels, sizes, pair, bias)
     }
 
     /// Packs weights and biases for `tile` and all smaller tiles.
@@ -205,7 +205,7 @@ impl Product {
     /// Fails if the weights have another format or the tile has no microkernel.
     pub(crate) fn of_groups(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         tile: Tile,
         held: Held,
         order: impl Fn(usize) -> usize,
@@ -220,7 +220,7 @@ impl Product {
             weights[(group * group_out + column) * depth + k % group_in * taps + order(k / group_in)]
         };
         let bias = |group: usize, column: usize| request.bias(group * group_out + column);
-        Self::held(request, usable, held, tile, [problem.groups, depth, group_out], weight, bias)
+        Self::held(request, token, held, tile, [problem.groups, depth, group_out], weight, bias)
     }
 
     /// Returns the number of column blocks of the tile's width.

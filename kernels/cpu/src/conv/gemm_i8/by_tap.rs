@@ -9,14 +9,14 @@ use crate::conv::support::finish_int8::StoreTile8;
 use crate::conv::support::rows::RowsView;
 use crate::conv::support::tiles::{Tile, balanced, with_smaller};
 use paretune_base::error::KernelError;
-use paretune_simd::{Build, Simd, Usable, build};
+use paretune_simd::{Dispatch, IsaToken};
 
 /// Packed GEMM of one group, tap by tap.
 pub(crate) struct TapProduct {
     product: Product,
     /// Microkernels, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<TapMicrokernel>>,
-    finish: unsafe fn(&StoreTile8<'_>),
+    finish: unsafe fn(StoreTile8<'_>),
     taps: usize,
 }
 
@@ -42,23 +42,16 @@ impl TapProduct {
     /// Fails in the cases of [`Product::of_groups`].
     pub(crate) fn of_groups(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         tile: Tile,
         taps: &[usize],
         widened: bool,
     ) -> Result<Vec<Self>, KernelError> {
-        struct Finish;
-        impl Build for Finish {
-            type Output = unsafe fn(&StoreTile8<'_>);
-            fn build<S: Simd>(self) -> Self::Output {
-                finish_entry::<S>
-            }
-        }
         let shape = [taps.len(), request.problem.group_in()];
-        let products = Product::of_groups(request, usable, tile, shape, widened, Some(taps))?;
-        let kernels = with_smaller(tile, |tile| TapMicrokernel::new(usable, tile, widened))
+        let products = Product::of_groups(request, token, tile, shape, widened, Some(taps))?;
+        let kernels = with_smaller(tile, |tile| TapMicrokernel::new(token, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
-        let finish = build(usable, Finish);
+        let finish = token.pointer::<StoreTile8<'_>>();
         let of_product = |product| Self { product, kernels: kernels.clone(), finish, taps: taps.len() };
         Ok(products.into_iter().map(of_product).collect())
     }
@@ -157,7 +150,7 @@ impl TapProduct {
         let [column, channels, vectors] = self.block(block);
         // SAFETY: scales and biases are padded to whole vectors; the rest is the caller's promise.
         unsafe {
-            (self.finish)(&StoreTile8 {
+            (self.finish)(StoreTile8 {
                 finish,
                 target,
                 scale: self.product.scale.as_ptr().add(column),
@@ -171,13 +164,4 @@ impl TapProduct {
             });
         }
     }
-}
-
-/// Applies the epilogue to a tile with the vectors of `S`.
-///
-/// # Safety
-/// The tile must meet the requirements of [`StoreTile8`], and the processor must execute `S`.
-unsafe fn finish_entry<S: Simd>(tile: &StoreTile8<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(*tile) }
 }

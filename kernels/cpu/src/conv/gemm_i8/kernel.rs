@@ -1,14 +1,13 @@
 //! 8-bit microkernels: a tile of output pixels by output channels is summed exactly in 32-bit
 //! integers, then scaled, finished and stored.
 
+use std::marker::PhantomData;
+
 use crate::conv::support::buffer::LINE;
 use crate::conv::support::finish_int8::{Finish8, StoreTile8, Target};
 use crate::conv::support::rows::RowsView;
-#[cfg(target_arch = "x86_64")]
-use crate::conv::support::tiles::entry_for_16;
-use crate::conv::support::tiles::{Tile, entry_for_32, entry_for_any};
-use paretune_simd::Isa;
-use paretune_simd::{Job, Simd, Usable};
+use crate::conv::support::tiles::{Microkernels, Tile, microkernel};
+use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp};
 
 /// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
 /// channels.
@@ -67,77 +66,66 @@ pub(crate) struct Microkernel {
     pub run: Entry,
 }
 
-/// Returns the function `$entry::<set, rows, vectors>` for instruction set and tile, if it is
-/// compiled; for weights of 16 bits, which require [`widens`], `$entry_widened` takes its place.
-macro_rules! compiled {
-    ($entry:ident, $entry_widened:ident, $usable:expr, $tile:expr, $widened:expr) => {{
-        let (rows, vectors): (usize, usize) = ($tile.rows, $tile.vectors);
-        match $usable.isa() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 if $widened => entry_for_16!($entry_widened, paretune_simd::Avx2, rows, vectors),
-            _ if $widened => None,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => entry_for_16!($entry, paretune_simd::Avx2, rows, vectors),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => entry_for_16!($entry, paretune_simd::AvxVnni, rows, vectors),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => entry_for_32!($entry, paretune_simd::Avx512, rows, vectors),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni | Isa::Avx512Bf16 => {
-                entry_for_32!($entry, paretune_simd::Avx512Vnni, rows, vectors)
-            }
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => entry_for_32!($entry, paretune_simd::Neon, rows, vectors),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => entry_for_32!($entry, paretune_simd::NeonDot, rows, vectors),
-            _ => entry_for_any!($entry, paretune_simd::Portable, rows, vectors),
-        }
-    }};
-}
-
-pub(super) use compiled;
-
 impl Microkernel {
     /// Returns the compiled microkernel for `tile`, if there is one; `widened` weights require
     /// [`widens`].
-    pub(crate) fn new(usable: Usable, tile: Tile, widened: bool) -> Option<Self> {
-        compiled!(entry, entry_widened, usable, tile, widened).map(|run| Self { run })
+    pub(crate) fn new(token: IsaToken, tile: Tile, widened: bool) -> Option<Self> {
+        token.dispatch(Find::<All<false>, All<true>>::new(tile, widened))
     }
 }
 
 /// Returns whether there are microkernels for weights of 16 bits: on instruction sets where
 /// widening them costs as much as half a product.
-pub(crate) fn widens(isa: Isa) -> bool {
-    isa == Isa::Avx2
+pub(crate) const fn widens(isa: Isa) -> bool {
+    matches!(isa, Isa::Avx2)
 }
 
-/// Computes a [`Strip`] with 8-bit weights.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`, which
-/// [`Microkernel::new`] ensures.
-unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, false>(strip)) }
+/// Finds the microkernel of a tile; `widened` weights require [`widens`].
+pub(super) struct Find<K, W> {
+    tile: Tile,
+    widened: bool,
+    kernels: PhantomData<(K, W)>,
 }
 
-/// Computes a [`Strip`] with 16-bit weights.
-///
-/// # Safety
-/// The requirements of [`entry`] must be met, and the dot product of `S` must multiply pairs of 16
-/// bits.
-#[cfg(target_arch = "x86_64")]
-unsafe fn entry_widened<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &Strip) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, true>(strip)) }
+impl<K, W> Find<K, W> {
+    pub(super) fn new(tile: Tile, widened: bool) -> Self {
+        Self { tile, widened, kernels: PhantomData }
+    }
 }
 
-struct Tiles<'a, const ROWS: usize, const VECTORS: usize, const WIDENED: bool>(&'a Strip);
+impl<K: Microkernels, W: Microkernels<Pointer = K::Pointer>> SimdOp for Find<K, W> {
+    type Output = Option<K::Pointer>;
 
-impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles<'_, ROWS, VECTORS, WIDENED> {
+    fn eval<S: Simd>(self, simd: S) -> Option<K::Pointer> {
+        if !self.widened {
+            microkernel::<S, K>(simd, self.tile)
+        } else if const { widens(S::ISA) } {
+            microkernel::<S, W>(simd, self.tile)
+        } else {
+            None
+        }
+    }
+}
+
+/// The microkernels of all tiles.
+struct All<const WIDENED: bool>;
+
+impl<const WIDENED: bool> Microkernels for All<WIDENED> {
+    type Pointer = Microkernel;
+
+    fn pointer<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S) -> Microkernel {
+        Microkernel { run: simd.pointer::<Tiles<ROWS, VECTORS, WIDENED>>() }
+    }
+}
+
+/// Microkernel of `ROWS` pixels by `VECTORS` vectors of channels.
+struct Tiles<const ROWS: usize, const VECTORS: usize, const WIDENED: bool>;
+
+impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Tiles<ROWS, VECTORS, WIDENED> {
+    type Args<'a> = &'a Strip;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let strip = self.0;
+    unsafe fn call<S: Simd>(simd: S, strip: &Strip) {
         let width = VECTORS * S::LANES;
         let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
         let input = strip.input.cast::<S::Act>();
@@ -154,24 +142,28 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles
                 let mut weights = strip.weights;
                 for block in 0..strip.blocks {
                     let start = strip.start.add(block * width);
-                    let first: [S::I; VECTORS] =
-                        std::array::from_fn(|v| S::load_i32(start.add(v * S::LANES)));
+                    let first: [S::I32; VECTORS] =
+                        std::array::from_fn(|v| simd.load_i32(start.add(v * S::LANES)));
                     let mut sums = [first; ROWS];
                     for run in 0..strip.run_count {
                         let mut place = *strip.runs.add(run);
                         for _ in 0..strip.run {
-                            let w: [S::D; VECTORS] = std::array::from_fn(|v| {
+                            let w: [S::Groups; VECTORS] = std::array::from_fn(|v| {
                                 let from = weights.add(v * vector);
-                                if WIDENED { S::load_wide(from.cast()) } else { S::load_weights(from.cast()) }
+                                if WIDENED {
+                                    simd.load_i16(from.cast())
+                                } else {
+                                    simd.load_weights(from.cast())
+                                }
                             });
                             for r in 0..ROWS {
-                                let x = S::broadcast(windows[r].add(place));
+                                let x = simd.broadcast(windows[r].add(place));
                                 for v in 0..VECTORS {
-                                    sums[r][v] = S::dot(sums[r][v], w[v], x);
+                                    sums[r][v] = simd.dot(sums[r][v], w[v], x);
                                 }
                             }
                             for v in (0..VECTORS).step_by(LINE / vector) {
-                                S::prefetch(weights.wrapping_add(strip.ahead + v * vector));
+                                simd.prefetch(weights.wrapping_add(strip.ahead + v * vector));
                             }
                             weights = weights.add(VECTORS * vector);
                             place += S::GROUP;
@@ -181,7 +173,7 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles
                     let channels = (strip.channels - block * width).min(width);
                     let sums = sums;
                     let (first, column) = (sums.as_ptr().cast(), block * width);
-                    S::vectorize(StoreTile8 {
+                    simd.call::<StoreTile8<'_>>(StoreTile8 {
                         finish: &strip.finish,
                         target: strip.target,
                         scale: strip.scale.add(column),

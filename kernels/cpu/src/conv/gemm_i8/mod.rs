@@ -11,7 +11,7 @@ use crate::conv::support::tiles::{Tile, cover, with_smaller};
 use paretune_base::error::KernelError;
 use paretune_base::plan::Quantization;
 use paretune_base::plan::layout::Element;
-use paretune_simd::{Activate, Build, Simd, Usable, build, lanes};
+use paretune_simd::{Activate, Dispatch, IsaToken, Simd, SimdOp, lanes};
 
 mod by_tap;
 mod kernel;
@@ -46,11 +46,11 @@ impl DotForm {
         if self.centered { 0 } else { start_of(weights, self.shift, zero_point) }
     }
 
-    pub(crate) fn of(usable: Usable) -> Self {
+    pub(crate) fn of(token: IsaToken) -> Self {
         struct Form;
-        impl Build for Form {
+        impl SimdOp for Form {
             type Output = DotForm;
-            fn build<S: Simd>(self) -> DotForm {
+            fn eval<S: Simd>(self, _: S) -> DotForm {
                 DotForm {
                     group: S::GROUP,
                     bytes: size_of::<S::Act>(),
@@ -59,7 +59,7 @@ impl DotForm {
                 }
             }
         }
-        build(usable, Form)
+        token.dispatch(Form)
     }
 }
 
@@ -128,7 +128,7 @@ impl Product {
     /// Fails if weights or input have another format or the tile has no microkernel.
     pub(crate) fn of_groups(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         tile: Tile,
         [runs, run]: [usize; 2],
         widened: bool,
@@ -138,9 +138,9 @@ impl Product {
         let grid = input_grid(request)?;
         let problem = &request.problem;
         let finish = Finish8::new(request);
-        let lanes = lanes(usable.isa());
-        let form = DotForm::of(usable);
-        let kernels = with_smaller(tile, |tile| Microkernel::new(usable, tile, widened))
+        let lanes = lanes(token.isa());
+        let form = DotForm::of(token);
+        let kernels = with_smaller(tile, |tile| Microkernel::new(token, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
         let (group_in, columns) = (problem.group_in(), problem.group_out());
         let window: usize = problem.window.kernel.iter().product();

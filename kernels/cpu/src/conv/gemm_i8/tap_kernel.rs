@@ -1,13 +1,10 @@
 //! 8-bit microkernels for one tap of a window: they add its products to sums in memory.
 
-use super::kernel::compiled;
+use super::kernel::Find;
 use crate::conv::support::buffer::LINE;
 use crate::conv::support::rows::RowsView;
-#[cfg(target_arch = "x86_64")]
-use crate::conv::support::tiles::entry_for_16;
-use crate::conv::support::tiles::{Tile, entry_for_32, entry_for_any};
-use paretune_simd::Isa;
-use paretune_simd::{Job, Simd, Usable};
+use crate::conv::support::tiles::{Microkernels, Tile};
+use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 
 /// Microkernel arguments for one tap: `tiles` tiles of consecutive pixels among those that find the
 /// tap in the input.
@@ -55,44 +52,35 @@ pub(crate) struct TapMicrokernel {
 
 impl TapMicrokernel {
     /// Returns the compiled microkernel for `tile`, as [`super::Microkernel::new`] does.
-    pub(crate) fn new(usable: Usable, tile: Tile, widened: bool) -> Option<Self> {
-        compiled!(entry, entry_widened, usable, tile, widened).map(|run| Self { run })
+    pub(crate) fn new(token: IsaToken, tile: Tile, widened: bool) -> Option<Self> {
+        token.dispatch(Find::<All<false>, All<true>>::new(tile, widened))
     }
 }
 
-/// Adds the products of a [`TapStrip`] with 8-bit weights.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`, which
-/// [`TapMicrokernel::new`] ensures.
-unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &TapStrip) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, false>(strip)) }
+/// The microkernels of all tiles.
+struct All<const WIDENED: bool>;
+
+impl<const WIDENED: bool> Microkernels for All<WIDENED> {
+    type Pointer = TapMicrokernel;
+
+    fn pointer<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S) -> TapMicrokernel {
+        TapMicrokernel { run: simd.pointer::<Tiles<ROWS, VECTORS, WIDENED>>() }
+    }
 }
 
-/// Adds the products of a [`TapStrip`] with 16-bit weights.
-///
-/// # Safety
-/// The requirements of [`entry`] must be met, and the dot product of `S` must multiply pairs of 16
-/// bits.
-#[cfg(target_arch = "x86_64")]
-unsafe fn entry_widened<S: Simd, const ROWS: usize, const VECTORS: usize>(strip: &TapStrip) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Tiles::<ROWS, VECTORS, true>(strip)) }
-}
+/// Microkernel of `ROWS` pixels by `VECTORS` vectors of channels.
+struct Tiles<const ROWS: usize, const VECTORS: usize, const WIDENED: bool>;
 
-struct Tiles<'a, const ROWS: usize, const VECTORS: usize, const WIDENED: bool>(&'a TapStrip);
+impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Tiles<ROWS, VECTORS, WIDENED> {
+    type Args<'a> = &'a TapStrip;
 
-impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles<'_, ROWS, VECTORS, WIDENED> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let strip = self.0;
+    unsafe fn call<S: Simd>(simd: S, strip: &TapStrip) {
         let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
         let input = strip.input.cast::<S::Act>();
         let mut pixel = strip.rows.pixel(strip.first);
         let mut fetch = strip.fetch.0;
-        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within. Vectors of
-        // integers are `LANES` of them, one behind the other.
+        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
         unsafe {
             for _ in 0..strip.tiles {
                 let mut windows = [input; ROWS];
@@ -102,34 +90,34 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> Job for Tiles
                     places[r] = strip.sums.add(strip.rows.place(pixel, strip.pixel, strip.gap));
                     pixel = strip.rows.next(pixel);
                 }
-                let mut sums = [[S::load_i32(strip.start); VECTORS]; ROWS];
+                let mut sums = [[simd.load_i32(strip.start); VECTORS]; ROWS];
                 for v in 0..VECTORS {
-                    let start = S::load_i32(strip.start.add(v * S::LANES));
+                    let start = simd.load_i32(strip.start.add(v * S::LANES));
                     for r in 0..ROWS {
-                        sums[r][v] = S::add_i32(start, S::load_i32(places[r].add(v * S::LANES)));
+                        sums[r][v] = simd.add_i32(start, simd.load_i32(places[r].add(v * S::LANES)));
                     }
                 }
                 let mut weights = strip.weights;
                 for group in 0..strip.run {
-                    let w: [S::D; VECTORS] = std::array::from_fn(|v| {
+                    let w: [S::Groups; VECTORS] = std::array::from_fn(|v| {
                         let from = weights.add(v * vector);
-                        if WIDENED { S::load_wide(from.cast()) } else { S::load_weights(from.cast()) }
+                        if WIDENED { simd.load_i16(from.cast()) } else { simd.load_weights(from.cast()) }
                     });
                     for r in 0..ROWS {
-                        let x = S::broadcast(windows[r].add(group * S::GROUP));
+                        let x = simd.broadcast(windows[r].add(group * S::GROUP));
                         for v in 0..VECTORS {
-                            sums[r][v] = S::dot(sums[r][v], w[v], x);
+                            sums[r][v] = simd.dot(sums[r][v], w[v], x);
                         }
                     }
                     for _ in 0..strip.fetch.1 {
-                        S::prefetch(fetch);
+                        simd.prefetch(fetch);
                         fetch = fetch.wrapping_add(LINE);
                     }
                     weights = weights.add(VECTORS * vector);
                 }
                 for r in 0..ROWS {
                     for v in 0..VECTORS {
-                        places[r].add(v * S::LANES).cast::<S::I>().write_unaligned(sums[r][v]);
+                        simd.store_i32(places[r].add(v * S::LANES), sums[r][v]);
                     }
                 }
             }

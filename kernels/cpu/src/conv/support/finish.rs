@@ -1,7 +1,7 @@
 //! Epilogue of a single-precision convolution: the activation, on vectors.
 
 use paretune_base::plan::activation::Activation;
-use paretune_simd::{Job, Simd};
+use paretune_simd::{Simd, SimdFn};
 
 /// A prepared activation. Kernels keep the bounds of a clamp in registers; other activations are
 /// applied in a second pass over the tile.
@@ -29,43 +29,33 @@ impl Finish {
     }
 
     /// Clamps `v` to the bounds.
-    ///
-    /// # Safety
-    /// The processor must execute `S`, as for every function of [`Simd`].
     #[inline(always)]
-    pub(crate) unsafe fn clamp<S: Simd>(&self, v: S::F) -> S::F {
-        // SAFETY: passed on.
-        unsafe { S::at_most(S::splat(self.high), S::at_least(S::splat(self.low), v)) }
+    pub(crate) fn clamp<S: Simd>(&self, simd: S, v: S::F32) -> S::F32 {
+        simd.at_most(simd.splat(self.high), simd.at_least(simd.splat(self.low), v))
     }
 
     /// Applies the activation, clamp or not.
-    ///
-    /// # Safety
-    /// The processor must execute `S`, as for every function of [`Simd`].
     #[inline(always)]
-    pub(crate) unsafe fn apply<S: Simd>(&self, v: S::F) -> S::F {
-        // SAFETY: passed on.
-        unsafe {
-            match self.other {
-                None => self.clamp::<S>(v),
-                Some(Activation::LeakyRelu { slope }) => {
-                    let zero = S::splat(0.0);
-                    S::fma(S::splat(slope), S::at_most(zero, v), S::at_least(zero, v))
+    pub(crate) fn apply<S: Simd>(&self, simd: S, v: S::F32) -> S::F32 {
+        match self.other {
+            None => self.clamp(simd, v),
+            Some(Activation::LeakyRelu { slope }) => {
+                let zero = simd.splat(0.0);
+                simd.fma(simd.splat(slope), simd.at_most(zero, v), simd.at_least(zero, v))
+            }
+            Some(Activation::HardSigmoid { alpha, beta }) => {
+                unit(simd, simd.fma(simd.splat(alpha), v, simd.splat(beta)))
+            }
+            Some(Activation::HardSwish) => {
+                simd.mul(v, unit(simd, simd.fma(simd.splat(1.0 / 6.0), v, simd.splat(0.5))))
+            }
+            Some(other) => {
+                let mut lanes = simd.to_lanes(v);
+                for lane in &mut lanes[..S::LANES] {
+                    *lane = other.apply(*lane);
                 }
-                Some(Activation::HardSigmoid { alpha, beta }) => {
-                    unit::<S>(S::fma(S::splat(alpha), v, S::splat(beta)))
-                }
-                Some(Activation::HardSwish) => {
-                    S::mul(v, unit::<S>(S::fma(S::splat(1.0 / 6.0), v, S::splat(0.5))))
-                }
-                Some(other) => {
-                    let mut lanes = [0.0_f32; 16];
-                    S::store(lanes.as_mut_ptr(), v);
-                    for lane in &mut lanes[..S::LANES] {
-                        *lane = other.apply(*lane);
-                    }
-                    S::load(lanes.as_ptr())
-                }
+                // SAFETY: there are 16 numbers, and no vector has more lanes.
+                unsafe { simd.load(lanes.as_ptr()) }
             }
         }
     }
@@ -91,29 +81,32 @@ pub(crate) struct StoreTile<'a> {
     pub(crate) finish: &'a Finish,
 }
 
-impl Job for StoreTile<'_> {
+impl SimdFn for StoreTile<'_> {
+    type Args<'a> = StoreTile<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let mut sums = self.sums;
-        for row in 0..self.rows {
-            for vector in 0..self.vectors {
-                let at = row * self.pixel + vector * S::LANES;
-                let count = self.channels.saturating_sub(vector * S::LANES);
+    unsafe fn call<S: Simd>(simd: S, tile: StoreTile<'_>) {
+        let mut sums = tile.sums;
+        for row in 0..tile.rows {
+            for vector in 0..tile.vectors {
+                let at = row * tile.pixel + vector * S::LANES;
+                let count = tile.channels.saturating_sub(vector * S::LANES);
                 // SAFETY: the first `count` channels from `at` on exist, and all sums do.
                 unsafe {
-                    let mut sum = S::load(sums);
+                    let mut sum = simd.load(sums);
                     sums = sums.add(S::LANES);
                     if count == 0 {
                         continue;
                     }
                     let part = count < S::LANES;
-                    if !self.residual.is_null() {
-                        let from = self.residual.add(at);
-                        sum = S::add(sum, if part { S::load_first(from, count) } else { S::load(from) });
+                    if !tile.residual.is_null() {
+                        let from = tile.residual.add(at);
+                        sum = simd
+                            .add(sum, if part { simd.load_partial(from, count) } else { simd.load(from) });
                     }
-                    let sum = self.finish.apply::<S>(sum);
-                    let to = self.output.add(at);
-                    if part { S::store_first(to, count, sum) } else { S::store(to, sum) }
+                    let sum = tile.finish.apply(simd, sum);
+                    let to = tile.output.add(at);
+                    if part { simd.store_partial(to, count, sum) } else { simd.store(to, sum) }
                 }
             }
         }
@@ -121,11 +114,7 @@ impl Job for StoreTile<'_> {
 }
 
 /// Clamps `v` to 0..=1.
-///
-/// # Safety
-/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
-unsafe fn unit<S: Simd>(v: S::F) -> S::F {
-    // SAFETY: passed on.
-    unsafe { S::at_most(S::splat(1.0), S::at_least(S::splat(0.0), v)) }
+fn unit<S: Simd>(simd: S, v: S::F32) -> S::F32 {
+    simd.at_most(simd.splat(1.0), simd.at_least(simd.splat(0.0), v))
 }

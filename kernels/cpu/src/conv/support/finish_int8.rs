@@ -5,7 +5,7 @@ use super::finish::Finish;
 use crate::conv::algorithm::Request;
 use paretune_base::plan::Quantization;
 use paretune_base::plan::layout::Element;
-use paretune_simd::{Job, Simd};
+use paretune_simd::{Simd, SimdFn};
 
 /// Adding and subtracting this constant rounds to the nearest integer, ties to even, for magnitudes
 /// below 2^22.
@@ -77,7 +77,14 @@ impl Finish8 {
     /// # Safety
     /// The stored elements must exist in output and residual, and the processor must execute `S`.
     #[inline(always)]
-    pub(crate) unsafe fn store<S: Simd>(&self, target: Target, at: usize, count: usize, sum: S::F) {
+    pub(crate) unsafe fn store<S: Simd>(
+        &self,
+        simd: S,
+        target: Target,
+        at: usize,
+        count: usize,
+        sum: S::F32,
+    ) {
         let part = count < S::LANES;
         let mut sum = sum;
         // SAFETY: the caller vouches for the numbers from `at` on.
@@ -86,34 +93,35 @@ impl Finish8 {
                 let (residual, step) = match self.residual {
                     None => {
                         let from = target.residual.cast::<f32>().add(at);
-                        (if part { S::load_first(from, count) } else { S::load(from) }, self.unit)
+                        (if part { simd.load_partial(from, count) } else { simd.load(from) }, self.unit)
                     }
                     Some(grid) => {
                         let from = target.residual.add(at);
-                        let bytes = if part { S::load_first_u8(from, count) } else { S::load_u8(from) };
+                        let bytes = if part { simd.load_u8_partial(from, count) } else { simd.load_u8(from) };
                         (bytes, grid.scale * self.unit)
                     }
                 };
-                sum = S::fma(residual, S::splat(step), sum);
+                sum = simd.fma(residual, simd.splat(step), sum);
             }
-            sum = self.activation.apply::<S>(sum);
+            sum = self.activation.apply(simd, sum);
             match self.output {
                 None => {
                     let to = target.output.cast::<f32>().add(at);
-                    if part { S::store_first(to, count, sum) } else { S::store(to, sum) }
+                    if part { simd.store_partial(to, count, sum) } else { simd.store(to, sum) }
                 }
                 Some(grid) => {
                     let zero = f32::from(grid.zero_point);
                     let mut steps = sum;
                     if !self.in_steps {
-                        steps = S::mul(sum, S::splat(grid.scale.recip()));
-                        steps = S::at_most(S::splat(255.0 - zero), S::at_least(S::splat(-zero), steps));
+                        steps = simd.mul(sum, simd.splat(grid.scale.recip()));
+                        steps =
+                            simd.at_most(simd.splat(255.0 - zero), simd.at_least(simd.splat(-zero), steps));
                     }
                     // Rounding precedes the addition of the zero point, else ties would follow its
                     // parity.
-                    let byte = S::sub(S::add(steps, S::splat(ROUND)), S::splat(ROUND - zero));
+                    let byte = simd.sub(simd.add(steps, simd.splat(ROUND)), simd.splat(ROUND - zero));
                     let to = target.output.add(at);
-                    if part { S::store_first_u8(to, count, byte) } else { S::store_u8(to, byte) }
+                    if part { simd.store_u8_partial(to, count, byte) } else { simd.store_u8(to, byte) }
                 }
             }
         }
@@ -158,15 +166,20 @@ impl BytesFinish {
     /// # Safety
     /// All lanes must exist in the residual, and the processor must execute `S`.
     #[inline(always)]
-    pub(crate) unsafe fn byte<S: Simd, const RESIDUAL: bool>(&self, sum: S::F, residual: *const u8) -> S::F {
+    pub(crate) unsafe fn byte<S: Simd, const RESIDUAL: bool>(
+        &self,
+        simd: S,
+        sum: S::F32,
+        residual: *const u8,
+    ) -> S::F32 {
         // SAFETY: passed on.
         unsafe {
             let mut sum = sum;
             if RESIDUAL {
-                sum = S::fma(S::load_u8(residual), S::splat(self.residual.unwrap_or(0.0)), sum);
+                sum = simd.fma(simd.load_u8(residual), simd.splat(self.residual.unwrap_or(0.0)), sum);
             }
-            let steps = S::at_most(S::splat(self.high), S::at_least(S::splat(self.low), sum));
-            S::sub(S::add(steps, S::splat(ROUND)), S::splat(self.back))
+            let steps = simd.at_most(simd.splat(self.high), simd.at_least(simd.splat(self.low), sum));
+            simd.sub(simd.add(steps, simd.splat(ROUND)), simd.splat(self.back))
         }
     }
 }
@@ -193,27 +206,29 @@ pub(crate) struct StoreTile8<'a> {
     pub(crate) channels: usize,
 }
 
-impl Job for StoreTile8<'_> {
+impl SimdFn for StoreTile8<'_> {
+    type Args<'a> = StoreTile8<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    unsafe fn call<S: Simd>(simd: S, tile: StoreTile8<'_>) {
         let mut v = 0;
         // SAFETY: the tile lies in the output; scales and biases are padded to whole vectors.
         unsafe {
-            if let Some(finish) = self.finish.bytes(self.target) {
+            if let Some(finish) = tile.finish.bytes(tile.target) {
                 v = if finish.residual.is_some() {
-                    self.bytes::<S, true>(&finish)
+                    tile.bytes::<S, true>(simd, &finish)
                 } else {
-                    self.bytes::<S, false>(&finish)
+                    tile.bytes::<S, false>(simd, &finish)
                 };
             }
-            while v * S::LANES < self.channels {
-                let scale = S::load(self.scale.add(v * S::LANES));
-                let bias = S::load(self.bias.add(v * S::LANES));
-                for r in 0..self.rows {
-                    let sum = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
-                    let sum = S::fma(S::to_f32(sum), scale, bias);
-                    let at = self.at + r * self.pixel + v * S::LANES;
-                    self.finish.store::<S>(self.target, at, self.channels - v * S::LANES, sum);
+            while v * S::LANES < tile.channels {
+                let scale = simd.load(tile.scale.add(v * S::LANES));
+                let bias = simd.load(tile.bias.add(v * S::LANES));
+                for r in 0..tile.rows {
+                    let sum = simd.load_i32(tile.sums.add((r * tile.vectors + v) * S::LANES));
+                    let sum = simd.fma(simd.to_f32(sum), scale, bias);
+                    let at = tile.at + r * tile.pixel + v * S::LANES;
+                    tile.finish.store(simd, tile.target, at, tile.channels - v * S::LANES, sum);
                 }
                 v += 1;
             }
@@ -229,21 +244,21 @@ impl StoreTile8<'_> {
     /// The tile must lie in the output, and in the residual if `RESIDUAL`. The processor must
     /// execute `S`.
     #[inline(always)]
-    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish) -> usize {
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish) -> usize {
         let whole = self.channels / S::LANES;
         let mut v = 0;
         // SAFETY: passed on.
         unsafe {
             while v + 2 <= whole {
-                self.columns::<S, RESIDUAL, 2>(finish, v);
+                self.columns::<S, RESIDUAL, 2>(simd, finish, v);
                 v += 2;
             }
             if v < whole {
-                self.columns::<S, RESIDUAL, 1>(finish, v);
+                self.columns::<S, RESIDUAL, 1>(simd, finish, v);
                 v += 1;
             }
             if v * S::LANES < self.channels {
-                self.tail::<S, RESIDUAL>(finish, v);
+                self.tail::<S, RESIDUAL>(simd, finish, v);
                 v += 1;
             }
         }
@@ -256,22 +271,22 @@ impl StoreTile8<'_> {
     /// The requirements of [`StoreTile8::bytes`] must be met, and at least one channel of the
     /// vector must exist.
     #[inline(always)]
-    unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish, v: usize) {
+    unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish, v: usize) {
         let count = self.channels - v * S::LANES;
         // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
         unsafe {
-            let scale = S::load(self.scale.add(v * S::LANES));
-            let bias = S::load(self.bias.add(v * S::LANES));
-            let step = S::splat(finish.residual.unwrap_or(0.0));
+            let scale = simd.load(self.scale.add(v * S::LANES));
+            let bias = simd.load(self.bias.add(v * S::LANES));
+            let step = simd.splat(finish.residual.unwrap_or(0.0));
             for r in 0..self.rows {
-                let sums = S::load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
+                let sums = simd.load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
                 let at = self.at + r * self.pixel + v * S::LANES;
-                let mut sum = S::fma(S::to_f32(sums), scale, bias);
+                let mut sum = simd.fma(simd.to_f32(sums), scale, bias);
                 if RESIDUAL {
-                    sum = S::fma(S::load_first_u8(self.target.residual.add(at), count), step, sum);
+                    sum = simd.fma(simd.load_u8_partial(self.target.residual.add(at), count), step, sum);
                 }
-                let byte = finish.byte::<S, false>(sum, std::ptr::null());
-                S::store_first_u8(self.target.output.add(at), count, byte);
+                let byte = finish.byte::<S, false>(simd, sum, std::ptr::null());
+                simd.store_u8_partial(self.target.output.add(at), count, byte);
             }
         }
     }
@@ -281,31 +296,36 @@ impl StoreTile8<'_> {
     /// # Safety
     /// The requirements of [`StoreTile8::bytes`] must be met, and the vectors must be whole.
     #[inline(always)]
-    unsafe fn columns<S: Simd, const RESIDUAL: bool, const N: usize>(&self, finish: &BytesFinish, v: usize) {
+    unsafe fn columns<S: Simd, const RESIDUAL: bool, const N: usize>(
+        &self,
+        simd: S,
+        finish: &BytesFinish,
+        v: usize,
+    ) {
         // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
         unsafe {
             // Plain loops: a closure that is not inlined is not compiled for the instruction set,
             // and `from_fn` here is not inlined.
-            let mut scale = [S::splat(0.0); N];
-            let mut bias = [S::splat(0.0); N];
+            let mut scale = [simd.splat(0.0); N];
+            let mut bias = [simd.splat(0.0); N];
             for n in 0..N {
-                scale[n] = S::load(self.scale.add((v + n) * S::LANES));
-                bias[n] = S::load(self.bias.add((v + n) * S::LANES));
+                scale[n] = simd.load(self.scale.add((v + n) * S::LANES));
+                bias[n] = simd.load(self.bias.add((v + n) * S::LANES));
             }
             let mut bytes = scale;
             for r in 0..self.rows {
                 let sums = self.sums.add((r * self.vectors + v) * S::LANES);
                 let at = self.at + r * self.pixel + v * S::LANES;
                 for n in 0..N {
-                    let sum = S::fma(S::to_f32(S::load_i32(sums.add(n * S::LANES))), scale[n], bias[n]);
+                    let sum = simd.fma(simd.to_f32(simd.load_i32(sums.add(n * S::LANES))), scale[n], bias[n]);
                     let residual = self.target.residual.wrapping_add(at + n * S::LANES);
-                    bytes[n] = finish.byte::<S, RESIDUAL>(sum, residual);
+                    bytes[n] = finish.byte::<S, RESIDUAL>(simd, sum, residual);
                 }
                 let to = self.target.output.add(at);
                 if N == 2 {
-                    S::store_u8_twice(to, bytes[0], bytes[1]);
+                    simd.store_u8_twice(to, bytes[0], bytes[1]);
                 } else {
-                    S::store_u8(to, bytes[0]);
+                    simd.store_u8(to, bytes[0]);
                 }
             }
         }

@@ -1,9 +1,10 @@
 //! Copies of an NHWC input, with its padding, in scratch memory.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use paretune_base::plan::operator::ConvProblem;
-use paretune_simd::{Activate, Job, Simd, Usable, build};
+use paretune_simd::{Activate, Bf16Token, Dispatch, IsaToken, Simd, SimdFn, SimdOp};
 
 /// Source and destination of a padded copy.
 #[derive(Clone, Copy)]
@@ -69,85 +70,93 @@ pub(crate) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *
     }
 }
 
-/// Writes the padded rows `rows` (counted through images), rounded to bfloat16.
-///
-/// # Safety
-/// The requirements of [`pad_f32`] must be met, and the processor must have AVX-512 BF16.
-pub(crate) unsafe fn pad_bf16(
-    problem: &ConvProblem,
-    rows: Range<usize>,
-    input: *const f32,
-    output: *mut u16,
-) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: passed on.
-    unsafe {
-        Copy { problem: *problem, input, output }
-            .rows(rows, 0, |from, to, count| paretune_simd::bf16::round(from, to, count));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (problem, rows, input, output);
+/// Function that writes the padded rows of a [`PadBf16`].
+pub(crate) type PadBf16Entry = unsafe fn(PadBf16<'_>);
+
+/// Returns the function that writes padded rows rounded to bfloat16.
+pub(crate) fn pad_bf16(token: Bf16Token) -> PadBf16Entry {
+    token.pointer::<PadBf16<'_>>()
 }
 
-/// Function that writes padded rows (counted through images) of an 8-bit input in the format of dot
-/// products. It takes problem, zero point, rows, input, and the output address that row 0 has or
-/// would have.
-pub(crate) type PadBytes = unsafe fn(&ConvProblem, u8, Range<usize>, *const u8, *mut u8);
-
-/// Returns the padding function for the instruction set of `usable`.
-pub(crate) fn pad_bytes(usable: Usable) -> PadBytes {
-    struct Select;
-    impl paretune_simd::Build for Select {
-        type Output = PadBytes;
-        fn build<S: Simd>(self) -> PadBytes {
-            entry::<S, S::Act>
-        }
-    }
-    build(usable, Select)
+/// Padded rows of a single-precision input, rounded to bfloat16.
+pub(crate) struct PadBf16<'a> {
+    pub(crate) problem: &'a ConvProblem,
+    /// Range of rows, counted through images.
+    pub(crate) rows: Range<usize>,
+    pub(crate) input: *const f32,
+    /// Address that row 0 has, or would have.
+    pub(crate) output: *mut u16,
 }
 
-/// Returns the padding function for dot products with weights of at most 4 bits.
-pub(crate) fn pad_few(usable: Usable) -> PadBytes {
-    struct Select;
-    impl paretune_simd::Build for Select {
-        type Output = PadBytes;
-        fn build<S: Simd>(self) -> PadBytes {
-            entry::<S, S::Few>
-        }
-    }
-    build(usable, Select)
-}
+impl SimdFn for PadBf16<'_> {
+    type Args<'a> = PadBf16<'a>;
 
-/// Writes padded rows of an 8-bit input as elements of type `A`.
-///
-/// # Safety
-/// The requirements of [`pad_f32`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, A: Activate>(
-    problem: &ConvProblem,
-    zero_point: u8,
-    rows: Range<usize>,
-    input: *const u8,
-    output: *mut u8,
-) {
-    let copy = Copy { problem: *problem, input, output: output.cast::<A>() };
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Bytes { copy, zero_point, rows }) }
-}
-
-struct Bytes<A> {
-    copy: Copy<u8, A>,
-    zero_point: u8,
-    rows: Range<usize>,
-}
-
-impl<A: Activate> Job for Bytes<A> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let zero_point = self.zero_point;
+    unsafe fn call<S: Simd>(simd: S, pad: PadBf16<'_>) {
+        let copy = Copy { problem: *pad.problem, input: pad.input, output: pad.output };
+        // SAFETY: input and rows are valid for the problem, and the closure converts `count` elements
+        // of a row of one to a row of the other.
+        unsafe { copy.rows(pad.rows, 0, |from, to, count| simd.round_to_bf16(from, to, count)) };
+    }
+}
+
+/// Function that writes the padded rows of a [`PadBytes`].
+pub(crate) type PadBytesEntry = unsafe fn(PadBytes<'_>);
+
+/// Returns the padding function for the activations of [`Simd::dot`].
+pub(crate) fn pad_bytes(token: IsaToken) -> PadBytesEntry {
+    struct Select;
+    impl SimdOp for Select {
+        type Output = PadBytesEntry;
+        fn eval<S: Simd>(self, simd: S) -> PadBytesEntry {
+            simd.pointer::<Pad<S::Act>>()
+        }
+    }
+    token.dispatch(Select)
+}
+
+/// Returns the padding function for the activations of [`Simd::dot_low_bit`].
+pub(crate) fn pad_low_bit(token: IsaToken) -> PadBytesEntry {
+    struct Select;
+    impl SimdOp for Select {
+        type Output = PadBytesEntry;
+        fn eval<S: Simd>(self, simd: S) -> PadBytesEntry {
+            simd.pointer::<Pad<S::LowBitAct>>()
+        }
+    }
+    token.dispatch(Select)
+}
+
+/// Padded rows of an 8-bit input in the format of dot products.
+///
+/// The input must be valid for the problem's input and the output for the rows, which no other
+/// thread may write.
+pub(crate) struct PadBytes<'a> {
+    pub(crate) problem: &'a ConvProblem,
+    pub(crate) zero_point: u8,
+    /// Range of rows, counted through images.
+    pub(crate) rows: Range<usize>,
+    pub(crate) input: *const u8,
+    /// Address that row 0 has, or would have.
+    pub(crate) output: *mut u8,
+}
+
+/// Writes padded rows as elements of type `A`.
+struct Pad<A>(PhantomData<A>);
+
+impl<A: Activate> SimdFn for Pad<A> {
+    type Args<'a> = PadBytes<'a>;
+
+    #[inline(always)]
+    unsafe fn call<S: Simd>(_: S, pad: PadBytes<'_>) {
+        let zero_point = pad.zero_point;
         let fill = A::activate(zero_point, zero_point);
-        // SAFETY: the caller vouches for both ends; compilers make vectors of this loop.
+        let copy = Copy { problem: *pad.problem, input: pad.input, output: pad.output.cast::<A>() };
+        // SAFETY: input and rows are valid for the problem, and `count` elements of a row are read and
+        // written.
         unsafe {
-            self.copy.rows(self.rows, fill, |from, to, count| {
+            // Compilers vectorize this loop.
+            copy.rows(pad.rows, fill, |from, to, count| {
                 for i in 0..count {
                     *to.add(i) = A::activate(*from.add(i), zero_point);
                 }

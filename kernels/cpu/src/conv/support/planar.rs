@@ -17,7 +17,7 @@ use self::picks::Picks;
 use super::finish::Finish;
 use super::request::padded;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_simd::{Job, Simd, Usable, copy_few};
+use paretune_simd::{IsaToken, Simd, SimdFn, copy_few};
 
 /// Geometry of the phase-split copy of an input.
 pub(crate) struct Phases {
@@ -67,12 +67,12 @@ impl Phases {
         output: [usize; 2],
         width: usize,
         unfolded: [bool; 2],
-        usable: Usable,
+        token: IsaToken,
     ) -> Self {
         let mut this = Self::geometry(problem, output, unfolded);
         this.as_is &= this.pixels() >= width;
         if !this.as_is {
-            this.picks = Picks::new(&this, usable);
+            this.picks = Picks::new(&this, token);
         }
         this
     }
@@ -316,39 +316,41 @@ pub(crate) struct StorePixels<'a> {
     pub(crate) finish: &'a Finish,
 }
 
-impl Job for StorePixels<'_> {
+impl SimdFn for StorePixels<'_> {
+    type Args<'a> = StorePixels<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    unsafe fn call<S: Simd>(simd: S, store: StorePixels<'_>) {
         // Without gaps, all rows are one.
-        let gapless = self.phases.gapless();
-        let pixels = self.phases.pixels();
-        let width = if gapless { pixels } else { self.phases.output[1] };
-        let row = if gapless { pixels } else { self.phases.row };
-        let mut flat = self.pixels.start;
-        while flat < self.pixels.end {
+        let gapless = store.phases.gapless();
+        let pixels = store.phases.pixels();
+        let width = if gapless { pixels } else { store.phases.output[1] };
+        let row = if gapless { pixels } else { store.phases.row };
+        let mut flat = store.pixels.start;
+        while flat < store.pixels.end {
             let (y, x) = (flat / row, flat % row);
-            let next = ((y + 1) * row).min(self.pixels.end);
+            let next = ((y + 1) * row).min(store.pixels.end);
             let count = width.saturating_sub(x).min(next - flat);
             // SAFETY: `count` pixels from column `x` of row `y` on are in the plane, and have sums.
             unsafe {
-                let sums = self.sums.add(flat - self.pixels.start);
+                let sums = store.sums.add(flat - store.pixels.start);
                 let at = y * width + x;
                 let mut i = 0;
                 while i < count {
                     let rest = count - i;
                     let part = rest < S::LANES;
                     let load =
-                        |from: *const f32| if part { S::load_first(from, rest) } else { S::load(from) };
+                        |from: *const f32| if part { simd.load_partial(from, rest) } else { simd.load(from) };
                     let mut sum = load(sums.add(i));
-                    if !self.residual.is_null() {
-                        sum = S::add(sum, load(self.residual.add(at + i)));
+                    if !store.residual.is_null() {
+                        sum = simd.add(sum, load(store.residual.add(at + i)));
                     }
-                    let sum = self.finish.apply::<S>(sum);
-                    let to = self.output.add(at + i);
+                    let sum = store.finish.apply(simd, sum);
+                    let to = store.output.add(at + i);
                     if part {
-                        S::store_first(to, rest, sum)
+                        simd.store_partial(to, rest, sum)
                     } else {
-                        S::store(to, sum)
+                        simd.store(to, sum)
                     }
                     i += S::LANES;
                 }

@@ -7,7 +7,7 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Element;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::weights::{IntegerWeights, WeightValues};
-use paretune_simd::{Isa, Usable};
+use paretune_simd::{Isa, IsaToken};
 
 /// Largest number of elements of any tensor; byte offsets then fit into `isize` with room to spare.
 const MOST: usize = isize::MAX as usize / 1024;
@@ -86,7 +86,7 @@ impl Request<'_> {
     }
 
     /// Checks sizes, threads and the instruction set, which every algorithm needs.
-    pub(crate) fn check(&self) -> Result<([usize; 2], Usable), KernelError> {
+    pub(crate) fn check(&self) -> Result<([usize; 2], IsaToken), KernelError> {
         let problem = &self.problem;
         if !sensible(problem) {
             return Err(KernelError::Data(format!("no convolution is possible with {problem:?}")));
@@ -114,10 +114,10 @@ impl Request<'_> {
         if self.threads == 0 {
             return Err(KernelError::Data("a convolution needs at least one thread".into()));
         }
-        let usable = Usable::check(self.isa).ok_or_else(|| {
+        let token = IsaToken::new(self.isa).ok_or_else(|| {
             KernelError::System(format!("this machine cannot execute {:?} instructions", self.isa))
         })?;
-        Ok((problem.output()?, usable))
+        Ok((problem.output()?, token))
     }
 
     /// Checks that input, output and residual are single precision.

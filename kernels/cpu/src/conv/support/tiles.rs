@@ -4,12 +4,12 @@
 //! A tile is mr output pixels (`rows`) by `vectors` vectors of output channels, whose sums all live
 //! in registers. As a value of the tunable it is `rows * 1000 + channels`: 6016 is 6 x 16.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
-use paretune_simd::Isa;
-use paretune_simd::lanes;
+use paretune_simd::{Isa, Simd, SimdOp, lanes};
 
 /// Largest number of rows (mr) of any compiled tile.
 #[cfg(test)]
@@ -293,47 +293,56 @@ pub(crate) fn with_smaller<K>(tile: Tile, kernel: impl Fn(Tile) -> Option<K>) ->
         .collect()
 }
 
-/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, on any
-/// target.
-macro_rules! entry_for_any {
-    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
-        $crate::conv::support::tiles::entry!($entry, $set, $rows, $vectors; 1: 1 2 3 4; 2: 1 2; 3: 1 2; 4: 1 2;)
-    };
+/// Microkernels that are compiled for every register tile.
+pub(crate) trait Microkernels {
+    /// Pointer to a microkernel.
+    type Pointer;
+    /// Returns the microkernel of `ROWS` rows by `VECTORS` vectors for the instruction set of `simd`.
+    fn pointer<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S) -> Self::Pointer;
 }
 
-/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, with 16
-/// registers.
-#[cfg(target_arch = "x86_64")]
-macro_rules! entry_for_16 {
-    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
-        $crate::conv::support::tiles::entry!($entry, $set, $rows, $vectors;
+/// Returns the microkernel of `tile`, or `None` if the instruction set has no such tile. The compiled
+/// tiles depend on the number of registers, see [`most_vectors`].
+pub(crate) fn microkernel<S: Simd, K: Microkernels>(simd: S, tile: Tile) -> Option<K::Pointer> {
+    macro_rules! choose {
+        ($($rows:literal: $($vectors:literal)+;)+) => {
+            match (tile.rows, tile.vectors) {
+                $($(($rows, $vectors) => Some(K::pointer::<S, $rows, $vectors>(simd)),)+)+
+                _ => None,
+            }
+        };
+    }
+    if const { S::REGISTERS < 16 } {
+        choose!(1: 1 2 3 4; 2: 1 2; 3: 1 2; 4: 1 2;)
+    } else if const { S::REGISTERS < 32 } {
+        choose!(
             1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2 3; 5: 1 2; 6: 1 2;
-            7: 1; 8: 1; 9: 1; 10: 1; 11: 1; 12: 1;)
-    };
-}
-
-/// Selects the microkernel `$entry::<$set, rows, vectors>` for sizes known at run time, with 32
-/// registers.
-macro_rules! entry_for_32 {
-    ($entry:ident, $set:ty, $rows:expr, $vectors:expr) => {
-        $crate::conv::support::tiles::entry!($entry, $set, $rows, $vectors;
+            7: 1; 8: 1; 9: 1; 10: 1; 11: 1; 12: 1;
+        )
+    } else {
+        choose!(
             1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4; 3: 1 2 3 4; 4: 1 2 3 4; 5: 1 2 3 4; 6: 1 2 3 4;
-            7: 1 2 3; 8: 1 2 3; 9: 1 2 3; 10: 1 2; 11: 1 2; 12: 1 2; 13: 1 2; 14: 1 2;)
-    };
+            7: 1 2 3; 8: 1 2 3; 9: 1 2 3; 10: 1 2; 11: 1 2; 12: 1 2; 13: 1 2; 14: 1 2;
+        )
+    }
 }
 
-macro_rules! entry {
-    ($entry:ident, $set:ty, $r:expr, $v:expr; $($rows:literal: $($vectors:literal)+;)+) => {
-        match ($r, $v) {
-            $($(($rows, $vectors) => Some($entry::<$set, $rows, $vectors> as Entry),)+)+
-            _ => None,
-        }
-    };
+/// Finds the microkernel of a tile, see [`microkernel`].
+pub(crate) struct Find<K>(Tile, PhantomData<K>);
+
+impl<K> Find<K> {
+    pub(crate) fn new(tile: Tile) -> Self {
+        Self(tile, PhantomData)
+    }
 }
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use entry_for_16;
-pub(crate) use {entry, entry_for_32, entry_for_any};
+impl<K: Microkernels> SimdOp for Find<K> {
+    type Output = Option<K::Pointer>;
+
+    fn eval<S: Simd>(self, simd: S) -> Option<K::Pointer> {
+        microkernel::<S, K>(simd, self.0)
+    }
+}
 
 #[cfg(test)]
 mod tests {

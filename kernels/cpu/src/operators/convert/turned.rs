@@ -2,10 +2,10 @@
 //! many side by side as one vector holds.
 
 use super::Turn;
-use crate::operators::{Io, OperatorKernel, job_on};
+use crate::operators::{Io, OperatorKernel, entry_for};
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Job, Simd};
+use paretune_simd::{Simd, SimdFn};
 
 /// Columns per unit of work: they share one cache line of the input, and become rows of the output
 /// that one thread writes.
@@ -17,7 +17,7 @@ const QUAD: usize = 4;
 /// Builds the transposition of single elements with the vectors of `isa`, or with portable code if
 /// the machine lacks `isa`.
 pub(super) fn prepare(isa: Isa, turn: Turn) -> Box<dyn OperatorKernel> {
-    Box::new(Turned { turn, entry: job_on(isa) })
+    Box::new(Turned { turn, entry: entry_for::<Part>(isa) })
 }
 
 struct Turned {
@@ -57,10 +57,12 @@ struct Part {
     output: *mut f32,
 }
 
-impl Job for &Part {
+impl SimdFn for Part {
+    type Args<'a> = &'a Part;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let &Part { rows, columns, width, input, output } = self;
+    unsafe fn call<S: Simd>(simd: S, part: &Part) {
+        let &Part { rows, columns, width, input, output } = part;
         // SAFETY: all numbers are those of the block.
         unsafe {
             if rows < S::LANES || width < QUAD {
@@ -83,9 +85,9 @@ impl Job for &Part {
                     after = column + QUAD;
                     let from = input.add(row * columns + column);
                     let quads =
-                        std::array::from_fn(|line| S::load_quads(from.add(line * columns), QUAD * columns));
-                    for (number, turned) in S::turn_quads(quads).into_iter().enumerate() {
-                        S::store(output.add((column + number) * rows + row), turned);
+                        std::array::from_fn(|line| simd.load_quads(from.add(line * columns), QUAD * columns));
+                    for (number, turned) in simd.transpose_quads(quads).into_iter().enumerate() {
+                        simd.store(output.add((column + number) * rows + row), turned);
                     }
                 }
             }

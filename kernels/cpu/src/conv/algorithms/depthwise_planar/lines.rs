@@ -77,6 +77,7 @@ impl Lines {
     #[inline(always)]
     pub(super) unsafe fn copy<S: Simd, const STRIDE: usize>(
         &self,
+        simd: S,
         plane: *const f32,
         first: usize,
         count: usize,
@@ -92,17 +93,17 @@ impl Lines {
                 unsafe {
                     let to = lines.add(self.at(line) + phase * self.phase);
                     let Some(row) = row.filter(|_| start < end) else {
-                        clear::<S>(to, 0, self.used);
+                        clear(simd, to, 0, self.used);
                         continue;
                     };
-                    clear::<S>(to, 0, start);
+                    clear(simd, to, 0, start);
                     let from = plane.add(row * width);
                     if STRIDE == 1 {
-                        copy_row::<S>(from.add(first), end - start, to.add(start));
+                        copy_row(simd, from.add(first), end - start, to.add(start));
                     } else {
-                        every_second::<S>(from, width, first, end - start, to.add(start));
+                        every_second(simd, from, width, first, end - start, to.add(start));
                     }
-                    clear::<S>(to, end, self.used);
+                    clear(simd, to, end, self.used);
                 }
             }
         }
@@ -114,14 +115,14 @@ impl Lines {
 /// # Safety
 /// `to` must have room for the zeros and a vector more.
 #[inline(always)]
-unsafe fn clear<S: Simd>(to: *mut f32, start: usize, end: usize) {
+unsafe fn clear<S: Simd>(simd: S, to: *mut f32, start: usize, end: usize) {
     if start < end {
         // SAFETY: the caller's promise.
-        unsafe { S::store(to.add(start), S::splat(0.0)) };
+        unsafe { simd.store(to.add(start), simd.splat(0.0)) };
         // More than one vector is rare.
         for at in (start + S::LANES..end).step_by(S::LANES) {
             // SAFETY: as above.
-            unsafe { S::store(to.add(at), S::splat(0.0)) };
+            unsafe { simd.store(to.add(at), simd.splat(0.0)) };
         }
     }
 }
@@ -131,16 +132,16 @@ unsafe fn clear<S: Simd>(to: *mut f32, start: usize, end: usize) {
 /// # Safety
 /// The elements must exist at `from`, and `to` must have room for them and a vector more.
 #[inline(always)]
-unsafe fn copy_row<S: Simd>(from: *const f32, count: usize, to: *mut f32) {
+unsafe fn copy_row<S: Simd>(simd: S, from: *const f32, count: usize, to: *mut f32) {
     let mut at = 0;
     // SAFETY: the caller's promise.
     unsafe {
         while at + S::LANES <= count {
-            S::store(to.add(at), S::load(from.add(at)));
+            simd.store(to.add(at), simd.load(from.add(at)));
             at += S::LANES;
         }
         if at < count {
-            S::store(to.add(at), S::load_first(from.add(at), count - at));
+            simd.store(to.add(at), simd.load_partial(from.add(at), count - at));
         }
     }
 }
@@ -150,7 +151,14 @@ unsafe fn copy_row<S: Simd>(from: *const f32, count: usize, to: *mut f32) {
 /// # Safety
 /// The elements must exist in the row, and `to` must have room for them.
 #[inline(always)]
-unsafe fn every_second<S: Simd>(row: *const f32, width: usize, first: usize, count: usize, to: *mut f32) {
+unsafe fn every_second<S: Simd>(
+    simd: S,
+    row: *const f32,
+    width: usize,
+    first: usize,
+    count: usize,
+    to: *mut f32,
+) {
     const EVEN: [i32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
     const ODD: [i32; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31];
     // SAFETY: the caller's promise. Two vectors are read that end with the last number wanted, or begin with the row and are
@@ -170,10 +178,10 @@ unsafe fn every_second<S: Simd>(row: *const f32, width: usize, first: usize, cou
             next = at + S::LANES;
             let from = first + 2 * at;
             let numbers = match from.checked_sub(1) {
-                Some(from) => S::pick(row.add(from), ODD.as_ptr()),
-                None => S::pick(row, EVEN.as_ptr()),
+                Some(from) => simd.permute(row.add(from), ODD.as_ptr()),
+                None => simd.permute(row, EVEN.as_ptr()),
             };
-            S::store(to.add(at), numbers);
+            simd.store(to.add(at), numbers);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::conv::support::finish::{Finish, StoreTile};
 use paretune_simd::Isa;
-use paretune_simd::{Build, Job, Simd};
+use paretune_simd::{Simd, SimdFn, SimdOp};
 
 /// Returns the largest number of pixels of a compiled tile with `vectors` vectors; 0 if there is
 /// none. It never grows with `vectors`, so that the remainders at the edges of a tile have a
@@ -80,10 +80,10 @@ pub(super) struct Select {
     pub(super) planar: bool,
 }
 
-impl Build for Select {
+impl SimdOp for Select {
     type Output = Option<Entry>;
 
-    fn build<S: Simd>(self) -> Option<Entry> {
+    fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
         if self.rows > most_rows(self.isa, self.vectors) {
             return None;
         }
@@ -91,8 +91,8 @@ impl Build for Select {
             ($($vectors:literal: $($rows:literal)+;)+) => {
                 match (self.vectors, self.rows, self.planar) {
                     $($(
-                        ($vectors, $rows, false) => Some(entry::<S, $rows, $vectors, false> as Entry),
-                        ($vectors, $rows, true) => Some(entry::<S, $rows, $vectors, true> as Entry),
+                        ($vectors, $rows, false) => Some(simd.pointer::<Run<$rows, $vectors, false>>() as Entry),
+                        ($vectors, $rows, true) => Some(simd.pointer::<Run<$rows, $vectors, true>>() as Entry),
                     )+)+
                     _ => None,
                 }
@@ -119,39 +119,31 @@ impl Build for Select {
     }
 }
 
-/// Computes a [`Tile`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize, const PLANAR: bool>(tile: &Tile<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Run::<ROWS, VECTORS, PLANAR>(tile)) }
-}
+struct Run<const ROWS: usize, const VECTORS: usize, const PLANAR: bool>;
 
-struct Run<'a, const ROWS: usize, const VECTORS: usize, const PLANAR: bool>(&'a Tile<'a>);
+impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn for Run<ROWS, VECTORS, PLANAR> {
+    type Args<'a> = &'a Tile<'a>;
 
-impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> Job for Run<'_, ROWS, VECTORS, PLANAR> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let tile = self.0;
+    unsafe fn call<S: Simd>(simd: S, tile: &Tile<'_>) {
         let width = VECTORS * S::LANES;
         // Distance in elements between pixels; a constant, so that one address serves all pixels.
         let unit = if PLANAR { 1 } else { S::LANES };
         // SAFETY: every run of every pixel may be read, and so many weights; places are those of the tile.
         unsafe {
-            let first: [S::F; VECTORS] = std::array::from_fn(|v| S::load(tile.bias.add(v * S::LANES)));
+            let first: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(tile.bias.add(v * S::LANES)));
             let mut sums = [first; ROWS];
             let mut weights = tile.weights;
             macro_rules! step {
                 ($input:expr) => {
                     for v in (0..width).step_by(16) {
-                        S::prefetch(weights.wrapping_add(tile.ahead + v));
+                        simd.prefetch(weights.wrapping_add(tile.ahead + v));
                     }
-                    let w: [S::F; VECTORS] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
+                    let w: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
                     for r in 0..ROWS {
-                        let x = S::splat(*$input.add(r * unit));
+                        let x = simd.splat(*$input.add(r * unit));
                         for v in 0..VECTORS {
-                            sums[r][v] = S::fma(x, w[v], sums[r][v]);
+                            sums[r][v] = simd.fma(x, w[v], sums[r][v]);
                         }
                     }
                     weights = weights.add(width);
@@ -179,14 +171,18 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> Job for Run<'_
                         let at = at + r * tile.pixel + v * tile.vector;
                         let mut sum = sums[r][v];
                         if !tile.residual.is_null() {
-                            sum = S::add(sum, S::load(tile.residual.add(at)));
+                            sum = simd.add(sum, simd.load(tile.residual.add(at)));
                         }
-                        S::store(tile.output.add(at), tile.finish.clamp::<S>(sum));
+                        simd.store(tile.output.add(at), tile.finish.clamp(simd, sum));
                     }
                 }
             } else {
                 let sums = sums;
-                S::vectorize(StorePieces { tile, sums: sums.as_ptr().cast(), vectors: VECTORS });
+                simd.call::<StorePieces<'_>>(StorePieces {
+                    tile,
+                    sums: sums.as_ptr().cast(),
+                    vectors: VECTORS,
+                });
             }
         }
     }
@@ -200,10 +196,12 @@ struct StorePieces<'a> {
     vectors: usize,
 }
 
-impl Job for StorePieces<'_> {
+impl SimdFn for StorePieces<'_> {
+    type Args<'a> = StorePieces<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Self { tile, sums, vectors } = self;
+    unsafe fn call<S: Simd>(simd: S, store: StorePieces<'_>) {
+        let StorePieces { tile, sums, vectors } = store;
         for &[offset, pixel, count] in tile.pieces {
             for vector in 0..vectors {
                 for number in 0..count {
@@ -211,17 +209,19 @@ impl Job for StorePieces<'_> {
                     // SAFETY: the piece's pixels have sums, and lie there in output and residual.
                     unsafe {
                         let residual = tile.residual;
-                        StoreTile {
-                            sums: sums.add(((offset + number) * vectors + vector) * S::LANES),
-                            rows: 1,
-                            vectors: 1,
-                            channels: (tile.channels - vector * S::LANES).min(S::LANES),
-                            output: tile.output.add(at),
-                            residual: if residual.is_null() { residual } else { residual.add(at) },
-                            pixel: tile.pixel,
-                            finish: tile.finish,
-                        }
-                        .run::<S>();
+                        StoreTile::call(
+                            simd,
+                            StoreTile {
+                                sums: sums.add(((offset + number) * vectors + vector) * S::LANES),
+                                rows: 1,
+                                vectors: 1,
+                                channels: (tile.channels - vector * S::LANES).min(S::LANES),
+                                output: tile.output.add(at),
+                                residual: if residual.is_null() { residual } else { residual.add(at) },
+                                pixel: tile.pixel,
+                                finish: tile.finish,
+                            },
+                        );
                     }
                 }
             }

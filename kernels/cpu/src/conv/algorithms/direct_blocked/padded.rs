@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::conv::support::planar::{Phases, Span};
 use crate::conv::support::request::padded;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_simd::{Build, Job, Simd, Usable, build_f32};
+use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 
 /// Layout in which the input arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +43,11 @@ impl Padded {
         output: [usize; 2],
         order: Order,
         lanes: usize,
-        usable: Usable,
+        token: IsaToken,
     ) -> Self {
-        struct Find;
-        impl Build for Find {
-            type Output = unsafe fn(&Copy<'_>);
-            fn build<S: Simd>(self) -> Self::Output {
-                entry::<S>
-            }
-        }
         let unit = if order == Order::Planar { 1 } else { lanes };
         let phases = match order {
-            Order::Planar => Phases::new(problem, output, 0, [false; 2], usable),
+            Order::Planar => Phases::new(problem, output, 0, [false; 2], token),
             _ => Phases::geometry(problem, output, [false; 2]),
         };
         // If a pixel has only one plane, NCHWc and NHWC are identical.
@@ -65,7 +58,7 @@ impl Padded {
             planes: problem.in_channels.div_ceil(unit),
             as_is: alike && phases.reads_input(),
             phases,
-            copy: build_f32(usable, Find),
+            copy: token.f32().pointer::<Planes>(),
             problem: *problem,
         }
     }
@@ -158,27 +151,20 @@ struct Copy<'a> {
     output: *mut f32,
 }
 
-/// Copies planes with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Padded::copy`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd>(copy: &Copy<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Planes(copy)) }
-}
+struct Planes;
 
-struct Planes<'a>(&'a Copy<'a>);
+impl SimdFn for Planes {
+    type Args<'a> = &'a Copy<'a>;
 
-impl Job for Planes<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let &Copy { padded, ref planes, input, output } = self.0;
+    unsafe fn call<S: Simd>(simd: S, copy: &Copy<'_>) {
+        let &Copy { padded, ref planes, input, output } = copy;
         let row = padded.row();
         for plane in planes.clone() {
             let mut to = output.wrapping_add(plane * padded.plane());
             for (y, span) in padded.phases.lines() {
                 // SAFETY: the copy has room for all rows of all phases.
-                unsafe { copy_row::<S>(padded, plane, y, span, input, to) };
+                unsafe { copy_row(simd, padded, plane, y, span, input, to) };
                 to = to.wrapping_add(row * S::LANES);
             }
         }
@@ -192,6 +178,7 @@ impl Job for Planes<'_> {
 /// The requirements of [`Padded::copy`] must be met, and `to` must have room for the row.
 #[inline(always)]
 unsafe fn copy_row<S: Simd>(
+    simd: S,
     padded: &Padded,
     plane: usize,
     y: Option<usize>,
@@ -205,7 +192,7 @@ unsafe fn copy_row<S: Simd>(
     // SAFETY: the row has so many pixels; those read lie in the input.
     unsafe {
         for column in (0..start).chain(end..padded.row()) {
-            S::store(to.add(column * S::LANES), S::splat(0.0));
+            simd.store(to.add(column * S::LANES), simd.splat(0.0));
         }
         let Some(y) = y.filter(|_| start < end) else { return };
         let pixel = y * width + first;
@@ -220,8 +207,8 @@ unsafe fn copy_row<S: Simd>(
         let count = in_channels - channel;
         for column in 0..end - start {
             let from = from.add(column * window.stride[1] * step);
-            let pixel = if count < S::LANES { S::load_first(from, count) } else { S::load(from) };
-            S::store(to.add((start + column) * S::LANES), pixel);
+            let pixel = if count < S::LANES { simd.load_partial(from, count) } else { simd.load(from) };
+            simd.store(to.add((start + column) * S::LANES), pixel);
         }
     }
 }

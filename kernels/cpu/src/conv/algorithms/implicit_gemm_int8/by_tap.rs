@@ -6,7 +6,7 @@ use crate::conv::algorithm::{Call, Kernel, Request};
 use crate::conv::gemm_i8::{DotForm, TapPlace, TapProduct, input_grid};
 use crate::conv::support::buffer::whole_lines;
 use crate::conv::support::finish_int8::{Finish8, Target};
-use crate::conv::support::pad::{PadBytes, pad_bytes};
+use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes};
 use crate::conv::support::split::ahead;
 use crate::conv::support::taps::{Tap, by_tap, order_tunable, useful};
 use crate::conv::support::tiles::Tile;
@@ -14,7 +14,7 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::operator::{ConvProblem, Window};
 use paretune_base::plan::schedule::Tunable;
 use paretune_base::threads::Worker;
-use paretune_simd::{Usable, lanes};
+use paretune_simd::{IsaToken, lanes};
 
 /// Largest number of output pixels whose sums stay in the nearest cache beside the other data.
 const MOST_PIXELS: usize = 128;
@@ -62,7 +62,7 @@ pub(super) struct ByTap {
     form: DotForm,
     zero_point: u8,
     /// Function that copies the input into the workspace, if a copy is needed.
-    copy: Option<PadBytes>,
+    copy: Option<PadBytesEntry>,
     finish: Finish8,
 }
 
@@ -73,7 +73,7 @@ impl ByTap {
     /// Fails if taps cannot be the outer loop, or if the packed GEMM cannot be built.
     pub(super) fn new(
         request: &Request<'_>,
-        usable: Usable,
+        token: IsaToken,
         tile: Tile,
         widened: bool,
     ) -> Result<Self, KernelError> {
@@ -81,17 +81,17 @@ impl ByTap {
         let output = problem.output()?;
         let taps = by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?;
         let order: Vec<usize> = taps.iter().map(|tap| tap.number).collect();
-        let form = DotForm::of(usable);
+        let form = DotForm::of(token);
         // Reading whole dot-product groups is safe in a copy, which has room behind it.
         let copies = form.centered || !problem.group_in().is_multiple_of(form.group);
-        let width = tile.vectors * lanes(usable.isa());
+        let width = tile.vectors * lanes(token.isa());
         Ok(Self {
-            products: TapProduct::of_groups(request, usable, tile, &order, widened)?,
+            products: TapProduct::of_groups(request, token, tile, &order, widened)?,
             zero_point: input_grid(request)?.zero_point,
             sums: output[0] * output[1] * width,
             ahead: ahead::<i8>(request)?,
             finish: Finish8::new(request),
-            copy: copies.then(|| pad_bytes(usable)),
+            copy: copies.then(|| pad_bytes(token)),
             threads: request.threads,
             problem,
             output,
@@ -170,7 +170,10 @@ impl Kernel for ByTap {
             let rows = worker.share(batch * height);
             let problem = ConvProblem { window: free, ..self.problem };
             // SAFETY: the workspace has room for the copy, and each row has one writer.
-            unsafe { copy(&problem, self.zero_point, rows, input, call.workspace) };
+            unsafe {
+                let zero_point = self.zero_point;
+                copy(PadBytes { problem: &problem, zero_point, rows, input, output: call.workspace });
+            }
             worker.wait();
             input = call.workspace.cast_const();
             bytes = self.form.bytes;

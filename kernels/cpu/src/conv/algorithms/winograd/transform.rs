@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Phase, Prepared};
 use crate::conv::algorithm::Call;
-use paretune_simd::{Job, Simd};
+use paretune_simd::{Simd, SimdFn};
 
 /// Returns the finite points of tiles with `side` points along a side and, for each, the divisor of
 /// the interpolation: a line of `G` consists of `point^k` divided by it. The last point is
@@ -61,50 +61,21 @@ pub(super) struct Entries {
 
 impl Entries {
     /// Returns the transforms for tiles of `SIZE` output pixels and `SIDE` points along a side.
-    pub(super) fn new<S: Simd, const SIDE: usize, const SIZE: usize>() -> Self {
-        Self { input: input::<S, SIDE>, output: output::<S, SIDE, SIZE> }
+    pub(super) fn new<S: Simd, const SIDE: usize, const SIZE: usize>(simd: S) -> Self {
+        Self { input: simd.pointer::<Input<SIDE>>(), output: simd.pointer::<Output<SIDE, SIZE>>() }
     }
 }
 
-/// Transforms tiles of the input with the vectors of `S`.
-///
-/// # Safety
-/// The call must be valid, and `matrix` must have room for the chunk. No other thread may write the
-/// share, and the processor must execute `S`.
-unsafe fn input<S: Simd, const SIDE: usize>(
-    kernel: &Prepared,
-    call: &Call,
-    share: Range<usize>,
-    start: usize,
-    matrix: *mut f32,
-) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Input::<SIDE>(Tiles { kernel, call, share, start, matrix })) }
-}
-
-/// Transforms products back to output pixels with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`input`] must be met.
-unsafe fn output<S: Simd, const SIDE: usize, const SIZE: usize>(
-    kernel: &Prepared,
-    call: &Call,
-    share: Range<usize>,
-    start: usize,
-    matrix: *mut f32,
-) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Output::<SIDE, SIZE>(Tiles { kernel, call, share, start, matrix })) }
-}
-
-struct Tiles<'a> {
-    kernel: &'a Prepared,
-    call: &'a Call,
-    share: Range<usize>,
+/// Tiles of a chunk to transform, one thread's share.
+pub(super) struct Tiles<'a> {
+    pub(super) kernel: &'a Prepared,
+    pub(super) call: &'a Call,
+    /// Range of tiles within the chunk.
+    pub(super) share: Range<usize>,
     /// Index of the chunk's first tile.
-    start: usize,
+    pub(super) start: usize,
     /// Matrices `[point][tile][channel]`, the points [`Prepared::stride`] apart.
-    matrix: *mut f32,
+    pub(super) matrix: *mut f32,
 }
 
 impl Tiles<'_> {
@@ -116,12 +87,14 @@ impl Tiles<'_> {
     }
 }
 
-struct Input<'a, const SIDE: usize>(Tiles<'a>);
+/// Transforms tiles of the input to the matrices.
+struct Input<const SIDE: usize>;
 
-impl<const SIDE: usize> Job for Input<'_, SIDE> {
+impl<const SIDE: usize> SimdFn for Input<SIDE> {
+    type Args<'a> = Tiles<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let tiles = self.0;
+    unsafe fn call<S: Simd>(simd: S, tiles: Tiles<'_>) {
         let problem = &tiles.kernel.problem;
         let channels = problem.in_channels;
         let [height, width] = problem.input;
@@ -147,26 +120,26 @@ impl<const SIDE: usize> Job for Input<'_, SIDE> {
                 let part = rest < S::LANES;
                 // SAFETY: addresses are valid for all channels, the matrix for all points and tiles.
                 unsafe {
-                    let mut numbers = [[S::splat(0.0); MOST]; MOST];
+                    let mut numbers = [[simd.splat(0.0); MOST]; MOST];
                     for (i, row) in numbers.iter_mut().enumerate().take(side) {
                         for (j, number) in row.iter_mut().enumerate().take(side) {
                             let from = addresses[i * side + j].add(channel);
-                            *number = if part { S::load_first(from, rest) } else { S::load(from) };
+                            *number = if part { simd.load_partial(from, rest) } else { simd.load(from) };
                         }
                     }
                     // The transform is applied to columns, then to rows.
                     for j in 0..side {
-                        let column = input_line::<S, SIDE>(std::array::from_fn(|i| numbers[i][j]));
+                        let column = input_line::<S, SIDE>(simd, std::array::from_fn(|i| numbers[i][j]));
                         for i in 0..side {
                             numbers[i][j] = column[i];
                         }
                     }
                     for (i, &row) in numbers.iter().enumerate().take(side) {
-                        let row = input_line::<S, SIDE>(row);
+                        let row = input_line::<S, SIDE>(simd, row);
                         for (j, &number) in row.iter().enumerate().take(side) {
                             let point = i * side + j;
                             let to = tiles.matrix.add(point * stride + tile * channels + channel);
-                            if part { S::store_first(to, rest, number) } else { S::store(to, number) }
+                            if part { simd.store_partial(to, rest, number) } else { simd.store(to, number) }
                         }
                     }
                 }
@@ -188,83 +161,73 @@ fn offsets(first: usize, padding: usize, size: usize, step: usize) -> [isize; MO
 }
 
 /// Returns `B' d` of one line.
-///
-/// # Safety
-/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
-unsafe fn input_line<S: Simd, const SIDE: usize>(d: [S::F; MOST]) -> [S::F; MOST] {
-    // SAFETY: passed on.
-    unsafe {
-        if SIDE == 4 {
-            return [
-                S::sub(d[0], d[2]),
-                S::add(d[1], d[2]),
-                S::sub(d[2], d[1]),
-                S::sub(d[3], d[1]),
-                d[4],
-                d[5],
-                d[6],
-                d[7],
-            ];
-        }
-        if SIDE == 8 {
-            return input_line_8::<S>(d);
-        }
-        let (two, four, minus_four, minus_five) =
-            (S::splat(2.0), S::splat(4.0), S::splat(-4.0), S::splat(-5.0));
-        // 4 d2 - d4 and 4 d1 - d3 with either sign, d4 - d2 and 2 (d3 - d1).
-        let even = S::fma(minus_four, d[2], d[4]);
-        let odd = S::fma(minus_four, d[1], d[3]);
-        let difference = S::sub(d[4], d[2]);
-        let double = S::mul(two, S::sub(d[3], d[1]));
-        [
-            S::fma(four, d[0], S::fma(minus_five, d[2], d[4])),
-            S::add(even, odd),
-            S::sub(even, odd),
-            S::add(difference, double),
-            S::sub(difference, double),
-            S::fma(four, d[1], S::fma(minus_five, d[3], d[5])),
+fn input_line<S: Simd, const SIDE: usize>(simd: S, d: [S::F32; MOST]) -> [S::F32; MOST] {
+    if SIDE == 4 {
+        return [
+            simd.sub(d[0], d[2]),
+            simd.add(d[1], d[2]),
+            simd.sub(d[2], d[1]),
+            simd.sub(d[3], d[1]),
+            d[4],
+            d[5],
             d[6],
             d[7],
-        ]
+        ];
     }
+    if SIDE == 8 {
+        return input_line_8(simd, d);
+    }
+    let (two, four, minus_four, minus_five) =
+        (simd.splat(2.0), simd.splat(4.0), simd.splat(-4.0), simd.splat(-5.0));
+    // 4 d2 - d4 and 4 d1 - d3 with either sign, d4 - d2 and 2 (d3 - d1).
+    let even = simd.fma(minus_four, d[2], d[4]);
+    let odd = simd.fma(minus_four, d[1], d[3]);
+    let difference = simd.sub(d[4], d[2]);
+    let double = simd.mul(two, simd.sub(d[3], d[1]));
+    [
+        simd.fma(four, d[0], simd.fma(minus_five, d[2], d[4])),
+        simd.add(even, odd),
+        simd.sub(even, odd),
+        simd.add(difference, double),
+        simd.sub(difference, double),
+        simd.fma(four, d[1], simd.fma(minus_five, d[3], d[5])),
+        d[6],
+        d[7],
+    ]
 }
 
 /// Returns `B' d` of one line of tiles with eight points along a side.
-///
-/// # Safety
-/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
-unsafe fn input_line_8<S: Simd>(d: [S::F; MOST]) -> [S::F; MOST] {
-    // SAFETY: passed on.
-    unsafe {
-        let times = |factor: f32, x: S::F, sum: S::F| S::fma(S::splat(factor), x, sum);
-        // Lines of points with opposite signs share the even and the odd terms.
-        let even_1 = times(-4.25, d[4], S::add(d[2], d[6]));
-        let odd_1 = times(-4.25, d[3], S::add(d[1], d[5]));
-        let even_2 = times(0.25, d[2], times(-1.25, d[4], d[6]));
-        let odd_2 = times(0.5, d[1], times(-2.5, d[3], S::add(d[5], d[5])));
-        let even_half = times(4.0, d[2], times(-5.0, d[4], d[6]));
-        let odd_half = times(2.0, d[1], times(-2.5, d[3], S::mul(S::splat(0.5), d[5])));
-        [
-            times(5.25, S::sub(d[4], d[2]), S::sub(d[0], d[6])),
-            S::add(even_1, odd_1),
-            S::sub(even_1, odd_1),
-            S::add(even_2, odd_2),
-            S::sub(even_2, odd_2),
-            S::add(even_half, odd_half),
-            S::sub(even_half, odd_half),
-            times(5.25, S::sub(d[3], d[5]), S::sub(d[7], d[1])),
-        ]
-    }
+fn input_line_8<S: Simd>(simd: S, d: [S::F32; MOST]) -> [S::F32; MOST] {
+    let times = |factor: f32, x: S::F32, sum: S::F32| simd.fma(simd.splat(factor), x, sum);
+    // Lines of points with opposite signs share the even and the odd terms.
+    let even_1 = times(-4.25, d[4], simd.add(d[2], d[6]));
+    let odd_1 = times(-4.25, d[3], simd.add(d[1], d[5]));
+    let even_2 = times(0.25, d[2], times(-1.25, d[4], d[6]));
+    let odd_2 = times(0.5, d[1], times(-2.5, d[3], simd.add(d[5], d[5])));
+    let even_half = times(4.0, d[2], times(-5.0, d[4], d[6]));
+    let odd_half = times(2.0, d[1], times(-2.5, d[3], simd.mul(simd.splat(0.5), d[5])));
+    [
+        times(5.25, simd.sub(d[4], d[2]), simd.sub(d[0], d[6])),
+        simd.add(even_1, odd_1),
+        simd.sub(even_1, odd_1),
+        simd.add(even_2, odd_2),
+        simd.sub(even_2, odd_2),
+        simd.add(even_half, odd_half),
+        simd.sub(even_half, odd_half),
+        times(5.25, simd.sub(d[3], d[5]), simd.sub(d[7], d[1])),
+    ]
 }
 
-struct Output<'a, const SIDE: usize, const SIZE: usize>(Tiles<'a>);
+/// Transforms the matrices of products back to output pixels.
+struct Output<const SIDE: usize, const SIZE: usize>;
 
-impl<const SIDE: usize, const SIZE: usize> Job for Output<'_, SIDE, SIZE> {
+impl<const SIDE: usize, const SIZE: usize> SimdFn for Output<SIDE, SIZE> {
+    type Args<'a> = Tiles<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let tiles = self.0;
+    unsafe fn call<S: Simd>(simd: S, tiles: Tiles<'_>) {
         let kernel = tiles.kernel;
         let channels = kernel.problem.out_channels;
         let [height, width] = kernel.output;
@@ -282,30 +245,33 @@ impl<const SIDE: usize, const SIZE: usize> Job for Output<'_, SIDE, SIZE> {
                 // SAFETY: the matrix is valid for all points and tiles; pixels are in the output.
                 unsafe {
                     let load = |from: *const f32| {
-                        if part { S::load_first(from, rest) } else { S::load(from) }
+                        if part { simd.load_partial(from, rest) } else { simd.load(from) }
                     };
-                    let mut numbers = [[S::splat(0.0); MOST]; MOST_OUT];
+                    let mut numbers = [[simd.splat(0.0); MOST]; MOST_OUT];
                     for j in 0..side {
-                        let column = output_line::<S, SIDE, SIZE>(std::array::from_fn(|i| {
-                            let point = i.min(side - 1) * side + j;
-                            load(tiles.matrix.add(point * stride + tile * channels + channel))
-                        }));
+                        let column = output_line::<S, SIDE, SIZE>(
+                            simd,
+                            std::array::from_fn(|i| {
+                                let point = i.min(side - 1) * side + j;
+                                load(tiles.matrix.add(point * stride + tile * channels + channel))
+                            }),
+                        );
                         for i in 0..SIZE {
                             numbers[i][j] = column[i];
                         }
                     }
                     let bias = load(kernel.bias.as_ptr().add(channel));
                     for (i, &row) in numbers.iter().enumerate().take(rows) {
-                        let row = output_line::<S, SIDE, SIZE>(row);
+                        let row = output_line::<S, SIDE, SIZE>(simd, row);
                         for (j, &number) in row.iter().enumerate().take(columns) {
                             let at = (corner + i * width + j) * channels + channel;
-                            let mut number = S::add(number, bias);
+                            let mut number = simd.add(number, bias);
                             if !residual.is_null() {
-                                number = S::add(number, load(residual.add(at)));
+                                number = simd.add(number, load(residual.add(at)));
                             }
-                            let number = kernel.finish.apply::<S>(number);
+                            let number = kernel.finish.apply(simd, number);
                             let to = tiles.call.output.cast::<f32>().add(at);
-                            if part { S::store_first(to, rest, number) } else { S::store(to, number) }
+                            if part { simd.store_partial(to, rest, number) } else { simd.store(to, number) }
                         }
                     }
                 }
@@ -317,36 +283,33 @@ impl<const SIDE: usize, const SIZE: usize> Job for Output<'_, SIDE, SIZE> {
 
 /// Returns `A' m` of one line: element `i` is the sum over all points of `point^i m`, where
 /// infinity contributes only to the last element.
-///
-/// # Safety
-/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
-unsafe fn output_line<S: Simd, const SIDE: usize, const SIZE: usize>(m: [S::F; MOST]) -> [S::F; MOST_OUT] {
-    // SAFETY: passed on.
-    unsafe {
-        // Points with opposite signs contribute their sum to even powers and their difference to
-        // odd ones.
-        let both = |at: usize| [S::add(m[at], m[at + 1]), S::sub(m[at], m[at + 1])];
-        let (one, two, half) = (both(1), both(3), both(5));
-        let mut line = [m[0]; MOST_OUT];
-        let mut factor = 1.0;
-        for (i, number) in line.iter_mut().enumerate().take(SIZE) {
-            let mut sum = one[i % 2];
-            if i == 0 {
-                sum = S::add(m[0], sum);
-            }
-            if i + 1 == SIZE {
-                sum = S::add(sum, m[SIDE - 1]);
-            }
-            if SIDE == 8 {
-                sum = S::fma(S::splat(1.0 / factor), half[i % 2], sum);
-            }
-            if SIDE >= 6 {
-                sum = S::fma(S::splat(factor), two[i % 2], sum);
-            }
-            *number = sum;
-            factor *= 2.0;
+fn output_line<S: Simd, const SIDE: usize, const SIZE: usize>(
+    simd: S,
+    m: [S::F32; MOST],
+) -> [S::F32; MOST_OUT] {
+    // Points with opposite signs contribute their sum to even powers and their difference to
+    // odd ones.
+    let both = |at: usize| [simd.add(m[at], m[at + 1]), simd.sub(m[at], m[at + 1])];
+    let (one, two, half) = (both(1), both(3), both(5));
+    let mut line = [m[0]; MOST_OUT];
+    let mut factor = 1.0;
+    for (i, number) in line.iter_mut().enumerate().take(SIZE) {
+        let mut sum = one[i % 2];
+        if i == 0 {
+            sum = simd.add(m[0], sum);
         }
-        line
+        if i + 1 == SIZE {
+            sum = simd.add(sum, m[SIDE - 1]);
+        }
+        if SIDE == 8 {
+            sum = simd.fma(simd.splat(1.0 / factor), half[i % 2], sum);
+        }
+        if SIDE >= 6 {
+            sum = simd.fma(simd.splat(factor), two[i % 2], sum);
+        }
+        *number = sum;
+        factor *= 2.0;
     }
+    line
 }

@@ -7,14 +7,14 @@ use crate::conv::algorithm::Call;
 use crate::conv::support::buffer::LINE;
 use crate::conv::support::finish_int8::{BytesFinish, StoreTile8, Target};
 use crate::conv::support::tiles::Tile;
-use paretune_simd::{Job, Simd};
+use paretune_simd::{Simd, SimdFn};
 
 /// Transforms tiles of the input to `[point][tile][channel]`.
 ///
 /// # Safety
 /// The call must be valid, and the destination must have room for a chunk and belong to this
 /// thread.
-pub(super) type InputEntry = unsafe fn(&Prepared, &Call, Range<usize>, *mut i16);
+pub(super) type InputEntry = unsafe fn(Input<'_>);
 
 /// Computes [`Products`].
 ///
@@ -29,41 +29,37 @@ pub(super) type ProductsEntry = unsafe fn(&Products);
 /// the output.
 pub(super) type BackEntry = unsafe fn(&Back<'_>);
 
-/// Transforms tiles of the input with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`InputEntry`] must be met, and the processor must execute `S`.
-pub(super) unsafe fn input<S: Simd>(kernel: &Prepared, call: &Call, tiles: Range<usize>, to: *mut i16) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Input { kernel, call, tiles, to }) }
+/// Arguments of the transform of the input.
+pub(super) struct Input<'a> {
+    pub(super) kernel: &'a Prepared,
+    pub(super) call: &'a Call,
+    /// Range of tiles to transform.
+    pub(super) tiles: Range<usize>,
+    /// Destination, `[point][tile][channel]`.
+    pub(super) to: *mut i16,
 }
 
-struct Input<'a> {
-    kernel: &'a Prepared,
-    call: &'a Call,
-    tiles: Range<usize>,
-    to: *mut i16,
-}
+impl SimdFn for Input<'_> {
+    type Args<'a> = Input<'a>;
 
-impl Job for Input<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let kernel = self.kernel;
+    unsafe fn call<S: Simd>(simd: S, input: Input<'_>) {
+        let kernel = input.kernel;
         let problem = &kernel.problem;
         let channels = problem.in_channels;
         let (point, stride, whole) = (kernel.point(), kernel.stride, 2 * S::LANES);
-        let mut place = kernel.place(self.tiles.start);
-        for number in 0..self.tiles.len() {
-            let addresses = self.addresses(place);
+        let mut place = kernel.place(input.tiles.start);
+        for number in 0..input.tiles.len() {
+            let addresses = input.addresses(place);
             place = kernel.next(place);
             let mut channel = 0;
             while channel < channels {
                 let rest = channels - channel;
                 // SAFETY: addresses are valid for all channels; tiles have whole vectors in the matrix.
                 unsafe {
-                    let to = self.to.add(number * stride + channel);
+                    let to = input.to.add(number * stride + channel);
                     if rest >= whole {
-                        transform::<S>(&addresses, channel, to, point);
+                        transform(simd, &addresses, channel, to, point);
                     } else {
                         let mut few = [[[0_u8; 32]; SIDE]; SIDE];
                         let mut places = addresses;
@@ -74,7 +70,7 @@ impl Job for Input<'_> {
                                 places[i][j] = bytes.as_ptr();
                             }
                         }
-                        transform::<S>(&places, 0, to, point);
+                        transform(simd, &places, 0, to, point);
                     }
                 }
                 channel += whole;
@@ -128,38 +124,38 @@ impl Input<'_> {
 /// A vector of bytes must be readable at each place, and a vector of results must have room at each
 /// point.
 #[inline(always)]
-unsafe fn transform<S: Simd>(places: &[[*const u8; SIDE]; SIDE], channel: usize, to: *mut i16, point: usize) {
+unsafe fn transform<S: Simd>(
+    simd: S,
+    places: &[[*const u8; SIDE]; SIDE],
+    channel: usize,
+    to: *mut i16,
+    point: usize,
+) {
     // SAFETY: passed on.
     unsafe {
-        let mut lines = [[S::widen(places[0][0].add(channel)); SIDE]; SIDE];
+        let mut lines = [[simd.load_u8_as_i16(places[0][0].add(channel)); SIDE]; SIDE];
         for (i, row) in places.iter().enumerate() {
             let d = [
-                S::widen(row[0].add(channel)),
-                S::widen(row[1].add(channel)),
-                S::widen(row[2].add(channel)),
-                S::widen(row[3].add(channel)),
+                simd.load_u8_as_i16(row[0].add(channel)),
+                simd.load_u8_as_i16(row[1].add(channel)),
+                simd.load_u8_as_i16(row[2].add(channel)),
+                simd.load_u8_as_i16(row[3].add(channel)),
             ];
-            lines[i] = line::<S>(d);
+            lines[i] = line(simd, d);
         }
         for j in 0..SIDE {
-            let column = line::<S>([lines[0][j], lines[1][j], lines[2][j], lines[3][j]]);
+            let column = line(simd, [lines[0][j], lines[1][j], lines[2][j], lines[3][j]]);
             for (i, &number) in column.iter().enumerate() {
-                S::store_wide(to.add((i * SIDE + j) * point), number);
+                simd.store_i16(to.add((i * SIDE + j) * point), number);
             }
         }
     }
 }
 
 /// Returns `B' d` of one line.
-///
-/// # Safety
-/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
-unsafe fn line<S: Simd>(d: [S::D; SIDE]) -> [S::D; SIDE] {
-    // SAFETY: passed on.
-    unsafe {
-        [S::sub_wide(d[0], d[2]), S::add_wide(d[1], d[2]), S::sub_wide(d[2], d[1]), S::sub_wide(d[1], d[3])]
-    }
+fn line<S: Simd>(simd: S, d: [S::Groups; SIDE]) -> [S::Groups; SIDE] {
+    [simd.sub_i16(d[0], d[2]), simd.add_i16(d[1], d[2]), simd.sub_i16(d[2], d[1]), simd.sub_i16(d[1], d[3])]
 }
 
 /// Arguments of the products of a register tile: some tiles by a block of channels, at all points.
@@ -181,12 +177,12 @@ pub(super) struct Products {
 }
 
 /// Returns the compiled function for `tile`, if there is one.
-pub(super) fn products<S: Simd>(tile: Tile) -> Option<ProductsEntry> {
+pub(super) fn products<S: Simd>(simd: S, tile: Tile) -> Option<ProductsEntry> {
     macro_rules! choose {
         ($($rows:literal)+) => {
             match (tile.rows, tile.vectors) {
-                $(($rows, 1) => Some(entry::<S, $rows, 1> as ProductsEntry),)+
-                $(($rows, 2) => Some(entry::<S, $rows, 2> as ProductsEntry),)+
+                $(($rows, 1) => Some(simd.pointer::<Sums<$rows, 1>>() as ProductsEntry),)+
+                $(($rows, 2) => Some(simd.pointer::<Sums<$rows, 2>>() as ProductsEntry),)+
                 _ => None,
             }
         };
@@ -194,41 +190,34 @@ pub(super) fn products<S: Simd>(tile: Tile) -> Option<ProductsEntry> {
     if const { S::REGISTERS < 16 } { choose!(1 2 3 4) } else { choose!(1 2 3 4 5 6) }
 }
 
-/// Computes [`Products`] with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`ProductsEntry`] must be met, and the processor must execute `S`.
-unsafe fn entry<S: Simd, const ROWS: usize, const VECTORS: usize>(products: &Products) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Sums::<ROWS, VECTORS>(products)) }
-}
+struct Sums<const ROWS: usize, const VECTORS: usize>;
 
-struct Sums<'a, const ROWS: usize, const VECTORS: usize>(&'a Products);
+impl<const ROWS: usize, const VECTORS: usize> SimdFn for Sums<ROWS, VECTORS> {
+    type Args<'a> = &'a Products;
 
-impl<const ROWS: usize, const VECTORS: usize> Job for Sums<'_, ROWS, VECTORS> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Products { input, point, stride, pairs, mut weights, ahead, sums: to } = *self.0;
+    unsafe fn call<S: Simd>(simd: S, products: &Products) {
+        let Products { input, point, stride, pairs, mut weights, ahead, sums: to } = *products;
         let width = VECTORS * S::LANES;
-        let to = to.cast::<[[S::I; VECTORS]; ROWS]>();
+        let to = to.cast::<[[S::I32; VECTORS]; ROWS]>();
         // SAFETY: the pointers are valid for all points, tiles, pairs and channels.
         unsafe {
-            let none = S::load_i32([0; 16].as_ptr());
+            let none = simd.zero_i32();
             for p in 0..POINTS {
                 let from = input.add(p * point);
                 let rows: [_; ROWS] = std::array::from_fn(|r| from.add(r * stride));
                 let mut sums = [[none; VECTORS]; ROWS];
                 for k in 0..pairs {
-                    let w: [S::D; VECTORS] =
-                        std::array::from_fn(|v| S::load_wide(weights.add(v * S::LANES * 2)));
+                    let w: [S::Groups; VECTORS] =
+                        std::array::from_fn(|v| simd.load_i16(weights.add(v * S::LANES * 2)));
                     for r in 0..ROWS {
-                        let x = S::broadcast_wide(rows[r].add(2 * k));
+                        let x = simd.broadcast_i16(rows[r].add(2 * k));
                         for v in 0..VECTORS {
-                            sums[r][v] = S::dot_wide(sums[r][v], w[v], x);
+                            sums[r][v] = simd.dot_i16(sums[r][v], w[v], x);
                         }
                     }
                     for v in (0..VECTORS).step_by(LINE.div_ceil(S::LANES * 4)) {
-                        S::prefetch(weights.wrapping_add(ahead + v * S::LANES * 2));
+                        simd.prefetch(weights.wrapping_add(ahead + v * S::LANES * 2));
                     }
                     weights = weights.add(width * 2);
                 }
@@ -256,21 +245,15 @@ pub(super) struct Back<'a> {
     pub(super) pixels: *mut i32,
 }
 
-/// Transforms sums back with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`BackEntry`] must be met, and the processor must execute `S`.
-pub(super) unsafe fn back<S: Simd>(back: &Back<'_>) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Output(back)) }
-}
+pub(super) struct Output<'a>(&'a Back<'a>);
 
-struct Output<'a>(&'a Back<'a>);
+impl SimdFn for Output<'_> {
+    type Args<'a> = &'a Back<'a>;
 
-impl Job for Output<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Back { kernel, call, rows, vectors, column, pixels, .. } = *self.0;
+    unsafe fn call<S: Simd>(simd: S, back: &Back<'_>) {
+        let this = Output(back);
+        let Back { kernel, call, rows, vectors, column, pixels, .. } = *back;
         let tile = vectors * S::LANES;
         let target = Target { output: call.output, residual: call.residual };
         // SAFETY: sums, room and channels are those of the register tile.
@@ -280,22 +263,22 @@ impl Job for Output<'_> {
             match kernel.finish.bytes(target) {
                 Some(finish) if column + tile <= kernel.problem.out_channels => {
                     if finish.residual.is_some() {
-                        self.bytes::<S, true>(&finish, target);
+                        this.bytes::<S, true>(simd, &finish, target);
                     } else {
-                        self.bytes::<S, false>(&finish, target);
+                        this.bytes::<S, false>(simd, &finish, target);
                     }
                 }
                 _ => {
                     for r in 0..rows {
                         for v in 0..vectors {
-                            for (number, &sum) in self.sums::<S>(r, v).iter().enumerate() {
+                            for (number, &sum) in this.sums(simd, r, v).iter().enumerate() {
                                 let (i, j) = (number / SIZE, number % SIZE);
                                 let to = pixels.add(((i * rows + r) * SIZE + j) * tile + v * S::LANES);
-                                to.cast::<S::I>().write_unaligned(sum);
+                                simd.store_i32(to, sum);
                             }
                         }
                     }
-                    self.store::<S>();
+                    this.store(simd);
                 }
             }
         }
@@ -308,22 +291,22 @@ impl Output<'_> {
     /// # Safety
     /// The requirements of [`BackEntry`] must be met.
     #[inline(always)]
-    unsafe fn sums<S: Simd>(&self, r: usize, v: usize) -> [S::I; SIZE * SIZE] {
+    unsafe fn sums<S: Simd>(&self, simd: S, r: usize, v: usize) -> [S::I32; SIZE * SIZE] {
         let Back { kernel, rows, vectors, column, sums, .. } = *self.0;
         let tile = vectors * S::LANES;
         // SAFETY: sums and channels are those of the register tile.
         unsafe {
-            let start = S::load_i32(kernel.start.as_ptr().add(column + v * S::LANES));
+            let start = simd.load_i32(kernel.start.as_ptr().add(column + v * S::LANES));
             let from = sums.add(r * tile + v * S::LANES);
-            let load = |point: usize| S::load_i32(from.add(point * rows * tile));
+            let load = |point: usize| simd.load_i32(from.add(point * rows * tile));
             let mut lines = [[start; SIDE]; SIZE];
             for j in 0..SIDE {
                 let m = [load(j), load(SIDE + j), load(2 * SIDE + j), load(3 * SIDE + j)];
-                [lines[0][j], lines[1][j]] = line_back::<S>(m);
+                [lines[0][j], lines[1][j]] = line_back(simd, m);
             }
-            let [a, b] = line_back::<S>(lines[0]);
-            let [c, d] = line_back::<S>(lines[1]);
-            [S::add_i32(a, start), S::add_i32(b, start), S::add_i32(c, start), S::add_i32(d, start)]
+            let [a, b] = line_back(simd, lines[0]);
+            let [c, d] = line_back(simd, lines[1]);
+            [simd.add_i32(a, start), simd.add_i32(b, start), simd.add_i32(c, start), simd.add_i32(d, start)]
         }
     }
 
@@ -333,7 +316,7 @@ impl Output<'_> {
     /// The requirements of [`BackEntry`] must be met, and all channels of the register tile must
     /// exist.
     #[inline(always)]
-    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, finish: &BytesFinish, target: Target) {
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish, target: Target) {
         let Back { kernel, first, rows, vectors, column, .. } = *self.0;
         let [height, width] = kernel.output;
         let channels = kernel.problem.out_channels;
@@ -345,16 +328,17 @@ impl Output<'_> {
             for v in 0..vectors {
                 // SAFETY: these channels exist; pixels that do not are left out.
                 unsafe {
-                    let scale = S::load(kernel.scale.as_ptr().add(column + v * S::LANES));
-                    let bias = S::load(kernel.bias.as_ptr().add(column + v * S::LANES));
-                    let sums = self.sums::<S>(r, v);
+                    let scale = simd.load(kernel.scale.as_ptr().add(column + v * S::LANES));
+                    let bias = simd.load(kernel.bias.as_ptr().add(column + v * S::LANES));
+                    let sums = self.sums(simd, r, v);
                     for (number, &sum) in sums.iter().enumerate() {
                         let (i, j) = (number / SIZE, number % SIZE);
                         if y * SIZE + i < height && x * SIZE + j < width {
                             let at = corner + (i * width + j) * channels + v * S::LANES;
-                            let sum = S::fma(S::to_f32(sum), scale, bias);
-                            let byte = finish.byte::<S, RESIDUAL>(sum, target.residual.wrapping_add(at));
-                            S::store_u8(target.output.add(at), byte);
+                            let sum = simd.fma(simd.to_f32(sum), scale, bias);
+                            let byte =
+                                finish.byte::<S, RESIDUAL>(simd, sum, target.residual.wrapping_add(at));
+                            simd.store_u8(target.output.add(at), byte);
                         }
                     }
                 }
@@ -367,7 +351,7 @@ impl Output<'_> {
     /// # Safety
     /// The requirements of [`BackEntry`] must be met.
     #[inline(always)]
-    unsafe fn store<S: Simd>(&self) {
+    unsafe fn store<S: Simd>(&self, simd: S) {
         let Back { kernel, call, first, rows, vectors, column, pixels, .. } = *self.0;
         let [height, width] = kernel.output;
         let channels = kernel.problem.out_channels;
@@ -379,7 +363,7 @@ impl Output<'_> {
                 let pixel = (image * height + y * SIZE + i) * width + x * SIZE;
                 // SAFETY: these pixels and channels exist.
                 unsafe {
-                    S::vectorize(StoreTile8 {
+                    simd.call::<StoreTile8<'_>>(StoreTile8 {
                         finish: &kernel.finish,
                         target: Target { output: call.output, residual: call.residual },
                         scale: kernel.scale.as_ptr().add(column),
@@ -399,11 +383,7 @@ impl Output<'_> {
 }
 
 /// Returns `A' m` of one line.
-///
-/// # Safety
-/// The processor must execute `S`, as for every function of [`Simd`].
 #[inline(always)]
-unsafe fn line_back<S: Simd>(m: [S::I; SIDE]) -> [S::I; SIZE] {
-    // SAFETY: passed on.
-    unsafe { [S::add_i32(S::add_i32(m[0], m[1]), m[2]), S::sub_i32(S::sub_i32(m[1], m[2]), m[3])] }
+fn line_back<S: Simd>(simd: S, m: [S::I32; SIDE]) -> [S::I32; SIZE] {
+    [simd.add_i32(simd.add_i32(m[0], m[1]), m[2]), simd.sub_i32(simd.sub_i32(m[1], m[2]), m[3])]
 }

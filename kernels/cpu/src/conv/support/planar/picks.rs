@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::Phases;
-use paretune_simd::{Build, Job, Simd, Usable, build_f32, lanes};
+use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn, lanes};
 
 /// Elements per channel's copy above which rows are long enough to be copied one by one.
 const MOST: usize = 4096;
@@ -13,7 +13,7 @@ const MOST: usize = 4096;
 pub(super) struct Picks {
     /// Index of the plane's first element that each vector of the copy reads.
     starts: Vec<usize>,
-    /// Permutation of every vector, `[vector][lane]`, see [`Simd::pick`].
+    /// Permutation of every vector, `[vector][lane]`, see [`Simd::permute`].
     picks: Vec<i32>,
     /// Number of elements from a plane's start that are read.
     reach: usize,
@@ -28,14 +28,14 @@ pub(super) struct Picks {
 /// # Safety
 /// The requirements of [`Picks::copy`] must be met, and the processor must execute the instruction
 /// set that the function was compiled for.
-type Entry = unsafe fn(&Picks, Range<usize>, *const f32, *mut f32);
+type Entry = unsafe fn(Copy<'_>);
 
 impl Picks {
     /// Builds the permutation; `None` if the copy is large, or if some vector's elements are too
     /// far apart in the plane.
-    pub(super) fn new(phases: &Phases, usable: Usable) -> Option<Self> {
+    pub(super) fn new(phases: &Phases, token: IsaToken) -> Option<Self> {
         let channel = phases.channel();
-        let lanes = lanes(usable.isa());
+        let lanes = lanes(token.isa());
         if channel > MOST {
             return None;
         }
@@ -55,14 +55,7 @@ impl Picks {
             reach = reach.max(start + 2 * lanes);
             picks.extend((0..lanes).map(|lane| source(lane).map_or(-1, |place| (place - start) as i32)));
         }
-        struct Select;
-        impl Build for Select {
-            type Output = Entry;
-            fn build<S: Simd>(self) -> Entry {
-                entry::<S>
-            }
-        }
-        Some(Self { starts, picks, reach, plane, channel, entry: build_f32(usable, Select) })
+        Some(Self { starts, picks, reach, plane, channel, entry: token.f32().pointer::<Copy<'_>>() })
     }
 
     /// Copies those of the channels `planes`, of `all` that the input has, for which the reads stay
@@ -80,18 +73,9 @@ impl Picks {
         let enough = (all * self.plane).checked_sub(self.reach).map_or(0, |rest| rest / self.plane + 1);
         let end = planes.end.min(enough).max(planes.start);
         // SAFETY: the caller's promise; nothing is read beyond the input.
-        unsafe { (self.entry)(self, planes.start..end, input, output) };
+        unsafe { (self.entry)(Copy { picks: self, planes: planes.start..end, input, output }) };
         end..planes.end
     }
-}
-
-/// Copies channels with the vectors of `S`.
-///
-/// # Safety
-/// The requirements of [`Entry`] must be met.
-unsafe fn entry<S: Simd>(picks: &Picks, planes: Range<usize>, input: *const f32, output: *mut f32) {
-    // SAFETY: passed on.
-    unsafe { S::vectorize(Copy { picks, planes, input, output }) }
 }
 
 struct Copy<'a> {
@@ -101,22 +85,24 @@ struct Copy<'a> {
     output: *mut f32,
 }
 
-impl Job for Copy<'_> {
+impl SimdFn for Copy<'_> {
+    type Args<'a> = Copy<'a>;
+
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Picks { starts, picks, plane, channel, .. } = self.picks;
-        for number in self.planes {
+    unsafe fn call<S: Simd>(simd: S, copy: Copy<'_>) {
+        let Picks { starts, picks, plane, channel, .. } = copy.picks;
+        for number in copy.planes {
             // SAFETY: windows of two vectors around what is picked can be read, as the caller has seen to; channels of
             // the copy are written whole and no further.
             unsafe {
-                let (from, to) = (self.input.add(number * plane), self.output.add(number * channel));
+                let (from, to) = (copy.input.add(number * plane), copy.output.add(number * channel));
                 for (vector, &start) in starts.iter().enumerate() {
                     let first = vector * S::LANES;
-                    let numbers = S::pick(from.add(start), picks.as_ptr().add(first));
+                    let numbers = simd.permute(from.add(start), picks.as_ptr().add(first));
                     if first + S::LANES <= *channel {
-                        S::store(to.add(first), numbers);
+                        simd.store(to.add(first), numbers);
                     } else {
-                        S::store_first(to.add(first), channel - first, numbers);
+                        simd.store_partial(to.add(first), channel - first, numbers);
                     }
                 }
             }
