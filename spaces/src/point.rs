@@ -11,7 +11,7 @@ pub struct Point(pub(crate) Box<[u16]>);
 
 impl Point {
     /// Creates a point from the index of each parameter's value, or [`INACTIVE`]. Use
-    /// [`CompiledSpace::contains`] to find out whether it is valid.
+    /// [`CompiledSpace::contains`](crate::CompiledSpace::contains) to find out whether it is valid.
     #[must_use]
     pub fn new(values: Vec<u16>) -> Point {
         Point(values.into())

@@ -65,7 +65,7 @@ pub enum Method {
     /// (IISWC 2018), without retraining.
     OneShot,
     /// Lets the remaining weights compensate for removed and rounded ones, using the covariance of
-    /// the layer's inputs on calibration images (see [`super::database`]). Dense 8-bit weights, and
+    /// the layer's inputs on calibration images (see [`crate::Database`]). Dense 8-bit weights, and
     /// large layers that also lose channels, are treated as with [`Method::OneShot`].
     #[default]
     Reconstructed,

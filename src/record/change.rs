@@ -16,6 +16,7 @@ pub enum Change {
     Budget(Budget),
     /// Ids of the points that must be among the finalists.
     Keep(BTreeSet<String>),
-    /// Time every step of a point of the front, given by id. The result is an [`Event::Inspected`].
+    /// Time every step of a point of the front, given by id. The result is an
+    /// [`Event::Inspected`](crate::event::Event::Inspected).
     Inspect(String),
 }

@@ -2,11 +2,11 @@
 //!
 //! Layers are timed in place: the whole network is built with the next schedule of every layer that
 //! tries one, and its steps are timed one by one, so that the caches are as full as in real use. A
-//! shape that occurs six times tries six schedules at once. The module [`share`] decides which
+//! shape that occurs six times tries six schedules at once. The module `share` decides which
 //! shapes try a schedule. Places that try none run the best known one, which improves its estimate.
 //! At the end, the best few schedules of every layer and the default are timed again, in turns.
 //!
-//! Every measurement goes to the store at once ([`known`]). The caller checks in fresh processes
+//! Every measurement goes to the store at once (`known`). The caller checks in fresh processes
 //! whether the whole network has become faster.
 
 mod attribute;

@@ -1,6 +1,6 @@
 //! Instruction sets and the vectors that kernels are written against.
 //!
-//! A *token* is a value of an instruction set, such as [`Avx512`](crate::Avx512). It has no size,
+//! A *token* is a value of an instruction set, such as [`Avx512`]. It has no size,
 //! and it exists only on processors that execute the set, so calculating with the methods of
 //! [`Simd`] is safe. Only methods that take addresses are `unsafe`. (The idea is rten's.)
 //!

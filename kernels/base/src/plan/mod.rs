@@ -128,7 +128,7 @@ pub enum Backend {
     /// The processor of this machine.
     #[default]
     Cpu,
-    /// An OpenCL device; convolutions use algorithms of [`paretune_opencl::conv`].
+    /// An OpenCL device; convolutions use algorithms of the crate `paretune-opencl`.
     OpenCl {
         /// Name `platform/device` or a part of it. Empty for the first graphics processor, or the
         /// first device if there is none.

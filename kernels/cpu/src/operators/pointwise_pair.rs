@@ -2,7 +2,7 @@
 //! output's shape, or the second has one value per channel (the gates of squeeze-and-excitation).
 //!
 //! 8-bit elements are converted to single precision in registers. If all elements have 8 bits,
-//! [`super::folded`] usually takes over. Other broadcasting, in single precision only, is left to
+//! `folded` usually takes over. Other broadcasting, in single precision only, is left to
 //! [`super::binary`].
 
 use super::activation::CHUNK;

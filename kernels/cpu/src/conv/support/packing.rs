@@ -6,8 +6,8 @@
 //! depend on except the weights: algorithm, tunables, problem, instruction set, fused operators and
 //! [`REVISION`]. The number of threads and the batch size are not part of it.
 //!
-//! Values that only take part in arithmetic are used in place ([`Packing::numbers`],
-//! [`Packing::list`]). Values that kernels compute addresses from ([`Packing::table`]) are copied,
+//! Values that only take part in arithmetic are used in place (`Packing::numbers`,
+//! `Packing::list`). Values that kernels compute addresses from (`Packing::table`) are copied,
 //! and the kernels check them before use, whatever the source: a file may hold anything, and may
 //! change.
 //!
@@ -29,7 +29,7 @@ pub const REVISION: u32 = 1;
 /// Consecutive elements of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
-    /// Code of the element type, [`Number::KIND`].
+    /// Code of the element type, `Number::KIND`.
     pub kind: u8,
     /// How many numbers there are.
     pub len: usize,
@@ -118,11 +118,10 @@ impl Packing {
         Self { source: Source::File(reader), made: Cell::new(0) }
     }
 
-    /// Begins the next layer: what is asked for from now on is for the request with this
-    /// [key](super::request).
+    /// Begins the next layer: later calls ask for the weights of the request with this key.
     ///
     /// # Errors
-    /// [`KernelError::Packed`] where the file has something else there.
+    /// Fails with [`KernelError::Packed`] if the file has another layer at this place.
     pub fn begin(&self, key: [u8; 16]) -> Result<(), KernelError> {
         match &self.source {
             Source::Weights => Ok(()),
@@ -193,7 +192,7 @@ impl Packing {
         Ok(buffer)
     }
 
-    /// Returns the result of `make` for [`Packing::list`] and [`Packing::table`], or the default if
+    /// Returns the result of `make` for `Packing::list` and `Packing::table`, or the default if
     /// they find the data in a file.
     pub(crate) fn make<R: Default>(
         &self,
