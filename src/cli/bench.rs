@@ -17,6 +17,7 @@ use paretune_kernels::bundle::{Bundle, Loaded, Preprocessing, Stored, WeightSour
 use paretune_kernels::hardware::{self, Isa, SpeedProbe, ceilings};
 use paretune_model::Network;
 use paretune_record::budget::Budget;
+use paretune_record::metric::Metric;
 use paretune_report::units;
 use paretune_study::prepare::load_network;
 use paretune_study::trial::fastest_probes;
@@ -266,10 +267,10 @@ pub(super) fn place(args: &BenchArgs) -> Place {
 /// Formats a number of bytes with its unit.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn bytes(count: u64) -> String {
-    units::value("memory", count as f64)
+    units::value(Metric::Memory, count as f64)
 }
 
 /// Formats seconds with their unit.
 pub(super) fn seconds_text(seconds: f64) -> String {
-    units::value("latency", seconds)
+    units::value(Metric::Latency, seconds)
 }

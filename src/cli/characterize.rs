@@ -11,18 +11,20 @@ use anyhow::Context;
 use clap::Args;
 use paretune_db::Store;
 use paretune_evaluate::host::{Host, HostError, HostOptions, own_worker};
+use paretune_evaluate::stop::StopCriteria;
 use paretune_kernels::hardware;
 use paretune_model::Network;
 use paretune_record::artefact::write_whole;
 use paretune_record::budget::Budget;
 use paretune_record::characterize::Row;
+use paretune_record::metric::Metric;
 use paretune_record::survey::Survey;
 use paretune_spaces::CompiledSpace;
 use paretune_study::characterize::{configuration, experiments, settings};
 use paretune_study::prepare::{Material, space_of};
 use paretune_study::session::Control;
 use paretune_study::survey::{Pace, Surveyor};
-use paretune_study::trial::{Answer, Bench, Hopeless, TrialError};
+use paretune_study::trial::{TrialError, TrialOutcome, TrialRunner};
 
 use super::{ExitStatus, WorkloadArgs, paths, usage};
 use crate::report;
@@ -136,17 +138,17 @@ impl Study<'_> {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
         let mut file = material.store(&folder, &request)?;
         file.share_layers(&folder, &paths::store(self.args.db.as_deref())?)?;
-        let subject = file.subject(&folder);
-        let mut bench = Bench::new(self.store, subject.clone(), hardware::detect().id)?;
-        bench.images = args.images.min(material.dataset.search.len() as u64);
-        bench.deadline = Duration::from_secs(args.trial_timeout);
+        let subject = file.workload(&folder);
+        let mut runner = TrialRunner::new(self.store, subject.clone(), hardware::detect().id)?;
+        runner.images = args.images.min(material.dataset.search.len() as u64);
+        runner.deadline = Duration::from_secs(args.trial_timeout);
         let options = HostOptions {
             command: own_worker()?,
             memory_limit: None,
             open_deadline: Duration::from_secs(1800),
         };
         let mut host = Host::new(options, subject);
-        let survey = self.schedules(&folder, &material.network, &space, &mut bench, &mut host)?;
+        let survey = self.schedules(&folder, &material.network, &space, &mut runner, &mut host)?;
         // The settings of one experiment follow each other, so that its network is compressed only
         // once.
         let settings = settings(&space);
@@ -168,14 +170,14 @@ impl Study<'_> {
                 let control = self.control;
                 let stopped = || control.stop.load(Ordering::Relaxed);
                 let answered =
-                    bench.trial(&mut host, &configuration, &Hopeless::default(), &mut |_| {}, &stopped);
+                    runner.trial(&mut host, &configuration, &StopCriteria::default(), &mut |_| {}, &stopped);
                 if self.stopped() {
                     break;
                 }
-                let (known, failure) = match answered?.answer {
-                    Answer::Whole(known) | Answer::Dropped(known) => (Some(known), None),
-                    Answer::Failed(reason) => (None, Some(reason)),
-                    Answer::Refused(_) => (None, Some("refused".to_owned())),
+                let (known, failure) = match answered?.outcome {
+                    TrialOutcome::Measured(known) | TrialOutcome::Dropped(known) => (Some(known), None),
+                    TrialOutcome::Failed(failure) => (None, Some(failure.message)),
+                    TrialOutcome::Rejected(_) => (None, Some("rejected".to_owned())),
                 };
                 let row = Row {
                     network: name.clone(),
@@ -209,10 +211,10 @@ impl Study<'_> {
         folder: &Path,
         network: &Network,
         space: &CompiledSpace,
-        bench: &mut Bench<'_>,
+        runner: &mut TrialRunner<'_>,
         host: &mut Host,
     ) -> anyhow::Result<Survey> {
-        let path = folder.join(format!("schedules-{}-{}.json", bench.hardware, space.parameters().len()));
+        let path = folder.join(format!("schedules-{}-{}.json", runner.hardware, space.parameters().len()));
         let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         if let Some(known) = known {
             return Ok(known);
@@ -222,7 +224,7 @@ impl Study<'_> {
         let stopped = || control.stop.load(Ordering::Relaxed);
         let budget = self.args.budget.seconds.unwrap_or(f64::INFINITY);
         let mut surveyor = Surveyor {
-            bench,
+            runner,
             host,
             space,
             network,
@@ -243,7 +245,7 @@ fn row_text(row: &Row) -> String {
         (Some(known), _) => format!(
             "{:.1} %, {}",
             100.0 * known.score.accuracy(),
-            report::units::value("latency", known.latency[0])
+            report::units::value(Metric::Latency, known.latency[0])
         ),
         (None, reason) => reason.clone().unwrap_or_default(),
     };

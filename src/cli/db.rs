@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use paretune_db::Store;
+use paretune_record::metric::Metric;
 use paretune_report::units;
 
 use super::{ExitStatus, paths, usage};
@@ -64,7 +65,7 @@ pub fn db(args: &DbArgs) -> anyhow::Result<ExitStatus> {
                     out,
                     "{records} measurements, {} of them failures; {} on disk",
                     stats.failed,
-                    units::value("size", real(stats.bytes))
+                    units::value(Metric::Size, real(stats.bytes))
                 )?;
                 for (kind, count) in &stats.kinds {
                     writeln!(out, "  {count:>8}  {kind}")?;
@@ -112,8 +113,8 @@ pub fn db(args: &DbArgs) -> anyhow::Result<ExitStatus> {
                 out,
                 "{} records kept; {} before, {} now",
                 compacted.records,
-                units::value("size", real(compacted.bytes_before)),
-                units::value("size", real(store.stats()?.bytes))
+                units::value(Metric::Size, real(compacted.bytes_before)),
+                units::value(Metric::Size, real(store.stats()?.bytes))
             )?;
         }
         Action::Verify => {

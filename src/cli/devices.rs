@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use paretune_kernels::hardware::{self, ceilings};
+use paretune_record::metric::Metric;
 use paretune_report::units;
 
 use super::ExitStatus;
@@ -70,7 +71,7 @@ pub fn devices(args: &DevicesArgs) -> anyhow::Result<ExitStatus> {
                 out,
                 "    {:<5} ({} per thread): read {:.0} GB/s, copy {:.0} GB/s",
                 level.level,
-                units::value("size", bytes),
+                units::value(Metric::Size, bytes),
                 1e-9 * level.read,
                 1e-9 * level.copy
             )?;

@@ -9,11 +9,12 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use paretune_db::Store;
 use paretune_evaluate::host::{Host, HostOptions, own_worker};
+use paretune_evaluate::stop::StopCriteria;
 use paretune_kernels::hardware;
 use paretune_record::archive;
 use paretune_spaces::{CompiledSpace, Configuration};
 use paretune_study::prepare::{Material, space_of};
-use paretune_study::trial::{Answer, Bench, Hopeless};
+use paretune_study::trial::{TrialOutcome, TrialRunner};
 
 use super::{ExitStatus, WorkloadArgs, paths, usage};
 
@@ -60,17 +61,17 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
     let store = paths::store(args.db.as_deref())?;
     let mut file = material.store(&folder, &request)?;
     file.share_layers(&folder, &store)?;
-    let subject = file.subject(&folder);
+    let subject = file.workload(&folder);
     let store = Store::open(&store)?;
-    let mut bench = Bench::new(&store, subject.clone(), hardware::detect().id)?;
-    bench.images = args.images.min(material.dataset.search.len() as u64);
+    let mut runner = TrialRunner::new(&store, subject.clone(), hardware::detect().id)?;
+    runner.images = args.images.min(material.dataset.search.len() as u64);
     let options =
         HostOptions { command: own_worker()?, memory_limit: None, open_deadline: Duration::from_secs(1800) };
     let mut host = Host::new(options, subject);
     let mut out = std::io::stdout().lock();
     for configuration in configurations(&args.config)? {
         let line = match configuration.and_then(|configuration| checked(&space, configuration)) {
-            Ok(configuration) => score(&mut bench, &mut host, &configuration)?,
+            Ok(configuration) => score(&mut runner, &mut host, &configuration)?,
             Err(error) => serde_json::json!({"failed": format!("{error:#}")}),
         };
         writeln!(out, "{line}")?;
@@ -122,13 +123,13 @@ fn checked(space: &CompiledSpace, configuration: Configuration) -> anyhow::Resul
 }
 
 fn score(
-    bench: &mut Bench<'_>,
+    runner: &mut TrialRunner<'_>,
     host: &mut Host,
     configuration: &Configuration,
 ) -> anyhow::Result<serde_json::Value> {
-    let answered = bench.trial(host, configuration, &Hopeless::default(), &mut |_| {}, &|| false)?;
-    Ok(match answered.answer {
-        Answer::Whole(known) | Answer::Dropped(known) => {
+    let answered = runner.trial(host, configuration, &StopCriteria::default(), &mut |_| {}, &|| false)?;
+    Ok(match answered.outcome {
+        TrialOutcome::Measured(known) | TrialOutcome::Dropped(known) => {
             let point = archive::point(configuration, "evaluate", &known, &[]);
             serde_json::json!({
                 "id": point.id,
@@ -137,8 +138,10 @@ fn score(
                 "cached": answered.cached,
             })
         }
-        // A trial without stop criteria is never refused.
-        Answer::Refused(seen) => serde_json::json!({"id": configuration.id(), "refused": seen}),
-        Answer::Failed(reason) => serde_json::json!({"id": configuration.id(), "failed": reason}),
+        // A trial without stop criteria is never rejected.
+        TrialOutcome::Rejected(seen) => serde_json::json!({"id": configuration.id(), "rejected": seen}),
+        TrialOutcome::Failed(failure) => {
+            serde_json::json!({"id": configuration.id(), "failed": failure.message})
+        }
     })
 }

@@ -4,10 +4,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use paretune_kernels::bundle::{Loaded, WeightSource};
 use paretune_kernels::opencl;
 use paretune_record::budget::Budget;
+use paretune_record::metric::Metric;
+use paretune_record::preference::Preference;
 use paretune_record::request::StudyRequest;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -181,6 +184,17 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Returns the parser of an option that names an objective.
+fn objective_parser() -> impl TypedValueParser<Value = Metric> {
+    PossibleValuesParser::new(Metric::objectives().map(Metric::name)).try_map(|name| name.parse::<Metric>())
+}
+
+/// Returns the parser of an option that names a criterion of the best point.
+fn preference_parser() -> impl TypedValueParser<Value = Preference> {
+    PossibleValuesParser::new(Preference::all().map(Preference::name))
+        .try_map(|name| name.parse::<Preference>())
+}
+
 /// Starts the log on standard error. `PARETUNE_LOG` (such as `debug` or `paretune_db=trace,warn`)
 /// takes precedence over the number of `-v`.
 fn start_tracing(verbose: u8) {
@@ -237,8 +251,8 @@ impl WorkloadArgs {
             data: self.data.as_ref().map(absolute),
             normalization: self.normalization(),
             limits: Vec::new(),
-            objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
-            prefer: "accuracy".to_owned(),
+            objectives: Metric::objectives().collect(),
+            prefer: Preference::default(),
             budget: Budget::default(),
             strategy: strategy.to_owned(),
             backends: self.backends(),

@@ -12,6 +12,7 @@ use paretune_kernels::ExecutorOptions;
 use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::Isa;
 use paretune_model::images::{self, normalize_into};
+use paretune_record::metric::Metric;
 use paretune_record::request::Normalization;
 use paretune_record::score::Score;
 use paretune_report::units;
@@ -110,7 +111,7 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitSta
             score.total,
             100.0 * low,
             100.0 * high,
-            units::value("size", real(bytes))
+            units::value(Metric::Size, real(bytes))
         )?;
     }
     Ok(ExitStatus::Done)

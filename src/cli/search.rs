@@ -12,13 +12,15 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use paretune_evaluate::host::{HostOptions, own_worker};
 use paretune_record::budget::Budget;
 use paretune_record::event::Event;
-use paretune_record::limits;
+use paretune_record::limit;
+use paretune_record::metric::Metric;
+use paretune_record::preference::Preference;
 use paretune_record::request::StudyRequest;
 use paretune_search::STRATEGIES;
 use paretune_study::prepare::{Material, PrepareError};
 use paretune_study::session::{self, Conclusion, Control, SessionError, SessionOptions};
 
-use super::{ExitStatus, WorkloadArgs, paths, usage};
+use super::{ExitStatus, WorkloadArgs, objective_parser, paths, preference_parser, usage};
 use crate::export;
 use crate::report;
 use crate::tui;
@@ -46,12 +48,12 @@ pub struct SearchArgs {
     /// Names of the objectives to trade off
     #[arg(long, value_name = "NAME,...", value_delimiter = ',',
           default_value = "accuracy,latency,size,memory",
-          value_parser = ["accuracy", "latency", "size", "memory"])]
-    objective: Vec<String>,
+          value_parser = objective_parser())]
+    objective: Vec<Metric>,
     /// Criterion of the best feasible point: an objective, or `knee`
     #[arg(long, value_name = "TEXT", default_value = "accuracy",
-          value_parser = ["accuracy", "latency", "size", "memory", "knee"])]
-    prefer: String,
+          value_parser = preference_parser())]
+    prefer: Preference,
     /// Budget of the search: 90s, 10m, 2h, 500trials, or several; the first one reached ends the
     /// search [default: 1m for the built-in network, else 5m]
     #[arg(long, value_name = "TEXT")]
@@ -148,7 +150,7 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
     let conclusion = conclusion.map_err(classified)?;
     if !args.json {
         let mut out = std::io::stdout().lock();
-        write!(out, "{}", report::summary(&conclusion.front, &folder.display().to_string(), &args.prefer))?;
+        write!(out, "{}", report::summary(&conclusion.front, &folder.display().to_string(), args.prefer))?;
     }
     Ok(ending(&conclusion))
 }
@@ -166,13 +168,13 @@ fn ending(conclusion: &Conclusion) -> ExitStatus {
 fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
     let mut bounds = Vec::new();
     for text in &args.limits {
-        bounds.extend(limits::parse(text).map_err(usage)?);
+        bounds.extend(limit::parse(text).map_err(usage)?);
     }
     let seconds = if args.model.is_some() { 300.0 } else { 60.0 };
     Ok(StudyRequest {
         limits: bounds,
         objectives: args.objective.clone(),
-        prefer: args.prefer.clone(),
+        prefer: args.prefer,
         budget: args.budget.unwrap_or(Budget { seconds: Some(seconds), trials: None }),
         seed: args.seed,
         finetune: args.finetune.unwrap_or(0),
@@ -264,7 +266,7 @@ pub(super) fn exporter(folder: PathBuf, control: Arc<Control>) -> tui::Exporter 
                 "{} is in {}: {}",
                 report::units::short_id(&point.id),
                 path.display(),
-                report::units::value("size", bytes as f64)
+                report::units::value(Metric::Size, bytes as f64)
             )),
             Err(error) => Err(error.to_string()),
         }

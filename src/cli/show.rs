@@ -8,9 +8,10 @@ use clap::Args;
 use paretune_record::event::Event;
 use paretune_record::front::Front;
 use paretune_record::journal::Journal;
+use paretune_record::metric::Metric;
 use paretune_record::request::StudyFile;
 
-use super::{ExitStatus, paths, usage};
+use super::{ExitStatus, objective_parser, paths, usage};
 use crate::report;
 use crate::tui;
 
@@ -45,17 +46,17 @@ pub struct ShowArgs {
         long,
         value_name = "NAME",
         default_value = "latency",
-        value_parser = ["accuracy", "latency", "size", "memory"],
+        value_parser = objective_parser(),
     )]
-    x: String,
+    x: Metric,
     /// Metric of the vertical axis of the plot
     #[arg(
         long,
         value_name = "NAME",
         default_value = "accuracy",
-        value_parser = ["accuracy", "latency", "size", "memory"],
+        value_parser = objective_parser(),
     )]
-    y: String,
+    y: Metric,
 }
 
 /// Prints or draws the archive of a study.
@@ -73,7 +74,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
     let past = Journal::read(&folder).unwrap_or_default();
     if let Some(file) = &args.svg {
         let techniques = report::techniques(&past.trials, Some(&front));
-        std::fs::write(file, report::svg(&front, &techniques, &args.x, &args.y))
+        std::fs::write(file, report::svg(&front, &techniques, args.x, args.y))
             .with_context(|| format!("cannot write `{}`", file.display()))?;
     }
     if let Some(file) = &args.html {
@@ -84,7 +85,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
             started: past.sessions.last().map(|(_, started)| started),
             trials: &past.trials,
             inspected: &past.inspected,
-            prefer: study.as_ref().map_or("accuracy", |study| study.request.prefer.as_str()),
+            prefer: study.as_ref().map(|study| study.request.prefer).unwrap_or_default(),
             order: &order.collect::<Vec<_>>(),
             folder: &folder.display().to_string(),
         };

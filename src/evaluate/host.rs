@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paretune_kernels::opencl;
-use paretune_record::request::SubjectSpec;
+use paretune_record::failure::{Failure, FailureKind};
+use paretune_record::request::WorkloadSpec;
 
 use super::protocol::{FastestProbes, Reply, Request};
 
@@ -26,8 +27,8 @@ pub enum HostError {
     #[error("no answer within {:.0} s; the worker process was killed", .0.as_secs_f64())]
     Deadline(Duration),
     /// The worker replied that the request failed.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{1}")]
+    Refused(FailureKind, String),
     /// The request failed, and the worker can no longer use its device. Another worker may.
     #[error("{0}")]
     Unwell(String),
@@ -45,6 +46,20 @@ pub enum HostError {
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl HostError {
+    /// Returns the error as the failure of a trial.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let kind = match self {
+            Self::Refused(kind, _) => *kind,
+            Self::Unwell(_) => FailureKind::Build,
+            Self::Deadline(_) => FailureKind::Timeout,
+            _ => FailureKind::Crash,
+        };
+        Failure::new(kind, self.to_string())
+    }
 }
 
 /// Settings for starting and limiting workers.
@@ -70,7 +85,7 @@ pub fn own_worker() -> std::io::Result<Vec<String>> {
 /// A worker process for one workload, started when it is needed.
 pub struct Host {
     options: HostOptions,
-    subject: SubjectSpec,
+    workload: WorkloadSpec,
     process: Option<Process>,
     /// Fastest known probes, which the next worker receives.
     pub probes: FastestProbes,
@@ -89,8 +104,8 @@ const ERROR_TAIL: usize = 4096;
 impl Host {
     /// Creates the connection without starting a worker.
     #[must_use]
-    pub fn new(options: HostOptions, subject: SubjectSpec) -> Self {
-        Self { options, subject, process: None, probes: FastestProbes::default() }
+    pub fn new(options: HostOptions, workload: WorkloadSpec) -> Self {
+        Self { options, workload, process: None, probes: FastestProbes::default() }
     }
 
     /// Returns the command that starts workers.
@@ -113,7 +128,7 @@ impl Host {
         }
         self.process = Some(Process::start(&self.options.command)?);
         let open = Request::Open {
-            subject: self.subject.clone(),
+            workload: self.workload.clone(),
             memory_limit: self.options.memory_limit,
             probes: self.probes.clone(),
         };
@@ -155,7 +170,7 @@ impl Host {
     ) -> Result<Reply, HostError> {
         let process = self.process.as_mut().ok_or_else(|| HostError::Died("is gone".into()))?;
         let result = process.exchange(request, deadline, see, interrupted);
-        if !matches!(result, Ok(_) | Err(HostError::Refused(_))) {
+        if !matches!(result, Ok(_) | Err(HostError::Refused(..))) {
             self.process = None;
         }
         result
@@ -213,7 +228,7 @@ impl Process {
             }
             match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
                 Ok(Ok(line)) => match serde_json::from_str::<Reply>(&line) {
-                    Ok(Reply::Failed { reason }) => return Err(HostError::Refused(reason)),
+                    Ok(Reply::Failed { kind, reason }) => return Err(HostError::Refused(kind, reason)),
                     Ok(Reply::Unwell { reason }) => return Err(HostError::Unwell(reason)),
                     Ok(reply @ Reply::Preparing { .. }) => {
                         start = Instant::now();
@@ -337,7 +352,7 @@ mod tests {
             memory_limit: None,
             open_deadline: Duration::from_secs(5),
         };
-        let subject = SubjectSpec {
+        let workload = WorkloadSpec {
             artefacts: "unused".into(),
             layers: "unused".into(),
             name: "unused".into(),
@@ -345,7 +360,7 @@ mod tests {
             images: String::new(),
             normalization: Normalization { mean: vec![0.0], std: vec![1.0] },
         };
-        Host::new(options, subject)
+        Host::new(options, workload)
     }
 
     const OPENED: &str = r#"read line; echo '{"reply":"opened"}'; read line; "#;
@@ -385,11 +400,15 @@ mod tests {
 
     #[test]
     fn a_refusal_keeps_the_worker() {
-        let refuse = r#"while read line; do echo '{"reply":"failed","reason":"no such layer"}'; done"#;
+        let refuse =
+            r#"while read line; do echo '{"reply":"failed","kind":"build","reason":"no such layer"}'; done"#;
         let mut host = host(&format!(r#"read line; echo '{{"reply":"opened"}}'; {refuse}"#));
         for _ in 0..2 {
             let error = report(&mut host, Duration::from_secs(5)).unwrap_err();
-            assert!(matches!(&error, HostError::Refused(reason) if reason == "no such layer"), "{error}");
+            assert!(
+                matches!(&error, HostError::Refused(FailureKind::Build, reason) if reason == "no such layer"),
+                "{error}"
+            );
         }
         assert!(host.process.is_some());
     }

@@ -8,12 +8,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use paretune_record::request::SubjectSpec;
+use paretune_record::failure::FailureKind;
+use paretune_record::metric::Metrics;
+use paretune_record::request::WorkloadSpec;
 use paretune_record::score::Score;
 use paretune_record::step::StepCost;
 use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
+use super::stop::StopCriteria;
 use super::timing::{Effort, Timing};
 
 /// Seconds of the fastest observed speed probe by number of threads. They are pairs, because JSON
@@ -44,7 +47,7 @@ pub enum Request {
     /// Loads and prepares the workload; the first request.
     Open {
         /// Description of the workload to load.
-        subject: SubjectSpec,
+        workload: WorkloadSpec,
         /// Limit on the worker's memory in bytes.
         memory_limit: Option<u64>,
         /// Fastest observed speeds of the cores.
@@ -140,130 +143,10 @@ pub struct TrialRequest {
     pub images: u64,
     /// Largest number of search images.
     pub most_images: u64,
-    /// Lower bounds of the accuracy.
-    pub floors: Floors,
-    /// Upper bounds of the other metrics.
-    pub ceilings: Ceilings,
     /// Folder for its bundle, written if it is measured completely.
     pub keep: Option<PathBuf>,
-    /// Incumbents. The candidate is dropped if one of them is at least as good in every other
-    /// objective and surely more accurate.
-    pub rivals: Vec<Rival>,
-}
-
-/// Upper bounds of metrics. A candidate at or beyond one is refused as early as possible.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Ceilings {
-    /// Bound of the latency in seconds.
-    pub latency: Option<f64>,
-    /// Bound of the bundle's size in bytes.
-    pub size: Option<f64>,
-    /// Bound of the peak memory of a run in bytes.
-    pub memory: Option<f64>,
-}
-
-impl Ceilings {
-    /// Factor on the latency bound at which the fastest of a few runs ends the timing. Interference
-    /// never slows the fastest of a few runs by that much.
-    const HOPELESSLY_SLOW: f64 = 2.0;
-
-    /// Returns whether the metrics seen so far are enough to refuse a candidate.
-    #[must_use]
-    pub fn refuse(&self, seen: &Refusal) -> bool {
-        let beyond = |value: Option<f64>, ceiling: Option<f64>| {
-            value.zip(ceiling).is_some_and(|(value, ceiling)| value >= ceiling)
-        };
-        beyond(Some(seen.size), self.size)
-            || beyond(seen.memory, self.memory)
-            || beyond(seen.latency, self.latency.map(|ceiling| Self::HOPELESSLY_SLOW * ceiling))
-    }
-}
-
-/// Bounds of the accuracy, judged on the pessimistic end of an interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Floors {
-    /// Accuracy that must be exceeded.
-    pub accuracy: Option<f64>,
-    /// Upper bound of the loss of accuracy against the baseline.
-    pub drop: Option<f64>,
-}
-
-impl Floors {
-    /// Returns whether `score` leaves it undecided whether a limit is kept.
-    #[must_use]
-    pub fn undecided(&self, score: &Score) -> bool {
-        let [low, high] = score.interval();
-        let (_, [least, most]) = score.drop();
-        !self.missed(score)
-            && (self.accuracy.is_some_and(|floor| low <= floor && floor < high)
-                || self.drop.is_some_and(|ceiling| least < ceiling && ceiling <= most))
-    }
-
-    /// Returns whether a limit is surely missed.
-    #[must_use]
-    pub fn missed(&self, score: &Score) -> bool {
-        let (_, [least, _]) = score.drop();
-        self.accuracy.is_some_and(|floor| score.interval()[1] <= floor)
-            || self.drop.is_some_and(|ceiling| least >= ceiling)
-    }
-
-    /// Returns whether `score` is complete: over at least `images` images with every limit decided,
-    /// or over `most` images.
-    #[must_use]
-    pub fn enough(&self, score: &Score, images: u64, most: u64) -> bool {
-        score.total >= images && (score.total >= most || !self.undecided(score))
-    }
-}
-
-/// Metrics of a refused candidate, as far as they are known.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// Bytes of the bundle, or of its weights alone if these exceed the bound.
-    pub size: f64,
-    /// Peak bytes of a run.
-    pub memory: Option<f64>,
-    /// Seconds of the fastest of a few runs.
-    pub latency: Option<f64>,
-}
-
-/// An incumbent, which a candidate has to beat in at least one objective.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rival {
-    /// Lower end of its accuracy's interval.
-    pub accuracy: f64,
-    /// Upper end of its latency's interval in seconds. This and the following metrics are 0 if they
-    /// are no objective, so that they cannot save the candidate.
-    pub latency: f64,
-    /// Size of its bundle in bytes.
-    pub size: f64,
-    /// Peak memory of a run in bytes.
-    pub memory: f64,
-}
-
-impl Rival {
-    /// Returns whether a candidate with these bounds cannot be better in any objective.
-    #[must_use]
-    pub fn surely_beats(&self, latency_low: f64, size: f64, memory: f64, accuracy_high: f64) -> bool {
-        self.surely_costs_less(latency_low, size, memory) && self.accuracy > accuracy_high
-    }
-
-    /// Returns how many images are enough for a candidate with these bounds: the first number if an
-    /// incumbent can be beaten in accuracy only, else the second.
-    #[must_use]
-    pub fn enough_images(
-        rivals: &[Self],
-        [few, most]: [u64; 2],
-        latency_low: f64,
-        size: f64,
-        memory: f64,
-    ) -> u64 {
-        if rivals.iter().any(|rival| rival.surely_costs_less(latency_low, size, memory)) { few } else { most }
-    }
-
-    /// Returns whether a candidate with these bounds can be better in accuracy only.
-    fn surely_costs_less(&self, latency_low: f64, size: f64, memory: f64) -> bool {
-        self.latency <= latency_low && self.size <= size && self.memory <= memory
-    }
+    /// Rules that end the measurement early.
+    pub stop: StopCriteria,
 }
 
 /// Messages from the worker to the search.
@@ -287,9 +170,9 @@ pub enum Reply {
     /// Reply to a complete or dropped trial.
     Measured(Box<Measured>),
     /// Reply to a trial that exceeds an upper bound.
-    Refused {
+    Rejected {
         /// Metrics of the candidate that are known.
-        seen: Refusal,
+        seen: Metrics,
         /// Bytes of its weights on disk.
         weights: u64,
     },
@@ -345,6 +228,8 @@ pub enum Reply {
     },
     /// The request failed. The worker continues.
     Failed {
+        /// Kind of the failure.
+        kind: FailureKind,
         /// Message of the failure for the user.
         reason: String,
     },
@@ -367,21 +252,4 @@ pub struct Measured {
     pub score: Score,
     /// Whether scoring ended early because an incumbent is surely better.
     pub dropped: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_surely_beyond_a_ceiling_is_refused() {
-        let ceilings = Ceilings { latency: Some(1e-3), size: Some(1e6), memory: None };
-        let seen = |size, latency| Refusal { size, memory: Some(1e12), latency };
-        assert!(!ceilings.refuse(&seen(9.9e5, None)));
-        assert!(ceilings.refuse(&seen(1e6, None)));
-        // A few runs cannot reject a candidate that is only slightly too slow.
-        assert!(!ceilings.refuse(&seen(1e5, Some(1.5e-3))));
-        assert!(ceilings.refuse(&seen(1e5, Some(2.1e-3))));
-        assert!(!Ceilings::default().refuse(&seen(1e12, Some(1e3))));
-    }
 }

@@ -7,8 +7,8 @@ use paretune_kernels::hardware::Isa;
 use paretune_record::front::FrontPoint;
 use paretune_record::request::{RequestError, StudyFile};
 
-use super::realize::{RealizeError, realize};
-use super::subject::{Subject, SubjectError};
+use super::plan::{PlanError, build_plan};
+use super::workload::{Workload, WorkloadError};
 
 /// Why a point cannot be built again.
 #[derive(Debug, thiserror::Error)]
@@ -18,10 +18,10 @@ pub enum RebuildError {
     Study(#[from] RequestError),
     /// Artefacts of the study.
     #[error(transparent)]
-    Subject(#[from] SubjectError),
+    Workload(#[from] WorkloadError),
     /// The point's configuration.
     #[error("the point cannot be built again: {0}")]
-    Realize(#[from] RealizeError),
+    Realize(#[from] PlanError),
 }
 
 /// Builds `point` of the study in `folder` again.
@@ -32,7 +32,7 @@ pub fn rebuild(folder: &Path, point: &FrontPoint) -> Result<Bundle, RebuildError
     let study = StudyFile::read(folder)?;
     let isa = Isa::detect();
     let mut progress = |task: &str, share: f64| tracing::info!("{task}: {:.0} %", share * 100.0);
-    let subject = Subject::open(&study.subject(folder), isa, &mut progress)?;
-    let plan = realize(&subject, &point.config, isa, &mut progress)?;
-    Ok(subject.bundle(plan, &point.id))
+    let workload = Workload::open(&study.workload(folder), isa, &mut progress)?;
+    let plan = build_plan(&workload, &point.config, isa, &mut progress)?;
+    Ok(workload.bundle(plan, &point.id))
 }

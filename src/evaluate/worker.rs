@@ -8,14 +8,16 @@ use std::time::Instant;
 use paretune_kernels::bundle::{Bundle, Stored};
 use paretune_kernels::hardware::{Isa, SpeedProbe, ThreadCeilings, ceilings};
 use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, memory, opencl};
+use paretune_record::failure::FailureKind;
+use paretune_record::metric::{Metric, Metrics};
 use paretune_spaces::Configuration;
 
 use super::inspect::costs;
-use super::protocol::{FastestProbes, Measured, Refusal, Reply, Request, Rival, TimeRequest, TrialRequest};
-use super::realize::{realize, recipe_of, rehearse};
+use super::plan::{build_plan, build_plan_for_timing, recipe_of};
+use super::protocol::{FastestProbes, Measured, Reply, Request, TimeRequest, TrialRequest};
 use super::repeat::noise;
-use super::subject::Subject;
 use super::timing::{Runner, Timing, profile, time, time_together};
+use super::workload::Workload;
 
 /// Number of images that are scored between two comparisons with the incumbents.
 const ACCURACY_STEP: u64 = 256;
@@ -29,7 +31,7 @@ pub fn serve() -> io::Result<()> {
     die_with_parent();
     let stdin = io::stdin().lock();
     let mut worker =
-        Worker { isa: Isa::detect(), subject: None, probes: FastestProbes::default(), ceilings: Vec::new() };
+        Worker { isa: Isa::detect(), workload: None, probes: FastestProbes::default(), ceilings: Vec::new() };
     for line in stdin.lines() {
         let line = line?;
         if line.trim().is_empty() {
@@ -38,7 +40,7 @@ pub fn serve() -> io::Result<()> {
         let request: Request = serde_json::from_str(&line)?;
         let reply = worker.answer(request).unwrap_or_else(|reason| match opencl::unusable() {
             Some(error) => Reply::Unwell { reason: format!("{reason} ({error})") },
-            None => Reply::Failed { reason },
+            None => Reply::Failed { kind: FailureKind::Build, reason },
         });
         say(&reply)?;
     }
@@ -70,7 +72,7 @@ fn preparing(task: &str, share: f64) {
 
 struct Worker {
     isa: Isa,
-    subject: Option<Subject>,
+    workload: Option<Workload>,
     /// Fastest observed speeds of the cores.
     probes: FastestProbes,
     /// Measured ceilings of the hardware by number of threads; measured on first use.
@@ -80,14 +82,14 @@ struct Worker {
 impl Worker {
     fn answer(&mut self, request: Request) -> Result<Reply, String> {
         match request {
-            Request::Open { subject, memory_limit, probes } => {
+            Request::Open { workload, memory_limit, probes } => {
                 if let Some(bytes) = memory_limit {
                     limit_memory(bytes)?;
                 }
-                let subject = Subject::open(&subject, self.isa, &mut preparing).map_err(text)?;
-                let subject = subject.telling(preparing);
+                let workload = Workload::open(&workload, self.isa, &mut preparing).map_err(text)?;
+                let workload = workload.telling(preparing);
                 self.probes = probes;
-                self.subject = Some(subject);
+                self.workload = Some(workload);
                 Ok(Reply::Opened)
             }
             Request::Trial(trial) => self.trial(&trial),
@@ -97,13 +99,13 @@ impl Worker {
             }
             Request::Inspect { configuration, seconds } => self.inspect(&configuration, seconds),
             Request::Loss { configuration, images } => {
-                let subject = self.subject()?;
-                let recipe = recipe_of(subject, &configuration).map_err(text)?;
+                let workload = self.workload()?;
+                let recipe = recipe_of(workload, &configuration).map_err(text)?;
                 let images = usize::try_from(images).unwrap_or(usize::MAX);
-                Ok(Reply::Lost { loss: subject.loss(&recipe, images).map_err(text)? })
+                Ok(Reply::Lost { loss: workload.loss(&recipe, images).map_err(text)? })
             }
             Request::Thin { work } => {
-                Ok(Reply::Thinned { shares: self.subject()?.thinned(work).map_err(text)? })
+                Ok(Reply::Thinned { shares: self.workload()?.thinned(work).map_err(text)? })
             }
             Request::Device { backend } => {
                 if let Backend::OpenCl { device } = backend.parse()? {
@@ -111,25 +113,25 @@ impl Worker {
                 }
                 Ok(Reply::Present)
             }
-            Request::Rank => Ok(Reply::Ranked { costs: self.subject()?.channel_costs().map_err(text)? }),
+            Request::Rank => Ok(Reply::Ranked { costs: self.workload()?.channel_costs().map_err(text)? }),
             Request::Report { bundle, from, to } => {
-                let subject = self.subject()?;
+                let workload = self.workload()?;
                 let plan = Bundle::read(&bundle).map_err(text)?.plan;
                 let [from, to] = [from, to].map(|image| usize::try_from(image).unwrap_or(usize::MAX));
-                Ok(Reply::Reported { score: subject.score_report(&plan, from, to).map_err(text)? })
+                Ok(Reply::Reported { score: workload.score_report(&plan, from, to).map_err(text)? })
             }
             Request::Export { configuration, id, folder } => {
-                let subject = self.subject()?;
-                let plan = realize(subject, &configuration, self.isa, &mut preparing).map_err(text)?;
-                let bundle = subject.bundle(plan, &id);
+                let workload = self.workload()?;
+                let plan = build_plan(workload, &configuration, self.isa, &mut preparing).map_err(text)?;
+                let bundle = workload.bundle(plan, &id);
                 bundle.write(&folder).map_err(text)?;
                 Ok(Reply::Exported { bytes: bundle.bytes() })
             }
         }
     }
 
-    fn subject(&self) -> Result<&Subject, String> {
-        self.subject.as_ref().ok_or_else(|| "no subject was opened".to_owned())
+    fn workload(&self) -> Result<&Workload, String> {
+        self.workload.as_ref().ok_or_else(|| "no workload was opened".to_owned())
     }
 
     /// Returns the probe for a number of threads and the seconds of its fastest known run.
@@ -141,22 +143,22 @@ impl Worker {
     /// only if the stages before do not reject the candidate.
     fn trial(&mut self, request: &TrialRequest) -> Result<Reply, String> {
         stage("build");
-        let subject = self.subject.as_ref().ok_or("no subject was opened")?;
-        let plan = realize(subject, &request.configuration, self.isa, &mut preparing).map_err(text)?;
+        let workload = self.workload.as_ref().ok_or("no workload was opened")?;
+        let plan = build_plan(workload, &request.configuration, self.isa, &mut preparing).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-        let bundle = subject.bundle(plan, &request.id);
+        let bundle = workload.bundle(plan, &request.id);
         let files = bundle.file_bytes();
         let size = files.plan + files.weights;
         #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
         let bytes = |count: u64| count as f64;
-        let refused = |seen| Ok(Reply::Refused { seen, weights: files.weights });
-        // The plan's bytes are left out at first, so that all schedules are refused for the same
+        let rejected = |seen| Ok(Reply::Rejected { seen, weights: files.weights });
+        // The plan's bytes are left out at first, so that all schedules are rejected for the same
         // reason.
-        let mut seen = Refusal { size: bytes(files.weights), memory: None, latency: None };
-        if request.ceilings.refuse(&seen) {
-            return refused(seen);
+        let mut seen = Metrics::from([(Metric::Size, bytes(files.weights))]);
+        if request.stop.upper.reject(&seen) {
+            return rejected(seen);
         }
-        seen.size = bytes(size);
+        seen.set(Metric::Size, bytes(size));
         let plan = &bundle.plan;
         let input = noise(plan, &bundle.preprocessing, 1);
 
@@ -168,14 +170,14 @@ impl Worker {
         executor.run(&input, &mut vec![0.0; outputs]).map_err(text)?;
         let allocated = memory::peak_bytes().saturating_sub(before);
         let memory = allocated + executor.device_bytes() + executor.mapped_bytes();
-        seen.memory = Some(bytes(memory));
-        if request.ceilings.refuse(&seen) {
-            return refused(seen);
+        seen.set(Metric::Memory, bytes(memory));
+        if request.stop.upper.reject(&seen) {
+            return rejected(seen);
         }
         if request.effort.is_some() {
-            seen.latency = Some(fastest_run(&mut executor, &input, outputs)?);
-            if request.ceilings.refuse(&seen) {
-                return refused(seen);
+            seen.set(Metric::Latency, fastest_run(&mut executor, &input, outputs)?);
+            if request.stop.upper.reject(&seen) {
+                return rejected(seen);
             }
         }
 
@@ -195,22 +197,23 @@ impl Worker {
         let mut score = request.known_score;
         let mut dropped = false;
         let latency = timing.as_ref().map_or(request.known_latency_low, |timing| timing.low);
-        let available = u64::try_from(subject.dataset.search.len()).unwrap_or(u64::MAX);
+        let available = u64::try_from(workload.dataset.search.len()).unwrap_or(u64::MAX);
         let enough = request.images.min(available);
         // More images are scored only if the candidate may still beat the incumbents.
         let images = [enough, request.most_images.min(available)];
-        let most = Rival::enough_images(&request.rivals, images, latency, seen.size, bytes(memory));
-        while !request.floors.enough(&score, enough, most) {
-            let beaten =
-                |rival: &Rival| rival.surely_beats(latency, seen.size, bytes(memory), score.interval()[1]);
-            let outside = !request.rivals.is_empty() && request.floors.missed(&score);
-            if score.total > 0 && (outside || request.rivals.iter().any(beaten)) {
+        let costs = seen.with(Metric::Latency, latency);
+        let most = request.stop.enough_images(images, &costs);
+        let bounds = &request.stop.accuracy;
+        while !bounds.enough(&score, enough, most) {
+            let outside = !request.stop.incumbents.is_empty() && bounds.missed(&score);
+            let beaten = request.stop.is_beaten(&costs, score.interval()[1]);
+            if score.total > 0 && (outside || beaten) {
                 dropped = true;
                 break;
             }
             let to = (score.total + ACCURACY_STEP).min(if score.total < enough { enough } else { most });
             let (from, to) = (usize::try_from(score.total).unwrap_or(0), usize::try_from(to).unwrap_or(0));
-            score = score.plus(subject.score_search(plan, from, to).map_err(text)?);
+            score = score.plus(workload.score_search(plan, from, to).map_err(text)?);
         }
         if let Some(folder) = request.keep.as_ref().filter(|_| !dropped) {
             bundle.write(folder).map_err(text)?;
@@ -221,7 +224,7 @@ impl Worker {
     }
 
     fn profile(&mut self, configuration: &Configuration, seconds: f64) -> Result<Vec<(String, f64)>, String> {
-        let plan = rehearse(self.subject()?, configuration, self.isa).map_err(text)?;
+        let plan = build_plan_for_timing(self.workload()?, configuration, self.isa).map_err(text)?;
         let (executor, times) = self.timed_steps(&plan, seconds)?;
         Ok(executor.steps().iter().map(|step| step.name.clone()).zip(times).collect())
     }
@@ -229,7 +232,7 @@ impl Worker {
     /// Loads the network and times each of its steps.
     fn timed_steps(&mut self, plan: &Plan, seconds: f64) -> Result<(Executor, Vec<f64>), String> {
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
-        let input = noise(plan, &self.subject()?.preprocessing(), 1);
+        let input = noise(plan, &self.workload()?.preprocessing(), 1);
         let threads = plan.threads.max(1);
         let mut executor = load(plan, threads, 1, self.isa)?;
         let (probe, fastest) = self.probe(threads)?;
@@ -240,7 +243,7 @@ impl Worker {
     }
 
     fn inspect(&mut self, configuration: &Configuration, seconds: f64) -> Result<Reply, String> {
-        let plan = realize(self.subject()?, configuration, self.isa, &mut preparing).map_err(text)?;
+        let plan = build_plan(self.workload()?, configuration, self.isa, &mut preparing).map_err(text)?;
         let (executor, times) = self.timed_steps(&plan, seconds)?;
         let threads = plan.threads.max(1);
         if self.ceilings.iter().all(|known| known.threads != threads) {

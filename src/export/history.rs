@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use paretune_record::event::{Started, TrialFinished};
-use paretune_record::front::FrontLimit;
 use paretune_record::journal::Journal;
+use paretune_record::limit::Limit;
 use paretune_spaces::Configuration;
 
 use super::ExportError;
@@ -52,7 +52,7 @@ impl History {
 
     /// Returns the limits of the latest session.
     #[must_use]
-    pub fn limits(&self) -> &[FrontLimit] {
+    pub fn limits(&self) -> &[Limit] {
         &self.started.limits
     }
 }

@@ -7,9 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use paretune_record::archive::{METRICS, intervals};
-use paretune_record::front::FrontLimit;
-use paretune_record::measurement::Known;
+use paretune_record::archive::violation_of;
 use paretune_spaces::{Configuration, Value};
 use serde_json::json;
 
@@ -25,7 +23,7 @@ const WORKER: &str = "paretune";
 pub fn optuna(history: &History) -> String {
     let started = &history.started;
     let directions: Vec<u8> =
-        started.objectives.iter().map(|name| if name == "accuracy" { 2 } else { 1 }).collect();
+        started.objectives.iter().map(|metric| if metric.is_maximized() { 2 } else { 1 }).collect();
     let name = format!("{} on {}", started.model, started.cpu);
     let mut text = String::new();
     let mut add = |operation: serde_json::Value| {
@@ -83,13 +81,13 @@ fn operation(entry: &HistoryTrial, history: &History, domains: &BTreeMap<&str, D
     }
     let mut system = serde_json::Map::new();
     if let Some(known) = &trial.known {
-        let constraints: Vec<f64> = history.limits().iter().map(|limit| constraint(limit, known)).collect();
+        let constraints: Vec<f64> = history.limits().iter().map(|limit| violation_of(limit, known)).collect();
         system.insert("constraints".into(), json!(constraints));
     }
     let values: Option<Vec<Option<f64>>> = trial
         .point
         .as_ref()
-        .map(|point| history.started.objectives.iter().map(|name| point.metrics.get(name)).collect());
+        .map(|point| history.started.objectives.iter().map(|&metric| point.metrics.get(metric)).collect());
     // Optuna requires a start time. If the journal has none, the Unix epoch marks it as unknown.
     let mut operation = json!({
         "op_code": 4,
@@ -108,14 +106,6 @@ fn operation(entry: &HistoryTrial, history: &History, domains: &BTreeMap<&str, D
         operation["values"] = json!(values);
     }
     operation
-}
-
-/// Returns by how much the pessimistic end misses the limit, relative to it; negative if it is met.
-fn constraint(limit: &FrontLimit, known: &Known) -> f64 {
-    let [_, low, high] = intervals(known);
-    let Some(index) = METRICS.iter().position(|metric| *metric == limit.metric) else { return 0.0 };
-    let miss = if limit.op == "<" { high[index] - limit.value } else { limit.value - low[index] };
-    if limit.value > 0.0 { miss / limit.value } else { miss }
 }
 
 /// The observed values of a parameter.

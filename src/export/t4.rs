@@ -1,6 +1,8 @@
 //! Exports a study in T4, version 1.0.0, the result format of the autotuning community
 //! (TuningSchema, `results-schema.json`).
 
+use paretune_record::failure::FailureKind;
+use paretune_record::metric::Metric;
 use serde_json::{Value, json};
 
 use super::history::{History, HistoryTrial, timestamp};
@@ -32,7 +34,7 @@ pub fn t4(history: &History) -> Value {
 }
 
 /// Builds the T4 result of one trial; `None` if the journal does not record its configuration.
-fn result(entry: &HistoryTrial, objectives: &[String]) -> Option<Value> {
+fn result(entry: &HistoryTrial, objectives: &[Metric]) -> Option<Value> {
     let trial = &entry.trial;
     let configuration = entry.configuration()?;
     let mut measurements = Vec::new();
@@ -41,21 +43,18 @@ fn result(entry: &HistoryTrial, objectives: &[String]) -> Option<Value> {
     };
     let mut runtimes = Vec::new();
     if let Some(known) = &trial.known {
-        let [median, low, high] = known.latency;
-        runtimes.push(median);
-        let interval = known.score.interval();
-        add("accuracy", known.score.accuracy(), "");
-        add("accuracy_low", interval[0], "");
-        add("accuracy_high", interval[1], "");
-        add("accuracy-drop", known.score.drop().0, "");
+        runtimes.push(known.latency[0]);
         add("images", known.score.total as f64, "");
-        add("latency", median, "s");
-        add("latency_low", low, "s");
-        add("latency_high", high, "s");
-        add("size", known.size, "B");
-        add("memory", known.memory, "B");
+        for (metric, estimate) in known.estimates() {
+            let unit = metric.quantity().sign();
+            add(metric.name(), estimate.value, unit);
+            if metric.row().is_uncertain {
+                add(&format!("{metric}_low"), estimate.low, unit);
+                add(&format!("{metric}_high"), estimate.high, unit);
+            }
+        }
     }
-    let invalidity = trial.failure.as_deref().map_or("correct", invalidity);
+    let invalidity = trial.failed().map_or("correct", |failure| invalidity(failure.kind));
     Some(json!({
         "timestamp": entry.begun.map(timestamp).unwrap_or_default(),
         "configuration": configuration,
@@ -73,15 +72,12 @@ fn result(entry: &HistoryTrial, objectives: &[String]) -> Option<Value> {
     }))
 }
 
-/// Returns T4's class of failure for the message of a failure.
-fn invalidity(reason: &str) -> &'static str {
-    if reason.starts_with("no answer within") {
-        "timeout"
-    } else if reason.starts_with("the worker process") {
-        "runtime"
-    } else if reason.contains("not a number") || reason.contains("not finite") {
-        "correctness"
-    } else {
-        "compile"
+/// Returns T4's class of a kind of failure.
+fn invalidity(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Build => "compile",
+        FailureKind::Crash => "runtime",
+        FailureKind::Timeout => "timeout",
+        FailureKind::WrongResult => "correctness",
     }
 }

@@ -1,54 +1,31 @@
-//! Converts measured trials to what the search and users need: metrics in a fixed order, points of
-//! the front, limits judged on intervals, and the preferred point.
+//! The archive: points of the front, limits judged on intervals, dominance and preference.
 
 use std::collections::BTreeMap;
 
 use paretune_spaces::Configuration;
 
-use crate::front::{FrontLimit, FrontPoint, Metrics};
-use crate::measurement::Known;
-
-/// Names of the metrics that every complete trial reports to the search, in this order.
-pub const METRICS: [&str; 5] = ["accuracy", "latency", "size", "memory", "accuracy-drop"];
-
-/// Returns three vectors in the order of [`METRICS`]: the values, the lower ends and the upper ends
-/// of their intervals.
-#[must_use]
-pub fn intervals(known: &Known) -> [Vec<f64>; 3] {
-    let accuracy = known.score.interval();
-    let (drop, drop_interval) = known.score.drop();
-    let [median, low, high] = known.latency;
-    [
-        vec![known.score.accuracy(), median, known.size, known.memory, drop],
-        vec![accuracy[0], low, known.size, known.memory, drop_interval[0]],
-        vec![accuracy[1], high, known.size, known.memory, drop_interval[1]],
-    ]
-}
+use crate::front::FrontPoint;
+use crate::limit::Limit;
+use crate::measurement::Measurement;
+use crate::metric::{Metric, Metrics};
+use crate::preference::Preference;
 
 /// Builds the point of the front for a measured configuration. Feasibility is judged on the
-/// pessimistic end of every interval.
+/// pessimistic end of every interval. A limit on a metric that was not measured is not met.
 #[must_use]
 pub fn point(
     configuration: &Configuration,
     origin: &str,
-    known: &Known,
-    limits: &[FrontLimit],
+    measurement: &Measurement,
+    limits: &[Limit],
 ) -> FrontPoint {
-    let [values, low, high] = intervals(known);
-    let spread: BTreeMap<String, [f64; 2]> = ["accuracy", "latency", "accuracy-drop"]
-        .into_iter()
-        .filter_map(|name| {
-            let index = METRICS.iter().position(|metric| *metric == name)?;
-            Some((name.to_owned(), [low[index], high[index]]))
-        })
-        .collect();
+    let uncertain = measurement.estimates().filter(|(metric, _)| metric.row().is_uncertain);
+    let spread = uncertain.map(|(metric, estimate)| (metric, [estimate.low, estimate.high])).collect();
     let mut violation = BTreeMap::new();
     for limit in limits {
-        let Some(index) = METRICS.iter().position(|metric| *metric == limit.metric) else { continue };
-        let miss = if limit.op == "<" { high[index] - limit.value } else { limit.value - low[index] };
-        if miss > 0.0 {
-            let relative = if limit.value > 0.0 { miss / limit.value } else { miss };
-            let worst: &mut f64 = violation.entry(limit.metric.clone()).or_insert(0.0);
+        let relative = violation_of(limit, measurement);
+        if relative > 0.0 {
+            let worst: &mut f64 = violation.entry(limit.metric).or_insert(0.0);
             *worst = worst.max(relative);
         }
     }
@@ -56,7 +33,7 @@ pub fn point(
         id: configuration.id(),
         feasible: violation.is_empty(),
         best: false,
-        metrics: Metrics { accuracy: values[0], latency: values[1], size: values[2], memory: values[3] },
+        metrics: measurement.metrics(),
         spread,
         violation,
         origin: origin.to_owned(),
@@ -64,19 +41,22 @@ pub fn point(
     }
 }
 
-/// Sums the relative violations of all limits.
+/// Returns by how much the pessimistic end of the interval misses `limit`, relative to it; negative
+/// if it meets the limit.
 #[must_use]
-pub fn total_violation(point: &FrontPoint) -> f64 {
-    point.violation.values().sum()
+pub fn violation_of(limit: &Limit, measurement: &Measurement) -> f64 {
+    let Some(estimate) = measurement.estimate(limit.metric) else { return 1.0 };
+    let excess = limit.excess(if limit.is_upper() { estimate.high } else { estimate.low });
+    if limit.value > 0.0 { excess / limit.value } else { excess }
 }
 
 /// Returns whether `left` is at least as good as `right` in all `objectives` and better in one.
 #[must_use]
-pub fn dominates(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
+pub fn dominates(left: &Metrics, right: &Metrics, objectives: &[Metric]) -> bool {
     let mut better = false;
-    for name in objectives {
-        let (Some(left), Some(right)) = (left.get(name), right.get(name)) else { continue };
-        let (left, right) = if name == "accuracy" { (-left, -right) } else { (left, right) };
+    for &metric in objectives {
+        let (Some(left), Some(right)) = (left.get(metric), right.get(metric)) else { continue };
+        let (left, right) = (metric.cost(left), metric.cost(right));
         if left > right {
             return false;
         }
@@ -85,27 +65,14 @@ pub fn dominates(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool
     better
 }
 
-/// Smallest difference in accuracy (a fraction) that counts. A smaller one cannot be resolved by an
-/// affordable number of images.
-const SAME_ACCURACY: f64 = 0.001;
-/// Smallest relative difference in latency and memory that counts. Timing is no more precise.
-const SAME_SPEED: f64 = 0.01;
-/// Smallest relative difference in size that counts. Sizes are exact, but a smaller saving is of no
-/// use.
-const SAME_SIZE: f64 = 0.002;
-
 /// Returns whether `left` is as good as `right` in all `objectives` within the tolerances of the
 /// metrics. An archive that refuses covered points is not filled by noise (epsilon-dominance;
 /// Laumanns et al., Evolutionary Computation 10(3), 2002).
 #[must_use]
-pub fn covers(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
-    objectives.iter().all(|name| {
-        let (Some(left), Some(right)) = (left.get(name), right.get(name)) else { return true };
-        match name.as_str() {
-            "accuracy" => left >= right - SAME_ACCURACY,
-            "size" => left <= right * (1.0 + SAME_SIZE),
-            _ => left <= right * (1.0 + SAME_SPEED),
-        }
+pub fn covers(left: &Metrics, right: &Metrics, objectives: &[Metric]) -> bool {
+    objectives.iter().all(|&metric| match (left.get(metric), right.get(metric)) {
+        (Some(left), Some(right)) => metric.is_as_good(left, right),
+        _ => true,
     })
 }
 
@@ -115,87 +82,80 @@ pub fn covers(left: &Metrics, right: &Metrics, objectives: &[String]) -> bool {
 /// and an accuracy 2 points above. Latency, size and memory count on a logarithmic scale. Points
 /// outside of the box are moved to its border.
 #[must_use]
-pub fn hypervolume(points: &[Metrics], untouched: &Metrics, objectives: &[String]) -> f64 {
-    let normalized: Vec<Vec<f64>> = points
-        .iter()
-        .map(|point| {
-            objectives
-                .iter()
-                .map(|name| {
-                    let value = point.get(name).unwrap_or(0.0);
-                    let before = untouched.get(name).unwrap_or(0.0);
-                    let share = if name == "accuracy" {
-                        (before + 0.02 - value) / 0.22
-                    } else {
-                        1.0 + (value.max(f64::MIN_POSITIVE) / before.max(f64::MIN_POSITIVE)).log10() / 2.0
-                    };
-                    share.clamp(0.0, 1.0)
-                })
-                .collect()
-        })
-        .collect();
-    paretune_search::hypervolume::hypervolume(&normalized, &vec![1.0; objectives.len()])
+pub fn hypervolume(points: &[Metrics], baseline: &Metrics, objectives: &[Metric]) -> f64 {
+    let normalized = |point: &Metrics| -> Vec<f64> {
+        let fractions = objectives.iter().map(|&metric| {
+            let value = point.get(metric).unwrap_or(0.0);
+            let before = baseline.get(metric).unwrap_or(0.0);
+            let fraction = if metric.is_logarithmic() {
+                1.0 + (value.max(f64::MIN_POSITIVE) / before.max(f64::MIN_POSITIVE)).log10() / 2.0
+            } else {
+                (before + 0.02 - value) / 0.22
+            };
+            fraction.clamp(0.0, 1.0)
+        });
+        fractions.collect()
+    };
+    let points: Vec<Vec<f64>> = points.iter().map(normalized).collect();
+    paretune_search::hypervolume::hypervolume(&points, &vec![1.0; objectives.len()])
 }
 
-/// Returns the preferred one among `points`: the best in the objective called `prefer`, ties broken
-/// by the other objectives in order. With `knee`, the one farthest below the plane through the
-/// extremes.
+/// Returns the preferred one among `points`. Ties are broken by the other objectives in order.
 #[must_use]
 pub fn preferred<'p>(
     points: &[&'p FrontPoint],
-    prefer: &str,
-    objectives: &[String],
+    prefer: Preference,
+    objectives: &[Metric],
 ) -> Option<&'p FrontPoint> {
-    if prefer == "knee" {
-        return knee(points, objectives);
-    }
-    let mut order: Vec<&str> = vec![prefer];
-    order.extend(objectives.iter().map(String::as_str).filter(|name| *name != prefer));
-    let cost = |point: &FrontPoint, name: &str| {
-        let value = point.metrics.get(name).unwrap_or(0.0);
-        if name == "accuracy" { -value } else { value }
+    let first = match prefer {
+        Preference::Knee => return knee(points, objectives),
+        Preference::Metric(metric) => metric,
     };
+    let order: Vec<Metric> =
+        [first].into_iter().chain(objectives.iter().copied().filter(|&metric| metric != first)).collect();
+    let cost = |point: &FrontPoint, metric: Metric| metric.cost(point.metrics.get(metric).unwrap_or(0.0));
     points.iter().copied().min_by(|left, right| {
         order
             .iter()
-            .map(|name| cost(left, name).total_cmp(&cost(right, name)))
+            .map(|&metric| cost(left, metric).total_cmp(&cost(right, metric)))
             .find(|order| order.is_ne())
             .unwrap_or_else(|| left.id.cmp(&right.id))
     })
 }
 
-/// Returns the point whose normalized objectives (logarithmic except the accuracy) have the
-/// smallest sum: of all planes parallel to the one through the extremes, it lies on the lowest
-/// (Das, "On characterizing the knee of the Pareto curve", 1999).
-fn knee<'p>(points: &[&'p FrontPoint], objectives: &[String]) -> Option<&'p FrontPoint> {
-    let cost = |point: &FrontPoint, name: &str| {
-        let value = point.metrics.get(name).unwrap_or(0.0);
-        if name == "accuracy" { -value } else { value.max(f64::MIN_POSITIVE).ln() }
-    };
+/// Returns the cost of a point in `metric`, on the scale of the metric.
+fn scaled_cost(point: &FrontPoint, metric: Metric) -> f64 {
+    metric.scaled_cost(point.metrics.get(metric).unwrap_or(0.0))
+}
+
+/// Returns the point whose normalized objectives (on their scales) have the smallest sum: of all
+/// planes parallel to the one through the extremes, it lies on the lowest (Das, "On characterizing
+/// the knee of the Pareto curve", 1999).
+fn knee<'p>(points: &[&'p FrontPoint], objectives: &[Metric]) -> Option<&'p FrontPoint> {
     let ranges: Vec<(f64, f64)> = objectives
         .iter()
-        .map(|name| {
-            points
-                .iter()
-                .map(|point| cost(point, name))
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-                    (low.min(value), high.max(value))
-                })
+        .map(|&metric| {
+            let costs = points.iter().map(|point| scaled_cost(point, metric));
+            costs
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), cost| (low.min(cost), high.max(cost)))
         })
         .collect();
     let sum = |point: &FrontPoint| -> f64 {
-        objectives
-            .iter()
-            .zip(&ranges)
-            .map(
-                |(name, (low, high))| if high > low { (cost(point, name) - low) / (high - low) } else { 0.0 },
-            )
-            .sum()
+        let fractions = objectives.iter().zip(&ranges).map(|(&metric, (low, high))| {
+            if high > low { (scaled_cost(point, metric) - low) / (high - low) } else { 0.0 }
+        });
+        fractions.sum()
     };
     points
         .iter()
         .copied()
         .min_by(|left, right| sum(left).total_cmp(&sum(right)).then_with(|| left.id.cmp(&right.id)))
+}
+
+/// Sums the relative violations of all limits.
+#[must_use]
+pub fn total_violation(point: &FrontPoint) -> f64 {
+    point.violation.values().sum()
 }
 
 /// Selects at most `count` of `points` that span the front: first the preferred one and its
@@ -205,8 +165,8 @@ fn knee<'p>(points: &[&'p FrontPoint], objectives: &[String]) -> Option<&'p Fron
 pub fn representatives(
     points: &[FrontPoint],
     count: usize,
-    prefer: &str,
-    objectives: &[String],
+    prefer: Preference,
+    objectives: &[Metric],
 ) -> Vec<usize> {
     let mut chosen: Vec<usize> = Vec::new();
     let mut rest: Vec<&FrontPoint> = points.iter().filter(|point| point.feasible).collect();
@@ -225,13 +185,9 @@ pub fn representatives(
     if let Some(least) = least {
         add(least, &mut chosen);
     }
-    let cost = |point: &FrontPoint, name: &str| {
-        let value = point.metrics.get(name).unwrap_or(0.0);
-        if name == "accuracy" { -value } else { value.max(f64::MIN_POSITIVE).ln() }
-    };
     let mut coordinates = vec![Vec::with_capacity(objectives.len()); points.len()];
-    for name in objectives {
-        let costs: Vec<f64> = points.iter().map(|point| cost(point, name)).collect();
+    for &metric in objectives {
+        let costs: Vec<f64> = points.iter().map(|point| scaled_cost(point, metric)).collect();
         let low = costs.iter().copied().fold(f64::INFINITY, f64::min);
         let range = (costs.iter().copied().fold(f64::NEG_INFINITY, f64::max) - low).max(f64::MIN_POSITIVE);
         for (coordinates, cost) in coordinates.iter_mut().zip(&costs) {
@@ -265,60 +221,75 @@ pub fn representatives(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::Relation;
     use crate::score::Score;
 
-    fn known(correct: u64, latency: f64) -> Known {
+    fn measured(correct: u64, latency: f64) -> Measurement {
         let score = Score { total: 1000, correct, lost: 950 - correct.min(950), gained: 0 };
-        Known { score, latency: [latency, latency * 0.99, latency * 1.01], size: 1e6, memory: 2e6 }
+        Measurement { score, latency: [latency, latency * 0.99, latency * 1.01], size: 1e6, memory: 2e6 }
     }
 
-    fn limit(metric: &str, op: &str, value: f64) -> FrontLimit {
-        FrontLimit { metric: metric.into(), op: op.into(), value, unit: String::new() }
+    fn below(metric: Metric, value: f64) -> Limit {
+        Limit { metric, relation: Relation::Less, value }
     }
 
     #[test]
     fn limits_are_judged_on_the_pessimistic_end() {
         let configuration = Configuration::default();
-        let inside = point(&configuration, "x", &known(900, 1.0), &[limit("latency", "<", 1.02)]);
+        let inside = point(&configuration, "x", &measured(900, 1.0), &[below(Metric::Latency, 1.02)]);
         assert!(inside.feasible);
-        let lucky = point(&configuration, "x", &known(900, 1.0), &[limit("latency", "<", 1.005)]);
+        let lucky = point(&configuration, "x", &measured(900, 1.0), &[below(Metric::Latency, 1.005)]);
         assert!(!lucky.feasible);
-        assert!((lucky.violation["latency"] - (1.01 / 1.005 - 1.0)).abs() < 1e-9);
+        assert!((lucky.violation[&Metric::Latency] - (1.01 / 1.005 - 1.0)).abs() < 1e-9);
     }
 
     #[test]
     fn what_cannot_be_told_apart_is_covered() {
-        let names = ["accuracy", "latency", "size", "memory"].map(str::to_owned);
-        let base = Metrics { accuracy: 0.9, latency: 1e-3, size: 1e6, memory: 2e6 };
-        let noise = Metrics { accuracy: 0.9005, latency: 0.995e-3, ..base };
-        assert!(covers(&base, &noise, &names) && covers(&noise, &base, &names));
+        let objectives: Vec<Metric> = Metric::objectives().collect();
+        let base = Metrics::from([
+            (Metric::Accuracy, 0.9),
+            (Metric::Latency, 1e-3),
+            (Metric::Size, 1e6),
+            (Metric::Memory, 2e6),
+        ]);
+        let noise = base.with(Metric::Accuracy, 0.9005).with(Metric::Latency, 0.995e-3);
+        assert!(covers(&base, &noise, &objectives) && covers(&noise, &base, &objectives));
         for better in [
-            Metrics { accuracy: 0.902, ..base },
-            Metrics { latency: 0.98e-3, ..base },
-            Metrics { size: 0.99e6, ..base },
-            Metrics { memory: 1.9e6, ..base },
+            base.with(Metric::Accuracy, 0.902),
+            base.with(Metric::Latency, 0.98e-3),
+            base.with(Metric::Size, 0.99e6),
+            base.with(Metric::Memory, 1.9e6),
         ] {
-            assert!(!covers(&base, &better, &names) && covers(&better, &base, &names), "{better:?}");
+            assert!(
+                !covers(&base, &better, &objectives) && covers(&better, &base, &objectives),
+                "{better:?}"
+            );
         }
         // A metric that is no objective does not count.
-        assert!(covers(&base, &Metrics { memory: 1e6, ..base }, &names[..3]));
+        assert!(covers(&base, &base.with(Metric::Memory, 1e6), &objectives[..3]));
     }
 
     #[test]
     fn preference_and_knee() {
-        let names = ["accuracy".to_owned(), "latency".to_owned()];
+        let objectives = [Metric::Accuracy, Metric::Latency];
         let mut points = Vec::new();
         for (index, (correct, latency)) in [(950, 8.0), (940, 2.0), (600, 1.0)].into_iter().enumerate() {
             let mut configuration = Configuration::default();
             configuration.insert("i", i64::try_from(index).unwrap());
-            points.push(point(&configuration, "x", &known(correct, latency), &[]));
+            points.push(point(&configuration, "x", &measured(correct, latency), &[]));
         }
         let all: Vec<&FrontPoint> = points.iter().collect();
-        assert_eq!(preferred(&all, "accuracy", &names).unwrap().id, points[0].id);
-        assert_eq!(preferred(&all, "latency", &names).unwrap().id, points[2].id);
-        assert_eq!(preferred(&all, "knee", &names).unwrap().id, points[1].id);
-        assert_eq!(representatives(&points, 8, "accuracy", &names).len(), 3);
-        assert!(dominates(&points[1].metrics, &points[0].metrics, &names[1..]));
-        assert!(!dominates(&points[1].metrics, &points[0].metrics, &names));
+        assert_eq!(
+            preferred(&all, Preference::Metric(Metric::Accuracy), &objectives).unwrap().id,
+            points[0].id
+        );
+        assert_eq!(
+            preferred(&all, Preference::Metric(Metric::Latency), &objectives).unwrap().id,
+            points[2].id
+        );
+        assert_eq!(preferred(&all, Preference::Knee, &objectives).unwrap().id, points[1].id);
+        assert_eq!(representatives(&points, 8, Preference::Metric(Metric::Accuracy), &objectives).len(), 3);
+        assert!(dominates(&points[1].metrics, &points[0].metrics, &objectives[1..]));
+        assert!(!dominates(&points[1].metrics, &points[0].metrics, &objectives));
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::budget::Budget;
-use super::front::FrontLimit;
+use super::limit::Limit;
+use super::preference::Preference;
 
 /// A change that the user requests from a running session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// New limits. All measured configurations are judged again.
-    Limits(Vec<FrontLimit>),
+    Limits(Vec<Limit>),
     /// A new criterion of the best point: an objective's name or `knee`.
-    Prefer(String),
+    Prefer(Preference),
     /// A new budget for the whole study.
     Budget(Budget),
     /// Ids of the points that must be among the finalists.

@@ -4,7 +4,7 @@ use paretune_kernels::weights::Numbers;
 use paretune_names::numbers::named;
 use serde::{Deserialize, Serialize};
 
-use super::measurement::Known;
+use super::measurement::Measurement;
 
 /// Kernels that an experiment runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub struct Row {
     /// Content hash of the configuration.
     pub id: String,
     /// The measured metrics; `None` if the measurement failed.
-    pub known: Option<Known>,
+    pub known: Option<Measurement>,
     /// Message of the failure, if it failed.
     pub failure: Option<String>,
 }

@@ -4,9 +4,14 @@
 use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
-use crate::front::{Front, FrontLimit, FrontPoint, Metrics};
-use crate::measurement::Known;
+use crate::failure::{Failure, FailureKind};
+use crate::front::{Front, FrontPoint};
+use crate::limit::Limit;
+use crate::measurement::Measurement;
+use crate::metric::{Metric, Metrics};
+use crate::preference::Preference;
 use crate::step::StepCost;
+use crate::stop::StopReason;
 use crate::survey::Survey;
 
 /// One line of `journal.jsonl` and of `search --json`.
@@ -56,8 +61,8 @@ pub enum Event {
     },
     /// The session ends. `front.json` now holds this front.
     Finished {
-        /// Reason of the end: `budget`, `interrupted`, `exhausted` or `device lost`.
-        reason: String,
+        /// Reason of the end.
+        reason: StopReason,
         /// The archive of the study.
         front: Box<Front>,
     },
@@ -81,13 +86,13 @@ pub struct Started {
     pub hardware: String,
     /// Name of the processor, as it reports itself.
     pub cpu: String,
-    /// Names of the objectives of the search.
-    pub objectives: Vec<String>,
-    /// Criterion of the best feasible point: an objective's name or `knee`.
-    #[serde(default = "accuracy")]
-    pub prefer: String,
+    /// Objectives of the search.
+    pub objectives: Vec<Metric>,
+    /// Criterion of the best feasible point.
+    #[serde(default)]
+    pub prefer: Preference,
     /// Limits that the user asked for.
-    pub limits: Vec<FrontLimit>,
+    pub limits: Vec<Limit>,
     /// Budget as it was given: `5m`, `500trials`.
     pub budget: String,
     /// Time limit in seconds, if the budget has one.
@@ -128,12 +133,15 @@ pub struct TrialFinished {
     pub config: Option<Configuration>,
     /// Message of the failure, if it failed.
     pub failure: Option<String>,
+    /// Kind of the failure; older journals have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_kind: Option<FailureKind>,
     /// Whether every measurement came from the store.
     pub cached: bool,
     /// Metrics of the candidate measured before it was dropped early.
-    pub partial: Option<PartialMetrics>,
+    pub partial: Option<Metrics>,
     /// All measured values, needed to resume the study; `None` if the trial failed.
-    pub known: Option<Known>,
+    pub known: Option<Measurement>,
     /// Wall-clock seconds of this trial.
     pub seconds: f64,
     /// Seconds since the study began, over all sessions.
@@ -151,17 +159,23 @@ pub struct TrialFinished {
     pub baseline: Option<Metrics>,
 }
 
-fn accuracy() -> String {
-    "accuracy".to_owned()
+impl TrialFinished {
+    /// Returns the failure of the trial with its kind, which older journals tell by the wording.
+    #[must_use]
+    pub fn failed(&self) -> Option<Failure> {
+        let message = self.failure.as_deref()?;
+        let kind = self.failure_kind.unwrap_or_else(|| FailureKind::of_message(message));
+        Some(Failure::new(kind, message))
+    }
 }
 
 /// Contents of the event [`Event::Changed`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
     /// Limits that hold from now on.
-    pub limits: Vec<FrontLimit>,
+    pub limits: Vec<Limit>,
     /// Criterion of the best feasible point: an objective's name or `knee`.
-    pub prefer: String,
+    pub prefer: Preference,
     /// Budget as `--budget` takes it: `5m`, `500trials`.
     pub budget: String,
     /// Time limit in seconds, if the budget has one.
@@ -183,17 +197,4 @@ pub struct Inspected {
     pub threads: usize,
     /// Cost of every step in execution order.
     pub steps: Vec<StepCost>,
-}
-
-/// Metrics of a trial that was dropped before all of them were known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PartialMetrics {
-    /// Top-1 accuracy over the images scored so far.
-    pub accuracy: Option<f64>,
-    /// Median latency so far, in seconds.
-    pub latency: Option<f64>,
-    /// Size of the bundle in bytes.
-    pub size: Option<f64>,
-    /// Peak memory of a run in bytes.
-    pub memory: Option<f64>,
 }

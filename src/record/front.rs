@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
+use super::limit::Limit;
+use super::metric::{Metric, Metrics};
+
 /// Contents of `front.json`, in the format that scripts rely on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Front {
@@ -14,11 +17,11 @@ pub struct Front {
     pub model: ModelName,
     /// The machine that measured it.
     pub hardware: HardwareName,
-    /// Names of the objectives: `accuracy`, `latency`, `size`, `memory`.
-    pub objectives: Vec<String>,
+    /// Objectives of the search.
+    pub objectives: Vec<Metric>,
     /// Limits that the user asked for.
-    pub limits: Vec<FrontLimit>,
-    /// Metrics of the unmodified network under its default schedule.
+    pub limits: Vec<Limit>,
+    /// Metrics of the baseline: the unmodified network under its default schedule.
     pub baseline: Metrics,
     /// Number of trials, measured or answered from the store.
     pub trials: u64,
@@ -60,32 +63,6 @@ pub struct HardwareName {
     pub devices: Vec<String>,
 }
 
-/// A limit in SI units.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FrontLimit {
-    /// Name of the metric: `accuracy`, `latency`, `size`, `memory` or `accuracy-drop`.
-    pub metric: String,
-    /// Direction of the limit: `<` or `>`.
-    pub op: String,
-    /// Value in seconds, bytes or as a fraction.
-    pub value: f64,
-    /// Unit of the value: `s`, `B`, or empty for fractions.
-    pub unit: String,
-}
-
-/// Metrics of one configuration in SI units: seconds, bytes, fractions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Top-1 accuracy, or agreement with the baseline if the images have no labels.
-    pub accuracy: f64,
-    /// Median latency of one inference at batch 1, in seconds.
-    pub latency: f64,
-    /// Size of the exported bundle in bytes.
-    pub size: f64,
-    /// Peak bytes of weights, activations and workspaces resident during a run.
-    pub memory: f64,
-}
-
 /// One point of the archive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontPoint {
@@ -97,27 +74,13 @@ pub struct FrontPoint {
     pub best: bool,
     /// Final figures, with the accuracy on the report images.
     pub metrics: Metrics,
-    /// Intervals of the uncertain metrics: `accuracy` and `latency`.
-    pub spread: BTreeMap<String, [f64; 2]>,
+    /// Intervals of the uncertain metrics.
+    pub spread: BTreeMap<Metric, [f64; 2]>,
     /// Relative excess over each limit that is missed; empty if the point is feasible.
-    pub violation: BTreeMap<String, f64>,
-    /// Origin of the proposal: `untouched` for the baseline, a recipe's name, or the strategy's.
+    pub violation: BTreeMap<Metric, f64>,
+    /// Origin of the proposal: `baseline` for the baseline, a recipe's name, or the strategy's.
     #[serde(default)]
     pub origin: String,
     /// The whole configuration without inactive parameters.
     pub config: Configuration,
-}
-
-impl Metrics {
-    /// Returns the metric called `name`.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<f64> {
-        match name {
-            "accuracy" => Some(self.accuracy),
-            "latency" => Some(self.latency),
-            "size" => Some(self.size),
-            "memory" => Some(self.memory),
-            _ => None,
-        }
-    }
 }

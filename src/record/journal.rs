@@ -145,6 +145,7 @@ mod tests {
             origin: String::new(),
             point: None,
             failure: Some("no luck".into()),
+            failure_kind: None,
             cached: false,
             partial: None,
             seconds: 1.0,

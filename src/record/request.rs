@@ -6,7 +6,9 @@ use crate::artefact::write_whole;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Budget;
-use crate::front::FrontLimit;
+use crate::limit::Limit;
+use crate::metric::Metric;
+use crate::preference::Preference;
 
 /// Mean and deviation that turn images into network inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +21,7 @@ pub struct Normalization {
 
 /// Workload of all trials of a session, given by content hashes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SubjectSpec {
+pub struct WorkloadSpec {
     /// Folder of the artefacts that the hashes below name.
     pub artefacts: PathBuf,
     /// Folder of compressed layers, shared by studies.
@@ -45,11 +47,11 @@ pub struct StudyRequest {
     /// deviation 1.
     pub normalization: Option<Normalization>,
     /// Limits that a deployable point must keep.
-    pub limits: Vec<FrontLimit>,
+    pub limits: Vec<Limit>,
     /// Names of the objectives: `accuracy`, `latency`, `size`, `memory`.
-    pub objectives: Vec<String>,
+    pub objectives: Vec<Metric>,
     /// Criterion of the best point: an objective's name or `knee`.
-    pub prefer: String,
+    pub prefer: Preference,
     /// Limit on time and trials.
     pub budget: Budget,
     /// Name of the search strategy.
@@ -142,8 +144,8 @@ impl StudyFile {
 
     /// Describes the workload that the workers of the study in `folder` load.
     #[must_use]
-    pub fn subject(&self, folder: &Path) -> SubjectSpec {
-        SubjectSpec {
+    pub fn workload(&self, folder: &Path) -> WorkloadSpec {
+        WorkloadSpec {
             artefacts: folder.join("artefacts"),
             layers: self
                 .layers

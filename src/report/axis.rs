@@ -2,6 +2,7 @@
 //! the SVG plot and the terminal.
 
 use super::units::{Unit, short, unit_for};
+use paretune_record::metric::Metric;
 
 /// Ratio of the largest to the smallest value from which on the scale is logarithmic.
 const MIN_LOG_RATIO: f64 = 20.0;
@@ -14,7 +15,7 @@ const MARGIN: f64 = 0.05;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
     /// Name of the metric on this axis.
-    pub metric: String,
+    pub metric: Metric,
     /// Whether the scale is logarithmic.
     pub log: bool,
     /// Unit of the tick labels.
@@ -26,7 +27,7 @@ pub struct Axis {
 impl Axis {
     /// Builds an axis that covers every finite value.
     #[must_use]
-    pub fn new(metric: &str, values: impl IntoIterator<Item = f64>) -> Self {
+    pub fn new(metric: Metric, values: impl IntoIterator<Item = f64>) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.into_iter().filter(|value| value.is_finite()) {
             (low, high) = (low.min(value), high.max(value));
@@ -35,7 +36,7 @@ impl Axis {
             (low, high) = (0.0, 1.0);
         }
         let unit = unit_for(metric, high);
-        let log = metric != "accuracy" && low > 0.0 && high / low > MIN_LOG_RATIO;
+        let log = metric.is_logarithmic() && low > 0.0 && high / low > MIN_LOG_RATIO;
         let (mut low, mut high) = if log { (low.ln(), high.ln()) } else { (low, high) };
         let width = if high > low { high - low } else { (high.abs() * 0.1).max(f64::MIN_POSITIVE) };
         let not_negative = !log && low >= 0.0;
@@ -43,14 +44,14 @@ impl Axis {
         if not_negative {
             low = low.max(0.0);
         }
-        Self { metric: metric.to_owned(), log, unit, low, high }
+        Self { metric, log, unit, low, high }
     }
 
     /// Builds an axis that also shows the limits, except those so far away that they would compress
     /// the values.
     #[must_use]
     pub fn with_limits(
-        metric: &str,
+        metric: Metric,
         values: impl IntoIterator<Item = f64>,
         limits: impl IntoIterator<Item = f64>,
     ) -> Self {
@@ -60,7 +61,7 @@ impl Axis {
         let width = high - low;
         let near = |limit: f64| {
             let by_ratio =
-                metric != "accuracy" && limit > low / MAX_LIMIT_FACTOR && limit < high * MAX_LIMIT_FACTOR;
+                metric.is_logarithmic() && limit > low / MAX_LIMIT_FACTOR && limit < high * MAX_LIMIT_FACTOR;
             by_ratio || (limit > low - width && limit < high + width)
         };
         values.extend(limits.into_iter().filter(|&limit| near(limit)));
@@ -131,12 +132,12 @@ mod tests {
 
     #[test]
     fn narrow_ranges_are_linear_and_wide_ones_logarithmic() {
-        let narrow = Axis::new("latency", [0.001, 0.003]);
+        let narrow = Axis::new(Metric::Latency, [0.001, 0.003]);
         assert!(!narrow.log);
         assert_eq!(narrow.title(), "latency (ms)");
         let texts: Vec<_> = narrow.ticks(4).into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, ["1", "2", "3"]);
-        let wide = Axis::new("size", [1e5, 4e7]);
+        let wide = Axis::new(Metric::Size, [1e5, 4e7]);
         assert!(wide.log);
         let texts: Vec<_> = wide.ticks(4).into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, ["0.1", "1", "10"]);
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn odd_values_still_have_a_scale() {
         for values in [vec![], vec![0.0], vec![5.0, 5.0], vec![f64::NAN, 1.0], vec![-1.0, f64::INFINITY]] {
-            for metric in ["accuracy", "latency"] {
+            for metric in [Metric::Accuracy, Metric::Latency] {
                 let axis = Axis::new(metric, values.clone());
                 assert!(axis.ticks(5).iter().all(|(place, _)| (0.0..=1.0).contains(place)));
                 for value in values.iter().filter(|value| value.is_finite()) {

@@ -48,7 +48,7 @@ mod tests {
 
     use super::*;
     use paretune_record::characterize::{CHANNEL, CSR, Experiment, Kernels, ORIGINAL};
-    use paretune_record::measurement::Known;
+    use paretune_record::measurement::Measurement;
     use paretune_record::score::Score;
 
     fn row(technique: &str, level: &str, kernels: Kernels, correct: u64, latency: f64, threads: i64) -> Row {
@@ -66,7 +66,7 @@ mod tests {
             backend: "cpu".into(),
             threads,
             id: String::new(),
-            known: Some(Known {
+            known: Some(Measurement {
                 score: Score { total: 1000, correct, lost: 900_u64.saturating_sub(correct), gained: 0 },
                 latency: [latency, latency * 0.99, latency * 1.01],
                 size: 1e6,

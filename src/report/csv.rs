@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use paretune_record::front::{Front, FrontPoint};
-
-use super::units::METRICS;
+use paretune_record::metric::Metric;
 
 /// Formats one line per point after a line of names: id, flags, metrics, intervals, violations,
 /// origin, then every parameter that is active in some point (empty in the others). Fields are
@@ -12,10 +11,10 @@ use super::units::METRICS;
 #[must_use]
 pub fn csv(front: &Front) -> String {
     let parameters: BTreeSet<&String> = front.points.iter().flat_map(|point| point.config.0.keys()).collect();
-    let limited: Vec<&String> = front.limits.iter().map(|limit| &limit.metric).collect();
-    let uncertain = ["accuracy", "latency"];
+    let limited: Vec<Metric> = front.limits.iter().map(|limit| limit.metric).collect();
+    let uncertain: Vec<Metric> = Metric::objectives().filter(|metric| metric.row().is_uncertain).collect();
     let mut names: Vec<String> = ["id", "feasible", "best", "origin"].map(str::to_owned).to_vec();
-    names.extend(METRICS.map(str::to_owned));
+    names.extend(Metric::objectives().map(|metric| metric.name().to_owned()));
     names.extend(uncertain.iter().flat_map(|metric| [format!("{metric}_low"), format!("{metric}_high")]));
     names.extend(limited.iter().map(|metric| format!("violation_{metric}")));
     names.extend(parameters.iter().map(|name| format!("config.{name}")));
@@ -23,16 +22,17 @@ pub fn csv(front: &Front) -> String {
     for point in &front.points {
         let mut fields = flags(point);
         fields.extend(
-            METRICS.map(|metric| point.metrics.get(metric).map_or_else(String::new, |v| v.to_string())),
+            Metric::objectives()
+                .map(|metric| point.metrics.get(metric).map_or_else(String::new, |v| v.to_string())),
         );
-        for metric in uncertain {
+        for metric in &uncertain {
             match point.spread.get(metric) {
                 Some([low, high]) => fields.extend([low.to_string(), high.to_string()]),
                 None => fields.extend([String::new(), String::new()]),
             }
         }
         let violation =
-            |metric: &&String| point.violation.get(*metric).map_or_else(|| "0".to_owned(), f64::to_string);
+            |metric: &Metric| point.violation.get(metric).map_or_else(|| "0".to_owned(), f64::to_string);
         fields.extend(limited.iter().map(violation));
         fields.extend(
             parameters.iter().map(|name| point.config.0.get(*name).map_or_else(String::new, super::setting)),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use paretune_record::event::{Inspected, Started, TrialFinished};
-use paretune_record::front::{Front, FrontPoint, Metrics};
+use paretune_record::front::{Front, FrontPoint};
+use paretune_record::metric::{Metric, Metrics};
+use paretune_record::preference::Preference;
 use paretune_record::step::StepCost;
 use serde::Serialize;
 
@@ -30,7 +32,7 @@ pub struct PageData<'s> {
     /// Points whose steps were timed one by one.
     pub inspected: &'s [Inspected],
     /// Criterion by which the best point was chosen.
-    pub prefer: &'s str,
+    pub prefer: Preference,
     /// Names of the layers in execution order, if known.
     pub order: &'s [String],
     /// Folder of the study, as the user types it.
@@ -84,7 +86,7 @@ pub fn html(page_data: &PageData<'_>) -> String {
         units::duration(front.seconds),
         units::limits(&front.limits)
     );
-    let picture = svg(front, &data.techniques, "latency", "accuracy");
+    let picture = svg(front, &data.techniques, Metric::Latency, Metric::Accuracy);
     let parts = [
         ("title", escaped(&title)),
         ("subtitle", escaped(&subtitle)),
@@ -171,8 +173,11 @@ fn settings(page_data: &PageData<'_>) -> String {
         rows.push(("devices", front.hardware.devices.join(", ")));
     }
     rows.push(("strategy", format!("{}, seed {}", front.strategy, front.seed)));
-    rows.push(("preference", page_data.prefer.to_owned()));
-    rows.push(("objectives", front.objectives.join(", ")));
+    rows.push(("preference", page_data.prefer.to_string()));
+    rows.push((
+        "objectives",
+        front.objectives.iter().map(|metric| metric.name()).collect::<Vec<_>>().join(", "),
+    ));
     if let Some(started) = page_data.started {
         rows.push((
             "space",

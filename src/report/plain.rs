@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use paretune_record::event::{Event, Started, TrialFinished};
+use paretune_record::metric::Metric;
 
 use super::units;
 
@@ -124,12 +125,11 @@ impl PlainProgress {
         }
         let best = trial.point.as_ref().filter(|point| trial.entered && point.best);
         if let Some(point) = best {
-            let mut parts: Vec<_> = units::METRICS
-                .iter()
+            let mut parts: Vec<_> = Metric::objectives()
                 .filter_map(|metric| Some(units::value(metric, point.metrics.get(metric)?)))
                 .collect();
             let faster =
-                trial.baseline.as_ref().and_then(|base| units::versus("latency", &point.metrics, base));
+                trial.baseline.as_ref().and_then(|base| units::versus(Metric::Latency, &point.metrics, base));
             parts.extend(faster);
             counts.best = Some(parts.join(", "));
         }

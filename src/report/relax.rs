@@ -1,7 +1,10 @@
 //! Effect of relaxing one limit: the best known point that misses only this limit.
 
 use paretune_record::archive::preferred;
-use paretune_record::front::{FrontLimit, FrontPoint, Metrics};
+use paretune_record::front::FrontPoint;
+use paretune_record::limit::Limit;
+use paretune_record::metric::{Metric, Metrics};
+use paretune_record::preference::Preference;
 
 use super::units;
 
@@ -22,10 +25,10 @@ pub struct Relaxation {
 pub fn relaxations(
     points: &[&FrontPoint],
     best: Option<&FrontPoint>,
-    limits: &[FrontLimit],
+    limits: &[Limit],
     baseline: &Metrics,
-    prefer: &str,
-    objectives: &[String],
+    prefer: Preference,
+    objectives: &[Metric],
 ) -> Vec<Relaxation> {
     limits
         .iter()
@@ -52,26 +55,21 @@ pub fn relaxations(
 
 /// Formats the sentence of a [`Relaxation`].
 fn sentence(
-    limit: &FrontLimit,
+    limit: &Limit,
     found: &FrontPoint,
     best: Option<&FrontPoint>,
     baseline: &Metrics,
-    prefer: &str,
+    prefer: Preference,
 ) -> String {
-    let pessimistic = |name: &str, upper: bool| {
-        let middle = match name {
-            "accuracy-drop" => baseline.accuracy - found.metrics.accuracy,
-            name => found.metrics.get(name).unwrap_or(f64::NAN),
-        };
-        found.spread.get(name).map_or(middle, |interval| interval[usize::from(upper)])
-    };
-    let upper = limit.op == "<";
-    let needed = units::value(&limit.metric, pessimistic(&limit.metric, upper));
+    let upper = limit.is_upper();
+    let middle = found.metrics.against(limit.metric, Some(baseline)).unwrap_or(f64::NAN);
+    let pessimistic = found.spread.get(&limit.metric).map_or(middle, |ends| ends[usize::from(upper)]);
+    let needed = units::value(limit.metric, pessimistic);
     let needed = format!("{} {}{needed}", limit.metric, if upper { "up to " } else { "down to " });
     let Some(best) = best else {
         return format!("{needed} would be enough: {} then meets every limit", units::short_id(&found.id));
     };
-    let metric = if prefer == "knee" { "accuracy" } else { prefer };
+    let metric = prefer.metric();
     let value = units::value(metric, found.metrics.get(metric).unwrap_or(f64::NAN));
     let gain = units::versus(metric, &found.metrics, &best.metrics).unwrap_or_default();
     format!("{needed} would allow {metric} {value} ({gain})")
@@ -81,16 +79,23 @@ fn sentence(
 mod tests {
     use std::collections::BTreeMap;
 
+    use paretune_record::limit::Relation;
+
     use super::*;
 
-    fn point(id: &str, accuracy: f64, latency: f64, missed: &[&str]) -> FrontPoint {
+    fn point(id: &str, accuracy: f64, latency: f64, missed: &[Metric]) -> FrontPoint {
         FrontPoint {
             id: id.into(),
             feasible: missed.is_empty(),
             best: false,
-            metrics: Metrics { accuracy, latency, size: 1e6, memory: 1e6 },
+            metrics: Metrics::from([
+                (Metric::Accuracy, accuracy),
+                (Metric::Latency, latency),
+                (Metric::Size, 1e6),
+                (Metric::Memory, 1e6),
+            ]),
             spread: BTreeMap::new(),
-            violation: missed.iter().map(|name| ((*name).to_owned(), 0.1)).collect(),
+            violation: missed.iter().map(|metric| (*metric, 0.1)).collect(),
             origin: String::new(),
             config: paretune_spaces::Configuration::new(),
         }
@@ -98,21 +103,23 @@ mod tests {
 
     #[test]
     fn each_limit_tells_what_lies_beyond_it_alone() {
-        let limit = |metric: &str, value: f64| FrontLimit {
-            metric: metric.into(),
-            op: "<".into(),
-            value,
-            unit: String::new(),
-        };
-        let limits = [limit("latency", 1e-3), limit("size", 5e5)];
+        let limit = |metric: Metric, value: f64| Limit { metric, relation: Relation::Less, value };
+        let limits = [limit(Metric::Latency, 1e-3), limit(Metric::Size, 5e5)];
         let points = [
             point("best", 0.90, 0.9e-3, &[]),
-            point("slow", 0.92, 1.5e-3, &["latency"]),
-            point("both", 0.95, 2e-3, &["latency", "size"]),
+            point("slow", 0.92, 1.5e-3, &[Metric::Latency]),
+            point("both", 0.95, 2e-3, &[Metric::Latency, Metric::Size]),
         ];
         let all: Vec<&FrontPoint> = points.iter().collect();
-        let objectives = ["accuracy", "latency"].map(str::to_owned);
-        let found = relaxations(&all, Some(&points[0]), &limits, &points[0].metrics, "accuracy", &objectives);
+        let objectives = [Metric::Accuracy, Metric::Latency];
+        let found = relaxations(
+            &all,
+            Some(&points[0]),
+            &limits,
+            &points[0].metrics,
+            Preference::default(),
+            &objectives,
+        );
         assert_eq!(found[0].id.as_deref(), Some("slow"));
         assert_eq!(found[0].text, "latency up to 1.50 ms would allow accuracy 92.0 % (+2.0 points)");
         assert_eq!(found[1].id, None);

@@ -4,13 +4,15 @@
 use std::fmt::Write;
 
 use paretune_record::front::{Front, FrontPoint};
+use paretune_record::metric::Metric;
+use paretune_record::preference::Preference;
 
-use super::units::{self, METRICS};
+use super::units;
 
 /// Formats the summary of a search. `study` is the folder as the user types it, and `prefer` is the
 /// criterion of the best point: an objective or `knee`.
 #[must_use]
-pub fn summary(front: &Front, study: &str, prefer: &str) -> String {
+pub fn summary(front: &Front, study: &str, prefer: Preference) -> String {
     let mut text = String::new();
     let feasible = front.points.iter().filter(|point| point.feasible).count();
     let _ = writeln!(
@@ -48,20 +50,16 @@ pub fn summary(front: &Front, study: &str, prefer: &str) -> String {
 
 /// Explains which of the `feasible` points (their number) the best one is.
 #[must_use]
-pub fn why(prefer: &str, feasible: usize, front: &Front) -> String {
+pub fn why(prefer: Preference, feasible: usize, front: &Front) -> String {
     why_of(prefer, feasible, !front.limits.is_empty())
 }
 
 /// Explains the best point like [`why`]; `limited` says whether there are limits.
 #[must_use]
-pub fn why_of(prefer: &str, feasible: usize, limited: bool) -> String {
+pub fn why_of(prefer: Preference, feasible: usize, limited: bool) -> String {
     let which = match prefer {
-        "accuracy" => "the most accurate".to_owned(),
-        "latency" => "the fastest".to_owned(),
-        "size" => "the smallest on disk".to_owned(),
-        "memory" => "the smallest in memory".to_owned(),
-        "knee" => "the knee: where giving up more of one objective stops paying".to_owned(),
-        other => format!("best by {other}"),
+        Preference::Metric(metric) => metric.row().words.best,
+        Preference::Knee => "the knee: where giving up more of one objective stops paying",
     };
     match (feasible, limited) {
         (1, true) => "the only point that meets every limit".to_owned(),
@@ -71,7 +69,7 @@ pub fn why_of(prefer: &str, feasible: usize, limited: bool) -> String {
 }
 
 fn figures(text: &mut String, point: &FrontPoint, front: &Front) {
-    for metric in METRICS {
+    for metric in Metric::objectives() {
         let base = front.baseline.get(metric).map_or_else(String::new, |value| units::value(metric, value));
         let versus = units::versus(metric, &point.metrics, &front.baseline).unwrap_or_default();
         let _ = writeln!(

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use paretune_record::front::{Front, FrontLimit, FrontPoint, Metrics};
+use paretune_record::front::{Front, FrontPoint};
+use paretune_record::limit::Limit;
+use paretune_record::metric::{Metric, Metrics};
 
 use super::axis::Axis;
 use super::techniques::Technique;
@@ -28,25 +30,19 @@ text{font:12px system-ui,Helvetica,Arial,DejaVu Sans,sans-serif;fill:#333}\
 /// these two metrics, among those that meet every limit (among all if none does). An unknown metric
 /// results in an empty plot.
 #[must_use]
-pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String {
+pub fn svg(front: &Front, techniques: &[Technique], x: Metric, y: Metric) -> String {
     let miss = front.nearest_miss.iter().filter(|miss| front.points.iter().all(|point| point.id != miss.id));
     let points: Vec<&FrontPoint> = front.points.iter().chain(miss).collect();
     let alone = || techniques.iter().map(|technique| &technique.metrics);
     let all = || points.iter().map(|point| &point.metrics).chain(alone()).chain([&front.baseline]);
-    let limits: Vec<(&FrontLimit, &str, f64, bool)> = front
-        .limits
-        .iter()
-        .map(|limit| match limit.metric.as_str() {
-            "accuracy-drop" => (limit, "accuracy", front.baseline.accuracy - limit.value, false),
-            metric => (limit, metric, limit.value, limit.op.starts_with('<')),
-        })
-        .collect();
-    let axis = |metric: &str| {
+    let limits: Vec<(&Limit, Limit)> =
+        front.limits.iter().map(|limit| (limit, limit.drawn(Some(&front.baseline)))).collect();
+    let axis = |metric: Metric| {
         let values = all().filter_map(|metrics| metrics.get(metric));
         Axis::with_limits(
             metric,
             values,
-            limits.iter().filter(|limit| limit.1 == metric).map(|limit| limit.2),
+            limits.iter().filter(|(_, drawn)| drawn.metric == metric).map(|(_, drawn)| drawn.value),
         )
     };
     let plot = Plot { x: axis(x), y: axis(y) };
@@ -58,8 +54,8 @@ pub fn svg(front: &Front, techniques: &[Technique], x: &str, y: &str) -> String 
     );
     plot.heading(&mut out, front);
     plot.axes(&mut out);
-    for (limit, metric, value, above) in &limits {
-        plot.limit(&mut out, metric, *value, *above, &units::limit(limit));
+    for (limit, drawn) in &limits {
+        plot.limit(&mut out, drawn, &units::limit(limit));
     }
     plot.line(&mut out, &points);
     for technique in techniques {
@@ -102,8 +98,8 @@ struct Plot {
 impl Plot {
     fn position(&self, metrics: &Metrics) -> Option<(f64, f64)> {
         let (left, top, right, bottom) = FRAME;
-        let x = self.x.position(metrics.get(&self.x.metric)?)?;
-        let y = self.y.position(metrics.get(&self.y.metric)?)?;
+        let x = self.x.position(metrics.get(self.x.metric)?)?;
+        let y = self.y.position(metrics.get(self.y.metric)?)?;
         Some((left + x * (right - left), bottom - y * (bottom - top)))
     }
 
@@ -157,17 +153,17 @@ impl Plot {
 
     /// Draws the line of a limit with its forbidden side tinted. A limit outside of the plot has no
     /// line; the plot is tinted completely if all of it is forbidden.
-    fn limit(&self, out: &mut String, metric: &str, value: f64, above: bool, text: &str) {
+    fn limit(&self, out: &mut String, limit: &Limit, text: &str) {
         let (left, top, right, bottom) = FRAME;
-        let vertical = metric == self.x.metric;
+        let vertical = limit.metric == self.x.metric;
         let axis = if vertical { &self.x } else { &self.y };
-        if axis.metric != metric {
+        if axis.metric != limit.metric {
             return;
         }
-        let Some(place) = axis.position(value) else { return };
+        let Some(place) = axis.position(limit.value) else { return };
         let at = place.clamp(0.0, 1.0);
         let (x, y) = (left + at * (right - left), bottom - at * (bottom - top));
-        let (x0, y0, x1, y1) = match (vertical, above) {
+        let (x0, y0, x1, y1) = match (vertical, limit.is_upper()) {
             (true, true) => (x, top, right, bottom),
             (true, false) => (left, top, x, bottom),
             (false, true) => (left, top, right, y),
@@ -207,15 +203,13 @@ impl Plot {
     /// Draws the line through the points that are not dominated in these two metrics.
     fn line(&self, out: &mut String, points: &[&FrontPoint]) {
         let any_feasible = points.iter().any(|point| point.feasible);
-        let cost = |point: &FrontPoint, metric: &str| {
-            let value = point.metrics.get(metric)?;
-            Some(if metric == "accuracy" { -value } else { value })
-        };
+        let cost =
+            |point: &FrontPoint, metric: Metric| point.metrics.get(metric).map(|value| metric.cost(value));
         let mut kept: Vec<(f64, f64, &Metrics)> = points
             .iter()
             .filter(|point| point.feasible || !any_feasible)
             .filter_map(|point| {
-                Some((cost(point, &self.x.metric)?, cost(point, &self.y.metric)?, &point.metrics))
+                Some((cost(point, self.x.metric)?, cost(point, self.y.metric)?, &point.metrics))
             })
             .collect();
         kept.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -244,7 +238,7 @@ impl Plot {
             (false, false) => "infeasible",
         };
         let mut title = figures(units::short_id(&point.id), &point.metrics);
-        if let Some(versus) = units::versus("latency", &point.metrics, baseline) {
+        if let Some(versus) = units::versus(Metric::Latency, &point.metrics, baseline) {
             let _ = write!(title, " ({versus})");
         }
         let radius = if point.best { 6.5 } else { 4.0 };
@@ -254,8 +248,8 @@ impl Plot {
             escaped(&title)
         );
         if point.best {
-            let shown = |metric: &str| units::value(metric, point.metrics.get(metric).unwrap_or(f64::NAN));
-            let text = format!("best: {}, {}", shown(&self.x.metric), shown(&self.y.metric));
+            let shown = |metric: Metric| units::value(metric, point.metrics.get(metric).unwrap_or(f64::NAN));
+            let text = format!("best: {}, {}", shown(self.x.metric), shown(self.y.metric));
             self.label(out, x, y, &text, "strong");
         }
     }
@@ -298,8 +292,7 @@ impl Plot {
 }
 
 fn figures(name: &str, metrics: &Metrics) -> String {
-    let shown: Vec<_> = units::METRICS
-        .iter()
+    let shown: Vec<_> = Metric::objectives()
         .filter_map(|metric| Some(format!("{metric} {}", units::value(metric, metrics.get(metric)?))))
         .collect();
     format!("{name}: {}", shown.join(", "))

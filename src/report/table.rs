@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
-use paretune_record::front::{Front, FrontLimit, FrontPoint, Metrics};
+use paretune_record::front::{Front, FrontPoint};
+use paretune_record::limit::Limit;
+use paretune_record::metric::{Metric, Metrics};
 
-use super::units::{self, METRICS};
+use super::units;
 
 /// Settings for the format of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,21 +81,21 @@ pub fn table(front: &Front, style: TableStyle) -> String {
 
 fn heads() -> Vec<String> {
     let mut heads = vec![String::new(), "id".to_owned()];
-    for metric in METRICS {
-        heads.extend([metric.to_owned(), String::new()]);
+    for metric in Metric::objectives() {
+        heads.extend([metric.name().to_owned(), String::new()]);
     }
     heads.extend(["origin".to_owned(), "misses".to_owned()]);
     heads
 }
 
-fn cells(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metrics) -> Vec<String> {
+fn cells(point: &FrontPoint, limits: &[Limit], baseline: &Metrics) -> Vec<String> {
     let mark = match (point.best, point.feasible) {
         (true, _) => "*",
         (false, true) => "",
         (false, false) => "!",
     };
     let mut cells = vec![mark.to_owned(), units::short_id(&point.id).to_owned()];
-    for metric in METRICS {
+    for metric in Metric::objectives() {
         cells.push(units::with_spread(point, metric));
         cells.push(units::versus(metric, &point.metrics, baseline).unwrap_or_default());
     }
@@ -103,7 +105,7 @@ fn cells(point: &FrontPoint, limits: &[FrontLimit], baseline: &Metrics) -> Vec<S
 
 fn baseline(metrics: &Metrics) -> Vec<String> {
     let mut cells = vec![String::new(), "baseline".to_owned()];
-    for metric in METRICS {
+    for metric in Metric::objectives() {
         cells.push(metrics.get(metric).map_or_else(String::new, |value| units::value(metric, value)));
         cells.push(String::new());
     }

@@ -2,7 +2,8 @@
 //! with them.
 
 use paretune_record::event::TrialFinished;
-use paretune_record::front::{Front, Metrics};
+use paretune_record::front::Front;
+use paretune_record::metric::{Metric, Metrics};
 
 /// A trial that applies one technique alone.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -38,13 +39,7 @@ pub fn metrics(trial: &TrialFinished) -> Option<Metrics> {
     if let Some(point) = &trial.point {
         return Some(point.metrics);
     }
-    let partial = trial.partial?;
-    Some(Metrics {
-        accuracy: partial.accuracy?,
-        latency: partial.latency?,
-        size: partial.size?,
-        memory: partial.memory?,
-    })
+    trial.partial.filter(|seen| Metric::objectives().all(|metric| seen.get(metric).is_some()))
 }
 
 /// Returns the short name of a recipe that applies one technique alone; `None` for all other

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use paretune_demo as demo;
 use paretune_record::front::Front;
+use paretune_record::metric::Metric;
+use paretune_record::preference::Preference;
 
 use super::{PlainProgress, TableStyle, csv, summary, svg, table};
 
@@ -38,25 +40,28 @@ fn csv_has_a_field_for_every_name_on_every_line() {
 
 #[test]
 fn summaries_name_the_best_or_the_nearest_miss() {
-    insta::assert_snapshot!("summary", summary(&front(), "out/resnet20", "accuracy"));
-    insta::assert_snapshot!("summary-missed", summary(&demo::front(150, false), "my study", "latency"));
+    insta::assert_snapshot!("summary", summary(&front(), "out/resnet20", Preference::default()));
+    insta::assert_snapshot!(
+        "summary-missed",
+        summary(&demo::front(150, false), "my study", Preference::Metric(Metric::Latency))
+    );
     let mut empty = front();
     empty.points.clear();
-    assert!(summary(&empty, "s", "accuracy").contains("Nothing was found"));
+    assert!(summary(&empty, "s", Preference::default()).contains("Nothing was found"));
 }
 
 #[test]
 fn pictures_are_well_formed_and_hold_every_point() {
     let mut front = front();
     front.model.name = "<a & b>".to_owned();
-    let text = svg(&front, &[], "latency", "accuracy");
+    let text = svg(&front, &[], Metric::Latency, Metric::Accuracy);
     assert_eq!(text.matches("<circle").count(), front.points.len());
     assert!(text.contains("&lt;a &amp; b&gt;") && text.contains("best: ") && !text.contains("NaN"));
-    insta::assert_snapshot!("svg", svg(&self::front(), &[], "size", "accuracy"));
+    insta::assert_snapshot!("svg", svg(&self::front(), &[], Metric::Size, Metric::Accuracy));
     // An empty archive must not fail.
     front.points.clear();
-    for metric in ["size", "memory", "nonsense"] {
-        assert!(svg(&front, &[], metric, "accuracy").ends_with("</svg>\n"));
+    for metric in [Metric::Size, Metric::Memory] {
+        assert!(svg(&front, &[], metric, Metric::Accuracy).ends_with("</svg>\n"));
     }
 }
 

@@ -10,7 +10,7 @@ use paretune_kernels::weights::{FP16_MAX, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{Backend, KernelError};
 use paretune_model::Network;
 use paretune_names::numbers::{BITS, HALF, bits_value};
-use paretune_names::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter, tunable_parameter};
+use paretune_names::{BACKEND, CHANNELS, Partition, THREADS, layer_parameter, tunable_parameter};
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
 /// Patterns of zeros that are offered, besides unstructured ones, if an algorithm profits from
@@ -55,7 +55,7 @@ pub fn joint_space(
     let layers = compress::layers(plan)?;
     let names: Vec<String> = backends.iter().map(ToString::to_string).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let values = sides(backends, &names, layers.len());
+    let values = partition(backends, &names, layers.len());
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     space.parameters.push(choice(BACKEND, &values, "which device runs the network"));
     let targets: Vec<Target> =
@@ -86,7 +86,7 @@ const MOST_SWITCHES: usize = 12;
 
 /// Lists the ways to run a network of this many layers: on one backend, or on the processor and a
 /// device with one cut point or two.
-fn sides(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
+fn partition(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
     let count = layers.saturating_sub(1).min(MOST_SWITCHES);
     let places: Vec<usize> =
         (0..count).map(|index| 1 + index * layers.saturating_sub(1) / count.max(1)).collect();
@@ -101,7 +101,7 @@ fn sides(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
             for &at in &places {
                 let later = places.iter().copied().filter(|&back| back > at).map(Some);
                 let backs = std::iter::once(None).chain(later);
-                values.extend(backs.map(|back| Sides { first, second, at, back }.to_string()));
+                values.extend(backs.map(|back| Partition { first, second, at, back }.to_string()));
             }
         }
     }
@@ -110,8 +110,10 @@ fn sides(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
 
 /// Builds the condition that `backend` runs layer `number`; `values` is the domain of [`BACKEND`].
 fn runs(backend: &str, number: usize, values: &[Value]) -> String {
-    let there = values.iter().filter_map(Value::as_str).filter(|value| match Sides::read(value) {
-        Some(sides) => backend == if sides.is_second(number) { sides.second } else { sides.first },
+    let there = values.iter().filter_map(Value::as_str).filter(|value| match Partition::read(value) {
+        Some(partition) => {
+            backend == if partition.is_second(number) { partition.second } else { partition.first }
+        }
         None => *value == backend,
     });
     let there: Vec<String> = there.map(|value| format!("'{value}'")).collect();
@@ -387,8 +389,8 @@ mod tests {
             space.parameters()[0].domain.values().iter().filter_map(Value::as_str).collect();
         let two_switches = offered.iter().find(|value| value.starts_with("opencl") && value.contains(" to "));
         for text in ["cpu then opencl at 1", two_switches.expect("there and back")] {
-            let sides = Sides::read(text).expect("two backends");
-            let there = |layer| sides.is_second(layer) == (sides.second == "opencl");
+            let partition = Partition::read(text).expect("two backends");
+            let there = |layer| partition.is_second(layer) == (partition.second == "opencl");
             assert_eq!(
                 on_device(&space, &network, text),
                 (0..layers).map(there).collect::<Vec<bool>>(),
@@ -436,9 +438,9 @@ mod tests {
     #[test]
     fn deep_networks_switch_at_a_few_layers() {
         let backends = [Backend::Cpu, Backend::OpenCl { device: String::new() }];
-        let values = sides(&backends, &["cpu", "opencl"], 100);
+        let values = partition(&backends, &["cpu", "opencl"], 100);
         assert_eq!(values.len(), 2 + 2 * (12 + 12 * 11 / 2));
-        assert_eq!(sides(&backends, &["cpu", "opencl"], 1).len(), 2);
-        assert_eq!(sides(&backends[..1], &["cpu"], 100), ["cpu"]);
+        assert_eq!(partition(&backends, &["cpu", "opencl"], 1).len(), 2);
+        assert_eq!(partition(&backends[..1], &["cpu"], 100), ["cpu"]);
     }
 }

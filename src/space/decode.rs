@@ -6,7 +6,7 @@ use paretune_compress::{LayerRecipe, Recipe};
 use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Backend, Schedule, offer};
 use paretune_names::numbers::{BITS, HALF};
-use paretune_names::{BACKEND, CHANNELS, FINETUNE, Sides, THREADS, tunable_parameter};
+use paretune_names::{BACKEND, CHANNELS, FINETUNE, Partition, THREADS, tunable_parameter};
 use paretune_spaces::{Configuration, Value};
 
 /// Longest time of fine-tuning in seconds.
@@ -157,14 +157,14 @@ fn backends(
         |text: &str| text.parse::<Backend>().map_err(|problem: String| CandidateError::new(BACKEND, problem));
     let Some(value) = configuration.get(BACKEND) else { return Ok((Backend::Cpu, Vec::new())) };
     let text = value.as_str().unwrap_or_default();
-    let Some(sides) = Sides::read(text) else { return Ok((named(text)?, Vec::new())) };
-    let (first, second) = (named(sides.first)?, named(sides.second)?);
-    let back = sides.back.unwrap_or(layers);
-    if sides.at == 0 || sides.at >= back || back > layers {
+    let Some(partition) = Partition::read(text) else { return Ok((named(text)?, Vec::new())) };
+    let (first, second) = (named(partition.first)?, named(partition.second)?);
+    let back = partition.back.unwrap_or(layers);
+    if partition.at == 0 || partition.at >= back || back > layers {
         let problem = format!("`{text}`: there are layers 0 to {}", layers.saturating_sub(1));
         return Err(CandidateError::new(BACKEND, problem));
     }
-    let mut switches = vec![(sides.at, second)];
+    let mut switches = vec![(partition.at, second)];
     if back < layers {
         switches.push((back, first.clone()));
     }
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(back.switches, [(1, Backend::Cpu), (2, device.clone())]);
         assert_eq!(back.backend, device);
         for text in ["cpu then opencl at 4", "opencl:A/B at C then cpu at 4 to 7"] {
-            assert_eq!(Sides::read(text).map(|sides| sides.to_string()).as_deref(), Some(text));
+            assert_eq!(Partition::read(text).map(|partition| partition.to_string()).as_deref(), Some(text));
         }
         for backend in [
             "cpu then opencl",

@@ -18,7 +18,7 @@ pub struct Seed {
 }
 
 /// Name of the baseline, the first seed.
-pub const UNTOUCHED: &str = "untouched";
+pub const BASELINE: &str = "untouched";
 
 /// A uniform recipe: the same values for every layer that offers them.
 #[derive(Clone, Copy, Default)]
@@ -35,7 +35,7 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
     let integer = |grid: Grid| Some(Numbers::Integer(grid));
     let int8 = integer(Grid::Bits8);
     let uniform: &[(&str, Uniform)] = &[
-        (UNTOUCHED, Uniform::default()),
+        (BASELINE, Uniform::default()),
         ("8 bits everywhere", Uniform { bits: int8, ..Uniform::default() }),
         ("bfloat16 everywhere", Uniform { bits: Some(Numbers::Bf16), ..Uniform::default() }),
         ("half precision everywhere", Uniform { bits: Some(Numbers::Fp16), ..Uniform::default() }),

@@ -12,7 +12,7 @@ use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice};
 use paretune_kernels::conv;
 use paretune_kernels::weights::{Grid, Numbers, WeightFormat};
 use paretune_names::numbers::{BITS, choose, offered};
-use paretune_names::{BACKEND, CHANNELS, Sides, THREADS, layer_parameter};
+use paretune_names::{BACKEND, CHANNELS, Partition, THREADS, layer_parameter};
 use paretune_record::characterize::{CHANNEL, CSR, Experiment, Kernels, ORIGINAL, SPARSE};
 use paretune_record::survey::Survey;
 use paretune_spaces::{CompiledSpace, Configuration, Value};
@@ -196,8 +196,11 @@ pub fn settings(space: &CompiledSpace) -> Vec<Setting> {
         threads.push(1);
     }
     let backends = domain(BACKEND);
-    let mut backends: Vec<&str> =
-        backends.iter().filter_map(Value::as_str).filter(|backend| Sides::read(backend).is_none()).collect();
+    let mut backends: Vec<&str> = backends
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|backend| Partition::read(backend).is_none())
+        .collect();
     if backends.is_empty() {
         backends.push("cpu");
     }

@@ -3,23 +3,24 @@
 
 mod score;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::session::SessionError;
-use super::trial::Bench;
+use crate::trial::{TrialRunner, latency_of, latency_values};
 use paretune_db::{KeyParts, Record};
 use paretune_evaluate::host::{Host, HostError, blame};
 use paretune_evaluate::protocol::{Reply, Request};
 use paretune_evaluate::repeat;
 use paretune_evaluate::timing::{Effort, Timing};
-use paretune_joint_space::seeds::UNTOUCHED;
+use paretune_joint_space::seeds::BASELINE;
 use paretune_kernels::hardware::Hardware;
 use paretune_model::Network;
 use paretune_record::event::Event;
-use paretune_record::front::{Front, FrontLimit, FrontPoint, HardwareName, Metrics, ModelName};
-use paretune_record::measurement::Known;
+use paretune_record::front::{Front, FrontPoint, HardwareName, ModelName};
+use paretune_record::limit::Limit;
+use paretune_record::measurement::Measurement;
+use paretune_record::metric::{Metric, Metrics};
 use paretune_record::request::StudyRequest;
 use paretune_record::score::Score;
 use paretune_record::{archive, artefact};
@@ -53,7 +54,7 @@ const TIMING: f64 = 0.4;
 /// Context of the final measurements.
 pub struct Confirmation<'c, 's> {
     /// The result store and its keys.
-    pub bench: &'c Bench<'s>,
+    pub runner: &'c TrialRunner<'s>,
     /// The worker process that builds and scores.
     pub host: &'c mut Host,
     /// The request that the study answers.
@@ -87,14 +88,14 @@ impl Confirmation<'_, '_> {
         };
         let mut latencies: Vec<Option<[f64; 3]>> = Vec::with_capacity(finalists.len());
         for point in finalists {
-            let record = self.bench.store.get(&self.bench.final_key(&point.config).key())?;
+            let record = self.runner.store.get(&self.runner.final_key(&point.config).key())?;
             latencies.push(record.as_ref().and_then(latency_of));
         }
         let mut failed: Vec<usize> = Vec::new();
         let mut missing: Vec<usize> = Vec::new();
         let mut bundles: Vec<PathBuf> = Vec::with_capacity(finalists.len());
         for (index, point) in finalists.iter().enumerate() {
-            let scored = self.bench.known_score("report-score", &point.config)?.total > 0;
+            let scored = self.runner.known_score("report-score", &point.config)?.total > 0;
             bundles.push(self.folder().join(&point.id));
             if latencies[index].is_some() && scored || !self.measure {
                 continue;
@@ -156,11 +157,11 @@ impl Confirmation<'_, '_> {
         self.score(&mut jobs, until, see, &mut step, interrupted)?;
         let points = jobs.into_iter().filter(|job| !job.failed).map(|job| Confirmed {
             point: finished(job.point, job.latency, job.score, limits),
-            search_accuracy: job.point.metrics.accuracy,
+            search_accuracy: accuracy_of(job.point),
         });
         let points: Vec<Confirmed> = points.collect();
         // Nobody needs the remaining bundles; another session builds its own.
-        for folder in [Some(self.folder()), self.bench.candidates.clone()].into_iter().flatten() {
+        for folder in [Some(self.folder()), self.runner.candidates.clone()].into_iter().flatten() {
             artefact::discard(&folder);
         }
         Ok(points)
@@ -173,7 +174,7 @@ impl Confirmation<'_, '_> {
 
     /// Returns the folder that holds the finalists' bundles during the measurements.
     fn folder(&self) -> PathBuf {
-        self.bench.subject.artefacts.join("finalists")
+        self.runner.workload.artefacts.join("finalists")
     }
 
     fn build(
@@ -182,7 +183,7 @@ impl Confirmation<'_, '_> {
         bundle: &Path,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<(), HostError> {
-        let built = self.bench.candidates.as_ref().map(|folder| folder.join(&point.id));
+        let built = self.runner.candidates.as_ref().map(|folder| folder.join(&point.id));
         if let Some(built) = built.filter(|built| built.exists())
             && std::fs::create_dir_all(self.folder()).and_then(|()| std::fs::rename(&built, bundle)).is_ok()
         {
@@ -193,7 +194,7 @@ impl Confirmation<'_, '_> {
             id: point.id.clone(),
             folder: bundle.to_owned(),
         };
-        match self.host.ask(&request, self.bench.deadline, &mut |_| {}, interrupted)? {
+        match self.host.ask(&request, self.runner.deadline, &mut |_| {}, interrupted)? {
             Reply::Exported { .. } => Ok(()),
             other => Err(HostError::Nonsense(format!("{other:?}"))),
         }
@@ -208,7 +209,7 @@ impl Confirmation<'_, '_> {
         error: HostError,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<HostError>, SessionError> {
-        match blame(self.host.command(), &self.bench.devices, error, interrupted) {
+        match blame(self.host.command(), &self.runner.devices, error, interrupted) {
             HostError::Interrupted => {
                 self.measure = false;
                 Ok(None)
@@ -224,32 +225,25 @@ impl Confirmation<'_, '_> {
         effort: Effort,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<Timing>, HostError> {
-        let deadline = self.bench.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
-        let request = repeat::as_made(bundles, effort, self.bench.probes.clone());
+        let deadline = self.runner.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
+        let request = repeat::as_made(bundles, effort, self.runner.probes.clone());
         repeat::time_afresh(self.host.command(), &request, deadline, interrupted)
     }
 
     fn record(&self, point: &FrontPoint, timing: &Timing) -> Result<(), SessionError> {
-        let values = BTreeMap::from([
-            ("latency".to_owned(), timing.median),
-            ("latency-low".to_owned(), timing.low),
-            ("latency-high".to_owned(), timing.high),
-        ]);
-        let key = self.bench.final_key(&point.config);
+        let values = latency_values([timing.median, timing.low, timing.high]);
+        let key = self.runner.final_key(&point.config);
         let record = Record::measured(key, values, &timing.samples, env!("CARGO_PKG_VERSION"));
-        Ok(self.bench.store.put(&record)?)
+        Ok(self.runner.store.put(&record)?)
     }
 }
 
-fn finished(
-    point: &FrontPoint,
-    latency: [f64; 3],
-    score: Option<Score>,
-    limits: &[FrontLimit],
-) -> FrontPoint {
+fn finished(point: &FrontPoint, latency: [f64; 3], score: Option<Score>, limits: &[Limit]) -> FrontPoint {
     match score {
         Some(score) => {
-            let known = Known { score, latency, size: point.metrics.size, memory: point.metrics.memory };
+            let value = |metric: Metric| point.metrics.get(metric).unwrap_or_default();
+            let [size, memory] = [Metric::Size, Metric::Memory].map(value);
+            let known = Measurement { score, latency, size, memory };
             archive::point(&point.config, &point.origin, &known, limits)
         }
         None => point.clone(),
@@ -265,20 +259,21 @@ pub struct Confirmed {
     pub search_accuracy: f64,
 }
 
-impl Bench<'_> {
+impl TrialRunner<'_> {
     /// Returns the store key of a final timing.
     fn final_key(&self, configuration: &paretune_spaces::Configuration) -> KeyParts {
         self.keyed("final-speed", configuration)
     }
 }
 
-fn latency_of(record: &Record) -> Option<[f64; 3]> {
-    Some([record.value("latency")?, record.value("latency-low")?, record.value("latency-high")?])
+pub(crate) fn accuracy_of(point: &FrontPoint) -> f64 {
+    point.metrics.get(Metric::Accuracy).unwrap_or_default()
 }
 
 fn seen_latency(point: &FrontPoint) -> [f64; 3] {
-    let [low, high] = point.spread.get("latency").copied().unwrap_or([point.metrics.latency; 2]);
-    [point.metrics.latency, low, high]
+    let median = point.metrics.get(Metric::Latency).unwrap_or_default();
+    let [low, high] = point.spread.get(&Metric::Latency).copied().unwrap_or([median; 2]);
+    [median, low, high]
 }
 
 /// Facts about a study that its front records beside the points.
@@ -308,7 +303,7 @@ pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
     let request = frame.request;
     let all = || points.iter().map(|confirmed| &confirmed.point);
     let baseline =
-        all().find(|point| point.origin == UNTOUCHED).map_or(frame.baseline, |untouched| untouched.metrics);
+        all().find(|point| point.origin == BASELINE).map_or(frame.baseline, |baseline| baseline.metrics);
     let dominated = |point: &FrontPoint| {
         all().any(|other| {
             (other.feasible || !point.feasible)
@@ -321,13 +316,13 @@ pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
         .filter(|confirmed| confirmed.point.feasible)
         .map(|confirmed| {
             let mut point = confirmed.point.clone();
-            point.metrics.accuracy = confirmed.search_accuracy;
+            point.metrics.set(Metric::Accuracy, confirmed.search_accuracy);
             point
         })
         .collect();
     let for_choice: Vec<&FrontPoint> = for_choice.iter().collect();
     let best =
-        archive::preferred(&for_choice, &request.prefer, &request.objectives).map(|point| point.id.clone());
+        archive::preferred(&for_choice, request.prefer, &request.objectives).map(|point| point.id.clone());
     let nearest_miss = if best.is_none() {
         all()
             .min_by(|left, right| archive::total_violation(left).total_cmp(&archive::total_violation(right)))
@@ -342,8 +337,8 @@ pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
     kept.sort_by(|left, right| {
         (right.best, right.feasible)
             .cmp(&(left.best, left.feasible))
-            .then(right.metrics.accuracy.total_cmp(&left.metrics.accuracy))
-            .then(left.metrics.latency.total_cmp(&right.metrics.latency))
+            .then(accuracy_of(right).total_cmp(&accuracy_of(left)))
+            .then(seen_latency(left)[0].total_cmp(&seen_latency(right)[0]))
     });
     let feasible: Vec<Metrics> =
         kept.iter().filter(|point| point.feasible).map(|point| point.metrics).collect();

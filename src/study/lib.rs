@@ -3,9 +3,9 @@
 //! [`session::run`] drives it and reports its progress as a stream of [`paretune_record::event::Event`]s. The module
 //! [`paretune_evaluate`] measures configurations; the crate `paretune_search` chooses them.
 
+pub mod additive;
 pub mod bounds;
 pub mod characterize;
-pub mod compose;
 pub mod confirm;
 pub mod prepare;
 pub mod replay;

@@ -4,10 +4,10 @@
 //! the journal or the store are told to it without a measurement. A killed study so continues
 //! exactly where it stopped, and its outcome does not depend on the number of interruptions.
 
-mod conclude;
+mod control;
+mod device_loss;
+mod finalize;
 mod front;
-mod lost;
-mod steer;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{File, TryLockError};
@@ -19,28 +19,31 @@ use std::time::{Duration, Instant};
 use paretune_db::{Store, StoreError};
 use paretune_evaluate::host::{Host, HostError, HostOptions};
 use paretune_evaluate::protocol::Reply;
-use paretune_joint_space::seeds::{UNTOUCHED, seeds};
+use paretune_evaluate::stop::StopCriteria;
+use paretune_joint_space::seeds::{BASELINE, seeds};
 use paretune_kernels::hardware;
 use paretune_model::Network;
-use paretune_record::archive::{self, METRICS};
+use paretune_record::archive;
 use paretune_record::artefact;
 use paretune_record::budget::Budget;
-use paretune_record::event::{Event, PartialMetrics, Started, TrialFinished};
+use paretune_record::event::{Event, Started, TrialFinished};
 use paretune_record::front::{Front, FrontPoint};
 use paretune_record::journal::Journal;
-use paretune_record::measurement::Known;
+use paretune_record::measurement::{Estimate, Measurement};
+use paretune_record::metric::{Metric, Metrics};
 use paretune_record::request::{StudyFile, StudyRequest};
+use paretune_record::stop::StopReason;
 use paretune_search::{Outcome, Problem, ProblemError, Proposal, Search};
 use paretune_spaces::{CompiledSpace, Configuration};
 
+use super::additive::{Additive, Shared};
 use super::bounds;
-use super::compose::{Compose, Shared};
 use super::confirm;
 use super::prepare::{Material, PrepareError, space_of};
 use super::survey::{Pace, Surveyor};
-use super::trial::{Answer, Answered, Bench, Hopeless, TrialError};
+use super::trial::{TrialError, TrialOutcome, TrialResult, TrialRunner};
 
-pub use steer::Control;
+pub use control::Control;
 
 /// Reason why a session failed as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +64,7 @@ pub enum SessionError {
     #[error("{0}")]
     Worker(HostError),
     /// The baseline cannot be measured, so there is nothing to compare to.
-    #[error("the untouched network could not be measured: {0}")]
+    #[error("the baseline network could not be measured: {0}")]
     Baseline(String),
     /// A file in the study's folder cannot be used.
     #[error("study folder `{path}`: {problem}")]
@@ -115,7 +118,7 @@ pub fn run(
     let _lock = lock(&options.folder).map_err(wrong)?;
     let mut file = material.store(&options.folder, request)?;
     file.share_layers(&options.folder, &options.store).map_err(PrepareError::from)?;
-    let subject = file.subject(&options.folder);
+    let workload = file.workload(&options.folder);
     let hardware = hardware::detect();
     let space = Arc::new(
         space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())?
@@ -123,7 +126,7 @@ pub fn run(
     );
     let (journal, past) = Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
     let store = Store::open(&options.store)?;
-    let mut teller = Teller { journal, see, folder: &options.folder };
+    let mut events = EventSink { journal, see, folder: &options.folder };
 
     let started = Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,7 +135,7 @@ pub fn run(
         hardware: hardware.id.clone(),
         cpu: hardware.cpu.clone(),
         objectives: request.objectives.clone(),
-        prefer: request.prefer.clone(),
+        prefer: request.prefer,
         limits: request.limits.clone(),
         budget: request.budget.to_string(),
         budget_seconds: request.budget.seconds,
@@ -148,26 +151,23 @@ pub fn run(
             .ok()
             .map(|since| since.as_secs_f64()),
     };
-    teller.tell(Event::Started(Box::new(started)))?;
+    events.send(Event::Started(Box::new(started)))?;
     for notice in store.notices() {
-        teller.tell(Event::Notice { text: notice })?;
+        events.send(Event::Notice { text: notice })?;
     }
     if past.damaged_lines > 0 {
         let text = format!("{} damaged line(s) of the journal were passed over", past.damaged_lines);
-        teller.tell(Event::Notice { text })?;
+        events.send(Event::Notice { text })?;
     }
 
-    let shared = Arc::new(Mutex::new(Shared {
-        survey: past.survey,
-        prefer: request.prefer.clone(),
-        ..Shared::default()
-    }));
+    let shared =
+        Arc::new(Mutex::new(Shared { survey: past.survey, prefer: request.prefer, ..Shared::default() }));
     let search = start_search(&space, request, &shared)?;
 
-    let mut bench = Bench::new(&store, subject.clone(), hardware.id.clone())?;
-    bench.deadline = options.trial_deadline;
-    bench.devices = request.backends.iter().filter(|backend| *backend != "cpu").cloned().collect();
-    bench.candidates = Some(bench.subject.artefacts.join(CANDIDATES));
+    let mut runner = TrialRunner::new(&store, workload.clone(), hardware.id.clone())?;
+    runner.deadline = options.trial_deadline;
+    runner.devices = request.backends.iter().filter(|backend| *backend != "cpu").cloned().collect();
+    runner.candidates = Some(runner.workload.artefacts.join(CANDIDATES));
     let earlier = past.seconds;
     let mut session = Session {
         options,
@@ -180,11 +180,11 @@ pub fn run(
         keep: BTreeSet::new(),
         space,
         search,
-        bench,
-        host: Host::new(options.host.clone(), subject),
+        runner,
+        host: Host::new(options.host.clone(), workload),
         memory: past.trials.into_iter().map(|trial| (trial.id.clone(), trial)).collect(),
         front: Vec::new(),
-        untouched: None,
+        baseline: None,
         trials: 0,
         cached: 0,
         clock: Clock { begun, earlier },
@@ -194,26 +194,26 @@ pub fn run(
         search_images: material.dataset.search.len() as u64,
     };
     let (reason, measure, front) = loop {
-        let reason = session.search_all(&mut teller)?;
-        let measure = reason != "interrupted" && reason != lost::ENDED;
-        let error = match session.conclude(&mut teller, material, &hardware, measure) {
+        let reason = session.search_all(&mut events)?;
+        let measure = !matches!(reason, StopReason::Interrupted | StopReason::DeviceLost);
+        let error = match session.finalize(&mut events, material, &hardware, measure) {
             Ok(front) => break (reason, measure, front),
             Err(error) => error,
         };
         // If a device is lost during the final measurements, the search continues on the other
         // backends for the rest of the budget and confirms its front again.
-        if let Some(reason) = session.carry_on(error, &mut teller)? {
-            break (reason, false, session.conclude(&mut teller, material, &hardware, false)?);
+        if let Some(reason) = session.carry_on(error, &mut events)? {
+            break (reason, false, session.finalize(&mut events, material, &hardware, false)?);
         }
     };
-    let interrupted = reason == "interrupted";
+    let interrupted = reason == StopReason::Interrupted;
     // The best point is always timed step by step, because later views have only the journal to
     // read from.
     if let Some(best) = front.points.iter().find(|point| point.best && measure) {
-        session.inspect(&best.id, &mut teller)?;
+        session.inspect(&best.id, &mut events)?;
     }
     write_front(&options.folder, &front).map_err(|error| wrong(error.to_string()))?;
-    teller.tell(Event::Finished { reason: reason.to_owned(), front: Box::new(front.clone()) })?;
+    events.send(Event::Finished { reason, front: Box::new(front.clone()) })?;
     Ok(Conclusion { front, interrupted })
 }
 
@@ -225,15 +225,15 @@ fn start_search(
 ) -> Result<Search, SessionError> {
     let problem = Problem::new(
         Arc::clone(space),
-        METRICS.map(str::to_owned).to_vec(),
-        bounds::objectives(&request.objectives),
+        Metric::ALL.map(|metric| metric.name().to_owned()).to_vec(),
+        bounds::search_objectives(&request.objectives),
         bounds::search_limits(&request.limits),
     )?;
     let mut recipes = seeds(space);
     let mut search = if request.strategy == "auto" {
         // The remaining recipes take turns with the strategy's own proposals.
         let later = recipes.split_off(recipes.len().min(FIRST_RECIPES));
-        let strategy = Compose::new(Arc::clone(shared), later);
+        let strategy = Additive::new(Arc::clone(shared), later);
         Search::with_strategy(problem, Box::new(strategy), request.seed)
     } else {
         Search::new(problem, &request.strategy, request.seed)?
@@ -265,14 +265,14 @@ fn survey_seconds(budget: &Budget) -> Option<f64> {
 }
 
 /// Event sink: writes events to the journal and passes them on.
-struct Teller<'t> {
+struct EventSink<'t> {
     journal: Journal,
     see: &'t mut dyn FnMut(&Event),
     folder: &'t Path,
 }
 
-impl Teller<'_> {
-    fn tell(&mut self, event: Event) -> Result<(), SessionError> {
+impl EventSink<'_> {
+    fn send(&mut self, event: Event) -> Result<(), SessionError> {
         // A later session does not need the progress within a step, so these events are not stored.
         if !matches!(event, Event::Preparing { .. } | Event::Stage { .. } | Event::Confirming { .. }) {
             self.journal.write(&event).map_err(|error| SessionError::Folder {
@@ -307,7 +307,7 @@ struct Session<'s> {
     /// The study file as it is on disk.
     file: StudyFile,
     /// All completely measured configurations, each with its origin and metrics.
-    whole: Vec<(Configuration, String, Known)>,
+    whole: Vec<(Configuration, String, Measurement)>,
     /// Ids of the points whose bundles are kept for the final measurements, latest last.
     built: VecDeque<String>,
     /// Ids of the points that the user wants among the finalists.
@@ -315,14 +315,14 @@ struct Session<'s> {
     control: &'s Control,
     space: Arc<CompiledSpace>,
     search: Search,
-    bench: Bench<'s>,
+    runner: TrialRunner<'s>,
     host: Host,
     /// Trials of earlier sessions that have not been told to the search yet, by id.
     memory: HashMap<String, TrialFinished>,
     /// Points that no complete trial dominates, with their accuracy on the search images.
     front: Vec<FrontPoint>,
     /// The baseline with its accuracy on the search images.
-    untouched: Option<FrontPoint>,
+    baseline: Option<FrontPoint>,
     trials: u64,
     cached: u64,
     clock: Clock,
@@ -338,46 +338,48 @@ struct Session<'s> {
 impl Session<'_> {
     /// Asks for proposals, measures them and tells the results until the budget is spent. Returns
     /// the reason of the end.
-    fn search_all(&mut self, teller: &mut Teller<'_>) -> Result<&'static str, SessionError> {
+    fn search_all(&mut self, events: &mut EventSink<'_>) -> Result<StopReason, SessionError> {
         loop {
-            self.obey(teller)?;
+            self.obey(events)?;
             let budget = self.request.budget;
             // The final measurements are part of the budget, so their time is reserved.
             let seconds = budget.seconds.map(|seconds| seconds - confirm::reserve(seconds));
             if self.control.stopped() {
-                return Ok("interrupted");
+                return Ok(StopReason::Interrupted);
             }
             let replaying = !self.memory.is_empty();
             if budget.trials.is_some_and(|trials| self.trials >= trials) {
-                return Ok("budget");
+                return Ok(StopReason::Budget);
             }
             // The first trial, the baseline, always runs, because every result is compared to it.
             let spent = seconds.is_some_and(|seconds| self.clock.elapsed() >= seconds);
             if spent && self.trials > 0 && !replaying {
-                return Ok("budget");
+                return Ok(StopReason::Budget);
             }
             if let Some(seconds) = self.survey_due() {
-                match self.survey(seconds, teller) {
+                match self.survey(seconds, events) {
                     Ok(()) => {}
-                    Err(error) => match self.carry_on(error, teller)? {
+                    Err(error) => match self.carry_on(error, events)? {
                         Some(reason) => return Ok(reason),
                         None => continue,
                     },
                 }
             }
-            let Some(proposal) = self.search.ask(1).into_iter().next() else { return Ok("exhausted") };
+            let Some(proposal) = self.search.ask(1).into_iter().next() else {
+                return Ok(StopReason::Exhausted);
+            };
             let id = self.space.decode(&proposal.point).id();
             if let Some(trial) = self.memory.remove(&id) {
                 self.remember(&proposal, trial)?;
                 continue;
             }
             if spent && self.trials > 0 {
-                return Ok("budget");
+                return Ok(StopReason::Budget);
             }
-            match self.try_out(&proposal, teller) {
+            match self.try_out(&proposal, events) {
                 Ok(()) => {}
                 Err(error) => {
-                    if let Some(reason) = self.carry_on(error, teller)? {
+                    if let Some(reason) = self.carry_on(error, events)? {
                         return Ok(reason);
                     }
                 }
@@ -396,10 +398,10 @@ impl Session<'_> {
     }
 
     /// Surveys the costs of layers and channel groups.
-    fn survey(&mut self, seconds: f64, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+    fn survey(&mut self, seconds: f64, events: &mut EventSink<'_>) -> Result<(), SessionError> {
         let control = self.control;
         let mut surveyor = Surveyor {
-            bench: &mut self.bench,
+            runner: &mut self.runner,
             host: &mut self.host,
             space: &self.space,
             network: self.network,
@@ -409,14 +411,14 @@ impl Session<'_> {
         };
         let mut problem = None;
         let survey = surveyor.survey(&mut |share| {
-            if let Err(error) = teller.tell(Event::Preparing { task: "survey of the layers".into(), share }) {
+            if let Err(error) = events.send(Event::Preparing { task: "survey of the layers".into(), share }) {
                 problem = Some(error);
             }
         })?;
         if let Some(problem) = problem {
             return Err(problem);
         }
-        teller.tell(Event::Surveyed(Box::new(survey.clone())))?;
+        events.send(Event::Surveyed(Box::new(survey.clone())))?;
         if let Ok(mut shared) = self.shared.lock() {
             shared.survey = Some(survey);
         }
@@ -430,8 +432,8 @@ impl Session<'_> {
         let outcome = match (&trial.failure, trial.known) {
             (None, None) => dropped(&trial.partial.unwrap_or_default()),
             (None, Some(known)) => {
-                if proposal.origin == UNTOUCHED {
-                    self.untouched.clone_from(&trial.point);
+                if proposal.origin == BASELINE {
+                    self.baseline.clone_from(&trial.point);
                     self.learn_images(&known);
                 }
                 if let Some(point) = &trial.point {
@@ -446,51 +448,43 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn try_out(&mut self, proposal: &Proposal, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+    fn try_out(&mut self, proposal: &Proposal, events: &mut EventSink<'_>) -> Result<(), SessionError> {
         let begun = Instant::now();
         let configuration = self.space.decode(&proposal.point);
         let id = configuration.id();
         let number = self.trials + 1;
-        teller.tell(Event::TrialStarted { number, id: id.clone(), origin: proposal.origin.clone() })?;
-        let first = proposal.origin == UNTOUCHED;
-        let hopeless = if first { Hopeless::default() } else { self.hopeless() };
-        let mut answered = self.answer(&configuration, &hopeless, teller)?;
+        events.send(Event::TrialStarted { number, id: id.clone(), origin: proposal.origin.clone() })?;
+        let first = proposal.origin == BASELINE;
+        let criteria = if first { StopCriteria::default() } else { self.criteria() };
+        let mut answered = self.answer(&configuration, &criteria, events)?;
         if first {
-            match &answered.answer {
-                Answer::Whole(known) | Answer::Dropped(known) => {
+            match &answered.outcome {
+                TrialOutcome::Measured(known) | TrialOutcome::Dropped(known) => {
                     self.learn_images(known);
                     // The measured latency of the baseline decides how many images are affordable,
                     // so its score is completed now.
                     let cached = answered.cached;
-                    answered = self.answer(&configuration, &hopeless, teller)?;
+                    answered = self.answer(&configuration, &criteria, events)?;
                     answered.cached &= cached;
                 }
-                Answer::Refused(_) => {}
-                Answer::Failed(reason) => return Err(SessionError::Baseline(reason.clone())),
+                TrialOutcome::Rejected(_) => {}
+                TrialOutcome::Failed(reason) => return Err(SessionError::Baseline(reason.message.clone())),
             }
         }
         let limits = &self.request.limits;
-        let (outcome, point, failure, partial, known) = match &answered.answer {
-            Answer::Whole(known) => {
+        let (outcome, point, failure, partial, known) = match &answered.outcome {
+            TrialOutcome::Measured(known) => {
                 let point = archive::point(&configuration, &proposal.origin, known, limits);
                 (whole(known), Some(point), None, None, Some(*known))
             }
-            Answer::Dropped(known) => (whole(known), None, None, Some(partial(known)), Some(*known)),
-            Answer::Refused(seen) => {
-                let partial = PartialMetrics {
-                    accuracy: None,
-                    latency: seen.latency,
-                    size: Some(seen.size),
-                    memory: seen.memory,
-                };
-                (dropped(&partial), None, None, Some(partial), None)
-            }
-            Answer::Failed(reason) => {
-                (Outcome::Failed { reason: reason.clone() }, None, Some(reason.clone()), None, None)
+            TrialOutcome::Dropped(known) => (whole(known), None, None, Some(known.metrics()), Some(*known)),
+            TrialOutcome::Rejected(seen) => (dropped(seen), None, None, Some(*seen), None),
+            TrialOutcome::Failed(reason) => {
+                (Outcome::Failed { reason: reason.message.clone() }, None, Some(reason.clone()), None, None)
             }
         };
         if first {
-            self.untouched.clone_from(&point);
+            self.baseline.clone_from(&point);
         }
         self.search.tell(&proposal.point, outcome)?;
         if let (Some(known), Some(_)) = (known, &point) {
@@ -505,13 +499,14 @@ impl Session<'_> {
         if !answered.cached && !first {
             self.trial_seconds += begun.elapsed().as_secs_f64();
         }
-        teller.tell(Event::TrialFinished(Box::new(TrialFinished {
+        events.send(Event::TrialFinished(Box::new(TrialFinished {
             number,
             id,
             origin: proposal.origin.clone(),
             config: point.is_none().then(|| configuration.clone()),
             point,
-            failure,
+            failure_kind: failure.as_ref().map(|failure| failure.kind),
+            failure: failure.map(|failure| failure.message),
             cached: answered.cached,
             partial,
             known,
@@ -520,8 +515,8 @@ impl Session<'_> {
             hypervolume: self.hypervolume(),
             entered,
             displaced,
-            quiet: self.bench.quiet,
-            baseline: self.untouched.as_ref().map(|point| point.metrics),
+            quiet: self.runner.quiet,
+            baseline: self.baseline.as_ref().map(|point| point.metrics),
         })))
     }
 
@@ -529,7 +524,7 @@ impl Session<'_> {
     /// the bundles of `displaced` points and the oldest beyond the limit; a discarded bundle is
     /// built again when it is needed.
     fn keep_built(&mut self, id: &str, entered: bool, displaced: &[String]) {
-        let Some(folder) = &self.bench.candidates else { return };
+        let Some(folder) = &self.runner.candidates else { return };
         self.built.push_back(id.to_owned());
         let surplus = self.built.len().saturating_sub(KEPT_BUNDLES);
         let mut unwanted: Vec<String> = self.built.drain(..surplus).collect();
@@ -547,9 +542,9 @@ impl Session<'_> {
     fn answer(
         &mut self,
         configuration: &Configuration,
-        hopeless: &Hopeless,
-        teller: &mut Teller<'_>,
-    ) -> Result<Answered, SessionError> {
+        criteria: &StopCriteria,
+        events: &mut EventSink<'_>,
+    ) -> Result<TrialResult, SessionError> {
         let id = configuration.id();
         let mut problem = None;
         let mut see = |reply: &Reply| {
@@ -558,13 +553,13 @@ impl Session<'_> {
                 Reply::Stage { stage } => Event::Stage { id: id.clone(), stage: stage.clone() },
                 _ => return,
             };
-            if let Err(error) = teller.tell(event) {
+            if let Err(error) = events.send(event) {
                 problem = Some(error);
             }
         };
         let control = self.control;
         let answered =
-            self.bench.trial(&mut self.host, configuration, hopeless, &mut see, &|| control.stopped());
+            self.runner.trial(&mut self.host, configuration, criteria, &mut see, &|| control.stopped());
         match (problem, answered) {
             (Some(problem), _) => Err(problem),
             (None, Ok(answered)) => Ok(answered),
@@ -575,8 +570,8 @@ impl Session<'_> {
 
     /// Sets the number of search images of a complete score from the baseline's recorded latency:
     /// about one hundredth of the budget per candidate, in steps coarse enough to be stable.
-    fn learn_images(&mut self, untouched: &Known) {
-        if self.bench.images > 0 {
+    fn learn_images(&mut self, baseline: &Measurement) {
+        if self.runner.images > 0 {
             return;
         }
         let budget = &self.request.budget;
@@ -585,30 +580,11 @@ impl Session<'_> {
             (Some(seconds), _) => (seconds / 100.0).clamp(1.0, 8.0),
             (None, trials) => trials.map_or(3.0, |trials| (trials as f64 / 30.0).clamp(0.3, 3.0)),
         };
-        let affordable = seconds / untouched.latency[0].max(1e-7);
+        let affordable = seconds / baseline.latency[0].max(1e-7);
         let steps = [4096_u32, 2048, 1024];
         let images = steps.into_iter().find(|step| f64::from(*step) <= affordable).unwrap_or(512);
-        self.bench.images = u64::from(images).min(self.search_images);
-        self.bench.most_images = (UNDECIDED * u64::from(images)).min(self.search_images);
-    }
-}
-
-fn whole(known: &Known) -> Outcome {
-    let [values, low, high] = archive::intervals(known);
-    Outcome::Measured { values, low, high }
-}
-
-fn dropped(partial: &PartialMetrics) -> Outcome {
-    let values = [partial.accuracy, partial.latency, partial.size, partial.memory, None];
-    Outcome::Dropped { values: values.to_vec() }
-}
-
-fn partial(known: &Known) -> PartialMetrics {
-    PartialMetrics {
-        accuracy: Some(known.score.accuracy()),
-        latency: Some(known.latency[0]),
-        size: Some(known.size),
-        memory: Some(known.memory),
+        self.runner.images = u64::from(images).min(self.search_images);
+        self.runner.most_images = (UNDECIDED * u64::from(images)).min(self.search_images);
     }
 }
 
@@ -628,4 +604,22 @@ fn write_front(folder: &Path, front: &Front) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(front)?;
     text.push(b'\n');
     paretune_record::artefact::write_whole(&folder.join("front.json"), &text)
+}
+
+/// Returns the search's outcome of a trial that measured everything.
+fn whole(measurement: &Measurement) -> Outcome {
+    let ends = |end: fn(&Estimate) -> f64| -> Vec<f64> {
+        let value = |metric| measurement.estimate(metric).map_or(f64::NAN, |estimate| end(&estimate));
+        Metric::ALL.map(value).to_vec()
+    };
+    Outcome::Measured {
+        values: ends(|estimate| estimate.value),
+        low: ends(|estimate| estimate.low),
+        high: ends(|estimate| estimate.high),
+    }
+}
+
+/// Returns the search's outcome of a trial that ended early.
+fn dropped(seen: &Metrics) -> Outcome {
+    Outcome::Dropped { values: Metric::ALL.map(|metric| seen.get(metric)).to_vec() }
 }

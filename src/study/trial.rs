@@ -8,34 +8,35 @@ use std::time::Duration;
 use paretune_db::{KeyParts, Outcome, Record, Store, StoreError};
 use paretune_evaluate::PROTOCOL_VERSION;
 use paretune_evaluate::host::{Host, HostError, blame};
-use paretune_evaluate::protocol::{
-    Ceilings, FastestProbes, Floors, Measured, Refusal, Reply, Request, Rival, TrialRequest,
-};
+use paretune_evaluate::protocol::{FastestProbes, Measured, Reply, Request, TrialRequest};
+use paretune_evaluate::stop::StopCriteria;
 use paretune_evaluate::timing::Effort;
 use paretune_joint_space::decode::numerics;
-use paretune_record::measurement::Known;
-use paretune_record::request::SubjectSpec;
+use paretune_record::failure::{Failure, FailureKind};
+use paretune_record::measurement::Measurement;
+use paretune_record::metric::{Metric, Metrics};
+use paretune_record::request::WorkloadSpec;
 use paretune_record::score::Score;
 use paretune_spaces::Configuration;
 
 /// Result of one trial of a configuration.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
+pub enum TrialOutcome {
     /// All metrics of the candidate were measured.
-    Whole(Known),
+    Measured(Measurement),
     /// Scoring stopped early, because an incumbent is surely better in every objective.
-    Dropped(Known),
+    Dropped(Measurement),
     /// A metric exceeded its upper bound before everything was measured.
-    Refused(Refusal),
+    Rejected(Metrics),
     /// The candidate could not be built or run.
-    Failed(String),
+    Failed(Failure),
 }
 
 /// Result of a trial and its source.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answered {
+pub struct TrialResult {
     /// The result of the trial.
-    pub answer: Answer,
+    pub outcome: TrialOutcome,
     /// Whether nothing had to be measured.
     pub cached: bool,
 }
@@ -51,23 +52,12 @@ pub enum TrialError {
     Host(HostError),
 }
 
-/// Stop criteria: conditions under which a candidate is not measured further.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Hopeless {
-    /// Upper bounds beyond which it is refused.
-    pub ceilings: Ceilings,
-    /// Incumbents: feasible points that may surely beat it.
-    pub rivals: Vec<Rival>,
-    /// Lower bounds of the accuracy. Candidates close to them are scored on more images.
-    pub floors: Floors,
-}
-
 /// State that all trials of a study share.
-pub struct Bench<'s> {
+pub struct TrialRunner<'s> {
     /// The result store that keeps the measurements.
     pub store: &'s Store,
     /// Network and images that are measured.
-    pub subject: SubjectSpec,
+    pub workload: WorkloadSpec,
     /// Identity of the hardware that measures.
     pub hardware: String,
     /// Fastest observed speeds of the cores.
@@ -87,15 +77,15 @@ pub struct Bench<'s> {
     pub quiet: Option<f64>,
 }
 
-impl<'s> Bench<'s> {
-    /// Creates the state for trials on `subject`, with the fastest probes that the store knows.
+impl<'s> TrialRunner<'s> {
+    /// Creates the state for trials on `workload`, with the fastest probes that the store knows.
     ///
     /// # Errors
     /// Fails if the store cannot be read.
-    pub fn new(store: &'s Store, subject: SubjectSpec, hardware: String) -> Result<Self, StoreError> {
-        let mut bench = Self {
+    pub fn new(store: &'s Store, workload: WorkloadSpec, hardware: String) -> Result<Self, StoreError> {
+        let mut runner = Self {
             store,
-            subject,
+            workload,
             hardware,
             probes: FastestProbes::default(),
             images: 0,
@@ -105,15 +95,15 @@ impl<'s> Bench<'s> {
             candidates: None,
             quiet: None,
         };
-        bench.probes = fastest_probes(store, &bench.hardware)?;
-        Ok(bench)
+        runner.probes = fastest_probes(store, &runner.hardware)?;
+        Ok(runner)
     }
 
     fn parts(&self, kind: &str) -> KeyParts {
         KeyParts::new(kind)
             .with("protocol", PROTOCOL_VERSION)
             .with("program", VERSION)
-            .with("network", &self.subject.model)
+            .with("network", &self.workload.model)
     }
 
     fn speed_key(&self, configuration: &Configuration) -> KeyParts {
@@ -136,8 +126,8 @@ impl<'s> Bench<'s> {
     /// score.
     fn with_images(&self, parts: KeyParts) -> KeyParts {
         parts
-            .with("images", &self.subject.images)
-            .with("normalization", serde_json::to_string(&self.subject.normalization).unwrap_or_default())
+            .with("images", &self.workload.images)
+            .with("normalization", serde_json::to_string(&self.workload.normalization).unwrap_or_default())
     }
 
     /// Measures `configuration`. The worker `host` runs only for results that the store does not
@@ -145,50 +135,51 @@ impl<'s> Bench<'s> {
     ///
     /// # Errors
     /// Fails if the study cannot continue. A failure of the candidate itself is an
-    /// [`Answer::Failed`].
+    /// [`TrialOutcome::Failed`].
     pub fn trial(
         &mut self,
         host: &mut Host,
         configuration: &Configuration,
-        hopeless: &Hopeless,
+        criteria: &StopCriteria,
         see: &mut dyn FnMut(&Reply),
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Answered, TrialError> {
+    ) -> Result<TrialResult, TrialError> {
         self.quiet = None;
         let speed = self.store.get(&self.speed_key(configuration).key())?;
         if let Some(Record { outcome: Outcome::Failed { reason }, .. }) = &speed {
-            return Ok(Answered { answer: Answer::Failed(reason.clone()), cached: true });
+            let failure = Failure::from_text(reason);
+            return Ok(TrialResult { outcome: TrialOutcome::Failed(failure), cached: true });
         }
         let known_score = self.known_score("search-score", configuration)?;
         let known_speed = speed.as_ref().and_then(Speed::of);
         if let Some(speed) = known_speed {
             let known = speed.with(known_score);
             let images = [self.images, self.most_images];
-            let most =
-                Rival::enough_images(&hopeless.rivals, images, known.latency[1], known.size, known.memory);
-            if self.images > 0 && hopeless.floors.enough(&known_score, self.images, most) {
-                return Ok(Answered { answer: Answer::Whole(known), cached: true });
+            let costs = speed.lower_ends();
+            let most = criteria.enough_images(images, &costs);
+            if self.images > 0 && criteria.accuracy.enough(&known_score, self.images, most) {
+                return Ok(TrialResult { outcome: TrialOutcome::Measured(known), cached: true });
             }
-            if known_score.total > 0 && beaten(&known, &hopeless.rivals) {
-                return Ok(Answered { answer: Answer::Dropped(known), cached: true });
+            if known_score.total > 0 && criteria.is_beaten(&costs, known_score.interval()[1]) {
+                return Ok(TrialResult { outcome: TrialOutcome::Dropped(known), cached: true });
             }
         }
         // The size of the weights depends on no schedule, so a known size of another schedule may
         // already exceed the bound.
         if known_speed.is_none()
-            && let Some(ceiling) = hopeless.ceilings.size
+            && let Some(bound) = criteria.upper.0.get(Metric::Size)
             && let Some(record) = self.store.get(&self.score_key(WEIGHTS, configuration).key())?
-            && let Some(size) = record.value("bytes").filter(|&bytes| bytes >= ceiling)
+            && let Some(size) = record.value("bytes").filter(|&bytes| bytes >= bound)
         {
-            let seen = Refusal { size, memory: None, latency: None };
-            return Ok(Answered { answer: Answer::Refused(seen), cached: true });
+            let seen = Metrics::from([(Metric::Size, size)]);
+            return Ok(TrialResult { outcome: TrialOutcome::Rejected(seen), cached: true });
         }
         if known_speed.is_none()
             && let Some(record) = self.store.get(&self.keyed(REFUSED, configuration).key())?
-            && let Some(seen) = refusal_of(&record)
-            && hopeless.ceilings.refuse(&seen)
+            && let seen = metrics_of(&record)
+            && criteria.upper.reject(&seen)
         {
-            return Ok(Answered { answer: Answer::Refused(seen), cached: true });
+            return Ok(TrialResult { outcome: TrialOutcome::Rejected(seen), cached: true });
         }
         let images = if self.images > 0 { self.images } else { FIRST_IMAGES };
         let request = Request::Trial(Box::new(TrialRequest {
@@ -200,9 +191,7 @@ impl<'s> Bench<'s> {
             images,
             keep: self.candidates.as_ref().map(|folder| folder.join(configuration.id())),
             most_images: images.max(self.most_images),
-            floors: hopeless.floors,
-            ceilings: hopeless.ceilings,
-            rivals: hopeless.rivals.clone(),
+            stop: criteria.clone(),
         }));
         host.probes.clone_from(&self.probes);
         host.ready(see, interrupted).map_err(TrialError::Host)?;
@@ -213,23 +202,24 @@ impl<'s> Bench<'s> {
                 answered.cached = measured.timing.is_none() && measured.score == known_score;
                 Ok(answered)
             }
-            Ok(Reply::Refused { seen, weights }) => {
+            Ok(Reply::Rejected { seen, weights }) => {
                 self.put_weights(configuration, weights)?;
-                if let Some(memory) = seen.memory {
-                    let mut values =
-                        BTreeMap::from([("size".to_owned(), seen.size), ("memory".to_owned(), memory)]);
-                    values.extend(seen.latency.map(|latency| ("latency".to_owned(), latency)));
+                if seen.get(Metric::Memory).is_some() {
+                    let values = seen.iter().map(|(metric, value)| (metric.name().to_owned(), value));
                     let key = self.keyed(REFUSED, configuration);
-                    self.store.put(&Record::measured(key, values, &[], VERSION))?;
+                    self.store.put(&Record::measured(key, values.collect(), &[], VERSION))?;
                 }
-                Ok(Answered { answer: Answer::Refused(seen), cached: false })
+                Ok(TrialResult { outcome: TrialOutcome::Rejected(seen), cached: false })
             }
-            Ok(other) => self.failed(configuration, &format!("unexpected reply: {other:?}")),
+            Ok(other) => {
+                let message = format!("unexpected reply: {other:?}");
+                self.failed(configuration, Failure::new(FailureKind::Crash, message))
+            }
             Err(error) => match blame(host.command(), &self.devices, error, interrupted) {
                 error @ (HostError::Start(_) | HostError::Interrupted | HostError::DeviceLost { .. }) => {
                     Err(TrialError::Host(error))
                 }
-                error => self.failed(configuration, &error.to_string()),
+                error => self.failed(configuration, error.failure()),
             },
         }
     }
@@ -239,7 +229,7 @@ impl<'s> Bench<'s> {
         configuration: &Configuration,
         known_speed: Option<Speed>,
         measured: &Measured,
-    ) -> Result<Answered, TrialError> {
+    ) -> Result<TrialResult, TrialError> {
         if measured.probes != self.probes {
             self.probes.clone_from(&measured.probes);
             remember_probes(self.store, &self.hardware, &self.probes)?;
@@ -251,7 +241,10 @@ impl<'s> Bench<'s> {
                 memory: real(measured.memory),
             },
             (None, Some(speed)) => speed,
-            (None, None) => return self.failed(configuration, "the worker sent no timing"),
+            (None, None) => {
+                let failure = Failure::new(FailureKind::Crash, "the worker sent no timing");
+                return self.failed(configuration, failure);
+            }
         };
         self.put_weights(configuration, measured.weights)?;
         if let Some(timing) = &measured.timing {
@@ -267,8 +260,9 @@ impl<'s> Bench<'s> {
         }
         self.put_score("search-score", configuration, measured.score)?;
         let known = speed.with(measured.score);
-        let answer = if measured.dropped { Answer::Dropped(known) } else { Answer::Whole(known) };
-        Ok(Answered { answer, cached: false })
+        let outcome =
+            if measured.dropped { TrialOutcome::Dropped(known) } else { TrialOutcome::Measured(known) };
+        Ok(TrialResult { outcome, cached: false })
     }
 
     /// Stores the size of the weights on disk in bytes.
@@ -277,9 +271,9 @@ impl<'s> Bench<'s> {
         self.store.put(&Record::measured(self.score_key(WEIGHTS, configuration), values, &[], VERSION))
     }
 
-    fn failed(&self, configuration: &Configuration, reason: &str) -> Result<Answered, TrialError> {
-        self.store.put(&Record::failed(self.speed_key(configuration), reason, VERSION))?;
-        Ok(Answered { answer: Answer::Failed(reason.to_owned()), cached: false })
+    fn failed(&self, configuration: &Configuration, failure: Failure) -> Result<TrialResult, TrialError> {
+        self.store.put(&Record::failed(self.speed_key(configuration), failure.to_text(), VERSION))?;
+        Ok(TrialResult { outcome: TrialOutcome::Failed(failure), cached: false })
     }
 
     /// Returns the score of `configuration` that the store has for search or report images.
@@ -353,18 +347,26 @@ const REFUSED: &str = "refused";
 /// Number of search images for the baseline, before its latency is known.
 const FIRST_IMAGES: u64 = 512;
 
-fn refusal_of(record: &Record) -> Option<Refusal> {
-    Some(Refusal {
-        size: record.value("size")?,
-        memory: Some(record.value("memory")?),
-        latency: record.value("latency"),
-    })
+/// Returns the metrics that a record has under their own names.
+fn metrics_of(record: &Record) -> Metrics {
+    Metric::ALL.into_iter().filter_map(|metric| Some((metric, record.value(metric.name())?))).collect()
 }
 
-/// Returns whether an incumbent is surely better in every objective.
-fn beaten(known: &Known, rivals: &[Rival]) -> bool {
-    let best_case = known.score.interval()[1];
-    rivals.iter().any(|rival| rival.surely_beats(known.latency[1], known.size, known.memory, best_case))
+/// Name under which the store keeps one end of the latency's interval.
+fn latency_end(end: &str) -> String {
+    format!("{}-{end}", Metric::Latency)
+}
+
+/// Returns the values of a record that hold a median latency and the ends of its interval.
+pub(super) fn latency_values([median, low, high]: [f64; 3]) -> BTreeMap<String, f64> {
+    let name = Metric::Latency.name().to_owned();
+    [(name, median), (latency_end("low"), low), (latency_end("high"), high)].into()
+}
+
+/// Reads the values of [`latency_values`].
+pub(super) fn latency_of(record: &Record) -> Option<[f64; 3]> {
+    let end = |end: &str| record.value(&latency_end(end));
+    Some([record.value(Metric::Latency.name())?, end("low")?, end("high")?])
 }
 
 #[derive(Clone, Copy)]
@@ -376,26 +378,25 @@ struct Speed {
 
 impl Speed {
     fn of(record: &Record) -> Option<Self> {
-        let latency = [record.value("latency")?, record.value("latency-low")?, record.value("latency-high")?];
-        Some(Self { latency, size: record.value("size")?, memory: record.value("memory")? })
+        let latency = latency_of(record)?;
+        let value = |metric: Metric| record.value(metric.name());
+        Some(Self { latency, size: value(Metric::Size)?, memory: value(Metric::Memory)? })
     }
 
     fn values(&self) -> BTreeMap<String, f64> {
-        let [median, low, high] = self.latency;
-        [
-            ("latency", median),
-            ("latency-low", low),
-            ("latency-high", high),
-            ("size", self.size),
-            ("memory", self.memory),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+        let mut values = latency_values(self.latency);
+        values.insert(Metric::Size.name().to_owned(), self.size);
+        values.insert(Metric::Memory.name().to_owned(), self.memory);
+        values
     }
 
-    fn with(self, score: Score) -> Known {
-        Known { score, latency: self.latency, size: self.size, memory: self.memory }
+    /// Returns the lower ends of the costs.
+    fn lower_ends(&self) -> Metrics {
+        [(Metric::Latency, self.latency[1]), (Metric::Size, self.size), (Metric::Memory, self.memory)].into()
+    }
+
+    fn with(self, score: Score) -> Measurement {
+        Measurement { score, latency: self.latency, size: self.size, memory: self.memory }
     }
 }
 

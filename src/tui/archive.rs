@@ -1,7 +1,8 @@
 //! The archive screen: the front, or all trials, as a table.
 
-use paretune_record::front::{FrontPoint, Metrics};
-use paretune_report::units::{self, METRICS};
+use paretune_record::front::FrontPoint;
+use paretune_record::metric::{Metric, Metrics, Quantity};
+use paretune_report::units;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Position, Rect};
 use ratatui::text::Line;
@@ -15,8 +16,16 @@ use super::widgets::nothing_yet;
 /// Width in columns from which on ratios to the baseline are shown.
 const WIDE: u16 = 130;
 
-/// Width of each metric's column, and below that of its ratio on wide screens.
-const WIDTHS: [u16; 4] = [11, 15, 8, 8];
+/// Returns the width of a metric's column.
+fn column_width(metric: Metric) -> u16 {
+    match metric.quantity() {
+        Quantity::Fraction => 11,
+        Quantity::Seconds => 15,
+        Quantity::Bytes => 8,
+    }
+}
+
+/// Width of the ratio to the baseline beside each metric on wide screens.
 const VERSUS: u16 = 15;
 /// Columns before the first metric: two marks, the id, and the gaps.
 const BEFORE: u16 = 2 + 1 + 8 + 1;
@@ -28,7 +37,7 @@ pub(super) enum Hit {
     /// A point, given by its id.
     Point(String),
     /// The head of a metric's column.
-    Column(usize),
+    Column(Metric),
 }
 
 fn wide(area: Rect) -> bool {
@@ -45,10 +54,10 @@ pub(super) fn hit(area: Rect, at: Position, state: &State, view: &View) -> Optio
     let line = at.y.checked_sub(area.y)?;
     if line + 1 == ABOVE {
         let mut left = area.x + BEFORE;
-        for (column, width) in WIDTHS.iter().enumerate() {
-            let width = width + if wide(area) { VERSUS } else { 0 };
+        for metric in Metric::objectives() {
+            let width = column_width(metric) + if wide(area) { VERSUS } else { 0 };
             if (left..left + width).contains(&at.x) {
-                return Some(Hit::Column(column));
+                return Some(Hit::Column(metric));
             }
             left += width + 1;
         }
@@ -79,7 +88,7 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     let summary = format!(
         "{} {what}{filter} by {} · limits: {}",
         points.len(),
-        METRICS[view.sort],
+        view.sort,
         units::limits(state.limits())
     );
     Line::styled(summary, theme.muted()).render(Rect { height: 1, ..area }, buffer);
@@ -90,17 +99,12 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
         rows.push(baseline_row(baseline, view, wide));
     }
     let chosen = position(&points, state, view);
-    let metric = |column: usize| Constraint::Length(WIDTHS[column] + if wide { VERSUS } else { 0 });
-    let widths = [
-        Constraint::Length(2),
-        Constraint::Length(8),
-        metric(0),
-        metric(1),
-        metric(2),
-        metric(3),
-        Constraint::Length(if wide { 24 } else { 8 }),
-        Constraint::Fill(1),
-    ];
+    let metrics = Metric::objectives()
+        .map(|metric| Constraint::Length(column_width(metric) + if wide { VERSUS } else { 0 }));
+    let widths = [Constraint::Length(2), Constraint::Length(8)]
+        .into_iter()
+        .chain(metrics)
+        .chain([Constraint::Length(if wide { 24 } else { 8 }), Constraint::Fill(1)]);
     let first = first_row(points.len() + 1, usize::from(area.height.saturating_sub(1)), chosen);
     let table = Table::new(rows, widths)
         .header(heads(view, wide))
@@ -111,10 +115,10 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
 }
 
 fn heads(view: &View, wide: bool) -> Row<'static> {
-    let arrow = if (METRICS[view.sort] == "accuracy") == view.reverse { '▲' } else { '▼' };
-    let metrics = METRICS.iter().zip(WIDTHS).enumerate().map(|(column, (metric, width))| {
-        let arrow = if column == view.sort { arrow } else { ' ' };
-        figure(format!("{metric}{arrow}").trim_end(), width, None, wide)
+    let arrow = if (view.sort.is_maximized()) == view.reverse { '▲' } else { '▼' };
+    let metrics = Metric::objectives().map(|metric| {
+        let arrow = if metric == view.sort { arrow } else { ' ' };
+        figure(format!("{metric}{arrow}").trim_end(), column_width(metric), None, wide)
     });
     let cells = [Cell::new(""), Cell::new("id")];
     let rest = [Cell::new("origin"), Cell::new("misses")];
@@ -128,7 +132,8 @@ fn row(point: &FrontPoint, state: &State, view: &View, wide: bool) -> Row<'stati
     let mark = if on_front { mark } else { '·' };
     let cells =
         [Cell::new(format!("{mark}{kept}")).style(style), Cell::new(units::short_id(&point.id).to_owned())];
-    let figures = METRICS.iter().zip(WIDTHS).map(|(metric, width)| {
+    let figures = Metric::objectives().map(|metric| {
+        let width = column_width(metric);
         let versus = state.baseline.as_ref().and_then(|base| units::versus(metric, &point.metrics, base));
         figure(&units::with_spread(point, metric), width, versus.as_deref(), wide)
     });
@@ -139,7 +144,8 @@ fn row(point: &FrontPoint, state: &State, view: &View, wide: bool) -> Row<'stati
 }
 
 fn baseline_row(baseline: &Metrics, view: &View, wide: bool) -> Row<'static> {
-    let figures = METRICS.iter().zip(WIDTHS).map(|(metric, width)| {
+    let figures = Metric::objectives().map(|metric| {
+        let width = column_width(metric);
         let text = baseline.get(metric).map_or_else(String::new, |value| units::value(metric, value));
         figure(&text, width, None, wide)
     });

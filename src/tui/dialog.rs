@@ -2,7 +2,7 @@
 
 use paretune_record::budget::Budget;
 use paretune_record::change::Change;
-use paretune_record::limits;
+use paretune_record::limit;
 
 use super::command::ExportFormat;
 use super::state::State;
@@ -67,7 +67,7 @@ impl PromptKind {
         let text = text.trim();
         match self {
             Self::Limits if text.is_empty() => Ok(Change::Limits(Vec::new())),
-            Self::Limits => limits::parse(text).map(Change::Limits).map_err(|error| error.to_string()),
+            Self::Limits => limit::parse(text).map(Change::Limits).map_err(|error| error.to_string()),
             Self::Budget => {
                 let (more, text) = text.strip_prefix('+').map_or((false, text), |text| (true, text));
                 let asked: Budget = text.parse().map_err(|error| format!("{error}"))?;

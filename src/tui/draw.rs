@@ -1,5 +1,7 @@
 //! The frame of every screen: tabs above, status and keys below.
 
+use paretune_record::metric::Metric;
+use paretune_record::stop::StopReason;
 use paretune_report::units;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -103,8 +105,8 @@ fn status(state: &State, view: &View) -> (String, Style) {
             let metrics = &best.metrics;
             text += &format!(
                 " · best {}, {}",
-                units::value("accuracy", metrics.accuracy),
-                units::value("latency", metrics.latency)
+                units::shown(Metric::Accuracy, metrics),
+                units::shown(Metric::Latency, metrics)
             );
         }
         text
@@ -113,12 +115,11 @@ fn status(state: &State, view: &View) -> (String, Style) {
         return (message.clone(), theme.accent());
     }
     if let Some(ending) = &state.ending {
-        let why = match ending.reason.as_str() {
-            "budget" => "the budget is used up",
-            "interrupted" => "interrupted",
-            "exhausted" => "every configuration was tried",
-            "device lost" => "the device is lost",
-            other => other,
+        let why = match ending.reason {
+            StopReason::Budget => "the budget is used up",
+            StopReason::Interrupted => "interrupted",
+            StopReason::Exhausted => "every configuration was tried",
+            StopReason::DeviceLost => "the device is lost",
         };
         return (format!("done: {why}; {} trials. e: export, q: quit", state.trials), theme.heading());
     }

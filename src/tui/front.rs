@@ -1,8 +1,9 @@
 //! The front screen: a scatter plot of two metrics, and details of the selected point.
 
-use paretune_record::front::{FrontPoint, Metrics};
+use paretune_record::front::FrontPoint;
+use paretune_record::metric::{Metric, Metrics};
 use paretune_report::axis::Axis;
-use paretune_report::units::{self, METRICS};
+use paretune_report::units;
 use paretune_report::{setting, why_of};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
@@ -59,8 +60,7 @@ pub(super) fn point_at(area: Rect, at: Position, state: &State, view: &View) -> 
     let scene = Scene::new(state, view);
     let plot = scene.plot(view.theme);
     let distance = |point: &FrontPoint| {
-        let cell =
-            plot.cell(inner, point.metrics.get(METRICS[view.x])?, point.metrics.get(METRICS[view.y])?)?;
+        let cell = plot.cell(inner, point.metrics.get(view.x)?, point.metrics.get(view.y)?)?;
         // Cells are about twice as high as wide.
         let far = u32::from(cell.x.abs_diff(at.x)).max(2 * u32::from(cell.y.abs_diff(at.y)));
         (far <= 3).then_some(far)
@@ -89,7 +89,7 @@ struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn new(state: &'a State, view: &View) -> Self {
         let theme = view.theme;
-        let (x, y) = (METRICS[view.x], METRICS[view.y]);
+        let (x, y) = (view.x, view.y);
         let place = |metrics: &Metrics| Some((metrics.get(x)?, metrics.get(y)?));
         let mut marks: Vec<Mark<'a>> = Vec::with_capacity(state.explored.len() + state.front.len() + 1);
         let mut add = |metrics: &Metrics, sign: char, style: Style, rank: u8, label: &'a str| {
@@ -156,14 +156,11 @@ fn range(marks: &[Mark<'_>], value: impl Fn(&Mark<'_>) -> f64) -> Vec<f64> {
     marks.iter().filter(|mark| mark.rank > 0).map(&value).chain(kept.iter().copied()).collect()
 }
 
-fn limit_lines(state: &State, x: &str, y: &str) -> Vec<LimitLine> {
+fn limit_lines(state: &State, x: Metric, y: Metric) -> Vec<LimitLine> {
     let mut limit_lines = Vec::new();
     for limit in state.limits() {
-        let (metric, value) = match (limit.metric.as_str(), &state.baseline) {
-            ("accuracy-drop", Some(baseline)) => ("accuracy", baseline.accuracy - limit.value),
-            (metric, _) => (metric, limit.value),
-        };
-        let above = limit.op.starts_with('<') && limit.metric != "accuracy-drop";
+        let drawn = limit.drawn(state.baseline.as_ref());
+        let (metric, value, above) = (drawn.metric, drawn.value, drawn.is_upper());
         for (on_x, axis) in [(true, x), (false, y)] {
             if axis == metric {
                 limit_lines.push(LimitLine { on_x, value, above });
@@ -205,7 +202,7 @@ fn selected(area: Rect, buffer: &mut Buffer, state: &State, view: &View, wide: b
         return;
     };
     let mut lines = vec![head(point, state, view)];
-    let figures: Vec<_> = METRICS.iter().map(|metric| figure(point, metric, state, theme)).collect();
+    let figures: Vec<_> = Metric::objectives().map(|metric| figure(point, metric, state, theme)).collect();
     if wide {
         lines.push(Line::raw(reason(point, state)));
         lines.push(Line::default());
@@ -274,7 +271,7 @@ fn reason(point: &FrontPoint, state: &State) -> String {
         return "misses a limit".to_owned();
     }
     let Some(best) = state.best() else { return "meets every limit".to_owned() };
-    let metric = if prefer == "knee" { "accuracy" } else { prefer };
+    let metric = prefer.metric();
     match units::versus(metric, &point.metrics, &best.metrics) {
         Some(versus) => format!("meets every limit; {metric} against the best: {versus}"),
         None => "meets every limit".to_owned(),
@@ -282,7 +279,7 @@ fn reason(point: &FrontPoint, state: &State) -> String {
 }
 
 /// Formats a metric, padded to a column: `latency   0.710 ms ±2.0%  4.4x faster`.
-fn figure(point: &FrontPoint, metric: &str, state: &State, theme: Theme) -> Vec<Span<'static>> {
+fn figure(point: &FrontPoint, metric: Metric, state: &State, theme: Theme) -> Vec<Span<'static>> {
     let versus = state.baseline.as_ref().and_then(|baseline| units::versus(metric, &point.metrics, baseline));
     vec![
         Span::styled(format!("{metric:<9}"), theme.muted()),

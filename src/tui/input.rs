@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use paretune_record::change::Change;
 use paretune_record::front::FrontPoint;
-use paretune_report::units::{self, METRICS};
+use paretune_record::metric::Metric;
+use paretune_record::preference::Preference;
+use paretune_report::units;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
@@ -13,9 +15,6 @@ use super::dialog::{ExportDialog, FORMATS, Overlay, Prompt, PromptKind};
 use super::state::State;
 use super::view::{Tab, View};
 use super::{archive, draw, front};
-
-/// Criteria of the best point, in the order in which the key cycles through them.
-const PREFERENCES: [&str; 5] = ["accuracy", "latency", "size", "memory", "knee"];
 
 /// Effect of a key beyond a change of the view.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,10 +66,10 @@ impl View {
                 return Some(Action::Send(if self.paused { Command::Pause } else { Command::Resume }));
             }
             KeyCode::Char('o') if running && state.started.is_some() => {
-                let at = PREFERENCES.iter().position(|name| *name == state.prefer()).unwrap_or(0);
-                let next = PREFERENCES[(at + 1) % PREFERENCES.len()];
+                let later = Preference::all().skip_while(|prefer| *prefer != state.prefer()).nth(1);
+                let next = later.unwrap_or_default();
                 self.message = Some(format!("from the next trial on, the best point is chosen by {next}"));
-                return Some(Action::Send(Command::Change(Change::Prefer(next.to_owned()))));
+                return Some(Action::Send(Command::Change(Change::Prefer(next))));
             }
             KeyCode::Char('l') if running => self.open_prompt(PromptKind::Limits, limit_text(state)),
             KeyCode::Char('+') if running => self.open_prompt(PromptKind::Budget, "+5m".to_owned()),
@@ -93,7 +92,7 @@ impl View {
             KeyCode::Char('a') => self.all = !self.all,
             KeyCode::Char('x') => self.x = next_axis(self.x, self.y),
             KeyCode::Char('y') => self.y = next_axis(self.y, self.x),
-            KeyCode::Char('s') => self.sort = (self.sort + 1) % METRICS.len(),
+            KeyCode::Char('s') => self.sort = next_objective(self.sort),
             KeyCode::Char('r') => self.reverse = !self.reverse,
             KeyCode::Char('b') => self.selected = None,
             KeyCode::Esc => self.filter.clear(),
@@ -299,7 +298,12 @@ fn limit_text(state: &State) -> String {
 }
 
 /// Returns the next metric that the other axis does not show.
-fn next_axis(axis: usize, other: usize) -> usize {
-    let next = (axis + 1) % METRICS.len();
-    if next == other { (next + 1) % METRICS.len() } else { next }
+fn next_axis(axis: Metric, other: Metric) -> Metric {
+    let next = next_objective(axis);
+    if next == other { next_objective(next) } else { next }
+}
+
+/// Returns the objective that follows in the order in which they are shown.
+fn next_objective(metric: Metric) -> Metric {
+    Metric::objectives().cycle().skip_while(|other| *other != metric).nth(1).unwrap_or(metric)
 }

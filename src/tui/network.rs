@@ -2,6 +2,7 @@
 
 use paretune_record::event::Inspected;
 use paretune_record::front::FrontPoint;
+use paretune_record::metric::Metric;
 use paretune_record::step::StepCost;
 use paretune_report::{LayerRow, choices, units};
 use ratatui::buffer::Buffer;
@@ -97,9 +98,9 @@ fn head(point: &FrontPoint, inspected: Option<&Inspected>, view: &View) -> Line<
         Span::styled(units::short_id(&point.id).to_owned(), theme.heading()),
         Span::raw(format!(
             "  {}, {}, {}",
-            units::value("accuracy", point.metrics.accuracy),
-            units::value("latency", point.metrics.latency),
-            units::value("size", point.metrics.size)
+            units::shown(Metric::Accuracy, &point.metrics),
+            units::shown(Metric::Latency, &point.metrics),
+            units::shown(Metric::Size, &point.metrics)
         )),
     ];
     let hint = match inspected {
@@ -166,9 +167,9 @@ fn figures(cost: Option<(f64, u64, Option<f64>)>, total: &Totals) -> Vec<Cell<'s
     };
     let share = 100.0 * seconds / total.seconds.max(f64::MIN_POSITIVE);
     let ceiling = ceiling.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
-    let bytes = if bytes > 0 { units::value("size", bytes as f64) } else { "-".to_owned() };
+    let bytes = if bytes > 0 { units::value(Metric::Size, bytes as f64) } else { "-".to_owned() };
     vec![
-        right((&units::value("latency", seconds), 9)),
+        right((&units::value(Metric::Latency, seconds), 9)),
         right((&format!("{share:.1} %"), 6)),
         right((&bytes, 8)),
         right((&ceiling, 7)),

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use paretune_record::archive::preferred;
 use paretune_record::event::{Changed, Event, Inspected, Started, TrialFinished};
-use paretune_record::front::{Front, FrontLimit, FrontPoint, Metrics};
+use paretune_record::front::{Front, FrontPoint};
+use paretune_record::limit::Limit;
+use paretune_record::metric::Metrics;
+use paretune_record::preference::Preference;
+use paretune_record::stop::StopReason;
 use paretune_report as report;
 use paretune_report::Technique;
 use paretune_spaces::Configuration;
@@ -96,7 +100,7 @@ pub struct OriginStats {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ending {
     /// Reason of the end: `budget`, `interrupted`, `exhausted` or `device lost`.
-    pub reason: String,
+    pub reason: StopReason,
     /// The archive as it was written.
     pub front: Front,
 }
@@ -136,7 +140,7 @@ impl State {
                 self.current = None;
                 self.confirming = Some((*done.min(total), *total));
             }
-            Event::Finished { reason, front } => self.end(reason, front),
+            Event::Finished { reason, front } => self.end(*reason, front),
             Event::Notice { text } => {
                 self.notices.push_back(text.clone());
                 self.notices.keep_newest(MAX_LINES);
@@ -146,7 +150,7 @@ impl State {
 
     /// Returns the current limits of the study.
     #[must_use]
-    pub fn limits(&self) -> &[FrontLimit] {
+    pub fn limits(&self) -> &[Limit] {
         match (&self.ending, &self.started) {
             (Some(ending), _) => &ending.front.limits,
             (None, Some(started)) => &started.limits,
@@ -154,10 +158,10 @@ impl State {
         }
     }
 
-    /// Returns the criterion of the best feasible point: an objective's name or `knee`.
+    /// Returns the criterion of the best feasible point.
     #[must_use]
-    pub fn prefer(&self) -> &str {
-        self.started.as_ref().map_or("accuracy", |started| started.prefer.as_str())
+    pub fn prefer(&self) -> Preference {
+        self.started.as_ref().map(|started| started.prefer).unwrap_or_default()
     }
 
     /// Iterates over all points with known metrics.
@@ -171,7 +175,7 @@ impl State {
         let (Some(baseline), Some(started)) = (&self.baseline, &self.started) else { return Vec::new() };
         let points: Vec<&FrontPoint> = self.points().collect();
         let (limits, objectives) = (self.limits(), &started.objectives);
-        report::relaxations(&points, self.best(), limits, baseline, &started.prefer, objectives)
+        report::relaxations(&points, self.best(), limits, baseline, started.prefer, objectives)
     }
 
     /// Returns the point that would be exported now.
@@ -269,7 +273,7 @@ impl State {
     fn change(&mut self, changed: &Changed) {
         if let Some(started) = &mut self.started {
             started.limits.clone_from(&changed.limits);
-            started.prefer.clone_from(&changed.prefer);
+            started.prefer = changed.prefer;
             started.budget.clone_from(&changed.budget);
             (started.budget_seconds, started.budget_trials) = (changed.budget_seconds, changed.budget_trials);
         }
@@ -289,7 +293,7 @@ impl State {
     fn mark_best(&mut self) {
         let Some(started) = &self.started else { return };
         let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
-        let best = preferred(&feasible, &started.prefer, &started.objectives).map(|point| point.id.clone());
+        let best = preferred(&feasible, started.prefer, &started.objectives).map(|point| point.id.clone());
         self.front.iter_mut().for_each(|point| point.best = best.as_ref() == Some(&point.id));
     }
 
@@ -333,13 +337,13 @@ impl State {
         }
     }
 
-    fn end(&mut self, reason: &str, front: &Front) {
+    fn end(&mut self, reason: StopReason, front: &Front) {
         (self.preparing, self.current, self.confirming) = (None, None, None);
         self.front.clone_from(&front.points);
         self.baseline = Some(front.baseline);
         self.trials = front.trials;
         self.elapsed = self.elapsed.max(front.seconds);
-        self.ending = Some(Ending { reason: reason.to_owned(), front: front.clone() });
+        self.ending = Some(Ending { reason, front: front.clone() });
     }
 }
 
@@ -351,20 +355,17 @@ fn origin_group(origin: &str) -> String {
 }
 
 /// Determines again which limits a point misses, on the pessimistic ends of its intervals.
-fn judge(point: &mut FrontPoint, limits: &[FrontLimit], baseline: Option<&Metrics>) {
+fn judge(point: &mut FrontPoint, limits: &[Limit], baseline: Option<&Metrics>) {
     point.violation.clear();
     for limit in limits {
-        let middle = match (limit.metric.as_str(), baseline) {
-            ("accuracy-drop", Some(baseline)) => Some(baseline.accuracy - point.metrics.accuracy),
-            (metric, _) => point.metrics.get(metric),
-        };
-        let upper = limit.op == "<";
+        let middle = point.metrics.against(limit.metric, baseline);
+        let upper = limit.is_upper();
         let interval = point.spread.get(&limit.metric).map(|interval| interval[usize::from(upper)]);
         let Some(value) = interval.or(middle) else { continue };
-        let miss = if upper { value - limit.value } else { limit.value - value };
+        let miss = limit.excess(value);
         if miss >= 0.0 {
             let relative = if limit.value > 0.0 { miss / limit.value } else { miss };
-            let worst = point.violation.entry(limit.metric.clone()).or_insert(0.0);
+            let worst = point.violation.entry(limit.metric).or_insert(0.0);
             *worst = worst.max(relative);
         }
     }

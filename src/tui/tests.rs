@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use paretune_demo as demo;
 use paretune_record::change::Change;
 use paretune_record::event::{Changed, Event};
-use paretune_report::units::METRICS;
+use paretune_record::metric::Metric;
+use paretune_record::preference::Preference;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -98,9 +99,9 @@ fn any_size_can_be_drawn() {
         [(1, 1), (39, 12), (40, 12), (41, 13), (60, 14), (80, 10), (119, 19), (120, 12), (300, 15)]
     {
         for tab in Tab::ALL {
-            for x in 0..4 {
-                let overlay = if x == 0 { Overlay::Help } else { Overlay::None };
-                let view = View { tab, x, y: (x + 1) % 4, overlay, all: x == 1, ..View::default() };
+            for (x, y) in Metric::objectives().zip(Metric::objectives().cycle().skip(1)) {
+                let overlay = if x == Metric::Accuracy { Overlay::Help } else { Overlay::None };
+                let view = View { tab, x, y, overlay, all: x == Metric::Latency, ..View::default() };
                 states.iter().for_each(|state| drop(picture(state, &view, width, height)));
             }
         }
@@ -170,7 +171,7 @@ fn what_is_asked_for_can_be_changed() {
     else {
         panic!("limits are changed")
     };
-    assert_eq!((limits[0].metric.as_str(), limits[0].value), ("latency", 2e-3));
+    assert_eq!((limits[0].metric, limits[0].value), (Metric::Latency, 2e-3));
 
     press(&mut view, &state, KeyCode::Char('+'));
     let longer = press(&mut view, &state, KeyCode::Enter);
@@ -179,14 +180,17 @@ fn what_is_asked_for_can_be_changed() {
     };
     assert_eq!(budget.seconds, Some(600.0));
     let preferred = press(&mut view, &state, KeyCode::Char('o'));
-    assert_eq!(preferred, [Action::Send(Command::Change(Change::Prefer("latency".into())))]);
+    assert_eq!(
+        preferred,
+        [Action::Send(Command::Change(Change::Prefer(Preference::Metric(Metric::Latency))))]
+    );
 
     // The search confirms the change by an event.
     let mut state = state;
     let front: Vec<_> = state.front.iter().filter(|point| point.feasible).take(3).cloned().collect();
     state.apply(&Event::Changed(Box::new(Changed {
         limits: limits.clone(),
-        prefer: "latency".into(),
+        prefer: Preference::Metric(Metric::Latency),
         budget: "600s".into(),
         budget_seconds: Some(600.0),
         budget_trials: None,
@@ -195,9 +199,9 @@ fn what_is_asked_for_can_be_changed() {
     })));
     assert_eq!(state.limits(), limits);
     assert_eq!(state.front.len(), 3);
-    let fastest = front.iter().map(|point| point.metrics.latency).fold(f64::INFINITY, f64::min);
-    assert_eq!(state.best().map(|point| point.metrics.latency), Some(fastest));
-    assert!(state.explored.iter().all(|point| point.feasible == (point.spread["latency"][1] < 2e-3)));
+    let fastest = front.iter().map(latency_of).fold(f64::INFINITY, f64::min);
+    assert_eq!(state.best().map(latency_of), Some(fastest));
+    assert!(state.explored.iter().all(|point| point.feasible == (point.spread[&Metric::Latency][1] < 2e-3)));
 }
 
 #[test]
@@ -231,7 +235,7 @@ fn the_table_is_sorted_and_narrowed_down() {
     type_text(&mut view, &state, "latency<1ms, feasible");
     press(&mut view, &state, KeyCode::Enter);
     let shown = view.ordered(&state);
-    let expected = state.front.iter().filter(|point| point.feasible && point.metrics.latency < 1e-3).count();
+    let expected = state.front.iter().filter(|point| point.feasible && latency_of(point) < 1e-3).count();
     assert!(expected > 0 && expected < state.front.len());
     assert_eq!(shown.len(), expected);
     press(&mut view, &state, KeyCode::Esc);
@@ -246,7 +250,7 @@ fn the_mouse_reaches_tabs_points_and_rows() {
     click(&mut view, &state, 12, 0);
     assert_eq!(view.tab, Tab::Archive);
     click(&mut view, &state, 30, 2);
-    assert_eq!(METRICS[view.sort], "latency");
+    assert_eq!(view.sort, Metric::Latency);
     let third = view.ordered(&state)[2].id.clone();
     view.selected = Some(view.ordered(&state)[0].id.clone());
     click(&mut view, &state, 10, 5);
@@ -311,7 +315,7 @@ proptest! {
         for a in &state.front {
             for b in &state.front {
                 let (a, b) = (&a.metrics, &b.metrics);
-                let worse = b.accuracy < a.accuracy && b.latency > a.latency && b.size > a.size && b.memory > a.memory;
+                let worse = Metric::objectives().all(|metric| metric.cost(b.get(metric).unwrap()) > metric.cost(a.get(metric).unwrap()));
                 prop_assert!(!worse);
             }
         }
@@ -334,4 +338,8 @@ proptest! {
             drop(picture(&state, &View { tab, ..View::default() }, 80, 24));
         }
     }
+}
+
+fn latency_of(point: &paretune_record::front::FrontPoint) -> f64 {
+    point.metrics.get(Metric::Latency).unwrap()
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use paretune_record::front::FrontPoint;
-use paretune_record::limits;
-use paretune_report::units::METRICS;
+use paretune_record::limit;
+use paretune_record::metric::Metric;
 use ratatui::layout::Rect;
 
 use super::dialog::Overlay;
@@ -46,12 +46,12 @@ impl Tab {
 pub struct View {
     /// The screen that is shown.
     pub tab: Tab,
-    /// Metric of the horizontal axis, as an index into [`METRICS`].
-    pub x: usize,
-    /// Metric of the vertical axis, as an index into [`METRICS`].
-    pub y: usize,
-    /// Metric by which the archive is sorted, as an index into [`METRICS`].
-    pub sort: usize,
+    /// Metric of the horizontal axis.
+    pub x: Metric,
+    /// Metric of the vertical axis.
+    pub y: Metric,
+    /// Metric by which the archive is sorted.
+    pub sort: Metric,
     /// Whether the archive is sorted with the worst point first.
     pub reverse: bool,
     /// Whether the archive also lists trials that are not on the front.
@@ -90,9 +90,9 @@ impl Default for View {
     fn default() -> Self {
         Self {
             tab: Tab::Front,
-            x: 1,
-            y: 0,
-            sort: 0,
+            x: Metric::Latency,
+            y: Metric::Accuracy,
+            sort: Metric::Accuracy,
             reverse: false,
             all: false,
             filter: String::new(),
@@ -135,11 +135,8 @@ impl View {
         } else {
             state.front.iter().filter(|point| !table || self.matches_filter(point, state)).collect()
         };
-        let (metric, downwards) = if table {
-            (METRICS[self.sort], (METRICS[self.sort] == "accuracy") != self.reverse)
-        } else {
-            (METRICS[self.x], false)
-        };
+        let (metric, downwards) =
+            if table { (self.sort, (self.sort.is_maximized()) != self.reverse) } else { (self.x, false) };
         let value = |point: &FrontPoint| point.metrics.get(metric).unwrap_or(f64::NAN);
         points.sort_by(|a, b| {
             let order = value(a).total_cmp(&value(b));
@@ -153,15 +150,10 @@ impl View {
     /// parameter contains.
     fn matches_filter(&self, point: &FrontPoint, state: &State) -> bool {
         self.filter.split(',').map(str::trim).filter(|part| !part.is_empty()).all(|part| {
-            if let Ok(bounds) = limits::parse(part) {
+            if let Ok(bounds) = limit::parse(part) {
                 return bounds.iter().all(|bound| {
-                    let value = match (bound.metric.as_str(), &state.baseline) {
-                        ("accuracy-drop", Some(baseline)) => Some(baseline.accuracy - point.metrics.accuracy),
-                        (metric, _) => point.metrics.get(metric),
-                    };
-                    value.is_some_and(
-                        |value| if bound.op == "<" { value < bound.value } else { value > bound.value },
-                    )
+                    let value = point.metrics.against(bound.metric, state.baseline.as_ref());
+                    value.is_some_and(|value| bound.excess(value) < 0.0)
                 });
             }
             match part {

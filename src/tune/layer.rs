@@ -200,8 +200,8 @@ impl Layer {
     /// with the fewest measurements.
     pub fn hold(&self) -> &Schedule {
         let Some(best) = self.ranked().first().map(|tried| tried.estimate()) else { return &self.default };
-        let rivals = self.tried.iter().filter(|tried| tried.estimate() <= 1.03 * best);
-        rivals.min_by_key(|tried| tried.seconds.len()).map_or(&self.default, |tried| &tried.schedule)
+        let incumbents = self.tried.iter().filter(|tried| tried.estimate() <= 1.03 * best);
+        incumbents.min_by_key(|tried| tried.seconds.len()).map_or(&self.default, |tried| &tried.schedule)
     }
 
     /// Returns the measured schedules, fastest first.

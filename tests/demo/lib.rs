@@ -4,11 +4,33 @@
 use std::collections::BTreeMap;
 
 use paretune_record::event::{Event, Inspected, Started, TrialFinished};
-use paretune_record::front::{Front, FrontLimit, FrontPoint, HardwareName, Metrics, ModelName};
+use paretune_record::failure::FailureKind;
+use paretune_record::front::{Front, FrontPoint, HardwareName, ModelName};
+use paretune_record::limit::{Limit, Relation};
+use paretune_record::metric::{Metric, Metrics};
+use paretune_record::preference::Preference;
 use paretune_record::step::StepCost;
+use paretune_record::stop::StopReason;
 use paretune_spaces::{Configuration, Value};
 
-const BASELINE: Metrics = Metrics { accuracy: 0.914, latency: 3.1e-3, size: 1.104e6, memory: 2.46e6 };
+fn baseline() -> Metrics {
+    metrics([0.914, 3.1e-3, 1.104e6, 2.46e6])
+}
+
+/// Builds the metrics of a point from accuracy, latency, size and memory.
+fn metrics([accuracy, latency, size, memory]: [f64; 4]) -> Metrics {
+    Metrics::from([
+        (Metric::Accuracy, accuracy),
+        (Metric::Latency, latency),
+        (Metric::Size, size),
+        (Metric::Memory, memory),
+    ])
+}
+
+fn value(metrics: &Metrics, metric: Metric) -> f64 {
+    metrics.get(metric).unwrap_or(f64::NAN)
+}
+
 const FAILURES: [&str; 3] = [
     "the worker was killed after 20 s",
     "out of memory: 61 MB wanted, 48 MB allowed",
@@ -32,10 +54,8 @@ impl Dice {
 /// no point meets the others.
 #[must_use]
 pub fn study(trials: u64, easy: bool) -> Vec<Event> {
-    let limits = vec![
-        limit("latency", "<", if easy { 0.9e-3 } else { 0.02e-3 }, "s"),
-        limit("accuracy-drop", "<", 0.01, ""),
-    ];
+    let limits =
+        vec![limit(Metric::Latency, if easy { 0.9e-3 } else { 0.02e-3 }), limit(Metric::AccuracyDrop, 0.01)];
     let mut events = vec![started(&limits)];
     for share in [0.0, 0.5, 1.0] {
         events.push(Event::Preparing { task: "decoding images".into(), share });
@@ -58,8 +78,10 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
             let gone = |other: &FrontPoint| dominates(&point.metrics, &other.metrics);
             displaced = front.iter().filter(|other| gone(other)).map(|other| other.id.clone()).collect();
             front.retain(|other| !displaced.contains(&other.id));
-            let better =
-                |other: &FrontPoint| other.feasible && other.metrics.accuracy >= point.metrics.accuracy;
+            let better = |other: &FrontPoint| {
+                other.feasible
+                    && value(&other.metrics, Metric::Accuracy) >= value(&point.metrics, Metric::Accuracy)
+            };
             point.best = point.feasible && !front.iter().any(better);
             if point.best {
                 front.iter_mut().for_each(|other| other.best = false);
@@ -74,6 +96,7 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
             origin: point.origin.clone(),
             number,
             point: failure.is_none().then_some(point),
+            failure_kind: failure.as_ref().map(|_| FailureKind::Build),
             failure,
             cached: number % 9 == 4,
             partial: None,
@@ -83,7 +106,7 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
             entered,
             displaced,
             quiet: Some(0.3 + 0.6 * dice.roll()),
-            baseline: Some(BASELINE),
+            baseline: Some(baseline()),
         })));
     }
     if let Some(best) = front.iter().find(|point| point.best) {
@@ -93,7 +116,7 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
         events.push(Event::Confirming { done, total: 3 });
     }
     events.push(Event::Finished {
-        reason: "budget".into(),
+        reason: StopReason::Budget,
         front: Box::new(archive(front, limits, trials, hypervolume)),
     });
     events
@@ -108,16 +131,16 @@ pub fn front(trials: u64, easy: bool) -> Front {
     }
 }
 
-fn started(limits: &[FrontLimit]) -> Event {
+fn started(limits: &[Limit]) -> Event {
     Event::Started(Box::new(Started {
         version: "0.1.0".into(),
         model: "resnet20".into(),
         model_sha256: "5f".repeat(32),
         hardware: "a1b2c3d4".into(),
         cpu: "AMD EPYC 7763".into(),
-        objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
+        objectives: Metric::objectives().collect(),
         limits: limits.to_vec(),
-        prefer: "accuracy".into(),
+        prefer: Preference::default(),
         budget: "5m".into(),
         budget_seconds: Some(300.0),
         budget_trials: None,
@@ -131,11 +154,11 @@ fn started(limits: &[FrontLimit]) -> Event {
     }))
 }
 
-fn limit(metric: &str, op: &str, value: f64, unit: &str) -> FrontLimit {
-    FrontLimit { metric: metric.into(), op: op.into(), value, unit: unit.into() }
+fn limit(metric: Metric, value: f64) -> Limit {
+    Limit { metric, relation: Relation::Less, value }
 }
 
-fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[FrontLimit]) -> FrontPoint {
+fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[Limit]) -> FrontPoint {
     let skill = number as f64 / trials as f64;
     let (squeeze, waste) = (dice.roll(), dice.roll() * (1.3 - skill));
     let untouched = number == 1;
@@ -147,28 +170,27 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[FrontLimit]) -> Fr
         _ => ["compose", "evolve", "int8"][(number % 3) as usize],
     };
     let metrics = if untouched {
-        BASELINE
+        baseline()
     } else {
         let loss = 0.004 * dice.roll() + 0.4 * (squeeze - 0.35).max(0.0).powi(3) + 0.02 * waste * dice.roll();
-        Metrics {
-            accuracy: ((BASELINE.accuracy - loss) * 4000.0).round() / 4000.0,
-            latency: BASELINE.latency * (1.0 - 0.93 * squeeze) * (0.4 + waste),
-            size: (BASELINE.size * (1.05 - squeeze) * (0.25 + 0.3 * dice.roll())).round(),
-            memory: (BASELINE.memory * (1.1 - squeeze) * (0.3 + 0.4 * dice.roll())).round(),
-        }
+        let before = |metric| value(&baseline(), metric);
+        metrics([
+            ((before(Metric::Accuracy) - loss) * 4000.0).round() / 4000.0,
+            before(Metric::Latency) * (1.0 - 0.93 * squeeze) * (0.4 + waste),
+            (before(Metric::Size) * (1.05 - squeeze) * (0.25 + 0.3 * dice.roll())).round(),
+            (before(Metric::Memory) * (1.1 - squeeze) * (0.3 + 0.4 * dice.roll())).round(),
+        ])
     };
+    let [accuracy, latency] = [Metric::Accuracy, Metric::Latency].map(|metric| value(&metrics, metric));
     let spread = BTreeMap::from([
-        ("accuracy".to_owned(), [metrics.accuracy - 0.008, metrics.accuracy + 0.007]),
-        ("latency".to_owned(), [metrics.latency * 0.985, metrics.latency * 1.02]),
+        (Metric::Accuracy, [accuracy - 0.008, accuracy + 0.007]),
+        (Metric::Latency, [latency * 0.985, latency * 1.02]),
     ]);
     let mut violation = BTreeMap::new();
     for limit in limits {
-        let actual = match limit.metric.as_str() {
-            "accuracy-drop" => BASELINE.accuracy - metrics.accuracy,
-            _ => metrics.latency,
-        };
+        let actual = metrics.against(limit.metric, Some(&baseline())).unwrap_or(f64::NAN);
         if actual >= limit.value {
-            violation.insert(limit.metric.clone(), actual / limit.value - 1.0);
+            violation.insert(limit.metric, actual / limit.value - 1.0);
         }
     }
     let setting = |name: &str, value: Value| (name.to_owned(), value);
@@ -215,14 +237,16 @@ fn inspected(id: &str) -> Inspected {
 }
 
 fn dominates(a: &Metrics, b: &Metrics) -> bool {
-    let costs = |m: &Metrics| [-m.accuracy, m.latency, m.size, m.memory];
+    let costs =
+        |m: &Metrics| Metric::objectives().map(|metric| metric.cost(value(m, metric))).collect::<Vec<_>>();
     let (a, b) = (costs(a), costs(b));
     a.iter().zip(&b).all(|(a, b)| a <= b) && a != b
 }
 
-fn archive(mut points: Vec<FrontPoint>, limits: Vec<FrontLimit>, trials: u64, hypervolume: f64) -> Front {
+fn archive(mut points: Vec<FrontPoint>, limits: Vec<Limit>, trials: u64, hypervolume: f64) -> Front {
     let order = |point: &FrontPoint| (!point.best, !point.feasible);
-    points.sort_by(|a, b| order(a).cmp(&order(b)).then(b.metrics.accuracy.total_cmp(&a.metrics.accuracy)));
+    let accuracy = |point: &FrontPoint| value(&point.metrics, Metric::Accuracy);
+    points.sort_by(|a, b| order(a).cmp(&order(b)).then(accuracy(b).total_cmp(&accuracy(a))));
     let worst = |point: &FrontPoint| point.violation.values().copied().fold(0.0, f64::max);
     let nearest = points.iter().min_by(|a, b| worst(a).total_cmp(&worst(b))).cloned();
     let nearest_miss = nearest.filter(|_| !points.iter().any(|point| point.feasible));
@@ -230,9 +254,9 @@ fn archive(mut points: Vec<FrontPoint>, limits: Vec<FrontLimit>, trials: u64, hy
         format: "paretune-front/1".into(),
         model: ModelName { name: "resnet20".into(), sha256: "5f".repeat(32) },
         hardware: HardwareName { id: "a1b2c3d4".into(), cpu: "AMD EPYC 7763".into(), devices: Vec::new() },
-        objectives: ["accuracy", "latency", "size", "memory"].map(str::to_owned).to_vec(),
+        objectives: Metric::objectives().collect(),
         limits,
-        baseline: BASELINE,
+        baseline: baseline(),
         trials,
         cached: trials / 9,
         seconds: 4.0 + trials as f64 * 0.6,

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use paretune_record::characterize::{Kernels, Row};
+use paretune_record::metric::Metric;
 
 use super::rows::{Measured, measured_rows, setting_name, settings, techniques};
 use crate::axis::Axis;
@@ -19,8 +20,8 @@ pub fn curves(rows: &[Row], network: &str) -> String {
     let all = measured_rows(&rows, backend, threads);
     // Points that lose nearly all accuracy would compress the others.
     let shown: Vec<&Measured<'_>> = all.iter().filter(|point| point.drop < 0.3).collect();
-    let x = Axis::new("latency", shown.iter().map(|point| point.latency[0]));
-    let y = Axis::new("accuracy", shown.iter().map(|point| point.accuracy));
+    let x = Axis::new(Metric::Latency, shown.iter().map(|point| point.latency[0]));
+    let y = Axis::new(Metric::Accuracy, shown.iter().map(|point| point.accuracy));
     let (left, top, right, bottom) = (70.0, 40.0, 560.0, 430.0);
     let place = |point: &Measured<'_>| {
         let (x, y) = (x.position(point.latency[0])?, y.position(point.accuracy)?);

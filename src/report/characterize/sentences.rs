@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use paretune_record::characterize::{CHANNEL, CSR, Kernels, ORIGINAL, Row};
+use paretune_record::metric::Metric;
 
 use super::DROPS;
 use super::rows::{Measured, baseline, fastest, measured_rows, setting_name, settings, techniques};
@@ -36,8 +37,8 @@ pub(super) fn results(rows: &[&Row]) -> Vec<String> {
     let here = setting_name(backend, threads);
     let mut sentences = vec![format!(
         "The baseline takes {} on {here}; its size is {} and its accuracy {:.1} % on {} images.",
-        units::value("latency", base.latency[0]),
-        units::value("size", base.size),
+        units::value(Metric::Latency, base.latency[0]),
+        units::value(Metric::Size, base.size),
         100.0 * base.accuracy,
         base.row.known.as_ref().map_or(0, |known| known.score.total)
     )];
@@ -57,7 +58,7 @@ pub(super) fn results(rows: &[&Row]) -> Vec<String> {
             "With a loss of at most {:.0} point(s), {} is the fastest single technique: {}, {}",
             100.0 * drop,
             level_name(first),
-            units::value("latency", first.latency[0]),
+            units::value(Metric::Latency, first.latency[0]),
             speedup(base.latency[0], first.latency[0])
         );
         let rest: Vec<String> = single[1..]
@@ -74,7 +75,7 @@ pub(super) fn results(rows: &[&Row]) -> Vec<String> {
             sentences.push(format!(
                 "Jointly, {} takes {}: {} than that, and {} than the baseline.",
                 level_name(together),
-                units::value("latency", together.latency[0]),
+                units::value(Metric::Latency, together.latency[0]),
                 speedup(first.latency[0], together.latency[0]),
                 speedup(base.latency[0], together.latency[0])
             ));
@@ -117,8 +118,8 @@ fn pruning_sentences(all: &[Measured<'_>], base: &Measured<'_>) -> Vec<String> {
             "Channel pruning to {} beats CSR at {}: {} against {}, {:.1} % against {:.1} % right.",
             channel.row.experiment.level.trim_end_matches(" kept"),
             sparse.row.experiment.level,
-            units::value("latency", channel.latency[0]),
-            units::value("latency", sparse.latency[0]),
+            units::value(Metric::Latency, channel.latency[0]),
+            units::value(Metric::Latency, sparse.latency[0]),
             100.0 * channel.accuracy,
             100.0 * sparse.accuracy
         ));
@@ -169,7 +170,7 @@ fn naive_sentences(all: &[Measured<'_>]) -> Vec<String> {
     };
     let mut sentences = vec![format!(
         "With naive kernels the baseline takes {}: {:.1} times as long as with tuned ones.",
-        units::value("latency", plain.latency[0]),
+        units::value(Metric::Latency, plain.latency[0]),
         plain.latency[0] / base.latency[0]
     )];
     for technique in [CSR, CHANNEL] {

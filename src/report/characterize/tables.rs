@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use paretune_record::characterize::Row;
+use paretune_record::metric::Metric;
 
 use super::DROPS;
 use super::rows::{baseline, fastest, kernels_name, measured_rows, setting_name, settings, techniques};
@@ -20,7 +21,7 @@ pub(super) fn table(rows: &[&Row], backend: &str, threads: i64) -> String {
         let kernels = kernels_name(experiment.kernels);
         let speed =
             baseline(&all, experiment.kernels).map_or(f64::NAN, |base| base.latency[0] / point.latency[0]);
-        let scale = units::unit_for("latency", point.latency[0]).scale;
+        let scale = units::unit_for(Metric::Latency, point.latency[0]).scale;
         let _ = writeln!(
             text,
             "| {} | {} | {kernels} | {:.1} % | {:+.1} | {} | {} to {} | {speed:.2}x | {} | {} |",
@@ -28,11 +29,11 @@ pub(super) fn table(rows: &[&Row], backend: &str, threads: i64) -> String {
             experiment.level,
             100.0 * point.accuracy,
             100.0 * (0.0 - point.drop),
-            units::value("latency", point.latency[0]),
+            units::value(Metric::Latency, point.latency[0]),
             units::digits(point.latency[1] * scale),
             units::digits(point.latency[2] * scale),
-            units::value("size", point.size),
-            units::value("memory", point.memory)
+            units::value(Metric::Size, point.size),
+            units::value(Metric::Memory, point.memory)
         );
     }
     for row in rows.iter().filter(|row| row.backend == backend && row.threads == threads) {
@@ -76,9 +77,9 @@ pub(super) fn fixed_accuracy(rows: &[&Row]) -> String {
                     let level = if level.is_empty() { String::new() } else { format!("{level}: ") };
                     format!(
                         "{level}{} ({:.2}x), {}",
-                        units::value("latency", point.latency[0]),
+                        units::value(Metric::Latency, point.latency[0]),
                         base / point.latency[0],
-                        units::value("size", point.size)
+                        units::value(Metric::Size, point.size)
                     )
                 }
             };

@@ -2,7 +2,7 @@
 //!
 //! | parameter | meaning |
 //! | --- | --- |
-//! | `backend` | `cpu`, `opencl` or `opencl:PLATFORM/DEVICE`; or two of them, see [`Sides`] |
+//! | `backend` | `cpu`, `opencl` or `opencl:PLATFORM/DEVICE`; or two of them, see [`Partition`] |
 //! | `threads` | number of CPU threads for the whole network |
 //! | `finetune` | seconds of distillation from the baseline; 0 or absent: none |
 //! | `channels.GROUP` | kept fraction of a group's channels |
@@ -33,7 +33,7 @@ pub const CHANNELS: &str = "channels.";
 /// opencl at 3 to 7` returns to the processor at layer 7. A single parameter holds the partition,
 /// so that the layers of a space stay independent once it has a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sides<'t> {
+pub struct Partition<'t> {
     /// Backend of the first layers.
     pub first: &'t str,
     /// Backend after the first cut point.
@@ -44,7 +44,7 @@ pub struct Sides<'t> {
     pub back: Option<usize>,
 }
 
-impl<'t> Sides<'t> {
+impl<'t> Partition<'t> {
     /// Parses a value of [`BACKEND`]; `None` if it names a single backend.
     #[must_use]
     pub fn read(text: &'t str) -> Option<Self> {
@@ -64,7 +64,7 @@ impl<'t> Sides<'t> {
     }
 }
 
-impl std::fmt::Display for Sides<'_> {
+impl std::fmt::Display for Partition<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} then {} at {}", self.first, self.second, self.at)?;
         self.back.map_or(Ok(()), |back| write!(f, " to {back}"))

@@ -5,9 +5,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use paretune_evaluate::protocol::{Floors, Reply, Request};
-use paretune_joint_space::seeds::UNTOUCHED;
+use paretune_evaluate::protocol::{Reply, Request};
+use paretune_evaluate::stop::AccuracyBounds;
+use paretune_joint_space::seeds::BASELINE;
 use paretune_record::event::Event;
+use paretune_record::metric::Quantity;
 use paretune_record::score::Score;
 
 use super::super::bounds;
@@ -53,12 +55,12 @@ impl<'j> Job<'j> {
 
     /// Returns whether the point's accuracy alone decides whether it keeps the limits, and has not
     /// decided it yet.
-    fn undecided(&self, floors: &Floors, confirmation: &Confirmation<'_, '_>) -> bool {
+    fn undecided(&self, limits: &AccuracyBounds, confirmation: &Confirmation<'_, '_>) -> bool {
         let Some(score) = self.score.filter(|_| self.may_go_on()) else { return false };
         let request = confirmation.request;
         let seen = super::finished(self.point, self.latency, Some(score), &request.limits);
-        let elsewhere = seen.violation.keys().any(|metric| !metric.starts_with("accuracy"));
-        !elsewhere && floors.undecided(&score)
+        let elsewhere = seen.violation.keys().any(|metric| metric.quantity() != Quantity::Fraction);
+        !elsewhere && limits.undecided(&score)
     }
 }
 
@@ -78,7 +80,7 @@ impl Confirmation<'_, '_> {
     ) -> Result<(), SessionError> {
         let left = || until.saturating_duration_since(Instant::now()).as_secs_f64();
         for job in &mut *jobs {
-            let known = self.bench.known_score("report-score", &job.point.config)?;
+            let known = self.runner.known_score("report-score", &job.point.config)?;
             if known.total > 0 {
                 (job.score, job.complete) = (Some(known), true);
             } else if self.measure {
@@ -86,9 +88,9 @@ impl Confirmation<'_, '_> {
             }
             see(step());
         }
-        let floors = bounds::floors(&self.request.limits);
+        let limits = bounds::accuracy_bounds(&self.request.limits);
         for job in &mut *jobs {
-            while self.measure && job.undecided(&floors, self) && left() > job.each * real(STEP) {
+            while self.measure && job.undecided(&limits, self) && left() > job.each * real(STEP) {
                 self.extend(job, DECIDING * STEP, see, interrupted)?;
             }
         }
@@ -96,7 +98,7 @@ impl Confirmation<'_, '_> {
         // cost, because its predictions are known already.
         let most = jobs.iter().map(Job::images).max().unwrap_or(0);
         for job in &mut *jobs {
-            let free = job.point.origin == UNTOUCHED;
+            let free = job.point.origin == BASELINE;
             let missing = most.saturating_sub(job.images());
             if self.measure && job.may_go_on() && missing > 0 && (free || left() > job.each * real(missing)) {
                 self.extend(job, missing, see, interrupted)?;
@@ -117,7 +119,7 @@ impl Confirmation<'_, '_> {
         }
         for job in jobs.iter().filter(|job| self.measure && !job.failed) {
             if let Some(score) = job.score {
-                self.bench.put_score("report-score", &job.point.config, score)?;
+                self.runner.put_score("report-score", &job.point.config, score)?;
             }
         }
         Ok(())
@@ -135,7 +137,7 @@ impl Confirmation<'_, '_> {
         let begun = Instant::now();
         let request =
             Request::Report { bundle: job.bundle.to_owned(), from: known.total, to: known.total + count };
-        let deadline = self.bench.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
+        let deadline = self.runner.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
         let problem = match self.host.ask(&request, deadline, &mut |_| {}, interrupted) {
             Ok(Reply::Reported { score }) => {
                 job.complete = score.total < count;

@@ -1,45 +1,48 @@
 //! The front of a running session: entering points, displaced points, and the stop criteria that
 //! follow from it.
 
-use paretune_evaluate::protocol::{Ceilings, Rival};
+use paretune_evaluate::stop::{Incumbent, StopCriteria, UpperBounds};
 use paretune_record::archive;
-use paretune_record::front::{FrontPoint, Metrics};
+use paretune_record::front::FrontPoint;
+use paretune_record::metric::{Metric, Metrics};
 
 use super::super::bounds;
-use super::super::trial::Hopeless;
 use super::Session;
 
 impl Session<'_> {
     /// Returns the stop criteria for the next candidate: the feasible points of the front and, once
     /// there are some, the limits.
-    pub(super) fn hopeless(&self) -> Hopeless {
+    pub(super) fn criteria(&self) -> StopCriteria {
         let limits = &self.request.limits;
         let feasible = self.front.iter().any(|point| point.feasible);
-        let ceilings = if feasible { bounds::ceilings(limits) } else { Ceilings::default() };
-        Hopeless { ceilings, rivals: self.rivals(), floors: bounds::floors(limits) }
+        let upper = if feasible { bounds::upper_bounds(limits) } else { UpperBounds::default() };
+        StopCriteria { upper, incumbents: self.incumbents(), accuracy: bounds::accuracy_bounds(limits) }
     }
 
     /// Lists the incumbents: points that end the scoring of a candidate if they surely beat it.
-    fn rivals(&self) -> Vec<Rival> {
-        let wanted = |name: &str| self.request.objectives.iter().any(|objective| objective == name);
-        if !wanted("accuracy") {
+    fn incumbents(&self) -> Vec<Incumbent> {
+        let objectives = &self.request.objectives;
+        if !objectives.contains(&Metric::Accuracy) {
             return Vec::new();
         }
+        let costs = |point: &FrontPoint| -> Metrics {
+            let others = objectives.iter().copied().filter(|&metric| metric != Metric::Accuracy);
+            let upper_end = |metric: Metric| {
+                let upper = point.spread.get(&metric).map(|[low, high]| match metric.is_maximized() {
+                    true => *low,
+                    false => *high,
+                });
+                Some((metric, upper.or(point.metrics.get(metric))?))
+            };
+            others.filter_map(upper_end).collect()
+        };
+        let lower_end = |point: &FrontPoint| point.spread.get(&Metric::Accuracy).map_or(0.0, |[low, _]| *low);
         let feasible = || self.front.iter().filter(|point| point.feasible);
         let limits = &self.request.limits;
-        let borders = if feasible().next().is_some() { bounds::borders(limits) } else { Vec::new() };
+        let beyond = if feasible().next().is_some() { bounds::limit_incumbents(limits) } else { Vec::new() };
         feasible()
-            .map(|point| Rival {
-                accuracy: point.spread.get("accuracy").map_or(0.0, |interval| interval[0]),
-                latency: if wanted("latency") {
-                    point.spread.get("latency").map_or(point.metrics.latency, |interval| interval[1])
-                } else {
-                    0.0
-                },
-                size: if wanted("size") { point.metrics.size } else { 0.0 },
-                memory: if wanted("memory") { point.metrics.memory } else { 0.0 },
-            })
-            .chain(borders)
+            .map(|point| Incumbent { accuracy: lower_end(point), costs: costs(point) })
+            .chain(beyond)
             .collect()
     }
 
@@ -79,15 +82,15 @@ impl Session<'_> {
     pub(super) fn best(&self) -> Option<String> {
         let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
         let request = &self.request;
-        archive::preferred(&feasible, &request.prefer, &request.objectives).map(|point| point.id.clone())
+        archive::preferred(&feasible, request.prefer, &request.objectives).map(|point| point.id.clone())
     }
 
     /// Returns the hypervolume of the feasible part of the front, on the scale of
     /// [`archive::hypervolume`].
     pub(super) fn hypervolume(&self) -> f64 {
-        let Some(untouched) = &self.untouched else { return 0.0 };
+        let Some(baseline) = &self.baseline else { return 0.0 };
         let feasible: Vec<Metrics> =
             self.front.iter().filter(|point| point.feasible).map(|point| point.metrics).collect();
-        archive::hypervolume(&feasible, &untouched.metrics, &self.request.objectives)
+        archive::hypervolume(&feasible, &baseline.metrics, &self.request.objectives)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use paretune_compress as compress;
 use paretune_db::Record;
 use paretune_evaluate::protocol::{Reply, Request};
-use paretune_evaluate::subject::CALIBRATION_IMAGES;
+use paretune_evaluate::workload::CALIBRATION_IMAGES;
 use paretune_joint_space::decode::numerics;
 use paretune_kernels::weights::{Grid, Numbers};
 use paretune_names::numbers::{bits_value, offered};
@@ -204,14 +204,14 @@ impl Surveyor<'_, '_> {
     }
 
     fn loss(&mut self, configuration: &Configuration) -> Result<Option<f64>, SessionError> {
-        let key = self.bench.keyed("loss", &numerics(configuration)).with("loss-images", LOSS_IMAGES);
-        if let Some(loss) = self.bench.store.get(&key.key())?.and_then(|record| record.value("loss")) {
+        let key = self.runner.keyed("loss", &numerics(configuration)).with("loss-images", LOSS_IMAGES);
+        if let Some(loss) = self.runner.store.get(&key.key())?.and_then(|record| record.value("loss")) {
             return Ok(Some(loss));
         }
         let request = Request::Loss { configuration: configuration.clone(), images: LOSS_IMAGES };
         let Some(Reply::Lost { loss }) = self.ask(&request)? else { return Ok(None) };
         let values = BTreeMap::from([("loss".to_owned(), loss)]);
-        self.bench.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;
+        self.runner.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;
         Ok(Some(loss))
     }
 }

@@ -5,7 +5,7 @@
 //! The schedules of all layers are measured at once: a whole network is built in which every layer
 //! has the next schedule of its list, and its steps are timed one by one, in place. The results go
 //! to the store. Layer times are stored under the layer's shape, so that every later network with
-//! such a layer finds them. The module [`super::compose`] draws the conclusions.
+//! such a layer finds them. The module [`super::additive`] draws the conclusions.
 
 mod losses;
 mod schedules;
@@ -26,7 +26,7 @@ use paretune_spaces::{CompiledSpace, Configuration, Value};
 pub use schedules::{SPEED, SpeedKey};
 
 use super::session::SessionError;
-use super::trial::Bench;
+use super::trial::TrialRunner;
 
 /// Fractions of the work to which networks are pruned.
 const WORK: [f64; 4] = [0.75, 0.5, 0.875, 0.35];
@@ -34,7 +34,7 @@ const WORK: [f64; 4] = [0.75, 0.5, 0.875, 0.35];
 /// Context that a survey works in.
 pub struct Surveyor<'s, 'b> {
     /// The result store and its keys.
-    pub bench: &'s mut Bench<'b>,
+    pub runner: &'s mut TrialRunner<'b>,
     /// The worker process that measures.
     pub host: &'s mut Host,
     /// The joint space of the network.
@@ -127,7 +127,7 @@ impl Surveyor<'_, '_> {
             }
         }
         let key = self.pace_key();
-        if let Some(record) = self.bench.store.get(&key.key())? {
+        if let Some(record) = self.runner.store.get(&key.key())? {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of steps")]
             let count = |name: &str| record.value(name).map(|value| value as u64);
             (self.pace.profiles.before, self.pace.losses.before) = (count("profiles"), count("losses"));
@@ -148,7 +148,7 @@ impl Surveyor<'_, '_> {
                 ("reconstructs".to_owned(), f64::from(u8::from(self.pace.reconstructs == Some(true)))),
                 ("other-seconds".to_owned(), survey.other_seconds),
             ]);
-            self.bench.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;
+            self.runner.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;
         }
         see(1.0);
         Ok(survey)
@@ -172,7 +172,7 @@ impl Surveyor<'_, '_> {
     /// Returns the store key of a survey of this network and space with this time limit.
     fn pace_key(&self) -> KeyParts {
         let default = self.space.decode(&self.space.closest(&Configuration::new()));
-        self.bench
+        self.runner
             .keyed("survey", &default)
             .with("parameters", self.space.parameters().len())
             .with("log10-configurations", self.space.log10_len())
@@ -190,11 +190,11 @@ impl Surveyor<'_, '_> {
 
     /// Asks the worker. Returns `None` if it fails, which costs only this measurement.
     fn ask(&mut self, request: &Request) -> Result<Option<Reply>, SessionError> {
-        self.host.probes.clone_from(&self.bench.probes);
+        self.host.probes.clone_from(&self.runner.probes);
         self.host.ready(&mut |_| {}, self.interrupted).map_err(SessionError::Worker)?;
-        match self.host.ask(request, self.bench.deadline, &mut |_| {}, self.interrupted) {
+        match self.host.ask(request, self.runner.deadline, &mut |_| {}, self.interrupted) {
             Ok(reply) => Ok(Some(reply)),
-            Err(error) => match blame(self.host.command(), &self.bench.devices, error, self.interrupted) {
+            Err(error) => match blame(self.host.command(), &self.runner.devices, error, self.interrupted) {
                 error @ (HostError::Start(_) | HostError::Interrupted | HostError::DeviceLost { .. }) => {
                     Err(SessionError::Worker(error))
                 }

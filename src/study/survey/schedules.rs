@@ -12,7 +12,7 @@ use paretune_kernels::offer;
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::weights::WeightFormat;
 use paretune_names::numbers::offered;
-use paretune_names::{BACKEND, Sides, THREADS, layer_parameter};
+use paretune_names::{BACKEND, Partition, THREADS, layer_parameter};
 use paretune_record::survey::{LayerSchedule, LayerSurvey, Mixed, ScheduleTime, Survey};
 use paretune_spaces::{Configuration, Value};
 
@@ -140,7 +140,7 @@ impl Surveyor<'_, '_> {
         let backends: Vec<String> =
             self.domain(BACKEND).iter().filter_map(|value| value.as_str().map(str::to_owned)).collect();
         let (both, backends): (Vec<String>, Vec<String>) =
-            backends.into_iter().partition(|backend| Sides::read(backend).is_some());
+            backends.into_iter().partition(|backend| Partition::read(backend).is_some());
         if backends.len() < 2 {
             return Ok(());
         }
@@ -171,7 +171,7 @@ impl Surveyor<'_, '_> {
         }
         survey.backend = chosen;
         survey.other_seconds = 0.0;
-        let both: Vec<Sides<'_>> = both.iter().filter_map(|backend| Sides::read(backend)).collect();
+        let both: Vec<Partition<'_>> = both.iter().filter_map(|backend| Partition::read(backend)).collect();
         survey.mixed = change_places(&both, &seen);
         Ok(())
     }
@@ -258,7 +258,7 @@ impl Surveyor<'_, '_> {
         let mut times: Vec<Option<f64>> = Vec::new();
         for key in &keys {
             let record = match key {
-                Some(key) => self.bench.store.get(&key.key())?,
+                Some(key) => self.runner.store.get(&key.key())?,
                 None => None,
             };
             times.push(record.and_then(|record| record.value("seconds")));
@@ -283,7 +283,7 @@ impl Surveyor<'_, '_> {
                         let seconds = seen.iter().sum::<f64>() / seen.len() as f64;
                         let values = BTreeMap::from([("seconds".to_owned(), seconds)]);
                         let record = Record::measured(key.clone(), values, &[], env!("CARGO_PKG_VERSION"));
-                        self.bench.store.put(&record)?;
+                        self.runner.store.put(&record)?;
                         alike.into_iter().for_each(|other| times[other] = Some(seconds));
                     }
                 }
@@ -310,7 +310,7 @@ impl Surveyor<'_, '_> {
             device => device.to_owned(),
         };
         let key = SpeedKey {
-            hardware: &self.bench.hardware,
+            hardware: &self.runner.hardware,
             problem: &layer.problem,
             bits: schedule.bits,
             sparsity: schedule.sparsity,
@@ -370,19 +370,21 @@ fn order(sparsity: f64) -> f64 {
 
 /// Finds the fastest partitions with one and with two cut points for each order of backends, judged
 /// by the measured times of each layer on each backend.
-fn change_places(both: &[Sides<'_>], times: &HashMap<String, Vec<ScheduleTime>>) -> Vec<Mixed> {
+fn change_places(both: &[Partition<'_>], times: &HashMap<String, Vec<ScheduleTime>>) -> Vec<Mixed> {
     let mut best: BTreeMap<(&str, &str, bool), (f64, Mixed)> = BTreeMap::new();
-    for sides in both {
-        let (Some(first), Some(second)) = (times.get(sides.first), times.get(sides.second)) else { continue };
+    for partition in both {
+        let (Some(first), Some(second)) = (times.get(partition.first), times.get(partition.second)) else {
+            continue;
+        };
         let layers = first.iter().zip(second).enumerate();
         let chosen: Vec<&ScheduleTime> = layers
-            .map(|(number, (first, second))| if sides.is_second(number) { second } else { first })
+            .map(|(number, (first, second))| if partition.is_second(number) { second } else { first })
             .collect();
         let seconds = chosen.iter().map(|time| time.seconds).sum::<f64>();
-        let kind = (sides.first, sides.second, sides.back.is_some());
+        let kind = (partition.first, partition.second, partition.back.is_some());
         if best.get(&kind).is_none_or(|(least, _)| seconds < *least) {
             let schedules = chosen.into_iter().map(|time| time.schedule.clone()).collect();
-            best.insert(kind, (seconds, Mixed { backend: sides.to_string(), schedules }));
+            best.insert(kind, (seconds, Mixed { backend: partition.to_string(), schedules }));
         }
     }
     best.into_values().map(|(_, mixed)| mixed).collect()
@@ -434,7 +436,7 @@ mod tests {
             ("there".to_owned(), times("b", [3.0, 2.0, 2.0, 3.0])),
         ]);
         let offered = ["here then there at 1", "here then there at 2", "here then there at 1 to 3"];
-        let offered: Vec<Sides<'_>> = offered.iter().filter_map(|text| Sides::read(text)).collect();
+        let offered: Vec<Partition<'_>> = offered.iter().filter_map(|text| Partition::read(text)).collect();
         let found = change_places(&offered, &known);
         let backends: Vec<&str> = found.iter().map(|mixed| mixed.backend.as_str()).collect();
         assert_eq!(backends, [offered[0].to_string(), offered[2].to_string()]);

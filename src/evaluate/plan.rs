@@ -9,11 +9,11 @@ use paretune_kernels::operator::Operator;
 use paretune_kernels::{Backend, KernelError, Plan, Switch};
 use paretune_spaces::Configuration;
 
-use super::subject::{Progress, Subject, SubjectError};
+use super::workload::{Progress, Workload, WorkloadError};
 
 /// Reason why a configuration could not be built.
 #[derive(Debug, thiserror::Error)]
-pub enum RealizeError {
+pub enum PlanError {
     /// The configuration does not follow the grammar of this network.
     #[error(transparent)]
     Candidate(#[from] CandidateError),
@@ -25,7 +25,7 @@ pub enum RealizeError {
     Compress(#[from] CompressError),
     /// The training of the network failed.
     #[error("fine-tuning: {0}")]
-    Finetune(#[from] SubjectError),
+    Finetune(#[from] WorkloadError),
     /// The algorithm of a step does not exist.
     #[error("layer `{layer}`: there is no algorithm `{algorithm}`")]
     Algorithm {
@@ -41,17 +41,17 @@ pub enum RealizeError {
 ///
 /// # Errors
 /// Fails if the configuration does not fit the network.
-pub fn realize(
-    subject: &Subject,
+pub fn build_plan(
+    workload: &Workload,
     configuration: &Configuration,
     isa: Isa,
     progress: Progress<'_>,
-) -> Result<Plan, RealizeError> {
-    let candidate = decode(subject, configuration)?;
+) -> Result<Plan, PlanError> {
+    let candidate = decode(workload, configuration)?;
     let plan = if candidate.finetune > 0 {
-        subject.finetuned(&candidate.recipe, candidate.finetune, progress)?
+        workload.finetuned(&candidate.recipe, candidate.finetune, progress)?
     } else {
-        subject.compressed(&candidate.recipe)?
+        workload.compressed(&candidate.recipe)?
     };
     scheduled(plan, candidate, isa)
 }
@@ -62,16 +62,20 @@ pub fn realize(
 ///
 /// # Errors
 /// Fails if the configuration does not fit the network.
-pub fn rehearse(subject: &Subject, configuration: &Configuration, isa: Isa) -> Result<Plan, RealizeError> {
-    let candidate = decode(subject, configuration)?;
+pub fn build_plan_for_timing(
+    workload: &Workload,
+    configuration: &Configuration,
+    isa: Isa,
+) -> Result<Plan, PlanError> {
+    let candidate = decode(workload, configuration)?;
     let criterion = ChannelCriterion::Magnitude;
     let recipe =
         Recipe { method: Method::OneShot, recalibrate: false, criterion, ..candidate.recipe.clone() };
-    scheduled(subject.compressed(&recipe)?, candidate, isa)
+    scheduled(workload.compressed(&recipe)?, candidate, isa)
 }
 
 /// Applies the schedules and backends of `candidate` to `plan`.
-fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, RealizeError> {
+fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, PlanError> {
     plan.threads = candidate.threads;
     let layers = compress::layers(&plan)?;
     let switches = candidate.switches.iter().map(|(layer, backend)| {
@@ -89,8 +93,9 @@ fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, Rea
         let Some((_, target)) = targets.iter().find(|(known, _)| known == backend) else { continue };
         if let Operator::Conv(conv) = &mut plan.steps[layer.index].operator {
             // The space was built for the full widths. Pruned channels leave fewer valid tiles.
-            conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| {
-                RealizeError::Algorithm { layer: layer.step, algorithm: schedule.algorithm.clone() }
+            conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| PlanError::Algorithm {
+                layer: layer.step,
+                algorithm: schedule.algorithm.clone(),
             })?;
         }
     }
@@ -101,11 +106,11 @@ fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, Rea
 ///
 /// # Errors
 /// Fails if the configuration does not fit the network.
-pub fn recipe_of(subject: &Subject, configuration: &Configuration) -> Result<Recipe, RealizeError> {
-    Ok(decode(subject, configuration)?.recipe)
+pub fn recipe_of(workload: &Workload, configuration: &Configuration) -> Result<Recipe, PlanError> {
+    Ok(decode(workload, configuration)?.recipe)
 }
 
-fn decode(subject: &Subject, configuration: &Configuration) -> Result<Candidate, RealizeError> {
-    let layers = compress::layers(&subject.network.plan)?;
+fn decode(workload: &Workload, configuration: &Configuration) -> Result<Candidate, PlanError> {
+    let layers = compress::layers(&workload.network.plan)?;
     Ok(Candidate::decode(configuration, layers.iter().map(|layer| layer.step.as_str()))?)
 }

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use paretune_evaluate::stop::StopCriteria;
 use paretune_joint_space::decode::numerics;
 use paretune_kernels::hardware::Hardware;
 use paretune_names::FINETUNE;
 use paretune_record::archive;
 use paretune_record::event::Event;
-use paretune_record::front::{Front, FrontPoint, Metrics};
+use paretune_record::front::{Front, FrontPoint};
 use paretune_spaces::Value;
 
-use super::super::confirm;
+use super::super::confirm::{self, accuracy_of};
 use super::super::prepare::Material;
-use super::super::trial::{Answer, Answered, Hopeless};
-use super::{HostError, Session, SessionError, Teller};
+use super::super::trial::{TrialOutcome, TrialResult};
+use super::{EventSink, HostError, Session, SessionError};
 
 /// Largest number of points that are measured again at the end.
 const FINALISTS: usize = 12;
@@ -36,29 +37,29 @@ impl Session<'_> {
     fn finetuned(
         &mut self,
         point: &FrontPoint,
-        teller: &mut Teller<'_>,
+        events: &mut EventSink<'_>,
     ) -> Result<Option<FrontPoint>, SessionError> {
-        let untouched = self.untouched.as_ref().map(|untouched| numerics(&untouched.config));
-        if self.control.stopped() || untouched.is_some_and(|untouched| untouched == numerics(&point.config)) {
+        let baseline = self.baseline.as_ref().map(|baseline| numerics(&baseline.config));
+        if self.control.stopped() || baseline.is_some_and(|baseline| baseline == numerics(&point.config)) {
             return Ok(None);
         }
         let seconds = self.request.finetune;
         let mut configuration = point.config.clone();
         configuration.insert(FINETUNE.to_owned(), Value::Int(i64::try_from(seconds).unwrap_or(i64::MAX)));
-        let patient = self.bench.deadline;
+        let patient = self.runner.deadline;
         // Starting and validating the training need time as well.
-        self.bench.deadline = patient + Duration::from_secs(2 * seconds);
-        let answered = self.answer(&configuration, &Hopeless::default(), teller);
-        self.bench.deadline = patient;
+        self.runner.deadline = patient + Duration::from_secs(2 * seconds);
+        let answered = self.answer(&configuration, &StopCriteria::default(), events);
+        self.runner.deadline = patient;
         match answered {
-            Ok(Answered { answer: Answer::Whole(known), .. }) => {
+            Ok(TrialResult { outcome: TrialOutcome::Measured(known), .. }) => {
                 let origin = format!("{}, fine-tuned", point.origin);
                 let tuned = archive::point(&configuration, &origin, &known, &self.request.limits);
-                Ok((tuned.metrics.accuracy >= point.metrics.accuracy).then_some(tuned))
+                Ok((accuracy_of(&tuned) >= accuracy_of(point)).then_some(tuned))
             }
-            Ok(Answered { answer: Answer::Failed(reason), .. }) => {
+            Ok(TrialResult { outcome: TrialOutcome::Failed(reason), .. }) => {
                 let text = format!("point {} could not be fine-tuned: {reason}", point.id);
-                teller.tell(Event::Notice { text })?;
+                events.send(Event::Notice { text })?;
                 Ok(None)
             }
             Ok(_) | Err(SessionError::Worker(HostError::Interrupted)) => Ok(None),
@@ -68,9 +69,9 @@ impl Session<'_> {
 
     /// Measures the finalists, or only collects known figures if `measure` is false, and builds the
     /// front of the study.
-    pub(super) fn conclude(
+    pub(super) fn finalize(
         &mut self,
-        teller: &mut Teller<'_>,
+        events: &mut EventSink<'_>,
         material: &Material,
         hardware: &Hardware,
         measure: bool,
@@ -78,10 +79,10 @@ impl Session<'_> {
         let request = &self.request.clone();
         let additivity = self.shared.lock().ok().and_then(|shared| shared.additivity());
         if let Some(text) = additivity {
-            teller.tell(Event::Notice { text })?;
+            events.send(Event::Notice { text })?;
         }
         let chosen =
-            archive::representatives(&self.front, self.finalists(), &request.prefer, &request.objectives);
+            archive::representatives(&self.front, self.finalists(), request.prefer, &request.objectives);
         let mut finalists: Vec<FrontPoint> =
             chosen.into_iter().map(|index| self.front[index].clone()).collect();
         // Points that the user has marked are finalists while they are on the front.
@@ -91,10 +92,10 @@ impl Session<'_> {
             }
         }
         // The baseline is measured together with the finalists, so that they compare.
-        if let Some(untouched) = &self.untouched
-            && finalists.iter().all(|point| point.id != untouched.id)
+        if let Some(baseline) = &self.baseline
+            && finalists.iter().all(|point| point.id != baseline.id)
         {
-            finalists.insert(0, untouched.clone());
+            finalists.insert(0, baseline.clone());
         }
         let seconds = match request.budget.seconds {
             Some(seconds) => confirm::reserve(seconds).min(seconds - self.clock.elapsed()).max(2.0),
@@ -102,19 +103,19 @@ impl Session<'_> {
         };
         if request.finetune > 0 && measure {
             for point in &mut finalists {
-                if let Some(tuned) = self.finetuned(point, teller)? {
+                if let Some(tuned) = self.finetuned(point, events)? {
                     *point = tuned;
                 }
             }
         }
         let mut confirmation =
-            confirm::Confirmation { bench: &self.bench, host: &mut self.host, request, seconds, measure };
+            confirm::Confirmation { runner: &self.runner, host: &mut self.host, request, seconds, measure };
         let mut problem = None;
         let control = self.control;
         let points = confirmation.confirm(
             &finalists,
             &mut |event| {
-                if let Err(error) = teller.tell(event) {
+                if let Err(error) = events.send(event) {
                     problem = Some(error);
                 }
             },
@@ -123,8 +124,7 @@ impl Session<'_> {
         if let Some(problem) = problem {
             return Err(problem);
         }
-        let nothing = Metrics { accuracy: 0.0, latency: 0.0, size: 0.0, memory: 0.0 };
-        let baseline = self.untouched.as_ref().map_or(nothing, |point| point.metrics);
+        let baseline = self.baseline.as_ref().map(|point| point.metrics).unwrap_or_default();
         Ok(confirm::front_of(
             &points,
             &confirm::Frame {

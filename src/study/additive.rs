@@ -19,7 +19,8 @@ use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice};
 use paretune_joint_space::seeds::Seed;
 use paretune_kernels::weights::{Grid, Numbers};
 use paretune_names::{BACKEND, CHANNELS, THREADS, numbers};
-use paretune_record::archive::METRICS;
+use paretune_record::metric::{Metric, Metrics};
+use paretune_record::preference::Preference;
 use paretune_record::survey::{Mixed, Survey, Thinned};
 use paretune_search::hypervolume::contribution;
 use paretune_search::strategies::evolve::Evolve;
@@ -31,7 +32,7 @@ use choice::{Choice, Weights};
 use model::{Model, Verified};
 
 /// Name of the strategy and origin of its proposals.
-pub const COMPOSE: &str = "compose";
+pub const ADDITIVE: &str = "additive";
 
 /// Number of descents per proposal.
 const DESCENTS: usize = 150;
@@ -42,7 +43,7 @@ const VARIATIONS: usize = 150;
 const LOOKED_UP: usize = 12;
 /// Largest useful drop in accuracy (a fraction). A larger one is proposed only if the limits leave
 /// no other choice.
-const HOPELESS: f64 = 0.15;
+const LARGEST_DROP: f64 = 0.15;
 
 /// State that the session and the strategy share.
 #[derive(Debug, Default)]
@@ -51,8 +52,8 @@ pub struct Shared {
     pub survey: Option<Survey>,
     /// Relative errors of the additive model in measured trials.
     pub errors: Vec<AdditivityError>,
-    /// Name of the metric that the user prefers, or another text if there is none.
-    pub prefer: String,
+    /// Criterion by which the user prefers points.
+    pub prefer: Preference,
 }
 
 /// Prediction of the additive model for one trial, divided by the measured value.
@@ -87,14 +88,14 @@ impl Shared {
 }
 
 /// Strategy that composes configurations from the survey.
-pub struct Compose {
+pub struct Additive {
     shared: Arc<Mutex<Shared>>,
     /// Recipes that have not been tried yet.
     seeds: VecDeque<Seed>,
     /// Fallback strategy for proposals without a model.
     other: Evolve,
     /// Whether the survey's own seeds have been added to `seeds`.
-    sown: bool,
+    seeded: bool,
     /// Number of the next seeds that are tried more often than other seeds.
     urgent: usize,
     verified: Vec<Verified>,
@@ -103,7 +104,7 @@ pub struct Compose {
     turn: u64,
 }
 
-impl Compose {
+impl Additive {
     /// Creates a strategy that tries `seeds` between its proposals. Until `shared` holds a survey,
     /// it proposes only seeds and those of the fallback strategy.
     #[must_use]
@@ -112,7 +113,7 @@ impl Compose {
             shared,
             seeds: seeds.into(),
             other: Evolve,
-            sown: false,
+            seeded: false,
             urgent: 0,
             verified: Vec::new(),
             seen: 0,
@@ -123,8 +124,8 @@ impl Compose {
     /// Adds the survey's own seeds, once: networks whose channels were all pruned by one threshold,
     /// at full precision and at 8 bits, and networks that are split between devices at the best cut
     /// points.
-    fn sow(&mut self, survey: &Survey, history: &History) {
-        if std::mem::replace(&mut self.sown, true) {
+    fn propose_seeds(&mut self, survey: &Survey, history: &History) {
+        if std::mem::replace(&mut self.seeded, true) {
             return;
         }
         let mut thinned: Vec<Seed> = Vec::new();
@@ -181,13 +182,15 @@ impl Compose {
     fn learn(&mut self, survey: &Survey, history: &History, errors: &mut Vec<AdditivityError>) {
         for trial in &history.trials()[self.seen..] {
             let Outcome::Measured { values, .. } = &trial.outcome else { continue };
+            let seen: Metrics = Metric::ALL.into_iter().zip(values.iter().copied()).collect();
             let Some(choice) = Choice::read(survey, &history.space().decode(&trial.point)) else { continue };
             let parts = choice.parts(survey);
-            let verified = Verified::new(trial.point.clone(), choice, parts, values);
-            if trial.origin == COMPOSE {
+            let verified = Verified::new(trial.point.clone(), choice, parts, &seen);
+            if trial.origin == ADDITIVE {
+                let by = |metric: Metric| seen.get(metric).unwrap_or(f64::NAN);
                 errors.push(AdditivityError {
-                    latency: parts.seconds / values[1],
-                    size: parts.bytes / values[2],
+                    latency: parts.seconds / by(Metric::Latency),
+                    size: parts.bytes / by(Metric::Size),
                 });
             }
             self.verified.push(verified);
@@ -198,12 +201,12 @@ impl Compose {
     fn compose(
         &mut self,
         survey: &Survey,
-        prefer: &str,
+        prefer: Preference,
         history: &History,
         rng: &mut dyn Rng,
     ) -> Option<Suggestion> {
-        let untouched = self.verified.first()?.clone();
-        let model = Model { survey, verified: &self.verified, accuracy: untouched.accuracy };
+        let baseline = self.verified.first()?.clone();
+        let model = Model { survey, verified: &self.verified, accuracy: baseline.accuracy };
         let threads: Vec<i64> = thread_counts(history);
         let front: Vec<&Choice> = self
             .verified
@@ -213,7 +216,7 @@ impl Compose {
             .collect();
         let mut candidates: Vec<Choice> = Vec::new();
         for _ in 0..DESCENTS {
-            let mut choice = untouched.choice.clone();
+            let mut choice = baseline.choice.clone();
             choice.threads = if rng.random_bool(0.9) {
                 survey.threads
             } else {
@@ -221,7 +224,7 @@ impl Compose {
             };
             let mut weight = || 10.0_f64.powf(rng.random_range(-3.0..1.0));
             let weights = Weights { seconds: weight(), bytes: weight() };
-            choice.descend(survey, &untouched.parts, &weights);
+            choice.descend(survey, &baseline.parts, &weights);
             candidates.push(choice);
         }
         for _ in 0..VARIATIONS {
@@ -238,28 +241,31 @@ impl Compose {
         }
         // Proposals alternate between the preferred end of the front and the whole front.
         let push = self.turn.is_multiple_of(2) && !history.problem().limits().is_empty();
-        let wanted = METRICS.iter().position(|metric| push && *metric == prefer);
+        let wanted = match prefer {
+            Preference::Metric(metric) if push => Some(metric),
+            _ => None,
+        };
         let judged = Judge::new(history, wanted);
         let mut ranked: Vec<(f64, usize)> = candidates
             .iter()
             .enumerate()
-            .map(|(index, choice)| (judged.promise(&model.predict(choice)), index))
+            .map(|(index, choice)| (judged.acquisition(&model.predict(choice)), index))
             .collect();
         ranked.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
         ranked.truncate(LOOKED_UP);
         for (_, index) in ranked {
             let point = history.space().closest(&candidates[index].write(survey));
             if !history.is_known(&point) {
-                return Some(Suggestion { point, origin: COMPOSE.to_owned() });
+                return Some(Suggestion { point, origin: ADDITIVE.to_owned() });
             }
         }
         None
     }
 }
 
-impl Strategy for Compose {
+impl Strategy for Additive {
     fn name(&self) -> &str {
-        COMPOSE
+        ADDITIVE
     }
 
     fn ask(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Suggestion> {
@@ -268,7 +274,7 @@ impl Strategy for Compose {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = shared.survey.as_ref().is_some_and(Survey::has_reconstructed);
         if let Some(survey) = &shared.survey {
-            self.sow(survey, history);
+            self.propose_seeds(survey, history);
         }
         // Channel-pruned networks at 8 bits are worth measuring early.
         let every = if self.urgent > 0 { 2 } else { 4 };
@@ -284,7 +290,7 @@ impl Strategy for Compose {
         {
             let begun = Instant::now();
             self.learn(survey, history, errors);
-            let composed = self.compose(survey, prefer, history, rng);
+            let composed = self.compose(survey, *prefer, history, rng);
             tracing::debug!("composed from {} layers in {:?}", survey.layers.len(), begun.elapsed());
             if composed.is_some() {
                 return composed;
@@ -306,12 +312,12 @@ fn thread_counts(history: &History) -> Vec<i64> {
     if counts.is_empty() { vec![1] } else { counts }
 }
 
-/// Index of `accuracy-drop` in [`METRICS`].
-const DROP: usize = 4;
+/// Position of the accuracy drop among the search's metrics.
+const DROP: usize = Metric::AccuracyDrop.index();
 
-/// Converts a metric so that more is better: the accuracy itself, else the negative logarithm.
-fn gain(metric: usize, value: f64) -> f64 {
-    if metric == 0 { value } else { -value.max(f64::MIN_POSITIVE).ln() }
+/// Converts a metric so that more is better, on the scale of the metric.
+fn gain(metric: Metric, value: f64) -> f64 {
+    -metric.scaled_cost(value)
 }
 
 /// Acquisition function: the expected gain of a predicted composition.
@@ -319,20 +325,20 @@ struct Judge<'h> {
     history: &'h History,
     front: Vec<Vec<f64>>,
     /// A metric and its best feasible value. If set, only an improvement of this metric counts.
-    pushed: Option<(usize, f64)>,
+    pushed: Option<(Metric, f64)>,
     /// Typical distance from the drop in accuracy to the upper end of its interval, taken from
     /// earlier trials.
     reach: f64,
 }
 
 impl<'h> Judge<'h> {
-    /// Builds the acquisition function from `history`. With `wanted`, an index into [`METRICS`],
-    /// only an improvement of that metric counts.
-    fn new(history: &'h History, wanted: Option<usize>) -> Self {
+    /// Builds the acquisition function from `history`. With `wanted`, only an improvement of that
+    /// metric counts.
+    fn new(history: &'h History, wanted: Option<Metric>) -> Self {
         let front = history.archive().normalized();
         let feasible = history.archive().front();
         let pushed = wanted.and_then(|metric| {
-            let values = feasible.iter().map(|entry| gain(metric, entry.values[metric]));
+            let values = feasible.iter().map(|entry| gain(metric, entry.values[metric.index()]));
             Some((metric, values.reduce(f64::max)?))
         });
         let reaches = history.trials().iter().filter_map(|trial| match &trial.outcome {
@@ -346,11 +352,12 @@ impl<'h> Judge<'h> {
     }
 
     /// Returns the expected gain of a composition. More is better; a negative value means no gain.
-    fn promise(&self, predicted: &[f64; 5]) -> f64 {
+    fn acquisition(&self, predicted: &Metrics) -> f64 {
+        let values = Metric::ALL.map(|metric| predicted.get(metric).unwrap_or(f64::NAN)).to_vec();
         let problem = self.history.problem();
-        let mut high = predicted.to_vec();
+        let mut high = values.clone();
         high[DROP] += self.reach;
-        let outcome = Outcome::Measured { values: predicted.to_vec(), low: predicted.to_vec(), high };
+        let outcome = Outcome::Measured { low: values.clone(), values, high };
         let Ok(judgement) = problem.judge(&outcome) else { return f64::NEG_INFINITY };
         let Some(objectives) = judgement.objectives.into_iter().collect::<Option<Vec<f64>>>() else {
             return f64::NEG_INFINITY;
@@ -360,12 +367,15 @@ impl<'h> Judge<'h> {
             return -1.0 - violation;
         }
         if let Some((metric, best)) = self.pushed {
-            return gain(metric, predicted[metric]) - best;
+            let value = predicted.get(metric).unwrap_or(f64::NAN);
+            return gain(metric, value) - best;
         }
-        if predicted[4] > HOPELESS {
+        if predicted.get(Metric::AccuracyDrop).is_some_and(|drop| drop > LARGEST_DROP) {
             return -1.0;
         }
-        let Some(normalization) = self.history.archive().normalization() else { return predicted[0] };
+        let Some(normalization) = self.history.archive().normalization() else {
+            return predicted.get(Metric::Accuracy).unwrap_or_default();
+        };
         contribution(&self.front, &normalization.apply(&objectives), &vec![1.0; objectives.len()])
     }
 }

@@ -11,7 +11,7 @@ use paretune_record::change::Change;
 use paretune_record::event::{Changed, Event, Inspected};
 use paretune_spaces::Configuration;
 
-use super::{HostError, Session, SessionError, Teller, start_search};
+use super::{EventSink, HostError, Session, SessionError, start_search};
 
 /// Requests of the user to a running session.
 #[derive(Debug, Default)]
@@ -43,9 +43,9 @@ const INSPECTION: f64 = 0.4;
 
 impl Session<'_> {
     /// Applies the requested changes, and waits while the session is paused.
-    pub(super) fn obey(&mut self, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+    pub(super) fn obey(&mut self, events: &mut EventSink<'_>) -> Result<(), SessionError> {
         loop {
-            self.carry_out(teller)?;
+            self.carry_out(events)?;
             if !self.control.pause.load(Ordering::Relaxed) || self.control.stopped() {
                 return Ok(());
             }
@@ -55,7 +55,7 @@ impl Session<'_> {
         }
     }
 
-    fn carry_out(&mut self, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+    fn carry_out(&mut self, events: &mut EventSink<'_>) -> Result<(), SessionError> {
         let mut changed = false;
         for change in self.control.take() {
             changed |= !matches!(change, Change::Keep(_) | Change::Inspect(_));
@@ -66,13 +66,13 @@ impl Session<'_> {
                 }
                 Change::Prefer(prefer) => {
                     if let Ok(mut shared) = self.shared.lock() {
-                        shared.prefer.clone_from(&prefer);
+                        shared.prefer = prefer;
                     }
                     self.request.prefer = prefer;
                 }
                 Change::Budget(budget) => self.request.budget = budget,
                 Change::Keep(ids) => self.keep = ids,
-                Change::Inspect(id) => self.inspect(&id, teller)?,
+                Change::Inspect(id) => self.inspect(&id, events)?,
             }
         }
         if !changed {
@@ -80,9 +80,9 @@ impl Session<'_> {
         }
         self.file.request.clone_from(&self.request);
         self.file.write(&self.options.folder).map_err(super::PrepareError::from)?;
-        teller.tell(Event::Changed(Box::new(Changed {
+        events.send(Event::Changed(Box::new(Changed {
             limits: self.request.limits.clone(),
-            prefer: self.request.prefer.clone(),
+            prefer: self.request.prefer,
             budget: self.request.budget.to_string(),
             budget_seconds: self.request.budget.seconds,
             budget_trials: self.request.budget.trials,
@@ -105,8 +105,8 @@ impl Session<'_> {
         let points: Vec<_> =
             self.whole.iter().map(|(config, origin, known)| judge(config, origin, known)).collect();
         for point in points {
-            if self.untouched.as_ref().is_some_and(|untouched| untouched.id == point.id) {
-                self.untouched = Some(point.clone());
+            if self.baseline.as_ref().is_some_and(|baseline| baseline.id == point.id) {
+                self.baseline = Some(point.clone());
             }
             self.enter(Some(point));
         }
@@ -114,7 +114,7 @@ impl Session<'_> {
     }
 
     /// Times every step of the point called `id`, if the session knows it.
-    pub(super) fn inspect(&mut self, id: &str, teller: &mut Teller<'_>) -> Result<(), SessionError> {
+    pub(super) fn inspect(&mut self, id: &str, events: &mut EventSink<'_>) -> Result<(), SessionError> {
         let known = self.whole.iter().find(|(configuration, ..)| configuration.id() == id);
         let Some((configuration, ..)) = known else { return Ok(()) };
         let request = Request::Inspect { configuration: configuration.clone(), seconds: INSPECTION };
@@ -129,6 +129,6 @@ impl Session<'_> {
             Err(error @ HostError::Start(_)) => return Err(SessionError::Worker(error)),
             Err(error) => Event::Notice { text: format!("{id} could not be looked into: {error}") },
         };
-        teller.tell(event)
+        events.send(event)
     }
 }

@@ -17,14 +17,14 @@ use paretune_kernels::hardware::Isa;
 use paretune_model::Network;
 use paretune_model::images::{Dataset, Images, normalize_into};
 use paretune_record::artefact::{self, ArtefactError};
-use paretune_record::request::{Normalization, SubjectSpec};
+use paretune_record::request::{Normalization, WorkloadSpec};
 use paretune_record::score::Score;
 
 use super::accuracy::{answers, divergence, for_scoring, outputs};
 
 /// Reason why a workload could not be prepared.
 #[derive(Debug, thiserror::Error)]
-pub enum SubjectError {
+pub enum WorkloadError {
     /// The images cannot be read.
     #[error(transparent)]
     Images(#[from] paretune_model::images::ImageError),
@@ -40,14 +40,14 @@ pub enum SubjectError {
 }
 
 /// The loaded workload: network, images and derived data.
-pub struct Subject {
+pub struct Workload {
     /// The unmodified network (the baseline).
     pub network: Network,
     /// Calibration, search and report images with labels; without labels, the baseline's
     /// predictions are used.
     pub dataset: Dataset,
     /// Content hashes and normalization of the workload.
-    pub spec: SubjectSpec,
+    pub spec: WorkloadSpec,
     /// Widest instruction set to use.
     pub isa: Isa,
     search_answers: Answers,
@@ -102,12 +102,12 @@ fn cores() -> usize {
 /// Receives the name of a preparation's task and its progress from 0 to 1.
 pub type Progress<'p> = &'p mut dyn FnMut(&str, f64);
 
-impl Subject {
+impl Workload {
     /// Loads the workload that `spec` describes and derives missing data.
     ///
     /// # Errors
     /// Fails if an artefact is missing or damaged, or if the network does not run on the images.
-    pub fn open(spec: &SubjectSpec, isa: Isa, progress: Progress<'_>) -> Result<Self, SubjectError> {
+    pub fn open(spec: &WorkloadSpec, isa: Isa, progress: Progress<'_>) -> Result<Self, WorkloadError> {
         let network: Network = artefact::read(&spec.artefacts.join(format!("{}.network", spec.model)))?;
         let dataset = Dataset::load_cached(&spec.artefacts.join(format!("{}.images", spec.images)))?;
         Self::with(network, dataset, spec.clone(), isa, progress)
@@ -116,10 +116,10 @@ impl Subject {
     fn with(
         network: Network,
         dataset: Dataset,
-        spec: SubjectSpec,
+        spec: WorkloadSpec,
         isa: Isa,
         progress: Progress<'_>,
-    ) -> Result<Self, SubjectError> {
+    ) -> Result<Self, WorkloadError> {
         let numbers: usize = dataset.calibration.dims.iter().product();
         let count = (CALIBRATION_NUMBERS / numbers.max(1))
             .clamp(1, CALIBRATION_IMAGES)
@@ -140,7 +140,7 @@ impl Subject {
                     let count = affordable.clamp(LEAST_INFORMATION_IMAGES, INFORMATION_IMAGES).min(count);
                     calibration.measure_information(&network.plan, &calibration_inputs[..count * numbers])?;
                 }
-                Ok::<_, SubjectError>(calibration)
+                Ok::<_, WorkloadError>(calibration)
             })?;
         progress("calibration", 1.0);
         progress("ready", 1.0);
@@ -284,7 +284,7 @@ impl Subject {
         recipe: &Recipe,
         seconds: u64,
         progress: Progress<'_>,
-    ) -> Result<Plan, SubjectError> {
+    ) -> Result<Plan, WorkloadError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(subject_hash(&self.spec).as_bytes());
         // A recipe is plain data, so its serialization cannot fail.
@@ -326,7 +326,7 @@ impl Subject {
     ///
     /// # Errors
     /// Fails if the plan does not load.
-    pub fn score_search(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, SubjectError> {
+    pub fn score_search(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, WorkloadError> {
         self.score(plan, &self.dataset.search, &self.search_answers, from, to)
     }
 
@@ -334,7 +334,7 @@ impl Subject {
     ///
     /// # Errors
     /// Fails if the plan does not load.
-    pub fn score_report(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, SubjectError> {
+    pub fn score_report(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, WorkloadError> {
         self.score(plan, &self.dataset.report, &self.report_answers, from, to)
     }
 
@@ -345,7 +345,7 @@ impl Subject {
         baseline: &Answers,
         from: usize,
         to: usize,
-    ) -> Result<Score, SubjectError> {
+    ) -> Result<Score, WorkloadError> {
         let to = to.min(images.len());
         let from = from.min(to);
         let baseline = baseline.up_to(to, |known| {
@@ -369,7 +369,7 @@ impl Subject {
     ///
     /// # Errors
     /// Fails if the recipe does not fit the network.
-    pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, SubjectError> {
+    pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, WorkloadError> {
         let (network, normalization) = (&self.network.plan, &self.spec.normalization);
         let plan = self.repaired(recipe, count)?;
         let images = self.dataset.search.slice(0..count.min(self.dataset.search.len()));
@@ -428,8 +428,8 @@ impl Answers {
     fn up_to(
         &self,
         count: usize,
-        more: impl FnOnce(usize) -> Result<Vec<u32>, SubjectError>,
-    ) -> Result<Vec<u32>, SubjectError> {
+        more: impl FnOnce(usize) -> Result<Vec<u32>, WorkloadError>,
+    ) -> Result<Vec<u32>, WorkloadError> {
         let mut known = match self.known.lock() {
             Ok(known) => known,
             Err(poisoned) => poisoned.into_inner(),
@@ -444,7 +444,7 @@ impl Answers {
 }
 
 /// Returns the hash of everything that derived artefacts depend on.
-fn subject_hash(spec: &SubjectSpec) -> String {
+fn subject_hash(spec: &WorkloadSpec) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&super::PROTOCOL_VERSION.to_le_bytes());
     hasher.update(spec.model.as_bytes());

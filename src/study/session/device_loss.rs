@@ -3,15 +3,13 @@
 
 use std::sync::Arc;
 
-use paretune_names::{BACKEND, Sides};
+use paretune_names::{BACKEND, Partition};
 use paretune_record::archive;
 use paretune_record::event::Event;
+use paretune_record::stop::StopReason;
 use paretune_spaces::{Configuration, Value};
 
-use super::{HostError, Session, SessionError, Teller, space_of, start_search};
-
-/// Reason of the end of a session whose last backend was lost.
-pub(super) const ENDED: &str = "device lost";
+use super::{EventSink, HostError, Session, SessionError, space_of, start_search};
 
 impl Session<'_> {
     /// Decides the consequence of an error: `None` if the session can continue, else the reason of
@@ -19,12 +17,12 @@ impl Session<'_> {
     pub(super) fn carry_on(
         &mut self,
         error: SessionError,
-        teller: &mut Teller<'_>,
-    ) -> Result<Option<&'static str>, SessionError> {
+        events: &mut EventSink<'_>,
+    ) -> Result<Option<StopReason>, SessionError> {
         match error {
-            SessionError::Worker(HostError::Interrupted) => Ok(Some("interrupted")),
+            SessionError::Worker(HostError::Interrupted) => Ok(Some(StopReason::Interrupted)),
             SessionError::Worker(HostError::DeviceLost { backend, reason }) => {
-                self.lose(&backend, &reason, teller)
+                self.lose(&backend, &reason, events)
             }
             error => Err(error),
         }
@@ -35,15 +33,15 @@ impl Session<'_> {
         &mut self,
         backend: &str,
         reason: &str,
-        teller: &mut Teller<'_>,
-    ) -> Result<Option<&'static str>, SessionError> {
+        events: &mut EventSink<'_>,
+    ) -> Result<Option<StopReason>, SessionError> {
         self.backends.retain(|other| other != backend);
-        self.bench.devices.retain(|other| other != backend);
+        self.runner.devices.retain(|other| other != backend);
         if self.backends.is_empty() {
-            teller.tell(Event::Notice {
+            events.send(Event::Notice {
                 text: format!("{backend} is lost, and nothing else may be used: {reason}"),
             })?;
-            return Ok(Some(ENDED));
+            return Ok(Some(StopReason::DeviceLost));
         }
         let left = self.backends.join(", ");
         let file = self.request.space.as_ref();
@@ -54,12 +52,12 @@ impl Session<'_> {
             Err(error) => {
                 let text =
                     format!("{backend} is lost, and nothing can be done without it: {error} ({reason})");
-                teller.tell(Event::Notice { text })?;
-                return Ok(Some(ENDED));
+                events.send(Event::Notice { text })?;
+                return Ok(Some(StopReason::DeviceLost));
             }
         };
         let text = format!("{backend} is lost; the search goes on with {left} alone: {reason}");
-        teller.tell(Event::Notice { text })?;
+        events.send(Event::Notice { text })?;
         if let Ok(mut shared) = self.shared.lock() {
             // The layer times of a survey are those of one backend.
             match shared.survey.as_mut().filter(|survey| !names(&survey.backend, backend)) {
@@ -78,7 +76,7 @@ impl Session<'_> {
         (self.search, self.space) = (search, space);
         let elsewhere = |configuration: &Configuration| !runs_on(configuration, backend);
         self.whole.retain(|(configuration, ..)| elsewhere(configuration));
-        self.untouched = self.untouched.take().filter(|point| elsewhere(&point.config));
+        self.baseline = self.baseline.take().filter(|point| elsewhere(&point.config));
         self.memory.retain(|_, trial| {
             let configuration = trial.point.as_ref().map(|point| &point.config).or(trial.config.as_ref());
             configuration.is_none_or(elsewhere)
@@ -103,8 +101,8 @@ fn runs_on(configuration: &Configuration, backend: &str) -> bool {
 
 /// Returns whether `value` of the parameter [`BACKEND`] runs layers on `backend`.
 fn names(value: &str, backend: &str) -> bool {
-    match Sides::read(value) {
-        Some(sides) => sides.first == backend || sides.second == backend,
+    match Partition::read(value) {
+        Some(partition) => partition.first == backend || partition.second == backend,
         None => value == backend,
     }
 }

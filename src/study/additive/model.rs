@@ -1,6 +1,7 @@
 //! Predictions of the additive model: sums over layers, corrected by the measurements of similar
 //! choices.
 
+use paretune_record::metric::{Metric, Metrics};
 use paretune_record::survey::Survey;
 use paretune_spaces::Point;
 
@@ -26,11 +27,16 @@ pub(super) const LEAST_DROP: f64 = 1e-3;
 pub(super) const DROP_GROWTH: f64 = 0.8;
 
 impl Verified {
-    pub(super) fn new(point: Point, choice: Choice, parts: Parts, values: &[f64]) -> Self {
+    pub(super) fn new(point: Point, choice: Choice, parts: Parts, seen: &Metrics) -> Self {
+        let value = |metric: Metric| seen.get(metric).unwrap_or_default();
         let ratio = |measured: f64, summed: f64| (measured / summed.max(f64::MIN_POSITIVE)).ln();
-        let ratios =
-            [ratio(values[1], parts.seconds), ratio(values[2], parts.bytes), ratio(values[3], parts.bytes)];
-        Self { point, choice, parts, accuracy: values[0], drop: values[4], ratios }
+        let ratios = [
+            ratio(value(Metric::Latency), parts.seconds),
+            ratio(value(Metric::Size), parts.bytes),
+            ratio(value(Metric::Memory), parts.bytes),
+        ];
+        let [accuracy, drop] = [Metric::Accuracy, Metric::AccuracyDrop].map(value);
+        Self { point, choice, parts, accuracy, drop, ratios }
     }
 }
 
@@ -43,9 +49,8 @@ pub(super) struct Model<'m> {
 }
 
 impl Model<'_> {
-    /// Predicts accuracy, latency, size, memory and drop in accuracy, in the order of the search's
-    /// metrics.
-    pub(super) fn predict(&self, choice: &Choice) -> [f64; 5] {
+    /// Predicts the metrics of a choice.
+    pub(super) fn predict(&self, choice: &Choice) -> Metrics {
         let parts = choice.parts(self.survey);
         let loss = parts.loss.max(LEAST_LOSS).ln();
         let mut sums = [0.0; 3];
@@ -64,13 +69,13 @@ impl Model<'_> {
         }
         let [seconds, bytes, memory] = sums.map(|sum| (sum / total.max(f64::MIN_POSITIVE)).exp());
         let drop = (drop / drop_total.max(f64::MIN_POSITIVE)).exp().min(1.0);
-        [
-            (self.accuracy - drop).max(0.0),
-            parts.seconds * seconds,
-            parts.bytes * bytes,
-            parts.bytes * memory,
-            drop,
-        ]
+        Metrics::from([
+            (Metric::Accuracy, (self.accuracy - drop).max(0.0)),
+            (Metric::AccuracyDrop, drop),
+            (Metric::Latency, parts.seconds * seconds),
+            (Metric::Size, parts.bytes * bytes),
+            (Metric::Memory, parts.bytes * memory),
+        ])
     }
 }
 
@@ -95,18 +100,25 @@ pub(super) fn distance(left: &Choice, right: &Choice) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::choice::LayerChoice;
-    use super::super::choice::tests::{INT8, survey, untouched};
+    use super::super::choice::tests::{INT8, baseline, survey};
     use super::*;
 
     #[test]
     fn verified_choices_correct_those_like_them() {
         let survey = survey();
         let point = Point::new(vec![0]);
-        let trial = |choice: &Choice, values: [f64; 5]| {
-            Verified::new(point.clone(), choice.clone(), choice.parts(&survey), &values)
+        let trial = |choice: &Choice, [accuracy, latency, size, memory, drop]: [f64; 5]| {
+            let seen = Metrics::from([
+                (Metric::Accuracy, accuracy),
+                (Metric::Latency, latency),
+                (Metric::Size, size),
+                (Metric::Memory, memory),
+                (Metric::AccuracyDrop, drop),
+            ]);
+            Verified::new(point.clone(), choice.clone(), choice.parts(&survey), &seen)
         };
-        let plain = untouched();
-        let mut eight = untouched();
+        let plain = baseline();
+        let mut eight = baseline();
         eight.layers = vec![LayerChoice { numbers: INT8, sparsity: 0.0, schedule: 2 }; 2];
         // The baseline is as fast as predicted. The other one is twice as slow and loses 2 points.
         let verified = [
@@ -114,10 +126,14 @@ mod tests {
             trial(&eight, [0.88, 6e-3, 2300.0, 3000.0, 0.02]),
         ];
         let model = Model { survey: &survey, verified: &verified, accuracy: 0.9 };
-        let near = |predicted: f64, measured: f64| (predicted / measured - 1.0).abs() < 0.05;
-        let [accuracy, seconds, bytes, memory, _] = model.predict(&eight);
-        assert!(near(accuracy, 0.88) && near(seconds, 6e-3), "{accuracy} {seconds}");
-        assert!(near(bytes, 2300.0) && near(memory, 3000.0), "{bytes} {memory}");
-        assert!(near(model.predict(&plain)[1], 7e-3));
+        let near = |predicted: &Metrics, metric: Metric, measured: f64| {
+            predicted.get(metric).is_some_and(|predicted| (predicted / measured - 1.0).abs() < 0.05)
+        };
+        let predicted = model.predict(&eight);
+        assert!(near(&predicted, Metric::Accuracy, 0.88), "{predicted:?}");
+        assert!(near(&predicted, Metric::Latency, 6e-3), "{predicted:?}");
+        assert!(near(&predicted, Metric::Size, 2300.0), "{predicted:?}");
+        assert!(near(&predicted, Metric::Memory, 3000.0), "{predicted:?}");
+        assert!(near(&model.predict(&plain), Metric::Latency, 7e-3));
     }
 }

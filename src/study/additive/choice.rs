@@ -147,11 +147,11 @@ impl Choice {
 
     /// Changes layer by layer and group by group to the choice with the smallest cost under
     /// `weights`, until nothing changes.
-    pub(super) fn descend(&mut self, survey: &Survey, untouched: &Parts, weights: &Weights) {
+    pub(super) fn descend(&mut self, survey: &Survey, baseline: &Parts, weights: &Weights) {
         let cost = |parts: &Parts| {
             parts.loss
-                + weights.seconds * parts.seconds / untouched.seconds
-                + weights.bytes * parts.bytes / untouched.bytes
+                + weights.seconds * parts.seconds / baseline.seconds
+                + weights.bytes * parts.bytes / baseline.bytes
         };
         for _ in 0..4 {
             let before = self.clone();
@@ -282,7 +282,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in super::super) fn untouched() -> Choice {
+    pub(in super::super) fn baseline() -> Choice {
         let plain = LayerChoice { numbers: Numbers::F32, sparsity: 0.0, schedule: 0 };
         Choice { threads: 2, shares: vec![1.0], layers: vec![plain, plain] }
     }
@@ -290,10 +290,10 @@ pub(super) mod tests {
     #[test]
     fn sums_follow_widths_bits_and_schedules() {
         let survey = survey();
-        let parts = untouched().parts(&survey);
+        let parts = baseline().parts(&survey);
         assert_eq!((parts.loss, parts.bytes), (0.0, 2.0 * (4000.0 + 64.0)));
         assert!((parts.seconds - 7e-3).abs() < 1e-12);
-        let mut half = untouched();
+        let mut half = baseline();
         half.shares[0] = 0.5;
         let parts = half.parts(&survey);
         assert_eq!(parts.loss, 1.0);
@@ -304,9 +304,9 @@ pub(super) mod tests {
     #[test]
     fn descent_pays_as_much_as_it_is_told_to() {
         let survey = survey();
-        let base = untouched().parts(&survey);
+        let base = baseline().parts(&survey);
         let descended = |seconds: f64| {
-            let mut choice = untouched();
+            let mut choice = baseline();
             choice.descend(&survey, &base, &Weights { seconds, bytes: 0.0 });
             choice
         };
@@ -330,7 +330,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let survey = survey();
-        let mut choice = untouched();
+        let mut choice = baseline();
         choice.shares[0] = 0.5;
         choice.layers[1] = LayerChoice { numbers: INT8, sparsity: 0.0, schedule: 2 };
         assert_eq!(Choice::read(&survey, &choice.write(&survey)), Some(choice));
