@@ -303,6 +303,32 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_named_inferred_and_read_in_old_words() {
+        let kind = |entry: &str| {
+            let text = format!("[[parameter]]\nname = 't'\n{entry}");
+            SpaceFile::parse(&text).unwrap().space().map(|space| space.parameters[0].domain.kind())
+        };
+        for (entry, expected) in [
+            ("values = [1, 2, 4]", Kind::Sizes),
+            ("values = ['a', 'b']", Kind::Choice),
+            ("values = [false, true]", Kind::Switch),
+            ("values = [0, 1]", Kind::Switch),
+            ("values = [0, 1]\nkind = 'sizes'", Kind::Sizes),
+            ("values = [1, 2, 4]\nkind = 'choice'", Kind::Choice),
+            ("values = [1, 2, 4]\nordered = false", Kind::Choice),
+            ("values = [1, 2, 4]\nordered = true", Kind::Sizes),
+            ("values = ['a', 'b']\nordered = true", Kind::Choice),
+        ] {
+            assert_eq!(kind(entry).unwrap(), expected, "{entry}");
+        }
+        assert!(kind("values = ['a']\nkind = 'sizes'").unwrap_err().to_string().contains("no number"));
+        assert!(kind("values = [1]\nkind = 'sizes'\nordered = true").is_err());
+        let unsorted = SpaceFile::parse("[[parameter]]\nname = 't'\nvalues = [8, 32, 4]").unwrap();
+        let parameter = &unsorted.space().unwrap().parameters[0];
+        assert_eq!(parameter.domain.values()[parameter.default], Value::Int(8));
+    }
+
+    #[test]
     fn errors_name_the_entry() {
         for (text, words) in [
             ("[narrow]\n'*.bitz' = [8]", vec!["narrow.\"*.bitz\"", "no parameter"]),

@@ -226,14 +226,10 @@ impl CompiledSpace {
                 let kind = self.parameters()[p].domain.kind();
                 match kept {
                     Some(at) if rate == 0.0 || !rng.random_bool(rate) => at,
-                    Some(at) => match kind {
-                        Kind::Switch => 1 - at,
-                        Kind::Sizes if rng.random_bool(0.7) => step(at, edges.len(), rng),
-                        _ => (at + rng.random_range(1..edges.len())) % edges.len(),
-                    },
-                    None if kind == Kind::Sizes && value != INACTIVE => {
-                        closest(edges, value, self.positions(p), rng)
-                    }
+                    // Both branches flip a switch, which has but one other value.
+                    Some(at) if kind != Kind::Choice && rng.random_bool(0.7) => step(at, edges.len(), rng),
+                    Some(at) => (at + rng.random_range(1..edges.len())) % edges.len(),
+                    None if kind != Kind::Choice && value != INACTIVE => closest(edges, value, rng),
                     None => weighted(cumulative, rng),
                 }
             };
@@ -350,15 +346,10 @@ fn step<R: Rng + ?Sized>(at: usize, len: usize, rng: &mut R) -> usize {
     }
 }
 
-/// Returns the index of the edge whose size is nearest on the scale of the sizes. Ties are drawn.
-fn closest<R: Rng + ?Sized>(edges: &[Edge], value: u16, positions: &[f64], rng: &mut R) -> usize {
+/// Returns the index of the edge whose size is the fewest sizes away. Ties are drawn.
+fn closest<R: Rng + ?Sized>(edges: &[Edge], value: u16, rng: &mut R) -> usize {
     let coin = rng.random_bool(0.5);
-    let apart = |e: &Edge| (positions[usize::from(e.value)] - positions[usize::from(value)]).abs();
-    let key = |i: &usize| (apart(&edges[*i]), (edges[*i].value > value) == coin);
-    let order = |a: &usize, b: &usize| {
-        let (a, b) = (key(a), key(b));
-        // Equal steps of a logarithmic scale differ in their last bits.
-        if (a.0 - b.0).abs() < 1e-9 { a.1.cmp(&b.1) } else { a.0.total_cmp(&b.0) }
-    };
-    (0..edges.len()).min_by(order).unwrap_or(0)
+    (0..edges.len())
+        .min_by_key(|i| (edges[*i].value.abs_diff(value), (edges[*i].value > value) == coin))
+        .unwrap_or(0)
 }

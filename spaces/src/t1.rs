@@ -161,6 +161,7 @@ pub fn write(space: &Space, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kind;
 
     const SMALL: &str = r#"{"ConfigurationSpace": {"TuningParameters": [
         {"Name": "bx", "Type": "int", "Values": "[16, 32, 48]", "Default": 16},
@@ -173,6 +174,8 @@ mod tests {
     fn reads_and_writes() {
         let space = parse(SMALL).unwrap();
         assert_eq!(space.parameters[1].default, 1);
+        let kinds: Vec<Kind> = space.parameters.iter().map(|p| p.domain.kind()).collect();
+        assert_eq!(kinds, [Kind::Sizes, Kind::Choice, Kind::Switch, Kind::Sizes]);
         assert_eq!(space.compile().unwrap().len(), Some(20));
         let again = parse(&write(&space, "small")).unwrap();
         assert_eq!(again, space);

@@ -87,8 +87,7 @@ pub(super) fn distance(features: &Features, a: &Point, b: &Point) -> f64 {
         if x == y {
             0.0
         } else if features.has_distances(*p) && x != INACTIVE && y != INACTIVE {
-            let positions = &features.positions[*p];
-            0.3 + 0.7 * (positions[usize::from(x)] - positions[usize::from(y)]).abs()
+            0.3 + 0.7 * f64::from(x.abs_diff(y)) / f64::from(features.sizes[*p] - 1)
         } else {
             1.0
         }

@@ -1,6 +1,6 @@
 //! Iterated local search, and Pareto local search for several objectives. All neighbors of a good
 //! point are tried before the search moves on, and it restarts near the best point when nothing
-//! improves.
+//! improves. Sizes move to the next size only, while choices and switches take every other value.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -47,7 +47,7 @@ impl LocalSearch {
     }
 
     fn move_to(&mut self, center: (Point, Standing), history: &History, rng: &mut dyn Rng) {
-        let mut near = history.space().neighbors(&center.0);
+        let mut near = history.space().adjacent(&center.0);
         near.retain(|p| !history.is_known(p));
         near.shuffle(rng);
         self.open = near.into();
@@ -64,7 +64,7 @@ impl LocalSearch {
         };
         let active = best.iter().filter(|v| **v != INACTIVE).count().max(1) as f64;
         (0..MAX_ATTEMPTS).find_map(|attempt| {
-            let steps = 2.0 + attempt as f64 / 8.0;
+            let steps = 1.5 + attempt as f64 / 8.0;
             let point = history.space().mutate(best, rng, (steps / active).min(0.7));
             (!history.is_known(&point)).then_some(point)
         })
@@ -107,7 +107,7 @@ impl Strategy for LocalSearch {
         if better {
             // No random numbers are available when answers come in: the order follows from the
             // points.
-            let mut near = history.space().neighbors(&trial.point);
+            let mut near = history.space().adjacent(&trial.point);
             near.retain(|p| !history.is_known(p));
             near.sort_by_key(|p| scramble(p, history.trials().len() as u64));
             self.open = near.into();

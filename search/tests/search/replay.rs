@@ -2,6 +2,7 @@
 
 use paretune_search::replay::table::{Columns, Table, parse_limit};
 use paretune_search::replay::{ReplayOptions, Score, replay};
+use paretune_spaces::Kind;
 
 /// Returns a table of 40 rows. The best `time` is 2, at x = 7 and kind = b; rows with x = 3 are
 /// unusable.
@@ -87,4 +88,13 @@ fn mistakes_are_named() {
     }
     let table = Table::read(csv().as_bytes(), &columns(&["time"])).unwrap();
     assert!(replay(&table, &options(&["magic"])).unwrap_err().to_string().contains("magic"));
+}
+
+#[test]
+fn kinds_follow_from_the_columns() {
+    let text = "tile,pad,fast,kind,time\n16,0,true,a,1\n2,1,false,b,2\n2.5,1,true,1,3\n";
+    let columns = Columns { minimize: words(&["time"]), ..Columns::default() };
+    let table = Table::read(text.as_bytes(), &columns).unwrap();
+    let kinds: Vec<Kind> = table.problem.space.parameters().iter().map(|p| p.domain.kind()).collect();
+    assert_eq!(kinds, [Kind::Sizes, Kind::Switch, Kind::Switch, Kind::Choice]);
 }

@@ -1,0 +1,4 @@
+//! Integration tests of the search crate, in one program.
+
+mod contract;
+mod replay;
