@@ -130,6 +130,7 @@ impl Algorithm for Depthwise {
             return Err(request.bad_value("pixels"));
         }
         let entry = token
+            .f32()
             .dispatch(Select { window: problem.window, pixels })
             .ok_or_else(|| request.bad_value("pixels"))?;
         let taps: usize = problem.window.kernel.iter().product();

@@ -75,7 +75,7 @@ impl Algorithm for Direct {
         let value = request.count("tile")?;
         let (channels, vectors) = (value / 1000, value % 1000 / lanes);
         let entries = (1..=channels)
-            .map(|channels| token.dispatch(Select { channels, vectors }))
+            .map(|channels| token.f32().dispatch(Select { channels, vectors }))
             .collect::<Option<Vec<_>>>()
             .filter(|entries| !entries.is_empty() && value % 1000 % lanes == 0)
             .ok_or_else(|| request.bad_value("tile"))?;

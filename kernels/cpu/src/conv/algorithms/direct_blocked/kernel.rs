@@ -98,7 +98,8 @@ impl SimdOp for Select {
                 }
             };
         }
-        if S::REGISTERS >= 32 {
+        // The conditions are constants, so that no microkernel is generated for tiles of other sets.
+        if const { S::REGISTERS >= 32 } {
             return choose!(
                 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28;
                 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
@@ -107,6 +108,9 @@ impl SimdOp for Select {
                 5: 1 2 3 4;
                 6: 1 2 3 4;
             );
+        }
+        if const { S::REGISTERS < 16 } {
+            return choose!(1: 1 2 3 4; 2: 1 2; 3: 1; 4: 1;);
         }
         choose!(
             1: 1 2 3 4 5 6 7 8 9 10 11 12;
