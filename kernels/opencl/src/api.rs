@@ -88,7 +88,8 @@ macro_rules! owner {
         // "Multiple host threads"); kernels, whose arguments may not be set by two threads at once, are
         // only used through exclusive references.
         unsafe impl Send for $name {}
-        // SAFETY: as above.
+        // SAFETY: through shared references OpenCL objects are only used by functions that any number of
+        // host threads may call at once.
         unsafe impl Sync for $name {}
 
         impl Drop for $name {

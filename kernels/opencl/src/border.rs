@@ -91,7 +91,7 @@ impl Border {
             return Ok(());
         }
         let _turn = self.device.turn();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller leaves `data` unchanged until `finish` has returned.
         unsafe { self.queue.upload(self.own(value)?, data) }.map(drop)?;
         if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
     }
@@ -105,7 +105,7 @@ impl Border {
             return Ok(());
         }
         let _turn = self.device.turn();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller does not access `data` until `finish` has returned.
         unsafe { self.queue.download(self.own(value)?, data) }.map(drop)?;
         if self.device.limits.cpu { self.queue.finish() } else { Ok(()) }
     }

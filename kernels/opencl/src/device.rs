@@ -32,7 +32,7 @@ pub struct Device {
 
 // SAFETY: a device's handle is a name that any thread may use.
 unsafe impl Send for Device {}
-// SAFETY: as above; what else a device holds is `Sync` itself.
+// SAFETY: a device's handle is a name that any thread may use, and all other fields are `Sync`.
 unsafe impl Sync for Device {}
 
 /// Returns the `platform/device` names of all OpenCL devices, in the order of the platforms; empty

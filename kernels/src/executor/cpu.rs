@@ -67,7 +67,7 @@ impl CpuExecutor {
         let program = &self.program;
         self.team.run(|worker| {
             for step in 0..program.len() {
-                // SAFETY: connected above to memory of the right sizes; all workers make the same calls,
+                // SAFETY: connected above to memory of the right sizes; all workers make these calls,
                 // separated by barriers; `&mut self` keeps others away.
                 unsafe { program.run_step(step, worker) };
                 worker.wait();

@@ -366,14 +366,14 @@ unsafe fn transfer(work: Work, host: &Host<'_>, borders: &[Border]) -> Result<()
         Work::Upload { value, border } => {
             // SAFETY: a value's memory has so many numbers, which nobody writes any more.
             let data = unsafe { std::slice::from_raw_parts(host.from(value), host.values.lengths[value]) };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller waits for the border before anybody writes the value or frees its memory.
             unsafe { borders[border].upload(value, data) }
         }
         Work::Download { value, border } => {
             let len = host.values.lengths[value];
             // SAFETY: a value's memory has so many numbers, which nobody else has now.
             let data = unsafe { std::slice::from_raw_parts_mut(host.to(value), len) };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller waits for the border before anybody uses the value or frees its memory.
             unsafe { borders[border].download(value, data) }
         }
         Work::Run(_) | Work::Finish(_) => Ok(()),

@@ -188,13 +188,14 @@ impl Program {
                     output: step.output,
                     workspace: step.workspace,
                 };
-                // SAFETY: addresses are those of buffers with the sizes of the kernel's request; the
-                // rest is the caller's promise.
+                // SAFETY: addresses are those of buffers with the sizes of the kernel's request, and the
+                // caller's workers all make this call.
                 unsafe { kernel.run(&call, worker) };
             }
             Work::Operator(kernel) => {
                 let io = Io { inputs: &step.inputs, output: step.output };
-                // SAFETY: as above.
+                // SAFETY: addresses are those of buffers with the sizes of the operator's values, and the
+                // caller's workers all make this call.
                 unsafe { kernel.run(&io, worker) };
             }
         }

@@ -81,7 +81,8 @@ fn advise(start: NonNull<u8>, bytes: usize) {
     use nix::sys::mman::{MmapAdvise, madvise};
     // Advise only whole huge pages: the rest of the last one may belong to other allocations.
     let whole = bytes / HUGE_PAGE * HUGE_PAGE;
-    // SAFETY: the range is part of the allocation, and the advice changes nothing about its contents.
+    // SAFETY: the range is part of the allocation, and the advice changes nothing about its
+    // contents.
     if let Err(error) = unsafe { madvise(start.cast(), whole, MmapAdvise::MADV_HUGEPAGE) } {
         tracing::debug!("no huge pages: {error}");
     }

@@ -25,8 +25,9 @@ impl Mapping {
         if there < bytes as u64 {
             return Err(format!("has {there} bytes where {bytes} are needed"));
         }
-        // SAFETY: the mapping is never written through. Numbers in it are only calculated with, and any bytes are
-        // numbers; should somebody write to the file meanwhile, in spite of what is said above, results are wrong.
+        // SAFETY: the mapping is never written through. Numbers in it are only calculated with, and
+        // any bytes are numbers; should somebody write to the file meanwhile, in spite of what is
+        // said above, results are wrong.
         let map = unsafe { MmapOptions::new().len(bytes).map(file) }.map_err(refused)?;
         #[cfg(target_os = "linux")]
         if let Err(error) = map.advise(memmap2::Advice::HugePage) {

@@ -49,11 +49,12 @@ fn shrink(bytes: usize) {
     LIVE.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-// SAFETY: every call is passed on to the system's allocator unchanged; counting touches atomics only
-// and never allocates.
+// SAFETY: every call is one of the system's allocator with its arguments unchanged. Counting touches
+// atomics only and never allocates.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has a layout of non-zero size, which is all that the system's
+        // allocator asks for.
         let start = unsafe { System.alloc(layout) };
         if !start.is_null() {
             grow(layout.size());
@@ -62,7 +63,8 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has a layout of non-zero size, which is all that the system's
+        // allocator asks for.
         let start = unsafe { System.alloc_zeroed(layout) };
         if !start.is_null() {
             grow(layout.size());
@@ -71,7 +73,8 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `start` came from the system's allocator, as all blocks of this one do, with the
+        // caller's `layout`.
         let moved = unsafe { System.realloc(start, layout, size) };
         if !moved.is_null() {
             // Shrink first: a block that grows in place never occupies both sizes at once.
@@ -82,7 +85,8 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `start` came from the system's allocator, as all blocks of this one do, with the
+        // caller's `layout`.
         unsafe { System.dealloc(start, layout) };
         shrink(layout.size());
     }

@@ -15,13 +15,13 @@ pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::f32_avx512(rounds) };
             16
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::AvxVnni if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::f32_avx2(rounds) };
             8
         }
@@ -50,31 +50,31 @@ pub(super) fn multiply_adds_i8(isa: Isa, rounds: usize) -> u64 {
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Avx512Bf16 if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::i8_vnni(rounds) };
             64
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::i8_avx512(rounds) };
             64
         }
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::i8_avx_vnni(rounds) };
             32
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::i8_avx2(rounds) };
             32
         }
         #[cfg(target_arch = "aarch64")]
         Isa::NeonDot if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { arm::i8_neon_dot(rounds) };
             16
         }
@@ -88,12 +88,12 @@ pub(super) fn sum(isa: Isa, numbers: &[u64]) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::sum_avx512(numbers) }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::AvxVnni if isa.is_available() => {
-            // SAFETY: just checked.
+            // SAFETY: the guard has found the instruction set on this processor.
             unsafe { x86::sum_avx2(numbers) }
         }
         _ => sum_in_lanes(numbers),
@@ -170,8 +170,8 @@ mod x86 {
             for chain in &mut chains {
                 let pairs = _mm256_maddubs_epi16(x, y);
                 *chain = _mm256_add_epi32(*chain, _mm256_madd_epi16(pairs, ones));
-                // SAFETY: no instruction at all; it only hides from the compiler that `x` is the same as
-                // before, or the products would be computed once for all.
+                // SAFETY: no instruction at all; it only hides from the compiler that `x` is the
+                // same as before, or the products would be computed once for all.
                 unsafe { asm!("/* {0} */", inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
             }
         }
@@ -200,7 +200,7 @@ mod x86 {
             for chain in &mut chains {
                 let pairs = _mm512_maddubs_epi16(x, y);
                 *chain = _mm512_add_epi32(*chain, _mm512_madd_epi16(pairs, ones));
-                // SAFETY: no instruction at all; it only hides that `x` is the same as before.
+                // SAFETY: no instruction at all; it only hides that `x` does not change.
                 unsafe { asm!("/* {0} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags)) };
             }
         }

@@ -127,9 +127,9 @@ impl Shared {
         let Slot(state) = &self.slots[index];
         while state.load(Ordering::Acquire) == HAS_JOB {
             let job: *const Job<'_> = self.job.load(Ordering::Relaxed).cast_const().cast();
-            // SAFETY: the pointer was stored before the state that was seen with Acquire, by a `run`
-            // that does not return, and so keeps the reference and what it refers to alive, until
-            // `remaining` is decremented below.
+            // SAFETY: the pointer was stored before the state that was seen with Acquire, by a
+            // `run` that does not return, and so keeps the reference and what it refers to alive,
+            // until `remaining` is decremented below.
             let job: Job<'_> = unsafe { *job };
             // A job reports its panics itself (`Team::run`); they must not end the thread here.
             let _ = catch_unwind(AssertUnwindSafe(|| job(index + 1)));

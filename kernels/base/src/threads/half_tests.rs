@@ -1,7 +1,7 @@
 //! Half precision is widened exactly, whatever threads do to subnormal numbers.
 
 use paretune_simd::half::fp16_number;
-use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp};
+use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdOp};
 
 struct Widen<'a> {
     halves: &'a [u16],

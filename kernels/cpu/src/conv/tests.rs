@@ -248,7 +248,8 @@ fn run_kernel(
     for _ in 0..2 {
         Team::new(threads)
             .unwrap()
-            // SAFETY: the buffers have the sizes of the request, and the whole team makes this call.
+            // SAFETY: the buffers have the sizes of the request, and the whole team makes this
+            // call.
             .run(|worker| unsafe { shared.1.run(&shared.0, worker) })
             .unwrap();
     }

@@ -28,8 +28,8 @@ impl Loops for Pointwise {
             let start = chunk * CHUNK;
             let len = CHUNK.min(self.len - start);
             let mut numbers = [0.0_f32; CHUNK];
-            // SAFETY: `start + len <= self.len`, which both buffers hold; `numbers` is our own, so exact
-            // overlap of the two does no harm; workers have different chunks.
+            // SAFETY: `start + len <= self.len`, which both buffers hold; `numbers` is our own, so
+            // exact overlap of the two does no harm; workers have different chunks.
             unsafe {
                 std::ptr::copy_nonoverlapping(input.add(start), numbers.as_mut_ptr(), len);
                 in_place(self.activation, &mut numbers);

@@ -112,8 +112,9 @@ impl Loops for Binary {
                 debug_assert!(from[1] + (len - 1) * inner.strides[1] < self.sizes[1]);
                 let mut numbers = [0.0_f32; CHUNK];
                 // SAFETY: strides never lead beyond the operands they were derived from (asserted
-                // above in debug builds), and `at + len` is within the output. `numbers` is our own,
-                // so an operand may be the output: its numbers are read before they are written.
+                // above in debug builds), and `at + len` is within the output. `numbers` is our
+                // own, so an operand may be the output: its numbers are read before they are
+                // written.
                 unsafe {
                     let (a, b) = (a.add(from[0]), b.add(from[1]));
                     match self.arithmetic {
@@ -155,7 +156,8 @@ unsafe fn combine(
     strides: [usize; 2],
     f: impl Fn(f32, f32) -> f32,
 ) {
-    // SAFETY: the caller's promise; the strides are those stated.
+    // SAFETY: `i` is less than `numbers.len()`, and the caller has an element at each of the first
+    // `numbers.len()` multiples of both strides. A stride of 0 always names the first element.
     unsafe {
         match strides {
             [1, 1] => numbers.iter_mut().enumerate().for_each(|(i, out)| *out = f(*a.add(i), *b.add(i))),

@@ -42,8 +42,8 @@ impl Loops for Concat {
             let mut to = index * row;
             for (input, &bytes) in io.inputs.iter().zip(&self.pieces) {
                 let part = if cut { worker.share(bytes) } else { 0..bytes };
-                // SAFETY: an input holds `outer * bytes` bytes, the output `outer * row`; they do not
-                // overlap, and workers have different parts.
+                // SAFETY: an input holds `outer * bytes` bytes, the output `outer * row`; they do
+                // not overlap, and workers have different parts.
                 unsafe {
                     let from = input.add(index * bytes + part.start);
                     std::ptr::copy_nonoverlapping(from, io.output.add(to + part.start), part.len());

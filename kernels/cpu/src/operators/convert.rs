@@ -194,7 +194,8 @@ impl<M: Map> Loops for Convert<M> {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let len: usize = self.size.iter().product();
-        // SAFETY: the caller's promise.
+        // SAFETY: input 0 holds as many elements as the product of `size`, and no thread writes an
+        // input during the run.
         let input = unsafe { io.input::<M::In>(0, len) };
         let Some(Turn { times, rows, columns, piece }) = self.turn else {
             let chunks = worker.share(len.div_ceil(CHUNK));

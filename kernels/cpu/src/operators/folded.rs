@@ -97,8 +97,8 @@ impl OperatorKernel for Prepared<Sum, SumPart> {
         if start < end {
             let inputs = [io.inputs[0].wrapping_add(start), io.inputs[1].wrapping_add(start)];
             let output = io.output.wrapping_add(start);
-            // SAFETY: `end <= len`, which all three hold; workers have different parts; the processor executes what `entry`
-            // was compiled for.
+            // SAFETY: `end` is at most `len`, the number of elements of all three buffers, and
+            // workers have different parts.
             unsafe { (self.entry)(&SumPart { sum, inputs, output, count: end - start }) };
         }
     }
@@ -110,8 +110,9 @@ impl SimdFn for SumPart {
     #[inline(always)]
     unsafe fn call<S: Simd>(simd: S, part: &SumPart) {
         let SumPart { sum, inputs: [a, b], output, count } = *part;
-        // SAFETY: all addresses are within the part; each vector is read before it is written, so that the output may be
-        // an operand.
+        // SAFETY: `at` and the lanes after it are less than `count`, for which the caller has bytes
+        // at all three addresses. Each vector is read before it is written, so the output may be an
+        // operand.
         unsafe {
             // No closures over vectors: a closure that is not inlined is not compiled for the
             // instruction set.
@@ -211,8 +212,8 @@ impl OperatorKernel for Prepared<Gate, GatePart> {
         let run = |part: &mut GatePart, at: usize, [width, stride, rows]: [usize; 3]| {
             (part.width, part.stride, part.rows) = (width, stride, rows);
             (part.input, part.output) = (io.inputs[0].wrapping_add(at), io.output.wrapping_add(at));
-            // SAFETY: the callers below stay within the image and workers have different numbers; the processor executes
-            // what `entry` was compiled for.
+            // SAFETY: all calls below pass rows that lie within the worker's planes or pixels, with
+            // factors for `width <= ROW` elements.
             unsafe { (self.entry)(part) };
         };
         if gate.planar {
@@ -264,8 +265,9 @@ impl SimdFn for GatePart {
     unsafe fn call<S: Simd>(simd: S, part: &GatePart) {
         let width = part.width.min(ROW);
         let whole = width - width % S::LANES;
-        // SAFETY: all addresses are within the rows, factors and offsets there are for `width <= ROW` numbers; each vector
-        // is read before it is written, so that the output may be the input.
+        // SAFETY: `at` and the lanes after it are less than `width`, which is at most `ROW`, the
+        // length of factors and offsets; the caller has `width` bytes in every row. Each vector is
+        // read before it is written, so the output may be the input.
         unsafe {
             let (low, high) = (simd.splat(part.limits[0]), simd.splat(part.limits[1]));
             let (factors, offsets) = (part.factors.as_ptr(), part.offsets.as_ptr());
@@ -299,7 +301,8 @@ mod tests {
         let to = output.as_mut_ptr() as usize;
         let work = |worker: &Worker<'_>| {
             let inputs: Vec<*const u8> = addresses.iter().map(|&address| address as *const u8).collect();
-            // SAFETY: inputs and output have the sizes that the kernel was made for, and every worker makes this call.
+            // SAFETY: inputs and output have the sizes that the kernel was made for, and every
+            // worker makes this call.
             unsafe { kernel.run(&Io { inputs: &inputs, output: to as *mut u8 }, worker) };
         };
         Team::new(threads).unwrap().run(work).unwrap();

@@ -69,7 +69,8 @@ impl Loops for Lrn {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let Self { outer, channels, inner, .. } = *self;
-        // SAFETY: the caller's promise.
+        // SAFETY: input 0 holds `outer * channels * inner` numbers, and no thread writes an input
+        // during the run.
         let input = unsafe { io.input::<f32>(0, outer * channels * inner) };
         let per_pixel = inner == 1;
         // A row is contiguous: the channels of a pixel, or the pixels of a channel.

@@ -57,7 +57,8 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
     widen: impl Fn(T) -> S + Copy,
     mean: impl Fn(S) -> f32,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: input 0 holds `batch * channels * pixels` elements of type `T`, and no thread writes
+    // an input during the run.
     let input = unsafe { io.input::<T>(0, batch * channels * pixels) };
     let blocks = channels.div_ceil(BLOCK);
     for unit in worker.share(batch * blocks) {
@@ -185,7 +186,7 @@ impl Loops for GlobalF32 {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let factor = 1.0 / self.size[2] as f32;
-        // SAFETY: the caller's promise.
+        // SAFETY: input and output hold single-precision numbers, as many as `size` says.
         unsafe {
             sum_channels(self.size, self.layout, io, worker, |x: f32| x, |sum| sum * factor);
         }
@@ -206,7 +207,8 @@ impl Loops for GlobalU8 {
         // The zero point is subtracted from each element, so the sums are those of real values.
         // They fit in 32 bits for up to `MOST_PIXELS_U8` pixels.
         let widen = |x: u8| i32::from(x) - zero;
-        // SAFETY: the caller's promise.
+        // SAFETY: the input holds bytes and the output single-precision numbers, as many as `size`
+        // says.
         unsafe {
             sum_channels(self.size, self.layout, io, worker, widen, |sum: i32| sum as f32 * factor);
         }
@@ -234,7 +236,7 @@ impl Loops for Reduce {
         };
         let results: usize = self.kept.iter().map(|axis| axis.0).product();
         let terms: usize = self.folded.iter().map(|axis| axis.0).product();
-        // SAFETY: the caller's promise.
+        // SAFETY: input 0 holds `len` numbers, and no thread writes an input during the run.
         let input = unsafe { io.input::<f32>(0, self.len) };
         for index in worker.share(results) {
             let base = at(&self.kept, index);
@@ -267,7 +269,8 @@ mod tests {
         let addresses = [input.as_ptr() as usize, output.as_mut_ptr() as usize];
         let work = |worker: &Worker<'_>| {
             let io = Io { inputs: &[addresses[0] as *const u8], output: addresses[1] as *mut u8 };
-            // SAFETY: both have the sizes that the kernel was made for, and every worker makes this call.
+            // SAFETY: both have the sizes that the kernel was made for, and every worker makes this
+            // call.
             unsafe { kernel.run(&io, worker) };
         };
         Team::new(threads).unwrap().run(work).unwrap();

@@ -43,7 +43,8 @@ impl Io<'_> {
     /// the run.
     #[inline(always)]
     pub unsafe fn input<T>(&self, index: usize, len: usize) -> &[T] {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has `len` elements of type `T` there, which no thread writes while the
+        // slice lives.
         unsafe { std::slice::from_raw_parts(self.inputs[index].cast(), len) }
     }
 
@@ -55,7 +56,8 @@ impl Io<'_> {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)] // Workers write disjoint parts of one buffer.
     pub unsafe fn output<T>(&self, start: usize, len: usize) -> &mut [T] {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has `len` elements of type `T` there, which no other thread uses while
+        // the slice lives.
         unsafe { std::slice::from_raw_parts_mut(self.output.cast::<T>().add(start), len) }
     }
 }

@@ -55,7 +55,8 @@ impl Loops for Pad {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let last = self.output.len() - 1;
         let (width, input_width, left) = (self.output[last], self.input[last], self.before[last]);
-        // SAFETY: the caller's promise about sizes.
+        // SAFETY: input 0 holds as many numbers as the product of its axes, and no thread writes an
+        // input during the run.
         let input = unsafe { io.input::<f32>(0, self.input.iter().product()) };
         for row in worker.share(self.output[..last].iter().product()) {
             // SAFETY: rows of the output are disjoint and within it.

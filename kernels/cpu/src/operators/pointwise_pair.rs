@@ -123,8 +123,8 @@ impl<A: Map<Out = f32>, B: Map<Out = f32>, O: Map<In = f32>> Loops for EqualLoop
         for chunk in worker.share(len.div_ceil(CHUNK)) {
             let start = chunk * CHUNK;
             let count = CHUNK.min(len - start);
-            // SAFETY: `start + count <= len`, which all three hold; workers have different chunks; numbers of a chunk
-            // are read before they are written, so the output may be an operand.
+            // SAFETY: `start + count <= len`, which all three hold; workers have different chunks;
+            // numbers of a chunk are read before they are written, so the output may be an operand.
             unsafe {
                 let (a, b, output) = (a.add(start), b.add(start), output.add(start));
                 if count == CHUNK {
@@ -153,7 +153,7 @@ unsafe fn row<const N: usize, A: Map<Out = f32>, B: Map<Out = f32>, O: Map<In = 
     output: *mut O::Out,
 ) {
     let mut numbers = [0.0_f32; N];
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller has `N` elements at all three addresses, and `i` is less than `N`.
     unsafe {
         match arithmetic {
             Arithmetic::Add => {
@@ -226,8 +226,8 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> Loops for PerChannelLoops<A, O> {
                     for channel in (0..channels).step_by(LANES) {
                         let width = LANES.min(channels - channel);
                         let mut factors = [0.0; LANES];
-                        // SAFETY: `channel + width <= channels` and `first + count <= pixels`; workers have different
-                        // pixels.
+                        // SAFETY: `channel + width <= channels` and `first + count <= pixels`;
+                        // workers have different pixels.
                         unsafe {
                             let b = b.add(image * channels + channel);
                             for i in 0..width {
@@ -263,12 +263,14 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> PerChannelLoops<A, O> {
     ) {
         let mut at = 0;
         while at + LANES <= count {
-            // SAFETY: as above.
+            // SAFETY: `at + LANES` is at most `count`, and the caller has `count` elements at both
+            // addresses.
             unsafe { self.vector::<LANES>(a.add(at), factors, output.add(at)) };
             at += LANES;
         }
         for at in at..count {
-            // SAFETY: as above.
+            // SAFETY: `at` is less than `count`, and the caller has `count` elements at both
+            // addresses.
             unsafe { self.vector::<1>(a.add(at), &[factors[at * step % LANES]; LANES], output.add(at)) };
         }
     }
@@ -280,7 +282,7 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> PerChannelLoops<A, O> {
     #[inline(always)]
     unsafe fn vector<const N: usize>(&self, a: *const A::In, factors: &[f32; LANES], output: *mut O::Out) {
         let mut numbers = [0.0_f32; N];
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has `N` elements at both addresses, and `i` is less than `N`.
         unsafe {
             match self.shape.arithmetic {
                 Arithmetic::Add => {

@@ -97,7 +97,8 @@ impl Pooling {
     ) {
         let [channels, height, width] = self.input;
         let [_, out_height, out_width] = self.output;
-        // SAFETY: the caller's promise.
+        // SAFETY: input 0 holds `input_len` elements of type `T`, and no thread writes an input
+        // during the run.
         let input = unsafe { io.input::<T>(0, self.input_len(batch)) };
         for pixel in worker.share(batch * out_height * out_width) {
             let (x, y) = (pixel % out_width, pixel / out_width % out_height);
@@ -145,7 +146,8 @@ impl Pooling {
         let [_, out_height, out_width] = self.output;
         let (step, dilation, padding) =
             (self.window.stride[1], self.window.dilation[1], self.window.padding[1]);
-        // SAFETY: the caller's promise.
+        // SAFETY: input 0 holds `input_len` elements of type `T`, and no thread writes an input
+        // during the run.
         let input = unsafe { io.input::<T>(0, self.input_len(batch)) };
         for row in worker.share(batch * channels * out_height) {
             // SAFETY: rows of the output are disjoint and within it.
@@ -195,7 +197,8 @@ impl<T: Copy + PartialOrd + Send + Sync> Loops for Max<T> {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         // This comparison compiles to one vector instruction, unlike `f32::max`.
         let larger = |a: T, b: T| if b > a { b } else { a };
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers of a maximum have elements of type `T`, and the caller keeps to the
+        // contract of `run`.
         unsafe {
             match self.pooling.layout {
                 Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
@@ -219,7 +222,8 @@ impl Loops for Average {
         let pooling = &self.pooling;
         let count = |axis, at| pooling.count(axis, at, self.include_padding);
         let sum = |a: f32, b: f32| a + b;
-        // SAFETY: the caller's promise.
+        // SAFETY: the buffers of a mean have elements of type `f32`, and the caller keeps to the
+        // contract of `run`.
         unsafe {
             match pooling.layout {
                 Layout::ChannelsLast | Layout::ChannelBlocked(_) => {

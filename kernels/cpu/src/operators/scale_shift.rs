@@ -48,8 +48,8 @@ impl Loops for ScaleShift {
                 let at = row * width + column;
                 let mut numbers = [0.0_f32; CHUNK];
                 let part = &mut numbers[..len];
-                // SAFETY: `at + len` is within `outer * channels * inner` numbers, which both hold; the
-                // copy in `numbers` makes exact overlap harmless; workers have different rows.
+                // SAFETY: `at + len` is within `outer * channels * inner` numbers, which both hold;
+                // the copy in `numbers` makes exact overlap harmless; workers have different rows.
                 unsafe { std::ptr::copy_nonoverlapping(input.add(at), part.as_mut_ptr(), len) };
                 if per_pixel {
                     let scale = &self.scale[column..column + len];
@@ -65,7 +65,9 @@ impl Loops for ScaleShift {
                     }
                 }
                 activate(self.activation, part);
-                // SAFETY: as above.
+                // SAFETY: `at + len` is within the `outer * channels * inner` numbers of the
+                // output, of which each worker has its own rows; `part` is not a part of the
+                // output.
                 unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), output.add(at), len) };
             }
         }

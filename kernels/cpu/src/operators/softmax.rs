@@ -25,7 +25,8 @@ impl Loops for Softmax {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let Self { outer, len, inner } = *self;
-        // SAFETY: the caller's promise.
+        // SAFETY: input 0 holds `outer * len * inner` numbers, and no thread writes an input during
+        // the run.
         let input = unsafe { io.input::<f32>(0, outer * len * inner) };
         if inner == 1 {
             for row in worker.share(outer) {
@@ -65,7 +66,8 @@ impl Loops for Softmax {
                 }
             }
             for step in 0..len {
-                // SAFETY: as above.
+                // SAFETY: blocks of columns are disjoint and within the output, and `output` of the
+                // loop before is not used anymore.
                 let output = unsafe { io.output::<f32>(base + step * inner, count) };
                 for (out, sum) in output.iter_mut().zip(&sums) {
                     *out /= sum;

@@ -42,7 +42,7 @@ impl Loops for Transpose {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let Some((&(width, stride), outer)) = self.axes.split_last() else { return };
-        // SAFETY: the caller's promise about sizes.
+        // SAFETY: input 0 holds `len` numbers, and no thread writes an input during the run.
         let input = unsafe { io.input::<f32>(0, self.len) };
         for row in worker.share(self.len / width) {
             let (mut rest, mut from) = (row, 0);

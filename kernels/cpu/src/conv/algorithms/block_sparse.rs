@@ -152,8 +152,8 @@ impl Kernel for Prepared {
         for (group, streams) in self.streams.iter().enumerate() {
             let column = group * self.problem.group_out();
             let residual = call.residual.cast::<f32>();
-            // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
-            // and workers have disjoint parts of the pixels or of the channels.
+            // SAFETY: the caller vouches for the addresses; channels of a group lie within each
+            // pixel, and workers have disjoint parts of the pixels or of the channels.
             unsafe {
                 let place = Place {
                     rows: self.rows.view(),

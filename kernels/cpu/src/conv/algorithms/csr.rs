@@ -186,7 +186,8 @@ impl SimdFn for Run<'_> {
             let first = image * problem.in_channels + channel / problem.group_out() * problem.group_in();
             let start = if channel == 0 { 0 } else { ends[channel - 1] };
             for y in 0..out_height {
-                // SAFETY: rows and columns are checked against the sizes of input and output.
+                // SAFETY: `y` and `x` are less than the output's height and width, `input_y` is
+                // less than the input's height, and partial vectors end with the row.
                 unsafe {
                     let at = (plane * out_height + y) * out_width;
                     let row = run.call.output.cast::<f32>().add(at);
@@ -234,7 +235,7 @@ impl Prepared {
     /// Adds `weight` times the input elements under tap column `kx` to a row of the output.
     ///
     /// # Safety
-    /// Both rows must be valid, and the processor must execute `S`.
+    /// `input` must be the row of the input under tap row `ky`, and `output` a row of the output.
     #[inline(always)]
     unsafe fn add_row<S: Simd>(&self, simd: S, input: *const f32, kx: usize, weight: f32, output: *mut f32) {
         let stride = self.problem.window.stride[1];
@@ -243,7 +244,8 @@ impl Prepared {
         // Output columns for which this tap lies inside the input.
         let start = left.saturating_sub(tap).div_ceil(stride);
         let end = (left + self.problem.input[1]).saturating_sub(tap).div_ceil(stride).min(self.output[1]);
-        // SAFETY: `x * stride + tap - left` is below the input's width for every `x` of `start..end`.
+        // SAFETY: `x * stride + tap - left` is below the input's width for every `x` of
+        // `start..end`.
         unsafe {
             let mut x = start;
             if stride == 1 {

@@ -225,8 +225,8 @@ impl Kernel for Prepared {
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output, BLOCK) {
-            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
-            // and its own rows or channels of the output.
+            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch
+            // memory, and its own rows or channels of the output.
             unsafe {
                 let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const f32>();
                 (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
@@ -308,8 +308,8 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> SimdFn for Run
                 let first = x.min(width - PIXELS);
                 x = first + PIXELS;
                 let at = (row * width + first) * channels;
-                // SAFETY: the pixels are in the row; channels are those of the pass, whole vectors as long
-                // as they last.
+                // SAFETY: the pixels are in the row; channels are those of the pass, whole vectors
+                // as long as they last.
                 unsafe {
                     if SIZE > 0 && kernel.regular.contains(&first) {
                         if !pass.channels.is_empty() {
@@ -351,8 +351,8 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
         let size = problem.input[0] * problem.input[1] * channels;
         let column = (first * STRIDE - problem.window.padding[1]) * channels;
         for ky in 0..SIZE {
-            // SAFETY: offsets that are not negative lie in the image; the scratch memory holds an address per tap, and there
-            // are zeros for as many columns as a pass has.
+            // SAFETY: offsets that are not negative lie in the image; the scratch memory holds an
+            // address per tap, and there are zeros for as many columns as a pass has.
             unsafe {
                 let vertical = kernel.vertical[y * SIZE + ky];
                 let inside =
@@ -375,8 +375,8 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
         let [tap_rows, tap_columns] = problem.window.kernel;
         let size = problem.input[0] * problem.input[1] * problem.in_channels;
         let mut to = pass.addresses;
-        // SAFETY: offsets that are not negative lie in the image; the scratch memory holds an address per
-        // tap and pixel, and columns are never more.
+        // SAFETY: offsets that are not negative lie in the image; the scratch memory holds an
+        // address per tap and pixel, and columns are never more.
         unsafe {
             let input = pass.call.input.cast::<f32>().add(image * size);
             let mut put = |offset: isize| {
@@ -421,7 +421,9 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
         let pass = self.0;
         let kernel = pass.kernel;
         let taps = kernel.problem.window.kernel[0] * kernel.problem.window.kernel[1];
-        // SAFETY: weights and biases are padded to whole vectors; the rest is the caller's promise.
+        // SAFETY: weights and biases are padded to whole vectors. The addresses looked up are valid
+        // for all channels, of which partial vectors read `count`, and pixels and channels exist in
+        // the output.
         unsafe {
             let load = |from: *const f32| if PART { simd.load_partial(from, count) } else { simd.load(from) };
             let mut weights = kernel.weights.as_ptr().add((block + channel) * taps);

@@ -188,8 +188,8 @@ impl Kernel for Prepared {
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output, self.block) {
-            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory,
-            // and its own rows or channels of the output.
+            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch
+            // memory, and its own rows or channels of the output.
             unsafe {
                 let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const u8>();
                 (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
@@ -256,7 +256,7 @@ fn pack<S: Simd>(weights: &[i8], packed: &mut [u8]) {
     assert!(packed.len() >= size_of::<S::Tap>() * weights.len(), "more weights than there is room for");
     let to = packed.as_mut_ptr().cast::<S::Tap>();
     for (i, &weight) in weights.iter().enumerate() {
-        // SAFETY: there is room for as many weights.
+        // SAFETY: `i` is less than the number of weights, for which `packed` has room, as asserted.
         unsafe { to.add(i).write_unaligned(S::Tap::from(weight)) };
     }
 }
@@ -280,8 +280,8 @@ impl<const PIXELS: usize> SimdFn for Run<'_, PIXELS> {
                 // less than a shorter pass.
                 let first = x.min(width - PIXELS);
                 x = first + PIXELS;
-                // SAFETY: the pixels are in the row; channels are those of the pass, whole blocks as long
-                // as they last.
+                // SAFETY: the pixels are in the row; channels are those of the pass, whole blocks
+                // as long as they last.
                 unsafe {
                     let zeros = kernel.zeros.as_ptr();
                     kernel.addresses.look_up([image, y, first], pass.call.input, zeros, pass.addresses);
@@ -310,7 +310,9 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
     unsafe fn block<S: Simd, const PART: bool>(&self, simd: S, at: usize, channel: usize, count: usize) {
         let pass = self.0;
         let kernel = pass.kernel;
-        // SAFETY: weights and starts are padded to whole blocks; the rest is the caller's promise.
+        // SAFETY: weights and starts are padded to whole blocks. The addresses looked up are valid
+        // for all channels, of which partial blocks read `count`, and pixels and channels exist in
+        // the output.
         unsafe {
             let weights = kernel.weights.as_ptr().cast::<S::Tap>().add(channel * kernel.steps * S::TAPS);
             // Plain loops: a closure that is not inlined is not compiled for the instruction set.
@@ -359,7 +361,8 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
         count: usize,
     ) {
         let kernel = self.0.kernel;
-        // SAFETY: scales and biases are padded to whole blocks; the rest is the caller's promise.
+        // SAFETY: scales and biases are padded to whole blocks. The output has `count` channels at
+        // `at`, a whole block unless `PART`.
         unsafe {
             let mut finished = [simd.splat(0.0); 4];
             for v in 0..4 {
@@ -386,8 +389,9 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
         let mut in_order = [0_i32; 64];
         let from = sums.as_ptr().cast::<i32>();
         let to = in_order.as_mut_ptr();
-        // SAFETY: a vector is as many integers as it has lanes; scales and biases are padded to whole blocks; the rest is
-        // the caller's promise.
+        // SAFETY: `sums` are four vectors of `LANES` integers, of which four adjacent ones are
+        // read, and `in_order` has as many. Scales and biases are padded to whole blocks, and the
+        // output has `count` channels at `at`.
         unsafe {
             for four in 0..S::LANES {
                 let [vector, lane] = quartered(4 * four);

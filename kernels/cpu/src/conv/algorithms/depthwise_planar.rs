@@ -162,8 +162,8 @@ impl Kernel for Prepared {
         let multiply_adds = self.strip * width * self.weights.len() / self.problem.in_channels;
         for number in worker.parts(planes * strips, grain(multiply_adds, 1)).flat_map(|part| part.units) {
             let first = number % strips * self.strip;
-            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch memory, and each
-            // strip its own part of the output.
+            // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch
+            // memory, and each strip its own part of the output.
             unsafe {
                 (self.entry)(&Strip {
                     kernel: self,
@@ -236,7 +236,8 @@ impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: u
         let kernel = strip.kernel;
         let channel = strip.plane % kernel.problem.in_channels;
         let width = kernel.output[1];
-        // SAFETY: the lines have room for the rows of a strip, and there is a weight for every channel and tap.
+        // SAFETY: the lines have room for the rows of a strip, and there is a weight for every
+        // channel and tap.
         let tiles = unsafe {
             kernel.lines.copy::<S, STRIDE>(
                 simd,
@@ -259,7 +260,8 @@ impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: u
         while y < strip.rows {
             let whole = y + ROWS <= strip.rows;
             let mut x = 0;
-            // SAFETY: tiles are within the rows of the strip, and only the last vector of a row is not whole.
+            // SAFETY: tiles are within the rows of the strip, and only the last vector of a row is
+            // not whole.
             unsafe {
                 while VECTORS > 1 && whole && x + VECTORS * S::LANES <= width {
                     tiles.tile::<ROWS, VECTORS>(y, x);
@@ -298,7 +300,8 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
         let kernel = self.strip.kernel;
         let lines = &kernel.lines;
         let mut sums = [[self.bias; VECTORS]; ROWS];
-        // SAFETY: every line has numbers under all taps of whole vectors; what is stored is in the output.
+        // SAFETY: every line has slack for whole vectors under all taps. Rows of the tile are rows
+        // of the strip, and `count` ends with the row of the output.
         unsafe {
             let mut from = self.strip.lines.cast_const().add(lines.at(y * STRIDE) + x);
             macro_rules! each {
@@ -341,14 +344,14 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
         let phase = self.strip.kernel.lines.phase();
         for kx in 0..SIZE {
             for vector in 0..VECTORS {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    let numbers = simd.load(from.add(kx % STRIDE * phase + kx / STRIDE + vector * S::LANES));
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        if LINE >= row * STRIDE && LINE - row * STRIDE < SIZE {
-                            let weight = self.weights[LINE - row * STRIDE][kx];
-                            sums[vector] = simd.fma(numbers, weight, sums[vector]);
-                        }
+                // SAFETY: lines have slack for whole vectors under all taps of the tile, and `from`
+                // is one's first element under the tile.
+                let numbers =
+                    unsafe { simd.load(from.add(kx % STRIDE * phase + kx / STRIDE + vector * S::LANES)) };
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    if LINE >= row * STRIDE && LINE - row * STRIDE < SIZE {
+                        let weight = self.weights[LINE - row * STRIDE][kx];
+                        sums[vector] = simd.fma(numbers, weight, sums[vector]);
                     }
                 }
             }
@@ -364,7 +367,8 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
     unsafe fn store(&self, mut sum: S::F32, count: usize, output: *mut f32, residual: *const f32) {
         let simd = self.simd;
         let finish = &self.strip.kernel.finish;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has `count` elements in residual and output, or at least a vector, of
+        // which partial loads and stores touch no more than `count`.
         unsafe {
             if finish.other.is_some() {
                 let sums = [sum];

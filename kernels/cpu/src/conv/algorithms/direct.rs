@@ -174,7 +174,8 @@ impl Kernel for Prepared {
             let block = &self.blocks[task / columns % self.blocks.len()];
             let image = task / columns / self.blocks.len();
             let start = task % columns * self.width;
-            // SAFETY: offsets were made for this input; each task has its own channels and pixels.
+            // SAFETY: offsets were computed for this input or its copy, and each task has its own
+            // channels and pixels of the output.
             unsafe {
                 let input = input.add(image * self.phases.image() + block.group * group);
                 (self.entries[block.count - 1])(&Tile {
@@ -241,8 +242,8 @@ impl<const CHANNELS: usize, const VECTORS: usize> SimdFn for Run<CHANNELS, VECTO
         let kernel = tile.kernel;
         let depth = kernel.offsets.len();
         let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
-        // SAFETY: `width` numbers from `from` on may be read at every offset; weights are those of the
-        // block; outputs are stored by the pixels that exist.
+        // SAFETY: `width` numbers from `from` on may be read at every offset; weights are those of
+        // the block; outputs are stored by the pixels that exist.
         unsafe {
             let input = tile.input.add(from);
             let mut weights = kernel.weights.as_ptr().add(tile.first * depth);

@@ -371,7 +371,8 @@ impl Kernel for Prepared {
         let work =
             PartWork { multiply_adds: depth * width * self.rows, rows: 1, blocks: columns.div_ceil(width) };
         for group in 0..self.problem.groups {
-            // SAFETY: these are where the group's numbers begin.
+            // SAFETY: weights and biases of `group` begin at these offsets of the buffers, which
+            // hold all groups.
             let (weights, bias) = unsafe {
                 let first = group * columns.next_multiple_of(self.lanes);
                 (self.weights.as_ptr().add(first * depth), self.bias.as_ptr().add(first))
@@ -383,8 +384,9 @@ impl Kernel for Prepared {
                         for block in start..blocks.end.min(start + self.panel) {
                             let first = block * width;
                             let channels = width.min(columns - first);
-                            // SAFETY: offsets were made for this input; weights and bias are those of the block; each tile
-                            // has its own pixels and channels of the output.
+                            // SAFETY: offsets were made for this input; weights and bias are those
+                            // of the block; each tile has its own pixels and channels of the
+                            // output.
                             unsafe {
                                 let at = image * self.image
                                     + group * columns * self.places.channel

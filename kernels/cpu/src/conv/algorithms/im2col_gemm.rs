@@ -129,7 +129,8 @@ impl Kernel for Prepared {
             let mut pixel = view.pixel(pixels.start);
             for number in pixels {
                 // SAFETY: the pixel is one of the output's, runs have the group's channels, and the
-                // workspace has a patch for each pixel of each group, which this worker alone writes.
+                // workspace has a patch for each pixel of each group, which this worker alone
+                // writes.
                 unsafe {
                     let input = call.input.cast::<f32>().add(group * channels);
                     let mut to = patches.add((group * self.pixels + number) * self.depth);
@@ -149,8 +150,8 @@ impl Kernel for Prepared {
         for (group, product) in self.products.iter().enumerate() {
             let column = group * self.problem.group_out();
             let residual = call.residual.cast::<f32>();
-            // SAFETY: the caller vouches for the addresses; workers have disjoint parts of the pixels or
-            // of the channels, and all patches are written.
+            // SAFETY: the caller vouches for the addresses; workers have disjoint parts of the
+            // pixels or of the channels, and all patches are written.
             unsafe {
                 let place = Place {
                     rows: self.patches.view(),

@@ -243,15 +243,15 @@ impl Kernel for Prepared {
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         if let Some(taps) = &self.taps {
-            // SAFETY: passed on.
+            // SAFETY: the caller keeps to the contract of `run`.
             unsafe { self.run_by_tap(taps, call, worker) };
             return;
         }
         let mut input = call.input;
         if !matches!(self.copied, Copied::No) {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
-            // SAFETY: the workspace has room for the padded input, and each row has one writer; there are products of
-            // bfloat16 only where the processor has it.
+            // SAFETY: the workspace has room for the padded input and one number more, and each row
+            // has one writer. The additional number belongs to the first worker.
             unsafe {
                 if let Copied::Bf16(pad) = self.copied {
                     let copy = call.workspace.cast::<u16>();
@@ -270,8 +270,8 @@ impl Kernel for Prepared {
         for (group, product) in self.products.iter().enumerate() {
             let column = group * group_out;
             let residual = call.residual.cast::<f32>();
-            // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
-            // and workers have disjoint parts of the pixels or of the channels.
+            // SAFETY: the caller vouches for the addresses; channels of a group lie within each
+            // pixel, and workers have disjoint parts of the pixels or of the channels.
             unsafe {
                 let place = Place {
                     rows: self.rows.view(),
@@ -314,7 +314,8 @@ impl Prepared {
             {
                 let images = lines.start / height..lines.end.div_ceil(height);
                 let columns = product.block(block);
-                // SAFETY: the caller vouches for the addresses; workers have disjoint rows or channels.
+                // SAFETY: the caller vouches for the addresses; workers have disjoint rows or
+                // channels.
                 unsafe {
                     let first = group * group_out + columns.start;
                     self.begin(call, lines.start * width..lines.end * width, first, columns.len());
@@ -362,7 +363,7 @@ impl Prepared {
     unsafe fn begin(&self, call: &Call, pixels: Range<usize>, first: usize, count: usize) {
         for pixel in pixels {
             let at = pixel * self.problem.out_channels + first;
-            // SAFETY: the pixel and its channels exist.
+            // SAFETY: the pixel is one of the output's, with these channels.
             unsafe {
                 let output = call.output.cast::<f32>().add(at);
                 if call.residual.is_null() {

@@ -215,22 +215,18 @@ impl Prepared {
     /// The requirements of [`Kernel::run`] must be met.
     unsafe fn run_on_copies(&self, pad: PadBytesEntry, call: &Call, worker: &Worker<'_>) {
         let (rows, base) = self.own_copy(call, worker.index);
-        // SAFETY: the workspace has room for all regions; this one is this worker's.
-        unsafe {
-            pad(PadBytes {
-                problem: &self.problem,
-                zero_point: self.zero_point,
-                rows,
-                input: call.input,
-                output: base,
-            });
-        }
+        let problem = &self.problem;
+        let args = PadBytes { problem, zero_point: self.zero_point, rows, input: call.input, output: base };
+        // SAFETY: the workspace has room for all regions, and the rows of this one belong to this
+        // worker.
+        unsafe { pad(args) };
         for (group, product) in self.products.iter().enumerate() {
             let PartWork { multiply_adds, rows, blocks } = product.part();
             let grain = grain(multiply_adds * blocks, rows);
             for part in worker.parts(self.pixels, grain) {
                 let (_, base) = self.own_copy(call, part.owner);
-                // SAFETY: the owner has made its copy; parts are disjoint.
+                // SAFETY: the owner of the part has written its copy before the last barrier, and
+                // parts of the output are disjoint.
                 unsafe {
                     let place = self.place(group, base.cast_const(), call);
                     product.run(&place, part.units, 0..blocks, self.panel);
@@ -281,25 +277,24 @@ impl Kernel for Prepared {
             && self.split == Split::Pixels
             && worker.count == self.threads
         {
-            // SAFETY: passed on.
+            // SAFETY: the caller keeps to the contract of `run`, and there are as many workers as
+            // regions.
             unsafe { self.run_on_copies(pad, call, worker) };
             return;
         }
         if let Some(pad) = self.pad {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
+            let (problem, output) = (&self.problem, call.workspace);
             // SAFETY: the workspace has room for the padded input, and each row has one writer.
-            unsafe {
-                let (problem, zero_point) = (&self.problem, self.zero_point);
-                pad(PadBytes { problem, zero_point, rows, input, output: call.workspace });
-            }
+            unsafe { pad(PadBytes { problem, zero_point: self.zero_point, rows, input, output }) };
             worker.wait();
             input = call.workspace.cast_const();
         }
         for (group, product) in self.products.iter().enumerate() {
             let place = self.place(group, input, call);
             for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
-                // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
-                // and workers have disjoint parts of the pixels or of the channels.
+                // SAFETY: the caller vouches for the addresses; channels of a group lie within each
+                // pixel, and workers have disjoint parts of the pixels or of the channels.
                 unsafe { product.run(&place, pixels, blocks, self.panel) };
             }
         }

@@ -121,8 +121,8 @@ impl Kernel for Prepared {
                         }
                     }
                     let at = (plane * out_height + y) * out_width + x;
-                    // SAFETY: `at` lies inside the output, which the residual is as big as; workers have their own
-                    // planes, and the caller vouches for the addresses.
+                    // SAFETY: `at` lies inside the output, which the residual is as big as; workers
+                    // have their own planes, and the caller vouches for the addresses.
                     unsafe {
                         if !call.residual.is_null() {
                             sum += *call.residual.cast::<f32>().add(at);

@@ -286,7 +286,8 @@ impl Kernel for Prepared {
             let (tile, part) = (task / parts, task % parts);
             let image = tile / columns;
             let blocks = self.part(part, parts);
-            // SAFETY: distances were made for this input; each task has its own channels and pixels.
+            // SAFETY: distances were computed for this input or its copy, and each task has its own
+            // channels and pixels of the output.
             unsafe {
                 let input = input.add(image * self.phases.image());
                 let start = tile % columns * self.width;
@@ -372,8 +373,8 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
             let mut left = kernel.ends[number] - step;
             let between = tile.sums.wrapping_add(block * CHANNELS * VECTORS * S::LANES);
             let block = &kernel.blocks[block];
-            // SAFETY: `width` numbers from `from` on may be read at every distance; outputs are stored by
-            // the pixels that exist; there are sums of every block between panels.
+            // SAFETY: `width` numbers from `from` on may be read at every distance; outputs are
+            // stored by the pixels that exist; there are sums of every block between panels.
             unsafe {
                 let input = tile.input.add(from);
                 let mut sums = [[[simd.splat(0.0); VECTORS]; CHANNELS]; CHAINS];

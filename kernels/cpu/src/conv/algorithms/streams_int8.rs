@@ -238,11 +238,9 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
         let mut input = call.input;
         if let Some(pad) = self.pad {
             let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
+            let (problem, output) = (&self.problem, call.workspace);
             // SAFETY: the workspace has room for the padded input, and each row has one writer.
-            unsafe {
-                let (problem, zero_point) = (&self.problem, self.zero_point);
-                pad(PadBytes { problem, zero_point, rows, input, output: call.workspace });
-            }
+            unsafe { pad(PadBytes { problem, zero_point: self.zero_point, rows, input, output }) };
             worker.wait();
             input = call.workspace.cast_const();
         }
@@ -264,8 +262,8 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
             };
             let streams = &group.streams;
             for (pixels, blocks) in self.split.parts(worker, self.pixels, &streams.part()) {
-                // SAFETY: the caller vouches for the addresses; channels of a group lie within each pixel,
-                // and workers have disjoint parts of the pixels or of the channels.
+                // SAFETY: the caller vouches for the addresses; channels of a group lie within each
+                // pixel, and workers have disjoint parts of the pixels or of the channels.
                 unsafe { streams.run(&place, pixels, blocks, self.panel) };
             }
         }

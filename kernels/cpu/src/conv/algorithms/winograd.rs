@@ -244,8 +244,8 @@ impl Kernel for Prepared {
         let mut start = 0;
         while start < total {
             let count = self.chunk.min(total - start);
-            // SAFETY: the workspace holds both matrices of a chunk; between barriers every number has one
-            // writer, and nobody reads what is being written.
+            // SAFETY: the workspace holds both matrices of a chunk; between barriers every number
+            // has one writer, and nobody reads what is being written.
             unsafe {
                 let products = call.workspace.add(self.input_bytes()).cast::<f32>();
                 for part in worker.parts(count, grain(transform * depth, 1)) {

@@ -339,7 +339,8 @@ impl Prepared {
     unsafe fn chunk(&self, call: &Call, tiles: Range<usize>, blocks: Range<usize>, region: *mut u8) {
         let width = self.tile.vectors * self.lanes;
         let columns = self.problem.out_channels;
-        // SAFETY: the region has room for all three; blocks are within the packed weights.
+        // SAFETY: the region of this worker has room for transformed input, sums and pixels, and
+        // `blocks` are blocks of the packed weights.
         unsafe {
             let input = region.cast::<i16>();
             let sums = region.add(self.input_bytes()).cast::<i32>();
@@ -392,12 +393,14 @@ impl Kernel for Prepared {
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let blocks = self.problem.out_channels.div_ceil(self.tile.vectors * self.lanes);
         let tiles = count(&self.problem);
-        // SAFETY: the workspace has a region for each worker.
+        // SAFETY: the workspace has a region for each worker, and `worker.index` is less than their
+        // number.
         let region = unsafe { call.workspace.add(worker.index * self.region()) };
         let run = |tiles: Range<usize>, blocks: &Range<usize>| {
             for first in tiles.clone().step_by(self.chunk) {
                 let chunk = first..tiles.end.min(first + self.chunk);
-                // SAFETY: the caller vouches for the call; workers have disjoint tiles or channels, and regions.
+                // SAFETY: the caller vouches for the call; workers have disjoint tiles or channels,
+                // and regions.
                 unsafe { self.chunk(call, chunk, blocks.clone(), region) };
             }
         };

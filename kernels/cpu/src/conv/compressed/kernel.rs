@@ -109,7 +109,9 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
         let input = strip.input.cast::<K::Act<S>>();
         let zeros = strip.zeros.cast::<K::Act<S>>();
         let mut pixel = strip.rows.pixel(strip.first);
-        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+        // SAFETY: tiles, blocks and segments below are those that the arguments describe. `counts`
+        // has a number of steps for each segment of each block, and weights and indices have that
+        // many; indices stay within a run. Starts are padded to whole vectors.
         unsafe {
             for tile in 0..strip.tiles {
                 let sites: [_; ROWS] = std::array::from_fn(|_| {

@@ -12,8 +12,7 @@ pub(crate) type Sums<A, const ROWS: usize, const VECTORS: usize, const CHAINS: u
 
 /// Weight format, accumulation and epilogue of compressed weights.
 ///
-/// Its functions must be `#[inline(always)]`; the unsafe ones have the safety requirements of
-/// [`Simd`].
+/// Its functions must be `#[inline(always)]`.
 pub(crate) trait Kind: Copy + Send + Sync + 'static {
     /// Type of a weight before packing.
     type Source: Copy + Default + PartialEq;
@@ -43,11 +42,18 @@ pub(crate) trait Kind: Copy + Send + Sync + 'static {
     /// Returns a register of zero sums.
     fn zero<S: Simd>(simd: S) -> Self::Acc<S>;
     /// Loads a vector of sums.
+    ///
+    /// # Safety
+    /// `from` must be valid for `LANES` sums.
     unsafe fn load_sums<S: Simd>(simd: S, from: *const Self::Sum) -> Self::Acc<S>;
     /// Returns the sum `a + b`.
     fn add<S: Simd>(simd: S, a: Self::Acc<S>, b: Self::Acc<S>) -> Self::Acc<S>;
     /// Adds one step to the sums, preferably to those of `chain`: its weights for a whole tile
     /// times the inputs from `k` on in each run.
+    ///
+    /// # Safety
+    /// `weights` must be valid for the packed weights of `VECTORS` vectors of channels, and each run for
+    /// [`Kind::group`] inputs from `k` on.
     unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
         simd: S,
         sums: &mut Sums<Self::Acc<S>, ROWS, VECTORS, CHAINS>,
@@ -59,6 +65,10 @@ pub(crate) trait Kind: Copy + Send + Sync + 'static {
     /// Applies the epilogue to a tile and stores it: `at` is the offset of its first pixel, `pixel`
     /// the distance between pixels, `column` its first channel in the group, and `channels` the
     /// number of its channels that exist.
+    ///
+    /// # Safety
+    /// The addresses in `store` must be valid for these pixels and channels, which no other thread may
+    /// write.
     unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
         simd: S,
         store: &Self::Store,
@@ -84,7 +94,6 @@ pub(crate) struct RealStore {
     pub finish: Finish,
 }
 
-// SAFETY: (of every block) passed on.
 impl Kind for Real {
     type Source = f32;
     type Weight = f32;
@@ -115,6 +124,7 @@ impl Kind for Real {
     }
     #[inline(always)]
     unsafe fn load_sums<S: Simd>(simd: S, from: *const f32) -> S::F32 {
+        // SAFETY: the caller has `LANES` sums at `from`.
         unsafe { simd.load(from) }
     }
     #[inline(always)]
@@ -126,6 +136,7 @@ impl Kind for Real {
         runs: &[*const f32; ROWS],
         k: usize,
     ) {
+        // SAFETY: the caller has the weights of `VECTORS` vectors, and an input at `k` in each run.
         unsafe {
             let w: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
             for r in 0..ROWS {
@@ -152,6 +163,8 @@ impl Kind for Real {
         sums: &[[S::F32; VECTORS]; ROWS],
     ) {
         let at = at + column;
+        // SAFETY: the caller's `store` is valid for the pixels and channels of the tile, whole
+        // vectors of which are stored here only if all of them exist.
         unsafe {
             if channels < VECTORS * S::LANES || store.finish.other.is_some() {
                 // A copy, so that the sums themselves need not live in memory.
@@ -225,6 +238,7 @@ macro_rules! integers {
         }
         #[inline(always)]
         unsafe fn load_sums<S: Simd>(simd: S, from: *const i32) -> S::I32 {
+            // SAFETY: the caller has `LANES` sums at `from`.
             unsafe { simd.load_i32(from) }
         }
         #[inline(always)]
@@ -242,6 +256,8 @@ macro_rules! integers {
             sums: &[[S::I32; VECTORS]; ROWS],
         ) {
             let sums = *sums;
+            // SAFETY: the caller's `store` is valid for the pixels and channels of the tile, from
+            // `column` on in the group and from `first + column` on in the output.
             unsafe {
                 simd.call::<StoreTile8<'_>>(StoreTile8 {
                     finish: &store.finish,
@@ -260,7 +276,6 @@ macro_rules! integers {
     };
 }
 
-// SAFETY: (of every block) passed on.
 impl Kind for Whole {
     integers!();
     type Weight = i8;
@@ -295,6 +310,8 @@ impl Kind for Whole {
         runs: &[*const S::Act; ROWS],
         k: usize,
     ) {
+        // SAFETY: the caller has `GROUP` weights for each lane of `VECTORS` vectors, and `GROUP`
+        // inputs from `k` on in each run.
         unsafe {
             let w: [S::Groups; VECTORS] =
                 std::array::from_fn(|v| simd.load_weights(weights.add(v * S::LANES * S::GROUP)));
@@ -308,7 +325,6 @@ impl Kind for Whole {
     }
 }
 
-// SAFETY: (of every block) passed on.
 impl<const BITS: u32> Kind for Packed<BITS> {
     integers!();
     type Weight = u8;
@@ -350,6 +366,8 @@ impl<const BITS: u32> Kind for Packed<BITS> {
         k: usize,
     ) {
         let fields = Self::fields::<S>();
+        // SAFETY: the caller has 4 bytes of weights for each lane of `VECTORS` vectors, and inputs
+        // for all `fields` groups from `k` on in each run.
         unsafe {
             let packed: [S::Groups; VECTORS] =
                 std::array::from_fn(|v| simd.load_packed(weights.add(v * S::LANES * 4)));

@@ -328,7 +328,9 @@ impl<K: Kind> Streams<K> {
         let width = self.tile.vectors * self.lanes;
         cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
             let step = self.steps[span.block];
-            // SAFETY: all are within the packed weights and the caller's rectangle.
+            // SAFETY: `cover` names blocks of `blocks` and rows of `rows`. Counts, indices, weights
+            // and starts have all blocks, and the caller's addresses are valid for these rows and
+            // columns.
             unsafe {
                 let strip = Strip {
                     rows: place.rows,

@@ -214,7 +214,9 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
         let [tap_rows, tap_columns] = strip.rows.taps;
         let (input, zeros) = (strip.input.cast::<M::Number>(), strip.zeros.cast::<M::Number>());
         let mut pixel = strip.rows.pixel(strip.first);
-        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+        // SAFETY: pixels, taps, steps and blocks below are those that the arguments describe, for
+        // which their addresses are valid. Whole vectors of bias and weights exist, as both are
+        // padded to them.
         unsafe {
             for tile in 0..strip.tiles {
                 let mut places = [0; ROWS];
@@ -285,7 +287,8 @@ unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
     column: usize,
     sums: &[[S::F32; VECTORS]; ROWS],
 ) {
-    // SAFETY: the caller vouches for the tile's places.
+    // SAFETY: `places` are those of the tile's pixels in output and residual, and the caller has
+    // `VECTORS` whole vectors of channels from `column` on in each.
     unsafe {
         for r in 0..ROWS {
             for v in 0..VECTORS {
@@ -321,7 +324,8 @@ impl SimdFn for StorePart<'_> {
         let StorePart { strip, vectors, channels, .. } = part;
         for (row, place) in part.places.iter().enumerate() {
             let at = place + part.column;
-            // SAFETY: the tile's pixels lie at these places of output and residual; all sums exist.
+            // SAFETY: the tile's pixels lie at `places` of output and residual, with `channels`
+            // channels from `column` on, and there are `vectors` vectors of sums for each.
             unsafe {
                 let residual = strip.residual;
                 StoreTile::call(

@@ -248,7 +248,8 @@ impl Product {
     /// # Safety
     /// `place` must be valid for these rows and columns, and no other thread may write there.
     pub(crate) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
-        // SAFETY: passed on.
+        // SAFETY: the caller's `place` is valid for these rows and columns, and all of k is one
+        // call.
         unsafe { self.steps(place, rows, blocks, panel, 0..self.depth, true) };
     }
 
@@ -269,7 +270,8 @@ impl Product {
     ) {
         let finish = if last { place.finish } else { Finish::identity() };
         let place = Place { residual: place.output, finish, ..*place };
-        // SAFETY: passed on.
+        // SAFETY: the caller's `place` is valid for these rows and columns, its zeros cover a
+        // tile's width, and there is one block.
         unsafe { self.steps(&place, rows, block..block + 1, 1, from..from + place.run, last) };
     }
 
@@ -290,7 +292,8 @@ impl Product {
     ) {
         // SAFETY: the products that were packed together have all their weights and biases there.
         let weights = unsafe { self.numbers.as_ptr().add(self.at) };
-        // SAFETY: as above.
+        // SAFETY: the biases of a product follow its weights, the columns of which are padded to
+        // vectors.
         let bias =
             unsafe { weights.add(self.held.numbers(self.columns.next_multiple_of(self.lanes) * self.depth)) };
         let tiles = rows.len().div_ceil(self.tile.rows);
@@ -299,7 +302,9 @@ impl Product {
             let width = span.tile.vectors * self.lanes;
             let next = self.held.numbers(steps.len() * width * span.blocks);
             let done = (span.first - first).div_ceil(self.tile.rows);
-            // SAFETY: all are within the packed weights and the caller's rectangle.
+            // SAFETY: `cover` names blocks of `blocks` and rows of `rows`. Weights and biases have
+            // all blocks and steps, and the caller's addresses are valid for these rows and
+            // columns.
             unsafe {
                 let weights = weights.add(self.held.numbers(span.column * self.depth + steps.start * width));
                 let residual = place.residual;

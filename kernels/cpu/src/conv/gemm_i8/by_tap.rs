@@ -110,7 +110,8 @@ impl TapProduct {
             if tiles == 0 {
                 continue;
             }
-            // SAFETY: the block and the tap are within the packed weights, and the rest is the caller's promise.
+            // SAFETY: the block and the tap are within the packed weights and starts. The caller
+            // has input and sums for these pixels, the latter for every lane of the block.
             unsafe {
                 (self.kernels[height - 1][vectors - 1].run)(&TapStrip {
                     rows: place.rows,
@@ -148,7 +149,8 @@ impl TapProduct {
         [at, stride]: [usize; 2],
     ) {
         let [column, channels, vectors] = self.block(block);
-        // SAFETY: scales and biases are padded to whole vectors; the rest is the caller's promise.
+        // SAFETY: scales and biases are padded to whole vectors. The caller has the sums of the
+        // pixels, and `target` is valid at them.
         unsafe {
             (self.finish)(StoreTile8 {
                 finish,

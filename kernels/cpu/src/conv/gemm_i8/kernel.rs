@@ -130,7 +130,9 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Ti
         let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
         let input = strip.input.cast::<S::Act>();
         let mut pixel = strip.rows.pixel(strip.first);
-        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+        // SAFETY: tiles, blocks, runs and groups below are those that the arguments describe, for
+        // which their addresses are valid. Weights, starts, scales and biases are padded to whole
+        // vectors.
         unsafe {
             for tile in 0..strip.tiles {
                 // The runs of every window have the same offsets from its start.

@@ -248,7 +248,9 @@ impl Product {
         panel: usize,
     ) {
         cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
-            // SAFETY: all are within the packed weights and the caller's rectangle.
+            // SAFETY: `cover` names blocks of `blocks` and rows of `rows`. Weights, starts, scales
+            // and biases have all blocks, and the caller's addresses are valid for these rows and
+            // columns.
             unsafe {
                 let strip = Strip {
                     rows: place.rows,

@@ -80,7 +80,8 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Ti
         let input = strip.input.cast::<S::Act>();
         let mut pixel = strip.rows.pixel(strip.first);
         let mut fetch = strip.fetch.0;
-        // SAFETY: the strip's pointers are valid for what it describes; every offset below stays within.
+        // SAFETY: tiles and groups below are those that the arguments describe, for which their
+        // addresses are valid. Weights, starts and sums are padded to whole vectors.
         unsafe {
             for _ in 0..strip.tiles {
                 let mut windows = [input; ROWS];

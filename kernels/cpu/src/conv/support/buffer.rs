@@ -23,9 +23,10 @@ enum Memory {
     Mapped { _mapping: Arc<Mapping> },
 }
 
-// SAFETY: the numbers are never written again, and live as long as the memory that the buffer holds.
+// SAFETY: the numbers are never written again, and live as long as the memory that the buffer
+// holds.
 unsafe impl<T: Number> Send for Buffer<T> {}
-// SAFETY: as above.
+// SAFETY: shared buffers are only read, and live as long as the memory that the buffer holds.
 unsafe impl<T: Number> Sync for Buffer<T> {}
 
 /// Element types for which every bit pattern is a valid value.
@@ -56,8 +57,8 @@ impl<T: Number> Buffer<T> {
     pub(crate) fn new(len: usize, fill: impl FnOnce(&mut [T])) -> Self {
         let block = Block::zeros(whole_lines(len * size_of::<T>()));
         let start = block.start().cast::<T>();
-        // SAFETY: the block holds at least `len` numbers, every bit pattern is one, the alignment fits, and nobody
-        // else knows the block yet.
+        // SAFETY: the block holds at least `len` numbers, every bit pattern is one, the alignment
+        // fits, and nobody else knows the block yet.
         fill(unsafe { std::slice::from_raw_parts_mut(start, len) });
         Self { start, len, _memory: Memory::Own { _block: block } }
     }
@@ -95,7 +96,8 @@ impl<T: Number> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: there are `len` numbers, aligned, which live as long as the buffer and are not written.
+        // SAFETY: there are `len` numbers, aligned, which live as long as the buffer and are not
+        // written.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }

@@ -75,7 +75,7 @@ impl Finish8 {
     /// `count`, if fewer) from element `at` on.
     ///
     /// # Safety
-    /// The stored elements must exist in output and residual, and the processor must execute `S`.
+    /// The stored elements must exist in output and residual.
     #[inline(always)]
     pub(crate) unsafe fn store<S: Simd>(
         &self,
@@ -87,7 +87,8 @@ impl Finish8 {
     ) {
         let part = count < S::LANES;
         let mut sum = sum;
-        // SAFETY: the caller vouches for the numbers from `at` on.
+        // SAFETY: the caller has `count` elements, or at least a vector, from `at` on in output and
+        // residual. Partial loads and stores touch no more than `count`.
         unsafe {
             if !target.residual.is_null() {
                 let (residual, step) = match self.residual {
@@ -164,7 +165,7 @@ impl BytesFinish {
     /// if `RESIDUAL`.
     ///
     /// # Safety
-    /// All lanes must exist in the residual, and the processor must execute `S`.
+    /// If `RESIDUAL`, all lanes must exist in the residual.
     #[inline(always)]
     pub(crate) unsafe fn byte<S: Simd, const RESIDUAL: bool>(
         &self,
@@ -172,15 +173,14 @@ impl BytesFinish {
         sum: S::F32,
         residual: *const u8,
     ) -> S::F32 {
-        // SAFETY: passed on.
-        unsafe {
-            let mut sum = sum;
-            if RESIDUAL {
-                sum = simd.fma(simd.load_u8(residual), simd.splat(self.residual.unwrap_or(0.0)), sum);
-            }
-            let steps = simd.at_most(simd.splat(self.high), simd.at_least(simd.splat(self.low), sum));
-            simd.sub(simd.add(steps, simd.splat(ROUND)), simd.splat(self.back))
+        let mut sum = sum;
+        if RESIDUAL {
+            // SAFETY: all lanes exist in the residual.
+            let residual = unsafe { simd.load_u8(residual) };
+            sum = simd.fma(residual, simd.splat(self.residual.unwrap_or(0.0)), sum);
         }
+        let steps = simd.at_most(simd.splat(self.high), simd.at_least(simd.splat(self.low), sum));
+        simd.sub(simd.add(steps, simd.splat(ROUND)), simd.splat(self.back))
     }
 }
 
@@ -212,7 +212,8 @@ impl SimdFn for StoreTile8<'_> {
     #[inline(always)]
     unsafe fn call<S: Simd>(simd: S, tile: StoreTile8<'_>) {
         let mut v = 0;
-        // SAFETY: the tile lies in the output; scales and biases are padded to whole vectors.
+        // SAFETY: the caller's tile lies in output and residual, with `channels` channels in each
+        // row. Sums, scales and biases are padded to whole vectors.
         unsafe {
             if let Some(finish) = tile.finish.bytes(tile.target) {
                 v = if finish.residual.is_some() {
@@ -241,13 +242,13 @@ impl StoreTile8<'_> {
     /// vectors.
     ///
     /// # Safety
-    /// The tile must lie in the output, and in the residual if `RESIDUAL`. The processor must
-    /// execute `S`.
+    /// The tile must lie in the output, and in the residual if `RESIDUAL`.
     #[inline(always)]
     unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish) -> usize {
         let whole = self.channels / S::LANES;
         let mut v = 0;
-        // SAFETY: passed on.
+        // SAFETY: the caller's tile lies in output and residual. The first `whole` vectors are
+        // whole, and only the last one is partial.
         unsafe {
             while v + 2 <= whole {
                 self.columns::<S, RESIDUAL, 2>(simd, finish, v);
@@ -273,7 +274,8 @@ impl StoreTile8<'_> {
     #[inline(always)]
     unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish, v: usize) {
         let count = self.channels - v * S::LANES;
-        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
+        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole
+        // vectors.
         unsafe {
             let scale = simd.load(self.scale.add(v * S::LANES));
             let bias = simd.load(self.bias.add(v * S::LANES));
@@ -302,7 +304,8 @@ impl StoreTile8<'_> {
         finish: &BytesFinish,
         v: usize,
     ) {
-        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole vectors.
+        // SAFETY: the tile lies in output and residual; scales and biases are padded to whole
+        // vectors.
         unsafe {
             // Plain loops: a closure that is not inlined is not compiled for the instruction set,
             // and `from_fn` here is not inlined.

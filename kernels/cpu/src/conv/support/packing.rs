@@ -230,7 +230,7 @@ impl Packing {
         let Recording { layers, bytes } = &mut *recording.borrow_mut();
         let Some(layer) = layers.last_mut() else { return };
         layer.sections.push(Section { kind: T::KIND, len: numbers.len() });
-        // SAFETY: plain numbers without padding are as many bytes as they take.
+        // SAFETY: `Number` types have no padding, so that all `size_of_val` bytes are initialized.
         let raw = unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers)) };
         bytes.extend_from_slice(raw);
         bytes.resize(bytes.len().next_multiple_of(LINE), 0);

@@ -32,7 +32,8 @@ impl<From, To> Copy<From, To> {
         let padded = (left + width + right) * channels;
         for row in rows {
             let (image, y) = (row / (top + height + bottom), row % (top + height + bottom));
-            // SAFETY: `row` is one of the padded image's, and `y - top` of the input's.
+            // SAFETY: `row` is a row of the padded images, for which the caller has room, and `y -
+            // top` is a row of the input.
             unsafe {
                 // The output may be a part of the padded image that begins at a later row.
                 let to = self.output.wrapping_add(row * padded);
@@ -63,7 +64,8 @@ impl<From, To> Copy<From, To> {
 /// `input` must be valid for the problem's input, and `output` for the rows, which no other thread
 /// may write.
 pub(crate) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *const f32, output: *mut f32) {
-    // SAFETY: the caller vouches for both; lines are copied between different allocations.
+    // SAFETY: the caller has the problem's input and room for the rows, in different allocations; a
+    // line of `count` elements lies within both.
     unsafe {
         Copy { problem: *problem, input, output }
             .rows(rows, 0.0, |from, to, count| std::ptr::copy_nonoverlapping(from, to, count));

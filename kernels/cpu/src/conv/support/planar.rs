@@ -195,8 +195,8 @@ impl Phases {
     /// `input` and `output` must be valid for the problem's input and for [`Phases::bytes`], and no
     /// other thread may write the channels.
     pub(crate) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
-        // SAFETY: passed on.
         let planes = match &self.picks {
+            // SAFETY: the caller has the input of the problem and room for the channels.
             Some(picks) => unsafe { picks.copy(planes, self.planes(), input, output) },
             None => planes,
         };
@@ -208,7 +208,8 @@ impl Phases {
         let shared = if self.unfolded[0] && window.stride[0] == window.dilation[0] { rows - 1 } else { 0 };
         for plane in planes {
             for (number, &[phase_y, _]) in self.phases.iter().enumerate() {
-                // SAFETY: the copy has room for all phases of all channels, `columns` of them for a row of taps.
+                // SAFETY: the copy has room for all phases of all channels, `columns` of them for a
+                // row of taps.
                 unsafe {
                     let to = output.add(plane * self.channel() + number * self.phase);
                     let done = if number < columns { 0 } else { shared };
@@ -236,7 +237,8 @@ impl Phases {
         let [top, ..] = self.problem.window.padding;
         let stride = self.problem.window.stride[1];
         let Span { start, end, first } = self.spans[span];
-        // SAFETY: rows and columns are checked against the input's size.
+        // SAFETY: `padded_y - top` is less than the input's height, and columns from `first` on are
+        // those that lie in the input. `to` has room for the `row` numbers of a row.
         unsafe {
             if padded_y < top || padded_y - top >= height {
                 return clear(to, self.row);
@@ -273,7 +275,7 @@ impl Phases {
 #[inline(always)]
 unsafe fn clear(to: *mut f32, count: usize) {
     const FEW: [f32; 16] = [0.0; 16];
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller has room for `count` numbers, and `FEW` has more if it is read.
     unsafe { if count < FEW.len() { copy_few(FEW.as_ptr(), to, count) } else { to.write_bytes(0, count) } }
 }
 

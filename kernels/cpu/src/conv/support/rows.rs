@@ -216,7 +216,8 @@ impl Site {
     /// that the tables describe.
     #[inline(always)]
     pub(crate) unsafe fn run<T>(&self, ky: usize, kx: usize, input: *const T, zeros: *const T) -> *const T {
-        // SAFETY: the tables hold an offset for each tap; those that are not negative lie in the image.
+        // SAFETY: the tables hold an offset for each tap; those that are not negative lie in the
+        // image.
         unsafe {
             let offset = *self.vertical.add(ky) + *self.horizontal.add(kx);
             // Computed without a branch, and discarded for padding.
@@ -243,7 +244,8 @@ mod tests {
         for image in 0..2 {
             for y in 0..2_usize {
                 for x in 0..3_usize {
-                    // SAFETY: the tables live, the pixel exists and the input has the problem's size.
+                    // SAFETY: the tables live, the pixel exists and the input has the problem's
+                    // size.
                     let read =
                         |ky, kx| unsafe { *view.site(pixel).run(ky, kx, input.as_ptr(), zeros.as_ptr()) };
                     for ky in 0..3 {

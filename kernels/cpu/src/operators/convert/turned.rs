@@ -31,7 +31,8 @@ impl OperatorKernel for Turned {
         let blocks = columns.div_ceil(BLOCK);
         for unit in worker.share(times * blocks) {
             let (image, column) = (unit / blocks * rows * columns, unit % blocks * BLOCK);
-            // SAFETY: the caller's promise; a block's rows of the output are this worker's.
+            // SAFETY: input and output hold `times` matrices of `rows * columns` numbers, and only
+            // this worker writes the rows of the output that the block's columns become.
             unsafe {
                 (self.entry)(&Part {
                     rows,
@@ -63,7 +64,8 @@ impl SimdFn for Part {
     #[inline(always)]
     unsafe fn call<S: Simd>(simd: S, part: &Part) {
         let &Part { rows, columns, width, input, output } = part;
-        // SAFETY: all numbers are those of the block.
+        // SAFETY: rows and columns are less than those of the block, for which the caller has
+        // numbers at both addresses.
         unsafe {
             if rows < S::LANES || width < QUAD {
                 for row in 0..rows {
@@ -116,7 +118,8 @@ mod tests {
                     .unwrap()
                     .run(|worker| {
                         let io = Io { inputs: &[inputs as *const u8], output: to as *mut u8 };
-                        // SAFETY: both are as large as the kernel was told, and all workers make this call.
+                        // SAFETY: both are as large as the kernel was told, and all workers make
+                        // this call.
                         unsafe { kernel.run(&io, worker) };
                     })
                     .unwrap();

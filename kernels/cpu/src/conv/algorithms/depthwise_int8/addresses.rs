@@ -65,7 +65,8 @@ impl Addresses {
         let vertical = &self.vertical[y * tap_rows..][..tap_rows];
         let horizontal = &self.horizontal[first * tap_columns..][..self.pixels * tap_columns];
         let within = |ends: &[isize]| ends[0] >= 0 && ends[ends.len() - 1] >= 0;
-        // SAFETY: offsets that are not negative lie in the image.
+        // SAFETY: offsets that are not negative lie in the image, and the caller has room for an
+        // address per tap and pixel.
         unsafe {
             let input = input.add(image * self.image);
             if within(vertical) && within(horizontal) {

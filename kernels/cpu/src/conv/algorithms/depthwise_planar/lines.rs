@@ -88,8 +88,9 @@ impl Lines {
         for line in 0..count {
             let row = (first * STRIDE + line).checked_sub(top).filter(|&row| row < height);
             for (phase, &Span { start, end, first }) in self.spans.iter().enumerate() {
-                // SAFETY: rows and columns of the plane are checked against its size. A line is written in order, and
-                // whole: what is written beyond it, less than two vectors, is overwritten or slack.
+                // SAFETY: rows and columns of the plane are checked against its size. A line is
+                // written in order, and whole: what is written beyond it, less than two vectors, is
+                // overwritten or slack.
                 unsafe {
                     let to = lines.add(self.at(line) + phase * self.phase);
                     let Some(row) = row.filter(|_| start < end) else {
@@ -117,11 +118,12 @@ impl Lines {
 #[inline(always)]
 unsafe fn clear<S: Simd>(simd: S, to: *mut f32, start: usize, end: usize) {
     if start < end {
-        // SAFETY: the caller's promise.
+        // SAFETY: `start` is less than `end`, and the caller has room for a vector beyond the
+        // latter.
         unsafe { simd.store(to.add(start), simd.splat(0.0)) };
         // More than one vector is rare.
         for at in (start + S::LANES..end).step_by(S::LANES) {
-            // SAFETY: as above.
+            // SAFETY: `at` is less than `end`, beyond which the caller has room for a vector.
             unsafe { simd.store(to.add(at), simd.splat(0.0)) };
         }
     }
@@ -134,7 +136,8 @@ unsafe fn clear<S: Simd>(simd: S, to: *mut f32, start: usize, end: usize) {
 #[inline(always)]
 unsafe fn copy_row<S: Simd>(simd: S, from: *const f32, count: usize, to: *mut f32) {
     let mut at = 0;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller has `count` elements, of which `at + LANES` or the last `count - at` are
+    // read, and room for a vector beyond `count`.
     unsafe {
         while at + S::LANES <= count {
             simd.store(to.add(at), simd.load(from.add(at)));
@@ -161,8 +164,8 @@ unsafe fn every_second<S: Simd>(
 ) {
     const EVEN: [i32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
     const ODD: [i32; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31];
-    // SAFETY: the caller's promise. Two vectors are read that end with the last number wanted, or begin with the row and are
-    // in it.
+    // SAFETY: the caller has the elements in the row and room for `count`. Two vectors are read
+    // that end with the last element, or begin with the row and end within it.
     unsafe {
         if count < S::LANES || width < 2 * S::LANES {
             for at in 0..count {

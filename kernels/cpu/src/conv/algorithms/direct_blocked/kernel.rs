@@ -133,7 +133,9 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn for Run
         let width = VECTORS * S::LANES;
         // Distance in elements between pixels; a constant, so that one address serves all pixels.
         let unit = if PLANAR { 1 } else { S::LANES };
-        // SAFETY: every run of every pixel may be read, and so many weights; places are those of the tile.
+        // SAFETY: the caller has every run under every pixel of the tile, `width` weights for each
+        // step, whole vectors of biases, and `ROWS` pixels in the output if its only piece has so
+        // many.
         unsafe {
             let first: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(tile.bias.add(v * S::LANES)));
             let mut sums = [first; ROWS];
@@ -210,7 +212,8 @@ impl SimdFn for StorePieces<'_> {
             for vector in 0..vectors {
                 for number in 0..count {
                     let at = (pixel + number) * tile.pixel + vector * tile.vector;
-                    // SAFETY: the piece's pixels have sums, and lie there in output and residual.
+                    // SAFETY: the piece has `count` pixels from `offset` on in the sums, and from
+                    // `pixel` on in output and residual, with the tile's channels.
                     unsafe {
                         let residual = tile.residual;
                         StoreTile::call(

@@ -133,7 +133,8 @@ impl Padded {
     /// `input` and `output` must be valid for the problem's input and for [`Padded::bytes`], and no
     /// other thread may write the planes.
     pub(super) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
-        // SAFETY: passed on.
+        // SAFETY: the caller has the problem's input, and room for the planes that nobody else
+        // writes.
         unsafe {
             match self.order {
                 Order::Planar => self.phases.copy(planes, input, output),
@@ -189,7 +190,8 @@ unsafe fn copy_row<S: Simd>(
     let ConvProblem { in_channels, input: [height, width], window, .. } = &padded.problem;
     let (image, channel) = (plane / padded.planes, plane % padded.planes * S::LANES);
     let (start, end) = if y.is_some() { (start, end) } else { (0, 0) };
-    // SAFETY: the row has so many pixels; those read lie in the input.
+    // SAFETY: `column` is less than the pixels of the row, for which `to` has room. Pixels from
+    // `first` on lie in the input, and partial vectors end with its channels.
     unsafe {
         for column in (0..start).chain(end..padded.row()) {
             simd.store(to.add(column * S::LANES), simd.splat(0.0));

@@ -128,8 +128,8 @@ impl ByTap {
         let product = &self.products[group];
         let [height, width] = self.output;
         let pixels = height * width;
-        // SAFETY: sums of a block are no more than those of a whole tile, for each pixel; taps lie within the input under
-        // the pixels that they name.
+        // SAFETY: sums of a block are no more than those of a whole tile, for each pixel; taps lie
+        // within the input under the pixels that they name.
         unsafe {
             sums.write_bytes(0, self.sums);
             for (number, tap) in self.taps.iter().enumerate() {
@@ -169,11 +169,9 @@ impl Kernel for ByTap {
             let free = Window { padding: [0; 4], ..self.problem.window };
             let rows = worker.share(batch * height);
             let problem = ConvProblem { window: free, ..self.problem };
+            let (problem, output) = (&problem, call.workspace);
             // SAFETY: the workspace has room for the copy, and each row has one writer.
-            unsafe {
-                let zero_point = self.zero_point;
-                copy(PadBytes { problem: &problem, zero_point, rows, input, output: call.workspace });
-            }
+            unsafe { copy(PadBytes { problem, zero_point: self.zero_point, rows, input, output }) };
             worker.wait();
             input = call.workspace.cast_const();
             bytes = self.form.bytes;
@@ -185,7 +183,8 @@ impl Kernel for ByTap {
                 for unit in part.units {
                     let (image, block) = (unit / blocks, unit % blocks);
                     let place = image * height * width * in_channels + group * self.problem.group_in();
-                    // SAFETY: the caller vouches for the addresses; workers have different blocks and sums of their own.
+                    // SAFETY: the caller vouches for the addresses; workers have different blocks
+                    // and sums of their own.
                     unsafe {
                         self.block(call, group, [image, block], input.wrapping_add(place * bytes), sums);
                     }

@@ -118,7 +118,9 @@ impl<const SIDE: usize> SimdFn for Input<SIDE> {
             while channel < channels {
                 let rest = channels - channel;
                 let part = rest < S::LANES;
-                // SAFETY: addresses are valid for all channels, the matrix for all points and tiles.
+                // SAFETY: each address is that of a pixel or of zeros, with `channels` numbers, and
+                // the matrix has room for all points and tiles of the chunk. Partial vectors end
+                // with the channels.
                 unsafe {
                     let mut numbers = [[simd.splat(0.0); MOST]; MOST];
                     for (i, row) in numbers.iter_mut().enumerate().take(side) {
@@ -242,7 +244,8 @@ impl<const SIDE: usize, const SIZE: usize> SimdFn for Output<SIDE, SIZE> {
             while channel < channels {
                 let rest = channels - channel;
                 let part = rest < S::LANES;
-                // SAFETY: the matrix is valid for all points and tiles; pixels are in the output.
+                // SAFETY: the matrix holds all points and tiles of the chunk, and `rows` and
+                // `columns` are clipped to the output. Partial vectors end with the channels.
                 unsafe {
                     let load = |from: *const f32| {
                         if part { simd.load_partial(from, rest) } else { simd.load(from) }

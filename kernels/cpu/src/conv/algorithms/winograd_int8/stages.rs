@@ -55,7 +55,8 @@ impl SimdFn for Input<'_> {
             let mut channel = 0;
             while channel < channels {
                 let rest = channels - channel;
-                // SAFETY: addresses are valid for all channels; tiles have whole vectors in the matrix.
+                // SAFETY: addresses are valid for all channels; tiles have whole vectors in the
+                // matrix.
                 unsafe {
                     let to = input.to.add(number * stride + channel);
                     if rest >= whole {
@@ -131,7 +132,8 @@ unsafe fn transform<S: Simd>(
     to: *mut i16,
     point: usize,
 ) {
-    // SAFETY: passed on.
+    // SAFETY: the caller has a vector of bytes from `channel` on at each place, and room for a
+    // vector at each point.
     unsafe {
         let mut lines = [[simd.load_u8_as_i16(places[0][0].add(channel)); SIDE]; SIDE];
         for (i, row) in places.iter().enumerate() {
@@ -200,7 +202,8 @@ impl<const ROWS: usize, const VECTORS: usize> SimdFn for Sums<ROWS, VECTORS> {
         let Products { input, point, stride, pairs, mut weights, ahead, sums: to } = *products;
         let width = VECTORS * S::LANES;
         let to = to.cast::<[[S::I32; VECTORS]; ROWS]>();
-        // SAFETY: the pointers are valid for all points, tiles, pairs and channels.
+        // SAFETY: the caller's addresses are valid for `POINTS` points, `ROWS` tiles, `pairs` pairs
+        // of channels and `VECTORS` vectors of columns.
         unsafe {
             let none = simd.zero_i32();
             for p in 0..POINTS {
@@ -256,7 +259,8 @@ impl SimdFn for Output<'_> {
         let Back { kernel, call, rows, vectors, column, pixels, .. } = *back;
         let tile = vectors * S::LANES;
         let target = Target { output: call.output, residual: call.residual };
-        // SAFETY: sums, room and channels are those of the register tile.
+        // SAFETY: the caller has sums and room for `rows` tiles of `vectors` vectors, and their
+        // pixels and channels in the output.
         unsafe {
             // Nearly always the output is bytes and all channels of the tile exist: then sums stay
             // in registers.
@@ -294,7 +298,8 @@ impl Output<'_> {
     unsafe fn sums<S: Simd>(&self, simd: S, r: usize, v: usize) -> [S::I32; SIZE * SIZE] {
         let Back { kernel, rows, vectors, column, sums, .. } = *self.0;
         let tile = vectors * S::LANES;
-        // SAFETY: sums and channels are those of the register tile.
+        // SAFETY: `r` and `v` are less than `rows` and `vectors`, for which the caller has sums;
+        // starts are padded to whole vectors.
         unsafe {
             let start = simd.load_i32(kernel.start.as_ptr().add(column + v * S::LANES));
             let from = sums.add(r * tile + v * S::LANES);
@@ -326,7 +331,8 @@ impl Output<'_> {
             place = kernel.next(place);
             let corner = ((image * height + y * SIZE) * width + x * SIZE) * channels + column;
             for v in 0..vectors {
-                // SAFETY: these channels exist; pixels that do not are left out.
+                // SAFETY: all channels of the register tile exist, and pixels beyond the output's
+                // edges are left out.
                 unsafe {
                     let scale = simd.load(kernel.scale.as_ptr().add(column + v * S::LANES));
                     let bias = simd.load(kernel.bias.as_ptr().add(column + v * S::LANES));
@@ -361,7 +367,8 @@ impl Output<'_> {
             let beside = (rows - r).min(kernel.tiles[1] - x);
             for i in 0..SIZE.min(height - y * SIZE) {
                 let pixel = (image * height + y * SIZE + i) * width + x * SIZE;
-                // SAFETY: these pixels and channels exist.
+                // SAFETY: rows and columns are clipped to the output, and `channels - column`
+                // channels exist there. The room for pixels holds the row of these tiles.
                 unsafe {
                     simd.call::<StoreTile8<'_>>(StoreTile8 {
                         finish: &kernel.finish,

@@ -72,7 +72,8 @@ impl Picks {
     ) -> Range<usize> {
         let enough = (all * self.plane).checked_sub(self.reach).map_or(0, |rest| rest / self.plane + 1);
         let end = planes.end.min(enough).max(planes.start);
-        // SAFETY: the caller's promise; nothing is read beyond the input.
+        // SAFETY: `end` is at most `enough`, so that `reach` numbers from the start of each plane
+        // on lie in the input. The caller has room for the channels.
         unsafe { (self.entry)(Copy { picks: self, planes: planes.start..end, input, output }) };
         end..planes.end
     }
@@ -92,8 +93,9 @@ impl SimdFn for Copy<'_> {
     unsafe fn call<S: Simd>(simd: S, copy: Copy<'_>) {
         let Picks { starts, picks, plane, channel, .. } = copy.picks;
         for number in copy.planes {
-            // SAFETY: windows of two vectors around what is picked can be read, as the caller has seen to; channels of
-            // the copy are written whole and no further.
+            // SAFETY: every vector reads two vectors that end within `reach`, which the caller has
+            // checked against the input. The last vector of a channel is partial, so none is
+            // written beyond it.
             unsafe {
                 let (from, to) = (copy.input.add(number * plane), copy.output.add(number * channel));
                 for (vector, &start) in starts.iter().enumerate() {
