@@ -299,7 +299,7 @@ fn kinds(
         let alone = opencl::alone(plan, step).ok_or_else(|| anyhow!("`{}` is no convolution", step.name))?;
         let mut offered =
             opencl::conv::candidates(&problem, plan.weights[conv.weights].format(), &device.limits);
-        offered.retain(|algorithm| arguments.reduced || !algorithm.reduced());
+        offered.retain(|algorithm| arguments.reduced || algorithm.numerics() != Numerics::Reduced);
         let space = space_of(&offered, &problem, &device.limits, &arguments.fix)?;
         let space = Arc::new(space.compile()?);
         let problem_size = problem.multiply_adds();

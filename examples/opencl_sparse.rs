@@ -290,8 +290,9 @@ fn space(
     let needs_zeros = |algorithm: &dyn opencl::conv::Algorithm| {
         !algorithm.executes(paretune_kernels::WeightFormat { pattern: Pattern::Dense, ..format })
     };
-    offered
-        .retain(|algorithm| needs_zeros(*algorithm) == sparse && (arguments.reduced || !algorithm.reduced()));
+    offered.retain(|algorithm| {
+        needs_zeros(*algorithm) == sparse && (arguments.reduced || algorithm.numerics() != Numerics::Reduced)
+    });
     let space = Arc::new(space_of(&offered, problem, &device.limits, &[])?.compile()?);
     let defaults = offered.iter().map(|algorithm| Schedule::of(algorithm.name()));
     let first = defaults.chain(known.cloned());

@@ -49,8 +49,8 @@
 
 pub mod bundle;
 pub mod executor;
-pub mod offer;
 pub mod reference;
+pub mod registry;
 
 pub use paretune_base::plan::{activation, operator, schedule, weights};
 pub use paretune_base::threads as team;

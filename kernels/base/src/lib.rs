@@ -15,5 +15,6 @@ pub mod execution;
 pub mod hardware;
 pub mod memory;
 pub mod plan;
+pub mod registry;
 pub mod roofline;
 pub mod threads;

@@ -23,6 +23,7 @@ use paretune_kernels::error::KernelError;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::plan::Quantization;
+use paretune_kernels::registry::AlgorithmInfo;
 use paretune_kernels::schedule::{Schedule, Tunable};
 use paretune_kernels::team::{Barrier, Worker};
 use paretune_kernels::weights::{IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights};
@@ -201,7 +202,7 @@ impl Bed {
         isa: Isa,
     ) -> Result<Self, KernelError> {
         let grid = Quantization { scale: 0.02, zero_point: 120 };
-        let element = if algorithm.integer() { Element::U8(grid) } else { Element::F32 };
+        let element = if algorithm.is_integer() { Element::U8(grid) } else { Element::F32 };
         let kernel = algorithm.prepare(&Request {
             problem: *problem,
             weights,
@@ -223,7 +224,7 @@ impl Bed {
             kernel,
         };
         for (i, x) in noise(inputs).enumerate() {
-            if algorithm.integer() {
+            if algorithm.is_integer() {
                 // SAFETY: the buffer has room for four times as many bytes.
                 unsafe {
                     *aligned(&mut bed.input).add(i) = (f32::from(grid.zero_point) + x / grid.scale) as u8

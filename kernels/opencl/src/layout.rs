@@ -9,13 +9,13 @@ use super::device::Device;
 use super::launch;
 use super::launch::Prepared;
 use super::operators;
-use super::resolve::{Resolved, resolve};
 use paretune_base::arena::Lifetime;
 use paretune_base::error::KernelError;
 use paretune_base::execution::{Part, StepInfo};
 use paretune_base::plan::operator::Operator;
 use paretune_base::plan::shape::conv_problem;
 use paretune_base::plan::{Plan, Step, ValueId};
+use paretune_base::registry::{Registry, Resolved};
 
 /// Place of a value, before memory is allocated.
 #[derive(Clone, Copy)]
@@ -113,7 +113,7 @@ impl Layout {
                     .ok_or_else(|| KernelError::plan(&step.name, "has no input"))?;
                 let weights = &plan.weights[conv.weights];
                 let Resolved { algorithm: chosen, schedule, .. } =
-                    resolve(&step.name, conv, problem, weights.format(), &device.limits)?;
+                    device.limits.resolve(&step.name, conv, problem, weights.format())?;
                 chosen.name().clone_into(&mut algorithm);
                 multiply_adds = problem.multiply_adds();
                 let request = Request {

@@ -21,11 +21,9 @@ mod layout;
 pub mod limits;
 mod operators;
 mod program;
-mod resolve;
 mod source;
 
 pub use border::{Border, Pages};
 pub use device::{Device, check, driver_variable, has_accelerator, names, open, unusable};
 pub use executor::DeviceExecutor;
 pub use limits::Limits;
-pub use resolve::{Resolved, resolve};

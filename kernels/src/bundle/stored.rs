@@ -10,7 +10,7 @@ use super::format::{Contents, StoredWeights};
 use super::table::Table;
 use super::{Bundle, PLAN, WEIGHTS, complaint};
 use crate::executor::{Executor, ExecutorOptions, resolve};
-use crate::offer::Target;
+use crate::registry::Target;
 use paretune_base::error::KernelError;
 use paretune_base::memory::mapping::Mapping;
 use paretune_base::plan::operator::{Conv, Operator};

@@ -281,8 +281,8 @@ impl<'a> Lowering<'a, '_> {
         resolved: &Resolved,
     ) -> Result<(), KernelError> {
         let plan = self.draft.plan;
-        let [layout, layout_out] = resolved.layouts(self.draft.context.isa);
-        let integer = resolved.algorithm.integer();
+        let [layout, layout_out] = resolved.algorithm.layouts(&resolved.schedule, self.draft.context.isa);
+        let integer = resolved.algorithm.is_integer();
         let grid = |value| grid_of(plan, value).filter(|_| integer);
         let from = grid(input).unwrap_or(F32);
         let to = grid(step.output).filter(|_| self.wishes[step.output].u8).unwrap_or(F32);

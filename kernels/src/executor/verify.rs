@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::executor::{Executor, ExecutorOptions};
+use crate::registry::{self, Numerics};
 use paretune_base::error::KernelError;
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::operator::{Conv, Operator};
@@ -85,15 +86,11 @@ pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
             }
         };
         let found = run(&single)?;
-        let name = &conv.schedule.algorithm;
-        let tolerance = if format.numbers.is_integer() || name.contains("winograd") {
-            TOLERANCE_ROUGH
-        } else if paretune_opencl::conv::algorithm(name)
-            .is_some_and(paretune_opencl::conv::Algorithm::reduced)
-        {
-            TOLERANCE_REDUCED
-        } else {
-            TOLERANCE
+        let tolerance = match registry::numerics(&conv.schedule.algorithm) {
+            _ if format.numbers.is_integer() => TOLERANCE_ROUGH,
+            Numerics::RoundsDifferently => TOLERANCE_ROUGH,
+            Numerics::Reduced => TOLERANCE_REDUCED,
+            Numerics::Exact => TOLERANCE,
         };
         let worst = difference(&expected, &found);
         if worst.is_nan() || worst > tolerance {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use paretune_base::registry::{AlgorithmInfo, Numerics};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -247,7 +248,7 @@ fn convolutions_match_the_reference() {
             network.plan.values[0].quantization = Some(GRID);
             let dims = [outputs, dims[0] / groups, window.kernel[0], window.kernel[1]];
             let mut weights = network.weights(dims, round != 1);
-            if algorithm.integer() {
+            if algorithm.is_integer() {
                 weights = network.integer_weights(dims);
             }
             let activation =
@@ -267,7 +268,11 @@ fn convolutions_match_the_reference() {
             } else {
                 network.step(conv(schedule), &[0], &[]);
             }
-            network.check(batch, algorithm.integer(), if algorithm.reduced() { REDUCED } else { EXACT });
+            network.check(
+                batch,
+                algorithm.is_integer(),
+                if algorithm.numerics() == Numerics::Reduced { REDUCED } else { EXACT },
+            );
         }
     }
 }

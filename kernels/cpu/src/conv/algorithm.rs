@@ -5,7 +5,8 @@ use paretune_base::plan::activation::Activation;
 use paretune_base::plan::layout::{Element, Layout};
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::{WeightFormat, Weights};
+use paretune_base::plan::weights::Weights;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 
@@ -16,7 +17,7 @@ use super::support::packing::Packing;
 pub struct Request<'a> {
     /// Geometry and sizes, batch included.
     pub problem: ConvProblem,
-    /// Weights in a format that the algorithm [executes](Algorithm::executes). The values may be
+    /// Weights in a format that the algorithm [executes](AlgorithmInfo::executes). The values may be
     /// missing if `packing` finds weights that were packed before.
     pub weights: &'a Weights,
     /// Activation fused into the epilogue.
@@ -52,23 +53,7 @@ pub struct Call {
 }
 
 /// An algorithm that computes convolutions of some shapes and weight formats.
-pub trait Algorithm: Send + Sync {
-    /// Returns the name in schedules: `snake_case`, stable.
-    fn name(&self) -> &'static str;
-
-    /// Returns a description for people, one line long.
-    fn about(&self) -> &'static str;
-
-    /// Returns whether it computes on integer weights and 8-bit activations; otherwise it computes
-    /// in single precision.
-    fn integer(&self) -> bool {
-        false
-    }
-
-    /// Returns whether it executes weights of `format`. Zeros are stored in memory, so an algorithm
-    /// for dense weights executes every sparsity pattern.
-    fn executes(&self, format: WeightFormat) -> bool;
-
+pub trait Algorithm: AlgorithmInfo {
     /// Returns whether it supports `problem` on instruction set `isa`.
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool;
 

@@ -17,5 +17,5 @@ mod gemm_i8;
 mod tests;
 
 pub use algorithm::{Algorithm, Call, Kernel, Request};
-pub use registry::{algorithm, algorithms, baselines, candidates, supporting};
+pub use registry::{Processor, algorithm, algorithms, baselines, candidates};
 pub use support::packing::Packing;

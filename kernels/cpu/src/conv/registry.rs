@@ -1,7 +1,9 @@
 //! The list of all convolution algorithms of the processor.
 
 use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::Registry;
 use paretune_simd::Isa;
 
 use super::algorithm::Algorithm;
@@ -41,25 +43,46 @@ pub fn baselines() -> &'static [&'static dyn Algorithm] {
     &[&naive::Naive { sparse: false }, &naive::Naive { sparse: true }]
 }
 
-/// Returns the algorithm called `name`.
+/// The algorithms of a processor with this instruction set.
+#[derive(Clone, Copy, Debug)]
+pub struct Processor(pub Isa);
+
+impl Registry for Processor {
+    type Algorithm = dyn Algorithm;
+
+    fn algorithms(&self) -> &'static [&'static dyn Algorithm] {
+        algorithms()
+    }
+
+    fn baselines(&self) -> &'static [&'static dyn Algorithm] {
+        baselines()
+    }
+
+    fn supports(&self, algorithm: &dyn Algorithm, problem: &ConvProblem) -> bool {
+        algorithm.supports(problem, self.0)
+    }
+
+    fn is_preferred(&self, algorithm: &dyn Algorithm, problem: &ConvProblem) -> bool {
+        algorithm.preferred(problem)
+    }
+
+    fn tunables(&self, algorithm: &dyn Algorithm, problem: &ConvProblem) -> Vec<Tunable> {
+        algorithm.tunables(problem, self.0)
+    }
+
+    fn constraints(&self, algorithm: &dyn Algorithm, _problem: &ConvProblem) -> Vec<String> {
+        algorithm.constraints().iter().map(|&text| text.to_owned()).collect()
+    }
+}
+
+/// Returns the algorithm called `name`, which may be a former name.
 #[must_use]
 pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
-    algorithms().iter().chain(baselines()).copied().find(|algorithm| algorithm.name() == name)
+    Processor(Isa::Portable).find(name)
 }
 
 /// Returns the algorithms that can run `problem` with weights of `format`, best default first.
 #[must_use]
 pub fn candidates(problem: &ConvProblem, format: WeightFormat, isa: Isa) -> Vec<&'static dyn Algorithm> {
-    let mut found = supporting(problem, isa);
-    found.retain(|algorithm| algorithm.executes(format));
-    found
-}
-
-/// Returns the algorithms that can run `problem` with weights of some format, best default first.
-#[must_use]
-pub fn supporting(problem: &ConvProblem, isa: Isa) -> Vec<&'static dyn Algorithm> {
-    let all = algorithms().iter().copied();
-    let mut found: Vec<_> = all.filter(|algorithm| algorithm.supports(problem, isa)).collect();
-    found.sort_by_key(|algorithm| !algorithm.preferred(problem));
-    found
+    Processor(isa).candidates(problem, format)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use paretune_base::registry::{AlgorithmInfo, Registry};
 use proptest::prelude::*;
 
 use super::reference::conv_f64;
@@ -641,7 +642,7 @@ fn every_offered_combination_can_be_prepared() {
                             problem,
                             weights: &weights,
                             activation: Activation::Relu,
-                            input: if algorithm.integer() { Element::U8(grid) } else { Element::F32 },
+                            input: if algorithm.is_integer() { Element::U8(grid) } else { Element::F32 },
                             output: Element::F32,
                             residual: None,
                             schedule: &schedule,

@@ -9,6 +9,7 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{Pattern, WeightFormat};
+use paretune_base::registry::{AlgorithmInfo, BackendKind};
 
 pub(super) struct BlockSparse;
 
@@ -20,7 +21,7 @@ const SOURCE: &str = concat!(include_str!("../kernels/block_sparse.cl"), include
 /// for all blocks.
 const MOST_OUTPUTS: usize = 16;
 
-impl Algorithm for BlockSparse {
+impl AlgorithmInfo for BlockSparse {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -34,6 +35,12 @@ impl Algorithm for BlockSparse {
         format.numbers.is_real() && matches!(format.pattern, Pattern::Blocks { outputs: 8 | 16, .. })
     }
 
+    fn backend(&self) -> BackendKind {
+        BackendKind::OpenCl
+    }
+}
+
+impl Algorithm for BlockSparse {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
         let [height, width] = problem.window.kernel;
         let dilation = problem.window.dilation;

@@ -6,6 +6,8 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::{AlgorithmInfo, BackendKind};
 
 pub(super) struct Depthwise;
 
@@ -14,7 +16,7 @@ const NAME: &str = "opencl_depthwise";
 /// Maximum number of taps, because the loops over them are unrolled.
 const MOST_TAPS: usize = 49;
 
-impl Algorithm for Depthwise {
+impl AlgorithmInfo for Depthwise {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -23,6 +25,16 @@ impl Algorithm for Depthwise {
         "depthwise convolution, patches of one channel in registers (OpenCL)"
     }
 
+    fn backend(&self) -> BackendKind {
+        BackendKind::OpenCl
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_real()
+    }
+}
+
+impl Algorithm for Depthwise {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
         problem.is_depthwise() && problem.window.kernel[0] * problem.window.kernel[1] <= MOST_TAPS
     }

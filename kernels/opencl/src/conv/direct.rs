@@ -6,6 +6,8 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 use paretune_simd::half::FP16_MAX;
 
 /// Weight type of the kernel.
@@ -24,7 +26,7 @@ const MOST_TAPS: usize = 49;
 /// weights of a tap.
 const MOST_SUMS: usize = 32;
 
-impl Algorithm for Direct {
+impl AlgorithmInfo for Direct {
     fn name(&self) -> &'static str {
         match self {
             Self::Fp32 => "opencl_direct",
@@ -41,14 +43,24 @@ impl Algorithm for Direct {
         }
     }
 
-    fn reduced(&self) -> bool {
-        *self == Self::Fp16
+    fn numerics(&self) -> Numerics {
+        if *self == Self::Fp16 { Numerics::Reduced } else { Numerics::Exact }
     }
 
     fn largest_weight(&self) -> f32 {
         if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }
 
+    fn backend(&self) -> BackendKind {
+        BackendKind::OpenCl
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_real()
+    }
+}
+
+impl Algorithm for Direct {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
         problem.window.kernel[0] * problem.window.kernel[1] <= MOST_TAPS
     }

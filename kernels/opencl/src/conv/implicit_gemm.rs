@@ -8,6 +8,8 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 use paretune_simd::half::FP16_MAX;
 
 /// Weight type of the kernel.
@@ -23,7 +25,7 @@ pub(super) enum ImplicitGemm {
 
 const SOURCE: &str = concat!(include_str!("../kernels/implicit_gemm.cl"), include_str!("../kernels/tile.cl"));
 
-impl Algorithm for ImplicitGemm {
+impl AlgorithmInfo for ImplicitGemm {
     fn name(&self) -> &'static str {
         match self {
             Self::Fp32 => "opencl_implicit_gemm",
@@ -40,14 +42,24 @@ impl Algorithm for ImplicitGemm {
         }
     }
 
-    fn reduced(&self) -> bool {
-        *self == Self::Fp16
+    fn numerics(&self) -> Numerics {
+        if *self == Self::Fp16 { Numerics::Reduced } else { Numerics::Exact }
     }
 
     fn largest_weight(&self) -> f32 {
         if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }
 
+    fn backend(&self) -> BackendKind {
+        BackendKind::OpenCl
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_real()
+    }
+}
+
+impl Algorithm for ImplicitGemm {
     fn supports(&self, _: &ConvProblem, _: &Limits) -> bool {
         true
     }

@@ -7,6 +7,7 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{WeightFormat, WeightValues};
+use paretune_base::registry::{AlgorithmInfo, BackendKind};
 
 pub(super) struct Int8Gemm;
 
@@ -15,7 +16,7 @@ const NAME: &str = "opencl_gemm_int8";
 /// Maximum number of sums that a work-item can hold in registers beside its operands.
 const MOST_SUMS: usize = 64;
 
-impl Algorithm for Int8Gemm {
+impl AlgorithmInfo for Int8Gemm {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -24,7 +25,7 @@ impl Algorithm for Int8Gemm {
         "matrix product of 8-bit weights and inputs, four products at a time (OpenCL)"
     }
 
-    fn integer(&self) -> bool {
+    fn is_integer(&self) -> bool {
         true
     }
 
@@ -32,6 +33,12 @@ impl Algorithm for Int8Gemm {
         format.numbers.is_integer()
     }
 
+    fn backend(&self) -> BackendKind {
+        BackendKind::OpenCl
+    }
+}
+
+impl Algorithm for Int8Gemm {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
         // Sums of products of two bytes stay within 32 bits.
         problem.group_in() * problem.window.kernel[0] * problem.window.kernel[1] < 1 << 16

@@ -10,10 +10,13 @@ mod direct;
 mod half;
 mod implicit_gemm;
 mod int8_gemm;
+pub mod registry;
 mod tensor_core;
 mod tile;
 mod winograd;
 
+use paretune_base::registry::AlgorithmInfo;
+pub use registry::{algorithm, algorithms, candidates};
 use std::collections::BTreeMap;
 
 use super::launch::{Argument, Prepared};
@@ -24,7 +27,7 @@ use paretune_base::plan::Quantization;
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::{WeightFormat, Weights};
+use paretune_base::plan::weights::Weights;
 
 /// A convolution that an algorithm should prepare.
 #[derive(Clone, Copy)]
@@ -70,35 +73,7 @@ impl Request<'_> {
 }
 
 /// An algorithm for convolutions on an OpenCL device.
-pub trait Algorithm: Send + Sync {
-    /// Returns the stable name for schedules, in `snake_case` starting with `opencl_`.
-    fn name(&self) -> &'static str;
-
-    /// Returns a one-line description for people.
-    fn about(&self) -> &'static str;
-
-    /// Whether the algorithm computes on integer weights and 8-bit activations instead of single
-    /// precision.
-    fn integer(&self) -> bool {
-        false
-    }
-
-    /// Whether the algorithm computes with fewer bits than its operands have, so that its results
-    /// are less accurate.
-    fn reduced(&self) -> bool {
-        false
-    }
-
-    /// Returns the largest supported absolute value of a weight.
-    fn largest_weight(&self) -> f32 {
-        f32::INFINITY
-    }
-
-    /// Whether the algorithm executes weights of `format`.
-    fn executes(&self, format: WeightFormat) -> bool {
-        !format.numbers.is_integer()
-    }
-
+pub trait Algorithm: AlgorithmInfo {
     /// Whether the algorithm supports `problem` on a device with these limits.
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool;
 
@@ -114,44 +89,6 @@ pub trait Algorithm: Send + Sync {
     /// # Errors
     /// Fails if the algorithm does not support the request.
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError>;
-}
-
-/// Returns all algorithms of this backend, in order of preference for defaults.
-#[must_use]
-pub fn algorithms() -> &'static [&'static dyn Algorithm] {
-    &[
-        &depthwise::Depthwise,
-        &implicit_gemm::ImplicitGemm::Fp32,
-        &direct::Direct::Fp32,
-        &winograd::Winograd,
-        &tensor_core::TensorCore::Fp32,
-        &tensor_core::TensorCore::Tf32,
-        &tensor_core::TensorCore::Fp16,
-        &implicit_gemm::ImplicitGemm::Fp16,
-        &direct::Direct::Fp16,
-        &int8_gemm::Int8Gemm,
-        &block_sparse::BlockSparse,
-    ]
-}
-
-/// Returns the algorithm called `name`.
-#[must_use]
-pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
-    algorithms().iter().copied().find(|algorithm| algorithm.name() == name)
-}
-
-/// Returns the algorithms that can run `problem` with weights of `format`, the best default first.
-#[must_use]
-pub fn candidates(
-    problem: &ConvProblem,
-    format: WeightFormat,
-    limits: &Limits,
-) -> Vec<&'static dyn Algorithm> {
-    algorithms()
-        .iter()
-        .copied()
-        .filter(|algorithm| algorithm.executes(format) && algorithm.supports(problem, limits))
-        .collect()
 }
 
 /// Values of tunables by name. A resolved schedule has a nonnegative value for each tunable.

@@ -9,6 +9,8 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 use paretune_simd::half::{FP16_MAX, fp16_bits};
 
 /// Number format of the operands.
@@ -124,7 +126,7 @@ impl TensorCore {
     }
 }
 
-impl Algorithm for TensorCore {
+impl AlgorithmInfo for TensorCore {
     fn name(&self) -> &'static str {
         match self {
             Self::Tf32 => "opencl_tensor_core",
@@ -147,14 +149,24 @@ impl Algorithm for TensorCore {
         }
     }
 
-    fn reduced(&self) -> bool {
-        *self != Self::Fp32
+    fn numerics(&self) -> Numerics {
+        if *self != Self::Fp32 { Numerics::Reduced } else { Numerics::Exact }
     }
 
     fn largest_weight(&self) -> f32 {
         if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }
 
+    fn backend(&self) -> BackendKind {
+        BackendKind::OpenCl
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_real()
+    }
+}
+
+impl Algorithm for TensorCore {
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool {
         // Tests run this kernel without tensor cores.
         let capable = limits.compute_capability >= 80 || (cfg!(test) && limits.work_group >= WARP);

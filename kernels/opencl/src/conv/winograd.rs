@@ -6,6 +6,8 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 
 pub(super) struct Winograd;
 
@@ -14,7 +16,7 @@ const NAME: &str = "opencl_winograd";
 /// Maximum number of sums that a work-item can hold in registers.
 const MOST_SUMS: usize = 80;
 
-impl Algorithm for Winograd {
+impl AlgorithmInfo for Winograd {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -23,6 +25,20 @@ impl Algorithm for Winograd {
         "3x3 windows by fewer multiplications on transformed tiles, in one kernel (OpenCL)"
     }
 
+    fn numerics(&self) -> Numerics {
+        Numerics::RoundsDifferently
+    }
+
+    fn backend(&self) -> BackendKind {
+        BackendKind::OpenCl
+    }
+
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_real()
+    }
+}
+
+impl Algorithm for Winograd {
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool {
         let window = &problem.window;
         window.kernel == [3, 3]

@@ -15,6 +15,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::{Pattern, WeightFormat};
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 
@@ -30,7 +31,7 @@ fn strides(problem: &ConvProblem) -> [usize; 2] {
     [padded(problem)[1] * problem.in_channels, problem.in_channels]
 }
 
-impl Algorithm for BlockSparse {
+impl AlgorithmInfo for BlockSparse {
     fn name(&self) -> &'static str {
         "block_sparse"
     }
@@ -42,7 +43,9 @@ impl Algorithm for BlockSparse {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real() && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
     }
+}
 
+impl Algorithm for BlockSparse {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem) && u16::try_from(problem.group_in()).is_ok()
     }

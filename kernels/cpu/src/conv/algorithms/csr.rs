@@ -16,6 +16,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn};
@@ -23,7 +24,7 @@ use paretune_simd::{Dispatch, Simd, SimdFn};
 /// CSR convolution over NCHW activations.
 pub(crate) struct Csr;
 
-impl Algorithm for Csr {
+impl AlgorithmInfo for Csr {
     fn name(&self) -> &'static str {
         "csr"
     }
@@ -35,7 +36,9 @@ impl Algorithm for Csr {
     fn executes(&self, format: WeightFormat) -> bool {
         format == WeightFormat::SPARSE_F32
     }
+}
 
+impl Algorithm for Csr {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         let depth = problem.window.kernel.iter().product::<usize>().checked_mul(problem.in_channels);
         sensible(problem) && depth.is_some_and(|depth| u32::try_from(depth).is_ok())

@@ -20,6 +20,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::{Part, Worker};
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
@@ -84,7 +85,7 @@ pub(crate) fn parts<'a>(
     })
 }
 
-impl Algorithm for Depthwise {
+impl AlgorithmInfo for Depthwise {
     fn name(&self) -> &'static str {
         "depthwise"
     }
@@ -96,7 +97,9 @@ impl Algorithm for Depthwise {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real()
     }
+}
 
+impl Algorithm for Depthwise {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem) && problem.is_depthwise()
     }

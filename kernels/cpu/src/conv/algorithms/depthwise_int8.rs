@@ -20,6 +20,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes, quartered};
@@ -31,7 +32,7 @@ use addresses::Addresses;
 /// Depthwise convolution in 8 bits over NHWC activations.
 pub(crate) struct DepthwiseInt8;
 
-impl Algorithm for DepthwiseInt8 {
+impl AlgorithmInfo for DepthwiseInt8 {
     fn name(&self) -> &'static str {
         "depthwise_int8"
     }
@@ -40,14 +41,16 @@ impl Algorithm for DepthwiseInt8 {
         "8 bits, each channel by itself, vectors of channels"
     }
 
-    fn integer(&self) -> bool {
+    fn is_integer(&self) -> bool {
         true
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_integer()
     }
+}
 
+impl Algorithm for DepthwiseInt8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
             && problem.is_depthwise()

@@ -16,6 +16,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
@@ -36,7 +37,7 @@ const STRIPS: [usize; 3] = [4, 8, 16];
 /// Bytes of copied lines that leave room for the output in a first-level cache.
 const CACHED: usize = 24 << 10;
 
-impl Algorithm for DepthwisePlanar {
+impl AlgorithmInfo for DepthwisePlanar {
     fn name(&self) -> &'static str {
         "depthwise_planar"
     }
@@ -48,7 +49,9 @@ impl Algorithm for DepthwisePlanar {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real()
     }
+}
 
+impl Algorithm for DepthwisePlanar {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         let window = &problem.window;
         sensible(problem)

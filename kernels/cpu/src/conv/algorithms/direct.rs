@@ -12,6 +12,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
@@ -23,7 +24,7 @@ pub(crate) struct Direct;
 const TILES: [[usize; 2]; 13] =
     [[1, 1], [1, 4], [1, 8], [2, 1], [2, 2], [2, 4], [3, 4], [4, 1], [4, 2], [4, 3], [6, 1], [6, 2], [8, 1]];
 
-impl Algorithm for Direct {
+impl AlgorithmInfo for Direct {
     fn name(&self) -> &'static str {
         "direct"
     }
@@ -35,7 +36,9 @@ impl Algorithm for Direct {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real()
     }
+}
 
+impl Algorithm for Direct {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
     }

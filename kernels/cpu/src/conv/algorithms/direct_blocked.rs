@@ -22,6 +22,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, IsaToken, lanes};
@@ -124,7 +125,7 @@ fn tile_tunables(problem: &ConvProblem, isa: Isa) -> [Tunable; 2] {
     [tile, across]
 }
 
-impl Algorithm for DirectBlocked {
+impl AlgorithmInfo for DirectBlocked {
     fn name(&self) -> &'static str {
         "direct_blocked"
     }
@@ -136,7 +137,9 @@ impl Algorithm for DirectBlocked {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real()
     }
+}
 
+impl Algorithm for DirectBlocked {
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         // A group narrower than a vector leaves most of the vector unused.
         sensible(problem) && (problem.groups == 1 || problem.group_out() >= lanes(isa))

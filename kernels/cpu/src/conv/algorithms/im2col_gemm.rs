@@ -18,13 +18,14 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 
 /// GEMM over an explicit patch matrix.
 pub(crate) struct Im2colGemm;
 
-impl Algorithm for Im2colGemm {
+impl AlgorithmInfo for Im2colGemm {
     fn name(&self) -> &'static str {
         "im2col_gemm"
     }
@@ -36,7 +37,9 @@ impl Algorithm for Im2colGemm {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real()
     }
+}
 
+impl Algorithm for Im2colGemm {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         // The patch matrix repeats the input once per tap.
         let patches = matrix(problem).and_then(|[rows, depth]| rows.checked_mul(depth));

@@ -24,6 +24,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::lanes;
@@ -86,7 +87,7 @@ impl Runs {
     }
 }
 
-impl Algorithm for ImplicitGemm {
+impl AlgorithmInfo for ImplicitGemm {
     fn name(&self) -> &'static str {
         "implicit_gemm"
     }
@@ -98,7 +99,9 @@ impl Algorithm for ImplicitGemm {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real()
     }
+}
 
+impl Algorithm for ImplicitGemm {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
     }

@@ -20,6 +20,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::{ConvProblem, Window};
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::{Numbers, WeightFormat};
+use paretune_base::registry::AlgorithmInfo;
 use paretune_simd::Isa;
 
 /// Implicit GEMM that multiplies pairs of bfloat16.
@@ -33,7 +34,7 @@ fn steps(run: &Runs) -> usize {
     run.len.div_ceil(PAIR)
 }
 
-impl Algorithm for ImplicitGemmBf16 {
+impl AlgorithmInfo for ImplicitGemmBf16 {
     fn name(&self) -> &'static str {
         "implicit_gemm_bf16"
     }
@@ -45,7 +46,9 @@ impl Algorithm for ImplicitGemmBf16 {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers == Numbers::Bf16
     }
+}
 
+impl Algorithm for ImplicitGemmBf16 {
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         // A depthwise channel has no second channel to pair with.
         sensible(problem) && isa == Isa::Avx512Bf16 && !problem.is_depthwise()

@@ -13,12 +13,13 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::{Numbers, WeightFormat};
+use paretune_base::registry::AlgorithmInfo;
 use paretune_simd::Isa;
 
 /// Implicit GEMM of half-precision weights.
 pub(crate) struct ImplicitGemmFp16;
 
-impl Algorithm for ImplicitGemmFp16 {
+impl AlgorithmInfo for ImplicitGemmFp16 {
     fn name(&self) -> &'static str {
         "implicit_gemm_fp16"
     }
@@ -30,7 +31,9 @@ impl Algorithm for ImplicitGemmFp16 {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers == Numbers::Fp16
     }
+}
 
+impl Algorithm for ImplicitGemmFp16 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         // Depthwise layers have few weights, and algorithms of their own.
         sensible(problem) && !problem.is_depthwise()

@@ -25,6 +25,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::{ConvProblem, Window};
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::{Worker, share};
 use paretune_simd::Isa;
 
@@ -38,7 +39,7 @@ pub(crate) struct ImplicitGemmInt8;
 /// Largest number of weights per output channel whose sum cannot overflow.
 pub(crate) const MOST_TERMS: usize = i32::MAX as usize / (255 * 127) / 2;
 
-impl Algorithm for ImplicitGemmInt8 {
+impl AlgorithmInfo for ImplicitGemmInt8 {
     fn name(&self) -> &'static str {
         "implicit_gemm_int8"
     }
@@ -47,14 +48,16 @@ impl Algorithm for ImplicitGemmInt8 {
         "8-bit matrix product over the taps of a channels-last input, in registers"
     }
 
-    fn integer(&self) -> bool {
+    fn is_integer(&self) -> bool {
         true
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_integer()
     }
+}
 
+impl Algorithm for ImplicitGemmInt8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
             && problem.group_in() * problem.window.kernel.iter().product::<usize>() <= MOST_TERMS

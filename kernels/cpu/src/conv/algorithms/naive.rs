@@ -12,6 +12,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 
@@ -20,7 +21,7 @@ pub(crate) struct Naive {
     pub sparse: bool,
 }
 
-impl Algorithm for Naive {
+impl AlgorithmInfo for Naive {
     fn name(&self) -> &'static str {
         if self.sparse { "naive_csr" } else { "naive" }
     }
@@ -32,7 +33,9 @@ impl Algorithm for Naive {
     fn executes(&self, format: WeightFormat) -> bool {
         format == WeightFormat::SPARSE_F32 || format == WeightFormat::F32 && !self.sparse
     }
+}
 
+impl Algorithm for Naive {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
     }

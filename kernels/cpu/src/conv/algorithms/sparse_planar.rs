@@ -21,6 +21,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::{Pattern, WeightFormat};
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
@@ -32,7 +33,7 @@ pub(crate) struct SparsePlanar;
 const TILES: [(usize, usize); 13] =
     [(1, 1), (1, 2), (1, 4), (1, 6), (1, 8), (1, 12), (2, 1), (2, 2), (2, 4), (2, 6), (4, 1), (4, 2), (4, 3)];
 
-impl Algorithm for SparsePlanar {
+impl AlgorithmInfo for SparsePlanar {
     fn name(&self) -> &'static str {
         "sparse_planar"
     }
@@ -44,7 +45,9 @@ impl Algorithm for SparsePlanar {
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_real() && format.pattern != Pattern::Dense
     }
+}
 
+impl Algorithm for SparsePlanar {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         // Offsets are 32 bits wide and count elements; the bound includes all copies of a strided
         // or unfolded input.

@@ -24,6 +24,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::{Grid, Numbers, Pattern, WeightFormat};
+use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::lanes;
@@ -34,7 +35,7 @@ pub(crate) struct BlockSparseInt8;
 /// Implicit GEMM over weights of at most 4 bits.
 pub(crate) struct LowBitGemm;
 
-impl Algorithm for BlockSparseInt8 {
+impl AlgorithmInfo for BlockSparseInt8 {
     fn name(&self) -> &'static str {
         "block_sparse_int8"
     }
@@ -43,14 +44,16 @@ impl Algorithm for BlockSparseInt8 {
         "8-bit matrix product over the blocks of weights that are not zero"
     }
 
-    fn integer(&self) -> bool {
+    fn is_integer(&self) -> bool {
         true
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
         format.numbers.is_integer() && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
     }
+}
 
+impl Algorithm for BlockSparseInt8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         supports(problem)
     }
@@ -69,7 +72,7 @@ impl Algorithm for BlockSparseInt8 {
     }
 }
 
-impl Algorithm for LowBitGemm {
+impl AlgorithmInfo for LowBitGemm {
     fn name(&self) -> &'static str {
         "low_bit_gemm"
     }
@@ -78,14 +81,16 @@ impl Algorithm for LowBitGemm {
         "matrix product with weights of 2 or 4 bits in memory, unpacked in registers"
     }
 
-    fn integer(&self) -> bool {
+    fn is_integer(&self) -> bool {
         true
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
         matches!(format.numbers, Numbers::Integer(Grid::Ternary | Grid::Bits2 | Grid::Bits3 | Grid::Bits4))
     }
+}
 
+impl Algorithm for LowBitGemm {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         supports(problem)
     }

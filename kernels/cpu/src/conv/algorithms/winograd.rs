@@ -27,6 +27,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::{AlgorithmInfo, Numerics};
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdOp};
@@ -71,7 +72,7 @@ impl Grid {
     }
 }
 
-impl Algorithm for Winograd {
+impl AlgorithmInfo for Winograd {
     fn name(&self) -> &'static str {
         "winograd"
     }
@@ -84,6 +85,12 @@ impl Algorithm for Winograd {
         format.numbers.is_real()
     }
 
+    fn numerics(&self) -> Numerics {
+        Numerics::RoundsDifferently
+    }
+}
+
+impl Algorithm for Winograd {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         let window = &problem.window;
         sensible(problem)

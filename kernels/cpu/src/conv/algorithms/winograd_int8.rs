@@ -25,6 +25,7 @@ use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
 use paretune_base::plan::weights::WeightFormat;
+use paretune_base::registry::{AlgorithmInfo, Numerics};
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdOp, lanes};
@@ -56,7 +57,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const ROWS: [usize; 5] = [2, 3, 4, 5, 6];
 const VECTORS: [usize; 2] = [1, 2];
 
-impl Algorithm for WinogradInt8 {
+impl AlgorithmInfo for WinogradInt8 {
     fn name(&self) -> &'static str {
         "winograd_int8"
     }
@@ -65,7 +66,7 @@ impl Algorithm for WinogradInt8 {
         "8-bit 3x3 with 2.25 times fewer multiplications, exactly, and more memory"
     }
 
-    fn integer(&self) -> bool {
+    fn is_integer(&self) -> bool {
         true
     }
 
@@ -73,6 +74,12 @@ impl Algorithm for WinogradInt8 {
         format.numbers.is_integer()
     }
 
+    fn numerics(&self) -> Numerics {
+        Numerics::RoundsDifferently
+    }
+}
+
+impl Algorithm for WinogradInt8 {
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         let window = &problem.window;
         // Dot products of bytes have at least twice the rate of 16 bits, so nothing is gained.

@@ -124,7 +124,7 @@ fn each(mut see: impl FnMut(&dyn Algorithm, &Request<'_>)) {
                         .insert(tunable.name.to_owned(), tunable.values[tunable.values.len() / 2]);
                 }
                 let grid = Quantization { scale: 0.5, zero_point: 3 };
-                let element = if algorithm.integer() { Element::U8(grid) } else { Element::F32 };
+                let element = if algorithm.is_integer() { Element::U8(grid) } else { Element::F32 };
                 see(
                     algorithm,
                     &Request {

@@ -1,0 +1,203 @@
+//! Facts about algorithms, and the choice of an algorithm for a convolution, common to all backends.
+
+use std::collections::BTreeMap;
+
+use crate::error::KernelError;
+use crate::plan::operator::{Conv, ConvProblem};
+use crate::plan::schedule::{Schedule, Tunable};
+use crate::plan::weights::WeightFormat;
+
+/// A kind of hardware that algorithms are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackendKind {
+    /// The processor.
+    Cpu,
+    /// An OpenCL device.
+    OpenCl,
+}
+
+/// How far the results of an algorithm are from those of a direct sum in its weights' precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Numerics {
+    /// Results differ by the order of summation alone.
+    Exact,
+    /// Transforms round on the way, which may change predictions (Winograd).
+    RoundsDifferently,
+    /// Operands have fewer bits than the values that the algorithm is given.
+    Reduced,
+}
+
+/// Facts about an algorithm that hold for every problem and every machine.
+pub trait AlgorithmInfo: Send + Sync {
+    /// Returns the name in schedules: `snake_case`, stable.
+    fn name(&self) -> &'static str;
+
+    /// Returns a description for people, one line long.
+    fn about(&self) -> &'static str;
+
+    /// Returns the kind of hardware that runs it.
+    fn backend(&self) -> BackendKind {
+        BackendKind::Cpu
+    }
+
+    /// Returns whether it computes on integer weights and 8-bit activations; otherwise it computes
+    /// on real numbers.
+    fn is_integer(&self) -> bool {
+        false
+    }
+
+    /// Returns how its results differ from those of a direct sum.
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
+    }
+
+    /// Returns the largest absolute value of a weight that it can compute with.
+    fn largest_weight(&self) -> f32 {
+        f32::INFINITY
+    }
+
+    /// Returns whether it executes weights of `format`. Zeros are stored in memory, so an algorithm
+    /// for dense weights executes every sparsity pattern.
+    fn executes(&self, format: WeightFormat) -> bool;
+}
+
+/// Former names of algorithms and the present ones. Schedules, configurations and files of earlier
+/// versions are read through this table.
+const FORMER_NAMES: [(&str, &str); 0] = [];
+
+/// Returns the present name of an algorithm that may be given by a former one.
+#[must_use]
+pub fn present_name(name: &str) -> &str {
+    FORMER_NAMES.iter().find(|(former, _)| *former == name).map_or(name, |(_, present)| present)
+}
+
+/// Algorithm and schedule of a convolution, with every choice made.
+pub struct Resolved<A: ?Sized + 'static> {
+    /// Geometry and sizes.
+    pub problem: ConvProblem,
+    /// The algorithm that the schedule names.
+    pub algorithm: &'static A,
+    /// Schedule with the algorithm's name and a value for each of its tunables.
+    pub schedule: Schedule,
+}
+
+/// The algorithms of one backend on one machine.
+pub trait Registry {
+    /// The backend's own interface of an algorithm.
+    type Algorithm: AlgorithmInfo + ?Sized + 'static;
+
+    /// Returns the algorithms in order of preference for defaults.
+    fn algorithms(&self) -> &'static [&'static Self::Algorithm];
+
+    /// Returns the algorithms that run only if a schedule names them.
+    fn baselines(&self) -> &'static [&'static Self::Algorithm] {
+        &[]
+    }
+
+    /// Returns whether `algorithm` supports `problem` on this machine.
+    fn supports(&self, algorithm: &Self::Algorithm, problem: &ConvProblem) -> bool;
+
+    /// Returns whether `algorithm` is a good default for a supported problem.
+    fn is_preferred(&self, _algorithm: &Self::Algorithm, _problem: &ConvProblem) -> bool {
+        true
+    }
+
+    /// Returns the tunables of `algorithm` for `problem` on this machine.
+    fn tunables(&self, algorithm: &Self::Algorithm, problem: &ConvProblem) -> Vec<Tunable>;
+
+    /// Returns the constraints on the tunables, as expressions over their names.
+    fn constraints(&self, algorithm: &Self::Algorithm, problem: &ConvProblem) -> Vec<String>;
+
+    /// Returns the algorithm called `name`, which may be a former name.
+    fn find(&self, name: &str) -> Option<&'static Self::Algorithm> {
+        let name = present_name(name);
+        let mut all = self.algorithms().iter().chain(self.baselines()).copied();
+        all.find(|algorithm| algorithm.name() == name)
+    }
+
+    /// Returns the algorithms that support `problem` with weights of some format, best default first.
+    fn supporting(&self, problem: &ConvProblem) -> Vec<&'static Self::Algorithm> {
+        let all = self.algorithms().iter().copied();
+        let mut found: Vec<_> = all.filter(|algorithm| self.supports(algorithm, problem)).collect();
+        found.sort_by_key(|algorithm| !self.is_preferred(algorithm, problem));
+        found
+    }
+
+    /// Returns the algorithms that can run `problem` with weights of `format`, best default first.
+    fn candidates(&self, problem: &ConvProblem, format: WeightFormat) -> Vec<&'static Self::Algorithm> {
+        let mut found = self.supporting(problem);
+        found.retain(|algorithm| algorithm.executes(format));
+        found
+    }
+
+    /// Decides the algorithm and all tunables of the step called `step`. An empty algorithm name
+    /// selects the first of [`Registry::candidates`].
+    ///
+    /// # Errors
+    /// Fails if the algorithm or a tunable is unknown, if a value is not offered, or if no algorithm
+    /// supports the problem.
+    fn resolve(
+        &self,
+        step: &str,
+        conv: &Conv,
+        problem: ConvProblem,
+        format: WeightFormat,
+    ) -> Result<Resolved<Self::Algorithm>, KernelError> {
+        let wanted = &conv.schedule;
+        let name = present_name(&wanted.algorithm);
+        let fail = |message: String| Err(KernelError::plan(step, message));
+        let algorithm = if name.is_empty() {
+            let Some(first) = self.candidates(&problem, format).first().copied() else {
+                return fail(format!("no algorithm for {format:?} weights and {problem:?}"));
+            };
+            first
+        } else {
+            let Some(algorithm) = self.find(name) else {
+                let known: Vec<_> = self.algorithms().iter().map(|algorithm| algorithm.name()).collect();
+                return fail(format!("unknown algorithm `{name}`; known are {}", known.join(", ")));
+            };
+            if !algorithm.executes(format) {
+                return fail(format!("algorithm `{name}` does not run {format:?} weights"));
+            }
+            if !self.supports(algorithm, &problem) {
+                return fail(format!("algorithm `{name}` does not support {problem:?} here"));
+            }
+            algorithm
+        };
+        let mut schedule = Schedule::of(algorithm.name());
+        for tunable in self.tunables(algorithm, &problem) {
+            let value = wanted.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
+            if !tunable.values.contains(&value) {
+                return fail(format!(
+                    "`{}` of algorithm `{}` cannot be {value}; possible are {:?}",
+                    tunable.name,
+                    algorithm.name(),
+                    tunable.values
+                ));
+            }
+            schedule.tunables.insert(tunable.name.to_owned(), value);
+        }
+        if let Some(unknown) = wanted.tunables.keys().find(|key| !schedule.tunables.contains_key(*key)) {
+            return fail(format!("algorithm `{}` has no tunable `{unknown}`", algorithm.name()));
+        }
+        Ok(Resolved { problem, algorithm, schedule })
+    }
+
+    /// Adapts `schedule` to `problem`: every tunable moves to the nearest value that the algorithm
+    /// offers. Returns the default schedule if the algorithm does not support the problem, for
+    /// example because it has too few channels, and `None` if no algorithm of this backend has that
+    /// name.
+    fn fitted(&self, schedule: &Schedule, problem: &ConvProblem) -> Option<Schedule> {
+        let algorithm = self.find(&schedule.algorithm)?;
+        if !self.supports(algorithm, problem) {
+            return Some(Schedule::default());
+        }
+        let nearest = |tunable: Tunable| {
+            let wanted = schedule.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
+            let nearest = tunable.values.iter().copied().min_by_key(|value| value.abs_diff(wanted));
+            (tunable.name.to_owned(), nearest.unwrap_or(tunable.default))
+        };
+        let tunables: BTreeMap<_, _> = self.tunables(algorithm, problem).into_iter().map(nearest).collect();
+        Some(Schedule { algorithm: algorithm.name().to_owned(), tunables })
+    }
+}
