@@ -2,7 +2,8 @@
 
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
-use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule, opencl};
+use paretune_kernels::registry::{self, BackendKind, Numerics};
+use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use paretune_model::images::{Images, normalize_into};
 use paretune_record::request::Normalization;
 use rayon::prelude::*;
@@ -127,9 +128,7 @@ fn log_softmax(outputs: &[f32]) -> Vec<f64> {
 #[must_use]
 pub fn for_scoring(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
-    let reduced = |schedule: &Schedule| {
-        opencl::conv::algorithm(&schedule.algorithm).is_some_and(opencl::conv::Algorithm::reduced)
-    };
+    let reduced = |schedule: &Schedule| registry::numerics(&schedule.algorithm) == Numerics::Reduced;
     let schedules = plan.steps.iter().filter_map(|step| match &step.operator {
         Operator::Conv(conv) => Some(&conv.schedule),
         _ => None,
@@ -140,9 +139,10 @@ pub fn for_scoring(plan: &Plan) -> Plan {
     plan.run_on(Backend::Cpu);
     for step in &mut plan.steps {
         let Operator::Conv(conv) = &mut step.operator else { continue };
-        if !conv.schedule.algorithm.contains("winograd") {
+        let info = registry::info(&conv.schedule.algorithm);
+        if info.is_none_or(|info| info.numerics() != Numerics::RoundsDifferently) {
             conv.schedule = Schedule::default();
-        } else if conv.schedule.algorithm.starts_with("opencl") {
+        } else if info.is_some_and(|info| info.backend() == BackendKind::OpenCl) {
             let tile = conv.schedule.tunables.get(OUTPUT_TILE).copied();
             conv.schedule = Schedule::of("winograd");
             conv.schedule.tunables.extend(tile.map(|tile| (OUTPUT_TILE.to_owned(), tile)));

@@ -5,6 +5,7 @@ use paretune_kernels::bundle::stored_bytes;
 use paretune_kernels::executor::StepInfo;
 use paretune_kernels::hardware::{LevelCeilings, ThreadCeilings};
 use paretune_kernels::operator::Operator;
+use paretune_kernels::registry;
 use paretune_record::step::StepCost;
 
 /// Combines the measured `seconds` of the steps of `plan` with their other costs.
@@ -37,8 +38,39 @@ pub fn costs(
 /// and its bytes at the measured bandwidth of the smallest memory that holds all of them.
 #[must_use]
 pub fn least_seconds(step: &StepInfo, ceilings: &ThreadCeilings) -> f64 {
-    let integer = step.algorithm.ends_with("int8");
+    let integer = registry::info(&step.algorithm).is_some_and(registry::AlgorithmInfo::is_integer);
     let fits = |level: &LevelCeilings| level.bytes as u64 >= step.bytes;
     let level = ceilings.memory.iter().position(fits).unwrap_or(ceilings.memory.len().saturating_sub(1));
     ceilings.least_seconds(step.multiply_adds, integer, step.bytes, level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integer_algorithms_are_bound_by_the_integer_peak() {
+        let ceilings = ThreadCeilings {
+            threads: 1,
+            multiply_adds_f32: 1e9,
+            multiply_adds_i8: Some(4e9),
+            memory: vec![LevelCeilings { level: "L1".into(), bytes: usize::MAX, bytes_per_second: 1e12 }],
+        };
+        let seconds = |algorithm: &str| {
+            let step = StepInfo {
+                name: "conv".into(),
+                algorithm: algorithm.into(),
+                multiply_adds: 4_000_000_000,
+                bytes: 1,
+            };
+            least_seconds(&step, &ceilings)
+        };
+        for info in registry::algorithms() {
+            let expected = if info.is_integer() { 1.0 } else { 4.0 };
+            assert!((seconds(info.name()) - expected).abs() < 1e-9, "{}", info.name());
+        }
+        assert!((seconds("gemm_low_bit_i8") - 1.0).abs() < 1e-9);
+        // Records of earlier versions have the former name.
+        assert!((seconds("low_bit_gemm") - 1.0).abs() < 1e-9);
+    }
 }

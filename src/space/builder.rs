@@ -5,7 +5,7 @@
 use paretune_compress as compress;
 use paretune_compress::{CompressError, SPARSITIES};
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::offer::{self, Target};
+use paretune_kernels::registry::{self, BackendKind, Target};
 use paretune_kernels::weights::{FP16_MAX, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{Backend, KernelError};
 use paretune_model::Network;
@@ -122,7 +122,7 @@ fn runs(backend: &str, number: usize, values: &[Value]) -> String {
 
 /// An algorithm that can compute a layer, with the weight formats that it is offered for.
 struct Offer<'b> {
-    algorithm: offer::Offer,
+    algorithm: registry::Offer,
     /// Name of the backend that offers it.
     backend: &'b str,
     /// Number types of weights that it runs with or without zeros.
@@ -134,15 +134,15 @@ struct Offer<'b> {
 /// Lists the algorithms that a backend offers for a layer. Dense algorithms are offered for all
 /// weights that they execute, sparse ones only for weights with zeros.
 fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) -> Vec<Offer<'b>> {
-    let offer = |algorithm: offer::Offer| {
+    let offer = |algorithm: registry::Offer| {
         let executes = |numbers: Numbers, pattern| {
             // An algorithm in single precision gains nothing from 16-bit weights but bytes, and
             // integers save more of those.
-            let gains = numbers.half().is_none() || !algorithm.executes(WeightFormat::F32);
+            let gains = numbers.half().is_none() || !algorithm.info.executes(WeightFormat::F32);
             gains
                 && (layer.int8 || numbers.is_real())
                 && (numbers != Numbers::Fp16 || layer.largest_weight <= FP16_MAX)
-                && algorithm.executes(WeightFormat { numbers, pattern })
+                && algorithm.info.executes(WeightFormat { numbers, pattern })
         };
         let dense: Vec<Numbers> =
             Numbers::all().filter(|&numbers| executes(numbers, Pattern::Dense)).collect();
@@ -156,7 +156,7 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
         Offer { algorithm, backend, dense, sparse }
     };
     // A weight beyond the range of half precision would become infinite.
-    let holds = |offer: &offer::Offer| layer.largest_weight <= offer.largest_weight;
+    let holds = |offer: &registry::Offer| layer.largest_weight <= offer.info.largest_weight();
     let able = target.offers(&layer.problem).into_iter().filter(holds);
     let mut offers: Vec<Offer<'_>> =
         able.map(offer).filter(|offer| !(offer.dense.is_empty() && offer.sparse.is_empty())).collect();
@@ -165,7 +165,7 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
     offers.sort_by_key(|offer| match () {
         () if offer.dense.contains(&Numbers::F32) => 0,
         () if offer.dense.iter().any(|numbers| numbers.half().is_some()) => 3,
-        () if offer.algorithm.integer => 2,
+        () if offer.algorithm.info.is_integer() => 2,
         () => 1,
     });
     offers
@@ -236,7 +236,7 @@ fn layer_parameters(
         }
     }
     let algorithm_name = layer_parameter(name, "algorithm");
-    let names: Vec<&str> = offers.iter().map(|offer| offer.algorithm.name).collect();
+    let names: Vec<&str> = offers.iter().map(|offer| offer.algorithm.info.name()).collect();
     space.parameters.push(choice(&algorithm_name, &names, "how the layer is computed"));
 
     let has_patterns = space.parameters.iter().any(|parameter| parameter.name == pattern_name);
@@ -255,7 +255,7 @@ fn layer_parameters(
             _ => format!("{} and ", runs(offer.backend, number, &running)),
         };
         if !offer.dense.is_empty() {
-            allow(format!("{on}{}", among(name, &offer.dense, &numbers)), offer.algorithm.name);
+            allow(format!("{on}{}", among(name, &offer.dense, &numbers)), offer.algorithm.info.name());
         }
         for (pattern, sparse) in &offer.sparse {
             if !sparse.iter().any(|wanted| numbers.contains(wanted)) {
@@ -265,10 +265,10 @@ fn layer_parameters(
             if has_patterns {
                 allow(
                     format!("{bits} and {sparsity_name} > 0 and {pattern_name} == '{pattern}'"),
-                    offer.algorithm.name,
+                    offer.algorithm.info.name(),
                 );
             } else if *pattern == Pattern::Unstructured {
-                allow(format!("{bits} and {sparsity_name} > 0"), offer.algorithm.name);
+                allow(format!("{bits} and {sparsity_name} > 0"), offer.algorithm.info.name());
             }
         }
     }
@@ -282,8 +282,8 @@ fn layer_parameters(
     space.constraints.push(cases.join(" or ").parse()?);
 
     for Offer { algorithm, .. } in &offers {
-        let active = format!("{algorithm_name} == '{}'", algorithm.name).parse::<Expression>()?;
-        add_tunables(space, algorithm, &tunable_parameter(name, algorithm.name, ""), &active)?;
+        let active = format!("{algorithm_name} == '{}'", algorithm.info.name()).parse::<Expression>()?;
+        add_tunables(space, algorithm, &tunable_parameter(name, algorithm.info.name(), ""), &active)?;
     }
     Ok(())
 }
@@ -295,7 +295,7 @@ fn layer_parameters(
 /// Fails if a constraint of the algorithm does not parse.
 pub fn add_tunables(
     space: &mut Space,
-    algorithm: &offer::Offer,
+    algorithm: &registry::Offer,
     prefix: &str,
     active: &Expression,
 ) -> Result<(), ParseError> {
@@ -371,7 +371,7 @@ mod tests {
         let name = |layer: &compress::LayerInfo| layer_parameter(&layer.step, "algorithm");
         let chosen =
             layers.iter().map(|layer| found.get(&name(layer)).and_then(Value::as_str).expect("an algorithm"));
-        chosen.map(offer::is_for_device).collect()
+        chosen.map(|name| registry::info(name).is_some_and(|info| info.backend() == BackendKind::OpenCl)).collect()
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use paretune_compress::{LayerRecipe, Recipe};
 use paretune_kernels::weights::Numbers;
-use paretune_kernels::{Backend, Schedule, offer};
+use paretune_kernels::registry::{self, Numerics};
+use paretune_kernels::{Backend, Schedule};
 use paretune_names::numbers::{BITS, HALF};
 use paretune_names::{BACKEND, CHANNELS, FINETUNE, Partition, THREADS, tunable_parameter};
 use paretune_spaces::{Configuration, Value};
@@ -171,6 +172,18 @@ fn backends(
     Ok((first, switches))
 }
 
+/// Returns whether a parameter is a tunable that decides how an algorithm rounds: the size of
+/// Winograd's tiles, and the precision that algorithms of reduced precision use.
+fn changes_numerics(parameter: &str) -> bool {
+    let Some((rest, tunable)) = parameter.rsplit_once('.') else { return false };
+    let algorithm = rest.rsplit('.').next().unwrap_or(rest);
+    match registry::numerics(algorithm) {
+        Numerics::Exact => false,
+        Numerics::RoundsDifferently => tunable == "output_tile",
+        Numerics::Reduced => tunable == "half",
+    }
+}
+
 /// Returns the part of a configuration that determines the network's outputs, and so its accuracy
 /// and its size. An algorithm belongs to it only if it rounds differently enough to matter
 /// (Winograd, and operands of reduced precision).
@@ -184,16 +197,10 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
             || name.ends_with(".half")
             || name.ends_with(".sparsity")
             || name.ends_with(".pattern");
-        let winograd = name.ends_with(".algorithm")
-            && matches!(value, Value::Text(algorithm) if algorithm.contains("winograd"))
-            || name.contains("winograd.") && name.ends_with(".output_tile");
-        // Algorithms of reduced precision and the precision that they use.
-        let shorter = name.ends_with(".algorithm") && value.as_str().is_some_and(offer::is_reduced)
-            || name
-                .strip_suffix(".half")
-                .and_then(|name| name.rsplit('.').next())
-                .is_some_and(offer::is_reduced);
-        if compression || winograd || shorter {
+        let changes = |algorithm: &str| registry::numerics(algorithm) != Numerics::Exact;
+        let rounds = name.ends_with(".algorithm") && value.as_str().is_some_and(changes)
+            || changes_numerics(name);
+        if compression || rounds {
             part.insert(name.clone(), value.clone());
         }
     }

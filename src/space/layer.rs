@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
-use paretune_kernels::{conv, offer};
+use paretune_kernels::{conv, registry};
 use paretune_names::{layer_parameter, numbers, tunable_parameter};
 use paretune_record::survey::{LayerSchedule, LayerSurvey};
 use paretune_spaces::{Configuration, Value};
@@ -123,6 +123,6 @@ fn widest(algorithm: &str, bits: i64) -> Numbers {
 pub fn needs_zeros(algorithm: &str) -> bool {
     let numbers = Numbers::all();
     let dense = |numbers| WeightFormat { numbers, pattern: Pattern::Dense };
-    offer::is_integer(algorithm).is_some()
-        && !numbers.into_iter().any(|numbers| offer::executes(algorithm, dense(numbers)))
+    registry::info(algorithm)
+        .is_some_and(|info| !numbers.into_iter().any(|numbers| info.executes(dense(numbers))))
 }

@@ -275,7 +275,7 @@ pub fn configuration(
             // chosen.
             let sparse = found.get(&layer_parameter(&layer.name, "sparsity")).and_then(Value::as_f64);
             let format = if sparse > Some(0.0) { WeightFormat::SPARSE_F32 } else { WeightFormat::F32 };
-            let runs = conv::algorithm(algorithm).is_some_and(|algorithm| algorithm.executes(format));
+            let runs = registry::info(algorithm).is_some_and(|info| info.executes(format));
             let algorithm = if runs { algorithm.as_str() } else { "naive" };
             found = replaced(&found, &layer.name, algorithm);
         }

@@ -7,7 +7,7 @@ use paretune_evaluate::PROTOCOL_VERSION;
 use paretune_kernels::Plan;
 use paretune_kernels::executor::conv_problem;
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::offer::Target;
+use paretune_kernels::registry::Target;
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::schedule::Schedule;
 use paretune_study::survey::{SPEED, SpeedKey};

@@ -9,7 +9,7 @@ use paretune_kernels::Plan;
 use paretune_kernels::conv::{self, Layout};
 use paretune_kernels::executor::conv_problem;
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::offer::{Offer, Target};
+use paretune_kernels::registry::{Numerics, Offer, Target};
 use paretune_kernels::operator::{ConvProblem, Operator};
 use paretune_kernels::schedule::Schedule;
 use paretune_kernels::weights::{Numbers, Pattern, WeightFormat};
@@ -103,14 +103,14 @@ impl Layer {
         seed: u64,
     ) -> Result<Self, TuneError> {
         let offers: Vec<Offer> =
-            target.offers(&problem).into_iter().filter(|offer| offer.executes(DENSE)).collect();
+            target.offers(&problem).into_iter().filter(|offer| offer.info.executes(DENSE)).collect();
         let space = Arc::new(space_of(&offers)?.compile()?);
         let objectives = vec![Objective::minimize(SECONDS).log()];
         let judged = Problem::new(Arc::clone(&space), vec![SECONDS.to_owned()], objectives, Vec::new())?;
         let mut search = Search::new(judged, strategy, seed)?;
         let defaults = offers.iter().map(|offer| {
             let mut wanted = Configuration::new();
-            wanted.insert(ALGORITHM, Value::Text(offer.name.to_owned()));
+            wanted.insert(ALGORITHM, Value::Text(offer.info.name().to_owned()));
             (space.closest(&wanted), "default".to_owned())
         });
         search.enqueue(defaults.collect())?;
@@ -126,7 +126,7 @@ impl Layer {
             in_vain: 0,
             best: f64::INFINITY,
             exhausted: false,
-            saves: offers.iter().any(|offer| offer.name == "winograd"),
+            saves: offers.iter().any(|offer| offer.info.numerics() == Numerics::RoundsDifferently),
         })
     }
 
@@ -233,11 +233,11 @@ pub(super) fn layouts(schedule: &Schedule, isa: Isa) -> Option<[Layout; 2]> {
 /// Builds the space of the algorithms with their tunables and constraints.
 fn space_of(offers: &[Offer]) -> Result<Space, TuneError> {
     let mut space = Space::new();
-    let names = offers.iter().map(|offer| offer.name);
+    let names = offers.iter().map(|offer| offer.info.name());
     space.parameters.push(Parameter::new(ALGORITHM, Domain::choice(names)));
     for offer in offers {
-        let active: Expression = format!("{ALGORITHM} == '{}'", offer.name).parse()?;
-        add_tunables(&mut space, offer, &format!("{}.", offer.name), &active)?;
+        let active: Expression = format!("{ALGORITHM} == '{}'", offer.info.name()).parse()?;
+        add_tunables(&mut space, offer, &format!("{}.", offer.info.name()), &active)?;
     }
     Ok(space)
 }

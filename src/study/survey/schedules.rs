@@ -8,7 +8,7 @@ use paretune_db::{KeyParts, Record};
 use paretune_evaluate::PROTOCOL_VERSION;
 use paretune_evaluate::protocol::{Reply, Request};
 use paretune_joint_space::layer::{SCHEDULE_BITS, ScheduleChoice, needs_zeros};
-use paretune_kernels::offer;
+use paretune_kernels::registry::{self, BackendKind};
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::weights::WeightFormat;
 use paretune_names::numbers::offered;
@@ -188,20 +188,21 @@ impl Surveyor<'_, '_> {
         let names = self.domain(&layer_parameter(&layer.step, "algorithm"));
         let mut defaults = Vec::new();
         for name in names.iter().filter_map(Value::as_str) {
-            let Some(integer) = offer::is_integer(name) else { continue };
+            let Some(info) = registry::info(name) else { continue };
+            let integer = info.is_integer();
             let bits = match integer {
                 true => 8,
-                false if offer::executes(name, WeightFormat::F32) || needs_zeros(name) => 32,
+                false if info.executes(WeightFormat::F32) || needs_zeros(name) => 32,
                 false => 16,
             };
             if !has(&LayerSchedule::default_of(bits, 0.0, name.into()))
-                || offer::is_for_device(name) != device
+                || (info.backend() == BackendKind::OpenCl) != device
             {
                 continue;
             }
             if needs_zeros(name) {
                 // Losses are known for unstructured zeros only.
-                if !offer::executes(name, WeightFormat::SPARSE_F32) {
+                if !info.executes(WeightFormat::SPARSE_F32) {
                     continue;
                 }
                 let zeros = sparsities.iter().filter(|sparsity| **sparsity > 0.0);
@@ -218,7 +219,7 @@ impl Surveyor<'_, '_> {
     fn tunables<'l>(&self, layers: &'l [LayerInfo]) -> Tunables<'l> {
         let mut all = Tunables::new();
         for layer in layers {
-            for algorithm in offer::names() {
+            for algorithm in registry::algorithms().map(registry::AlgorithmInfo::name) {
                 let prefix = format!("{}.{algorithm}.", layer.step);
                 for parameter in self.space.parameters() {
                     let Some(tunable) = parameter.name.strip_prefix(&prefix) else { continue };
