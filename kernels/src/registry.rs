@@ -125,9 +125,9 @@ mod tests {
             window: Window { kernel: [3, 3], padding: [1; 4], ..Window::POINT },
         };
         let target = Target::Cpu(Isa::Portable);
-        let wanted = Schedule::of("winograd_int8");
+        let wanted = Schedule::of("winograd_i8");
         let fitted = target.fitted(&wanted, &problem(32)).expect("there is such an algorithm");
-        assert_eq!(fitted.algorithm, "winograd_int8");
+        assert_eq!(fitted.algorithm, "winograd_i8");
         assert_eq!(target.fitted(&wanted, &problem(4)), Some(Schedule::default()));
         assert_eq!(target.fitted(&Schedule::of("unheard"), &problem(32)), None);
     }

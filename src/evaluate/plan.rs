@@ -4,8 +4,8 @@ use paretune_compress as compress;
 use paretune_compress::{ChannelCriterion, CompressError, Method, Recipe};
 use paretune_joint_space::decode::{Candidate, CandidateError};
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::registry::Target;
 use paretune_kernels::operator::Operator;
+use paretune_kernels::registry::Target;
 use paretune_kernels::{Backend, KernelError, Plan, Switch};
 use paretune_spaces::Configuration;
 

@@ -5,7 +5,7 @@
 use paretune_compress as compress;
 use paretune_compress::{CompressError, SPARSITIES};
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::registry::{self, BackendKind, Target};
+use paretune_kernels::registry::{self, Target};
 use paretune_kernels::weights::{FP16_MAX, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{Backend, KernelError};
 use paretune_model::Network;
@@ -371,7 +371,11 @@ mod tests {
         let name = |layer: &compress::LayerInfo| layer_parameter(&layer.step, "algorithm");
         let chosen =
             layers.iter().map(|layer| found.get(&name(layer)).and_then(Value::as_str).expect("an algorithm"));
-        chosen.map(|name| registry::info(name).is_some_and(|info| info.backend() == BackendKind::OpenCl)).collect()
+        chosen
+            .map(|name| {
+                registry::info(name).is_some_and(|info| info.backend() == registry::BackendKind::OpenCl)
+            })
+            .collect()
     }
 
     #[test]
@@ -425,7 +429,7 @@ mod tests {
                     assert_eq!(numbers::chosen(&point, &layer.step), Some(wanted), "{isa:?}");
                     let algorithm = point.get(&layer_parameter(&layer.step, "algorithm"));
                     let algorithm = algorithm.and_then(Value::as_str).expect("an algorithm");
-                    assert_eq!(algorithm == "implicit_gemm_fp16", wanted == Numbers::Fp16);
+                    assert_eq!(algorithm == "implicit_gemm_wfp16", wanted == Numbers::Fp16);
                     assert_eq!(algorithm == "implicit_gemm_bf16", wanted == Numbers::Bf16);
                     let names = found.iter().map(|layer| layer.step.as_str());
                     let candidate = Candidate::decode(&point, names).expect("a candidate");

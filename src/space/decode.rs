@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use paretune_compress::{LayerRecipe, Recipe};
-use paretune_kernels::weights::Numbers;
 use paretune_kernels::registry::{self, Numerics};
+use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Backend, Schedule};
 use paretune_names::numbers::{BITS, HALF};
 use paretune_names::{BACKEND, CHANNELS, FINETUNE, Partition, THREADS, tunable_parameter};
@@ -198,8 +198,8 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
             || name.ends_with(".sparsity")
             || name.ends_with(".pattern");
         let changes = |algorithm: &str| registry::numerics(algorithm) != Numerics::Exact;
-        let rounds = name.ends_with(".algorithm") && value.as_str().is_some_and(changes)
-            || changes_numerics(name);
+        let rounds =
+            name.ends_with(".algorithm") && value.as_str().is_some_and(changes) || changes_numerics(name);
         if compression || rounds {
             part.insert(name.clone(), value.clone());
         }
@@ -253,7 +253,7 @@ mod tests {
         let layers = ["a", "a.bits2", "a.b"];
         let decoded = Candidate::decode(
             &configuration(&[
-                ("a.b.algorithm", Value::Text("direct".into())),
+                ("a.b.algorithm", Value::Text("direct_nchw".into())),
                 ("a.b.direct.tile", Value::Int(4)),
                 ("a.bits", Value::Int(8)),
                 ("threads", Value::Int(2)),
@@ -310,7 +310,7 @@ mod tests {
         let plain = configuration(&[("a.bits", Value::Int(8))]);
         let scheduled = configuration(&[
             ("a.bits", Value::Int(8)),
-            ("a.algorithm", Value::Text("direct".into())),
+            ("a.algorithm", Value::Text("direct_nchw".into())),
             ("threads", Value::Int(2)),
         ]);
         assert_eq!(numerics(&plain), numerics(&scheduled));

@@ -46,9 +46,15 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
         ("Winograd", Uniform { algorithm: Some("winograd"), ..Uniform::default() }),
         ("im2col", Uniform { algorithm: Some("im2col_gemm"), ..Uniform::default() }),
         ("8 bits, 50 % of channels", Uniform { bits: int8, channels: Some(0.5), ..Uniform::default() }),
-        ("70 % sparse, CSR", Uniform { sparsity: Some(0.7), algorithm: Some("csr"), ..Uniform::default() }),
+        (
+            "70 % sparse, CSR",
+            Uniform { sparsity: Some(0.7), algorithm: Some("csr_naive"), ..Uniform::default() },
+        ),
         ("50 % sparse, dense kernels", Uniform { sparsity: Some(0.5), ..Uniform::default() }),
-        ("80 % sparse, CSR", Uniform { sparsity: Some(0.8), algorithm: Some("csr"), ..Uniform::default() }),
+        (
+            "80 % sparse, CSR",
+            Uniform { sparsity: Some(0.8), algorithm: Some("csr_naive"), ..Uniform::default() },
+        ),
         ("4 bits everywhere", Uniform { bits: integer(Grid::Bits4), ..Uniform::default() }),
         ("3 bits everywhere", Uniform { bits: integer(Grid::Bits3), ..Uniform::default() }),
         ("2 bits everywhere", Uniform { bits: integer(Grid::Bits2), ..Uniform::default() }),

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice};
-use paretune_kernels::conv;
+use paretune_kernels::registry;
 use paretune_kernels::weights::{Grid, Numbers, WeightFormat};
 use paretune_names::numbers::{BITS, choose, offered};
 use paretune_names::{BACKEND, CHANNELS, Partition, THREADS, layer_parameter};
@@ -79,7 +79,7 @@ pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
         all.push(Experiment { technique: CHANNEL.to_owned(), level, channels, ..plain.clone() });
     }
     let zeros: Vec<f64> = ZEROS.into_iter().filter(|zeros| offer.sparsities.contains(zeros)).collect();
-    for (technique, algorithm) in [(CSR, "csr"), (SPARSE, "sparse_planar")] {
+    for (technique, algorithm) in [(CSR, "csr_naive"), (SPARSE, "spmm_nchw")] {
         for &sparsity in zeros.iter().filter(|_| offer.algorithms.contains(algorithm)) {
             all.push(Experiment {
                 technique: technique.to_owned(),
@@ -99,13 +99,13 @@ pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
         }
     }
     for (channels, sparsity) in [(0.875, 0.5), (0.75, 0.7)] {
-        if offer.algorithms.contains("sparse_planar") && zeros.contains(&sparsity) {
+        if offer.algorithms.contains("spmm_nchw") && zeros.contains(&sparsity) {
             all.push(Experiment {
                 technique: "weight and channel pruning".to_owned(),
                 level: format!("{} zeros, {} kept", percent(sparsity), percent(channels)),
                 sparsity,
                 channels,
-                algorithm: Some("sparse_planar".to_owned()),
+                algorithm: Some("spmm_nchw".to_owned()),
                 ..plain.clone()
             });
         }
@@ -252,7 +252,7 @@ pub fn configuration(
         let on_device = setting.kernels.filter(|_| numbers == Numbers::F32).map(|(algorithm, _)| algorithm);
         let offered = experiment.algorithm.as_deref().or(on_device).filter(|algorithm| {
             let known = offers(space, &name("algorithm"), algorithm);
-            known && (sparsity > 0.0 || !matches!(*algorithm, "csr" | "sparse_planar"))
+            known && (sparsity > 0.0 || !matches!(*algorithm, "csr_naive" | "spmm_nchw"))
         });
         let fastest = layer.fastest(numbers, sparsity, 1);
         match (offered, fastest.first()) {
@@ -351,7 +351,7 @@ mod tests {
         // The fastest schedule is one for sparse weights, which the baseline cannot use.
         let mut surveyed = survey.clone();
         for layer in &mut surveyed.layers {
-            layer.schedules = [("sparse_planar", 0.8, 1e-6), ("implicit_gemm", 0.0, 2e-6)]
+            layer.schedules = [("spmm_nchw", 0.8, 1e-6), ("implicit_gemm", 0.0, 2e-6)]
                 .map(|(algorithm, sparsity, seconds)| ScheduleTime {
                     schedule: LayerSchedule {
                         bits: 32,
@@ -391,7 +391,7 @@ mod tests {
             match (experiment.kernels, experiment.technique.as_str()) {
                 (Kernels::Naive, CSR) => assert!(algorithms("naive_csr") > 0),
                 (Kernels::Naive, _) => assert_eq!(algorithms("naive"), survey.layers.len()),
-                (Kernels::Tuned, CSR) => assert!(algorithms("csr") > 0),
+                (Kernels::Tuned, CSR) => assert!(algorithms("csr_naive") > 0),
                 _ => {}
             }
             if experiment.kernels == Kernels::Tuned {

@@ -7,8 +7,8 @@ use paretune_evaluate::PROTOCOL_VERSION;
 use paretune_kernels::Plan;
 use paretune_kernels::executor::conv_problem;
 use paretune_kernels::hardware::Isa;
-use paretune_kernels::registry::Target;
 use paretune_kernels::operator::ConvProblem;
+use paretune_kernels::registry::Target;
 use paretune_kernels::schedule::Schedule;
 use paretune_study::survey::{SPEED, SpeedKey};
 
@@ -136,14 +136,14 @@ fn default_of(problem: &ConvProblem, isa: Isa) -> Option<Schedule> {
         pattern: paretune_kernels::weights::Pattern::Dense,
     };
     let target = Target::Cpu(isa);
-    let first = target.offers(problem).into_iter().find(|offer| offer.executes(dense))?;
-    target.fitted(&Schedule::of(first.name), problem)
+    let first = target.offers(problem).into_iter().find(|offer| offer.info.executes(dense))?;
+    target.fitted(&Schedule::of(first.info.name()), problem)
 }
 
 /// Returns whether this machine can run `schedule` exactly as given.
 fn is_offered(schedule: &Schedule, problem: &ConvProblem, isa: Isa) -> bool {
     let target = Target::Cpu(isa);
-    target.offers(problem).iter().any(|offer| offer.name == schedule.algorithm)
+    target.offers(problem).iter().any(|offer| offer.info.name() == schedule.algorithm)
         && target.fitted(schedule, problem).is_some_and(|fitted| fitted == *schedule)
 }
 

@@ -63,7 +63,25 @@ pub trait AlgorithmInfo: Send + Sync {
 
 /// Former names of algorithms and the present ones. Schedules, configurations and files of earlier
 /// versions are read through this table.
-const FORMER_NAMES: [(&str, &str); 0] = [];
+const FORMER_NAMES: [(&str, &str); 17] = [
+    ("depthwise_planar", "depthwise_nchw"),
+    ("direct_blocked", "direct_nchwc"),
+    ("direct", "direct_nchw"),
+    ("implicit_gemm_fp16", "implicit_gemm_wfp16"),
+    ("block_sparse", "bsr_gemm"),
+    ("sparse_planar", "spmm_nchw"),
+    ("csr", "csr_naive"),
+    ("depthwise_int8", "depthwise_i8"),
+    ("winograd_int8", "winograd_i8"),
+    ("implicit_gemm_int8", "implicit_gemm_i8"),
+    ("block_sparse_int8", "bsr_gemm_i8"),
+    ("low_bit_gemm", "gemm_low_bit_i8"),
+    ("opencl_block_sparse", "opencl_bsr_gemm"),
+    ("opencl_int8_gemm", "opencl_implicit_gemm_i8"),
+    ("opencl_tensor_core", "opencl_tensor_core_tf32"),
+    ("opencl_implicit_gemm_fp16", "opencl_implicit_gemm_wfp16"),
+    ("opencl_direct_fp16", "opencl_direct_wfp16"),
+];
 
 /// Returns the present name of an algorithm that may be given by a former one.
 #[must_use]
@@ -199,5 +217,18 @@ pub trait Registry {
         };
         let tunables: BTreeMap<_, _> = self.tunables(algorithm, problem).into_iter().map(nearest).collect();
         Some(Schedule { algorithm: algorithm.name().to_owned(), tunables })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_names_lead_to_names_that_are_not_former() {
+        for (former, present) in FORMER_NAMES {
+            assert_eq!(present_name(former), present);
+            assert_eq!(present_name(present), present, "`{present}` must stay");
+        }
     }
 }

@@ -23,7 +23,6 @@ use paretune_kernels::error::KernelError;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::plan::Quantization;
-use paretune_kernels::registry::AlgorithmInfo;
 use paretune_kernels::schedule::{Schedule, Tunable};
 use paretune_kernels::team::{Barrier, Worker};
 use paretune_kernels::weights::{IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights};

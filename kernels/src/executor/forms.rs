@@ -26,7 +26,9 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Ve
         match (&step.operator, resolved) {
             (Operator::Conv(_), Some(resolved)) => {
                 // The residual has the layout of the output.
-                for (&input, layout) in step.inputs.iter().zip(resolved.algorithm.layouts(&resolved.schedule, isa)) {
+                for (&input, layout) in
+                    step.inputs.iter().zip(resolved.algorithm.layouts(&resolved.schedule, isa))
+                {
                     wishes[input].layout = Some(layout);
                 }
                 wishes[step.inputs[0]].u8 |= resolved.algorithm.is_integer();

@@ -96,7 +96,7 @@ fn products_in_half_precision_compile() {
         let tunables =
             [("half", 1), ("thread_m", thread_m), ("vector", vector), ("split", split), ("local", local)];
         let arguments = ["-Xclang", "-cl-ext=+cl_khr_fp16", "-target", "spir64", "-fsyntax-only"];
-        if compiled("opencl_implicit_gemm_fp16", layer, &tunables, &limits, &arguments).is_none() {
+        if compiled("opencl_implicit_gemm_wfp16", layer, &tunables, &limits, &arguments).is_none() {
             return;
         }
     }
@@ -108,7 +108,7 @@ fn products_in_half_precision_compile() {
 fn tensor_core_kernels_compile_to_ptx() {
     let limits = Limits { compute_capability: 80, ..limits() };
     let shapes = [([64, 32, 32], 64, window(3, 1, 1), 1), ([20, 7, 7], 40, window(3, 2, 1), 3)];
-    for algorithm in ["opencl_tensor_core", "opencl_tensor_core_fp16", "opencl_tensor_core_fp32"] {
+    for algorithm in ["opencl_tensor_core_tf32", "opencl_tensor_core_fp16", "opencl_tensor_core_fp32"] {
         for patch in [0, 1, 2] {
             let tunables =
                 [("patch", patch), ("warp_m", 2), ("warp_n", 2), ("warps_m", 2), ("ahead", patch % 2)];

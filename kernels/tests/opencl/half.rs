@@ -24,7 +24,7 @@ fn weights_in_half_precision_match_the_reference() {
     let device = open("").unwrap();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
     for (round, name) in
-        ["opencl_implicit_gemm_fp16", "opencl_direct_fp16"].into_iter().cycle().take(12).enumerate()
+        ["opencl_implicit_gemm_wfp16", "opencl_direct_wfp16"].into_iter().cycle().take(12).enumerate()
     {
         let algorithm = conv::algorithm(name).unwrap();
         let mut pick = |choices: &[usize]| choices[rng.random_range(0..choices.len())];
@@ -65,7 +65,7 @@ fn weights_too_large_for_half_precision_are_refused() {
     if !present() {
         return;
     }
-    for name in ["opencl_implicit_gemm_fp16", "opencl_direct_fp16", "opencl_tensor_core_fp16"] {
+    for name in ["opencl_implicit_gemm_wfp16", "opencl_direct_wfp16", "opencl_tensor_core_fp16"] {
         assert!(conv::algorithm(name).unwrap().largest_weight() < 65505.0);
         let mut network = Network::new(1, &[4, 5, 5]);
         let weights = network.weights([8, 4, 1, 1], true);
@@ -94,7 +94,7 @@ fn sums_in_half_precision_match_the_reference() {
     for local in [0, 1] {
         let mut network = Network::new(9, &[24, 9, 7]);
         let weights = network.half_weights([10, 24, 3, 3]);
-        let mut schedule = Schedule::of("opencl_implicit_gemm_fp16");
+        let mut schedule = Schedule::of("opencl_implicit_gemm_wfp16");
         let tunables = [("half", 1), ("local", local), ("tile_k", 8), ("split", 2)];
         schedule.tunables.extend(tunables.map(|(name, value)| (name.to_owned(), value)));
         let (window, activation) = (window(3, 1, 1), Activation::Relu);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use paretune_base::registry::{AlgorithmInfo, Numerics};
+use paretune_base::registry::Numerics;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -231,11 +231,11 @@ fn convolutions_match_the_reference() {
                 "opencl_direct" => round == 2 || round == 3,
                 "opencl_gemm_int8" => round == 2,
                 "opencl_winograd" => round == 0,
-                "opencl_tensor_core" => round == 0,
+                "opencl_tensor_core_tf32" => round == 0,
                 "opencl_tensor_core_fp16" => round == 4,
                 "opencl_tensor_core_fp32" => round == 0 || round == 4,
                 // These algorithms have their own tests.
-                "opencl_implicit_gemm_fp16" | "opencl_direct_fp16" => false,
+                "opencl_implicit_gemm_wfp16" | "opencl_direct_wfp16" => false,
                 _ => round == 3,
             };
             // Algorithms that require zeros have their own tests.

@@ -20,7 +20,7 @@ fn patches_match_the_reference() {
         ([19, 8, 8], 16, window(3, 2, 1), 1),
         ([24, 5, 8], 40, Window::POINT, 2),
     ];
-    let names = ["opencl_tensor_core_fp32", "opencl_tensor_core_fp16", "opencl_tensor_core"];
+    let names = ["opencl_tensor_core_fp32", "opencl_tensor_core_fp16", "opencl_tensor_core_tf32"];
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
     for (round, (dims, outputs, window, batch)) in shapes.into_iter().enumerate() {
         for patches in [1, 2] {

@@ -39,7 +39,7 @@ fn block_sparse_convolutions_match_the_reference() {
         return;
     }
     let device = open("").unwrap();
-    let algorithm = conv::algorithm("opencl_block_sparse").unwrap();
+    let algorithm = conv::algorithm("opencl_bsr_gemm").unwrap();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
     for round in 0..12 {
         let mut pick = |choices: &[usize]| choices[rng.random_range(0..choices.len())];
@@ -96,7 +96,7 @@ fn a_network_with_block_sparse_layers_matches_the_reference() {
     let four = |local: i64| {
         let tunables = [("threads_m", 4), ("thread_n", 4), ("vector", 4), ("local", local)];
         let tunables = tunables.map(|(name, value)| (name.to_owned(), value)).into();
-        Schedule { algorithm: "opencl_block_sparse".to_owned(), tunables }
+        Schedule { algorithm: "opencl_bsr_gemm".to_owned(), tunables }
     };
     let first = network.weights([16, 3, 3, 3], true);
     let first = network.step(conv(first, 3, Schedule::default()), &[0], &[]);
@@ -116,7 +116,7 @@ fn a_network_with_block_sparse_layers_matches_the_reference() {
 /// The algorithm only accepts patterns that it accelerates.
 #[test]
 fn block_sparse_wants_blocks_of_outputs() {
-    let algorithm = conv::algorithm("opencl_block_sparse").unwrap();
+    let algorithm = conv::algorithm("opencl_bsr_gemm").unwrap();
     let with = |pattern| algorithm.executes(WeightFormat { pattern, ..WeightFormat::F32 });
     assert!(
         with(Pattern::Blocks { outputs: 8, inputs: 1 }) && with(Pattern::Blocks { outputs: 16, inputs: 1 })

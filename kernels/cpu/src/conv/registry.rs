@@ -8,9 +8,9 @@ use paretune_simd::Isa;
 
 use super::algorithm::Algorithm;
 use super::algorithms::{
-    block_sparse, csr, depthwise, depthwise_int8, depthwise_planar, direct, direct_blocked, im2col_gemm,
-    implicit_gemm, implicit_gemm_bf16, implicit_gemm_fp16, implicit_gemm_int8, naive, sparse_planar,
-    streams_int8, winograd, winograd_int8,
+    bsr_gemm, bsr_gemm_i8, csr_naive, depthwise, depthwise_i8, depthwise_nchw, direct_nchw, direct_nchwc,
+    im2col_gemm, implicit_gemm, implicit_gemm_bf16, implicit_gemm_i8, implicit_gemm_wfp16, naive, spmm_nchw,
+    winograd, winograd_i8,
 };
 
 /// Returns all algorithms, in order of preference for defaults.
@@ -18,22 +18,22 @@ use super::algorithms::{
 pub fn algorithms() -> &'static [&'static dyn Algorithm] {
     &[
         &depthwise::Depthwise,
-        &depthwise_planar::DepthwisePlanar,
+        &depthwise_nchw::DepthwiseNchw,
         &implicit_gemm_bf16::ImplicitGemmBf16,
-        &implicit_gemm_fp16::ImplicitGemmFp16,
-        &direct_blocked::DirectBlocked,
+        &implicit_gemm_wfp16::ImplicitGemmWfp16,
+        &direct_nchwc::DirectNchwc,
         &implicit_gemm::ImplicitGemm,
         &winograd::Winograd,
         &im2col_gemm::Im2colGemm,
-        &direct::Direct,
-        &block_sparse::BlockSparse,
-        &sparse_planar::SparsePlanar,
-        &csr::Csr,
-        &depthwise_int8::DepthwiseInt8,
-        &winograd_int8::WinogradInt8,
-        &implicit_gemm_int8::ImplicitGemmInt8,
-        &streams_int8::BlockSparseInt8,
-        &streams_int8::LowBitGemm,
+        &direct_nchw::DirectNchw,
+        &bsr_gemm::BsrGemm,
+        &spmm_nchw::SpmmNchw,
+        &csr_naive::CsrNaive,
+        &depthwise_i8::DepthwiseI8,
+        &winograd_i8::WinogradI8,
+        &implicit_gemm_i8::ImplicitGemmI8,
+        &bsr_gemm_i8::BsrGemmI8,
+        &bsr_gemm_i8::GemmLowBitI8,
     ]
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use paretune_base::registry::{AlgorithmInfo, Registry};
 use proptest::prelude::*;
 
 use super::reference::conv_f64;

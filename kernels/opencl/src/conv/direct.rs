@@ -30,7 +30,7 @@ impl AlgorithmInfo for Direct {
     fn name(&self) -> &'static str {
         match self {
             Self::Fp32 => "opencl_direct",
-            Self::Fp16 => "opencl_direct_fp16",
+            Self::Fp16 => "opencl_direct_wfp16",
         }
     }
 

@@ -29,7 +29,7 @@ impl AlgorithmInfo for ImplicitGemm {
     fn name(&self) -> &'static str {
         match self {
             Self::Fp32 => "opencl_implicit_gemm",
-            Self::Fp16 => "opencl_implicit_gemm_fp16",
+            Self::Fp16 => "opencl_implicit_gemm_wfp16",
         }
     }
 

@@ -4,12 +4,12 @@
 //! between them. It turns a step into a list of launches. Activations
 //! are NCHW in single precision; weights are packed once on the host.
 
-mod block_sparse;
+mod bsr_gemm;
 mod depthwise;
 mod direct;
 mod half;
 mod implicit_gemm;
-mod int8_gemm;
+mod implicit_gemm_i8;
 pub mod registry;
 mod tensor_core;
 mod tile;

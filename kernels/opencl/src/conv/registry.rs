@@ -5,7 +5,7 @@ use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::{Registry, present_name};
 
-use super::{Algorithm, block_sparse, depthwise, direct, implicit_gemm, int8_gemm, tensor_core, winograd};
+use super::{Algorithm, bsr_gemm, depthwise, direct, implicit_gemm, implicit_gemm_i8, tensor_core, winograd};
 use crate::limits::Limits;
 
 /// Returns all algorithms of this backend, in order of preference for defaults.
@@ -21,8 +21,8 @@ pub fn algorithms() -> &'static [&'static dyn Algorithm] {
         &tensor_core::TensorCore::Fp16,
         &implicit_gemm::ImplicitGemm::Fp16,
         &direct::Direct::Fp16,
-        &int8_gemm::Int8Gemm,
-        &block_sparse::BlockSparse,
+        &implicit_gemm_i8::ImplicitGemmI8,
+        &bsr_gemm::BsrGemm,
     ]
 }
 

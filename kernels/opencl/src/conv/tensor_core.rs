@@ -129,7 +129,7 @@ impl TensorCore {
 impl AlgorithmInfo for TensorCore {
     fn name(&self) -> &'static str {
         match self {
-            Self::Tf32 => "opencl_tensor_core",
+            Self::Tf32 => "opencl_tensor_core_tf32",
             Self::Fp16 => "opencl_tensor_core_fp16",
             Self::Fp32 => "opencl_tensor_core_fp32",
         }

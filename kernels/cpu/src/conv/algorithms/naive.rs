@@ -2,7 +2,7 @@
 //! or over the non-zero weights of a CSR row. It is no candidate of a search. The study of
 //! techniques runs it to show how much a conclusion depends on the kernels.
 
-use super::csr::Rows;
+use super::csr_naive::Rows;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::request::sensible;

@@ -1,4 +1,4 @@
-//! Direct convolution over NCHW activations: vectors of output pixels by a few output channels in
+//! DirectNchw convolution over NCHW activations: vectors of output pixels by a few output channels in
 //! registers. It supports every window and any number of groups, so it is the general fallback.
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
@@ -17,16 +17,16 @@ use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 
-/// Direct convolution over NCHW activations.
-pub(crate) struct Direct;
+/// DirectNchw convolution over NCHW activations.
+pub(crate) struct DirectNchw;
 
 /// Register tiles as `[output channels, vectors of pixels]`.
 const TILES: [[usize; 2]; 13] =
     [[1, 1], [1, 4], [1, 8], [2, 1], [2, 2], [2, 4], [3, 4], [4, 1], [4, 2], [4, 3], [6, 1], [6, 2], [8, 1]];
 
-impl AlgorithmInfo for Direct {
+impl AlgorithmInfo for DirectNchw {
     fn name(&self) -> &'static str {
-        "direct"
+        "direct_nchw"
     }
 
     fn about(&self) -> &'static str {
@@ -38,7 +38,7 @@ impl AlgorithmInfo for Direct {
     }
 }
 
-impl Algorithm for Direct {
+impl Algorithm for DirectNchw {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
     }

@@ -1,4 +1,4 @@
-//! Implicit GEMM of 8-bit integers; see `kernels/int8_gemm.cl`.
+//! Implicit GEMM of 8-bit integers; see `kernels/implicit_gemm_i8.cl`.
 
 use super::{Algorithm, Chosen, Request, bias, powers, unfit};
 use crate::launch::{Launch, Prepared, bytes_of};
@@ -9,14 +9,14 @@ use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{WeightFormat, WeightValues};
 use paretune_base::registry::{AlgorithmInfo, BackendKind};
 
-pub(super) struct Int8Gemm;
+pub(super) struct ImplicitGemmI8;
 
 const NAME: &str = "opencl_gemm_int8";
 
 /// Maximum number of sums that a work-item can hold in registers beside its operands.
 const MOST_SUMS: usize = 64;
 
-impl AlgorithmInfo for Int8Gemm {
+impl AlgorithmInfo for ImplicitGemmI8 {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -38,7 +38,7 @@ impl AlgorithmInfo for Int8Gemm {
     }
 }
 
-impl Algorithm for Int8Gemm {
+impl Algorithm for ImplicitGemmI8 {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
         // Sums of products of two bytes stay within 32 bits.
         problem.group_in() * problem.window.kernel[0] * problem.window.kernel[1] < 1 << 16
@@ -128,7 +128,7 @@ impl Algorithm for Int8Gemm {
         let pixels = problem.batch * request.output[0] * request.output[1];
         Ok(Prepared {
             launches: vec![Launch {
-                source: include_str!("../kernels/int8_gemm.cl"),
+                source: include_str!("../kernels/implicit_gemm_i8.cl"),
                 kernel: "convolve",
                 macros,
                 groups: [pixels.div_ceil(tile_n), outputs.div_ceil(tile_m), problem.groups],

@@ -4,7 +4,7 @@
 //! their padding, to lines that stay in the first-level cache. At stride 2 the even columns of the
 //! padded row come first and the odd columns follow, so that the elements under a tap are adjacent.
 //! Tiles of a few rows by a few vectors then share their loads. Windows of 3x3 and 5x5 at strides 1
-//! and 2; other windows, and images narrower than a vector, are left to [`super::direct`].
+//! and 2; other windows, and images narrower than a vector, are left to [`super::direct_nchw`].
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
@@ -26,7 +26,7 @@ mod lines;
 use lines::Lines;
 
 /// Depthwise convolution over NCHW activations.
-pub(crate) struct DepthwisePlanar;
+pub(crate) struct DepthwiseNchw;
 
 /// Register tiles as `[output rows, vectors of pixels]`.
 const TILES: [[usize; 2]; 5] = [[1, 1], [1, 2], [2, 1], [2, 2], [4, 1]];
@@ -37,9 +37,9 @@ const STRIPS: [usize; 3] = [4, 8, 16];
 /// Bytes of copied lines that leave room for the output in a first-level cache.
 const CACHED: usize = 24 << 10;
 
-impl AlgorithmInfo for DepthwisePlanar {
+impl AlgorithmInfo for DepthwiseNchw {
     fn name(&self) -> &'static str {
-        "depthwise_planar"
+        "depthwise_nchw"
     }
 
     fn about(&self) -> &'static str {
@@ -51,7 +51,7 @@ impl AlgorithmInfo for DepthwisePlanar {
     }
 }
 
-impl Algorithm for DepthwisePlanar {
+impl Algorithm for DepthwiseNchw {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         let window = &problem.window;
         sensible(problem)
@@ -99,7 +99,7 @@ impl Algorithm for DepthwisePlanar {
         request.check_f32()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("`depthwise_planar` cannot solve {problem:?}")));
+            return Err(KernelError::Data(format!("`depthwise_nchw` cannot solve {problem:?}")));
         }
         let stored = request.f32_weights()?;
         let lanes = lanes(request.isa);

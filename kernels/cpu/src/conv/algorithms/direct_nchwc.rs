@@ -34,7 +34,7 @@ use kernel::{Entry, Select, Tile, most_rows};
 use padded::{Order, Padded};
 
 /// Direct convolution with NCHWc tiles.
-pub(crate) struct DirectBlocked;
+pub(crate) struct DirectNchwc;
 
 /// Numbers of vectors of output channels that tiles are offered with.
 const VECTORS: [usize; 5] = [1, 2, 3, 4, 6];
@@ -125,9 +125,9 @@ fn tile_tunables(problem: &ConvProblem, isa: Isa) -> [Tunable; 2] {
     [tile, across]
 }
 
-impl AlgorithmInfo for DirectBlocked {
+impl AlgorithmInfo for DirectNchwc {
     fn name(&self) -> &'static str {
-        "direct_blocked"
+        "direct_nchwc"
     }
 
     fn about(&self) -> &'static str {
@@ -139,7 +139,7 @@ impl AlgorithmInfo for DirectBlocked {
     }
 }
 
-impl Algorithm for DirectBlocked {
+impl Algorithm for DirectNchwc {
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         // A group narrower than a vector leaves most of the vector unused.
         sensible(problem) && (problem.groups == 1 || problem.group_out() >= lanes(isa))
@@ -176,7 +176,7 @@ impl Algorithm for DirectBlocked {
         request.check_f32()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("`direct_blocked` cannot solve {problem:?}")));
+            return Err(KernelError::Data(format!("`direct_nchwc` cannot solve {problem:?}")));
         }
         let lanes = lanes(request.isa);
         let offered = |tunable: Tunable| -> Result<i64, KernelError> {

@@ -2,7 +2,7 @@
 //! layer instead of one per 3x3 kernel. Every non-zero weight adds a scaled row of the input to a
 //! row of the output.
 //!
-//! The sums live in memory and not in registers; [`super::sparse_planar`] avoids that.
+//! The sums live in memory and not in registers; [`super::spmm_nchw`] avoids that.
 
 use std::ops::Range;
 
@@ -22,11 +22,11 @@ use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn};
 
 /// CSR convolution over NCHW activations.
-pub(crate) struct Csr;
+pub(crate) struct CsrNaive;
 
-impl AlgorithmInfo for Csr {
+impl AlgorithmInfo for CsrNaive {
     fn name(&self) -> &'static str {
-        "csr"
+        "csr_naive"
     }
 
     fn about(&self) -> &'static str {
@@ -38,7 +38,7 @@ impl AlgorithmInfo for Csr {
     }
 }
 
-impl Algorithm for Csr {
+impl Algorithm for CsrNaive {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         let depth = problem.window.kernel.iter().product::<usize>().checked_mul(problem.in_channels);
         sensible(problem) && depth.is_some_and(|depth| u32::try_from(depth).is_ok())

@@ -5,7 +5,7 @@
 //! Transformed bytes are below 2^10, and four times the transformed weights below 2^11; both fit in
 //! 16 bits. Their products are summed in 32 bits, and the result is exactly four times the
 //! convolution's sum. There are 2.25 times fewer multiplications than in
-//! [`super::implicit_gemm_int8`], and the instructions are the same ones on processors without an
+//! [`super::implicit_gemm_i8`], and the instructions are the same ones on processors without an
 //! exact product of bytes (all but VNNI). Weights are 3.6 times as large as in 8 bits.
 //!
 //! Products are never stored: the 16 sums of a few tiles by a few channels are transformed back at
@@ -35,7 +35,7 @@ mod stages;
 use stages::{Back, BackEntry, Input, InputEntry, Products, ProductsEntry};
 
 /// Winograd convolution in 8 bits.
-pub(crate) struct WinogradInt8;
+pub(crate) struct WinogradI8;
 
 /// Output pixels per side of a tile.
 const SIZE: usize = 2;
@@ -57,9 +57,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 const ROWS: [usize; 5] = [2, 3, 4, 5, 6];
 const VECTORS: [usize; 2] = [1, 2];
 
-impl AlgorithmInfo for WinogradInt8 {
+impl AlgorithmInfo for WinogradI8 {
     fn name(&self) -> &'static str {
-        "winograd_int8"
+        "winograd_i8"
     }
 
     fn about(&self) -> &'static str {
@@ -79,7 +79,7 @@ impl AlgorithmInfo for WinogradInt8 {
     }
 }
 
-impl Algorithm for WinogradInt8 {
+impl Algorithm for WinogradI8 {
     fn supports(&self, problem: &ConvProblem, isa: Isa) -> bool {
         let window = &problem.window;
         // Dot products of bytes have at least twice the rate of 16 bits, so nothing is gained.
@@ -146,7 +146,7 @@ impl Algorithm for WinogradInt8 {
         let (output, token) = request.check()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("`winograd_int8` cannot solve {problem:?}")));
+            return Err(KernelError::Data(format!("`winograd_i8` cannot solve {problem:?}")));
         }
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;

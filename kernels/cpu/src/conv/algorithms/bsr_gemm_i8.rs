@@ -5,7 +5,7 @@
 //! pay if reading weights takes most of the time: few pixels per weight. Zero blocks are skipped in
 //! both formats.
 
-use super::implicit_gemm_int8::MOST_TERMS;
+use super::implicit_gemm_i8::MOST_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::compressed;
 use crate::conv::compressed::{
@@ -30,14 +30,14 @@ use paretune_simd::Isa;
 use paretune_simd::lanes;
 
 /// Implicit GEMM over 8-bit BSR weights.
-pub(crate) struct BlockSparseInt8;
+pub(crate) struct BsrGemmI8;
 
 /// Implicit GEMM over weights of at most 4 bits.
-pub(crate) struct LowBitGemm;
+pub(crate) struct GemmLowBitI8;
 
-impl AlgorithmInfo for BlockSparseInt8 {
+impl AlgorithmInfo for BsrGemmI8 {
     fn name(&self) -> &'static str {
-        "block_sparse_int8"
+        "bsr_gemm_i8"
     }
 
     fn about(&self) -> &'static str {
@@ -53,7 +53,7 @@ impl AlgorithmInfo for BlockSparseInt8 {
     }
 }
 
-impl Algorithm for BlockSparseInt8 {
+impl Algorithm for BsrGemmI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         supports(problem)
     }
@@ -72,9 +72,9 @@ impl Algorithm for BlockSparseInt8 {
     }
 }
 
-impl AlgorithmInfo for LowBitGemm {
+impl AlgorithmInfo for GemmLowBitI8 {
     fn name(&self) -> &'static str {
-        "low_bit_gemm"
+        "gemm_low_bit_i8"
     }
 
     fn about(&self) -> &'static str {
@@ -90,7 +90,7 @@ impl AlgorithmInfo for LowBitGemm {
     }
 }
 
-impl Algorithm for LowBitGemm {
+impl Algorithm for GemmLowBitI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         supports(problem)
     }
@@ -107,7 +107,7 @@ impl Algorithm for LowBitGemm {
         match request.integer_weights()?.grid {
             Grid::Ternary | Grid::Bits2 => prepare::<Packed<2>>(request),
             Grid::Bits3 | Grid::Bits4 => prepare::<Packed<4>>(request),
-            grid => Err(KernelError::Data(format!("`low_bit_gemm` has no room for weights of {grid:?}"))),
+            grid => Err(KernelError::Data(format!("`gemm_low_bit_i8` has no room for weights of {grid:?}"))),
         }
     }
 }

@@ -34,14 +34,14 @@ mod by_tap;
 use by_tap::ByTap;
 
 /// Implicit GEMM in 8 bits.
-pub(crate) struct ImplicitGemmInt8;
+pub(crate) struct ImplicitGemmI8;
 
 /// Largest number of weights per output channel whose sum cannot overflow.
 pub(crate) const MOST_TERMS: usize = i32::MAX as usize / (255 * 127) / 2;
 
-impl AlgorithmInfo for ImplicitGemmInt8 {
+impl AlgorithmInfo for ImplicitGemmI8 {
     fn name(&self) -> &'static str {
-        "implicit_gemm_int8"
+        "implicit_gemm_i8"
     }
 
     fn about(&self) -> &'static str {
@@ -57,7 +57,7 @@ impl AlgorithmInfo for ImplicitGemmInt8 {
     }
 }
 
-impl Algorithm for ImplicitGemmInt8 {
+impl Algorithm for ImplicitGemmI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
             && problem.group_in() * problem.window.kernel.iter().product::<usize>() <= MOST_TERMS

@@ -1,4 +1,4 @@
-//! Padded input of [`super::DirectBlocked`]: planes of a few channels, split by phase (row and
+//! Padded input of [`super::DirectNchwc`]: planes of a few channels, split by phase (row and
 //! column modulo the strides) so that the pixels under a tap are adjacent for every stride. A plane
 //! has a vector of channels, or one channel if the input is NCHW.
 

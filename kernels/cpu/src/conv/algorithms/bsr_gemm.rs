@@ -20,7 +20,7 @@ use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 
 /// Implicit GEMM over BSR weights in single precision.
-pub(crate) struct BlockSparse;
+pub(crate) struct BsrGemm;
 
 /// Number of input channels up to which a padded copy, which makes one run of each window, is the
 /// default.
@@ -31,9 +31,9 @@ fn strides(problem: &ConvProblem) -> [usize; 2] {
     [padded(problem)[1] * problem.in_channels, problem.in_channels]
 }
 
-impl AlgorithmInfo for BlockSparse {
+impl AlgorithmInfo for BsrGemm {
     fn name(&self) -> &'static str {
-        "block_sparse"
+        "bsr_gemm"
     }
 
     fn about(&self) -> &'static str {
@@ -45,7 +45,7 @@ impl AlgorithmInfo for BlockSparse {
     }
 }
 
-impl Algorithm for BlockSparse {
+impl Algorithm for BsrGemm {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem) && u16::try_from(problem.group_in()).is_ok()
     }

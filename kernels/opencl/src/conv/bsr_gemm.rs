@@ -1,4 +1,4 @@
-//! Host side of the block-sparse GEMM; see `kernels/block_sparse.cl`.
+//! Host side of the block-sparse GEMM; see `kernels/bsr_gemm.cl`.
 
 use super::tile;
 use super::tile::{MOST_SUMS, Sizes, Tile};
@@ -11,17 +11,17 @@ use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{Pattern, WeightFormat};
 use paretune_base::registry::{AlgorithmInfo, BackendKind};
 
-pub(super) struct BlockSparse;
+pub(super) struct BsrGemm;
 
-const NAME: &str = "opencl_block_sparse";
+const NAME: &str = "opencl_bsr_gemm";
 
-const SOURCE: &str = concat!(include_str!("../kernels/block_sparse.cl"), include_str!("../kernels/tile.cl"));
+const SOURCE: &str = concat!(include_str!("../kernels/bsr_gemm.cl"), include_str!("../kernels/tile.cl"));
 
 /// Largest number of outputs in a block. Constraints do not know the weights and assume this size
 /// for all blocks.
 const MOST_OUTPUTS: usize = 16;
 
-impl AlgorithmInfo for BlockSparse {
+impl AlgorithmInfo for BsrGemm {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -40,7 +40,7 @@ impl AlgorithmInfo for BlockSparse {
     }
 }
 
-impl Algorithm for BlockSparse {
+impl Algorithm for BsrGemm {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
         let [height, width] = problem.window.kernel;
         let dilation = problem.window.dilation;

@@ -8,7 +8,7 @@
 //! windows.) Blocks of a few output channels, too small for vectors of channels, share each load of
 //! an input.
 
-use super::csr::ends;
+use super::csr_naive::ends;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::finish::Finish;
@@ -27,15 +27,15 @@ use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 
 /// SpMM convolution over NCHW activations.
-pub(crate) struct SparsePlanar;
+pub(crate) struct SpmmNchw;
 
 /// Compiled register tiles, `(output channels, vectors of pixels)`.
 const TILES: [(usize, usize); 13] =
     [(1, 1), (1, 2), (1, 4), (1, 6), (1, 8), (1, 12), (2, 1), (2, 2), (2, 4), (2, 6), (4, 1), (4, 2), (4, 3)];
 
-impl AlgorithmInfo for SparsePlanar {
+impl AlgorithmInfo for SpmmNchw {
     fn name(&self) -> &'static str {
-        "sparse_planar"
+        "spmm_nchw"
     }
 
     fn about(&self) -> &'static str {
@@ -47,7 +47,7 @@ impl AlgorithmInfo for SparsePlanar {
     }
 }
 
-impl Algorithm for SparsePlanar {
+impl Algorithm for SpmmNchw {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         // Offsets are 32 bits wide and count elements; the bound includes all copies of a strided
         // or unfolded input.
@@ -117,7 +117,7 @@ impl Algorithm for SparsePlanar {
         let stored = request.f32_weights()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("{problem:?} is too large for `sparse_planar`")));
+            return Err(KernelError::Data(format!("{problem:?} is too large for `spmm_nchw`")));
         }
         let lanes = lanes(request.isa);
         let value = request.count("tile")?;

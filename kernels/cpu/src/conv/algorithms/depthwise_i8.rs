@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::depthwise::{parts, tunables};
-use super::implicit_gemm_int8::MOST_TERMS;
+use super::implicit_gemm_i8::MOST_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::{input_grid, start_of};
 use crate::conv::support::buffer::{Buffer, whole_lines};
@@ -30,11 +30,11 @@ mod addresses;
 use addresses::Addresses;
 
 /// Depthwise convolution in 8 bits over NHWC activations.
-pub(crate) struct DepthwiseInt8;
+pub(crate) struct DepthwiseI8;
 
-impl AlgorithmInfo for DepthwiseInt8 {
+impl AlgorithmInfo for DepthwiseI8 {
     fn name(&self) -> &'static str {
-        "depthwise_int8"
+        "depthwise_i8"
     }
 
     fn about(&self) -> &'static str {
@@ -50,7 +50,7 @@ impl AlgorithmInfo for DepthwiseInt8 {
     }
 }
 
-impl Algorithm for DepthwiseInt8 {
+impl Algorithm for DepthwiseI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         sensible(problem)
             && problem.is_depthwise()
@@ -69,7 +69,7 @@ impl Algorithm for DepthwiseInt8 {
         let (output, token) = request.check()?;
         let problem = request.problem;
         if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data("`depthwise_int8` needs one channel per group".into()));
+            return Err(KernelError::Data("`depthwise_i8` needs one channel per group".into()));
         }
         let dense = request.integer_weights()?;
         let grid = input_grid(request)?;

@@ -17,11 +17,11 @@ use paretune_base::registry::AlgorithmInfo;
 use paretune_simd::Isa;
 
 /// Implicit GEMM of half-precision weights.
-pub(crate) struct ImplicitGemmFp16;
+pub(crate) struct ImplicitGemmWfp16;
 
-impl AlgorithmInfo for ImplicitGemmFp16 {
+impl AlgorithmInfo for ImplicitGemmWfp16 {
     fn name(&self) -> &'static str {
-        "implicit_gemm_fp16"
+        "implicit_gemm_wfp16"
     }
 
     fn about(&self) -> &'static str {
@@ -33,7 +33,7 @@ impl AlgorithmInfo for ImplicitGemmFp16 {
     }
 }
 
-impl Algorithm for ImplicitGemmFp16 {
+impl Algorithm for ImplicitGemmWfp16 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
         // Depthwise layers have few weights, and algorithms of their own.
         sensible(problem) && !problem.is_depthwise()
