@@ -22,6 +22,7 @@ use paretune_kernels::executor::conv_problem;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::opencl::{self, Device};
 use paretune_kernels::operator::Operator;
+use paretune_kernels::registry::Numerics;
 use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use paretune_search::{Objective, Outcome, Problem, Proposal, Search};
 use paretune_study::prepare::load_network;

@@ -20,6 +20,7 @@ use clap::Parser;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::opencl::{self, Device};
 use paretune_kernels::operator::{Conv, ConvProblem, Operator, Window};
+use paretune_kernels::registry::Numerics;
 use paretune_kernels::weights::Pattern;
 use paretune_kernels::{
     Activation, Backend, Executor, ExecutorOptions, Plan, Schedule, Step, ValueSpec, Weights,
