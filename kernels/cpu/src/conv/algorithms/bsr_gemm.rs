@@ -2,9 +2,9 @@
 //! of output channels, and each block of columns visits only its non-zero steps in k.
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
-use crate::conv::compressed::{Place, Real, RealStore, Streams, positions, reaches, tile_tunable};
+use crate::conv::compressed::{CompressedGemm, F32, F32Store, GemmArgs, positions, reaches, tile_tunable};
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::pad::pad_f32;
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
@@ -58,7 +58,7 @@ impl Algorithm for BsrGemm {
         // The tuner does not know the sparsity; half of the weights are assumed to be zero.
         let column = problem.group_in() * taps * size_of::<f32>() / 2;
         vec![
-            tile_tunable::<Real>(extent, isa),
+            tile_tunable::<F32>(extent, isa),
             panel_tunable(extent, column, isa),
             prefetch_tunable(problem.out_channels * column),
             split_tunable(problem, extent, isa),
@@ -97,7 +97,7 @@ impl Algorithm for BsrGemm {
                     stored[((first + column) * group_in + channel) * taps + tap]
                 };
                 let bias = |column| request.bias(first + column);
-                Streams::new(request, token, tile, [group_out, group_in], &segments, weight, bias)
+                CompressedGemm::new(request, token, tile, [group_out, group_in], &segments, weight, bias)
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Box::new(Prepared {
@@ -110,7 +110,7 @@ impl Algorithm for BsrGemm {
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
             split: Split::from_request(request)?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             problem,
             streams,
         }))
@@ -121,14 +121,14 @@ struct Prepared {
     problem: ConvProblem,
     rows: Rows,
     /// Compressed weights of every group.
-    streams: Vec<Streams<Real>>,
+    streams: Vec<CompressedGemm<F32>>,
     zeros: Buffer<f32>,
     pixels: usize,
     panel: usize,
     split: Split,
     /// Whether the input is first copied into the workspace together with its padding.
     copies: bool,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 impl Kernel for Prepared {
@@ -140,7 +140,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.streams.iter().map(Streams::bytes).sum()
+        self.streams.iter().map(CompressedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -158,14 +158,14 @@ impl Kernel for Prepared {
             // SAFETY: the caller vouches for the addresses; channels of a group lie within each
             // pixel, and workers have disjoint parts of the pixels or of the channels.
             unsafe {
-                let place = Place {
+                let place = GemmArgs {
                     rows: self.rows.view(),
                     input: input.add(group * self.problem.group_in()).cast(),
                     zeros: self.zeros.as_ptr().cast(),
-                    store: RealStore {
+                    store: F32Store {
                         output: call.output.cast::<f32>().add(column),
                         residual: if residual.is_null() { residual } else { residual.add(column) },
-                        finish: self.finish,
+                        epilogue: self.epilogue,
                     },
                     stride: self.problem.out_channels,
                 };

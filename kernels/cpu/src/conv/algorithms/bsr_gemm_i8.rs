@@ -9,11 +9,11 @@ use super::implicit_gemm_i8::MOST_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::compressed;
 use crate::conv::compressed::{
-    Kind, Packed, Place, Streams, Whole, WholeStore, positions, reaches, tile_tunable,
+    CompressedGemm, GemmArgs, I8, I8Store, Kind, LowBit, positions, reaches, tile_tunable,
 };
 use crate::conv::gemm_i8::{DotForm, input_grid};
 use crate::conv::support::buffer::{Buffer, whole_lines};
-use crate::conv::support::finish_int8::{Finish8, Target};
+use crate::conv::support::epilogue_i8::{EpilogueI8, Target};
 use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes, pad_low_bit};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
@@ -60,7 +60,7 @@ impl Algorithm for BsrGemmI8 {
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         // The tuner does not know the sparsity; half of the weights are assumed to be zero.
-        tunables::<Whole>(problem, isa, 4.0)
+        tunables::<I8>(problem, isa, 4.0)
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
@@ -68,7 +68,7 @@ impl Algorithm for BsrGemmI8 {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        prepare::<Whole>(request)
+        prepare::<I8>(request)
     }
 }
 
@@ -96,7 +96,7 @@ impl Algorithm for GemmLowBitI8 {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        tunables::<Packed<4>>(problem, isa, 4.0)
+        tunables::<LowBit<4>>(problem, isa, 4.0)
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
@@ -105,8 +105,8 @@ impl Algorithm for GemmLowBitI8 {
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         match request.integer_weights()?.grid {
-            Grid::Ternary | Grid::Bits2 => prepare::<Packed<2>>(request),
-            Grid::Bits3 | Grid::Bits4 => prepare::<Packed<4>>(request),
+            Grid::Ternary | Grid::Bits2 => prepare::<LowBit<2>>(request),
+            Grid::Bits3 | Grid::Bits4 => prepare::<LowBit<4>>(request),
             grid => Err(KernelError::Data(format!("`gemm_low_bit_i8` has no room for weights of {grid:?}"))),
         }
     }
@@ -138,7 +138,7 @@ fn tunables<K: Kind>(problem: &ConvProblem, isa: Isa, bits: f64) -> Vec<Tunable>
 
 fn prepare<K>(request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError>
 where
-    K: Kind<Source = i8, Sum = i32, Store = WholeStore>,
+    K: Kind<Source = i8, Sum = i32, Store = I8Store>,
 {
     let (output, token) = request.check()?;
     let problem = request.problem;
@@ -155,7 +155,7 @@ where
     let tile =
         Tile::from_value(request.tunable("tile")?, request.isa).ok_or_else(|| request.bad_value("tile"))?;
     let (form, step) = compressed::form::<K>(token);
-    let finish = Finish8::new(request);
+    let epilogue = EpilogueI8::new(request);
     let (group_in, group_out) = (problem.group_in(), problem.group_out());
     // Reading whole steps is safe in a copy, which has room behind it.
     let copies = form.centered || problem.window.padding != [0; 4] || !group_in.is_multiple_of(step);
@@ -173,15 +173,15 @@ where
                 form.start(grid.zero_point, &stored.values[(first + column) * depth..][..depth])
             };
             let sizes = [group_out, group_in];
-            let streams = Streams::<K>::new(request, token, tile, sizes, &segments, weight, start)?;
+            let streams = CompressedGemm::<K>::new(request, token, tile, sizes, &segments, weight, start)?;
             let scale = request.packing.numbers(width, |scale| {
                 for column in 0..group_out {
-                    scale[column] = finish.scale(stored.scales[first + column] * grid.scale);
+                    scale[column] = epilogue.scale(stored.scales[first + column] * grid.scale);
                 }
             })?;
             let bias = request.packing.numbers(width, |bias| {
                 for column in 0..group_out {
-                    bias[column] = finish.bias(request.bias(first + column));
+                    bias[column] = epilogue.bias(request.bias(first + column));
                 }
             })?;
             Ok(Group { streams, scale, bias })
@@ -196,14 +196,14 @@ where
         pad: copies.then(|| if K::FEW_ROWS { pad_low_bit(token) } else { pad_bytes(token) }),
         form,
         step,
-        finish,
+        epilogue,
         problem,
         groups,
     }))
 }
 
 struct Group<K: Kind> {
-    streams: Streams<K>,
+    streams: CompressedGemm<K>,
     scale: Buffer<f32>,
     bias: Buffer<f32>,
 }
@@ -221,10 +221,10 @@ struct Prepared<K: Kind> {
     zero_point: u8,
     /// Function that copies the input with its padding into the workspace, if a copy is needed.
     pad: Option<PadBytesEntry>,
-    finish: Finish8,
+    epilogue: EpilogueI8,
 }
 
-impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
+impl<K: Kind<Store = I8Store>> Kernel for Prepared<K> {
     fn workspace_bytes(&self) -> usize {
         if self.pad.is_none() {
             return 0;
@@ -251,17 +251,17 @@ impl<K: Kind<Store = WholeStore>> Kernel for Prepared<K> {
         }
         for (number, group) in self.groups.iter().enumerate() {
             let input = input.wrapping_add(number * self.problem.group_in() * self.form.bytes);
-            let place = Place {
+            let place = GemmArgs {
                 rows: self.rows.view(),
                 input,
                 // The input carries its padding, so no run is replaced by zeros.
                 zeros: input,
-                store: WholeStore {
+                store: I8Store {
                     target: Target { output: call.output, residual: call.residual },
                     first: number * self.problem.group_out(),
                     scale: group.scale.as_ptr(),
                     bias: group.bias.as_ptr(),
-                    finish: self.finish,
+                    epilogue: self.epilogue,
                 },
                 stride: self.problem.out_channels,
             };

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::packing::stray;
 use crate::conv::support::request::sensible;
 use paretune_base::error::KernelError;
@@ -67,7 +67,7 @@ impl Algorithm for CsrNaive {
         Ok(Box::new(Prepared {
             places: (0..depth).map(place).collect(),
             bias: request.packed_biases()?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             entry: token.f32().pointer::<Run<'_>>(),
             problem,
             output,
@@ -142,7 +142,7 @@ struct Prepared {
     /// once in advance.
     places: Vec<[usize; 3]>,
     bias: Buffer<f32>,
-    finish: Finish,
+    epilogue: Epilogue,
     entry: Entry,
 }
 
@@ -220,7 +220,7 @@ impl SimdFn for Run<'_> {
                         if !residual.is_null() {
                             sum = simd.add(sum, load(residual.add(at + x)));
                         }
-                        let sum = kernel.finish.apply(simd, sum);
+                        let sum = kernel.epilogue.apply(simd, sum);
                         if count < S::LANES {
                             simd.store_partial(row.add(x), count, sum);
                         } else {

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::{Buffer, whole_lines};
-use crate::conv::support::finish::{Finish, StoreTile};
+use crate::conv::support::epilogue::{Epilogue, StoreTile};
 use crate::conv::support::layouts::{BLOCKED, CHANNELS_LAST, named_layout};
 use crate::conv::support::request::sensible;
 use crate::conv::support::rows::offsets;
@@ -176,7 +176,7 @@ impl Algorithm for Depthwise {
             scratch: whole_lines(taps * pixels * size_of::<*const f32>()),
             threads: request.threads,
             zeros: Buffer::zeros(padded.max(MOST_COLUMNS * lanes)),
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             problem: images,
             weights,
             bias,
@@ -214,7 +214,7 @@ struct Prepared {
     /// Bytes of the address table of each thread.
     scratch: usize,
     threads: usize,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 impl Kernel for Prepared {
@@ -466,7 +466,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
             let residual = pass.call.residual.cast::<f32>();
             let residual = if residual.is_null() { residual } else { residual.add(at) };
             let pixel = kernel.problem.in_channels;
-            if PART || kernel.finish.other.is_some() {
+            if PART || kernel.epilogue.other.is_some() {
                 let sums = sums;
                 simd.call::<StoreTile<'_>>(StoreTile {
                     sums: sums.as_ptr().cast(),
@@ -476,7 +476,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
                     output,
                     residual,
                     pixel,
-                    finish: &kernel.finish,
+                    epilogue: &kernel.epilogue,
                 });
                 return;
             }
@@ -485,7 +485,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
                 if !residual.is_null() {
                     sum = simd.add(sum, simd.load(residual.add(number * pixel)));
                 }
-                simd.store(output.add(number * pixel), kernel.finish.clamp(simd, sum));
+                simd.store(output.add(number * pixel), kernel.epilogue.clamp(simd, sum));
             }
         }
     }

@@ -13,7 +13,7 @@ use super::implicit_gemm_i8::MOST_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::{input_grid, start_of};
 use crate::conv::support::buffer::{Buffer, whole_lines};
-use crate::conv::support::finish_int8::{BytesFinish, Finish8, StoreTile8, Target};
+use crate::conv::support::epilogue_i8::{ByteEpilogue, EpilogueI8, StoreTileI8, Target};
 use crate::conv::support::request::sensible;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -73,7 +73,7 @@ impl Algorithm for DepthwiseI8 {
         }
         let dense = request.integer_weights()?;
         let grid = input_grid(request)?;
-        let finish = Finish8::new(request);
+        let epilogue = EpilogueI8::new(request);
         let pixels = request.count("pixels")?;
         if pixels > output[1] {
             return Err(request.bad_value("pixels"));
@@ -85,7 +85,7 @@ impl Algorithm for DepthwiseI8 {
         let block = block(request.isa);
         let channels = problem.in_channels;
         let padded = channels.next_multiple_of(block);
-        let plain = finish.plain_bytes(request);
+        let plain = epilogue.plain_bytes(request);
         let packing = request.packing;
         let count = padded * steps * compiled.taps;
         let weights = packing.numbers(count * compiled.tap_bytes, |packed| {
@@ -112,12 +112,12 @@ impl Algorithm for DepthwiseI8 {
         })?;
         let scale = packing.numbers(padded, |scale| {
             for channel in 0..channels {
-                scale[finished(channel)] = finish.scale(dense.scales[channel] * grid.scale);
+                scale[finished(channel)] = epilogue.scale(dense.scales[channel] * grid.scale);
             }
         })?;
         let bias = packing.numbers(padded, |bias| {
             for channel in 0..channels {
-                bias[finished(channel)] = finish.bias(request.bias(channel));
+                bias[finished(channel)] = epilogue.bias(request.bias(channel));
             }
         })?;
         let addresses = Addresses::new(&problem, output, pixels, compiled.taps);
@@ -131,7 +131,7 @@ impl Algorithm for DepthwiseI8 {
             scratch: whole_lines(steps * compiled.taps * pixels * size_of::<*const u8>()),
             threads: request.threads,
             addresses,
-            finish,
+            epilogue,
             plain,
             steps,
             block,
@@ -175,9 +175,9 @@ struct Prepared {
     /// Bytes of the address table of each thread.
     scratch: usize,
     threads: usize,
-    finish: Finish8,
-    /// Epilogue for byte outputs without residual: see [`Finish8::plain_bytes`].
-    plain: Option<BytesFinish>,
+    epilogue: EpilogueI8,
+    /// Epilogue for byte outputs without residual: see [`EpilogueI8::plain_bytes`].
+    plain: Option<ByteEpilogue>,
 }
 
 impl Kernel for Prepared {
@@ -340,7 +340,7 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
                 }
                 let at = at + pixel * kernel.problem.in_channels + channel;
                 match &kernel.plain {
-                    Some(finish) => self.store_plain::<S, PART>(simd, finish, sums, at, channel, count),
+                    Some(epilogue) => self.store_plain::<S, PART>(simd, epilogue, sums, at, channel, count),
                     None => self.store_any(simd, sums, at, channel, count),
                 }
             }
@@ -357,7 +357,7 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
     unsafe fn store_plain<S: Simd, const PART: bool>(
         &self,
         simd: S,
-        finish: &BytesFinish,
+        epilogue: &ByteEpilogue,
         sums: [S::I32; 4],
         at: usize,
         channel: usize,
@@ -372,7 +372,7 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
                 let scale = simd.load(kernel.scale.as_ptr().add(channel + v * S::LANES));
                 let bias = simd.load(kernel.bias.as_ptr().add(channel + v * S::LANES));
                 let sum = simd.fma(simd.to_f32(sums[v]), scale, bias);
-                finished[v] = finish.byte::<S, false>(simd, sum, std::ptr::null());
+                finished[v] = epilogue.byte::<S, false>(simd, sum, std::ptr::null());
             }
             let bytes = simd.to_bytes(finished);
             let to = self.0.call.output.add(at);
@@ -401,8 +401,8 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
                 let numbers = from.add(vector * S::LANES + lane).cast::<[i32; 4]>().read_unaligned();
                 to.add(4 * four).cast::<[i32; 4]>().write_unaligned(numbers);
             }
-            simd.call::<StoreTile8<'_>>(StoreTile8 {
-                finish: &kernel.finish,
+            simd.call::<StoreTileI8<'_>>(StoreTileI8 {
+                epilogue: &kernel.epilogue,
                 target: Target { output: self.0.call.output, residual: self.0.call.residual },
                 scale: kernel.scale.as_ptr().add(channel),
                 bias: kernel.bias.as_ptr().add(channel),

@@ -8,7 +8,7 @@
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish::{Finish, StoreTile};
+use crate::conv::support::epilogue::{Epilogue, StoreTile};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
 use paretune_base::error::KernelError;
@@ -121,7 +121,7 @@ impl Algorithm for DepthwiseNchw {
         Ok(Box::new(Prepared {
             weights: request.packing.numbers(numbers, |weights| weights.copy_from_slice(stored))?,
             bias: request.packed_biases()?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             scratch: lines.bytes(strip),
             threads: request.threads,
             entry,
@@ -146,7 +146,7 @@ struct Prepared {
     /// Bytes of the lines of each thread.
     scratch: usize,
     threads: usize,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 impl Kernel for Prepared {
@@ -369,11 +369,11 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
     #[inline(always)]
     unsafe fn store(&self, mut sum: S::F32, count: usize, output: *mut f32, residual: *const f32) {
         let simd = self.simd;
-        let finish = &self.strip.kernel.finish;
+        let epilogue = &self.strip.kernel.epilogue;
         // SAFETY: the caller has `count` elements in residual and output, or at least a vector, of
         // which partial loads and stores touch no more than `count`.
         unsafe {
-            if finish.other.is_some() {
+            if epilogue.other.is_some() {
                 let sums = [sum];
                 simd.call::<StoreTile<'_>>(StoreTile {
                     sums: sums.as_ptr().cast(),
@@ -383,18 +383,18 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
                     output,
                     residual,
                     pixel: 0,
-                    finish,
+                    epilogue,
                 });
             } else if count < S::LANES {
                 if !residual.is_null() {
                     sum = simd.add(sum, simd.load_partial(residual, count));
                 }
-                simd.store_partial(output, count, finish.clamp(simd, sum));
+                simd.store_partial(output, count, epilogue.clamp(simd, sum));
             } else {
                 if !residual.is_null() {
                     sum = simd.add(sum, simd.load(residual));
                 }
-                simd.store(output, finish.clamp(simd, sum));
+                simd.store(output, epilogue.clamp(simd, sum));
             }
         }
     }

@@ -1,9 +1,9 @@
-//! DirectNchw convolution over NCHW activations: vectors of output pixels by a few output channels in
-//! registers. It supports every window and any number of groups, so it is the general fallback.
+//! DirectNchw convolution over NCHW activations: vectors of output pixels by a few output channels
+//! in registers. It supports every window and any number of groups, so it is the general fallback.
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::planar::{Phases, StorePixels};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
@@ -115,7 +115,7 @@ impl Algorithm for DirectNchw {
         })?;
         Ok(Box::new(Prepared {
             bias: request.packed_biases()?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             pixels: output[0] * output[1],
             problem,
             phases,
@@ -149,7 +149,7 @@ struct Prepared {
     entries: Vec<Entry>,
     /// Flat pixels of one tile.
     width: usize,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 impl Kernel for Prepared {
@@ -275,7 +275,7 @@ impl<const CHANNELS: usize, const VECTORS: usize> SimdFn for Run<CHANNELS, VECTO
                     sums: first.add(c * VECTORS * S::LANES + pixels.start - from),
                     output: tile.call.output.cast::<f32>().add(at),
                     residual: if residual.is_null() { residual } else { residual.add(at) },
-                    finish: &kernel.finish,
+                    epilogue: &kernel.epilogue,
                 });
             }
         }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::layouts::{BLOCKED, CHANNELS_LAST, PLANAR, named_layout};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::{PartWork, Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
@@ -222,7 +222,7 @@ impl Algorithm for DirectNchwc {
             panel: request.count("panel")?,
             split: Split::from_request(request)?,
             ahead: ahead::<f32>(request)?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             image: pixels * problem.out_channels,
             rows,
             vectors,
@@ -345,7 +345,7 @@ struct Prepared {
     split: Split,
     /// Prefetch distance of the weights in elements.
     ahead: usize,
-    finish: Finish,
+    epilogue: Epilogue,
     /// Elements per image of the output.
     image: usize,
 }
@@ -408,7 +408,7 @@ impl Kernel for Prepared {
                                     vector: self.places.vector,
                                     output: call.output.cast::<f32>().add(at),
                                     residual: if residual.is_null() { residual } else { residual.add(at) },
-                                    finish: &self.finish,
+                                    epilogue: &self.epilogue,
                                 });
                             }
                         }

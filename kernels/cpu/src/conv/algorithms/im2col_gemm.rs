@@ -6,12 +6,12 @@
 //! sometimes win.
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
-use crate::conv::gemm_f32::{Held, Place, Product};
+use crate::conv::gemm_f32::{GemmArgs, PackedGemm, WeightStorage};
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::request::sensible;
 use crate::conv::support::rows::Rows;
-use crate::conv::support::split::{Ahead, Split, panel_tunable, split_tunable};
+use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -72,7 +72,7 @@ impl Algorithm for Im2colGemm {
         }
         let tile = Tile::from_value(request.tunable("tile")?, request.isa)
             .ok_or_else(|| request.bad_value("tile"))?;
-        let products = Product::of_groups(request, token, tile, Held::Whole, |tap| tap)?;
+        let products = PackedGemm::of_groups(request, token, tile, WeightStorage::F32, |tap| tap)?;
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * problem.group_in();
         Ok(Box::new(Prepared {
@@ -83,7 +83,7 @@ impl Algorithm for Im2colGemm {
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
             split: Split::from_request(request)?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             problem,
             products,
         }))
@@ -105,13 +105,13 @@ struct Prepared {
     taps: Rows,
     /// Indirection buffer from a pixel to its patch.
     patches: Rows,
-    products: Vec<Product>,
+    products: Vec<PackedGemm>,
     zeros: Buffer<f32>,
     depth: usize,
     pixels: usize,
     panel: usize,
     split: Split,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 impl Kernel for Prepared {
@@ -120,7 +120,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(Product::bytes).sum()
+        self.products.iter().map(PackedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -156,7 +156,7 @@ impl Kernel for Prepared {
             // SAFETY: the caller vouches for the addresses; workers have disjoint parts of the
             // pixels or of the channels, and all patches are written.
             unsafe {
-                let place = Place {
+                let place = GemmArgs {
                     rows: self.patches.view(),
                     input: patches.add(group * self.pixels * self.depth).cast_const(),
                     zeros: self.zeros.as_ptr(),
@@ -165,8 +165,8 @@ impl Kernel for Prepared {
                     residual: if residual.is_null() { residual } else { residual.add(column) },
                     stride: self.problem.out_channels,
                     gap: 0,
-                    ahead: Ahead::Nothing,
-                    finish: self.finish,
+                    ahead: Prefetch::Nothing,
+                    epilogue: self.epilogue,
                 };
                 for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
                     product.run(&place, pixels, blocks, self.panel);

@@ -10,13 +10,13 @@
 use std::ops::Range;
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
-use crate::conv::gemm_f32::{Held, Place, Product};
+use crate::conv::gemm_f32::{GemmArgs, PackedGemm, WeightStorage};
 use crate::conv::support::buffer::{Buffer, whole_lines};
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::pad::{PadBf16, PadBf16Entry, pad_f32};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
-use crate::conv::support::split::{Ahead, PartWork, Split, panel_tunable, split_tunable};
+use crate::conv::support::split::{PartWork, Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::taps::{Tap, by_tap, order_tunable, useful};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
 use paretune_base::error::KernelError;
@@ -107,7 +107,7 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        tunables(problem, isa, Held::Whole)
+        tunables(problem, isa, WeightStorage::F32)
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
@@ -115,16 +115,16 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        prepare(request, Held::Whole)
+        prepare(request, WeightStorage::F32)
     }
 }
 
 /// Returns the tunables for weights in storage format `held`.
-pub(crate) fn tunables(problem: &ConvProblem, isa: Isa, held: Held) -> Vec<Tunable> {
+pub(crate) fn tunables(problem: &ConvProblem, isa: Isa, held: WeightStorage) -> Vec<Tunable> {
     let extent = Extent::of(problem);
     let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
     let order = order(problem);
-    let mut prefetch = Ahead::tunable(problem.out_channels * depth * held.bytes(), extent.rows);
+    let mut prefetch = Prefetch::tunable(problem.out_channels * depth * held.bytes(), extent.rows);
     if order.default == 1 {
         prefetch.default = prefetch.values.get(1).copied().unwrap_or(0);
     }
@@ -139,7 +139,7 @@ pub(crate) fn tunables(problem: &ConvProblem, isa: Isa, held: Held) -> Vec<Tunab
 }
 
 /// Builds the kernel, as [`Algorithm::prepare`] does, with weights in storage format `held`.
-pub(crate) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kernel>, KernelError> {
+pub(crate) fn prepare(request: &Request<'_>, held: WeightStorage) -> Result<Box<dyn Kernel>, KernelError> {
     let (output, token) = request.check()?;
     request.check_f32()?;
     let problem = request.problem;
@@ -161,7 +161,7 @@ pub(crate) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kerne
     // Weights are packed in the order of use; taps that no pixel finds in the input come last.
     let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
     order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
-    let products = Product::of_groups(request, token, tile, held, |tap| order[tap])?;
+    let products = PackedGemm::of_groups(request, token, tile, held, |tap| order[tap])?;
     let rows =
         if merge { Rows::runs(&problem, output, padded(&problem)) } else { Rows::taps(&problem, output) };
     Ok(Box::new(Prepared {
@@ -172,9 +172,9 @@ pub(crate) fn prepare(request: &Request<'_>, held: Held) -> Result<Box<dyn Kerne
         taps,
         pixels: problem.batch * output[0] * output[1],
         panel: request.count("panel")?,
-        ahead: Ahead::from_request(request)?,
+        ahead: Prefetch::from_request(request)?,
         split: Split::from_request(request)?,
-        finish: Finish::new(request.activation),
+        epilogue: Epilogue::new(request.activation),
         problem,
         rows,
         products,
@@ -208,7 +208,7 @@ pub(crate) struct Prepared {
     /// Taps in order, if they are the outer loop.
     pub(crate) taps: Option<Vec<Tap>>,
     /// Packed GEMM of every group.
-    pub(crate) products: Vec<Product>,
+    pub(crate) products: Vec<PackedGemm>,
     /// Zeros of the length of a run.
     pub(crate) zeros: Buffer<f32>,
     /// Steps in k per run.
@@ -216,10 +216,10 @@ pub(crate) struct Prepared {
     pub(crate) pixels: usize,
     pub(crate) panel: usize,
     /// Weights to prefetch during the multiplication.
-    pub(crate) ahead: Ahead,
+    pub(crate) ahead: Prefetch,
     pub(crate) split: Split,
     pub(crate) copied: Copied,
-    pub(crate) finish: Finish,
+    pub(crate) epilogue: Epilogue,
 }
 
 impl Prepared {
@@ -241,7 +241,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(Product::bytes).sum()
+        self.products.iter().map(PackedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -276,7 +276,7 @@ impl Kernel for Prepared {
             // SAFETY: the caller vouches for the addresses; channels of a group lie within each
             // pixel, and workers have disjoint parts of the pixels or of the channels.
             unsafe {
-                let place = Place {
+                let place = GemmArgs {
                     rows: self.rows.view(),
                     input: input.add(group * group_in * self.copied.number_bytes()).cast(),
                     zeros: self.zeros.as_ptr(),
@@ -286,7 +286,7 @@ impl Kernel for Prepared {
                     stride: self.problem.out_channels,
                     gap: 0,
                     ahead: self.ahead,
-                    finish: self.finish,
+                    epilogue: self.epilogue,
                 };
                 for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
                     product.run(&place, pixels, blocks, self.panel);
@@ -332,7 +332,7 @@ impl Prepared {
                                 continue;
                             }
                             let corner = (image * height + rows.start) * line + columns.start * out_channels;
-                            let place = Place {
+                            let place = GemmArgs {
                                 rows: tap.rows.view(),
                                 input: call
                                     .input
@@ -345,7 +345,7 @@ impl Prepared {
                                 stride: out_channels,
                                 gap: (width - columns.len()) * out_channels,
                                 ahead: self.ahead,
-                                finish: self.finish,
+                                epilogue: self.epilogue,
                             };
                             let pixels =
                                 (start - rows.start) * columns.len()..(end - rows.start) * columns.len();

@@ -7,13 +7,13 @@
 
 use super::implicit_gemm::{Copied, Prepared, Runs};
 use crate::conv::algorithm::{Algorithm, Kernel, Request};
-use crate::conv::gemm_f32::Product;
+use crate::conv::gemm_f32::PackedGemm;
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::pad::pad_bf16;
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
-use crate::conv::support::split::{Ahead, Split, panel_tunable, split_tunable};
+use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -62,7 +62,7 @@ impl Algorithm for ImplicitGemmBf16 {
             real_tile_tunable(extent, isa),
             panel_tunable(extent, column, isa),
             split_tunable(problem, extent, isa),
-            Ahead::tunable(problem.out_channels * column, extent.rows),
+            Prefetch::tunable(problem.out_channels * column, extent.rows),
         ]
     }
 
@@ -94,7 +94,7 @@ impl Algorithm for ImplicitGemmBf16 {
         let bf16 = token
             .bf16()
             .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
-        let products = Product::of_pairs(request, token, tile, sizes, weight, bias)?;
+        let products = PackedGemm::of_pairs(request, token, tile, sizes, weight, bias)?;
         let size = padded(&problem);
         let unpadded =
             ConvProblem { input: size, window: Window { padding: [0; 4], ..problem.window }, ..problem };
@@ -106,9 +106,9 @@ impl Algorithm for ImplicitGemmBf16 {
             output,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
-            ahead: Ahead::from_request(request)?,
+            ahead: Prefetch::from_request(request)?,
             split: Split::from_request(request)?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             // Never read, because the copy carries its padding.
             zeros: Buffer::zeros(padded_run),
             problem,

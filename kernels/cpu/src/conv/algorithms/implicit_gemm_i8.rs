@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use super::implicit_gemm::Runs;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
-use crate::conv::gemm_i8::{DotForm, Place, Product, input_grid, widens};
+use crate::conv::gemm_i8::{DotForm, GemmArgs, PackedGemm, input_grid, widens};
 use crate::conv::support::buffer::whole_lines;
-use crate::conv::support::finish_int8::{Finish8, Target};
+use crate::conv::support::epilogue_i8::{EpilogueI8, Target};
 use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::rows::Rows;
@@ -110,13 +110,13 @@ impl Algorithm for ImplicitGemmI8 {
             form.centered || problem.window.padding != [0; 4] || !runs.len.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
         Ok(Box::new(Prepared {
-            products: Product::of_groups(request, token, tile, [runs.count, runs.len], widened, None)?,
+            products: PackedGemm::of_groups(request, token, tile, [runs.count, runs.len], widened, None)?,
             zero_point: input_grid(request)?.zero_point,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
             ahead: ahead::<i8>(request)?,
             split: Split::from_request(request)?,
-            finish: Finish8::new(request),
+            epilogue: EpilogueI8::new(request),
             groups: runs.len.div_ceil(form.group),
             runs: places(&problem, input, runs.merge),
             rows: Rows::windows(&problem, output, input),
@@ -160,7 +160,7 @@ struct Prepared {
     /// Offsets of a window's runs in the input, padding included.
     runs: Vec<usize>,
     /// Packed GEMM of every group.
-    products: Vec<Product>,
+    products: Vec<PackedGemm>,
     /// Number of dot-product groups per run.
     groups: usize,
     pixels: usize,
@@ -172,7 +172,7 @@ struct Prepared {
     zero_point: u8,
     /// Function that copies the input with its padding into the workspace, if a copy is needed.
     pad: Option<PadBytesEntry>,
-    finish: Finish8,
+    epilogue: EpilogueI8,
 }
 
 impl Prepared {
@@ -240,9 +240,9 @@ impl Prepared {
 
     /// Returns the GEMM arguments of a group for an input whose row 0, padded or not, is at
     /// `input`.
-    fn place(&self, group: usize, input: *const u8, call: &Call) -> Place<'_> {
+    fn place(&self, group: usize, input: *const u8, call: &Call) -> GemmArgs<'_> {
         let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
-        Place {
+        GemmArgs {
             rows: self.rows.view(),
             input,
             runs: &self.runs,
@@ -251,7 +251,7 @@ impl Prepared {
             at: group * self.problem.group_out(),
             stride: self.problem.out_channels,
             ahead: self.ahead,
-            finish: self.finish,
+            epilogue: self.epilogue,
         }
     }
 }
@@ -271,7 +271,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(Product::bytes).sum()
+        self.products.iter().map(PackedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {

@@ -6,7 +6,7 @@
 
 use super::implicit_gemm::{prepare, tunables};
 use crate::conv::algorithm::{Algorithm, Kernel, Request};
-use crate::conv::gemm_f32::Held;
+use crate::conv::gemm_f32::WeightStorage;
 use crate::conv::support::request::sensible;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -40,7 +40,7 @@ impl Algorithm for ImplicitGemmWfp16 {
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
-        tunables(problem, isa, Held::Halves)
+        tunables(problem, isa, WeightStorage::F16)
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
@@ -51,6 +51,6 @@ impl Algorithm for ImplicitGemmWfp16 {
         if !self.executes(request.weights.format()) {
             return Err(KernelError::Data(format!("`{}` needs weights in half precision", self.name())));
         }
-        prepare(request, Held::Halves)
+        prepare(request, WeightStorage::F16)
     }
 }

@@ -11,7 +11,7 @@
 use super::csr_naive::ends;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::{Buffer, whole_lines};
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::packing::stray;
 use crate::conv::support::planar::{Phases, StorePixels};
 use crate::conv::support::request::sensible;
@@ -201,7 +201,7 @@ impl Algorithm for SpmmNchw {
                 request.write_biases(0, &mut bias[..problem.out_channels]);
             })?,
             weights,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             pixels: output[0] * output[1],
             sums: if panels > 1 { whole_lines(blocks.len() * height * width * size_of::<f32>()) } else { 0 },
             threads: request.threads,
@@ -253,7 +253,7 @@ struct Prepared {
     entry: Entry,
     /// Flat pixels of one tile.
     width: usize,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 impl Kernel for Prepared {
@@ -366,7 +366,8 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
     unsafe fn call<S: Simd>(simd: S, tile: &Tile<'_>) {
         let kernel = tile.kernel;
         let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
-        let whole = kernel.phases.gapless() && pixels.len() == kernel.width && kernel.finish.other.is_none();
+        let whole =
+            kernel.phases.gapless() && pixels.len() == kernel.width && kernel.epilogue.other.is_none();
         let residual = tile.call.residual.cast::<f32>();
         for (panel, block) in
             (0..kernel.panels).flat_map(|panel| tile.blocks.clone().map(move |block| (panel, block)))
@@ -454,7 +455,7 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
                             }
                             simd.store(
                                 tile.call.output.cast::<f32>().add(at),
-                                kernel.finish.clamp(simd, sum),
+                                kernel.epilogue.clamp(simd, sum),
                             );
                         }
                     }
@@ -469,7 +470,7 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
                         sums: sums.as_ptr().cast::<f32>().add(c * VECTORS * S::LANES + pixels.start - from),
                         output: tile.call.output.cast::<f32>().add(at),
                         residual: if residual.is_null() { residual } else { residual.add(at) },
-                        finish: &kernel.finish,
+                        epilogue: &kernel.epilogue,
                     });
                 }
             }

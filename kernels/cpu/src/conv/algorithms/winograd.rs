@@ -15,12 +15,12 @@
 use std::ops::Range;
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
-use crate::conv::gemm_f32::{Place, Product};
+use crate::conv::gemm_f32::{GemmArgs, PackedGemm};
 use crate::conv::support::buffer::{Buffer, LINE, whole_lines};
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::request::sensible;
 use crate::conv::support::rows::Rows;
-use crate::conv::support::split::{Ahead, grain};
+use crate::conv::support::split::{Prefetch, grain};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -129,7 +129,7 @@ impl Algorithm for Winograd {
                 values: sizes,
             },
             real_tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa),
-            Ahead::tunable(
+            Prefetch::tunable(
                 grid.points() * problem.in_channels * problem.out_channels * size_of::<f32>(),
                 tiles,
             ),
@@ -181,15 +181,15 @@ impl Algorithm for Winograd {
         let points = grid.points();
         let weight = |point, k, column| transformed[(column * depth + k) * points + point];
         let sizes = [points, depth, columns];
-        let products = Product::several(request, token, tile, sizes, weight, |_, _| 0.0)?;
+        let products = PackedGemm::several(request, token, tile, sizes, weight, |_, _| 0.0)?;
         Ok(Box::new(Prepared {
-            ahead: Ahead::from_request(request)?,
+            ahead: Prefetch::from_request(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
             entries,
             rows: Rows::matrix(depth),
             zeros: Buffer::zeros(depth),
             bias: request.packed_biases()?,
-            finish: Finish::new(request.activation),
+            epilogue: Epilogue::new(request.activation),
             problem,
             output,
             grid,
@@ -203,7 +203,7 @@ struct Prepared {
     output: [usize; 2],
     grid: Grid,
     /// Packed GEMM of every point.
-    products: Vec<Product>,
+    products: Vec<PackedGemm>,
     rows: Rows,
     zeros: Buffer<f32>,
     bias: Buffer<f32>,
@@ -211,8 +211,8 @@ struct Prepared {
     /// Number of Winograd tiles per chunk.
     chunk: usize,
     /// Weights to prefetch during the multiplication.
-    ahead: Ahead,
-    finish: Finish,
+    ahead: Prefetch,
+    epilogue: Epilogue,
 }
 
 impl Prepared {
@@ -237,7 +237,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(Product::bytes).sum::<usize>() + self.bias.bytes()
+        self.products.iter().map(PackedGemm::bytes).sum::<usize>() + self.bias.bytes()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -268,7 +268,7 @@ impl Kernel for Prepared {
                 // Points are separate matrices: a part may end one and begin the next.
                 let parts = worker.parts(self.products.len() * blocks, grain(count * multiply_adds, 1));
                 for (point, block, end) in parts.flat_map(|part| by_point(part.units, blocks)) {
-                    let place = Place {
+                    let place = GemmArgs {
                         rows: self.rows.view(),
                         input: transformed.add(point * self.stride(depth)),
                         zeros: self.zeros.as_ptr(),
@@ -278,7 +278,7 @@ impl Kernel for Prepared {
                         stride: columns,
                         gap: 0,
                         ahead: self.ahead,
-                        finish: Finish::identity(),
+                        epilogue: Epilogue::identity(),
                     };
                     self.products[point].run(&place, 0..count, block..end, blocks);
                 }

@@ -16,7 +16,7 @@ use std::ops::Range;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::input_grid;
 use crate::conv::support::buffer::{Buffer, LINE, whole_lines};
-use crate::conv::support::finish_int8::Finish8;
+use crate::conv::support::epilogue_i8::EpilogueI8;
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::{Split, ahead, grain, prefetch_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, Tile, balanced, with_smaller};
@@ -152,7 +152,7 @@ impl Algorithm for WinogradI8 {
             .ok_or_else(|| request.bad_value("tile"))?;
         let grid = input_grid(request)?;
         let dense = request.integer_weights()?;
-        let finish = Finish8::new(request);
+        let epilogue = EpilogueI8::new(request);
         let compiled = token.dispatch(Select(tile)).ok_or_else(|| request.bad_value("tile"))?;
         let (depth, columns) = (problem.in_channels, problem.out_channels);
         let lanes = lanes(request.isa);
@@ -168,12 +168,12 @@ impl Algorithm for WinogradI8 {
         })?;
         let scale = packing.numbers(padded, |scale| {
             for column in 0..columns {
-                scale[column] = finish.scale(dense.scales[column] * grid.scale) * 0.25;
+                scale[column] = epilogue.scale(dense.scales[column] * grid.scale) * 0.25;
             }
         })?;
         let bias = packing.numbers(padded, |bias| {
             for column in 0..columns {
-                bias[column] = finish.bias(request.bias(column));
+                bias[column] = epilogue.bias(request.bias(column));
             }
         })?;
         let pairs = depth.div_ceil(2);
@@ -197,7 +197,7 @@ impl Algorithm for WinogradI8 {
             scale,
             bias,
             zeros: Buffer::new(depth, |zeros| zeros.fill(grid.zero_point)),
-            finish,
+            epilogue,
             tiles,
             output,
             problem,
@@ -294,7 +294,7 @@ struct Prepared {
     /// Prefetch distance, as a number of weights.
     ahead: usize,
     threads: usize,
-    finish: Finish8,
+    epilogue: EpilogueI8,
 }
 
 impl Prepared {

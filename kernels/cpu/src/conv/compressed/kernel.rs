@@ -11,7 +11,7 @@ use paretune_simd::{Simd, SimdFn};
 /// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
 /// channels.
 #[derive(Clone, Copy)]
-pub(crate) struct Strip<K: Kind> {
+pub(crate) struct MicrokernelArgs<K: Kind> {
     /// Indirection buffer of the pixels' runs, one run per segment.
     pub rows: RowsView,
     /// Input that `rows` refers to.
@@ -44,12 +44,12 @@ pub(crate) struct Strip<K: Kind> {
     pub ahead: usize,
 }
 
-/// Computes a [`Strip`].
+/// Computes a [`MicrokernelArgs`].
 ///
 /// # Safety
 /// All pointers of the arguments must be valid for what they describe, and no other thread may
 /// write the output.
-pub(crate) type Entry<K> = unsafe fn(&Strip<K>);
+pub(crate) type Entry<K> = unsafe fn(&MicrokernelArgs<K>);
 
 /// Returns the compiled microkernel of `rows` pixels by `vectors` vectors of channels, if there is
 /// one, for a tile of `tile_rows` pixels. Few sums are split into several accumulation chains,
@@ -98,30 +98,30 @@ struct Tiles<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usi
 impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
     for Tiles<K, ROWS, VECTORS, CHAINS>
 {
-    type Args<'a> = &'a Strip<K>;
+    type Args<'a> = &'a MicrokernelArgs<K>;
 
     #[inline(always)]
-    unsafe fn call<S: Simd>(simd: S, strip: &Strip<K>) {
+    unsafe fn call<S: Simd>(simd: S, args: &MicrokernelArgs<K>) {
         let width = VECTORS * S::LANES;
         let step = width * K::packed::<S>();
         let vector = S::LANES * K::packed::<S>();
-        let [tap_rows, tap_columns] = strip.rows.taps;
-        let input = strip.input.cast::<K::Act<S>>();
-        let zeros = strip.zeros.cast::<K::Act<S>>();
-        let mut pixel = strip.rows.pixel(strip.first);
+        let [tap_rows, tap_columns] = args.rows.taps;
+        let input = args.input.cast::<K::Act<S>>();
+        let zeros = args.zeros.cast::<K::Act<S>>();
+        let mut pixel = args.rows.pixel(args.first);
         // SAFETY: tiles, blocks and segments below are those that the arguments describe. `counts`
         // has a number of steps for each segment of each block, and weights and indices have that
         // many; indices stay within a run. Starts are padded to whole vectors.
         unsafe {
-            for tile in 0..strip.tiles {
+            for tile in 0..args.tiles {
                 let sites: [_; ROWS] = std::array::from_fn(|_| {
-                    let site = strip.rows.site(pixel);
-                    pixel = strip.rows.next(pixel);
+                    let site = args.rows.site(pixel);
+                    pixel = args.rows.next(pixel);
                     site
                 });
-                let (mut weights, mut indices, mut counts) = (strip.weights, strip.indices, strip.counts);
-                for block in 0..strip.blocks {
-                    let start = strip.start.add(block * width);
+                let (mut weights, mut indices, mut counts) = (args.weights, args.indices, args.counts);
+                for block in 0..args.blocks {
+                    let start = args.start.add(block * width);
                     let first: [K::Acc<S>; VECTORS] =
                         std::array::from_fn(|v| K::load_sums(simd, start.add(v * S::LANES)));
                     let mut sums = [[[K::zero(simd); VECTORS]; ROWS]; CHAINS];
@@ -143,7 +143,7 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                                     );
                                     let line = (LINE / size_of::<K::Weight>()).div_ceil(vector);
                                     for v in (0..VECTORS).step_by(line) {
-                                        simd.prefetch(weights.wrapping_add(strip.ahead + v * vector));
+                                        simd.prefetch(weights.wrapping_add(args.ahead + v * vector));
                                     }
                                 };
                             }
@@ -168,14 +168,14 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                             }
                         }
                     }
-                    let at = (strip.first + tile * ROWS) * strip.pixel;
-                    let column = strip.column + block * width;
-                    let channels = (strip.channels - block * width).min(width);
+                    let at = (args.first + tile * ROWS) * args.pixel;
+                    let column = args.column + block * width;
+                    let channels = (args.channels - block * width).min(width);
                     K::store::<S, ROWS, VECTORS>(
                         simd,
-                        &strip.store,
+                        &args.store,
                         at,
-                        strip.pixel,
+                        args.pixel,
                         column,
                         channels,
                         &sums[0],

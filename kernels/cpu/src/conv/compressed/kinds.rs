@@ -2,8 +2,8 @@
 
 use crate::conv::gemm_i8::DotForm;
 use crate::conv::support::buffer::Number;
-use crate::conv::support::finish::{Finish, StoreTile};
-use crate::conv::support::finish_int8::{Finish8, StoreTile8, Target};
+use crate::conv::support::epilogue::{Epilogue, StoreTile};
+use crate::conv::support::epilogue_i8::{EpilogueI8, StoreTileI8, Target};
 use paretune_simd::{Activate, Simd};
 
 /// Sums of a tile in several accumulation chains, `[chain][pixel][vector of channels]`.
@@ -52,8 +52,8 @@ pub(crate) trait Kind: Copy + Send + Sync + 'static {
     /// times the inputs from `k` on in each run.
     ///
     /// # Safety
-    /// `weights` must be valid for the packed weights of `VECTORS` vectors of channels, and each run for
-    /// [`Kind::group`] inputs from `k` on.
+    /// `weights` must be valid for the packed weights of `VECTORS` vectors of channels, and each
+    /// run for [`Kind::group`] inputs from `k` on.
     unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize, const CHAINS: usize>(
         simd: S,
         sums: &mut Sums<Self::Acc<S>, ROWS, VECTORS, CHAINS>,
@@ -67,8 +67,8 @@ pub(crate) trait Kind: Copy + Send + Sync + 'static {
     /// number of its channels that exist.
     ///
     /// # Safety
-    /// The addresses in `store` must be valid for these pixels and channels, which no other thread may
-    /// write.
+    /// The addresses in `store` must be valid for these pixels and channels, which no other thread
+    /// may write.
     unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
         simd: S,
         store: &Self::Store,
@@ -82,25 +82,25 @@ pub(crate) trait Kind: Copy + Send + Sync + 'static {
 
 /// Single-precision weights and activations.
 #[derive(Clone, Copy)]
-pub(crate) struct Real;
+pub(crate) struct F32;
 
-/// Output, residual and epilogue for [`Real`].
+/// Output, residual and epilogue for [`F32`].
 #[derive(Clone, Copy)]
-pub(crate) struct RealStore {
+pub(crate) struct F32Store {
     /// Address of the group's first channel in pixel 0.
     pub output: *mut f32,
     /// Address of the matching residual element, or null.
     pub residual: *const f32,
-    pub finish: Finish,
+    pub epilogue: Epilogue,
 }
 
-impl Kind for Real {
+impl Kind for F32 {
     type Source = f32;
     type Weight = f32;
     type Sum = f32;
     type Act<S: Simd> = f32;
     type Acc<S: Simd> = S::F32;
-    type Store = RealStore;
+    type Store = F32Store;
     const FEW_ROWS: bool = false;
     const EXACT: bool = false;
 
@@ -155,7 +155,7 @@ impl Kind for Real {
     #[inline(always)]
     unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
         simd: S,
-        store: &RealStore,
+        store: &F32Store,
         at: usize,
         pixel: usize,
         column: usize,
@@ -166,7 +166,7 @@ impl Kind for Real {
         // SAFETY: the caller's `store` is valid for the pixels and channels of the tile, whole
         // vectors of which are stored here only if all of them exist.
         unsafe {
-            if channels < VECTORS * S::LANES || store.finish.other.is_some() {
+            if channels < VECTORS * S::LANES || store.epilogue.other.is_some() {
                 // A copy, so that the sums themselves need not live in memory.
                 let sums = *sums;
                 return simd.call::<StoreTile<'_>>(StoreTile {
@@ -177,7 +177,7 @@ impl Kind for Real {
                     output: store.output.add(at),
                     residual: if store.residual.is_null() { store.residual } else { store.residual.add(at) },
                     pixel,
-                    finish: &store.finish,
+                    epilogue: &store.epilogue,
                 });
             }
             for r in 0..ROWS {
@@ -187,7 +187,7 @@ impl Kind for Real {
                     if !store.residual.is_null() {
                         sum = simd.add(sum, simd.load(store.residual.add(at)));
                     }
-                    simd.store(store.output.add(at), store.finish.clamp(simd, sum));
+                    simd.store(store.output.add(at), store.epilogue.clamp(simd, sum));
                 }
             }
         }
@@ -196,31 +196,31 @@ impl Kind for Real {
 
 /// 8-bit weights and 8-bit activations.
 #[derive(Clone, Copy)]
-pub(crate) struct Whole;
+pub(crate) struct I8;
 
 /// Low-bit weights of `BITS` bits, several to a byte, and 8-bit activations.
 #[derive(Clone, Copy)]
-pub(crate) struct Packed<const BITS: u32>;
+pub(crate) struct LowBit<const BITS: u32>;
 
-impl<const BITS: u32> Packed<BITS> {
+impl<const BITS: u32> LowBit<BITS> {
     /// Returns the number of weights that share an element of a group, which is even.
     const fn fields<S: Simd>() -> usize {
         32 / S::LOW_BIT_GROUP / BITS as usize
     }
 }
 
-/// Output, residual and epilogue for [`Whole`] and [`Packed`].
+/// Output, residual and epilogue for [`I8`] and [`LowBit`].
 #[derive(Clone, Copy)]
-pub(crate) struct WholeStore {
+pub(crate) struct I8Store {
     /// Addresses of output and residual, for all groups.
     pub target: Target,
     /// Index of the group's first channel.
     pub first: usize,
-    /// Scale of every channel of the group, see [`Finish8::scale`].
+    /// Scale of every channel of the group, see [`EpilogueI8::scale`].
     pub scale: *const f32,
-    /// Bias of every channel of the group, see [`Finish8::bias`].
+    /// Bias of every channel of the group, see [`EpilogueI8::bias`].
     pub bias: *const f32,
-    pub finish: Finish8,
+    pub epilogue: EpilogueI8,
 }
 
 /// Shared part of the integer implementations.
@@ -229,7 +229,7 @@ macro_rules! integers {
         type Source = i8;
         type Sum = i32;
         type Acc<S: Simd> = S::I32;
-        type Store = WholeStore;
+        type Store = I8Store;
         const EXACT: bool = true;
 
         #[inline(always)]
@@ -248,7 +248,7 @@ macro_rules! integers {
         #[inline(always)]
         unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
             simd: S,
-            store: &WholeStore,
+            store: &I8Store,
             at: usize,
             pixel: usize,
             column: usize,
@@ -259,8 +259,8 @@ macro_rules! integers {
             // SAFETY: the caller's `store` is valid for the pixels and channels of the tile, from
             // `column` on in the group and from `first + column` on in the output.
             unsafe {
-                simd.call::<StoreTile8<'_>>(StoreTile8 {
-                    finish: &store.finish,
+                simd.call::<StoreTileI8<'_>>(StoreTileI8 {
+                    epilogue: &store.epilogue,
                     target: store.target,
                     scale: store.scale.add(column),
                     bias: store.bias.add(column),
@@ -276,7 +276,7 @@ macro_rules! integers {
     };
 }
 
-impl Kind for Whole {
+impl Kind for I8 {
     integers!();
     type Weight = i8;
     type Act<S: Simd> = S::Act;
@@ -325,7 +325,7 @@ impl Kind for Whole {
     }
 }
 
-impl<const BITS: u32> Kind for Packed<BITS> {
+impl<const BITS: u32> Kind for LowBit<BITS> {
     integers!();
     type Weight = u8;
     type Act<S: Simd> = S::LowBitAct;

@@ -24,8 +24,8 @@ use paretune_simd::{Dispatch, IsaToken, Simd, SimdOp, lanes};
 mod kernel;
 mod kinds;
 
-use kernel::{Entry, Strip};
-pub(crate) use kinds::{Kind, Packed, Real, RealStore, Whole, WholeStore};
+use kernel::{Entry, MicrokernelArgs};
+pub(crate) use kinds::{F32, F32Store, I8, I8Store, Kind, LowBit};
 
 /// Possible step in k of a block: the input channels of a tap that one step sums.
 pub(crate) struct Position {
@@ -107,7 +107,7 @@ pub(crate) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> Tunable {
 }
 
 /// Compressed weights of one group of a convolution.
-pub(crate) struct Streams<K: Kind> {
+pub(crate) struct CompressedGemm<K: Kind> {
     /// Microkernels of the tile and of all smaller ones for edges, `[vectors - 1][rows - 1]`.
     kernels: Vec<Vec<Entry<K>>>,
     tile: Tile,
@@ -127,9 +127,9 @@ pub(crate) struct Streams<K: Kind> {
     ahead: usize,
 }
 
-/// GEMM arguments: addresses and strides of one run of [`Streams`].
+/// GEMM arguments: addresses and strides of one run of [`CompressedGemm`].
 #[derive(Clone, Copy)]
-pub(crate) struct Place<K: Kind> {
+pub(crate) struct GemmArgs<K: Kind> {
     pub(crate) rows: RowsView,
     pub(crate) input: *const u8,
     pub(crate) zeros: *const u8,
@@ -203,7 +203,7 @@ fn first_steps(
     (step == indices.len() && used == weights).then_some(steps)
 }
 
-impl<K: Kind> Streams<K> {
+impl<K: Kind> CompressedGemm<K> {
     /// Packs the weights `weight(column, tap, channel)`, and the initial sum `start(column)` of
     /// each column.
     ///
@@ -320,7 +320,7 @@ impl<K: Kind> Streams<K> {
     /// `place` must be valid for these pixels and columns, and no other thread may write there.
     pub(crate) unsafe fn run(
         &self,
-        place: &Place<K>,
+        place: &GemmArgs<K>,
         rows: Range<usize>,
         blocks: Range<usize>,
         panel: usize,
@@ -332,7 +332,7 @@ impl<K: Kind> Streams<K> {
             // and starts have all blocks, and the caller's addresses are valid for these rows and
             // columns.
             unsafe {
-                let strip = Strip {
+                let args = MicrokernelArgs {
                     rows: place.rows,
                     input: place.input,
                     zeros: place.zeros,
@@ -349,7 +349,7 @@ impl<K: Kind> Streams<K> {
                     channels: span.channels,
                     ahead: self.ahead,
                 };
-                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1])(&strip);
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1])(&args);
             }
         });
     }

@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 
 use crate::conv::support::buffer::LINE;
-use crate::conv::support::finish::{Finish, StoreTile};
+use crate::conv::support::epilogue::{Epilogue, StoreTile};
 use crate::conv::support::rows::RowsView;
 use crate::conv::support::tiles::{Find, Microkernels, Tile};
 use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
@@ -13,7 +13,7 @@ use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 /// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
 /// channels.
 #[derive(Clone, Copy)]
-pub(crate) struct Strip {
+pub(crate) struct MicrokernelArgs {
     /// Indirection buffer of the pixels' runs.
     pub rows: RowsView,
     /// Input that `rows` refers to, with elements of type [`Multiply::Number`].
@@ -42,16 +42,16 @@ pub(crate) struct Strip {
     /// Number of blocks of channels.
     pub blocks: usize,
     /// Data to prefetch for later use; prefetching `weights` itself costs and gains nothing.
-    pub fetch: Fetch,
+    pub fetch: PrefetchArgs,
     /// Number of channels of these blocks that exist.
     pub channels: usize,
     /// Activation that the epilogue applies.
-    pub finish: Finish,
+    pub epilogue: Epilogue,
 }
 
 /// Prefetch of elements of 4 bytes, some at every step in k. The addresses need not be valid.
 #[derive(Clone, Copy)]
-pub(crate) struct Fetch {
+pub(crate) struct PrefetchArgs {
     /// Address at which the prefetch begins.
     pub from: *const f32,
     /// Distance in elements between the starts of two consecutive tiles of pixels.
@@ -60,12 +60,12 @@ pub(crate) struct Fetch {
     pub step: usize,
 }
 
-/// Computes a [`Strip`].
+/// Computes a [`MicrokernelArgs`].
 ///
 /// # Safety
 /// All pointers of the arguments must be valid for what they describe, and no other thread may
 /// write the output.
-pub(crate) type Entry = unsafe fn(&Strip);
+pub(crate) type Entry = unsafe fn(&MicrokernelArgs);
 
 /// A microkernel, which exists only if the processor executes its instruction set.
 #[derive(Clone, Copy)]
@@ -206,42 +206,42 @@ impl Multiply for Pairs {
 struct Tiles<M, const ROWS: usize, const VECTORS: usize>(PhantomData<M>);
 
 impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, ROWS, VECTORS> {
-    type Args<'a> = &'a Strip;
+    type Args<'a> = &'a MicrokernelArgs;
 
     #[inline(always)]
-    unsafe fn call<S: Simd>(simd: S, strip: &Strip) {
+    unsafe fn call<S: Simd>(simd: S, args: &MicrokernelArgs) {
         let width = VECTORS * S::LANES;
-        let [tap_rows, tap_columns] = strip.rows.taps;
-        let (input, zeros) = (strip.input.cast::<M::Number>(), strip.zeros.cast::<M::Number>());
-        let mut pixel = strip.rows.pixel(strip.first);
+        let [tap_rows, tap_columns] = args.rows.taps;
+        let (input, zeros) = (args.input.cast::<M::Number>(), args.zeros.cast::<M::Number>());
+        let mut pixel = args.rows.pixel(args.first);
         // SAFETY: pixels, taps, steps and blocks below are those that the arguments describe, for
         // which their addresses are valid. Whole vectors of bias and weights exist, as both are
         // padded to them.
         unsafe {
-            for tile in 0..strip.tiles {
+            for tile in 0..args.tiles {
                 let mut places = [0; ROWS];
                 let sites: [_; ROWS] = std::array::from_fn(|r| {
-                    let site = strip.rows.site(pixel);
-                    places[r] = strip.rows.place(pixel, strip.pixel, strip.gap);
-                    pixel = strip.rows.next(pixel);
+                    let site = args.rows.site(pixel);
+                    places[r] = args.rows.place(pixel, args.pixel, args.gap);
+                    pixel = args.rows.next(pixel);
                     site
                 });
-                let mut weights = strip.weights.cast::<M::Weight>();
-                let mut fetch = strip.fetch.from.wrapping_add(tile * strip.fetch.tile);
-                for block in 0..strip.blocks {
-                    let bias = strip.bias.add(block * width);
+                let mut weights = args.weights.cast::<M::Weight>();
+                let mut fetch = args.fetch.from.wrapping_add(tile * args.fetch.tile);
+                for block in 0..args.blocks {
+                    let bias = args.bias.add(block * width);
                     let first: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(bias.add(v * S::LANES)));
                     let mut sums = [first; ROWS];
                     for ky in 0..tap_rows {
                         for kx in 0..tap_columns {
                             let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
-                            for k in 0..strip.run {
+                            for k in 0..args.run {
                                 // Prefetches precede the loads of the weights: behind the sums,
                                 // compilers found no registers for tiles of 4 x 3 vectors.
                                 for byte in (0..width * size_of::<M::Weight>()).step_by(LINE) {
                                     simd.prefetch(fetch.cast::<u8>().wrapping_add(byte));
                                 }
-                                fetch = fetch.wrapping_add(strip.fetch.step);
+                                fetch = fetch.wrapping_add(args.fetch.step);
                                 let w: [S::F32; VECTORS] =
                                     std::array::from_fn(|v| M::load(simd, weights.add(v * S::LANES)));
                                 for r in 0..ROWS {
@@ -255,13 +255,13 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
                         }
                     }
                     let column = block * width;
-                    let channels = strip.channels - column;
-                    if channels >= width && strip.finish.other.is_none() {
-                        store_whole::<S, ROWS, VECTORS>(simd, strip, &places, column, &sums);
+                    let channels = args.channels - column;
+                    if channels >= width && args.epilogue.other.is_none() {
+                        store_whole::<S, ROWS, VECTORS>(simd, args, &places, column, &sums);
                     } else {
                         let sums = sums;
                         simd.call::<StorePart<'_>>(StorePart {
-                            strip,
+                            args,
                             places: &places,
                             sums: sums.as_ptr().cast(),
                             vectors: VECTORS,
@@ -282,7 +282,7 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
 #[inline(always)]
 unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
-    strip: &Strip,
+    args: &MicrokernelArgs,
     places: &[usize; ROWS],
     column: usize,
     sums: &[[S::F32; VECTORS]; ROWS],
@@ -294,10 +294,10 @@ unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
             for v in 0..VECTORS {
                 let at = places[r] + column + v * S::LANES;
                 let mut sum = sums[r][v];
-                if !strip.residual.is_null() {
-                    sum = simd.add(sum, simd.load(strip.residual.add(at)));
+                if !args.residual.is_null() {
+                    sum = simd.add(sum, simd.load(args.residual.add(at)));
                 }
-                simd.store(strip.output.add(at), strip.finish.clamp(simd, sum));
+                simd.store(args.output.add(at), args.epilogue.clamp(simd, sum));
             }
         }
     }
@@ -305,7 +305,7 @@ unsafe fn store_whole<S: Simd, const ROWS: usize, const VECTORS: usize>(
 
 /// General store of a tile: partial vectors, any activation.
 struct StorePart<'a> {
-    strip: &'a Strip,
+    args: &'a MicrokernelArgs,
     places: &'a [usize],
     /// Sums of the tile, `[pixel][vector][lane]`.
     sums: *const f32,
@@ -321,13 +321,13 @@ impl SimdFn for StorePart<'_> {
 
     #[inline(always)]
     unsafe fn call<S: Simd>(simd: S, part: StorePart<'_>) {
-        let StorePart { strip, vectors, channels, .. } = part;
+        let StorePart { args, vectors, channels, .. } = part;
         for (row, place) in part.places.iter().enumerate() {
             let at = place + part.column;
             // SAFETY: the tile's pixels lie at `places` of output and residual, with `channels`
             // channels from `column` on, and there are `vectors` vectors of sums for each.
             unsafe {
-                let residual = strip.residual;
+                let residual = args.residual;
                 StoreTile::call(
                     simd,
                     StoreTile {
@@ -335,10 +335,10 @@ impl SimdFn for StorePart<'_> {
                         rows: 1,
                         vectors,
                         channels,
-                        output: strip.output.add(at),
+                        output: args.output.add(at),
                         residual: if residual.is_null() { residual } else { residual.add(at) },
-                        pixel: strip.pixel,
-                        finish: &strip.finish,
+                        pixel: args.pixel,
+                        epilogue: &args.epilogue,
                     },
                 );
             }

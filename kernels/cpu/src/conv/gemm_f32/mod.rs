@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::conv::algorithm::Request;
 use crate::conv::support::buffer::{Buffer, LINE};
-use crate::conv::support::finish::Finish;
+use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::rows::RowsView;
-use crate::conv::support::split::{Ahead, PartWork};
+use crate::conv::support::split::{PartWork, Prefetch};
 use crate::conv::support::tiles::{Tile, cover, with_smaller};
 use paretune_base::error::KernelError;
 use paretune_simd::half::{fp16_bits, round_to_bf16};
@@ -16,23 +16,23 @@ use paretune_simd::{IsaToken, lanes};
 
 mod kernel;
 
-pub(crate) use kernel::{Fetch, Microkernel, Strip};
+pub(crate) use kernel::{Microkernel, MicrokernelArgs, PrefetchArgs};
 
 /// Storage format of packed weights within a buffer of `f32` elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum WeightStorage {
     /// Each weight fills an element: single precision, or a pair of bfloat16.
-    Whole,
+    F32,
     /// Half precision, two weights per element.
-    Halves,
+    F16,
 }
 
-impl Held {
+impl WeightStorage {
     /// Returns the bytes per weight.
     pub(crate) fn bytes(self) -> usize {
         match self {
-            Self::Whole => size_of::<f32>(),
-            Self::Halves => size_of::<u16>(),
+            Self::F32 => size_of::<f32>(),
+            Self::F16 => size_of::<u16>(),
         }
     }
 
@@ -44,8 +44,8 @@ impl Held {
     /// Writes a weight at index `place` of `numbers`.
     fn put(self, numbers: &mut [f32], place: usize, weight: f32) {
         match self {
-            Self::Whole => numbers[place] = weight,
-            Self::Halves => {
+            Self::F32 => numbers[place] = weight,
+            Self::F16 => {
                 // The bits never form a NaN, because weights are finite.
                 let mut bytes = numbers[place / 2].to_ne_bytes();
                 bytes[place % 2 * 2..][..2].copy_from_slice(&fp16_bits(weight).to_ne_bytes());
@@ -56,14 +56,14 @@ impl Held {
 }
 
 /// Packed GEMM: the weights of one group as a `k x n` matrix, packed for a tile.
-pub(crate) struct Product {
+pub(crate) struct PackedGemm {
     /// Microkernels of the tile and of all smaller ones for edges, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<Microkernel>>,
     tile: Tile,
     lanes: usize,
     columns: usize,
     depth: usize,
-    held: Held,
+    held: WeightStorage,
     /// Weights of all products that were packed together, one after another: large enough for huge
     /// pages.
     numbers: Arc<Buffer<f32>>,
@@ -71,9 +71,9 @@ pub(crate) struct Product {
     at: usize,
 }
 
-/// GEMM arguments: addresses and strides of one run of a [`Product`].
+/// GEMM arguments: addresses and strides of one run of a [`PackedGemm`].
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct GemmArgs {
     pub(crate) rows: RowsView,
     pub(crate) input: *const f32,
     pub(crate) zeros: *const f32,
@@ -88,11 +88,11 @@ pub(crate) struct Place {
     /// Elements skipped at the end of each row of pixels.
     pub(crate) gap: usize,
     /// Weights to prefetch during the multiplication.
-    pub(crate) ahead: Ahead,
-    pub(crate) finish: Finish,
+    pub(crate) ahead: Prefetch,
+    pub(crate) epilogue: Epilogue,
 }
 
-impl Product {
+impl PackedGemm {
     /// Packs `count` products of size `k x n` from the weights `weight(product, k, column)` and the
     /// biases `bias(product, column)`.
     ///
@@ -106,28 +106,28 @@ impl Product {
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
     ) -> Result<Vec<Self>, KernelError> {
-        Self::held(request, token, Held::Whole, tile, sizes, weight, bias)
+        Self::held(request, token, WeightStorage::F32, tile, sizes, weight, bias)
     }
 
-    /// Packs products like [`Product::several`], with weights in storage format `held`.
+    /// Packs products like [`PackedGemm::several`], with weights in storage format `held`.
     fn held(
         request: &Request<'_>,
         token: IsaToken,
-        held: Held,
+        held: WeightStorage,
         tile: Tile,
         sizes: [usize; 3],
         weight: impl Fn(usize, usize, usize) -> f32,
         bias: impl Fn(usize, usize) -> f32,
     ) -> Result<Vec<Self>, KernelError> {
         let kernels = with_smaller(tile, |tile| match held {
-            Held::Whole => Microkernel::new(token, tile),
-            Held::Halves => Microkernel::of_halves(token, tile),
+            WeightStorage::F32 => Microkernel::new(token, tile),
+            WeightStorage::F16 => Microkernel::of_halves(token, tile),
         });
         let kernels = kernels.ok_or_else(|| request.bad_value("tile"))?;
         Self::packed(request, lanes(token.isa()), held, tile, kernels, sizes, weight, bias)
     }
 
-    /// Packs products like [`Product::several`] from pairs of bfloat16, `[weight(product, 2 * k,
+    /// Packs products like [`PackedGemm::several`] from pairs of bfloat16, `[weight(product, 2 * k,
     /// column), weight(product, 2 * k + 1, column)]`.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Product {
             let [first, second] = [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
             f32::from_bits(second | first >> 16)
         };
-        Self::packed(request, lanes(token.isa()), Held::Whole, tile, kernels, sizes, pair, bias)
+        Self::packed(request, lanes(token.isa()), WeightStorage::F32, tile, kernels, sizes, pair, bias)
     }
 
     /// Packs weights and biases for `tile` and all smaller tiles.
@@ -155,7 +155,7 @@ impl Product {
     fn packed(
         request: &Request<'_>,
         lanes: usize,
-        held: Held,
+        held: WeightStorage,
         tile: Tile,
         kernels: Vec<Vec<Microkernel>>,
         [count, depth, columns]: [usize; 3],
@@ -207,7 +207,7 @@ impl Product {
         request: &Request<'_>,
         token: IsaToken,
         tile: Tile,
-        held: Held,
+        held: WeightStorage,
         order: impl Fn(usize) -> usize,
     ) -> Result<Vec<Self>, KernelError> {
         let weights = request.f32_weights()?;
@@ -247,7 +247,13 @@ impl Product {
     ///
     /// # Safety
     /// `place` must be valid for these rows and columns, and no other thread may write there.
-    pub(crate) unsafe fn run(&self, place: &Place, rows: Range<usize>, blocks: Range<usize>, panel: usize) {
+    pub(crate) unsafe fn run(
+        &self,
+        place: &GemmArgs,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+        panel: usize,
+    ) {
         // SAFETY: the caller's `place` is valid for these rows and columns, and all of k is one
         // call.
         unsafe { self.steps(place, rows, blocks, panel, 0..self.depth, true) };
@@ -262,28 +268,28 @@ impl Product {
     /// tile's width. No other thread may write there.
     pub(crate) unsafe fn add_tap(
         &self,
-        place: &Place,
+        place: &GemmArgs,
         rows: Range<usize>,
         block: usize,
         from: usize,
         last: bool,
     ) {
-        let finish = if last { place.finish } else { Finish::identity() };
-        let place = Place { residual: place.output, finish, ..*place };
+        let epilogue = if last { place.epilogue } else { Epilogue::identity() };
+        let place = GemmArgs { residual: place.output, epilogue, ..*place };
         // SAFETY: the caller's `place` is valid for these rows and columns, its zeros cover a
         // tile's width, and there is one block.
         unsafe { self.steps(&place, rows, block..block + 1, 1, from..from + place.run, last) };
     }
 
-    /// Computes like [`Product::run`] over a range of `steps` in k only; if that is not all of k,
-    /// there may be only one block at a time. The bias is added if `biased`, else zeros.
+    /// Computes like [`PackedGemm::run`] over a range of `steps` in k only; if that is not all of
+    /// k, there may be only one block at a time. The bias is added if `biased`, else zeros.
     ///
     /// # Safety
-    /// The requirements of [`Product::run`] must be met; without bias, the zeros of `place` must
+    /// The requirements of [`PackedGemm::run`] must be met; without bias, the zeros of `place` must
     /// cover a tile's width.
     unsafe fn steps(
         &self,
-        place: &Place,
+        place: &GemmArgs,
         rows: Range<usize>,
         blocks: Range<usize>,
         panel: usize,
@@ -308,7 +314,7 @@ impl Product {
             unsafe {
                 let weights = weights.add(self.held.numbers(span.column * self.depth + steps.start * width));
                 let residual = place.residual;
-                let strip = Strip {
+                let args = MicrokernelArgs {
                     rows: place.rows,
                     input: place.input,
                     zeros: place.zeros,
@@ -324,9 +330,9 @@ impl Product {
                     tiles: span.tiles,
                     blocks: span.blocks,
                     channels: span.channels,
-                    finish: place.finish,
+                    epilogue: place.epilogue,
                 };
-                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&args);
             }
         });
     }
@@ -341,13 +347,19 @@ impl Product {
 /// Returns the prefetch of tiles that multiply by `weights`, whose columns take `width` elements
 /// per step. The following weights begin `next` elements later, and `done` of all `tiles` have been
 /// computed.
-fn fetch(ahead: Ahead, weights: *const f32, next: usize, width: usize, [done, tiles]: [usize; 2]) -> Fetch {
+fn fetch(
+    ahead: Prefetch,
+    weights: *const f32,
+    next: usize,
+    width: usize,
+    [done, tiles]: [usize; 2],
+) -> PrefetchArgs {
     match ahead {
-        Ahead::Nothing => Fetch { from: weights, tile: 0, step: width },
-        Ahead::Numbers(count) => Fetch { from: weights.wrapping_add(count), tile: 0, step: width },
-        Ahead::Next => {
+        Prefetch::Nothing => PrefetchArgs { from: weights, tile: 0, step: width },
+        Prefetch::Numbers(count) => PrefetchArgs { from: weights.wrapping_add(count), tile: 0, step: width },
+        Prefetch::Next => {
             let tile = next.div_ceil(tiles);
-            Fetch { from: weights.wrapping_add(next + done * tile), tile, step: width.div_ceil(tiles) }
+            PrefetchArgs { from: weights.wrapping_add(next + done * tile), tile, step: width.div_ceil(tiles) }
         }
     }
 }

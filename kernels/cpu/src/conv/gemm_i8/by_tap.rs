@@ -1,28 +1,28 @@
 //! Packed 8-bit GEMM tap by tap: every tap visits only the pixels that find it in the input, and
 //! sums wait in memory from one tap to the next.
 
-use super::tap_kernel::{TapMicrokernel, TapStrip};
-use super::{Finish8, Product, Target};
+use super::tap_kernel::{TapArgs, TapMicrokernel};
+use super::{EpilogueI8, PackedGemm, Target};
 use crate::conv::algorithm::Request;
 use crate::conv::support::buffer::LINE;
-use crate::conv::support::finish_int8::StoreTile8;
+use crate::conv::support::epilogue_i8::StoreTileI8;
 use crate::conv::support::rows::RowsView;
 use crate::conv::support::tiles::{Tile, balanced, with_smaller};
 use paretune_base::error::KernelError;
 use paretune_simd::{Dispatch, IsaToken};
 
 /// Packed GEMM of one group, tap by tap.
-pub(crate) struct TapProduct {
-    product: Product,
+pub(crate) struct PackedTapGemm {
+    product: PackedGemm,
     /// Microkernels, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<TapMicrokernel>>,
-    finish: unsafe fn(StoreTile8<'_>),
+    epilogue: unsafe fn(StoreTileI8<'_>),
     taps: usize,
 }
 
 /// Addresses of the input and the sums of one tap.
 #[derive(Clone, Copy)]
-pub(crate) struct TapPlace {
+pub(crate) struct TapGemmArgs {
     pub(crate) rows: RowsView,
     pub(crate) input: *const u8,
     /// Sums of a block of channels, for the first pixel that finds the tap in the input.
@@ -34,12 +34,12 @@ pub(crate) struct TapPlace {
     pub(crate) ahead: usize,
 }
 
-impl TapProduct {
+impl PackedTapGemm {
     /// Packs the products of a convolution, one per group, with the weights of `taps` in this
     /// order.
     ///
     /// # Errors
-    /// Fails in the cases of [`Product::of_groups`].
+    /// Fails in the cases of [`PackedGemm::of_groups`].
     pub(crate) fn of_groups(
         request: &Request<'_>,
         token: IsaToken,
@@ -48,20 +48,20 @@ impl TapProduct {
         widened: bool,
     ) -> Result<Vec<Self>, KernelError> {
         let shape = [taps.len(), request.problem.group_in()];
-        let products = Product::of_groups(request, token, tile, shape, widened, Some(taps))?;
+        let products = PackedGemm::of_groups(request, token, tile, shape, widened, Some(taps))?;
         let kernels = with_smaller(tile, |tile| TapMicrokernel::new(token, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
-        let finish = token.pointer::<StoreTile8<'_>>();
-        let of_product = |product| Self { product, kernels: kernels.clone(), finish, taps: taps.len() };
+        let epilogue = token.pointer::<StoreTileI8<'_>>();
+        let of_product = |product| Self { product, kernels: kernels.clone(), epilogue, taps: taps.len() };
         Ok(products.into_iter().map(of_product).collect())
     }
 
-    /// Returns the number of column blocks, see [`Product::blocks`].
+    /// Returns the number of column blocks, see [`PackedGemm::blocks`].
     pub(crate) fn blocks(&self) -> usize {
         self.product.blocks()
     }
 
-    /// Returns the bytes of packed data, see [`Product::bytes`].
+    /// Returns the bytes of packed data, see [`PackedGemm::bytes`].
     pub(crate) fn bytes(&self) -> usize {
         self.product.bytes()
     }
@@ -73,7 +73,7 @@ impl TapProduct {
 
     /// Returns a block's first channel, its number of channels, and its number of vectors.
     fn block(&self, block: usize) -> [usize; 3] {
-        let Product { tile, lanes, columns, .. } = self.product;
+        let PackedGemm { tile, lanes, columns, .. } = self.product;
         let first = block * tile.vectors * lanes;
         let channels = (columns - first).min(tile.vectors * lanes);
         [first, channels, channels.div_ceil(lanes)]
@@ -85,8 +85,8 @@ impl TapProduct {
     /// # Safety
     /// `place` must be valid for these pixels, with a sum for every lane of the block's vectors. No
     /// other thread may write the sums.
-    pub(crate) unsafe fn add_tap(&self, place: &TapPlace, pixels: usize, block: usize, number: usize) {
-        let Product { tile, depth, bytes, group, .. } = self.product;
+    pub(crate) unsafe fn add_tap(&self, place: &TapGemmArgs, pixels: usize, block: usize, number: usize) {
+        let PackedGemm { tile, depth, bytes, group, .. } = self.product;
         let [column, _, vectors] = self.block(block);
         let width = self.width(block);
         let run = depth / self.taps;
@@ -113,7 +113,7 @@ impl TapProduct {
             // SAFETY: the block and the tap are within the packed weights and starts. The caller
             // has input and sums for these pixels, the latter for every lane of the block.
             unsafe {
-                (self.kernels[height - 1][vectors - 1].run)(&TapStrip {
+                (self.kernels[height - 1][vectors - 1].run)(&TapArgs {
                     rows: place.rows,
                     input: place.input,
                     run: groups,
@@ -139,21 +139,21 @@ impl TapProduct {
     /// # Safety
     /// `sums` must hold the sums of the pixels. `target` must be valid there, and no other thread
     /// may write there.
-    pub(crate) unsafe fn finish(
+    pub(crate) unsafe fn store(
         &self,
         sums: *const i32,
         pixels: usize,
         block: usize,
         target: Target,
-        finish: &Finish8,
+        epilogue: &EpilogueI8,
         [at, stride]: [usize; 2],
     ) {
         let [column, channels, vectors] = self.block(block);
         // SAFETY: scales and biases are padded to whole vectors. The caller has the sums of the
         // pixels, and `target` is valid at them.
         unsafe {
-            (self.finish)(StoreTile8 {
-                finish,
+            (self.epilogue)(StoreTileI8 {
+                epilogue,
                 target,
                 scale: self.product.scale.as_ptr().add(column),
                 bias: self.product.bias.as_ptr().add(column),

@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use crate::conv::support::buffer::LINE;
-use crate::conv::support::finish_int8::{Finish8, StoreTile8, Target};
+use crate::conv::support::epilogue_i8::{EpilogueI8, StoreTileI8, Target};
 use crate::conv::support::rows::RowsView;
 use crate::conv::support::tiles::{Microkernels, Tile, microkernel};
 use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp};
@@ -12,7 +12,7 @@ use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp};
 /// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
 /// channels.
 #[derive(Clone, Copy)]
-pub(crate) struct Strip {
+pub(crate) struct MicrokernelArgs {
     /// Indirection buffer of the pixels' windows.
     pub rows: RowsView,
     /// Input that `rows` refers to, with elements of type [`Simd::Act`]; it carries its padding.
@@ -28,9 +28,9 @@ pub(crate) struct Strip {
     pub weights: *const u8,
     /// Initial values of the sums, `[block][channel]`.
     pub start: *const i32,
-    /// Scales of the sums, `[block][channel]`, see [`Finish8::scale`].
+    /// Scales of the sums, `[block][channel]`, see [`EpilogueI8::scale`].
     pub scale: *const f32,
-    /// Biases of the scaled sums, `[block][channel]`, see [`Finish8::bias`].
+    /// Biases of the scaled sums, `[block][channel]`, see [`EpilogueI8::bias`].
     pub bias: *const f32,
     /// Addresses of output and residual.
     pub target: Target,
@@ -49,15 +49,15 @@ pub(crate) struct Strip {
     /// Number of channels of these blocks that exist.
     pub channels: usize,
     /// Epilogue that the sums go through.
-    pub finish: Finish8,
+    pub epilogue: EpilogueI8,
 }
 
-/// Computes a [`Strip`].
+/// Computes a [`MicrokernelArgs`].
 ///
 /// # Safety
 /// All pointers of the arguments must be valid for what they describe, and no other thread may
 /// write the output.
-pub(crate) type Entry = unsafe fn(&Strip);
+pub(crate) type Entry = unsafe fn(&MicrokernelArgs);
 
 /// A microkernel, which exists only if the processor executes its instruction set.
 #[derive(Clone, Copy)]
@@ -122,34 +122,34 @@ impl<const WIDENED: bool> Microkernels for All<WIDENED> {
 struct Tiles<const ROWS: usize, const VECTORS: usize, const WIDENED: bool>;
 
 impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Tiles<ROWS, VECTORS, WIDENED> {
-    type Args<'a> = &'a Strip;
+    type Args<'a> = &'a MicrokernelArgs;
 
     #[inline(always)]
-    unsafe fn call<S: Simd>(simd: S, strip: &Strip) {
+    unsafe fn call<S: Simd>(simd: S, args: &MicrokernelArgs) {
         let width = VECTORS * S::LANES;
         let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
-        let input = strip.input.cast::<S::Act>();
-        let mut pixel = strip.rows.pixel(strip.first);
+        let input = args.input.cast::<S::Act>();
+        let mut pixel = args.rows.pixel(args.first);
         // SAFETY: tiles, blocks, runs and groups below are those that the arguments describe, for
         // which their addresses are valid. Weights, starts, scales and biases are padded to whole
         // vectors.
         unsafe {
-            for tile in 0..strip.tiles {
+            for tile in 0..args.tiles {
                 // The runs of every window have the same offsets from its start.
                 let mut windows = [input; ROWS];
                 for window in &mut windows {
-                    *window = strip.rows.site(pixel).run(0, 0, input, input);
-                    pixel = strip.rows.next(pixel);
+                    *window = args.rows.site(pixel).run(0, 0, input, input);
+                    pixel = args.rows.next(pixel);
                 }
-                let mut weights = strip.weights;
-                for block in 0..strip.blocks {
-                    let start = strip.start.add(block * width);
+                let mut weights = args.weights;
+                for block in 0..args.blocks {
+                    let start = args.start.add(block * width);
                     let first: [S::I32; VECTORS] =
                         std::array::from_fn(|v| simd.load_i32(start.add(v * S::LANES)));
                     let mut sums = [first; ROWS];
-                    for run in 0..strip.run_count {
-                        let mut place = *strip.runs.add(run);
-                        for _ in 0..strip.run {
+                    for run in 0..args.run_count {
+                        let mut place = *args.runs.add(run);
+                        for _ in 0..args.run {
                             let w: [S::Groups; VECTORS] = std::array::from_fn(|v| {
                                 let from = weights.add(v * vector);
                                 if WIDENED {
@@ -165,22 +165,22 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Ti
                                 }
                             }
                             for v in (0..VECTORS).step_by(LINE / vector) {
-                                simd.prefetch(weights.wrapping_add(strip.ahead + v * vector));
+                                simd.prefetch(weights.wrapping_add(args.ahead + v * vector));
                             }
                             weights = weights.add(VECTORS * vector);
                             place += S::GROUP;
                         }
                     }
-                    let at = strip.at + (strip.first + tile * ROWS) * strip.pixel + block * width;
-                    let channels = (strip.channels - block * width).min(width);
+                    let at = args.at + (args.first + tile * ROWS) * args.pixel + block * width;
+                    let channels = (args.channels - block * width).min(width);
                     let sums = sums;
                     let (first, column) = (sums.as_ptr().cast(), block * width);
-                    simd.call::<StoreTile8<'_>>(StoreTile8 {
-                        finish: &strip.finish,
-                        target: strip.target,
-                        scale: strip.scale.add(column),
-                        bias: strip.bias.add(column),
-                        pixel: strip.pixel,
+                    simd.call::<StoreTileI8<'_>>(StoreTileI8 {
+                        epilogue: &args.epilogue,
+                        target: args.target,
+                        scale: args.scale.add(column),
+                        bias: args.bias.add(column),
+                        pixel: args.pixel,
                         sums: first,
                         rows: ROWS,
                         vectors: VECTORS,

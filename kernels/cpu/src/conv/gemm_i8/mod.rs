@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::conv::algorithm::Request;
 use crate::conv::support::buffer::Buffer;
-use crate::conv::support::finish_int8::{Finish8, Target};
+use crate::conv::support::epilogue_i8::{EpilogueI8, Target};
 use crate::conv::support::rows::RowsView;
 use crate::conv::support::split::PartWork;
 use crate::conv::support::tiles::{Tile, cover, with_smaller};
@@ -17,8 +17,8 @@ mod by_tap;
 mod kernel;
 mod tap_kernel;
 
-pub(crate) use by_tap::{TapPlace, TapProduct};
-pub(crate) use kernel::{Microkernel, Strip, widens};
+pub(crate) use by_tap::{PackedTapGemm, TapGemmArgs};
+pub(crate) use kernel::{Microkernel, MicrokernelArgs, widens};
 
 /// Requirements of an instruction set's dot product.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ pub(crate) fn input_grid(request: &Request<'_>) -> Result<Quantization, KernelEr
 const FASTER: usize = 2;
 
 /// Packed GEMM: the weights of one group, packed for a tile.
-pub(crate) struct Product {
+pub(crate) struct PackedGemm {
     /// Microkernels of the tile and of all smaller ones for edges, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<Microkernel>>,
     tile: Tile,
@@ -98,9 +98,9 @@ pub(crate) struct Product {
     bias: Buffer<f32>,
 }
 
-/// GEMM arguments: addresses and strides of one run of a [`Product`].
+/// GEMM arguments: addresses and strides of one run of a [`PackedGemm`].
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct GemmArgs<'a> {
     pub(crate) rows: RowsView,
     /// Address of the input, which carries its padding.
     pub(crate) input: *const u8,
@@ -115,10 +115,10 @@ pub(crate) struct Place<'a> {
     pub(crate) stride: usize,
     /// Prefetch distance of the weights in bytes.
     pub(crate) ahead: usize,
-    pub(crate) finish: Finish8,
+    pub(crate) epilogue: EpilogueI8,
 }
 
-impl Product {
+impl PackedGemm {
     /// Packs the products of a convolution, one per group. Their k dimension is `runs` runs of
     /// `run` elements: taps in the order of `taps`, or all taps in window order, then input
     /// channels. `widened` weights are stored in 16 bits. If `taps` are given, each has its own
@@ -137,7 +137,7 @@ impl Product {
         let dense = request.integer_weights()?;
         let grid = input_grid(request)?;
         let problem = &request.problem;
-        let finish = Finish8::new(request);
+        let epilogue = EpilogueI8::new(request);
         let lanes = lanes(token.isa());
         let form = DotForm::of(token);
         let kernels = with_smaller(tile, |tile| Microkernel::new(token, tile, widened))
@@ -193,12 +193,12 @@ impl Product {
                 })?;
             let scale = packing.numbers(padded, |scale| {
                 for column in 0..columns {
-                    scale[column] = finish.scale(dense.scales[group * columns + column] * grid.scale);
+                    scale[column] = epilogue.scale(dense.scales[group * columns + column] * grid.scale);
                 }
             })?;
             let bias = packing.numbers(padded, |bias| {
                 for column in 0..columns {
-                    bias[column] = finish.bias(request.bias(group * columns + column));
+                    bias[column] = epilogue.bias(request.bias(group * columns + column));
                 }
             })?;
             let kernels = kernels.clone();
@@ -242,7 +242,7 @@ impl Product {
     /// `place` must be valid for these rows and columns, and no other thread may write there.
     pub(crate) unsafe fn run(
         &self,
-        place: &Place<'_>,
+        place: &GemmArgs<'_>,
         rows: Range<usize>,
         blocks: Range<usize>,
         panel: usize,
@@ -252,7 +252,7 @@ impl Product {
             // and biases have all blocks, and the caller's addresses are valid for these rows and
             // columns.
             unsafe {
-                let strip = Strip {
+                let args = MicrokernelArgs {
                     rows: place.rows,
                     input: place.input,
                     runs: place.runs.as_ptr(),
@@ -270,9 +270,9 @@ impl Product {
                     blocks: span.blocks,
                     ahead: place.ahead,
                     channels: span.channels,
-                    finish: place.finish,
+                    epilogue: place.epilogue,
                 };
-                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&strip);
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&args);
             }
         });
     }

@@ -9,7 +9,7 @@ use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 /// Microkernel arguments for one tap: `tiles` tiles of consecutive pixels among those that find the
 /// tap in the input.
 #[derive(Clone, Copy)]
-pub(crate) struct TapStrip {
+pub(crate) struct TapArgs {
     /// Indirection buffer of the pixels' runs.
     pub rows: RowsView,
     /// Input that `rows` refers to, with elements of type [`Simd::Act`].
@@ -17,7 +17,7 @@ pub(crate) struct TapStrip {
     /// Dot-product groups of the run; the last may reach beyond it, where the weights are zero.
     pub run: usize,
     /// Packed weights, `[group][channel of the block][element of the group]`, as in
-    /// [`super::Strip`].
+    /// [`super::MicrokernelArgs`].
     pub weights: *const u8,
     /// Addend of the tap for each channel of the block, besides its products.
     pub start: *const i32,
@@ -36,12 +36,12 @@ pub(crate) struct TapStrip {
     pub fetch: (*const u8, usize),
 }
 
-/// Adds the products of a [`TapStrip`] to its sums.
+/// Adds the products of a [`TapArgs`] to its sums.
 ///
 /// # Safety
 /// All pointers of the arguments must be valid for what they describe, and no other thread may
 /// write the sums.
-pub(crate) type Entry = unsafe fn(&TapStrip);
+pub(crate) type Entry = unsafe fn(&TapArgs);
 
 /// A microkernel for one tap, which exists only if the processor executes its instruction set.
 #[derive(Clone, Copy)]
@@ -72,34 +72,34 @@ impl<const WIDENED: bool> Microkernels for All<WIDENED> {
 struct Tiles<const ROWS: usize, const VECTORS: usize, const WIDENED: bool>;
 
 impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Tiles<ROWS, VECTORS, WIDENED> {
-    type Args<'a> = &'a TapStrip;
+    type Args<'a> = &'a TapArgs;
 
     #[inline(always)]
-    unsafe fn call<S: Simd>(simd: S, strip: &TapStrip) {
+    unsafe fn call<S: Simd>(simd: S, args: &TapArgs) {
         let vector = S::LANES * S::GROUP * if WIDENED { size_of::<i16>() } else { 1 };
-        let input = strip.input.cast::<S::Act>();
-        let mut pixel = strip.rows.pixel(strip.first);
-        let mut fetch = strip.fetch.0;
+        let input = args.input.cast::<S::Act>();
+        let mut pixel = args.rows.pixel(args.first);
+        let mut fetch = args.fetch.0;
         // SAFETY: tiles and groups below are those that the arguments describe, for which their
         // addresses are valid. Weights, starts and sums are padded to whole vectors.
         unsafe {
-            for _ in 0..strip.tiles {
+            for _ in 0..args.tiles {
                 let mut windows = [input; ROWS];
-                let mut places = [strip.sums; ROWS];
+                let mut places = [args.sums; ROWS];
                 for r in 0..ROWS {
-                    windows[r] = strip.rows.site(pixel).run(0, 0, input, input);
-                    places[r] = strip.sums.add(strip.rows.place(pixel, strip.pixel, strip.gap));
-                    pixel = strip.rows.next(pixel);
+                    windows[r] = args.rows.site(pixel).run(0, 0, input, input);
+                    places[r] = args.sums.add(args.rows.place(pixel, args.pixel, args.gap));
+                    pixel = args.rows.next(pixel);
                 }
-                let mut sums = [[simd.load_i32(strip.start); VECTORS]; ROWS];
+                let mut sums = [[simd.load_i32(args.start); VECTORS]; ROWS];
                 for v in 0..VECTORS {
-                    let start = simd.load_i32(strip.start.add(v * S::LANES));
+                    let start = simd.load_i32(args.start.add(v * S::LANES));
                     for r in 0..ROWS {
                         sums[r][v] = simd.add_i32(start, simd.load_i32(places[r].add(v * S::LANES)));
                     }
                 }
-                let mut weights = strip.weights;
-                for group in 0..strip.run {
+                let mut weights = args.weights;
+                for group in 0..args.run {
                     let w: [S::Groups; VECTORS] = std::array::from_fn(|v| {
                         let from = weights.add(v * vector);
                         if WIDENED { simd.load_i16(from.cast()) } else { simd.load_weights(from.cast()) }
@@ -110,7 +110,7 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Ti
                             sums[r][v] = simd.dot(sums[r][v], w[v], x);
                         }
                     }
-                    for _ in 0..strip.fetch.1 {
+                    for _ in 0..args.fetch.1 {
                         simd.prefetch(fetch);
                         fetch = fetch.wrapping_add(LINE);
                     }

@@ -1,8 +1,8 @@
 //! Parts that several convolution algorithms share.
 
 pub(crate) mod buffer;
-pub(crate) mod finish;
-pub(crate) mod finish_int8;
+pub(crate) mod epilogue;
+pub(crate) mod epilogue_i8;
 pub(crate) mod layouts;
 pub mod packing;
 pub(crate) mod pad;

@@ -14,7 +14,7 @@ use std::ops::Range;
 mod picks;
 
 use self::picks::Picks;
-use super::finish::Finish;
+use super::epilogue::Epilogue;
 use super::request::padded;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_simd::{IsaToken, Simd, SimdFn, copy_few};
@@ -315,7 +315,7 @@ pub(crate) struct StorePixels<'a> {
     pub(crate) output: *mut f32,
     /// Start of the residual plane, or null.
     pub(crate) residual: *const f32,
-    pub(crate) finish: &'a Finish,
+    pub(crate) epilogue: &'a Epilogue,
 }
 
 impl SimdFn for StorePixels<'_> {
@@ -347,7 +347,7 @@ impl SimdFn for StorePixels<'_> {
                     if !store.residual.is_null() {
                         sum = simd.add(sum, load(store.residual.add(at + i)));
                     }
-                    let sum = store.finish.apply(simd, sum);
+                    let sum = store.epilogue.apply(simd, sum);
                     let to = store.output.add(at + i);
                     if part {
                         simd.store_partial(to, rest, sum)

@@ -145,7 +145,7 @@ pub(crate) fn ahead<T>(request: &Request<'_>) -> Result<usize, KernelError> {
 
 /// Prefetch of weights in single-precision kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ahead {
+pub(crate) enum Prefetch {
     /// Weights are not prefetched.
     Nothing,
     /// Prefetch of the weights at a fixed distance in elements.
@@ -156,8 +156,8 @@ pub(crate) enum Ahead {
     Next,
 }
 
-impl Ahead {
-    /// Value of the tunable `prefetch` that stands for [`Ahead::Next`].
+impl Prefetch {
+    /// Value of the tunable `prefetch` that stands for [`Prefetch::Next`].
     const NEXT: i64 = 1;
 
     /// Reads the kind of prefetch from the tunable `prefetch`.

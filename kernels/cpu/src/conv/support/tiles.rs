@@ -228,7 +228,7 @@ pub(crate) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
 /// Tile run: one call of a microkernel, for consecutive tiles of one height times adjacent blocks
 /// of one width.
 #[derive(Clone, Copy)]
-pub(crate) struct Span {
+pub(crate) struct TileRun {
     /// Register tile of the call.
     pub(crate) tile: Tile,
     /// Index of the first row.
@@ -256,7 +256,7 @@ pub(crate) fn cover(
     rows: Range<usize>,
     blocks: Range<usize>,
     panel: usize,
-    mut call: impl FnMut(Span),
+    mut call: impl FnMut(TileRun),
 ) {
     let width = tile.vectors * lanes;
     let whole = columns / width;
@@ -277,7 +277,7 @@ pub(crate) fn cover(
                 let column = block * width;
                 let channels = (blocks * vectors * lanes).min(columns - column);
                 let tile = Tile { rows: height, vectors };
-                call(Span { tile, first, tiles, block, blocks, column, channels });
+                call(TileRun { tile, first, tiles, block, blocks, column, channels });
             }
             first += height * tiles;
         }
@@ -297,12 +297,13 @@ pub(crate) fn with_smaller<K>(tile: Tile, kernel: impl Fn(Tile) -> Option<K>) ->
 pub(crate) trait Microkernels {
     /// Pointer to a microkernel.
     type Pointer;
-    /// Returns the microkernel of `ROWS` rows by `VECTORS` vectors for the instruction set of `simd`.
+    /// Returns the microkernel of `ROWS` rows by `VECTORS` vectors for the instruction set of
+    /// `simd`.
     fn pointer<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S) -> Self::Pointer;
 }
 
-/// Returns the microkernel of `tile`, or `None` if the instruction set has no such tile. The compiled
-/// tiles depend on the number of registers, see [`most_vectors`].
+/// Returns the microkernel of `tile`, or `None` if the instruction set has no such tile. The
+/// compiled tiles depend on the number of registers, see [`most_vectors`].
 pub(crate) fn microkernel<S: Simd, K: Microkernels>(simd: S, tile: Tile) -> Option<K::Pointer> {
     macro_rules! choose {
         ($($rows:literal: $($vectors:literal)+;)+) => {

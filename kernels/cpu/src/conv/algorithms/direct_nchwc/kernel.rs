@@ -1,6 +1,6 @@
 //! Microkernels: a run of pixels by a block of output channels, with all sums in registers.
 
-use crate::conv::support::finish::{Finish, StoreTile};
+use crate::conv::support::epilogue::{Epilogue, StoreTile};
 use paretune_simd::Isa;
 use paretune_simd::{Simd, SimdFn, SimdOp};
 
@@ -61,7 +61,7 @@ pub(super) struct Tile<'a> {
     pub(super) output: *mut f32,
     /// Address of the matching residual element, or null.
     pub(super) residual: *const f32,
-    pub(super) finish: &'a Finish,
+    pub(super) epilogue: &'a Epilogue,
 }
 
 /// Computes a [`Tile`].
@@ -98,7 +98,8 @@ impl SimdOp for Select {
                 }
             };
         }
-        // The conditions are constants, so that no microkernel is generated for tiles of other sets.
+        // The conditions are constants, so that no microkernel is generated for tiles of other
+        // sets.
         if const { S::REGISTERS >= 32 } {
             return choose!(
                 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28;
@@ -166,7 +167,7 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn for Run
                     }
                 }
             }
-            let whole = tile.channels == width && tile.finish.other.is_none();
+            let whole = tile.channels == width && tile.epilogue.other.is_none();
             if let &[[_, pixel, count]] = tile.pieces
                 && whole
                 && count == ROWS
@@ -179,7 +180,7 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn for Run
                         if !tile.residual.is_null() {
                             sum = simd.add(sum, simd.load(tile.residual.add(at)));
                         }
-                        simd.store(tile.output.add(at), tile.finish.clamp(simd, sum));
+                        simd.store(tile.output.add(at), tile.epilogue.clamp(simd, sum));
                     }
                 }
             } else {
@@ -226,7 +227,7 @@ impl SimdFn for StorePieces<'_> {
                                 output: tile.output.add(at),
                                 residual: if residual.is_null() { residual } else { residual.add(at) },
                                 pixel: tile.pixel,
-                                finish: tile.finish,
+                                epilogue: tile.epilogue,
                             },
                         );
                     }

@@ -1,11 +1,11 @@
-//! 8-bit GEMM with taps as the outer loop, like that of [`crate::conv::algorithms::implicit_gemm`] in single
-//! precision: on small images much of a window is padding, and every tap visits only the pixels
-//! that find it in the input. Threads partition images and output channels.
+//! 8-bit GEMM with taps as the outer loop, like that of [`crate::conv::algorithms::implicit_gemm`]
+//! in single precision: on small images much of a window is padding, and every tap visits only the
+//! pixels that find it in the input. Threads partition images and output channels.
 
 use crate::conv::algorithm::{Call, Kernel, Request};
-use crate::conv::gemm_i8::{DotForm, TapPlace, TapProduct, input_grid};
+use crate::conv::gemm_i8::{DotForm, PackedTapGemm, TapGemmArgs, input_grid};
 use crate::conv::support::buffer::whole_lines;
-use crate::conv::support::finish_int8::{Finish8, Target};
+use crate::conv::support::epilogue_i8::{EpilogueI8, Target};
 use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes};
 use crate::conv::support::split::ahead;
 use crate::conv::support::taps::{Tap, by_tap, order_tunable, useful};
@@ -54,7 +54,7 @@ pub(super) struct ByTap {
     output: [usize; 2],
     taps: Vec<Tap>,
     /// Packed GEMM of every group.
-    products: Vec<TapProduct>,
+    products: Vec<PackedTapGemm>,
     /// Number of sums that one thread needs room for.
     sums: usize,
     threads: usize,
@@ -63,7 +63,7 @@ pub(super) struct ByTap {
     zero_point: u8,
     /// Function that copies the input into the workspace, if a copy is needed.
     copy: Option<PadBytesEntry>,
-    finish: Finish8,
+    epilogue: EpilogueI8,
 }
 
 impl ByTap {
@@ -86,11 +86,11 @@ impl ByTap {
         let copies = form.centered || !problem.group_in().is_multiple_of(form.group);
         let width = tile.vectors * lanes(token.isa());
         Ok(Self {
-            products: TapProduct::of_groups(request, token, tile, &order, widened)?,
+            products: PackedTapGemm::of_groups(request, token, tile, &order, widened)?,
             zero_point: input_grid(request)?.zero_point,
             sums: output[0] * output[1] * width,
             ahead: ahead::<i8>(request)?,
-            finish: Finish8::new(request),
+            epilogue: EpilogueI8::new(request),
             copy: copies.then(|| pad_bytes(token)),
             threads: request.threads,
             problem,
@@ -135,7 +135,7 @@ impl ByTap {
             for (number, tap) in self.taps.iter().enumerate() {
                 let [rows, columns] = tap.within.clone();
                 let corner = rows.start * width + columns.start;
-                let place = TapPlace {
+                let place = TapGemmArgs {
                     rows: tap.rows.view(),
                     input,
                     sums: sums.add(corner * product.width(block)),
@@ -147,7 +147,7 @@ impl ByTap {
             let target = Target { output: call.output, residual: call.residual };
             let at = image * pixels * self.problem.out_channels + group * self.problem.group_out();
             let place = [at, self.problem.out_channels];
-            product.finish(sums, pixels, block, target, &self.finish, place);
+            product.store(sums, pixels, block, target, &self.epilogue, place);
         }
     }
 }
@@ -158,7 +158,7 @@ impl Kernel for ByTap {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(TapProduct::bytes).sum()
+        self.products.iter().map(PackedTapGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {

@@ -272,7 +272,7 @@ impl<const SIDE: usize, const SIZE: usize> SimdFn for Output<SIDE, SIZE> {
                             if !residual.is_null() {
                                 number = simd.add(number, load(residual.add(at)));
                             }
-                            let number = kernel.finish.apply(simd, number);
+                            let number = kernel.epilogue.apply(simd, number);
                             let to = tiles.call.output.cast::<f32>().add(at);
                             if part { simd.store_partial(to, rest, number) } else { simd.store(to, number) }
                         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{POINTS, Prepared, SIDE, SIZE};
 use crate::conv::algorithm::Call;
 use crate::conv::support::buffer::LINE;
-use crate::conv::support::finish_int8::{BytesFinish, StoreTile8, Target};
+use crate::conv::support::epilogue_i8::{ByteEpilogue, StoreTileI8, Target};
 use crate::conv::support::tiles::Tile;
 use paretune_simd::{Simd, SimdFn};
 
@@ -264,12 +264,12 @@ impl SimdFn for Output<'_> {
         unsafe {
             // Nearly always the output is bytes and all channels of the tile exist: then sums stay
             // in registers.
-            match kernel.finish.bytes(target) {
-                Some(finish) if column + tile <= kernel.problem.out_channels => {
-                    if finish.residual.is_some() {
-                        this.bytes::<S, true>(simd, &finish, target);
+            match kernel.epilogue.bytes(target) {
+                Some(epilogue) if column + tile <= kernel.problem.out_channels => {
+                    if epilogue.residual.is_some() {
+                        this.bytes::<S, true>(simd, &epilogue, target);
                     } else {
-                        this.bytes::<S, false>(simd, &finish, target);
+                        this.bytes::<S, false>(simd, &epilogue, target);
                     }
                 }
                 _ => {
@@ -321,7 +321,7 @@ impl Output<'_> {
     /// The requirements of [`BackEntry`] must be met, and all channels of the register tile must
     /// exist.
     #[inline(always)]
-    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish, target: Target) {
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, epilogue: &ByteEpilogue, target: Target) {
         let Back { kernel, first, rows, vectors, column, .. } = *self.0;
         let [height, width] = kernel.output;
         let channels = kernel.problem.out_channels;
@@ -343,7 +343,7 @@ impl Output<'_> {
                             let at = corner + (i * width + j) * channels + v * S::LANES;
                             let sum = simd.fma(simd.to_f32(sum), scale, bias);
                             let byte =
-                                finish.byte::<S, RESIDUAL>(simd, sum, target.residual.wrapping_add(at));
+                                epilogue.byte::<S, RESIDUAL>(simd, sum, target.residual.wrapping_add(at));
                             simd.store_u8(target.output.add(at), byte);
                         }
                     }
@@ -370,8 +370,8 @@ impl Output<'_> {
                 // SAFETY: rows and columns are clipped to the output, and `channels - column`
                 // channels exist there. The room for pixels holds the row of these tiles.
                 unsafe {
-                    simd.call::<StoreTile8<'_>>(StoreTile8 {
-                        finish: &kernel.finish,
+                    simd.call::<StoreTileI8<'_>>(StoreTileI8 {
+                        epilogue: &kernel.epilogue,
                         target: Target { output: call.output, residual: call.residual },
                         scale: kernel.scale.as_ptr().add(column),
                         bias: kernel.bias.as_ptr().add(column),

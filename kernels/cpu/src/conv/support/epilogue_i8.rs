@@ -1,7 +1,7 @@
 //! Epilogue of an 8-bit convolution: scale, bias, residual and activation in single precision, then
 //! conversion to the output's element type.
 
-use super::finish::Finish;
+use super::epilogue::Epilogue;
 use crate::conv::algorithm::Request;
 use paretune_base::plan::Quantization;
 use paretune_base::plan::layout::Element;
@@ -16,11 +16,11 @@ const ROUND: f32 = 12_582_912.0;
 /// Results are computed in *units*. If the output is quantized and the activation is a clamp, which
 /// commutes with scaling, the unit is the output's scale, and only rounding remains to be done.
 /// Otherwise the unit is 1. Scales and biases are converted to units in advance
-/// ([`Finish8::scale`], [`Finish8::bias`]).
+/// ([`EpilogueI8::scale`], [`EpilogueI8::bias`]).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Finish8 {
+pub(crate) struct EpilogueI8 {
     /// Activation in units; a clamp before rounding also has the bounds of the output type.
-    activation: Finish,
+    activation: Epilogue,
     /// Number of units per 1.
     unit: f32,
     /// Whether the unit is the output's scale.
@@ -39,20 +39,20 @@ pub(crate) struct Target {
     pub(crate) residual: *const u8,
 }
 
-impl Finish8 {
+impl EpilogueI8 {
     pub(crate) fn new(request: &Request<'_>) -> Self {
         let grid = |element| match element {
             Element::F32 => None,
             Element::U8(grid) => Some(grid),
         };
         let (residual, output) = (request.residual.and_then(grid), grid(request.output));
-        let activation = Finish::new(request.activation);
+        let activation = Epilogue::new(request.activation);
         match output {
             Some(grid) if activation.other.is_none() => {
                 let (unit, zero) = (grid.scale.recip(), f32::from(grid.zero_point));
                 let low = (activation.low * unit).max(-zero);
                 let high = (activation.high * unit).min(255.0 - zero);
-                let activation = Finish { low, high, other: None };
+                let activation = Epilogue { low, high, other: None };
                 Self { activation, unit, in_steps: true, residual, output }
             }
             _ => Self { activation, unit: 1.0, in_steps: false, residual, output },
@@ -130,28 +130,28 @@ impl Finish8 {
 
     /// Returns the epilogue of the common case, bytes to bytes; `None` if the residual or the
     /// output is not quantized.
-    pub(crate) fn bytes(&self, target: Target) -> Option<BytesFinish> {
+    pub(crate) fn bytes(&self, target: Target) -> Option<ByteEpilogue> {
         let zero = f32::from(self.output?.zero_point);
         let residual = match (target.residual.is_null(), self.residual) {
             (true, _) => None,
             (false, Some(grid)) => Some(grid.scale * self.unit),
             (false, None) => return None,
         };
-        let Finish { low, high, .. } = self.activation;
-        self.in_steps.then_some(BytesFinish { low, high, back: ROUND - zero, residual })
+        let Epilogue { low, high, .. } = self.activation;
+        self.in_steps.then_some(ByteEpilogue { low, high, back: ROUND - zero, residual })
     }
 
     /// Returns the epilogue of the most common case, byte output without residual; `None`
     /// otherwise.
-    pub(crate) fn plain_bytes(&self, request: &Request<'_>) -> Option<BytesFinish> {
+    pub(crate) fn plain_bytes(&self, request: &Request<'_>) -> Option<ByteEpilogue> {
         let nothing = Target { output: std::ptr::null_mut(), residual: std::ptr::null() };
         if request.residual.is_some() { None } else { self.bytes(nothing) }
     }
 }
 
-/// Epilogue for byte outputs, see [`Finish8::bytes`].
+/// Epilogue for byte outputs, see [`EpilogueI8::bytes`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BytesFinish {
+pub(crate) struct ByteEpilogue {
     low: f32,
     high: f32,
     /// [`ROUND`] minus the output's zero point.
@@ -160,9 +160,9 @@ pub(crate) struct BytesFinish {
     pub(crate) residual: Option<f32>,
 }
 
-impl BytesFinish {
-    /// Finishes `sum` like [`Finish8::store`], without storing it; adds the residual at `residual`
-    /// if `RESIDUAL`.
+impl ByteEpilogue {
+    /// Finishes `sum` like [`EpilogueI8::store`], without storing it; adds the residual at
+    /// `residual` if `RESIDUAL`.
     ///
     /// # Safety
     /// If `RESIDUAL`, all lanes must exist in the residual.
@@ -187,12 +187,12 @@ impl BytesFinish {
 /// Epilogue and store of a tile. The many kinds of epilogue are compiled once and not into every
 /// microkernel.
 #[derive(Clone, Copy)]
-pub(crate) struct StoreTile8<'a> {
-    pub(crate) finish: &'a Finish8,
+pub(crate) struct StoreTileI8<'a> {
+    pub(crate) epilogue: &'a EpilogueI8,
     pub(crate) target: Target,
-    /// Scales of the tile's channels, padded to whole vectors: see [`Finish8::scale`].
+    /// Scales of the tile's channels, padded to whole vectors: see [`EpilogueI8::scale`].
     pub(crate) scale: *const f32,
-    /// Biases of the tile's channels, padded to whole vectors: see [`Finish8::bias`].
+    /// Biases of the tile's channels, padded to whole vectors: see [`EpilogueI8::bias`].
     pub(crate) bias: *const f32,
     /// Distance in elements from one pixel of output and residual to the next.
     pub(crate) pixel: usize,
@@ -206,20 +206,20 @@ pub(crate) struct StoreTile8<'a> {
     pub(crate) channels: usize,
 }
 
-impl SimdFn for StoreTile8<'_> {
-    type Args<'a> = StoreTile8<'a>;
+impl SimdFn for StoreTileI8<'_> {
+    type Args<'a> = StoreTileI8<'a>;
 
     #[inline(always)]
-    unsafe fn call<S: Simd>(simd: S, tile: StoreTile8<'_>) {
+    unsafe fn call<S: Simd>(simd: S, tile: StoreTileI8<'_>) {
         let mut v = 0;
         // SAFETY: the caller's tile lies in output and residual, with `channels` channels in each
         // row. Sums, scales and biases are padded to whole vectors.
         unsafe {
-            if let Some(finish) = tile.finish.bytes(tile.target) {
-                v = if finish.residual.is_some() {
-                    tile.bytes::<S, true>(simd, &finish)
+            if let Some(epilogue) = tile.epilogue.bytes(tile.target) {
+                v = if epilogue.residual.is_some() {
+                    tile.bytes::<S, true>(simd, &epilogue)
                 } else {
-                    tile.bytes::<S, false>(simd, &finish)
+                    tile.bytes::<S, false>(simd, &epilogue)
                 };
             }
             while v * S::LANES < tile.channels {
@@ -229,7 +229,7 @@ impl SimdFn for StoreTile8<'_> {
                     let sum = simd.load_i32(tile.sums.add((r * tile.vectors + v) * S::LANES));
                     let sum = simd.fma(simd.to_f32(sum), scale, bias);
                     let at = tile.at + r * tile.pixel + v * S::LANES;
-                    tile.finish.store(simd, tile.target, at, tile.channels - v * S::LANES, sum);
+                    tile.epilogue.store(simd, tile.target, at, tile.channels - v * S::LANES, sum);
                 }
                 v += 1;
             }
@@ -237,29 +237,29 @@ impl SimdFn for StoreTile8<'_> {
     }
 }
 
-impl StoreTile8<'_> {
+impl StoreTileI8<'_> {
     /// Finishes and stores all vectors, the last one up to its last channel; returns the number of
     /// vectors.
     ///
     /// # Safety
     /// The tile must lie in the output, and in the residual if `RESIDUAL`.
     #[inline(always)]
-    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish) -> usize {
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, epilogue: &ByteEpilogue) -> usize {
         let whole = self.channels / S::LANES;
         let mut v = 0;
         // SAFETY: the caller's tile lies in output and residual. The first `whole` vectors are
         // whole, and only the last one is partial.
         unsafe {
             while v + 2 <= whole {
-                self.columns::<S, RESIDUAL, 2>(simd, finish, v);
+                self.columns::<S, RESIDUAL, 2>(simd, epilogue, v);
                 v += 2;
             }
             if v < whole {
-                self.columns::<S, RESIDUAL, 1>(simd, finish, v);
+                self.columns::<S, RESIDUAL, 1>(simd, epilogue, v);
                 v += 1;
             }
             if v * S::LANES < self.channels {
-                self.tail::<S, RESIDUAL>(simd, finish, v);
+                self.tail::<S, RESIDUAL>(simd, epilogue, v);
                 v += 1;
             }
         }
@@ -269,17 +269,17 @@ impl StoreTile8<'_> {
     /// Finishes and stores the first channels of the partial vector `v` of every row.
     ///
     /// # Safety
-    /// The requirements of [`StoreTile8::bytes`] must be met, and at least one channel of the
+    /// The requirements of [`StoreTileI8::bytes`] must be met, and at least one channel of the
     /// vector must exist.
     #[inline(always)]
-    unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, simd: S, finish: &BytesFinish, v: usize) {
+    unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, simd: S, epilogue: &ByteEpilogue, v: usize) {
         let count = self.channels - v * S::LANES;
         // SAFETY: the tile lies in output and residual; scales and biases are padded to whole
         // vectors.
         unsafe {
             let scale = simd.load(self.scale.add(v * S::LANES));
             let bias = simd.load(self.bias.add(v * S::LANES));
-            let step = simd.splat(finish.residual.unwrap_or(0.0));
+            let step = simd.splat(epilogue.residual.unwrap_or(0.0));
             for r in 0..self.rows {
                 let sums = simd.load_i32(self.sums.add((r * self.vectors + v) * S::LANES));
                 let at = self.at + r * self.pixel + v * S::LANES;
@@ -287,7 +287,7 @@ impl StoreTile8<'_> {
                 if RESIDUAL {
                     sum = simd.fma(simd.load_u8_partial(self.target.residual.add(at), count), step, sum);
                 }
-                let byte = finish.byte::<S, false>(simd, sum, std::ptr::null());
+                let byte = epilogue.byte::<S, false>(simd, sum, std::ptr::null());
                 simd.store_u8_partial(self.target.output.add(at), count, byte);
             }
         }
@@ -296,12 +296,12 @@ impl StoreTile8<'_> {
     /// Finishes and stores `N` vectors of every row, from vector `v` on.
     ///
     /// # Safety
-    /// The requirements of [`StoreTile8::bytes`] must be met, and the vectors must be whole.
+    /// The requirements of [`StoreTileI8::bytes`] must be met, and the vectors must be whole.
     #[inline(always)]
     unsafe fn columns<S: Simd, const RESIDUAL: bool, const N: usize>(
         &self,
         simd: S,
-        finish: &BytesFinish,
+        epilogue: &ByteEpilogue,
         v: usize,
     ) {
         // SAFETY: the tile lies in output and residual; scales and biases are padded to whole
@@ -322,7 +322,7 @@ impl StoreTile8<'_> {
                 for n in 0..N {
                     let sum = simd.fma(simd.to_f32(simd.load_i32(sums.add(n * S::LANES))), scale[n], bias[n]);
                     let residual = self.target.residual.wrapping_add(at + n * S::LANES);
-                    bytes[n] = finish.byte::<S, RESIDUAL>(simd, sum, residual);
+                    bytes[n] = epilogue.byte::<S, RESIDUAL>(simd, sum, residual);
                 }
                 let to = self.target.output.add(at);
                 if N == 2 {

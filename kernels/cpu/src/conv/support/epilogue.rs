@@ -6,7 +6,7 @@ use paretune_simd::{Simd, SimdFn};
 /// A prepared activation. Kernels keep the bounds of a clamp in registers; other activations are
 /// applied in a second pass over the tile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Finish {
+pub(crate) struct Epilogue {
     /// Lower bound of the clamp.
     pub(crate) low: f32,
     /// Upper bound of the clamp.
@@ -15,7 +15,7 @@ pub(crate) struct Finish {
     pub(crate) other: Option<Activation>,
 }
 
-impl Finish {
+impl Epilogue {
     pub(crate) fn new(activation: Activation) -> Self {
         match activation.as_clamp() {
             Some((low, high)) => Self { low, high, other: None },
@@ -78,7 +78,7 @@ pub(crate) struct StoreTile<'a> {
     pub(crate) residual: *const f32,
     /// Distance in elements from one pixel to the next.
     pub(crate) pixel: usize,
-    pub(crate) finish: &'a Finish,
+    pub(crate) epilogue: &'a Epilogue,
 }
 
 impl SimdFn for StoreTile<'_> {
@@ -104,7 +104,7 @@ impl SimdFn for StoreTile<'_> {
                         sum = simd
                             .add(sum, if part { simd.load_partial(from, count) } else { simd.load(from) });
                     }
-                    let sum = tile.finish.apply(simd, sum);
+                    let sum = tile.epilogue.apply(simd, sum);
                     let to = tile.output.add(at);
                     if part { simd.store_partial(to, count, sum) } else { simd.store(to, sum) }
                 }
