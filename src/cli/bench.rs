@@ -133,7 +133,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
             "threads": threads,
             "batch": batch,
             "samples": timing.samples.len(),
-            "quiet": timing.quiet,
+            "quiet": timing.undisturbed,
             "probe": timing.probe,
             "schedules": source.as_ref().map(ToString::to_string),
             "load": {"seconds": load, "weights": weight_source_name(&weights)},
@@ -156,7 +156,7 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
         seconds_text(timing.low),
         seconds_text(timing.high),
         timing.samples.len(),
-        100.0 * timing.quiet
+        100.0 * timing.undisturbed
     )?;
     if let Some(source) = &source {
         writeln!(out, "schedules: {source}")?;

@@ -17,8 +17,9 @@ use paretune_record::metric::Metric;
 use paretune_record::preference::Preference;
 use paretune_record::request::StudyRequest;
 use paretune_search::STRATEGIES;
+use paretune_study::error::SessionError;
 use paretune_study::prepare::{Material, PrepareError};
-use paretune_study::session::{self, Conclusion, Control, SessionError, SessionOptions};
+use paretune_study::session::{self, Conclusion, Control, SessionOptions};
 
 use super::{ExitStatus, WorkloadArgs, objective_parser, paths, preference_parser, usage};
 use crate::export;

@@ -57,14 +57,15 @@ fn together(processes: &[&Timing]) -> Timing {
     let least =
         |of: fn(&Timing) -> f64| processes.iter().map(|timing| of(timing)).fold(f64::INFINITY, f64::min);
     #[expect(clippy::cast_precision_loss, reason = "a handful of processes")]
-    let quiet = processes.iter().map(|timing| timing.quiet).sum::<f64>() / processes.len().max(1) as f64;
+    let undisturbed =
+        processes.iter().map(|timing| timing.undisturbed).sum::<f64>() / processes.len().max(1) as f64;
     Timing {
         median: median(&medians),
         low: least(|timing| timing.low),
         high: processes.iter().map(|timing| timing.high).fold(0.0, f64::max),
         threads: processes.first().map_or(1, |timing| timing.threads),
         probe: least(|timing| timing.probe),
-        quiet,
+        undisturbed,
         samples: processes.iter().flat_map(|timing| timing.samples.iter().copied()).collect(),
     }
 }
@@ -106,7 +107,15 @@ mod tests {
 
     fn timing(median: f64) -> Timing {
         let (low, high) = (median - 1.0, median + 1.0);
-        Timing { median, low, high, threads: 2, probe: median / 10.0, quiet: 0.5, samples: vec![median] }
+        Timing {
+            median,
+            low,
+            high,
+            threads: 2,
+            probe: median / 10.0,
+            undisturbed: 0.5,
+            samples: vec![median],
+        }
     }
 
     #[test]
@@ -122,7 +131,7 @@ mod tests {
         // The workers write the requests that they receive to a file.
         let notes = tempfile::NamedTempFile::new().unwrap();
         let script = format!(
-            r#"read line; echo "$line" >> {}; echo '{{"reply":"timed","timings":[{{"median":2,"low":1,"high":3,"threads":2,"probe":0.5,"quiet":1,"samples":[]}}]}}'; read line"#,
+            r#"read line; echo "$line" >> {}; echo '{{"reply":"timed","timings":[{{"median":2,"low":1,"high":3,"threads":2,"probe":0.5,"undisturbed":1,"samples":[]}}]}}'; read line"#,
             notes.path().display()
         );
         let command = ["sh".to_owned(), "-c".to_owned(), script];

@@ -35,7 +35,7 @@ impl Effort {
 }
 
 /// A probe that is slower than the fastest one by more than this factor was disturbed.
-const QUIET: f64 = 1.05;
+const UNDISTURBED: f64 = 1.05;
 
 /// A slowdown beyond this factor means that a thread was preempted.
 const PREEMPTED: f64 = 2.2;
@@ -55,7 +55,7 @@ const SENSITIVITY: f64 = 0.85;
 const PARTS: usize = 8;
 
 /// Number of undisturbed samples from which on the disturbed ones are ignored.
-const ENOUGH_QUIET: usize = 10;
+const ENOUGH_UNDISTURBED: usize = 10;
 
 /// Measured latency of one candidate: seconds of one inference at batch 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub struct Timing {
     /// Seconds of the fastest known probe on as many threads.
     pub probe: f64,
     /// Fraction of the samples that were undisturbed.
-    pub quiet: f64,
+    pub undisturbed: f64,
     /// All measured samples in order, unscaled.
     pub samples: Vec<f64>,
 }
@@ -91,18 +91,18 @@ impl Timing {
     /// Summarizes `samples`; `probe` is the fastest known probe.
     #[must_use]
     pub fn of(samples: &[Sample], probe: f64) -> Self {
-        let undisturbed = |sample: &&Sample| sample.before.max(sample.after) <= QUIET * probe;
-        let quiet: Vec<f64> = samples.iter().filter(undisturbed).map(|sample| sample.seconds).collect();
-        let counted = if quiet.len() >= ENOUGH_QUIET && median(&quiet) <= LONG {
-            Median::of_95(&quiet)
+        let undisturbed = |sample: &&Sample| sample.before.max(sample.after) <= UNDISTURBED * probe;
+        let undisturbed: Vec<f64> = samples.iter().filter(undisturbed).map(|sample| sample.seconds).collect();
+        let counted = if undisturbed.len() >= ENOUGH_UNDISTURBED && median(&undisturbed) <= LONG {
+            Median::of_95(&undisturbed)
         } else {
             scaled(samples, probe)
         };
         let [median, low, high] = counted.map_or([0.0; 3], |median| [median.median, median.low, median.high]);
         #[expect(clippy::cast_precision_loss, reason = "a share of some thousands")]
-        let share = quiet.len() as f64 / samples.len().max(1) as f64;
+        let share = undisturbed.len() as f64 / samples.len().max(1) as f64;
         let samples = samples.iter().map(|sample| sample.seconds).collect();
-        Self { median, low, high, threads: 1, probe, quiet: share, samples }
+        Self { median, low, high, threads: 1, probe, undisturbed: share, samples }
     }
 }
 
@@ -120,7 +120,7 @@ fn scaled(samples: &[Sample], probe: f64) -> Option<Median> {
         })
     };
     let mut whole = estimate(samples)?;
-    if samples.len() >= PARTS * ENOUGH_QUIET {
+    if samples.len() >= PARTS * ENOUGH_UNDISTURBED {
         let parts: Vec<f64> = samples
             .chunks(samples.len().div_ceil(PARTS))
             .filter_map(|part| estimate(part).map(|median| median.median))
@@ -160,7 +160,7 @@ pub struct Runner<'e> {
     fastest: f64,
     last: f64,
     samples: Vec<Sample>,
-    quiet: usize,
+    undisturbed: usize,
 }
 
 /// Shortest burst that is timed before switching to another candidate.
@@ -182,7 +182,7 @@ impl<'e> Runner<'e> {
     ) -> Self {
         let fastest = if fastest > 0.0 { fastest } else { f64::INFINITY };
         let output = vec![0.0; outputs];
-        Self { executor, input, output, probe, fastest, last: 0.0, samples: Vec::new(), quiet: 0 }
+        Self { executor, input, output, probe, fastest, last: 0.0, samples: Vec::new(), undisturbed: 0 }
     }
 
     /// Runs without counting until caches, branch predictors and clocks have settled. Also measures
@@ -228,7 +228,7 @@ impl<'e> Runner<'e> {
             let before = self.last;
             self.look()?;
             self.samples.push(Sample { seconds, before, after: self.last });
-            self.quiet += usize::from(before.max(self.last) <= QUIET * self.fastest);
+            self.undisturbed += usize::from(before.max(self.last) <= UNDISTURBED * self.fastest);
             if start.elapsed() >= BURST {
                 return Ok(());
             }
@@ -241,7 +241,7 @@ impl<'e> Runner<'e> {
 
     /// Returns whether the median has reached the precision of `effort`.
     fn settled(&self, effort: &Effort) -> bool {
-        self.quiet >= effort.least_samples && {
+        self.undisturbed >= effort.least_samples && {
             let timing = self.timing();
             timing.high - timing.low <= 2.0 * effort.precision * timing.median
         }
@@ -258,7 +258,7 @@ pub fn time(mut candidate: Runner<'_>, effort: &Effort) -> Result<Timing, Kernel
     loop {
         candidate.burst()?;
         let spent = start.elapsed().as_secs_f64();
-        let patience = if candidate.quiet >= ENOUGH_QUIET { 1.0 } else { 2.0 };
+        let patience = if candidate.undisturbed >= ENOUGH_UNDISTURBED { 1.0 } else { 2.0 };
         let tired = spent >= patience * effort.seconds && candidate.samples.len() >= 5;
         if tired || candidate.settled(effort) {
             return Ok(candidate.timing());
@@ -345,7 +345,7 @@ mod tests {
         samples.push(sample(1.3, 10.0, 13.0));
         let timing = Timing::of(&samples, 10.0);
         assert!(is(&timing, 1.0));
-        assert!((timing.quiet - 10.0 / 101.0).abs() < 1e-12);
+        assert!((timing.undisturbed - 10.0 / 101.0).abs() < 1e-12);
         assert_eq!(timing.samples.len(), 101);
     }
 
@@ -357,7 +357,7 @@ mod tests {
         let timing = Timing::of(&samples, 10.0);
         let mean = (31.0 * 1.1 - 0.1 + 30.0 * 1.5) / 61.0_f64;
         assert!(is(&timing, 1.5 / mean.powf(SENSITIVITY)), "{}", timing.median);
-        assert_eq!(timing.quiet, 0.0);
+        assert_eq!(timing.undisturbed, 0.0);
         assert_eq!(timing.samples.len(), 31);
     }
 

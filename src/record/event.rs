@@ -5,7 +5,7 @@ use paretune_spaces::Configuration;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, FailureKind};
-use crate::front::{Front, FrontPoint};
+use crate::front::{Front, FrontPoint, origin};
 use crate::limit::Limit;
 use crate::measurement::Measurement;
 use crate::metric::{Metric, Metrics};
@@ -35,8 +35,9 @@ pub enum Event {
         number: u64,
         /// Content hash of the configuration.
         id: String,
-        /// Origin of the proposal: `untouched` for the baseline, a recipe's name, or the
+        /// Origin of the proposal: `baseline`, a recipe's name, or the
         /// strategy's.
+        #[serde(deserialize_with = "origin")]
         origin: String,
     },
     /// A stage of the current trial begins.
@@ -126,7 +127,7 @@ pub struct TrialFinished {
     /// The point with its accuracy on the search images; `None` if the trial failed.
     pub point: Option<FrontPoint>,
     /// Name of the recipe or strategy that proposed it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "origin")]
     pub origin: String,
     /// The configuration, if `point` is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,8 +154,8 @@ pub struct TrialFinished {
     /// Ids of the points that it removed from the front.
     pub displaced: Vec<String>,
     /// Fraction of its timed runs without interference; `None` if nothing was timed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quiet: Option<f64>,
+    #[serde(default, alias = "quiet", skip_serializing_if = "Option::is_none")]
+    pub undisturbed: Option<f64>,
     /// Metrics of the baseline, once they are known.
     pub baseline: Option<Metrics>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paretune_spaces::Configuration;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::limit::Limit;
 use super::metric::{Metric, Metrics};
@@ -63,6 +63,15 @@ pub struct HardwareName {
     pub devices: Vec<String>,
 }
 
+/// Origin of the unmodified network under its default schedule.
+pub const BASELINE: &str = "baseline";
+
+/// Reads an origin. Earlier versions called the baseline `untouched`.
+pub(crate) fn origin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let origin = String::deserialize(deserializer)?;
+    Ok(if origin == "untouched" { BASELINE.to_owned() } else { origin })
+}
+
 /// One point of the archive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontPoint {
@@ -79,7 +88,7 @@ pub struct FrontPoint {
     /// Relative excess over each limit that is missed; empty if the point is feasible.
     pub violation: BTreeMap<Metric, f64>,
     /// Origin of the proposal: `baseline` for the baseline, a recipe's name, or the strategy's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "origin")]
     pub origin: String,
     /// The whole configuration without inactive parameters.
     pub config: Configuration,

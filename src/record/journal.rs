@@ -154,7 +154,7 @@ mod tests {
             hypervolume: 0.0,
             entered: false,
             displaced: Vec::new(),
-            quiet: None,
+            undisturbed: None,
             baseline: None,
         }))
     }

@@ -18,7 +18,7 @@ pub struct Seed {
 }
 
 /// Name of the baseline, the first seed.
-pub const BASELINE: &str = "untouched";
+pub use paretune_record::front::BASELINE;
 
 /// A uniform recipe: the same values for every layer that offers them.
 #[derive(Clone, Copy, Default)]

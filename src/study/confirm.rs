@@ -6,7 +6,7 @@ mod score;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::session::SessionError;
+use super::error::SessionError;
 use crate::trial::{TrialRunner, latency_of, latency_values};
 use paretune_db::{KeyParts, Record};
 use paretune_evaluate::host::{Host, HostError, blame};

@@ -7,6 +7,7 @@ pub mod additive;
 pub mod bounds;
 pub mod characterize;
 pub mod confirm;
+pub mod error;
 pub mod prepare;
 pub mod replay;
 pub mod session;

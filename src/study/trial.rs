@@ -12,6 +12,7 @@ use paretune_evaluate::protocol::{FastestProbes, Measured, Reply, Request, Trial
 use paretune_evaluate::stop::StopCriteria;
 use paretune_evaluate::timing::Effort;
 use paretune_joint_space::decode::numerics;
+use paretune_record::event::TrialFinished;
 use paretune_record::failure::{Failure, FailureKind};
 use paretune_record::measurement::Measurement;
 use paretune_record::metric::{Metric, Metrics};
@@ -30,6 +31,47 @@ pub enum TrialOutcome {
     Rejected(Metrics),
     /// The candidate could not be built or run.
     Failed(Failure),
+}
+
+impl TrialOutcome {
+    /// Reads the outcome of a trial that the journal records.
+    #[must_use]
+    pub fn of(trial: &TrialFinished) -> Self {
+        match (trial.failed(), trial.known, &trial.point) {
+            (Some(failure), ..) => Self::Failed(failure),
+            (None, Some(known), Some(_)) => Self::Measured(known),
+            (None, Some(known), None) => Self::Dropped(known),
+            (None, None, _) => Self::Rejected(trial.partial.unwrap_or_default()),
+        }
+    }
+
+    /// Returns the measurement, if every metric was measured.
+    #[must_use]
+    pub fn measurement(&self) -> Option<&Measurement> {
+        match self {
+            Self::Measured(measurement) | Self::Dropped(measurement) => Some(measurement),
+            Self::Rejected(_) | Self::Failed(_) => None,
+        }
+    }
+
+    /// Returns the metrics of a candidate that was dropped or rejected.
+    #[must_use]
+    pub fn partial(&self) -> Option<Metrics> {
+        match self {
+            Self::Dropped(measurement) => Some(measurement.metrics()),
+            Self::Rejected(seen) => Some(*seen),
+            Self::Measured(_) | Self::Failed(_) => None,
+        }
+    }
+
+    /// Returns the failure, if the candidate failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            _ => None,
+        }
+    }
 }
 
 /// Result of a trial and its source.
@@ -74,7 +116,7 @@ pub struct TrialRunner<'s> {
     /// its content hash.
     pub candidates: Option<PathBuf>,
     /// Fraction of the latest trial's timed runs without interference; `None` if nothing was timed.
-    pub quiet: Option<f64>,
+    pub undisturbed: Option<f64>,
 }
 
 impl<'s> TrialRunner<'s> {
@@ -93,7 +135,7 @@ impl<'s> TrialRunner<'s> {
             deadline: Duration::from_secs(120),
             devices: Vec::new(),
             candidates: None,
-            quiet: None,
+            undisturbed: None,
         };
         runner.probes = fastest_probes(store, &runner.hardware)?;
         Ok(runner)
@@ -144,7 +186,7 @@ impl<'s> TrialRunner<'s> {
         see: &mut dyn FnMut(&Reply),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<TrialResult, TrialError> {
-        self.quiet = None;
+        self.undisturbed = None;
         let speed = self.store.get(&self.speed_key(configuration).key())?;
         if let Some(Record { outcome: Outcome::Failed { reason }, .. }) = &speed {
             let failure = Failure::from_text(reason);
@@ -248,9 +290,9 @@ impl<'s> TrialRunner<'s> {
         };
         self.put_weights(configuration, measured.weights)?;
         if let Some(timing) = &measured.timing {
-            self.quiet = Some(timing.quiet);
+            self.undisturbed = Some(timing.undisturbed);
             let mut values = speed.values();
-            values.insert("quiet".to_owned(), timing.quiet);
+            values.insert("undisturbed".to_owned(), timing.undisturbed);
             self.store.put(&Record::measured(
                 self.speed_key(configuration),
                 values,

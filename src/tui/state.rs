@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use paretune_record::archive::preferred;
 use paretune_record::event::{Changed, Event, Inspected, Started, TrialFinished};
-use paretune_record::front::{Front, FrontPoint};
+use paretune_record::front::{BASELINE, Front, FrontPoint};
 use paretune_record::limit::Limit;
 use paretune_record::metric::Metrics;
 use paretune_record::preference::Preference;
@@ -253,7 +253,7 @@ impl State {
         origins.trials += 1;
         origins.entered += u64::from(trial.entered);
         origins.hypervolume_gain += (trial.hypervolume - before).max(0.0);
-        self.undisturbed.extend(trial.quiet);
+        self.undisturbed.extend(trial.undisturbed);
         self.undisturbed.keep_newest(INTERFERENCE_TRIALS);
         if let (Some(label), Some(metrics)) = (report::label(&origin), report::metrics(trial)) {
             let (name, id) = (origin, trial.id.clone());
@@ -350,7 +350,7 @@ impl State {
 /// Returns the origin that is credited with a trial: all recipes together, every strategy
 /// separately.
 fn origin_group(origin: &str) -> String {
-    let recipe = origin == "untouched" || origin.contains(' ') || report::label(origin).is_some();
+    let recipe = origin == BASELINE || origin.contains(' ') || report::label(origin).is_some();
     if recipe { "recipes".to_owned() } else { origin.to_owned() }
 }
 

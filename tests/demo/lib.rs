@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use paretune_record::event::{Event, Inspected, Started, TrialFinished};
 use paretune_record::failure::FailureKind;
-use paretune_record::front::{Front, FrontPoint, HardwareName, ModelName};
+use paretune_record::front::{BASELINE, Front, FrontPoint, HardwareName, ModelName};
 use paretune_record::limit::{Limit, Relation};
 use paretune_record::metric::{Metric, Metrics};
 use paretune_record::preference::Preference;
@@ -105,7 +105,7 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
             hypervolume,
             entered,
             displaced,
-            quiet: Some(0.3 + 0.6 * dice.roll()),
+            undisturbed: Some(0.3 + 0.6 * dice.roll()),
             baseline: Some(baseline()),
         })));
     }
@@ -161,15 +161,15 @@ fn limit(metric: Metric, value: f64) -> Limit {
 fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[Limit]) -> FrontPoint {
     let skill = number as f64 / trials as f64;
     let (squeeze, waste) = (dice.roll(), dice.roll() * (1.3 - skill));
-    let untouched = number == 1;
+    let is_baseline = number == 1;
     let origin = match number {
-        1 => "untouched",
+        1 => BASELINE,
         2 => "8 bits everywhere",
         7 => "75 % of channels",
         12 => "70 % sparse, CSR",
         _ => ["compose", "evolve", "int8"][(number % 3) as usize],
     };
-    let metrics = if untouched {
+    let metrics = if is_baseline {
         baseline()
     } else {
         let loss = 0.004 * dice.roll() + 0.4 * (squeeze - 0.35).max(0.0).powi(3) + 0.02 * waste * dice.roll();

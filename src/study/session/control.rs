@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use paretune_evaluate::host::HostError;
 use paretune_evaluate::protocol::{Reply, Request};
-use paretune_record::archive;
 use paretune_record::change::Change;
 use paretune_record::event::{Changed, Event, Inspected};
-use paretune_spaces::Configuration;
 
-use super::{EventSink, HostError, Session, SessionError, start_search};
+use super::events::EventSink;
+use super::{Session, start_search};
+use crate::error::SessionError;
 
 /// Requests of the user to a running session.
 #[derive(Debug, Default)]
@@ -51,7 +52,7 @@ impl Session<'_> {
             }
             let since = Instant::now();
             std::thread::sleep(Duration::from_millis(50));
-            self.clock.earlier -= since.elapsed().as_secs_f64();
+            self.tally.earlier -= since.elapsed().as_secs_f64();
         }
     }
 
@@ -79,15 +80,15 @@ impl Session<'_> {
             return Ok(());
         }
         self.file.request.clone_from(&self.request);
-        self.file.write(&self.options.folder).map_err(super::PrepareError::from)?;
+        self.file.write(&self.options.folder).map_err(crate::prepare::PrepareError::from)?;
         events.send(Event::Changed(Box::new(Changed {
             limits: self.request.limits.clone(),
             prefer: self.request.prefer,
             budget: self.request.budget.to_string(),
             budget_seconds: self.request.budget.seconds,
             budget_trials: self.request.budget.trials,
-            hypervolume: self.hypervolume(),
-            front: self.front.clone(),
+            hypervolume: self.archive.hypervolume(&self.request.objectives),
+            front: self.archive.front.clone(),
         })))
     }
 
@@ -98,25 +99,13 @@ impl Session<'_> {
             search.tell(&trial.point, trial.outcome.clone())?;
         }
         self.search = search;
-        self.front.clear();
-        let judge = |configuration: &Configuration, origin: &str, known| {
-            archive::point(configuration, origin, known, &self.request.limits)
-        };
-        let points: Vec<_> =
-            self.whole.iter().map(|(config, origin, known)| judge(config, origin, known)).collect();
-        for point in points {
-            if self.baseline.as_ref().is_some_and(|baseline| baseline.id == point.id) {
-                self.baseline = Some(point.clone());
-            }
-            self.enter(Some(point));
-        }
+        self.archive.judge_again(&self.request.limits, &self.request.objectives);
         Ok(())
     }
 
     /// Times every step of the point called `id`, if the session knows it.
     pub(super) fn inspect(&mut self, id: &str, events: &mut EventSink<'_>) -> Result<(), SessionError> {
-        let known = self.whole.iter().find(|(configuration, ..)| configuration.id() == id);
-        let Some((configuration, ..)) = known else { return Ok(()) };
+        let Some(configuration) = self.archive.configuration(id) else { return Ok(()) };
         let request = Request::Inspect { configuration: configuration.clone(), seconds: INSPECTION };
         let control = self.control;
         let deadline = self.options.trial_deadline;

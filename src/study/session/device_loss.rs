@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+use paretune_evaluate::host::HostError;
 use paretune_names::{BACKEND, Partition};
-use paretune_record::archive;
 use paretune_record::event::Event;
 use paretune_record::stop::StopReason;
 use paretune_spaces::{Configuration, Value};
 
-use super::{EventSink, HostError, Session, SessionError, space_of, start_search};
+use super::events::EventSink;
+use super::{Session, space_of, start_search};
+use crate::error::SessionError;
 
 impl Session<'_> {
     /// Decides the consequence of an error: `None` if the session can continue, else the reason of
@@ -75,22 +77,12 @@ impl Session<'_> {
         }
         (self.search, self.space) = (search, space);
         let elsewhere = |configuration: &Configuration| !runs_on(configuration, backend);
-        self.whole.retain(|(configuration, ..)| elsewhere(configuration));
-        self.baseline = self.baseline.take().filter(|point| elsewhere(&point.config));
-        self.memory.retain(|_, trial| {
+        self.archive.retain(elsewhere);
+        self.journaled.retain(|_, trial| {
             let configuration = trial.point.as_ref().map(|point| &point.config).or(trial.config.as_ref());
             configuration.is_none_or(elsewhere)
         });
-        self.front.clear();
-        let limits = &self.request.limits;
-        let points: Vec<_> = self
-            .whole
-            .iter()
-            .map(|(configuration, origin, known)| archive::point(configuration, origin, known, limits))
-            .collect();
-        for point in points {
-            self.enter(Some(point));
-        }
+        self.archive.judge_again(&self.request.limits, &self.request.objectives);
         Ok(None)
     }
 }

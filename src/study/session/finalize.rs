@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use paretune_evaluate::host::HostError;
 use paretune_evaluate::stop::StopCriteria;
 use paretune_joint_space::decode::numerics;
 use paretune_kernels::hardware::Hardware;
@@ -14,7 +15,9 @@ use paretune_spaces::Value;
 use super::super::confirm::{self, accuracy_of};
 use super::super::prepare::Material;
 use super::super::trial::{TrialOutcome, TrialResult};
-use super::{EventSink, HostError, Session, SessionError};
+use super::Session;
+use super::events::EventSink;
+use crate::error::SessionError;
 
 /// Largest number of points that are measured again at the end.
 const FINALISTS: usize = 12;
@@ -24,9 +27,10 @@ impl Session<'_> {
     /// a trial.
     fn finalists(&self) -> usize {
         let Some(seconds) = self.request.budget.seconds else { return FINALISTS };
-        let left = (seconds - self.clock.elapsed()).max(0.0);
+        let left = (seconds - self.tally.elapsed()).max(0.0);
         #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
-        let each = (self.trial_seconds / (self.trials - self.cached).max(1) as f64).max(1e-3);
+        let each =
+            (self.tally.trial_seconds / (self.tally.trials - self.tally.cached).max(1) as f64).max(1e-3);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let affordable = (left / each).clamp(0.0, 1e3) as usize;
         affordable.clamp(4, FINALISTS)
@@ -39,7 +43,7 @@ impl Session<'_> {
         point: &FrontPoint,
         events: &mut EventSink<'_>,
     ) -> Result<Option<FrontPoint>, SessionError> {
-        let baseline = self.baseline.as_ref().map(|baseline| numerics(&baseline.config));
+        let baseline = self.archive.baseline.as_ref().map(|baseline| numerics(&baseline.config));
         if self.control.stopped() || baseline.is_some_and(|baseline| baseline == numerics(&point.config)) {
             return Ok(None);
         }
@@ -49,7 +53,7 @@ impl Session<'_> {
         let patient = self.runner.deadline;
         // Starting and validating the training need time as well.
         self.runner.deadline = patient + Duration::from_secs(2 * seconds);
-        let answered = self.answer(&configuration, &StopCriteria::default(), events);
+        let answered = self.trial(&configuration, &StopCriteria::default(), events);
         self.runner.deadline = patient;
         match answered {
             Ok(TrialResult { outcome: TrialOutcome::Measured(known), .. }) => {
@@ -81,24 +85,28 @@ impl Session<'_> {
         if let Some(text) = additivity {
             events.send(Event::Notice { text })?;
         }
-        let chosen =
-            archive::representatives(&self.front, self.finalists(), request.prefer, &request.objectives);
+        let chosen = archive::representatives(
+            &self.archive.front,
+            self.finalists(),
+            request.prefer,
+            &request.objectives,
+        );
         let mut finalists: Vec<FrontPoint> =
-            chosen.into_iter().map(|index| self.front[index].clone()).collect();
+            chosen.into_iter().map(|index| self.archive.front[index].clone()).collect();
         // Points that the user has marked are finalists while they are on the front.
-        for point in self.front.iter().filter(|point| self.keep.contains(&point.id)) {
+        for point in self.archive.front.iter().filter(|point| self.keep.contains(&point.id)) {
             if finalists.iter().all(|other| other.id != point.id) {
                 finalists.insert(finalists.len().min(1), point.clone());
             }
         }
         // The baseline is measured together with the finalists, so that they compare.
-        if let Some(baseline) = &self.baseline
+        if let Some(baseline) = &self.archive.baseline
             && finalists.iter().all(|point| point.id != baseline.id)
         {
             finalists.insert(0, baseline.clone());
         }
         let seconds = match request.budget.seconds {
-            Some(seconds) => confirm::reserve(seconds).min(seconds - self.clock.elapsed()).max(2.0),
+            Some(seconds) => confirm::reserve(seconds).min(seconds - self.tally.elapsed()).max(2.0),
             None => confirm::without_clock(request.budget.trials),
         };
         if request.finetune > 0 && measure {
@@ -110,21 +118,10 @@ impl Session<'_> {
         }
         let mut confirmation =
             confirm::Confirmation { runner: &self.runner, host: &mut self.host, request, seconds, measure };
-        let mut problem = None;
         let control = self.control;
-        let points = confirmation.confirm(
-            &finalists,
-            &mut |event| {
-                if let Err(error) = events.send(event) {
-                    problem = Some(error);
-                }
-            },
-            &|| control.stopped(),
-        )?;
-        if let Some(problem) = problem {
-            return Err(problem);
-        }
-        let baseline = self.baseline.as_ref().map(|point| point.metrics).unwrap_or_default();
+        let points =
+            events.during(|send| confirmation.confirm(&finalists, send, &|| control.stopped()))??;
+        let baseline = self.archive.baseline.as_ref().map(|point| point.metrics).unwrap_or_default();
         Ok(confirm::front_of(
             &points,
             &confirm::Frame {
@@ -132,9 +129,9 @@ impl Session<'_> {
                 hardware,
                 request,
                 baseline,
-                trials: self.trials,
-                cached: self.cached,
-                seconds: self.clock.elapsed(),
+                trials: self.tally.trials,
+                cached: self.tally.cached,
+                seconds: self.tally.elapsed(),
             },
         ))
     }

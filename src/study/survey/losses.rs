@@ -16,7 +16,7 @@ use paretune_record::survey::{LayerLoss, Survey, Thinned};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 
 use super::{Surveyor, fraction, unfit};
-use crate::session::SessionError;
+use crate::error::SessionError;
 
 /// Number of images on which losses are measured.
 const LOSS_IMAGES: u64 = 96;

@@ -25,7 +25,7 @@ use paretune_spaces::{CompiledSpace, Configuration, Value};
 
 pub use schedules::{SPEED, SpeedKey};
 
-use super::session::SessionError;
+use super::error::SessionError;
 use super::trial::TrialRunner;
 
 /// Fractions of the work to which networks are pruned.

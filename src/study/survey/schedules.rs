@@ -17,7 +17,7 @@ use paretune_record::survey::{LayerSchedule, LayerSurvey, Mixed, ScheduleTime, S
 use paretune_spaces::{Configuration, Value};
 
 use super::{Surveyor, fraction};
-use crate::session::SessionError;
+use crate::error::SessionError;
 
 /// Seconds for which one network is profiled.
 const PROFILE_SECONDS: f64 = 0.03;
