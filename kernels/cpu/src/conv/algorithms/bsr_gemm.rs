@@ -5,9 +5,9 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::compressed::{CompressedGemm, F32, F32Store, GemmArgs, positions, reaches, tile_tunable};
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::Epilogue;
+use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::pad_f32;
 use crate::conv::support::request::{padded, sensible};
-use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, Tile};
 use paretune_base::error::KernelError;
@@ -102,8 +102,8 @@ impl Algorithm for BsrGemm {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Box::new(Prepared {
             rows: match whole {
-                Some(_) => Rows::windows(&problem, output, padded(&problem)),
-                None => Rows::taps(&problem, output),
+                Some(_) => IndirectionBuffer::windows(&problem, output, padded(&problem)),
+                None => IndirectionBuffer::taps(&problem, output),
             },
             copies: whole.is_some() && problem.window.padding != [0; 4],
             zeros: Buffer::zeros(group_in),
@@ -119,7 +119,7 @@ impl Algorithm for BsrGemm {
 
 struct Prepared {
     problem: ConvProblem,
-    rows: Rows,
+    rows: IndirectionBuffer,
     /// Compressed weights of every group.
     streams: Vec<CompressedGemm<F32>>,
     zeros: Buffer<f32>,

@@ -14,9 +14,9 @@ use crate::conv::compressed::{
 use crate::conv::gemm_i8::{DotForm, input_grid};
 use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::epilogue_i8::{EpilogueI8, Target};
+use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes, pad_low_bit};
 use crate::conv::support::request::{padded, sensible};
-use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, Tile};
 use paretune_base::error::KernelError;
@@ -188,7 +188,7 @@ where
         })
         .collect::<Result<Vec<_>, KernelError>>()?;
     Ok(Box::new(Prepared {
-        rows: Rows::windows(&problem, output, padded(&problem)),
+        rows: IndirectionBuffer::windows(&problem, output, padded(&problem)),
         zero_point: grid.zero_point,
         pixels: problem.batch * output[0] * output[1],
         panel: request.count("panel")?,
@@ -210,7 +210,7 @@ struct Group<K: Kind> {
 
 struct Prepared<K: Kind> {
     problem: ConvProblem,
-    rows: Rows,
+    rows: IndirectionBuffer,
     groups: Vec<Group<K>>,
     pixels: usize,
     panel: usize,

@@ -57,7 +57,7 @@ impl Algorithm for CsrNaive {
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
-        let rows = Rows::of(request, stored)?;
+        let rows = CsrMatrix::of(request, stored)?;
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         let place = |k: usize| {
@@ -77,7 +77,7 @@ impl Algorithm for CsrNaive {
 }
 
 /// Non-zero weights, grouped by output channel.
-pub(crate) struct Rows {
+pub(crate) struct CsrMatrix {
     pub(crate) values: Buffer<f32>,
     /// Flat index of each weight in its output channel's `[input channel of the group][tap]`.
     pub(crate) columns: Vec<u32>,
@@ -85,7 +85,7 @@ pub(crate) struct Rows {
     pub(crate) ends: Vec<usize>,
 }
 
-impl Rows {
+impl CsrMatrix {
     /// Collects the non-zero weights of `stored`, or takes them from the request's packing.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ pub(crate) fn ends(counts: &[u32]) -> Option<Vec<usize>> {
 struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
-    rows: Rows,
+    rows: CsrMatrix,
     /// `[input channel of the group, tap row, tap column]` of every column of the matrix, computed
     /// once in advance.
     places: Vec<[usize; 3]>,
@@ -181,7 +181,7 @@ impl SimdFn for Run<'_> {
     unsafe fn call<S: Simd>(simd: S, run: Run<'_>) {
         let kernel = run.kernel;
         let problem = &kernel.problem;
-        let Rows { values, columns, ends } = &kernel.rows;
+        let CsrMatrix { values, columns, ends } = &kernel.rows;
         let [height, width] = problem.input;
         let [out_height, out_width] = kernel.output;
         for plane in run.planes {

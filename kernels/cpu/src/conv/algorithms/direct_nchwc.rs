@@ -271,7 +271,7 @@ fn pack(
 }
 
 /// Run of output pixels that one tile computes.
-struct Span {
+struct TileRun {
     /// Index of the first pixel, counted through padded rows.
     flat: usize,
     /// Number of pixels, padding between rows included.
@@ -282,7 +282,7 @@ struct Span {
 }
 
 /// Returns the tile runs that cover one image.
-fn spans(padded: &Padded, [height, width]: [usize; 2], rows: usize, across: bool) -> Vec<Span> {
+fn spans(padded: &Padded, [height, width]: [usize; 2], rows: usize, across: bool) -> Vec<TileRun> {
     let row = padded.row();
     let lines: Vec<Range<usize>> = if across {
         std::iter::once(0..(height - 1) * row + width).collect()
@@ -307,7 +307,7 @@ fn spans(padded: &Padded, [height, width]: [usize; 2], rows: usize, across: bool
                         _ => {}
                     }
                 }
-                spans.push(Span { flat, rows, pieces });
+                spans.push(TileRun { flat, rows, pieces });
                 flat += rows;
             }
         }
@@ -330,7 +330,7 @@ struct Prepared {
     problem: ConvProblem,
     padded: Padded,
     /// Tile runs of one image.
-    tiles: Vec<Span>,
+    tiles: Vec<TileRun>,
     /// Offset and length of every run of input elements under a pixel.
     steps: Vec<[usize; 2]>,
     weights: Buffer<f32>,

@@ -9,8 +9,8 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_f32::{GemmArgs, PackedGemm, WeightStorage};
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::Epilogue;
+use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::request::sensible;
-use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
 use paretune_base::error::KernelError;
@@ -76,8 +76,8 @@ impl Algorithm for Im2colGemm {
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * problem.group_in();
         Ok(Box::new(Prepared {
-            taps: Rows::taps(&problem, output),
-            patches: Rows::matrix(depth),
+            taps: IndirectionBuffer::taps(&problem, output),
+            patches: IndirectionBuffer::matrix(depth),
             depth,
             zeros: Buffer::zeros(problem.group_in()),
             pixels: problem.batch * output[0] * output[1],
@@ -102,9 +102,9 @@ fn matrix(problem: &ConvProblem) -> Option<[usize; 2]> {
 struct Prepared {
     problem: ConvProblem,
     /// Indirection buffer from a patch to its input.
-    taps: Rows,
+    taps: IndirectionBuffer,
     /// Indirection buffer from a pixel to its patch.
-    patches: Rows,
+    patches: IndirectionBuffer,
     products: Vec<PackedGemm>,
     zeros: Buffer<f32>,
     depth: usize,

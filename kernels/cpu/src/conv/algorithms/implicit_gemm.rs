@@ -1,11 +1,11 @@
 //! Implicit GEMM over NHWC activations, the main algorithm for dense layers.
 //!
 //! No patch matrix is written: microkernels read runs of input channels at the addresses of an
-//! indirection buffer, [`Rows`]. If adjacent taps touch (one group, no horizontal dilation), an
-//! input that carries its padding makes each row of taps one run; this matters for few channels and
-//! is the tunable `gather`. On small images, of whose windows much is padding, taps can be the
-//! outer loop, the tunable `order`: every tap then visits only the pixels that find it in the
-//! input, sums wait in the output, and weights are read once.
+//! indirection buffer, [`IndirectionBuffer`]. If adjacent taps touch (one group, no horizontal
+//! dilation), an input that carries its padding makes each row of taps one run; this matters for
+//! few channels and is the tunable `gather`. On small images, of whose windows much is padding,
+//! taps can be the outer loop, the tunable `order`: every tap then visits only the pixels that find
+//! it in the input, sums wait in the output, and weights are read once.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_f32::{GemmArgs, PackedGemm, WeightStorage};
 use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::epilogue::Epilogue;
+use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::{PadBf16, PadBf16Entry, pad_f32};
 use crate::conv::support::request::{padded, sensible};
-use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{PartWork, Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::taps::{Tap, by_tap, order_tunable, useful};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
@@ -162,8 +162,11 @@ pub(crate) fn prepare(request: &Request<'_>, held: WeightStorage) -> Result<Box<
     let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
     order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
     let products = PackedGemm::of_groups(request, token, tile, held, |tap| order[tap])?;
-    let rows =
-        if merge { Rows::runs(&problem, output, padded(&problem)) } else { Rows::taps(&problem, output) };
+    let rows = if merge {
+        IndirectionBuffer::runs(&problem, output, padded(&problem))
+    } else {
+        IndirectionBuffer::taps(&problem, output)
+    };
     Ok(Box::new(Prepared {
         copied: if merge && problem.window.padding != [0; 4] { Copied::Singles } else { Copied::No },
         run: if merge { problem.window.kernel[1] * group_in } else { group_in },
@@ -202,7 +205,7 @@ impl Copied {
 /// One packed GEMM per group over the runs of an input.
 pub(crate) struct Prepared {
     pub(crate) problem: ConvProblem,
-    pub(crate) rows: Rows,
+    pub(crate) rows: IndirectionBuffer,
     /// Height and width of the output.
     pub(crate) output: [usize; 2],
     /// Taps in order, if they are the outer loop.

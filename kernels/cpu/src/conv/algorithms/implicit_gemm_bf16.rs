@@ -10,9 +10,9 @@ use crate::conv::algorithm::{Algorithm, Kernel, Request};
 use crate::conv::gemm_f32::PackedGemm;
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::Epilogue;
+use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::pad_bf16;
 use crate::conv::support::request::{padded, sensible};
-use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
 use paretune_base::error::KernelError;
@@ -99,7 +99,11 @@ impl Algorithm for ImplicitGemmBf16 {
         let unpadded =
             ConvProblem { input: size, window: Window { padding: [0; 4], ..problem.window }, ..problem };
         Ok(Box::new(Prepared {
-            rows: if runs.merge { Rows::runs(&problem, output, size) } else { Rows::taps(&unpadded, output) },
+            rows: if runs.merge {
+                IndirectionBuffer::runs(&problem, output, size)
+            } else {
+                IndirectionBuffer::taps(&unpadded, output)
+            },
             run: steps(&runs),
             taps: None,
             copied: Copied::Bf16(pad_bf16(bf16)),

@@ -13,9 +13,9 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::{DotForm, GemmArgs, PackedGemm, input_grid, widens};
 use crate::conv::support::buffer::whole_lines;
 use crate::conv::support::epilogue_i8::{EpilogueI8, Target};
+use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes};
 use crate::conv::support::request::{padded, sensible};
-use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{
     PartWork, Split, ahead, grain, panel_tunable, prefetch_tunable, split_tunable,
 };
@@ -119,7 +119,7 @@ impl Algorithm for ImplicitGemmI8 {
             epilogue: EpilogueI8::new(request),
             groups: runs.len.div_ceil(form.group),
             runs: places(&problem, input, runs.merge),
-            rows: Rows::windows(&problem, output, input),
+            rows: IndirectionBuffer::windows(&problem, output, input),
             pad: copies.then(|| pad_bytes(token)),
             threads: request.threads,
             form,
@@ -156,7 +156,7 @@ struct Prepared {
     problem: ConvProblem,
     output: [usize; 2],
     threads: usize,
-    rows: Rows,
+    rows: IndirectionBuffer,
     /// Offsets of a window's runs in the input, padding included.
     runs: Vec<usize>,
     /// Packed GEMM of every group.

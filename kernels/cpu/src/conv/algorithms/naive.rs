@@ -2,7 +2,7 @@
 //! or over the non-zero weights of a CSR row. It is no candidate of a search. The study of
 //! techniques runs it to show how much a conclusion depends on the kernels.
 
-use super::csr_naive::Rows;
+use super::csr_naive::CsrMatrix;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::request::sensible;
@@ -60,7 +60,7 @@ impl Algorithm for Naive {
             weight,
         };
         let (weights, ends) = if self.sparse {
-            let Rows { values, columns, ends } = Rows::of(request, stored)?;
+            let CsrMatrix { values, columns, ends } = CsrMatrix::of(request, stored)?;
             (columns.iter().zip(values.iter()).map(|(&k, &weight)| entry(k as usize, weight)).collect(), ends)
         } else {
             let count = problem.out_channels * depth;

@@ -18,8 +18,8 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_f32::{GemmArgs, PackedGemm};
 use crate::conv::support::buffer::{Buffer, LINE, whole_lines};
 use crate::conv::support::epilogue::Epilogue;
+use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::request::sensible;
-use crate::conv::support::rows::Rows;
 use crate::conv::support::split::{Prefetch, grain};
 use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
 use paretune_base::error::KernelError;
@@ -186,7 +186,7 @@ impl Algorithm for Winograd {
             ahead: Prefetch::from_request(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
             entries,
-            rows: Rows::matrix(depth),
+            rows: IndirectionBuffer::matrix(depth),
             zeros: Buffer::zeros(depth),
             bias: request.packed_biases()?,
             epilogue: Epilogue::new(request.activation),
@@ -204,7 +204,7 @@ struct Prepared {
     grid: Grid,
     /// Packed GEMM of every point.
     products: Vec<PackedGemm>,
-    rows: Rows,
+    rows: IndirectionBuffer,
     zeros: Buffer<f32>,
     bias: Buffer<f32>,
     entries: Entries,

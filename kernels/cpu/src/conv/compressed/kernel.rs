@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::kinds::Kind;
 use crate::conv::support::buffer::LINE;
-use crate::conv::support::rows::RowsView;
+use crate::conv::support::indirection::IndirectionView;
 use paretune_simd::{Simd, SimdFn};
 
 /// Microkernel arguments: `tiles` tiles of consecutive pixels times `blocks` blocks of consecutive
@@ -13,7 +13,7 @@ use paretune_simd::{Simd, SimdFn};
 #[derive(Clone, Copy)]
 pub(crate) struct MicrokernelArgs<K: Kind> {
     /// Indirection buffer of the pixels' runs, one run per segment.
-    pub rows: RowsView,
+    pub rows: IndirectionView,
     /// Input that `rows` refers to.
     pub input: *const u8,
     /// Run of zeros, which stands for padding.

@@ -11,8 +11,8 @@ use std::ops::Range;
 use crate::conv::algorithm::Request;
 use crate::conv::gemm_i8::DotForm;
 use crate::conv::support::buffer::Buffer;
+use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::packing::stray;
-use crate::conv::support::rows::RowsView;
 use crate::conv::support::split::{PartWork, ahead};
 use crate::conv::support::tiles::{Extent, Tile, cover, with_smaller};
 use paretune_base::error::KernelError;
@@ -130,7 +130,7 @@ pub(crate) struct CompressedGemm<K: Kind> {
 /// GEMM arguments: addresses and strides of one run of [`CompressedGemm`].
 #[derive(Clone, Copy)]
 pub(crate) struct GemmArgs<K: Kind> {
-    pub(crate) rows: RowsView,
+    pub(crate) rows: IndirectionView,
     pub(crate) input: *const u8,
     pub(crate) zeros: *const u8,
     pub(crate) store: K::Store,

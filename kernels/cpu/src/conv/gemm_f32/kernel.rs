@@ -1,12 +1,12 @@
 //! Single-precision microkernels: a tile of output pixels by output channels is summed in registers
-//! over the input runs that [`RowsView`] finds, then finished and stored. Pairs of bfloat16 are as
-//! long as one `f32` and use the same code.
+//! over the input runs that [`IndirectionView`] finds, then finished and stored. Pairs of bfloat16
+//! are as long as one `f32` and use the same code.
 
 use std::marker::PhantomData;
 
 use crate::conv::support::buffer::LINE;
 use crate::conv::support::epilogue::{Epilogue, StoreTile};
-use crate::conv::support::rows::RowsView;
+use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::tiles::{Find, Microkernels, Tile};
 use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 
@@ -15,7 +15,7 @@ use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 #[derive(Clone, Copy)]
 pub(crate) struct MicrokernelArgs {
     /// Indirection buffer of the pixels' runs.
-    pub rows: RowsView,
+    pub rows: IndirectionView,
     /// Input that `rows` refers to, with elements of type [`Multiply::Number`].
     pub input: *const f32,
     /// Address of `run` zeros, which stand for padding.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::conv::algorithm::Request;
 use crate::conv::support::buffer::{Buffer, LINE};
 use crate::conv::support::epilogue::Epilogue;
-use crate::conv::support::rows::RowsView;
+use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::split::{PartWork, Prefetch};
 use crate::conv::support::tiles::{Tile, cover, with_smaller};
 use paretune_base::error::KernelError;
@@ -74,7 +74,7 @@ pub(crate) struct PackedGemm {
 /// GEMM arguments: addresses and strides of one run of a [`PackedGemm`].
 #[derive(Clone, Copy)]
 pub(crate) struct GemmArgs {
-    pub(crate) rows: RowsView,
+    pub(crate) rows: IndirectionView,
     pub(crate) input: *const f32,
     pub(crate) zeros: *const f32,
     /// Number of elements per run.

@@ -6,7 +6,7 @@ use super::{EpilogueI8, PackedGemm, Target};
 use crate::conv::algorithm::Request;
 use crate::conv::support::buffer::LINE;
 use crate::conv::support::epilogue_i8::StoreTileI8;
-use crate::conv::support::rows::RowsView;
+use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::tiles::{Tile, balanced, with_smaller};
 use paretune_base::error::KernelError;
 use paretune_simd::{Dispatch, IsaToken};
@@ -23,7 +23,7 @@ pub(crate) struct PackedTapGemm {
 /// Addresses of the input and the sums of one tap.
 #[derive(Clone, Copy)]
 pub(crate) struct TapGemmArgs {
-    pub(crate) rows: RowsView,
+    pub(crate) rows: IndirectionView,
     pub(crate) input: *const u8,
     /// Sums of a block of channels, for the first pixel that finds the tap in the input.
     pub(crate) sums: *mut i32,

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::conv::support::buffer::LINE;
 use crate::conv::support::epilogue_i8::{EpilogueI8, StoreTileI8, Target};
-use crate::conv::support::rows::RowsView;
+use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::tiles::{Microkernels, Tile, microkernel};
 use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp};
 
@@ -14,7 +14,7 @@ use paretune_simd::{Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp};
 #[derive(Clone, Copy)]
 pub(crate) struct MicrokernelArgs {
     /// Indirection buffer of the pixels' windows.
-    pub rows: RowsView,
+    pub rows: IndirectionView,
     /// Input that `rows` refers to, with elements of type [`Simd::Act`]; it carries its padding.
     pub input: *const u8,
     /// Offsets of a window's runs in the input, in elements of type [`Simd::Act`].

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::conv::algorithm::Request;
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue_i8::{EpilogueI8, Target};
-use crate::conv::support::rows::RowsView;
+use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::split::PartWork;
 use crate::conv::support::tiles::{Tile, cover, with_smaller};
 use paretune_base::error::KernelError;
@@ -101,7 +101,7 @@ pub(crate) struct PackedGemm {
 /// GEMM arguments: addresses and strides of one run of a [`PackedGemm`].
 #[derive(Clone, Copy)]
 pub(crate) struct GemmArgs<'a> {
-    pub(crate) rows: RowsView,
+    pub(crate) rows: IndirectionView,
     /// Address of the input, which carries its padding.
     pub(crate) input: *const u8,
     /// Offsets in elements of a window's runs in the input.

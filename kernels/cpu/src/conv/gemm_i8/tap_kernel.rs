@@ -2,7 +2,7 @@
 
 use super::kernel::Find;
 use crate::conv::support::buffer::LINE;
-use crate::conv::support::rows::RowsView;
+use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::tiles::{Microkernels, Tile};
 use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 
@@ -11,7 +11,7 @@ use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 #[derive(Clone, Copy)]
 pub(crate) struct TapArgs {
     /// Indirection buffer of the pixels' runs.
-    pub rows: RowsView,
+    pub rows: IndirectionView,
     /// Input that `rows` refers to, with elements of type [`Simd::Act`].
     pub input: *const u8,
     /// Dot-product groups of the run; the last may reach beyond it, where the weights are zero.

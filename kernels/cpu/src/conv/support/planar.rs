@@ -11,9 +11,9 @@
 
 use std::ops::Range;
 
-mod picks;
+mod permute;
 
-use self::picks::Picks;
+use self::permute::PermuteCopy;
 use super::epilogue::Epilogue;
 use super::request::padded;
 use paretune_base::plan::operator::ConvProblem;
@@ -31,25 +31,25 @@ pub(crate) struct Phases {
     /// or column of the tap.
     phases: Vec<[usize; 2]>,
     /// Columns of every horizontal phase that lie in the input.
-    spans: Vec<Span>,
+    spans: Vec<ValidColumns>,
     /// Whether there is a copy `[per tap row, per tap column]`.
     unfolded: [bool; 2],
     /// Whether the input is read in place.
     as_is: bool,
     /// Permutation that copies small planes.
-    picks: Option<Picks>,
+    permute: Option<PermuteCopy>,
 }
 
 /// Columns of a horizontal phase that are not padding.
 #[derive(Clone, Copy)]
-pub(crate) struct Span {
+pub(crate) struct ValidColumns {
     pub(crate) start: usize,
     pub(crate) end: usize,
     /// Input column of the first of them.
     pub(crate) first: usize,
 }
 
-impl Span {
+impl ValidColumns {
     /// Returns the input columns among the first `columns` of a horizontal phase.
     pub(crate) fn of(problem: &ConvProblem, phase: usize, columns: usize) -> Self {
         let (left, stride) = (problem.window.padding[1], problem.window.stride[1]);
@@ -72,7 +72,7 @@ impl Phases {
         let mut this = Self::geometry(problem, output, unfolded);
         this.as_is &= this.pixels() >= width;
         if !this.as_is {
-            this.picks = Picks::new(&this, token);
+            this.permute = PermuteCopy::new(&this, token);
         }
         this
     }
@@ -94,7 +94,7 @@ impl Phases {
             used
         };
         let phases = used(0).into_iter().flat_map(|y| used(1).into_iter().map(move |x| [y, x])).collect();
-        let spans = used(1).into_iter().map(|phase| Span::of(problem, phase, row)).collect();
+        let spans = used(1).into_iter().map(|phase| ValidColumns::of(problem, phase, row)).collect();
         Self {
             problem: *problem,
             output,
@@ -106,7 +106,7 @@ impl Phases {
             as_is: window.stride == [1, 1]
                 && window.padding == [0; 4]
                 && (0..2).all(|axis| !unfolded[axis] || window.kernel[axis] == 1),
-            picks: None,
+            permute: None,
         }
     }
 
@@ -117,7 +117,7 @@ impl Phases {
 
     /// Iterates over the rows of a channel's copy: the row of the input plane, or `None` for
     /// padding, and the columns that are not padding.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (Option<usize>, Span)> + '_ {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (Option<usize>, ValidColumns)> + '_ {
         let window = &self.problem.window;
         self.phases.iter().enumerate().flat_map(move |(number, &[phase_y, _])| {
             let span = self.spans[number % self.spans.len()];
@@ -135,7 +135,7 @@ impl Phases {
         let [height, width] = self.problem.input;
         let (number, y, x) = (place / self.phase, place % self.phase / self.row, place % self.row);
         let row = (y * self.problem.window.stride[0] + self.phases[number][0]).checked_sub(top)?;
-        let Span { start, end, first } = self.spans[number % self.spans.len()];
+        let ValidColumns { start, end, first } = self.spans[number % self.spans.len()];
         let column = first + x.checked_sub(start)? * self.problem.window.stride[1];
         (row < height && x < end).then_some(row * width + column)
     }
@@ -195,9 +195,9 @@ impl Phases {
     /// `input` and `output` must be valid for the problem's input and for [`Phases::bytes`], and no
     /// other thread may write the channels.
     pub(crate) unsafe fn copy(&self, planes: Range<usize>, input: *const f32, output: *mut f32) {
-        let planes = match &self.picks {
+        let planes = match &self.permute {
             // SAFETY: the caller has the input of the problem and room for the channels.
-            Some(picks) => unsafe { picks.copy(planes, self.planes(), input, output) },
+            Some(permute) => unsafe { permute.copy(planes, self.planes(), input, output) },
             None => planes,
         };
         let rows = self.phase / self.row;
@@ -236,7 +236,7 @@ impl Phases {
         let [height, width] = self.problem.input;
         let [top, ..] = self.problem.window.padding;
         let stride = self.problem.window.stride[1];
-        let Span { start, end, first } = self.spans[span];
+        let ValidColumns { start, end, first } = self.spans[span];
         // SAFETY: `padded_y - top` is less than the input's height, and columns from `first` on are
         // those that lie in the input. `to` has room for the `row` numbers of a row.
         unsafe {

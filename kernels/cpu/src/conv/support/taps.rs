@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::rows::Rows;
+use super::indirection::IndirectionBuffer;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
 
@@ -15,7 +15,7 @@ pub(crate) struct Tap {
     /// Output rows and columns that find the tap in the input.
     pub(crate) within: [Range<usize>; 2],
     /// Indirection buffer of the tap under these pixels of an image.
-    pub(crate) rows: Rows,
+    pub(crate) rows: IndirectionBuffer,
 }
 
 /// Returns the taps that some pixel finds in the input, the last of which lies under all pixels.
@@ -38,7 +38,7 @@ pub(crate) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Ta
     taps.push(last);
     let tap = |(number, tap, within): (usize, [usize; 2], [Range<usize>; 2])| Tap {
         number,
-        rows: Rows::tap(problem, tap, &within),
+        rows: IndirectionBuffer::tap(problem, tap, &within),
         within,
     };
     Some(taps.into_iter().map(tap).collect())

@@ -1,6 +1,6 @@
 //! Input addresses of a pass of the depthwise convolution in [`super`].
 
-use crate::conv::support::rows::offsets;
+use crate::conv::support::indirection::offsets;
 use paretune_base::plan::operator::{ConvProblem, Window};
 
 /// Address tables for passes of adjacent output pixels, `[step][pixel][tap of the step]`. The last

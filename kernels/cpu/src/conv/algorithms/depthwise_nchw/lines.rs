@@ -1,6 +1,6 @@
 //! Copied rows of a plane with their padding: one after another, split by column modulo the stride.
 
-use crate::conv::support::planar::Span;
+use crate::conv::support::planar::ValidColumns;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_simd::Simd;
 
@@ -15,7 +15,7 @@ pub(super) struct Lines {
     /// Elements of a phase that some tap of some pixel reads.
     used: usize,
     /// Columns of every phase that are not padding.
-    spans: Vec<Span>,
+    spans: Vec<ValidColumns>,
     /// Elements that may be overwritten behind the last line.
     slack: usize,
 }
@@ -32,7 +32,7 @@ impl Lines {
             phase,
             line: stride * phase,
             used,
-            spans: (0..stride).map(|phase| Span::of(problem, phase, used)).collect(),
+            spans: (0..stride).map(|phase| ValidColumns::of(problem, phase, used)).collect(),
             slack: 2 * lanes,
             problem: *problem,
         }
@@ -87,7 +87,7 @@ impl Lines {
         let [top, ..] = self.problem.window.padding;
         for line in 0..count {
             let row = (first * STRIDE + line).checked_sub(top).filter(|&row| row < height);
-            for (phase, &Span { start, end, first }) in self.spans.iter().enumerate() {
+            for (phase, &ValidColumns { start, end, first }) in self.spans.iter().enumerate() {
                 // SAFETY: rows and columns of the plane are checked against its size. A line is
                 // written in order, and whole: what is written beyond it, less than two vectors, is
                 // overwritten or slack.

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::conv::support::planar::{Phases, Span};
+use crate::conv::support::planar::{Phases, ValidColumns};
 use crate::conv::support::request::padded;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
@@ -183,7 +183,7 @@ unsafe fn copy_row<S: Simd>(
     padded: &Padded,
     plane: usize,
     y: Option<usize>,
-    Span { start, end, first }: Span,
+    ValidColumns { start, end, first }: ValidColumns,
     input: *const f32,
     to: *mut f32,
 ) {

@@ -10,11 +10,11 @@ use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn, lanes};
 const MOST: usize = 4096;
 
 /// Permutation that copies a channel from its plane.
-pub(super) struct Picks {
+pub(super) struct PermuteCopy {
     /// Index of the plane's first element that each vector of the copy reads.
     starts: Vec<usize>,
     /// Permutation of every vector, `[vector][lane]`, see [`Simd::permute`].
-    picks: Vec<i32>,
+    indices: Vec<i32>,
     /// Number of elements from a plane's start that are read.
     reach: usize,
     /// Elements of a plane; `channel` counts those of a channel's copy.
@@ -26,11 +26,11 @@ pub(super) struct Picks {
 /// Copies a range of channels.
 ///
 /// # Safety
-/// The requirements of [`Picks::copy`] must be met, and the processor must execute the instruction
-/// set that the function was compiled for.
+/// The requirements of [`PermuteCopy::copy`] must be met, and the processor must execute the
+/// instruction set that the function was compiled for.
 type Entry = unsafe fn(Copy<'_>);
 
-impl Picks {
+impl PermuteCopy {
     /// Builds the permutation; `None` if the copy is large, or if some vector's elements are too
     /// far apart in the plane.
     pub(super) fn new(phases: &Phases, token: IsaToken) -> Option<Self> {
@@ -40,7 +40,7 @@ impl Picks {
             return None;
         }
         let plane = phases.problem.input[0] * phases.problem.input[1];
-        let (mut starts, mut picks, mut reach) = (Vec::new(), Vec::new(), 0);
+        let (mut starts, mut indices, mut reach) = (Vec::new(), Vec::new(), 0);
         for first in (0..channel).step_by(lanes) {
             let source =
                 |lane: usize| if first + lane < channel { phases.source(first + lane) } else { None };
@@ -53,9 +53,9 @@ impl Picks {
             }
             starts.push(start);
             reach = reach.max(start + 2 * lanes);
-            picks.extend((0..lanes).map(|lane| source(lane).map_or(-1, |place| (place - start) as i32)));
+            indices.extend((0..lanes).map(|lane| source(lane).map_or(-1, |place| (place - start) as i32)));
         }
-        Some(Self { starts, picks, reach, plane, channel, entry: token.f32().pointer::<Copy<'_>>() })
+        Some(Self { starts, indices, reach, plane, channel, entry: token.f32().pointer::<Copy<'_>>() })
     }
 
     /// Copies those of the channels `planes`, of `all` that the input has, for which the reads stay
@@ -74,13 +74,13 @@ impl Picks {
         let end = planes.end.min(enough).max(planes.start);
         // SAFETY: `end` is at most `enough`, so that `reach` numbers from the start of each plane
         // on lie in the input. The caller has room for the channels.
-        unsafe { (self.entry)(Copy { picks: self, planes: planes.start..end, input, output }) };
+        unsafe { (self.entry)(Copy { permutation: self, planes: planes.start..end, input, output }) };
         end..planes.end
     }
 }
 
 struct Copy<'a> {
-    picks: &'a Picks,
+    permutation: &'a PermuteCopy,
     planes: Range<usize>,
     input: *const f32,
     output: *mut f32,
@@ -91,7 +91,7 @@ impl SimdFn for Copy<'_> {
 
     #[inline(always)]
     unsafe fn call<S: Simd>(simd: S, copy: Copy<'_>) {
-        let Picks { starts, picks, plane, channel, .. } = copy.picks;
+        let PermuteCopy { starts, indices, plane, channel, .. } = copy.permutation;
         for number in copy.planes {
             // SAFETY: every vector reads two vectors that end within `reach`, which the caller has
             // checked against the input. The last vector of a channel is partial, so none is
@@ -100,7 +100,7 @@ impl SimdFn for Copy<'_> {
                 let (from, to) = (copy.input.add(number * plane), copy.output.add(number * channel));
                 for (vector, &start) in starts.iter().enumerate() {
                     let first = vector * S::LANES;
-                    let numbers = simd.permute(from.add(start), picks.as_ptr().add(first));
+                    let numbers = simd.permute(from.add(start), indices.as_ptr().add(first));
                     if first + S::LANES <= *channel {
                         simd.store(to.add(first), numbers);
                     } else {

@@ -16,7 +16,7 @@ const PADDING: isize = isize::MIN / 4;
 
 /// Offsets in elements from the start of an input to the runs under every output pixel. Pixels are
 /// counted through images, rows and columns.
-pub(crate) struct Rows {
+pub(crate) struct IndirectionBuffer {
     /// Vertical offsets, `[output row][tap row]`.
     vertical: Vec<isize>,
     /// Horizontal offsets, `[output column][tap column]`.
@@ -26,9 +26,9 @@ pub(crate) struct Rows {
     image: usize,
 }
 
-/// View of an indirection buffer ([`Rows`]) for kernels.
+/// View of an indirection buffer ([`IndirectionBuffer`]) for kernels.
 #[derive(Clone, Copy)]
-pub(crate) struct RowsView {
+pub(crate) struct IndirectionView {
     vertical: *const isize,
     horizontal: *const isize,
     output: [usize; 2],
@@ -37,7 +37,7 @@ pub(crate) struct RowsView {
     image: usize,
 }
 
-impl Rows {
+impl IndirectionBuffer {
     /// Builds the indirection buffer of a plain matrix: one run per row, rows `stride` elements
     /// apart.
     pub(crate) fn matrix(stride: usize) -> Self {
@@ -121,8 +121,8 @@ impl Rows {
         }
     }
 
-    pub(crate) fn view(&self) -> RowsView {
-        RowsView {
+    pub(crate) fn view(&self) -> IndirectionView {
+        IndirectionView {
             vertical: self.vertical.as_ptr(),
             horizontal: self.horizontal.as_ptr(),
             output: self.output,
@@ -163,7 +163,7 @@ pub(crate) struct Site {
     image: usize,
 }
 
-impl RowsView {
+impl IndirectionView {
     /// Returns the position of pixel `number`.
     pub(crate) fn pixel(&self, number: usize) -> Pixel {
         let [height, width] = self.output;
@@ -236,7 +236,7 @@ mod tests {
         let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1, 1, 1, 1] };
         let problem =
             ConvProblem { batch: 2, in_channels: 2, out_channels: 1, groups: 1, input: [2, 3], window };
-        let rows = Rows::taps(&problem, [2, 3]);
+        let rows = IndirectionBuffer::taps(&problem, [2, 3]);
         let view = rows.view();
         let input: Vec<u32> = (0..24).collect();
         let zeros = [u32::MAX; 2];
