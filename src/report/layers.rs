@@ -1,8 +1,8 @@
 //! A configuration as a table with one row per layer, in execution order if that is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use paretune_names::CHANNELS;
+use paretune_names::{LayerPart, Name, PATTERN, layers_of};
 use paretune_spaces::Configuration;
 use serde::Serialize;
 
@@ -38,40 +38,31 @@ pub struct Choices {
 /// follow by name.
 #[must_use]
 pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
-    let names: BTreeSet<&str> = configuration
-        .iter()
-        .filter_map(|(name, _)| name.strip_suffix(".algorithm").or_else(|| name.strip_suffix(".bits")))
-        .collect();
+    let layers = layers_of(configuration.iter().map(|(name, _)| name.as_str()));
     let mut choices = Choices::default();
     let mut rows: BTreeMap<&str, LayerRow> = BTreeMap::new();
     for (name, value) in configuration.iter() {
         let text = setting(value);
-        if let Some(group) = name.strip_prefix(CHANNELS) {
-            choices.channels.push((group.to_owned(), text));
-            continue;
-        }
-        let layer = name
-            .rmatch_indices('.')
-            .map(|(dot, _)| (&name[..dot], &name[dot + 1..]))
-            .find(|(layer, _)| names.contains(layer));
-        let Some((layer, rest)) = layer else {
-            choices.global.push((name.clone(), text));
-            continue;
+        let (layer, part) = match Name::parse(name, &layers) {
+            Some(Name::Layer(layer, part)) => (layer, part),
+            Some(Name::Channels(group)) => {
+                choices.channels.push((group.to_owned(), text));
+                continue;
+            }
+            _ => {
+                choices.global.push((name.clone(), text));
+                continue;
+            }
         };
         let row =
             rows.entry(layer).or_insert_with(|| LayerRow { name: layer.to_owned(), ..LayerRow::default() });
-        match rest {
+        match part {
             // `half` follows `bits` in the order of names and is more specific.
-            "bits" | "half" => row.bits = text,
-            "sparsity" => row.sparsity = text,
-            "algorithm" => row.algorithm = text,
-            other => {
-                let tunable = other.rsplit_once('.').map_or(other, |(_, tunable)| tunable);
-                if !row.tunables.is_empty() {
-                    row.tunables.push(' ');
-                }
-                row.tunables += &format!("{tunable}={text}");
-            }
+            LayerPart::Bits | LayerPart::Half => row.bits = text,
+            LayerPart::Sparsity => row.sparsity = text,
+            LayerPart::Algorithm => row.algorithm = text,
+            LayerPart::Pattern => add_tunable(row, PATTERN, &text),
+            LayerPart::Tunable { tunable, .. } => add_tunable(row, tunable, &text),
         }
     }
     let position = |name: &str| order.iter().position(|other| other == name).unwrap_or(usize::MAX);
@@ -80,6 +71,13 @@ pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
         .layers
         .sort_by(|a, b| position(&a.name).cmp(&position(&b.name)).then_with(|| natural(&a.name, &b.name)));
     choices
+}
+
+fn add_tunable(row: &mut LayerRow, name: &str, value: &str) {
+    if !row.tunables.is_empty() {
+        row.tunables.push(' ');
+    }
+    row.tunables += &format!("{name}={value}");
 }
 
 /// Compares names so that `conv2` comes before `conv10`.

@@ -10,7 +10,9 @@ use paretune_kernels::weights::{FP16_MAX, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{Backend, KernelError};
 use paretune_model::Network;
 use paretune_names::numbers::{BITS, HALF, bits_value};
-use paretune_names::{BACKEND, CHANNELS, Partition, THREADS, layer_parameter, tunable_parameter};
+use paretune_names::{
+    ALGORITHM, BACKEND, CHANNELS, PATTERN, Partition, SPARSITY, THREADS, layer_parameter, tunable_parameter,
+};
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
 /// Patterns of zeros that are offered, besides unstructured ones, if an algorithm profits from
@@ -199,8 +201,8 @@ fn layer_parameters(
         parameter.condition = Some(format!("{bits_name} == 16").parse::<Expression>()?);
         space.parameters.push(parameter);
     }
-    let sparsity_name = layer_parameter(name, "sparsity");
-    let pattern_name = layer_parameter(name, "pattern");
+    let sparsity_name = layer_parameter(name, SPARSITY);
+    let pattern_name = layer_parameter(name, PATTERN);
     if layer.sparse {
         let values = [0.0].into_iter().chain(SPARSITIES).map(Value::Real).collect();
         space.parameters.push(sizes(&sparsity_name, values, 0, "share of the weights that is zero"));
@@ -235,7 +237,7 @@ fn layer_parameters(
             }
         }
     }
-    let algorithm_name = layer_parameter(name, "algorithm");
+    let algorithm_name = layer_parameter(name, ALGORITHM);
     let names: Vec<&str> = offers.iter().map(|offer| offer.algorithm.info.name()).collect();
     space.parameters.push(choice(&algorithm_name, &names, "how the layer is computed"));
 
@@ -368,7 +370,7 @@ mod tests {
         let found = space.decode(&space.closest(&wanted));
         assert_eq!(found.get(BACKEND), wanted.get(BACKEND));
         let layers = compress::layers(&network.plan).expect("layers");
-        let name = |layer: &compress::LayerInfo| layer_parameter(&layer.step, "algorithm");
+        let name = |layer: &compress::LayerInfo| layer_parameter(&layer.step, ALGORITHM);
         let chosen =
             layers.iter().map(|layer| found.get(&name(layer)).and_then(Value::as_str).expect("an algorithm"));
         chosen
@@ -427,7 +429,7 @@ mod tests {
                     numbers::choose(wanted, &layer.step, &mut wish);
                     let point = space.decode(&space.closest(&wish));
                     assert_eq!(numbers::chosen(&point, &layer.step), Some(wanted), "{isa:?}");
-                    let algorithm = point.get(&layer_parameter(&layer.step, "algorithm"));
+                    let algorithm = point.get(&layer_parameter(&layer.step, ALGORITHM));
                     let algorithm = algorithm.and_then(Value::as_str).expect("an algorithm");
                     assert_eq!(algorithm == "implicit_gemm_wfp16", wanted == Numbers::Fp16);
                     assert_eq!(algorithm == "implicit_gemm_bf16", wanted == Numbers::Bf16);

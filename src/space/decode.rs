@@ -1,13 +1,13 @@
 //! Configurations in the terms of the rooms that carry them out. See [`paretune_names`] for the names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use paretune_compress::{LayerRecipe, Recipe};
 use paretune_kernels::registry::{self, Numerics};
 use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Backend, Schedule};
-use paretune_names::numbers::{BITS, HALF};
-use paretune_names::{BACKEND, CHANNELS, FINETUNE, Partition, THREADS, tunable_parameter};
+use paretune_names::numbers::HALF;
+use paretune_names::{BACKEND, LayerPart, Name, Partition, layers_of, tunable_parameter};
 use paretune_spaces::{Configuration, Value};
 
 /// Longest time of fine-tuning in seconds.
@@ -57,78 +57,52 @@ impl Candidate {
         configuration: &Configuration,
         layers: impl Iterator<Item = &'a str>,
     ) -> Result<Self, CandidateError> {
-        let layers: std::collections::BTreeSet<&str> = layers.collect();
+        let layers: BTreeSet<&str> = layers.collect();
         let mut candidate = Self { threads: 1, ..Self::default() };
         let mut tunables: Vec<(&str, &str, &str, i64)> = Vec::new();
         (candidate.backend, candidate.switches) = backends(configuration, layers.len())?;
         for (name, value) in configuration.iter() {
-            if name == BACKEND {
-                continue;
-            }
-            if name == THREADS {
-                candidate.threads = integer(name, value)
-                    .ok()
-                    .and_then(|threads| usize::try_from(threads).ok())
-                    .filter(|threads| (1..=1024).contains(threads))
-                    .ok_or_else(|| CandidateError::new(name, "expected a whole number from 1 to 1024"))?;
-            } else if name == FINETUNE {
-                let seconds = integer(name, value).ok().and_then(|seconds| u64::try_from(seconds).ok());
-                candidate.finetune = seconds
-                    .filter(|&seconds| seconds <= MOST_SECONDS)
-                    .ok_or_else(|| CandidateError::new(name, "expected whole seconds, a day at most"))?;
-            } else if let Some(group) = name.strip_prefix(CHANNELS) {
-                candidate.recipe.channels.insert(group.to_owned(), real(name, value)?);
-            } else {
-                let (layer, rest) = split_layer(name, &layers)
-                    .ok_or_else(|| CandidateError::new(name, "the network has no layer of that name"))?;
-                match rest.split_once('.') {
-                    None if rest == BITS => {
-                        let bits = real(name, value)?;
-                        recipe(&mut candidate.recipe, layer).numbers =
-                            Numbers::of_bits(bits).ok_or_else(|| {
-                                CandidateError::new(name, format!("{bits} bits are not offered"))
-                            })?;
-                    }
-                    // Names are sorted, so `bits` was decoded before `half`.
-                    None if rest == HALF => {
-                        let numbers = value
-                            .as_str()
-                            .and_then(Numbers::of_half)
-                            .ok_or_else(|| CandidateError::new(name, "expected `bf16` or `fp16`"))?;
-                        let recipe = recipe(&mut candidate.recipe, layer);
-                        if recipe.numbers.half().is_none() {
-                            return Err(CandidateError::new(
-                                name,
-                                "is inactive: weights do not have 16 bits",
-                            ));
-                        }
-                        recipe.numbers = numbers;
-                    }
-                    None if rest == "pattern" => {
-                        let Value::Text(pattern) = value else {
-                            return Err(CandidateError::new(name, "expected the name of a pattern"));
-                        };
-                        recipe(&mut candidate.recipe, layer).pattern =
-                            pattern.parse().map_err(|error| CandidateError::new(name, format!("{error}")))?;
-                    }
-                    None if rest == "sparsity" => {
-                        recipe(&mut candidate.recipe, layer).sparsity = real(name, value)?;
-                    }
-                    None if rest == "algorithm" => match value {
-                        Value::Text(algorithm) => {
-                            candidate
-                                .schedules
-                                .entry(layer.to_owned())
-                                .or_default()
-                                .algorithm
-                                .clone_from(algorithm);
-                        }
-                        _ => return Err(CandidateError::new(name, "expected the name of an algorithm")),
-                    },
-                    Some((algorithm, tunable)) => {
-                        tunables.push((layer, algorithm, tunable, integer(name, value)?));
-                    }
-                    None => return Err(CandidateError::new(name, "a layer has no parameter of that name")),
+            let wrong = |problem: &str| CandidateError::new(name, problem);
+            let parsed = match Name::parse(name, &layers) {
+                Some(parsed) => parsed,
+                None if layers.iter().any(|layer| is_below(name, layer)) => {
+                    return Err(wrong("a layer has no parameter of that name"));
+                }
+                None => return Err(wrong("the network has no layer of that name")),
+            };
+            match parsed {
+                Name::Backend => {}
+                Name::Threads => {
+                    let threads = integer(name, value).ok().and_then(|threads| usize::try_from(threads).ok());
+                    candidate.threads = threads
+                        .filter(|threads| (1..=1024).contains(threads))
+                        .ok_or_else(|| wrong("expected a whole number from 1 to 1024"))?;
+                }
+                Name::Finetune => {
+                    let seconds = integer(name, value).ok().and_then(|seconds| u64::try_from(seconds).ok());
+                    candidate.finetune = seconds
+                        .filter(|&seconds| seconds <= MOST_SECONDS)
+                        .ok_or_else(|| wrong("expected whole seconds, a day at most"))?;
+                }
+                Name::Channels(group) => {
+                    candidate.recipe.channels.insert(group.to_owned(), real(name, value)?);
+                }
+                Name::Layer(layer, LayerPart::Tunable { algorithm, tunable }) => {
+                    tunables.push((layer, algorithm, tunable, integer(name, value)?));
+                }
+                Name::Layer(layer, LayerPart::Algorithm) => {
+                    let algorithm =
+                        value.as_str().ok_or_else(|| wrong("expected the name of an algorithm"))?;
+                    algorithm
+                        .clone_into(&mut candidate.schedules.entry(layer.to_owned()).or_default().algorithm);
+                }
+                Name::Layer(layer, part) => {
+                    compression(
+                        candidate.recipe.layers.entry(layer.to_owned()).or_default(),
+                        part,
+                        name,
+                        value,
+                    )?;
                 }
             }
         }
@@ -172,16 +146,37 @@ fn backends(
     Ok((first, switches))
 }
 
-/// Returns whether a parameter is a tunable that decides how an algorithm rounds: the size of
-/// Winograd's tiles, and the precision that algorithms of reduced precision use.
-fn changes_numerics(parameter: &str) -> bool {
-    let Some((rest, tunable)) = parameter.rsplit_once('.') else { return false };
-    let algorithm = rest.rsplit('.').next().unwrap_or(rest);
-    match registry::numerics(algorithm) {
-        Numerics::Exact => false,
-        Numerics::RoundsDifferently => tunable == "output_tile",
-        Numerics::Reduced => tunable == "half",
+/// Reads a part of the compression of a layer.
+fn compression(
+    recipe: &mut LayerRecipe,
+    part: LayerPart<'_>,
+    name: &str,
+    value: &Value,
+) -> Result<(), CandidateError> {
+    let wrong = |problem: String| CandidateError::new(name, problem);
+    match part {
+        LayerPart::Bits => {
+            let bits = real(name, value)?;
+            let numbers = Numbers::of_bits(bits);
+            recipe.numbers = numbers.ok_or_else(|| wrong(format!("{bits} bits are not offered")))?;
+        }
+        // Names are sorted, so `bits` was decoded before `half`.
+        LayerPart::Half => {
+            let numbers = value.as_str().and_then(Numbers::of_half);
+            let numbers = numbers.ok_or_else(|| wrong("expected `bf16` or `fp16`".into()))?;
+            if recipe.numbers.half().is_none() {
+                return Err(wrong("is inactive: weights do not have 16 bits".into()));
+            }
+            recipe.numbers = numbers;
+        }
+        LayerPart::Pattern => {
+            let pattern = value.as_str().ok_or_else(|| wrong("expected the name of a pattern".into()))?;
+            recipe.pattern = pattern.parse().map_err(|error| wrong(format!("{error}")))?;
+        }
+        LayerPart::Sparsity => recipe.sparsity = real(name, value)?,
+        LayerPart::Algorithm | LayerPart::Tunable { .. } => {}
     }
+    Ok(())
 }
 
 /// Returns the part of a configuration that determines the network's outputs, and so its accuracy
@@ -189,33 +184,41 @@ fn changes_numerics(parameter: &str) -> bool {
 /// (Winograd, and operands of reduced precision).
 #[must_use]
 pub fn numerics(configuration: &Configuration) -> Configuration {
-    let mut part = Configuration::default();
-    for (name, value) in configuration.iter() {
-        let compression = name == FINETUNE
-            || name.starts_with(CHANNELS)
-            || name.ends_with(".bits")
-            || name.ends_with(".half")
-            || name.ends_with(".sparsity")
-            || name.ends_with(".pattern");
-        let changes = |algorithm: &str| registry::numerics(algorithm) != Numerics::Exact;
-        let rounds =
-            name.ends_with(".algorithm") && value.as_str().is_some_and(changes) || changes_numerics(name);
-        if compression || rounds {
-            part.insert(name.clone(), value.clone());
+    let layers = layers_of(configuration.iter().map(|(name, _)| name.as_str()));
+    let matters = |name: &str, value: &Value| match Name::parse(name, &layers) {
+        Some(Name::Finetune | Name::Channels(_)) => true,
+        Some(Name::Backend | Name::Threads) | None => false,
+        Some(Name::Layer(_, LayerPart::Algorithm)) => value.as_str().is_some_and(rounds_differently),
+        Some(Name::Layer(_, LayerPart::Tunable { algorithm, tunable })) => {
+            changes_numerics(algorithm, tunable)
         }
+        Some(Name::Layer(_, part)) => part.is_compression(),
+    };
+    let mut numerics = Configuration::default();
+    for (name, value) in configuration.iter().filter(|(name, value)| matters(name, value)) {
+        numerics.insert(name.clone(), value.clone());
     }
-    part
+    numerics
 }
 
-/// Splits `name` after the longest layer name that is a dotted prefix of it.
-fn split_layer<'n>(name: &'n str, layers: &std::collections::BTreeSet<&str>) -> Option<(&'n str, &'n str)> {
-    name.rmatch_indices('.')
-        .map(|(dot, _)| (&name[..dot], &name[dot + 1..]))
-        .find(|(layer, _)| layers.contains(layer))
+/// Returns whether an algorithm rounds differently enough from the reference to change answers.
+fn rounds_differently(algorithm: &str) -> bool {
+    registry::numerics(algorithm) != Numerics::Exact
 }
 
-fn recipe<'r>(recipe: &'r mut Recipe, layer: &str) -> &'r mut LayerRecipe {
-    recipe.layers.entry(layer.to_owned()).or_default()
+/// Returns whether a tunable decides how its algorithm rounds: the size of Winograd's tiles, and
+/// the precision that algorithms of reduced precision use.
+fn changes_numerics(algorithm: &str, tunable: &str) -> bool {
+    match registry::numerics(algorithm) {
+        Numerics::Exact => false,
+        Numerics::RoundsDifferently => tunable == "output_tile",
+        Numerics::Reduced => tunable == HALF,
+    }
+}
+
+/// Returns whether `name` is a dotted name below `layer`.
+fn is_below(name: &str, layer: &str) -> bool {
+    name.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn integer(name: &str, value: &Value) -> Result<i64, CandidateError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{conv, registry};
-use paretune_names::{layer_parameter, numbers, tunable_parameter};
+use paretune_names::{ALGORITHM, SPARSITY, layer_parameter, numbers, tunable_parameter};
 use paretune_record::survey::{LayerSchedule, LayerSurvey};
 use paretune_spaces::{Configuration, Value};
 
@@ -58,14 +58,14 @@ impl ScheduleChoice for LayerSchedule {
 
     fn read(configuration: &Configuration, layer: &str) -> Option<Self> {
         let bits = schedule_bits(numbers::chosen(configuration, layer)?);
-        let algorithm = configuration.get(&layer_parameter(layer, "algorithm"))?.as_str()?.to_owned();
+        let algorithm = configuration.get(&layer_parameter(layer, ALGORITHM))?.as_str()?.to_owned();
         let prefix = tunable_parameter(layer, &algorithm, "");
         let tunables = configuration
             .iter()
             .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
             .collect();
         let sparsity = if needs_zeros(&algorithm) {
-            configuration.get(&layer_parameter(layer, "sparsity")).and_then(Value::as_f64).unwrap_or(0.0)
+            configuration.get(&layer_parameter(layer, SPARSITY)).and_then(Value::as_f64).unwrap_or(0.0)
         } else {
             0.0
         };
@@ -74,9 +74,9 @@ impl ScheduleChoice for LayerSchedule {
 
     fn write(&self, layer: &str, wanted: &mut Configuration) {
         numbers::choose(widest(&self.algorithm, self.bits), layer, wanted);
-        wanted.insert(layer_parameter(layer, "algorithm"), Value::Text(self.algorithm.clone()));
+        wanted.insert(layer_parameter(layer, ALGORITHM), Value::Text(self.algorithm.clone()));
         if self.sparsity > 0.0 {
-            wanted.insert(layer_parameter(layer, "sparsity"), Value::Real(self.sparsity));
+            wanted.insert(layer_parameter(layer, SPARSITY), Value::Real(self.sparsity));
         }
         for (name, value) in &self.tunables {
             wanted.insert(tunable_parameter(layer, &self.algorithm, name), Value::Int(*value));

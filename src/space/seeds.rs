@@ -2,8 +2,8 @@
 //! combinations. The search begins with them, so that its front always covers them.
 
 use paretune_kernels::weights::{Grid, Numbers};
-use paretune_names::numbers::{BITS, HALF, bits_value, offered};
-use paretune_names::{CHANNELS, THREADS};
+use paretune_names::numbers::{bits_value, offered};
+use paretune_names::{LayerPart, Name, THREADS, layers_of};
 use paretune_spaces::{CompiledSpace, Configuration, Point, Value};
 
 /// A named point that a search starts from.
@@ -95,11 +95,15 @@ impl Uniform {
     /// Returns the recipe's values for all parameters that it fixes.
     fn wanted(&self, space: &CompiledSpace) -> Configuration {
         let mut wanted = Configuration::new();
+        let layers = layers_of(space.parameters().iter().map(|parameter| parameter.name.as_str()));
         for parameter in space.parameters() {
-            if let Some(value) = self.wants(&parameter.name) {
+            if let Some(value) = self.wants(Name::parse(&parameter.name, &layers)) {
                 // A layer that does not offer this 16-bit type stays at 32 bits. The nearest number
                 // of bits could be 8, which would make the layer an integer one.
-                let layer = parameter.name.strip_suffix(".bits");
+                let layer = match Name::parse(&parameter.name, &layers) {
+                    Some(Name::Layer(layer, LayerPart::Bits)) => Some(layer),
+                    _ => None,
+                };
                 let half = self.bits.filter(|numbers| numbers.half().is_some());
                 let value = match (layer, half) {
                     (Some(layer), Some(numbers)) if !offered(space, layer).contains(&numbers) => {
@@ -113,15 +117,17 @@ impl Uniform {
         wanted
     }
 
-    fn wants(&self, name: &str) -> Option<Value> {
-        if name.starts_with(CHANNELS) {
-            return self.channels.map(Value::Real);
-        }
-        match name.rsplit_once('.').map(|(_, last)| last) {
-            Some(BITS) => self.bits.map(bits_value),
-            Some(HALF) => self.bits.and_then(Numbers::half).map(|half| Value::Text(half.to_owned())),
-            Some("sparsity") => self.sparsity.map(Value::Real),
-            Some("algorithm") => self.algorithm.map(|algorithm| Value::Text(algorithm.to_owned())),
+    fn wants(&self, name: Option<Name<'_>>) -> Option<Value> {
+        match name? {
+            Name::Channels(_) => self.channels.map(Value::Real),
+            Name::Layer(_, LayerPart::Bits) => self.bits.map(bits_value),
+            Name::Layer(_, LayerPart::Half) => {
+                self.bits.and_then(Numbers::half).map(|half| Value::Text(half.to_owned()))
+            }
+            Name::Layer(_, LayerPart::Sparsity) => self.sparsity.map(Value::Real),
+            Name::Layer(_, LayerPart::Algorithm) => {
+                self.algorithm.map(|algorithm| Value::Text(algorithm.to_owned()))
+            }
             _ => None,
         }
     }

@@ -11,8 +11,11 @@ use std::collections::BTreeSet;
 use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice};
 use paretune_kernels::registry;
 use paretune_kernels::weights::{Grid, Numbers, WeightFormat};
-use paretune_names::numbers::{BITS, choose, offered};
-use paretune_names::{BACKEND, CHANNELS, Partition, THREADS, layer_parameter};
+use paretune_names::numbers::{choose, offered};
+use paretune_names::{
+    ALGORITHM, BACKEND, CHANNELS, LayerPart, Name, PATTERN, Partition, SPARSITY, THREADS, layer_parameter,
+    layers_of, tunable_parameter,
+};
 use paretune_record::characterize::{CHANNEL, CSR, Experiment, Kernels, ORIGINAL, SPARSE};
 use paretune_record::survey::Survey;
 use paretune_spaces::{CompiledSpace, Configuration, Value};
@@ -28,12 +31,15 @@ struct Offer {
 impl Offer {
     fn of(space: &CompiledSpace) -> Self {
         let mut offer = Self { numbers: Vec::new(), sparsities: Vec::new(), algorithms: BTreeSet::new() };
+        let layers = layers_of(space.parameters().iter().map(|parameter| parameter.name.as_str()));
         for parameter in space.parameters() {
             let values = parameter.domain.values();
-            match parameter.name.rsplit_once('.') {
-                Some((layer, BITS)) => offer.numbers.extend(offered(space, layer)),
-                Some((_, "sparsity")) => offer.sparsities.extend(values.iter().filter_map(Value::as_f64)),
-                Some((_, "algorithm")) => {
+            match Name::parse(&parameter.name, &layers) {
+                Some(Name::Layer(layer, LayerPart::Bits)) => offer.numbers.extend(offered(space, layer)),
+                Some(Name::Layer(_, LayerPart::Sparsity)) => {
+                    offer.sparsities.extend(values.iter().filter_map(Value::as_f64));
+                }
+                Some(Name::Layer(_, LayerPart::Algorithm)) => {
                     offer
                         .algorithms
                         .extend(values.iter().filter_map(|value| value.as_str().map(str::to_owned)));
@@ -242,22 +248,22 @@ pub fn configuration(
     for layer in &survey.layers {
         let name = |part: &str| layer_parameter(&layer.name, part);
         let numbers = had(space, &layer.name, experiment.numbers);
-        let sparse = nearest(space, &name("sparsity"), experiment.sparsity);
+        let sparse = nearest(space, &name(SPARSITY), experiment.sparsity);
         let sparsity = sparse.as_ref().and_then(Value::as_f64).unwrap_or(0.0);
-        wanted.extend_with(name("sparsity"), sparse);
+        wanted.extend_with(name(SPARSITY), sparse);
         // The CSR format stores any pattern of zeros, so the weights are pruned without structure.
-        if offers(space, &name("pattern"), "unstructured") {
-            wanted.insert(name("pattern"), Value::Text("unstructured".to_owned()));
+        if offers(space, &name(PATTERN), "unstructured") {
+            wanted.insert(name(PATTERN), Value::Text("unstructured".to_owned()));
         }
         let on_device = setting.kernels.filter(|_| numbers == Numbers::F32).map(|(algorithm, _)| algorithm);
         let offered = experiment.algorithm.as_deref().or(on_device).filter(|algorithm| {
-            let known = offers(space, &name("algorithm"), algorithm);
+            let known = offers(space, &name(ALGORITHM), algorithm);
             known && (sparsity > 0.0 || !matches!(*algorithm, "csr_naive" | "spmm_nchw"))
         });
         let fastest = layer.fastest(numbers, sparsity, 1);
         match (offered, fastest.first()) {
             (Some(algorithm), _) => {
-                wanted.insert(name("algorithm"), Value::Text(algorithm.to_owned()));
+                wanted.insert(name(ALGORITHM), Value::Text(algorithm.to_owned()));
             }
             (None, Some(&index)) if surveyed => {
                 layer.schedules[index].schedule.write(&layer.name, &mut wanted);
@@ -273,7 +279,7 @@ pub fn configuration(
         for layer in &survey.layers {
             // Plain loops are in no space, so they replace the algorithms that the space has
             // chosen.
-            let sparse = found.get(&layer_parameter(&layer.name, "sparsity")).and_then(Value::as_f64);
+            let sparse = found.get(&layer_parameter(&layer.name, SPARSITY)).and_then(Value::as_f64);
             let format = if sparse > Some(0.0) { WeightFormat::SPARSE_F32 } else { WeightFormat::F32 };
             let runs = registry::info(algorithm).is_some_and(|info| info.executes(format));
             let algorithm = if runs { algorithm.as_str() } else { "naive" };
@@ -286,9 +292,9 @@ pub fn configuration(
 /// Returns `configuration` with another algorithm for `layer` and all its tunables at their
 /// defaults.
 fn replaced(configuration: &Configuration, layer: &str, algorithm: &str) -> Configuration {
-    let parameter = layer_parameter(layer, "algorithm");
+    let parameter = layer_parameter(layer, ALGORITHM);
     let before = configuration.get(&parameter).and_then(Value::as_str).unwrap_or_default();
-    let tunables = format!("{layer}.{before}.");
+    let tunables = tunable_parameter(layer, before, "");
     let mut changed = Configuration::new();
     for (name, value) in configuration.iter().filter(|(name, _)| !name.starts_with(&tunables)) {
         changed.insert(name.clone(), value.clone());

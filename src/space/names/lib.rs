@@ -13,7 +13,11 @@
 //! | `LAYER.algorithm` | convolution algorithm |
 //! | `LAYER.ALGORITHM.TUNABLE` | a tunable of that algorithm |
 
+use std::collections::BTreeSet;
+
 pub mod numbers;
+
+use numbers::{BITS, HALF};
 
 /// Name of the parameter that selects the backend.
 pub const BACKEND: &str = "backend";
@@ -27,6 +31,101 @@ pub const FINETUNE: &str = "finetune";
 
 /// Prefix of the parameters that select the kept fraction of a group's channels.
 pub const CHANNELS: &str = "channels.";
+
+/// Last part of the name of a layer's parameter for the fraction of zeros.
+pub const SPARSITY: &str = "sparsity";
+
+/// Last part of the name of a layer's parameter for the pattern of its zeros.
+pub const PATTERN: &str = "pattern";
+
+/// Last part of the name of a layer's parameter for its algorithm.
+pub const ALGORITHM: &str = "algorithm";
+
+/// Name of a parameter, parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'n> {
+    /// The backend, or two of them.
+    Backend,
+    /// The number of threads.
+    Threads,
+    /// The seconds of fine-tuning.
+    Finetune,
+    /// The kept fraction of a group of channels.
+    Channels(&'n str),
+    /// A part of the configuration of a layer.
+    Layer(&'n str, LayerPart<'n>),
+}
+
+/// A part of the configuration of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerPart<'n> {
+    /// Number of bits of the weights.
+    Bits,
+    /// The 16-bit type of the weights.
+    Half,
+    /// Fraction of the weights that is zero.
+    Sparsity,
+    /// Pattern of the zeros.
+    Pattern,
+    /// The convolution algorithm.
+    Algorithm,
+    /// A tunable of an algorithm.
+    Tunable {
+        /// Name of the algorithm.
+        algorithm: &'n str,
+        /// Name of the tunable.
+        tunable: &'n str,
+    },
+}
+
+impl LayerPart<'_> {
+    /// Returns whether the part changes the numbers of the weights, and not only the speed.
+    #[must_use]
+    pub fn is_compression(self) -> bool {
+        matches!(self, Self::Bits | Self::Half | Self::Sparsity | Self::Pattern)
+    }
+}
+
+impl<'n> Name<'n> {
+    /// Parses the name of a parameter of a network with these `layers`. Of several layers whose
+    /// names are dotted prefixes, the longest is meant.
+    #[must_use]
+    pub fn parse(name: &'n str, layers: &BTreeSet<&str>) -> Option<Self> {
+        match name {
+            BACKEND => return Some(Self::Backend),
+            THREADS => return Some(Self::Threads),
+            FINETUNE => return Some(Self::Finetune),
+            _ => {}
+        }
+        if let Some(group) = name.strip_prefix(CHANNELS) {
+            return Some(Self::Channels(group));
+        }
+        let (layer, rest) = name
+            .rmatch_indices('.')
+            .map(|(dot, _)| (&name[..dot], &name[dot + 1..]))
+            .find(|(layer, _)| layers.contains(layer))?;
+        let part = match rest {
+            BITS => LayerPart::Bits,
+            HALF => LayerPart::Half,
+            SPARSITY => LayerPart::Sparsity,
+            PATTERN => LayerPart::Pattern,
+            ALGORITHM => LayerPart::Algorithm,
+            rest => {
+                let (algorithm, tunable) = rest.split_once('.')?;
+                LayerPart::Tunable { algorithm, tunable }
+            }
+        };
+        Some(Self::Layer(layer, part))
+    }
+}
+
+/// Returns the layers that parameters called `names` speak of.
+#[must_use]
+pub fn layers_of<'n>(names: impl IntoIterator<Item = &'n str>) -> BTreeSet<&'n str> {
+    let own = [BITS, SPARSITY, PATTERN, ALGORITHM];
+    let layer = |name: &'n str| name.rsplit_once('.').filter(|(_, part)| own.contains(part));
+    names.into_iter().filter_map(layer).map(|(layer, _)| layer).collect()
+}
 
 /// Partition of a network between two backends, as a value of [`BACKEND`]. `cpu then opencl at 3`
 /// starts on the processor and continues on the device from layer 3 (counted from 0). `cpu then
@@ -81,4 +180,23 @@ pub fn layer_parameter(layer: &str, parameter: &str) -> String {
 #[must_use]
 pub fn tunable_parameter(layer: &str, algorithm: &str, tunable: &str) -> String {
     format!("{layer}.{algorithm}.{tunable}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_by_their_layers() {
+        let names = ["a.bits", "a.b.algorithm", "a.b.direct.half", "threads", "channels.x.bits"];
+        let layers = layers_of(names);
+        let parse = |name| Name::parse(name, &layers);
+        assert_eq!(parse("a.bits"), Some(Name::Layer("a", LayerPart::Bits)));
+        assert_eq!(parse("a.half"), Some(Name::Layer("a", LayerPart::Half)));
+        let tunable = LayerPart::Tunable { algorithm: "direct", tunable: "half" };
+        assert_eq!(parse("a.b.direct.half"), Some(Name::Layer("a.b", tunable)));
+        assert_eq!(parse("channels.x.bits"), Some(Name::Channels("x.bits")));
+        assert_eq!((parse("threads"), parse("backend")), (Some(Name::Threads), Some(Name::Backend)));
+        assert_eq!((parse("c.bits"), parse("a.speed")), (None, None));
+    }
 }

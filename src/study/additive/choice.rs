@@ -3,7 +3,7 @@
 
 use paretune_joint_space::layer::{LayerSchedules, ScheduleChoice, schedule_bits};
 use paretune_kernels::weights::Numbers;
-use paretune_names::{BACKEND, CHANNELS, THREADS, layer_parameter, numbers};
+use paretune_names::{BACKEND, CHANNELS, SPARSITY, THREADS, layer_parameter, numbers};
 use paretune_record::survey::{GroupSurvey, LayerSchedule, LayerSurvey, ScheduleTime, Survey};
 use paretune_spaces::{Configuration, Value};
 use rand::{Rng, RngExt};
@@ -67,7 +67,7 @@ impl Choice {
             };
             let schedules = &layer.schedules;
             let schedule = schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
-            let sparsity = configuration.get(&layer_parameter(&layer.name, "sparsity"));
+            let sparsity = configuration.get(&layer_parameter(&layer.name, SPARSITY));
             let sparsity = sparsity.and_then(Value::as_f64).unwrap_or(0.0);
             let numbers = numbers::chosen(configuration, &layer.name).unwrap_or_default();
             layers.push(LayerChoice { numbers, sparsity, schedule });
@@ -85,7 +85,7 @@ impl Choice {
             wanted.insert(format!("{CHANNELS}{}", group.name), Value::Real(*share));
         }
         for (layer, choice) in survey.layers.iter().zip(&self.layers) {
-            wanted.insert(layer_parameter(&layer.name, "sparsity"), Value::Real(choice.sparsity));
+            wanted.insert(layer_parameter(&layer.name, SPARSITY), Value::Real(choice.sparsity));
             if let Some(time) = layer.schedules.get(choice.schedule) {
                 time.schedule.write(&layer.name, &mut wanted);
             }

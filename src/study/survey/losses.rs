@@ -11,7 +11,7 @@ use paretune_evaluate::workload::CALIBRATION_IMAGES;
 use paretune_joint_space::decode::numerics;
 use paretune_kernels::weights::{Grid, Numbers};
 use paretune_names::numbers::{bits_value, offered};
-use paretune_names::{CHANNELS, layer_parameter};
+use paretune_names::{CHANNELS, SPARSITY, layer_parameter};
 use paretune_record::survey::{LayerLoss, Survey, Thinned};
 use paretune_spaces::{CompiledSpace, Configuration, Value};
 
@@ -21,7 +21,7 @@ use crate::error::SessionError;
 /// Number of images on which losses are measured.
 const LOSS_IMAGES: u64 = 96;
 /// Sparsities at which layers are measured. The losses of other sparsities are derived from them.
-const SPARSITY: [f64; 2] = [0.7, 0.9];
+const SURVEYED_SPARSITIES: [f64; 2] = [0.7, 0.9];
 /// Factor by which the loss grows when another tenth of the weights becomes zero: the mean of
 /// reconstructed layers.
 const TENTH: f64 = 2.6;
@@ -91,7 +91,7 @@ impl Surveyor<'_, '_> {
         let sparse: Vec<bool> = survey
             .layers
             .iter()
-            .map(|layer| self.domain(&layer_parameter(&layer.name, "sparsity")).len() > 1)
+            .map(|layer| self.domain(&layer_parameter(&layer.name, SPARSITY)).len() > 1)
             .collect();
         plans.extend((0..eight.len()).filter(|layer| eight[*layer]).map(Probe::Bits));
         // Reconstruction is left out if preparing it takes most of the time left.
@@ -105,12 +105,12 @@ impl Surveyor<'_, '_> {
         };
         if worthwhile {
             plans.extend((0..few.len()).filter(|layer| few[*layer]).map(Probe::FewBits));
-            plans.extend(sparsity(SPARSITY[0]));
+            plans.extend(sparsity(SURVEYED_SPARSITIES[0]));
         }
         plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.875)?))));
         plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.25)?))));
         if worthwhile {
-            plans.extend(sparsity(SPARSITY[1]));
+            plans.extend(sparsity(SURVEYED_SPARSITIES[1]));
         }
         let mut found: Vec<(Probe, f64)> = Vec::new();
         for (index, plan) in plans.iter().enumerate() {
@@ -186,14 +186,14 @@ impl Surveyor<'_, '_> {
                 layer.losses.push(LayerLoss { numbers, sparsity: 0.0, loss });
                 rounded.push((numbers, loss));
             }
-            let points: Vec<(f64, f64)> = SPARSITY
+            let points: Vec<(f64, f64)> = SURVEYED_SPARSITIES
                 .iter()
                 .filter_map(|&share| Some((share, measured(Probe::Sparsity(index, share))?)))
                 .collect();
             if points.is_empty() {
                 continue;
             }
-            let name = layer_parameter(&layer.name, "sparsity");
+            let name = layer_parameter(&layer.name, SPARSITY);
             for sparsity in self.domain(&name).iter().filter_map(Value::as_f64).filter(|share| *share > 0.0) {
                 let zeros = sparser(&points, sparsity);
                 for &(numbers, loss) in rounded.iter().filter(|(numbers, _)| WITH_ZEROS.contains(numbers)) {

@@ -12,7 +12,7 @@ use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::registry::{self, BackendKind};
 use paretune_kernels::weights::WeightFormat;
 use paretune_names::numbers::offered;
-use paretune_names::{BACKEND, Partition, THREADS, layer_parameter};
+use paretune_names::{ALGORITHM, BACKEND, Partition, SPARSITY, THREADS, layer_parameter};
 use paretune_record::survey::{LayerSchedule, LayerSurvey, Mixed, ScheduleTime, Survey};
 use paretune_spaces::{Configuration, Value};
 
@@ -183,9 +183,9 @@ impl Surveyor<'_, '_> {
         let numbers = offered(self.space, &layer.step);
         let has =
             |wanted: &LayerSchedule| numbers.iter().any(|&numbers| wanted.serves(numbers, wanted.sparsity));
-        let sparsities = self.domain(&layer_parameter(&layer.step, "sparsity"));
+        let sparsities = self.domain(&layer_parameter(&layer.step, SPARSITY));
         let sparsities: Vec<f64> = sparsities.iter().filter_map(Value::as_f64).collect();
-        let names = self.domain(&layer_parameter(&layer.step, "algorithm"));
+        let names = self.domain(&layer_parameter(&layer.step, ALGORITHM));
         let mut defaults = Vec::new();
         for name in names.iter().filter_map(Value::as_str) {
             let Some(info) = registry::info(name) else { continue };
