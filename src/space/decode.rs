@@ -257,7 +257,7 @@ mod tests {
         let decoded = Candidate::decode(
             &configuration(&[
                 ("a.b.algorithm", Value::Text("direct_nchw".into())),
-                ("a.b.direct.tile", Value::Int(4)),
+                ("a.b.direct_nchw.tile", Value::Int(4)),
                 ("a.bits", Value::Int(8)),
                 ("threads", Value::Int(2)),
             ]),
