@@ -83,6 +83,18 @@ fn offers<R: Registry>(
     registry.supporting(problem).into_iter().map(offer).collect()
 }
 
+/// Returns the hash of the sources of all kernels. It belongs into the keys of recorded times: other
+/// sources are other kernels.
+#[must_use]
+pub fn source_hash() -> &'static str {
+    #[cfg(feature = "opencl")]
+    const HASH: [&str; 2] = [paretune_cpu::SOURCE_HASH, opencl::SOURCE_HASH];
+    #[cfg(not(feature = "opencl"))]
+    const HASH: [&str; 2] = [paretune_cpu::SOURCE_HASH, ""];
+    static JOINED: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| HASH.concat());
+    &JOINED
+}
+
 /// Returns all algorithms of all backends, those of the processor first.
 pub fn algorithms() -> impl Iterator<Item = &'static dyn AlgorithmInfo> {
     let cpu = conv::algorithms().iter().map(|&algorithm| algorithm as &dyn AlgorithmInfo);

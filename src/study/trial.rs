@@ -12,6 +12,7 @@ use paretune_evaluate::protocol::{FastestProbes, Measured, Reply, Request, Trial
 use paretune_evaluate::stop::StopCriteria;
 use paretune_evaluate::timing::Effort;
 use paretune_joint_space::decode::numerics;
+use paretune_kernels::registry;
 use paretune_record::event::TrialFinished;
 use paretune_record::failure::{Failure, FailureKind};
 use paretune_record::measurement::Measurement;
@@ -156,6 +157,7 @@ impl<'s> TrialRunner<'s> {
     pub(super) fn keyed(&self, kind: &str, configuration: &Configuration) -> KeyParts {
         self.with_images(self.parts(kind))
             .with("hardware", &self.hardware)
+            .with("kernels", registry::source_hash())
             .with("configuration", configuration.id())
     }
 
@@ -377,7 +379,7 @@ fn probe_key(hardware: &str) -> KeyParts {
     KeyParts::new("probe").with("protocol", PROTOCOL_VERSION).with("hardware", hardware)
 }
 
-/// Version of the program, part of every key: other kernels have other speeds.
+/// Version of the program, part of every key.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Kind of the records of the size of weights on disk.

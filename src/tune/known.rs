@@ -8,7 +8,7 @@ use paretune_kernels::Plan;
 use paretune_kernels::executor::conv_problem;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::ConvProblem;
-use paretune_kernels::registry::Target;
+use paretune_kernels::registry::{self, Target};
 use paretune_kernels::schedule::Schedule;
 use paretune_study::survey::{SPEED, SpeedKey};
 
@@ -161,6 +161,7 @@ pub(super) fn measured(
         let here = record.key_parts.kind == SPEED
             && part("protocol") == PROTOCOL_VERSION.to_string()
             && part("program") == VERSION
+            && part("kernels") == registry::source_hash()
             && part("hardware") == place.hardware
             && part("threads") == place.threads.to_string()
             && part("bits") == "32"
@@ -264,6 +265,7 @@ fn at(kind: &str, place: &Place) -> KeyParts {
     KeyParts::new(kind)
         .with("protocol", PROTOCOL_VERSION)
         .with("program", VERSION)
+        .with("kernels", registry::source_hash())
         .with("hardware", &place.hardware)
         .with("threads", place.threads)
 }

@@ -9,9 +9,12 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use opencl3::types::cl_int;
+
+/// Lets devices without tensor cores run the kernels that need them, in the compiler's emulation.
+pub static TENSOR_CORES_ANYWHERE: AtomicBool = AtomicBool::new(false);
 
 const VARIABLE: &str = "PARETUNE_OPENCL_FAULT";
 

@@ -1,7 +1,7 @@
 //! Tests of device loss during use.
 
 use super::*;
-use paretune_opencl::{check, fault, unusable};
+use paretune_opencl::{check, unusable};
 
 /// A loaded plan reports the cause whichever call fails first. Nothing panics or hangs when it is
 /// dropped, and a device that answers again can be used again.

@@ -351,6 +351,7 @@ impl SpeedKey<'_> {
         KeyParts::new(SPEED)
             .with("protocol", PROTOCOL_VERSION)
             .with("program", env!("CARGO_PKG_VERSION"))
+            .with("kernels", registry::source_hash())
             .with("hardware", self.hardware)
             .with("problem", format!("{:?}", self.problem))
             .with("bits", self.bits)

@@ -126,6 +126,15 @@ impl TensorCore {
     }
 }
 
+/// Returns whether tests asked for these kernels on a device without tensor cores.
+fn emulated(limits: &Limits) -> bool {
+    #[cfg(any(test, feature = "fault-injection"))]
+    let asked = crate::fault::TENSOR_CORES_ANYWHERE.load(std::sync::atomic::Ordering::Relaxed);
+    #[cfg(not(any(test, feature = "fault-injection")))]
+    let asked = false;
+    asked && limits.work_group >= WARP
+}
+
 impl AlgorithmInfo for TensorCore {
     fn name(&self) -> &'static str {
         match self {
@@ -168,8 +177,7 @@ impl AlgorithmInfo for TensorCore {
 
 impl Algorithm for TensorCore {
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool {
-        // Tests run this kernel without tensor cores.
-        let capable = limits.compute_capability >= 80 || (cfg!(test) && limits.work_group >= WARP);
+        let capable = limits.compute_capability >= 80 || emulated(limits);
         problem.groups == 1 && capable
     }
 
