@@ -23,6 +23,7 @@ use paretune_kernels::hardware::Isa;
 use paretune_kernels::opencl::{self, Device};
 use paretune_kernels::operator::Operator;
 use paretune_kernels::registry::Numerics;
+use paretune_kernels::schedule::TunableValue;
 use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use paretune_search::{Objective, Outcome, Problem, Proposal, Search};
 use paretune_study::prepare::load_network;
@@ -53,7 +54,7 @@ struct Arguments {
     reduced: bool,
     /// Tunables that are fixed for all algorithms: NAME=VALUE, such as `patch=0`
     #[arg(long, value_delimiter = ',', value_parser = fixed)]
-    fix: Vec<(String, i64)>,
+    fix: Vec<(String, TunableValue)>,
     /// Number of kernels that are built at a time
     #[arg(long, default_value_t = 8)]
     threads: usize,
@@ -68,9 +69,10 @@ struct Arguments {
     from: Option<PathBuf>,
 }
 
-fn fixed(text: &str) -> anyhow::Result<(String, i64)> {
+fn fixed(text: &str) -> anyhow::Result<(String, TunableValue)> {
     let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("`{text}` is not NAME=VALUE"))?;
-    Ok((name.to_owned(), value.parse()?))
+    let value = serde_json::from_str(value).or_else(|_| serde_json::from_value(value.into()));
+    Ok((name.to_owned(), value?))
 }
 
 /// Number of best schedules that are kept for each layer.

@@ -1,10 +1,12 @@
 //! Shared parts of the programs that search schedules of OpenCL layers: the space of a layer's
 //! schedules, and the mapping between schedules and its configurations.
 
+use paretune_joint_space::builder::{space_value, tunable_value};
 use paretune_kernels::Schedule;
 use paretune_kernels::opencl::Limits;
 use paretune_kernels::opencl::conv::Algorithm;
 use paretune_kernels::operator::ConvProblem;
+use paretune_kernels::schedule::{TunableDomain, TunableValue};
 use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
 
 /// Builds the space of the algorithms `offered` for `problem`, with their tunables named
@@ -13,7 +15,7 @@ pub fn space_of(
     offered: &[&'static dyn Algorithm],
     problem: &ConvProblem,
     limits: &Limits,
-    fixed: &[(String, i64)],
+    fixed: &[(String, TunableValue)],
 ) -> anyhow::Result<Space> {
     let mut space = Space::new();
     let names: Vec<&str> = offered.iter().map(|algorithm| algorithm.name()).collect();
@@ -22,13 +24,18 @@ pub fn space_of(
         let active: Expression = format!("algorithm == '{}'", algorithm.name()).parse()?;
         for mut tunable in algorithm.tunables(problem, limits) {
             let wanted = fixed.iter().find(|(name, _)| name == tunable.name);
-            if let Some((_, value)) = wanted.filter(|(_, value)| tunable.values.contains(value)) {
-                (tunable.values, tunable.default) = (vec![*value], *value);
+            let mut values = tunable.values();
+            if let Some((_, value)) = wanted.filter(|(_, value)| values.contains(value)) {
+                (values, tunable.default) = (vec![*value], *value);
             }
             let name = format!("{}.{}", algorithm.name(), tunable.name);
-            let values = tunable.values.iter().map(|&value| Value::Int(value));
-            let parameter =
-                Parameter::new(name, Domain::infer(values.collect())).with_default(tunable.default);
+            let values: Vec<Value> = values.into_iter().map(space_value).collect();
+            let domain = match tunable.domain {
+                TunableDomain::Sizes(_) => Domain::Sizes(values),
+                TunableDomain::Choice(_) => Domain::Choice(values),
+                TunableDomain::Switch { .. } => Domain::Switch(values),
+            };
+            let parameter = Parameter::new(name, domain).with_default(space_value(tunable.default));
             space.parameters.push(parameter.when(active.clone()));
         }
         for constraint in algorithm.constraints(problem, limits) {
@@ -44,7 +51,7 @@ pub fn configuration_of(schedule: &Schedule) -> Configuration {
     let mut configuration = Configuration::new();
     configuration.insert("algorithm", Value::Text(schedule.algorithm.clone()));
     for (name, value) in &schedule.tunables {
-        configuration.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
+        configuration.insert(format!("{}.{name}", schedule.algorithm), space_value(*value));
     }
     configuration
 }
@@ -55,7 +62,7 @@ pub fn schedule_of(configuration: &Configuration) -> Schedule {
     let prefix = format!("{algorithm}.");
     let tunables = configuration
         .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?)))
         .collect();
     Schedule { algorithm: algorithm.to_owned(), tunables }
 }

@@ -8,9 +8,6 @@ use paretune_model::images::{Images, normalize_into};
 use paretune_record::request::Normalization;
 use rayon::prelude::*;
 
-/// Name of the tunable that determines how Winograd's algorithm rounds, equal on every backend.
-const OUTPUT_TILE: &str = "output_tile";
-
 /// Returns the plan's prediction for each image: the index of the largest output, the first one
 /// among equals.
 ///
@@ -142,10 +139,11 @@ pub fn for_scoring(plan: &Plan) -> Plan {
         let info = registry::info(&conv.schedule.algorithm);
         if info.is_none_or(|info| info.numerics() != Numerics::RoundsDifferently) {
             conv.schedule = Schedule::default();
-        } else if info.is_some_and(|info| info.backend() == BackendKind::OpenCl) {
-            let tile = conv.schedule.tunables.get(OUTPUT_TILE).copied();
-            conv.schedule = Schedule::of("winograd");
-            conv.schedule.tunables.extend(tile.map(|tile| (OUTPUT_TILE.to_owned(), tile)));
+        } else if let Some(info) = info.filter(|info| info.backend() == BackendKind::OpenCl) {
+            // Winograd of the processor rounds alike if its tiles are as large.
+            let device = std::mem::replace(&mut conv.schedule, Schedule::of("winograd"));
+            let kept = device.tunables.into_iter().filter(|(name, _)| info.changes_numerics(name));
+            conv.schedule.tunables.extend(kept);
         }
     }
     plan

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use paretune_kernels::schedule::TunableValue;
 use paretune_kernels::weights::Numbers;
 use paretune_names::numbers;
 use serde::{Deserialize, Serialize};
@@ -93,7 +94,7 @@ pub struct LayerSchedule {
     /// Name of the algorithm that computes the layer.
     pub algorithm: String,
     /// Values of its tunables. Tunables that a request does not name have their defaults.
-    pub tunables: BTreeMap<String, i64>,
+    pub tunables: BTreeMap<String, TunableValue>,
 }
 
 /// A schedule with its measured time.

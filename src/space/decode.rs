@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::builder::tunable_value;
 use paretune_compress::{LayerRecipe, Recipe};
 use paretune_kernels::registry::{self, Numerics};
+use paretune_kernels::schedule::TunableValue;
 use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Backend, Schedule};
-use paretune_names::numbers::HALF;
 use paretune_names::{BACKEND, LayerPart, Name, Partition, layers_of, tunable_parameter};
 use paretune_spaces::{Configuration, Value};
 
@@ -59,7 +60,7 @@ impl Candidate {
     ) -> Result<Self, CandidateError> {
         let layers: BTreeSet<&str> = layers.collect();
         let mut candidate = Self { threads: 1, ..Self::default() };
-        let mut tunables: Vec<(&str, &str, &str, i64)> = Vec::new();
+        let mut tunables: Vec<(&str, &str, &str, TunableValue)> = Vec::new();
         (candidate.backend, candidate.switches) = backends(configuration, layers.len())?;
         for (name, value) in configuration.iter() {
             let wrong = |problem: &str| CandidateError::new(name, problem);
@@ -88,7 +89,8 @@ impl Candidate {
                     candidate.recipe.channels.insert(group.to_owned(), real(name, value)?);
                 }
                 Name::Layer(layer, LayerPart::Tunable { algorithm, tunable }) => {
-                    tunables.push((layer, algorithm, tunable, integer(name, value)?));
+                    let value = tunable_value(value).ok_or_else(|| wrong("no tunable has such a value"))?;
+                    tunables.push((layer, algorithm, tunable, value));
                 }
                 Name::Layer(layer, LayerPart::Algorithm) => {
                     let algorithm =
@@ -209,11 +211,7 @@ fn rounds_differently(algorithm: &str) -> bool {
 /// Returns whether a tunable decides how its algorithm rounds: the size of Winograd's tiles, and
 /// the precision that algorithms of reduced precision use.
 fn changes_numerics(algorithm: &str, tunable: &str) -> bool {
-    match registry::numerics(algorithm) {
-        Numerics::Exact => false,
-        Numerics::RoundsDifferently => tunable == "output_tile",
-        Numerics::Reduced => tunable == HALF,
-    }
+    registry::info(algorithm).is_some_and(|info| info.changes_numerics(tunable))
 }
 
 /// Returns whether `name` is a dotted name below `layer`.
@@ -265,7 +263,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(decoded.threads, 2);
-        assert_eq!(decoded.schedules["a.b"].tunables["tile"], 4);
+        assert_eq!(decoded.schedules["a.b"].tunables["tile"], TunableValue::Size(4));
         assert_eq!(decoded.recipe.layers["a"].numbers, Numbers::Integer(Grid::Bits8));
     }
 

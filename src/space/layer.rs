@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::builder::{space_value, tunable_value};
 use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{conv, registry};
 use paretune_names::{ALGORITHM, SPARSITY, layer_parameter, numbers, tunable_parameter};
@@ -62,7 +63,7 @@ impl ScheduleChoice for LayerSchedule {
         let prefix = tunable_parameter(layer, &algorithm, "");
         let tunables = configuration
             .iter()
-            .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+            .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?)))
             .collect();
         let sparsity = if needs_zeros(&algorithm) {
             configuration.get(&layer_parameter(layer, SPARSITY)).and_then(Value::as_f64).unwrap_or(0.0)
@@ -79,7 +80,7 @@ impl ScheduleChoice for LayerSchedule {
             wanted.insert(layer_parameter(layer, SPARSITY), Value::Real(self.sparsity));
         }
         for (name, value) in &self.tunables {
-            wanted.insert(tunable_parameter(layer, &self.algorithm, name), Value::Int(*value));
+            wanted.insert(tunable_parameter(layer, &self.algorithm, name), space_value(*value));
         }
     }
 }

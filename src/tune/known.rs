@@ -230,16 +230,16 @@ pub fn conclude_network(
     store.put(&Record::measured(network_key(place, network), values, &[], VERSION))
 }
 
-/// Encodes schedules as named numbers: `STEP:ALGORITHM` is 1, `STEP:ALGORITHM:TUNABLE` is the
-/// tunable's value.
+/// Encodes schedules as named numbers, all of them 1: `STEP:ALGORITHM`, and
+/// `STEP:ALGORITHM:TUNABLE:VALUE` with the value as JSON.
 fn values_of<'s>(schedules: impl Iterator<Item = (usize, &'s Schedule)>) -> BTreeMap<String, f64> {
     let mut values = BTreeMap::new();
     for (step, Schedule { algorithm, tunables }) in schedules {
         values.insert(format!("{step}:{algorithm}"), 1.0);
-        #[expect(clippy::cast_precision_loss, reason = "tunables are small")]
-        values.extend(
-            tunables.iter().map(|(name, value)| (format!("{step}:{algorithm}:{name}"), *value as f64)),
-        );
+        for (name, value) in tunables {
+            let value = serde_json::to_string(value).unwrap_or_default();
+            values.insert(format!("{step}:{algorithm}:{name}:{value}"), 1.0);
+        }
     }
     values
 }
@@ -248,14 +248,15 @@ fn values_of<'s>(schedules: impl Iterator<Item = (usize, &'s Schedule)>) -> BTre
 fn schedules_of(record: &Record) -> Schedules {
     let paretune_db::Outcome::Measured(values) = &record.outcome else { return Schedules::new() };
     let mut schedules = Schedules::new();
-    for (name, value) in values {
+    for name in values.keys() {
         let mut words = name.split(':');
         let (Some(step), Some(algorithm)) = (words.next(), words.next()) else { continue };
         let Ok(step) = step.parse::<usize>() else { continue };
         let schedule = schedules.entry(step).or_insert_with(|| Schedule::of(algorithm));
-        if let Some(tunable) = words.next() {
-            #[expect(clippy::cast_possible_truncation, reason = "written from whole numbers")]
-            schedule.tunables.insert(tunable.to_owned(), *value as i64);
+        if let (Some(tunable), Some(value)) = (words.next(), words.next())
+            && let Ok(value) = serde_json::from_str(value)
+        {
+            schedule.tunables.insert(tunable.to_owned(), value);
         }
     }
     schedules
@@ -336,7 +337,7 @@ mod tests {
 
         // A schedule that this machine does not offer is ignored.
         let mut foreign = other;
-        foreign.tunables.insert("tile".into(), 1);
+        foreign.tunables.insert("tile_m".into(), 1_u64.into());
         conclude_network(&store, &place, "a", &Schedules::from([(index, foreign)]), [2.0, 1.0])
             .expect("kept");
         assert_ne!(known("a").1, Source::Network);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use paretune_joint_space::builder::add_tunables;
+use paretune_joint_space::builder::{add_tunables, space_value, tunable_value};
 use paretune_kernels::Plan;
 use paretune_kernels::conv::{self, Layout};
 use paretune_kernels::executor::conv_problem;
@@ -12,6 +12,7 @@ use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::{ConvProblem, Operator};
 use paretune_kernels::registry::{Numerics, Offer, Target};
 use paretune_kernels::schedule::Schedule;
+use paretune_kernels::schedule::TunableValue;
 use paretune_kernels::weights::{Numbers, Pattern, WeightFormat};
 use paretune_search::{Objective, Outcome, Problem, Search};
 use paretune_spaces::{CompiledSpace, Configuration, Domain, Expression, Parameter, Point, Space, Value};
@@ -135,7 +136,7 @@ impl Layer {
         let mut configuration = Configuration::new();
         configuration.insert(ALGORITHM, Value::Text(schedule.algorithm.clone()));
         for (name, value) in &schedule.tunables {
-            configuration.insert(format!("{}.{name}", schedule.algorithm), Value::Int(*value));
+            configuration.insert(format!("{}.{name}", schedule.algorithm), space_value(*value));
         }
         self.space.encode(&configuration).ok()
     }
@@ -245,9 +246,9 @@ fn space_of(offers: &[Offer]) -> Result<Space, TuneError> {
 fn schedule_of(configuration: &Configuration) -> Schedule {
     let algorithm = configuration.get(ALGORITHM).and_then(Value::as_str).unwrap_or_default();
     let prefix = format!("{algorithm}.");
-    let tunables: BTreeMap<String, i64> = configuration
+    let tunables: BTreeMap<String, TunableValue> = configuration
         .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), value.as_i64()?)))
+        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?)))
         .collect();
     Schedule { algorithm: algorithm.to_owned(), tunables }
 }

@@ -51,6 +51,11 @@ pub trait AlgorithmInfo: Send + Sync {
         Numerics::Exact
     }
 
+    /// Returns whether the value of `tunable` changes how results are rounded.
+    fn changes_numerics(&self, _tunable: &str) -> bool {
+        false
+    }
+
     /// Returns the largest absolute value of a weight that it can compute with.
     fn largest_weight(&self) -> f32 {
         f32::INFINITY
@@ -124,7 +129,9 @@ pub trait Registry {
     fn tunables(&self, algorithm: &Self::Algorithm, problem: &ConvProblem) -> Vec<Tunable>;
 
     /// Returns the constraints on the tunables, as expressions over their names.
-    fn constraints(&self, algorithm: &Self::Algorithm, problem: &ConvProblem) -> Vec<String>;
+    fn constraints(&self, algorithm: &Self::Algorithm, problem: &ConvProblem) -> Vec<String> {
+        self.tunables(algorithm, problem).iter().flat_map(Tunable::constraints).collect()
+    }
 
     /// Returns the algorithm called `name`, which may be a former name.
     fn find(&self, name: &str) -> Option<&'static Self::Algorithm> {
@@ -184,13 +191,16 @@ pub trait Registry {
         };
         let mut schedule = Schedule::of(algorithm.name());
         for tunable in self.tunables(algorithm, &problem) {
-            let value = wanted.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
-            if !tunable.values.contains(&value) {
+            let possible = tunable.values_beside(&schedule.tunables);
+            let value = wanted.tunables.get(tunable.name).copied();
+            let value = value.unwrap_or_else(|| tunable.nearest(tunable.default, &schedule.tunables));
+            if !possible.contains(&value) {
+                let possible: Vec<String> = possible.iter().map(ToString::to_string).collect();
                 return fail(format!(
-                    "`{}` of algorithm `{}` cannot be {value}; possible are {:?}",
+                    "`{}` of algorithm `{}` cannot be {value}; possible are {}",
                     tunable.name,
                     algorithm.name(),
-                    tunable.values
+                    possible.join(", ")
                 ));
             }
             schedule.tunables.insert(tunable.name.to_owned(), value);
@@ -210,12 +220,12 @@ pub trait Registry {
         if !self.supports(algorithm, problem) {
             return Some(Schedule::default());
         }
-        let nearest = |tunable: Tunable| {
+        let mut tunables = BTreeMap::new();
+        for tunable in self.tunables(algorithm, problem) {
             let wanted = schedule.tunables.get(tunable.name).copied().unwrap_or(tunable.default);
-            let nearest = tunable.values.iter().copied().min_by_key(|value| value.abs_diff(wanted));
-            (tunable.name.to_owned(), nearest.unwrap_or(tunable.default))
-        };
-        let tunables: BTreeMap<_, _> = self.tunables(algorithm, problem).into_iter().map(nearest).collect();
+            let nearest = tunable.nearest(wanted, &tunables);
+            tunables.insert(tunable.name.to_owned(), nearest);
+        }
         Some(Schedule { algorithm: algorithm.name().to_owned(), tunables })
     }
 }

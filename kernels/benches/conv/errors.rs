@@ -35,7 +35,7 @@ pub fn table(filters: &[&String], isa: Isa) {
                     row(&name, algorithm.name(), &errors(&problem, algorithm, &default, &input, &exact, isa))
                 }
                 Some(sizes) => {
-                    for &size in &sizes.values {
+                    for size in sizes.values() {
                         let mut schedule = default.clone();
                         schedule.tunables.insert(SIZE.to_owned(), size);
                         let title = format!("{} F({size},{})", algorithm.name(), problem.window.kernel[0]);

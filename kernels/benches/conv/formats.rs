@@ -161,10 +161,10 @@ fn tuned(
         found.push((best.0, (algorithm, best.1.clone())));
         for tunable in &tunables {
             let from = best.1.clone();
-            for &value in &tunable.values {
+            for value in tunable.values() {
                 let mut schedule = from.clone();
                 // A single thread has no work to partition.
-                if tunable.name == "split"
+                if tunable.name == "parallel_axis"
                     || schedule.tunables.insert(tunable.name.to_owned(), value) == Some(value)
                 {
                     continue;

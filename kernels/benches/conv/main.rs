@@ -109,7 +109,7 @@ fn combinations(name: &str, tunables: &[Tunable]) -> Vec<Schedule> {
         all = all
             .iter()
             .flat_map(|schedule| {
-                tunable.values.iter().map(|&value| {
+                tunable.values_beside(&schedule.tunables).into_iter().map(|value| {
                     let mut schedule = schedule.clone();
                     schedule.tunables.insert(tunable.name.to_string(), value);
                     schedule

@@ -16,7 +16,7 @@ use paretune_base::plan::{Backend, Plan, Step, Switch, ValueSpec};
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Version of the format, incremented with every change.
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 const HEADER: usize = 8 + 2 + 2 + 32;
 
 /// Kind of `weights.bin`, stored after the version: coded weights alone, or packed weights followed
@@ -155,9 +155,10 @@ pub(super) fn covers_numbers(file: &[u8]) -> Result<bool, String> {
     };
     let (version, form) = (number()?, number()?);
     match form {
-        _ if version != VERSION => {
-            Err(format!("has format version {version}; this program reads version {VERSION}"))
-        }
+        _ if version != VERSION => Err(format!(
+            "has format version {version}, and this program reads version {VERSION}: export the point again \
+                 (`paretune export`)"
+        )),
         CODED => Ok(true),
         PACKED => Ok(false),
         form => Err(format!("is of an unknown form {form}")),

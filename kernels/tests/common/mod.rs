@@ -296,7 +296,8 @@ impl Generator {
             conv.schedule = Schedule::of(algorithm.name());
             for tunable in algorithm.tunables(&problem, self.options.isa) {
                 if self.rng.random_bool(0.5) {
-                    let value = tunable.values[self.rng.random_range(0..tunable.values.len())];
+                    let values = tunable.values_beside(&conv.schedule.tunables);
+                    let value = values[self.rng.random_range(0..values.len())];
                     conv.schedule.tunables.insert(tunable.name.to_owned(), value);
                 }
             }

@@ -13,7 +13,7 @@ use paretune_opencl::limits::Limits;
 fn compiled(
     algorithm: &str,
     (dims, outputs, window, batch): ([usize; 3], usize, Window, usize),
-    tunables: &[(&str, i64)],
+    tunables: &[(&str, u64)],
     limits: &Limits,
     arguments: &[&str],
 ) -> Option<String> {
@@ -35,7 +35,7 @@ fn compiled(
     for tunable in algorithm.tunables(&problem, limits) {
         schedule.tunables.insert(tunable.name.to_owned(), tunable.default);
     }
-    schedule.tunables.extend(tunables.iter().map(|&(name, value)| (name.to_owned(), value)));
+    schedule.tunables.extend(tunables.iter().map(|&(name, value)| typed(name, value)));
     let prepared = algorithm.prepare(&Request {
         problem,
         output: problem.output().unwrap(),
@@ -94,7 +94,7 @@ fn products_in_half_precision_compile() {
     {
         let layer = ([20, 8, 8], 24, window(kernel, 1, kernel / 2), 1);
         let tunables =
-            [("half", 1), ("thread_m", thread_m), ("vector", vector), ("split", split), ("local", local)];
+            [("half", 1), ("thread_m", thread_m), ("vector", vector), ("split_k", split), ("local", local)];
         let arguments = ["-Xclang", "-cl-ext=+cl_khr_fp16", "-target", "spir64", "-fsyntax-only"];
         if compiled("opencl_implicit_gemm_wfp16", layer, &tunables, &limits, &arguments).is_none() {
             return;

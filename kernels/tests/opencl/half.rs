@@ -50,7 +50,7 @@ fn weights_in_half_precision_match_the_reference() {
         let request = request(problem, &stored, activation, &device.limits);
         let mut schedule = random_schedule(algorithm, &request, &mut rng);
         // Half-precision sums have their own test below.
-        schedule.tunables.entry("half".to_owned()).and_modify(|half| *half = 0);
+        schedule.tunables.entry("half".to_owned()).and_modify(|half| *half = TunableValue::Switch(false));
         if round < 2 {
             schedule = Schedule::of(name);
         }
@@ -95,8 +95,8 @@ fn sums_in_half_precision_match_the_reference() {
         let mut network = Network::new(9, &[24, 9, 7]);
         let weights = network.half_weights([10, 24, 3, 3]);
         let mut schedule = Schedule::of("opencl_implicit_gemm_wfp16");
-        let tunables = [("half", 1), ("local", local), ("tile_k", 8), ("split", 2)];
-        schedule.tunables.extend(tunables.map(|(name, value)| (name.to_owned(), value)));
+        let tunables = [("half", 1), ("local", local), ("tile_k", 8), ("split_k", 2)];
+        schedule.tunables.extend(tunables.map(|(name, value)| typed(name, value)));
         let (window, activation) = (window(3, 1, 1), Activation::Relu);
         network.step(Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }), &[0], &[]);
         network.check(1, false, REDUCED);

@@ -12,7 +12,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::operator::{Conv, ConvProblem, Operator, Window};
-use paretune_base::plan::schedule::Schedule;
+use paretune_base::plan::schedule::{Schedule, TunableValue};
 use paretune_base::plan::shape;
 use paretune_base::plan::weights::{Grid, IntegerWeights, Pattern, WeightFormat, WeightValues, Weights};
 use paretune_base::plan::{Backend, Plan, Quantization, Step, ValueId, ValueSpec};
@@ -170,6 +170,13 @@ fn request<'a>(
     }
 }
 
+/// Returns the value of a tunable; 0 and 1 are off and on for switches.
+fn typed(name: &str, number: u64) -> (String, TunableValue) {
+    let switch = ["half", "local", "ahead"].contains(&name);
+    let value = if switch { TunableValue::Switch(number != 0) } else { TunableValue::Size(number) };
+    (name.to_owned(), value)
+}
+
 /// Draws a random schedule that the algorithm accepts.
 fn random_schedule(
     algorithm: &dyn Algorithm,
@@ -183,8 +190,8 @@ fn random_schedule(
             let unrolled =
                 ["unroll", "thread_", "tile_o", "tile_x", "tile_y", "output_tile", "stage", "warp", "split"];
             let short = unrolled.iter().any(|name| tunable.name.starts_with(name));
-            let values = tunable.values.iter().copied().filter(|value| !short || *value <= 2);
-            let values: Vec<i64> = values.collect();
+            let mut values = tunable.values_beside(&schedule.tunables);
+            values.retain(|value| !short || value.size().is_none_or(|size| size <= 2));
             let value =
                 if values.is_empty() { tunable.default } else { values[rng.random_range(0..values.len())] };
             schedule.tunables.insert(tunable.name.to_owned(), value);
@@ -334,10 +341,10 @@ fn what_is_wrong_with_a_schedule_is_said() {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
     };
-    assert!(failure(Schedule::of("winograd")).contains("unknown OpenCL algorithm"));
+    assert!(failure(Schedule::of("winograd")).contains("unknown algorithm"));
     assert!(failure(Schedule::of("opencl_depthwise")).contains("does not run"));
     let mut schedule = Schedule::of("opencl_direct");
-    schedule.tunables.insert("tile_o".to_owned(), 3);
+    schedule.tunables.insert("tile_o".to_owned(), TunableValue::Size(3));
     assert!(failure(schedule).contains("cannot be 3"));
     let mut elsewhere = plan(Schedule::default());
     elsewhere.backend = Backend::OpenCl { device: "no such device".to_owned() };

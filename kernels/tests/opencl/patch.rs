@@ -40,7 +40,7 @@ fn patches_match_the_reference() {
             let request = request(problem, &stored, activation, &device.limits);
             let schedule = loop {
                 let mut schedule = random_schedule(algorithm, &request, &mut rng);
-                schedule.tunables.insert("patch".to_owned(), i64::try_from(patches).unwrap());
+                schedule.tunables.insert("patch".to_owned(), TunableValue::Size(patches as u64));
                 if algorithm.prepare(&conv::Request { schedule: &schedule, ..request }).is_ok() {
                     break schedule;
                 }

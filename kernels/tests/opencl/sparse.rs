@@ -93,9 +93,9 @@ fn a_network_with_block_sparse_layers_matches_the_reference() {
         Operator::Conv(Conv { window, groups: 1, weights, activation: Activation::Relu, schedule })
     };
     // Four pixels at once, from the input itself and from local memory.
-    let four = |local: i64| {
+    let four = |local: u64| {
         let tunables = [("threads_m", 4), ("thread_n", 4), ("vector", 4), ("local", local)];
-        let tunables = tunables.map(|(name, value)| (name.to_owned(), value)).into();
+        let tunables = tunables.map(|(name, value)| typed(name, value)).into();
         Schedule { algorithm: "opencl_bsr_gemm".to_owned(), tunables }
     };
     let first = network.weights([16, 3, 3, 3], true);

@@ -244,12 +244,12 @@ pub(super) mod tests {
     /// Two layers: the first writes a group of 16 channels that the second reads. 8 bits are twice
     /// as fast and cost a small loss; half of the channels cost a large one.
     pub(in super::super) fn survey() -> Survey {
-        let time = |bits: i64, algorithm: &str, tile: i64, seconds: f64| ScheduleTime {
+        let time = |bits: i64, algorithm: &str, tile: u64, seconds: f64| ScheduleTime {
             schedule: LayerSchedule {
                 bits,
                 sparsity: 0.0,
                 algorithm: algorithm.to_owned(),
-                tunables: BTreeMap::from([("tile".to_owned(), tile)]),
+                tunables: BTreeMap::from([("tile_m".to_owned(), tile.into())]),
             },
             seconds,
         };

@@ -227,7 +227,7 @@ mod tests {
             bits: 8,
             sparsity: 0.0,
             algorithm: "a".into(),
-            tunables: BTreeMap::from([("tile".to_owned(), 6016)]),
+            tunables: BTreeMap::from([("tile_m".to_owned(), 6_u64.into())]),
         };
         let schedules = vec![ScheduleTime { schedule, seconds: 1.25e-5 }];
         let layers = vec![LayerSurvey { schedules, ..LayerSurvey::default() }];

@@ -7,9 +7,12 @@ use paretune_compress::LayerInfo;
 use paretune_db::{KeyParts, Record};
 use paretune_evaluate::PROTOCOL_VERSION;
 use paretune_evaluate::protocol::{Reply, Request};
+use paretune_joint_space::builder::tunable_value;
 use paretune_joint_space::layer::{SCHEDULE_BITS, ScheduleChoice, needs_zeros};
+use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::ConvProblem;
-use paretune_kernels::registry::{self, BackendKind};
+use paretune_kernels::registry::{self, BackendKind, Target};
+use paretune_kernels::schedule::{TILE, TunableValue};
 use paretune_kernels::weights::WeightFormat;
 use paretune_names::numbers::offered;
 use paretune_names::{ALGORITHM, BACKEND, Partition, SPARSITY, THREADS, layer_parameter};
@@ -85,7 +88,13 @@ impl Surveyor<'_, '_> {
                     let Some(known) = tunables.get(&(layer.step.as_str(), algorithm.as_str())) else {
                         continue;
                     };
-                    for (name, values) in known {
+                    // The two sides of a tile are varied together.
+                    for tile in tiles(&layer.problem, algorithm) {
+                        let mut variant = LayerSchedule::default_of(bits, *sparsity, algorithm.clone());
+                        variant.tunables.extend(tile);
+                        list.push(variant);
+                    }
+                    for (name, values) in known.iter().filter(|(name, _)| !TILE.contains(&name.as_str())) {
                         for value in values {
                             let mut variant = LayerSchedule::default_of(bits, *sparsity, algorithm.clone());
                             variant.tunables.insert(name.clone(), *value);
@@ -223,7 +232,7 @@ impl Surveyor<'_, '_> {
                 let prefix = format!("{}.{algorithm}.", layer.step);
                 for parameter in self.space.parameters() {
                     let Some(tunable) = parameter.name.strip_prefix(&prefix) else { continue };
-                    let values = parameter.domain.values().iter().filter_map(Value::as_i64).collect();
+                    let values = parameter.domain.values().iter().filter_map(tunable_value).collect();
                     let key = (layer.step.as_str(), algorithm);
                     all.entry(key).or_default().push((tunable.to_owned(), values));
                 }
@@ -341,7 +350,7 @@ pub struct SpeedKey<'k> {
     /// Name of the algorithm that computes the layer.
     pub algorithm: &'k str,
     /// Values of all its tunables.
-    pub tunables: &'k BTreeMap<String, i64>,
+    pub tunables: &'k BTreeMap<String, TunableValue>,
 }
 
 impl SpeedKey<'_> {
@@ -358,11 +367,11 @@ impl SpeedKey<'_> {
             .with("sparsity", self.sparsity)
             .with("threads", self.place)
             .with("algorithm", self.algorithm)
-            .with("tunables", format!("{:?}", self.tunables))
+            .with("tunables", serde_json::to_string(self.tunables).unwrap_or_default())
     }
 }
 
-type Tunables<'l> = HashMap<(&'l str, &'static str), Vec<(String, Vec<i64>)>>;
+type Tunables<'l> = HashMap<(&'l str, &'static str), Vec<(String, Vec<TunableValue>)>>;
 
 /// Returns a rank of sparsities for the order of measurement: dense first, then those nearest to
 /// [`TUNED_SPARSITY`].
@@ -398,6 +407,20 @@ fn tuned_sparsity(defaults: &[LayerSchedule]) -> f64 {
     sparsities.min_by(|left, right| order(*left).total_cmp(&order(*right))).unwrap_or(0.0)
 }
 
+/// Lists the tiles that `algorithm` offers for `problem` on this machine's processor.
+fn tiles(problem: &ConvProblem, algorithm: &str) -> Vec<[(String, TunableValue); 2]> {
+    let offers = Target::Cpu(Isa::detect()).offers(problem);
+    let Some(offer) = offers.iter().find(|offer| offer.info.name() == algorithm) else { return Vec::new() };
+    let side = |name: &str| offer.tunables.iter().find(|tunable| tunable.name == name);
+    let (Some(first), Some(second)) = (side(TILE[0]), side(TILE[1])) else { return Vec::new() };
+    let beside = |value: TunableValue| {
+        let first = (first.name.to_owned(), value);
+        let others = second.values_beside(&[first.clone()].into());
+        others.into_iter().map(move |other| [first.clone(), (second.name.to_owned(), other)])
+    };
+    first.values().into_iter().flat_map(beside).collect()
+}
+
 /// Combines the best values of the best algorithm's tunables at this sparsity, each tunable by
 /// itself.
 fn combined(layer: &LayerSurvey, bits: i64, sparsity: f64) -> Option<LayerSchedule> {
@@ -409,15 +432,16 @@ fn combined(layer: &LayerSurvey, bits: i64, sparsity: f64) -> Option<LayerSchedu
     let default = same.first()?;
     let mut variant = LayerSchedule::default_of(bits, sparsity, best.schedule.algorithm.clone());
     for name in best.schedule.tunables.keys() {
+        let name = name.as_str();
+        let group = if TILE.contains(&name) { TILE } else { [name; 2] };
         let differs_here_only = |time: &&&ScheduleTime| {
-            time.schedule
-                .tunables
-                .iter()
-                .all(|(other, value)| other == name || default.schedule.tunables.get(other) == Some(value))
+            time.schedule.tunables.iter().all(|(other, value)| {
+                group.contains(&other.as_str()) || default.schedule.tunables.get(other) == Some(value)
+            })
         };
         let fastest = same.iter().filter(differs_here_only).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
         if let Some(value) = fastest.and_then(|time| time.schedule.tunables.get(name)) {
-            variant.tunables.insert(name.clone(), *value);
+            variant.tunables.insert(name.to_owned(), *value);
         }
     }
     Some(variant)
@@ -449,12 +473,15 @@ mod tests {
 
     #[test]
     fn the_best_values_of_all_tunables_come_together() {
-        let time = |tile: i64, panel: i64, seconds: f64| ScheduleTime {
+        let time = |tile: u64, panel: u64, seconds: f64| ScheduleTime {
             schedule: LayerSchedule {
                 bits: 32,
                 sparsity: 0.0,
                 algorithm: "a".into(),
-                tunables: BTreeMap::from([("tile".to_owned(), tile), ("panel".to_owned(), panel)]),
+                tunables: BTreeMap::from([
+                    ("tile_m".to_owned(), TunableValue::Size(tile)),
+                    ("panel".to_owned(), TunableValue::Size(panel)),
+                ]),
             },
             seconds,
         };
@@ -463,7 +490,10 @@ mod tests {
             ..LayerSurvey::default()
         };
         let best = combined(&layer, 32, 0.0).map(|variant| variant.tunables);
-        assert_eq!(best, Some(BTreeMap::from([("tile".to_owned(), 2), ("panel".to_owned(), 2)])));
+        assert_eq!(
+            best,
+            Some(BTreeMap::from([("tile_m".to_owned(), 2_u64.into()), ("panel".to_owned(), 2_u64.into())]))
+        );
         assert_eq!(combined(&layer, 8, 0.0), None);
     }
 }

@@ -65,11 +65,6 @@ pub trait Algorithm: AlgorithmInfo {
     /// Returns the tunables for this problem on this machine.
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable>;
 
-    /// Returns the constraints on the tunables, as expressions over their names.
-    fn constraints(&self) -> &'static [&'static str] {
-        &[]
-    }
-
     /// Returns the layout of the input, and that of residual and output. `schedule` must have every
     /// tunable.
     fn layouts(&self, schedule: &Schedule, isa: Isa) -> [Layout; 2];

@@ -69,10 +69,6 @@ impl Registry for Processor {
     fn tunables(&self, algorithm: &dyn Algorithm, problem: &ConvProblem) -> Vec<Tunable> {
         algorithm.tunables(problem, self.0)
     }
-
-    fn constraints(&self, algorithm: &dyn Algorithm, _problem: &ConvProblem) -> Vec<String> {
-        algorithm.constraints().iter().map(|&text| text.to_owned()).collect()
-    }
 }
 
 /// Returns the algorithm called `name`, which may be a former name.

@@ -12,7 +12,7 @@ use paretune_base::plan::Quantization;
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::layout::{Element, Layout};
 use paretune_base::plan::operator::{ConvProblem, Window};
-use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::schedule::{Schedule, Tunable, TunableValue};
 use paretune_base::plan::weights::{
     Grid, IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights,
 };
@@ -198,9 +198,9 @@ fn random_schedule(
 ) -> Schedule {
     let mut schedule = Schedule::of(algorithm.name());
     for tunable in algorithm.tunables(problem, isa) {
-        assert!(tunable.values.contains(&tunable.default), "{tunable:?}");
-        assert!(tunable.values.is_sorted(), "{tunable:?}");
-        let value = tunable.values[random.below(tunable.values.len())];
+        assert!(tunable.values().contains(&tunable.default), "{tunable:?}");
+        let values = tunable.values_beside(&schedule.tunables);
+        let value = values[random.below(values.len())];
         schedule.tunables.insert(tunable.name.to_string(), value);
     }
     schedule
@@ -573,11 +573,11 @@ fn zero_weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
 }
 
 /// Returns every combination of the tunables' values.
-fn combinations(tunables: &[Tunable]) -> Vec<BTreeMap<String, i64>> {
+fn combinations(tunables: &[Tunable]) -> Vec<BTreeMap<String, TunableValue>> {
     tunables.iter().fold(vec![BTreeMap::new()], |all, tunable| {
         all.iter()
             .flat_map(|one| {
-                tunable.values.iter().map(|&value| {
+                tunable.values_beside(one).into_iter().map(|value| {
                     let mut one = one.clone();
                     one.insert(tunable.name.to_string(), value);
                     one

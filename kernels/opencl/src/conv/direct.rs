@@ -74,7 +74,7 @@ impl Algorithm for Direct {
             powers("tile_x", "neighboring pixels of a work-item", 1, 8, width, 4),
             powers("group_o", "work-items along outputs", 1, 16, problem.group_out(), 4),
             powers("group_p", "work-items along pixels", 1, 128.min(group), rows, 16),
-            powers("split", "slices of a work-group that share the channels", 1, 32, problem.group_in(), 1),
+            powers("split_k", "slices of a work-group that share the channels", 1, 32, problem.group_in(), 1),
             powers("stage", "channels at a time", 1, 16, problem.group_in(), 2),
             powers("unroll", "channels unrolled", 1, 4, problem.group_in(), 1),
             switch("local", "whether weights are staged in local memory", false),
@@ -85,11 +85,11 @@ impl Algorithm for Direct {
         let (group, floats) = (limits.work_group.min(1024), limits.local_memory / 4);
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         vec![
-            format!("group_o * group_p * split <= {group}"),
+            format!("group_o * group_p * split_k <= {group}"),
             format!("tile_o * tile_x <= {MOST_SUMS}"),
             "unroll <= stage".to_owned(),
-            format!("local == 0 or split * stage * group_o * tile_o * {taps} <= {floats}"),
-            format!("split == 1 or split * group_o * group_p * tile_o * tile_x <= {floats}"),
+            format!("local == 0 or split_k * stage * group_o * tile_o * {taps} <= {floats}"),
+            format!("split_k == 1 or split_k * group_o * group_p * tile_o * tile_x <= {floats}"),
         ]
     }
 
@@ -98,7 +98,7 @@ impl Algorithm for Direct {
         let chosen = Chosen(&request.schedule.tunables);
         let [tile_o, tile_x, group_o, group_p] =
             ["tile_o", "tile_x", "group_o", "group_p"].map(|name| chosen.get(name));
-        let [split, stage, unroll] = ["split", "stage", "unroll"].map(|name| chosen.get(name));
+        let [split, stage, unroll] = ["split_k", "stage", "unroll"].map(|name| chosen.get(name));
         let local = chosen.is_on("local", false);
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         let threads = group_o * group_p * split;

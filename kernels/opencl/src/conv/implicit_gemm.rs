@@ -46,6 +46,10 @@ impl AlgorithmInfo for ImplicitGemm {
         if *self == Self::Fp16 { Numerics::Reduced } else { Numerics::Exact }
     }
 
+    fn changes_numerics(&self, tunable: &str) -> bool {
+        tunable == "half"
+    }
+
     fn largest_weight(&self) -> f32 {
         if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }

@@ -55,7 +55,7 @@ impl Algorithm for ImplicitGemmI8 {
             powers("thread_m", "outputs of a work-item", 1, 8, outputs, 4),
             powers("thread_n", "pixels of a work-item", 1, 8, columns.div_ceil(2), 4),
             powers("tile_k", "steps of the inner dimension staged at once", 4, 64, inner, 32),
-            powers("split", "slices of a work-group that share the inner dimension", 1, 32, inner / 16, 1),
+            powers("split_k", "slices of a work-group that share the inner dimension", 1, 32, inner / 16, 1),
             powers("unroll", "words of four steps unrolled", 1, 8, inner.div_ceil(4), 2),
         ]
     }
@@ -63,14 +63,14 @@ impl Algorithm for ImplicitGemmI8 {
     fn constraints(&self, _: &ConvProblem, limits: &Limits) -> Vec<String> {
         let (group, words) = (limits.work_group.min(1024), limits.local_memory / 4);
         vec![
-            format!("threads_m * threads_n * split <= {group}"),
+            format!("threads_m * threads_n * split_k <= {group}"),
             format!("thread_m * thread_n <= {MOST_SUMS}"),
             "4 * unroll <= tile_k".to_owned(),
             format!(
-                "split * tile_k * (threads_m * thread_m + threads_n * thread_n) <= {}",
+                "split_k * tile_k * (threads_m * thread_m + threads_n * thread_n) <= {}",
                 words.saturating_mul(4)
             ),
-            format!("split == 1 or split * threads_m * thread_m * threads_n * thread_n <= {words}"),
+            format!("split_k == 1 or split_k * threads_m * thread_m * threads_n * thread_n <= {words}"),
         ]
     }
 
@@ -83,7 +83,7 @@ impl Algorithm for ImplicitGemmI8 {
         let chosen = Chosen(&request.schedule.tunables);
         let [threads_m, threads_n, thread_m, thread_n] =
             ["threads_m", "threads_n", "thread_m", "thread_n"].map(|name| chosen.get(name));
-        let [tile_k, split, unroll] = ["tile_k", "split", "unroll"].map(|name| chosen.get(name));
+        let [tile_k, split, unroll] = ["tile_k", "split_k", "unroll"].map(|name| chosen.get(name));
         let (tile_m, tile_n) = (threads_m * thread_m, threads_n * thread_n);
         let threads = threads_m * threads_n * split;
         let reduced = if split > 1 { split * tile_m * tile_n } else { 0 };

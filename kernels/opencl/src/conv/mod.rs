@@ -26,7 +26,7 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::Quantization;
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::schedule::{Schedule, Tunable, TunableValue};
 use paretune_base::plan::weights::Weights;
 
 /// A convolution that an algorithm should prepare.
@@ -91,19 +91,20 @@ pub trait Algorithm: AlgorithmInfo {
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError>;
 }
 
-/// Values of tunables by name. A resolved schedule has a nonnegative value for each tunable.
+/// Values of tunables by name. A resolved schedule has a value for each tunable.
 #[derive(Clone, Copy)]
-struct Chosen<'a>(&'a BTreeMap<String, i64>);
+struct Chosen<'a>(&'a BTreeMap<String, TunableValue>);
 
 impl Chosen<'_> {
-    /// Returns the value of `name`, or 1 if it is missing, which no resolved schedule allows.
+    /// Returns the size `name`, or 1 if it is missing, which no resolved schedule allows.
     fn get(&self, name: &str) -> usize {
-        self.0.get(name).and_then(|&value| usize::try_from(value).ok()).unwrap_or(1)
+        let size = self.0.get(name).and_then(|value| value.size());
+        size.and_then(|size| usize::try_from(size).ok()).unwrap_or(1)
     }
 
     /// Whether the switch `name` is on, or `default` if it is missing.
     fn is_on(&self, name: &str, default: bool) -> bool {
-        self.0.get(name).map_or(default, |&value| value != 0)
+        self.0.get(name).map_or(default, |&value| value == TunableValue::Switch(true))
     }
 }
 
@@ -118,19 +119,18 @@ fn powers(
     default: usize,
 ) -> Tunable {
     let high = high.min(useful.max(1).next_power_of_two()).max(low);
-    let values: Vec<i64> = std::iter::successors(Some(low), |value| Some(value * 2))
+    let values: Vec<usize> = std::iter::successors(Some(low), |value| Some(value * 2))
         .take_while(|value| *value <= high)
-        .filter_map(|value| i64::try_from(value).ok())
         .collect();
-    let default = i64::try_from(default.clamp(low, high)).unwrap_or(1);
+    let default = default.clamp(low, high);
     // Largest value that does not exceed the requested default.
     let default = values.iter().copied().rfind(|value| *value <= default).unwrap_or(default);
-    Tunable { name, about, values, default }
+    Tunable::sizes(name, about, values, default)
 }
 
-/// Creates a tunable that is off (0) or on (1).
+/// Creates a tunable that is off or on.
 fn switch(name: &'static str, about: &'static str, default: bool) -> Tunable {
-    Tunable { name, about, values: vec![0, 1], default: i64::from(default) }
+    Tunable::switch(name, about, true, default)
 }
 
 /// Returns weights in single precision, in the order of [`Weights::dims`].

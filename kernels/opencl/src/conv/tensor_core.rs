@@ -98,9 +98,9 @@ impl TensorCore {
             );
             let (copied, most) = (2 * numbers / WARP, limits.local_memory / 4 / numbers.max(1));
             format!(
-                "patch == 0 or warps_n * warp_n != {tiles} or split * patch <= {most} and \
+                "patch == 0 or warps_n * warp_n != {tiles} or split_k * patch <= {most} and \
                  {copied} <= ({MOST_REGISTERS} - {registers}) * warps_m * warps_n * patch and \
-                 {copied} * split + {registers} * warps_m * warps_n * split * patch <= {} * patch",
+                 {copied} * split_k + {registers} * warps_m * warps_n * split_k * patch <= {} * patch",
                 REGISTERS / WARP
             )
         };
@@ -194,7 +194,7 @@ impl Algorithm for TensorCore {
             powers("warps_m", "warps along outputs", 1, 4.min(most), rows, 1),
             powers("warps_n", "warps along pixels", 1, 4.min(most), columns, 1),
             powers(
-                "split",
+                "split_k",
                 "slices of a work-group that share the inner dimension",
                 1,
                 32.min(most),
@@ -214,12 +214,12 @@ impl Algorithm for TensorCore {
                 "whether the next steps are fetched before the present ones are multiplied",
                 false,
             ),
-            Tunable {
-                name: "patch",
-                about: "patches of the input that a slice has in local memory; 2: one is filled while the other is used",
-                values: vec![0, 1, 2],
-                default: 0,
-            },
+            Tunable::sizes(
+                "patch",
+                "patches of the input that a slice has in local memory; 2: one is filled while the other is used",
+                0..=2,
+                0,
+            ),
         ]
     }
 
@@ -233,10 +233,10 @@ impl Algorithm for TensorCore {
             self.depth() / 4
         );
         let mut constraints = vec![
-            format!("warps_m * warps_n * split <= {group}"),
-            format!("split == 1 or split * warps_m * warp_m * warps_n * warp_n * 128 <= {floats}"),
+            format!("warps_m * warps_n * split_k <= {group}"),
+            format!("split_k == 1 or split_k * warps_m * warp_m * warps_n * warp_n * 128 <= {floats}"),
             format!("patch > 0 or {registers} <= {MOST_REGISTERS}"),
-            format!("patch > 0 or {registers} * warps_m * warps_n * split <= {}", REGISTERS / WARP),
+            format!("patch > 0 or {registers} * warps_m * warps_n * split_k <= {}", REGISTERS / WARP),
         ];
         constraints.extend(self.patch_constraints(problem, limits));
         constraints
@@ -247,13 +247,13 @@ impl Algorithm for TensorCore {
         let chosen = Chosen(&request.schedule.tunables);
         let [warp_m, warp_n, warps_m, warps_n] =
             ["warp_m", "warp_n", "warps_m", "warps_n"].map(|name| chosen.get(name));
-        let [split, stage] = ["split", "stage"].map(|name| chosen.get(name));
+        let [split, stage] = ["split_k", "stage"].map(|name| chosen.get(name));
         let ahead = usize::from(chosen.is_on("ahead", false));
         let (tile_m, tile_n) = (16 * warps_m * warp_m, 8 * warps_n * warp_n);
         let threads = WARP * warps_m * warps_n * split;
         let reduced = if split > 1 { split * tile_m * tile_n } else { 0 };
         let native = limits.compute_capability >= 80;
-        let patches = chosen.0.get("patch").and_then(|&patches| usize::try_from(patches).ok()).unwrap_or(0);
+        let patches = if chosen.0.contains_key("patch") { chosen.get("patch") } else { 0 };
         let patch = Patch::of(problem, request.output, tile_n);
         let slots = self.depth() * patch.channel;
         let exchanged = if native { 0 } else { threads / WARP * self.depth() * (16 * warp_m + 8 * warp_n) };

@@ -39,7 +39,7 @@ impl Sizes {
             powers("thread_n", "pixels of a work-item", 1, 8, columns.div_ceil(2), 4),
             powers("vector", "pixels read at once", 1, 4, columns.div_ceil(2), 1),
             powers("tile_k", "steps of the inner dimension staged at once", 4, 32, inner, tile_k),
-            powers("split", shared, 1, most, inner / least, 1),
+            powers("split_k", shared, 1, most, inner / least, 1),
             switch("local", "whether weights and inputs are staged in local memory", true),
             powers("unroll", "steps of the inner dimension unrolled", 1, 16, inner, 4),
         ]
@@ -51,12 +51,12 @@ impl Sizes {
 pub(super) fn constraints(limits: &Limits, rows: &str, sums: String) -> Vec<String> {
     let (group, floats) = (limits.work_group.min(1024), limits.local_memory / 4);
     vec![
-        format!("threads_m * threads_n * split <= {group}"),
+        format!("threads_m * threads_n * split_k <= {group}"),
         sums,
         "vector <= thread_n".to_owned(),
         "unroll <= tile_k".to_owned(),
-        format!("local == 0 or split * tile_k * ({rows} + threads_n * thread_n) <= {floats}"),
-        format!("split == 1 or split * {rows} * threads_n * thread_n <= {floats}"),
+        format!("local == 0 or split_k * tile_k * ({rows} + threads_n * thread_n) <= {floats}"),
+        format!("split_k == 1 or split_k * {rows} * threads_n * thread_n <= {floats}"),
     ]
 }
 
@@ -85,7 +85,7 @@ impl Tile {
         let chosen = Chosen(&request.schedule.tunables);
         let [threads_m, threads_n, thread_n, vector] =
             ["threads_m", "threads_n", "thread_n", "vector"].map(|name| chosen.get(name));
-        let [k, split, unroll] = ["tile_k", "split", "unroll"].map(|name| chosen.get(name));
+        let [k, split, unroll] = ["tile_k", "split_k", "unroll"].map(|name| chosen.get(name));
         let tile = Self {
             m,
             n: threads_n * thread_n,

@@ -29,6 +29,10 @@ impl AlgorithmInfo for Winograd {
         Numerics::RoundsDifferently
     }
 
+    fn changes_numerics(&self, tunable: &str) -> bool {
+        tunable == "output_tile"
+    }
+
     fn backend(&self) -> BackendKind {
         BackendKind::OpenCl
     }
@@ -53,28 +57,33 @@ impl Algorithm for Winograd {
         let [height, width] = problem.window.output(problem.input, false).unwrap_or([1, 1]);
         let tiles = problem.batch * height.div_ceil(2) * width.div_ceil(2);
         let group = limits.work_group;
-        let mut output_tile = powers("output_tile", "pixels of a tile along each axis", 2, 4, 4, 2);
-        if height.min(width) < 3 {
-            output_tile.values.truncate(1);
-        }
+        let largest = if height.min(width) < 3 { 2 } else { 4 };
+        let output_tile = powers("output_tile", "pixels of a tile along each axis", 2, largest, largest, 2);
         vec![
             output_tile,
             powers("threads_m", "work-items along outputs", 2, 32, problem.out_channels, 8),
             powers("threads_t", "work-items along tiles", 4, 32.min(group / 2), tiles, 16),
             powers("thread_m", "outputs of a work-item", 1, 4, problem.out_channels.div_ceil(2), 2),
             powers("stage", "channels transformed at a time", 1, 16, problem.in_channels, 2),
-            powers("split", "slices of a work-group that share the channels", 1, 16, problem.in_channels, 1),
+            powers(
+                "split_k",
+                "slices of a work-group that share the channels",
+                1,
+                16,
+                problem.in_channels,
+                1,
+            ),
         ]
     }
 
     fn constraints(&self, _: &ConvProblem, limits: &Limits) -> Vec<String> {
         let (group, floats) = (limits.work_group.min(1024), limits.local_memory / 4);
         vec![
-            format!("threads_m * threads_t * split <= {group}"),
+            format!("threads_m * threads_t * split_k <= {group}"),
             format!("thread_m * (output_tile + 2) * (output_tile + 2) <= {MOST_SUMS}"),
-            format!("split * stage * threads_t * (output_tile + 2) * (output_tile + 2) <= {floats}"),
+            format!("split_k * stage * threads_t * (output_tile + 2) * (output_tile + 2) <= {floats}"),
             format!(
-                "split == 1 or split * threads_m * thread_m * threads_t * output_tile * output_tile <= {floats}"
+                "split_k == 1 or split_k * threads_m * thread_m * threads_t * output_tile * output_tile <= {floats}"
             ),
         ]
     }
@@ -84,7 +93,7 @@ impl Algorithm for Winograd {
         let chosen = Chosen(&request.schedule.tunables);
         let [output_tile, threads_m, threads_t] =
             ["output_tile", "threads_m", "threads_t"].map(|name| chosen.get(name));
-        let [thread_m, stage, split] = ["thread_m", "stage", "split"].map(|name| chosen.get(name));
+        let [thread_m, stage, split] = ["thread_m", "stage", "split_k"].map(|name| chosen.get(name));
         let (span, tile_m, threads) = (output_tile + 2, threads_m * thread_m, threads_m * threads_t * split);
         let staged = split * stage * threads_t * span * span;
         let reduced = if split > 1 { split * tile_m * threads_t * output_tile * output_tile } else { 0 };

@@ -9,7 +9,7 @@ use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::pad_f32;
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
-use crate::conv::support::tiles::{Extent, Tile};
+use crate::conv::support::tiles::Extent;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -57,17 +57,18 @@ impl Algorithm for BsrGemm {
         let free = problem.window.padding == [0; 4];
         // The tuner does not know the sparsity; half of the weights are assumed to be zero.
         let column = problem.group_in() * taps * size_of::<f32>() / 2;
+        let [tile_m, tile_n] = tile_tunable::<F32>(extent, isa);
+        let gathers = if whole { vec!["taps", "windows"] } else { vec!["taps"] };
+        let gather = if whole && (free || problem.in_channels <= FEW_CHANNELS) { "windows" } else { "taps" };
+        let about =
+            "how the input is found: tap by tap, or whole windows, in a padded copy if there is padding";
         vec![
-            tile_tunable::<F32>(extent, isa),
+            tile_m,
+            tile_n,
             panel_tunable(extent, column, isa),
             prefetch_tunable(problem.out_channels * column),
             split_tunable(problem, extent, isa),
-            Tunable {
-                name: "gather",
-                about: "0: find the input tap by tap; 1: whole windows, in a padded copy if there is padding",
-                values: if whole { vec![0, 1] } else { vec![0] },
-                default: i64::from(whole && (free || problem.in_channels <= FEW_CHANNELS)),
-            },
+            Tunable::choice("gather", about, gathers, gather),
         ]
     }
 
@@ -80,11 +81,10 @@ impl Algorithm for BsrGemm {
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
-        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
-            .ok_or_else(|| request.bad_value("tile"))?;
-        let whole = match request.tunable("gather")? {
-            0 => None,
-            1 if reaches(&problem, strides(&problem)) => Some(strides(&problem)),
+        let tile = request.tile()?;
+        let whole = match request.choice("gather")? {
+            "taps" => None,
+            "windows" if reaches(&problem, strides(&problem)) => Some(strides(&problem)),
             _ => return Err(request.bad_value("gather")),
         };
         let segments = positions(&problem, whole, 1);

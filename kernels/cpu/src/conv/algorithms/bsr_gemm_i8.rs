@@ -18,7 +18,7 @@ use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::{PadBytes, PadBytesEntry, pad_bytes, pad_low_bit};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
-use crate::conv::support::tiles::{Extent, Tile};
+use crate::conv::support::tiles::Extent;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -128,8 +128,10 @@ fn tunables<K: Kind>(problem: &ConvProblem, isa: Isa, bits: f64) -> Vec<Tunable>
     let extent = Extent::of(problem);
     let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
     let column = (depth as f64 * bits / 8.0) as usize;
+    let [tile_m, tile_n] = tile_tunable::<K>(extent, isa);
     vec![
-        tile_tunable::<K>(extent, isa),
+        tile_m,
+        tile_n,
         panel_tunable(extent, column, isa),
         split_tunable(problem, extent, isa),
         prefetch_tunable(problem.out_channels * column),
@@ -152,8 +154,7 @@ where
         return Err(KernelError::Data(format!("weights are not all of the grid {:?}", stored.grid)));
     }
     let grid = input_grid(request)?;
-    let tile =
-        Tile::from_value(request.tunable("tile")?, request.isa).ok_or_else(|| request.bad_value("tile"))?;
+    let tile = request.tile()?;
     let (form, step) = compressed::form::<K>(token);
     let epilogue = EpilogueI8::new(request);
     let (group_in, group_out) = (problem.group_in(), problem.group_out());

@@ -40,21 +40,13 @@ const FEW_ROWS: usize = 8;
 /// Returns the tunables of both depthwise algorithms, which compute `at_a_time` channels together.
 pub(crate) fn tunables(problem: &ConvProblem, at_a_time: usize) -> Vec<Tunable> {
     let [height, width] = problem.output().unwrap_or([1, 1]);
-    let pixels: Vec<i64> = [1, 2, 4].into_iter().filter(|&pixels| pixels as usize <= width).collect();
-    let shares = if problem.in_channels > at_a_time { vec![0, 1] } else { vec![0] };
+    let pixels: Vec<usize> = [1, 2, 4].into_iter().filter(|&pixels| pixels <= width).collect();
+    let most = pixels.last().copied().unwrap_or(1);
+    let axes = if problem.in_channels > at_a_time { vec!["rows", "channels"] } else { vec!["rows"] };
+    let axis = if problem.batch * height < FEW_ROWS && axes.len() > 1 { "channels" } else { "rows" };
     vec![
-        Tunable {
-            name: "pixels",
-            about: "neighboring output pixels computed in one pass",
-            default: pixels.last().copied().unwrap_or(1),
-            values: pixels,
-        },
-        Tunable {
-            name: "split",
-            about: "what threads share: 0 the output rows, 1 the channels",
-            default: i64::from(problem.batch * height < FEW_ROWS && shares.len() > 1),
-            values: shares,
-        },
+        Tunable::sizes("pixels", "neighboring output pixels computed in one pass", pixels, most),
+        Tunable::choice("parallel_axis", "what threads share: output rows or channels", axes, axis),
     ]
 }
 
@@ -85,6 +77,15 @@ pub(crate) fn parts<'a>(
     })
 }
 
+/// Reads from the tunable `parallel_axis` whether threads share the channels instead of the rows.
+pub(crate) fn shares_channels(request: &Request<'_>) -> Result<bool, KernelError> {
+    match request.choice("parallel_axis")? {
+        "rows" => Ok(false),
+        "channels" => Ok(true),
+        _ => Err(request.bad_value("parallel_axis")),
+    }
+}
+
 impl AlgorithmInfo for Depthwise {
     fn name(&self) -> &'static str {
         "depthwise"
@@ -107,12 +108,8 @@ impl Algorithm for Depthwise {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let mut tunables = tunables(problem, lanes(isa));
         let blocked = problem.in_channels.is_multiple_of(lanes(isa));
-        tunables.push(Tunable {
-            name: "layout",
-            about: "how input and output are held: 1 channels last, 2 in blocks of channels",
-            values: if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] },
-            default: CHANNELS_LAST,
-        });
+        let layouts = if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] };
+        tunables.push(Tunable::choice("layout", "layout of input and output", layouts, CHANNELS_LAST));
         tunables
     }
 
@@ -140,7 +137,7 @@ impl Algorithm for Depthwise {
         let lanes = lanes(request.isa);
         let padded = problem.in_channels.next_multiple_of(lanes);
         let channels = problem.in_channels;
-        let blocks = match request.tunable("layout")? {
+        let blocks = match request.choice("layout")? {
             CHANNELS_LAST => 1,
             BLOCKED if channels.is_multiple_of(lanes) => channels / lanes,
             _ => return Err(request.bad_value("layout")),
@@ -168,11 +165,7 @@ impl Algorithm for Depthwise {
             vertical: offsets(&images, 0, output[0], images.input[1] * width),
             horizontal: offsets(&images, 1, output[1], width),
             regular: if width == lanes { regular(&images, output[1], pixels) } else { 0..0 },
-            by_channels: match request.tunable("split")? {
-                0 => false,
-                1 => true,
-                _ => return Err(request.bad_value("split")),
-            },
+            by_channels: shares_channels(request)?,
             scratch: whole_lines(taps * pixels * size_of::<*const f32>()),
             threads: request.threads,
             zeros: Buffer::zeros(padded.max(MOST_COLUMNS * lanes)),

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::depthwise::{parts, tunables};
+use super::depthwise::{parts, shares_channels, tunables};
 use super::implicit_gemm_i8::MOST_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::{input_grid, start_of};
@@ -123,11 +123,7 @@ impl Algorithm for DepthwiseI8 {
         let addresses = Addresses::new(&problem, output, pixels, compiled.taps);
         Ok(Box::new(Prepared {
             entry: compiled.entry,
-            by_channels: match request.tunable("split")? {
-                0 => false,
-                1 => true,
-                _ => return Err(request.bad_value("split")),
-            },
+            by_channels: shares_channels(request)?,
             scratch: whole_lines(steps * compiled.taps * pixels * size_of::<*const u8>()),
             threads: request.threads,
             addresses,

@@ -11,6 +11,7 @@ use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::{Epilogue, StoreTile};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
+use crate::conv::support::tiles::TILE;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -65,29 +66,19 @@ impl Algorithm for DepthwiseNchw {
         let [height, width] = problem.output().unwrap_or([1, 1]);
         let lanes = lanes(isa);
         let useful = |&[rows, vectors]: &[usize; 2]| rows <= height && (vectors - 1) * lanes < width;
-        let tiles: Vec<i64> = TILES
-            .into_iter()
-            .filter(useful)
-            .map(|[rows, vectors]| (rows * 1000 + vectors * lanes) as i64)
-            .collect();
+        let tiles: Vec<[usize; 2]> =
+            TILES.into_iter().filter(useful).map(|[rows, vectors]| [rows, vectors * lanes]).collect();
         let lines = Lines::new(problem, [height, width], lanes);
         let mut strips: Vec<usize> = STRIPS.into_iter().filter(|&rows| rows < height).collect();
         strips.push(height);
         let cached = strips.iter().rev().find(|&&rows| lines.bytes(rows) <= CACHED);
-        vec![
-            Tunable {
-                name: "tile",
-                about: "sums in registers: output rows * 1000 + output pixels of a row",
-                default: tiles.last().copied().unwrap_or((1000 + lanes) as i64),
-                values: tiles,
-            },
-            Tunable {
-                name: "strip",
-                about: "output rows for which input is copied at a time",
-                default: *cached.unwrap_or(&strips[0]) as i64,
-                values: strips.into_iter().map(|rows| rows as i64).collect(),
-            },
-        ]
+        let abouts = ["output rows of a register tile", "output pixels of a row of a register tile"];
+        let largest = tiles.iter().max().copied().unwrap_or([1, lanes]);
+        let tiles = if tiles.is_empty() { vec![largest] } else { tiles };
+        let [tile_m, tile_n] = Tunable::tile(TILE, abouts, &tiles, largest);
+        let strip = *cached.unwrap_or(&strips[0]);
+        let about = "output rows for which input is copied at a time";
+        vec![tile_m, tile_n, Tunable::sizes("strip", about, strips, strip)]
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
@@ -103,14 +94,14 @@ impl Algorithm for DepthwiseNchw {
         }
         let stored = request.f32_weights()?;
         let lanes = lanes(request.isa);
-        let tile = request.count("tile")?;
+        let [rows, columns] = request.tile_sides()?;
         let window = &problem.window;
-        let shape = [window.kernel[0], window.stride[0], tile / 1000, tile % 1000 / lanes];
+        let shape = [window.kernel[0], window.stride[0], rows, columns / lanes];
         let entry = token
             .f32()
             .dispatch(Select { shape })
-            .filter(|_| tile % 1000 % lanes == 0)
-            .ok_or_else(|| request.bad_value("tile"))?;
+            .filter(|_| columns.is_multiple_of(lanes))
+            .ok_or_else(|| request.bad_value(TILE[0]))?;
         let strip = request.count("strip")?;
         if strip > output[0] {
             return Err(request.bad_value("strip"));

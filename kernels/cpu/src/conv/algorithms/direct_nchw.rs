@@ -7,6 +7,7 @@ use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::planar::{Phases, StorePixels};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
+use crate::conv::support::tiles::TILE;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -48,21 +49,14 @@ impl Algorithm for DirectNchw {
         let useful = |&[channels, vectors]: &[usize; 2]| {
             channels <= problem.group_out() && (vectors == 1 || (vectors - 1) * lanes(isa) < pixels)
         };
-        let mut values: Vec<i64> = TILES
-            .iter()
-            .filter(|tile| useful(tile))
-            .map(|[channels, vectors]| (channels * 1000 + vectors * lanes(isa)) as i64)
-            .collect();
-        values.sort_unstable();
+        let sides = |[channels, vectors]: &[usize; 2]| [*channels, vectors * lanes(isa)];
+        let sides: Vec<[usize; 2]> = TILES.iter().filter(|tile| useful(tile)).map(sides).collect();
         // The largest number of sums in registers is the default, wide tiles only if there is one
         // channel.
-        let sums = |value: &i64| (value / 1000) * (value % 1000).min(3 * lanes(isa) as i64);
-        Vec::from([Tunable {
-            name: "tile",
-            about: "sums in registers: output channels * 1000 + output pixels",
-            default: values.iter().copied().max_by_key(sums).unwrap_or(values[0]),
-            values,
-        }])
+        let sums = |tile: &&[usize; 2]| (tile[0] * tile[1].min(3 * lanes(isa)), **tile);
+        let default = sides.iter().max_by_key(sums).copied().unwrap_or([1, lanes(isa)]);
+        let abouts = ["output channels of a register tile", "output pixels of a register tile"];
+        Tunable::tile(TILE, abouts, &sides, default).into()
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
@@ -75,13 +69,13 @@ impl Algorithm for DirectNchw {
         let stored = request.f32_weights()?;
         let problem = request.problem;
         let lanes = lanes(request.isa);
-        let value = request.count("tile")?;
-        let (channels, vectors) = (value / 1000, value % 1000 / lanes);
+        let [channels, columns] = request.tile_sides()?;
+        let vectors = columns / lanes;
         let entries = (1..=channels)
             .map(|channels| token.f32().dispatch(Select { channels, vectors }))
             .collect::<Option<Vec<_>>>()
-            .filter(|entries| !entries.is_empty() && value % 1000 % lanes == 0)
-            .ok_or_else(|| request.bad_value("tile"))?;
+            .filter(|entries| !entries.is_empty() && columns.is_multiple_of(lanes))
+            .ok_or_else(|| request.bad_value(TILE[0]))?;
         let width = vectors * lanes;
         let phases = Phases::new(&problem, output, width, [false, false], token);
         let [tap_rows, tap_columns] = problem.window.kernel;

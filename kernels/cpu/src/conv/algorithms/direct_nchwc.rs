@@ -16,7 +16,7 @@ use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::layouts::{BLOCKED, CHANNELS_LAST, PLANAR, named_layout};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::{PartWork, Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
-use crate::conv::support::tiles::{Extent, balanced, real_cycles};
+use crate::conv::support::tiles::{Extent, TILE, balanced, pixel_tile, real_cycles};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -50,19 +50,14 @@ fn input_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
         values.push(BLOCKED);
     }
     let default = if channels >= block && values.len() > 1 { CHANNELS_LAST } else { PLANAR };
-    let about = "how the input is read: 0 planar, 1 channels last, 2 in blocks of channels";
-    Tunable { name: "layout_in", about, values, default }
+    Tunable::choice("layout_in", "layout in which the input is read", values, default)
 }
 
 /// Returns the tunable `layout_out`, the layout of the output.
 fn output_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
     let blocked = problem.group_out().is_multiple_of(lanes(isa));
-    Tunable {
-        name: "layout_out",
-        about: "how the output is written: 1 channels last, 2 in blocks of channels",
-        values: if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] },
-        default: CHANNELS_LAST,
-    }
+    let values = if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] };
+    Tunable::choice("layout_out", "layout in which the output is written", values, CHANNELS_LAST)
 }
 
 /// Returns the number of lines of output pixels and the pixels per line; with the tunable `across`,
@@ -87,8 +82,8 @@ fn cycles(problem: &ConvProblem, isa: Isa, [rows, vectors]: [usize; 2], across: 
     lines as f64 * (whole as f64 * tiles(vectors) + if rest > 0 { tiles(rest) } else { 0.0 })
 }
 
-/// Returns the tunables `tile` and `across`.
-fn tile_tunables(problem: &ConvProblem, isa: Isa) -> [Tunable; 2] {
+/// Returns the tunables of the tile, and `across`.
+fn tile_tunables(problem: &ConvProblem, isa: Isa) -> [Tunable; 3] {
     let columns = problem.group_out().div_ceil(lanes(isa));
     let across = problem.output().map_or(1, |[height, _]| height) > 1;
     let (_, most) = pixels_of(problem, across);
@@ -107,22 +102,11 @@ fn tile_tunables(problem: &ConvProblem, isa: Isa) -> [Tunable; 2] {
         best.copied().unwrap_or([1, 1])
     };
     let runs_on = across && cost(&best(true), true) < cost(&best(false), false);
-    let value = |[rows, vectors]: [usize; 2]| (rows * 1000 + vectors * lanes(isa)) as i64;
-    let mut values: Vec<i64> = tiles.iter().copied().map(value).collect();
-    values.sort_unstable();
-    let tile = Tunable {
-        name: "tile",
-        about: "register tile: output pixels * 1000 + output channels",
-        default: value(best(runs_on)),
-        values,
-    };
-    let across = Tunable {
-        name: "across",
-        about: "0: tiles end where rows of pixels do; 1: they run on, through what lies between rows",
-        values: if across { vec![0, 1] } else { vec![0] },
-        default: i64::from(runs_on),
-    };
-    [tile, across]
+    let sides = |[rows, vectors]: [usize; 2]| [rows, vectors * lanes(isa)];
+    let offered: Vec<[usize; 2]> = tiles.iter().copied().map(sides).collect();
+    let [tile_m, tile_n] = pixel_tile(&offered, sides(best(runs_on)));
+    let about = "whether tiles run on from row to row, through the padding between them";
+    [tile_m, tile_n, Tunable::switch("across", about, across, runs_on)]
 }
 
 impl AlgorithmInfo for DirectNchwc {
@@ -155,11 +139,12 @@ impl Algorithm for DirectNchwc {
         let extent = Extent::of(problem);
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
         let weights = problem.out_channels * depth * size_of::<f32>();
-        let [tile, across] = tile_tunables(problem, isa);
+        let [tile_m, tile_n, across] = tile_tunables(problem, isa);
         vec![
             input_tunable(problem, isa),
             output_tunable(problem, isa),
-            tile,
+            tile_m,
+            tile_n,
             across,
             panel_tunable(extent, depth * size_of::<f32>(), isa),
             split_tunable(problem, extent, isa),
@@ -179,9 +164,10 @@ impl Algorithm for DirectNchwc {
             return Err(KernelError::Data(format!("`direct_nchwc` cannot solve {problem:?}")));
         }
         let lanes = lanes(request.isa);
-        let offered = |tunable: Tunable| -> Result<i64, KernelError> {
-            let value = request.tunable(tunable.name)?;
-            tunable.values.contains(&value).then_some(value).ok_or_else(|| request.bad_value(tunable.name))
+        let offered = |tunable: Tunable| -> Result<&'static str, KernelError> {
+            let value = request.choice(tunable.name)?;
+            let is_offered = tunable.values().contains(&value.into());
+            is_offered.then_some(value).ok_or_else(|| request.bad_value(tunable.name))
         };
         let order = match offered(input_tunable(&problem, request.isa))? {
             PLANAR => Order::Planar,
@@ -189,16 +175,12 @@ impl Algorithm for DirectNchwc {
             _ => Order::Blocked,
         };
         let blocked_out = offered(output_tunable(&problem, request.isa))? == BLOCKED;
-        let tile = request.count("tile")?;
-        let [rows, vectors] = [tile / 1000, tile % 1000 / lanes];
+        let [rows, columns] = request.tile_sides()?;
+        let vectors = columns / lanes;
         let entries = entries(token, rows, vectors, order == Order::Planar)
-            .filter(|entries| !entries.is_empty() && vectors > 0 && tile % 1000 % lanes == 0)
-            .ok_or_else(|| request.bad_value("tile"))?;
-        let across = match request.tunable("across")? {
-            0 => false,
-            1 => true,
-            _ => return Err(request.bad_value("across")),
-        };
+            .filter(|entries| !entries.is_empty() && vectors > 0 && columns.is_multiple_of(lanes))
+            .ok_or_else(|| request.bad_value(TILE[0]))?;
+        let across = request.switch("across")?;
         let padded = Padded::new(&problem, output, order, lanes, token);
         let pixels = output[0] * output[1];
         Ok(Box::new(Prepared {

@@ -12,7 +12,7 @@ use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
-use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
+use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -52,8 +52,10 @@ impl Algorithm for Im2colGemm {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let [tile_m, tile_n] = real_tile_tunable(extent, isa);
         vec![
-            real_tile_tunable(extent, isa),
+            tile_m,
+            tile_n,
             panel_tunable(extent, depth * size_of::<f32>(), isa),
             split_tunable(problem, extent, isa),
         ]
@@ -70,8 +72,7 @@ impl Algorithm for Im2colGemm {
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data(format!("the patches of {problem:?} are too many")));
         }
-        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
-            .ok_or_else(|| request.bad_value("tile"))?;
+        let tile = request.tile()?;
         let products = PackedGemm::of_groups(request, token, tile, WeightStorage::F32, |tap| tap)?;
         let taps: usize = problem.window.kernel.iter().product();
         let depth = taps * problem.group_in();

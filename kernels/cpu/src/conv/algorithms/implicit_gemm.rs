@@ -17,8 +17,8 @@ use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::{PadBf16, PadBf16Entry, pad_f32};
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{PartWork, Prefetch, Split, panel_tunable, split_tunable};
-use crate::conv::support::taps::{Tap, by_tap, order_tunable, useful};
-use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
+use crate::conv::support::taps::{PIXELS_OUTER, TAPS_OUTER, Tap, by_tap, order_tunable, useful};
+use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -60,12 +60,11 @@ fn order(problem: &ConvProblem) -> Tunable {
 pub(crate) fn gather_tunable(problem: &ConvProblem, short: usize) -> Tunable {
     let touch = rows_of_taps_touch(problem);
     let free = problem.window.padding == [0; 4];
-    Tunable {
-        name: "gather",
-        about: "0: find the input tap by tap; 1: whole rows of taps, in a padded copy if there is padding",
-        values: if touch { vec![0, 1] } else { vec![0] },
-        default: i64::from(touch && (free || problem.in_channels < short)),
-    }
+    let names = if touch { vec!["taps", "rows"] } else { vec!["taps"] };
+    let default = if touch && (free || problem.in_channels < short) { "rows" } else { "taps" };
+    let about =
+        "how the input is found: tap by tap, or whole rows of taps, in a padded copy if there is padding";
+    Tunable::choice("gather", about, names, default)
 }
 
 /// Runs of elements that a window consists of in a padded NHWC input: rows of taps if they touch,
@@ -125,11 +124,13 @@ pub(crate) fn tunables(problem: &ConvProblem, isa: Isa, held: WeightStorage) -> 
     let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
     let order = order(problem);
     let mut prefetch = Prefetch::tunable(problem.out_channels * depth * held.bytes(), extent.rows);
-    if order.default == 1 {
-        prefetch.default = prefetch.values.get(1).copied().unwrap_or(0);
+    if order.default == TAPS_OUTER.into() {
+        prefetch.default = prefetch.values().get(1).copied().unwrap_or(prefetch.default);
     }
+    let [tile_m, tile_n] = real_tile_tunable(extent, isa);
     vec![
-        real_tile_tunable(extent, isa),
+        tile_m,
+        tile_n,
         panel_tunable(extent, depth * held.bytes(), isa),
         split_tunable(problem, extent, isa),
         prefetch,
@@ -143,18 +144,17 @@ pub(crate) fn prepare(request: &Request<'_>, held: WeightStorage) -> Result<Box<
     let (output, token) = request.check()?;
     request.check_f32()?;
     let problem = request.problem;
-    let tile =
-        Tile::from_value(request.tunable("tile")?, request.isa).ok_or_else(|| request.bad_value("tile"))?;
+    let tile = request.tile()?;
     let group_in = problem.group_in();
-    let taps = match request.tunable("order")? {
-        0 => None,
-        1 => Some(by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?),
+    let taps = match request.choice("order")? {
+        PIXELS_OUTER => None,
+        TAPS_OUTER => Some(by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?),
         _ => return Err(request.bad_value("order")),
     };
     let window_taps: usize = problem.window.kernel.iter().product();
-    let merge = match request.tunable("gather")? {
-        0 => false,
-        1 if rows_of_taps_touch(&problem) => true,
+    let merge = match request.choice("gather")? {
+        "taps" => false,
+        "rows" if rows_of_taps_touch(&problem) => true,
         _ => return Err(request.bad_value("gather")),
     };
     let merge = merge && taps.is_none();

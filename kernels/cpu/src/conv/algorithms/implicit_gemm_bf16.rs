@@ -14,7 +14,7 @@ use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::pad::pad_bf16;
 use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
-use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
+use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::{ConvProblem, Window};
@@ -58,8 +58,10 @@ impl Algorithm for ImplicitGemmBf16 {
         let extent = Extent::of(problem);
         let runs = Runs::of(problem);
         let column = runs.count * steps(&runs) * size_of::<f32>();
+        let [tile_m, tile_n] = real_tile_tunable(extent, isa);
         vec![
-            real_tile_tunable(extent, isa),
+            tile_m,
+            tile_n,
             panel_tunable(extent, column, isa),
             split_tunable(problem, extent, isa),
             Prefetch::tunable(problem.out_channels * column, extent.rows),
@@ -74,8 +76,7 @@ impl Algorithm for ImplicitGemmBf16 {
         let (output, token) = request.check()?;
         request.check_f32()?;
         let problem = request.problem;
-        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
-            .ok_or_else(|| request.bad_value("tile"))?;
+        let tile = request.tile()?;
         let stored = request.f32_weights()?;
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
         let taps: usize = problem.window.kernel.iter().product();

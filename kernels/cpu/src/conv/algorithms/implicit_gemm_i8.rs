@@ -19,7 +19,8 @@ use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{
     PartWork, Split, ahead, grain, panel_tunable, prefetch_tunable, split_tunable,
 };
-use crate::conv::support::tiles::{Extent, Tile, tile_tunable};
+use crate::conv::support::taps::{PIXELS_OUTER, TAPS_OUTER};
+use crate::conv::support::tiles::{Extent, tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::{ConvProblem, Window};
@@ -66,12 +67,13 @@ impl Algorithm for ImplicitGemmI8 {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
         let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
-        let (mut tile, order) = (tile_tunable(extent, isa), by_tap::order(problem));
-        if order.default == 1 {
-            tile.default = by_tap::default_tile(&tile);
+        let ([mut tile_m, mut tile_n], order) = (tile_tunable(extent, isa), by_tap::order(problem));
+        if order.default == TAPS_OUTER.into() {
+            by_tap::choose_low_tile(&mut tile_m, &mut tile_n);
         }
         vec![
-            tile,
+            tile_m,
+            tile_n,
             panel_tunable(extent, depth, isa),
             split_tunable(problem, extent, isa),
             prefetch_tunable(problem.out_channels * depth),
@@ -90,16 +92,11 @@ impl Algorithm for ImplicitGemmI8 {
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data(format!("sums of {problem:?} could overflow")));
         }
-        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
-            .ok_or_else(|| request.bad_value("tile"))?;
-        let widened = match request.tunable("widened")? {
-            0 => false,
-            1 => true,
-            _ => return Err(request.bad_value("widened")),
-        };
-        match request.tunable("order")? {
-            0 => {}
-            1 => return Ok(Box::new(ByTap::new(request, token, tile, widened)?)),
+        let tile = request.tile()?;
+        let widened = request.switch("widened")?;
+        match request.choice("order")? {
+            PIXELS_OUTER => {}
+            TAPS_OUTER => return Ok(Box::new(ByTap::new(request, token, tile, widened)?)),
             _ => return Err(request.bad_value("order")),
         }
         let form = DotForm::of(token);
@@ -144,12 +141,9 @@ const NEAR: usize = 256 << 10;
 /// Returns the tunable `widened` for a layer of `weights` weights.
 fn widened_tunable(weights: usize, isa: Isa) -> Tunable {
     let near = weights * size_of::<i16>() <= NEAR;
-    Tunable {
-        name: "widened",
-        about: "whether weights are held in 16 bits, which products take as they are: less work, more memory",
-        values: if widens(isa) { vec![0, 1] } else { vec![0] },
-        default: i64::from(widens(isa) && near),
-    }
+    let about =
+        "whether weights are held in 16 bits, which products take as they are: less work, more memory";
+    Tunable::switch("widened", about, widens(isa), near)
 }
 
 struct Prepared {

@@ -16,6 +16,7 @@ use crate::conv::support::packing::stray;
 use crate::conv::support::planar::{Phases, StorePixels};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
+use crate::conv::support::tiles::TILE;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -66,44 +67,35 @@ impl Algorithm for SpmmNchw {
         let useful = |&&(channels, vectors): &&(usize, usize)| {
             channels <= problem.group_out() && (vectors == 1 || (vectors - 1) * lanes(isa) < pixels)
         };
-        let value = |&(channels, vectors): &(usize, usize)| (channels * 1000 + vectors * lanes(isa)) as i64;
-        let mut values: Vec<i64> = TILES.iter().filter(useful).map(value).collect();
-        values.sort_unstable();
-        let most = 1000 + 8 * lanes(isa) as i64;
-        let unfold: Vec<i64> = match problem.window.kernel {
-            [_, 1] => vec![0],
-            [1, _] => vec![0, 1],
-            _ => vec![0, 1, 2],
+        let sides = |&(channels, vectors): &(usize, usize)| [channels, vectors * lanes(isa)];
+        let sides: Vec<[usize; 2]> = TILES.iter().filter(useful).map(sides).collect();
+        let most = [1, 8 * lanes(isa)];
+        let default = sides.iter().copied().filter(|tile| *tile <= most).max().unwrap_or(sides[0]);
+        let unfold = match problem.window.kernel {
+            [_, 1] => vec!["none"],
+            [1, _] => vec!["none", "columns"],
+            _ => vec!["none", "columns", "taps"],
         };
-        let mut panels = vec![problem.group_in() as i64];
+        let mut panels = vec![problem.group_in()];
         while let Some(&last) = panels.last()
             && last > LEAST_PANEL
         {
-            panels.push((last + 1) / 2);
+            panels.push(last.div_ceil(2));
         }
         let plane = pixels * size_of::<f32>() * problem.window.kernel[0] * problem.window.kernel[1];
-        let near = panels.iter().copied().find(|&panel| panel as usize * plane <= NEAR);
+        let near = panels.iter().copied().find(|&panel| panel * plane <= NEAR);
         let default_panel = near.or(panels.last().copied()).unwrap_or(1);
-        panels.reverse();
+        let abouts = ["output channels of a register tile", "output pixels of a register tile"];
+        let [tile_m, tile_n] = Tunable::tile(TILE, abouts, &sides, default);
+        let last = unfold.last().copied().unwrap_or("none");
+        let copies =
+            "copies of the input, so that rows lie without gaps: none, one per tap column, or one per tap";
+        let about = "input channels of a group that meet all output channels before the next ones do";
         vec![
-            Tunable {
-                name: "tile",
-                about: "sums in registers: output channels * 1000 + output pixels",
-                default: values.iter().copied().filter(|&value| value <= most).max().unwrap_or(values[0]),
-                values,
-            },
-            Tunable {
-                name: "unfold",
-                about: "1: one copy of the input per tap column, so that rows lie without gaps; 2: one per tap",
-                default: unfold.last().copied().unwrap_or(0),
-                values: unfold,
-            },
-            Tunable {
-                name: "panel",
-                about: "input channels of a group that meet all output channels before the next ones do",
-                default: default_panel,
-                values: panels,
-            },
+            tile_m,
+            tile_n,
+            Tunable::choice("unfold", copies, unfold, last),
+            Tunable::sizes("panel", about, panels, default_panel),
         ]
     }
 
@@ -120,17 +112,16 @@ impl Algorithm for SpmmNchw {
             return Err(KernelError::Data(format!("{problem:?} is too large for `spmm_nchw`")));
         }
         let lanes = lanes(request.isa);
-        let value = request.count("tile")?;
-        let (height, width) = (value / 1000, value % 1000);
+        let [height, width] = request.tile_sides()?;
         let entry = token
             .f32()
             .dispatch(Select { channels: height, vectors: width / lanes })
             .filter(|_| width % lanes == 0)
-            .ok_or_else(|| request.bad_value("tile"))?;
-        let unfold = match request.tunable("unfold")? {
-            0 => [false, false],
-            1 => [false, true],
-            2 => [true, true],
+            .ok_or_else(|| request.bad_value(TILE[0]))?;
+        let unfold = match request.choice("unfold")? {
+            "none" => [false, false],
+            "columns" => [false, true],
+            "taps" => [true, true],
             _ => return Err(request.bad_value("unfold")),
         };
         let panel = request.count("panel")?;
@@ -218,7 +209,7 @@ impl Algorithm for SpmmNchw {
 }
 
 /// Number of input channels below which panels are not halved further.
-const LEAST_PANEL: i64 = 16;
+const LEAST_PANEL: usize = 16;
 
 /// Bytes of an input panel that stay in a first-level cache beside weights and sums.
 const NEAR: usize = 24 << 10;

@@ -21,7 +21,7 @@ use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::indirection::IndirectionBuffer;
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::{Prefetch, grain};
-use crate::conv::support::tiles::{Extent, Tile, real_tile_tunable};
+use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -72,6 +72,9 @@ impl Grid {
     }
 }
 
+/// Name of the tunable for the size of a tile, which decides how results are rounded.
+const OUTPUT_TILE: &str = "output_tile";
+
 impl AlgorithmInfo for Winograd {
     fn name(&self) -> &'static str {
         "winograd"
@@ -87,6 +90,10 @@ impl AlgorithmInfo for Winograd {
 
     fn numerics(&self) -> Numerics {
         Numerics::RoundsDifferently
+    }
+
+    fn changes_numerics(&self, tunable: &str) -> bool {
+        tunable == OUTPUT_TILE
     }
 }
 
@@ -111,34 +118,36 @@ impl Algorithm for Winograd {
             _ => vec![2, 4, 6],
         };
         let size = if taps == 3 && sizes.contains(&4) { 4 } else { 2 };
-        let grid = Grid::new(size as usize, taps, output);
+        let grid = Grid::new(size, taps, output);
         let tiles = grid.count(problem.batch);
         let fitting = CHUNK_NUMBERS / (grid.points() * (problem.in_channels + problem.out_channels));
         let mut chunks = vec![16];
         while let Some(&last) = chunks.last()
-            && (last as usize) < tiles
+            && last < tiles
         {
             chunks.push(last * 2);
         }
-        let chunk = chunks.iter().copied().filter(|&chunk| chunk as usize <= fitting).max();
+        let chunk = chunks.iter().copied().filter(|&chunk| chunk <= fitting).max().unwrap_or(chunks[0]);
+        let [tile_m, tile_n] = real_tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa);
         vec![
-            Tunable {
-                name: "output_tile",
-                about: "output pixels per side of a tile: larger ones save more multiplications, smaller ones are more exact",
-                default: size,
-                values: sizes,
-            },
-            real_tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa),
+            Tunable::sizes(
+                OUTPUT_TILE,
+                "output pixels per side of a tile: larger ones save more multiplications, smaller ones are more exact",
+                sizes,
+                size,
+            ),
+            tile_m,
+            tile_n,
             Prefetch::tunable(
                 grid.points() * problem.in_channels * problem.out_channels * size_of::<f32>(),
                 tiles,
             ),
-            Tunable {
-                name: "chunk",
-                about: "tiles that are transformed, multiplied and transformed back at a time",
-                default: chunk.unwrap_or(chunks[0]),
-                values: chunks,
-            },
+            Tunable::sizes(
+                "chunk",
+                "tiles that are transformed, multiplied and transformed back at a time",
+                chunks,
+                chunk,
+            ),
         ]
     }
 
@@ -168,13 +177,12 @@ impl Algorithm for Winograd {
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data(format!("`winograd` cannot solve {problem:?}")));
         }
-        let size = request.count("output_tile")?;
+        let size = request.count(OUTPUT_TILE)?;
         let stored = request.f32_weights()?;
-        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
-            .ok_or_else(|| request.bad_value("tile"))?;
+        let tile = request.tile()?;
         let taps = problem.window.kernel[0];
         let grid = Grid::new(size, taps, output);
-        let entries = token.f32().dispatch(Select(grid)).ok_or_else(|| request.bad_value("output_tile"))?;
+        let entries = token.f32().dispatch(Select(grid)).ok_or_else(|| request.bad_value(OUTPUT_TILE))?;
         let (depth, columns) = (problem.in_channels, problem.out_channels);
         let transformed: Vec<f32> =
             stored.chunks_exact(taps * taps).flat_map(|window| weights(grid.side, taps, window)).collect();

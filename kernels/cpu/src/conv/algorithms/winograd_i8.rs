@@ -19,7 +19,7 @@ use crate::conv::support::buffer::{Buffer, LINE, whole_lines};
 use crate::conv::support::epilogue_i8::EpilogueI8;
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::{Split, ahead, grain, prefetch_tunable, split_tunable};
-use crate::conv::support::tiles::{Extent, Tile, balanced, with_smaller};
+use crate::conv::support::tiles::{Extent, TILE, Tile, balanced, with_smaller};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -100,39 +100,29 @@ impl Algorithm for WinogradI8 {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let tiles = count(problem);
         let lanes = lanes(isa);
-        let mut values: Vec<i64> = ROWS
+        let width = |vectors: usize| vectors.min(problem.out_channels.div_ceil(lanes)) * lanes;
+        let mut sides: Vec<[usize; 2]> = ROWS
             .into_iter()
             .filter(|&rows| rows <= most_rows(isa))
-            .map(|rows| rows.min(tiles))
-            .flat_map(|rows| {
-                let width = |vectors: usize| vectors.min(problem.out_channels.div_ceil(lanes)) * lanes;
-                VECTORS.map(|vectors| (rows * 1000 + width(vectors)) as i64)
-            })
+            .flat_map(|rows| VECTORS.map(|vectors| [rows.min(tiles), width(vectors)]))
             .collect();
-        values.sort_unstable();
-        values.dedup();
-        let mut chunks = vec![tiles.min(8) as i64];
+        sides.sort_unstable();
+        let mut chunks = vec![tiles.min(8)];
         while let Some(&last) = chunks.last()
-            && (last as usize) < tiles
+            && last < tiles
         {
-            chunks.push((last * 2).min(tiles as i64));
+            chunks.push((last * 2).min(tiles));
         }
         let fitting = CHUNK_BYTES / (POINTS * problem.in_channels * size_of::<i16>());
-        let chunk = chunks.iter().copied().filter(|&chunk| chunk as usize <= fitting).max();
+        let chunk = chunks.iter().copied().filter(|&chunk| chunk <= fitting).max().unwrap_or(chunks[0]);
+        let abouts = ["Winograd tiles of a register tile", "output channels of a register tile"];
+        let [tile_m, tile_n] =
+            Tunable::tile(TILE, abouts, &sides, sides.last().copied().unwrap_or([1, lanes]));
         let extent = Extent { rows: tiles, columns: problem.out_channels };
         vec![
-            Tunable {
-                name: "tile",
-                about: "register tile: Winograd tiles * 1000 + output channels",
-                default: *values.last().unwrap_or(&0),
-                values,
-            },
-            Tunable {
-                name: "chunk",
-                about: "tiles that are transformed at a time",
-                default: chunk.unwrap_or(chunks[0]),
-                values: chunks,
-            },
+            tile_m,
+            tile_n,
+            Tunable::sizes("chunk", "tiles that are transformed at a time", chunks, chunk),
             split_tunable(problem, extent, isa),
             prefetch_tunable(POINTS * problem.in_channels * problem.out_channels * size_of::<i16>()),
         ]
@@ -148,8 +138,7 @@ impl Algorithm for WinogradI8 {
         if !self.supports(&problem, request.isa) {
             return Err(KernelError::Data(format!("`winograd_i8` cannot solve {problem:?}")));
         }
-        let tile = Tile::from_value(request.tunable("tile")?, request.isa)
-            .ok_or_else(|| request.bad_value("tile"))?;
+        let tile = request.tile()?;
         let grid = input_grid(request)?;
         let dense = request.integer_weights()?;
         let epilogue = EpilogueI8::new(request);

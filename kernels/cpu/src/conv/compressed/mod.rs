@@ -14,7 +14,7 @@ use crate::conv::support::buffer::Buffer;
 use crate::conv::support::indirection::IndirectionView;
 use crate::conv::support::packing::stray;
 use crate::conv::support::split::{PartWork, ahead};
-use crate::conv::support::tiles::{Extent, Tile, cover, with_smaller};
+use crate::conv::support::tiles::{Extent, Tile, cover, pixel_tile, with_smaller};
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
@@ -79,8 +79,9 @@ const TILES: [(usize, usize); 11] =
 /// Tiles offered for formats for few pixels, `(pixels, vectors of channels)`.
 const LOW_TILES: [(usize, usize); 7] = [(1, 1), (1, 2), (1, 4), (2, 2), (2, 4), (3, 2), (4, 2)];
 
-/// Returns the tunable `tile` for compressed weights of kind `K`.
-pub(crate) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> Tunable {
+/// Returns the tunables of the tile for compressed weights of kind `K`. Its columns should divide
+/// those of a block.
+pub(crate) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> [Tunable; 2] {
     let lanes = lanes(isa);
     let columns = extent.columns.div_ceil(lanes);
     let tiles: &[(usize, usize)] = match isa {
@@ -88,22 +89,14 @@ pub(crate) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> Tunable {
         _ if K::FEW_ROWS => &LOW_TILES,
         _ => &TILES,
     };
-    let value = |&(rows, vectors): &(usize, usize)| {
-        (rows.min(extent.rows) * 1000 + vectors.min(columns) * lanes) as i64
-    };
-    let mut values: Vec<i64> = tiles.iter().map(value).collect();
-    values.sort_unstable();
-    values.dedup();
+    let sides = |&(rows, vectors): &(usize, usize)| [rows.min(extent.rows), vectors.min(columns) * lanes];
+    let sides: Vec<[usize; 2]> = tiles.iter().map(sides).collect();
     // The default is one vector wide, like narrow blocks, with as many pixels as there are
     // registers; for formats without blocks it is the largest tile.
-    let narrow = |value: &i64| K::FEW_ROWS || value % 1000 == lanes as i64;
-    let size = |value: &i64| (value / 1000) * (value % 1000);
-    Tunable {
-        name: "tile",
-        about: "register tile: output pixels * 1000 + output channels, which had better divide a block's",
-        default: values.iter().copied().filter(narrow).max_by_key(size).unwrap_or(values[0]),
-        values,
-    }
+    let narrow = |tile: &&[usize; 2]| K::FEW_ROWS || tile[1] == lanes;
+    let size = |tile: &&[usize; 2]| (tile[0] * tile[1], tile[0]);
+    let default = sides.iter().filter(narrow).max_by_key(size).copied().unwrap_or(sides[0]);
+    pixel_tile(&sides, default)
 }
 
 /// Compressed weights of one group of a convolution.

@@ -2,10 +2,12 @@
 
 use super::buffer::Buffer;
 use super::packing::REVISION;
+use super::tiles::{TILE, Tile};
 use crate::conv::algorithm::Request;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Element;
 use paretune_base::plan::operator::ConvProblem;
+use paretune_base::plan::schedule::TunableValue;
 use paretune_base::plan::weights::{IntegerWeights, WeightValues};
 use paretune_simd::{Isa, IsaToken};
 
@@ -64,7 +66,7 @@ impl Request<'_> {
     }
 
     /// Returns the value of a tunable.
-    pub(crate) fn tunable(&self, name: &str) -> Result<i64, KernelError> {
+    pub(crate) fn tunable(&self, name: &str) -> Result<TunableValue, KernelError> {
         self.schedule.tunables.get(name).copied().ok_or_else(|| {
             KernelError::Data(format!("the schedule of `{}` lacks tunable `{name}`", self.schedule.algorithm))
         })
@@ -72,8 +74,34 @@ impl Request<'_> {
 
     /// Returns the value of a tunable that is a positive count.
     pub(crate) fn count(&self, name: &str) -> Result<usize, KernelError> {
-        let value = self.tunable(name)?;
-        usize::try_from(value).ok().filter(|&count| count > 0).ok_or_else(|| self.bad_value(name))
+        let value = self.tunable(name)?.size().and_then(|size| usize::try_from(size).ok());
+        value.filter(|&count| count > 0).ok_or_else(|| self.bad_value(name))
+    }
+
+    /// Returns the value of a tunable that is a name.
+    pub(crate) fn choice(&self, name: &str) -> Result<&'static str, KernelError> {
+        match self.tunable(name)? {
+            TunableValue::Choice(choice) => Ok(choice),
+            _ => Err(self.bad_value(name)),
+        }
+    }
+
+    /// Returns the value of a tunable that is on or off.
+    pub(crate) fn switch(&self, name: &str) -> Result<bool, KernelError> {
+        match self.tunable(name)? {
+            TunableValue::Switch(on) => Ok(on),
+            _ => Err(self.bad_value(name)),
+        }
+    }
+
+    /// Returns the values of `tile_m` and `tile_n`.
+    pub(crate) fn tile_sides(&self) -> Result<[usize; 2], KernelError> {
+        Ok([self.count(TILE[0])?, self.count(TILE[1])?])
+    }
+
+    /// Returns the register tile.
+    pub(crate) fn tile(&self) -> Result<Tile, KernelError> {
+        Tile::of_sides(self.tile_sides()?, self.isa).ok_or_else(|| self.bad_value(TILE[0]))
     }
 
     /// Returns the error for an invalid value of a tunable.

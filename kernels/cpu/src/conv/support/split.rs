@@ -6,7 +6,7 @@ use super::tiles::Extent;
 use crate::conv::algorithm::Request;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::schedule::{Tunable, TunableDomain};
 use paretune_base::threads::{Part, Worker};
 use paretune_simd::Isa;
 use paretune_simd::lanes;
@@ -26,12 +26,12 @@ pub(crate) enum Split {
 }
 
 impl Split {
-    /// Reads the partitioned dimension from the tunable `split`.
+    /// Reads the partitioned dimension from the tunable `parallel_axis`.
     pub(crate) fn from_request(request: &Request<'_>) -> Result<Self, KernelError> {
-        match request.tunable("split")? {
-            0 => Ok(Self::Pixels),
-            1 => Ok(Self::Channels),
-            _ => Err(request.bad_value("split")),
+        match request.choice("parallel_axis")? {
+            "pixels" => Ok(Self::Pixels),
+            "channels" => Ok(Self::Channels),
+            _ => Err(request.bad_value("parallel_axis")),
         }
     }
 
@@ -75,7 +75,7 @@ pub(crate) fn grain(multiply_adds: usize, together: usize) -> usize {
     LEAST_MULTIPLY_ADDS.div_ceil(multiply_adds.max(1)).next_multiple_of(together.max(1))
 }
 
-/// Returns the tunable `split`, the dimension that threads partition.
+/// Returns the tunable `parallel_axis`, the dimension that threads partition.
 pub(crate) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> Tunable {
     let blocks = extent.columns.div_ceil(lanes(isa));
     let taps: usize = problem.window.kernel.iter().product();
@@ -83,20 +83,16 @@ pub(crate) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> 
     let input = problem.batch * problem.in_channels * problem.input[0] * problem.input[1];
     let mut values = Vec::new();
     if extent.rows > 1 {
-        values.push(0);
+        values.push("pixels");
     }
     if blocks > 1 || values.is_empty() {
-        values.push(1);
+        values.push("channels");
     }
     // If weights outweigh activations, each thread should read its own part of the weights.
     let channels = extent.rows == 1 || (blocks >= 8 && weights > 4 * input);
-    let default = i64::from(channels && values.contains(&1));
-    Tunable {
-        name: "split",
-        about: "what threads share: 0 the output pixels, 1 the output channels",
-        default: if values.contains(&default) { default } else { values[0] },
-        values,
-    }
+    let default = if channels { "channels" } else { "pixels" };
+    let default = if values.contains(&default) { default } else { values[0] };
+    Tunable::choice("parallel_axis", "what threads share: output pixels or output channels", values, default)
 }
 
 /// Returns the tunable `panel`; `column` is the bytes of weights per output channel.
@@ -105,18 +101,14 @@ pub(crate) fn panel_tunable(extent: Extent, column: usize, isa: Isa) -> Tunable 
     let blocks = extent.columns.div_ceil(narrowest).max(1);
     let mut values = vec![1];
     while let Some(&last) = values.last()
-        && (last as usize) < blocks
+        && last < blocks
     {
         values.push(last * 2);
     }
-    let fitting = (PANEL_BYTES / (column * narrowest).max(1)).max(1) as i64;
+    let fitting = (PANEL_BYTES / (column * narrowest).max(1)).max(1);
     let default = values.iter().copied().filter(|&value| value <= fitting).max().unwrap_or(1);
-    Tunable {
-        name: "panel",
-        about: "blocks of output channels that a tile of pixels meets before the next tile is loaded",
-        default,
-        values,
-    }
+    let about = "blocks of output channels that a tile of pixels meets before the next tile is loaded";
+    Tunable::sizes("panel", about, values, default)
 }
 
 /// Bytes of weights that stay in a second-level cache from one run to the next, so that nothing
@@ -127,20 +119,30 @@ const NEAR: usize = 256 << 10;
 /// such layers up to 1.6 times as fast (1x1 with 1,024 channels on 2x2 pixels, AMD Zen 3).
 const FAR: usize = 1 << 20;
 
+/// Names of the tunable `prefetch` for fixed distances, with the bytes.
+const DISTANCES: [(&str, usize); 3] = [("none", 0), ("bytes_1024", 1024), ("bytes_4096", 4096)];
+
+/// Name of the tunable `prefetch` for the weights that follow the current ones.
+const NEXT: &str = "next_block";
+
 /// Returns the tunable `prefetch` for a layer of `weight_bytes` bytes of weights.
 pub(crate) fn prefetch_tunable(weight_bytes: usize) -> Tunable {
-    Tunable {
-        name: "prefetch",
-        about: "how many bytes ahead weights are fetched; 0: left to the processor",
-        values: if weight_bytes > NEAR { vec![0, 1024, 4096] } else { vec![0] },
-        default: if weight_bytes >= FAR { 4096 } else { 0 },
-    }
+    let names = DISTANCES.map(|(name, _)| name).to_vec();
+    let names = if weight_bytes > NEAR { names } else { vec!["none"] };
+    let default = if weight_bytes >= FAR { "bytes_4096" } else { "none" };
+    Tunable::choice(
+        "prefetch",
+        "weights that are fetched ahead: none, or those at a distance",
+        names,
+        default,
+    )
 }
 
 /// Returns the prefetch distance of the tunable `prefetch` in elements of type `T`.
 pub(crate) fn ahead<T>(request: &Request<'_>) -> Result<usize, KernelError> {
-    let bytes = usize::try_from(request.tunable("prefetch")?).map_err(|_| request.bad_value("prefetch"))?;
-    Ok(bytes / size_of::<T>())
+    let name = request.choice("prefetch")?;
+    let found = DISTANCES.iter().find(|(distance, _)| *distance == name);
+    found.map(|(_, bytes)| bytes / size_of::<T>()).ok_or_else(|| request.bad_value("prefetch"))
 }
 
 /// Prefetch of weights in single-precision kernels.
@@ -157,15 +159,14 @@ pub(crate) enum Prefetch {
 }
 
 impl Prefetch {
-    /// Value of the tunable `prefetch` that stands for [`Prefetch::Next`].
-    const NEXT: i64 = 1;
-
     /// Reads the kind of prefetch from the tunable `prefetch`.
     pub(crate) fn from_request(request: &Request<'_>) -> Result<Self, KernelError> {
-        match request.tunable("prefetch")? {
-            0 => Ok(Self::Nothing),
-            Self::NEXT => Ok(Self::Next),
-            _ => Ok(Self::Numbers(ahead::<f32>(request)?)),
+        match request.choice("prefetch")? {
+            NEXT => Ok(Self::Next),
+            _ => Ok(match ahead::<f32>(request)? {
+                0 => Self::Nothing,
+                distance => Self::Numbers(distance),
+            }),
         }
     }
 
@@ -173,9 +174,12 @@ impl Prefetch {
     /// output pixels.
     pub(crate) fn tunable(weight_bytes: usize, rows: usize) -> Tunable {
         let mut tunable = prefetch_tunable(weight_bytes);
-        if tunable.values.len() > 1 && rows > 1 {
-            tunable.about = "weights to fetch: 0 none, 1 those after these, else those so many bytes ahead";
-            tunable.values.insert(1, Self::NEXT);
+        if let TunableDomain::Choice(names) = &mut tunable.domain
+            && names.len() > 1
+            && rows > 1
+        {
+            tunable.about = "weights that are fetched ahead: none, the next block, or those at a distance";
+            names.insert(1, NEXT);
         }
         tunable
     }

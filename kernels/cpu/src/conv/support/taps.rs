@@ -44,14 +44,16 @@ pub(crate) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Ta
     Some(taps.into_iter().map(tap).collect())
 }
 
+/// Value of the tunable `order` with pixels as the outer loop.
+pub(crate) const PIXELS_OUTER: &str = "pixels";
+/// Value of the tunable `order` with taps as the outer loop.
+pub(crate) const TAPS_OUTER: &str = "taps";
+
 /// Returns the tunable `order`; `can` allows taps as the outer loop, `better` makes it the default.
 pub(crate) fn order_tunable(can: bool, better: bool) -> Tunable {
-    Tunable {
-        name: "order",
-        about: "outer loop: 0 pixels; 1 taps, without those in the padding",
-        values: if can { vec![0, 1] } else { vec![0] },
-        default: i64::from(can && better),
-    }
+    let names = if can { vec![PIXELS_OUTER, TAPS_OUTER] } else { vec![PIXELS_OUTER] };
+    let default = if can && better { TAPS_OUTER } else { PIXELS_OUTER };
+    Tunable::choice("order", "outer loop: pixels, or taps without those in the padding", names, default)
 }
 
 /// Returns the fraction of products of taps with pixels that do not involve padding.

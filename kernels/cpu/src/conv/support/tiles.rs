@@ -26,18 +26,26 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    fn value(self, isa: Isa) -> i64 {
-        (self.rows * 1000 + self.vectors * lanes(isa)) as i64
+    /// Returns the rows and the columns in elements.
+    fn sides(self, isa: Isa) -> [usize; 2] {
+        [self.rows, self.vectors * lanes(isa)]
     }
 
-    /// Returns the tile that `value` encodes, or `None` if `isa` has no such tile.
-    pub(crate) fn from_value(value: i64, isa: Isa) -> Option<Self> {
-        let value = usize::try_from(value).ok()?;
-        let (rows, channels) = (value / 1000, value % 1000);
-        let tile = Self { rows, vectors: channels / lanes(isa) };
-        let fits = channels % lanes(isa) == 0 && (1..=most_vectors(isa, rows)).contains(&tile.vectors);
+    /// Returns the tile of these rows and columns, or `None` if `isa` has no such tile.
+    pub(crate) fn of_sides([rows, columns]: [usize; 2], isa: Isa) -> Option<Self> {
+        let tile = Self { rows, vectors: columns / lanes(isa) };
+        let fits =
+            columns.is_multiple_of(lanes(isa)) && (1..=most_vectors(isa, rows)).contains(&tile.vectors);
         fits.then_some(tile)
     }
+}
+
+pub(crate) use paretune_base::plan::tunable::TILE;
+
+/// Creates the tunables `tile_m` and `tile_n` for tiles of output pixels by output channels.
+pub(crate) fn pixel_tile(tiles: &[[usize; 2]], default: [usize; 2]) -> [Tunable; 2] {
+    let abouts = ["output pixels of a register tile", "output channels of a register tile"];
+    Tunable::tile(TILE, abouts, tiles, default)
 }
 
 /// Returns the largest number of vectors of the compiled tiles with `rows` rows; 0 if there are
@@ -138,18 +146,18 @@ impl Extent {
     }
 }
 
-/// Returns the tunable `tile` for an integer GEMM of this extent.
-pub(crate) fn tile_tunable(extent: Extent, isa: Isa) -> Tunable {
+/// Returns the tunables of the tile for an integer GEMM of this extent.
+pub(crate) fn tile_tunable(extent: Extent, isa: Isa) -> [Tunable; 2] {
     tile_tunable_by(extent, isa, integer_cycles)
 }
 
-/// Returns the tunable `tile` for a single-precision GEMM of this extent.
-pub(crate) fn real_tile_tunable(extent: Extent, isa: Isa) -> Tunable {
+/// Returns the tunables of the tile for a single-precision GEMM of this extent.
+pub(crate) fn real_tile_tunable(extent: Extent, isa: Isa) -> [Tunable; 2] {
     tile_tunable_by(extent, isa, real_cycles)
 }
 
-/// Returns the tunable `tile`; the default is the tile with the fewest `cycles`.
-fn tile_tunable_by(extent: Extent, isa: Isa, cycles: Cycles) -> Tunable {
+/// Returns the tunables of the tile; the default is the tile with the fewest `cycles`.
+fn tile_tunable_by(extent: Extent, isa: Isa, cycles: Cycles) -> [Tunable; 2] {
     let columns = extent.columns.div_ceil(lanes(isa));
     let mut tiles: Vec<Tile> = Vec::new();
     for &(rows, vectors) in offered(isa) {
@@ -164,14 +172,8 @@ fn tile_tunable_by(extent: Extent, isa: Isa, cycles: Cycles) -> Tunable {
         let cost = |tile| estimate(extent, tile, isa, cycles);
         cost(a).total_cmp(&cost(b))
     });
-    let mut values: Vec<i64> = tiles.iter().map(|tile| tile.value(isa)).collect();
-    values.sort_unstable();
-    Tunable {
-        name: "tile",
-        about: "register tile of the microkernel: output pixels * 1000 + output channels",
-        default: default.map_or(values[0], |tile| tile.value(isa)),
-        values,
-    }
+    let sides: Vec<[usize; 2]> = tiles.iter().map(|tile| tile.sides(isa)).collect();
+    pixel_tile(&sides, default.map_or(sides[0], |tile| tile.sides(isa)))
 }
 
 /// Estimates the cycles per step in k of a tile of `rows` by `vectors`: two multiply-adds per
@@ -370,7 +372,7 @@ mod tests {
             for &(rows, vectors) in offered(isa) {
                 assert!(vectors <= most_vectors(isa, rows), "{isa:?} {rows}x{vectors}");
                 let tile = Tile { rows, vectors };
-                assert_eq!(Tile::from_value(tile.value(isa), isa), Some(tile));
+                assert_eq!(Tile::of_sides(tile.sides(isa), isa), Some(tile));
             }
         }
     }
@@ -379,12 +381,14 @@ mod tests {
     fn tunables_suit_the_problem() {
         for (rows, columns) in [(1, 10), (1, 512), (16, 512), (1024, 64), (7, 3)] {
             for isa in Isa::ALL {
-                let tunable = tile_tunable(Extent { rows, columns }, isa);
-                assert!(tunable.values.contains(&tunable.default));
-                assert!(tunable.values.is_sorted());
-                for &value in &tunable.values {
-                    let tile = Tile::from_value(value, isa).unwrap();
-                    assert!(tile.rows <= rows);
+                let [first, second] = tile_tunable(Extent { rows, columns }, isa);
+                assert!(first.values().contains(&first.default));
+                for side in first.values() {
+                    let chosen = [(first.name.to_owned(), side)].into();
+                    for other in second.values_beside(&chosen) {
+                        let sides = [side, other].map(|value| value.size().unwrap() as usize);
+                        assert!(Tile::of_sides(sides, isa).unwrap().rows <= rows);
+                    }
                 }
             }
         }

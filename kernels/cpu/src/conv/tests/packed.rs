@@ -119,9 +119,8 @@ fn each(mut see: impl FnMut(&dyn Algorithm, &Request<'_>)) {
             for algorithm in candidates(&problem, format, isa).into_iter().chain(plain) {
                 let mut schedule = Schedule::of(algorithm.name());
                 for tunable in algorithm.tunables(&problem, isa) {
-                    schedule
-                        .tunables
-                        .insert(tunable.name.to_owned(), tunable.values[tunable.values.len() / 2]);
+                    let values = tunable.values_beside(&schedule.tunables);
+                    schedule.tunables.insert(tunable.name.to_owned(), values[values.len() / 2]);
                 }
                 let grid = Quantization { scale: 0.5, zero_point: 3 };
                 let element = if algorithm.is_integer() { Element::U8(grid) } else { Element::F32 };

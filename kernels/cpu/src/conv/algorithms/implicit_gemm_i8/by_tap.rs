@@ -12,7 +12,7 @@ use crate::conv::support::taps::{Tap, by_tap, order_tunable, useful};
 use crate::conv::support::tiles::Tile;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::{ConvProblem, Window};
-use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::schedule::{Tunable, TunableValue};
 use paretune_base::threads::Worker;
 use paretune_simd::{IsaToken, lanes};
 
@@ -38,13 +38,23 @@ pub(super) fn order(problem: &ConvProblem) -> Tunable {
 
 /// Largest number of rows of the default tile. Few pixels find a tap, and taller tiles would leave
 /// most of them to smaller microkernels.
-const TILE_ROWS: i64 = 4;
+const TILE_ROWS: u64 = 4;
 
-/// Returns the default among the offered tiles.
-pub(super) fn default_tile(tile: &Tunable) -> i64 {
-    let size = |value: &i64| ((value / 1000) * (value % 1000), value % 1000);
-    let low = tile.values.iter().copied().filter(|value| value / 1000 <= TILE_ROWS);
-    low.max_by_key(size).unwrap_or(tile.default)
+/// Makes the largest of the tiles with few rows the default.
+pub(super) fn choose_low_tile(tile_m: &mut Tunable, tile_n: &mut Tunable) {
+    let mut best: Option<((u64, u64), TunableValue, TunableValue)> = None;
+    for rows in tile_m.values() {
+        let chosen = [(tile_m.name.to_owned(), rows)].into();
+        for columns in tile_n.values_beside(&chosen) {
+            let (Some(m), Some(n)) = (rows.size(), columns.size()) else { continue };
+            if m <= TILE_ROWS && best.is_none_or(|(size, ..)| (m * n, n) > size) {
+                best = Some(((m * n, n), rows, columns));
+            }
+        }
+    }
+    if let Some((_, rows, columns)) = best {
+        (tile_m.default, tile_n.default) = (rows, columns);
+    }
 }
 
 /// Kernel with taps as the outer loop.
