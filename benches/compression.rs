@@ -13,8 +13,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Parser;
 use paretune_compress::{
-    Calibration, Database, LayerInfo, LayerRecipe, Level, Method, Recipe, SPARSITIES, allocate_levels,
-    apply_recalibrated, layers,
+    Calibration, Database, LayerInfo, LayerRecipe, Level, Method, Recipe, SPARSITIES,
+    allocate_levels, apply_recalibrated, layers,
 };
 use paretune_evaluate::accuracy::{divergence, for_scoring, largest, outputs};
 use paretune_kernels::hardware::Isa;
@@ -150,7 +150,8 @@ impl Subject {
         let sizes = SplitSizes { calibration: arguments.calibration, search: 1, report: 1 };
         let dataset = images::load(data, dims, sizes)?;
         let (report, _) = images::load_test(data, dims)?;
-        let normalization = Normalization { mean: arguments.mean.clone(), std: arguments.std.clone() };
+        let normalization =
+            Normalization { mean: arguments.mean.clone(), std: arguments.std.clone() };
         let mut inputs = vec![0.0; dataset.calibration.len() * dims.iter().product::<usize>()];
         for (index, input) in inputs.chunks_exact_mut(dims.iter().product()).enumerate() {
             let image = dataset.calibration.image(index);
@@ -189,7 +190,12 @@ impl Subject {
         };
         this.accuracy = this.accuracy_of(&this.plan)?;
         this.opinions = this.outputs_of(&this.plan)?;
-        println!("\n{}: {:.2} % of {} images", network.name, 100.0 * this.accuracy, this.report.len());
+        println!(
+            "\n{}: {:.2} % of {} images",
+            network.name,
+            100.0 * this.accuracy,
+            this.report.len()
+        );
         // A run with `--only` computes just what its rows need.
         if arguments.only.is_empty() {
             let begun = Instant::now();
@@ -215,7 +221,10 @@ impl Subject {
                     .collect(),
                 ..Recipe::default()
             };
-            let of = |grid: Grid| LayerRecipe { numbers: Numbers::Integer(grid), ..LayerRecipe::default() };
+            let of = |grid: Grid| LayerRecipe {
+                numbers: Numbers::Integer(grid),
+                ..LayerRecipe::default()
+            };
             let last = self.layers.len() - 1;
             let (plain, chosen) = match *row {
                 Row::Numbers(grid) => (uniform(&|_| of(grid)), uniform(&|_| of(grid))),
@@ -227,7 +236,8 @@ impl Subject {
                     if !losses.iter().any(|(known, _)| *known == pattern) {
                         losses.push((pattern, self.losses(pattern)?));
                     }
-                    let (_, losses) = losses.iter().find(|(known, _)| *known == pattern).context("known")?;
+                    let (_, losses) =
+                        losses.iter().find(|(known, _)| *known == pattern).context("known")?;
                     (self.one_threshold(pattern, share)?, self.allocated(pattern, share, losses)?)
                 }
             };
@@ -240,7 +250,10 @@ impl Subject {
                 plain = if uniform.0 < plain.0 { uniform } else { plain };
             }
             let chosen = self.points_lost(&Recipe { method: Method::Reconstructed, ..chosen })?;
-            println!("{title:38} {:>9.2} {:>14.2} {:>8.4} {:>6.2} s", plain.0, chosen.0, chosen.1, chosen.2);
+            println!(
+                "{title:38} {:>9.2} {:>14.2} {:>8.4} {:>6.2} s",
+                plain.0, chosen.0, chosen.1, chosen.2
+            );
         }
         Ok(())
     }
@@ -258,14 +271,27 @@ impl Subject {
     fn compressed(&self, recipe: &Recipe) -> anyhow::Result<Plan> {
         let numbers = self.plan.values[self.plan.input].len();
         let images = &self.inputs[..(REPAIR * numbers).min(self.inputs.len())];
-        let calibration = if recipe.needs_recalibration() { &self.repair } else { &self.calibration };
-        Ok(apply_recalibrated(&self.plan, calibration, Some(&self.database), recipe, images, None, 2)?)
+        let calibration =
+            if recipe.needs_recalibration() { &self.repair } else { &self.calibration };
+        Ok(apply_recalibrated(
+            &self.plan,
+            calibration,
+            Some(&self.database),
+            recipe,
+            images,
+            None,
+            2,
+        )?)
     }
 
     fn accuracy_of(&self, plan: &Plan) -> anyhow::Result<f64> {
-        let answers = outputs(&for_scoring(plan), &self.report, &self.normalization, Isa::detect(), largest)?;
-        let right =
-            answers.iter().zip(&*self.report.labels).filter(|(answer, label)| answer == label).count();
+        let answers =
+            outputs(&for_scoring(plan), &self.report, &self.normalization, Isa::detect(), largest)?;
+        let right = answers
+            .iter()
+            .zip(&*self.report.labels)
+            .filter(|(answer, label)| answer == label)
+            .count();
         Ok(right as f64 / answers.len().max(1) as f64)
     }
 
@@ -286,7 +312,8 @@ impl Subject {
                     recalibrate: false,
                     ..Recipe::default()
                 };
-                let loss = divergence(&self.opinions, &self.outputs_of(&self.compressed(&recipe)?)?);
+                let loss =
+                    divergence(&self.opinions, &self.outputs_of(&self.compressed(&recipe)?)?);
                 levels.push(Level { saved: sparsity * layer.weights as f64, loss });
             }
             all.push(levels);
@@ -295,7 +322,12 @@ impl Subject {
     }
 
     /// Returns the sparsities of the layers that have the smallest sum of losses.
-    fn allocated(&self, pattern: Pattern, share: f64, losses: &[Vec<Level>]) -> anyhow::Result<Recipe> {
+    fn allocated(
+        &self,
+        pattern: Pattern,
+        share: f64,
+        losses: &[Vec<Level>],
+    ) -> anyhow::Result<Recipe> {
         let total: usize = self.layers.iter().map(|layer| layer.weights).sum();
         let Some(choice) = allocate_levels(losses, share * total as f64) else {
             bail!("{share} zeros cannot be reached");
@@ -309,7 +341,9 @@ impl Subject {
             LayerRecipe { sparsity, pattern, numbers: Numbers::F32 }
         };
         Recipe {
-            layers: (0..self.layers.len()).map(|at| (self.layers[at].step.clone(), recipe(at))).collect(),
+            layers: (0..self.layers.len())
+                .map(|at| (self.layers[at].step.clone(), recipe(at)))
+                .collect(),
             ..Recipe::default()
         }
     }

@@ -125,7 +125,16 @@ impl<'a> Subject<'a> {
         let mut known = Calibration::collect(plan, &inputs[..fitted], 8, threads, &mut |_| {})?;
         known.measure_information(plan, &inputs[..fitted])?;
         let before = answers(&for_scoring(plan), report, normalization, Isa::detect())?;
-        Ok(Self { plan, report, normalization, before, inputs, fitted, calibration: known, threads })
+        Ok(Self {
+            plan,
+            report,
+            normalization,
+            before,
+            inputs,
+            fitted,
+            calibration: known,
+            threads,
+        })
     }
 
     fn score(&self, plan: &Plan) -> anyhow::Result<Score> {
@@ -142,8 +151,10 @@ impl<'a> Subject<'a> {
         for percent in 1..100 {
             let share = f64::from(percent) / 100.0;
             let prunable = groups.iter().filter(|group| group.prunable());
-            let shares: BTreeMap<String, f64> = prunable.map(|group| (group.name.clone(), share)).collect();
-            let recipe = Recipe { channels: shares.clone(), recalibrate: false, ..Recipe::default() };
+            let shares: BTreeMap<String, f64> =
+                prunable.map(|group| (group.name.clone(), share)).collect();
+            let recipe =
+                Recipe { channels: shares.clone(), recalibrate: false, ..Recipe::default() };
             let left = multiply_adds(&apply(self.plan, &self.calibration, &recipe)?)? / all;
             if (left - work).abs() < best.0 {
                 best = ((left - work).abs(), shares);
@@ -166,13 +177,22 @@ impl<'a> Subject<'a> {
 
     fn rows(&self, network: &str, work: f64, arguments: &Arguments) -> anyhow::Result<()> {
         let (seen, held) = self.inputs.split_at(self.fitted);
-        let seen = &seen[..seen.len().min(arguments.fitted * self.plan.values[self.plan.input].len())];
+        let seen =
+            &seen[..seen.len().min(arguments.fitted * self.plan.values[self.plan.input].len())];
         let references = BaselineOutputs::collect(self.plan, seen, self.threads)?;
         let (plan, calibration) = (self.plan, &self.calibration);
         let compressed = |channels, criterion, references| {
             let recipe = Recipe { channels, criterion, ..Recipe::default() };
             let begun = Instant::now();
-            let small = apply_recalibrated(plan, calibration, None, &recipe, seen, references, self.threads)?;
+            let small = apply_recalibrated(
+                plan,
+                calibration,
+                None,
+                &recipe,
+                seen,
+                references,
+                self.threads,
+            )?;
             let keep = channel_mask(plan, calibration, &recipe)?;
             Ok::<_, anyhow::Error>((small, begun.elapsed().as_secs_f64(), keep))
         };
@@ -183,7 +203,12 @@ impl<'a> Subject<'a> {
             self.row(network, "uniform, magnitude, statistics re-estimated", &small, seconds)?;
             let global_magnitude = allocate_channels(plan, calibration, magnitude, work)?;
             let (small, seconds, _) = compressed(global_magnitude, magnitude, None)?;
-            self.row(network, "one threshold, magnitude, statistics re-estimated", &small, seconds)?;
+            self.row(
+                network,
+                "one threshold, magnitude, statistics re-estimated",
+                &small,
+                seconds,
+            )?;
             let (small, seconds, _) = compressed(global.clone(), fisher, None)?;
             self.row(network, "one threshold, Fisher, statistics re-estimated", &small, seconds)?;
         }
@@ -193,11 +218,13 @@ impl<'a> Subject<'a> {
             let finetune = &arguments.distillation();
             let begun = Instant::now();
             let mut steps = 0;
-            let tuned = compress::distill(plan, &small, &keep, seen, held, finetune, &mut |progress| {
-                steps = progress.steps;
-                true
-            })?;
-            let method = format!("the same, then {} s of distillation ({steps} steps)", arguments.finetune);
+            let tuned =
+                compress::distill(plan, &small, &keep, seen, held, finetune, &mut |progress| {
+                    steps = progress.steps;
+                    true
+                })?;
+            let method =
+                format!("the same, then {} s of distillation ({steps} steps)", arguments.finetune);
             self.row(network, &method, &tuned, begun.elapsed().as_secs_f64())?;
         }
         Ok(())
@@ -214,7 +241,8 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
     let calibration = images::load(data, dims, sizes)?.calibration;
     let report = images::load_test(data, dims)?.0.take(arguments.report);
     // Means and deviations of CIFAR-10, which the networks were trained with.
-    let normalization = Normalization { mean: vec![125.3, 123.0, 113.9], std: vec![63.0, 62.1, 66.7] };
+    let normalization =
+        Normalization { mean: vec![125.3, 123.0, 113.9], std: vec![63.0, 62.1, 66.7] };
     println!("{} report images, {} for compression\n", report.len(), calibration.len());
     println!("| network | method | multiply-adds left | points lost (95 % interval) | seconds |");
     println!("| --- | --- | --- | --- | --- |");
@@ -230,7 +258,8 @@ fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> 
 
 fn main() -> ExitCode {
     // `PARETUNE_LOG=debug` prints the progress of the distillation.
-    let level = std::env::var("PARETUNE_LOG").ok().and_then(|level| level.parse::<LevelFilter>().ok());
+    let level =
+        std::env::var("PARETUNE_LOG").ok().and_then(|level| level.parse::<LevelFilter>().ok());
     let log = tracing_subscriber::fmt().with_max_level(level.unwrap_or(LevelFilter::ERROR));
     log.with_writer(std::io::stderr).without_time().init();
     let arguments = Arguments::parse();

@@ -24,7 +24,11 @@ struct Arguments {
     #[arg(long, default_value_t = 20)]
     seeds: usize,
     /// Names of the strategies to compare
-    #[arg(long, value_delimiter = ',', default_value = "auto,gaussian,forest,annealing,local,nsga2,random")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "auto,gaussian,forest,annealing,local,nsga2,random"
+    )]
     strategy: Vec<String>,
     /// Run only tables whose title contains this text
     #[arg(long, default_value = "")]
@@ -95,7 +99,11 @@ fn tables() -> Vec<Table> {
             &["lat_raspi4", "params"],
             [Some(0.960), Some(0.972), Some(0.988)],
         ),
-        convolution("convolution, A100", "convolution_milo__A100.csv", [Some(0.77), Some(0.83), Some(0.97)]),
+        convolution(
+            "convolution, A100",
+            "convolution_milo__A100.csv",
+            [Some(0.77), Some(0.83), Some(0.97)],
+        ),
         convolution("convolution, A4000", "convolution_milo__A4000.csv", [None; 3]),
         convolution(
             "convolution, MI250X",
@@ -106,7 +114,8 @@ fn tables() -> Vec<Table> {
 }
 
 fn columns(table: &Table) -> Columns {
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+    let owned =
+        |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
     Columns {
         minimize: owned(table.minimize),
         maximize: owned(table.maximize),

@@ -13,8 +13,9 @@ fn main() -> anyhow::Result<()> {
     };
     let part = Part::from_name(part).with_context(|| format!("no part is called {part}"))?;
     let images = images(part, count.parse().context("COUNT must be a whole number")?);
-    let mut file =
-        BufWriter::new(std::fs::File::create(path).with_context(|| format!("cannot write {path}"))?);
+    let mut file = BufWriter::new(
+        std::fs::File::create(path).with_context(|| format!("cannot write {path}"))?,
+    );
     for index in 0..images.len() {
         file.write_all(&[images.label(index).unwrap_or_default() as u8])?;
         file.write_all(images.image(index))?;

@@ -27,8 +27,12 @@ const COLD: &str = "--cold";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.as_slice() {
-        [first, folder] if first == LOAD => load(Path::new(folder)).map_err(|error| error.to_string()),
-        [first, folders @ ..] if first == COLD => table(folders, true).map_err(|error| error.to_string()),
+        [first, folder] if first == LOAD => {
+            load(Path::new(folder)).map_err(|error| error.to_string())
+        }
+        [first, folders @ ..] if first == COLD => {
+            table(folders, true).map_err(|error| error.to_string())
+        }
         folders => table(folders, false).map_err(|error| error.to_string()),
     };
     if let Err(error) = result {
@@ -85,8 +89,12 @@ fn table(folders: &[String], cold: bool) -> std::io::Result<()> {
             format!("{:.2} ms", 1e3 * all[all.len() / 2])
         };
         let name = Path::new(folder).file_name().unwrap_or_default().to_string_lossy();
-        let [ready, loaded, first] = [median(|s| s.ready), median(|s| s.loaded), median(|s| s.first)];
-        println!("| {name} | {} | {ready} | {loaded} | {first} | {} |", seen[0].bytes, seen[0].weights);
+        let [ready, loaded, first] =
+            [median(|s| s.ready), median(|s| s.loaded), median(|s| s.first)];
+        println!(
+            "| {name} | {} | {ready} | {loaded} | {first} | {} |",
+            seen[0].bytes, seen[0].weights
+        );
     }
     Ok(())
 }
@@ -96,7 +104,12 @@ fn drop_from_cache(folder: &Path) -> std::io::Result<()> {
     for file in std::fs::read_dir(folder)? {
         let file = std::fs::File::open(file?.path())?;
         #[cfg(target_os = "linux")]
-        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        nix::fcntl::posix_fadvise(
+            &file,
+            0,
+            0,
+            nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        )?;
         #[cfg(not(target_os = "linux"))]
         drop(file);
     }
@@ -105,19 +118,27 @@ fn drop_from_cache(folder: &Path) -> std::io::Result<()> {
 
 fn time_process(folder: &str) -> std::io::Result<Seen> {
     let start = Instant::now();
-    let mut child =
-        Command::new(std::env::current_exe()?).args([LOAD, folder]).stdout(Stdio::piped()).spawn()?;
-    let stdout = child.stdout.take().ok_or_else(|| std::io::Error::other("a process without output"))?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args([LOAD, folder])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout =
+        child.stdout.take().ok_or_else(|| std::io::Error::other("a process without output"))?;
     let mut lines = BufReader::new(stdout).lines();
-    let mut line =
-        || lines.next().unwrap_or_else(|| Err(std::io::Error::other(format!("`{folder}` was not loaded"))));
+    let mut line = || {
+        lines
+            .next()
+            .unwrap_or_else(|| Err(std::io::Error::other(format!("`{folder}` was not loaded"))))
+    };
     line()?;
     let ready = start.elapsed().as_secs_f64();
     let line_of_figures = line()?;
     child.wait()?;
     let mut words = line_of_figures.splitn(4, ' ');
     let mut word = || {
-        words.next().ok_or_else(|| std::io::Error::other(format!("unexpected output `{line_of_figures}`")))
+        words
+            .next()
+            .ok_or_else(|| std::io::Error::other(format!("unexpected output `{line_of_figures}`")))
     };
     let number = |word: &str| word.parse::<f64>().map_err(std::io::Error::other);
     Ok(Seen {

@@ -70,7 +70,8 @@ struct Arguments {
 }
 
 fn fixed(text: &str) -> anyhow::Result<(String, TunableValue)> {
-    let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("`{text}` is not NAME=VALUE"))?;
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| anyhow!("`{text}` is not NAME=VALUE"))?;
     let value = serde_json::from_str(value).or_else(|_| serde_json::from_value(value.into()));
     Ok((name.to_owned(), value?))
 }
@@ -106,7 +107,8 @@ fn main() -> anyhow::Result<()> {
     let device = opencl::open(&arguments.device)?;
     println!("{}: {:?}", device.name, device.limits);
     for model in &arguments.models {
-        let network = load_network(Some(model)).with_context(|| format!("`{}`", model.display()))?;
+        let network =
+            load_network(Some(model)).with_context(|| format!("`{}`", model.display()))?;
         for &batch in &arguments.batch {
             let mut plan = network.plan.clone();
             plan.backend = Backend::OpenCl { device: device.name.clone() };
@@ -116,7 +118,13 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: usize) -> anyhow::Result<()> {
+fn one(
+    arguments: &Arguments,
+    device: &Device,
+    name: &str,
+    plan: &Plan,
+    batch: usize,
+) -> anyhow::Result<()> {
     println!("\n=== {name}, batch {batch}");
     let file = |folder: &Path| folder.join(format!("{name}-{batch}.json"));
     let known: Schedules = match arguments.from.as_deref().map(file) {
@@ -172,7 +180,10 @@ fn one(arguments: &Arguments, device: &Device, name: &str, plan: &Plan, batch: u
 fn chosen(kinds: &[Kind]) -> Schedules {
     let best = |kind: &Kind| {
         let schedule = kind.best.first().map(|(_, schedule)| schedule.clone());
-        kind.names.iter().filter_map(|name| Some((name.clone(), schedule.clone()?))).collect::<Vec<_>>()
+        kind.names
+            .iter()
+            .filter_map(|name| Some((name.clone(), schedule.clone()?)))
+            .collect::<Vec<_>>()
     };
     kinds.iter().flat_map(best).collect()
 }
@@ -225,7 +236,9 @@ fn polish(plan: &Plan, kinds: &mut [Kind], batch: usize, seconds: f64) -> anyhow
 fn with(plan: &Plan, schedules: &Schedules) -> Plan {
     let mut plan = plan.clone();
     for step in &mut plan.steps {
-        if let (Operator::Conv(conv), Some(schedule)) = (&mut step.operator, schedules.get(&step.name)) {
+        if let (Operator::Conv(conv), Some(schedule)) =
+            (&mut step.operator, schedules.get(&step.name))
+        {
             conv.schedule = schedule.clone();
         }
     }
@@ -269,8 +282,10 @@ fn whole(plan: &Plan, batch: usize) -> anyhow::Result<String> {
     }
     load(&host, batch)?.run(&input, &mut reference)?;
     let largest = reference.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
-    let difference =
-        reference.iter().zip(&output).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs() / largest));
+    let difference = reference
+        .iter()
+        .zip(&output)
+        .fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs() / largest));
     Ok(format!(
         "{:.1} us with transfers, {:.1} us per pass, {:.1} us in {} steps; difference {difference:.1e}",
         1e6 * median(&mut runs),
@@ -291,7 +306,9 @@ fn kinds(
     let mut kinds: Vec<Kind> = Vec::new();
     let mut keys: Vec<String> = Vec::new();
     for step in &plan.steps {
-        let (Operator::Conv(conv), Some(problem)) = (&step.operator, conv_problem(plan, step, batch)) else {
+        let (Operator::Conv(conv), Some(problem)) =
+            (&step.operator, conv_problem(plan, step, batch))
+        else {
             continue;
         };
         let key = format!("{problem:?} {:?} {}", conv.activation, step.inputs.len());
@@ -299,7 +316,8 @@ fn kinds(
             kinds[index].names.push(step.name.clone());
             continue;
         }
-        let alone = opencl::alone(plan, step).ok_or_else(|| anyhow!("`{}` is no convolution", step.name))?;
+        let alone = opencl::alone(plan, step)
+            .ok_or_else(|| anyhow!("`{}` is no convolution", step.name))?;
         let mut offered =
             opencl::conv::candidates(&problem, plan.weights[conv.weights].format(), &device.limits);
         offered.retain(|algorithm| arguments.reduced || algorithm.numerics() != Numerics::Reduced);
@@ -351,7 +369,12 @@ struct Trial {
 
 /// Searches all layers concurrently: threads build the kernels, and the main thread times them one
 /// after the other.
-fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) -> anyhow::Result<()> {
+fn search(
+    arguments: &Arguments,
+    plan: &Plan,
+    kinds: &mut [Kind],
+    batch: usize,
+) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs_f64(arguments.seconds);
     let mut neighbors = load(plan, batch)?;
     let (proposals_out, proposals_in) = mpsc::channel::<Trial>();
@@ -406,8 +429,8 @@ fn search(arguments: &Arguments, plan: &Plan, kinds: &mut [Kind], batch: usize) 
             while pending < 2 * arguments.threads && Instant::now() < until {
                 // The next layer is the one with the largest expected gain.
                 let open = (0..kinds.len()).filter(|&index| !exhausted[index]);
-                let Some(index) =
-                    open.max_by(|&a, &b| kinds[a].expected_gain().total_cmp(&kinds[b].expected_gain()))
+                let Some(index) = open
+                    .max_by(|&a, &b| kinds[a].expected_gain().total_cmp(&kinds[b].expected_gain()))
                 else {
                     break;
                 };

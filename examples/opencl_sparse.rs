@@ -90,7 +90,8 @@ impl std::str::FromStr for Layer {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = opencl::open(&arguments.device)?;
-    let layers: Vec<Layer> = arguments.layers.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let layers: Vec<Layer> =
+        arguments.layers.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     println!("{}, batch {}, {} s of search", device.name, arguments.batch, arguments.seconds);
     println!(
         "| layer | dense: us | algorithm | zeros | blocks | sparse: us | dense / sparse | schedule | tried |"
@@ -147,12 +148,16 @@ impl Layer {
                 }
             }
         }
-        let mut weights =
-            Weights::dense([all, inputs, kernel, kernel], values.into(), Some(vec![0.1; all].into()));
+        let mut weights = Weights::dense(
+            [all, inputs, kernel, kernel],
+            values.into(),
+            Some(vec![0.1; all].into()),
+        );
         if zeros > 0.0 {
             weights.pattern = Pattern::Blocks { outputs, inputs: 1 };
         }
-        let value = |channels| ValueSpec { dims: vec![channels, self.size, self.size], quantization: None };
+        let value =
+            |channels| ValueSpec { dims: vec![channels, self.size, self.size], quantization: None };
         let conv = Conv {
             window: self.window(),
             groups: 1,
@@ -205,8 +210,11 @@ fn best(
         .ok_or_else(|| anyhow!("a layer without input"))?;
     let (space, first) = space(arguments, device, plan, &problem, known)?;
     let objective = vec![Objective::minimize("seconds").log()];
-    let mut search =
-        Search::new(Problem::new(space.clone(), vec!["seconds".into()], objective, vec![])?, "evolve", 1)?;
+    let mut search = Search::new(
+        Problem::new(space.clone(), vec!["seconds".into()], objective, vec![])?,
+        "evolve",
+        1,
+    )?;
     let starting_points = first.len();
     search.enqueue(first)?;
     let until = Instant::now() + Duration::from_secs_f64(seconds);
@@ -225,7 +233,8 @@ fn best(
                     let next = proposals_in.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((proposal, schedule)) = next else { break };
                     let built = with(plan, &schedule);
-                    let options = ExecutorOptions { batch: arguments.batch, threads: 1, isa: Isa::detect() };
+                    let options =
+                        ExecutorOptions { batch: arguments.batch, threads: 1, isa: Isa::detect() };
                     let loaded = Executor::new(&built, &options);
                     if results.send((proposal, schedule, built, loaded)).is_err() {
                         break;
@@ -292,12 +301,14 @@ fn space(
         !algorithm.executes(paretune_kernels::WeightFormat { pattern: Pattern::Dense, ..format })
     };
     offered.retain(|algorithm| {
-        needs_zeros(*algorithm) == sparse && (arguments.reduced || algorithm.numerics() != Numerics::Reduced)
+        needs_zeros(*algorithm) == sparse
+            && (arguments.reduced || algorithm.numerics() != Numerics::Reduced)
     });
     let space = Arc::new(space_of(&offered, problem, &device.limits, &[])?.compile()?);
     let defaults = offered.iter().map(|algorithm| Schedule::of(algorithm.name()));
     let first = defaults.chain(known.cloned());
-    let first = first.map(|schedule| (space.closest(&configuration_of(&schedule)), "begin".to_owned()));
+    let first =
+        first.map(|schedule| (space.closest(&configuration_of(&schedule)), "begin".to_owned()));
     let first = first.collect();
     Ok((space, first))
 }

@@ -22,7 +22,10 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     let refuse = |reason| StoreError::Refused { kind: record.key_parts.kind.clone(), reason };
     let payload = postcard::to_stdvec(record).map_err(|error| refuse(error.to_string()))?;
     if HEADER_BYTES + payload.len() > MAX_FRAME_BYTES {
-        return Err(refuse(format!("{} bytes, more than {MAX_FRAME_BYTES}", HEADER_BYTES + payload.len())));
+        return Err(refuse(format!(
+            "{} bytes, more than {MAX_FRAME_BYTES}",
+            HEADER_BYTES + payload.len()
+        )));
     }
     let mut frame = Vec::with_capacity(HEADER_BYTES + payload.len());
     frame.extend_from_slice(&MAGIC);

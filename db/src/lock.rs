@@ -15,8 +15,13 @@ pub(crate) struct Lock(#[allow(dead_code)] File);
 
 pub(crate) fn acquire(folder: &Path, lock_file: &Path) -> Result<Lock, StoreError> {
     let io = |source| StoreError::Io { path: lock_file.to_owned(), source };
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock_file).map_err(io)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(lock_file)
+        .map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -57,8 +57,8 @@ pub(crate) fn open(folder: &Path, timeout: Duration) -> Result<Opened, StoreErro
     let (sender, receiver) = channel();
     let (path, ticks, stop) = (folder.to_owned(), Arc::clone(&progress), Arc::clone(&abandoned));
     let work = move || {
-        let result =
-            guarded(|| read_all(&path, &ticks, &stop)).unwrap_or_else(|text| Err(Failure::Damaged(text)));
+        let result = guarded(|| read_all(&path, &ticks, &stop))
+            .unwrap_or_else(|text| Err(Failure::Damaged(text)));
         let _ = sender.send(result);
     };
     std::thread::Builder::new().name("paretune-store-open".to_owned()).spawn(work).map_err(io)?;
@@ -79,7 +79,10 @@ pub(crate) fn open(folder: &Path, timeout: Duration) -> Result<Opened, StoreErro
             (seen, since) = (now, Instant::now());
         } else if since.elapsed() > timeout {
             abandoned.store(true, Ordering::Relaxed);
-            return Ok(Opened::Damaged(format!("sled gave no answer for {:.0} s", timeout.as_secs_f64())));
+            return Ok(Opened::Damaged(format!(
+                "sled gave no answer for {:.0} s",
+                timeout.as_secs_f64()
+            )));
         }
     }
 }
@@ -90,10 +93,18 @@ pub(crate) fn disk_bytes(folder: &Path) -> io::Result<u64> {
         return Ok(0);
     }
     // sled renames and removes its files at any time: a file that is gone has no size.
-    Ok(salvage::files(folder)?.iter().filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum())
+    Ok(salvage::files(folder)?
+        .iter()
+        .filter_map(|file| file.metadata().ok())
+        .map(|data| data.len())
+        .sum())
 }
 
-fn read_all(path: &Path, ticks: &AtomicU64, stop: &AtomicBool) -> Result<(sled::Db, Contents), Failure> {
+fn read_all(
+    path: &Path,
+    ticks: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<(sled::Db, Contents), Failure> {
     let db = open_unlocked(path, ticks)?;
     match read_contents(&db, ticks, stop) {
         Ok(contents) => Ok((db, contents)),
@@ -109,7 +120,8 @@ fn read_all(path: &Path, ticks: &AtomicU64, stop: &AtomicBool) -> Result<(sled::
 fn open_unlocked(path: &Path, ticks: &AtomicU64) -> Result<sled::Db, Failure> {
     let start = Instant::now();
     loop {
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let config =
+            sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         match config.open() {
             Ok(db) => return Ok(db),
             Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {

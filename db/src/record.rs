@@ -59,7 +59,11 @@ impl Record {
 
     /// Creates the record of a measurement that failed now.
     #[must_use]
-    pub fn failed(key_parts: KeyParts, reason: impl Into<String>, program: impl Into<String>) -> Self {
+    pub fn failed(
+        key_parts: KeyParts,
+        reason: impl Into<String>,
+        program: impl Into<String>,
+    ) -> Self {
         Self {
             key_parts,
             outcome: Outcome::Failed { reason: reason.into() },
@@ -86,7 +90,8 @@ impl Record {
 
     /// Checks that the record is plausible, whoever made it.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let refuse = |reason: String| Err(StoreError::Refused { kind: self.key_parts.kind.clone(), reason });
+        let refuse =
+            |reason: String| Err(StoreError::Refused { kind: self.key_parts.kind.clone(), reason });
         if self.key_parts.kind.is_empty() {
             return refuse("it has no kind".to_owned());
         }

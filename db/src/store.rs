@@ -79,8 +79,10 @@ impl Store {
     }
 
     pub(crate) fn open_within(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
-        let unusable =
-            |reason: &str| StoreError::Unusable { path: path.to_owned(), reason: reason.to_owned() };
+        let unusable = |reason: &str| StoreError::Unusable {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
         if path.file_name().is_none() {
             return Err(unusable("it has no name"));
         }
@@ -92,7 +94,8 @@ impl Store {
                 .map_err(|source| StoreError::Io { path: parent.to_owned(), source })?;
         }
         let lock = acquire(path, &with_suffix(path, ".lock"))?;
-        finish_compaction(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+        finish_compaction(path)
+            .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         let mut notices = Vec::new();
         let db = open_or_set_aside(path, timeout, &mut notices)?;
         Ok(Self { path: path.to_owned(), db: Some(db), notices: Mutex::new(notices), _lock: lock })
@@ -208,7 +211,8 @@ impl Store {
     /// be opened again.
     pub fn compact(&mut self) -> Result<Compacted, StoreError> {
         let bytes_before = self.bytes()?;
-        let (new, old) = (with_suffix(&self.path, ".compact-new"), with_suffix(&self.path, ".compact-old"));
+        let (new, old) =
+            (with_suffix(&self.path, ".compact-new"), with_suffix(&self.path, ".compact-old"));
         let io = |source| StoreError::Io { path: self.path.clone(), source };
         remove(&new).map_err(io)?;
         let fresh = open_fresh(&new)?;
@@ -251,7 +255,10 @@ impl Store {
     fn sled<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
         match &self.db {
             Some(db) => checked(&self.path, || call(db)),
-            None => Err(StoreError::Damaged { path: self.path.clone(), reason: "it was closed".to_owned() }),
+            None => Err(StoreError::Damaged {
+                path: self.path.clone(),
+                reason: "it was closed".to_owned(),
+            }),
         }
     }
 }
@@ -330,8 +337,10 @@ fn open_or_set_aside(
         Opened::Sound(db, contents) => {
             if contents.bad > 0 {
                 let path = path.display();
-                notices
-                    .push(format!("{} damaged records in the result store {path} are ignored", contents.bad));
+                notices.push(format!(
+                    "{} damaged records in the result store {path} are ignored",
+                    contents.bad
+                ));
             }
             (db, contents.known, None)
         }
@@ -353,11 +362,13 @@ fn open_or_set_aside(
             aside.display()
         ));
     } else if count > 0 {
-        notices
-            .push(format!("{count} records that the result store {path} had lost were found in its files"));
+        notices.push(format!(
+            "{count} records that the result store {path} had lost were found in its files"
+        ));
     }
     if lost.gone > 0 {
-        notices.push(format!("{} records of the result store {path} are lost to damage", lost.gone));
+        notices
+            .push(format!("{} records of the result store {path} are lost to damage", lost.gone));
     }
     Ok(db)
 }

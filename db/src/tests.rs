@@ -12,12 +12,20 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use crate::{KeyParts, MAX_LINE_BYTES, MAX_SAMPLES, Outcome, Record, Store, StoreError, thin};
 
 fn parts(number: u64) -> KeyParts {
-    KeyParts::new("latency").with("network", "abc").with("number", number).with("hardware", number % 2)
+    KeyParts::new("latency")
+        .with("network", "abc")
+        .with("number", number)
+        .with("hardware", number % 2)
 }
 
 fn record(number: u64) -> Record {
     let samples: Vec<f64> = (0..100).map(|i| (number * 1000 + i) as f64 * 1e-6).collect();
-    Record::measured(parts(number), BTreeMap::from([("median".to_owned(), 1e-3)]), &samples, "0.1.0")
+    Record::measured(
+        parts(number),
+        BTreeMap::from([("median".to_owned(), 1e-3)]),
+        &samples,
+        "0.1.0",
+    )
 }
 
 fn filled(path: &Path, count: u64) -> Vec<Record> {
@@ -42,7 +50,10 @@ fn records_come_back_as_they_were_after_reopening() {
         assert_eq!(store.get(&record.key()).expect("read").as_ref(), Some(record));
     }
     assert_eq!(store.get(&parts(999).key()).expect("read"), None);
-    assert_eq!(store.iter().map(|record| record.expect("intact").key()).collect::<HashSet<_>>().len(), 21);
+    assert_eq!(
+        store.iter().map(|record| record.expect("intact").key()).collect::<HashSet<_>>().len(),
+        21
+    );
     let stats = store.stats().expect("stats");
     assert_eq!((stats.kinds["latency"], stats.failed, stats.damaged), (21, 1, 0));
     assert_eq!(stats.hardware, BTreeMap::from([("0".to_owned(), 11), ("1".to_owned(), 10)]));
@@ -133,7 +144,10 @@ fn exports_import_into_another_store_and_newer_records_win() {
     b.put(&older).expect("stored");
     b.put(&newer).expect("stored");
     let imported = b.import(&mut &lines[..]).expect("imported");
-    assert_eq!((imported.added, imported.replaced, imported.unchanged, imported.rejected), (8, 1, 1, 0));
+    assert_eq!(
+        (imported.added, imported.replaced, imported.unchanged, imported.rejected),
+        (8, 1, 1, 0)
+    );
     assert_eq!(b.get(&records[0].key()).expect("read").as_ref(), Some(&records[0]));
     assert_eq!(b.get(&newer.key()).expect("read").as_ref(), Some(&newer));
     let again = b.import(&mut &lines[..]).expect("imported");
@@ -189,7 +203,11 @@ fn compaction_keeps_every_record_and_gives_space_back() {
     store.put(&record(31)).expect("still usable");
     drop(store);
     assert_eq!(Store::open(&path).expect("store").iter().count(), 31);
-    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 2, "the folder and its lock");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("listed").count(),
+        2,
+        "the folder and its lock"
+    );
 }
 
 #[test]
@@ -242,7 +260,10 @@ fn kill_9_loses_nothing_acknowledged() {
     }
     let store = Store::open(&path).expect("store");
     for number in 0..=last {
-        assert!(store.get(&parts(number).key()).expect("read").is_some(), "record {number} of {last}");
+        assert!(
+            store.get(&parts(number).key()).expect("read").is_some(),
+            "record {number} of {last}"
+        );
     }
     assert_eq!(store.stats().expect("stats").damaged, 0);
 }
@@ -297,7 +318,8 @@ fn survive(damage: impl Strategy<Value = Vec<Damage>>, judge: impl Fn(usize, &[D
     let sound = folder.path().join("sound");
     let records = filled(&sound, 40);
     // The environment variable raises the number of cases for a long run.
-    let cases = std::env::var("PARETUNE_DB_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(16);
+    let cases =
+        std::env::var("PARETUNE_DB_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(16);
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let result = TestRunner::new_with_rng(config, rng).run(&damage, |damage| {
@@ -325,7 +347,8 @@ fn flipped_bytes_neither_hang_nor_panic_and_cost_few_records() {
 
 #[test]
 fn torn_and_blanked_files_open_with_what_is_left() {
-    let zero = (any::<u64>(), 1_u64..8192).prop_map(|(place, length)| Damage::Zero { place, length });
+    let zero =
+        (any::<u64>(), 1_u64..8192).prop_map(|(place, length)| Damage::Zero { place, length });
     let cut = any::<u64>().prop_map(|place| Damage::Cut { place });
     survive(prop::collection::vec(prop_oneof![zero, cut], 1..4), |_, _| true);
 }

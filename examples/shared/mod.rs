@@ -39,7 +39,8 @@ pub fn space_of(
             space.parameters.push(parameter.when(active.clone()));
         }
         for constraint in algorithm.constraints(problem, limits) {
-            let holds = constraint.parse::<Expression>()?.prefixed(&format!("{}.", algorithm.name()));
+            let holds =
+                constraint.parse::<Expression>()?.prefixed(&format!("{}.", algorithm.name()));
             space.constraints.push(active.clone().negated().or(holds));
         }
     }
@@ -62,7 +63,9 @@ pub fn schedule_of(configuration: &Configuration) -> Schedule {
     let prefix = format!("{algorithm}.");
     let tunables = configuration
         .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?)))
+        .filter_map(|(name, value)| {
+            Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?))
+        })
         .collect();
     Schedule { algorithm: algorithm.to_owned(), tunables }
 }
@@ -89,7 +92,8 @@ impl Noise {
     }
 
     pub fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f32 / (1_u64 << 24) as f32
     }
 }

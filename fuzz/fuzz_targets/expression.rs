@@ -7,6 +7,10 @@ use paretune_spaces::Expression;
 fuzz_target!(|text: &str| {
     if let Ok(expression) = text.parse::<Expression>() {
         let printed = expression.to_string();
-        assert_eq!(printed.parse::<Expression>().as_ref(), Ok(&expression), "{text:?} -> {printed:?}");
+        assert_eq!(
+            printed.parse::<Expression>().as_ref(),
+            Ok(&expression),
+            "{text:?} -> {printed:?}"
+        );
     }
 });

@@ -6,6 +6,9 @@ use paretune_record::limits;
 
 fuzz_target!(|text: &str| {
     if let Ok(limits) = limits::parse(text) {
-        assert!(limits.iter().all(|limit| limit.value.is_finite() && limit.value >= 0.0), "{text:?}");
+        assert!(
+            limits.iter().all(|limit| limit.value.is_finite() && limit.value >= 0.0),
+            "{text:?}"
+        );
     }
 });

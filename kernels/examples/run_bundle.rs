@@ -35,13 +35,17 @@ fn main() {
 }
 
 /// Returns the names and values of the five largest outputs, the largest first.
-pub fn run(bundle: &Path, image: Option<&Path>) -> Result<Vec<(String, f32)>, Box<dyn std::error::Error>> {
+pub fn run(
+    bundle: &Path,
+    image: Option<&Path>,
+) -> Result<Vec<(String, f32)>, Box<dyn std::error::Error>> {
     // `Stored` maps packed weights, if the bundle has some for this processor, and decodes the
     // coded weights otherwise.
     let stored = Stored::open(bundle)?;
     let description = stored.description();
     let threads = description.plan.threads.max(1);
-    let mut executor = stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?.executor;
+    let mut executor =
+        stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?.executor;
 
     let (input_len, output_len) = executor.lengths();
     let pixels = match image {
@@ -53,7 +57,8 @@ pub fn run(bundle: &Path, image: Option<&Path>) -> Result<Vec<(String, f32)>, Bo
     executor.run(&input, &mut output)?;
 
     let classes = &description.preprocessing.classes;
-    let name = |index: usize| classes.get(index).cloned().unwrap_or_else(|| format!("output {index}"));
+    let name =
+        |index: usize| classes.get(index).cloned().unwrap_or_else(|| format!("output {index}"));
     let mut ranked: Vec<(String, f32)> = (0..output_len).map(name).zip(output).collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     ranked.truncate(5);
@@ -69,6 +74,8 @@ fn normalized(pixels: &[u8], preprocessing: &Preprocessing) -> Vec<f32> {
     let channel_len = pixels.len().div_ceil(mean.len()).max(1);
     let channels = pixels.chunks(channel_len).zip(mean.iter().zip(std));
     channels
-        .flat_map(|(channel, (mean, std))| channel.iter().map(move |&x| (f32::from(x) - mean) / std))
+        .flat_map(|(channel, (mean, std))| {
+            channel.iter().map(move |&x| (f32::from(x) - mean) / std)
+        })
         .collect()
 }

@@ -19,7 +19,10 @@ pub fn run_f64(plan: &Plan, batch: usize, input: &[f64]) -> Result<Vec<Vec<f64>>
     validate(plan, batch)?;
     let expected = plan.values[plan.input].len() * batch;
     if input.len() != expected {
-        return Err(KernelError::Data(format!("the input has {} numbers, expected {expected}", input.len())));
+        return Err(KernelError::Data(format!(
+            "the input has {} numbers, expected {expected}",
+            input.len()
+        )));
     }
     let mut values = vec![Vec::new(); plan.values.len()];
     values[plan.input] = input.to_vec();
@@ -82,7 +85,9 @@ pub fn activate_f64(activation: Activation, x: f64) -> f64 {
             }
         }
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Activation::HardSigmoid { alpha, beta } => (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0),
+        Activation::HardSigmoid { alpha, beta } => {
+            (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0)
+        }
         Activation::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
     }
 }
@@ -130,14 +135,17 @@ fn apply(plan: &Plan, step: &Step, inputs: &[Tensor<'_>]) -> Vec<f64> {
     match (&step.operator, x) {
         (Operator::Constant { constant: index }, _) => constant(*index).collect(),
         (_, None) => Vec::new(),
-        (Operator::Conv(conv), Some(x)) => convolve(conv, &plan.weights[conv.weights], x, inputs.get(1)),
+        (Operator::Conv(conv), Some(x)) => {
+            convolve(conv, &plan.weights[conv.weights], x, inputs.get(1))
+        }
         (Operator::MaxPool { window, .. }, Some(x)) => each(out, |index| {
             window_values(window, x, index).into_iter().flatten().fold(f64::NEG_INFINITY, f64::max)
         }),
         (Operator::AveragePool { window, include_padding, .. }, Some(x)) => each(out, |index| {
             let values = window_values(window, x, index);
             let sum: f64 = values.iter().flatten().sum();
-            let count = if *include_padding { values.len() } else { values.iter().flatten().count() };
+            let count =
+                if *include_padding { values.len() } else { values.iter().flatten().count() };
             sum / count as f64
         }),
         (Operator::GlobalAveragePool, Some(x)) => mean(x, &[1, 2], out),
@@ -233,21 +241,28 @@ fn window_values(window: &Window, x: Tensor<'_>, index: &[usize]) -> Vec<Option<
     let mut values = Vec::new();
     for ky in 0..window.kernel[0] {
         for kx in 0..window.kernel[1] {
-            let padded = [0, 1]
-                .map(|axis| index[axis + 1] * window.stride[axis] + [ky, kx][axis] * window.dilation[axis]);
+            let padded = [0, 1].map(|axis| {
+                index[axis + 1] * window.stride[axis] + [ky, kx][axis] * window.dilation[axis]
+            });
             let end = |axis: usize| size[axis] + window.padding[axis] + window.padding[axis + 2];
             if padded[0] >= end(0) || padded[1] >= end(1) {
                 continue;
             }
-            let inside =
-                |axis: usize| padded[axis].checked_sub(window.padding[axis]).filter(|&at| at < size[axis]);
+            let inside = |axis: usize| {
+                padded[axis].checked_sub(window.padding[axis]).filter(|&at| at < size[axis])
+            };
             values.push(inside(0).zip(inside(1)).map(|(y, x_at)| flat_at(x, &[index[0], y, x_at])));
         }
     }
     values
 }
 
-fn convolve(conv: &Conv, weights: &Weights, x: Tensor<'_>, residual: Option<&Tensor<'_>>) -> Vec<f64> {
+fn convolve(
+    conv: &Conv,
+    weights: &Weights,
+    x: Tensor<'_>,
+    residual: Option<&Tensor<'_>>,
+) -> Vec<f64> {
     let [out, group_in, kh, kw] = weights.dims;
     let dims = if let &[features] = x.dims { vec![features, 1, 1] } else { x.dims.to_vec() };
     let [height, width] = [dims[1], dims[2]];
@@ -262,10 +277,13 @@ fn convolve(conv: &Conv, weights: &Weights, x: Tensor<'_>, residual: Option<&Ten
         for c in 0..group_in {
             for ky in 0..kh {
                 let at = y * window.stride[0] + ky * window.dilation[0];
-                let Some(iy) = at.checked_sub(window.padding[0]).filter(|&iy| iy < height) else { continue };
+                let Some(iy) = at.checked_sub(window.padding[0]).filter(|&iy| iy < height) else {
+                    continue;
+                };
                 for kx in 0..kw {
                     let at = x_out * window.stride[1] + kx * window.dilation[1];
-                    let Some(ix) = at.checked_sub(window.padding[1]).filter(|&ix| ix < width) else {
+                    let Some(ix) = at.checked_sub(window.padding[1]).filter(|&ix| ix < width)
+                    else {
                         continue;
                     };
                     let channel = group * group_in + c;

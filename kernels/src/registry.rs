@@ -99,7 +99,8 @@ pub fn source_hash() -> &'static str {
 pub fn algorithms() -> impl Iterator<Item = &'static dyn AlgorithmInfo> {
     let cpu = conv::algorithms().iter().map(|&algorithm| algorithm as &dyn AlgorithmInfo);
     #[cfg(feature = "opencl")]
-    let device = opencl::conv::algorithms().iter().map(|&algorithm| algorithm as &dyn AlgorithmInfo);
+    let device =
+        opencl::conv::algorithms().iter().map(|&algorithm| algorithm as &dyn AlgorithmInfo);
     #[cfg(not(feature = "opencl"))]
     let device = std::iter::empty();
     cpu.chain(device)

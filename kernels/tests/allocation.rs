@@ -30,7 +30,8 @@ fn counting_and_runs_without_allocation() {
             let batch = 1 + seed as usize % 2;
             let isa = Isa::detect();
             let plan = plan(seed, Options { batch, isa, integer: seed % 3 == 0 });
-            let mut executor = Executor::new(&plan, &ExecutorOptions { batch, threads, isa }).unwrap();
+            let mut executor =
+                Executor::new(&plan, &ExecutorOptions { batch, threads, isa }).unwrap();
             let (input_len, output_len) = executor.lengths();
             let input = numbers(seed, input_len);
             let mut output = vec![0.0; output_len];
@@ -59,7 +60,8 @@ fn mapped_weights_are_memory_too() {
     let mut mapped_most = 0;
     for seed in 0..20 {
         let plan = plan(seed, Options { batch: 1, isa, integer: seed % 3 == 0 });
-        let (input, mut output) = (numbers(seed, plan.values[plan.input].len()), vec![0.0; 1 << 16]);
+        let (input, mut output) =
+            (numbers(seed, plan.values[plan.input].len()), vec![0.0; 1 << 16]);
         let output = &mut output[..plan.values[plan.output].len()];
         let mut needed = |executor: &mut Executor, before: u64| {
             memory::reset_peak();
@@ -71,7 +73,8 @@ fn mapped_weights_are_memory_too() {
         let made = needed(&mut executor, before);
         let held = executor.memory();
         drop(executor);
-        let bundle = Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
+        let bundle =
+            Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
         bundle.write_packed(&home.path().join("bundle"), isa).unwrap();
         let stored = Stored::open(&home.path().join("bundle")).unwrap();
         let before = memory::live_bytes();

@@ -27,7 +27,8 @@ fn answers(executor: &mut Executor, seed: u64) -> Vec<u32> {
 }
 
 fn bundle(seed: u64) -> Bundle {
-    let mut plan = plan(seed, Options { batch: 1, isa: Isa::detect(), integer: seed.is_multiple_of(2) });
+    let mut plan =
+        plan(seed, Options { batch: 1, isa: Isa::detect(), integer: seed.is_multiple_of(2) });
     plan.name = "net".into();
     let channels = plan.values[plan.input].dims[0];
     Bundle {
@@ -45,7 +46,10 @@ fn bundle(seed: u64) -> Bundle {
 fn divided(seed: u64) -> Bundle {
     let mut bundle = bundle(seed);
     if bundle.plan.steps.len() > 1 {
-        bundle.plan.switches.push(Switch { step: 1, backend: Backend::OpenCl { device: "some".into() } });
+        bundle
+            .plan
+            .switches
+            .push(Switch { step: 1, backend: Backend::OpenCl { device: "some".into() } });
     }
     bundle
 }
@@ -55,8 +59,10 @@ fn size(folder: &Path) -> u64 {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -282,7 +288,8 @@ fn what_runs_on_a_device_is_not_packed_ahead() {
     whole.plan.backend = Backend::OpenCl { device: String::new() };
     let part = (0..).map(divided).find(|bundle| !bundle.plan.switches.is_empty()).unwrap();
     for bundle in [whole, part] {
-        let error = bundle.write_packed(&home.path().join("b"), Isa::detect()).unwrap_err().to_string();
+        let error =
+            bundle.write_packed(&home.path().join("b"), Isa::detect()).unwrap_err().to_string();
         assert!(error.contains("processor"), "{error}");
     }
     assert_eq!(names(home.path()), [] as [&str; 0]);
@@ -309,7 +316,8 @@ fn another_schedule_is_packed_again_and_says_so() {
     let wide = bundle.write_packed(&other, Isa::detect()).unwrap();
     assert_eq!(narrow.coded, wide.coded);
     std::fs::copy(other.join("weights.bin"), packed.join("weights.bin")).unwrap();
-    let swapped = Stored::open(&packed).and_then(|stored| stored.load(&THIS).map(|loaded| loaded.weights));
+    let swapped =
+        Stored::open(&packed).and_then(|stored| stored.load(&THIS).map(|loaded| loaded.weights));
     assert!(swapped.is_err(), "{swapped:?}");
 }
 
@@ -345,7 +353,8 @@ fn the_example_returns_the_five_largest_outputs_of_a_bundle() {
     bundle.write(&folder).unwrap();
     std::fs::write(&image, [10, 12, 18, 20, 28, 32]).unwrap();
     let found = run_bundle::run(&folder, Some(&image)).unwrap();
-    let expected = [("ship", 4.0), ("output 5", 3.0), ("output 4", 2.0), ("dog", 1.0), ("cat", 0.0)];
+    let expected =
+        [("ship", 4.0), ("output 5", 3.0), ("output 4", 2.0), ("dog", 1.0), ("cat", 0.0)];
     assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)));
 
     assert_eq!(run_bundle::run(&folder, None).unwrap().len(), 5);

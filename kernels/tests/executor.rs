@@ -11,7 +11,8 @@ use paretune_kernels::{Executor, ExecutorOptions, Plan, WeightValues};
 use proptest::prelude::*;
 
 fn executor(plan: &Plan, batch: usize, threads: usize, isa: Isa) -> Executor {
-    Executor::new(plan, &ExecutorOptions { batch, threads, isa }).unwrap_or_else(|e| panic!("{e}\n{plan:#?}"))
+    Executor::new(plan, &ExecutorOptions { batch, threads, isa })
+        .unwrap_or_else(|e| panic!("{e}\n{plan:#?}"))
 }
 
 /// Returns every value that the executor computes, indexed by value.

@@ -90,7 +90,8 @@ impl Improvement {
     /// Prepares a front in normalized coordinates.
     #[must_use]
     pub fn new(front: &[Vec<f64>], dimensions: usize) -> Improvement {
-        let mut improvement = Improvement { dimensions, stairs: Vec::new(), directions: Vec::new() };
+        let mut improvement =
+            Improvement { dimensions, stairs: Vec::new(), directions: Vec::new() };
         if dimensions <= 2 {
             let second = |p: &Vec<f64>| if dimensions == 2 { p[1] } else { 0.0 };
             let mut stairs: Vec<[f64; 2]> = front.iter().map(|p| [p[0], second(p)]).collect();
@@ -121,8 +122,9 @@ impl Improvement {
             return self.area(point[0], if self.dimensions == 2 { point[1] } else { 0.0 });
         }
         let power = self.dimensions as i32;
-        let gain =
-            |(inverse, before): &(Vec<f64>, f64)| (reach(point, inverse).powi(power) - before).max(0.0);
+        let gain = |(inverse, before): &(Vec<f64>, f64)| {
+            (reach(point, inverse).powi(power) - before).max(0.0)
+        };
         self.directions.iter().map(gain).sum::<f64>() / self.directions.len() as f64
     }
 

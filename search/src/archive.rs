@@ -124,7 +124,8 @@ impl Archive {
     pub(crate) fn insert(&mut self, entry: Entry) -> Change {
         if entry.standing.violation > 0.0 {
             let nearer = |n: &Entry| {
-                let key = |e: &Entry| [&[e.standing.violation][..], &e.standing.objectives[..]].concat();
+                let key =
+                    |e: &Entry| [&[e.standing.violation][..], &e.standing.objectives[..]].concat();
                 compare(&key(&entry), &key(n)).is_lt()
             };
             if self.nearest.as_ref().is_none_or(nearer) {
@@ -164,7 +165,8 @@ impl Archive {
 
     /// Widens the extremes. Returns whether the scale of the hypervolume changed.
     fn stretch(&mut self, objectives: &[f64]) -> bool {
-        let (low, high) = self.extremes.get_or_insert_with(|| (objectives.to_vec(), objectives.to_vec()));
+        let (low, high) =
+            self.extremes.get_or_insert_with(|| (objectives.to_vec(), objectives.to_vec()));
         let mut changed = self.normalization.is_none();
         for (i, v) in objectives.iter().enumerate() {
             changed |= *v < low[i] || *v > high[i];
@@ -176,8 +178,10 @@ impl Archive {
         }
         // A range without width would divide by zero, and a point at the reference would count for
         // nothing.
-        let width = |i: usize| if high[i] > low[i] { high[i] - low[i] } else { high[i].abs().max(1.0) };
-        let reference = (0..low.len()).map(|i| high[i].max(low[i] + width(i)) + 0.01 * width(i)).collect();
+        let width =
+            |i: usize| if high[i] > low[i] { high[i] - low[i] } else { high[i].abs().max(1.0) };
+        let reference =
+            (0..low.len()).map(|i| high[i].max(low[i] + width(i)) + 0.01 * width(i)).collect();
         self.normalization = Some(Normalization { ideal: low.clone(), reference });
         true
     }

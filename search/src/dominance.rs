@@ -116,7 +116,10 @@ pub fn select<S: AsRef<Standing>>(standings: &[S], keep: usize) -> Vec<usize> {
         let distance = crowding(standings, &layer);
         let mut order: Vec<usize> = (0..layer.len()).collect();
         order.sort_by(|a, b| {
-            distance[*b].partial_cmp(&distance[*a]).unwrap_or(Ordering::Equal).then(layer[*a].cmp(&layer[*b]))
+            distance[*b]
+                .partial_cmp(&distance[*a])
+                .unwrap_or(Ordering::Equal)
+                .then(layer[*a].cmp(&layer[*b]))
         });
         chosen.extend(order.into_iter().take(keep - chosen.len()).map(|i| layer[i]));
     }
@@ -142,9 +145,10 @@ mod tests {
 
     #[test]
     fn layers_and_crowding() {
-        let points: Vec<Standing> = [[0.0, 4.0], [1.0, 2.0], [2.0, 2.0], [4.0, 0.0], [5.0, 5.0], [1.5, 1.5]]
-            .map(|p| standing(&p, 0.0))
-            .into();
+        let points: Vec<Standing> =
+            [[0.0, 4.0], [1.0, 2.0], [2.0, 2.0], [4.0, 0.0], [5.0, 5.0], [1.5, 1.5]]
+                .map(|p| standing(&p, 0.0))
+                .into();
         assert_eq!(sort(&points), [vec![0, 1, 3, 5], vec![2], vec![4]]);
         let kept = select(&points, 3);
         assert_eq!(&kept[..2], [0, 3]);

@@ -129,7 +129,10 @@ impl Search {
         }
         for _ in 0..MAX_REPEATED_ASKS {
             match self.strategy.ask(&self.history, &mut self.rng) {
-                Some(s) if !self.history.is_known(&s.point) && self.history.space().contains(&s.point) => {
+                Some(s)
+                    if !self.history.is_known(&s.point)
+                        && self.history.space().contains(&s.point) =>
+                {
                     return Some(s);
                 }
                 Some(_) => {}
@@ -176,8 +179,14 @@ impl Search {
             Some(at) => self.origins.remove(at).1,
             None => "told".to_owned(),
         };
-        let trial =
-            Trial { point: point.clone(), origin, outcome, judgement, standing, entered: told.entered };
+        let trial = Trial {
+            point: point.clone(),
+            origin,
+            outcome,
+            judgement,
+            standing,
+            entered: told.entered,
+        };
         self.history.push(trial);
         if let Some(trial) = self.history.trials().last() {
             self.strategy.tell(&self.history, trial);

@@ -162,7 +162,9 @@ impl History {
     }
 
     pub(crate) fn push(&mut self, trial: Trial) {
-        if self.known.insert(trial.point.clone(), State::Told(self.trials.len())) == Some(State::Pending) {
+        if self.known.insert(trial.point.clone(), State::Told(self.trials.len()))
+            == Some(State::Pending)
+        {
             self.pending.retain(|p| *p != trial.point);
         }
         self.trials.push(trial);

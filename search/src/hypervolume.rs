@@ -34,7 +34,8 @@ impl Ord for Key {
 #[must_use]
 pub fn hypervolume<P: AsRef<[f64]>>(points: &[P], reference: &[f64]) -> f64 {
     let inside = |p: &&[f64]| p.iter().zip(reference).all(|(x, r)| x.is_finite() && x < r);
-    let points: Vec<&[f64]> = points.iter().map(|p| &p.as_ref()[..reference.len()]).filter(inside).collect();
+    let points: Vec<&[f64]> =
+        points.iter().map(|p| &p.as_ref()[..reference.len()]).filter(inside).collect();
     volume(points, reference)
 }
 
@@ -94,8 +95,11 @@ fn sweep(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
         // Removes the steps that the new one covers, strip by strip.
         let mut from = x;
         let mut height = left.unwrap_or(reference[1]);
-        let covered: Vec<(Key, f64)> =
-            stairs.range(Key(x)..).take_while(|(_, other)| **other >= y).map(|(k, v)| (*k, *v)).collect();
+        let covered: Vec<(Key, f64)> = stairs
+            .range(Key(x)..)
+            .take_while(|(_, other)| **other >= y)
+            .map(|(k, v)| (*k, *v))
+            .collect();
         for (step, level) in covered {
             area += (step.0 - from) * (height - y);
             (from, height) = (step.0, level);
@@ -151,8 +155,10 @@ mod tests {
             .map(|set| {
                 let chosen = points.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1);
                 let mut corner = vec![f64::NEG_INFINITY; reference.len()];
-                chosen.for_each(|(_, p)| corner.iter_mut().zip(p).for_each(|(c, x)| *c = c.max(*x)));
-                let box_: f64 = corner.iter().zip(reference).map(|(c, r)| (r - c).max(0.0)).product();
+                chosen
+                    .for_each(|(_, p)| corner.iter_mut().zip(p).for_each(|(c, x)| *c = c.max(*x)));
+                let box_: f64 =
+                    corner.iter().zip(reference).map(|(c, r)| (r - c).max(0.0)).product();
                 if set.count_ones() % 2 == 1 { box_ } else { -box_ }
             })
             .sum()
@@ -177,7 +183,9 @@ mod tests {
         // Points on a plane do not dominate each other.
         let mut state = 1u64;
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f64 / (1u64 << 24) as f64
         };
         for d in 2..=3 {

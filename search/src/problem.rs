@@ -136,9 +136,13 @@ impl Problem {
         limits: Vec<Limit>,
     ) -> Result<Problem, ProblemError> {
         let find = |name: &str| {
-            metrics.iter().position(|m| m == name).ok_or_else(|| ProblemError::UnknownMetric(name.to_owned()))
+            metrics
+                .iter()
+                .position(|m| m == name)
+                .ok_or_else(|| ProblemError::UnknownMetric(name.to_owned()))
         };
-        let objective_metric = objectives.iter().map(|o| find(&o.name)).collect::<Result<Vec<_>, _>>()?;
+        let objective_metric =
+            objectives.iter().map(|o| find(&o.name)).collect::<Result<Vec<_>, _>>()?;
         let limit_metric = limits.iter().map(|l| find(&l.metric)).collect::<Result<Vec<_>, _>>()?;
         let mut distinct = objective_metric.clone();
         distinct.sort_unstable();
@@ -165,7 +169,10 @@ impl Problem {
     ///
     /// # Errors
     /// Returns an error if the ends are not finite, or the reference is not above the ideal.
-    pub fn with_normalization(mut self, normalization: Normalization) -> Result<Problem, ProblemError> {
+    pub fn with_normalization(
+        mut self,
+        normalization: Normalization,
+    ) -> Result<Problem, ProblemError> {
         let count = self.objectives.len();
         for ends in [&normalization.ideal, &normalization.reference] {
             if ends.len() != count {
@@ -174,7 +181,10 @@ impl Problem {
         }
         for (ideal, reference) in normalization.ideal.iter().zip(&normalization.reference) {
             if !ideal.is_finite() || !reference.is_finite() || ideal >= reference {
-                return Err(ProblemError::Number { what: "the reference".to_owned(), value: *reference });
+                return Err(ProblemError::Number {
+                    what: "the reference".to_owned(),
+                    value: *reference,
+                });
             }
         }
         self.normalization = Some(normalization);
@@ -253,11 +263,12 @@ impl Problem {
         for (objective, metric) in self.objectives.iter().zip(&self.objective_metric) {
             objectives.push(match values[*metric] {
                 None => None,
-                Some(value) => Some(
-                    objective
-                        .canonical(value)
-                        .ok_or_else(|| ProblemError::Number { what: objective.name.clone(), value })?,
-                ),
+                Some(value) => {
+                    Some(objective.canonical(value).ok_or_else(|| ProblemError::Number {
+                        what: objective.name.clone(),
+                        value,
+                    })?)
+                }
             });
         }
         let limits = self.limits.iter().zip(&self.limit_metric);

@@ -25,7 +25,11 @@ pub struct CompiledSpace {
 impl fmt::Debug for CompiledSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (parameters, nodes) = (self.space.parameters.len(), self.diagram.nodes.len());
-        write!(f, "CompiledSpace({parameters} parameters, 1e{:.1}, {nodes} nodes)", self.log10_len())
+        write!(
+            f,
+            "CompiledSpace({parameters} parameters, 1e{:.1}, {nodes} nodes)",
+            self.log10_len()
+        )
     }
 }
 
@@ -49,7 +53,10 @@ impl CompiledSpace {
         space.check()?;
         for (number, row) in rows.iter().enumerate() {
             let fits = row.len() == space.parameters.len()
-                && row.iter().zip(&space.parameters).all(|(v, p)| usize::from(*v) < p.domain.values().len());
+                && row
+                    .iter()
+                    .zip(&space.parameters)
+                    .all(|(v, p)| usize::from(*v) < p.domain.values().len());
             if !fits {
                 let problem = "does not fit the parameters".to_owned();
                 return Err(SpaceError::Entry { entry: format!("row {}", number + 1), problem });
@@ -99,7 +106,11 @@ impl CompiledSpace {
 
     /// Walks down from `node`. The function `choose` gets the parameter, its edges and their
     /// running counts, and returns the index of an edge.
-    pub(crate) fn walk(&self, node: NodeId, mut choose: impl FnMut(usize, &[Edge], &[u128]) -> usize) {
+    pub(crate) fn walk(
+        &self,
+        node: NodeId,
+        mut choose: impl FnMut(usize, &[Edge], &[u128]) -> usize,
+    ) {
         let mut open = vec![node];
         while let Some(node) = open.pop() {
             match &self.diagram.nodes[node as usize] {
@@ -275,7 +286,10 @@ impl CompiledSpace {
                 Node::Decision { parameter, edges, cumulative } => {
                     let at = cumulative.partition_point(|c| *c <= index);
                     point.0[usize::from(*parameter)] = edges[at].value;
-                    open.push((edges[at].child, index - if at == 0 { 0 } else { cumulative[at - 1] }));
+                    open.push((
+                        edges[at].child,
+                        index - if at == 0 { 0 } else { cumulative[at - 1] },
+                    ));
                 }
             }
         }

@@ -92,7 +92,9 @@ impl Diagram {
         if let Some(id) = self.known.get(&key) {
             return *id;
         }
-        let total = children.iter().fold(Count::ONE, |product, c| product.multiply(self.counts[*c as usize]));
+        let total = children
+            .iter()
+            .fold(Count::ONE, |product, c| product.multiply(self.counts[*c as usize]));
         self.push(key, Node::Product(children.into()), total)
     }
 
@@ -120,7 +122,10 @@ impl Diagram {
         }
         let edges = rows
             .chunk_by(|a, b| a[parameter] == b[parameter])
-            .map(|rows| Edge { value: rows[0][parameter], child: self.of_rows(rows, parameter + 1) })
+            .map(|rows| Edge {
+                value: rows[0][parameter],
+                child: self.of_rows(rows, parameter + 1),
+            })
             .collect();
         self.decision(parameter as u16, edges)
     }
@@ -166,7 +171,8 @@ pub(crate) fn solve(space: &Space) -> Result<(Diagram, NodeId), SpaceError> {
         let id = formulas.add(c, &variable);
         constraints.push(id);
     }
-    let mut solver = Solver { space, formulas, diagram: Diagram::new(), solved: HashMap::new(), yes };
+    let mut solver =
+        Solver { space, formulas, diagram: Diagram::new(), solved: HashMap::new(), yes };
     let empty = || SpaceError::Empty(String::new());
     let constraints = solver.settle(constraints)?.ok_or_else(empty)?;
     let root = solver.subproblem(Subproblem { open, constraints })?.ok_or_else(empty)?;
@@ -222,7 +228,8 @@ impl Solver<'_> {
     /// Splits a subproblem into parts that share no formula, in the order of their first
     /// parameters.
     fn parts(&self, part: Subproblem) -> Vec<Subproblem> {
-        let position: HashMap<u32, usize> = part.open.iter().enumerate().map(|(i, (v, _))| (*v, i)).collect();
+        let position: HashMap<u32, usize> =
+            part.open.iter().enumerate().map(|(i, (v, _))| (*v, i)).collect();
         let mut leader: Vec<usize> = (0..part.open.len()).collect();
         fn find(leader: &mut [usize], mut i: usize) -> usize {
             while leader[i] != i {
@@ -277,7 +284,9 @@ impl Solver<'_> {
                 }
             }
             let constraints = part.constraints.iter().map(|id| self.formulas.variables(*id));
-            formulas.extend(constraints.map(|variables| variables.iter().map(|v| position[v]).collect()));
+            formulas.extend(
+                constraints.map(|variables| variables.iter().map(|v| position[v]).collect()),
+            );
             let largest = largest_without(part.open.len(), &formulas);
             let settled = (0..part.open.len())
                 .filter(|&i| self.formulas.constant(part.open[i].1).is_some())
@@ -317,7 +326,10 @@ impl Solver<'_> {
         let active = match self.formulas.constant(condition) {
             Some(Constant::Value(v)) => crate::expression::truth(v),
             Some(Constant::Error(error)) => {
-                return Err(SpaceError::Evaluation { place: place_of(described), error: error.clone() });
+                return Err(SpaceError::Evaluation {
+                    place: place_of(described),
+                    error: error.clone(),
+                });
             }
             _ => false,
         };
@@ -331,8 +343,12 @@ impl Solver<'_> {
         for (value, constant) in values {
             let mut put = |id: Id| self.formulas.substitute(id, parameter, value, &constant);
             let constraints = part.constraints.iter().map(|c| put(*c)).collect();
-            let open: Vec<(u32, Id)> =
-                part.open.iter().filter(|(v, _)| *v != parameter).map(|(v, c)| (*v, put(*c))).collect();
+            let open: Vec<(u32, Id)> = part
+                .open
+                .iter()
+                .filter(|(v, _)| *v != parameter)
+                .map(|(v, c)| (*v, put(*c)))
+                .collect();
             let Some(constraints) = self.settle(constraints)? else { continue };
             // Settled conditions have many spellings; one spelling each makes more subproblems
             // equal.
@@ -341,7 +357,11 @@ impl Solver<'_> {
                 edges.push(Edge { value, child });
             }
         }
-        let node = if edges.is_empty() { None } else { Some(self.diagram.decision(parameter as u16, edges)) };
+        let node = if edges.is_empty() {
+            None
+        } else {
+            Some(self.diagram.decision(parameter as u16, edges))
+        };
         self.solved.insert(part, node);
         Ok(node)
     }

@@ -79,7 +79,8 @@ impl Domain {
     #[must_use]
     pub fn infer(values: Vec<Value>) -> Domain {
         let is_bit = |value: &Value| matches!(value, Value::Int(0 | 1));
-        let kind = if !values.is_empty() && values.iter().all(|value| matches!(value, Value::Bool(_)))
+        let kind = if !values.is_empty()
+            && values.iter().all(|value| matches!(value, Value::Bool(_)))
             || values.len() == 2 && values.iter().all(is_bit)
         {
             Kind::Switch
@@ -186,9 +187,12 @@ impl Domain {
         match self {
             Domain::Choice(_) => Ok(()),
             Domain::Switch(values) => {
-                let off_and_on = |value: &Value| matches!(value, Value::Bool(_) | Value::Int(0 | 1));
+                let off_and_on =
+                    |value: &Value| matches!(value, Value::Bool(_) | Value::Int(0 | 1));
                 match values.iter().find(|value| !off_and_on(value)) {
-                    Some(value) => Err(format!("{value} is neither false nor true, so this is no switch")),
+                    Some(value) => {
+                        Err(format!("{value} is neither false nor true, so this is no switch"))
+                    }
                     None if values.len() > 2 => Err("a switch has two values".into()),
                     None => Ok(()),
                 }
@@ -285,7 +289,9 @@ mod tests {
     fn values_must_fit_their_kind() {
         assert!(Domain::sizes(["a", "b"]).check().unwrap_err().contains("no number"));
         assert!(Domain::Sizes(ints(&[1, 3, 2])).check().unwrap_err().contains("rise or fall"));
-        assert!(Domain::Switch(ints(&[0, 2])).check().unwrap_err().contains("neither false nor true"));
+        assert!(
+            Domain::Switch(ints(&[0, 2])).check().unwrap_err().contains("neither false nor true")
+        );
         assert!(Domain::Switch(ints(&[0, 1])).check().is_ok());
     }
 }

@@ -46,7 +46,9 @@ impl CompiledSpace {
         self.parameters()
             .iter()
             .zip(point.iter())
-            .filter_map(|(p, v)| Some((p.name.clone(), p.domain.values().get(usize::from(*v))?.clone())))
+            .filter_map(|(p, v)| {
+                Some((p.name.clone(), p.domain.values().get(usize::from(*v))?.clone()))
+            })
             .collect()
     }
 
@@ -87,7 +89,10 @@ impl CompiledSpace {
             let present = config.get(&p.name).is_some();
             match &p.condition {
                 Some(condition) if present && !condition.holds(&lookup).unwrap_or(false) => {
-                    return EncodeError::Inactive { name: p.name.clone(), condition: condition.to_string() };
+                    return EncodeError::Inactive {
+                        name: p.name.clone(),
+                        condition: condition.to_string(),
+                    };
                 }
                 Some(condition) if !present && condition.holds(&lookup).unwrap_or(false) => {
                     return EncodeError::Missing(p.name.clone());

@@ -113,7 +113,12 @@ impl SpaceFile {
             restrict(&mut changed, &format!("narrow.{pattern:?}"), pattern, values)?;
         }
         for (pattern, value) in &self.fix {
-            restrict(&mut changed, &format!("fix.{pattern:?}"), pattern, std::slice::from_ref(value))?;
+            restrict(
+                &mut changed,
+                &format!("fix.{pattern:?}"),
+                pattern,
+                std::slice::from_ref(value),
+            )?;
         }
         changed.check()?;
         *space = changed;
@@ -127,7 +132,11 @@ impl SpaceFile {
     pub fn space(&self) -> Result<Space, SpaceError> {
         let mut space = Space::new();
         self.apply(&mut space)?;
-        if space.parameters.is_empty() { wrong("space file", "there is no [[parameter]]") } else { Ok(space) }
+        if space.parameters.is_empty() {
+            wrong("space file", "there is no [[parameter]]")
+        } else {
+            Ok(space)
+        }
     }
 }
 
@@ -180,9 +189,12 @@ impl Range {
                 let step = step.unwrap_or(1);
                 Box::new(move |v| v.checked_add(step))
             }
-            (None, Some(factor)) if factor > 1 && self.from > 0 => Box::new(move |v| v.checked_mul(factor)),
+            (None, Some(factor)) if factor > 1 && self.from > 0 => {
+                Box::new(move |v| v.checked_mul(factor))
+            }
             _ => {
-                let problem = "a range needs a positive `step`, or a `factor` above 1 and `from` above 0";
+                let problem =
+                    "a range needs a positive `step`, or a `factor` above 1 and `from` above 0";
                 return wrong(entry, problem);
             }
         };
@@ -190,7 +202,10 @@ impl Range {
         let mut value = Some(self.from);
         while let Some(v) = value.filter(|v| *v <= self.to) {
             if values.len() == MAX_RANGE {
-                return wrong(entry, format!("a range of more than {MAX_RANGE} values is too long"));
+                return wrong(
+                    entry,
+                    format!("a range of more than {MAX_RANGE} values is too long"),
+                );
             }
             values.push(Value::Int(v));
             value = next(v);
@@ -200,7 +215,12 @@ impl Range {
 }
 
 /// Keeps only the values `wanted` in all parameters whose names match the pattern.
-fn restrict(space: &mut Space, entry: &str, pattern: &str, wanted: &[Value]) -> Result<(), SpaceError> {
+fn restrict(
+    space: &mut Space,
+    entry: &str,
+    pattern: &str,
+    wanted: &[Value],
+) -> Result<(), SpaceError> {
     let mut used = vec![false; wanted.len()];
     let mut matched = false;
     for parameter in space.parameters.iter_mut().filter(|p| matches(pattern, &p.name)) {
@@ -213,12 +233,16 @@ fn restrict(space: &mut Space, entry: &str, pattern: &str, wanted: &[Value]) -> 
         }
         if !keep.contains(&true) {
             let values = listed(parameter.domain.values());
-            return wrong(entry, format!("`{}` has none of these values; it has {values}", parameter.name));
+            return wrong(
+                entry,
+                format!("`{}` has none of these values; it has {values}", parameter.name),
+            );
         }
         let default = parameter.domain.values()[parameter.default].clone();
         let mut position = keep.iter();
         parameter.domain = parameter.domain.filtered(|_| position.next().copied().unwrap_or(false));
-        parameter.default = parameter.domain.values().iter().position(|v| *v == default).unwrap_or(0);
+        parameter.default =
+            parameter.domain.values().iter().position(|v| *v == default).unwrap_or(0);
     }
     if !matched {
         return wrong(entry, "no parameter of this space has such a name");
@@ -232,7 +256,8 @@ fn restrict(space: &mut Space, entry: &str, pattern: &str, wanted: &[Value]) -> 
 /// Returns whether `name` matches a pattern, in which `*` stands for any text and `?` for any one
 /// character.
 fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (pattern, name): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), name.chars().collect());
     // Greedy matching with one point of return: the last star can always take one more character.
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {
@@ -264,7 +289,8 @@ mod tests {
     fn base() -> Space {
         let mut space = Space::new();
         for layer in ["conv1", "conv2"] {
-            let bits = Parameter::new(format!("{layer}.bits"), Domain::sizes([32, 8, 4])).with_default(32);
+            let bits =
+                Parameter::new(format!("{layer}.bits"), Domain::sizes([32, 8, 4])).with_default(32);
             space.parameters.push(bits);
             let algorithm = Domain::choice(["direct", "gemm"]);
             space.parameters.push(Parameter::new(format!("{layer}.algorithm"), algorithm));
@@ -321,7 +347,9 @@ mod tests {
         ] {
             assert_eq!(kind(entry).unwrap(), expected, "{entry}");
         }
-        assert!(kind("values = ['a']\nkind = 'sizes'").unwrap_err().to_string().contains("no number"));
+        assert!(
+            kind("values = ['a']\nkind = 'sizes'").unwrap_err().to_string().contains("no number")
+        );
         assert!(kind("values = [1]\nkind = 'sizes'\nordered = true").is_err());
         let unsorted = SpaceFile::parse("[[parameter]]\nname = 't'\nvalues = [8, 32, 4]").unwrap();
         let parameter = &unsorted.space().unwrap().parameters[0];
@@ -338,8 +366,14 @@ mod tests {
             ("constraints = ['nothing == 1']", vec!["nothing == 1", "`nothing`"]),
             ("[[parameter]]\nname = 't'\nvalues = [1]\ndefault = 2", vec!["\"t\"", "default 2"]),
             ("[[parameter]]\nname = 't'\nvalues = []", vec!["`t`", "no value"]),
-            ("[[parameter]]\nname = 't'\nvalues = {from = 0, to = 9, factor = 2}", vec!["\"t\"", "factor"]),
-            ("[[parameter]]\nname = 't'\nvalues = {from = 0, to = 99999999}", vec!["\"t\"", "too long"]),
+            (
+                "[[parameter]]\nname = 't'\nvalues = {from = 0, to = 9, factor = 2}",
+                vec!["\"t\"", "factor"],
+            ),
+            (
+                "[[parameter]]\nname = 't'\nvalues = {from = 0, to = 99999999}",
+                vec!["\"t\"", "too long"],
+            ),
             ("[[parameter]]\nname = 'conv1.bits'\nvalues = [1]", vec!["conv1.bits", "twice"]),
             ("[[parameter]]\nname = 't'\nvalues = [1.0, nan]", vec!["`t`", "finite"]),
             ("[narow]\n'*' = [1]", vec!["narow", "line 1"]),

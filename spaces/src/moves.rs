@@ -86,7 +86,9 @@ impl CompiledSpace {
         *nodes_left -= 1;
         match &self.diagram.nodes[*node as usize] {
             Node::Done => self.complete_below(*next, change, point, nodes_left),
-            Node::Product(children) => self.complete_product(children, *next, change, point, nodes_left),
+            Node::Product(children) => {
+                self.complete_product(children, *next, change, point, nodes_left)
+            }
             Node::Decision { parameter, edges, .. } => {
                 let p = usize::from(*parameter);
                 let mut take = |edge: &Edge, nodes_left: &mut usize| {
@@ -104,7 +106,10 @@ impl CompiledSpace {
                 let before = change.from[p];
                 let fixed = if p == change.parameter { Some(change.value) } else { None };
                 if let Some(value) = fixed.or((before != INACTIVE).then_some(before)) {
-                    return edges.iter().find(|e| e.value == value).is_some_and(|e| take(e, nodes_left));
+                    return edges
+                        .iter()
+                        .find(|e| e.value == value)
+                        .is_some_and(|e| take(e, nodes_left));
                 }
                 let preferred = (change.preferred)(p);
                 let first = edges.iter().position(|e| e.value >= preferred).unwrap_or(0);
@@ -138,7 +143,8 @@ impl CompiledSpace {
         for (p, parameter) in self.parameters().iter().enumerate() {
             let now = point[p];
             if now != INACTIVE {
-                let others = (0..parameter.domain.values().len() as u16).filter(|value| *value != now);
+                let others =
+                    (0..parameter.domain.values().len() as u16).filter(|value| *value != now);
                 found.extend(others.filter_map(|value| self.with(point, p, value)));
             }
         }
@@ -188,7 +194,8 @@ impl CompiledSpace {
             let len = self.parameters()[p].domain.values().len() as u16;
             let shift = rng.random_range(0..len);
             let others = (0..len).map(|v| (v + shift) % len).filter(|v| *v != from[p]);
-            if let Some(point) = others.into_iter().find_map(|v| self.with_random(from, p, v, rng)) {
+            if let Some(point) = others.into_iter().find_map(|v| self.with_random(from, p, v, rng))
+            {
                 return point;
             }
         }
@@ -215,7 +222,12 @@ impl CompiledSpace {
 
     /// Walks down and takes the value `wanted` (given a random number from 0 to 1) if it is
     /// possible, else a close one. With probability `rate` it takes another value on purpose.
-    fn blend<R: Rng + ?Sized>(&self, rng: &mut R, wanted: impl Fn(usize, f64) -> u16, rate: f64) -> Point {
+    fn blend<R: Rng + ?Sized>(
+        &self,
+        rng: &mut R,
+        wanted: impl Fn(usize, f64) -> u16,
+        rate: f64,
+    ) -> Point {
         let mut point = self.blank();
         self.walk(self.root, |p, edges, cumulative| {
             let chosen = if edges.len() == 1 {
@@ -227,7 +239,9 @@ impl CompiledSpace {
                 match kept {
                     Some(at) if rate == 0.0 || !rng.random_bool(rate) => at,
                     // Both branches flip a switch, which has but one other value.
-                    Some(at) if kind != Kind::Choice && rng.random_bool(0.7) => step(at, edges.len(), rng),
+                    Some(at) if kind != Kind::Choice && rng.random_bool(0.7) => {
+                        step(at, edges.len(), rng)
+                    }
                     Some(at) => (at + rng.random_range(1..edges.len())) % edges.len(),
                     None if kind != Kind::Choice && value != INACTIVE => closest(edges, value, rng),
                     None => weighted(cumulative, rng),
@@ -247,14 +261,17 @@ impl CompiledSpace {
         let wanted: Vec<Option<u16>> = self
             .parameters()
             .iter()
-            .map(|p| wanted.get(&p.name).and_then(|v: &Value| p.domain.nearest(v)).map(|i| i as u16))
+            .map(|p| {
+                wanted.get(&p.name).and_then(|v: &Value| p.domain.nearest(v)).map(|i| i as u16)
+            })
             .collect();
         let mut costs = HashMap::new();
         self.cost(self.root, &wanted, &mut costs);
         let mut point = self.blank();
         self.walk(self.root, |p, edges, _| {
-            let total =
-                |e: &Edge| add(self.edge_cost(p, e, &wanted), costs.get(&e.child).copied().unwrap_or((0, 0)));
+            let total = |e: &Edge| {
+                add(self.edge_cost(p, e, &wanted), costs.get(&e.child).copied().unwrap_or((0, 0)))
+            };
             let chosen = (0..edges.len()).min_by_key(|i| total(&edges[*i])).unwrap_or(0);
             point.0[p] = edges[chosen].value;
             chosen
@@ -310,7 +327,10 @@ impl CompiledSpace {
             Node::Decision { parameter, edges, .. } => edges
                 .iter()
                 .map(|e| {
-                    add(self.edge_cost(usize::from(*parameter), e, wanted), self.cost(e.child, wanted, costs))
+                    add(
+                        self.edge_cost(usize::from(*parameter), e, wanted),
+                        self.cost(e.child, wanted, costs),
+                    )
                 })
                 .min()
                 .unwrap_or((0, 0)),

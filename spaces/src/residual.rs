@@ -103,7 +103,9 @@ impl Formulas {
             Formula::Sum(_, terms)
             | Formula::Product(_, terms)
             | Formula::And(terms)
-            | Formula::Or(terms) => terms.iter().flat_map(|t| self.variables(*t).iter().copied()).collect(),
+            | Formula::Or(terms) => {
+                terms.iter().flat_map(|t| self.variables(*t).iter().copied()).collect()
+            }
         };
         variables.sort_unstable();
         variables.dedup();
@@ -249,7 +251,9 @@ impl Formulas {
     /// operation yields.
     fn operands(&self, x: Id, y: Id) -> Option<Result<(Value, Value), Id>> {
         match (self.constant(x), self.constant(y)) {
-            (Some(Constant::Value(a)), Some(Constant::Value(b))) => Some(Ok((a.clone(), b.clone()))),
+            (Some(Constant::Value(a)), Some(Constant::Value(b))) => {
+                Some(Ok((a.clone(), b.clone())))
+            }
             (Some(Constant::Error(_)), _) => Some(Err(x)),
             (_, Some(Constant::Error(_))) => Some(Err(y)),
             (Some(Constant::Undefined), _) => Some(Err(x)),
@@ -282,7 +286,9 @@ impl Formulas {
     /// to be reordered.
     fn is_whole(&self, id: Id) -> bool {
         match &self.formulas[id as usize] {
-            Formula::Constant(Constant::Value(v)) => v.as_i64().is_some_and(|i| i.unsigned_abs() < 1 << 40),
+            Formula::Constant(Constant::Value(v)) => {
+                v.as_i64().is_some_and(|i| i.unsigned_abs() < 1 << 40)
+            }
             Formula::Constant(_) => true,
             Formula::Variable(v) => self.whole[*v as usize],
             Formula::Sum(..) | Formula::Product(..) => true,
@@ -305,10 +311,14 @@ impl Formulas {
             };
             match inner {
                 Some((c, inner)) => {
-                    let sum =
-                        if op == Operation::Add { constant.checked_add(c) } else { constant.checked_mul(c) };
+                    let sum = if op == Operation::Add {
+                        constant.checked_add(c)
+                    } else {
+                        constant.checked_mul(c)
+                    };
                     let Some(sum) = sum else {
-                        return self.intern(Formula::Constant(Constant::Error(EvaluationError::Overflow)));
+                        return self
+                            .intern(Formula::Constant(Constant::Error(EvaluationError::Overflow)));
                     };
                     constant = sum;
                     rest.extend_from_slice(inner);
@@ -354,11 +364,15 @@ impl Formulas {
                     settled.get_or_insert(side);
                 }
                 // An error outweighs an undefined operand, as in `Expression::evaluate`.
-                (Formula::Constant(Constant::Error(_)), _) => match settled.and_then(|s| self.constant(s)) {
-                    Some(Constant::Error(_)) => {}
-                    _ => settled = Some(side),
-                },
-                (Formula::And(inner), false) | (Formula::Or(inner), true) => open.extend(inner.iter().rev()),
+                (Formula::Constant(Constant::Error(_)), _) => {
+                    match settled.and_then(|s| self.constant(s)) {
+                        Some(Constant::Error(_)) => {}
+                        _ => settled = Some(side),
+                    }
+                }
+                (Formula::And(inner), false) | (Formula::Or(inner), true) => {
+                    open.extend(inner.iter().rev())
+                }
                 _ => rest.push(side),
             }
         }
@@ -373,7 +387,14 @@ impl Formulas {
         rest.dedup();
         // A single operand that is no truth value by itself must still become one.
         match rest.as_slice() {
-            [one] if matches!(self.formulas[*one as usize], Formula::Compare(..) | Formula::Not(_)) => *one,
+            [one]
+                if matches!(
+                    self.formulas[*one as usize],
+                    Formula::Compare(..) | Formula::Not(_)
+                ) =>
+            {
+                *one
+            }
             _ if decisive => self.intern(Formula::Or(rest.into())),
             _ => self.intern(Formula::And(rest.into())),
         }

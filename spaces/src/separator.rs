@@ -61,10 +61,12 @@ pub(crate) fn largest_without(count: usize, formulas: &[Vec<usize>]) -> Vec<usiz
         }
         parts.push(part);
     }
-    let sizes: Vec<usize> = parts.iter().map(|part| part.iter().map(|&node| weight(node)).sum()).collect();
+    let sizes: Vec<usize> =
+        parts.iter().map(|part| part.iter().map(|&node| weight(node)).sum()).collect();
     let mut result = vec![0; count];
     for (number, part) in parts.iter().enumerate() {
-        let others = sizes.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, size)| *size);
+        let others =
+            sizes.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, size)| *size);
         let others = others.max().unwrap_or(0);
         for &node in part.iter().filter(|&&node| node < count) {
             result[node] = others.max(largest[node]).max(sizes[number] - 1 - cut[node]);

@@ -113,7 +113,9 @@ pub enum SpaceError {
     #[error("no configuration meets all constraints{0}")]
     Empty(String),
     /// The constraints couple more parameters than can be solved in memory.
-    #[error("the constraints couple too many parameters ({0} states and more); split or simplify them")]
+    #[error(
+        "the constraints couple too many parameters ({0} states and more); split or simplify them"
+    )]
     TooLarge(usize),
     /// An entry of a file is wrong.
     #[error("{entry}: {problem}")]
@@ -171,7 +173,8 @@ impl Space {
         if self.parameters.len() >= usize::from(u16::MAX) {
             return Err(SpaceError::TooLarge(self.parameters.len()));
         }
-        let places = self.parameters.iter().filter_map(|p| Some((place_of(p), p.condition.as_ref()?)));
+        let places =
+            self.parameters.iter().filter_map(|p| Some((place_of(p), p.condition.as_ref()?)));
         let constraints = self.constraints.iter().map(|c| (format!("constraint `{c}`"), c));
         for (place, expression) in places.chain(constraints) {
             if let Some(name) = expression.names().into_iter().find(|n| !names.contains(n)) {
@@ -185,10 +188,13 @@ impl Space {
         let mut open: BTreeMap<&str, BTreeSet<&str>> = self
             .parameters
             .iter()
-            .map(|p| (p.name.as_str(), p.condition.as_ref().map(Expression::names).unwrap_or_default()))
+            .map(|p| {
+                (p.name.as_str(), p.condition.as_ref().map(Expression::names).unwrap_or_default())
+            })
             .collect();
         loop {
-            let ready: Vec<&str> = open.iter().filter(|(_, on)| on.is_empty()).map(|(n, _)| *n).collect();
+            let ready: Vec<&str> =
+                open.iter().filter(|(_, on)| on.is_empty()).map(|(n, _)| *n).collect();
             if ready.is_empty() {
                 break;
             }

@@ -43,9 +43,12 @@ pub fn parse(input: &str) -> Result<Space, SpaceError> {
         return wrong("ConfigurationSpace.TuningParameters", "must list at least one parameter");
     }
     for (number, item) in parameters.iter().enumerate() {
-        space.parameters.push(parameter(item, &format!("ConfigurationSpace.TuningParameters[{number}]"))?);
+        space
+            .parameters
+            .push(parameter(item, &format!("ConfigurationSpace.TuningParameters[{number}]"))?);
     }
-    for (number, item) in list(&described["Conditions"], "ConfigurationSpace.Conditions")?.iter().enumerate()
+    for (number, item) in
+        list(&described["Conditions"], "ConfigurationSpace.Conditions")?.iter().enumerate()
     {
         let path = format!("ConfigurationSpace.Conditions[{number}]");
         let condition = text(item, &path, "Expression")?;
@@ -61,10 +64,13 @@ fn parameter(item: &Json, path: &str) -> Result<Parameter, SpaceError> {
     let kind = text(item, path, "Type")?;
     let values: Vec<Value> = match &item["Values"] {
         Json::String(python) => python_list(python, path)?,
-        Json::Array(items) => items.iter().filter_map(|v| serde_json::from_value(v.clone()).ok()).collect(),
+        Json::Array(items) => {
+            items.iter().filter_map(|v| serde_json::from_value(v.clone()).ok()).collect()
+        }
         _ => return wrong(path, "needs `Values`, a Python list in a string"),
     };
-    let values = values.into_iter().map(|v| convert(v, kind, path)).collect::<Result<Vec<_>, _>>()?;
+    let values =
+        values.into_iter().map(|v| convert(v, kind, path)).collect::<Result<Vec<_>, _>>()?;
     let first = values.first().cloned();
     let domain = match kind {
         "string" => Domain::Choice(values),
@@ -85,8 +91,9 @@ fn parameter(item: &Json, path: &str) -> Result<Parameter, SpaceError> {
 /// Parses a list of literals in the syntax of the expression language.
 fn python_list(python: &str, path: &str) -> Result<Vec<Value>, SpaceError> {
     let place = || format!("{path}.Values");
-    let parsed: Expression =
-        format!("x in {python}").parse().map_err(|error| SpaceError::Parse { place: place(), error })?;
+    let parsed: Expression = format!("x in {python}")
+        .parse()
+        .map_err(|error| SpaceError::Parse { place: place(), error })?;
     let Expression::In(_, items, _) = parsed else {
         return wrong(place(), "must be a Python list");
     };
@@ -111,7 +118,10 @@ fn convert(value: Value, kind: &str, path: &str) -> Result<Value, SpaceError> {
     };
     match converted {
         Some(value) => Ok(value),
-        None => wrong(path, format!("{value} is no value of type `{kind}` (int, uint, float, bool, string)")),
+        None => wrong(
+            path,
+            format!("{value} is no value of type `{kind}` (int, uint, float, bool, string)"),
+        ),
     }
 }
 
@@ -203,9 +213,11 @@ mod tests {
     fn published_spaces_have_their_known_sizes() {
         let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
         let shared = std::env::var_os("PARETUNE_SHARED").map_or(own, Into::into);
-        for (name, valid, all) in [("convolution_milo", 4_362, 10_240), ("dedispersion_milo", 11_130, 22_272)]
+        for (name, valid, all) in
+            [("convolution_milo", 4_362, 10_240), ("dedispersion_milo", 11_130, 22_272)]
         {
-            let Ok(text) = std::fs::read_to_string(shared.join(format!("spaces/t1/{name}.json"))) else {
+            let Ok(text) = std::fs::read_to_string(shared.join(format!("spaces/t1/{name}.json")))
+            else {
                 println!("skipped: there is no {name}.json");
                 continue;
             };

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use paretune_spaces::{CompiledSpace, Configuration, Domain, Expression, INACTIVE, Parameter, Point, Space};
+use paretune_spaces::{
+    CompiledSpace, Configuration, Domain, Expression, INACTIVE, Parameter, Point, Space,
+};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -22,7 +24,8 @@ fn brute(space: &Space) -> BTreeSet<Configuration> {
     for p in &space.parameters {
         let mut next = Vec::new();
         for config in partial {
-            let active = p.condition.as_ref().is_none_or(|c| c.holds(&|n| config.get(n).cloned()).unwrap());
+            let active =
+                p.condition.as_ref().is_none_or(|c| c.holds(&|n| config.get(n).cloned()).unwrap());
             if !active {
                 next.push(config);
                 continue;
@@ -35,7 +38,9 @@ fn brute(space: &Space) -> BTreeSet<Configuration> {
         }
         partial = next;
     }
-    let met = |c: &Configuration| space.constraints.iter().all(|e| e.met(&|n| c.get(n).cloned()).unwrap());
+    let met = |c: &Configuration| {
+        space.constraints.iter().all(|e| e.met(&|n| c.get(n).cloned()).unwrap())
+    };
     partial.into_iter().filter(met).collect()
 }
 
@@ -71,8 +76,8 @@ fn moves_stay_inside(compiled: &CompiledSpace) {
         for point in compiled.neighbors(&a).iter().chain(&compiled.adjacent(&a)) {
             assert!(compiled.contains(point) && *point != a);
             // One active parameter moves; other parameters change only if their activity changed.
-            let moved =
-                (0..a.len()).filter(|i| a[*i] != point[*i] && a[*i] != INACTIVE && point[*i] != INACTIVE);
+            let moved = (0..a.len())
+                .filter(|i| a[*i] != point[*i] && a[*i] != INACTIVE && point[*i] != INACTIVE);
             assert_eq!(moved.count(), 1);
         }
         assert!(compiled.contains(&compiled.crossover(&a, &b, rng)));
@@ -92,7 +97,8 @@ fn conditions_chain_and_constraints_couple() {
         Parameter::new("algo", Domain::choice(["direct", "gemm", "winograd"])),
         Parameter::new("tile", Domain::sizes([1, 2, 4, 8])).when(expression("algo != 'direct'")),
         Parameter::new("inner", Domain::sizes([1, 2, 3])).when(expression("tile >= 4")),
-        Parameter::new("pad", Domain::switch()).when(expression("algo == 'winograd' or inner == 2")),
+        Parameter::new("pad", Domain::switch())
+            .when(expression("algo == 'winograd' or inner == 2")),
         Parameter::new("free", Domain::sizes([0.5, 1.0])),
     ];
     space.constraints = vec![expression("tile * inner <= 16"), expression("not pad or inner != 3")];
@@ -140,7 +146,9 @@ fn a_global_choice_in_few_formulas_is_made_first() {
     space.parameters.push(Parameter::new("backend", Domain::choice(["cpu", "device"])));
     for layer in 0..30 {
         let name = |p: &str| format!("conv{layer}.{p}");
-        space.parameters.push(Parameter::new(name("algorithm"), Domain::choice(["a", "b", "c", "d"])));
+        space
+            .parameters
+            .push(Parameter::new(name("algorithm"), Domain::choice(["a", "b", "c", "d"])));
         for algorithm in ["a", "b", "c", "d"] {
             for tile in ["x", "y", "z"] {
                 let chosen = Expression::name(name("algorithm")).equals(algorithm);
@@ -178,11 +186,13 @@ fn one_in_a_million_starts_at_once() {
 fn hundreds_of_thousands_of_coupled_tuples_stay_small() {
     let mut space = Space::new();
     for i in 0..6 {
-        space
-            .parameters
-            .push(Parameter::new(format!("t{i}"), Domain::sizes([1, 2, 3, 4, 6, 8, 12, 16, 24, 32])));
+        space.parameters.push(Parameter::new(
+            format!("t{i}"),
+            Domain::sizes([1, 2, 3, 4, 6, 8, 12, 16, 24, 32]),
+        ));
     }
-    space.constraints = vec![expression("t0*t1*t2*t3*t4*t5 <= 65536"), expression("t0 * t3 % 4 == 0")];
+    space.constraints =
+        vec![expression("t0*t1*t2*t3*t4*t5 <= 65536"), expression("t0 * t3 % 4 == 0")];
     let compiled = space.compile().unwrap();
     assert!(compiled.len().unwrap() > 200_000);
     assert!(compiled.nodes() < 20_000, "{compiled:?}");
@@ -213,8 +223,10 @@ fn samples_are_even() {
 #[test]
 fn listed_rows_are_the_space() {
     let mut space = Space::new();
-    space.parameters =
-        vec![Parameter::new("a", Domain::sizes([1, 2, 3])), Parameter::new("b", Domain::choice(["x", "y"]))];
+    space.parameters = vec![
+        Parameter::new("a", Domain::sizes([1, 2, 3])),
+        Parameter::new("b", Domain::choice(["x", "y"])),
+    ];
     let rows = [[0, 0], [2, 1], [1, 1], [2, 1]].map(|r| Point::new(r.to_vec())).to_vec();
     let compiled = CompiledSpace::from_rows(space.clone(), rows).unwrap();
     assert_eq!(compiled.len(), Some(3));
@@ -248,12 +260,15 @@ fn mistakes_are_named() {
     assert!(message(vec![Parameter::new("b", Domain::sizes([1, 1]))], &[]).contains("twice"));
     assert!(message(vec![Parameter::new("b", Domain::sizes([f64::NAN]))], &[]).contains("finite"));
     assert!(message(vec![Parameter::new("b", Domain::Sizes(vec![]))], &[]).contains("no value"));
-    let cycle =
-        vec![a().when(expression("b")), Parameter::new("b", Domain::switch()).when(expression("a > 0"))];
+    let cycle = vec![
+        a().when(expression("b")),
+        Parameter::new("b", Domain::switch()).when(expression("a > 0")),
+    ];
     assert!(message(cycle, &[]).contains("depend on each other"));
 
     let mut space = Space::new();
-    space.parameters = vec![a(), Parameter::new("b", Domain::sizes([1, 2])).when(expression("a == 2"))];
+    space.parameters =
+        vec![a(), Parameter::new("b", Domain::sizes([1, 2])).when(expression("a == 2"))];
     space.constraints = vec![expression("a * b < 4")];
     let compiled = space.compile().unwrap();
     let refuse = |entries: &[(&str, i32)]| {

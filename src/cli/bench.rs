@@ -80,7 +80,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     let (folder, source) = target(args, store.as_ref(), &mut scratch)?;
     // The bundle is opened here only for its description. Loading is timed below.
     let bundle = Stored::open(&folder).map_err(usage)?.description().clone();
-    let probes = store.as_ref().and_then(|store| fastest_probes(store, &hardware::detect().id).ok());
+    let probes =
+        store.as_ref().and_then(|store| fastest_probes(store, &hardware::detect().id).ok());
     drop(store);
     let plan = &bundle.plan;
     let threads = args.threads.map_or(plan.threads, usize::from).max(1);
@@ -95,7 +96,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     let timings = repeat::time_afresh(&own_worker()?, &request, deadline, &|| false)?;
     let timing = timings.first().ok_or_else(|| anyhow!("nothing was timed"))?;
     let begun = Instant::now();
-    let loaded = Stored::open(&folder).map_err(usage)?.load(&ExecutorOptions { batch, threads, isa })?;
+    let loaded =
+        Stored::open(&folder).map_err(usage)?.load(&ExecutorOptions { batch, threads, isa })?;
     let load = begun.elapsed().as_secs_f64();
     report_load_changes(&loaded);
     let Loaded { mut executor, weights, .. } = loaded;
@@ -103,9 +105,13 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     let input = noise(plan, &bundle.preprocessing, batch);
     let probe = SpeedProbe::new(threads, isa)?;
     // The ceilings of the processor do not apply to a device.
-    let ceilings =
-        if plan.is_on_processor() { ceilings(&[threads])?.threads.into_iter().next() } else { None };
-    let (layers, _) = profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
+    let ceilings = if plan.is_on_processor() {
+        ceilings(&[threads])?.threads.into_iter().next()
+    } else {
+        None
+    };
+    let (layers, _) =
+        profile(&mut executor, &input, outputs, &probe, timing.probe, 0.5 * args.seconds)?;
     let layers = costs(plan, executor.steps(), &layers, ceilings.as_ref());
     let memory = executor.memory();
     let mut out = std::io::stdout().lock();
@@ -178,8 +184,9 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
         "layer", "algorithm", "time", "share", "of ceiling"
     )?;
     for layer in &layers {
-        let ceiling =
-            layer.ceiling_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
+        let ceiling = layer
+            .ceiling_share
+            .map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
         writeln!(
             out,
             "{:width$}  {:wide$}  {:>10}  {:>4.1} %  {ceiling:>10}",
@@ -204,7 +211,9 @@ fn existing_store(args: &BenchArgs) -> anyhow::Result<Option<Store>> {
         Ok(store) => Ok(Some(store)),
         Err(error) => {
             if args.fp32 {
-                eprintln!("using default schedules, because the result store cannot be read: {error}");
+                eprintln!(
+                    "using default schedules, because the result store cannot be read: {error}"
+                );
             }
             Ok(None)
         }
@@ -240,7 +249,8 @@ fn target(
         tune::apply(&mut plan, schedules.iter().map(|(index, schedule)| (*index, schedule)));
         source = known;
     }
-    let bundle = Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
+    let bundle =
+        Bundle { plan, preprocessing: Preprocessing::default(), configuration: String::new() };
     let folder = TempDir::new().context("a temporary folder cannot be created")?;
     let path = folder.path().join("bundle");
     bundle.write(&path)?;

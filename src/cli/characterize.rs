@@ -31,12 +31,14 @@ use crate::report;
 
 /// Arguments of the command `paretune characterize`.
 #[derive(Args, Debug)]
-#[command(after_help = "All measurements are kept in the result store: the same command continues where \
+#[command(
+    after_help = "All measurements are kept in the result store: the same command continues where \
 it was stopped, and a repeated command answers at once.
 
 Example:
   paretune characterize vgg16.onnx resnet18.onnx mobilenet.onnx --data cifar10 --mean 125.3,123.0,113.9 \\
-      --std 63.0,62.1,66.7 --naive --output characterize.md")]
+      --std 63.0,62.1,66.7 --naive --output characterize.md"
+)]
 pub struct CharacterizeArgs {
     /// Trained networks (ONNX) [default: the built-in network]
     #[arg(value_name = "MODEL.onnx")]
@@ -94,8 +96,13 @@ pub fn characterize(args: &CharacterizeArgs) -> anyhow::Result<ExitStatus> {
     let mut missing = 0;
     let mut interrupted = false;
     for model in models {
-        let mut study =
-            Study { args, store: &store, control: &control, rows: &mut rows, missing: &mut missing };
+        let mut study = Study {
+            args,
+            store: &store,
+            control: &control,
+            rows: &mut rows,
+            missing: &mut missing,
+        };
         match study.network(model) {
             Ok(()) => {}
             Err(_) if study.stopped() => {
@@ -129,13 +136,19 @@ impl Study<'_> {
         let args = self.args;
         let request = args.subject.request(model, "characterize")?;
         let material = Material::load(&request).map_err(usage)?;
-        let space = space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
-            .map_err(usage)?;
+        let space = space_of(
+            &material.network,
+            &request.threads,
+            &request.backends,
+            request.space.as_ref(),
+        )
+        .map_err(usage)?;
         let space = space.compile().map_err(usage)?;
         let name = &material.network.name;
         let folder = request.folder_name(name, &material.network.sha256, &material.images_hash);
         let folder = paths::home()?.join("characterizations").join(folder);
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create `{}`", folder.display()))?;
         let mut file = material.store(&folder, &request)?;
         file.share_layers(&folder, &paths::store(self.args.db.as_deref())?)?;
         let subject = file.workload(&folder);
@@ -153,15 +166,20 @@ impl Study<'_> {
         // once.
         let settings = settings(&space);
         let all = experiments(&space, args.naive);
-        let steps =
-            all.iter().map(|experiment| settings.iter().filter(|at| at.takes(experiment)).count()).sum();
+        let steps = all
+            .iter()
+            .map(|experiment| settings.iter().filter(|at| at.takes(experiment)).count())
+            .sum();
         let mut done = 0;
         let mut measured: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
         for experiment in all.iter().take_while(|_| !self.control.stop.load(Ordering::Relaxed)) {
             let here = settings.iter().enumerate().filter(|(_, setting)| setting.takes(experiment));
             for (place, setting) in here {
                 done += 1;
-                let late = args.budget.seconds.is_some_and(|seconds| begun.elapsed().as_secs_f64() > seconds);
+                let late = args
+                    .budget
+                    .seconds
+                    .is_some_and(|seconds| begun.elapsed().as_secs_f64() > seconds);
                 if late || args.budget.trials.is_some_and(|trials| done as u64 > trials) {
                     *self.missing += 1;
                     continue;
@@ -169,13 +187,20 @@ impl Study<'_> {
                 let configuration = configuration(&space, &survey, experiment, setting);
                 let control = self.control;
                 let stopped = || control.stop.load(Ordering::Relaxed);
-                let answered =
-                    runner.trial(&mut host, &configuration, &StopCriteria::default(), &mut |_| {}, &stopped);
+                let answered = runner.trial(
+                    &mut host,
+                    &configuration,
+                    &StopCriteria::default(),
+                    &mut |_| {},
+                    &stopped,
+                );
                 if self.stopped() {
                     break;
                 }
                 let (known, failure) = match answered?.outcome {
-                    TrialOutcome::Measured(known) | TrialOutcome::Dropped(known) => (Some(known), None),
+                    TrialOutcome::Measured(known) | TrialOutcome::Dropped(known) => {
+                        (Some(known), None)
+                    }
                     TrialOutcome::Failed(failure) => (None, Some(failure.message)),
                     TrialOutcome::Rejected(_) => (None, Some("rejected".to_owned())),
                 };
@@ -214,7 +239,8 @@ impl Study<'_> {
         runner: &mut TrialRunner<'_>,
         host: &mut Host,
     ) -> anyhow::Result<Survey> {
-        let path = folder.join(format!("schedules-{}-{}.json", runner.hardware, space.parameters().len()));
+        let path =
+            folder.join(format!("schedules-{}-{}.json", runner.hardware, space.parameters().len()));
         let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         if let Some(known) = known {
             return Ok(known);
@@ -249,7 +275,8 @@ fn row_text(row: &Row) -> String {
         ),
         (None, reason) => reason.clone().unwrap_or_default(),
     };
-    let level = if experiment.level.is_empty() { String::new() } else { format!(" {}", experiment.level) };
+    let level =
+        if experiment.level.is_empty() { String::new() } else { format!(" {}", experiment.level) };
     format!("{}{level}, {} threads: {figures}", experiment.technique, row.threads)
 }
 
@@ -257,7 +284,12 @@ fn say(text: &str) {
     eprintln!("{text}");
 }
 
-fn write_report(args: &CharacterizeArgs, rows: &[Row], took: Duration, missing: usize) -> anyhow::Result<()> {
+fn write_report(
+    args: &CharacterizeArgs,
+    rows: &[Row],
+    took: Duration,
+    missing: usize,
+) -> anyhow::Result<()> {
     let hardware = hardware::detect();
     let mut about = format!(
         "Made by `{}` in {} on {} ({} measurements).",
@@ -288,7 +320,8 @@ fn write_report(args: &CharacterizeArgs, rows: &[Row], took: Duration, missing: 
     let text = report::characterization(rows, &about, &pictures);
     match &args.output {
         Some(path) => {
-            std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+            std::fs::write(path, text)
+                .with_context(|| format!("cannot write `{}`", path.display()))?;
         }
         None => std::io::stdout().lock().write_all(text.as_bytes())?,
     }

@@ -74,7 +74,11 @@ pub fn db(args: &DbArgs) -> anyhow::Result<ExitStatus> {
                     writeln!(out, "  {count:>8}  on hardware {hardware}")?;
                 }
                 if stats.damaged > 0 {
-                    writeln!(out, "  {:>8}  damaged; `paretune db verify` tells more", stats.damaged)?;
+                    writeln!(
+                        out,
+                        "  {:>8}  damaged; `paretune db verify` tells more",
+                        stats.damaged
+                    )?;
                 }
             }
         }
@@ -82,7 +86,8 @@ pub fn db(args: &DbArgs) -> anyhow::Result<ExitStatus> {
             store.export(&mut out)?;
         }
         Action::Export { file: Some(path) } => {
-            let file = File::create(path).with_context(|| format!("cannot create `{}`", path.display()))?;
+            let file = File::create(path)
+                .with_context(|| format!("cannot create `{}`", path.display()))?;
             let mut file = BufWriter::new(file);
             let count = store.export(&mut file)?;
             file.flush()?;

@@ -52,12 +52,18 @@ const LONGEST: u64 = 16 << 20;
 pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
     let request = args.subject.request(args.model.as_ref(), "evaluate")?;
     let material = Material::load(&request).map_err(usage)?;
-    let space = space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
-        .map_err(usage)?;
+    let space =
+        space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
+            .map_err(usage)?;
     let space = space.compile().map_err(usage)?;
-    let name = request.folder_name(&material.network.name, &material.network.sha256, &material.images_hash);
+    let name = request.folder_name(
+        &material.network.name,
+        &material.network.sha256,
+        &material.images_hash,
+    );
     let folder = paths::home()?.join("evaluations").join(name);
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create `{}`", folder.display()))?;
     let store = paths::store(args.db.as_deref())?;
     let mut file = material.store(&folder, &request)?;
     file.share_layers(&folder, &store)?;
@@ -65,8 +71,11 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
     let store = Store::open(&store)?;
     let mut runner = TrialRunner::new(&store, subject.clone(), hardware::detect().id)?;
     runner.images = args.images.min(material.dataset.search.len() as u64);
-    let options =
-        HostOptions { command: own_worker()?, memory_limit: None, open_deadline: Duration::from_secs(1800) };
+    let options = HostOptions {
+        command: own_worker()?,
+        memory_limit: None,
+        open_deadline: Duration::from_secs(1800),
+    };
     let mut host = Host::new(options, subject);
     let mut out = std::io::stdout().lock();
     for configuration in configurations(&args.config)? {
@@ -81,15 +90,20 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
 }
 
 /// Reads the configurations in `path` one by one, so that an optimizer can wait for each result.
-fn configurations(path: &PathBuf) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Configuration>>>> {
+fn configurations(
+    path: &PathBuf,
+) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Configuration>>>> {
     if path.as_os_str() == "-" {
         let lines = std::io::stdin().lines();
-        return Ok(Box::new(lines.filter_map(|line| match line {
-            Ok(line) if line.trim().is_empty() => None,
-            Ok(line) => {
-                Some(serde_json::from_str(&line).map_err(|error| anyhow!("not a configuration: {error}")))
+        return Ok(Box::new(lines.filter_map(|line| {
+            match line {
+                Ok(line) if line.trim().is_empty() => None,
+                Ok(line) => Some(
+                    serde_json::from_str(&line)
+                        .map_err(|error| anyhow!("not a configuration: {error}")),
+                ),
+                Err(error) => Some(Err(error.into())),
             }
-            Err(error) => Some(Err(error.into())),
         })));
     }
     let file = std::fs::File::open(path)
@@ -105,7 +119,9 @@ fn configurations(path: &PathBuf) -> anyhow::Result<Box<dyn Iterator<Item = anyh
     let parsed: Vec<anyhow::Result<Configuration>> = serde_json::Deserializer::from_str(&text)
         .into_iter::<Configuration>()
         .map(|parsed| {
-            parsed.map_err(|error| usage(anyhow!("`{}`: not a configuration: {error}", path.display())))
+            parsed.map_err(|error| {
+                usage(anyhow!("`{}`: not a configuration: {error}", path.display()))
+            })
         })
         .collect();
     if let Some(first) = parsed.iter().position(Result::is_err) {
@@ -127,7 +143,8 @@ fn score(
     host: &mut Host,
     configuration: &Configuration,
 ) -> anyhow::Result<serde_json::Value> {
-    let answered = runner.trial(host, configuration, &StopCriteria::default(), &mut |_| {}, &|| false)?;
+    let answered =
+        runner.trial(host, configuration, &StopCriteria::default(), &mut |_| {}, &|| false)?;
     Ok(match answered.outcome {
         TrialOutcome::Measured(known) | TrialOutcome::Dropped(known) => {
             let point = archive::point(configuration, "evaluate", &known, &[]);
@@ -139,7 +156,9 @@ fn score(
             })
         }
         // A trial without stop criteria is never rejected.
-        TrialOutcome::Rejected(seen) => serde_json::json!({"id": configuration.id(), "rejected": seen}),
+        TrialOutcome::Rejected(seen) => {
+            serde_json::json!({"id": configuration.id(), "rejected": seen})
+        }
         TrialOutcome::Failed(failure) => {
             serde_json::json!({"id": configuration.id(), "failed": failure.message})
         }

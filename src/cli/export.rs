@@ -71,7 +71,9 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
     let folder = paths::study(args.study.as_deref()).map_err(usage)?;
     if matches!(args.format, Format::T4 | Format::Optuna) {
         if args.pick.is_some() {
-            return Err(usage(anyhow!("--pick does not apply to this format, which exports all trials")));
+            return Err(usage(anyhow!(
+                "--pick does not apply to this format, which exports all trials"
+            )));
         }
         let history = History::read(&folder).map_err(usage)?;
         let text = match args.format {
@@ -86,16 +88,20 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
         Format::Bundle => ("bundle", bundle),
         Format::Onnx => ("model.onnx", onnx_file),
         Format::Json | Format::T4 | Format::Optuna => {
-            return write_text(args.output.as_deref(), &(serde_json::to_string_pretty(point)? + "\n"));
+            return write_text(
+                args.output.as_deref(),
+                &(serde_json::to_string_pretty(point)? + "\n"),
+            );
         }
     };
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(default));
     let (bytes, parts) = if args.weights == Some(WeightForm::Packed) {
         let isa = Isa::detect();
-        let bytes = rebuild(&folder, point)?.write_packed(&path, isa).map_err(|error| match error {
-            KernelError::Data(problem) => usage(anyhow!("--weights packed: {problem}")),
-            error => anyhow!(error),
-        })?;
+        let bytes =
+            rebuild(&folder, point)?.write_packed(&path, isa).map_err(|error| match error {
+                KernelError::Data(problem) => usage(anyhow!("--weights packed: {problem}")),
+                error => anyhow!(error),
+            })?;
         let isa = isa.name();
         (bytes.total(), format!(" ({} packed for {isa}, {} coded)", bytes.packed, bytes.coded))
     } else {
@@ -129,7 +135,8 @@ pub(super) fn onnx_file(folder: &Path, point: &FrontPoint, path: &Path) -> anyho
 fn write_text(path: Option<&Path>, text: &str) -> anyhow::Result<ExitStatus> {
     match path.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
-            std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+            std::fs::write(path, text)
+                .with_context(|| format!("cannot write `{}`", path.display()))?;
         }
         None => std::io::stdout().lock().write_all(text.as_bytes())?,
     }

@@ -161,9 +161,9 @@ pub fn main() -> ExitCode {
         Command::Db(args) => db::db(&args),
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => completions::man(&args),
-        Command::Worker => {
-            paretune_evaluate::worker::serve().map(|()| ExitStatus::Done).map_err(anyhow::Error::from)
-        }
+        Command::Worker => paretune_evaluate::worker::serve()
+            .map(|()| ExitStatus::Done)
+            .map_err(anyhow::Error::from),
     };
     match ending {
         Ok(ending) => ending.into(),
@@ -186,7 +186,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Returns the parser of an option that names an objective.
 fn objective_parser() -> impl TypedValueParser<Value = Metric> {
-    PossibleValuesParser::new(Metric::objectives().map(Metric::name)).try_map(|name| name.parse::<Metric>())
+    PossibleValuesParser::new(Metric::objectives().map(Metric::name))
+        .try_map(|name| name.parse::<Metric>())
 }
 
 /// Returns the parser of an option that names a criterion of the best point.

@@ -21,7 +21,8 @@ pub fn store(given: Option<&Path>) -> anyhow::Result<PathBuf> {
         None => home()?.join("db"),
     };
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create `{}`", parent.display()))?;
     }
     Ok(path)
 }

@@ -64,7 +64,10 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<ExitStatus> {
     for name in &args.strategy {
         if STRATEGIES.iter().all(|strategy| strategy.name != name) {
             let known: Vec<&str> = STRATEGIES.iter().map(|strategy| strategy.name).collect();
-            return Err(usage(anyhow!("there is no strategy `{name}`; there are {}", known.join(", "))));
+            return Err(usage(anyhow!(
+                "there is no strategy `{name}`; there are {}",
+                known.join(", ")
+            )));
         }
     }
     let valid = match &args.valid {

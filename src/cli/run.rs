@@ -55,10 +55,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
 
 /// Returns `[channels, height, width]` of the bundle's input.
 fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
-    let dims = bundle.plan.values.get(bundle.plan.input).map(|value| value.dims.clone()).unwrap_or_default();
-    dims.as_slice()
-        .try_into()
-        .map_err(|_| usage(anyhow!("the bundle takes inputs of shape {dims:?}, which are not images")))
+    let dims = bundle
+        .plan
+        .values
+        .get(bundle.plan.input)
+        .map(|value| value.dims.clone())
+        .unwrap_or_default();
+    dims.as_slice().try_into().map_err(|_| {
+        usage(anyhow!("the bundle takes inputs of shape {dims:?}, which are not images"))
+    })
 }
 
 fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitStatus> {
@@ -80,8 +85,10 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitSta
             trained.join(", ")
         )));
     }
-    let normalization =
-        Normalization { mean: bundle.preprocessing.mean.clone(), std: bundle.preprocessing.std.clone() };
+    let normalization = Normalization {
+        mean: bundle.preprocessing.mean.clone(),
+        std: bundle.preprocessing.std.clone(),
+    };
     let told = Once::new();
     let load = |options: &ExecutorOptions| {
         let loaded = stored.load(options)?;
@@ -117,18 +124,25 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitSta
     Ok(ExitStatus::Done)
 }
 
-fn convert(args: &RunArgs, stored: &Stored, input: &Path, output: &Path) -> anyhow::Result<ExitStatus> {
+fn convert(
+    args: &RunArgs,
+    stored: &Stored,
+    input: &Path,
+    output: &Path,
+) -> anyhow::Result<ExitStatus> {
     let bundle = stored.description();
     let dims = input_dims(bundle)?;
     let (batch, data) = read_array(bundle, input, dims).map_err(usage)?;
     let numbers: usize = dims.iter().product();
-    let outputs = bundle.plan.values.get(bundle.plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+    let outputs =
+        bundle.plan.values.get(bundle.plan.output).map_or(0, paretune_kernels::ValueSpec::len);
     let threads = args.threads.map_or(bundle.plan.threads, usize::from).max(1);
     let loaded = stored.load(&ExecutorOptions { batch: 1, threads, isa: Isa::detect() })?;
     report_load_changes(&loaded);
     let mut executor = loaded.executor;
     let mut results = vec![0.0; batch * outputs];
-    for (image, result) in data.chunks_exact(numbers).zip(results.chunks_exact_mut(outputs.max(1))) {
+    for (image, result) in data.chunks_exact(numbers).zip(results.chunks_exact_mut(outputs.max(1)))
+    {
         executor.run(image, result)?;
     }
     write_array(output, batch, outputs, &results)
@@ -179,7 +193,10 @@ fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<
     } else if kind.contains("f4") {
         Ok((batch, array.into_vec().with_context(problem)?))
     } else {
-        bail!("`{}` holds {kind}; bytes (uint8) or single precision (float32) are possible", path.display())
+        bail!(
+            "`{}` holds {kind}; bytes (uint8) or single precision (float32) are possible",
+            path.display()
+        )
     }
 }
 

@@ -104,7 +104,11 @@ fn duration(text: &str) -> Result<u64, String> {
     let budget: Budget = text.parse().map_err(|error| format!("{error}"))?;
     match budget {
         Budget { seconds: Some(seconds), trials: None } if (1.0..=86_400.0).contains(&seconds) => {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just checked")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "just checked"
+            )]
             let whole = seconds.round() as u64;
             Ok(whole)
         }
@@ -125,7 +129,11 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
         Some(folder) => folder.clone(),
         None => {
             let name = &material.network.name;
-            paths::studies()?.join(request.folder_name(name, &material.network.sha256, &material.images_hash))
+            paths::studies()?.join(request.folder_name(
+                name,
+                &material.network.sha256,
+                &material.images_hash,
+            ))
         }
     };
     let most = || default_memory_limit(&request.backends);
@@ -134,7 +142,11 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
         request,
         folder: folder.clone(),
         store: paths::store(args.db.as_deref())?,
-        host: HostOptions { command: own_worker()?, memory_limit, open_deadline: Duration::from_secs(1800) },
+        host: HostOptions {
+            command: own_worker()?,
+            memory_limit,
+            open_deadline: Duration::from_secs(1800),
+        },
         trial_deadline: Duration::from_secs(args.trial_timeout),
     };
     let control = Arc::new(Control::default());
@@ -151,7 +163,11 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
     let conclusion = conclusion.map_err(classified)?;
     if !args.json {
         let mut out = std::io::stdout().lock();
-        write!(out, "{}", report::summary(&conclusion.front, &folder.display().to_string(), args.prefer))?;
+        write!(
+            out,
+            "{}",
+            report::summary(&conclusion.front, &folder.display().to_string(), args.prefer)
+        )?;
     }
     Ok(ending(&conclusion))
 }

@@ -79,7 +79,8 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
     }
     if let Some(file) = &args.html {
         let study = StudyFile::read(&folder).ok();
-        let order = past.survey.iter().flat_map(|survey| &survey.layers).map(|layer| layer.name.clone());
+        let order =
+            past.survey.iter().flat_map(|survey| &survey.layers).map(|layer| layer.name.clone());
         let page = report::PageData {
             front: &front,
             started: past.sessions.last().map(|(_, started)| started),
@@ -107,9 +108,9 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
 
 /// Parses the size of a screen, such as `120x40`.
 fn size(text: &str) -> Result<(u16, u16), String> {
-    let parsed = text
-        .split_once('x')
-        .and_then(|(width, height)| Some((width.parse::<u16>().ok()?, height.parse::<u16>().ok()?)));
+    let parsed = text.split_once('x').and_then(|(width, height)| {
+        Some((width.parse::<u16>().ok()?, height.parse::<u16>().ok()?))
+    });
     parsed
         .filter(|(width, height)| (40..=500).contains(width) && (12..=300).contains(height))
         .ok_or_else(|| "columns and rows, from 40x12 to 500x300".to_owned())
@@ -151,7 +152,10 @@ fn events_of(folder: &Path) -> anyhow::Result<Vec<Event>> {
 pub fn read_front(folder: &Path) -> anyhow::Result<Front> {
     let path = folder.join("front.json");
     let text = std::fs::read_to_string(&path).with_context(|| {
-        format!("`{}` cannot be read; the study has not ended: run its `search` again", path.display())
+        format!(
+            "`{}` cannot be read; the study has not ended: run its `search` again",
+            path.display()
+        )
     })?;
     serde_json::from_str(&text).with_context(|| format!("`{}` is damaged", path.display()))
 }

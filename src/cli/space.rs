@@ -27,8 +27,8 @@ pub struct SpaceArgs {
 pub fn space(args: &SpaceArgs) -> anyhow::Result<ExitStatus> {
     let network = load_network(args.model.as_deref()).map_err(usage)?;
     let threads = args.subject.thread_counts()?;
-    let space =
-        space_of(&network, &threads, &args.subject.backends(), args.subject.space.as_ref()).map_err(usage)?;
+    let space = space_of(&network, &threads, &args.subject.backends(), args.subject.space.as_ref())
+        .map_err(usage)?;
     let compiled = space.compile().map_err(usage)?;
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -64,9 +64,13 @@ pub fn space(args: &SpaceArgs) -> anyhow::Result<ExitStatus> {
     writeln!(out, "{} parameters:", space.parameters.len())?;
     let width = space.parameters.iter().map(|parameter| parameter.name.len()).max().unwrap_or(0);
     for parameter in &space.parameters {
-        let values: Vec<String> = parameter.domain.values().iter().map(ToString::to_string).collect();
-        let condition =
-            parameter.condition.as_ref().map(|condition| format!("  when {condition}")).unwrap_or_default();
+        let values: Vec<String> =
+            parameter.domain.values().iter().map(ToString::to_string).collect();
+        let condition = parameter
+            .condition
+            .as_ref()
+            .map(|condition| format!("  when {condition}"))
+            .unwrap_or_default();
         writeln!(out, "  {:width$}  {{{}}}{condition}", parameter.name, values.join(", "))?;
     }
     writeln!(out, "\n{} constraints:", space.constraints.len())?;

@@ -21,7 +21,9 @@ use paretune_model::Network;
 use paretune_study::prepare::load_network;
 use paretune_study::session::Control;
 use paretune_study::trial::{fastest_probes, remember_probes};
-use paretune_tune::{Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network};
+use paretune_tune::{
+    Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network,
+};
 
 use super::bench::{BenchArgs, place, seconds_text};
 use super::{ExitStatus, paths, usage};
@@ -56,7 +58,8 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     let control = Arc::new(Control::default());
     super::search::stop_on_signals(&control)?;
     let stopped = || control.stop.load(Ordering::Relaxed);
-    let options = TuneOptions { place: place.clone(), seconds, strategy: STRATEGY.to_owned(), seed: 0 };
+    let options =
+        TuneOptions { place: place.clone(), seconds, strategy: STRATEGY.to_owned(), seed: 0 };
     let preprocessing = Preprocessing::default();
     let mut reporter = ProgressReporter::new(args.json);
     let tuned = tune::tune(
@@ -70,7 +73,9 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     );
     reporter.end();
     let Some(tuned) = tuned? else {
-        eprintln!("interrupted; the measurements are in the result store, and the same command continues");
+        eprintln!(
+            "interrupted; the measurements are in the result store, and the same command continues"
+        );
         return Ok(ExitStatus::Interrupted);
     };
     remember_probes(&store, &place.hardware, &tuned.probes)?;
@@ -109,8 +114,13 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     if let Err(error) = conclude_network(&store, &place, &sha256, variants[chosen], seconds) {
         eprintln!("the schedules of the whole network could not be stored: {error}");
     }
-    let report =
-        TuningReport { plan: &plan, tuned: &tuned, default: &timings[0], best: &timings[chosen], chosen };
+    let report = TuningReport {
+        plan: &plan,
+        tuned: &tuned,
+        default: &timings[0],
+        best: &timings[chosen],
+        chosen,
+    };
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", report.json(place.threads, place.batch))?;
@@ -128,7 +138,8 @@ fn write_bundle(
 ) -> anyhow::Result<()> {
     let mut plan = plan.clone();
     tune::apply(&mut plan, schedules.iter().map(|(index, schedule)| (*index, schedule)));
-    let bundle = Bundle { plan, preprocessing: preprocessing.clone(), configuration: String::new() };
+    let bundle =
+        Bundle { plan, preprocessing: preprocessing.clone(), configuration: String::new() };
     Ok(bundle.write(folder)?)
 }
 
@@ -150,7 +161,8 @@ impl ProgressReporter {
 
     fn see(&mut self, progress: &Progress) {
         let activity = if progress.finals { "timing the best again" } else { "trying" };
-        let text = format!("{activity}: {} schedules, layers {:.2}x", progress.tried, progress.gained);
+        let text =
+            format!("{activity}: {} schedules, layers {:.2}x", progress.tried, progress.gained);
         if self.plain {
             if self.last_line.elapsed() >= LINE_INTERVAL {
                 self.last_line = Instant::now();
@@ -196,7 +208,9 @@ impl TuningReport<'_> {
             0 if self.tuned.schedules.is_empty() => "the default schedules are the best",
             0 => "the default schedules stay: together, the tuned ones are not faster",
             1 => "the tuned schedules",
-            _ => "the tuned schedules except those in another tensor format, which together are slower",
+            _ => {
+                "the tuned schedules except those in another tensor format, which together are slower"
+            }
         }
     }
 
@@ -236,8 +250,8 @@ impl TuningReport<'_> {
 
     fn print(&self, out: &mut impl Write, threads: usize, batch: usize) -> std::io::Result<()> {
         let rows: Vec<[String; 7]> = self.tuned.layers.iter().map(row).collect();
-        let head =
-            ["layer", "default", "tuned", "gain", "of ceiling", "tried", "schedule"].map(str::to_owned);
+        let head = ["layer", "default", "tuned", "gain", "of ceiling", "tried", "schedule"]
+            .map(str::to_owned);
         let width = |column: usize| {
             let cells = rows.iter().chain([&head]).map(|row| row[column].chars().count());
             cells.max().unwrap_or(0)
@@ -290,7 +304,9 @@ fn row(layer: &TunedLayer) -> [String; 7] {
         seconds_text(layer.default_seconds),
         seconds_text(layer.seconds),
         format!("{:.2}x", gain(layer)),
-        layer.ceiling_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+        layer
+            .ceiling_share
+            .map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
         layer.tried.to_string(),
         format!("{}{}", schedule_text(&layer.schedule), if kept { " (default)" } else { "" }),
     ]

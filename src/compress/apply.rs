@@ -25,7 +25,11 @@ use super::{channels, least_squares, quantize, recalibrate, sparsity};
 ///
 /// Fails if the recipe names a layer or group that the network does not have, if the calibration
 /// belongs to another network, or if the plan's weights are not in single precision.
-pub fn apply(plan: &Plan, calibration: &Calibration, recipe: &Recipe) -> Result<Plan, CompressError> {
+pub fn apply(
+    plan: &Plan,
+    calibration: &Calibration,
+    recipe: &Recipe,
+) -> Result<Plan, CompressError> {
     let (mut small, calibration) = compress_weights(plan, calibration, None, recipe, None)?;
     finalize(&mut small, &calibration)?;
     Ok(small)
@@ -74,7 +78,9 @@ pub fn apply_recalibrated(
     let (mut small, mut calibration) = compress_weights(plan, calibration, database, recipe, fit)?;
     if recipe.recalibrate && recipe.needs_recalibration() {
         let rounds = recipe.layers.values().any(|layer| layer.numbers.is_integer());
-        if let Some(seen) = recalibrate::recalibrate(&mut small, &calibration, images, threads, rounds)? {
+        if let Some(seen) =
+            recalibrate::recalibrate(&mut small, &calibration, images, threads, rounds)?
+        {
             calibration = seen;
         }
     }
@@ -136,7 +142,9 @@ fn compress_weights(
         });
         let reconstructed = match database.filter(|_| recipe.reconstructs(&requested)) {
             Some(database) if unchanged => Some(database.variant(&step.name, &requested)?.weights),
-            Some(database) => database.pruned_variant(&step.name, remaining, &requested, channels)?,
+            Some(database) => {
+                database.pruned_variant(&step.name, remaining, &requested, channels)?
+            }
             None => None,
         };
         let compressed = match reconstructed {

@@ -51,7 +51,8 @@ impl Calibration {
             return Err(CompressError::Calibration("there are fewer images than one batch".into()));
         }
         let (unfused, conv_results) = unfuse(plan);
-        let mut executor = Executor::new(&unfused, &ExecutorOptions { batch, threads, isa: Isa::detect() })?;
+        let mut executor =
+            Executor::new(&unfused, &ExecutorOptions { batch, threads, isa: Isa::detect() })?;
         let mut this = Self::empty(plan);
         let batches = images.len() / len;
         for (index, input) in images.chunks_exact(len).enumerate() {
@@ -71,7 +72,11 @@ impl Calibration {
     ///
     /// Fails if a step has no derivative, if there is no image, or if this calibration belongs to
     /// another network.
-    pub fn measure_information(&mut self, plan: &Plan, images: &[f32]) -> Result<(), CompressError> {
+    pub fn measure_information(
+        &mut self,
+        plan: &Plan,
+        images: &[f32],
+    ) -> Result<(), CompressError> {
         self.check(plan)?;
         let groups = groups(plan)?;
         let information = channel_information(plan, self, &groups, images)?;
@@ -110,14 +115,20 @@ impl Calibration {
         let matches = self.values.len() == plan.values.len()
             && self.values.iter().zip(&plan.values).all(|(seen, value)| {
                 let channel_count = channels(value);
-                [seen.min.len(), seen.max.len(), seen.moments.mean.len(), seen.moments.variance.len()]
-                    == [channel_count; 4]
+                [
+                    seen.min.len(),
+                    seen.max.len(),
+                    seen.moments.mean.len(),
+                    seen.moments.variance.len(),
+                ] == [channel_count; 4]
             })
-            && plan.steps.iter().filter(|step| matches!(step.operator, Operator::Conv(_))).all(|step| {
-                self.convolutions
-                    .get(&step.name)
-                    .is_some_and(|seen| seen.mean.len() == channels(&plan.values[step.output]))
-            });
+            && plan.steps.iter().filter(|step| matches!(step.operator, Operator::Conv(_))).all(
+                |step| {
+                    self.convolutions
+                        .get(&step.name)
+                        .is_some_and(|seen| seen.mean.len() == channels(&plan.values[step.output]))
+                },
+            );
         if matches {
             Ok(())
         } else {
@@ -168,7 +179,9 @@ pub(super) fn unfuse(plan: &Plan) -> (Plan, BTreeMap<ValueId, String>) {
         }
         let result = unfused.values.len();
         conv_results.insert(result, step.name.clone());
-        unfused.values.push(ValueSpec { dims: plan.values[step.output].dims.clone(), quantization: None });
+        unfused
+            .values
+            .push(ValueSpec { dims: plan.values[step.output].dims.clone(), quantization: None });
         let mut conv = conv.clone();
         let activation = std::mem::take(&mut conv.activation);
         unfused.steps.push(Step {

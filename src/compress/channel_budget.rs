@@ -70,7 +70,8 @@ pub fn allocate_channels(
     work: f64,
 ) -> Result<BTreeMap<String, f64>, CompressError> {
     calibration.check(plan)?;
-    let groups: Vec<Group> = groups(plan)?.into_iter().filter(|group| group.info.prunable()).collect();
+    let groups: Vec<Group> =
+        groups(plan)?.into_iter().filter(|group| group.info.prunable()).collect();
     let steps = plan.steps.iter().filter_map(|step| {
         let Operator::Conv(conv) = &step.operator else { return None };
         let problem = conv_problem(plan, step, 1)?;
@@ -81,7 +82,9 @@ pub fn allocate_channels(
         Some(Work { input: step.inputs[0], output: step.output, each, single })
     });
     let steps: Vec<Work> = steps.collect();
-    let count = |keep: &ChannelMask, value: usize| keep.of(value).iter().filter(|&&keep| keep).count() as f64;
+    let count = |keep: &ChannelMask, value: usize| {
+        keep.of(value).iter().filter(|&&keep| keep).count() as f64
+    };
     let total = |keep: &ChannelMask| -> f64 {
         let pairs = |step: &Work| if step.single { 1.0 } else { count(keep, step.input) };
         steps.iter().map(|step| step.each * count(keep, step.output) * pairs(step)).sum()
@@ -115,7 +118,9 @@ pub fn allocate_channels(
         let Some((_, index, next)) = best else { break };
         let (order, _, gone) = &mut queues[index];
         let width = groups[index].info.width;
-        order[*gone..width - next].iter().for_each(|&channel| keep.remove(&groups[index].channels[channel]));
+        order[*gone..width - next]
+            .iter()
+            .for_each(|&channel| keep.remove(&groups[index].channels[channel]));
         *gone = width - next;
     }
     let fractions = groups.iter().zip(&queues).filter(|(_, (.., gone))| *gone > 0);

@@ -27,14 +27,16 @@ pub(super) fn choose(
     let by_name: BTreeMap<&str, &Group> =
         groups.iter().map(|group| (group.info.name.as_str(), group)).collect();
     for (name, &fraction) in &recipe.channels {
-        let group = by_name
-            .get(name.as_str())
-            .ok_or_else(|| CompressError::Recipe(format!("the network has no channel group `{name}`")))?;
+        let group = by_name.get(name.as_str()).ok_or_else(|| {
+            CompressError::Recipe(format!("the network has no channel group `{name}`"))
+        })?;
         if fraction >= 1.0 {
             continue;
         }
         if let Some(why) = group.info.pinned {
-            return Err(CompressError::Recipe(format!("channel group `{name}` cannot be pruned: it {why}")));
+            return Err(CompressError::Recipe(format!(
+                "channel group `{name}` cannot be pruned: it {why}"
+            )));
         }
         let scores = scores(plan, calibration, group, recipe.criterion)?;
         let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -64,14 +66,20 @@ pub(super) fn scores(
 /// Returns the Fisher information of the channels from the calibration.
 fn fisher(calibration: &Calibration, group: &Group) -> Result<Vec<f64>, CompressError> {
     let name = &group.info.name;
-    let known = calibration.information.get(name).filter(|known| known.len() == group.channels.len());
+    let known =
+        calibration.information.get(name).filter(|known| known.len() == group.channels.len());
     known.cloned().ok_or_else(|| {
-        CompressError::Calibration(format!("the information of channel group `{name}` was not measured"))
+        CompressError::Calibration(format!(
+            "the information of channel group `{name}` was not measured"
+        ))
     })
 }
 
 /// Returns the weights of a layer in single precision.
-pub(crate) fn f32_weights<'a>(step: &str, weights: &'a Weights) -> Result<&'a [f32], CompressError> {
+pub(crate) fn f32_weights<'a>(
+    step: &str,
+    weights: &'a Weights,
+) -> Result<&'a [f32], CompressError> {
     match &weights.values {
         WeightValues::F32(values) => Ok(values),
         WeightValues::Bf16(_) | WeightValues::Fp16(_) | WeightValues::Integer(_) => {
@@ -113,7 +121,11 @@ fn magnitude(plan: &Plan, group: &Group) -> Result<Vec<f64>, CompressError> {
 
 /// Scores channels by the mean squared error of every consumer when the channel is replaced by its
 /// mean, relative to the variance of the consumer's output. Channels are assumed to be independent.
-fn variance(plan: &Plan, calibration: &Calibration, group: &Group) -> Result<Vec<f64>, CompressError> {
+fn variance(
+    plan: &Plan,
+    calibration: &Calibration,
+    group: &Group,
+) -> Result<Vec<f64>, CompressError> {
     let mut scores = vec![0.0; group.channels.len()];
     for step in &plan.steps {
         let Operator::Conv(conv) = &step.operator else { continue };
@@ -171,7 +183,8 @@ pub(super) fn remove(
                 }
                 let weights = &plan.weights[conv.weights];
                 let sliced = if is_dense_conv(plan, old) {
-                    let mean = means.map(|calibration| calibration.values[input].moments.mean.as_slice());
+                    let mean =
+                        means.map(|calibration| calibration.values[input].moments.mean.as_slice());
                     slice(&old.name, weights, keep.of(output), keep.of(input), mean)?
                 } else {
                     conv.groups = keep.of(input).iter().filter(|&&keep| keep).count();
@@ -202,7 +215,13 @@ fn rows(tensor: &Arc<[f32]>, keep: &[bool]) -> Arc<[f32]> {
         return Arc::clone(tensor);
     }
     let row = tensor.len() / keep.len();
-    tensor.chunks(row.max(1)).zip(keep).filter(|&(_, &keep)| keep).flat_map(|(row, _)| row).copied().collect()
+    tensor
+        .chunks(row.max(1))
+        .zip(keep)
+        .filter(|&(_, &keep)| keep)
+        .flat_map(|(row, _)| row)
+        .copied()
+        .collect()
 }
 
 /// Returns the filters of `keep_out` with the input channels of `keep_in`.
@@ -218,7 +237,8 @@ fn slice(
     let taps = height * width;
     let mut kept = Vec::new();
     let mut bias = Vec::new();
-    for (row, filter) in values.chunks(columns * taps).enumerate().filter(|&(row, _)| keep_out[row]) {
+    for (row, filter) in values.chunks(columns * taps).enumerate().filter(|&(row, _)| keep_out[row])
+    {
         let mut lost = 0.0;
         for (column, kernel) in filter.chunks(taps).enumerate() {
             if keep_in[column] {

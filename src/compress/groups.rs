@@ -210,7 +210,9 @@ impl Graph {
                 self.pin(step.inputs[0], "is transposed");
                 self.pin(output, "is transposed");
             }
-            Operator::Softmax { axis: 0 } => self.pin(step.inputs[0], "goes through a softmax over channels"),
+            Operator::Softmax { axis: 0 } => {
+                self.pin(step.inputs[0], "goes through a softmax over channels")
+            }
             Operator::Lrn { .. } => {
                 self.pin(step.inputs[0], "is normalized with its neighbors");
                 self.pin(output, "is normalized with its neighbors");
@@ -270,17 +272,24 @@ impl Graph {
         let mut groups: Vec<(usize, Group)> = places
             .into_iter()
             .filter_map(|((values, why), channels)| {
-                let makes =
-                    |step: &&Step| values.binary_search(&step.output).is_ok() && is_dense_conv(plan, step);
-                let reads =
-                    |step: &&Step| is_dense_conv(plan, step) && values.binary_search(&step.inputs[0]).is_ok();
+                let makes = |step: &&Step| {
+                    values.binary_search(&step.output).is_ok() && is_dense_conv(plan, step)
+                };
+                let reads = |step: &&Step| {
+                    is_dense_conv(plan, step) && values.binary_search(&step.inputs[0]).is_ok()
+                };
                 let producers: Vec<&Step> = plan.steps.iter().filter(makes).collect();
                 let at = plan.steps.iter().position(|step| makes(&step))?;
                 let width = channels.len();
                 let info = ChannelGroup {
                     name: producers[0].name.clone(),
                     producers: producers.iter().map(|step| step.name.clone()).collect(),
-                    consumers: plan.steps.iter().filter(reads).map(|step| step.name.clone()).collect(),
+                    consumers: plan
+                        .steps
+                        .iter()
+                        .filter(reads)
+                        .map(|step| step.name.clone())
+                        .collect(),
                     width,
                     pinned: why,
                     multiple: if width >= 32 {

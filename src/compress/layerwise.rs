@@ -122,7 +122,8 @@ impl Layerwise<'_> {
             conv.weights = 0;
         }
         let weights = weights.cloned().into_iter().collect();
-        let spec = |value: ValueId| ValueSpec { quantization: None, ..self.plan.values[value].clone() };
+        let spec =
+            |value: ValueId| ValueSpec { quantization: None, ..self.plan.values[value].clone() };
         let single_step = Plan {
             name: step.name.clone(),
             values: vec![spec(step.inputs[0]), spec(step.output)],
@@ -146,7 +147,8 @@ impl Layerwise<'_> {
             }
             if let Some((_, executor)) = &mut executor {
                 let end = start + batch;
-                executor.run(&input[start * from..end * from], &mut output[start * to..end * to])?;
+                executor
+                    .run(&input[start * from..end * from], &mut output[start * to..end * to])?;
             }
         }
         Ok(output)
@@ -179,7 +181,8 @@ impl Layerwise<'_> {
                 let start = |strides: &[usize]| {
                     index.iter().zip(strides).map(|(at, stride)| at * stride).sum::<usize>()
                 };
-                let (left, right) = (&left[start(&left_strides)..], &right[start(&right_strides)..]);
+                let (left, right) =
+                    (&left[start(&left_strides)..], &right[start(&right_strides)..]);
                 for (at, x) in output.iter_mut().enumerate() {
                     *x = operator(left[at * left_step], right[at * right_step]);
                 }
@@ -211,7 +214,11 @@ impl Layerwise<'_> {
 
 /// Returns the convolution with nothing fused and the default schedule.
 fn without_fusion(conv: &Conv) -> Operator {
-    Operator::Conv(Conv { activation: Activation::Identity, schedule: Schedule::default(), ..conv.clone() })
+    Operator::Conv(Conv {
+        activation: Activation::Identity,
+        schedule: Schedule::default(),
+        ..conv.clone()
+    })
 }
 
 fn activate(activation: Activation, data: &mut [f32]) {

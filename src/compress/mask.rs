@@ -11,8 +11,11 @@ pub struct ChannelMask {
 impl ChannelMask {
     /// Creates a mask that keeps every channel of `plan`.
     pub(super) fn full(plan: &Plan) -> Self {
-        let values =
-            plan.values.iter().map(|value| vec![true; value.dims.first().copied().unwrap_or(0)]).collect();
+        let values = plan
+            .values
+            .iter()
+            .map(|value| vec![true; value.dims.first().copied().unwrap_or(0)])
+            .collect();
         Self { values }
     }
 

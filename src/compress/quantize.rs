@@ -71,7 +71,11 @@ pub(super) fn round(
     let lost: Vec<f64> = made.iter().map(|&(.., lost)| lost).collect();
     Ok(Weights {
         dims: weights.dims,
-        values: WeightValues::Integer(IntegerWeights { values: rounded.into(), scales: scales.into(), grid }),
+        values: WeightValues::Integer(IntegerWeights {
+            values: rounded.into(),
+            scales: scales.into(),
+            grid,
+        }),
         pattern: weights.pattern,
         bias: corrected_bias(weights, mean.is_some().then_some(&lost)),
     })
@@ -107,7 +111,9 @@ fn ternary(filter: &[f32]) -> (f32, f32) {
 /// numbers share one grid, so that the steps can run on 8 bits too.
 pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<(), CompressError> {
     let is_integer = |step: &Step| match &step.operator {
-        Operator::Conv(conv) => matches!(plan.weights[conv.weights].values, WeightValues::Integer(_)),
+        Operator::Conv(conv) => {
+            matches!(plan.weights[conv.weights].values, WeightValues::Integer(_))
+        }
         _ => false,
     };
     let mut quantized = vec![false; plan.values.len()];
@@ -146,12 +152,14 @@ pub(super) fn set_grids(plan: &mut Plan, calibration: &Calibration) -> Result<()
         }
         let mut histogram = Histogram::default();
         let mut range = (0.0f32, 0.0f32);
-        for member in
-            (value..plan.values.len()).filter(|&member| quantized[member] && root(&leaders, member) == leader)
+        for member in (value..plan.values.len())
+            .filter(|&member| quantized[member] && root(&leaders, member) == leader)
         {
             let statistics = &calibration.values[member];
             let (low, high) = statistics.range().ok_or_else(|| {
-                CompressError::Calibration(format!("value {member} is not finite, or no image was seen"))
+                CompressError::Calibration(format!(
+                    "value {member} is not finite, or no image was seen"
+                ))
             })?;
             range = (range.0.min(low), range.1.max(high));
             histogram.merge(&statistics.histogram);
@@ -200,7 +208,9 @@ fn grid(range: (f32, f32), histogram: &Histogram) -> Quantization {
     let ratios = || (0..40).map(|index| 1.0 - 0.02 * f64::from(index));
     for _ in 0..3 {
         let least = |candidates: &mut dyn Iterator<Item = (f64, f64)>| {
-            candidates.map(|(low, high)| (error(low, high), low, high)).min_by(|a, b| a.0.total_cmp(&b.0))
+            candidates
+                .map(|(low, high)| (error(low, high), low, high))
+                .min_by(|a, b| a.0.total_cmp(&b.0))
         };
         if let Some(best) = least(&mut ratios().map(|ratio| (low, f64::from(range.1) * ratio))) {
             high = best.2;

@@ -127,8 +127,12 @@ fn corrected(step: &str, weights: &Weights, affine: &[Affine]) -> Result<Weights
         let old = weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
         (scale * old + offset) as f32
     });
-    let corrected =
-        Weights { dims: weights.dims, values, pattern: weights.pattern, bias: Some(bias.collect()) };
+    let corrected = Weights {
+        dims: weights.dims,
+        values,
+        pattern: weights.pattern,
+        bias: Some(bias.collect()),
+    };
     round_real(step, corrected, weights.format().numbers)
 }
 
@@ -139,8 +143,9 @@ fn in_single_precision(plan: &Plan) -> Plan {
         let WeightValues::Integer(integer) = &weights.values else { continue };
         let filter = (integer.values.len() / integer.scales.len().max(1)).max(1);
         let values = integer.values.chunks(filter).zip(&*integer.scales);
-        let values: Arc<[f32]> =
-            values.flat_map(|(filter, &scale)| filter.iter().map(move |&q| f32::from(q) * scale)).collect();
+        let values: Arc<[f32]> = values
+            .flat_map(|(filter, &scale)| filter.iter().map(move |&q| f32::from(q) * scale))
+            .collect();
         weights.values = WeightValues::F32(values);
     }
     f32_plan

@@ -25,13 +25,16 @@ pub(super) fn sparsify(
     }
     let [rows, channels, height, width] = weights.dims;
     let taps = height * width;
-    let units = Units::new(pattern, channels, taps)
-        .ok_or_else(|| CompressError::Recipe(format!("layer `{step}`: pattern {pattern} has no zeros")))?;
-    let keep = units.largest(rows, channels * taps, sparsity, |index| values[index] * values[index]);
+    let units = Units::new(pattern, channels, taps).ok_or_else(|| {
+        CompressError::Recipe(format!("layer `{step}`: pattern {pattern} has no zeros"))
+    })?;
+    let keep =
+        units.largest(rows, channels * taps, sparsity, |index| values[index] * values[index]);
     let mut lost = vec![0.0; rows];
     for (index, _) in keep.iter().enumerate().filter(|&(_, &keep)| !keep) {
         if let Some(mean) = mean {
-            lost[index / (channels * taps)] += mean[index / taps % channels] * f64::from(values[index]);
+            lost[index / (channels * taps)] +=
+                mean[index / taps % channels] * f64::from(values[index]);
         }
         values[index] = 0.0;
     }
@@ -44,8 +47,13 @@ pub(super) fn sparsify(
 }
 
 /// Returns the bias plus `lost` per output channel, or the unchanged bias if nothing was lost.
-pub(super) fn corrected_bias(weights: &Weights, lost: Option<&Vec<f64>>) -> Option<std::sync::Arc<[f32]>> {
-    let Some(lost) = lost.filter(|lost| lost.iter().any(|&x| x != 0.0)) else { return weights.bias.clone() };
+pub(super) fn corrected_bias(
+    weights: &Weights,
+    lost: Option<&Vec<f64>>,
+) -> Option<std::sync::Arc<[f32]>> {
+    let Some(lost) = lost.filter(|lost| lost.iter().any(|&x| x != 0.0)) else {
+        return weights.bias.clone();
+    };
     let old = |row: usize| weights.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
     Some(lost.iter().enumerate().map(|(row, lost)| (old(row) + lost) as f32).collect())
 }

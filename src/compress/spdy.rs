@@ -20,8 +20,10 @@ const BUDGET_STEPS: usize = 4000;
 /// programming over savings, as in SPDY (Frantar and Alistarh, ICML 2022).
 #[must_use]
 pub fn allocate_levels(layers: &[Vec<Level>], wanted: f64) -> Option<Vec<usize>> {
-    let most: f64 =
-        layers.iter().map(|levels| levels.iter().map(|level| level.saved).fold(0.0, f64::max)).sum();
+    let most: f64 = layers
+        .iter()
+        .map(|levels| levels.iter().map(|level| level.saved).fold(0.0, f64::max))
+        .sum();
     if wanted.is_nan() || wanted > most {
         return None;
     }
@@ -54,7 +56,8 @@ pub fn allocate_levels(layers: &[Vec<Level>], wanted: f64) -> Option<Vec<usize>>
     let total = |choice: &[usize]| -> f64 {
         layers.iter().zip(choice).map(|(levels, &index)| levels[index].saved).sum()
     };
-    let mut ends: Vec<usize> = (goal..=BUDGET_STEPS).filter(|&end| least[end].is_finite()).collect();
+    let mut ends: Vec<usize> =
+        (goal..=BUDGET_STEPS).filter(|&end| least[end].is_finite()).collect();
     ends.sort_by(|&a, &b| least[a].total_cmp(&least[b]));
     for mut end in ends {
         let mut choice = vec![0; layers.len()];
@@ -77,7 +80,11 @@ mod tests {
     #[test]
     fn the_cheapest_way_to_save_enough_is_found() {
         let levels = |costs: [f64; 3], size: f64| {
-            costs.iter().enumerate().map(|(i, &loss)| Level { saved: size * i as f64 / 2.0, loss }).collect()
+            costs
+                .iter()
+                .enumerate()
+                .map(|(i, &loss)| Level { saved: size * i as f64 / 2.0, loss })
+                .collect()
         };
         let layers: Vec<Vec<Level>> = vec![
             levels([0.0, 0.1, 5.0], 100.0),

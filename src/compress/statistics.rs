@@ -46,8 +46,9 @@ pub struct Histogram {
 
 impl Histogram {
     fn bin(x: f32) -> usize {
-        let magnitude =
-            (x.abs().to_bits() >> (23 - MANTISSA)).saturating_sub(BASE).min(HALF as u32 - 1) as usize;
+        let magnitude = (x.abs().to_bits() >> (23 - MANTISSA))
+            .saturating_sub(BASE)
+            .min(HALF as u32 - 1) as usize;
         if x < 0.0 { HALF - 1 - magnitude } else { HALF + magnitude }
     }
 
@@ -100,9 +101,10 @@ impl Moments {
                 let total = seen + added;
                 let delta = plane_mean - *mean;
                 *mean += delta * added / total;
-                *variance =
-                    (*variance * seen + plane_variance * added + delta * delta * seen * added / total)
-                        / total;
+                *variance = (*variance * seen
+                    + plane_variance * added
+                    + delta * delta * seen * added / total)
+                    / total;
                 seen = total;
             }
         });
@@ -112,7 +114,11 @@ impl Moments {
     /// Returns the moments of the channels that `keep` keeps.
     #[must_use]
     pub fn select(&self, keep: &[bool]) -> Self {
-        Self { count: self.count, mean: select(&self.mean, keep), variance: select(&self.variance, keep) }
+        Self {
+            count: self.count,
+            mean: select(&self.mean, keep),
+            variance: select(&self.variance, keep),
+        }
     }
 }
 
@@ -127,7 +133,8 @@ impl ValueStatistics {
         let ranges = self.min.par_iter_mut().zip(self.max.par_iter_mut());
         ranges.enumerate().for_each(|(channel, (min, max))| {
             for image in 0..images {
-                let (low, high) = plane_range(&data[(image * channels + channel) * plane..][..plane]);
+                let (low, high) =
+                    plane_range(&data[(image * channels + channel) * plane..][..plane]);
                 *min = min.min(low);
                 *max = max.max(high);
             }

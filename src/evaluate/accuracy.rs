@@ -125,7 +125,8 @@ fn log_softmax(outputs: &[f32]) -> Vec<f64> {
 #[must_use]
 pub fn for_scoring(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
-    let reduced = |schedule: &Schedule| registry::numerics(&schedule.algorithm) == Numerics::Reduced;
+    let reduced =
+        |schedule: &Schedule| registry::numerics(&schedule.algorithm) == Numerics::Reduced;
     let schedules = plan.steps.iter().filter_map(|step| match &step.operator {
         Operator::Conv(conv) => Some(&conv.schedule),
         _ => None,

@@ -180,7 +180,10 @@ impl Host {
 impl Process {
     fn start(command: &[String]) -> Result<Self, HostError> {
         let (program, arguments) = command.split_first().ok_or_else(|| {
-            HostError::Start(std::io::Error::new(std::io::ErrorKind::InvalidInput, "no worker command"))
+            HostError::Start(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "no worker command",
+            ))
         })?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -210,7 +213,8 @@ impl Process {
         see: &mut dyn FnMut(&Reply),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Reply, HostError> {
-        let mut line = serde_json::to_vec(request).map_err(|error| HostError::Nonsense(error.to_string()))?;
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| HostError::Nonsense(error.to_string()))?;
         line.push(b'\n');
         if self.stdin.write_all(&line).and_then(|()| self.stdin.flush()).is_err() {
             return Err(self.obituary());
@@ -228,7 +232,9 @@ impl Process {
             }
             match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
                 Ok(Ok(line)) => match serde_json::from_str::<Reply>(&line) {
-                    Ok(Reply::Failed { kind, reason }) => return Err(HostError::Refused(kind, reason)),
+                    Ok(Reply::Failed { kind, reason }) => {
+                        return Err(HostError::Refused(kind, reason));
+                    }
                     Ok(Reply::Unwell { reason }) => return Err(HostError::Unwell(reason)),
                     Ok(reply @ Reply::Preparing { .. }) => {
                         start = Instant::now();
@@ -257,9 +263,14 @@ impl Process {
             Ok(tail) => String::from_utf8_lossy(&tail).into_owned(),
             Err(_) => String::new(),
         };
-        let last: Vec<&str> = tail.lines().rev().filter(|line| !line.trim().is_empty()).take(2).collect();
+        let last: Vec<&str> =
+            tail.lines().rev().filter(|line| !line.trim().is_empty()).take(2).collect();
         let words: Vec<&str> = last.into_iter().rev().collect();
-        HostError::Died(if words.is_empty() { status } else { format!("{status}: {}", words.join("; ")) })
+        HostError::Died(if words.is_empty() {
+            status
+        } else {
+            format!("{status}: {}", words.join("; "))
+        })
     }
 }
 
@@ -304,7 +315,10 @@ pub fn blame(
             Ok(_) => {}
             Err(HostError::Interrupted) => return HostError::Interrupted,
             Err(reason) => {
-                return HostError::DeviceLost { backend: backend.clone(), reason: reason.to_string() };
+                return HostError::DeviceLost {
+                    backend: backend.clone(),
+                    reason: reason.to_string(),
+                };
             }
         }
     }
@@ -314,8 +328,8 @@ pub fn blame(
 fn end_of(status: std::process::ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        let name =
-            nix::sys::signal::Signal::try_from(signal).map_or("an unknown signal", |signal| signal.as_str());
+        let name = nix::sys::signal::Signal::try_from(signal)
+            .map_or("an unknown signal", |signal| signal.as_str());
         return format!("was ended by {name}");
     }
     format!("ended by itself ({status})")
@@ -390,18 +404,17 @@ mod tests {
 
     #[test]
     fn preparation_is_not_held_against_a_candidate() {
-        let busy =
-            r#"for i in 1 2 3 4; do sleep 0.3; echo '{"reply":"preparing","task":"t","share":0.5}'; done"#;
-        let mut host =
-            host(&format!("{OPENED} {busy}; echo '{{\"reply\":\"exported\",\"bytes\":7}}'; sleep 5"));
+        let busy = r#"for i in 1 2 3 4; do sleep 0.3; echo '{"reply":"preparing","task":"t","share":0.5}'; done"#;
+        let mut host = host(&format!(
+            "{OPENED} {busy}; echo '{{\"reply\":\"exported\",\"bytes\":7}}'; sleep 5"
+        ));
         let answer = report(&mut host, Duration::from_millis(900)).unwrap();
         assert!(matches!(answer, Reply::Exported { bytes: 7 }), "{answer:?}");
     }
 
     #[test]
     fn a_refusal_keeps_the_worker() {
-        let refuse =
-            r#"while read line; do echo '{"reply":"failed","kind":"build","reason":"no such layer"}'; done"#;
+        let refuse = r#"while read line; do echo '{"reply":"failed","kind":"build","reason":"no such layer"}'; done"#;
         let mut host = host(&format!(r#"read line; echo '{{"reply":"opened"}}'; {refuse}"#));
         for _ in 0..2 {
             let error = report(&mut host, Duration::from_secs(5)).unwrap_err();
@@ -416,7 +429,10 @@ mod tests {
     #[test]
     fn garbage_and_interrupts_are_told_apart() {
         let mut garbage = host(&format!("{OPENED} echo garbage; sleep 5"));
-        assert!(matches!(report(&mut garbage, Duration::from_secs(5)), Err(HostError::Nonsense(_))));
+        assert!(matches!(
+            report(&mut garbage, Duration::from_secs(5)),
+            Err(HostError::Nonsense(_))
+        ));
         let mut slow = host(&format!("{OPENED} sleep 60"));
         let request = Request::Report { bundle: "unused".into(), from: 0, to: 1 };
         let asked = std::cell::Cell::new(0);
@@ -424,7 +440,8 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get() > 3
         };
-        let error = slow.ask(&request, Duration::from_secs(30), &mut |_| {}, &interrupted).unwrap_err();
+        let error =
+            slow.ask(&request, Duration::from_secs(30), &mut |_| {}, &interrupted).unwrap_err();
         assert!(matches!(error, HostError::Interrupted), "{error}");
     }
 

@@ -40,7 +40,8 @@ pub fn costs(
 pub fn least_seconds(step: &StepInfo, ceilings: &ThreadCeilings) -> f64 {
     let integer = registry::info(&step.algorithm).is_some_and(registry::AlgorithmInfo::is_integer);
     let fits = |level: &LevelCeilings| level.bytes as u64 >= step.bytes;
-    let level = ceilings.memory.iter().position(fits).unwrap_or(ceilings.memory.len().saturating_sub(1));
+    let level =
+        ceilings.memory.iter().position(fits).unwrap_or(ceilings.memory.len().saturating_sub(1));
     ceilings.least_seconds(step.multiply_adds, integer, step.bytes, level)
 }
 
@@ -54,7 +55,12 @@ mod tests {
             threads: 1,
             multiply_adds_f32: 1e9,
             multiply_adds_i8: Some(4e9),
-            memory: vec![LevelCeilings { level: "L1".into(), bytes: usize::MAX, read: 1e12, copy: 1e12 }],
+            memory: vec![LevelCeilings {
+                level: "L1".into(),
+                bytes: usize::MAX,
+                read: 1e12,
+                copy: 1e12,
+            }],
         };
         let seconds = |algorithm: &str| {
             let step = StepInfo {

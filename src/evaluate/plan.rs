@@ -69,8 +69,12 @@ pub fn build_plan_for_timing(
 ) -> Result<Plan, PlanError> {
     let candidate = decode(workload, configuration)?;
     let criterion = ChannelCriterion::Magnitude;
-    let recipe =
-        Recipe { method: Method::OneShot, recalibrate: false, criterion, ..candidate.recipe.clone() };
+    let recipe = Recipe {
+        method: Method::OneShot,
+        recalibrate: false,
+        criterion,
+        ..candidate.recipe.clone()
+    };
     scheduled(workload.compressed(&recipe)?, candidate, isa)
 }
 
@@ -83,19 +87,21 @@ fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, Pla
         Switch { step, backend: backend.clone() }
     });
     (plan.switches, plan.backend) = (switches.collect(), candidate.backend);
-    let used = std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend));
+    let used =
+        std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend));
     let targets: Vec<(Backend, Target)> = used
         .map(|backend| Ok((backend.clone(), Target::of(backend, isa)?)))
         .collect::<Result<_, KernelError>>()?;
     for layer in layers {
         let Some(schedule) = candidate.schedules.get(&layer.step) else { continue };
         let backend = plan.backend_of(layer.index);
-        let Some((_, target)) = targets.iter().find(|(known, _)| known == backend) else { continue };
+        let Some((_, target)) = targets.iter().find(|(known, _)| known == backend) else {
+            continue;
+        };
         if let Operator::Conv(conv) = &mut plan.steps[layer.index].operator {
             // The space was built for the full widths. Pruned channels leave fewer valid tiles.
-            conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| PlanError::Algorithm {
-                layer: layer.step,
-                algorithm: schedule.algorithm.clone(),
+            conv.schedule = target.fitted(schedule, &layer.problem).ok_or_else(|| {
+                PlanError::Algorithm { layer: layer.step, algorithm: schedule.algorithm.clone() }
             })?;
         }
     }

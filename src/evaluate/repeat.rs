@@ -54,11 +54,12 @@ pub fn time_afresh(
 /// Combines the timings of one bundle from several processes.
 fn together(processes: &[&Timing]) -> Timing {
     let medians: Vec<f64> = processes.iter().map(|timing| timing.median).collect();
-    let least =
-        |of: fn(&Timing) -> f64| processes.iter().map(|timing| of(timing)).fold(f64::INFINITY, f64::min);
+    let least = |of: fn(&Timing) -> f64| {
+        processes.iter().map(|timing| of(timing)).fold(f64::INFINITY, f64::min)
+    };
     #[expect(clippy::cast_precision_loss, reason = "a handful of processes")]
-    let undisturbed =
-        processes.iter().map(|timing| timing.undisturbed).sum::<f64>() / processes.len().max(1) as f64;
+    let undisturbed = processes.iter().map(|timing| timing.undisturbed).sum::<f64>()
+        / processes.len().max(1) as f64;
     Timing {
         median: median(&medians),
         low: least(|timing| timing.low),
@@ -140,7 +141,8 @@ mod tests {
         let timings = time_afresh(&command, &request, Duration::from_secs(5), &|| false).unwrap();
         assert_eq!(timings[0].median, 2.0);
         let asked = std::fs::read_to_string(notes.path()).unwrap();
-        let asked: Vec<Request> = asked.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let asked: Vec<Request> =
+            asked.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(asked.len(), PROCESSES);
         let Request::Time(last) = &asked[PROCESSES - 1] else { panic!("{asked:?}") };
         assert_eq!((last.effort.seconds, last.probes.get(2)), (1.0, 0.5));
@@ -149,7 +151,8 @@ mod tests {
     #[test]
     fn a_wrong_number_of_answers_is_nonsense() {
         let command =
-            ["sh", "-c", r#"read line; echo '{"reply":"timed","timings":[]}'; read line"#].map(str::to_owned);
+            ["sh", "-c", r#"read line; echo '{"reply":"timed","timings":[]}'; read line"#]
+                .map(str::to_owned);
         let request = as_made(vec!["bundle".into()], Effort::FINAL, FastestProbes::default());
         let error = time_afresh(&command, &request, Duration::from_secs(5), &|| false).unwrap_err();
         assert!(matches!(error, HostError::Nonsense(_)), "{error}");

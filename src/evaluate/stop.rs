@@ -28,7 +28,11 @@ impl StopCriteria {
     /// if an incumbent is at least as good in everything but the accuracy, else `most`.
     #[must_use]
     pub fn enough_images(&self, [few, most]: [u64; 2], costs: &Metrics) -> u64 {
-        if self.incumbents.iter().any(|incumbent| incumbent.surely_costs_less(costs)) { few } else { most }
+        if self.incumbents.iter().any(|incumbent| incumbent.surely_costs_less(costs)) {
+            few
+        } else {
+            most
+        }
     }
 }
 
@@ -46,7 +50,8 @@ impl UpperBounds {
     #[must_use]
     pub fn reject(&self, seen: &Metrics) -> bool {
         self.0.iter().any(|(metric, bound)| {
-            let slack = if metric.quantity() == Quantity::Seconds { Self::TIMING_SLACK } else { 1.0 };
+            let slack =
+                if metric.quantity() == Quantity::Seconds { Self::TIMING_SLACK } else { 1.0 };
             seen.get(metric).is_some_and(|value| value >= slack * bound)
         })
     }
@@ -124,7 +129,8 @@ mod tests {
     fn only_candidates_surely_beyond_a_bound_are_rejected() {
         let upper = UpperBounds([(Metric::Latency, 1e-3), (Metric::Size, 1e6)].into());
         let seen = |size: f64, latency: Option<f64>| {
-            Metrics::from([(Metric::Size, size), (Metric::Memory, 1e12)]).with(Metric::Latency, latency)
+            Metrics::from([(Metric::Size, size), (Metric::Memory, 1e12)])
+                .with(Metric::Latency, latency)
         };
         assert!(!upper.reject(&seen(9.9e5, None)));
         assert!(upper.reject(&seen(1e6, None)));
@@ -136,8 +142,10 @@ mod tests {
 
     #[test]
     fn an_incumbent_must_be_as_good_in_every_objective() {
-        let incumbent =
-            Incumbent { accuracy: 0.9, costs: [(Metric::Latency, 1e-3), (Metric::Size, 1e6)].into() };
+        let incumbent = Incumbent {
+            accuracy: 0.9,
+            costs: [(Metric::Latency, 1e-3), (Metric::Size, 1e6)].into(),
+        };
         let costs = Metrics::from([(Metric::Latency, 2e-3), (Metric::Size, 1e6)]);
         assert!(incumbent.surely_beats(&costs, 0.89));
         assert!(!incumbent.surely_beats(&costs, 0.91));

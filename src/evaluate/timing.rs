@@ -92,13 +92,15 @@ impl Timing {
     #[must_use]
     pub fn of(samples: &[Sample], probe: f64) -> Self {
         let undisturbed = |sample: &&Sample| sample.before.max(sample.after) <= UNDISTURBED * probe;
-        let undisturbed: Vec<f64> = samples.iter().filter(undisturbed).map(|sample| sample.seconds).collect();
+        let undisturbed: Vec<f64> =
+            samples.iter().filter(undisturbed).map(|sample| sample.seconds).collect();
         let counted = if undisturbed.len() >= ENOUGH_UNDISTURBED && median(&undisturbed) <= LONG {
             Median::of_95(&undisturbed)
         } else {
             scaled(samples, probe)
         };
-        let [median, low, high] = counted.map_or([0.0; 3], |median| [median.median, median.low, median.high]);
+        let [median, low, high] =
+            counted.map_or([0.0; 3], |median| [median.median, median.low, median.high]);
         #[expect(clippy::cast_precision_loss, reason = "a share of some thousands")]
         let share = undisturbed.len() as f64 / samples.len().max(1) as f64;
         let samples = samples.iter().map(|sample| sample.seconds).collect();
@@ -182,7 +184,16 @@ impl<'e> Runner<'e> {
     ) -> Self {
         let fastest = if fastest > 0.0 { fastest } else { f64::INFINITY };
         let output = vec![0.0; outputs];
-        Self { executor, input, output, probe, fastest, last: 0.0, samples: Vec::new(), undisturbed: 0 }
+        Self {
+            executor,
+            input,
+            output,
+            probe,
+            fastest,
+            last: 0.0,
+            samples: Vec::new(),
+            undisturbed: 0,
+        }
     }
 
     /// Runs without counting until caches, branch predictors and clocks have settled. Also measures
@@ -271,7 +282,10 @@ pub fn time(mut candidate: Runner<'_>, effort: &Effort) -> Result<Timing, Kernel
 ///
 /// # Errors
 /// Fails if an input does not fit.
-pub fn time_together(mut candidates: Vec<Runner<'_>>, effort: &Effort) -> Result<Vec<Timing>, KernelError> {
+pub fn time_together(
+    mut candidates: Vec<Runner<'_>>,
+    effort: &Effort,
+) -> Result<Vec<Timing>, KernelError> {
     for candidate in &mut candidates {
         candidate.warm_up()?;
     }
@@ -283,7 +297,9 @@ pub fn time_together(mut candidates: Vec<Runner<'_>>, effort: &Effort) -> Result
             candidate.burst()?;
         }
         let enough = start.elapsed().as_secs_f64() >= seconds;
-        let all = candidates.iter().all(|candidate| candidate.samples.len() >= effort.least_samples.min(5));
+        let all = candidates
+            .iter()
+            .all(|candidate| candidate.samples.len() >= effort.least_samples.min(5));
         if all && enough {
             return Ok(candidates.iter().map(Runner::timing).collect());
         }

@@ -30,8 +30,12 @@ const ACCURACY_STEP: u64 = 256;
 pub fn serve() -> io::Result<()> {
     die_with_parent();
     let stdin = io::stdin().lock();
-    let mut worker =
-        Worker { isa: Isa::detect(), workload: None, probes: FastestProbes::default(), ceilings: Vec::new() };
+    let mut worker = Worker {
+        isa: Isa::detect(),
+        workload: None,
+        probes: FastestProbes::default(),
+        ceilings: Vec::new(),
+    };
     for line in stdin.lines() {
         let line = line?;
         if line.trim().is_empty() {
@@ -113,16 +117,20 @@ impl Worker {
                 }
                 Ok(Reply::Present)
             }
-            Request::Rank => Ok(Reply::Ranked { costs: self.workload()?.channel_costs().map_err(text)? }),
+            Request::Rank => {
+                Ok(Reply::Ranked { costs: self.workload()?.channel_costs().map_err(text)? })
+            }
             Request::Report { bundle, from, to } => {
                 let workload = self.workload()?;
                 let plan = Bundle::read(&bundle).map_err(text)?.plan;
-                let [from, to] = [from, to].map(|image| usize::try_from(image).unwrap_or(usize::MAX));
+                let [from, to] =
+                    [from, to].map(|image| usize::try_from(image).unwrap_or(usize::MAX));
                 Ok(Reply::Reported { score: workload.score_report(&plan, from, to).map_err(text)? })
             }
             Request::Export { configuration, id, folder } => {
                 let workload = self.workload()?;
-                let plan = build_plan(workload, &configuration, self.isa, &mut preparing).map_err(text)?;
+                let plan =
+                    build_plan(workload, &configuration, self.isa, &mut preparing).map_err(text)?;
                 let bundle = workload.bundle(plan, &id);
                 bundle.write(&folder).map_err(text)?;
                 Ok(Reply::Exported { bytes: bundle.bytes() })
@@ -144,7 +152,8 @@ impl Worker {
     fn trial(&mut self, request: &TrialRequest) -> Result<Reply, String> {
         stage("build");
         let workload = self.workload.as_ref().ok_or("no workload was opened")?;
-        let plan = build_plan(workload, &request.configuration, self.isa, &mut preparing).map_err(text)?;
+        let plan =
+            build_plan(workload, &request.configuration, self.isa, &mut preparing).map_err(text)?;
         let outputs = plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
         let bundle = workload.bundle(plan, &request.id);
         let files = bundle.file_bytes();
@@ -211,8 +220,10 @@ impl Worker {
                 dropped = true;
                 break;
             }
-            let to = (score.total + ACCURACY_STEP).min(if score.total < enough { enough } else { most });
-            let (from, to) = (usize::try_from(score.total).unwrap_or(0), usize::try_from(to).unwrap_or(0));
+            let to =
+                (score.total + ACCURACY_STEP).min(if score.total < enough { enough } else { most });
+            let (from, to) =
+                (usize::try_from(score.total).unwrap_or(0), usize::try_from(to).unwrap_or(0));
             score = score.plus(workload.score_search(plan, from, to).map_err(text)?);
         }
         if let Some(folder) = request.keep.as_ref().filter(|_| !dropped) {
@@ -220,11 +231,24 @@ impl Worker {
         }
         let probes = self.probes.clone();
         let weights = files.weights;
-        Ok(Reply::Measured(Box::new(Measured { size, weights, memory, timing, probes, score, dropped })))
+        Ok(Reply::Measured(Box::new(Measured {
+            size,
+            weights,
+            memory,
+            timing,
+            probes,
+            score,
+            dropped,
+        })))
     }
 
-    fn profile(&mut self, configuration: &Configuration, seconds: f64) -> Result<Vec<(String, f64)>, String> {
-        let plan = build_plan_for_timing(self.workload()?, configuration, self.isa).map_err(text)?;
+    fn profile(
+        &mut self,
+        configuration: &Configuration,
+        seconds: f64,
+    ) -> Result<Vec<(String, f64)>, String> {
+        let plan =
+            build_plan_for_timing(self.workload()?, configuration, self.isa).map_err(text)?;
         let (executor, times) = self.timed_steps(&plan, seconds)?;
         Ok(executor.steps().iter().map(|step| step.name.clone()).zip(times).collect())
     }
@@ -243,7 +267,8 @@ impl Worker {
     }
 
     fn inspect(&mut self, configuration: &Configuration, seconds: f64) -> Result<Reply, String> {
-        let plan = build_plan(self.workload()?, configuration, self.isa, &mut preparing).map_err(text)?;
+        let plan =
+            build_plan(self.workload()?, configuration, self.isa, &mut preparing).map_err(text)?;
         let (executor, times) = self.timed_steps(&plan, seconds)?;
         let threads = plan.threads.max(1);
         if self.ceilings.iter().all(|known| known.threads != threads) {
@@ -262,15 +287,18 @@ impl Worker {
         for folder in &request.bundles {
             let stored = Stored::open(folder).map_err(text)?;
             let Bundle { plan, preprocessing, .. } = stored.description();
-            let outputs = batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
+            let outputs =
+                batch * plan.values.get(plan.output).map_or(0, paretune_kernels::ValueSpec::len);
             let threads = request.threads.unwrap_or(plan.threads).max(1);
             let (probe, fastest) = self.probe(threads)?;
             let input = noise(plan, preprocessing, batch);
             if !plan.is_on_processor() {
                 opencl::verify(&stored.bundle().map_err(text)?.plan, batch).map_err(text)?;
             }
-            let executor =
-                stored.load(&ExecutorOptions { batch, threads, isa: self.isa }).map_err(text)?.executor;
+            let executor = stored
+                .load(&ExecutorOptions { batch, threads, isa: self.isa })
+                .map_err(text)?
+                .executor;
             loaded.push((executor, input, outputs, probe, fastest));
         }
         let runners = loaded.iter_mut().map(|(executor, input, outputs, probe, fastest)| {
@@ -325,7 +353,9 @@ fn die_with_parent() {
 fn limit_memory(bytes: u64) -> Result<(), String> {
     #[cfg(target_os = "linux")]
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_DATA, bytes, bytes)
-        .map_err(|error| format!("the worker's memory could not be limited to {bytes} bytes: {error}"))?;
+        .map_err(|error| {
+            format!("the worker's memory could not be limited to {bytes} bytes: {error}")
+        })?;
     #[cfg(not(target_os = "linux"))]
     tracing::warn!("no memory limit on this system (asked for {bytes} bytes)");
     Ok(())

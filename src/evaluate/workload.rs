@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use paretune_compress as compress;
 use paretune_compress::{
-    BaselineOutputs, Calibration, ChannelCriterion, CompressError, Database, Distillation, ProgressFn, Recipe,
+    BaselineOutputs, Calibration, ChannelCriterion, CompressError, Database, Distillation,
+    ProgressFn, Recipe,
 };
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
@@ -107,9 +108,15 @@ impl Workload {
     ///
     /// # Errors
     /// Fails if an artefact is missing or damaged, or if the network does not run on the images.
-    pub fn open(spec: &WorkloadSpec, isa: Isa, progress: Progress<'_>) -> Result<Self, WorkloadError> {
-        let network: Network = artefact::read(&spec.artefacts.join(format!("{}.network", spec.model)))?;
-        let dataset = Dataset::load_cached(&spec.artefacts.join(format!("{}.images", spec.images)))?;
+    pub fn open(
+        spec: &WorkloadSpec,
+        isa: Isa,
+        progress: Progress<'_>,
+    ) -> Result<Self, WorkloadError> {
+        let network: Network =
+            artefact::read(&spec.artefacts.join(format!("{}.network", spec.model)))?;
+        let dataset =
+            Dataset::load_cached(&spec.artefacts.join(format!("{}.images", spec.images)))?;
         Self::with(network, dataset, spec.clone(), isa, progress)
     }
 
@@ -130,15 +137,23 @@ impl Workload {
             artefact::read_or_make(&spec.artefacts.join(format!("{key}.calibration")), || {
                 progress("calibration", 0.0);
                 let seen = &calibration_inputs[..count.min(STATISTICS_IMAGES) * numbers];
-                let mut calibration = Calibration::collect(&network.plan, seen, 8, cores(), &mut |share| {
-                    progress("calibration", 0.5 * share);
-                })?;
+                let mut calibration =
+                    Calibration::collect(&network.plan, seen, 8, cores(), &mut |share| {
+                        progress("calibration", 0.5 * share);
+                    })?;
                 if compress::trainable(&network.plan).is_ok() {
-                    let work: u64 =
-                        compress::layers(&network.plan)?.iter().map(|layer| layer.multiply_adds).sum();
-                    let affordable = usize::try_from(INFORMATION_WORK / work.max(1)).unwrap_or(usize::MAX);
-                    let count = affordable.clamp(LEAST_INFORMATION_IMAGES, INFORMATION_IMAGES).min(count);
-                    calibration.measure_information(&network.plan, &calibration_inputs[..count * numbers])?;
+                    let work: u64 = compress::layers(&network.plan)?
+                        .iter()
+                        .map(|layer| layer.multiply_adds)
+                        .sum();
+                    let affordable =
+                        usize::try_from(INFORMATION_WORK / work.max(1)).unwrap_or(usize::MAX);
+                    let count =
+                        affordable.clamp(LEAST_INFORMATION_IMAGES, INFORMATION_IMAGES).min(count);
+                    calibration.measure_information(
+                        &network.plan,
+                        &calibration_inputs[..count * numbers],
+                    )?;
                 }
                 Ok::<_, WorkloadError>(calibration)
             })?;
@@ -152,7 +167,8 @@ impl Workload {
             Arc::clone(&calibration_inputs),
             cores(),
         )?;
-        let answers = |part: &str| Answers::open(spec.artefacts.join(format!("{key}.{part}-answers")));
+        let answers =
+            |part: &str| Answers::open(spec.artefacts.join(format!("{key}.{part}-answers")));
         Ok(Self {
             search_answers: answers("search"),
             report_answers: answers("report"),
@@ -214,7 +230,8 @@ impl Workload {
                 cores(),
             );
         }
-        let references = if recipe.removes_channels() { Some(self.references(images)?) } else { None };
+        let references =
+            if recipe.removes_channels() { Some(self.references(images)?) } else { None };
         let recipe = &Recipe { criterion: self.criterion(), ..recipe.clone() };
         let known = self.first.lock().unwrap_or_else(PoisonError::into_inner).get(&count).cloned();
         let calibration = match known {
@@ -226,12 +243,23 @@ impl Workload {
                 let mut seen = Calibration::collect(plan, images, batch, cores(), &mut |_| {})?;
                 seen.information.clone_from(&self.calibration.information);
                 let seen = Arc::new(seen);
-                self.first.lock().unwrap_or_else(PoisonError::into_inner).insert(count, Arc::clone(&seen));
+                self.first
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(count, Arc::clone(&seen));
                 seen
             }
         };
         let references = references.as_deref();
-        compress::apply_recalibrated(plan, &calibration, database, recipe, images, references, cores())
+        compress::apply_recalibrated(
+            plan,
+            &calibration,
+            database,
+            recipe,
+            images,
+            references,
+            cores(),
+        )
     }
 
     /// Returns the criterion that ranks channels. Networks that cannot be differentiated have no
@@ -304,14 +332,22 @@ impl Workload {
             };
             let images = all(&self.dataset.calibration, usize::MAX);
             let held_back = all(&self.dataset.search, HELD_BACK);
-            let options = Distillation { duration: Duration::from_secs(seconds), ..Distillation::default() };
+            let options =
+                Distillation { duration: Duration::from_secs(seconds), ..Distillation::default() };
             let teacher = &self.network.plan;
             let keep = compress::channel_mask(teacher, &self.calibration, recipe)?;
-            let tuned =
-                compress::distill(teacher, &student, &keep, &images, &held_back, &options, &mut |seen| {
+            let tuned = compress::distill(
+                teacher,
+                &student,
+                &keep,
+                &images,
+                &held_back,
+                &options,
+                &mut |seen| {
                     progress("fine-tuning", seen.fraction);
                     true
-                })?;
+                },
+            )?;
             Ok(tuned)
         })
     }
@@ -326,7 +362,12 @@ impl Workload {
     ///
     /// # Errors
     /// Fails if the plan does not load.
-    pub fn score_search(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, WorkloadError> {
+    pub fn score_search(
+        &self,
+        plan: &Plan,
+        from: usize,
+        to: usize,
+    ) -> Result<Score, WorkloadError> {
         self.score(plan, &self.dataset.search, &self.search_answers, from, to)
     }
 
@@ -334,7 +375,12 @@ impl Workload {
     ///
     /// # Errors
     /// Fails if the plan does not load.
-    pub fn score_report(&self, plan: &Plan, from: usize, to: usize) -> Result<Score, WorkloadError> {
+    pub fn score_report(
+        &self,
+        plan: &Plan,
+        from: usize,
+        to: usize,
+    ) -> Result<Score, WorkloadError> {
         self.score(plan, &self.dataset.report, &self.report_answers, from, to)
     }
 
@@ -373,7 +419,8 @@ impl Workload {
         let (network, normalization) = (&self.network.plan, &self.spec.normalization);
         let plan = self.repaired(recipe, count)?;
         let images = self.dataset.search.slice(0..count.min(self.dataset.search.len()));
-        let opinions = |plan: &Plan| outputs(plan, &images, normalization, self.isa, <[f32]>::to_vec);
+        let opinions =
+            |plan: &Plan| outputs(plan, &images, normalization, self.isa, <[f32]>::to_vec);
         let found = opinions(&for_scoring(&plan))?;
         let mut original = match self.opinions.lock() {
             Ok(original) => original,
@@ -406,7 +453,13 @@ impl Workload {
 fn inputs(images: &Images, count: usize, normalization: &Normalization) -> Vec<f32> {
     let images = images.take(count);
     let mut inputs = vec![0.0; images.pixels.len()];
-    normalize_into(&images.pixels, &normalization.mean, &normalization.std, images.dims, &mut inputs);
+    normalize_into(
+        &images.pixels,
+        &normalization.mean,
+        &normalization.std,
+        images.dims,
+        &mut inputs,
+    );
     inputs
 }
 

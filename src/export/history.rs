@@ -32,7 +32,8 @@ impl History {
     /// Fails if the journal cannot be read or records no session.
     pub fn read(folder: &Path) -> Result<Self, ExportError> {
         let path = folder.join("journal.jsonl");
-        let wrong = |problem: String| ExportError::Journal { path: path.display().to_string(), problem };
+        let wrong =
+            |problem: String| ExportError::Journal { path: path.display().to_string(), problem };
         let past = Journal::read(folder).map_err(|error| wrong(error.to_string()))?;
         let mut sessions = past.sessions.into_iter().peekable();
         let mut session: Option<Started> = None;

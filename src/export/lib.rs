@@ -51,14 +51,22 @@ pub fn chosen<'f>(front: &'f Front, pick: Option<&str>) -> Result<&'f FrontPoint
             .iter()
             .find(|point| point.best)
             .or(front.nearest_miss.as_ref())
-            .ok_or_else(|| ExportError::Pick("the archive is empty: there is nothing to export".into()));
+            .ok_or_else(|| {
+                ExportError::Pick("the archive is empty: there is nothing to export".into())
+            });
     };
-    let mut ids: Vec<&FrontPoint> =
-        front.points.iter().chain(&front.nearest_miss).filter(|point| point.id.starts_with(pick)).collect();
+    let mut ids: Vec<&FrontPoint> = front
+        .points
+        .iter()
+        .chain(&front.nearest_miss)
+        .filter(|point| point.id.starts_with(pick))
+        .collect();
     ids.dedup_by(|left, right| left.id == right.id);
     match ids[..] {
         [point] => Ok(point),
-        [] => Err(ExportError::Pick(format!("no point of the archive has an id that begins with `{pick}`"))),
+        [] => Err(ExportError::Pick(format!(
+            "no point of the archive has an id that begins with `{pick}`"
+        ))),
         _ => Err(ExportError::Pick(format!(
             "the ids of {} points begin with `{pick}`; give more characters",
             ids.len()

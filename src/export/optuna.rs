@@ -53,10 +53,15 @@ pub fn optuna(history: &History) -> String {
     text
 }
 
-fn operation(entry: &HistoryTrial, history: &History, domains: &BTreeMap<&str, Domain>) -> serde_json::Value {
+fn operation(
+    entry: &HistoryTrial,
+    history: &History,
+    domains: &BTreeMap<&str, Domain>,
+) -> serde_json::Value {
     let trial = &entry.trial;
     let (mut distributions, mut params) = (serde_json::Map::new(), serde_json::Map::new());
-    for (name, value) in entry.configuration().iter().flat_map(|configuration| configuration.iter()) {
+    for (name, value) in entry.configuration().iter().flat_map(|configuration| configuration.iter())
+    {
         let Some(domain) = domains.get(name.as_str()) else { continue };
         distributions.insert(name.clone(), json!(domain.distribution().to_string()));
         params.insert(name.clone(), domain.internal(value));
@@ -81,13 +86,13 @@ fn operation(entry: &HistoryTrial, history: &History, domains: &BTreeMap<&str, D
     }
     let mut system = serde_json::Map::new();
     if let Some(known) = &trial.known {
-        let constraints: Vec<f64> = history.limits().iter().map(|limit| violation_of(limit, known)).collect();
+        let constraints: Vec<f64> =
+            history.limits().iter().map(|limit| violation_of(limit, known)).collect();
         system.insert("constraints".into(), json!(constraints));
     }
-    let values: Option<Vec<Option<f64>>> = trial
-        .point
-        .as_ref()
-        .map(|point| history.started.objectives.iter().map(|&metric| point.metrics.get(metric)).collect());
+    let values: Option<Vec<Option<f64>>> = trial.point.as_ref().map(|point| {
+        history.started.objectives.iter().map(|&metric| point.metrics.get(metric)).collect()
+    });
     // Optuna requires a start time. If the journal has none, the Unix epoch marks it as unknown.
     let mut operation = json!({
         "op_code": 4,
@@ -115,7 +120,9 @@ enum Domain {
     Categories(Vec<Value>),
 }
 
-fn domains<'c>(configurations: impl Iterator<Item = &'c Configuration>) -> BTreeMap<&'c str, Domain> {
+fn domains<'c>(
+    configurations: impl Iterator<Item = &'c Configuration>,
+) -> BTreeMap<&'c str, Domain> {
     let mut seen: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for (name, value) in configurations.flat_map(Configuration::iter) {
         let values = seen.entry(name).or_default();

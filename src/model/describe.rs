@@ -71,12 +71,14 @@ pub fn describe(plan: &Plan) -> String {
         }
         plan.steps.iter().find(|step| step.output == id).map_or("?", |step| step.name.as_str())
     };
-    let mut rows =
-        vec![["step", "operator", "inputs", "output", "parameters", "multiply-adds"].map(String::from)];
+    let mut rows = vec![
+        ["step", "operator", "inputs", "output", "parameters", "multiply-adds"].map(String::from),
+    ];
     let count = |number: u64| if number == 0 { String::new() } else { grouped(number) };
     for step in &plan.steps {
         let inputs: Vec<_> = step.inputs.iter().map(|&id| source(id)).collect();
-        let shape = plan.values.get(step.output).map_or_else(String::new, |value| times(&value.dims));
+        let shape =
+            plan.values.get(step.output).map_or_else(String::new, |value| times(&value.dims));
         rows.push([
             step.name.clone(),
             operator(plan, step),
@@ -112,8 +114,11 @@ fn table(rows: &[[String; 6]]) -> String {
         let mut line = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
             // Writing to a string cannot fail.
-            let _ =
-                if column < 4 { write!(line, "{cell:<width$}  ") } else { write!(line, "{cell:>width$}  ") };
+            let _ = if column < 4 {
+                write!(line, "{cell:<width$}  ")
+            } else {
+                write!(line, "{cell:>width$}  ")
+            };
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -164,12 +169,16 @@ fn operator(plan: &Plan, step: &Step) -> String {
         Activation::HardSwish => " + hard swish".into(),
     };
     match &step.operator {
-        Operator::Conv(conv) if plan.values.get(step.output).is_some_and(|value| value.dims.len() == 1) => {
+        Operator::Conv(conv)
+            if plan.values.get(step.output).is_some_and(|value| value.dims.len() == 1) =>
+        {
             format!("dense{}", fused(&conv.activation))
         }
         Operator::Conv(conv) => {
-            let channels =
-                plan.weights.get(conv.weights).map_or([0, 0], |weights| [weights.dims[0], weights.dims[1]]);
+            let channels = plan
+                .weights
+                .get(conv.weights)
+                .map_or([0, 0], |weights| [weights.dims[0], weights.dims[1]]);
             let kind = match conv.groups {
                 1 => String::new(),
                 groups if groups == channels[0] && channels[1] == 1 => " depthwise".into(),

@@ -34,7 +34,9 @@ impl Network {
         passes::simplify(&mut self.plan);
         let failed = |problem| Err(ModelError::Graph { name: self.name.clone(), problem });
         if self.plan.steps.is_empty() {
-            return failed("the graph computes nothing: its output is its input, or a constant".into());
+            return failed(
+                "the graph computes nothing: its output is its input, or a constant".into(),
+            );
         }
         // Limits of the runtime are better reported here than at the first execution.
         match paretune_kernels::executor::validate(&self.plan, 1) {

@@ -20,7 +20,8 @@ pub fn point(
     limits: &[Limit],
 ) -> FrontPoint {
     let uncertain = measurement.estimates().filter(|(metric, _)| metric.row().is_uncertain);
-    let spread = uncertain.map(|(metric, estimate)| (metric, [estimate.low, estimate.high])).collect();
+    let spread =
+        uncertain.map(|(metric, estimate)| (metric, [estimate.low, estimate.high])).collect();
     let mut violation = BTreeMap::new();
     for limit in limits {
         let relative = violation_of(limit, measurement);
@@ -111,9 +112,12 @@ pub fn preferred<'p>(
         Preference::Knee => return knee(points, objectives),
         Preference::Metric(metric) => metric,
     };
-    let order: Vec<Metric> =
-        [first].into_iter().chain(objectives.iter().copied().filter(|&metric| metric != first)).collect();
-    let cost = |point: &FrontPoint, metric: Metric| metric.cost(point.metrics.get(metric).unwrap_or(0.0));
+    let order: Vec<Metric> = [first]
+        .into_iter()
+        .chain(objectives.iter().copied().filter(|&metric| metric != first))
+        .collect();
+    let cost =
+        |point: &FrontPoint, metric: Metric| metric.cost(point.metrics.get(metric).unwrap_or(0.0));
     points.iter().copied().min_by(|left, right| {
         order
             .iter()
@@ -136,8 +140,9 @@ fn knee<'p>(points: &[&'p FrontPoint], objectives: &[Metric]) -> Option<&'p Fron
         .iter()
         .map(|&metric| {
             let costs = points.iter().map(|point| scaled_cost(point, metric));
-            costs
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), cost| (low.min(cost), high.max(cost)))
+            costs.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), cost| {
+                (low.min(cost), high.max(cost))
+            })
         })
         .collect();
     let sum = |point: &FrontPoint| -> f64 {
@@ -175,8 +180,9 @@ pub fn representatives(
         rest.retain(|point| point.id != best.id);
         chosen.extend(points.iter().position(|point| point.id == best.id));
     }
-    let least = (0..points.len())
-        .min_by(|&left, &right| total_violation(&points[left]).total_cmp(&total_violation(&points[right])));
+    let least = (0..points.len()).min_by(|&left, &right| {
+        total_violation(&points[left]).total_cmp(&total_violation(&points[right]))
+    });
     let add = |index: usize, chosen: &mut Vec<usize>| {
         if chosen.len() < count && !chosen.contains(&index) {
             chosen.push(index);
@@ -189,11 +195,13 @@ pub fn representatives(
     for &metric in objectives {
         let costs: Vec<f64> = points.iter().map(|point| scaled_cost(point, metric)).collect();
         let low = costs.iter().copied().fold(f64::INFINITY, f64::min);
-        let range = (costs.iter().copied().fold(f64::NEG_INFINITY, f64::max) - low).max(f64::MIN_POSITIVE);
+        let range =
+            (costs.iter().copied().fold(f64::NEG_INFINITY, f64::max) - low).max(f64::MIN_POSITIVE);
         for (coordinates, cost) in coordinates.iter_mut().zip(&costs) {
             coordinates.push((cost - low) / range);
         }
-        if let Some(extreme) = (0..points.len()).min_by(|&left, &right| costs[left].total_cmp(&costs[right]))
+        if let Some(extreme) =
+            (0..points.len()).min_by(|&left, &right| costs[left].total_cmp(&costs[right]))
         {
             add(extreme, &mut chosen);
         }
@@ -202,13 +210,17 @@ pub fn representatives(
         coordinates[left].iter().zip(&coordinates[right]).map(|(a, b)| (a - b) * (a - b)).sum()
     };
     while chosen.len() < count.min(points.len()) {
-        let gap =
-            |index: usize| chosen.iter().map(|&other| distance(index, other)).fold(f64::INFINITY, f64::min);
+        let gap = |index: usize| {
+            chosen.iter().map(|&other| distance(index, other)).fold(f64::INFINITY, f64::min)
+        };
         let farthest = (0..points.len())
             .filter(|index| !chosen.contains(index))
             // Feasible points come first, because the user asked for them.
             .max_by(|&left, &right| {
-                points[left].feasible.cmp(&points[right].feasible).then(gap(left).total_cmp(&gap(right)))
+                points[left]
+                    .feasible
+                    .cmp(&points[right].feasible)
+                    .then(gap(left).total_cmp(&gap(right)))
             });
         match farthest {
             Some(index) => chosen.push(index),
@@ -226,7 +238,12 @@ mod tests {
 
     fn measured(correct: u64, latency: f64) -> Measurement {
         let score = Score { total: 1000, correct, lost: 950 - correct.min(950), gained: 0 };
-        Measurement { score, latency: [latency, latency * 0.99, latency * 1.01], size: 1e6, memory: 2e6 }
+        Measurement {
+            score,
+            latency: [latency, latency * 0.99, latency * 1.01],
+            size: 1e6,
+            memory: 2e6,
+        }
     }
 
     fn below(metric: Metric, value: f64) -> Limit {
@@ -236,9 +253,11 @@ mod tests {
     #[test]
     fn limits_are_judged_on_the_pessimistic_end() {
         let configuration = Configuration::default();
-        let inside = point(&configuration, "x", &measured(900, 1.0), &[below(Metric::Latency, 1.02)]);
+        let inside =
+            point(&configuration, "x", &measured(900, 1.0), &[below(Metric::Latency, 1.02)]);
         assert!(inside.feasible);
-        let lucky = point(&configuration, "x", &measured(900, 1.0), &[below(Metric::Latency, 1.005)]);
+        let lucky =
+            point(&configuration, "x", &measured(900, 1.0), &[below(Metric::Latency, 1.005)]);
         assert!(!lucky.feasible);
         assert!((lucky.violation[&Metric::Latency] - (1.01 / 1.005 - 1.0)).abs() < 1e-9);
     }
@@ -273,7 +292,9 @@ mod tests {
     fn preference_and_knee() {
         let objectives = [Metric::Accuracy, Metric::Latency];
         let mut points = Vec::new();
-        for (index, (correct, latency)) in [(950, 8.0), (940, 2.0), (600, 1.0)].into_iter().enumerate() {
+        for (index, (correct, latency)) in
+            [(950, 8.0), (940, 2.0), (600, 1.0)].into_iter().enumerate()
+        {
             let mut configuration = Configuration::default();
             configuration.insert("i", i64::try_from(index).unwrap());
             points.push(point(&configuration, "x", &measured(correct, latency), &[]));
@@ -288,7 +309,10 @@ mod tests {
             points[2].id
         );
         assert_eq!(preferred(&all, Preference::Knee, &objectives).unwrap().id, points[1].id);
-        assert_eq!(representatives(&points, 8, Preference::Metric(Metric::Accuracy), &objectives).len(), 3);
+        assert_eq!(
+            representatives(&points, 8, Preference::Metric(Metric::Accuracy), &objectives).len(),
+            3
+        );
         assert!(dominates(&points[1].metrics, &points[0].metrics, &objectives[1..]));
         assert!(!dominates(&points[1].metrics, &points[0].metrics, &objectives));
     }

@@ -29,8 +29,9 @@ impl ArtefactError {
 /// Fails if the file is missing or damaged.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ArtefactError> {
     let bytes = fs::read(path).map_err(|error| ArtefactError::new(path, error))?;
-    let (checksum, body) =
-        bytes.split_at_checked(blake3::OUT_LEN).ok_or_else(|| ArtefactError::new(path, "is cut off"))?;
+    let (checksum, body) = bytes
+        .split_at_checked(blake3::OUT_LEN)
+        .ok_or_else(|| ArtefactError::new(path, "is cut off"))?;
     if blake3::hash(body).as_bytes() != checksum {
         return Err(ArtefactError::new(path, "is damaged: the checksum does not match"));
     }

@@ -16,7 +16,9 @@ pub struct Budget {
 
 /// A text that is not a budget.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("budget `{0}`: write for example `90s`, `10m`, `2h`, `500trials`, or several: `10m,500trials`")]
+#[error(
+    "budget `{0}`: write for example `90s`, `10m`, `2h`, `500trials`, or several: `10m,500trials`"
+)]
 pub struct BudgetError(String);
 
 impl FromStr for Budget {
@@ -26,7 +28,8 @@ impl FromStr for Budget {
         let error = || BudgetError(text.to_owned());
         let mut budget = Self::default();
         for part in text.split(',').map(str::trim) {
-            let digits = part.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(error)?;
+            let digits =
+                part.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(error)?;
             let (number, unit) = part.split_at(digits);
             let unit = unit.trim();
             if let "trials" | "trial" = unit {

@@ -42,9 +42,11 @@ impl Limit {
     pub fn drawn(&self, baseline: Option<&Metrics>) -> Self {
         let before = baseline.and_then(|baseline| baseline.get(Metric::Accuracy));
         match (self.metric, before) {
-            (Metric::AccuracyDrop, Some(before)) => {
-                Self { metric: Metric::Accuracy, relation: Relation::Greater, value: before - self.value }
-            }
+            (Metric::AccuracyDrop, Some(before)) => Self {
+                metric: Metric::Accuracy,
+                relation: Relation::Greater,
+                value: before - self.value,
+            },
             _ => *self,
         }
     }
@@ -140,7 +142,9 @@ fn parse_one(text: &str) -> Result<Limit, LimitError> {
         (quantity, Some((given, factor))) if quantity == given => number * factor,
         (Quantity::Fraction, None) if number <= 1.0 => number,
         (Quantity::Seconds, _) => return Err(error("needs a unit of time: s, ms, us or ns")),
-        (Quantity::Bytes, _) => return Err(error("needs a unit of bytes: B, KB, MB, GB, KiB, MiB or GiB")),
+        (Quantity::Bytes, _) => {
+            return Err(error("needs a unit of bytes: B, KB, MB, GB, KiB, MiB or GiB"));
+        }
         (Quantity::Fraction, _) => return Err(error("needs a percentage or a fraction up to 1")),
     };
     match (metric.is_maximized(), relation) {
@@ -217,7 +221,10 @@ mod tests {
     fn units_name_their_objective() {
         assert_eq!(read("<20ms, <5MB"), [below(Metric::Latency, 0.02), below(Metric::Size, 5e6)]);
         assert_eq!(read("<0.5ms"), [below(Metric::Latency, 5e-4)]);
-        assert_eq!(read("<1%, >90%"), [below(Metric::AccuracyDrop, 0.01), above(Metric::Accuracy, 0.9)]);
+        assert_eq!(
+            read("<1%, >90%"),
+            [below(Metric::AccuracyDrop, 0.01), above(Metric::Accuracy, 0.9)]
+        );
     }
 
     #[test]

@@ -67,6 +67,8 @@ impl Measurement {
     /// Returns the values of the objectives.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        Metric::objectives().filter_map(|metric| Some((metric, self.estimate(metric)?.value))).collect()
+        Metric::objectives()
+            .filter_map(|metric| Some((metric, self.estimate(metric)?.value)))
+            .collect()
     }
 }

@@ -230,7 +230,11 @@ impl Metric {
     /// Converts a value to a cost on the scale of the metric: logarithmic where ratios count.
     #[must_use]
     pub fn scaled_cost(self, value: f64) -> f64 {
-        if self.is_logarithmic() { self.cost(value.max(f64::MIN_POSITIVE).ln()) } else { self.cost(value) }
+        if self.is_logarithmic() {
+            self.cost(value.max(f64::MIN_POSITIVE).ln())
+        } else {
+            self.cost(value)
+        }
     }
 
     /// Returns whether `left` is as good as `right` within the tolerance of the metric.
@@ -410,7 +414,8 @@ mod tests {
 
     #[test]
     fn the_drop_is_that_against_the_baseline() {
-        let [before, after] = [0.75, 0.5].map(|accuracy| Metrics::from([(Metric::Accuracy, accuracy)]));
+        let [before, after] =
+            [0.75, 0.5].map(|accuracy| Metrics::from([(Metric::Accuracy, accuracy)]));
         assert_eq!(after.against(Metric::AccuracyDrop, Some(&before)), Some(0.25));
         assert_eq!(after.against(Metric::AccuracyDrop, None), None);
         assert_eq!(Metrics::default().against(Metric::AccuracyDrop, Some(&before)), None);
@@ -420,7 +425,9 @@ mod tests {
     fn costs_and_tolerances_follow_the_direction() {
         assert!(Metric::Accuracy.cost(0.9) < Metric::Accuracy.cost(0.8));
         assert!(Metric::Latency.scaled_cost(1e-3) < Metric::Latency.scaled_cost(1e-2));
-        assert!(Metric::Accuracy.is_as_good(0.8995, 0.9) && !Metric::Accuracy.is_as_good(0.89, 0.9));
+        assert!(
+            Metric::Accuracy.is_as_good(0.8995, 0.9) && !Metric::Accuracy.is_as_good(0.89, 0.9)
+        );
         assert!(Metric::Latency.is_as_good(1.005, 1.0) && !Metric::Latency.is_as_good(1.02, 1.0));
     }
 }

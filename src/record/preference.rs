@@ -65,7 +65,9 @@ impl FromStr for Preference {
     type Err = UnknownPreference;
 
     fn from_str(text: &str) -> Result<Self, UnknownPreference> {
-        Self::all().find(|each| each.name() == text).ok_or_else(|| UnknownPreference(text.to_owned()))
+        Self::all()
+            .find(|each| each.name() == text)
+            .ok_or_else(|| UnknownPreference(text.to_owned()))
     }
 }
 

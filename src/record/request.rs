@@ -166,7 +166,13 @@ impl StudyRequest {
     /// the budget or on fine-tuning: more time continues a study.
     #[must_use]
     pub fn folder_name(&self, model_name: &str, model_sha256: &str, images: &str) -> String {
-        let same = Self { budget: Budget::default(), model: None, data: None, finetune: 0, ..self.clone() };
+        let same = Self {
+            budget: Budget::default(),
+            model: None,
+            data: None,
+            finetune: 0,
+            ..self.clone()
+        };
         let mut hasher = blake3::Hasher::new();
         hasher.update(model_sha256.as_bytes());
         hasher.update(images.as_bytes());

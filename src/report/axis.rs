@@ -60,8 +60,9 @@ impl Axis {
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let width = high - low;
         let near = |limit: f64| {
-            let by_ratio =
-                metric.is_logarithmic() && limit > low / MAX_LIMIT_FACTOR && limit < high * MAX_LIMIT_FACTOR;
+            let by_ratio = metric.is_logarithmic()
+                && limit > low / MAX_LIMIT_FACTOR
+                && limit < high * MAX_LIMIT_FACTOR;
             by_ratio || (limit > low - width && limit < high + width)
         };
         values.extend(limits.into_iter().filter(|&limit| near(limit)));
@@ -104,9 +105,14 @@ impl Axis {
         let rough = (high - low) / count as f64;
         let decade = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * decade).into_iter().find(|&s| s >= rough);
-        let Some(step) = step.filter(|step| step.is_finite() && *step > 0.0) else { return Vec::new() };
+        let Some(step) = step.filter(|step| step.is_finite() && *step > 0.0) else {
+            return Vec::new();
+        };
         let first = (low / step).ceil();
-        (0..=count * 3).map(|i| (first + i as f64) * step).take_while(|&value| value <= high).collect()
+        (0..=count * 3)
+            .map(|i| (first + i as f64) * step)
+            .take_while(|&value| value <= high)
+            .collect()
     }
 
     fn log_ticks(&self, count: usize) -> Vec<f64> {
@@ -145,7 +151,9 @@ mod tests {
 
     #[test]
     fn odd_values_still_have_a_scale() {
-        for values in [vec![], vec![0.0], vec![5.0, 5.0], vec![f64::NAN, 1.0], vec![-1.0, f64::INFINITY]] {
+        for values in
+            [vec![], vec![0.0], vec![5.0, 5.0], vec![f64::NAN, 1.0], vec![-1.0, f64::INFINITY]]
+        {
             for metric in [Metric::Accuracy, Metric::Latency] {
                 let axis = Axis::new(metric, values.clone());
                 assert!(axis.ticks(5).iter().all(|(place, _)| (0.0..=1.0).contains(place)));

@@ -51,7 +51,14 @@ mod tests {
     use paretune_record::measurement::Measurement;
     use paretune_record::score::Score;
 
-    fn row(technique: &str, level: &str, kernels: Kernels, correct: u64, latency: f64, threads: i64) -> Row {
+    fn row(
+        technique: &str,
+        level: &str,
+        kernels: Kernels,
+        correct: u64,
+        latency: f64,
+        threads: i64,
+    ) -> Row {
         Row {
             network: "net".into(),
             experiment: Experiment {
@@ -67,7 +74,12 @@ mod tests {
             threads,
             id: String::new(),
             known: Some(Measurement {
-                score: Score { total: 1000, correct, lost: 900_u64.saturating_sub(correct), gained: 0 },
+                score: Score {
+                    total: 1000,
+                    correct,
+                    lost: 900_u64.saturating_sub(correct),
+                    gained: 0,
+                },
                 latency: [latency, latency * 0.99, latency * 1.01],
                 size: 1e6,
                 memory: 2e6,

@@ -10,20 +10,25 @@ use paretune_record::metric::Metric;
 /// quoted according to RFC 4180; lines end in a single newline.
 #[must_use]
 pub fn csv(front: &Front) -> String {
-    let parameters: BTreeSet<&String> = front.points.iter().flat_map(|point| point.config.0.keys()).collect();
+    let parameters: BTreeSet<&String> =
+        front.points.iter().flat_map(|point| point.config.0.keys()).collect();
     let limited: Vec<Metric> = front.limits.iter().map(|limit| limit.metric).collect();
-    let uncertain: Vec<Metric> = Metric::objectives().filter(|metric| metric.row().is_uncertain).collect();
+    let uncertain: Vec<Metric> =
+        Metric::objectives().filter(|metric| metric.row().is_uncertain).collect();
     let mut names: Vec<String> = ["id", "feasible", "best", "origin"].map(str::to_owned).to_vec();
     names.extend(Metric::objectives().map(|metric| metric.name().to_owned()));
-    names.extend(uncertain.iter().flat_map(|metric| [format!("{metric}_low"), format!("{metric}_high")]));
+    names.extend(
+        uncertain.iter().flat_map(|metric| [format!("{metric}_low"), format!("{metric}_high")]),
+    );
     names.extend(limited.iter().map(|metric| format!("violation_{metric}")));
     names.extend(parameters.iter().map(|name| format!("config.{name}")));
     let mut text = line(&names);
     for point in &front.points {
         let mut fields = flags(point);
         fields.extend(
-            Metric::objectives()
-                .map(|metric| point.metrics.get(metric).map_or_else(String::new, |v| v.to_string())),
+            Metric::objectives().map(|metric| {
+                point.metrics.get(metric).map_or_else(String::new, |v| v.to_string())
+            }),
         );
         for metric in &uncertain {
             match point.spread.get(metric) {
@@ -31,11 +36,14 @@ pub fn csv(front: &Front) -> String {
                 None => fields.extend([String::new(), String::new()]),
             }
         }
-        let violation =
-            |metric: &Metric| point.violation.get(metric).map_or_else(|| "0".to_owned(), f64::to_string);
+        let violation = |metric: &Metric| {
+            point.violation.get(metric).map_or_else(|| "0".to_owned(), f64::to_string)
+        };
         fields.extend(limited.iter().map(violation));
         fields.extend(
-            parameters.iter().map(|name| point.config.0.get(*name).map_or_else(String::new, super::setting)),
+            parameters
+                .iter()
+                .map(|name| point.config.0.get(*name).map_or_else(String::new, super::setting)),
         );
         text.push_str(&line(&fields));
     }

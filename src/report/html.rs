@@ -73,7 +73,11 @@ pub fn html(page_data: &PageData<'_>) -> String {
             .iter()
             .map(|point| (point.id.as_str(), choices(&point.config, page_data.order)))
             .collect(),
-        costs: page_data.inspected.iter().map(|point| (point.id.as_str(), point.steps.as_slice())).collect(),
+        costs: page_data
+            .inspected
+            .iter()
+            .map(|point| (point.id.as_str(), point.steps.as_slice()))
+            .collect(),
         export: format!("paretune export {} --to bundle", summary::quoted(page_data.folder)),
         techniques,
     };
@@ -189,7 +193,10 @@ fn settings(page_data: &PageData<'_>) -> String {
         rows.push(("budget", started.budget.clone()));
         rows.push(("program", format!("paretune {}", started.version)));
     }
-    rows.push(("trials", format!("{}, of them {} answered by the store", front.trials, front.cached)));
+    rows.push((
+        "trials",
+        format!("{}, of them {} answered by the store", front.trials, front.cached),
+    ));
     if let Some(volume) = front.hypervolume {
         rows.push(("hypervolume", units::digits(volume)));
     }

@@ -54,8 +54,9 @@ pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
                 continue;
             }
         };
-        let row =
-            rows.entry(layer).or_insert_with(|| LayerRow { name: layer.to_owned(), ..LayerRow::default() });
+        let row = rows
+            .entry(layer)
+            .or_insert_with(|| LayerRow { name: layer.to_owned(), ..LayerRow::default() });
         match part {
             // `half` follows `bits` in the order of names and is more specific.
             LayerPart::Bits | LayerPart::Half => row.bits = text,
@@ -67,9 +68,9 @@ pub fn choices(configuration: &Configuration, order: &[String]) -> Choices {
     }
     let position = |name: &str| order.iter().position(|other| other == name).unwrap_or(usize::MAX);
     choices.layers = rows.into_values().collect();
-    choices
-        .layers
-        .sort_by(|a, b| position(&a.name).cmp(&position(&b.name)).then_with(|| natural(&a.name, &b.name)));
+    choices.layers.sort_by(|a, b| {
+        position(&a.name).cmp(&position(&b.name)).then_with(|| natural(&a.name, &b.name))
+    });
     choices
 }
 

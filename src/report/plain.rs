@@ -128,8 +128,10 @@ impl PlainProgress {
             let mut parts: Vec<_> = Metric::objectives()
                 .filter_map(|metric| Some(units::value(metric, point.metrics.get(metric)?)))
                 .collect();
-            let faster =
-                trial.baseline.as_ref().and_then(|base| units::versus(Metric::Latency, &point.metrics, base));
+            let faster = trial
+                .baseline
+                .as_ref()
+                .and_then(|base| units::versus(Metric::Latency, &point.metrics, base));
             parts.extend(faster);
             counts.best = Some(parts.join(", "));
         }
@@ -151,7 +153,8 @@ impl PlainProgress {
     fn used_budget(&self) -> f64 {
         let Some(started) = &self.started else { return 0.0 };
         let time = started.budget_seconds.map_or(0.0, |budget| self.counts.elapsed / budget);
-        let trials = started.budget_trials.map_or(0.0, |budget| self.counts.trials as f64 / budget as f64);
+        let trials =
+            started.budget_trials.map_or(0.0, |budget| self.counts.trials as f64 / budget as f64);
         let share = time.max(trials);
         if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
     }

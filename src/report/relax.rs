@@ -33,14 +33,18 @@ pub fn relaxations(
     limits
         .iter()
         .map(|limit| {
-            let only = |point: &&&FrontPoint| point.violation.keys().all(|missed| *missed == limit.metric);
+            let only =
+                |point: &&&FrontPoint| point.violation.keys().all(|missed| *missed == limit.metric);
             let allowed: Vec<&FrontPoint> = points.iter().filter(only).copied().collect();
-            let found = preferred(&allowed, prefer, objectives)
-                .filter(|found| !found.violation.is_empty() && best.is_none_or(|best| best.id != found.id));
+            let found = preferred(&allowed, prefer, objectives).filter(|found| {
+                !found.violation.is_empty() && best.is_none_or(|best| best.id != found.id)
+            });
             match found {
                 None => {
-                    let text =
-                        format!("relaxing {} alone would allow no better known point", units::limit(limit));
+                    let text = format!(
+                        "relaxing {} alone would allow no better known point",
+                        units::limit(limit)
+                    );
                     Relaxation { limit: units::limit(limit), id: None, text }
                 }
                 Some(found) => Relaxation {
@@ -63,11 +67,15 @@ fn sentence(
 ) -> String {
     let upper = limit.is_upper();
     let middle = found.metrics.against(limit.metric, Some(baseline)).unwrap_or(f64::NAN);
-    let pessimistic = found.spread.get(&limit.metric).map_or(middle, |ends| ends[usize::from(upper)]);
+    let pessimistic =
+        found.spread.get(&limit.metric).map_or(middle, |ends| ends[usize::from(upper)]);
     let needed = units::value(limit.metric, pessimistic);
     let needed = format!("{} {}{needed}", limit.metric, if upper { "up to " } else { "down to " });
     let Some(best) = best else {
-        return format!("{needed} would be enough: {} then meets every limit", units::short_id(&found.id));
+        return format!(
+            "{needed} would be enough: {} then meets every limit",
+            units::short_id(&found.id)
+        );
     };
     let metric = prefer.metric();
     let value = units::value(metric, found.metrics.get(metric).unwrap_or(f64::NAN));
@@ -121,7 +129,10 @@ mod tests {
             &objectives,
         );
         assert_eq!(found[0].id.as_deref(), Some("slow"));
-        assert_eq!(found[0].text, "latency up to 1.50 ms would allow accuracy 92.0 % (+2.0 points)");
+        assert_eq!(
+            found[0].text,
+            "latency up to 1.50 ms would allow accuracy 92.0 % (+2.0 points)"
+        );
         assert_eq!(found[1].id, None);
     }
 }

@@ -25,8 +25,12 @@ pub fn summary(front: &Front, study: &str, prefer: Preference) -> String {
     );
     match (front.points.iter().find(|point| point.best && point.feasible), &front.nearest_miss) {
         (Some(best), _) => {
-            let _ =
-                writeln!(text, "\nBest: {} ({})", units::short_id(&best.id), why(prefer, feasible, front));
+            let _ = writeln!(
+                text,
+                "\nBest: {} ({})",
+                units::short_id(&best.id),
+                why(prefer, feasible, front)
+            );
             figures(&mut text, best, front);
         }
         (None, Some(nearest)) => {
@@ -44,7 +48,10 @@ pub fn summary(front: &Front, study: &str, prefer: Preference) -> String {
     }
     let study = quoted(study);
     let _ = writeln!(text, "\nShow all: paretune show {study}   (--tui, --html FILE)");
-    let _ = writeln!(text, "Export:   paretune export {study} --to bundle   (--pick ID takes another point)");
+    let _ = writeln!(
+        text,
+        "Export:   paretune export {study} --to bundle   (--pick ID takes another point)"
+    );
     text
 }
 
@@ -70,7 +77,10 @@ pub fn why_of(prefer: Preference, feasible: usize, limited: bool) -> String {
 
 fn figures(text: &mut String, point: &FrontPoint, front: &Front) {
     for metric in Metric::objectives() {
-        let base = front.baseline.get(metric).map_or_else(String::new, |value| units::value(metric, value));
+        let base = front
+            .baseline
+            .get(metric)
+            .map_or_else(String::new, |value| units::value(metric, value));
         let versus = units::versus(metric, &point.metrics, &front.baseline).unwrap_or_default();
         let _ = writeln!(
             text,

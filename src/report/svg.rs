@@ -31,7 +31,10 @@ text{font:12px system-ui,Helvetica,Arial,DejaVu Sans,sans-serif;fill:#333}\
 /// results in an empty plot.
 #[must_use]
 pub fn svg(front: &Front, techniques: &[Technique], x: Metric, y: Metric) -> String {
-    let miss = front.nearest_miss.iter().filter(|miss| front.points.iter().all(|point| point.id != miss.id));
+    let miss = front
+        .nearest_miss
+        .iter()
+        .filter(|miss| front.points.iter().all(|point| point.id != miss.id));
     let points: Vec<&FrontPoint> = front.points.iter().chain(miss).collect();
     let alone = || techniques.iter().map(|technique| &technique.metrics);
     let all = || points.iter().map(|point| &point.metrics).chain(alone()).chain([&front.baseline]);
@@ -203,8 +206,9 @@ impl Plot {
     /// Draws the line through the points that are not dominated in these two metrics.
     fn line(&self, out: &mut String, points: &[&FrontPoint]) {
         let any_feasible = points.iter().any(|point| point.feasible);
-        let cost =
-            |point: &FrontPoint, metric: Metric| point.metrics.get(metric).map(|value| metric.cost(value));
+        let cost = |point: &FrontPoint, metric: Metric| {
+            point.metrics.get(metric).map(|value| metric.cost(value))
+        };
         let mut kept: Vec<(f64, f64, &Metrics)> = points
             .iter()
             .filter(|point| point.feasible || !any_feasible)
@@ -248,7 +252,9 @@ impl Plot {
             escaped(&title)
         );
         if point.best {
-            let shown = |metric: Metric| units::value(metric, point.metrics.get(metric).unwrap_or(f64::NAN));
+            let shown = |metric: Metric| {
+                units::value(metric, point.metrics.get(metric).unwrap_or(f64::NAN))
+            };
             let text = format!("best: {}, {}", shown(self.x.metric), shown(self.y.metric));
             self.label(out, x, y, &text, "strong");
         }
@@ -278,7 +284,8 @@ impl Plot {
     /// Draws a text beside a mark, on the side with more space.
     fn label(&self, out: &mut String, x: f64, y: f64, text: &str, class: &str) {
         let (left, top, right, _) = FRAME;
-        let (anchor, shift) = if x > (left + right) / 2.0 { ("end", -10.0) } else { ("start", 10.0) };
+        let (anchor, shift) =
+            if x > (left + right) / 2.0 { ("end", -10.0) } else { ("start", 10.0) };
         let y = if y - top < 20.0 { y + 18.0 } else { y - 8.0 };
         // A white outline keeps the text readable over points.
         let _ = writeln!(
@@ -293,7 +300,9 @@ impl Plot {
 
 fn figures(name: &str, metrics: &Metrics) -> String {
     let shown: Vec<_> = Metric::objectives()
-        .filter_map(|metric| Some(format!("{metric} {}", units::value(metric, metrics.get(metric)?))))
+        .filter_map(|metric| {
+            Some(format!("{metric} {}", units::value(metric, metrics.get(metric)?)))
+        })
         .collect();
     format!("{name}: {}", shown.join(", "))
 }

@@ -40,11 +40,16 @@ pub fn table(front: &Front, style: TableStyle) -> String {
     );
     text.push('\n');
 
-    let shown = if style.rows == 0 { front.points.len() } else { style.rows.min(front.points.len()) };
+    let shown =
+        if style.rows == 0 { front.points.len() } else { style.rows.min(front.points.len()) };
     let mut rows = vec![heads()];
-    rows.extend(front.points[..shown].iter().map(|point| cells(point, &front.limits, &front.baseline)));
-    let nearest_apart =
-        front.nearest_miss.as_ref().filter(|miss| front.points[..shown].iter().all(|p| p.id != miss.id));
+    rows.extend(
+        front.points[..shown].iter().map(|point| cells(point, &front.limits, &front.baseline)),
+    );
+    let nearest_apart = front
+        .nearest_miss
+        .as_ref()
+        .filter(|miss| front.points[..shown].iter().all(|p| p.id != miss.id));
     rows.extend(nearest_apart.map(|point| cells(point, &front.limits, &front.baseline)));
     rows.push(baseline(&front.baseline));
     let widths: Vec<usize> = (0..rows[0].len())
@@ -56,8 +61,11 @@ pub fn table(front: &Front, style: TableStyle) -> String {
             let gap = if column == 0 { "" } else { "  " };
             // Marks, ids, origins and misses are left-aligned, figures right-aligned.
             let left = column < 2 || column >= row.len() - 2;
-            let _ =
-                if left { write!(line, "{gap}{cell:<width$}") } else { write!(line, "{gap}{cell:>width$}") };
+            let _ = if left {
+                write!(line, "{gap}{cell:<width$}")
+            } else {
+                write!(line, "{gap}{cell:>width$}")
+            };
         }
         let line = line.trim_end();
         let point = number.checked_sub(1).and_then(|at| front.points[..shown].get(at));
@@ -106,7 +114,9 @@ fn cells(point: &FrontPoint, limits: &[Limit], baseline: &Metrics) -> Vec<String
 fn baseline(metrics: &Metrics) -> Vec<String> {
     let mut cells = vec![String::new(), "baseline".to_owned()];
     for metric in Metric::objectives() {
-        cells.push(metrics.get(metric).map_or_else(String::new, |value| units::value(metric, value)));
+        cells.push(
+            metrics.get(metric).map_or_else(String::new, |value| units::value(metric, value)),
+        );
         cells.push(String::new());
     }
     cells.extend([String::new(), String::new()]);

@@ -56,7 +56,11 @@ pub fn label(origin: &str) -> Option<String> {
         return (!share.contains(',')).then(|| format!("{share} ch."));
     }
     if let Some((sparsity, kernels)) = origin.split_once(" sparse, ") {
-        return Some(if kernels == "CSR" { format!("{sparsity} CSR") } else { format!("{sparsity} sparse") });
+        return Some(if kernels == "CSR" {
+            format!("{sparsity} CSR")
+        } else {
+            format!("{sparsity} sparse")
+        });
     }
     matches!(origin, "Winograd" | "im2col").then(|| origin.to_owned())
 }
@@ -67,10 +71,16 @@ mod tests {
 
     #[test]
     fn only_single_techniques_have_labels() {
-        let labels = ["8 bits everywhere", "75 % of channels", "70 % sparse, CSR", "Winograd"].map(label);
+        let labels =
+            ["8 bits everywhere", "75 % of channels", "70 % sparse, CSR", "Winograd"].map(label);
         assert_eq!(labels.map(Option::unwrap), ["8 bits", "75 % ch.", "70 % CSR", "Winograd"]);
-        let others =
-            ["untouched", "compose", "8 bits, 75 % of channels", "8 bits everywhere, 2 threads", "evolve"];
+        let others = [
+            "untouched",
+            "compose",
+            "8 bits, 75 % of channels",
+            "8 bits everywhere, 2 threads",
+            "evolve",
+        ];
         assert!(others.into_iter().all(|origin| label(origin).is_none()));
     }
 }

@@ -34,7 +34,9 @@ fn csv_has_a_field_for_every_name_on_every_line() {
     assert!(text.contains("\"a \"\"recipe\"\", quoted\""));
     let fields: Vec<_> = text.lines().skip(2).map(|line| line.matches(',').count()).collect();
     assert!(
-        fields.iter().all(|count| *count == text.lines().next().map_or(0, |line| line.matches(',').count()))
+        fields
+            .iter()
+            .all(|count| *count == text.lines().next().map_or(0, |line| line.matches(',').count()))
     );
 }
 

@@ -162,12 +162,19 @@ pub fn factor(ratio: f64) -> String {
 /// Points are judged on intervals. `violated` says that the interval misses the limit; if the value
 /// itself meets it, the sentence says so.
 #[must_use]
-pub fn miss(limit: &Limit, metrics: &Metrics, baseline: &Metrics, violated: bool) -> Option<String> {
+pub fn miss(
+    limit: &Limit,
+    metrics: &Metrics,
+    baseline: &Metrics,
+    violated: bool,
+) -> Option<String> {
     let text = value(limit.metric, actual(limit, metrics, baseline)?);
     let (metric, bound) = (limit.metric, bound(limit));
     match missed_by(limit, metrics, baseline) {
         Some(by) => Some(format!("{metric} {text} misses {bound} by {by}")),
-        None => violated.then(|| format!("{metric} {text} meets {bound} only within its uncertainty")),
+        None => {
+            violated.then(|| format!("{metric} {text} meets {bound} only within its uncertainty"))
+        }
     }
 }
 
@@ -199,7 +206,10 @@ fn missed_by(limit: &Limit, metrics: &Metrics, baseline: &Metrics) -> Option<Str
 #[must_use]
 pub fn misses(point: &FrontPoint, limits: &[Limit], baseline: &Metrics) -> Vec<String> {
     let violated = |limit: &Limit| point.violation.contains_key(&limit.metric);
-    limits.iter().filter_map(|limit| miss(limit, &point.metrics, baseline, violated(limit))).collect()
+    limits
+        .iter()
+        .filter_map(|limit| miss(limit, &point.metrics, baseline, violated(limit)))
+        .collect()
 }
 
 /// Lists every limit that a point misses in short form: `latency 12.0%, size 3.2x, drop 0.4 pts`.
@@ -262,7 +272,17 @@ mod tests {
         ];
         assert_eq!(
             shown,
-            ["0.310 ms", "2.50 s", "0.200 µs", "8.23 µs", "0.0100 ms", "44.6 MB", "310 kB", "12 B", "90.5 %"]
+            [
+                "0.310 ms",
+                "2.50 s",
+                "0.200 µs",
+                "8.23 µs",
+                "0.0100 ms",
+                "44.6 MB",
+                "310 kB",
+                "12 B",
+                "90.5 %"
+            ]
         );
         assert_eq!(duration(59.6), "1:00");
         assert_eq!(duration(7387.0), "2:03:07");
@@ -303,7 +323,8 @@ mod tests {
         assert_eq!(drop.as_deref(), Some("accuracy-drop 6.0 % misses <1 % by 5.0 points"));
         assert_eq!(text(Metric::Memory, Relation::Less, 1e7, false), None);
         assert!(
-            text(Metric::Memory, Relation::Less, 1e7, true).is_some_and(|text| text.contains("uncertainty"))
+            text(Metric::Memory, Relation::Less, 1e7, true)
+                .is_some_and(|text| text.contains("uncertainty"))
         );
     }
 }

@@ -12,7 +12,8 @@ use paretune_kernels::{Backend, KernelError};
 use paretune_model::Network;
 use paretune_names::numbers::{BITS, HALF, bits_value};
 use paretune_names::{
-    ALGORITHM, BACKEND, CHANNELS, PATTERN, Partition, SPARSITY, THREADS, layer_parameter, tunable_parameter,
+    ALGORITHM, BACKEND, CHANNELS, PATTERN, Partition, SPARSITY, THREADS, layer_parameter,
+    tunable_parameter,
 };
 use paretune_spaces::{Domain, Expression, Parameter, ParseError, Space, Value};
 
@@ -75,7 +76,12 @@ pub fn joint_space(
         let default = shares.len() - 1;
         let name = format!("{CHANNELS}{}", group.name);
         let values = shares.into_iter().map(Value::Real).collect();
-        space.parameters.push(sizes(&name, values, default, "share of these channels that is kept"));
+        space.parameters.push(sizes(
+            &name,
+            values,
+            default,
+            "share of these channels that is kept",
+        ));
     }
     for (number, layer) in layers.iter().enumerate() {
         layer_parameters(&mut space, number, layer, &targets)?;
@@ -113,12 +119,14 @@ fn partition(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String>
 
 /// Builds the condition that `backend` runs layer `number`; `values` is the domain of [`BACKEND`].
 fn runs(backend: &str, number: usize, values: &[Value]) -> String {
-    let there = values.iter().filter_map(Value::as_str).filter(|value| match Partition::read(value) {
-        Some(partition) => {
-            backend == if partition.is_second(number) { partition.second } else { partition.first }
-        }
-        None => *value == backend,
-    });
+    let there =
+        values.iter().filter_map(Value::as_str).filter(|value| match Partition::read(value) {
+            Some(partition) => {
+                backend
+                    == if partition.is_second(number) { partition.second } else { partition.first }
+            }
+            None => *value == backend,
+        });
     let there: Vec<String> = there.map(|value| format!("'{value}'")).collect();
     format!("{BACKEND} in [{}]", there.join(", "))
 }
@@ -151,8 +159,8 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
             Numbers::all().filter(|&numbers| executes(numbers, Pattern::Dense)).collect();
         let sparse = [Pattern::Unstructured].into_iter().chain(PATTERNS).filter(|_| layer.sparse);
         let sparse = sparse.map(|pattern| {
-            let more =
-                Numbers::all().filter(|&numbers| !dense.contains(&numbers) && executes(numbers, pattern));
+            let more = Numbers::all()
+                .filter(|&numbers| !dense.contains(&numbers) && executes(numbers, pattern));
             (pattern, more.collect::<Vec<_>>())
         });
         let sparse = sparse.filter(|(_, numbers)| !numbers.is_empty()).collect();
@@ -161,8 +169,10 @@ fn offers<'b>(layer: &compress::LayerInfo, backend: &'b str, target: &Target) ->
     // A weight beyond the range of half precision would become infinite.
     let holds = |offer: &registry::Offer| layer.largest_weight <= offer.info.largest_weight();
     let able = target.offers(&layer.problem).into_iter().filter(holds);
-    let mut offers: Vec<Offer<'_>> =
-        able.map(offer).filter(|offer| !(offer.dense.is_empty() && offer.sparse.is_empty())).collect();
+    let mut offers: Vec<Offer<'_>> = able
+        .map(offer)
+        .filter(|offer| !(offer.dense.is_empty() && offer.sparse.is_empty()))
+        .collect();
     // The first offer is the default: single precision without zeros, then with zeros, then
     // integers.
     offers.sort_by_key(|offer| match () {
@@ -198,7 +208,8 @@ fn layer_parameters(
     ));
     let halves: Vec<&str> = numbers.iter().filter_map(|numbers| numbers.half()).collect();
     if !halves.is_empty() {
-        let mut parameter = choice(&layer_parameter(name, HALF), &halves, "which numbers of 16 bits");
+        let mut parameter =
+            choice(&layer_parameter(name, HALF), &halves, "which numbers of 16 bits");
         parameter.condition = Some(format!("{bits_name} == 16").parse::<Expression>()?);
         space.parameters.push(parameter);
     }
@@ -206,7 +217,12 @@ fn layer_parameters(
     let pattern_name = layer_parameter(name, PATTERN);
     if layer.sparse {
         let values = [0.0].into_iter().chain(SPARSITIES).map(Value::Real).collect();
-        space.parameters.push(sizes(&sparsity_name, values, 0, "share of the weights that is zero"));
+        space.parameters.push(sizes(
+            &sparsity_name,
+            values,
+            0,
+            "share of the weights that is zero",
+        ));
         let mut patterns = vec![Pattern::Unstructured];
         patterns.extend(PATTERNS.into_iter().filter(|pattern| {
             // A pattern is left out if unstructured zeros serve the same algorithms as well.
@@ -232,7 +248,8 @@ fn layer_parameters(
                     );
                     space.constraints.push(constraint.parse()?);
                 } else {
-                    let constraint = format!("{sparsity_name} == 0 or {pattern_name} != '{pattern}'");
+                    let constraint =
+                        format!("{sparsity_name} == 0 or {pattern_name} != '{pattern}'");
                     space.constraints.push(constraint.parse()?);
                 }
             }
@@ -244,11 +261,13 @@ fn layer_parameters(
 
     let has_patterns = space.parameters.iter().any(|parameter| parameter.name == pattern_name);
     let mut cases: Vec<(String, Vec<&str>)> = Vec::new();
-    let mut allow =
-        |case: String, algorithm: &'static str| match cases.iter_mut().find(|(known, _)| *known == case) {
-            Some((_, names)) => names.push(algorithm),
-            None => cases.push((case, vec![algorithm])),
-        };
+    let mut allow = |case: String, algorithm: &'static str| match cases
+        .iter_mut()
+        .find(|(known, _)| *known == case)
+    {
+        Some((_, names)) => names.push(algorithm),
+        None => cases.push((case, vec![algorithm])),
+    };
     let running = space.parameters.iter().find(|parameter| parameter.name == BACKEND);
     let running = running.map(|parameter| parameter.domain.values().to_vec()).unwrap_or_default();
     for offer in &offers {
@@ -258,7 +277,10 @@ fn layer_parameters(
             _ => format!("{} and ", runs(offer.backend, number, &running)),
         };
         if !offer.dense.is_empty() {
-            allow(format!("{on}{}", among(name, &offer.dense, &numbers)), offer.algorithm.info.name());
+            allow(
+                format!("{on}{}", among(name, &offer.dense, &numbers)),
+                offer.algorithm.info.name(),
+            );
         }
         for (pattern, sparse) in &offer.sparse {
             if !sparse.iter().any(|wanted| numbers.contains(wanted)) {
@@ -285,8 +307,14 @@ fn layer_parameters(
     space.constraints.push(cases.join(" or ").parse()?);
 
     for Offer { algorithm, .. } in &offers {
-        let active = format!("{algorithm_name} == '{}'", algorithm.info.name()).parse::<Expression>()?;
-        add_tunables(space, algorithm, &tunable_parameter(name, algorithm.info.name(), ""), &active)?;
+        let active =
+            format!("{algorithm_name} == '{}'", algorithm.info.name()).parse::<Expression>()?;
+        add_tunables(
+            space,
+            algorithm,
+            &tunable_parameter(name, algorithm.info.name(), ""),
+            &active,
+        )?;
     }
     Ok(())
 }
@@ -351,7 +379,8 @@ fn among(layer: &str, wanted: &[Numbers], all: &[Numbers]) -> String {
     };
     let (whole, parts): (Vec<Numbers>, Vec<Numbers>) =
         all.iter().filter(|numbers| wanted.contains(numbers)).partition(|numbers| told(numbers));
-    let mut values: Vec<String> = whole.iter().map(|&numbers| bits_value(numbers).to_string()).collect();
+    let mut values: Vec<String> =
+        whole.iter().map(|&numbers| bits_value(numbers).to_string()).collect();
     values.dedup();
     let mut cases = match &values[..] {
         [] => Vec::new(),
@@ -398,11 +427,13 @@ mod tests {
         assert_eq!(found.get(BACKEND), wanted.get(BACKEND));
         let layers = compress::layers(&network.plan).expect("layers");
         let name = |layer: &compress::LayerInfo| layer_parameter(&layer.step, ALGORITHM);
-        let chosen =
-            layers.iter().map(|layer| found.get(&name(layer)).and_then(Value::as_str).expect("an algorithm"));
+        let chosen = layers
+            .iter()
+            .map(|layer| found.get(&name(layer)).and_then(Value::as_str).expect("an algorithm"));
         chosen
             .map(|name| {
-                registry::info(name).is_some_and(|info| info.backend() == registry::BackendKind::OpenCl)
+                registry::info(name)
+                    .is_some_and(|info| info.backend() == registry::BackendKind::OpenCl)
             })
             .collect()
     }
@@ -413,14 +444,17 @@ mod tests {
             eprintln!("SKIPPED: there is no OpenCL device");
             return;
         }
-        let network = Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
+        let network =
+            Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
         let device = Backend::OpenCl { device: String::new() };
-        let space = joint_space(&network, &[1], &[Backend::Cpu, device], Isa::detect()).expect("a space");
+        let space =
+            joint_space(&network, &[1], &[Backend::Cpu, device], Isa::detect()).expect("a space");
         let space = space.compile().expect("a space that has configurations");
         let layers = compress::layers(&network.plan).expect("layers").len();
         let offered: Vec<&str> =
             space.parameters()[0].domain.values().iter().filter_map(Value::as_str).collect();
-        let two_switches = offered.iter().find(|value| value.starts_with("opencl") && value.contains(" to "));
+        let two_switches =
+            offered.iter().find(|value| value.starts_with("opencl") && value.contains(" to "));
         for text in ["cpu then opencl at 1", two_switches.expect("there and back")] {
             let partition = Partition::read(text).expect("two backends");
             let there = |layer| partition.is_second(layer) == (partition.second == "opencl");
@@ -450,7 +484,12 @@ mod tests {
             for (number, layer) in found.iter().enumerate() {
                 let offered = numbers::offered(&space, &layer.step);
                 let matrix = !layer.problem.is_depthwise();
-                assert_eq!(offered.contains(&Numbers::Fp16), number != 1 && matrix, "{}", layer.step);
+                assert_eq!(
+                    offered.contains(&Numbers::Fp16),
+                    number != 1 && matrix,
+                    "{}",
+                    layer.step
+                );
                 for wanted in offered {
                     let mut wish = Configuration::new();
                     numbers::choose(wanted, &layer.step, &mut wish);

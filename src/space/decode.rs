@@ -74,13 +74,15 @@ impl Candidate {
             match parsed {
                 Name::Backend => {}
                 Name::Threads => {
-                    let threads = integer(name, value).ok().and_then(|threads| usize::try_from(threads).ok());
+                    let threads =
+                        integer(name, value).ok().and_then(|threads| usize::try_from(threads).ok());
                     candidate.threads = threads
                         .filter(|threads| (1..=1024).contains(threads))
                         .ok_or_else(|| wrong("expected a whole number from 1 to 1024"))?;
                 }
                 Name::Finetune => {
-                    let seconds = integer(name, value).ok().and_then(|seconds| u64::try_from(seconds).ok());
+                    let seconds =
+                        integer(name, value).ok().and_then(|seconds| u64::try_from(seconds).ok());
                     candidate.finetune = seconds
                         .filter(|&seconds| seconds <= MOST_SECONDS)
                         .ok_or_else(|| wrong("expected whole seconds, a day at most"))?;
@@ -89,14 +91,16 @@ impl Candidate {
                     candidate.recipe.channels.insert(group.to_owned(), real(name, value)?);
                 }
                 Name::Layer(layer, LayerPart::Tunable { algorithm, tunable }) => {
-                    let value = tunable_value(value).ok_or_else(|| wrong("no tunable has such a value"))?;
+                    let value =
+                        tunable_value(value).ok_or_else(|| wrong("no tunable has such a value"))?;
                     tunables.push((layer, algorithm, tunable, value));
                 }
                 Name::Layer(layer, LayerPart::Algorithm) => {
                     let algorithm =
                         value.as_str().ok_or_else(|| wrong("expected the name of an algorithm"))?;
-                    algorithm
-                        .clone_into(&mut candidate.schedules.entry(layer.to_owned()).or_default().algorithm);
+                    algorithm.clone_into(
+                        &mut candidate.schedules.entry(layer.to_owned()).or_default().algorithm,
+                    );
                 }
                 Name::Layer(layer, part) => {
                     compression(
@@ -130,8 +134,9 @@ fn backends(
     configuration: &Configuration,
     layers: usize,
 ) -> Result<(Backend, Vec<(usize, Backend)>), CandidateError> {
-    let named =
-        |text: &str| text.parse::<Backend>().map_err(|problem: String| CandidateError::new(BACKEND, problem));
+    let named = |text: &str| {
+        text.parse::<Backend>().map_err(|problem: String| CandidateError::new(BACKEND, problem))
+    };
     let Some(value) = configuration.get(BACKEND) else { return Ok((Backend::Cpu, Vec::new())) };
     let text = value.as_str().unwrap_or_default();
     let Some(partition) = Partition::read(text) else { return Ok((named(text)?, Vec::new())) };
@@ -160,7 +165,8 @@ fn compression(
         LayerPart::Bits => {
             let bits = real(name, value)?;
             let numbers = Numbers::of_bits(bits);
-            recipe.numbers = numbers.ok_or_else(|| wrong(format!("{bits} bits are not offered")))?;
+            recipe.numbers =
+                numbers.ok_or_else(|| wrong(format!("{bits} bits are not offered")))?;
         }
         // Names are sorted, so `bits` was decoded before `half`.
         LayerPart::Half => {
@@ -172,7 +178,8 @@ fn compression(
             recipe.numbers = numbers;
         }
         LayerPart::Pattern => {
-            let pattern = value.as_str().ok_or_else(|| wrong("expected the name of a pattern".into()))?;
+            let pattern =
+                value.as_str().ok_or_else(|| wrong("expected the name of a pattern".into()))?;
             recipe.pattern = pattern.parse().map_err(|error| wrong(format!("{error}")))?;
         }
         LayerPart::Sparsity => recipe.sparsity = real(name, value)?,
@@ -190,7 +197,9 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
     let matters = |name: &str, value: &Value| match Name::parse(name, &layers) {
         Some(Name::Finetune | Name::Channels(_)) => true,
         Some(Name::Backend | Name::Threads) | None => false,
-        Some(Name::Layer(_, LayerPart::Algorithm)) => value.as_str().is_some_and(rounds_differently),
+        Some(Name::Layer(_, LayerPart::Algorithm)) => {
+            value.as_str().is_some_and(rounds_differently)
+        }
         Some(Name::Layer(_, LayerPart::Tunable { algorithm, tunable })) => {
             changes_numerics(algorithm, tunable)
         }
@@ -229,7 +238,10 @@ fn integer(name: &str, value: &Value) -> Result<i64, CandidateError> {
 fn real(name: &str, value: &Value) -> Result<f64, CandidateError> {
     match value {
         Value::Real(number) => Ok(*number),
-        #[expect(clippy::cast_precision_loss, reason = "shares are 0 or 1 when written as whole numbers")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "shares are 0 or 1 when written as whole numbers"
+        )]
         Value::Int(number) => Ok(*number as f64),
         other => Err(CandidateError::new(name, format!("expected a number, not {other}"))),
     }
@@ -291,7 +303,10 @@ mod tests {
         assert_eq!(back.switches, [(1, Backend::Cpu), (2, device.clone())]);
         assert_eq!(back.backend, device);
         for text in ["cpu then opencl at 4", "opencl:A/B at C then cpu at 4 to 7"] {
-            assert_eq!(Partition::read(text).map(|partition| partition.to_string()).as_deref(), Some(text));
+            assert_eq!(
+                Partition::read(text).map(|partition| partition.to_string()).as_deref(),
+                Some(text)
+            );
         }
         for backend in [
             "cpu then opencl",

@@ -54,7 +54,11 @@ impl ScheduleChoice for LayerSchedule {
         let widest = widest(&self.algorithm, self.bits);
         self.bits == schedule_bits(numbers)
             && (self.sparsity <= 0.0 || self.sparsity == sparsity)
-            && if numbers.is_integer() { numbers.bits() <= widest.bits() } else { numbers == widest }
+            && if numbers.is_integer() {
+                numbers.bits() <= widest.bits()
+            } else {
+                numbers == widest
+            }
     }
 
     fn read(configuration: &Configuration, layer: &str) -> Option<Self> {
@@ -63,10 +67,15 @@ impl ScheduleChoice for LayerSchedule {
         let prefix = tunable_parameter(layer, &algorithm, "");
         let tunables = configuration
             .iter()
-            .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?)))
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?))
+            })
             .collect();
         let sparsity = if needs_zeros(&algorithm) {
-            configuration.get(&layer_parameter(layer, SPARSITY)).and_then(Value::as_f64).unwrap_or(0.0)
+            configuration
+                .get(&layer_parameter(layer, SPARSITY))
+                .and_then(Value::as_f64)
+                .unwrap_or(0.0)
         } else {
             0.0
         };
@@ -112,7 +121,10 @@ fn widest(algorithm: &str, bits: i64) -> Numbers {
         })
     };
     if bits == 16 {
-        return Numbers::HALVES.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Bf16);
+        return Numbers::HALVES
+            .into_iter()
+            .find(|numbers| executes(*numbers))
+            .unwrap_or(Numbers::Bf16);
     }
     let grids = Grid::ALL.into_iter().rev().map(Numbers::Integer);
     grids.into_iter().find(|numbers| executes(*numbers)).unwrap_or(Numbers::Integer(Grid::Bits8))

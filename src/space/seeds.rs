@@ -40,12 +40,21 @@ pub fn seeds(space: &CompiledSpace) -> Vec<Seed> {
         ("bfloat16 everywhere", Uniform { bits: Some(Numbers::Bf16), ..Uniform::default() }),
         ("half precision everywhere", Uniform { bits: Some(Numbers::Fp16), ..Uniform::default() }),
         ("75 % of channels", Uniform { channels: Some(0.75), ..Uniform::default() }),
-        ("8 bits, 87.5 % of channels", Uniform { bits: int8, channels: Some(0.875), ..Uniform::default() }),
-        ("8 bits, 75 % of channels", Uniform { bits: int8, channels: Some(0.75), ..Uniform::default() }),
+        (
+            "8 bits, 87.5 % of channels",
+            Uniform { bits: int8, channels: Some(0.875), ..Uniform::default() },
+        ),
+        (
+            "8 bits, 75 % of channels",
+            Uniform { bits: int8, channels: Some(0.75), ..Uniform::default() },
+        ),
         ("50 % of channels", Uniform { channels: Some(0.5), ..Uniform::default() }),
         ("Winograd", Uniform { algorithm: Some("winograd"), ..Uniform::default() }),
         ("im2col", Uniform { algorithm: Some("im2col_gemm"), ..Uniform::default() }),
-        ("8 bits, 50 % of channels", Uniform { bits: int8, channels: Some(0.5), ..Uniform::default() }),
+        (
+            "8 bits, 50 % of channels",
+            Uniform { bits: int8, channels: Some(0.5), ..Uniform::default() },
+        ),
         (
             "70 % sparse, CSR",
             Uniform { sparsity: Some(0.7), algorithm: Some("csr_naive"), ..Uniform::default() },

@@ -70,7 +70,8 @@ impl Shared {
     #[must_use]
     pub fn additivity(&self) -> Option<String> {
         let median = |of: fn(&AdditivityError) -> f64| {
-            let mut errors: Vec<f64> = self.errors.iter().map(|error| (of(error) - 1.0).abs()).collect();
+            let mut errors: Vec<f64> =
+                self.errors.iter().map(|error| (of(error) - 1.0).abs()).collect();
             errors.sort_by(f64::total_cmp);
             errors.get(errors.len() / 2).copied()
         };
@@ -183,7 +184,9 @@ impl Additive {
         for trial in &history.trials()[self.seen..] {
             let Outcome::Measured { values, .. } = &trial.outcome else { continue };
             let seen: Metrics = Metric::ALL.into_iter().zip(values.iter().copied()).collect();
-            let Some(choice) = Choice::read(survey, &history.space().decode(&trial.point)) else { continue };
+            let Some(choice) = Choice::read(survey, &history.space().decode(&trial.point)) else {
+                continue;
+            };
             let parts = choice.parts(survey);
             let verified = Verified::new(trial.point.clone(), choice, parts, &seen);
             if trial.origin == ADDITIVE {
@@ -211,7 +214,9 @@ impl Additive {
         let front: Vec<&Choice> = self
             .verified
             .iter()
-            .filter(|verified| history.archive().front().iter().any(|entry| entry.point == verified.point))
+            .filter(|verified| {
+                history.archive().front().iter().any(|entry| entry.point == verified.point)
+            })
             .map(|verified| &verified.choice)
             .collect();
         let mut candidates: Vec<Choice> = Vec::new();
@@ -291,7 +296,11 @@ impl Strategy for Additive {
             let begun = Instant::now();
             self.learn(survey, history, errors);
             let composed = self.compose(survey, *prefer, history, rng);
-            tracing::debug!("composed from {} layers in {:?}", survey.layers.len(), begun.elapsed());
+            tracing::debug!(
+                "composed from {} layers in {:?}",
+                survey.layers.len(),
+                begun.elapsed()
+            );
             if composed.is_some() {
                 return composed;
             }
@@ -359,7 +368,8 @@ impl<'h> Judge<'h> {
         high[DROP] += self.reach;
         let outcome = Outcome::Measured { low: values.clone(), values, high };
         let Ok(judgement) = problem.judge(&outcome) else { return f64::NEG_INFINITY };
-        let Some(objectives) = judgement.objectives.into_iter().collect::<Option<Vec<f64>>>() else {
+        let Some(objectives) = judgement.objectives.into_iter().collect::<Option<Vec<f64>>>()
+        else {
             return f64::NEG_INFINITY;
         };
         let violation: f64 = judgement.violations.into_iter().flatten().sum();

@@ -10,8 +10,11 @@ use paretune_search::Objective;
 pub fn search_objectives(objectives: &[Metric]) -> Vec<Objective> {
     let convert = |metric: &Metric| {
         let name = metric.name();
-        let objective =
-            if metric.is_maximized() { Objective::maximize(name) } else { Objective::minimize(name) };
+        let objective = if metric.is_maximized() {
+            Objective::maximize(name)
+        } else {
+            Objective::minimize(name)
+        };
         if metric.is_logarithmic() { objective.log() } else { objective }
     };
     objectives.iter().map(convert).collect()
@@ -34,8 +37,9 @@ const NEAR: f64 = 1.05;
 
 /// Lists the upper limits on metrics other than the accuracy, with their relaxed values.
 fn relaxed(limits: &[Limit]) -> impl Iterator<Item = (Metric, f64)> + '_ {
-    let costs =
-        limits.iter().filter(|limit| limit.is_upper() && limit.metric.quantity() != Quantity::Fraction);
+    let costs = limits
+        .iter()
+        .filter(|limit| limit.is_upper() && limit.metric.quantity() != Quantity::Fraction);
     costs.map(|limit| (limit.metric, NEAR * limit.value))
 }
 
@@ -62,7 +66,8 @@ pub fn upper_bounds(limits: &[Limit]) -> UpperBounds {
 #[must_use]
 pub fn accuracy_bounds(limits: &[Limit]) -> AccuracyBounds {
     let of = |metric: Metric, upper: bool| {
-        let limits = limits.iter().filter(move |limit| limit.metric == metric && limit.is_upper() == upper);
+        let limits =
+            limits.iter().filter(move |limit| limit.metric == metric && limit.is_upper() == upper);
         limits.map(|limit| limit.value)
     };
     AccuracyBounds {
@@ -92,8 +97,11 @@ mod tests {
         ];
         let incumbents = limit_incumbents(&limits);
         let beyond = |latency_low: f64, size: f64, accuracy_high: f64| {
-            let costs =
-                Metrics::from([(Metric::Latency, latency_low), (Metric::Size, size), (Metric::Memory, 1e6)]);
+            let costs = Metrics::from([
+                (Metric::Latency, latency_low),
+                (Metric::Size, size),
+                (Metric::Memory, 1e6),
+            ]);
             incumbents.iter().any(|incumbent| incumbent.surely_beats(&costs, accuracy_high))
         };
         assert!(!beyond(1.04e-3, 1.04e6, 0.81));
@@ -101,8 +109,12 @@ mod tests {
         // Accuracy is estimated from images: from as many as decide the limit, and from no more
         // than the usual number where nothing is to be decided.
         let bounds = accuracy_bounds(&limits);
-        let score =
-            |total: u64, lost: u64| Score { total, correct: total - total / 20 - lost, lost, gained: 0 };
+        let score = |total: u64, lost: u64| Score {
+            total,
+            correct: total - total / 20 - lost,
+            lost,
+            gained: 0,
+        };
         for (total, lost, missed, enough) in [
             (500, 4, false, false),
             (2000, 4, false, true),

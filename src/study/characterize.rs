@@ -13,8 +13,8 @@ use paretune_kernels::registry;
 use paretune_kernels::weights::{Grid, Numbers, WeightFormat};
 use paretune_names::numbers::{choose, offered};
 use paretune_names::{
-    ALGORITHM, BACKEND, CHANNELS, LayerPart, Name, PATTERN, Partition, SPARSITY, THREADS, layer_parameter,
-    layers_of, tunable_parameter,
+    ALGORITHM, BACKEND, CHANNELS, LayerPart, Name, PATTERN, Partition, SPARSITY, THREADS,
+    layer_parameter, layers_of, tunable_parameter,
 };
 use paretune_record::characterize::{CHANNEL, CSR, Experiment, Kernels, ORIGINAL, SPARSE};
 use paretune_record::survey::Survey;
@@ -30,19 +30,22 @@ struct Offer {
 
 impl Offer {
     fn of(space: &CompiledSpace) -> Self {
-        let mut offer = Self { numbers: Vec::new(), sparsities: Vec::new(), algorithms: BTreeSet::new() };
+        let mut offer =
+            Self { numbers: Vec::new(), sparsities: Vec::new(), algorithms: BTreeSet::new() };
         let layers = layers_of(space.parameters().iter().map(|parameter| parameter.name.as_str()));
         for parameter in space.parameters() {
             let values = parameter.domain.values();
             match Name::parse(&parameter.name, &layers) {
-                Some(Name::Layer(layer, LayerPart::Bits)) => offer.numbers.extend(offered(space, layer)),
+                Some(Name::Layer(layer, LayerPart::Bits)) => {
+                    offer.numbers.extend(offered(space, layer))
+                }
                 Some(Name::Layer(_, LayerPart::Sparsity)) => {
                     offer.sparsities.extend(values.iter().filter_map(Value::as_f64));
                 }
                 Some(Name::Layer(_, LayerPart::Algorithm)) => {
-                    offer
-                        .algorithms
-                        .extend(values.iter().filter_map(|value| value.as_str().map(str::to_owned)));
+                    offer.algorithms.extend(
+                        values.iter().filter_map(|value| value.as_str().map(str::to_owned)),
+                    );
                 }
                 _ => {}
             }
@@ -84,7 +87,8 @@ pub fn experiments(space: &CompiledSpace, naive: bool) -> Vec<Experiment> {
         let level = format!("{} kept", percent(channels));
         all.push(Experiment { technique: CHANNEL.to_owned(), level, channels, ..plain.clone() });
     }
-    let zeros: Vec<f64> = ZEROS.into_iter().filter(|zeros| offer.sparsities.contains(zeros)).collect();
+    let zeros: Vec<f64> =
+        ZEROS.into_iter().filter(|zeros| offer.sparsities.contains(zeros)).collect();
     for (technique, algorithm) in [(CSR, "csr_naive"), (SPARSE, "spmm_nchw")] {
         for &sparsity in zeros.iter().filter(|_| offer.algorithms.contains(algorithm)) {
             all.push(Experiment {
@@ -148,11 +152,13 @@ fn quantization(numbers: Numbers) -> String {
 /// Returns the number type that `layer` offers for `wanted`: floating point for floating point,
 /// else the integers with the nearest number of bits.
 fn had(space: &CompiledSpace, layer: &str, wanted: Numbers) -> Numbers {
-    let alike =
-        offered(space, layer).into_iter().filter(|numbers| numbers.is_integer() == wanted.is_integer());
+    let alike = offered(space, layer)
+        .into_iter()
+        .filter(|numbers| numbers.is_integer() == wanted.is_integer());
     let distance = |numbers: &Numbers| (numbers.bits() - wanted.bits()).abs();
-    let nearest =
-        alike.min_by(|a, b| (*a != wanted).cmp(&(*b != wanted)).then(distance(a).total_cmp(&distance(b))));
+    let nearest = alike.min_by(|a, b| {
+        (*a != wanted).cmp(&(*b != wanted)).then(distance(a).total_cmp(&distance(b)))
+    });
     nearest.unwrap_or_default()
 }
 
@@ -176,7 +182,8 @@ impl Setting {
     /// Returns the setting's name in the tables.
     #[must_use]
     pub fn name(&self) -> String {
-        self.kernels.map_or_else(|| self.backend.clone(), |(_, name)| format!("{}, {name}", self.backend))
+        self.kernels
+            .map_or_else(|| self.backend.clone(), |(_, name)| format!("{}, {name}", self.backend))
     }
 
     /// Returns whether `experiment` can run in this setting: devices have neither sparse kernels
@@ -215,7 +222,11 @@ pub fn settings(space: &CompiledSpace) -> Vec<Setting> {
         if backend == "cpu" {
             // The largest number of threads comes first, because it is usually deployed.
             let counts = threads.iter().rev();
-            all.extend(counts.map(|&threads| Setting { backend: backend.clone(), threads, kernels: None }));
+            all.extend(counts.map(|&threads| Setting {
+                backend: backend.clone(),
+                threads,
+                kernels: None,
+            }));
         } else {
             let threads = threads[threads.len() - 1];
             let kinds = DEVICE_KERNELS.into_iter().map(Some);
@@ -255,7 +266,8 @@ pub fn configuration(
         if offers(space, &name(PATTERN), "unstructured") {
             wanted.insert(name(PATTERN), Value::Text("unstructured".to_owned()));
         }
-        let on_device = setting.kernels.filter(|_| numbers == Numbers::F32).map(|(algorithm, _)| algorithm);
+        let on_device =
+            setting.kernels.filter(|_| numbers == Numbers::F32).map(|(algorithm, _)| algorithm);
         let offered = experiment.algorithm.as_deref().or(on_device).filter(|algorithm| {
             let known = offers(space, &name(ALGORITHM), algorithm);
             known && (sparsity > 0.0 || !matches!(*algorithm, "csr_naive" | "spmm_nchw"))
@@ -280,7 +292,8 @@ pub fn configuration(
             // Plain loops are in no space, so they replace the algorithms that the space has
             // chosen.
             let sparse = found.get(&layer_parameter(&layer.name, SPARSITY)).and_then(Value::as_f64);
-            let format = if sparse > Some(0.0) { WeightFormat::SPARSE_F32 } else { WeightFormat::F32 };
+            let format =
+                if sparse > Some(0.0) { WeightFormat::SPARSE_F32 } else { WeightFormat::F32 };
             let runs = registry::info(algorithm).is_some_and(|info| info.executes(format));
             let algorithm = if runs { algorithm.as_str() } else { "naive" };
             found = replaced(&found, &layer.name, algorithm);
@@ -314,7 +327,8 @@ fn nearest(space: &CompiledSpace, parameter: &str, wanted: f64) -> Option<Value>
 
 fn offers(space: &CompiledSpace, parameter: &str, text: &str) -> bool {
     let found = space.parameters().iter().find(|known| known.name == parameter);
-    found.is_some_and(|known| known.domain.values().iter().any(|value| value.as_str() == Some(text)))
+    found
+        .is_some_and(|known| known.domain.values().iter().any(|value| value.as_str() == Some(text)))
 }
 
 trait Extend {
@@ -342,9 +356,11 @@ mod tests {
 
     #[test]
     fn experiments_become_configurations_of_the_whole_network() {
-        let network = Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
-        let space = joint_space(&network, &[1, 2], &[paretune_kernels::Backend::Cpu], Isa::detect())
-            .expect("a space");
+        let network =
+            Network::from_bytes(builtin::NAME, builtin::network_bytes(), None).expect("a network");
+        let space =
+            joint_space(&network, &[1, 2], &[paretune_kernels::Backend::Cpu], Isa::detect())
+                .expect("a space");
         let space = space.compile().expect("valid");
         let layers = paretune_compress::layers(&network.plan).expect("layers");
         let layers: Vec<LayerSurvey> = layers
@@ -392,7 +408,10 @@ mod tests {
             assert!(ids.insert(found.id()), "{experiment:?} is another one again");
             let algorithms = |wanted: &str| {
                 let algorithm = |name: &String| name.ends_with(".algorithm");
-                found.iter().filter(|(name, value)| algorithm(name) && value.as_str() == Some(wanted)).count()
+                found
+                    .iter()
+                    .filter(|(name, value)| algorithm(name) && value.as_str() == Some(wanted))
+                    .count()
             };
             match (experiment.kernels, experiment.technique.as_str()) {
                 (Kernels::Naive, CSR) => assert!(algorithms("naive_csr") > 0),
@@ -406,8 +425,11 @@ mod tests {
         }
         assert_eq!(settings(&space), [cpu(2), cpu(1)]);
         let device = Setting { kernels: Some(DEVICE_KERNELS[0]), ..cpu(2) };
-        let taken: Vec<&Experiment> = all.iter().filter(|experiment| device.takes(experiment)).collect();
+        let taken: Vec<&Experiment> =
+            all.iter().filter(|experiment| device.takes(experiment)).collect();
         assert!(taken.iter().any(|experiment| experiment.technique == CHANNEL));
-        assert!(taken.iter().all(|experiment| ![CSR, SPARSE].contains(&experiment.technique.as_str())));
+        assert!(
+            taken.iter().all(|experiment| ![CSR, SPARSE].contains(&experiment.technique.as_str()))
+        );
     }
 }

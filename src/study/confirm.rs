@@ -134,7 +134,9 @@ impl Confirmation<'_, '_> {
                     }
                     Err(error) => {
                         if let Some(error) = self.failure(error, interrupted)? {
-                            see(Event::Notice { text: format!("points could not be timed again: {error}") });
+                            see(Event::Notice {
+                                text: format!("points could not be timed again: {error}"),
+                            });
                             failed.extend(group);
                         }
                     }
@@ -143,7 +145,8 @@ impl Confirmation<'_, '_> {
             }
         }
         let limits = &self.request.limits;
-        let remaining: Vec<usize> = (0..finalists.len()).filter(|index| !failed.contains(index)).collect();
+        let remaining: Vec<usize> =
+            (0..finalists.len()).filter(|index| !failed.contains(index)).collect();
         let jobs = remaining.iter().map(|&index| {
             let latency = latencies[index].unwrap_or_else(|| seen_latency(&finalists[index]));
             Job::new(&finalists[index], &bundles[index], latency)
@@ -185,7 +188,9 @@ impl Confirmation<'_, '_> {
     ) -> Result<(), HostError> {
         let built = self.runner.candidates.as_ref().map(|folder| folder.join(&point.id));
         if let Some(built) = built.filter(|built| built.exists())
-            && std::fs::create_dir_all(self.folder()).and_then(|()| std::fs::rename(&built, bundle)).is_ok()
+            && std::fs::create_dir_all(self.folder())
+                .and_then(|()| std::fs::rename(&built, bundle))
+                .is_ok()
         {
             return Ok(());
         }
@@ -214,7 +219,9 @@ impl Confirmation<'_, '_> {
                 self.measure = false;
                 Ok(None)
             }
-            error @ (HostError::Start(_) | HostError::DeviceLost { .. }) => Err(SessionError::Worker(error)),
+            error @ (HostError::Start(_) | HostError::DeviceLost { .. }) => {
+                Err(SessionError::Worker(error))
+            }
             error => Ok(Some(error)),
         }
     }
@@ -225,7 +232,8 @@ impl Confirmation<'_, '_> {
         effort: Effort,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<Timing>, HostError> {
-        let deadline = self.runner.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
+        let deadline =
+            self.runner.deadline + Duration::from_secs_f64(effort.seconds * 3.0 * TOGETHER as f64);
         let request = repeat::as_made(bundles, effort, self.runner.probes.clone());
         repeat::time_afresh(self.host.command(), &request, deadline, interrupted)
     }
@@ -238,7 +246,12 @@ impl Confirmation<'_, '_> {
     }
 }
 
-fn finished(point: &FrontPoint, latency: [f64; 3], score: Option<Score>, limits: &[Limit]) -> FrontPoint {
+fn finished(
+    point: &FrontPoint,
+    latency: [f64; 3],
+    score: Option<Score>,
+    limits: &[Limit],
+) -> FrontPoint {
     match score {
         Some(score) => {
             let value = |metric: Metric| point.metrics.get(metric).unwrap_or_default();
@@ -302,15 +315,17 @@ pub struct Frame<'f> {
 pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
     let request = frame.request;
     let all = || points.iter().map(|confirmed| &confirmed.point);
-    let baseline =
-        all().find(|point| point.origin == BASELINE).map_or(frame.baseline, |baseline| baseline.metrics);
+    let baseline = all()
+        .find(|point| point.origin == BASELINE)
+        .map_or(frame.baseline, |baseline| baseline.metrics);
     let dominated = |point: &FrontPoint| {
         all().any(|other| {
             (other.feasible || !point.feasible)
                 && archive::dominates(&other.metrics, &point.metrics, &request.objectives)
         })
     };
-    let kept: Vec<&Confirmed> = points.iter().filter(|confirmed| !dominated(&confirmed.point)).collect();
+    let kept: Vec<&Confirmed> =
+        points.iter().filter(|confirmed| !dominated(&confirmed.point)).collect();
     let for_choice: Vec<FrontPoint> = kept
         .iter()
         .filter(|confirmed| confirmed.point.feasible)
@@ -321,16 +336,19 @@ pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
         })
         .collect();
     let for_choice: Vec<&FrontPoint> = for_choice.iter().collect();
-    let best =
-        archive::preferred(&for_choice, request.prefer, &request.objectives).map(|point| point.id.clone());
+    let best = archive::preferred(&for_choice, request.prefer, &request.objectives)
+        .map(|point| point.id.clone());
     let nearest_miss = if best.is_none() {
         all()
-            .min_by(|left, right| archive::total_violation(left).total_cmp(&archive::total_violation(right)))
+            .min_by(|left, right| {
+                archive::total_violation(left).total_cmp(&archive::total_violation(right))
+            })
             .cloned()
     } else {
         None
     };
-    let mut kept: Vec<FrontPoint> = kept.into_iter().map(|confirmed| confirmed.point.clone()).collect();
+    let mut kept: Vec<FrontPoint> =
+        kept.into_iter().map(|confirmed| confirmed.point.clone()).collect();
     for point in &mut kept {
         point.best = best.as_ref() == Some(&point.id);
     }

@@ -83,7 +83,9 @@ impl Material {
         let built_in = request.data.is_none();
         let normalization = match &request.normalization {
             Some(normalization) => normalization.clone(),
-            None if built_in => Normalization { mean: builtin::MEAN.to_vec(), std: builtin::STD.to_vec() },
+            None if built_in => {
+                Normalization { mean: builtin::MEAN.to_vec(), std: builtin::STD.to_vec() }
+            }
             None => Normalization { mean: vec![0.0; dims[0]], std: vec![1.0; dims[0]] },
         };
         if normalization.mean.len() != dims[0] || normalization.std.len() != dims[0] {
@@ -171,8 +173,12 @@ pub fn load_network(path: Option<&Path>) -> Result<Network, PrepareError> {
 /// # Errors
 /// Fails if the input is not an image.
 pub fn input_dims(network: &Network) -> Result<[usize; 3], PrepareError> {
-    let dims =
-        network.plan.values.get(network.plan.input).map(|value| value.dims.clone()).unwrap_or_default();
+    let dims = network
+        .plan
+        .values
+        .get(network.plan.input)
+        .map(|value| value.dims.clone())
+        .unwrap_or_default();
     <[usize; 3]>::try_from(dims.as_slice()).map_err(|_| {
         PrepareError::Request(format!(
             "the network's input has shape {dims:?}; images need [channels, height, width]"
@@ -191,8 +197,10 @@ pub fn space_of(
     backends: &[String],
     file: Option<&PathBuf>,
 ) -> Result<Space, PrepareError> {
-    let backends: Vec<Backend> =
-        backends.iter().map(|text| text.parse().map_err(PrepareError::Request)).collect::<Result<_, _>>()?;
+    let backends: Vec<Backend> = backends
+        .iter()
+        .map(|text| text.parse().map_err(PrepareError::Request))
+        .collect::<Result<_, _>>()?;
     let mut space = joint_space(network, threads, &backends, Isa::detect())?;
     match file {
         None => Ok(space),

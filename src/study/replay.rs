@@ -18,6 +18,7 @@ pub use paretune_search::replay::{ReplayOptions, ReplayReport, Score, StrategyRe
 pub fn replay(table: &Path, columns: &Columns, options: &ReplayOptions) -> Result<ReplayReport> {
     let path = table.display();
     let file = File::open(table).with_context(|| format!("cannot open {path}"))?;
-    let table = Table::read(BufReader::new(file), columns).with_context(|| format!("cannot use {path}"))?;
+    let table =
+        Table::read(BufReader::new(file), columns).with_context(|| format!("cannot use {path}"))?;
     Ok(paretune_search::replay::replay(&table, options)?)
 }

@@ -85,8 +85,10 @@ pub fn run(
 ) -> Result<Conclusion, SessionError> {
     let begun = Instant::now();
     let request = &options.request;
-    let wrong =
-        |problem: String| SessionError::Folder { path: options.folder.display().to_string(), problem };
+    let wrong = |problem: String| SessionError::Folder {
+        path: options.folder.display().to_string(),
+        problem,
+    };
     std::fs::create_dir_all(&options.folder).map_err(|error| wrong(error.to_string()))?;
     let _lock = lock(&options.folder).map_err(wrong)?;
     let mut file = material.store(&options.folder, request)?;
@@ -97,7 +99,8 @@ pub fn run(
         space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())?
             .compile()?,
     );
-    let (journal, past) = Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
+    let (journal, past) =
+        Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
     let store = Store::open(&options.store)?;
     let mut events = EventSink { journal, see, folder: &options.folder };
 
@@ -129,12 +132,16 @@ pub fn run(
         events.send(Event::Notice { text: notice })?;
     }
     if past.damaged_lines > 0 {
-        let text = format!("{} damaged line(s) of the journal were passed over", past.damaged_lines);
+        let text =
+            format!("{} damaged line(s) of the journal were passed over", past.damaged_lines);
         events.send(Event::Notice { text })?;
     }
 
-    let shared =
-        Arc::new(Mutex::new(Shared { survey: past.survey, prefer: request.prefer, ..Shared::default() }));
+    let shared = Arc::new(Mutex::new(Shared {
+        survey: past.survey,
+        prefer: request.prefer,
+        ..Shared::default()
+    }));
     let search = start_search(&space, request, &shared)?;
 
     let mut runner = TrialRunner::new(&store, workload.clone(), hardware.id.clone())?;
@@ -328,8 +335,9 @@ impl Session<'_> {
             interrupted: &|| control.stopped(),
         };
         let survey = events.during(|send| {
-            surveyor
-                .survey(&mut |share| send(Event::Preparing { task: "survey of the layers".into(), share }))
+            surveyor.survey(&mut |share| {
+                send(Event::Preparing { task: "survey of the layers".into(), share })
+            })
         })??;
         events.send(Event::Surveyed(Box::new(survey.clone())))?;
         if let Ok(mut shared) = self.shared.lock() {
@@ -345,7 +353,8 @@ fn lock(folder: &Path) -> Result<File, String> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            Err("another paretune works in it; wait for it, or name another folder with --study".into())
+            Err("another paretune works in it; wait for it, or name another folder with --study"
+                .into())
         }
         Err(TryLockError::Error(error)) => Err(error.to_string()),
     }

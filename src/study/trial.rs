@@ -125,7 +125,11 @@ impl<'s> TrialRunner<'s> {
     ///
     /// # Errors
     /// Fails if the store cannot be read.
-    pub fn new(store: &'s Store, workload: WorkloadSpec, hardware: String) -> Result<Self, StoreError> {
+    pub fn new(
+        store: &'s Store,
+        workload: WorkloadSpec,
+        hardware: String,
+    ) -> Result<Self, StoreError> {
         let mut runner = Self {
             store,
             workload,
@@ -169,9 +173,10 @@ impl<'s> TrialRunner<'s> {
     /// The calibration images determine the quantization grids, and the scored images determine the
     /// score.
     fn with_images(&self, parts: KeyParts) -> KeyParts {
-        parts
-            .with("images", &self.workload.images)
-            .with("normalization", serde_json::to_string(&self.workload.normalization).unwrap_or_default())
+        parts.with("images", &self.workload.images).with(
+            "normalization",
+            serde_json::to_string(&self.workload.normalization).unwrap_or_default(),
+        )
     }
 
     /// Measures `configuration`. The worker `host` runs only for results that the store does not
@@ -249,7 +254,8 @@ impl<'s> TrialRunner<'s> {
             Ok(Reply::Rejected { seen, weights }) => {
                 self.put_weights(configuration, weights)?;
                 if seen.get(Metric::Memory).is_some() {
-                    let values = seen.iter().map(|(metric, value)| (metric.name().to_owned(), value));
+                    let values =
+                        seen.iter().map(|(metric, value)| (metric.name().to_owned(), value));
                     let key = self.keyed(REFUSED, configuration);
                     self.store.put(&Record::measured(key, values.collect(), &[], VERSION))?;
                 }
@@ -260,9 +266,9 @@ impl<'s> TrialRunner<'s> {
                 self.failed(configuration, Failure::new(FailureKind::Crash, message))
             }
             Err(error) => match blame(host.command(), &self.devices, error, interrupted) {
-                error @ (HostError::Start(_) | HostError::Interrupted | HostError::DeviceLost { .. }) => {
-                    Err(TrialError::Host(error))
-                }
+                error @ (HostError::Start(_)
+                | HostError::Interrupted
+                | HostError::DeviceLost { .. }) => Err(TrialError::Host(error)),
                 error => self.failed(configuration, error.failure()),
             },
         }
@@ -304,19 +310,35 @@ impl<'s> TrialRunner<'s> {
         }
         self.put_score("search-score", configuration, measured.score)?;
         let known = speed.with(measured.score);
-        let outcome =
-            if measured.dropped { TrialOutcome::Dropped(known) } else { TrialOutcome::Measured(known) };
+        let outcome = if measured.dropped {
+            TrialOutcome::Dropped(known)
+        } else {
+            TrialOutcome::Measured(known)
+        };
         Ok(TrialResult { outcome, cached: false })
     }
 
     /// Stores the size of the weights on disk in bytes.
     fn put_weights(&self, configuration: &Configuration, bytes: u64) -> Result<(), StoreError> {
         let values = [("bytes".to_owned(), real(bytes))].into();
-        self.store.put(&Record::measured(self.score_key(WEIGHTS, configuration), values, &[], VERSION))
+        self.store.put(&Record::measured(
+            self.score_key(WEIGHTS, configuration),
+            values,
+            &[],
+            VERSION,
+        ))
     }
 
-    fn failed(&self, configuration: &Configuration, failure: Failure) -> Result<TrialResult, TrialError> {
-        self.store.put(&Record::failed(self.speed_key(configuration), failure.to_text(), VERSION))?;
+    fn failed(
+        &self,
+        configuration: &Configuration,
+        failure: Failure,
+    ) -> Result<TrialResult, TrialError> {
+        self.store.put(&Record::failed(
+            self.speed_key(configuration),
+            failure.to_text(),
+            VERSION,
+        ))?;
         Ok(TrialResult { outcome: TrialOutcome::Failed(failure), cached: false })
     }
 
@@ -324,7 +346,11 @@ impl<'s> TrialRunner<'s> {
     ///
     /// # Errors
     /// Fails if the store cannot be read.
-    pub fn known_score(&self, kind: &str, configuration: &Configuration) -> Result<Score, StoreError> {
+    pub fn known_score(
+        &self,
+        kind: &str,
+        configuration: &Configuration,
+    ) -> Result<Score, StoreError> {
         let record = self.store.get(&self.score_key(kind, configuration).key())?;
         Ok(record.as_ref().and_then(score_of).unwrap_or_default())
     }
@@ -345,7 +371,8 @@ impl<'s> TrialRunner<'s> {
             ("lost", score.lost),
             ("gained", score.gained),
         ];
-        let values = values.into_iter().map(|(name, count)| (name.to_owned(), real(count))).collect();
+        let values =
+            values.into_iter().map(|(name, count)| (name.to_owned(), real(count))).collect();
         self.store.put(&Record::measured(self.score_key(kind, configuration), values, &[], VERSION))
     }
 }
@@ -356,7 +383,9 @@ impl<'s> TrialRunner<'s> {
 /// Fails if the store cannot be read.
 pub fn fastest_probes(store: &Store, hardware: &str) -> Result<FastestProbes, StoreError> {
     let mut probes = FastestProbes::default();
-    if let Some(Record { outcome: Outcome::Measured(values), .. }) = store.get(&probe_key(hardware).key())? {
+    if let Some(Record { outcome: Outcome::Measured(values), .. }) =
+        store.get(&probe_key(hardware).key())?
+    {
         for (threads, seconds) in &values {
             if let Ok(threads) = threads.parse() {
                 probes.set(threads, *seconds);
@@ -370,8 +399,13 @@ pub fn fastest_probes(store: &Store, hardware: &str) -> Result<FastestProbes, St
 ///
 /// # Errors
 /// Fails if the store cannot be written.
-pub fn remember_probes(store: &Store, hardware: &str, probes: &FastestProbes) -> Result<(), StoreError> {
-    let values = probes.0.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
+pub fn remember_probes(
+    store: &Store,
+    hardware: &str,
+    probes: &FastestProbes,
+) -> Result<(), StoreError> {
+    let values =
+        probes.0.iter().map(|(threads, seconds)| (threads.to_string(), *seconds)).collect();
     store.put(&Record::measured(probe_key(hardware), values, &[], VERSION))
 }
 
@@ -393,7 +427,10 @@ const FIRST_IMAGES: u64 = 512;
 
 /// Returns the metrics that a record has under their own names.
 fn metrics_of(record: &Record) -> Metrics {
-    Metric::ALL.into_iter().filter_map(|metric| Some((metric, record.value(metric.name())?))).collect()
+    Metric::ALL
+        .into_iter()
+        .filter_map(|metric| Some((metric, record.value(metric.name())?)))
+        .collect()
 }
 
 /// Name under which the store keeps one end of the latency's interval.
@@ -436,7 +473,12 @@ impl Speed {
 
     /// Returns the lower ends of the costs.
     fn lower_ends(&self) -> Metrics {
-        [(Metric::Latency, self.latency[1]), (Metric::Size, self.size), (Metric::Memory, self.memory)].into()
+        [
+            (Metric::Latency, self.latency[1]),
+            (Metric::Size, self.size),
+            (Metric::Memory, self.memory),
+        ]
+        .into()
     }
 
     fn with(self, score: Score) -> Measurement {

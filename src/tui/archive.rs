@@ -83,8 +83,11 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     let wide = wide(area);
     let points = view.ordered(state);
     let what = if view.all { "trials" } else { "points of the front" };
-    let filter =
-        if view.filter.is_empty() { String::new() } else { format!(" with {} (Esc: all)", view.filter) };
+    let filter = if view.filter.is_empty() {
+        String::new()
+    } else {
+        format!(" with {} (Esc: all)", view.filter)
+    };
     let summary = format!(
         "{} {what}{filter} by {} · limits: {}",
         points.len(),
@@ -130,11 +133,14 @@ fn row(point: &FrontPoint, state: &State, view: &View, wide: bool) -> Row<'stati
     let kept = if view.marked.contains(&point.id) { "✓" } else { "" };
     let on_front = state.front.iter().any(|other| other.id == point.id);
     let mark = if on_front { mark } else { '·' };
-    let cells =
-        [Cell::new(format!("{mark}{kept}")).style(style), Cell::new(units::short_id(&point.id).to_owned())];
+    let cells = [
+        Cell::new(format!("{mark}{kept}")).style(style),
+        Cell::new(units::short_id(&point.id).to_owned()),
+    ];
     let figures = Metric::objectives().map(|metric| {
         let width = column_width(metric);
-        let versus = state.baseline.as_ref().and_then(|base| units::versus(metric, &point.metrics, base));
+        let versus =
+            state.baseline.as_ref().and_then(|base| units::versus(metric, &point.metrics, base));
         figure(&units::with_spread(point, metric), width, versus.as_deref(), wide)
     });
     let baseline = state.baseline.unwrap_or(point.metrics);
@@ -146,7 +152,8 @@ fn row(point: &FrontPoint, state: &State, view: &View, wide: bool) -> Row<'stati
 fn baseline_row(baseline: &Metrics, view: &View, wide: bool) -> Row<'static> {
     let figures = Metric::objectives().map(|metric| {
         let width = column_width(metric);
-        let text = baseline.get(metric).map_or_else(String::new, |value| units::value(metric, value));
+        let text =
+            baseline.get(metric).map_or_else(String::new, |value| units::value(metric, value));
         figure(&text, width, None, wide)
     });
     let cells = [Cell::new("B").style(view.theme.baseline()), Cell::new("baseline")];
@@ -156,7 +163,10 @@ fn baseline_row(baseline: &Metrics, view: &View, wide: bool) -> Row<'static> {
 /// Formats a right-aligned figure followed by its ratio.
 fn figure(text: &str, width: u16, versus: Option<&str>, wide: bool) -> Cell<'static> {
     let width = usize::from(width);
-    let versus =
-        if wide { format!("{:>1$}", versus.unwrap_or_default(), usize::from(VERSUS)) } else { String::new() };
+    let versus = if wide {
+        format!("{:>1$}", versus.unwrap_or_default(), usize::from(VERSUS))
+    } else {
+        String::new()
+    };
     Cell::new(format!("{text:>width$}{versus}"))
 }

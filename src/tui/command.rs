@@ -33,4 +33,5 @@ pub enum ExportFormat {
 
 /// Function that writes a point to a path, called on a thread of its own. Its result is shown as a
 /// message.
-pub type Exporter = Arc<dyn Fn(&FrontPoint, ExportFormat, &Path) -> Result<String, String> + Send + Sync>;
+pub type Exporter =
+    Arc<dyn Fn(&FrontPoint, ExportFormat, &Path) -> Result<String, String> + Send + Sync>;

@@ -67,14 +67,16 @@ impl PromptKind {
         let text = text.trim();
         match self {
             Self::Limits if text.is_empty() => Ok(Change::Limits(Vec::new())),
-            Self::Limits => limit::parse(text).map(Change::Limits).map_err(|error| error.to_string()),
+            Self::Limits => {
+                limit::parse(text).map(Change::Limits).map_err(|error| error.to_string())
+            }
             Self::Budget => {
-                let (more, text) = text.strip_prefix('+').map_or((false, text), |text| (true, text));
+                let (more, text) =
+                    text.strip_prefix('+').map_or((false, text), |text| (true, text));
                 let asked: Budget = text.parse().map_err(|error| format!("{error}"))?;
-                let (seconds, trials) = state
-                    .started
-                    .as_ref()
-                    .map_or((None, None), |started| (started.budget_seconds, started.budget_trials));
+                let (seconds, trials) = state.started.as_ref().map_or((None, None), |started| {
+                    (started.budget_seconds, started.budget_trials)
+                });
                 let budget = if more {
                     Budget {
                         seconds: seconds.map(|seconds| seconds + asked.seconds.unwrap_or(0.0)),

@@ -80,8 +80,11 @@ fn footer(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let status = format!(" {status}");
     buffer.set_stringn(area.x, area.y, &status, usize::from(area.width), style);
     let used = status.chars().count() as u16;
-    let all =
-        ["e export  l limits  o prefer  p pause  ? help  q quit ", "e export  ? help  q quit ", "? help "];
+    let all = [
+        "e export  l limits  o prefer  p pause  ? help  q quit ",
+        "e export  ? help  q quit ",
+        "? help ",
+    ];
     if let Some(keys) = all.into_iter().find(|keys| used + keys.len() as u16 + 2 <= area.width) {
         right(area, buffer, keys, used, view.theme.muted());
     }
@@ -96,7 +99,11 @@ fn status(state: &State, view: &View) -> (String, Style) {
             let seconds = view.seconds(state);
             text += &match started.budget_seconds {
                 Some(budget) => {
-                    format!(" · {} of {}", units::duration(seconds.min(budget)), units::duration(budget))
+                    format!(
+                        " · {} of {}",
+                        units::duration(seconds.min(budget)),
+                        units::duration(budget)
+                    )
                 }
                 None => format!(" · {}", units::duration(seconds)),
             };
@@ -121,14 +128,22 @@ fn status(state: &State, view: &View) -> (String, Style) {
             StopReason::Exhausted => "every configuration was tried",
             StopReason::DeviceLost => "the device is lost",
         };
-        return (format!("done: {why}; {} trials. e: export, q: quit", state.trials), theme.heading());
+        return (
+            format!("done: {why}; {} trials. e: export, q: quit", state.trials),
+            theme.heading(),
+        );
     }
     if view.disconnected {
-        return ("the search has ended without a result; press q to quit".to_owned(), theme.warning());
+        return (
+            "the search has ended without a result; press q to quit".to_owned(),
+            theme.warning(),
+        );
     }
     if view.stopping {
         let text = match state.confirming {
-            Some((done, total)) => format!("stopping: measuring final points again, {done} of {total}"),
+            Some((done, total)) => {
+                format!("stopping: measuring final points again, {done} of {total}")
+            }
             None => "stopping after this trial; all results are kept".to_owned(),
         };
         return (format!("{text} (q again quits at once)"), theme.warning());

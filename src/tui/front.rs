@@ -65,7 +65,8 @@ pub(super) fn point_at(area: Rect, at: Position, state: &State, view: &View) -> 
         let far = u32::from(cell.x.abs_diff(at.x)).max(2 * u32::from(cell.y.abs_diff(at.y)));
         (far <= 3).then_some(far)
     };
-    let near = state.front.iter().filter_map(|point| Some((distance(point)?, !point.best, &point.id)));
+    let near =
+        state.front.iter().filter_map(|point| Some((distance(point)?, !point.best, &point.id)));
     near.min().map(|(.., id)| id.clone())
 }
 
@@ -91,7 +92,8 @@ impl<'a> Scene<'a> {
         let theme = view.theme;
         let (x, y) = (view.x, view.y);
         let place = |metrics: &Metrics| Some((metrics.get(x)?, metrics.get(y)?));
-        let mut marks: Vec<Mark<'a>> = Vec::with_capacity(state.explored.len() + state.front.len() + 1);
+        let mut marks: Vec<Mark<'a>> =
+            Vec::with_capacity(state.explored.len() + state.front.len() + 1);
         let mut add = |metrics: &Metrics, sign: char, style: Style, rank: u8, label: &'a str| {
             if let Some((x, y)) = place(metrics) {
                 marks.push(Mark { x, y, symbol: sign, style, rank, label });
@@ -202,7 +204,8 @@ fn selected(area: Rect, buffer: &mut Buffer, state: &State, view: &View, wide: b
         return;
     };
     let mut lines = vec![head(point, state, view)];
-    let figures: Vec<_> = Metric::objectives().map(|metric| figure(point, metric, state, theme)).collect();
+    let figures: Vec<_> =
+        Metric::objectives().map(|metric| figure(point, metric, state, theme)).collect();
     if wide {
         lines.push(Line::raw(reason(point, state)));
         lines.push(Line::default());
@@ -214,7 +217,9 @@ fn selected(area: Rect, buffer: &mut Buffer, state: &State, view: &View, wide: b
             lines.push(Line::raw(format!("{}; e exports it", reason(point, state))));
         }
     }
-    lines.extend(misses(point, state).into_iter().map(|text| Line::styled(text, theme.infeasible())));
+    lines.extend(
+        misses(point, state).into_iter().map(|text| Line::styled(text, theme.infeasible())),
+    );
     if !point.best && point.feasible && !wide {
         lines.push(Line::raw(reason(point, state)));
     }
@@ -223,14 +228,21 @@ fn selected(area: Rect, buffer: &mut Buffer, state: &State, view: &View, wide: b
         lines.push(Line::styled("What if a limit were relaxed?", theme.heading()));
     }
     let what_if = |text: String| if wide { text } else { format!("what if? {text}") };
-    lines
-        .extend(beyond.into_iter().map(|relaxation| Line::styled(what_if(relaxation.text), theme.warning())));
+    lines.extend(
+        beyond
+            .into_iter()
+            .map(|relaxation| Line::styled(what_if(relaxation.text), theme.warning())),
+    );
     if wide {
         lines.push(Line::default());
         lines.push(Line::styled("e exports it, Enter shows its layers", theme.muted()));
         lines.push(Line::default());
         lines.extend(
-            point.config.0.iter().map(|(name, value)| Line::raw(format!("{name} = {}", setting(value)))),
+            point
+                .config
+                .0
+                .iter()
+                .map(|(name, value)| Line::raw(format!("{name} = {}", setting(value)))),
         );
         Paragraph::new(lines).wrap(Wrap { trim: false }).render(inner, buffer);
     } else {
@@ -280,7 +292,10 @@ fn reason(point: &FrontPoint, state: &State) -> String {
 
 /// Formats a metric, padded to a column: `latency   0.710 ms ±2.0%  4.4x faster`.
 fn figure(point: &FrontPoint, metric: Metric, state: &State, theme: Theme) -> Vec<Span<'static>> {
-    let versus = state.baseline.as_ref().and_then(|baseline| units::versus(metric, &point.metrics, baseline));
+    let versus = state
+        .baseline
+        .as_ref()
+        .and_then(|baseline| units::versus(metric, &point.metrics, baseline));
     vec![
         Span::styled(format!("{metric:<9}"), theme.muted()),
         Span::raw(format!("{:<16}", units::with_spread(point, metric))),

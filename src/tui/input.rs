@@ -7,7 +7,9 @@ use paretune_record::front::FrontPoint;
 use paretune_record::metric::Metric;
 use paretune_record::preference::Preference;
 use paretune_report::units;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::crossterm::event::{
+    KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
 use ratatui::layout::Position;
 
 use super::command::{Command, ExportFormat};
@@ -63,15 +65,22 @@ impl View {
             KeyCode::Char(digit @ '1'..='4') => self.tab = Tab::ALL[digit as usize - '1' as usize],
             KeyCode::Char('p') if running => {
                 self.paused = !self.paused;
-                return Some(Action::Send(if self.paused { Command::Pause } else { Command::Resume }));
+                return Some(Action::Send(if self.paused {
+                    Command::Pause
+                } else {
+                    Command::Resume
+                }));
             }
             KeyCode::Char('o') if running && state.started.is_some() => {
                 let later = Preference::all().skip_while(|prefer| *prefer != state.prefer()).nth(1);
                 let next = later.unwrap_or_default();
-                self.message = Some(format!("from the next trial on, the best point is chosen by {next}"));
+                self.message =
+                    Some(format!("from the next trial on, the best point is chosen by {next}"));
                 return Some(Action::Send(Command::Change(Change::Prefer(next))));
             }
-            KeyCode::Char('l') if running => self.open_prompt(PromptKind::Limits, limit_text(state)),
+            KeyCode::Char('l') if running => {
+                self.open_prompt(PromptKind::Limits, limit_text(state))
+            }
             KeyCode::Char('+') if running => self.open_prompt(PromptKind::Budget, "+5m".to_owned()),
             KeyCode::Char('p' | 'o' | 'l' | '+') => {
                 self.message = Some("the search has ended; start it again to continue".to_owned());
@@ -87,7 +96,8 @@ impl View {
                 if !self.marked.remove(&id) {
                     self.marked.insert(id);
                 }
-                return running.then(|| Action::Send(Command::Change(Change::Keep(self.marked.clone()))));
+                return running
+                    .then(|| Action::Send(Command::Change(Change::Keep(self.marked.clone()))));
             }
             KeyCode::Char('a') => self.all = !self.all,
             KeyCode::Char('x') => self.x = next_axis(self.x, self.y),
@@ -96,7 +106,9 @@ impl View {
             KeyCode::Char('r') => self.reverse = !self.reverse,
             KeyCode::Char('b') => self.selected = None,
             KeyCode::Esc => self.filter.clear(),
-            KeyCode::Enter => self.tab = if self.tab == Tab::Network { Tab::Front } else { Tab::Network },
+            KeyCode::Enter => {
+                self.tab = if self.tab == Tab::Network { Tab::Front } else { Tab::Network }
+            }
             KeyCode::Up | KeyCode::Char('k') if self.tab == Tab::Network => self.scroll_layers(-1),
             KeyCode::Down | KeyCode::Char('j') if self.tab == Tab::Network => self.scroll_layers(1),
             KeyCode::PageUp if self.tab == Tab::Network => self.scroll_layers(-10),
@@ -150,11 +162,17 @@ impl View {
     pub(crate) fn mouse(&mut self, mouse: MouseEvent, state: &State) -> Vec<Action> {
         let at = Position::new(mouse.column, mouse.row);
         match (mouse.kind, &self.overlay) {
-            (MouseEventKind::Down(MouseButton::Left), Overlay::Help) => self.overlay = Overlay::None,
+            (MouseEventKind::Down(MouseButton::Left), Overlay::Help) => {
+                self.overlay = Overlay::None
+            }
             (_, Overlay::Help | Overlay::Prompt(_) | Overlay::Export(_)) => {}
             (MouseEventKind::Down(MouseButton::Left), Overlay::None) => self.click(at, state),
-            (MouseEventKind::ScrollUp, Overlay::None) if self.tab == Tab::Network => self.scroll_layers(-3),
-            (MouseEventKind::ScrollDown, Overlay::None) if self.tab == Tab::Network => self.scroll_layers(3),
+            (MouseEventKind::ScrollUp, Overlay::None) if self.tab == Tab::Network => {
+                self.scroll_layers(-3)
+            }
+            (MouseEventKind::ScrollDown, Overlay::None) if self.tab == Tab::Network => {
+                self.scroll_layers(3)
+            }
             (MouseEventKind::ScrollUp, Overlay::None) => self.move_selection(-1, state),
             (MouseEventKind::ScrollDown, Overlay::None) => self.move_selection(1, state),
             _ => return Vec::new(),
@@ -181,7 +199,9 @@ impl View {
             }
             Tab::Archive => match archive::hit(body, at, state, self) {
                 Some(archive::Hit::Point(id)) => self.selected = Some(id),
-                Some(archive::Hit::Column(column)) if column == self.sort => self.reverse = !self.reverse,
+                Some(archive::Hit::Column(column)) if column == self.sort => {
+                    self.reverse = !self.reverse
+                }
                 Some(archive::Hit::Column(column)) => self.sort = column,
                 None => {}
             },
@@ -193,7 +213,8 @@ impl View {
     fn request_inspection(&mut self, state: &State) -> Option<Action> {
         let running = state.ending.is_none() && !self.stopping && !self.disconnected;
         let id = self.selected(state).filter(|_| running && self.tab == Tab::Network)?.id.clone();
-        let news = !state.inspected.contains_key(&id) && self.inspection_requests.insert(id.clone());
+        let news =
+            !state.inspected.contains_key(&id) && self.inspection_requests.insert(id.clone());
         news.then_some(Action::Send(Command::Change(Change::Inspect(id))))
     }
 
@@ -219,8 +240,9 @@ impl View {
         if points.is_empty() {
             return;
         }
-        let current =
-            self.selected(state).and_then(|point| points.iter().position(|other| other.id == point.id));
+        let current = self
+            .selected(state)
+            .and_then(|point| points.iter().position(|other| other.id == point.id));
         let at = current.unwrap_or(0).saturating_add_signed(by).min(points.len() - 1);
         self.selected = Some(points[at].id.clone());
         self.scroll = 0;
@@ -277,7 +299,8 @@ impl ExportDialog {
                     view.message = Some("only points of the front can be exported".to_owned());
                     return Vec::new();
                 }
-                let exports = points.iter().map(|point| ((*point).clone(), format, path(point))).collect();
+                let exports =
+                    points.iter().map(|point| ((*point).clone(), format, path(point))).collect();
                 return vec![Action::Export(exports)];
             }
             _ => {}

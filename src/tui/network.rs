@@ -31,7 +31,8 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     };
     let choices = choices(&point.config, &order);
     let mut top = vec![head(point, inspected, view)];
-    let global: Vec<String> = choices.global.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let global: Vec<String> =
+        choices.global.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let pruned: Vec<String> = choices
         .channels
         .iter()
@@ -59,8 +60,8 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
         .layers
         .iter()
         .map(|layer| {
-            let cost =
-                inspected.and_then(|inspected| inspected.steps.iter().find(|step| step.name == layer.name));
+            let cost = inspected
+                .and_then(|inspected| inspected.steps.iter().find(|step| step.name == layer.name));
             row(layer, cost, &total, area.width)
         })
         .chain(inspected.map(|inspected| rest(&choices.layers, inspected, &total, area.width)))
@@ -105,7 +106,9 @@ fn head(point: &FrontPoint, inspected: Option<&Inspected>, view: &View) -> Line<
     ];
     let hint = match inspected {
         Some(_) => "  ceiling: lower bound / measured time",
-        None if view.inspection_requests.contains(&point.id) => "  its layers will be timed after this trial",
+        None if view.inspection_requests.contains(&point.id) => {
+            "  its layers will be timed after this trial"
+        }
         None => "  its layers were not timed",
     };
     spans.push(Span::styled(hint, theme.muted()));
@@ -137,7 +140,10 @@ fn row(layer: &LayerRow, cost: Option<&StepCost>, total: &Totals, width: u16) ->
         Cell::new(zeros),
         Cell::new(layer.algorithm.clone()),
     ];
-    cells.extend(figures(cost.map(|cost| (cost.seconds, cost.weight_bytes, cost.ceiling_share)), total));
+    cells.extend(figures(
+        cost.map(|cost| (cost.seconds, cost.weight_bytes, cost.ceiling_share)),
+        total,
+    ));
     if width >= WIDE {
         cells.push(Cell::new(bar(cost.map_or(0.0, |cost| cost.seconds), total)));
         cells.push(Cell::new(layer.tunables.clone()));
@@ -147,12 +153,19 @@ fn row(layer: &LayerRow, cost: Option<&StepCost>, total: &Totals, width: u16) ->
 
 /// Combines all steps that are no layers with parameters of their own into one row.
 fn rest(layers: &[LayerRow], inspected: &Inspected, total: &Totals, width: u16) -> Row<'static> {
-    let others: Vec<&StepCost> =
-        inspected.steps.iter().filter(|step| layers.iter().all(|layer| layer.name != step.name)).collect();
+    let others: Vec<&StepCost> = inspected
+        .steps
+        .iter()
+        .filter(|step| layers.iter().all(|layer| layer.name != step.name))
+        .collect();
     let seconds = others.iter().map(|step| step.seconds).sum();
     let bytes = others.iter().map(|step| step.weight_bytes).sum();
-    let mut cells =
-        vec![Cell::new(format!("{} others", others.len())), Cell::new(""), Cell::new(""), Cell::new("")];
+    let mut cells = vec![
+        Cell::new(format!("{} others", others.len())),
+        Cell::new(""),
+        Cell::new(""),
+        Cell::new(""),
+    ];
     cells.extend(figures(Some((seconds, bytes, None)), total));
     if width >= WIDE {
         cells.push(Cell::new(bar(seconds, total)));

@@ -27,7 +27,9 @@ impl PromptKind {
         match self {
             Self::Limits => "such as: <20ms, size<5MB, accuracy-drop<1%; empty for none",
             Self::Budget => "such as: +5m for five minutes more, 20m or 500trials in all",
-            Self::Filter => "such as: feasible, latency<1ms, size<500kB, 8 bits, marked; Esc clears",
+            Self::Filter => {
+                "such as: feasible, latency<1ms, size<500kB, 8 bits, marked; Esc clears"
+            }
         }
     }
 }
@@ -78,8 +80,12 @@ impl ExportDialog {
         let mut path = with_cursor(&self.path);
         path.spans.insert(0, muted("to    ", theme));
         let about = match FORMATS[self.format].0 {
-            ExportFormat::Bundle => "a folder that `paretune run` and `paretune bench` run by itself",
-            ExportFormat::Onnx => "pruned shapes, 8-bit layers between QuantizeLinear and DequantizeLinear",
+            ExportFormat::Bundle => {
+                "a folder that `paretune run` and `paretune bench` run by itself"
+            }
+            ExportFormat::Onnx => {
+                "pruned shapes, 8-bit layers between QuantizeLinear and DequantizeLinear"
+            }
             ExportFormat::Json => "the configuration and its figures",
         };
         vec![
@@ -89,7 +95,10 @@ impl ExportDialog {
             Line::styled(about, theme.muted()),
             Line::default(),
             Line::styled("Enter: write   Esc: cancel", theme.muted()),
-            Line::styled("later, from a shell: paretune export --to bundle --pick ID", theme.muted()),
+            Line::styled(
+                "later, from a shell: paretune export --to bundle --pick ID",
+                theme.muted(),
+            ),
         ]
     }
 }

@@ -28,8 +28,10 @@ pub fn picture(state: &State, view: &View, width: u16, height: u16) -> String {
 
 fn svg(buffer: &Buffer) -> String {
     let area = buffer.area;
-    let (width, height) =
-        (f64::from(area.width) * CELL.0 + 2.0 * MARGIN, f64::from(area.height) * CELL.1 + 2.0 * MARGIN);
+    let (width, height) = (
+        f64::from(area.width) * CELL.0 + 2.0 * MARGIN,
+        f64::from(area.height) * CELL.1 + 2.0 * MARGIN,
+    );
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
          width=\"{width:.0}\" \
@@ -60,7 +62,11 @@ struct Look {
 }
 
 fn look(cell: &Cell) -> Look {
-    let ink = if cell.modifier.contains(Modifier::DIM) { "#7d8590" } else { color(cell.fg).unwrap_or(INK) };
+    let ink = if cell.modifier.contains(Modifier::DIM) {
+        "#7d8590"
+    } else {
+        color(cell.fg).unwrap_or(INK)
+    };
     let paper = color(cell.bg);
     let bold = cell.modifier.contains(Modifier::BOLD);
     if cell.modifier.contains(Modifier::REVERSED) {

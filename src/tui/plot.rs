@@ -107,18 +107,24 @@ impl Plot<'_> {
     /// Draws the line of a limit and hatches its forbidden side.
     fn limit_line(&self, limit_line: LimitLine, inner: Rect, buffer: &mut Buffer) {
         let axis = if limit_line.on_x { self.x } else { self.y };
-        let Some(place) = axis.position(limit_line.value).filter(|place| (0.0..=1.0).contains(place)) else {
+        let Some(place) =
+            axis.position(limit_line.value).filter(|place| (0.0..=1.0).contains(place))
+        else {
             return;
         };
-        let (length, rim) = if limit_line.on_x { (inner.width, HATCH.0) } else { (inner.height, HATCH.1) };
+        let (length, rim) =
+            if limit_line.on_x { (inner.width, HATCH.0) } else { (inner.height, HATCH.1) };
         let at = cell(place, length);
         let line = if limit_line.on_x { "┆" } else { "┄" };
         for row in 0..inner.height {
             for column in 0..inner.width {
                 let along = if limit_line.on_x { column } else { inner.height - 1 - row };
-                let beyond = if limit_line.above { along.checked_sub(at) } else { at.checked_sub(along) };
+                let beyond =
+                    if limit_line.above { along.checked_sub(at) } else { at.checked_sub(along) };
                 let position = Position::new(inner.x + column, inner.y + row);
-                let (Some(beyond), Some(target)) = (beyond, buffer.cell_mut(position)) else { continue };
+                let (Some(beyond), Some(target)) = (beyond, buffer.cell_mut(position)) else {
+                    continue;
+                };
                 if beyond == 0 {
                     let crossed = matches!(target.symbol(), "┆" | "┄");
                     target.set_symbol(if crossed { "┼" } else { line }).set_style(self.limit_line);
@@ -134,7 +140,10 @@ impl Plot<'_> {
         let (x, y) = (self.x.position(x)?, self.y.position(y)?);
         let inside = (0.0..=1.0).contains(&x) && (0.0..=1.0).contains(&y);
         inside.then(|| {
-            Position::new(inner.x + cell(x, inner.width), inner.bottom() - 1 - cell(y, inner.height))
+            Position::new(
+                inner.x + cell(x, inner.width),
+                inner.bottom() - 1 - cell(y, inner.height),
+            )
         })
     }
 }

@@ -26,15 +26,18 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
     budget(top, buffer, state, view);
     let figures = figures(state, view);
     let (left, right) = if area.width >= WIDE {
-        let [left, right] = Layout::horizontal([Constraint::Length(70), Constraint::Min(0)]).areas(rest);
+        let [left, right] =
+            Layout::horizontal([Constraint::Length(70), Constraint::Min(0)]).areas(rest);
         (left, right)
     } else {
         let lines = (figures.len() as u16).min(rest.height.saturating_sub(8)) + 1;
-        let [left, right] = Layout::vertical([Constraint::Length(lines), Constraint::Min(0)]).areas(rest);
+        let [left, right] =
+            Layout::vertical([Constraint::Length(lines), Constraint::Min(0)]).areas(rest);
         (left, right)
     };
     if area.width >= WIDE {
-        let messages = messages(state, view, usize::from(left.height).saturating_sub(figures.len() + 1));
+        let messages =
+            messages(state, view, usize::from(left.height).saturating_sub(figures.len() + 1));
         let lines: Vec<_> = figures.into_iter().chain([Line::default()]).chain(messages).collect();
         Paragraph::new(lines).render(left, buffer);
         curve(right, buffer, state, view);
@@ -42,7 +45,8 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
         Paragraph::new(figures).render(left, buffer);
         let messages = messages(state, view, usize::from(right.height / 3).max(2));
         let lines = messages.len() as u16;
-        let [chart, below] = Layout::vertical([Constraint::Min(0), Constraint::Length(lines)]).areas(right);
+        let [chart, below] =
+            Layout::vertical([Constraint::Min(0), Constraint::Length(lines)]).areas(right);
         curve(chart, buffer, state, view);
         Paragraph::new(messages).render(below, buffer);
     }
@@ -54,7 +58,9 @@ fn budget(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let budget = state.started.as_ref().map_or("", |started| started.budget.as_str());
     let label = match (&state.ending, share) {
         (Some(_), _) => format!("done after {}", units::duration(seconds)),
-        (None, Some(share)) => format!("{:.0} % of {budget}{}", share * 100.0, time_left(state, seconds)),
+        (None, Some(share)) => {
+            format!("{:.0} % of {budget}{}", share * 100.0, time_left(state, seconds))
+        }
         (None, None) => format!("{} so far, no budget", units::duration(seconds)),
     };
     Gauge::default()
@@ -76,7 +82,11 @@ fn time_left(state: &State, seconds: f64) -> String {
     });
     let left = by_time.into_iter().chain(by_trials).fold(f64::INFINITY, f64::min);
     let about = if started.budget_seconds == Some(left + seconds) { "" } else { "about " };
-    if left.is_finite() { format!(", {about}{} left", units::duration(left.max(0.0))) } else { String::new() }
+    if left.is_finite() {
+        format!(", {about}{} left", units::duration(left.max(0.0)))
+    } else {
+        String::new()
+    }
 }
 
 fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
@@ -90,7 +100,10 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
             0 => String::new(),
             trials => format!(", resumed after {trials} trials"),
         };
-        lines.push(line("strategy", format!("{}, seed {}{resumed}", started.strategy, started.seed)));
+        lines.push(line(
+            "strategy",
+            format!("{}, seed {}{resumed}", started.strategy, started.seed),
+        ));
         lines.push(line(
             "space",
             format!(
@@ -98,20 +111,32 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
                 started.parameters, started.log10_configurations
             ),
         ));
-        lines.push(line("limits", format!("{}; best by {}", units::limits(&started.limits), started.prefer)));
+        lines.push(line(
+            "limits",
+            format!("{}; best by {}", units::limits(&started.limits), started.prefer),
+        ));
     }
-    let counts =
-        format!("{}, of them {} from the store, {} failed", state.trials, state.cached, state.failed);
+    let counts = format!(
+        "{}, of them {} from the store, {} failed",
+        state.trials, state.cached, state.failed
+    );
     lines.push(line("trials", counts));
     let feasible = state.front.iter().filter(|point| point.feasible).count();
     let improved = match state.improved {
         Some((trial, _)) => format!(", last improved at trial {trial}"),
         None => String::new(),
     };
-    lines.push(line("front", format!("{} points, {feasible} meet every limit{improved}", state.front.len())));
+    lines.push(line(
+        "front",
+        format!("{} points, {feasible} meet every limit{improved}", state.front.len()),
+    ));
     let now = match (&state.current, &state.confirming, &state.preparing) {
         (Some(current), ..) => {
-            let stage = if current.stage.is_empty() { String::new() } else { format!(": {}", current.stage) };
+            let stage = if current.stage.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", current.stage)
+            };
             format!(
                 "trial {} by {} ({}){stage}",
                 current.number,
@@ -119,7 +144,9 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
                 units::short_id(&current.id)
             )
         }
-        (None, Some((done, total)), _) => format!("measuring final points again, {done} of {total}"),
+        (None, Some((done, total)), _) => {
+            format!("measuring final points again, {done} of {total}")
+        }
         (None, None, Some((task, share))) => format!("{task}, {:.0} %", share * 100.0),
         (None, None, None) => "-".to_owned(),
     };
@@ -134,7 +161,9 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
         lines.push(line("noise", text));
     }
     let mut ranked: Vec<_> = state.origins.iter().collect();
-    ranked.sort_by(|a, b| b.1.hypervolume_gain.total_cmp(&a.1.hypervolume_gain).then_with(|| a.0.cmp(b.0)));
+    ranked.sort_by(|a, b| {
+        b.1.hypervolume_gain.total_cmp(&a.1.hypervolume_gain).then_with(|| a.0.cmp(b.0))
+    });
     for (place, (name, origins)) in ranked.into_iter().take(MAX_ORIGINS).enumerate() {
         let text = format!(
             "{name}: {} of {} trials entered the front, hypervolume +{}",
@@ -169,17 +198,19 @@ fn messages(state: &State, view: &View, room: usize) -> Vec<Line<'static>> {
 
 fn curve(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let theme = view.theme;
-    let block =
-        Block::new().borders(Borders::TOP).border_style(theme.muted()).title(" hypervolume over time ");
+    let block = Block::new()
+        .borders(Borders::TOP)
+        .border_style(theme.muted())
+        .title(" hypervolume over time ");
     if state.curve.len() < 2 || area.height < 5 {
         block.render(area, buffer);
         return;
     }
     let end = state.curve.iter().map(|point| point.0).fold(1e-9, f64::max);
-    let (low, high) = state
-        .curve
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| (low.min(point.1), high.max(point.1)));
+    let (low, high) =
+        state.curve.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| {
+            (low.min(point.1), high.max(point.1))
+        });
     let high = if high > low { high } else { low + low.abs().max(1e-9) };
     // The curve has steps, because the hypervolume changes only at trials.
     let steps: Vec<(f64, f64)> = state
@@ -203,5 +234,10 @@ fn curve(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
         units::digits((low + high) / 2.0),
         units::digits(high),
     ]);
-    Chart::new(vec![data]).block(block).x_axis(x).y_axis(y).legend_position(None).render(area, buffer);
+    Chart::new(vec![data])
+        .block(block)
+        .x_axis(x)
+        .y_axis(y)
+        .legend_position(None)
+        .render(area, buffer);
 }

@@ -114,7 +114,9 @@ pub fn run(
                     Action::Leave => return Ok(()),
                     Action::Suspend => screen.stop.store(true, Ordering::Relaxed),
                     Action::Send(command) => view.disconnected |= commands.send(command).is_err(),
-                    Action::Export(exports) => export(exporter.as_ref(), exports, &results, &mut view),
+                    Action::Export(exports) => {
+                        export(exporter.as_ref(), exports, &results, &mut view)
+                    }
                 }
             }
         }

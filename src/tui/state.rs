@@ -111,8 +111,10 @@ impl State {
         match event {
             Event::Started(started) => self.start(started),
             Event::Preparing { task, share } => {
-                self.preparing =
-                    Some((task.clone(), if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }));
+                self.preparing = Some((
+                    task.clone(),
+                    if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 },
+                ));
             }
             Event::Surveyed(survey) => {
                 self.preparing = None;
@@ -120,7 +122,9 @@ impl State {
             }
             Event::Changed(changed) => self.change(changed),
             Event::Inspected(inspected) => {
-                if self.inspected.len() < MAX_INSPECTED || self.inspected.contains_key(&inspected.id) {
+                if self.inspected.len() < MAX_INSPECTED
+                    || self.inspected.contains_key(&inspected.id)
+                {
                     self.inspected.insert(inspected.id.clone(), (**inspected).clone());
                 }
             }
@@ -172,7 +176,9 @@ impl State {
     /// Returns the effect of relaxing each limit alone.
     #[must_use]
     pub fn relaxations(&self) -> Vec<report::Relaxation> {
-        let (Some(baseline), Some(started)) = (&self.baseline, &self.started) else { return Vec::new() };
+        let (Some(baseline), Some(started)) = (&self.baseline, &self.started) else {
+            return Vec::new();
+        };
         let points: Vec<&FrontPoint> = self.points().collect();
         let (limits, objectives) = (self.limits(), &started.objectives);
         report::relaxations(&points, self.best(), limits, baseline, started.prefer, objectives)
@@ -275,7 +281,8 @@ impl State {
             started.limits.clone_from(&changed.limits);
             started.prefer = changed.prefer;
             started.budget.clone_from(&changed.budget);
-            (started.budget_seconds, started.budget_trials) = (changed.budget_seconds, changed.budget_trials);
+            (started.budget_seconds, started.budget_trials) =
+                (changed.budget_seconds, changed.budget_trials);
         }
         let stays = |point: &FrontPoint| changed.front.iter().any(|other| other.id == point.id);
         let gone: Vec<_> = self.front.drain(..).filter(|point| !stays(point)).collect();
@@ -293,7 +300,8 @@ impl State {
     fn mark_best(&mut self) {
         let Some(started) = &self.started else { return };
         let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
-        let best = preferred(&feasible, started.prefer, &started.objectives).map(|point| point.id.clone());
+        let best =
+            preferred(&feasible, started.prefer, &started.objectives).map(|point| point.id.clone());
         self.front.iter_mut().for_each(|point| point.best = best.as_ref() == Some(&point.id));
     }
 

@@ -43,7 +43,8 @@ impl Screen {
             Ok(terminal)
         };
         let terminal = setup().inspect_err(|_: &io::Error| restore())?;
-        let (terminated, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (terminated, stop) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let flags = [
             (signal_hook::consts::SIGTERM, &terminated),
             (signal_hook::consts::SIGHUP, &terminated),

@@ -10,7 +10,9 @@ use paretune_record::preference::Preference;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::crossterm::event::{
+    KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
 use ratatui::layout::Rect;
 
 use super::dialog::Overlay;
@@ -26,7 +28,8 @@ fn fold(events: &[Event]) -> State {
 /// Returns the state in the middle of a study with 150 trials.
 fn running() -> State {
     let events = demo::study(150, true);
-    let middle = events.iter().position(|event| matches!(event, Event::TrialStarted { number: 120, .. }));
+    let middle =
+        events.iter().position(|event| matches!(event, Event::TrialStarted { number: 120, .. }));
     fold(&events[..middle.expect("trial 120") + 3])
 }
 
@@ -88,8 +91,12 @@ fn the_end_and_the_nearest_miss_are_shown() {
 #[test]
 fn before_the_first_trial_preparation_is_shown() {
     let events = demo::study(10, true);
-    assert!(picture(&State::default(), &View::default(), 80, 24).contains("waiting for the search"));
-    assert!(picture(&fold(&events[..3]), &View::default(), 80, 24).contains("decoding images: 50 %"));
+    assert!(
+        picture(&State::default(), &View::default(), 80, 24).contains("waiting for the search")
+    );
+    assert!(
+        picture(&fold(&events[..3]), &View::default(), 80, 24).contains("decoding images: 50 %")
+    );
 }
 
 #[test]
@@ -101,7 +108,8 @@ fn any_size_can_be_drawn() {
         for tab in Tab::ALL {
             for (x, y) in Metric::objectives().zip(Metric::objectives().cycle().skip(1)) {
                 let overlay = if x == Metric::Accuracy { Overlay::Help } else { Overlay::None };
-                let view = View { tab, x, y, overlay, all: x == Metric::Latency, ..View::default() };
+                let view =
+                    View { tab, x, y, overlay, all: x == Metric::Latency, ..View::default() };
                 states.iter().for_each(|state| drop(picture(state, &view, width, height)));
             }
         }
@@ -147,7 +155,10 @@ fn keys_pause_and_end_the_search() {
     let mut view = View::default();
     assert_eq!(press(&mut view, &state, KeyCode::Char('p')), [Action::Send(Command::Pause)]);
     assert_eq!(press(&mut view, &state, KeyCode::Char('p')), [Action::Send(Command::Resume)]);
-    assert_eq!(view.key(KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL), &state), [Action::Suspend]);
+    assert_eq!(
+        view.key(KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL), &state),
+        [Action::Suspend]
+    );
     assert_eq!(press(&mut view, &state, KeyCode::Char('q')), [Action::Send(Command::Quit)]);
     assert_eq!(press(&mut view, &state, KeyCode::Char('q')), [Action::Leave]);
     let ended = fold(&demo::study(20, true));
@@ -187,7 +198,8 @@ fn what_is_asked_for_can_be_changed() {
 
     // The search confirms the change by an event.
     let mut state = state;
-    let front: Vec<_> = state.front.iter().filter(|point| point.feasible).take(3).cloned().collect();
+    let front: Vec<_> =
+        state.front.iter().filter(|point| point.feasible).take(3).cloned().collect();
     state.apply(&Event::Changed(Box::new(Changed {
         limits: limits.clone(),
         prefer: Preference::Metric(Metric::Latency),
@@ -201,7 +213,12 @@ fn what_is_asked_for_can_be_changed() {
     assert_eq!(state.front.len(), 3);
     let fastest = front.iter().map(latency_of).fold(f64::INFINITY, f64::min);
     assert_eq!(state.best().map(latency_of), Some(fastest));
-    assert!(state.explored.iter().all(|point| point.feasible == (point.spread[&Metric::Latency][1] < 2e-3)));
+    assert!(
+        state
+            .explored
+            .iter()
+            .all(|point| point.feasible == (point.spread[&Metric::Latency][1] < 2e-3))
+    );
 }
 
 #[test]
@@ -235,7 +252,8 @@ fn the_table_is_sorted_and_narrowed_down() {
     type_text(&mut view, &state, "latency<1ms, feasible");
     press(&mut view, &state, KeyCode::Enter);
     let shown = view.ordered(&state);
-    let expected = state.front.iter().filter(|point| point.feasible && latency_of(point) < 1e-3).count();
+    let expected =
+        state.front.iter().filter(|point| point.feasible && latency_of(point) < 1e-3).count();
     assert!(expected > 0 && expected < state.front.len());
     assert_eq!(shown.len(), expected);
     press(&mut view, &state, KeyCode::Esc);
@@ -277,9 +295,15 @@ fn the_mouse_reaches_tabs_points_and_rows() {
 #[test]
 fn the_first_screen_tells_what_matters() {
     let text = picture(&running(), &View::default(), 80, 24);
-    for expected in
-        ["best", "the most accurate of", "e exports it", "what if?", "? help", "B baseline", "◆ technique"]
-    {
+    for expected in [
+        "best",
+        "the most accurate of",
+        "e exports it",
+        "what if?",
+        "? help",
+        "B baseline",
+        "◆ technique",
+    ] {
         assert!(text.contains(expected), "{expected}:\n{text}");
     }
 }

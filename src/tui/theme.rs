@@ -28,7 +28,11 @@ impl Theme {
     #[must_use]
     pub fn muted(self) -> Style {
         // "Dim" is avoided, because it is often unreadable on light terminals.
-        if self.color { self.colored(Color::DarkGray) } else { Style::new().add_modifier(Modifier::DIM) }
+        if self.color {
+            self.colored(Color::DarkGray)
+        } else {
+            Style::new().add_modifier(Modifier::DIM)
+        }
     }
 
     /// Returns the style of headings.

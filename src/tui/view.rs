@@ -118,7 +118,8 @@ impl View {
     /// nearest miss.
     #[must_use]
     pub fn selected<'a>(&self, state: &'a State) -> Option<&'a FrontPoint> {
-        let chosen = self.selected.as_ref().and_then(|id| state.points().find(|point| point.id == *id));
+        let chosen =
+            self.selected.as_ref().and_then(|id| state.points().find(|point| point.id == *id));
         chosen.or_else(|| state.best()).or_else(|| {
             let nearest = state.nearest_miss()?;
             state.front.iter().find(|point| point.id == nearest.id)
@@ -135,8 +136,11 @@ impl View {
         } else {
             state.front.iter().filter(|point| !table || self.matches_filter(point, state)).collect()
         };
-        let (metric, downwards) =
-            if table { (self.sort, (self.sort.is_maximized()) != self.reverse) } else { (self.x, false) };
+        let (metric, downwards) = if table {
+            (self.sort, (self.sort.is_maximized()) != self.reverse)
+        } else {
+            (self.x, false)
+        };
         let value = |point: &FrontPoint| point.metrics.get(metric).unwrap_or(f64::NAN);
         points.sort_by(|a, b| {
             let order = value(a).total_cmp(&value(b));
@@ -180,7 +184,8 @@ impl View {
 
     /// Returns the points that would be exported.
     pub(super) fn points_to_export<'a>(&self, state: &'a State) -> Vec<&'a FrontPoint> {
-        let marked: Vec<_> = state.front.iter().filter(|point| self.marked.contains(&point.id)).collect();
+        let marked: Vec<_> =
+            state.front.iter().filter(|point| self.marked.contains(&point.id)).collect();
         if marked.is_empty() {
             let id = self.selected(state).map(|point| &point.id);
             return state.front.iter().filter(|point| Some(&point.id) == id).collect();

@@ -29,10 +29,20 @@ pub(super) fn nothing_yet(area: Rect, buffer: &mut Buffer, state: &State, view: 
 }
 
 /// Draws a framed window in the middle of the screen.
-pub(super) fn window(area: Rect, buffer: &mut Buffer, title: &str, lines: Vec<Line<'_>>, height: u16) {
+pub(super) fn window(
+    area: Rect,
+    buffer: &mut Buffer,
+    title: &str,
+    lines: Vec<Line<'_>>,
+    height: u16,
+) {
     let (width, height) = (74.min(area.width), height.min(area.height));
-    let window =
-        Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
+    let window = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    };
     Clear.render(window, buffer);
     let block = Block::bordered().title(title.to_owned()).padding(Padding::horizontal(1));
     Paragraph::new(lines).wrap(Wrap { trim: false }).block(block).render(window, buffer);

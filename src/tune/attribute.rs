@@ -36,7 +36,10 @@ pub(super) fn attribute(
         let reads = |index: &usize| layouts(*index).is_some_and(|both| both.iter().any(differs));
         let wrote = |index: &usize| layouts(*index).is_some_and(|[_, output]| differs(&output));
         let sources = plan.steps[reader].inputs.iter().filter_map(|value| source(plan, *value));
-        let owner = Some(reader).filter(reads).or_else(|| sources.into_iter().find(wrote)).unwrap_or(reader);
+        let owner = Some(reader)
+            .filter(reads)
+            .or_else(|| sources.into_iter().find(wrote))
+            .unwrap_or(reader);
         sums[owner] += seconds;
     }
     sums
@@ -65,7 +68,8 @@ mod tests {
             .filter(|index| matches!(plan.steps[*index].operator, Operator::Conv(_)))
             .collect();
         let (first, second) = (convolutions[0], convolutions[1]);
-        let info = |name: String| StepInfo { name, algorithm: String::new(), multiply_adds: 0, bytes: 0 };
+        let info =
+            |name: String| StepInfo { name, algorithm: String::new(), multiply_adds: 0, bytes: 0 };
         let steps = [
             info(plan.steps[first].name.clone()),
             info(format!("{}:layout", plan.steps[second].name)),
@@ -73,7 +77,8 @@ mod tests {
         ];
         let seconds = [1.0, 0.25, 2.0];
         let sums = |planar: usize| {
-            let layout = |index| if index == planar { Layout::Planar } else { Layout::ChannelsLast };
+            let layout =
+                |index| if index == planar { Layout::Planar } else { Layout::ChannelsLast };
             let sums = attribute(&plan, &steps, &seconds, &|index| Some([layout(index); 2]));
             [sums[first], sums[second]]
         };

@@ -107,10 +107,12 @@ pub fn best_known(
                     Some(known) => known,
                     none => none.insert(measured(store, place)?),
                 };
-                all.get(&format!("{problem:?}")).and_then(|known| fastest(known, problem, place.isa))
+                all.get(&format!("{problem:?}"))
+                    .and_then(|known| fastest(known, problem, place.isa))
             }
         };
-        if let Some(schedule) = schedule.filter(|schedule| is_offered(schedule, problem, place.isa)) {
+        if let Some(schedule) = schedule.filter(|schedule| is_offered(schedule, problem, place.isa))
+        {
             schedules.insert(*index, schedule);
         }
     }

@@ -15,7 +15,9 @@ use paretune_kernels::schedule::Schedule;
 use paretune_kernels::schedule::TunableValue;
 use paretune_kernels::weights::{Numbers, Pattern, WeightFormat};
 use paretune_search::{Objective, Outcome, Problem, Search};
-use paretune_spaces::{CompiledSpace, Configuration, Domain, Expression, Parameter, Point, Space, Value};
+use paretune_spaces::{
+    CompiledSpace, Configuration, Domain, Expression, Parameter, Point, Space, Value,
+};
 
 use super::TuneError;
 use super::share::Prospect;
@@ -103,11 +105,15 @@ impl Layer {
         strategy: &str,
         seed: u64,
     ) -> Result<Self, TuneError> {
-        let offers: Vec<Offer> =
-            target.offers(&problem).into_iter().filter(|offer| offer.info.executes(DENSE)).collect();
+        let offers: Vec<Offer> = target
+            .offers(&problem)
+            .into_iter()
+            .filter(|offer| offer.info.executes(DENSE))
+            .collect();
         let space = Arc::new(space_of(&offers)?.compile()?);
         let objectives = vec![Objective::minimize(SECONDS).log()];
-        let judged = Problem::new(Arc::clone(&space), vec![SECONDS.to_owned()], objectives, Vec::new())?;
+        let judged =
+            Problem::new(Arc::clone(&space), vec![SECONDS.to_owned()], objectives, Vec::new())?;
         let mut search = Search::new(judged, strategy, seed)?;
         let defaults = offers.iter().map(|offer| {
             let mut wanted = Configuration::new();
@@ -200,9 +206,13 @@ impl Layer {
     /// Returns the schedule for places that try nothing: of those within 3 % of the best, the one
     /// with the fewest measurements.
     pub fn hold(&self) -> &Schedule {
-        let Some(best) = self.ranked().first().map(|tried| tried.estimate()) else { return &self.default };
+        let Some(best) = self.ranked().first().map(|tried| tried.estimate()) else {
+            return &self.default;
+        };
         let incumbents = self.tried.iter().filter(|tried| tried.estimate() <= 1.03 * best);
-        incumbents.min_by_key(|tried| tried.seconds.len()).map_or(&self.default, |tried| &tried.schedule)
+        incumbents
+            .min_by_key(|tried| tried.seconds.len())
+            .map_or(&self.default, |tried| &tried.schedule)
     }
 
     /// Returns the measured schedules, fastest first.
@@ -248,7 +258,9 @@ fn schedule_of(configuration: &Configuration) -> Schedule {
     let prefix = format!("{algorithm}.");
     let tunables: BTreeMap<String, TunableValue> = configuration
         .iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?)))
+        .filter_map(|(name, value)| {
+            Some((name.strip_prefix(&prefix)?.to_owned(), tunable_value(value)?))
+        })
         .collect();
     Schedule { algorithm: algorithm.to_owned(), tunables }
 }
@@ -259,8 +271,14 @@ mod tests {
     use paretune_study::prepare::load_network;
 
     fn layers() -> Vec<Layer> {
-        Layer::of(&load_network(None).expect("the built-in network").plan, 1, Isa::detect(), "local", 0)
-            .expect("layers")
+        Layer::of(
+            &load_network(None).expect("the built-in network").plan,
+            1,
+            Isa::detect(),
+            "local",
+            0,
+        )
+        .expect("layers")
     }
 
     #[test]
@@ -268,7 +286,10 @@ mod tests {
         let plan = load_network(None).expect("the built-in network").plan;
         let mut layers = layers();
         let places: usize = layers.iter().map(|layer| layer.steps.len()).sum();
-        assert_eq!(places, plan.steps.iter().filter(|step| conv_problem(&plan, step, 1).is_some()).count());
+        assert_eq!(
+            places,
+            plan.steps.iter().filter(|step| conv_problem(&plan, step, 1).is_some()).count()
+        );
         for (index, layer) in layers.iter_mut().enumerate() {
             let first = layer.ask(1);
             assert_eq!(first, std::slice::from_ref(&layer.default), "layer {index}");
@@ -294,7 +315,9 @@ mod tests {
         let known: Vec<(Schedule, f64)> = schedules
             .iter()
             .enumerate()
-            .map(|(index, schedule)| (schedule.clone(), f64::from(u16::try_from(index).expect("few") + 1)))
+            .map(|(index, schedule)| {
+                (schedule.clone(), f64::from(u16::try_from(index).expect("few") + 1))
+            })
             .collect();
         layer.know(known, 2).expect("known");
         let asked = layer.ask(defaults + 2);

@@ -190,7 +190,8 @@ pub fn tune(
     }
     let mut chosen = Vec::new();
     if !layers.is_empty() {
-        let Some(finals) = tuner.finals(&mut layers, until(1.0), &mut progress, interrupted)? else {
+        let Some(finals) = tuner.finals(&mut layers, until(1.0), &mut progress, interrupted)?
+        else {
             return Ok(None);
         };
         chosen = finals;
@@ -204,7 +205,9 @@ fn gained(layers: &[Layer]) -> f64 {
     let mut sums = [0.0, 0.0];
     for layer in layers {
         let default = layer.tried.iter().find(|tried| tried.schedule == layer.default);
-        let (Some(default), Some(best)) = (default, layer.ranked().first().copied()) else { continue };
+        let (Some(default), Some(best)) = (default, layer.ranked().first().copied()) else {
+            continue;
+        };
         #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
         let places = layer.steps.len() as f64;
         sums[0] += places * default.estimate();
@@ -236,7 +239,8 @@ struct Tuner<'t> {
 /// Sets the schedules of steps of `plan`, each given by its index in the plan.
 pub fn apply<'a>(plan: &mut Plan, schedules: impl IntoIterator<Item = (usize, &'a Schedule)>) {
     for (index, schedule) in schedules {
-        if let Some(Operator::Conv(conv)) = plan.steps.get_mut(index).map(|step| &mut step.operator) {
+        if let Some(Operator::Conv(conv)) = plan.steps.get_mut(index).map(|step| &mut step.operator)
+        {
             conv.schedule.clone_from(schedule);
         }
     }
@@ -270,7 +274,11 @@ impl Tuner<'_> {
     }
 
     /// Sets the lower bound of every layer's time by the hardware's ceilings.
-    fn bound(&mut self, layers: &mut [Layer], limits: Option<&ThreadCeilings>) -> Result<(), KernelError> {
+    fn bound(
+        &mut self,
+        layers: &mut [Layer],
+        limits: Option<&ThreadCeilings>,
+    ) -> Result<(), KernelError> {
         let defaults: Vec<(usize, Schedule)> = layers
             .iter()
             .flat_map(|layer| layer.steps.iter().map(|step| (*step, layer.default.clone())))
@@ -279,7 +287,8 @@ impl Tuner<'_> {
         for layer in layers {
             let name = &self.plan.steps[layer.steps[0]].name;
             let info = executor.steps().iter().find(|info| info.name == *name);
-            layer.least = info.zip(limits).map_or(0.0, |(info, limits)| least_seconds(info, limits));
+            layer.least =
+                info.zip(limits).map_or(0.0, |(info, limits)| least_seconds(info, limits));
         }
         Ok(())
     }
@@ -309,7 +318,11 @@ impl Tuner<'_> {
 
     /// Builds the schedules of `fresh` one by one, to find those that fail. The others are
     /// measured.
-    fn one_by_one(&mut self, layers: &mut [Layer], fresh: &[(usize, Schedule)]) -> Result<(), TuneError> {
+    fn one_by_one(
+        &mut self,
+        layers: &mut [Layer],
+        fresh: &[(usize, Schedule)],
+    ) -> Result<(), TuneError> {
         for (step, schedule) in fresh {
             let mut schedules: Vec<(usize, Schedule)> = layers
                 .iter()
@@ -325,7 +338,8 @@ impl Tuner<'_> {
                 }
                 Err(error) => {
                     tracing::info!("{}: {error}", schedule.algorithm);
-                    if let Some(layer) = layers.iter_mut().find(|layer| layer.steps.contains(step)) {
+                    if let Some(layer) = layers.iter_mut().find(|layer| layer.steps.contains(step))
+                    {
                         layer.tell(schedule, None)?;
                     }
                 }
@@ -344,7 +358,8 @@ impl Tuner<'_> {
     ) -> Result<(), TuneError> {
         for layer in layers {
             let mut seen: Vec<(&Schedule, Vec<f64>)> = Vec::new();
-            for (step, schedule) in schedules.iter().filter(|(step, _)| layer.steps.contains(step)) {
+            for (step, schedule) in schedules.iter().filter(|(step, _)| layer.steps.contains(step))
+            {
                 match seen.iter_mut().find(|(known, _)| *known == schedule) {
                     Some((_, times)) => times.push(seconds[*step]),
                     None => seen.push((schedule, vec![seconds[*step]])),
@@ -359,7 +374,13 @@ impl Tuner<'_> {
                 layer.tell(schedule, Some(mean))?;
                 let tried = layer.tried.iter().find(|tried| tried.schedule == *schedule);
                 let seconds = tried.map_or(mean, layer::Tried::estimate);
-                known::remember(self.store, &self.options.place, &layer.problem, schedule, seconds)?;
+                known::remember(
+                    self.store,
+                    &self.options.place,
+                    &layer.problem,
+                    schedule,
+                    seconds,
+                )?;
             }
         }
         Ok(())
@@ -399,7 +420,10 @@ impl Tuner<'_> {
                         .iter()
                         .zip(&finalists)
                         .flat_map(|(layer, list)| {
-                            layer.steps.iter().map(|step| (*step, list[variant % list.len()].clone()))
+                            layer
+                                .steps
+                                .iter()
+                                .map(|step| (*step, list[variant % list.len()].clone()))
                         })
                         .collect();
                     executors.push((self.load(&schedules)?, schedules));
@@ -412,8 +436,8 @@ impl Tuner<'_> {
                 let seconds = self.time(executor, schedules)?;
                 for ((layer, list), times) in layers.iter().zip(&finalists).zip(&mut times) {
                     #[expect(clippy::cast_precision_loss, reason = "a handful of places")]
-                    let mean =
-                        layer.steps.iter().map(|step| seconds[*step]).sum::<f64>() / layer.steps.len() as f64;
+                    let mean = layer.steps.iter().map(|step| seconds[*step]).sum::<f64>()
+                        / layer.steps.len() as f64;
                     times[variant % list.len()].push(mean);
                 }
             }
@@ -422,9 +446,16 @@ impl Tuner<'_> {
         let mut chosen = Vec::new();
         for ((layer, list), times) in layers.iter().zip(finalists).zip(times) {
             let seconds: Vec<f64> = times.into_iter().map(median).collect();
-            let best = (0..list.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b])).unwrap_or(0);
+            let best =
+                (0..list.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b])).unwrap_or(0);
             for (schedule, seconds) in list.iter().zip(&seconds) {
-                known::remember(self.store, &self.options.place, &layer.problem, schedule, *seconds)?;
+                known::remember(
+                    self.store,
+                    &self.options.place,
+                    &layer.problem,
+                    schedule,
+                    *seconds,
+                )?;
             }
             chosen.push(Chosen {
                 schedule: list[best].clone(),

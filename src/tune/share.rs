@@ -71,7 +71,11 @@ impl Shares {
             let whole = credit.floor().min(places);
             *credit -= whole;
             *credit = credit.min(1.0);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a small count"
+            )]
             tries.push(whole as usize);
         }
         // No layer has a whole try, so the one with the largest credit goes first.
@@ -108,8 +112,12 @@ mod tests {
     #[test]
     fn tries_follow_what_can_be_gained() {
         // Expected improvements of 4, 2 and 1 seconds, and a layer at its bound.
-        let prospects =
-            [prospect(1, 5.0, 1.0), prospect(1, 3.0, 1.0), prospect(1, 2.0, 1.0), prospect(1, 1.0, 1.0)];
+        let prospects = [
+            prospect(1, 5.0, 1.0),
+            prospect(1, 3.0, 1.0),
+            prospect(1, 2.0, 1.0),
+            prospect(1, 1.0, 1.0),
+        ];
         assert_eq!(total(&prospects, 100), [100, 50, 25, 25]);
     }
 

@@ -32,7 +32,11 @@ impl Home {
 
     fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("text")
     }
 
@@ -46,7 +50,8 @@ impl Home {
 }
 
 fn front(folder: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(folder.join("front.json")).expect("front.json")).expect("JSON")
+    serde_json::from_slice(&std::fs::read(folder.join("front.json")).expect("front.json"))
+        .expect("JSON")
 }
 
 fn events(text: &str) -> Vec<Value> {
@@ -105,7 +110,8 @@ fn a_search_ends_in_something_that_runs() {
     #[expect(clippy::cast_precision_loss, reason = "small")]
     let bytes = bytes as f64;
     assert_eq!(Some(bytes), metrics["size"].as_f64());
-    let json: Value = serde_json::from_str(&home.ok(&["export", "study", "--to", "json"])).expect("JSON");
+    let json: Value =
+        serde_json::from_str(&home.ok(&["export", "study", "--to", "json"])).expect("JSON");
     assert_eq!(&json, best[0]);
     outside::exports_run_elsewhere(&home, &front);
     let said = home.ok(&["export", "study", "--weights", "packed", "--output", "packed"]);
@@ -124,7 +130,8 @@ fn a_search_ends_in_something_that_runs() {
         output.len()
     );
     let bench: Value =
-        serde_json::from_str(&home.ok(&["bench", "bundle", "--seconds", "0.2", "--json"])).expect("JSON");
+        serde_json::from_str(&home.ok(&["bench", "bundle", "--seconds", "0.2", "--json"]))
+            .expect("JSON");
     assert!(bench["latency"]["median"].as_f64() > Some(0.0));
     assert!(bench["layers"].as_array().is_some_and(|layers| layers.len() > 5));
     assert_eq!(bench["load"]["weights"], "decoded");
@@ -135,22 +142,31 @@ fn a_search_ends_in_something_that_runs() {
     home.ok(&["run", "packed", "--threads", "1", "--input", "x.npy", "--output", "z.npy"]);
     assert_eq!(output, std::fs::read(home.path("z.npy")).expect("the output"));
     let [plain, packed] = ["bundle", "packed"].map(|bundle| -> Value {
-        serde_json::from_str(&home.ok(&["bench", bundle, "--seconds", "0.2", "--json"])).expect("JSON")
+        serde_json::from_str(&home.ok(&["bench", bundle, "--seconds", "0.2", "--json"]))
+            .expect("JSON")
     });
-    assert_eq!((&packed["load"]["weights"], &packed["memory"]), (&Value::from("mapped"), &plain["memory"]));
-    assert!(home.ok(&["bench", "packed", "--seconds", "0.2"]).contains("weights mapped as they are"));
+    assert_eq!(
+        (&packed["load"]["weights"], &packed["memory"]),
+        (&Value::from("mapped"), &plain["memory"])
+    );
+    assert!(
+        home.ok(&["bench", "packed", "--seconds", "0.2"]).contains("weights mapped as they are")
+    );
     // Other tiles may be chosen for more images. Weights are then repacked, with a note.
     let batch = home.run(&["bench", "packed", "--batch", "7", "--seconds", "0.2", "--json"]);
     let said: Value = serde_json::from_slice(&batch.stdout).expect("JSON");
-    let told = String::from_utf8_lossy(&batch.stderr).contains("note: weights decoded and packed again");
+    let told =
+        String::from_utf8_lossy(&batch.stderr).contains("note: weights decoded and packed again");
     assert_eq!(said["load"]["weights"], if told { "repacked" } else { "mapped" });
 }
 
 #[test]
 fn tuned_schedules_are_kept_and_used() {
     let home = Home::new();
-    std::fs::write(home.path("model.onnx"), paretune_model::builtin::network_bytes()).expect("the network");
-    let json = |arguments: &[&str]| -> Value { serde_json::from_str(&home.ok(arguments)).expect("JSON") };
+    std::fs::write(home.path("model.onnx"), paretune_model::builtin::network_bytes())
+        .expect("the network");
+    let json =
+        |arguments: &[&str]| -> Value { serde_json::from_str(&home.ok(arguments)).expect("JSON") };
     let common = ["bench", "model.onnx", "--threads", "1", "--seconds", "0.2", "--json"];
     let plain = json(&[&common[..], &["--fp32"]].concat());
     assert_eq!(plain["schedules"], "default");
@@ -169,7 +185,8 @@ fn tuned_schedules_are_kept_and_used() {
     let used = json(&[&common[..], &["--fp32"]].concat());
     assert_eq!(used["schedules"], "tuned for this network");
     // No schedules are stored for two threads.
-    let other = json(&["bench", "model.onnx", "--threads", "2", "--seconds", "0.2", "--json", "--fp32"]);
+    let other =
+        json(&["bench", "model.onnx", "--threads", "2", "--seconds", "0.2", "--json", "--fp32"]);
     assert_eq!(other["schedules"], "default");
     home.fails(&["bench", "model.onnx", "--tune", "--budget", "5trials"], 2);
     home.fails(&["bench", "model.onnx", "--budget", "5s"], 2);
@@ -186,7 +203,8 @@ fn the_same_search_again_measures_nothing() {
     assert!(before.iter().all(|(_, cached)| !cached));
     // Another study with equal arguments: the store provides all results in the same order.
     let second = finished(&events(&home.ok(&arguments("two"))));
-    let ids = |trials: &[(String, bool)]| trials.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    let ids =
+        |trials: &[(String, bool)]| trials.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&second), ids(&before));
     assert!(second.iter().all(|(_, cached)| *cached));
     assert_eq!(front(&home.path("one"))["points"], front(&home.path("two"))["points"]);
@@ -236,10 +254,11 @@ fn a_killed_study_goes_on_and_measures_nothing_twice() {
 #[test]
 fn limits_that_nothing_meets_exit_with_3_and_name_the_nearest_miss() {
     let home = Home::new();
-    let output = home.run(&[&QUICK[..], &["nsga2", "--study", "study", "--limit", "<0.001ms"]].concat());
+    let output =
+        home.run(&[&QUICK[..], &["nsga2", "--study", "study", "--limit", "<0.001ms"]].concat());
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
-    let words =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let words = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(words.contains("Nearest miss") && words.contains("latency"), "{words}");
     let front = front(&home.path("study"));
     assert!(front["nearest_miss"]["violation"]["latency"].as_f64() > Some(1.0));
@@ -308,22 +327,37 @@ fn help_teaches_every_command() {
     assert!(home.ok(&["devices", "--quick", "--json"]).contains("cores"));
     assert!(home.ok(&["completions", "bash"]).contains("--budget"));
     home.ok(&["man", "manual"]);
-    let page = std::fs::read_to_string(home.path("manual").join("paretune-search.1")).expect("a page");
+    let page =
+        std::fs::read_to_string(home.path("manual").join("paretune-search.1")).expect("a page");
     assert!(page.contains("paretune\\-search") && page.contains("limit"), "{page}");
 }
 
 #[test]
 fn techniques_are_characterized_and_a_second_run_measures_nothing() {
     let home = Home::new();
-    let arguments =
-        ["characterize", "--threads", "1", "--images", "256", "--budget", "4trials", "--output", "study.md"];
+    let arguments = [
+        "characterize",
+        "--threads",
+        "1",
+        "--images",
+        "256",
+        "--budget",
+        "4trials",
+        "--output",
+        "study.md",
+    ];
     home.ok(&arguments);
     let text = std::fs::read_to_string(home.path("study.md")).expect("the report");
     assert!(text.contains("| original |") && text.contains("8-bit quantization"), "{text}");
     assert!(text.contains("measurements are missing"), "{text}");
-    assert!(std::fs::read_to_string(home.path("study-builtin.svg")).expect("curves").contains("<polyline"));
-    let stats =
-        |home: &Home| -> Value { serde_json::from_str(&home.ok(&["db", "stats", "--json"])).expect("JSON") };
+    assert!(
+        std::fs::read_to_string(home.path("study-builtin.svg"))
+            .expect("curves")
+            .contains("<polyline")
+    );
+    let stats = |home: &Home| -> Value {
+        serde_json::from_str(&home.ok(&["db", "stats", "--json"])).expect("JSON")
+    };
     let before = stats(&home);
     home.ok(&arguments);
     assert_eq!(stats(&home)["kinds"]["speed"], before["kinds"]["speed"]);
@@ -333,7 +367,8 @@ fn techniques_are_characterized_and_a_second_run_measures_nothing() {
 fn write_npy(path: &Path, shape: &[u64], data: &[f32]) {
     let dims: Vec<String> = shape.iter().map(u64::to_string).collect();
     let mut header =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.join(", ")).into_bytes();
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.join(", "))
+            .into_bytes();
     while (10 + header.len() + 1) % 64 != 0 {
         header.push(b' ');
     }

@@ -18,7 +18,11 @@ fn truncated() {
         let bytes = fixture(name);
         for length in (0..bytes.len()).step_by(13) {
             if let Ok(network) = Network::from_bytes(name, &bytes[..length], None) {
-                panic!("{name} cut at {length} of {} gives {} steps", bytes.len(), network.plan.steps.len());
+                panic!(
+                    "{name} cut at {length} of {} gives {} steps",
+                    bytes.len(),
+                    network.plan.steps.len()
+                );
             }
         }
     }
@@ -48,7 +52,8 @@ fn flipped() {
         "hard_swish_forms",
     ];
     // Larger counts are for changes of the import.
-    let count = std::env::var("PARETUNE_FLIPS").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
+    let count =
+        std::env::var("PARETUNE_FLIPS").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
     let folder = common::fixtures().join("onnx");
     let (mut refused, mut sound) = (0, 0);
     for name in names {
@@ -109,9 +114,12 @@ fn messages() {
     let mut text = String::new();
     let mut note = |what: &str, error: String| text += &format!("{what}:\n  {error}\n");
     let folder = common::fixtures().join("onnx/bad");
-    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
-    for path in names.iter().filter(|path| path.extension().is_some_and(|extension| extension == "onnx")) {
+    for path in
+        names.iter().filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
+    {
         let error = match Network::load(path) {
             Err(error) => error.to_string(),
             Ok(_) => panic!("{} was accepted", path.display()),
@@ -124,7 +132,10 @@ fn messages() {
     {
         note(what, Network::from_bytes(what, bytes, None).unwrap_err().to_string());
     }
-    note("no folder", Network::from_bytes("external", &fixture("external"), None).unwrap_err().to_string());
+    note(
+        "no folder",
+        Network::from_bytes("external", &fixture("external"), None).unwrap_err().to_string(),
+    );
     note("missing", Network::load(Path::new("does/not/exist.onnx")).unwrap_err().to_string());
     insta::assert_snapshot!(text);
 }

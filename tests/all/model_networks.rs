@@ -37,7 +37,10 @@ fn sizes_are_as_published() {
             describe(&network.plan)
         );
         assert!(totals.parameters.abs_diff(parameters) < parameters / 50, "{name} {totals:?}");
-        assert!(totals.multiply_adds.abs_diff(multiply_adds) < multiply_adds / 50, "{name} {totals:?}");
+        assert!(
+            totals.multiply_adds.abs_diff(multiply_adds) < multiply_adds / 50,
+            "{name} {totals:?}"
+        );
     }
 }
 
@@ -59,7 +62,10 @@ fn reference_outputs_agree_with_onnx_runtime() {
     let Some(folder) = common::shared_models() else { return };
     for (name, fixture) in fixtures() {
         let network = Network::load(&folder.join(format!("{name}.onnx"))).unwrap();
-        assert_eq!(network.sha256, fixture.sha256, "{name} is not the file that the fixture was made with");
+        assert_eq!(
+            network.sha256, fixture.sha256,
+            "{name} is not the file that the fixture was made with"
+        );
         if totals(&network.plan).multiply_adds < 100_000_000 {
             let found = common::run_reference(&network.plan, 1);
             let difference = common::difference(&found, &fixture.outputs[..found.len()]);

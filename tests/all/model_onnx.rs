@@ -27,8 +27,8 @@ fn path(name: &str) -> std::path::PathBuf {
 #[test]
 fn as_imported() {
     for fixture in all() {
-        let network =
-            onnx::load(&path(&fixture.name)).unwrap_or_else(|error| panic!("{}: {error}", fixture.name));
+        let network = onnx::load(&path(&fixture.name))
+            .unwrap_or_else(|error| panic!("{}: {error}", fixture.name));
         let plan = &network.plan;
         assert_eq!(plan.values[plan.output].dims, fixture.shape, "{}", fixture.name);
         let found = common::run_reference(plan, fixture.images);
@@ -65,7 +65,11 @@ fn every_pass_preserves_the_function() {
             }
         }
     }
-    assert_eq!(used.len(), passes::PASSES.len() + late.len() - 1, "subnormals alone do not occur: {used:?}");
+    assert_eq!(
+        used.len(),
+        passes::PASSES.len() + late.len() - 1,
+        "subnormals alone do not occur: {used:?}"
+    );
 }
 
 #[test]
@@ -105,15 +109,22 @@ fn exported() {
         let raw = onnx::load(&path(&fixture.name)).unwrap().plan;
         let plan = Network::load(&path(&fixture.name)).unwrap().plan;
         for (kind, plan) in [("raw", &raw), ("simplified", &plan)] {
-            let bytes = onnx::export(plan).unwrap_or_else(|error| panic!("{} {kind}: {error}", fixture.name));
+            let bytes = onnx::export(plan)
+                .unwrap_or_else(|error| panic!("{} {kind}: {error}", fixture.name));
             if let Some(folder) = &folder {
-                std::fs::write(folder.join(format!("{}.{kind}.onnx", fixture.name)), &bytes).unwrap();
+                std::fs::write(folder.join(format!("{}.{kind}.onnx", fixture.name)), &bytes)
+                    .unwrap();
             }
             let again = Network::from_bytes(&fixture.name, &bytes, None)
                 .unwrap_or_else(|error| panic!("{} {kind}: {error}", fixture.name));
             let found = common::run_reference(&again.plan, fixture.images);
             let difference = common::difference(&found, &fixture.outputs);
-            assert!(difference < 4e-6, "{} {kind}: {difference:e}\n{}", fixture.name, describe(&again.plan));
+            assert!(
+                difference < 4e-6,
+                "{} {kind}: {difference:e}\n{}",
+                fixture.name,
+                describe(&again.plan)
+            );
             if kind == "simplified" {
                 assert_eq!(totals(&again.plan), totals(plan), "{}", fixture.name);
             }
@@ -138,7 +149,9 @@ fn names_are_words() {
         let mut seen = std::collections::HashSet::new();
         for step in &plan.steps {
             let mut letters = step.name.chars();
-            assert!(letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_'));
+            assert!(
+                letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+            );
             assert!(
                 letters.all(|letter| letter.is_ascii_alphanumeric() || "_.".contains(letter)),
                 "{}",
@@ -155,7 +168,9 @@ fn weights_are_finite_and_normal() {
         let plan = Network::load(&path(&fixture.name)).unwrap().plan;
         for step in &plan.steps {
             if let Operator::Conv(conv) = &step.operator {
-                let paretune_kernels::WeightValues::F32(values) = &plan.weights[conv.weights].values else {
+                let paretune_kernels::WeightValues::F32(values) =
+                    &plan.weights[conv.weights].values
+                else {
                     panic!("not single precision")
                 };
                 assert!(values.iter().all(|value| value.is_finite() && !value.is_subnormal()));

@@ -54,13 +54,17 @@ impl Dice {
 /// no point meets the others.
 #[must_use]
 pub fn study(trials: u64, easy: bool) -> Vec<Event> {
-    let limits =
-        vec![limit(Metric::Latency, if easy { 0.9e-3 } else { 0.02e-3 }), limit(Metric::AccuracyDrop, 0.01)];
+    let limits = vec![
+        limit(Metric::Latency, if easy { 0.9e-3 } else { 0.02e-3 }),
+        limit(Metric::AccuracyDrop, 0.01),
+    ];
     let mut events = vec![started(&limits)];
     for share in [0.0, 0.5, 1.0] {
         events.push(Event::Preparing { task: "decoding images".into(), share });
     }
-    events.push(Event::Notice { text: "the machine is busy (load 1.4): timing will take longer".into() });
+    events.push(Event::Notice {
+        text: "the machine is busy (load 1.4): timing will take longer".into(),
+    });
     let (mut dice, mut front, mut hypervolume) = (Dice(7), Vec::<FrontPoint>::new(), 0.0);
     for number in 1..=trials {
         let mut point = point(&mut dice, number, trials, &limits);
@@ -69,18 +73,20 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
         for stage in ["build", "timing", "accuracy"] {
             events.push(Event::Stage { id: id.clone(), stage: stage.into() });
         }
-        let failure =
-            (number % 23 == 11).then(|| FAILURES[(number / 23) as usize % FAILURES.len()].to_owned());
+        let failure = (number % 23 == 11)
+            .then(|| FAILURES[(number / 23) as usize % FAILURES.len()].to_owned());
         let dominated = front.iter().any(|other| dominates(&other.metrics, &point.metrics));
         let entered = failure.is_none() && !dominated;
         let mut displaced = Vec::new();
         if entered {
             let gone = |other: &FrontPoint| dominates(&point.metrics, &other.metrics);
-            displaced = front.iter().filter(|other| gone(other)).map(|other| other.id.clone()).collect();
+            displaced =
+                front.iter().filter(|other| gone(other)).map(|other| other.id.clone()).collect();
             front.retain(|other| !displaced.contains(&other.id));
             let better = |other: &FrontPoint| {
                 other.feasible
-                    && value(&other.metrics, Metric::Accuracy) >= value(&point.metrics, Metric::Accuracy)
+                    && value(&other.metrics, Metric::Accuracy)
+                        >= value(&point.metrics, Metric::Accuracy)
             };
             point.best = point.feasible && !front.iter().any(better);
             if point.best {
@@ -172,7 +178,9 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[Limit]) -> FrontPo
     let metrics = if is_baseline {
         baseline()
     } else {
-        let loss = 0.004 * dice.roll() + 0.4 * (squeeze - 0.35).max(0.0).powi(3) + 0.02 * waste * dice.roll();
+        let loss = 0.004 * dice.roll()
+            + 0.4 * (squeeze - 0.35).max(0.0).powi(3)
+            + 0.02 * waste * dice.roll();
         let before = |metric| value(&baseline(), metric);
         metrics([
             ((before(Metric::Accuracy) - loss) * 4000.0).round() / 4000.0,
@@ -181,7 +189,8 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[Limit]) -> FrontPo
             (before(Metric::Memory) * (1.1 - squeeze) * (0.3 + 0.4 * dice.roll())).round(),
         ])
     };
-    let [accuracy, latency] = [Metric::Accuracy, Metric::Latency].map(|metric| value(&metrics, metric));
+    let [accuracy, latency] =
+        [Metric::Accuracy, Metric::Latency].map(|metric| value(&metrics, metric));
     let spread = BTreeMap::from([
         (Metric::Accuracy, [accuracy - 0.008, accuracy + 0.007]),
         (Metric::Latency, [latency * 0.985, latency * 1.02]),
@@ -220,13 +229,14 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[Limit]) -> FrontPo
 
 /// Returns plausible costs of the layers of a point.
 fn inspected(id: &str) -> Inspected {
-    let step = |name: &str, algorithm: &str, seconds: f64, weight_bytes: u64, share: f64| StepCost {
-        name: name.into(),
-        algorithm: algorithm.into(),
-        seconds,
-        weight_bytes,
-        ceiling_share: (share > 0.0).then_some(share),
-    };
+    let step =
+        |name: &str, algorithm: &str, seconds: f64, weight_bytes: u64, share: f64| StepCost {
+            name: name.into(),
+            algorithm: algorithm.into(),
+            seconds,
+            weight_bytes,
+            ceiling_share: (share > 0.0).then_some(share),
+        };
     let steps = vec![
         step("conv1", "direct", 0.21e-3, 1_792, 0.41),
         step("conv1:convert", "convert", 0.01e-3, 0, 0.0),
@@ -237,13 +247,19 @@ fn inspected(id: &str) -> Inspected {
 }
 
 fn dominates(a: &Metrics, b: &Metrics) -> bool {
-    let costs =
-        |m: &Metrics| Metric::objectives().map(|metric| metric.cost(value(m, metric))).collect::<Vec<_>>();
+    let costs = |m: &Metrics| {
+        Metric::objectives().map(|metric| metric.cost(value(m, metric))).collect::<Vec<_>>()
+    };
     let (a, b) = (costs(a), costs(b));
     a.iter().zip(&b).all(|(a, b)| a <= b) && a != b
 }
 
-fn archive(mut points: Vec<FrontPoint>, limits: Vec<Limit>, trials: u64, hypervolume: f64) -> Front {
+fn archive(
+    mut points: Vec<FrontPoint>,
+    limits: Vec<Limit>,
+    trials: u64,
+    hypervolume: f64,
+) -> Front {
     let order = |point: &FrontPoint| (!point.best, !point.feasible);
     let accuracy = |point: &FrontPoint| value(&point.metrics, Metric::Accuracy);
     points.sort_by(|a, b| order(a).cmp(&order(b)).then(accuracy(b).total_cmp(&accuracy(a))));
@@ -253,7 +269,11 @@ fn archive(mut points: Vec<FrontPoint>, limits: Vec<Limit>, trials: u64, hypervo
     Front {
         format: "paretune-front/1".into(),
         model: ModelName { name: "resnet20".into(), sha256: "5f".repeat(32) },
-        hardware: HardwareName { id: "a1b2c3d4".into(), cpu: "AMD EPYC 7763".into(), devices: Vec::new() },
+        hardware: HardwareName {
+            id: "a1b2c3d4".into(),
+            cpu: "AMD EPYC 7763".into(),
+            devices: Vec::new(),
+        },
         objectives: Metric::objectives().collect(),
         limits,
         baseline: baseline(),

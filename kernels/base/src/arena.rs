@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_chain_needs_its_two_largest_neighbors_only() {
-        let chain: Vec<_> = (0..10).map(|i| Lifetime { bytes: 640, first: i, last: i + 1 }).collect();
+        let chain: Vec<_> =
+            (0..10).map(|i| Lifetime { bytes: 640, first: i, last: i + 1 }).collect();
         assert_eq!(place(&chain).1, 1280);
     }
 }

@@ -50,7 +50,9 @@ pub fn sample(
         let now = Instant::now();
         samples.push((now - before).as_secs_f64());
         before = now;
-        if samples.len() >= sampling.least_samples && (now - begin).as_secs_f64() >= sampling.seconds {
+        if samples.len() >= sampling.least_samples
+            && (now - begin).as_secs_f64() >= sampling.seconds
+        {
             break;
         }
     }
@@ -84,7 +86,8 @@ impl Median {
         sorted.sort_by(f64::total_cmp);
         let n = sorted.len();
         let middle = n.checked_sub(1)? / 2;
-        let median = if n % 2 == 1 { sorted[middle] } else { (sorted[middle] + sorted[n / 2]) / 2.0 };
+        let median =
+            if n % 2 == 1 { sorted[middle] } else { (sorted[middle] + sorted[n / 2]) / 2.0 };
         let (skip, coverage) = skipped(n, confidence);
         Some(Self { median, low: sorted[skip], high: sorted[n - 1 - skip], coverage })
     }

@@ -58,7 +58,11 @@ pub trait LoadedPlan: Send + Sync {
     ///
     /// # Errors
     /// Where a device fails.
-    fn observe(&mut self, input: &[f32], see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError>;
+    fn observe(
+        &mut self,
+        input: &[f32],
+        see: &mut dyn FnMut(ValueId, &[f32]),
+    ) -> Result<(), KernelError>;
 
     /// Returns the steps in the order in which they are executed.
     fn steps(&self) -> &[StepInfo];

@@ -149,7 +149,11 @@ pub trait Registry {
     }
 
     /// Returns the algorithms that can run `problem` with weights of `format`, best default first.
-    fn candidates(&self, problem: &ConvProblem, format: WeightFormat) -> Vec<&'static Self::Algorithm> {
+    fn candidates(
+        &self,
+        problem: &ConvProblem,
+        format: WeightFormat,
+    ) -> Vec<&'static Self::Algorithm> {
         let mut found = self.supporting(problem);
         found.retain(|algorithm| algorithm.executes(format));
         found
@@ -178,7 +182,8 @@ pub trait Registry {
             first
         } else {
             let Some(algorithm) = self.find(name) else {
-                let known: Vec<_> = self.algorithms().iter().map(|algorithm| algorithm.name()).collect();
+                let known: Vec<_> =
+                    self.algorithms().iter().map(|algorithm| algorithm.name()).collect();
                 return fail(format!("unknown algorithm `{name}`; known are {}", known.join(", ")));
             };
             if !algorithm.executes(format) {
@@ -193,7 +198,8 @@ pub trait Registry {
         for tunable in self.tunables(algorithm, &problem) {
             let possible = tunable.values_beside(&schedule.tunables);
             let value = wanted.tunables.get(tunable.name).copied();
-            let value = value.unwrap_or_else(|| tunable.nearest(tunable.default, &schedule.tunables));
+            let value =
+                value.unwrap_or_else(|| tunable.nearest(tunable.default, &schedule.tunables));
             if !possible.contains(&value) {
                 let possible: Vec<String> = possible.iter().map(ToString::to_string).collect();
                 return fail(format!(
@@ -205,7 +211,9 @@ pub trait Registry {
             }
             schedule.tunables.insert(tunable.name.to_owned(), value);
         }
-        if let Some(unknown) = wanted.tunables.keys().find(|key| !schedule.tunables.contains_key(*key)) {
+        if let Some(unknown) =
+            wanted.tunables.keys().find(|key| !schedule.tunables.contains_key(*key))
+        {
             return fail(format!("algorithm `{}` has no tunable `{unknown}`", algorithm.name()));
         }
         Ok(Resolved { problem, algorithm, schedule })

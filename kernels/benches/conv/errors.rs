@@ -15,7 +15,9 @@ const SIZE: &str = "output_tile";
 
 /// Prints the table of the layers whose names contain all `filters`.
 pub fn table(filters: &[&String], isa: Isa) {
-    println!("{isa:?}, inputs like those behind a ReLU, batch 1; by the largest output, in units of 1e-6");
+    println!(
+        "{isa:?}, inputs like those behind a ReLU, batch 1; by the largest output, in units of 1e-6"
+    );
     println!();
     println!("| layer | algorithm | largest error | root of the mean square |");
     println!("| --- | --- | --- | --- |");
@@ -31,15 +33,22 @@ pub fn table(filters: &[&String], isa: Isa) {
             let default = default_schedule(algorithm.name(), &tunables);
             let sizes = tunables.iter().find(|tunable| tunable.name == SIZE);
             match sizes {
-                None => {
-                    row(&name, algorithm.name(), &errors(&problem, algorithm, &default, &input, &exact, isa))
-                }
+                None => row(
+                    &name,
+                    algorithm.name(),
+                    &errors(&problem, algorithm, &default, &input, &exact, isa),
+                ),
                 Some(sizes) => {
                     for size in sizes.values() {
                         let mut schedule = default.clone();
                         schedule.tunables.insert(SIZE.to_owned(), size);
-                        let title = format!("{} F({size},{})", algorithm.name(), problem.window.kernel[0]);
-                        row(&name, &title, &errors(&problem, algorithm, &schedule, &input, &exact, isa));
+                        let title =
+                            format!("{} F({size},{})", algorithm.name(), problem.window.kernel[0]);
+                        row(
+                            &name,
+                            &title,
+                            &errors(&problem, algorithm, &schedule, &input, &exact, isa),
+                        );
                     }
                 }
             }
@@ -49,7 +58,9 @@ pub fn table(filters: &[&String], isa: Isa) {
 
 fn row(layer: &str, title: &str, errors: &Result<[f64; 2], String>) {
     match errors {
-        Ok([largest, mean]) => println!("| {layer} | {title} | {:.2} | {:.3} |", 1e6 * largest, 1e6 * mean),
+        Ok([largest, mean]) => {
+            println!("| {layer} | {title} | {:.2} | {:.3} |", 1e6 * largest, 1e6 * mean)
+        }
         Err(error) => println!("| {layer} | {title} | {error} | - |"),
     }
 }
@@ -63,7 +74,9 @@ fn activations(problem: &ConvProblem) -> Vec<f32> {
 /// Returns the exact NCHW output.
 fn exact(problem: &ConvProblem, input: &[f32]) -> Vec<f64> {
     let weights = weights(problem, WeightFormat::F32, 0.0);
-    let WeightValues::F32(values) = &weights.values else { unreachable!("asked for single precision") };
+    let WeightValues::F32(values) = &weights.values else {
+        unreachable!("asked for single precision")
+    };
     let real = |numbers: &[f32]| numbers.iter().copied().map(f64::from).collect::<Vec<_>>();
     let bias = weights.bias.as_deref().map_or_else(|| vec![0.0; problem.out_channels], real);
     conv_f64(problem, &real(input), &real(values), &bias).into_iter().map(|x| x.max(0.0)).collect()
@@ -79,7 +92,8 @@ fn errors(
     isa: Isa,
 ) -> Result<[f64; 2], String> {
     let weights = weights(problem, WeightFormat::F32, 0.0);
-    let mut bed = Bed::new(problem, &weights, algorithm, schedule, isa).map_err(|error| error.to_string())?;
+    let mut bed =
+        Bed::new(problem, &weights, algorithm, schedule, isa).map_err(|error| error.to_string())?;
     let pixels = |[height, width]: [usize; 2]| height * width;
     let size_in = [problem.in_channels, pixels(problem.input)];
     let size_out = [problem.out_channels, exact.len() / problem.out_channels];

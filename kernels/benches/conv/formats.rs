@@ -44,12 +44,18 @@ struct Stand {
 
 /// Prints the tables of the layers whose names contain all `filters`.
 pub fn table(filters: &[&String], isa: Isa, in_network: bool) {
-    println!("{isa:?}, single thread, batch 1; microseconds, fastest of many runs, interleaved per row");
+    println!(
+        "{isa:?}, single thread, batch 1; microseconds, fastest of many runs, interleaved per row"
+    );
     if in_network {
-        println!("between two runs, the other weights of the layer's network pass through the caches");
+        println!(
+            "between two runs, the other weights of the layer's network pass through the caches"
+        );
     }
     println!();
-    println!("| layer | format | best dense | 0 % | 50 % | 70 % | 80 % | 90 % | 95 % | breaks even at |");
+    println!(
+        "| layer | format | best dense | 0 % | 50 % | 70 % | 80 % | 90 % | 95 % | breaks even at |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut bits = Vec::new();
     for (networks, problem) in layers::all() {
@@ -58,10 +64,11 @@ pub fn table(filters: &[&String], isa: Isa, in_network: bool) {
         if problem.is_depthwise() || !filters.iter().all(|filter| label.contains(filter.as_str())) {
             continue;
         }
-        let surroundings = if in_network { Surroundings::of(networks) } else { Surroundings::none() };
+        let surroundings =
+            if in_network { Surroundings::of(networks) } else { Surroundings::none() };
         let stand = &Stand { surroundings, isa };
-        let dense =
-            [WeightFormat::F32, WeightFormat::I8].map(|format| tuned(&problem, format, 0.0, stand, 1));
+        let dense = [WeightFormat::F32, WeightFormat::I8]
+            .map(|format| tuned(&problem, format, 0.0, stand, 1));
         for (title, format) in SPARSE {
             let control = &dense[usize::from(format.numbers.is_integer())];
             let schedules = tuned(&problem, format, TUNED_AT, stand, FINALISTS);
@@ -125,7 +132,13 @@ impl Stand {
     }
 }
 
-fn bed(problem: &ConvProblem, format: WeightFormat, sparsity: f64, choice: &Choice, isa: Isa) -> Option<Bed> {
+fn bed(
+    problem: &ConvProblem,
+    format: WeightFormat,
+    sparsity: f64,
+    choice: &Choice,
+    isa: Isa,
+) -> Option<Bed> {
     let weights = weights(problem, format, sparsity);
     Bed::new(problem, &weights, choice.0, &choice.1, isa).ok()
 }
@@ -155,7 +168,9 @@ fn tuned(
         let default = default_schedule(algorithm.name(), &tunables);
         let time = |schedule: &Schedule| {
             Bed::new(problem, &weights, algorithm, schedule, isa)
-                .map_or(f64::INFINITY, |mut bed| stand.surroundings.best(problem, format, &mut bed, TRY))
+                .map_or(f64::INFINITY, |mut bed| {
+                    stand.surroundings.best(problem, format, &mut bed, TRY)
+                })
         };
         let mut best = (time(&default), default);
         found.push((best.0, (algorithm, best.1.clone())));

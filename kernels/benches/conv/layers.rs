@@ -60,9 +60,16 @@ const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 51] = [
 /// Returns every layer with the names of its networks; `large` stands for larger windows.
 pub fn all() -> impl Iterator<Item = (&'static str, ConvProblem)> {
     LAYERS.into_iter().map(|(networks, in_channels, out_channels, groups, size, kernel, stride)| {
-        let window =
-            Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1, 1], padding: [kernel / 2; 4] };
-        (networks, ConvProblem { batch: 1, in_channels, out_channels, groups, input: [size; 2], window })
+        let window = Window {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            dilation: [1, 1],
+            padding: [kernel / 2; 4],
+        };
+        (
+            networks,
+            ConvProblem { batch: 1, in_channels, out_channels, groups, input: [size; 2], window },
+        )
     })
 }
 
@@ -71,6 +78,7 @@ pub fn name(problem: &ConvProblem) -> String {
     let ConvProblem { in_channels, out_channels, window, .. } = problem;
     let size = problem.output().map_or(0, |[height, _]| height);
     let kind = if problem.is_depthwise() { "dw " } else { "" };
-    let stride = if window.stride[0] > 1 { format!(" /{}", window.stride[0]) } else { String::new() };
+    let stride =
+        if window.stride[0] > 1 { format!(" /{}", window.stride[0]) } else { String::new() };
     format!("{kind}{in_channels}-{out_channels} {0}x{0} at {size}x{size}{stride}", window.kernel[0])
 }

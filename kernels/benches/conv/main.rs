@@ -25,7 +25,9 @@ use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::plan::Quantization;
 use paretune_kernels::schedule::{Schedule, Tunable};
 use paretune_kernels::team::{Barrier, Worker};
-use paretune_kernels::weights::{IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights};
+use paretune_kernels::weights::{
+    IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights,
+};
 
 mod errors;
 mod formats;
@@ -36,13 +38,20 @@ mod surroundings;
 use surroundings::Surroundings;
 
 /// Weight formats whose algorithms are timed.
-const FORMATS: [WeightFormat; 5] =
-    [WeightFormat::F32, WeightFormat::BF16, WeightFormat::FP16, WeightFormat::SPARSE_F32, WeightFormat::I8];
+const FORMATS: [WeightFormat; 5] = [
+    WeightFormat::F32,
+    WeightFormat::BF16,
+    WeightFormat::FP16,
+    WeightFormat::SPARSE_F32,
+    WeightFormat::I8,
+];
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let all = arguments.iter().any(|argument| argument == "--all");
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let filters: Vec<&String> =
+        arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let isa = Isa::detect();
     let in_network = arguments.iter().any(|argument| argument == "--in-network");
     if arguments.iter().any(|argument| argument == "--formats") {
@@ -73,16 +82,23 @@ fn main() {
                 let show = |seconds: f64, note: &str| {
                     let rate = 2.0 * problem.multiply_adds() as f64 / seconds;
                     let (micros, share) = (seconds * 1e6, 100.0 * rate / peak);
-                    println!("{label} {micros:9.1} us {:7.1} GFLOP/s {share:6.1} %  {note}", rate / 1e9);
+                    println!(
+                        "{label} {micros:9.1} us {:7.1} GFLOP/s {share:6.1} %  {note}",
+                        rate / 1e9
+                    );
                 };
                 match time(&default_schedule(algorithm.name(), &tunables)) {
-                    Ok(seconds) => show(seconds, &values(&default_schedule(algorithm.name(), &tunables))),
+                    Ok(seconds) => {
+                        show(seconds, &values(&default_schedule(algorithm.name(), &tunables)))
+                    }
                     Err(error) => println!("{label} {error}"),
                 }
                 if all {
                     let best = combinations(algorithm.name(), &tunables)
                         .into_iter()
-                        .filter_map(|schedule| time(&schedule).ok().map(|seconds| (seconds, schedule)))
+                        .filter_map(|schedule| {
+                            time(&schedule).ok().map(|seconds| (seconds, schedule))
+                        })
                         .min_by(|a, b| a.0.total_cmp(&b.0));
                     if let Some((seconds, schedule)) = best {
                         show(seconds, &format!("best: {}", values(&schedule)));
@@ -94,12 +110,19 @@ fn main() {
 }
 
 fn values(schedule: &Schedule) -> String {
-    schedule.tunables.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+    schedule
+        .tunables
+        .iter()
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn default_schedule(name: &str, tunables: &[Tunable]) -> Schedule {
     let mut schedule = Schedule::of(name);
-    schedule.tunables.extend(tunables.iter().map(|tunable| (tunable.name.to_string(), tunable.default)));
+    schedule
+        .tunables
+        .extend(tunables.iter().map(|tunable| (tunable.name.to_string(), tunable.default)));
     schedule
 }
 
@@ -136,13 +159,16 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
         let block = (output / outputs * depth + input / inputs) * taps + tap;
         chance(block) < sparsity
     };
-    let number = |i: usize| if zero(i) { 0.0 } else { chance(i.wrapping_mul(31)) as f32 * 2.0 - 1.0 };
+    let number =
+        |i: usize| if zero(i) { 0.0 } else { chance(i.wrapping_mul(31)) as f32 * 2.0 - 1.0 };
     let count = dims.iter().product();
     let values = match format.numbers {
         // All values are below 1, which every format can represent.
-        Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => WeightValues::F32((0..count).map(number).collect())
-            .rounded(format.numbers)
-            .expect("weights below 1"),
+        Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => {
+            WeightValues::F32((0..count).map(number).collect())
+                .rounded(format.numbers)
+                .expect("weights below 1")
+        }
         Numbers::Integer(grid) => {
             let (low, high) = grid.levels();
             let integer = |i: usize| {
@@ -157,7 +183,12 @@ fn weights(problem: &ConvProblem, format: WeightFormat, sparsity: f64) -> Weight
             })
         }
     };
-    Weights { dims, values, pattern: format.pattern, bias: Some(vec![0.1; problem.out_channels].into()) }
+    Weights {
+        dims,
+        values,
+        pattern: format.pattern,
+        bias: Some(vec![0.1; problem.out_channels].into()),
+    }
 }
 
 /// Returns a pseudo-random number in 0..1 for index `i`.
@@ -226,7 +257,8 @@ impl Bed {
             if algorithm.is_integer() {
                 // SAFETY: the buffer has room for four times as many bytes.
                 unsafe {
-                    *aligned(&mut bed.input).add(i) = (f32::from(grid.zero_point) + x / grid.scale) as u8
+                    *aligned(&mut bed.input).add(i) =
+                        (f32::from(grid.zero_point) + x / grid.scale) as u8
                 };
             } else {
                 bed.set_input(i, x.max(0.0));

@@ -9,8 +9,12 @@ use paretune_kernels::weights::{Numbers, WeightFormat};
 use super::Bed;
 
 /// Numbers of weights of whole networks, by the first name in a layer's list of networks.
-const NETWORKS: [(&str, usize); 4] =
-    [("resnet20", 269_722), ("mobilenet", 3_195_328), ("resnet18", 11_164_362), ("vgg16", 14_977_728)];
+const NETWORKS: [(&str, usize); 4] = [
+    ("resnet20", 269_722),
+    ("mobilenet", 3_195_328),
+    ("resnet18", 11_164_362),
+    ("vgg16", 14_977_728),
+];
 
 /// Memory that stands for the other weights of a network.
 pub struct Surroundings {
@@ -29,7 +33,8 @@ impl Surroundings {
     /// run alone.
     pub fn of(networks: &str) -> Self {
         let first = networks.split(' ').next().unwrap_or_default();
-        let network = NETWORKS.iter().find(|(name, _)| *name == first).map_or(0, |(_, weights)| *weights);
+        let network =
+            NETWORKS.iter().find(|(name, _)| *name == first).map_or(0, |(_, weights)| *weights);
         // Single precision, 4 bytes per weight, is the largest type.
         Self { others: vec![[1; 8]; network / 16], network }
     }
@@ -62,7 +67,13 @@ impl Surroundings {
     }
 
     /// Returns the seconds of the fastest run within `budget`, of at least five.
-    pub fn best(&self, problem: &ConvProblem, format: WeightFormat, bed: &mut Bed, budget: Duration) -> f64 {
+    pub fn best(
+        &self,
+        problem: &ConvProblem,
+        format: WeightFormat,
+        bed: &mut Bed,
+        budget: Duration,
+    ) -> f64 {
         self.run(problem, format, bed);
         let begin = Instant::now();
         let mut best = f64::INFINITY;

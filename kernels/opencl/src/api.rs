@@ -16,8 +16,8 @@ use opencl3::kernel as cl_kernels;
 use opencl3::memory as mem;
 use opencl3::program as programs;
 use opencl3::types::{
-    CL_BLOCKING, CL_NON_BLOCKING, cl_command_queue, cl_context, cl_device_id, cl_event, cl_int, cl_kernel,
-    cl_mem, cl_program, cl_uint,
+    CL_BLOCKING, CL_NON_BLOCKING, cl_command_queue, cl_context, cl_device_id, cl_event, cl_int,
+    cl_kernel, cl_mem, cl_program, cl_uint,
 };
 
 use paretune_base::error::KernelError;
@@ -69,7 +69,8 @@ fn eventless() -> Option<EnqueueKernel> {
         };
         // SAFETY: the function of that name in a library of that name has the type that the OpenCL
         // specification gives it; null is no function.
-        (!address.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, EnqueueKernel>(address) })
+        (!address.is_null())
+            .then(|| unsafe { std::mem::transmute::<*mut c_void, EnqueueKernel>(address) })
     })
 }
 
@@ -174,7 +175,13 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // SAFETY: mapped when it was made, and unmapped nowhere else; nobody has the address any more.
         let unmapped = unsafe {
-            queue::enqueue_unmap_mem_object(self.queue.0, self.memory.0, self.start.cast(), 0, ptr::null())
+            queue::enqueue_unmap_mem_object(
+                self.queue.0,
+                self.memory.0,
+                self.start.cast(),
+                0,
+                ptr::null(),
+            )
         };
         match unmapped {
             Ok(event) => drop(Event(event)),
@@ -207,7 +214,11 @@ impl Context {
 
 impl Queue {
     /// Creates an in-order queue, which records the times of commands if `profiling`.
-    pub fn new(context: &Context, device: cl_device_id, profiling: bool) -> Result<Self, KernelError> {
+    pub fn new(
+        context: &Context,
+        device: cl_device_id,
+        profiling: bool,
+    ) -> Result<Self, KernelError> {
         let properties = if profiling { queue::CL_QUEUE_PROFILING_ENABLE } else { 0 };
         // SAFETY: the device is the one that the context was made for.
         returned(unsafe { queue::create_command_queue(context.0, device, properties) })
@@ -220,7 +231,11 @@ impl Queue {
     ///
     /// # Safety
     /// The caller must wait for the queue before it drops `data`.
-    pub unsafe fn upload<T: Copy>(&self, memory: &Memory, data: &[T]) -> Result<Event, KernelError> {
+    pub unsafe fn upload<T: Copy>(
+        &self,
+        memory: &Memory,
+        data: &[T],
+    ) -> Result<Event, KernelError> {
         // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
         // the caller's promise.
         returned(unsafe {
@@ -306,8 +321,15 @@ impl Queue {
 
     /// Enqueues `kernel` without an event. Drivers take much longer to create an event than to
     /// start the kernel.
-    pub fn start(&self, kernel: &Kernel, global: &[usize; 3], local: &[usize; 3]) -> Result<(), KernelError> {
-        let Some(enqueue) = eventless() else { return self.launch(kernel, global, local).map(drop) };
+    pub fn start(
+        &self,
+        kernel: &Kernel,
+        global: &[usize; 3],
+        local: &[usize; 3],
+    ) -> Result<(), KernelError> {
+        let Some(enqueue) = eventless() else {
+            return self.launch(kernel, global, local).map(drop);
+        };
         // SAFETY: as in `launch`; the specification allows an event that is null.
         let code = unsafe {
             enqueue(
@@ -391,19 +413,26 @@ impl Program {
         options: &CStr,
     ) -> Result<Self, KernelError> {
         // SAFETY: the device belongs to the context; the driver checks the binary.
-        let program = unsafe { programs::create_program_with_binary(context.0, &[device], &[binary]) }
-            .map(Self)
-            .map_err(|code| refused("loading a program", code))?;
+        let program =
+            unsafe { programs::create_program_with_binary(context.0, &[device], &[binary]) }
+                .map(Self)
+                .map_err(|code| refused("loading a program", code))?;
         program.build(device, options)?;
         Ok(program)
     }
 
     fn build(&self, device: cl_device_id, options: &CStr) -> Result<(), KernelError> {
         programs::build_program(self.0, &[device], options, None, ptr::null_mut()).map_err(|code| {
-            let log = programs::get_program_build_data(self.0, device, programs::CL_PROGRAM_BUILD_LOG)
-                .map(|log| String::from_utf8_lossy(&log).trim_end_matches(['\0', '\n']).to_owned())
-                .unwrap_or_default();
-            KernelError::System(format!("OpenCL: a kernel does not build: {}: {log}", ClError(code)))
+            let log =
+                programs::get_program_build_data(self.0, device, programs::CL_PROGRAM_BUILD_LOG)
+                    .map(|log| {
+                        String::from_utf8_lossy(&log).trim_end_matches(['\0', '\n']).to_owned()
+                    })
+                    .unwrap_or_default();
+            KernelError::System(format!(
+                "OpenCL: a kernel does not build: {}: {log}",
+                ClError(code)
+            ))
         })
     }
 
@@ -432,8 +461,10 @@ impl Kernel {
         let raw: cl_mem = memory.0;
         let index = cl_uint::try_from(index).unwrap_or(cl_uint::MAX);
         // SAFETY: the argument is a memory object, passed by the address of its handle.
-        unsafe { cl_kernels::set_kernel_arg(self.0, index, size_of::<cl_mem>(), (&raw const raw).cast()) }
-            .map_err(|code| refused(&format!("setting argument {index} of a kernel"), code))
+        unsafe {
+            cl_kernels::set_kernel_arg(self.0, index, size_of::<cl_mem>(), (&raw const raw).cast())
+        }
+        .map_err(|code| refused(&format!("setting argument {index} of a kernel"), code))
     }
 }
 

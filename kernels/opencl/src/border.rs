@@ -48,8 +48,9 @@ impl Border {
         let limit = self.device.limits.largest_buffer;
         if bytes > limit {
             let name = &self.device.name;
-            let problem =
-                format!("value {value} takes {bytes} bytes; `{name}` has buffers of at most {limit}");
+            let problem = format!(
+                "value {value} takes {bytes} bytes; `{name}` has buffers of at most {limit}"
+            );
             return Err(KernelError::System(problem));
         }
         if !self.memories.contains_key(&value) {

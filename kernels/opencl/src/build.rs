@@ -38,9 +38,10 @@ pub(super) fn build(
                 scope.spawn(move || {
                     part.iter()
                         .map(|(text, step)| {
-                            let program = device.programs.get((&device.context, device.id), text, OPTIONS);
                             let program =
-                                program.map_err(|error| KernelError::plan(**step, error.to_string()))?;
+                                device.programs.get((&device.context, device.id), text, OPTIONS);
+                            let program = program
+                                .map_err(|error| KernelError::plan(**step, error.to_string()))?;
                             Ok(((*text).clone(), program))
                         })
                         .collect::<Result<Vec<_>, KernelError>>()
@@ -48,7 +49,10 @@ pub(super) fn build(
             })
             .collect();
         let lost = || KernelError::System("a thread that builds kernels died".to_owned());
-        builders.into_iter().map(|builder| builder.join().map_err(|_| lost())?).collect::<Result<Vec<_>, _>>()
+        builders
+            .into_iter()
+            .map(|builder| builder.join().map_err(|_| lost())?)
+            .collect::<Result<Vec<_>, _>>()
     })?;
     Ok(built.into_iter().flatten().collect())
 }

@@ -63,11 +63,14 @@ fn kind(id: cl_device_id) -> Option<u64> {
 pub fn open(name: &str) -> Result<Arc<Device>, KernelError> {
     let all = all();
     let wanted = name.to_lowercase();
-    let is_gpu = |id: cl_device_id| kind(id).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0);
+    let is_gpu =
+        |id: cl_device_id| kind(id).is_some_and(|kind| kind & devices::CL_DEVICE_TYPE_GPU != 0);
     let found = if name.is_empty() {
         // PoCL may list a graphics processor a second time, but the vendor's own driver runs it
         // better.
-        all.iter().min_by_key(|(name, _, id)| (!is_gpu(*id), name.starts_with("Portable Computing Language")))
+        all.iter().min_by_key(|(name, _, id)| {
+            (!is_gpu(*id), name.starts_with("Portable Computing Language"))
+        })
     } else {
         let exact = all.iter().find(|(known, ..)| known.to_lowercase() == wanted);
         exact.or_else(|| all.iter().find(|(known, ..)| known.to_lowercase().contains(&wanted)))
@@ -137,7 +140,8 @@ fn all() -> Vec<(String, cl_platform_id, cl_device_id)> {
     for platform in platforms::get_platform_ids().unwrap_or_default() {
         let platform_name = platforms::get_platform_data(platform, platforms::CL_PLATFORM_NAME);
         let Some(platform_name) = platform_name.ok().map(|bytes| text(&bytes)) else { continue };
-        for id in devices::get_device_ids(platform, devices::CL_DEVICE_TYPE_ALL).unwrap_or_default() {
+        for id in devices::get_device_ids(platform, devices::CL_DEVICE_TYPE_ALL).unwrap_or_default()
+        {
             if let Some(name) = words(id, devices::CL_DEVICE_NAME) {
                 found.push((format!("{platform_name}/{name}"), platform, id));
             }
@@ -169,11 +173,15 @@ impl Device {
             Ok(()) => "it gives back other numbers than it was given".to_owned(),
             Err(error) => error.to_string(),
         };
-        Err(KernelError::System(format!("OpenCL device `{}` no longer answers: {problem}", self.name)))
+        Err(KernelError::System(format!(
+            "OpenCL device `{}` no longer answers: {problem}",
+            self.name
+        )))
     }
 
     fn new(name: String, platform: cl_platform_id, id: cl_device_id) -> Result<Self, KernelError> {
-        let limits = Limits::of(id).ok_or_else(|| refused("asking for the limits of a device", -33))?;
+        let limits =
+            Limits::of(id).ok_or_else(|| refused("asking for the limits of a device", -33))?;
         let version = platforms::get_platform_data(platform, platforms::CL_PLATFORM_VERSION);
         let driver = [
             name.clone(),
@@ -203,8 +211,10 @@ impl Limits {
         let extensions = words(id, devices::CL_DEVICE_EXTENSIONS).unwrap_or_default();
         let has = |name: &str| extensions.split_whitespace().any(|extension| extension == name);
         let capability = if has("cl_nv_device_attribute_query") {
-            let major = number::<u32>(id, devices::CL_DEVICE_COMPUTE_CAPABILITY_MAJOR_NV).unwrap_or(0);
-            10 * major + number::<u32>(id, devices::CL_DEVICE_COMPUTE_CAPABILITY_MINOR_NV).unwrap_or(0)
+            let major =
+                number::<u32>(id, devices::CL_DEVICE_COMPUTE_CAPABILITY_MAJOR_NV).unwrap_or(0);
+            10 * major
+                + number::<u32>(id, devices::CL_DEVICE_COMPUTE_CAPABILITY_MINOR_NV).unwrap_or(0)
         } else {
             0
         };

@@ -181,7 +181,8 @@ impl DeviceExecutor {
         let mut events = Vec::with_capacity(self.stages.len());
         for stage in &self.stages {
             let launches = stage.kernels.iter();
-            let launches = launches.map(|ready| queue.launch(&ready.kernel, &ready.global, &ready.local));
+            let launches =
+                launches.map(|ready| queue.launch(&ready.kernel, &ready.global, &ready.local));
             events.push(launches.collect::<Result<_, _>>()?);
         }
         Ok((queue, events))
@@ -189,7 +190,10 @@ impl DeviceExecutor {
 
     /// Runs a part whose inputs are at the boundary, and passes each value to `see` when it is
     /// computed.
-    pub fn observe_part(&mut self, see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
+    pub fn observe_part(
+        &mut self,
+        see: &mut dyn FnMut(ValueId, &[f32]),
+    ) -> Result<(), KernelError> {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
         let mut ready = self.ready.iter().peekable();
@@ -247,7 +251,11 @@ impl LoadedPlan for DeviceExecutor {
         seconds(&events)
     }
 
-    fn observe(&mut self, input: &[f32], see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
+    fn observe(
+        &mut self,
+        input: &[f32],
+        see: &mut dyn FnMut(ValueId, &[f32]),
+    ) -> Result<(), KernelError> {
         {
             let _turn = self.device.turn();
             self.queue.write(self.home(self.input)?, input)?;
@@ -315,9 +323,14 @@ impl Drop for DeviceExecutor {
 }
 
 impl Ready {
-    fn new(program: &Program, launch: &Launch, buffers: Vec<Arc<Memory>>) -> Result<Self, KernelError> {
-        let name = CString::new(launch.kernel)
-            .map_err(|_| KernelError::System("OpenCL: a kernel's name with a zero byte".to_owned()))?;
+    fn new(
+        program: &Program,
+        launch: &Launch,
+        buffers: Vec<Arc<Memory>>,
+    ) -> Result<Self, KernelError> {
+        let name = CString::new(launch.kernel).map_err(|_| {
+            KernelError::System("OpenCL: a kernel's name with a zero byte".to_owned())
+        })?;
         let mut kernel = program.kernel(&name)?;
         for (index, buffer) in buffers.iter().enumerate() {
             // SAFETY: kept beside the kernel; the sizes are those that the launch was prepared for.

@@ -137,10 +137,15 @@ impl Layout {
         step.inputs.iter().for_each(|&input| self.touch(input));
         let empty = plan.values[step.output].is_empty();
         let prepared = if empty { Prepared::default() } else { prepared };
-        let moved = step.inputs.iter().chain([&step.output]).map(|&id| plan.values[id].len() * batch * 4);
+        let moved =
+            step.inputs.iter().chain([&step.output]).map(|&id| plan.values[id].len() * batch * 4);
         let bytes = moved.sum::<usize>() + prepared.constants.iter().map(Vec::len).sum::<usize>();
-        let info = StepInfo { name: step.name.clone(), algorithm, multiply_adds, bytes: bytes as u64 };
-        Ok(Some((info, PreparedStep { prepared, inputs: step.inputs.clone(), output: step.output })))
+        let info =
+            StepInfo { name: step.name.clone(), algorithm, multiply_adds, bytes: bytes as u64 };
+        Ok(Some((
+            info,
+            PreparedStep { prepared, inputs: step.inputs.clone(), output: step.output },
+        )))
     }
 
     /// Allocates device memory, and returns its total bytes and the memory of each arena buffer.
@@ -180,7 +185,11 @@ fn share(buffers: &[Lifetime]) -> (Vec<usize>, Vec<usize>) {
     for buffer in buffers {
         let free = pieces.iter().enumerate().filter(|(_, piece)| piece.1 < buffer.first);
         let best = free.min_by_key(|(_, (bytes, _))| {
-            if *bytes >= buffer.bytes { (0, bytes - buffer.bytes) } else { (1, buffer.bytes - bytes) }
+            if *bytes >= buffer.bytes {
+                (0, bytes - buffer.bytes)
+            } else {
+                (1, buffer.bytes - bytes)
+            }
         });
         let home = best.map(|(home, _)| home);
         let home = home.unwrap_or_else(|| {

@@ -21,7 +21,8 @@ const THREADS: usize = 64;
 /// # Errors
 /// Fails for any other operator.
 pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared, KernelError> {
-    let dims = |index: usize| step.inputs.get(index).map(|&id| with_batch(&plan.values[id].dims, batch));
+    let dims =
+        |index: usize| step.inputs.get(index).map(|&id| with_batch(&plan.values[id].dims, batch));
     let output = with_batch(&plan.values[step.output].dims, batch);
     let count: usize = output.iter().product();
     let Some(input) = dims(0) else { return Err(KernelError::plan(&step.name, "has no input")) };
@@ -30,10 +31,17 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
     match &step.operator {
         Operator::Add(activation) | Operator::Mul(activation) => {
             let sign = if matches!(step.operator, Operator::Add(_)) { "+" } else { "*" };
-            let second = dims(1).ok_or_else(|| KernelError::plan(&step.name, "has no second input"))?;
+            let second =
+                dims(1).ok_or_else(|| KernelError::plan(&step.name, "has no second input"))?;
             macros.activation(*activation).define("BINARY", sign).define("COUNT", count);
-            macros.define("AT_A(i)", broadcast(&output, &plan.values[step.inputs[0]].dims, batch, &input));
-            macros.define("AT_B(i)", broadcast(&output, &plan.values[step.inputs[1]].dims, batch, &second));
+            macros.define(
+                "AT_A(i)",
+                broadcast(&output, &plan.values[step.inputs[0]].dims, batch, &input),
+            );
+            macros.define(
+                "AT_B(i)",
+                broadcast(&output, &plan.values[step.inputs[1]].dims, batch, &second),
+            );
             one(flat(ELEMENTWISE, "binary", macros, count, 2))
         }
         Operator::Activation(activation) => {
@@ -46,8 +54,12 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
             macros.activation(*activation).define("SCALE_SHIFT", 1).define("COUNT", count);
             macros.define("AT_A(i)", format_args!("((i) / {plane} % {channels})"));
             let mut launch = flat(ELEMENTWISE, "scale_shift", macros, count, 1);
-            launch.arguments =
-                vec![Argument::Input(0), Argument::Constant(0), Argument::Constant(1), Argument::Output];
+            launch.arguments = vec![
+                Argument::Input(0),
+                Argument::Constant(0),
+                Argument::Constant(1),
+                Argument::Output,
+            ];
             let constants = [*scale, *shift].map(|index| bytes_of(&plan.constants[index])).to_vec();
             Ok(Prepared { launches: vec![launch], constants })
         }
@@ -92,10 +104,13 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
             let (mut at, mut inside) = (String::from("("), String::from("("));
             for (axis, coordinate) in coordinates(&output).into_iter().enumerate() {
                 let _ = write!(at, "({coordinate} - {}) * {} + ", before[axis], places[axis]);
-                let _ = write!(inside, "(uint)({coordinate} - {}) < {} && ", before[axis], input[axis]);
+                let _ =
+                    write!(inside, "(uint)({coordinate} - {}) < {} && ", before[axis], input[axis]);
             }
             macros.define("GATHER", 1).define("COUNT", count).define_float("VALUE", *value);
-            macros.define("AT_A(i)", format_args!("{at}0)")).define("INSIDE(i)", format_args!("{inside}1)"));
+            macros
+                .define("AT_A(i)", format_args!("{at}0)"))
+                .define("INSIDE(i)", format_args!("{inside}1)"));
             one(flat(ELEMENTWISE, "gather", macros, count, 1))
         }
         Operator::Transpose { permutation } => {
@@ -117,7 +132,10 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
             let plane = output[2.min(output.len())..].iter().product::<usize>();
             macros.define("COUNT", count).define("PLANE", plane).define("SIZE", size);
             macros.define("CHANNELS", output.get(1).copied().unwrap_or(1));
-            macros.define_float("LRN", *alpha).define_float("EXPONENT", *beta).define_float("BIAS", *bias);
+            macros
+                .define_float("LRN", *alpha)
+                .define_float("EXPONENT", *beta)
+                .define_float("BIAS", *bias);
             one(flat(REDUCE, "lrn", macros, count, 1))
         }
         Operator::Conv(_) | Operator::Reshape | Operator::Constant { .. } => {
@@ -127,7 +145,13 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
 }
 
 /// Creates the launch of a kernel with one work-item per element.
-fn flat(source: &'static str, kernel: &'static str, macros: Macros, count: usize, inputs: usize) -> Launch {
+fn flat(
+    source: &'static str,
+    kernel: &'static str,
+    macros: Macros,
+    count: usize,
+    inputs: usize,
+) -> Launch {
     let arguments = (0..inputs).map(Argument::Input).chain([Argument::Output]).collect();
     let groups = [count.div_ceil(THREADS).max(1), 1, 1];
     Launch { source, kernel, macros, groups, threads: THREADS, arguments }
@@ -164,7 +188,8 @@ fn mean(mut macros: Macros, input: &[usize], axes: &[usize]) -> Launch {
     if length <= 16 && axes.iter().all(|axis| *axis >= first) {
         // Short lines of consecutive elements are pooling windows; a driver's compiler has crashed
         // on the kernel for lines.
-        let window = Window { kernel: [1, length], stride: [1, 1], dilation: [1, 1], padding: [0; 4] };
+        let window =
+            Window { kernel: [1, length], stride: [1, 1], dilation: [1, 1], padding: [0; 4] };
         return pool(macros, &window, false, false, &[1, count, 1, length], &[1, count, 1, 1]);
     }
     // Short lines are not worth sharing among work-items.
@@ -189,7 +214,11 @@ fn strides(dims: &[usize]) -> Vec<usize> {
 
 /// Returns expressions for the coordinates of flat index `i`.
 fn coordinates(dims: &[usize]) -> Vec<String> {
-    strides(dims).iter().zip(dims).map(|(stride, size)| format!("((int)(i) / {stride} % {size})")).collect()
+    strides(dims)
+        .iter()
+        .zip(dims)
+        .map(|(stride, size)| format!("((int)(i) / {stride} % {size})"))
+        .collect()
 }
 
 /// Returns an expression for the offset of flat index `i` of `dims` in a tensor with strides
@@ -214,7 +243,9 @@ fn broadcast(output: &[usize], dims: &[usize], batch: usize, with_batch: &[usize
     let missing = output.len() - 1 - dims.len();
     let mut aligned = vec![if batch > 1 { places[0] } else { 0 }];
     aligned.extend(std::iter::repeat_n(0, missing));
-    aligned.extend(dims.iter().zip(&places[1..]).map(|(&size, &place)| if size == 1 { 0 } else { place }));
+    aligned.extend(
+        dims.iter().zip(&places[1..]).map(|(&size, &place)| if size == 1 { 0 } else { place }),
+    );
     // Axes of size one do not contribute to the offset.
     let same = output
         .iter()

@@ -307,7 +307,12 @@ avx2!(Avx2, "avx2,fma,f16c", {
         unsafe { self.broadcast_i16(from) }
     }
     #[inline(always)]
-    unsafe fn dot_taps(self, acc: [__m256i; 4], taps: [__m256i; 4], weights: *const i16) -> [__m256i; 4] {
+    unsafe fn dot_taps(
+        self,
+        acc: [__m256i; 4],
+        taps: [__m256i; 4],
+        weights: *const i16,
+    ) -> [__m256i; 4] {
         let [a, b, c, d] = widened_pairs(self, taps[0], taps[1]);
         // SAFETY: the caller has 4 * 8 * 2 weights, which are four vectors of 16.
         unsafe {
@@ -354,7 +359,12 @@ avx2!(AvxVnni, "avx2,fma,f16c,avxvnni", {
         unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
-    unsafe fn dot_taps(self, acc: [__m256i; 4], taps: [__m256i; 4], weights: *const i8) -> [__m256i; 4] {
+    unsafe fn dot_taps(
+        self,
+        acc: [__m256i; 4],
+        taps: [__m256i; 4],
+        weights: *const i8,
+    ) -> [__m256i; 4] {
         let [a, b, c, d] = interleaved(self, taps);
         // SAFETY: the caller has 4 * 8 * 4 weights, which are four vectors of 32.
         unsafe {

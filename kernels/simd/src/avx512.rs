@@ -318,7 +318,12 @@ avx512!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", {
         unsafe { self.broadcast_i16(from) }
     }
     #[inline(always)]
-    unsafe fn dot_taps(self, acc: [__m512i; 4], taps: [__m512i; 4], weights: *const i16) -> [__m512i; 4] {
+    unsafe fn dot_taps(
+        self,
+        acc: [__m512i; 4],
+        taps: [__m512i; 4],
+        weights: *const i16,
+    ) -> [__m512i; 4] {
         let [a, b, c, d] = widened_pairs(self, taps[0], taps[1]);
         // SAFETY: the caller has 4 * 16 * 2 weights, which are four vectors of 32.
         unsafe {
@@ -433,7 +438,8 @@ vnni!(Avx512Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2
             // SAFETY: the token shows that the processor has BF16. The mask selects the
             // `count - done` numbers that are left.
             unsafe {
-                let rounded = halves(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from.add(done))));
+                let rounded =
+                    halves(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from.add(done))));
                 _mm256_mask_storeu_epi16(to.add(done).cast(), mask, rounded);
             }
         }

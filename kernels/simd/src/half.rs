@@ -118,7 +118,9 @@ mod tests {
             let middle = ((low + high) / 2.0) as f32;
             assert_eq!(f64::from(middle), (low + high) / 2.0);
             let even = bits + bits % 2;
-            for (x, want) in [(middle.next_down(), bits), (middle, even), (middle.next_up(), bits + 1)] {
+            for (x, want) in
+                [(middle.next_down(), bits), (middle, even), (middle.next_up(), bits + 1)]
+            {
                 assert_eq!(fp16_bits(x), want, "{x:e}");
                 assert_eq!(fp16_bits(-x), want | 0x8000, "-{x:e}");
             }

@@ -89,7 +89,9 @@ unsafe impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_partial(self, from: *const f32, count: usize) -> [f32; 4] {
         // SAFETY: the caller has `count` numbers at `from`, and `i` is less.
-        std::array::from_fn(|i| if i < count { unsafe { from.add(i).read_unaligned() } } else { 0.0 })
+        std::array::from_fn(
+            |i| if i < count { unsafe { from.add(i).read_unaligned() } } else { 0.0 },
+        )
     }
     #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, count: usize, v: [f32; 4]) {
@@ -275,7 +277,12 @@ unsafe impl Simd for Portable {
         all
     }
     #[inline(always)]
-    unsafe fn dot_taps(self, acc: [[i32; 4]; 4], taps: [[u8; 16]; 4], weights: *const i16) -> [[i32; 4]; 4] {
+    unsafe fn dot_taps(
+        self,
+        acc: [[i32; 4]; 4],
+        taps: [[u8; 16]; 4],
+        weights: *const i16,
+    ) -> [[i32; 4]; 4] {
         // SAFETY: the caller has 4 * 4 * 2 weights.
         let w = unsafe { weights.cast::<[[[i16; 2]; 4]; 4]>().read_unaligned() };
         std::array::from_fn(|v| {

@@ -78,7 +78,8 @@ impl SimdOp for Arithmetic {
             assert_eq!(to[..count], a[..count]);
             assert!(to[count..].iter().all(|x| *x == -1.0), "{:?} {count}", S::ISA);
         }
-        let indices: [i32; 16] = std::array::from_fn(|i| if i % 3 == 2 { -1 } else { (i % 4 * 2) as i32 });
+        let indices: [i32; 16] =
+            std::array::from_fn(|i| if i % 3 == 2 { -1 } else { (i % 4 * 2) as i32 });
         // SAFETY: indices are less than 8, and there are 64 numbers.
         let permuted = simd.to_lanes(unsafe { simd.permute(a.as_ptr(), indices.as_ptr()) });
         // SAFETY: four rows of up to 16 numbers are 64.
@@ -119,8 +120,9 @@ impl Integers {
         let fields = 32 / S::LOW_BIT_GROUP / BITS as usize;
         let element = 32 / S::LOW_BIT_GROUP;
         let range = 1_i32 << BITS;
-        let weight =
-            |lane: usize, field: usize, i: usize| (lane * 5 + field * 3 + i) as i32 % range - range / 2;
+        let weight = |lane: usize, field: usize, i: usize| {
+            (lane * 5 + field * 3 + i) as i32 % range - range / 2
+        };
         let mut packed = [0_u32; 16];
         for (lane, packed) in packed.iter_mut().enumerate().take(S::LANES) {
             for field in 0..fields {
@@ -145,10 +147,16 @@ impl Integers {
                 let mut want = sums[lane];
                 for half in 0..2 {
                     for i in 0..S::LOW_BIT_GROUP {
-                        want += weight(lane, field + half, i) * (i32::from(stored[half][i]) - S::SHIFT);
+                        want +=
+                            weight(lane, field + half, i) * (i32::from(stored[half][i]) - S::SHIFT);
                     }
                 }
-                assert_eq!(sum[lane], want, "{:?}: {BITS} bits, field {field}, lane {lane}", S::ISA);
+                assert_eq!(
+                    sum[lane],
+                    want,
+                    "{:?}: {BITS} bits, field {field}, lane {lane}",
+                    S::ISA
+                );
             }
         }
     }
@@ -174,7 +182,8 @@ impl SimdOp for Integers {
             let v = simd.load_u8_partial(bytes.as_ptr(), S::LANES - 1);
             simd.store_u8_partial(part.as_mut_ptr(), S::LANES - 1, v);
         }
-        let integers = simd.to_lanes(simd.to_f32(simd.sub_i32(simd.add_i32(start, start), simd.zero_i32())));
+        let integers =
+            simd.to_lanes(simd.to_f32(simd.sub_i32(simd.add_i32(start, start), simd.zero_i32())));
         for i in 0..S::LANES {
             assert_eq!(number[i], f32::from(bytes[i]));
             assert_eq!([twice[i], twice[S::LANES + i]], [bytes[i]; 2], "{:?}", S::ISA);
@@ -199,8 +208,9 @@ impl SimdOp for Integers {
         };
         for lane in 0..S::LANES {
             let at = lane * S::GROUP;
-            let products = (0..S::GROUP)
-                .map(|i| i32::from(weights[at + i]) * (i32::from([200_u8, 3, 255, 0][i]) - S::SHIFT));
+            let products = (0..S::GROUP).map(|i| {
+                i32::from(weights[at + i]) * (i32::from([200_u8, 3, 255, 0][i]) - S::SHIFT)
+            });
             assert_eq!(dot[lane], sums[lane] + products.sum::<i32>(), "{:?}", S::ISA);
             let product = |i: usize| i32::from(wide[2 * lane + i]) * i32::from(bytes[2 * lane + i]);
             assert_eq!(dot_i16[lane], sums[lane] + product(0) + product(1), "{:?}", S::ISA);
@@ -225,7 +235,8 @@ impl SimdOp for Integers {
             simd.dot_taps([simd.zero_i32(); 4], taps, tap_weights.as_ptr())
         };
         let acc = acc.map(|v| Self::lanes(simd, v));
-        let numbers: [[f32; 16]; 4] = std::array::from_fn(|v| std::array::from_fn(|i| (16 * v + i) as f32));
+        let numbers: [[f32; 16]; 4] =
+            std::array::from_fn(|v| std::array::from_fn(|i| (16 * v + i) as f32));
         let mut packed = [9_u8; 64];
         // SAFETY: vectors have at most 16 numbers, and there is room for 64 bytes.
         unsafe {

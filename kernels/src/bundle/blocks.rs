@@ -37,16 +37,27 @@ impl Blocks {
     }
 
     /// Appends the mask of blocks with nonzero values, and returns the values of those blocks.
-    pub(super) fn put<T: Copy>(&self, values: &[T], zero: impl Fn(T) -> bool, out: &mut Vec<u8>) -> Vec<T> {
+    pub(super) fn put<T: Copy>(
+        &self,
+        values: &[T],
+        zero: impl Fn(T) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Vec<T> {
         let mut kept = vec![false; self.count()];
         for (number, value) in values.iter().enumerate() {
             kept[self.block(number)] |= !zero(*value);
         }
-        let byte =
-            |bits: &[bool]| bits.iter().enumerate().fold(0, |byte, (i, set)| byte | u8::from(*set) << i);
+        let byte = |bits: &[bool]| {
+            bits.iter().enumerate().fold(0, |byte, (i, set)| byte | u8::from(*set) << i)
+        };
         let bytes: Vec<u8> = kept.chunks(8).map(byte).collect();
         stream::put(&bytes, out);
-        values.iter().enumerate().filter(|(number, _)| kept[self.block(*number)]).map(|(_, x)| *x).collect()
+        values
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| kept[self.block(*number)])
+            .map(|(_, x)| *x)
+            .collect()
     }
 
     /// Reads the block mask that [`Blocks::put`] has written, and returns the ascending indices of

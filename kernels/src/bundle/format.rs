@@ -170,7 +170,11 @@ pub(super) fn covers_numbers(file: &[u8]) -> Result<bool, String> {
 ///
 /// # Errors
 /// Fails if a file is damaged.
-pub(super) fn decode(file: &[u8], numbers: Option<&[u8]>, weights: u64) -> Result<Contents, String> {
+pub(super) fn decode(
+    file: &[u8],
+    numbers: Option<&[u8]>,
+    weights: u64,
+) -> Result<Contents, String> {
     let expected = file.get(HEADER - 32..HEADER).ok_or("plan.bin ends too early")?;
     if checksum(&file[HEADER..], numbers.unwrap_or_default()).as_bytes() != expected {
         return Err("is damaged: its checksum does not match".into());
@@ -190,12 +194,33 @@ pub(super) fn decode(file: &[u8], numbers: Option<&[u8]>, weights: u64) -> Resul
         table.check(weights)?;
     }
     afford(&description.weights, budget)?;
-    let Description { name, values, input, output, steps, constants, threads, backend, switches, .. } =
-        description;
+    let Description {
+        name,
+        values,
+        input,
+        output,
+        steps,
+        constants,
+        threads,
+        backend,
+        switches,
+        ..
+    } = description;
     let weights = description.weights.iter().map(StoredWeights::hollow).collect();
     Ok(Contents {
         bundle: Bundle {
-            plan: Plan { name, values, input, output, steps, weights, constants, threads, backend, switches },
+            plan: Plan {
+                name,
+                values,
+                input,
+                output,
+                steps,
+                weights,
+                constants,
+                threads,
+                backend,
+                switches,
+            },
             preprocessing: description.preprocessing,
             configuration: description.configuration,
         },
@@ -210,7 +235,10 @@ fn budget(plan: u64, weights: u64) -> usize {
     ALLOWANCE.saturating_add(bytes.saturating_mul(EXPANSION))
 }
 
-fn get_serialized<T: for<'a> Deserialize<'a>>(reader: &mut Reader<'_>, budget: usize) -> Result<T, String> {
+fn get_serialized<T: for<'a> Deserialize<'a>>(
+    reader: &mut Reader<'_>,
+    budget: usize,
+) -> Result<T, String> {
     let in_plan = |problem: String| format!("plan.bin {problem}");
     let len = reader.number().map_err(in_plan)?;
     if len > budget {
@@ -228,7 +256,8 @@ fn afford(stored: &[StoredWeights], mut budget: usize) -> Result<(), String> {
         let here = |problem: String| format!("weights.bin {problem} (weights {index})");
         let len = shape::checked_len(&stored.dims, 1).map_err(here)?;
         let cost = len.saturating_add(stored.dims[0].saturating_mul(2));
-        budget = budget.checked_sub(cost).ok_or_else(|| here("is smaller than its tensors".into()))?;
+        budget =
+            budget.checked_sub(cost).ok_or_else(|| here("is smaller than its tensors".into()))?;
     }
     Ok(())
 }
@@ -272,7 +301,10 @@ pub(super) fn put_weights(weights: &Weights, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// Fails if the data is damaged.
-pub(super) fn decode_numbers(stored: &[StoredWeights], numbers: &[u8]) -> Result<Vec<Weights>, String> {
+pub(super) fn decode_numbers(
+    stored: &[StoredWeights],
+    numbers: &[u8],
+) -> Result<Vec<Weights>, String> {
     let mut reader = Reader::new(numbers);
     let mut all = Vec::new();
     for (index, stored) in stored.iter().enumerate() {
@@ -301,19 +333,33 @@ fn spread<T: Copy + Default>(
     Ok(values.into())
 }
 
-fn get_weights(stored: &StoredWeights, reader: &mut Reader<'_>, len: usize) -> Result<Weights, String> {
+fn get_weights(
+    stored: &StoredWeights,
+    reader: &mut Reader<'_>,
+    len: usize,
+) -> Result<Weights, String> {
     let outputs = stored.dims[0];
     let places = match Blocks::of(stored.format.pattern, stored.dims) {
         Some(blocks) => Some(blocks.get(reader)?),
         None => None,
     };
     let values = match stored.format.numbers {
-        Numbers::F32 => WeightValues::F32(spread(places.as_deref(), len, |len| get_f32(reader, len))?),
-        Numbers::Bf16 => WeightValues::Bf16(spread(places.as_deref(), len, |len| get_f32(reader, len))?),
-        Numbers::Fp16 => WeightValues::Fp16(spread(places.as_deref(), len, |len| get_fp16(reader, len))?),
+        Numbers::F32 => {
+            WeightValues::F32(spread(places.as_deref(), len, |len| get_f32(reader, len))?)
+        }
+        Numbers::Bf16 => {
+            WeightValues::Bf16(spread(places.as_deref(), len, |len| get_f32(reader, len))?)
+        }
+        Numbers::Fp16 => {
+            WeightValues::Fp16(spread(places.as_deref(), len, |len| get_fp16(reader, len))?)
+        }
         Numbers::Integer(grid) => {
             let values = spread(places.as_deref(), len, |len| get_i8(reader, len))?;
-            WeightValues::Integer(IntegerWeights { values, scales: get_f32(reader, outputs)?, grid })
+            WeightValues::Integer(IntegerWeights {
+                values,
+                scales: get_f32(reader, outputs)?,
+                grid,
+            })
         }
     };
     let bias = if stored.bias { Some(get_f32(reader, outputs)?) } else { None };
@@ -335,8 +381,11 @@ mod tests {
     fn bytes(weights: &Weights) -> f64 {
         let mut out = Vec::new();
         put_weights(weights, &mut out);
-        let stored =
-            StoredWeights { dims: weights.dims, format: weights.format(), bias: weights.bias.is_some() };
+        let stored = StoredWeights {
+            dims: weights.dims,
+            format: weights.format(),
+            bias: weights.bias.is_some(),
+        };
         let mut reader = Reader::new(&out);
         let back = get_weights(&stored, &mut reader, weights.values.len()).unwrap();
         assert_eq!(&back, weights);
@@ -346,7 +395,8 @@ mod tests {
 
     /// Returns a reproducible pseudorandom number in `0..bound`.
     fn random(seed: &mut u64, bound: u64) -> u64 {
-        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *seed =
+            seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 33) % bound
     }
 
@@ -355,7 +405,9 @@ mod tests {
         let dims = [16, 32, 3, 3];
         let len: usize = dims.iter().product();
         let mut seed = 3;
-        for pattern in [Pattern::Dense, Pattern::Unstructured, Pattern::Blocks { outputs: 8, inputs: 4 }] {
+        for pattern in
+            [Pattern::Dense, Pattern::Unstructured, Pattern::Blocks { outputs: 8, inputs: 4 }]
+        {
             // Random bits of finite numbers, which no coder can compress.
             let half = |seed: &mut u64| loop {
                 let number = paretune_simd::half::fp16_number(random(seed, 1 << 16) as u16);
@@ -392,9 +444,11 @@ mod tests {
                 for (i, value) in values.iter_mut().enumerate() {
                     let (channel, tap) = (i / 9, i % 9);
                     let block = match pattern {
-                        Pattern::Blocks { outputs, inputs } => {
-                            [channel / 128 / usize::from(outputs), channel % 128 / usize::from(inputs), tap]
-                        }
+                        Pattern::Blocks { outputs, inputs } => [
+                            channel / 128 / usize::from(outputs),
+                            channel % 128 / usize::from(inputs),
+                            tap,
+                        ],
                         _ => [channel, 0, tap],
                     };
                     if *zero.entry(block).or_insert_with(|| random(&mut seed, 10) < tenths) {
@@ -407,10 +461,13 @@ mod tests {
                 let entropy = |p: f64| if p <= 0.0 || p >= 1.0 { 0.0 } else { -p * p.log2() };
                 // Entropy of the block positions, and of the values within blocks.
                 let bits = match pattern {
-                    Pattern::Blocks { .. } => zero.len() as f64 + kept * len as f64 * (levels as f64).log2(),
+                    Pattern::Blocks { .. } => {
+                        zero.len() as f64 + kept * len as f64 * (levels as f64).log2()
+                    }
                     _ => {
                         let count = |level: i8| values.iter().filter(|x| **x == level).count();
-                        (low..=high).map(|level| entropy(share(count(level)))).sum::<f64>() * len as f64
+                        (low..=high).map(|level| entropy(share(count(level)))).sum::<f64>()
+                            * len as f64
                     }
                 };
                 let weights = Weights {

@@ -196,12 +196,15 @@ impl Bundle {
         validate_structure(&self.plan, 1).map_err(|error| error.to_string())?;
         let Preprocessing { mean, std, .. } = &self.preprocessing;
         let channels = self.plan.values[self.plan.input].dims.first().copied().unwrap_or(1);
-        let sound = mean.iter().all(|x| x.is_finite()) && std.iter().all(|x| x.is_normal() && *x > 0.0);
+        let sound =
+            mean.iter().all(|x| x.is_finite()) && std.iter().all(|x| x.is_normal() && *x > 0.0);
         let one_each = mean.len() == std.len() && (mean.is_empty() || mean.len() == channels);
         if sound && one_each {
             Ok(())
         } else {
-            Err(format!("normalization by {mean:?} and {std:?} is impossible for {channels} channels"))
+            Err(format!(
+                "normalization by {mean:?} and {std:?} is impossible for {channels} channels"
+            ))
         }
     }
 }

@@ -62,7 +62,9 @@ pub(super) fn get_f32(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>,
     }
     let positions = match tag {
         BITMAP => get_bitmap(reader.take(len.div_ceil(8))?, len, count)?,
-        _ if u32::from(tag - RICE) <= MOST_RICE => get_rice(reader, u32::from(tag - RICE), len, count)?,
+        _ if u32::from(tag - RICE) <= MOST_RICE => {
+            get_rice(reader, u32::from(tag - RICE), len, count)?
+        }
         _ => return Err(format!("holds an unknown coding {tag}")),
     };
     let kept = get_planes(4, reader, count, turned_back)?;
@@ -190,7 +192,12 @@ impl Bits<'_> {
     }
 }
 
-fn get_rice(reader: &mut Reader<'_>, parameter: u32, len: usize, count: usize) -> Result<Vec<usize>, String> {
+fn get_rice(
+    reader: &mut Reader<'_>,
+    parameter: u32,
+    len: usize,
+    count: usize,
+) -> Result<Vec<usize>, String> {
     let (mut byte, mut left) = (0_u8, 0);
     let mut bit = || -> Result<usize, String> {
         if left == 0 {

@@ -85,13 +85,15 @@ impl Stored {
     pub fn open(folder: &Path) -> Result<Self, KernelError> {
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read(&path).map_err(|error| complaint(&path, format!("cannot be read: {error}")))
+            std::fs::read(&path)
+                .map_err(|error| complaint(&path, format!("cannot be read: {error}")))
         };
         let damaged = |problem: String| complaint(folder, problem);
         let plan = read(PLAN)?;
         if format::covers_numbers(&plan).map_err(damaged)? {
             let numbers = read(WEIGHTS)?;
-            let contents = format::decode(&plan, Some(&numbers), numbers.len() as u64).map_err(damaged)?;
+            let contents =
+                format::decode(&plan, Some(&numbers), numbers.len() as u64).map_err(damaged)?;
             return Self::new(folder, contents, None, CodedNumbers::Read(numbers));
         }
         let path = folder.join(WEIGHTS);
@@ -116,7 +118,13 @@ impl Stored {
             table,
             mapping: Mutex::new(None),
         });
-        Ok(Self { folder: folder.to_owned(), bundle, weights, packed, numbers: Mutex::new(numbers) })
+        Ok(Self {
+            folder: folder.to_owned(),
+            bundle,
+            weights,
+            packed,
+            numbers: Mutex::new(numbers),
+        })
     }
 
     /// Returns the bundle without the values of its weights. [`Executor::new`] refuses such a plan;
@@ -139,8 +147,9 @@ impl Stored {
     pub fn bytes(&self) -> Result<u64, KernelError> {
         [PLAN, WEIGHTS].into_iter().try_fold(0, |sum, name| {
             let path = self.folder.join(name);
-            let file =
-                path.metadata().map_err(|error| complaint(&path, format!("cannot be read: {error}")))?;
+            let file = path
+                .metadata()
+                .map_err(|error| complaint(&path, format!("cannot be read: {error}")))?;
             Ok(sum + file.len())
         })
     }
@@ -157,7 +166,11 @@ impl Stored {
             CodedNumbers::Decoded(bundle) => return Ok(Arc::clone(bundle)),
             CodedNumbers::Read(coded) => coded,
             CodedNumbers::OnDisk => {
-                read = self.packed.as_ref().map_or(Ok(Vec::new()), Packed::read_coded).map_err(damaged)?;
+                read = self
+                    .packed
+                    .as_ref()
+                    .map_or(Ok(Vec::new()), Packed::read_coded)
+                    .map_err(damaged)?;
                 &read
             }
         };
@@ -183,7 +196,11 @@ impl Stored {
         };
         let Some(packed) = &self.packed else { return decoded(WeightSource::Decoded) };
         if packed.table.isa != options.isa.name() {
-            let reason = format!("they were packed for {}, this is {}", packed.table.isa, options.isa.name());
+            let reason = format!(
+                "they were packed for {}, this is {}",
+                packed.table.isa,
+                options.isa.name()
+            );
             return decoded(WeightSource::Repacked(reason));
         }
         let mapping = packed.mapping().map_err(|problem| complaint(&self.folder, problem))?;
@@ -203,8 +220,8 @@ impl Packed {
         if let Some(mapping) = &*mapping {
             return Ok(Arc::clone(mapping));
         }
-        let fresh =
-            Mapping::new(&self.file, self.table.bytes).map_err(|problem| format!("weights.bin {problem}"))?;
+        let fresh = Mapping::new(&self.file, self.table.bytes)
+            .map_err(|problem| format!("weights.bin {problem}"))?;
         if fresh.digest() != self.table.digest {
             return Err("is damaged: the checksum of its packed weights does not match".into());
         }
@@ -232,7 +249,8 @@ fn fitted(plan: &Plan, options: &ExecutorOptions) -> (Plan, usize) {
     let target = Target::Cpu(options.isa);
     let on_processor = |index: usize| *plan.backend_of(index) == Backend::Cpu;
     for (index, step) in plan.steps.iter().enumerate().filter(|&(index, _)| on_processor(index)) {
-        let (Operator::Conv(conv), Some(problem)) = (&step.operator, conv_problem(plan, step, options.batch))
+        let (Operator::Conv(conv), Some(problem)) =
+            (&step.operator, conv_problem(plan, step, options.batch))
         else {
             continue;
         };

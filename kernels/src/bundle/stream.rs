@@ -134,7 +134,8 @@ fn normalize(counts: &[usize; 256], total: usize) -> Option<[u32; 256]> {
 
 fn put_coded(bytes: &[u8], frequencies: &[u32; 256], out: &mut Vec<u8>) {
     let occurs = |i: &usize| frequencies[*i] > 0;
-    let (first, last) = ((0..256).find(occurs).unwrap_or(0), (0..256).rev().find(occurs).unwrap_or(0));
+    let (first, last) =
+        ((0..256).find(occurs).unwrap_or(0), (0..256).rev().find(occurs).unwrap_or(0));
     out.extend([first as u8, last as u8]);
     let mut starts = [0_u32; 256];
     let mut sum = 0;
@@ -240,8 +241,9 @@ mod tests {
     #[test]
     fn skewed_bytes_shrink_to_their_entropy() {
         // Three quarters zeros, the rest four values: 0.81 + 0.5 bits.
-        let bytes: Vec<u8> =
-            (0..40_000_u32).map(|i| if i % 4 == 0 { 100 + (i * 7 / 4 % 4) as u8 } else { 0 }).collect();
+        let bytes: Vec<u8> = (0..40_000_u32)
+            .map(|i| if i % 4 == 0 { 100 + (i * 7 / 4 % 4) as u8 } else { 0 })
+            .collect();
         assert!(round_trip(&bytes) < 40_000 * 133 / 800);
         assert!(round_trip(&[7; 100_000]) < 20);
     }

@@ -38,7 +38,11 @@ impl CpuExecutor {
     /// # Errors
     /// Fails if an algorithm does not support its step, if `packing` does not match the plan, or if
     /// the machine refuses memory or threads.
-    pub fn new(part: &Part<'_>, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
+    pub fn new(
+        part: &Part<'_>,
+        options: &ExecutorOptions,
+        packing: &Packing,
+    ) -> Result<Self, KernelError> {
         let ExecutorOptions { batch, threads, isa } = *options;
         if !isa.is_available() {
             return Err(KernelError::System(format!("this machine does not have {}", isa.name())));
@@ -112,7 +116,8 @@ impl CpuExecutor {
         see: &mut dyn FnMut(ValueId, &[f32]),
     ) -> Result<(), KernelError> {
         self.program.connect(ends);
-        let largest = self.dims.iter().map(|dims| dims.iter().product::<usize>()).max().unwrap_or(0);
+        let largest =
+            self.dims.iter().map(|dims| dims.iter().product::<usize>()).max().unwrap_or(0);
         let mut plain = vec![0.0_f32; largest * self.batch];
         let mut sights = self.program.sights.iter().peekable();
         for done in 0..=self.program.len() {
@@ -163,7 +168,11 @@ impl LoadedPlan for CpuExecutor {
         unsafe { self.profile_between(&Ends { input: &|_| input, output: &|_| output }) }
     }
 
-    fn observe(&mut self, input: &[f32], see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
+    fn observe(
+        &mut self,
+        input: &[f32],
+        see: &mut dyn FnMut(ValueId, &[f32]),
+    ) -> Result<(), KernelError> {
         let block = Block::new(self.output_len * 4)?;
         let (input, output) = (input.as_ptr().cast(), block.start());
         // SAFETY: as in `run`; the block is as large as the output.

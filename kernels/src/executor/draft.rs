@@ -94,7 +94,10 @@ impl Draft<'_> {
 
     /// Returns the layout of a buffer that holds `value` as `element`, if one exists.
     pub fn present_u8(&self, value: ValueId, element: Element) -> Option<Layout> {
-        self.forms[value].iter().find(|(form, _)| form.element == element).map(|(form, _)| form.layout)
+        self.forms[value]
+            .iter()
+            .find(|(form, _)| form.element == element)
+            .map(|(form, _)| form.layout)
     }
 
     /// Adds an arena buffer for `value` in `form`, to be written by the next step.
@@ -128,7 +131,10 @@ impl Draft<'_> {
         let bytes = self.len(value) * form.element_bytes();
         if let Home::Constant(constant) = self.buffers[source].home {
             let block = Block::new(bytes)?;
-            let io = Io { inputs: &[self.constants[constant].start().cast_const()], output: block.start() };
+            let io = Io {
+                inputs: &[self.constants[constant].start().cast_const()],
+                output: block.start(),
+            };
             let barrier = Barrier::new(1);
             // SAFETY: both blocks have the sizes that the conversion was made for, and this is a team
             // of one.

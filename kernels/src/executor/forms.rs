@@ -47,7 +47,8 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Ve
                 for &input in &step.inputs {
                     // An operand with the output's shape can be read in 8 bits. A value per channel
                     // is few bytes in any case.
-                    wishes[input].u8 |= output.u8 && plan.values[input].dims == plan.values[step.output].dims;
+                    wishes[input].u8 |=
+                        output.u8 && plan.values[input].dims == plan.values[step.output].dims;
                     wishes[input].layout = output.layout;
                 }
             }

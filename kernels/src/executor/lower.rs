@@ -64,7 +64,10 @@ pub(super) fn lower<'a>(
     Ok(lowering.draft)
 }
 
-fn resolve_all(plan: &Plan, options: &ExecutorOptions) -> Result<Vec<Option<Resolved>>, KernelError> {
+fn resolve_all(
+    plan: &Plan,
+    options: &ExecutorOptions,
+) -> Result<Vec<Option<Resolved>>, KernelError> {
     plan.steps
         .iter()
         .map(|step| {
@@ -141,7 +144,8 @@ impl<'a> Lowering<'a, '_> {
             }
             (Operator::AveragePool { window, include_padding, .. }, Some(input)) => {
                 let layout = self.any_layout(step);
-                let pooling = Pooling { window: *window, ..self.pooling(input, step.output, layout) };
+                let pooling =
+                    Pooling { window: *window, ..self.pooling(input, step.output, layout) };
                 let kernel = pool::average(context, pooling, *include_padding);
                 self.simple(step, "average_pool", layout, layout, false, kernel)
             }
@@ -165,8 +169,14 @@ impl<'a> Lowering<'a, '_> {
                 let layout = self.layout(step);
                 let constants = &self.draft.plan.constants;
                 let (scale, shift) = (&constants[*scale], &constants[*shift]);
-                let kernel =
-                    scale_shift::prepare(context, self.dims(input), layout, scale, shift, *activation);
+                let kernel = scale_shift::prepare(
+                    context,
+                    self.dims(input),
+                    layout,
+                    scale,
+                    shift,
+                    *activation,
+                );
                 self.simple(step, "scale_shift", layout, layout, true, kernel)
             }
             (Operator::Concat { axis }, Some(_)) => self.concat(step, *axis),
@@ -216,7 +226,9 @@ impl<'a> Lowering<'a, '_> {
             [] => wish.unwrap_or(Layout::Planar),
             [(first, _), ref rest @ ..] if rest.iter().all(|&(layout, _)| layout == first) => first,
             _ => wish.unwrap_or_else(|| {
-                made.iter().max_by_key(|&&(_, len)| len).map_or(Layout::Planar, |&(layout, _)| layout)
+                made.iter()
+                    .max_by_key(|&&(_, len)| len)
+                    .map_or(Layout::Planar, |&(layout, _)| layout)
             }),
         }
     }
@@ -260,7 +272,12 @@ impl<'a> Lowering<'a, '_> {
         self.draft.weight_bytes += constants;
         let bytes = self.touched(&inputs, output) + constants as u64;
         self.draft.steps.push(DraftStep {
-            info: StepInfo { name: step.name.clone(), algorithm: name.into(), multiply_adds: 0, bytes },
+            info: StepInfo {
+                name: step.name.clone(),
+                algorithm: name.into(),
+                multiply_adds: 0,
+                bytes,
+            },
             work: Work::Operator(kernel),
             inputs,
             output,
@@ -281,7 +298,8 @@ impl<'a> Lowering<'a, '_> {
         resolved: &Resolved,
     ) -> Result<(), KernelError> {
         let plan = self.draft.plan;
-        let [layout, layout_out] = resolved.algorithm.layouts(&resolved.schedule, self.draft.context.isa);
+        let [layout, layout_out] =
+            resolved.algorithm.layouts(&resolved.schedule, self.draft.context.isa);
         let integer = resolved.algorithm.is_integer();
         let grid = |value| grid_of(plan, value).filter(|_| integer);
         let from = grid(input).unwrap_or(F32);
@@ -308,10 +326,13 @@ impl<'a> Lowering<'a, '_> {
             isa: self.draft.context.isa,
             packing: self.packing,
         };
-        let kernel = self.packing.begin(request.key()).and_then(|()| resolved.algorithm.prepare(&request));
+        let kernel =
+            self.packing.begin(request.key()).and_then(|()| resolved.algorithm.prepare(&request));
         let kernel = kernel.map_err(|error| match error {
             KernelError::Plan { problem, .. } => KernelError::plan(&step.name, problem),
-            KernelError::Packed(problem) => KernelError::Packed(format!("step `{}` {problem}", step.name)),
+            KernelError::Packed(problem) => {
+                KernelError::Packed(format!("step `{}` {problem}", step.name))
+            }
             error => KernelError::plan(&step.name, error.to_string()),
         })?;
         let output = self.draft.create(step.output, Form { layout: layout_out, element: to });
@@ -356,8 +377,9 @@ impl<'a> Lowering<'a, '_> {
     fn reshape(&mut self, step: &Step, input: ValueId) -> Result<(), KernelError> {
         let same_shape = self.dims(input) == self.dims(step.output);
         let same_grid = same_grid(self.draft.plan, step);
-        let fits =
-            |form: &Form| (same_shape || form.layout == Layout::Planar) && (form.element == F32 || same_grid);
+        let fits = |form: &Form| {
+            (same_shape || form.layout == Layout::Planar) && (form.element == F32 || same_grid)
+        };
         let aliases = |forms: &[(Form, BufferId)]| -> Vec<(Form, BufferId)> {
             forms.iter().filter(|(form, _)| fits(form)).copied().collect()
         };
@@ -381,7 +403,8 @@ impl<'a> Lowering<'a, '_> {
         let context = self.draft.context;
         let layout = self.any_layout(step);
         let pooling = with_window(self.pooling(input, step.output, layout));
-        let grid = self.shared_grid(step).filter(|&grid| self.draft.present_u8(input, grid).is_some());
+        let grid =
+            self.shared_grid(step).filter(|&grid| self.draft.present_u8(input, grid).is_some());
         let Some(element) = grid else {
             let kernel = pool::max_f32(context, pooling);
             return self.simple(step, "max_pool", layout, layout, false, kernel);
@@ -460,7 +483,8 @@ impl<'a> Lowering<'a, '_> {
         let full = |value: ValueId| self.dims(value) == output;
         let gate = |value: ValueId| self.dims(value) == [channels, 1, 1] && height * width > 1;
         if full(a) && full(b) {
-            let elements = [self.made_element(a), self.made_element(b), self.wanted_element(step.output)];
+            let elements =
+                [self.made_element(a), self.made_element(b), self.wanted_element(step.output)];
             (elements != [F32; 3]).then_some(Pair::Equal { elements })
         } else if full(a) && gate(b) {
             Some(Pair::PerChannel { a, b })
@@ -503,7 +527,9 @@ impl<'a> Lowering<'a, '_> {
             Pair::PerChannel { a, b } => {
                 let ends = [self.made_element(a), self.wanted_element(step.output)];
                 let size = [channels, pixels];
-                let kernel = pointwise_pair::per_channel(context, arithmetic, size, layout, ends, activation);
+                let kernel = pointwise_pair::per_channel(
+                    context, arithmetic, size, layout, ends, activation,
+                );
                 ([a, b], [ends[0], F32, ends[1]], kernel)
             }
         };
@@ -525,8 +551,9 @@ impl<'a> Lowering<'a, '_> {
 
     fn concat(&mut self, step: &Step, axis: usize) -> Result<(), KernelError> {
         let layout = self.layout(step);
-        let all_present =
-            |&grid: &Element| step.inputs.iter().all(|&input| self.draft.present_u8(input, grid).is_some());
+        let all_present = |&grid: &Element| {
+            step.inputs.iter().all(|&input| self.draft.present_u8(input, grid).is_some())
+        };
         let element = self.shared_grid(step).filter(all_present).unwrap_or(F32);
         let form = Form { layout, element };
         // The copying loops need the stated layout even for an input that all layouts store
@@ -534,7 +561,8 @@ impl<'a> Lowering<'a, '_> {
         let inputs = step.inputs.iter().map(|&input| self.draft.get(&step.name, input, form));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let shapes: Vec<&[usize]> = step.inputs.iter().map(|&input| self.dims(input)).collect();
-        let kernel = concat::prepare(self.draft.context, &shapes, axis, layout, form.element_bytes());
+        let kernel =
+            concat::prepare(self.draft.context, &shapes, axis, layout, form.element_bytes());
         let output = self.draft.create(step.output, form);
         let name = if element == F32 { "concat" } else { "concat_u8" };
         self.push(step, name, inputs, output, false, kernel);

@@ -109,11 +109,13 @@ impl MixedExecutor {
     pub fn new(plan: &Plan, options: &ExecutorOptions) -> Result<Self, KernelError> {
         let (mut borders, places) = borders(plan)?;
         let Segments { segments, actions } = Segments::of(plan, &places);
-        let lengths: Vec<usize> = plan.values.iter().map(|value| value.len() * options.batch).collect();
+        let lengths: Vec<usize> =
+            plan.values.iter().map(|value| value.len() * options.batch).collect();
         let mut memory: Vec<Option<HostMemory>> = plan.values.iter().map(|_| None).collect();
         let is_callers = |value: ValueId| value == plan.input || value == plan.output;
         for action in &actions {
-            let (Action::Upload { value, place } | Action::Download { value, place }) = *action else {
+            let (Action::Upload { value, place } | Action::Download { value, place }) = *action
+            else {
                 continue;
             };
             if !is_callers(value) && memory[value].is_none() {
@@ -125,7 +127,8 @@ impl MixedExecutor {
                 if segment.place != HOST {
                     borders[segment.place - 1].add(value, lengths[value])?;
                 } else if !is_callers(value) && memory[value].is_none() {
-                    memory[value] = Some(HostMemory::Block(Block::new(lengths[value] * size_of::<f32>())?));
+                    memory[value] =
+                        Some(HostMemory::Block(Block::new(lengths[value] * size_of::<f32>())?));
                 }
             }
         }
@@ -166,7 +169,9 @@ impl LoadedPlan for MixedExecutor {
         let host = host.with(input, output);
         let done = work.iter().try_for_each(|work| match *work {
             // SAFETY: the caller's memory is borrowed until this returns, after everything has finished.
-            Work::Upload { .. } | Work::Download { .. } => unsafe { transfer(*work, &host, borders) },
+            Work::Upload { .. } | Work::Download { .. } => unsafe {
+                transfer(*work, &host, borders)
+            },
             Work::Finish(border) => borders[border].finish(),
             Work::Run(index) => match &mut sides[index] {
                 Side::Device(executor) => executor.start(),
@@ -201,8 +206,9 @@ impl LoadedPlan for MixedExecutor {
                         let input = |index: usize| host.from(inputs[index]).cast();
                         let output = |index: usize| host.to(outputs[index]).cast();
                         // SAFETY: as in `run`.
-                        let times =
-                            unsafe { executor.profile_between(&Ends { input: &input, output: &output }) };
+                        let times = unsafe {
+                            executor.profile_between(&Ends { input: &input, output: &output })
+                        };
                         seconds.extend(times?);
                     }
                 },
@@ -213,7 +219,11 @@ impl LoadedPlan for MixedExecutor {
         Ok(seconds)
     }
 
-    fn observe(&mut self, input: &[f32], see: &mut dyn FnMut(ValueId, &[f32])) -> Result<(), KernelError> {
+    fn observe(
+        &mut self,
+        input: &[f32],
+        see: &mut dyn FnMut(ValueId, &[f32]),
+    ) -> Result<(), KernelError> {
         let Self { sides, host, borders, work, .. } = self;
         let mut seen = vec![false; host.lengths.len()];
         let mut once = |value: ValueId, numbers: &[f32]| {
@@ -226,7 +236,9 @@ impl LoadedPlan for MixedExecutor {
         let host = host.with(input, &mut output);
         let done = work.iter().try_for_each(|work| match *work {
             // SAFETY: as in `run`.
-            Work::Upload { .. } | Work::Download { .. } => unsafe { transfer(*work, &host, borders) },
+            Work::Upload { .. } | Work::Download { .. } => unsafe {
+                transfer(*work, &host, borders)
+            },
             Work::Finish(border) => borders[border].finish(),
             Work::Run(index) => match &mut sides[index] {
                 Side::Device(executor) => executor.observe_part(&mut once),
@@ -234,7 +246,10 @@ impl LoadedPlan for MixedExecutor {
                     let input = |index: usize| host.from(inputs[index]).cast();
                     let output = |index: usize| host.to(outputs[index]).cast();
                     // SAFETY: as in `run`.
-                    unsafe { executor.observe_between(&Ends { input: &input, output: &output }, &mut once) }
+                    unsafe {
+                        executor
+                            .observe_between(&Ends { input: &input, output: &output }, &mut once)
+                    }
                 }
             },
         });
@@ -280,7 +295,9 @@ impl LoadedPlan for MixedExecutor {
 fn borders(plan: &Plan) -> Result<(Vec<Border>, Vec<usize>), KernelError> {
     let mut borders: Vec<Border> = Vec::new();
     let mut places = Vec::new();
-    for backend in std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend)) {
+    for backend in
+        std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend))
+    {
         let Backend::OpenCl { device } = backend else {
             places.push(HOST);
             continue;
@@ -365,7 +382,8 @@ unsafe fn transfer(work: Work, host: &Host<'_>, borders: &[Border]) -> Result<()
     match work {
         Work::Upload { value, border } => {
             // SAFETY: a value's memory has so many numbers, which nobody writes any more.
-            let data = unsafe { std::slice::from_raw_parts(host.from(value), host.values.lengths[value]) };
+            let data =
+                unsafe { std::slice::from_raw_parts(host.from(value), host.values.lengths[value]) };
             // SAFETY: the caller waits for the border before anybody writes the value or frees its memory.
             unsafe { borders[border].upload(value, data) }
         }

@@ -89,8 +89,7 @@ pub struct Executor {
 pub(crate) fn pack(plan: &Plan, options: &ExecutorOptions) -> Result<Recording, KernelError> {
     validate(plan, options.batch)?;
     if !plan.is_on_processor() {
-        let problem =
-            "only what runs on the processor can be packed ahead; an OpenCL device has a part in this plan";
+        let problem = "only what runs on the processor can be packed ahead; an OpenCL device has a part in this plan";
         return Err(KernelError::Data(problem.into()));
     }
     let packing = Packing::recording();
@@ -131,7 +130,11 @@ impl Executor {
         Self::with(plan, options, packing)
     }
 
-    fn with(plan: &Plan, options: &ExecutorOptions, packing: &Packing) -> Result<Self, KernelError> {
+    fn with(
+        plan: &Plan,
+        options: &ExecutorOptions,
+        packing: &Packing,
+    ) -> Result<Self, KernelError> {
         let batch = options.batch;
         let whole = Part { plan, inputs: vec![plan.input], outputs: vec![plan.output] };
         #[cfg(feature = "opencl")]
@@ -144,7 +147,8 @@ impl Executor {
         let loaded: Box<dyn LoadedPlan> = if plan.is_on_processor() {
             Box::new(CpuExecutor::new(&whole, options, packing)?)
         } else {
-            let problem = "the plan is for an OpenCL device, and this program was built without OpenCL";
+            let problem =
+                "the plan is for an OpenCL device, and this program was built without OpenCL";
             return Err(KernelError::System(problem.into()));
         };
         let len = |value: ValueId| plan.values[value].len() * batch;
@@ -229,7 +233,9 @@ impl Executor {
     }
 
     fn check(&self, input: usize, output: usize) -> Result<(), KernelError> {
-        for (what, len, expected) in [("input", input, self.input_len), ("output", output, self.output_len)] {
+        for (what, len, expected) in
+            [("input", input, self.input_len), ("output", output, self.output_len)]
+        {
             if len != expected {
                 let batch = self.batch;
                 return Err(KernelError::Data(format!(

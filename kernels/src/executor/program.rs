@@ -88,12 +88,17 @@ impl Program {
         let mut lifetimes: Vec<Option<Lifetime>> = vec![None; draft.buffers.len()];
         for (at, step) in draft.steps.iter().enumerate() {
             for &buffer in step.inputs.iter().chain([&step.output]) {
-                let Buffered { home: Home::Arena, bytes } = Buffered::of(&draft, buffer) else { continue };
+                let Buffered { home: Home::Arena, bytes } = Buffered::of(&draft, buffer) else {
+                    continue;
+                };
                 lifetimes[buffer].get_or_insert(Lifetime { bytes, first: at, last: at }).last = at;
             }
         }
-        let (ids, mut lifetimes): (Vec<BufferId>, Vec<Lifetime>) =
-            lifetimes.iter().enumerate().filter_map(|(id, lifetime)| Some((id, (*lifetime)?))).unzip();
+        let (ids, mut lifetimes): (Vec<BufferId>, Vec<Lifetime>) = lifetimes
+            .iter()
+            .enumerate()
+            .filter_map(|(id, lifetime)| Some((id, (*lifetime)?)))
+            .unzip();
         let activation_bytes = arena::place(&lifetimes).1;
         // The workspace of a step must fit beside the activations that are alive during that step.
         let scratch: Vec<usize> = (0..steps).filter(|&at| draft.steps[at].workspace > 0).collect();

@@ -118,7 +118,9 @@ impl Builder<'_> {
         }
         let made = self.maker[value].map(|step| &self.plan.steps[step]);
         match made {
-            Some(step) if matches!(step.operator, Operator::Constant { .. } | Operator::Reshape) => {
+            Some(step)
+                if matches!(step.operator, Operator::Constant { .. } | Operator::Reshape) =>
+            {
                 step.inputs.iter().for_each(|&input| self.need(input));
                 self.steps.push(step.clone());
             }
@@ -129,7 +131,11 @@ impl Builder<'_> {
 
 /// Returns the transfers and segment runs in order. Uploads precede the first segment of a place
 /// that needs the value, and downloads follow the segment that computes it.
-fn actions(plan: &Plan, segments: &[Segment], segment_of: impl Fn(ValueId) -> Option<usize>) -> Vec<Action> {
+fn actions(
+    plan: &Plan,
+    segments: &[Segment],
+    segment_of: impl Fn(ValueId) -> Option<usize>,
+) -> Vec<Action> {
     let place_of = |value: ValueId| segment_of(value).map_or(HOST, |index| segments[index].place);
     let mut actions = Vec::new();
     let mut brought: Vec<(ValueId, usize)> = Vec::new();
@@ -177,7 +183,8 @@ mod tests {
             output: index + 1,
         };
         let device = Backend::OpenCl { device: String::new() };
-        let backend = |index: usize| if index.is_multiple_of(2) { device.clone() } else { Backend::Cpu };
+        let backend =
+            |index: usize| if index.is_multiple_of(2) { device.clone() } else { Backend::Cpu };
         Plan {
             values: vec![ValueSpec { dims: vec![4], quantization: None }; 7],
             output: 6,
@@ -221,7 +228,8 @@ mod tests {
         let parts = Segments::of(&plan(&[1, 2]), &[1, HOST, 1]);
         let up = |value| Action::Upload { value, place: 1 };
         let down = |value| Action::Download { value, place: 1 };
-        let expected = [up(0), Action::Run(0), down(1), Action::Run(1), up(2), Action::Run(2), down(6)];
+        let expected =
+            [up(0), Action::Run(0), down(1), Action::Run(1), up(2), Action::Run(2), down(6)];
         assert_eq!(parts.actions, expected);
         assert_eq!(parts.segments[2].inputs, [1, 2]);
     }

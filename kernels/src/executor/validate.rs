@@ -33,7 +33,10 @@ pub(crate) fn validate_structure(plan: &Plan, batch: usize) -> Result<(), Kernel
     }
     let known = |step: &str, id: usize| {
         plan.values.get(id).ok_or_else(|| {
-            KernelError::plan(step, format!("refers to value {id}, but the plan has {}", plan.values.len()))
+            KernelError::plan(
+                step,
+                format!("refers to value {id}, but the plan has {}", plan.values.len()),
+            )
         })
     };
     for (id, value) in plan.values.iter().enumerate() {
@@ -54,17 +57,26 @@ pub(crate) fn validate_structure(plan: &Plan, batch: usize) -> Result<(), Kernel
         for &id in &step.inputs {
             known(&step.name, id)?;
             if !written[id] {
-                return Err(KernelError::plan(&step.name, format!("reads value {id} before it is written")));
+                return Err(KernelError::plan(
+                    &step.name,
+                    format!("reads value {id} before it is written"),
+                ));
             }
         }
         known(&step.name, step.output)?;
         if std::mem::replace(&mut written[step.output], true) {
-            return Err(KernelError::plan(&step.name, format!("writes value {} again", step.output)));
+            return Err(KernelError::plan(
+                &step.name,
+                format!("writes value {} again", step.output),
+            ));
         }
         check_step(plan, step).map_err(|problem| KernelError::plan(&step.name, problem))?;
     }
     if !written[plan.output] {
-        return Err(KernelError::plan(WHOLE, format!("the output, value {}, is never written", plan.output)));
+        return Err(KernelError::plan(
+            WHOLE,
+            format!("the output, value {}, is never written", plan.output),
+        ));
     }
     Ok(())
 }

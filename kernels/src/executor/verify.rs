@@ -49,11 +49,13 @@ pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
         let format = plan.weights[conv.weights].format();
         let grid = plan.values[step.inputs[0]].quantization;
         let (activation, residual, schedule) = (conv.activation, step.inputs.len(), &conv.schedule);
-        let text =
-            format!("{device}\n{problem:?}\n{format:?}\n{grid:?}\n{activation:?}\n{residual}\n{schedule:?}");
+        let text = format!(
+            "{device}\n{problem:?}\n{format:?}\n{grid:?}\n{activation:?}\n{residual}\n{schedule:?}"
+        );
         let key = blake3::hash(text.as_bytes());
-        let known =
-            |right: &Option<HashSet<blake3::Hash>>| right.as_ref().is_some_and(|set| set.contains(&key));
+        let known = |right: &Option<HashSet<blake3::Hash>>| {
+            right.as_ref().is_some_and(|set| set.contains(&key))
+        };
         if known(&RIGHT.lock().unwrap_or_else(PoisonError::into_inner)) {
             continue;
         }
@@ -97,7 +99,9 @@ pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
             let Schedule { algorithm, tunables } = &conv.schedule;
             return Err(KernelError::plan(
                 &step.name,
-                format!("wrong numbers from `{algorithm}` {tunables:?}: off by {worst:.1e} of the largest"),
+                format!(
+                    "wrong numbers from `{algorithm}` {tunables:?}: off by {worst:.1e} of the largest"
+                ),
             ));
         }
         RIGHT.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(key);
@@ -114,7 +118,9 @@ fn lately(plan: &Plan, batch: usize) -> Option<Arc<[f32]>> {
 fn remember(plan: Plan, batch: usize, expected: Arc<[f32]>) {
     let mut lately = LATELY.lock().unwrap_or_else(PoisonError::into_inner);
     lately.push_back((plan, batch, expected));
-    while lately.len() > 1 && lately.iter().map(|(.., numbers)| numbers.len()).sum::<usize>() > REMEMBERED {
+    while lately.len() > 1
+        && lately.iter().map(|(.., numbers)| numbers.len()).sum::<usize>() > REMEMBERED
+    {
         lately.pop_front();
     }
 }
@@ -129,7 +135,10 @@ pub fn alone(plan: &Plan, step: &Step) -> Option<Plan> {
     let mut single = Plan {
         name: step.name.clone(),
         backend: plan.backend_of(index).clone(),
-        values: vec![value(*step.inputs.first()?), ValueSpec { quantization: None, ..value(step.output) }],
+        values: vec![
+            value(*step.inputs.first()?),
+            ValueSpec { quantization: None, ..value(step.output) },
+        ],
         input: 0,
         output: 1,
         weights: vec![plan.weights[conv.weights].clone()],
@@ -162,7 +171,8 @@ pub fn alone(plan: &Plan, step: &Step) -> Option<Plan> {
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
         let unit = (state >> 40) as f32 / (1_u64 << 24) as f32;
         2.0 * unit - 1.0

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use paretune_kernels::operator::{Conv, Operator, Window};
 use paretune_kernels::operators::shape;
 use paretune_kernels::{
-    Activation, Plan, Quantization, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights, conv,
+    Activation, Plan, Quantization, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights,
+    conv,
     hardware::Isa,
     weights::{Grid, IntegerWeights, Pattern},
 };
@@ -35,8 +36,11 @@ pub fn plan(seed: u64, options: Options) -> Plan {
     }
     // Usually the last value, sometimes one in the middle or the input.
     let values = generator.plan.values.len();
-    generator.plan.output =
-        if generator.rng.random_bool(0.8) { values - 1 } else { generator.rng.random_range(0..values) };
+    generator.plan.output = if generator.rng.random_bool(0.8) {
+        values - 1
+    } else {
+        generator.rng.random_range(0..values)
+    };
     generator.plan
 }
 
@@ -56,8 +60,10 @@ struct Generator {
 impl Generator {
     fn value(&mut self, dims: Vec<usize>) -> ValueId {
         // Two grids only, so that neighbors sometimes share one.
-        let grids =
-            [Quantization { scale: 0.03, zero_point: 128 }, Quantization { scale: 0.05, zero_point: 7 }];
+        let grids = [
+            Quantization { scale: 0.03, zero_point: 128 },
+            Quantization { scale: 0.05, zero_point: 7 },
+        ];
         let quantization = self.options.integer.then(|| grids[self.rng.random_range(0..2)]);
         self.plan.values.push(ValueSpec { dims, quantization });
         self.plan.values.len() - 1
@@ -116,12 +122,16 @@ impl Generator {
                 include_padding: self.rng.random(),
             },
             9 => Operator::GlobalAveragePool,
-            10 => {
-                Operator::ReduceMean { axes: (0..dims.len()).filter(|_| self.rng.random_bool(0.5)).collect() }
-            }
+            10 => Operator::ReduceMean {
+                axes: (0..dims.len()).filter(|_| self.rng.random_bool(0.5)).collect(),
+            },
             11 | 12 => {
                 inputs.push(self.partner(&dims));
-                if self.rng.random() { Operator::Add(activation) } else { Operator::Mul(activation) }
+                if self.rng.random() {
+                    Operator::Add(activation)
+                } else {
+                    Operator::Mul(activation)
+                }
             }
             13 => Operator::Activation(activation),
             14 => {
@@ -169,8 +179,10 @@ impl Generator {
                 Operator::Constant { constant: self.constant(declared.iter().product()) }
             }
         };
-        let shapes: Vec<&[usize]> = inputs.iter().map(|&id| &self.plan.values[id].dims[..]).collect();
-        let out = shape::output(&operator, &shapes, &declared, &self.plan.weights, &self.plan.constants);
+        let shapes: Vec<&[usize]> =
+            inputs.iter().map(|&id| &self.plan.values[id].dims[..]).collect();
+        let out =
+            shape::output(&operator, &shapes, &declared, &self.plan.weights, &self.plan.constants);
         let Ok(out) = out else { return };
         if out.iter().product::<usize>() > 20_000 {
             return;
@@ -178,8 +190,9 @@ impl Generator {
         let mut operator = operator;
         if let Operator::Conv(conv) = &mut operator {
             // Sometimes add a residual of the right shape.
-            let fitting: Vec<ValueId> =
-                (0..self.plan.values.len()).filter(|&id| self.plan.values[id].dims == out).collect();
+            let fitting: Vec<ValueId> = (0..self.plan.values.len())
+                .filter(|&id| self.plan.values[id].dims == out)
+                .collect();
             if !fitting.is_empty() && self.rng.random_bool(0.5) {
                 inputs.push(fitting[self.rng.random_range(0..fitting.len())]);
             }
@@ -199,8 +212,10 @@ impl Generator {
             return other;
         }
         let keep = self.rng.random_range(0..=dims.len());
-        let declared: Vec<usize> =
-            dims[dims.len() - keep..].iter().map(|&size| if self.rng.random() { size } else { 1 }).collect();
+        let declared: Vec<usize> = dims[dims.len() - keep..]
+            .iter()
+            .map(|&size| if self.rng.random() { size } else { 1 })
+            .collect();
         let constant = self.constant(declared.iter().product());
         let output = self.value(declared);
         let name = format!("constant{output}");
@@ -247,12 +262,14 @@ impl Generator {
             // A number of channels that some instruction set's blocks divide.
             out = 8 * self.rng.random_range(1..=4);
         }
-        let window = if image && self.rng.random_bool(0.8) { self.window(2) } else { Window::POINT };
+        let window =
+            if image && self.rng.random_bool(0.8) { self.window(2) } else { Window::POINT };
         let dims = [out, channels / groups, window.kernel[0], window.kernel[1]];
         let len: usize = dims.iter().product();
         let bound = 1.5 / ((len / out) as f32).sqrt();
-        let mut draw =
-            |len: usize| -> Vec<f32> { (0..len).map(|_| self.rng.random_range(-bound..bound)).collect() };
+        let mut draw = |len: usize| -> Vec<f32> {
+            (0..len).map(|_| self.rng.random_range(-bound..bound)).collect()
+        };
         let bias: Vec<f32> = draw(out);
         let dense = draw(len);
         let mut pattern = Pattern::Dense;

@@ -18,17 +18,26 @@ fn compiled(
     arguments: &[&str],
 ) -> Option<String> {
     let names = ["clang", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14"];
-    let works =
-        |name: &&&str| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
+    let works = |name: &&&str| {
+        Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success())
+    };
     let Some(clang) = names.iter().find(works) else {
-        eprintln!("SKIPPED: there is no clang, which would compile kernels that no device here runs");
+        eprintln!(
+            "SKIPPED: there is no clang, which would compile kernels that no device here runs"
+        );
         return None;
     };
     let algorithm = conv::algorithm(algorithm).unwrap();
     let [channels, height, width] = dims;
     let input = [height, width];
-    let problem =
-        ConvProblem { batch, in_channels: channels, out_channels: outputs, groups: 1, input, window };
+    let problem = ConvProblem {
+        batch,
+        in_channels: channels,
+        out_channels: outputs,
+        groups: 1,
+        input,
+        window,
+    };
     let mut network = Network::new(1, &dims);
     let weights = network.weights([outputs, channels, window.kernel[0], window.kernel[1]], true);
     let mut schedule = Schedule::of(algorithm.name());
@@ -93,8 +102,13 @@ fn products_in_half_precision_compile() {
         [(3, 4, 1, 1, 0), (3, 2, 2, 2, 1), (1, 4, 4, 2, 0), (1, 1, 2, 1, 0), (3, 8, 4, 1, 1)]
     {
         let layer = ([20, 8, 8], 24, window(kernel, 1, kernel / 2), 1);
-        let tunables =
-            [("half", 1), ("thread_m", thread_m), ("vector", vector), ("split_k", split), ("local", local)];
+        let tunables = [
+            ("half", 1),
+            ("thread_m", thread_m),
+            ("vector", vector),
+            ("split_k", split),
+            ("local", local),
+        ];
         let arguments = ["-Xclang", "-cl-ext=+cl_khr_fp16", "-target", "spir64", "-fsyntax-only"];
         if compiled("opencl_implicit_gemm_wfp16", layer, &tunables, &limits, &arguments).is_none() {
             return;
@@ -108,15 +122,26 @@ fn products_in_half_precision_compile() {
 fn tensor_core_kernels_compile_to_ptx() {
     let limits = Limits { compute_capability: 80, ..limits() };
     let shapes = [([64, 32, 32], 64, window(3, 1, 1), 1), ([20, 7, 7], 40, window(3, 2, 1), 3)];
-    for algorithm in ["opencl_tensor_core_tf32", "opencl_tensor_core_fp16", "opencl_tensor_core_fp32"] {
+    for algorithm in
+        ["opencl_tensor_core_tf32", "opencl_tensor_core_fp16", "opencl_tensor_core_fp32"]
+    {
         for patch in [0, 1, 2] {
-            let tunables =
-                [("patch", patch), ("warp_m", 2), ("warp_n", 2), ("warps_m", 2), ("ahead", patch % 2)];
-            let arguments = ["-Dasm=__asm__", "-target", "nvptx64-nvidia-cuda", "-nogpulib", "-S", "-O1"];
-            let architecture = ["-Xclang", "-target-cpu", "-Xclang", "sm_80", "-Xclang", "-target-feature"];
+            let tunables = [
+                ("patch", patch),
+                ("warp_m", 2),
+                ("warp_n", 2),
+                ("warps_m", 2),
+                ("ahead", patch % 2),
+            ];
+            let arguments =
+                ["-Dasm=__asm__", "-target", "nvptx64-nvidia-cuda", "-nogpulib", "-S", "-O1"];
+            let architecture =
+                ["-Xclang", "-target-cpu", "-Xclang", "sm_80", "-Xclang", "-target-feature"];
             let arguments = [&arguments[..], &architecture, &["-Xclang", "+ptx70"]].concat();
             let shape = shapes[usize::from(patch == 1)];
-            let Some(ptx) = compiled(algorithm, shape, &tunables, &limits, &arguments) else { return };
+            let Some(ptx) = compiled(algorithm, shape, &tunables, &limits, &arguments) else {
+                return;
+            };
             assert!(ptx.contains("mma.sync.aligned"));
             assert_eq!(ptx.contains("cp.async.ca.shared.global"), patch == 2);
         }

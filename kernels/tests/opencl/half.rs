@@ -23,8 +23,11 @@ fn weights_in_half_precision_match_the_reference() {
     }
     let device = open("").unwrap();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed());
-    for (round, name) in
-        ["opencl_implicit_gemm_wfp16", "opencl_direct_wfp16"].into_iter().cycle().take(12).enumerate()
+    for (round, name) in ["opencl_implicit_gemm_wfp16", "opencl_direct_wfp16"]
+        .into_iter()
+        .cycle()
+        .take(12)
+        .enumerate()
     {
         let algorithm = conv::algorithm(name).unwrap();
         let mut pick = |choices: &[usize]| choices[rng.random_range(0..choices.len())];
@@ -37,12 +40,21 @@ fn weights_in_half_precision_match_the_reference() {
             padding: [pick(&[0, 1]), pick(&[0, 2]), pick(&[0, 1]), pick(&[0, 1])],
         };
         // The last round is a dense layer.
-        let (input, window) =
-            if round > 9 { ([1, 1], Window::POINT) } else { ([pick(&[6, 8]), pick(&[7, 10])], window) };
+        let (input, window) = if round > 9 {
+            ([1, 1], Window::POINT)
+        } else {
+            ([pick(&[6, 8]), pick(&[7, 10])], window)
+        };
         let batch = pick(&[1, 2]);
         let (inputs, outputs) = (groups * group_in, groups * group_out);
-        let problem =
-            ConvProblem { batch, in_channels: inputs, out_channels: outputs, groups, input, window };
+        let problem = ConvProblem {
+            batch,
+            in_channels: inputs,
+            out_channels: outputs,
+            groups,
+            input,
+            window,
+        };
         let mut network = Network::new(round as u64, &[inputs, input[0], input[1]]);
         let weights = network.half_weights([outputs, group_in, window.kernel[0], window.kernel[1]]);
         let activation = Activation::Relu;
@@ -50,11 +62,18 @@ fn weights_in_half_precision_match_the_reference() {
         let request = request(problem, &stored, activation, &device.limits);
         let mut schedule = random_schedule(algorithm, &request, &mut rng);
         // Half-precision sums have their own test below.
-        schedule.tunables.entry("half".to_owned()).and_modify(|half| *half = TunableValue::Switch(false));
+        schedule
+            .tunables
+            .entry("half".to_owned())
+            .and_modify(|half| *half = TunableValue::Switch(false));
         if round < 2 {
             schedule = Schedule::of(name);
         }
-        network.step(Operator::Conv(Conv { window, groups, weights, activation, schedule }), &[0], &[]);
+        network.step(
+            Operator::Conv(Conv { window, groups, weights, activation, schedule }),
+            &[0],
+            &[],
+        );
         network.check(batch, false, EXACT);
     }
 }
@@ -70,10 +89,16 @@ fn weights_too_large_for_half_precision_are_refused() {
         let mut network = Network::new(1, &[4, 5, 5]);
         let weights = network.weights([8, 4, 1, 1], true);
         if let WeightValues::F32(values) = &mut network.plan.weights[weights].values {
-            *values = values.iter().enumerate().map(|(i, x)| if i == 9 { -7e4 } else { *x }).collect();
+            *values =
+                values.iter().enumerate().map(|(i, x)| if i == 9 { -7e4 } else { *x }).collect();
         }
-        let (window, activation, schedule) = (Window::POINT, Activation::Identity, Schedule::of(name));
-        network.step(Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }), &[0], &[]);
+        let (window, activation, schedule) =
+            (Window::POINT, Activation::Identity, Schedule::of(name));
+        network.step(
+            Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }),
+            &[0],
+            &[],
+        );
         let options = ExecutorOptions { batch: 1, threads: 1, isa: Isa::Portable };
         let error = Executor::new(&network.plan, &options).map(drop).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("no weight of -70000"), "{error}");
@@ -98,7 +123,11 @@ fn sums_in_half_precision_match_the_reference() {
         let tunables = [("half", 1), ("local", local), ("tile_k", 8), ("split_k", 2)];
         schedule.tunables.extend(tunables.map(|(name, value)| typed(name, value)));
         let (window, activation) = (window(3, 1, 1), Activation::Relu);
-        network.step(Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }), &[0], &[]);
+        network.step(
+            Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }),
+            &[0],
+            &[],
+        );
         network.check(1, false, REDUCED);
     }
 }

@@ -14,7 +14,9 @@ use paretune_base::plan::activation::Activation;
 use paretune_base::plan::operator::{Conv, ConvProblem, Operator, Window};
 use paretune_base::plan::schedule::{Schedule, TunableValue};
 use paretune_base::plan::shape;
-use paretune_base::plan::weights::{Grid, IntegerWeights, Pattern, WeightFormat, WeightValues, Weights};
+use paretune_base::plan::weights::{
+    Grid, IntegerWeights, Pattern, WeightFormat, WeightValues, Weights,
+};
 use paretune_base::plan::{Backend, Plan, Quantization, Step, ValueId, ValueSpec};
 use paretune_kernels::executor::{Executor, ExecutorOptions};
 use paretune_kernels::reference::run_f64;
@@ -51,7 +53,11 @@ struct Network {
 
 impl Network {
     fn new(seed: u64, dims: &[usize]) -> Self {
-        let plan = Plan { threads: 1, backend: Backend::OpenCl { device: String::new() }, ..Plan::default() };
+        let plan = Plan {
+            threads: 1,
+            backend: Backend::OpenCl { device: String::new() },
+            ..Plan::default()
+        };
         let mut network = Self { plan, rng: Xoshiro256PlusPlus::seed_from_u64(seed) };
         network.value(dims.to_vec());
         network
@@ -68,9 +74,11 @@ impl Network {
 
     /// Adds a step and makes its result the output of the network.
     fn step(&mut self, operator: Operator, inputs: &[ValueId], declared: &[usize]) -> ValueId {
-        let shapes: Vec<&[usize]> = inputs.iter().map(|&id| &self.plan.values[id].dims[..]).collect();
+        let shapes: Vec<&[usize]> =
+            inputs.iter().map(|&id| &self.plan.values[id].dims[..]).collect();
         let dims =
-            shape::output(&operator, &shapes, declared, &self.plan.weights, &self.plan.constants).unwrap();
+            shape::output(&operator, &shapes, declared, &self.plan.weights, &self.plan.constants)
+                .unwrap();
         let output = self.value(dims);
         let name = format!("step{}", self.plan.steps.len());
         self.plan.steps.push(Step { name, operator, inputs: inputs.to_vec(), output });
@@ -113,8 +121,8 @@ impl Network {
         let wide: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
         let expected = run_f64(&self.plan, batch, &wide).unwrap();
         let options = ExecutorOptions { batch, threads: 1, isa: Isa::Portable };
-        let mut executor =
-            Executor::new(&self.plan, &options).unwrap_or_else(|e| panic!("{e}\n{:?}", self.plan.steps));
+        let mut executor = Executor::new(&self.plan, &options)
+            .unwrap_or_else(|e| panic!("{e}\n{:?}", self.plan.steps));
         let mut seen = 0;
         executor
             .observe(&input, &mut |value, found| {
@@ -187,13 +195,25 @@ fn random_schedule(
         let mut schedule = Schedule::of(algorithm.name());
         for tunable in algorithm.tunables(&request.problem, request.limits) {
             // Compilers take long for large unrolled loops.
-            let unrolled =
-                ["unroll", "thread_", "tile_o", "tile_x", "tile_y", "output_tile", "stage", "warp", "split"];
+            let unrolled = [
+                "unroll",
+                "thread_",
+                "tile_o",
+                "tile_x",
+                "tile_y",
+                "output_tile",
+                "stage",
+                "warp",
+                "split",
+            ];
             let short = unrolled.iter().any(|name| tunable.name.starts_with(name));
             let mut values = tunable.values_beside(&schedule.tunables);
             values.retain(|value| !short || value.size().is_none_or(|size| size <= 2));
-            let value =
-                if values.is_empty() { tunable.default } else { values[rng.random_range(0..values.len())] };
+            let value = if values.is_empty() {
+                tunable.default
+            } else {
+                values[rng.random_range(0..values.len())]
+            };
             schedule.tunables.insert(tunable.name.to_owned(), value);
         }
         if algorithm.prepare(&conv::Request { schedule: &schedule, ..*request }).is_ok() {
@@ -259,8 +279,11 @@ fn convolutions_match_the_reference() {
             if algorithm.is_integer() {
                 weights = network.integer_weights(dims);
             }
-            let activation =
-                if round == 0 { Activation::Clip { low: -0.5, high: 0.7 } } else { Activation::Relu };
+            let activation = if round == 0 {
+                Activation::Clip { low: -0.5, high: 0.7 }
+            } else {
+                Activation::Relu
+            };
             let stored = network.plan.weights[weights].clone();
             let request = conv::Request {
                 residual: true,
@@ -268,7 +291,8 @@ fn convolutions_match_the_reference() {
                 ..request(problem, &stored, activation, &device.limits)
             };
             let schedule = random_schedule(*algorithm, &request, &mut rng);
-            let conv = |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });
+            let conv =
+                |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });
             if round == 0 || round == 2 {
                 let first = network.step(conv(Schedule::of(algorithm.name())), &[0], &[]);
                 // The result of the first convolution is the residual of the second.
@@ -300,17 +324,21 @@ fn operators_match_the_reference() {
         return;
     }
     let mut network = Network::new(3, &[6, 7, 5]);
-    let pooled = network.step(Operator::MaxPool { window: window(3, 2, 1), ceil: false }, &[0], &[]);
-    let mean = Operator::AveragePool { window: window(2, 2, 0), ceil: true, include_padding: false };
+    let pooled =
+        network.step(Operator::MaxPool { window: window(3, 2, 1), ceil: false }, &[0], &[]);
+    let mean =
+        Operator::AveragePool { window: window(2, 2, 0), ceil: true, include_padding: false };
     let averaged = network.step(mean, &[0], &[]);
-    let padded = Operator::AveragePool { window: window(3, 2, 1), ceil: false, include_padding: true };
+    let padded =
+        Operator::AveragePool { window: window(3, 2, 1), ceil: false, include_padding: true };
     let padded = network.step(padded, &[0], &[]);
     let sum = network.step(Operator::Add(Activation::HardSwish), &[pooled, averaged], &[]);
     let (scale, shift) = (network.constant(6), network.constant(6));
     let activation = Activation::LeakyRelu { slope: 0.1 };
     let scaled = network.step(Operator::ScaleShift { scale, shift, activation }, &[sum], &[]);
     let joined = network.step(Operator::Concat { axis: 0 }, &[scaled, padded, pooled], &[]);
-    let normal = network.step(Operator::Lrn { size: 3, alpha: 0.3, beta: 0.6, bias: 1.0 }, &[joined], &[]);
+    let normal =
+        network.step(Operator::Lrn { size: 3, alpha: 0.3, beta: 0.6, bias: 1.0 }, &[joined], &[]);
     let gate = network.step(Operator::GlobalAveragePool, &[normal], &[]);
     let gate = network.step(Operator::Activation(Activation::Sigmoid), &[gate], &[]);
     let gated = network.step(Operator::Mul(Activation::Identity), &[normal, gate], &[]);
@@ -333,7 +361,11 @@ fn what_is_wrong_with_a_schedule_is_said() {
         let mut network = Network::new(1, &[4, 5, 5]);
         let weights = network.weights([4, 4, 3, 3], true);
         let (window, activation) = (window(3, 1, 1), Activation::Relu);
-        network.step(Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }), &[0], &[]);
+        network.step(
+            Operator::Conv(Conv { window, groups: 1, weights, activation, schedule }),
+            &[0],
+            &[],
+        );
         network.plan
     };
     let options = ExecutorOptions { batch: 1, threads: 1, isa: Isa::Portable };

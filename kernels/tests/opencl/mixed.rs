@@ -19,7 +19,8 @@ fn network(seed: u64) -> Network {
     let third = network.step(conv(third, 1), &[second, first], &[]);
     let sum = network.step(Operator::Add(Activation::HardSwish), &[third, first], &[]);
     let joined = network.step(Operator::Concat { axis: 0 }, &[sum, 0], &[]);
-    let pooled = network.step(Operator::MaxPool { window: window(3, 3, 0), ceil: false }, &[joined], &[]);
+    let pooled =
+        network.step(Operator::MaxPool { window: window(3, 3, 0), ceil: false }, &[joined], &[]);
     let flat = network.step(Operator::Reshape, &[pooled], &[12 * 9]);
     let constant = network.constant(12 * 9);
     let constant = network.step(Operator::Constant { constant }, &[], &[12 * 9]);
@@ -110,7 +111,8 @@ fn switches_that_make_no_sense_are_refused() {
     let refused = |switches: &[(usize, Backend)]| {
         let mut plan = network(1).plan;
         plan.backend = Backend::Cpu;
-        let switch = |(step, backend): &(usize, Backend)| Switch { step: *step, backend: backend.clone() };
+        let switch =
+            |(step, backend): &(usize, Backend)| Switch { step: *step, backend: backend.clone() };
         plan.switches = switches.iter().map(switch).collect();
         Executor::new(&plan, &options).map(|_| ()).unwrap_err().to_string()
     };

@@ -34,7 +34,8 @@ fn patches_match_the_reference() {
                 window,
             };
             let mut network = Network::new(round as u64, &dims);
-            let weights = network.weights([outputs, dims[0], window.kernel[0], window.kernel[1]], true);
+            let weights =
+                network.weights([outputs, dims[0], window.kernel[0], window.kernel[1]], true);
             let activation = Activation::Relu;
             let stored = network.plan.weights[weights].clone();
             let request = request(problem, &stored, activation, &device.limits);

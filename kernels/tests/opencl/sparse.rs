@@ -6,7 +6,13 @@ use paretune_kernels::opencl::verify;
 
 impl Network {
     /// Adds weights in which a fraction of about `share` of the blocks is zero.
-    fn block_weights(&mut self, dims: [usize; 4], groups: usize, block: [usize; 2], share: f64) -> usize {
+    fn block_weights(
+        &mut self,
+        dims: [usize; 4],
+        groups: usize,
+        block: [usize; 2],
+        share: f64,
+    ) -> usize {
         let index = self.weights(dims, true);
         let [outputs, inputs] = block;
         let taps = dims[2] * dims[3];
@@ -51,7 +57,11 @@ fn block_sparse_convolutions_match_the_reference() {
             kernel,
             stride: if round % 3 == 0 { [1, 1] } else { [pick(&[1, 2]), pick(&[1, 2, 3])] },
             dilation: [pick(&[1, 1, 2]), pick(&[1, 2])],
-            padding: if round % 3 == 0 { [0; 4] } else { [pick(&[0, 1]), pick(&[0, 2]), pick(&[0, 1]), 1] },
+            padding: if round % 3 == 0 {
+                [0; 4]
+            } else {
+                [pick(&[0, 1]), pick(&[0, 2]), pick(&[0, 1]), 1]
+            },
         };
         let input = [pick(&[6, 8]), pick(&[7, 8, 10])];
         let (batch, residual) = (pick(&[1, 2]), round % 2 == 0);
@@ -69,9 +79,11 @@ fn block_sparse_convolutions_match_the_reference() {
         let weights = network.block_weights(dims, groups, block, share);
         let activation = if round % 4 < 2 { Activation::Relu } else { Activation::Identity };
         let stored = network.plan.weights[weights].clone();
-        let request = conv::Request { residual, ..request(problem, &stored, activation, &device.limits) };
+        let request =
+            conv::Request { residual, ..request(problem, &stored, activation, &device.limits) };
         let schedule = random_schedule(algorithm, &request, &mut rng);
-        let conv = |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });
+        let conv =
+            |schedule| Operator::Conv(Conv { window, groups, weights, activation, schedule });
         let first = network.step(conv(schedule), &[0], &[]);
         if residual {
             network.step(conv(Schedule::of(algorithm.name())), &[0, first], &[]);
@@ -104,7 +116,8 @@ fn a_network_with_block_sparse_layers_matches_the_reference() {
     let wide = network.step(conv(wide, 1, four(0)), &[first], &[]);
     let back = network.block_weights([16, 32, 3, 3], 1, [8, 1], 0.8);
     let back = network.step(conv(back, 3, four(1)), &[wide, first], &[]);
-    let pooled = network.step(Operator::MaxPool { window: window(2, 2, 0), ceil: false }, &[back], &[]);
+    let pooled =
+        network.step(Operator::MaxPool { window: window(2, 2, 0), ceil: false }, &[back], &[]);
     // Dense kernels execute block-sparse weights too.
     let dense = network.block_weights([8, 16, 3, 3], 1, [8, 1], 0.5);
     let dense = network.step(conv(dense, 3, Schedule::of("opencl_implicit_gemm")), &[pooled], &[]);
@@ -119,9 +132,12 @@ fn block_sparse_wants_blocks_of_outputs() {
     let algorithm = conv::algorithm("opencl_bsr_gemm").unwrap();
     let with = |pattern| algorithm.executes(WeightFormat { pattern, ..WeightFormat::F32 });
     assert!(
-        with(Pattern::Blocks { outputs: 8, inputs: 1 }) && with(Pattern::Blocks { outputs: 16, inputs: 1 })
+        with(Pattern::Blocks { outputs: 8, inputs: 1 })
+            && with(Pattern::Blocks { outputs: 16, inputs: 1 })
     );
-    for pattern in [Pattern::Dense, Pattern::Unstructured, Pattern::Blocks { outputs: 1, inputs: 4 }] {
+    for pattern in
+        [Pattern::Dense, Pattern::Unstructured, Pattern::Blocks { outputs: 1, inputs: 4 }]
+    {
         assert!(!with(pattern), "{pattern}");
     }
     assert!(!algorithm.executes(WeightFormat::I8));

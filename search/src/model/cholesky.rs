@@ -84,7 +84,8 @@ impl Factor {
         let mut inverse = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..=i {
-                inverse[i * n + j] = dot(&columns[i * n + i..i * n + n], &columns[j * n + i..j * n + n]);
+                inverse[i * n + j] =
+                    dot(&columns[i * n + i..i * n + n], &columns[j * n + i..j * n + n]);
             }
         }
         inverse
@@ -98,7 +99,8 @@ mod tests {
     #[test]
     fn factor_solves_and_inverts() {
         let n = 11;
-        let entry = |i: usize, j: usize| if i == j { 3.0 } else { 1.0 / (1.0 + i.abs_diff(j) as f64) };
+        let entry =
+            |i: usize, j: usize| if i == j { 3.0 } else { 1.0 / (1.0 + i.abs_diff(j) as f64) };
         let matrix: Vec<f64> = (0..n * n).map(|at| entry(at / n, at % n)).collect();
         let factor = Factor::of(&matrix, n).unwrap();
         let wanted: Vec<f64> = (0..n).map(|i| i as f64 - 4.0).collect();

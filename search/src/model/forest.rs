@@ -46,7 +46,12 @@ struct Grower<'a> {
 
 impl Forest {
     /// Fits a forest to data; `None` if there are none.
-    pub fn fit(features: &Features, points: &[&Point], values: &[f64], rng: &mut dyn Rng) -> Option<Forest> {
+    pub fn fit(
+        features: &Features,
+        points: &[&Point],
+        values: &[f64],
+        rng: &mut dyn Rng,
+    ) -> Option<Forest> {
         if points.is_empty() {
             return None;
         }
@@ -155,7 +160,8 @@ impl Model for Forest {
                     }
                     Node::Split { parameter, second, children } => {
                         let value = point[*parameter];
-                        let slot = if value == INACTIVE { second.len() - 1 } else { usize::from(value) };
+                        let slot =
+                            if value == INACTIVE { second.len() - 1 } else { usize::from(value) };
                         at = children[usize::from(second[slot])] as usize;
                     }
                 }
@@ -188,7 +194,11 @@ mod tests {
         let space = space.compile().unwrap();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
         let value = |p: &Point| {
-            if p[1] == INACTIVE { 20.0 } else { f64::from(p[1]) + if p[0] == 2 { 5.0 } else { 0.0 } }
+            if p[1] == INACTIVE {
+                20.0
+            } else {
+                f64::from(p[1]) + if p[0] == 2 { 5.0 } else { 0.0 }
+            }
         };
         let points: Vec<Point> = (0..300).map(|_| space.sample(&mut rng)).collect();
         let values: Vec<f64> = points.iter().map(value).collect();
@@ -196,7 +206,8 @@ mod tests {
         let forest = Forest::fit(&Features::of(&space), &train, &values[..200], &mut rng).unwrap();
         let (_, spread) = moments(values.iter().copied());
         let error: f64 =
-            (200..300).map(|i| (forest.predict(&points[i]).mean - values[i]).powi(2)).sum::<f64>() / 100.0;
+            (200..300).map(|i| (forest.predict(&points[i]).mean - values[i]).powi(2)).sum::<f64>()
+                / 100.0;
         assert!(error < 0.15 * spread, "{error} of {spread}");
         assert!(points.iter().all(|p| forest.predict(p).deviation > 0.0));
     }

@@ -75,8 +75,9 @@ impl Features {
             Domain::Choice(_) | Domain::Switch(_) => Vec::new(),
         });
         let (positions, factors_of_two) = (positions.collect(), factors_of_two.collect());
-        let relevant =
-            (0..sizes.len()).filter(|p| sizes[*p] > 1 || parameters[*p].condition.is_some()).collect();
+        let relevant = (0..sizes.len())
+            .filter(|p| sizes[*p] > 1 || parameters[*p].condition.is_some())
+            .collect();
         Features { sizes, positions, factors_of_two, relevant }
     }
 
@@ -105,7 +106,11 @@ fn factors_of_two(values: &[Value]) -> Vec<f64> {
     let counts: Vec<u32> =
         numbers.iter().map(|n| if *n == 0 { 8 } else { n.trailing_zeros().min(8) }).collect();
     let rising = counts.windows(2).all(|w| w[0] < w[1]) || counts.windows(2).all(|w| w[0] == w[1]);
-    if values.len() < 4 || rising { Vec::new() } else { counts.into_iter().map(f64::from).collect() }
+    if values.len() < 4 || rising {
+        Vec::new()
+    } else {
+        counts.into_iter().map(f64::from).collect()
+    }
 }
 
 /// Returns the standard normal distribution function.
@@ -156,7 +161,8 @@ mod tests {
 
     #[test]
     fn disagreement_adds_to_doubt() {
-        let prediction = Ensemble(vec![Fixed(1.0, 0.3), Fixed(3.0, 0.3)]).predict(&Point::new(vec![]));
+        let prediction =
+            Ensemble(vec![Fixed(1.0, 0.3), Fixed(3.0, 0.3)]).predict(&Point::new(vec![]));
         assert!((prediction.mean - 2.0).abs() < 1e-12);
         assert!((prediction.deviation - (0.09_f64 + 1.0).sqrt()).abs() < 1e-12);
     }

@@ -23,8 +23,10 @@ impl Warp {
         let best = sorted.first().copied().unwrap_or(0.0);
         let median = sorted.get(sorted.len() / 2).copied().unwrap_or(best);
         let worst = sorted.last().copied().unwrap_or(best);
-        let unit =
-            [median - best, worst - best].into_iter().find(|u| *u > 0.0 && u.is_normal()).unwrap_or(1.0);
+        let unit = [median - best, worst - best]
+            .into_iter()
+            .find(|u| *u > 0.0 && u.is_normal())
+            .unwrap_or(1.0);
         let mut chosen = Warp { best, unit, strength: 0.0 };
         let mut least = f64::INFINITY;
         for strength in STRENGTHS {
@@ -41,7 +43,11 @@ impl Warp {
     #[must_use]
     pub fn apply(&self, value: f64) -> f64 {
         let z = (value - self.best) / self.unit;
-        if self.strength == 0.0 { z } else { z.signum() * (self.strength * z.abs()).ln_1p() / self.strength }
+        if self.strength == 0.0 {
+            z
+        } else {
+            z.signum() * (self.strength * z.abs()).ln_1p() / self.strength
+        }
     }
 
     /// Transforms a value back from the model's scale.

@@ -129,10 +129,12 @@ impl<'a> Scorer<'a> {
             (1, false) => Score::Regret,
             _ => Score::Hypervolume,
         };
-        let reference = high.iter().zip(&low).map(|(h, l)| if h > l { *h } else { l + 1.0 }).collect();
+        let reference =
+            high.iter().zip(&low).map(|(h, l)| if h > l { *h } else { l + 1.0 }).collect();
         let normalization = Normalization { ideal: low, reference };
         let scaled: Vec<Vec<f64>> = feasible.iter().map(|p| normalization.apply(p)).collect();
-        let volume = if score == Score::Hypervolume { hypervolume(&scaled, &vec![1.0; count]) } else { 0.0 };
+        let volume =
+            if score == Score::Hypervolume { hypervolume(&scaled, &vec![1.0; count]) } else { 0.0 };
         let best = feasible.iter().map(|p| p[0]).fold(f64::INFINITY, f64::min);
         Ok(Scorer { table, score, worst: high[0], best, volume, normalization })
     }
@@ -140,7 +142,8 @@ impl<'a> Scorer<'a> {
     /// Converts a canonical value of the first objective to its own unit.
     fn own_unit(&self, canonical: f64) -> f64 {
         let objective = &self.table.problem.objectives()[0];
-        let signed = if objective.direction == Direction::Maximize { -canonical } else { canonical };
+        let signed =
+            if objective.direction == Direction::Maximize { -canonical } else { canonical };
         if objective.scale == crate::Scale::Log { signed.exp() } else { signed }
     }
 
@@ -176,8 +179,13 @@ impl<'a> Scorer<'a> {
         let mut scores = BTreeMap::new();
         let (mut seconds, mut invalid) = (0.0, 0);
         let (mut best, mut volume, mut front) = (f64::INFINITY, 0.0, Vec::<Vec<f64>>::new());
-        let last =
-            CHECKPOINTS.iter().copied().chain([budget]).filter(|c| *c <= budget).max().unwrap_or(budget);
+        let last = CHECKPOINTS
+            .iter()
+            .copied()
+            .chain([budget])
+            .filter(|c| *c <= budget)
+            .max()
+            .unwrap_or(budget);
         for evaluation in 1..=last {
             let start = Instant::now();
             if let Some(proposal) = search.ask(1).pop() {
@@ -226,7 +234,9 @@ pub fn replay(table: &Table, options: &ReplayOptions) -> Result<ReplayReport, Pr
     let jobs: Vec<(&String, u64)> = options
         .strategies
         .iter()
-        .flat_map(|name| (0..options.seeds as u64).map(move |s| (name, options.seed.wrapping_add(s))))
+        .flat_map(|name| {
+            (0..options.seeds as u64).map(move |s| (name, options.seed.wrapping_add(s)))
+        })
         .collect();
     let results = Mutex::new(BTreeMap::new());
     let next = AtomicUsize::new(0);
@@ -238,8 +248,9 @@ pub fn replay(table: &Table, options: &ReplayOptions) -> Result<ReplayReport, Pr
             }
         }
     };
-    let threads =
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(jobs.len().max(1));
+    let threads = std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(jobs.len().max(1));
     std::thread::scope(|scope| {
         (1..threads).for_each(|_| {
             scope.spawn(work);
@@ -267,8 +278,11 @@ fn summarize(runs: &[Run]) -> StrategyReport {
         invalid: runs.iter().map(|r| r.invalid as f64).sum::<f64>() / n,
         ..StrategyReport::default()
     };
-    for checkpoint in runs.first().map(|r| r.scores.keys().copied().collect::<Vec<_>>()).unwrap_or_default() {
-        let values: Vec<f64> = runs.iter().filter_map(|r| r.scores.get(&checkpoint).copied()).collect();
+    for checkpoint in
+        runs.first().map(|r| r.scores.keys().copied().collect::<Vec<_>>()).unwrap_or_default()
+    {
+        let values: Vec<f64> =
+            runs.iter().filter_map(|r| r.scores.get(&checkpoint).copied()).collect();
         let mean = values.iter().sum::<f64>() / n;
         let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
         report.mean.insert(checkpoint, mean);

@@ -86,16 +86,18 @@ impl Columns {
     }
 
     fn objectives(&self) -> Result<Vec<Objective>, TableError> {
-        let scale = |name: &String| if self.log.contains(name) { Scale::Log } else { Scale::Linear };
-        let objective =
-            |direction| move |name: &String| Objective { name: name.clone(), direction, scale: scale(name) };
+        let scale =
+            |name: &String| if self.log.contains(name) { Scale::Log } else { Scale::Linear };
+        let objective = |direction| {
+            move |name: &String| Objective { name: name.clone(), direction, scale: scale(name) }
+        };
         let minimize = self.minimize.iter().map(objective(Direction::Minimize));
         let objectives: Vec<Objective> =
             minimize.chain(self.maximize.iter().map(objective(Direction::Maximize))).collect();
         match self.log.iter().find(|l| !objectives.iter().any(|o| o.name == **l)) {
-            Some(name) => {
-                Err(TableError::Roles(format!("`{name}` is to be on a log scale, but is no objective")))
-            }
+            Some(name) => Err(TableError::Roles(format!(
+                "`{name}` is to be on a log scale, but is no objective"
+            ))),
             None => Ok(objectives),
         }
     }
@@ -111,10 +113,10 @@ impl Table {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
         let header: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
         let find = |name: &str| {
-            header
-                .iter()
-                .position(|h| h == name)
-                .ok_or_else(|| TableError::Column { name: name.to_owned(), columns: header.join(", ") })
+            header.iter().position(|h| h == name).ok_or_else(|| TableError::Column {
+                name: name.to_owned(),
+                columns: header.join(", "),
+            })
         };
         let named = columns.named().map(find).collect::<Result<Vec<usize>, _>>()?;
         let params = if columns.params.is_empty() {
@@ -123,11 +125,15 @@ impl Table {
             columns.params.iter().map(|p| find(p)).collect::<Result<Vec<usize>, _>>()?
         };
         if params.is_empty() {
-            return Err(TableError::Roles("no column is left for the parameters: name them".to_owned()));
+            return Err(TableError::Roles(
+                "no column is left for the parameters: name them".to_owned(),
+            ));
         }
         if let Some(both) = params.iter().find(|p| named.contains(p)) {
             let name = &header[*both];
-            return Err(TableError::Roles(format!("`{name}` cannot be a parameter and something else")));
+            return Err(TableError::Roles(format!(
+                "`{name}` cannot be a parameter and something else"
+            )));
         }
         let objectives = columns.objectives()?;
         let mut metrics: Vec<String> = objectives.iter().map(|o| o.name.clone()).collect();
@@ -150,7 +156,11 @@ impl Table {
             }
             let usable = valid.is_none_or(|(column, word)| record[column] == *word);
             let values = measured.iter().map(|m| number_in(&record[*m], number + 1, &header[*m]));
-            answers.push(if usable { values.collect::<Result<Option<Vec<f64>>, _>>()? } else { None });
+            answers.push(if usable {
+                values.collect::<Result<Option<Vec<f64>>, _>>()?
+            } else {
+                None
+            });
         }
         let names: Vec<String> = params.iter().map(|p| header[*p].clone()).collect();
         let (space, points) = space_of(&names, &cells)?;
@@ -166,7 +176,8 @@ impl Table {
         let mut answers: Vec<Option<Option<Vec<f64>>>> =
             vec![None; problem.space.len().unwrap_or(0) as usize];
         for (number, (point, row)) in points.iter().zip(rows).enumerate() {
-            let slot = problem.space.index(point).and_then(|i| answers.get_mut(usize::try_from(i).ok()?));
+            let slot =
+                problem.space.index(point).and_then(|i| answers.get_mut(usize::try_from(i).ok()?));
             match slot {
                 Some(slot @ None) => *slot = Some(row),
                 _ => {
@@ -211,7 +222,10 @@ fn number_in(cell: &str, row: usize, column: &str) -> Result<Option<f64>, TableE
 
 /// Builds a space that consists of the rows. Columns of 0 and 1 or of truth values are switches,
 /// other numbers are sizes, and everything else is a choice.
-fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Vec<Point>), TableError> {
+fn space_of(
+    names: &[String],
+    cells: &[Vec<Value>],
+) -> Result<(CompiledSpace, Vec<Point>), TableError> {
     let mut space = Space::new();
     let mut points = vec![Vec::with_capacity(names.len()); cells.first().map_or(0, Vec::len)];
     for (name, column) in names.iter().zip(cells) {
@@ -225,7 +239,8 @@ fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Ve
             v => v.clone(),
         };
         let column: Vec<Value> = column.iter().map(unify).collect();
-        let values: Vec<Value> = column.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let values: Vec<Value> =
+            column.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         for (point, value) in points.iter_mut().zip(&column) {
             let index = values.binary_search(value).unwrap_or(usize::MAX);
             point.push(u16::try_from(index).unwrap_or(paretune_spaces::INACTIVE));
@@ -239,8 +254,10 @@ fn space_of(names: &[String], cells: &[Vec<Value>]) -> Result<(CompiledSpace, Ve
 
 /// Converts a header to a parameter's name, with `_` for characters that formulas cannot spell.
 fn column_name(header: &str) -> String {
-    let spelled: String =
-        header.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
+    let spelled: String = header
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
+        .collect();
     if spelled.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
         spelled
     } else {
@@ -253,10 +270,16 @@ fn column_name(header: &str) -> String {
 /// # Errors
 /// Returns an error if the text is not a column, a sign and a number.
 pub fn parse_limit(text: &str) -> Result<Limit, TableError> {
-    let wrong = || TableError::Roles(format!("`{text}` is no limit: write COLUMN<NUMBER or COLUMN>NUMBER"));
+    let wrong =
+        || TableError::Roles(format!("`{text}` is no limit: write COLUMN<NUMBER or COLUMN>NUMBER"));
     let at = text.find(['<', '>']).ok_or_else(wrong)?;
     let relation = if text[at..].starts_with('<') { Relation::Less } else { Relation::Greater };
-    let value = text[at + 1..].trim_start_matches('=').trim().parse::<f64>().map_err(|_| wrong())?;
+    let value =
+        text[at + 1..].trim_start_matches('=').trim().parse::<f64>().map_err(|_| wrong())?;
     let metric = text[..at].trim().to_owned();
-    if metric.is_empty() || !value.is_finite() { Err(wrong()) } else { Ok(Limit { metric, relation, value }) }
+    if metric.is_empty() || !value.is_finite() {
+        Err(wrong())
+    } else {
+        Ok(Limit { metric, relation, value })
+    }
 }

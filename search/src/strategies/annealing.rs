@@ -62,7 +62,8 @@ struct ChainCost {
 
 impl ChainCost {
     fn new(history: &History, rng: &mut dyn Rng) -> Option<ChainCost> {
-        let standings: Vec<&Standing> = history.trials().iter().filter_map(|t| t.standing.as_ref()).collect();
+        let standings: Vec<&Standing> =
+            history.trials().iter().filter_map(|t| t.standing.as_ref()).collect();
         let count = standings.first()?.objectives.len();
         let mut chain_cost = ChainCost { weights: Vec::new(), low: Vec::new(), spread: Vec::new() };
         for i in 0..count {
@@ -82,7 +83,8 @@ impl ChainCost {
         let Some(standing) = standing else { return FAILURE_COST };
         let total: f64 = self.weights.iter().sum();
         let parts = self.weights.iter().zip(&self.low).zip(&self.spread).zip(&standing.objectives);
-        let weighted: f64 = parts.map(|(((w, low), spread), v)| w / total * (v - low) / spread).sum();
+        let weighted: f64 =
+            parts.map(|(((w, low), spread), v)| w / total * (v - low) / spread).sum();
         (weighted + 10.0 * standing.violation).min(FAILURE_COST)
     }
 }
@@ -113,7 +115,8 @@ impl Annealing {
             .ok()?
             .with_temp_func(SATempFunc::Exponential(0.97));
         let mut problem = Problem::new(Step { candidate: start.clone(), cost });
-        let (state, _) = solver.init(&mut problem, Iteration::new().param(start).cost(cost)).ok()?;
+        let (state, _) =
+            solver.init(&mut problem, Iteration::new().param(start).cost(cost)).ok()?;
         self.open.clear();
         self.chain = Some(Chain { solver, state, chain_cost, steps: 0 });
         Some(())
@@ -135,7 +138,8 @@ impl Strategy for Annealing {
         }
         let current = self.chain.as_ref()?.state.get_param()?.clone();
         for attempt in 0..MAX_ATTEMPTS {
-            let point = history.space().mutate(&current, rng, attempt as f64 / (2 * MAX_ATTEMPTS) as f64);
+            let point =
+                history.space().mutate(&current, rng, attempt as f64 / (2 * MAX_ATTEMPTS) as f64);
             if !history.is_known(&point) {
                 self.open.push(point.clone());
                 return Some(Suggestion { point, origin });
@@ -149,7 +153,9 @@ impl Strategy for Annealing {
     fn tell(&mut self, _: &History, trial: &Trial) {
         let Some(at) = self.open.iter().position(|p| *p == trial.point) else { return };
         self.open.remove(at);
-        let Some(Chain { mut solver, state, chain_cost, steps }) = self.chain.take() else { return };
+        let Some(Chain { mut solver, state, chain_cost, steps }) = self.chain.take() else {
+            return;
+        };
         let cost = chain_cost.cost(trial.standing.as_ref());
         let mut problem = Problem::new(Step { candidate: trial.point.clone(), cost });
         // A solver error ends the chain; the next question starts another.

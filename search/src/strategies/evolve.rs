@@ -28,13 +28,22 @@ impl Evolve {
     fn parents(history: &History) -> Vec<(&Point, &[f64])> {
         let front = history.archive().front();
         if !front.is_empty() {
-            return front.iter().map(|entry| (&entry.point, entry.standing.objectives.as_slice())).collect();
+            return front
+                .iter()
+                .map(|entry| (&entry.point, entry.standing.objectives.as_slice()))
+                .collect();
         }
-        let mut measured: Vec<_> =
-            history.trials().iter().filter_map(|trial| Some((trial, trial.standing.as_ref()?))).collect();
+        let mut measured: Vec<_> = history
+            .trials()
+            .iter()
+            .filter_map(|trial| Some((trial, trial.standing.as_ref()?)))
+            .collect();
         measured.sort_by(|(_, left), (_, right)| left.violation.total_cmp(&right.violation));
         measured.truncate(INFEASIBLE_PARENTS);
-        measured.into_iter().map(|(trial, standing)| (&trial.point, standing.objectives.as_slice())).collect()
+        measured
+            .into_iter()
+            .map(|(trial, standing)| (&trial.point, standing.objectives.as_slice()))
+            .collect()
     }
 }
 
@@ -67,7 +76,8 @@ impl Strategy for Evolve {
             let active = child.iter().filter(|value| **value != INACTIVE).count().max(1);
             // There is one change, now and then up to sixteen, and more if small steps lead only to
             // known points.
-            let changes = f64::from(1_u32 << rng.random_range(0..5_u32)) * (1.0 + attempt as f64 / 8.0);
+            let changes =
+                f64::from(1_u32 << rng.random_range(0..5_u32)) * (1.0 + attempt as f64 / 8.0);
             child = space.mutate(&child, rng, (changes / active as f64).min(0.5));
             if !history.is_known(&child) {
                 return Some(Suggestion { point: child, origin });

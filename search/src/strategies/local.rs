@@ -32,8 +32,12 @@ impl LocalSearch {
     fn start(&mut self, history: &History, rng: &mut dyn Rng) -> bool {
         // With one objective the archive is the incumbent; with several, any point of the front
         // will do.
-        let mut centers: Vec<(Point, Standing)> =
-            history.archive().front().iter().map(|e| (e.point.clone(), e.standing.clone())).collect();
+        let mut centers: Vec<(Point, Standing)> = history
+            .archive()
+            .front()
+            .iter()
+            .map(|e| (e.point.clone(), e.standing.clone()))
+            .collect();
         if let Some(nearest) = history.archive().nearest_miss() {
             centers.push((nearest.point.clone(), nearest.standing.clone()));
         }
@@ -99,11 +103,13 @@ impl Strategy for LocalSearch {
     fn tell(&mut self, history: &History, trial: &Trial) {
         let (Some(standing), Some((_, center))) = (&trial.standing, &self.center) else { return };
         // First improvement: a neighbor that beats the center takes its place.
-        let better = if standing.objectives.len() == 1 || standing.violation > 0.0 || center.violation > 0.0 {
-            standing.dominates(center)
-        } else {
-            trial.entered && dominates(&standing.objectives, &center.objectives)
-        };
+        let better =
+            if standing.objectives.len() == 1 || standing.violation > 0.0 || center.violation > 0.0
+            {
+                standing.dominates(center)
+            } else {
+                trial.entered && dominates(&standing.objectives, &center.objectives)
+            };
         if better {
             // No random numbers are available when answers come in: the order follows from the
             // points.

@@ -35,7 +35,11 @@ impl Portfolio {
     /// Creates a portfolio of strategies, each with its guaranteed minimum of trials relative to
     /// the others. The first strategy decides alone while fewer than `opening` trials are known.
     #[must_use]
-    pub fn new(name: &'static str, opening: usize, strategies: Vec<(Box<dyn Strategy>, f64)>) -> Portfolio {
+    pub fn new(
+        name: &'static str,
+        opening: usize,
+        strategies: Vec<(Box<dyn Strategy>, f64)>,
+    ) -> Portfolio {
         let arms = strategies.into_iter().map(|(strategy, minimum)| Arm {
             strategy,
             minimum,
@@ -50,7 +54,8 @@ impl Portfolio {
         let minimums: f64 = self.arms.iter().map(|a| a.minimum).sum();
         let credits: f64 = self.arms.iter().map(|a| a.credit).sum();
         // Half of the trials follow the guaranteed minimum, and half follow the credit.
-        let earned = |a: &Arm| if credits > 1e-12 { a.credit / credits } else { a.minimum / minimums };
+        let earned =
+            |a: &Arm| if credits > 1e-12 { a.credit / credits } else { a.minimum / minimums };
         self.arms.iter().map(|a| 0.5 * a.minimum / minimums + 0.5 * earned(a)).collect()
     }
 }
@@ -71,7 +76,9 @@ impl Strategy for Portfolio {
         // Division by due trials varies less than random choice. Ties and near ties are drawn.
         let noise: Vec<f64> = self.arms.iter().map(|_| rng.random_range(0.0..0.25)).collect();
         let mut order: Vec<usize> = (0..self.arms.len()).collect();
-        order.sort_by(|a, b| (self.arms[*b].due + noise[*b]).total_cmp(&(self.arms[*a].due + noise[*a])));
+        order.sort_by(|a, b| {
+            (self.arms[*b].due + noise[*b]).total_cmp(&(self.arms[*a].due + noise[*a]))
+        });
         for at in order {
             if let Some(suggestion) = self.arms[at].strategy.ask(history, rng) {
                 self.arms[at].due -= 1.0;

@@ -27,7 +27,11 @@ fn primes(count: usize) -> Vec<u64> {
     let mut primes: Vec<u64> = Vec::with_capacity(count);
     let mut candidate = 2;
     while primes.len() < count {
-        if primes.iter().take_while(|p| **p * **p <= candidate).all(|p| !candidate.is_multiple_of(*p)) {
+        if primes
+            .iter()
+            .take_while(|p| **p * **p <= candidate)
+            .all(|p| !candidate.is_multiple_of(*p))
+        {
             primes.push(candidate);
         }
         candidate += 1;
@@ -58,7 +62,8 @@ impl Strategy for QuasiRandom {
             self.bases = primes(count);
             self.shifts = (0..count).map(|_| rng.random()).collect();
         }
-        let point = (0..MAX_ATTEMPTS).map(|_| self.element(history)).find(|p| !history.is_known(p))?;
+        let point =
+            (0..MAX_ATTEMPTS).map(|_| self.element(history)).find(|p| !history.is_known(p))?;
         Some(Suggestion { point, origin: self.name().to_owned() })
     }
 

@@ -70,7 +70,8 @@ impl Surrogate {
         let mut best: Option<(f64, Point)> = None;
         for _ in 0..24 {
             let point = history.unknown(rng)?;
-            let nearest = known().map(|k| distance(features, k, &point)).fold(f64::INFINITY, f64::min);
+            let nearest =
+                known().map(|k| distance(features, k, &point)).fold(f64::INFINITY, f64::min);
             if best.as_ref().is_none_or(|(d, _)| nearest > *d) {
                 best = Some((nearest, point));
             }
@@ -80,7 +81,11 @@ impl Surrogate {
 
     /// Draws a neighbor of a point of the front that probably works, whatever the models of the
     /// objectives predict for it: late in a search, neighbors differ by less than models can tell.
-    fn front_neighbor(history: &History, validity: Option<&dyn Model>, rng: &mut dyn Rng) -> Option<Point> {
+    fn front_neighbor(
+        history: &History,
+        validity: Option<&dyn Model>,
+        rng: &mut dyn Rng,
+    ) -> Option<Point> {
         let front = history.archive().front();
         if front.is_empty() {
             return None;
@@ -88,7 +93,8 @@ impl Surrogate {
         let leader = &front[rng.random_range(0..front.len())].point;
         let mut near = some_neighbors(history.space(), leader, 40, rng);
         near.retain(|point| {
-            !history.is_known(point) && validity.is_none_or(|validity| validity.predict(point).mean > 0.5)
+            !history.is_known(point)
+                && validity.is_none_or(|validity| validity.predict(point).mean > 0.5)
         });
         if near.is_empty() { None } else { Some(near.swap_remove(rng.random_range(0..near.len()))) }
     }
@@ -116,7 +122,9 @@ impl Surrogate {
         match space.len() {
             // The space is small enough to score all of it.
             Some(len) if len <= MAX_ENUMERATED_SPACE => {
-                (0..len).filter_map(|i| space.at(i)).for_each(|p| consider(p, &mut seen, &mut scored));
+                (0..len)
+                    .filter_map(|i| space.at(i))
+                    .for_each(|p| consider(p, &mut seen, &mut scored));
             }
             _ => explore(history, rng, &mut |p| consider(p, &mut seen, &mut scored)),
         }

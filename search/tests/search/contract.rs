@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use paretune_search::{Limit, Objective, Outcome, Problem, ProblemError, Relation, STRATEGIES, Search};
+use paretune_search::{
+    Limit, Objective, Outcome, Problem, ProblemError, Relation, STRATEGIES, Search,
+};
 use paretune_spaces::{CompiledSpace, Configuration, Domain, Parameter, Point, Space};
 
 fn names() -> impl Iterator<Item = &'static str> {
@@ -37,7 +39,11 @@ fn grid(sizes: &[i64]) -> Arc<CompiledSpace> {
 
 fn problem(space: &Arc<CompiledSpace>, objectives: usize, limits: Vec<Limit>) -> Problem {
     let metrics = vec!["time".to_owned(), "size".to_owned(), "error".to_owned()];
-    let all = [Objective::minimize("time").log(), Objective::minimize("size"), Objective::maximize("error")];
+    let all = [
+        Objective::minimize("time").log(),
+        Objective::minimize("size"),
+        Objective::maximize("error"),
+    ];
     Problem::new(space.clone(), metrics, all[..objectives].to_vec(), limits).unwrap()
 }
 
@@ -71,8 +77,9 @@ fn drive(search: &mut Search, steps: usize, batch: usize) -> Vec<(Point, String)
 #[test]
 fn same_seed_same_trials() {
     for name in names() {
-        let run =
-            |seed| drive(&mut Search::new(problem(&conditional(), 2, vec![]), name, seed).unwrap(), 10, 2);
+        let run = |seed| {
+            drive(&mut Search::new(problem(&conditional(), 2, vec![]), name, seed).unwrap(), 10, 2)
+        };
         let once = run(3);
         assert_eq!(once, run(3), "{name}");
         assert_ne!(once, run(4), "{name}");
@@ -125,7 +132,9 @@ fn everything_may_fail() {
 fn wrong_answers_are_refused() {
     let mut search = Search::new(problem(&grid(&[4, 4]), 2, vec![]), "random", 0).unwrap();
     let point = search.ask(1).pop().unwrap().point;
-    for values in [vec![f64::NAN, 1.0, 1.0], vec![1.0, f64::INFINITY, 1.0], vec![0.0, 1.0, 1.0], vec![1.0]] {
+    for values in
+        [vec![f64::NAN, 1.0, 1.0], vec![1.0, f64::INFINITY, 1.0], vec![0.0, 1.0, 1.0], vec![1.0]]
+    {
         assert!(search.tell(&point, Outcome::exact(values)).is_err());
     }
     assert_eq!(search.history().pending().len(), 1);
@@ -159,11 +168,17 @@ fn seeds_come_first_and_elsewhere_counts() {
         let mut search = Search::new(problem(&space, 2, vec![]), name, 0).unwrap();
         let known = space.at(3).unwrap();
         search.tell(&known, answer(&known)).unwrap();
-        let seeds =
-            vec![(space.at(3).unwrap(), "recipe".to_owned()), (space.at(5).unwrap(), "recipe".to_owned())];
+        let seeds = vec![
+            (space.at(3).unwrap(), "recipe".to_owned()),
+            (space.at(5).unwrap(), "recipe".to_owned()),
+        ];
         search.enqueue(seeds).unwrap();
         let first = search.ask(1).pop().unwrap();
-        assert_eq!((first.point.clone(), first.origin.as_str()), (space.at(5).unwrap(), "recipe"), "{name}");
+        assert_eq!(
+            (first.point.clone(), first.origin.as_str()),
+            (space.at(5).unwrap(), "recipe"),
+            "{name}"
+        );
         assert!(search.withdraw(&first.point) && !search.withdraw(&first.point));
         assert!(search.enqueue(vec![(Point::new(vec![0]), String::new())]).is_err());
     }
@@ -174,11 +189,13 @@ fn infeasible_starts_make_progress() {
     // Only one corner of 4,096 configurations meets both limits.
     let space = grid(&[8, 8, 8, 8]);
     let metrics = vec!["time".to_owned(), "size".to_owned()];
-    let limit = |metric: &str, relation, value| Limit { metric: metric.to_owned(), relation, value };
+    let limit =
+        |metric: &str, relation, value| Limit { metric: metric.to_owned(), relation, value };
     let limits = vec![limit("time", Relation::Less, 3.0), limit("size", Relation::Greater, 12.0)];
     for name in names().filter(|n| !matches!(*n, "random" | "quasi-random")) {
         let objectives = vec![Objective::minimize("time")];
-        let problem = Problem::new(space.clone(), metrics.clone(), objectives, limits.clone()).unwrap();
+        let problem =
+            Problem::new(space.clone(), metrics.clone(), objectives, limits.clone()).unwrap();
         let mut search = Search::new(problem, name, 2).unwrap();
         for _ in 0..400 {
             let p = search.ask(1).pop().unwrap().point;
@@ -230,13 +247,20 @@ fn known_fronts_are_found() {
             let p = search.ask(1).pop().unwrap().point;
             let x = f64::from(p[0]) / 9.0;
             let rest: f64 = p[1..].iter().map(|v| f64::from(*v)).sum();
-            search.tell(&p, Outcome::exact(vec![x + rest / 9.0, (1.0 - x).powi(2) + rest / 9.0])).unwrap();
+            search
+                .tell(&p, Outcome::exact(vec![x + rest / 9.0, (1.0 - x).powi(2) + rest / 9.0]))
+                .unwrap();
         }
-        let found: Vec<Vec<f64>> = search.archive().front().iter().map(|e| e.values.clone()).collect();
+        let found: Vec<Vec<f64>> =
+            search.archive().front().iter().map(|e| e.values.clone()).collect();
         let front: Vec<Vec<f64>> =
             (0..10).map(|i| f64::from(i) / 9.0).map(|x| vec![x, (1.0 - x).powi(2)]).collect();
         let volume = |p: &[Vec<f64>]| paretune_search::hypervolume::hypervolume(p, &[2.0, 2.0]);
-        assert!(volume(&found) / volume(&front) >= needed, "{name}: {}", volume(&found) / volume(&front));
+        assert!(
+            volume(&found) / volume(&front) >= needed,
+            "{name}: {}",
+            volume(&found) / volume(&front)
+        );
     }
 }
 
@@ -248,7 +272,10 @@ fn proposals_decode_to_valid_configurations() {
         for (point, _) in drive(&mut search, 15, 1) {
             let config: Configuration = space.decode(&point);
             assert_eq!(space.encode(&config).unwrap(), point, "{name}");
-            assert_eq!(config.get("a.tile").is_some(), config.get("a.algorithm") == Some(&"gemm".into()));
+            assert_eq!(
+                config.get("a.tile").is_some(),
+                config.get("a.algorithm") == Some(&"gemm".into())
+            );
         }
     }
 }

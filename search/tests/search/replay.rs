@@ -62,15 +62,21 @@ fn fronts_and_limits() {
     let report = replay(&table, &options(&["nsga2"])).unwrap();
     assert_eq!(report.score, Score::Regret);
     assert!(
-        report.strategies["nsga2"].mean[&50].abs() < 1e-12 && report.strategies["nsga2"].mean[&25] >= 0.0
+        report.strategies["nsga2"].mean[&50].abs() < 1e-12
+            && report.strategies["nsga2"].mean[&25] >= 0.0
     );
 }
 
 #[test]
 fn mistakes_are_named() {
-    let read = |text: &str, columns: &Columns| Table::read(text.as_bytes(), columns).unwrap_err().to_string();
+    let read = |text: &str, columns: &Columns| {
+        Table::read(text.as_bytes(), columns).unwrap_err().to_string()
+    };
     assert!(read(&csv(), &columns(&["speed"])).contains("`speed`"));
-    assert!(read(&csv(), &Columns { minimize: words(&["x"]), ..Columns::default() }).contains("parameters"));
+    assert!(
+        read(&csv(), &Columns { minimize: words(&["x"]), ..Columns::default() })
+            .contains("parameters")
+    );
     assert!(read(&csv(), &columns(&[])).contains("objectives"));
     let mut wrong = columns(&["time"]);
     wrong.log = words(&["size"]);
@@ -80,7 +86,10 @@ fn mistakes_are_named() {
     assert!(read(&csv(), &wrong).contains("`time`"));
     wrong.params = words(&["kind"]);
     assert!(read(&csv(), &wrong).contains("same parameters"));
-    assert!(read(&csv().replace("ok,2,", "ok,two,"), &columns(&["time"])).contains("`two` is no number"));
+    assert!(
+        read(&csv().replace("ok,2,", "ok,two,"), &columns(&["time"]))
+            .contains("`two` is no number")
+    );
     assert!(read(&csv().replace("ok", "broken"), &columns(&["time"])).contains("usable"));
     assert!(read("", &columns(&["time"])).contains("no column"));
     for text in ["size", "size<", "<3", "size<nan"] {
@@ -95,6 +104,7 @@ fn kinds_follow_from_the_columns() {
     let text = "tile,pad,fast,kind,time\n16,0,true,a,1\n2,1,false,b,2\n2.5,1,true,1,3\n";
     let columns = Columns { minimize: words(&["time"]), ..Columns::default() };
     let table = Table::read(text.as_bytes(), &columns).unwrap();
-    let kinds: Vec<Kind> = table.problem.space.parameters().iter().map(|p| p.domain.kind()).collect();
+    let kinds: Vec<Kind> =
+        table.problem.space.parameters().iter().map(|p| p.domain.kind()).collect();
     assert_eq!(kinds, [Kind::Sizes, Kind::Switch, Kind::Switch, Kind::Choice]);
 }

@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn floor_and_modulo_are_pythons() {
-        for (x, y, q, r) in [(7, 2, 3, 1), (-7, 2, -4, 1), (7, -2, -4, -1), (-7, -2, 3, -1), (6, -2, -3, 0)] {
+        for (x, y, q, r) in
+            [(7, 2, 3, 1), (-7, 2, -4, 1), (7, -2, -4, -1), (-7, -2, 3, -1), (6, -2, -3, 0)]
+        {
             let (a, b) = (Value::Int(x), Value::Int(y));
             assert_eq!(arithmetic(Operation::FloorDivide, &a, &b), Ok(Value::Int(q)), "{x} // {y}");
             assert_eq!(arithmetic(Operation::Modulo, &a, &b), Ok(Value::Int(r)), "{x} % {y}");
@@ -112,8 +114,14 @@ mod tests {
             assert_eq!(arithmetic(Operation::Modulo, &a, &b), Ok(Value::from(r as f64)));
         }
         let (min, minus_one) = (Value::Int(i64::MIN), Value::Int(-1));
-        assert_eq!(arithmetic(Operation::FloorDivide, &min, &minus_one), Err(EvaluationError::Overflow));
-        assert_eq!(arithmetic(Operation::Divide, &Value::Int(1), &Value::Int(2)), Ok(Value::Real(0.5)));
+        assert_eq!(
+            arithmetic(Operation::FloorDivide, &min, &minus_one),
+            Err(EvaluationError::Overflow)
+        );
+        assert_eq!(
+            arithmetic(Operation::Divide, &Value::Int(1), &Value::Int(2)),
+            Ok(Value::Real(0.5))
+        );
         assert_eq!(
             arithmetic(Operation::Modulo, &Value::Int(1), &Value::Int(0)),
             Err(EvaluationError::DivisionByZero)

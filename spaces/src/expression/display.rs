@@ -51,7 +51,12 @@ fn write_at(f: &mut fmt::Formatter<'_>, e: &Expression, needed: u8) -> fmt::Resu
     if strength(e) < needed { write!(f, "({e})") } else { write!(f, "{e}") }
 }
 
-fn write_list(f: &mut fmt::Formatter<'_>, sides: &[Expression], word: &str, needed: u8) -> fmt::Result {
+fn write_list(
+    f: &mut fmt::Formatter<'_>,
+    sides: &[Expression],
+    word: &str,
+    needed: u8,
+) -> fmt::Result {
     // A single operand, or none, has no Python spelling of its own: the neutral element makes it
     // two.
     let neutral = Expression::Literal(Value::Bool(word == "and"));
@@ -90,7 +95,11 @@ impl fmt::Display for Expression {
             Expression::Negate(x) => {
                 f.write_str("-")?;
                 // A number right after the sign would be read as a negative literal.
-                if matches!(**x, Expression::Literal(_)) { write!(f, "({x})") } else { write_at(f, x, 6) }
+                if matches!(**x, Expression::Literal(_)) {
+                    write!(f, "({x})")
+                } else {
+                    write_at(f, x, 6)
+                }
             }
             Expression::Arithmetic(op, x, y) => {
                 let own = strength(self);

@@ -24,22 +24,29 @@ impl Expression {
     /// # Errors
     /// Returns an error if the formula has no meaning for the values. `and` and `or` evaluate every
     /// operand: an error matters only if no other operand decides.
-    pub fn evaluate(&self, lookup: &dyn Fn(&str) -> Option<Value>) -> Result<Option<Value>, EvaluationError> {
-        let two = |x: &Expression, y: &Expression| -> Result<Option<(Value, Value)>, EvaluationError> {
-            Ok(x.evaluate(lookup)?.zip(y.evaluate(lookup)?))
-        };
+    pub fn evaluate(
+        &self,
+        lookup: &dyn Fn(&str) -> Option<Value>,
+    ) -> Result<Option<Value>, EvaluationError> {
+        let two =
+            |x: &Expression, y: &Expression| -> Result<Option<(Value, Value)>, EvaluationError> {
+                Ok(x.evaluate(lookup)?.zip(y.evaluate(lookup)?))
+            };
         match self {
             Expression::Literal(value) => Ok(Some(value.clone())),
             Expression::Name(name) => Ok(lookup(name)),
             Expression::Not(x) => Ok(x.evaluate(lookup)?.map(|v| Value::Bool(!truth(&v)))),
             Expression::Negate(x) => x.evaluate(lookup)?.map(|v| negate(&v)).transpose(),
-            Expression::Arithmetic(op, x, y) => two(x, y)?.map(|(a, b)| arithmetic(*op, &a, &b)).transpose(),
+            Expression::Arithmetic(op, x, y) => {
+                two(x, y)?.map(|(a, b)| arithmetic(*op, &a, &b)).transpose()
+            }
             Expression::Compare(first, rest) => {
                 let mut left: &Expression = first;
                 decide(
                     rest.iter().map(|(op, right)| {
-                        let result =
-                            two(left, right)?.map(|(a, b)| compare(*op, &a, &b).map(Value::Bool)).transpose();
+                        let result = two(left, right)?
+                            .map(|(a, b)| compare(*op, &a, &b).map(Value::Bool))
+                            .transpose();
                         left = right;
                         result
                     }),

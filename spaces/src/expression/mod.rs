@@ -171,7 +171,9 @@ impl Expression {
                 boxed(first),
                 rest.iter().map(|(comparison, one)| (*comparison, one.prefixed(prefix))).collect(),
             ),
-            Expression::In(one, among, inverted) => Expression::In(boxed(one), each(among), *inverted),
+            Expression::In(one, among, inverted) => {
+                Expression::In(boxed(one), each(among), *inverted)
+            }
             Expression::And(all) => Expression::And(each(all)),
             Expression::Or(any) => Expression::Or(each(any)),
         }

@@ -34,7 +34,11 @@ pub(super) fn parse(text: &str) -> Result<Expression, ParseError> {
             _ => Err(parser.error("an operator or the end")),
         }
     };
-    run().map_err(|(column, message): Failure| ParseError { text: text.to_owned(), column, message })
+    run().map_err(|(column, message): Failure| ParseError {
+        text: text.to_owned(),
+        column,
+        message,
+    })
 }
 
 impl Parser {
@@ -291,10 +295,17 @@ mod tests {
             prop_oneof![
                 inner.clone().prop_map(Expression::negated),
                 inner.clone().prop_map(|e| Expression::Negate(Box::new(e))),
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| a.arithmetic(Operation::Subtract, b)),
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| a.arithmetic(Operation::FloorDivide, b)),
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| a.compare(Comparison::LessEqual, b)),
-                (inner.clone(), inner).prop_map(|(a, b)| Expression::In(Box::new(a), vec![b], true)),
+                (inner.clone(), inner.clone())
+                    .prop_map(|(a, b)| a.arithmetic(Operation::Subtract, b)),
+                (inner.clone(), inner.clone())
+                    .prop_map(|(a, b)| a.arithmetic(Operation::FloorDivide, b)),
+                (inner.clone(), inner.clone())
+                    .prop_map(|(a, b)| a.compare(Comparison::LessEqual, b)),
+                (inner.clone(), inner).prop_map(|(a, b)| Expression::In(
+                    Box::new(a),
+                    vec![b],
+                    true
+                )),
                 some.clone().prop_map(Expression::And),
                 some.prop_map(Expression::Or),
             ]

@@ -27,10 +27,13 @@ pub(super) fn tokenize(text: &str) -> Result<Vec<(usize, Token)>, Failure> {
         let token = if c.is_whitespace() {
             i += 1;
             continue;
-        } else if c.is_ascii_digit() || (c == '.' && chars.get(i + 1).is_some_and(char::is_ascii_digit)) {
+        } else if c.is_ascii_digit()
+            || (c == '.' && chars.get(i + 1).is_some_and(char::is_ascii_digit))
+        {
             number(&chars, &mut i)?
         } else if c.is_ascii_alphabetic() || c == '_' {
-            while i < chars.len() && (chars[i].is_ascii_alphanumeric() || chars[i] == '_' || chars[i] == '.')
+            while i < chars.len()
+                && (chars[i].is_ascii_alphanumeric() || chars[i] == '_' || chars[i] == '.')
             {
                 i += 1;
             }
@@ -104,7 +107,12 @@ fn quoted(chars: &[char], i: &mut usize) -> Result<Token, Failure> {
                 match escaped {
                     Some('n') => text.push('\n'),
                     Some(c @ ('\\' | '\'' | '"')) => text.push(c),
-                    _ => return Err((*i - 1, "only \\\\, \\', \\\" and \\n may be escaped".to_owned())),
+                    _ => {
+                        return Err((
+                            *i - 1,
+                            "only \\\\, \\', \\\" and \\n may be escaped".to_owned(),
+                        ));
+                    }
                 }
             }
             c => text.push(c),

@@ -103,7 +103,15 @@ impl Database {
         std::fs::create_dir_all(folder)
             .map_err(|error| CompressError::Database(format!("`{}`: {error}", folder.display())))?;
         let (folder, key) = (folder.to_owned(), format!("{key}-v{VERSION}"));
-        Ok(Self { folder, key, plan, images, threads, last_inputs: Mutex::default(), progress_fn: |_, _| {} })
+        Ok(Self {
+            folder,
+            key,
+            plan,
+            images,
+            threads,
+            last_inputs: Mutex::default(),
+            progress_fn: |_, _| {},
+        })
     }
 
     /// Sets the receiver of progress, called before every variant that takes a while to make.
@@ -128,8 +136,8 @@ impl Database {
     pub fn variant(&self, layer: &str, recipe: &LayerRecipe) -> Result<Variant, CompressError> {
         let layers = layers(&self.plan)?;
         let found = layers.iter().enumerate().find(|(_, known)| known.step == layer);
-        let (number, info) =
-            found.ok_or_else(|| CompressError::Recipe(format!("the network has no layer `{layer}`")))?;
+        let (number, info) = found
+            .ok_or_else(|| CompressError::Recipe(format!("the network has no layer `{layer}`")))?;
         let Operator::Conv(conv) = &self.plan.steps[info.index].operator else {
             return Err(CompressError::plan(layer, "is no convolution"));
         };
@@ -142,10 +150,13 @@ impl Database {
         let stored = match (recipe.numbers, sparse) {
             (Numbers::F32 | Numbers::Bf16 | Numbers::Fp16, Some(sparse)) => sparse,
             (Numbers::F32 | Numbers::Bf16 | Numbers::Fp16, None) => {
-                return Err(CompressError::Recipe(format!("layer `{layer}` is not to be compressed")));
+                return Err(CompressError::Recipe(format!(
+                    "layer `{layer}` is not to be compressed"
+                )));
             }
             (Numbers::Integer(grid), sparse) => {
-                let zeros = sparse.map(|sparse| sparse.weights(info, recipe.pattern)).transpose()?;
+                let zeros =
+                    sparse.map(|sparse| sparse.weights(info, recipe.pattern)).transpose()?;
                 self.rounded(&layers, number, weights, grid, zeros.as_ref(), recipe)?
             }
         };
@@ -167,7 +178,9 @@ impl Database {
         [reads, writes]: [&[bool]; 2],
     ) -> Result<Option<Weights>, CompressError> {
         let layers = layers(&self.plan)?;
-        let Some(number) = layers.iter().position(|known| known.step == layer) else { return Ok(None) };
+        let Some(number) = layers.iter().position(|known| known.step == layer) else {
+            return Ok(None);
+        };
         let all_inputs = self.inputs(&layers, number)?;
         let taps = weights.dims[2] * weights.dims[3];
         let channels = if all_inputs.groups.len() > 1 { writes } else { reads };
@@ -186,8 +199,8 @@ impl Database {
         };
         Ok(match (recipe.numbers, sparse) {
             (Numbers::F32 | Numbers::Bf16 | Numbers::Fp16, sparse) => {
-                let sparse =
-                    sparse.map(|sparse| round_real(&layers[number].step, sparse.weights, recipe.numbers));
+                let sparse = sparse
+                    .map(|sparse| round_real(&layers[number].step, sparse.weights, recipe.numbers));
                 sparse.transpose()?
             }
             (Numbers::Integer(grid), sparse) => {
@@ -218,10 +231,9 @@ impl Database {
         let all: f64 = layers.iter().map(work).sum();
         let mut done = 0.0;
         for layer in &layers {
-            let grids = Grid::ALL
-                .into_iter()
-                .filter(|&grid| grid != Grid::Bits8)
-                .map(|grid| LayerRecipe { numbers: Numbers::Integer(grid), ..LayerRecipe::default() });
+            let grids = Grid::ALL.into_iter().filter(|&grid| grid != Grid::Bits8).map(|grid| {
+                LayerRecipe { numbers: Numbers::Integer(grid), ..LayerRecipe::default() }
+            });
             let sparse = patterns.iter().filter(|_| layer.sparse).map(|&pattern| {
                 let sparsity = match pattern {
                     Pattern::NofM { n, m } => 1.0 - f64::from(n) / f64::from(m.max(1)),
@@ -254,7 +266,8 @@ impl Database {
             (Pattern::NofM { .. }, _) | (_, None) => (vec![sparsity], 0),
             (_, Some(position)) => (SPARSITIES.to_vec(), position),
         };
-        let name = if levels.len() > 1 { pattern.to_string() } else { format!("{pattern}-{sparsity}") };
+        let name =
+            if levels.len() > 1 { pattern.to_string() } else { format!("{pattern}-{sparsity}") };
         let mut all: Vec<Stored> = artefact::read_or_make(&self.file(number, &name), || {
             self.report(layers, number);
             let inputs = self.inputs(layers, number)?;
@@ -304,8 +317,9 @@ impl Database {
             Err(error) => {
                 if file.exists() {
                     tracing::warn!("{error}; it is made again");
-                    std::fs::remove_file(&file)
-                        .map_err(|error| CompressError::Database(format!("`{}`: {error}", file.display())))?;
+                    std::fs::remove_file(&file).map_err(|error| {
+                        CompressError::Database(format!("`{}`: {error}", file.display()))
+                    })?;
                 }
                 None
             }
@@ -349,8 +363,8 @@ impl Visitor for Collector<'_> {
             let file = self.database.file(number, "inputs");
             if !file.exists() {
                 let mut problem = self.layers[number].problem;
-                problem.batch =
-                    input.len() / (problem.in_channels * problem.input[0] * problem.input[1]).max(1);
+                problem.batch = input.len()
+                    / (problem.in_channels * problem.input[0] * problem.input[1]).max(1);
                 self.database.report(self.layers, number);
                 artefact::write(&file, &Inputs::collect(&problem, input)?)?;
             }

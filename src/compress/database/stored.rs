@@ -35,7 +35,11 @@ impl Stored {
                     kept: values
                         .chunks(8)
                         .map(|chunk| {
-                            chunk.iter().enumerate().map(|(bit, &x)| u8::from(x != 0.0) << bit).sum::<u8>()
+                            chunk
+                                .iter()
+                                .enumerate()
+                                .map(|(bit, &x)| u8::from(x != 0.0) << bit)
+                                .sum::<u8>()
                         })
                         .collect(),
                     values: values.iter().copied().filter(|&x| x != 0.0).collect(),
@@ -46,9 +50,17 @@ impl Stored {
     }
 
     /// Decodes the weights of `layer`, if their number is right.
-    pub(super) fn weights(&self, layer: &LayerInfo, pattern: Pattern) -> Result<Weights, CompressError> {
-        let mismatch =
-            || CompressError::Database(format!("a variant does not fit layer `{}`; remove it", layer.step));
+    pub(super) fn weights(
+        &self,
+        layer: &LayerInfo,
+        pattern: Pattern,
+    ) -> Result<Weights, CompressError> {
+        let mismatch = || {
+            CompressError::Database(format!(
+                "a variant does not fit layer `{}`; remove it",
+                layer.step
+            ))
+        };
         let values = match &self.weights {
             StoredWeights::Integer(integer) => WeightValues::Integer(integer.clone()),
             StoredWeights::Sparse { kept, values } => {

@@ -98,7 +98,14 @@ impl Shape {
     }
 
     /// Unfolds the channels of `group` of images `first..first + count`: a row per channel and tap.
-    fn unfold(&self, input: &[f32], group: usize, first: usize, count: usize, columns: &mut Vec<f32>) {
+    fn unfold(
+        &self,
+        input: &[f32],
+        group: usize,
+        first: usize,
+        count: usize,
+        columns: &mut Vec<f32>,
+    ) {
         let (plane, positions, taps) = (self.plane(), self.positions(), self.taps());
         let width = count * positions;
         columns.clear();
@@ -135,7 +142,10 @@ impl Shape {
                 for &(tap, start, from, length) in &runs {
                     let rows = &rows[tap * width + image * positions + start..][..length];
                     if stride == 1 {
-                        target[from..from + length].iter_mut().zip(rows).for_each(|(to, from)| *to += from);
+                        target[from..from + length]
+                            .iter_mut()
+                            .zip(rows)
+                            .for_each(|(to, from)| *to += from);
                     } else {
                         let target = target[from..].iter_mut().step_by(stride);
                         target.zip(rows).for_each(|(to, from)| *to += from);
@@ -210,13 +220,18 @@ pub(super) fn backward(
         let stride = shape.window.stride[1];
         depthwise(shape, |channel, tap, image, start, from, length| {
             let at = (channel * shape.images + image) * shape.plane() + from;
-            let output_rows = &output_gradient[channel * row + image * positions + start..][..length];
+            let output_rows =
+                &output_gradient[channel * row + image * positions + start..][..length];
             if let Some((weight_gradients, _)) = &mut parameter_gradients {
                 let source = &input[at..];
                 weight_gradients[channel * depth + tap] += if stride == 1 {
                     output_rows.iter().zip(source).map(|(g, x)| g * x).sum::<f32>()
                 } else {
-                    output_rows.iter().zip(source.iter().step_by(stride)).map(|(g, x)| g * x).sum::<f32>()
+                    output_rows
+                        .iter()
+                        .zip(source.iter().step_by(stride))
+                        .map(|(g, x)| g * x)
+                        .sum::<f32>()
                 };
             }
             if input_wanted {
@@ -225,7 +240,11 @@ pub(super) fn backward(
                 if stride == 1 {
                     target.iter_mut().zip(output_rows).for_each(|(to, g)| *to += weight * g);
                 } else {
-                    target.iter_mut().step_by(stride).zip(output_rows).for_each(|(to, g)| *to += weight * g);
+                    target
+                        .iter_mut()
+                        .step_by(stride)
+                        .zip(output_rows)
+                        .for_each(|(to, g)| *to += weight * g);
                 }
             }
         });
@@ -251,11 +270,19 @@ pub(super) fn backward(
         for first in (0..shape.images).step_by(shape.chunk()) {
             let count = shape.chunk().min(shape.images - first);
             let width = count * positions;
-            let output_rows = output_rows.part(0..rows, first * positions..first * positions + width);
+            let output_rows =
+                output_rows.part(0..rows, first * positions..first * positions + width);
             if let Some((weight_gradients, _)) = &mut parameter_gradients {
                 shape.unfold(input, group, first, count, &mut columns);
                 let columns = View::new(&columns, depth, width);
-                multiply(1.0, output_rows, columns.t(), 1.0, &mut weight_gradients[filters.clone()], depth);
+                multiply(
+                    1.0,
+                    output_rows,
+                    columns.t(),
+                    1.0,
+                    &mut weight_gradients[filters.clone()],
+                    depth,
+                );
             }
             if input_wanted {
                 column_gradients.resize(depth * width, 0.0);

@@ -60,7 +60,9 @@ pub fn distill(
     let len: usize = dims.iter().product::<usize>().max(1);
     let [count, validation_count] = [images.len() / len, validation.len() / len];
     if count == 0 || validation_count == 0 || teacher.values[teacher.input].dims != *dims {
-        return Err(CompressError::Calibration("there are no training images that fit both networks".into()));
+        return Err(CompressError::Calibration(
+            "there are no training images that fit both networks".into(),
+        ));
     }
     if !keep.fits(teacher, student) {
         let problem = "the student is not the teacher without the removed channels";
@@ -89,8 +91,11 @@ pub fn distill(
     };
     let before = validate(&mut workers, &weights.effective)?;
     let validating = INTERPOLATIONS.len() as u32 * begun.elapsed();
-    let end =
-        options.duration.saturating_sub(validating).max(options.duration / 2).max(Duration::from_millis(1));
+    let end = options
+        .duration
+        .saturating_sub(validating)
+        .max(options.duration / 2)
+        .max(Duration::from_millis(1));
     let mut random = Xoshiro256PlusPlus::seed_from_u64(options.seed);
     let (mut steps, mut recent) = (0u64, 0.0);
     loop {
@@ -119,7 +124,9 @@ pub fn distill(
         weights.learn(&first[0].gradients, 1.0 / (worker_batch * worker_count) as f32, rate as f32);
         steps += 1;
         recent = if steps == 1 { loss } else { 0.95 * recent + 0.05 * loss };
-        if steps % REPORT == 0 && !progress(DistillationProgress { fraction: done, steps, loss: recent }) {
+        if steps % REPORT == 0
+            && !progress(DistillationProgress { fraction: done, steps, loss: recent })
+        {
             break;
         }
     }
@@ -132,7 +139,9 @@ pub fn distill(
     for fraction in INTERPOLATIONS {
         let between = weights.interpolated(&begin, fraction);
         let found = validate(&mut workers, &between.effective)?;
-        tracing::debug!("{steps} steps, {fraction:.2} of the way: divergence {before:.4} to {found:.4}");
+        tracing::debug!(
+            "{steps} steps, {fraction:.2} of the way: divergence {before:.4} to {found:.4}"
+        );
         // This is also false if training has diverged to NaN.
         if found < best.0 {
             best = (found, Some(between));
@@ -180,10 +189,14 @@ impl Worker {
         let temperature = options.temperature;
         let mut gradients = Vec::with_capacity(predicted.len());
         let mut loss = 0.0;
-        for (wanted, predicted) in self.teacher.predictions().chunks(classes).zip(predicted.chunks(classes)) {
+        for (wanted, predicted) in
+            self.teacher.predictions().chunks(classes).zip(predicted.chunks(classes))
+        {
             let (p, q) = (softened(wanted, temperature), softened(predicted, temperature));
-            let nats =
-                p.iter().zip(&q).map(|(p, q)| if *p > 0.0 { p * (p / q.max(1e-30)).ln() } else { 0.0 });
+            let nats = p
+                .iter()
+                .zip(&q)
+                .map(|(p, q)| if *p > 0.0 { p * (p / q.max(1e-30)).ln() } else { 0.0 });
             loss += f64::from(nats.sum::<f32>());
             // The squared temperature compensates for the gradients, which shrink with it.
             gradients.extend(p.iter().zip(&q).map(|(p, q)| (q - p) * temperature));
@@ -191,8 +204,8 @@ impl Worker {
         let images = predicted.len() / classes;
         let mut feature_gradients = Vec::new();
         if options.feature_weight > 0.0 {
-            let weight =
-                2.0 * options.feature_weight * images as f32 / self.teacher.feature_count().max(1) as f32;
+            let weight = 2.0 * options.feature_weight * images as f32
+                / self.teacher.feature_count().max(1) as f32;
             feature_gradients.extend(self.teacher.features(keep).map(|(value, wanted)| {
                 let predicted = tape.value(value);
                 let power: f32 = wanted.iter().map(|x| x * x).sum();
@@ -207,7 +220,13 @@ impl Worker {
                 )
             }));
         }
-        tape.backward(parameters, &gradients, feature_gradients, Some(&mut self.gradients), &mut |_| {});
+        tape.backward(
+            parameters,
+            &gradients,
+            feature_gradients,
+            Some(&mut self.gradients),
+            &mut |_| {},
+        );
         Ok(loss / images.max(1) as f64)
     }
 }
@@ -238,11 +257,13 @@ fn divergence(
                     worker.teacher.predictions().chunks(classes).zip(predicted.chunks(classes))
                 {
                     let (p, q) = (softened(wanted, 1.0), softened(predicted, 1.0));
-                    sum += p
-                        .iter()
-                        .zip(&q)
-                        .map(|(p, q)| if *p > 0.0 { f64::from(p * (p / q.max(1e-30)).ln()) } else { 0.0 })
-                        .sum::<f64>();
+                    sum +=
+                        p.iter()
+                            .zip(&q)
+                            .map(|(p, q)| {
+                                if *p > 0.0 { f64::from(p * (p / q.max(1e-30)).ln()) } else { 0.0 }
+                            })
+                            .sum::<f64>();
                 }
             }
             Ok(sum)

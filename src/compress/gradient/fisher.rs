@@ -50,8 +50,11 @@ pub(crate) fn channel_information(
     }
     // Every coordinate of every value belongs to one channel at most: an index over all groups.
     let mut starts = Vec::with_capacity(groups.len());
-    let mut owners: Vec<Vec<Option<u32>>> =
-        plan.values.iter().map(|value| vec![None; value.dims.first().copied().unwrap_or(0)]).collect();
+    let mut owners: Vec<Vec<Option<u32>>> = plan
+        .values
+        .iter()
+        .map(|value| vec![None; value.dims.first().copied().unwrap_or(0)])
+        .collect();
     let mut channels = 0;
     for group in groups {
         starts.push(channels);
@@ -63,7 +66,8 @@ pub(crate) fn channel_information(
     let parameters = Parameters::of(plan);
     let numbers: usize = plan.values.iter().map(ValueSpec::len).sum();
     let batch = (HELD / numbers.max(1)).clamp(1, BATCH);
-    let batches: Vec<(usize, &[f32])> = images[..count * len].chunks(batch * len).enumerate().collect();
+    let batches: Vec<(usize, &[f32])> =
+        images[..count * len].chunks(batch * len).enumerate().collect();
     let sums: Vec<Vec<f64>> = batches
         .into_par_iter()
         .map(|(index, input)| {
@@ -83,12 +87,14 @@ pub(crate) fn channel_information(
                     let owners = &owners[value];
                     let means = &calibration.values[value].moments.mean;
                     let plane = read.value.len() / (owners.len() * batch).max(1);
-                    let runs = read.value.chunks(plane.max(1)).zip(read.gradient.chunks(plane.max(1)));
+                    let runs =
+                        read.value.chunks(plane.max(1)).zip(read.gradient.chunks(plane.max(1)));
                     for (run, (values, gradient)) in runs.enumerate() {
                         let (channel, image) = (run / batch, run % batch);
                         let Some(owner) = owners[channel] else { continue };
                         let mean = means[channel] as f32;
-                        let sum: f32 = values.iter().zip(gradient).map(|(x, g)| (x - mean) * g).sum();
+                        let sum: f32 =
+                            values.iter().zip(gradient).map(|(x, g)| (x - mean) * g).sum();
                         gradients[owner as usize * batch + image] += f64::from(sum);
                     }
                 });

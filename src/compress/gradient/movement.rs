@@ -139,15 +139,19 @@ pub(super) fn means(operator: &Operator, dims: &[usize], out: &[usize]) -> Means
     let mut terms: Vec<(Vec<usize>, f32)> = vec![(Vec::new(), 0.0); total];
     match operator {
         Operator::AveragePool { window, include_padding, .. } => {
-            let (size, width, positions) = (image_size(dims), image_size(out)[1], image_stride(out));
+            let (size, width, positions) =
+                (image_size(dims), image_size(out)[1], image_stride(out));
             let plane = image_stride(dims);
             for (flat, (sources, weight)) in terms.iter_mut().enumerate() {
                 let at = [flat % positions / width, flat % positions % width];
-                sources.extend(seen(window, size, at).map(|source| flat / positions * plane + source));
+                sources
+                    .extend(seen(window, size, at).map(|source| flat / positions * plane + source));
                 let within = |axis: usize| {
                     let end = size[axis] + window.padding[axis] + window.padding[axis + 2];
                     (0..window.kernel[axis])
-                        .filter(|tap| at[axis] * window.stride[axis] + tap * window.dilation[axis] < end)
+                        .filter(|tap| {
+                            at[axis] * window.stride[axis] + tap * window.dilation[axis] < end
+                        })
                         .count()
                 };
                 let count = if *include_padding { within(0) * within(1) } else { sources.len() };
@@ -160,7 +164,8 @@ pub(super) fn means(operator: &Operator, dims: &[usize], out: &[usize]) -> Means
                 Operator::ReduceMean { axes } => axes,
                 _ => &every,
             };
-            let strides: Vec<usize> = (0..out.len()).map(|axis| out[axis + 1..].iter().product()).collect();
+            let strides: Vec<usize> =
+                (0..out.len()).map(|axis| out[axis + 1..].iter().product()).collect();
             let mut flat = 0;
             visit(dims, 1, |index, _| {
                 let kept = index.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
@@ -168,20 +173,30 @@ pub(super) fn means(operator: &Operator, dims: &[usize], out: &[usize]) -> Means
                 terms[target].0.push(flat);
                 flat += 1;
             });
-            terms.iter_mut().for_each(|(sources, weight)| *weight = 1.0 / sources.len().max(1) as f32);
+            terms
+                .iter_mut()
+                .for_each(|(sources, weight)| *weight = 1.0 / sources.len().max(1) as f32);
         }
     }
     Means { terms }
 }
 
 impl Means {
-    pub(super) fn forward(&self, input: &[f32], images: usize, dims: &[usize], out: &[usize]) -> Vec<f32> {
+    pub(super) fn forward(
+        &self,
+        input: &[f32],
+        images: usize,
+        dims: &[usize],
+        out: &[usize],
+    ) -> Vec<f32> {
         let mut output = vec![0.0; self.terms.len() * images];
         let step = image_stride(dims);
         each(out, images, |at, image, flat| {
             let (sources, weight) = &self.terms[flat];
-            let sum: f32 =
-                sources.iter().map(|&source| input[place(dims, images, source) + image * step]).sum();
+            let sum: f32 = sources
+                .iter()
+                .map(|&source| input[place(dims, images, source) + image * step])
+                .sum();
             output[at] = weight * sum;
         });
         output
@@ -213,8 +228,9 @@ pub(super) struct Sources {
 
 /// Builds the origins for reshapes, transpositions, paddings and concatenations.
 pub(super) fn sources(operator: &Operator, inputs: &[&[usize]], out: &[usize]) -> Sources {
-    let flat =
-        |dims: &[usize], index: &[usize]| dims.iter().zip(index).fold(0, |flat, (size, i)| flat * size + i);
+    let flat = |dims: &[usize], index: &[usize]| {
+        dims.iter().zip(index).fold(0, |flat, (size, i)| flat * size + i)
+    };
     let mut from = Vec::with_capacity(out.iter().product());
     visit(out, 1, |index, _| {
         from.push(match operator {
@@ -281,7 +297,8 @@ impl Sources {
         each(out, images, |at, image, flat| {
             if let Ok((input, source)) = self.from[flat] {
                 let dims = inputs[input];
-                back[input][place(dims, images, source) + image * image_stride(dims)] += gradient[at];
+                back[input][place(dims, images, source) + image * image_stride(dims)] +=
+                    gradient[at];
             }
         });
         back

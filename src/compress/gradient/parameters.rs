@@ -27,7 +27,10 @@ impl Parameters {
             .weights
             .iter()
             .map(|weights| {
-                weights.bias.as_ref().map_or_else(|| vec![0.0; weights.dims[0]], |bias| bias.to_vec())
+                weights
+                    .bias
+                    .as_ref()
+                    .map_or_else(|| vec![0.0; weights.dims[0]], |bias| bias.to_vec())
             })
             .collect();
         Self { weights, biases }
@@ -56,9 +59,10 @@ impl Parameters {
 /// Fails with the name of the first step without a derivative.
 pub fn trainable(plan: &Plan) -> Result<(), CompressError> {
     match plan.steps.iter().find(|step| matches!(step.operator, Operator::Lrn { .. })) {
-        Some(step) => {
-            Err(CompressError::plan(&step.name, "cannot be trained: its operator has no derivative"))
-        }
+        Some(step) => Err(CompressError::plan(
+            &step.name,
+            "cannot be trained: its operator has no derivative",
+        )),
         None => Ok(()),
     }
 }

@@ -20,7 +20,12 @@ pub(super) fn needs_before(activation: Activation) -> bool {
 
 /// Multiplies `gradient` by the derivative of an activation with the result `after`, and the
 /// argument `before` if [`needs_before`] asks for it.
-pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32], gradient: &mut [f32]) {
+pub(super) fn activate_back(
+    activation: Activation,
+    after: &[f32],
+    before: &[f32],
+    gradient: &mut [f32],
+) {
     let pairs = gradient.iter_mut().zip(after);
     match activation {
         Activation::Identity => {}
@@ -30,7 +35,9 @@ pub(super) fn activate_back(activation: Activation, after: &[f32], before: &[f32
         }
         // The sign is that of the result if the negative slope is positive, as in every trained
         // network.
-        Activation::LeakyRelu { slope } => pairs.for_each(|(g, &y)| *g *= if y > 0.0 { 1.0 } else { slope }),
+        Activation::LeakyRelu { slope } => {
+            pairs.for_each(|(g, &y)| *g *= if y > 0.0 { 1.0 } else { slope })
+        }
         Activation::Sigmoid => pairs.for_each(|(g, &y)| *g *= y * (1.0 - y)),
         Activation::HardSigmoid { alpha, .. } => {
             pairs.for_each(|(g, &y)| *g *= if y > 0.0 && y < 1.0 { alpha } else { 0.0 });
@@ -68,7 +75,8 @@ pub(super) fn spread(dims: &[usize], out: &[usize], images: usize) -> Spread {
         return Spread { places: None };
     }
     // Strides of the input's axes in its own layout, for the axes of the output.
-    let own: Vec<usize> = (0..dims.len()).map(|axis| super::movement::stride(dims, images, axis)).collect();
+    let own: Vec<usize> =
+        (0..dims.len()).map(|axis| super::movement::stride(dims, images, axis)).collect();
     let strides: Vec<usize> = (0..out.len())
         .map(|axis| match (axis + dims.len()).checked_sub(out.len()) {
             Some(at) if dims[at] != 1 => own[at],

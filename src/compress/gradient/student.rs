@@ -52,7 +52,8 @@ impl Student {
         let biases = biases.zip(first.biases.iter_mut().zip(&mut second.biases));
         let all: Vec<_> = weights.chain(biases).collect();
         all.into_par_iter().for_each(|((shadow, gradients), (first, second))| {
-            let size = (shadow.iter().map(|x| x * x).sum::<f32>() / shadow.len().max(1) as f32).sqrt();
+            let size =
+                (shadow.iter().map(|x| x * x).sum::<f32>() / shadow.len().max(1) as f32).sqrt();
             let rate = rate * size.max(1e-4);
             let moments = first.iter_mut().zip(second.iter_mut());
             for ((x, gradient), (first, second)) in shadow.iter_mut().zip(gradients).zip(moments) {
@@ -94,12 +95,18 @@ impl Student {
                     let rows = effective.chunks_mut(row).zip(shadow.chunks(row)).zip(scales);
                     for ((effective, shadow), scale) in rows {
                         let pairs = effective.iter_mut().zip(shadow);
-                        pairs.for_each(|(to, x)| *to = (x / scale).round().clamp(*low, *high) * scale);
+                        pairs.for_each(|(to, x)| {
+                            *to = (x / scale).round().clamp(*low, *high) * scale
+                        });
                     }
                 }
             }
             if let Some(mask) = mask {
-                effective.iter_mut().zip(mask).filter(|(_, keep)| !**keep).for_each(|(x, _)| *x = 0.0);
+                effective
+                    .iter_mut()
+                    .zip(mask)
+                    .filter(|(_, keep)| !**keep)
+                    .for_each(|(x, _)| *x = 0.0);
             }
         });
         self.effective.biases.clone_from(&self.shadow.biases);
@@ -120,8 +127,9 @@ impl Student {
                 WeightValues::Integer(integer) => {
                     let row = (effective.len() / integer.scales.len().max(1)).max(1);
                     let scaled = effective.iter().enumerate();
-                    integer.values =
-                        scaled.map(|(at, x)| (x / integer.scales[at / row]).round() as i8).collect();
+                    integer.values = scaled
+                        .map(|(at, x)| (x / integer.scales[at / row]).round() as i8)
+                        .collect();
                 }
             }
             let bias = &self.effective.biases[index];

@@ -33,7 +33,12 @@ impl<'p> Tape<'p> {
     ///
     /// With `grids`, values are rounded and clipped to the 8-bit grids of the plan. The backward
     /// pass treats rounding as the identity (the straight-through estimator, Bengio et al. 2013).
-    pub(super) fn forward(plan: &'p Plan, parameters: &Parameters, input: &[f32], grids: bool) -> Self {
+    pub(super) fn forward(
+        plan: &'p Plan,
+        parameters: &Parameters,
+        input: &[f32],
+        grids: bool,
+    ) -> Self {
         let len = plan.values[plan.input].len().max(1);
         let images = input.len() / len;
         let mut this = Self {
@@ -69,7 +74,8 @@ impl<'p> Tape<'p> {
         {
             let zero = f32::from(grid.zero_point);
             data.iter_mut().for_each(|x| {
-                *x = ((*x / grid.scale).round() + zero).clamp(0.0, 255.0).mul_add(1.0, -zero) * grid.scale
+                *x = ((*x / grid.scale).round() + zero).clamp(0.0, 255.0).mul_add(1.0, -zero)
+                    * grid.scale
             });
         }
         self.values[value] = data;
@@ -102,7 +108,8 @@ impl<'p> Tape<'p> {
         let dims = |index: usize| self.spec(step.inputs[index]).dims.as_slice();
         let out = self.spec(step.output);
         let finish = |mut data: Vec<f32>, activation: Activation| {
-            let before = if pointwise::needs_before(activation) { data.clone() } else { Vec::new() };
+            let before =
+                if pointwise::needs_before(activation) { data.clone() } else { Vec::new() };
             pointwise::activate(activation, &mut data);
             (data, before)
         };
@@ -110,7 +117,8 @@ impl<'p> Tape<'p> {
         match &step.operator {
             Operator::Conv(conv) => {
                 let shape = self.shape(step, conv);
-                let (weights, bias) = (&parameters.weights[conv.weights], &parameters.biases[conv.weights]);
+                let (weights, bias) =
+                    (&parameters.weights[conv.weights], &parameters.biases[conv.weights]);
                 let mut result = conv::forward(&shape, input(0), weights, bias);
                 if step.inputs.len() > 1 {
                     result.iter_mut().zip(input(1)).for_each(|(x, residual)| *x += residual);
@@ -122,7 +130,8 @@ impl<'p> Tape<'p> {
                 let [left, right] =
                     [0, 1].map(|index| pointwise::spread(dims(index), &out.dims, self.images));
                 let (a, b) = (input(0), input(1));
-                let pairs = (0..out.len() * self.images).map(|at| (a[left.at(at)], b[right.at(at)]));
+                let pairs =
+                    (0..out.len() * self.images).map(|at| (a[left.at(at)], b[right.at(at)]));
                 let result = if product {
                     pairs.map(|(a, b)| a * b).collect()
                 } else {
@@ -135,7 +144,9 @@ impl<'p> Tape<'p> {
                 let (scale, shift) = (&self.plan.constants[*scale], &self.plan.constants[*shift]);
                 let mut result = input(0).to_vec();
                 let row = (result.len() / scale.len().max(1)).max(1);
-                for (row, (scale, shift)) in result.chunks_mut(row).zip(scale.iter().zip(shift.iter())) {
+                for (row, (scale, shift)) in
+                    result.chunks_mut(row).zip(scale.iter().zip(shift.iter()))
+                {
                     row.iter_mut().for_each(|x| *x = *x * scale + shift);
                 }
                 finish(result, *activation)
@@ -147,11 +158,15 @@ impl<'p> Tape<'p> {
             Operator::Concat { axis: 0 } => {
                 plain(step.inputs.iter().flat_map(|&value| &self.values[value]).copied().collect())
             }
-            Operator::GlobalAveragePool | Operator::ReduceMean { .. } | Operator::AveragePool { .. } => {
+            Operator::GlobalAveragePool
+            | Operator::ReduceMean { .. }
+            | Operator::AveragePool { .. } => {
                 let terms = movement::means(&step.operator, dims(0), &out.dims);
                 plain(terms.forward(input(0), self.images, dims(0), &out.dims))
             }
-            Operator::Softmax { axis } => plain(pointwise::softmax(&out.dims, *axis, self.images, input(0))),
+            Operator::Softmax { axis } => {
+                plain(pointwise::softmax(&out.dims, *axis, self.images, input(0)))
+            }
             Operator::MaxPool { window, ceil: _ } => {
                 let chosen = movement::largest(window, dims(0), &out.dims, self.images, input(0));
                 plain(chosen.iter().map(|&at| input(0)[at as usize]).collect())
@@ -187,7 +202,9 @@ impl<'p> Tape<'p> {
         for (index, step) in plan.steps.iter().enumerate().rev() {
             let Some(mut gradient) = value_gradients[step.output].take() else { continue };
             self.through_grid(step.output, &mut gradient);
-            for (input, part) in self.step_back(index, step, parameters, gradient, &mut gradients, visit) {
+            for (input, part) in
+                self.step_back(index, step, parameters, gradient, &mut gradients, visit)
+            {
                 match &mut value_gradients[input] {
                     Some(sum) => sum.iter_mut().zip(&part).for_each(|(sum, part)| *sum += part),
                     none => *none = Some(part),
@@ -224,7 +241,12 @@ impl<'p> Tape<'p> {
         let dims = |index: usize| self.spec(step.inputs[index]).dims.as_slice();
         let out = self.spec(step.output);
         let undo = |gradient: &mut [f32], activation: Activation| {
-            pointwise::activate_back(activation, &self.values[step.output], &self.before[index], gradient);
+            pointwise::activate_back(
+                activation,
+                &self.values[step.output],
+                &self.before[index],
+                gradient,
+            );
         };
         match &step.operator {
             Operator::Conv(conv) => {
@@ -256,7 +278,8 @@ impl<'p> Tape<'p> {
             Operator::Add(activation) | Operator::Mul(activation) => {
                 undo(&mut gradient, *activation);
                 let product = matches!(step.operator, Operator::Mul(_));
-                let spreads = [0, 1].map(|index| pointwise::spread(dims(index), &out.dims, self.images));
+                let spreads =
+                    [0, 1].map(|index| pointwise::spread(dims(index), &out.dims, self.images));
                 let part = |own: usize| {
                     let mut part = vec![0.0; input(own).len()];
                     let (spread, other) = (&spreads[own], &spreads[1 - own]);
@@ -292,7 +315,9 @@ impl<'p> Tape<'p> {
                 }
                 parts
             }
-            Operator::GlobalAveragePool | Operator::ReduceMean { .. } | Operator::AveragePool { .. } => {
+            Operator::GlobalAveragePool
+            | Operator::ReduceMean { .. }
+            | Operator::AveragePool { .. } => {
                 let terms = movement::means(&step.operator, dims(0), &out.dims);
                 vec![(step.inputs[0], terms.backward(&gradient, self.images, dims(0), &out.dims))]
             }
@@ -306,7 +331,10 @@ impl<'p> Tape<'p> {
             Operator::MaxPool { window, ceil: _ } => {
                 let chosen = movement::largest(window, dims(0), &out.dims, self.images, input(0));
                 let mut part = vec![0.0; input(0).len()];
-                chosen.iter().zip(&gradient).for_each(|(&at, gradient)| part[at as usize] += gradient);
+                chosen
+                    .iter()
+                    .zip(&gradient)
+                    .for_each(|(&at, gradient)| part[at as usize] += gradient);
                 vec![(step.inputs[0], part)]
             }
             operator => {

@@ -67,7 +67,8 @@ impl Teacher {
         self.parts.iter().take(self.parts.len().saturating_sub(1)).map(|part| {
             let all = movement::interleave(&part.dims, self.batch, &part.result);
             let channel = self.batch * movement::image_stride(&part.dims);
-            let kept = all.chunks(channel.max(1)).zip(keep.of(part.output)).filter(|&(_, &kept)| kept);
+            let kept =
+                all.chunks(channel.max(1)).zip(keep.of(part.output)).filter(|&(_, &kept)| kept);
             (part.output, kept.flat_map(|(channel, _)| channel).copied().collect())
         })
     }

@@ -29,7 +29,8 @@ fn odds_and_ends() -> Plan {
     let average = Operator::AveragePool { window, ceil: false, include_padding: false };
     let [h, w] = window.output([dims[1] + 1, dims[2] + 2], false).unwrap();
     let pooled = b.step("average", average, &[padded], &[6, h, w]);
-    let turned = b.step("turn", Operator::Transpose { permutation: vec![0, 2, 1] }, &[pooled], &[6, w, h]);
+    let turned =
+        b.step("turn", Operator::Transpose { permutation: vec![0, 2, 1] }, &[pooled], &[6, w, h]);
     let clip = Activation::Clip { low: -1.0, high: 1.5 };
     let g = b.conv("g", turned, (8, 1, 1, 2), clip, None);
     let mean = b.step("mean", Operator::ReduceMean { axes: vec![1] }, &[g], &[8, 1, h]);
@@ -57,7 +58,11 @@ fn slopes_are_those_of_small_differences() {
         // The error is a weighted sum of the outputs.
         let weights: Vec<f32> = (0..output.len()).map(|at| (at as f32 * 0.7).sin()).collect();
         let error = |plan: &Plan| -> f64 {
-            exact(plan, &images).iter().zip(&weights).map(|(x, weight)| x * f64::from(*weight)).sum()
+            exact(plan, &images)
+                .iter()
+                .zip(&weights)
+                .map(|(x, weight)| x * f64::from(*weight))
+                .sum()
         };
         let mut gradients = parameters.zeros();
         tape.backward(&parameters, &weights, [], Some(&mut gradients), &mut |_| {});
@@ -68,15 +73,22 @@ fn slopes_are_those_of_small_differences() {
             for at in [0, count / 3, 2 * count / 3, count - 1] {
                 let moved = |by: f32| {
                     let mut plan = plan.clone();
-                    let WeightValues::F32(values) = &mut plan.weights[conv.weights].values else { panic!() };
-                    *values =
-                        values.iter().enumerate().map(|(i, &x)| if i == at { x + by } else { x }).collect();
+                    let WeightValues::F32(values) = &mut plan.weights[conv.weights].values else {
+                        panic!()
+                    };
+                    *values = values
+                        .iter()
+                        .enumerate()
+                        .map(|(i, &x)| if i == at { x + by } else { x })
+                        .collect();
                     plan
                 };
                 // Single precision rounds, so the difference of the weights as stored is used.
                 let (up, down) = (moved(2e-3), moved(-2e-3));
                 let weight = |plan: &Plan| {
-                    let WeightValues::F32(values) = &plan.weights[conv.weights].values else { panic!() };
+                    let WeightValues::F32(values) = &plan.weights[conv.weights].values else {
+                        panic!()
+                    };
                     f64::from(values[at])
                 };
                 let difference = (error(&up) - error(&down)) / (weight(&up) - weight(&down));
@@ -108,7 +120,13 @@ fn a_dense_layer_has_the_slopes_of_the_textbook() {
     let tape = Tape::forward(&plan, &parameters, &[1.0, 2.0, -1.0, 1.0], false);
     assert_eq!(tape.output(), [5.5, 1.0, 0.0, 1.5, 2.0, 0.0]);
     let mut gradients = parameters.zeros();
-    tape.backward(&parameters, &[1.0, -2.0, 3.0, 1.0, -2.0, 3.0], [], Some(&mut gradients), &mut |_| {});
+    tape.backward(
+        &parameters,
+        &[1.0, -2.0, 3.0, 1.0, -2.0, 3.0],
+        [],
+        Some(&mut gradients),
+        &mut |_| {},
+    );
     assert_eq!(gradients.weights[0], [0.0, 3.0, 0.0, -6.0, 0.0, 0.0]);
     assert_eq!(gradients.biases[0], [2.0, -4.0, 0.0]);
 }
@@ -127,10 +145,15 @@ fn training_keeps_zeros_and_grids() {
     let mut student = crate::apply(&plan, &calibration, &recipe).unwrap();
     // A grid of four levels in the last layer.
     let last = student.weights.len() - 1;
-    let WeightValues::F32(values) = &student.weights[last].values else { panic!("not in single precision") };
+    let WeightValues::F32(values) = &student.weights[last].values else {
+        panic!("not in single precision")
+    };
     let values = values.iter().map(|x| (x / 0.3).round().clamp(-2.0, 1.0) as i8).collect();
-    let integer =
-        paretune_kernels::weights::IntegerWeights { values, scales: vec![0.3; 5].into(), grid: Grid::Bits2 };
+    let integer = paretune_kernels::weights::IntegerWeights {
+        values,
+        scales: vec![0.3; 5].into(),
+        grid: Grid::Bits2,
+    };
     student.weights[last].values = WeightValues::Integer(integer);
     let zeros = |plan: &Plan| -> Vec<bool> {
         plan.weights
@@ -141,12 +164,21 @@ fn training_keeps_zeros_and_grids() {
             .collect()
     };
     let (learn, validation) = (images[8..].concat(), images[..8].concat());
-    let options = Distillation { duration: Duration::from_millis(400), batch: 8, ..Distillation::default() };
+    let options =
+        Distillation { duration: Duration::from_millis(400), batch: 8, ..Distillation::default() };
     let keep = crate::channel_mask(&plan, &calibration, &recipe).unwrap();
-    let none =
-        distill(&plan, &student, &ChannelMask::full(&plan), &learn, &validation, &options, &mut |_| true);
+    let none = distill(
+        &plan,
+        &student,
+        &ChannelMask::full(&plan),
+        &learn,
+        &validation,
+        &options,
+        &mut |_| true,
+    );
     assert!(matches!(none, Err(CompressError::Calibration(_))), "channels have gone");
-    let tuned = distill(&plan, &student, &keep, &learn, &validation, &options, &mut |_| true).unwrap();
+    let tuned =
+        distill(&plan, &student, &keep, &learn, &validation, &options, &mut |_| true).unwrap();
     assert!(zeros(&student).iter().filter(|zero| **zero).count() > 100);
     assert!(zeros(&student).iter().zip(&zeros(&tuned)).all(|(before, after)| !before || *after));
     let (before, after) = (&student.weights[last].values, &tuned.weights[last].values);
@@ -161,7 +193,10 @@ fn training_keeps_zeros_and_grids() {
         let (wanted, found) = (predictions(&plan), predictions(student));
         let soft = |output: &[f32]| super::pointwise::softened(output, 1.0);
         let pairs = wanted.chunks(5).zip(found.chunks(5)).map(|(p, q)| (soft(p), soft(q)));
-        pairs.flat_map(|(p, q)| p.into_iter().zip(q)).map(|(p, q)| f64::from(p * (p / q).ln())).sum()
+        pairs
+            .flat_map(|(p, q)| p.into_iter().zip(q))
+            .map(|(p, q)| f64::from(p * (p / q).ln()))
+            .sum()
     };
     assert!(distance(&tuned) <= distance(&student) + 1e-6);
 }
@@ -177,12 +212,16 @@ fn a_teacher_in_parts_computes_what_the_whole_network_does() {
         teacher.run(&images).unwrap();
         let close = |got: &[f32], wanted: &[f32]| {
             let (got, wanted) = (got.iter(), wanted.iter());
-            got.len() == wanted.len() && got.zip(wanted).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0))
+            got.len() == wanted.len()
+                && got.zip(wanted).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0))
         };
         assert!(close(teacher.predictions(), &tape.output()), "{name}");
         let inside: Vec<_> = teacher.features(&keep).collect();
         assert_eq!(inside.len(), teacher.feature_count(), "{name}");
-        assert!(inside.iter().all(|(value, computed)| close(computed, tape.value(*value))), "{name}");
+        assert!(
+            inside.iter().all(|(value, computed)| close(computed, tape.value(*value))),
+            "{name}"
+        );
         // Without its first channel, the rest stays in place.
         let &(value, ref whole) = inside.last().unwrap();
         keep.remove(&[(value, 0)]);
@@ -199,10 +238,17 @@ fn slopes_inside_go_back_as_if_the_network_ended_there() {
     let tape = Tape::forward(&plan, &parameters, &images, false);
     let (teacher, keep) = (Teacher::new(&plan, 2).unwrap(), ChannelMask::full(&plan));
     let (value, _) = teacher.features(&keep).last().unwrap();
-    let gradient: Vec<f32> = (0..tape.value(value).len()).map(|at| (at as f32 * 0.3).sin()).collect();
+    let gradient: Vec<f32> =
+        (0..tape.value(value).len()).map(|at| (at as f32 * 0.3).sin()).collect();
     let mut inner = parameters.zeros();
     let nothing = vec![0.0; tape.output().len()];
-    tape.backward(&parameters, &nothing, [(value, gradient.clone())], Some(&mut inner), &mut |_| {});
+    tape.backward(
+        &parameters,
+        &nothing,
+        [(value, gradient.clone())],
+        Some(&mut inner),
+        &mut |_| {},
+    );
     let mut short = plan.clone();
     let last = plan.steps.iter().position(|step| step.output == value).unwrap();
     short.steps.truncate(last + 1);

@@ -55,8 +55,9 @@ impl Visitor for Collector<'_> {
     fn after_residual(&mut self, step: &Step, sum: &[f32]) {
         let Operator::Conv(conv) = &step.operator else { return };
         let depth: usize = self.plan.weights[conv.weights].dims[1..].iter().product();
-        let per_image =
-            (SAMPLES_PER_WEIGHT * depth).clamp(MIN_SAMPLES, MAX_SAMPLES).div_ceil(self.outputs.images.max(1));
+        let per_image = (SAMPLES_PER_WEIGHT * depth)
+            .clamp(MIN_SAMPLES, MAX_SAMPLES)
+            .div_ceil(self.outputs.images.max(1));
         let samples = Samples::of(self.plan, step, self.outputs.images, per_image);
         self.outputs
             .conv_outputs

@@ -95,7 +95,10 @@ impl Visitor for LeastSquares<'_> {
             .collect();
         if let Some(residual) = residual {
             let residual = samples.gather(residual, samples.channels);
-            targets.par_iter_mut().zip(&residual).for_each(|(target, residual)| *target -= residual);
+            targets
+                .par_iter_mut()
+                .zip(&residual)
+                .for_each(|(target, residual)| *target -= residual);
         }
         let layer = Layer {
             step,
@@ -144,10 +147,15 @@ impl Layer<'_> {
             let (patches, count) = self.patches(input, group * columns, columns);
             let channels = group * group_rows..(group + 1) * group_rows;
             let part = |data: &[f32]| -> Vec<f32> {
-                data.chunks(rows).take(count).flat_map(|sample| &sample[channels.clone()]).copied().collect()
+                data.chunks(rows)
+                    .take(count)
+                    .flat_map(|sample| &sample[channels.clone()])
+                    .copied()
+                    .collect()
             };
             let bias = |row: usize| self.weights.bias.as_ref().map_or(0.0, |bias| bias[row]);
-            let problem = Problem { depth, rows: group_rows, count, patches, targets: part(targets) };
+            let problem =
+                Problem { depth, rows: group_rows, count, patches, targets: part(targets) };
             let weights = old[group * group_rows * depth..][..group_rows * depth].to_vec();
             problem.solve(weights, channels.map(bias).collect())
         };
@@ -194,12 +202,15 @@ impl Layer<'_> {
             |(patch, &(image, position))| {
                 let [y, x] = [position / out_width, position % out_width];
                 for ky in 0..kh {
-                    let row = (y * window.stride[0] + ky * window.dilation[0]).checked_sub(window.padding[0]);
+                    let row = (y * window.stride[0] + ky * window.dilation[0])
+                        .checked_sub(window.padding[0]);
                     let Some(row) = row.filter(|&row| row < height) else { continue };
                     for kx in 0..kw {
-                        let column =
-                            (x * window.stride[1] + kx * window.dilation[1]).checked_sub(window.padding[1]);
-                        let Some(column) = column.filter(|&column| column < width) else { continue };
+                        let column = (x * window.stride[1] + kx * window.dilation[1])
+                            .checked_sub(window.padding[1]);
+                        let Some(column) = column.filter(|&column| column < width) else {
+                            continue;
+                        };
                         let start = ((image * channels + first) * height + row) * width + column;
                         let sources = input[start..].iter().step_by(height * width);
                         let targets = patch[ky * kw + kx..].iter_mut().step_by(kh * kw);
@@ -230,7 +241,9 @@ mod tests {
                 panic!("no convolution")
             };
             let weights = &mut plan.weights[conv.weights];
-            let WeightValues::F32(values) = &mut weights.values else { panic!("not in single precision") };
+            let WeightValues::F32(values) = &mut weights.values else {
+                panic!("not in single precision")
+            };
             let mut new = values.to_vec();
             new.copy_within(filter..2 * filter, 6 * filter);
             *values = new.into();
@@ -244,8 +257,10 @@ mod tests {
         let images = networks::images(&plan, 24).concat();
         let baseline = BaselineOutputs::collect(&plan, &images, 1).unwrap();
         let mut keep = ChannelMask::full(&plan);
-        for group in
-            groups(&plan).unwrap().iter().filter(|group| ["stem", "one"].contains(&&*group.info.name))
+        for group in groups(&plan)
+            .unwrap()
+            .iter()
+            .filter(|group| ["stem", "one"].contains(&&*group.info.name))
         {
             keep.remove(&group.channels[6]);
         }

@@ -28,7 +28,11 @@ pub(super) struct Problem {
 impl Problem {
     /// Returns weights and biases of less error than the given ones; `None` if the inputs do not
     /// determine them.
-    pub(super) fn solve(mut self, mut weights: Vec<f32>, mut bias: Vec<f32>) -> Option<(Vec<f32>, Vec<f32>)> {
+    pub(super) fn solve(
+        mut self,
+        mut weights: Vec<f32>,
+        mut bias: Vec<f32>,
+    ) -> Option<(Vec<f32>, Vec<f32>)> {
         let Self { depth, rows, count, .. } = self;
         if count == 0 || depth == 0 {
             return None;
@@ -39,7 +43,10 @@ impl Problem {
         });
         // In terms of centered inputs, the bias is the mean of the targets.
         let shift = |weights: &[f32]| -> Vec<f32> {
-            weights.chunks(depth).map(|filter| filter.iter().zip(&means).map(|(w, x)| w * x).sum()).collect()
+            weights
+                .chunks(depth)
+                .map(|filter| filter.iter().zip(&means).map(|(w, x)| w * x).sum())
+                .collect()
         };
         bias.iter_mut().zip(shift(&weights)).for_each(|(bias, shift)| *bias += shift);
         let power = self.patches.par_chunks(depth).map(squares).sum::<f64>() / depth as f64;
@@ -87,7 +94,12 @@ impl Problem {
 ///
 /// Of the two forms of the solution, `Wᵀ = (XᵀX + λ)⁻¹ XᵀE = Xᵀ (XXᵀ + λ)⁻¹ E`, it uses the one
 /// with the smaller matrix: late layers have many more weights than positions.
-fn ridge(x: &[f32], errors: &[f32], [count, depth, rows]: [usize; 3], damping: f64) -> Option<Vec<f32>> {
+fn ridge(
+    x: &[f32],
+    errors: &[f32],
+    [count, depth, rows]: [usize; 3],
+    damping: f64,
+) -> Option<Vec<f32>> {
     let all = View::new(x, count, depth);
     let size = count.min(depth);
     let mut gram = gram(if count < depth { all } else { all.t() }, size);
@@ -119,8 +131,9 @@ fn column_means(data: &[f32], columns: usize) -> Vec<f32> {
         .par_chunks(columns * 1024)
         .map(|part| {
             let mut sums = vec![0.0f64; columns];
-            part.chunks(columns)
-                .for_each(|row| sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x)));
+            part.chunks(columns).for_each(|row| {
+                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x))
+            });
             sums
         })
         .reduce(
@@ -170,17 +183,22 @@ mod tests {
     #[test]
     fn ridge_solves_its_equations() {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
-        for [count, depth, rows] in [[40, 23, 5], [23, 40, 5], [300, 280, 3], [280, 300, 3], [1, 4, 1]] {
-            let mut numbers =
-                |len: usize| -> Vec<f32> { (0..len).map(|_| random.random_range(-1.0..1.0)).collect() };
+        for [count, depth, rows] in
+            [[40, 23, 5], [23, 40, 5], [300, 280, 3], [280, 300, 3], [1, 4, 1]]
+        {
+            let mut numbers = |len: usize| -> Vec<f32> {
+                (0..len).map(|_| random.random_range(-1.0..1.0)).collect()
+            };
             let (x, errors) = (numbers(count * depth), numbers(count * rows));
             let damping = 0.1 * count as f64;
-            let found = ridge(&x, &errors, [count, depth, rows], damping).expect("positive definite");
+            let found =
+                ridge(&x, &errors, [count, depth, rows], damping).expect("positive definite");
             for row in 0..rows {
                 let w = |column: usize| f64::from(found[row * depth + column]);
                 let missing = |at: usize| {
-                    let sum: f64 =
-                        (0..depth).map(|column| f64::from(x[at * depth + column]) * w(column)).sum();
+                    let sum: f64 = (0..depth)
+                        .map(|column| f64::from(x[at * depth + column]) * w(column))
+                        .sum();
                     f64::from(errors[at * rows + row]) - sum
                 };
                 let missing: Vec<f64> = (0..count).map(missing).collect();

@@ -52,8 +52,9 @@ impl Samples {
             .enumerate()
             .map(|(image, positions)| {
                 let data = &data[image * channels * self.plane..][..channels * self.plane];
-                let of =
-                    |position: usize| (0..channels).map(move |channel| data[channel * self.plane + position]);
+                let of = |position: usize| {
+                    (0..channels).map(move |channel| data[channel * self.plane + position])
+                };
                 positions.iter().flat_map(|&position| of(position)).collect()
             })
             .collect();

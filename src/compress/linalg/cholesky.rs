@@ -39,7 +39,8 @@ impl Cholesky {
                 let last = (first + ROWS).min(rest);
                 let panel = View::new(&panel, rest, width);
                 // Only the lower triangle is updated.
-                let (left, right) = (panel.part(first..last, 0..width), panel.part(0..last, 0..width).t());
+                let (left, right) =
+                    (panel.part(first..last, 0..width), panel.part(0..last, 0..width).t());
                 multiply(-1.0, left, right, 1.0, &mut rows[end..], size);
             });
         }
@@ -62,14 +63,15 @@ impl Cholesky {
         rows.par_chunks_mut(ROWS.min(32) * size).for_each(|rows| {
             let count = rows.len() / size;
             let mut sum = vec![0.0; count * BLOCK];
-            let mut subtract = |rows: &mut [f64], start: usize, end: usize, sums: View<'_, f64>, over| {
-                let width = end - start;
-                let all = View::new(rows, count, size);
-                multiply(1.0, all.part(0..count, over), sums, 0.0, &mut sum, width);
-                for (row, sum) in rows.chunks_mut(size).zip(sum.chunks(width)) {
-                    row[start..end].iter_mut().zip(sum).for_each(|(x, sum)| *x -= sum);
-                }
-            };
+            let mut subtract =
+                |rows: &mut [f64], start: usize, end: usize, sums: View<'_, f64>, over| {
+                    let width = end - start;
+                    let all = View::new(rows, count, size);
+                    multiply(1.0, all.part(0..count, over), sums, 0.0, &mut sum, width);
+                    for (row, sum) in rows.chunks_mut(size).zip(sum.chunks(width)) {
+                        row[start..end].iter_mut().zip(sum).for_each(|(x, sum)| *x -= sum);
+                    }
+                };
             for start in (0..size).step_by(BLOCK) {
                 let end = (start + BLOCK).min(size);
                 subtract(rows, start, end, lower.part(start..end, 0..start).t(), 0..start);
@@ -136,9 +138,17 @@ mod tests {
             (0..size).for_each(|i| matrix[i * size + i] += 1.0);
             let wanted: Vec<f64> = (0..3 * size).map(|_| random.random_range(-1.0..1.0)).collect();
             let mut rows = vec![0.0; 3 * size];
-            multiply(1.0, View::new(&wanted, 3, size), View::new(&matrix, size, size), 0.0, &mut rows, size);
+            multiply(
+                1.0,
+                View::new(&wanted, 3, size),
+                View::new(&matrix, size, size),
+                0.0,
+                &mut rows,
+                size,
+            );
             Cholesky::new(matrix, size).unwrap().solve_rows(&mut rows);
-            let error = rows.iter().zip(&wanted).fold(0.0f64, |most, (a, b)| most.max((a - b).abs()));
+            let error =
+                rows.iter().zip(&wanted).fold(0.0f64, |most, (a, b)| most.max((a - b).abs()));
             assert!(error < 1e-8, "{size}: {error}");
         }
     }

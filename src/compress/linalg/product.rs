@@ -83,7 +83,9 @@ pub fn multiply<'a, T: LinalgScalar>(
     if k == 0 {
         let rows = c.chunks_mut(stride).take(m);
         rows.for_each(|row| {
-            row[..n].iter_mut().for_each(|x| *x = if beta.is_zero() { T::zero() } else { beta * *x })
+            row[..n]
+                .iter_mut()
+                .for_each(|x| *x = if beta.is_zero() { T::zero() } else { beta * *x })
         });
         return;
     }

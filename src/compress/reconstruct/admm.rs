@@ -91,7 +91,14 @@ pub(super) fn product(rows: &[f32], matrix: &[f32], size: usize) -> Vec<f32> {
     product.par_chunks_mut(TASK_ROWS * size).zip(rows.par_chunks(TASK_ROWS * size)).for_each(
         |(product, rows)| {
             let count = rows.len() / size;
-            multiply(1.0, View::new(rows, count, size), View::new(matrix, size, size), 0.0, product, size);
+            multiply(
+                1.0,
+                View::new(rows, count, size),
+                View::new(matrix, size, size),
+                0.0,
+                product,
+                size,
+            );
         },
     );
     product

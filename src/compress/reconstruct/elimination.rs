@@ -43,7 +43,15 @@ pub(super) fn masks(
     let bands: Vec<_> = units.bands(rows).collect();
     let traces: Vec<Trace> = bands
         .par_iter()
-        .map(|band| trace(&inverse, &weights[band.start * size..band.end * size], size, units, largest_level))
+        .map(|band| {
+            trace(
+                &inverse,
+                &weights[band.start * size..band.end * size],
+                size,
+                units,
+                largest_level,
+            )
+        })
         .collect();
     let mut keep = vec![true; weights.len()];
     let mut next = vec![0; bands.len()];
@@ -51,7 +59,8 @@ pub(super) fn masks(
     // The costs of a band ascend. If removing one unit made the next cheaper, both are removed
     // together.
     let mut masks = Vec::with_capacity(levels.len());
-    let cost = |band: usize, next: usize| traces[band].costs.get(next).copied().unwrap_or(f64::INFINITY);
+    let cost =
+        |band: usize, next: usize| traces[band].costs.get(next).copied().unwrap_or(f64::INFINITY);
     let mut heap: std::collections::BinaryHeap<std::cmp::Reverse<(Cost, usize)>> =
         (0..bands.len()).map(|band| std::cmp::Reverse((Cost(cost(band, 0)), band))).collect();
     for &level in levels {
@@ -96,7 +105,13 @@ impl Ord for Cost {
 
 /// Removes units of one band until the fraction `largest_level` is gone and some more, because
 /// bands lose unequal fractions.
-fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, largest_level: f64) -> Trace {
+fn trace(
+    inverse: &[f32],
+    weights: &[f32],
+    size: usize,
+    units: &Units,
+    largest_level: f64,
+) -> Trace {
     let rows = weights.len() / size.max(1);
     let mut state = Elimination {
         inverse: inverse.to_vec(),
@@ -113,7 +128,8 @@ fn trace(inverse: &[f32], weights: &[f32], size: usize, units: &Units, largest_l
         Some(_) => quotas.iter().sum(),
         None => ((0.5 + 0.5 * largest_level) * alive.len() as f64).ceil() as usize,
     };
-    let mut trace = Trace { units: Vec::with_capacity(removals), costs: Vec::with_capacity(removals) };
+    let mut trace =
+        Trace { units: Vec::with_capacity(removals), costs: Vec::with_capacity(removals) };
     for _ in 0..removals.min(alive.len()) {
         let mut least = (f64::INFINITY, 0);
         for (index, &unit) in alive.iter().enumerate() {
@@ -159,19 +175,25 @@ impl Elimination {
     fn cost(&self, unit: &[usize]) -> f64 {
         if let [column] = unit {
             let Some(place) = self.places[*column] else { return f64::INFINITY };
-            let square: f32 = (0..self.rows).map(|row| self.weights[row * self.stride + place].powi(2)).sum();
-            return f64::from(square) / f64::from(self.inverse[place * self.stride + place]).max(1e-30);
+            let square: f32 =
+                (0..self.rows).map(|row| self.weights[row * self.stride + place].powi(2)).sum();
+            return f64::from(square)
+                / f64::from(self.inverse[place * self.stride + place]).max(1e-30);
         }
         let places: Vec<usize> = unit.iter().filter_map(|&column| self.places[column]).collect();
         let count = places.len();
         // Eliminates the unit's own columns from a copy of their part.
         let mut part: Vec<f64> = Vec::with_capacity(count * count);
         for &row in &places {
-            part.extend(places.iter().map(|&column| f64::from(self.inverse[row * self.stride + column])));
+            part.extend(
+                places.iter().map(|&column| f64::from(self.inverse[row * self.stride + column])),
+            );
         }
         let mut values: Vec<f64> = Vec::with_capacity(self.rows * count);
         for row in 0..self.rows {
-            values.extend(places.iter().map(|&place| f64::from(self.weights[row * self.stride + place])));
+            values.extend(
+                places.iter().map(|&place| f64::from(self.weights[row * self.stride + place])),
+            );
         }
         let mut cost = 0.0;
         for pivot in 0..count {
@@ -247,7 +269,9 @@ pub(super) fn solve_support(
             let mut targets = Vec::with_capacity(band.len() * support.len());
             for row in band.clone() {
                 let weights = &weights[row * size..][..size];
-                targets.extend(support.iter().map(|&column| f64::from(dot(quadratic.row(column), weights))));
+                targets.extend(
+                    support.iter().map(|&column| f64::from(dot(quadratic.row(column), weights))),
+                );
             }
             factor.solve_rows(&mut targets);
             for (fitted, solution) in fitted.chunks_mut(size).zip(targets.chunks(support.len())) {

@@ -43,7 +43,8 @@ impl Inputs {
         let [height, width] = problem.output()?;
         let total = problem.batch * height * width;
         if total == 0
-            || input.len() != problem.batch * problem.in_channels * problem.input[0] * problem.input[1]
+            || input.len()
+                != problem.batch * problem.in_channels * problem.input[0] * problem.input[1]
         {
             return Err(CompressError::Calibration("images do not fit a layer's input".into()));
         }
@@ -51,7 +52,10 @@ impl Inputs {
         let patches = Patches { problem, input, output: [height, width] };
         let groups = match problem.groups {
             1 => vec![patches.moments(0, &positions)],
-            groups => (0..groups).into_par_iter().map(|group| patches.moments(group, &positions)).collect(),
+            groups => (0..groups)
+                .into_par_iter()
+                .map(|group| patches.moments(group, &positions))
+                .collect(),
         };
         Ok(Self { patches: positions.len() as u64, groups })
     }
@@ -71,10 +75,19 @@ impl Inputs {
                     let row = &only.covariance[row * (row + 1) / 2..];
                     covariance.extend(kept[..=place].iter().map(|&column| row[column]));
                 }
-                vec![GroupInputs { mean: kept.iter().map(|&column| only.mean[column]).collect(), covariance }]
+                vec![GroupInputs {
+                    mean: kept.iter().map(|&column| only.mean[column]).collect(),
+                    covariance,
+                }]
             }
-            many if many.len() == channels.len() && many.iter().all(|group| columns(group) == taps) => {
-                many.iter().zip(channels).filter(|&(_, &keep)| keep).map(|(group, _)| group.clone()).collect()
+            many if many.len() == channels.len()
+                && many.iter().all(|group| columns(group) == taps) =>
+            {
+                many.iter()
+                    .zip(channels)
+                    .filter(|&(_, &keep)| keep)
+                    .map(|(group, _)| group.clone())
+                    .collect()
             }
             _ => return None,
         };
@@ -112,9 +125,11 @@ impl Patches<'_> {
         for positions in positions.chunks(BLOCK) {
             let rows = positions.len();
             let block = &mut block[..rows * size];
-            block.par_chunks_mut(size).with_min_len(16).zip(positions).for_each(|(patch, &position)| {
-                self.patch(group, position, patch);
-            });
+            block.par_chunks_mut(size).with_min_len(16).zip(positions).for_each(
+                |(patch, &position)| {
+                    self.patch(group, position, patch);
+                },
+            );
             for patch in block.chunks(size) {
                 sums.iter_mut().zip(patch).for_each(|(sum, &x)| *sum += f64::from(x));
             }
@@ -155,7 +170,8 @@ impl Patches<'_> {
     fn patch(&self, group: usize, position: usize, patch: &mut [f32]) {
         let ConvProblem { in_channels, input: [height, width], window, .. } = *self.problem;
         let plane = self.output[0] * self.output[1];
-        let (image, y, x) = (position / plane, position % plane / self.output[1], position % self.output[1]);
+        let (image, y, x) =
+            (position / plane, position % plane / self.output[1], position % self.output[1]);
         let channels = self.problem.group_in();
         let first = (image * in_channels + group * channels) * height * width;
         let mut column = 0;
@@ -189,10 +205,18 @@ mod tests {
     #[test]
     fn moments_are_those_of_the_patches() {
         // Two groups of one channel, a kernel of two columns, one column of padding on the left.
-        let window = Window { kernel: [1, 2], stride: [1, 1], dilation: [1, 1], padding: [0, 1, 0, 0] };
-        let problem =
-            ConvProblem { batch: 2, in_channels: 2, out_channels: 2, groups: 2, input: [1, 2], window };
-        let inputs = Inputs::collect(&problem, &[1.0, 2.0, 10.0, 20.0, 3.0, 5.0, 30.0, 50.0]).unwrap();
+        let window =
+            Window { kernel: [1, 2], stride: [1, 1], dilation: [1, 1], padding: [0, 1, 0, 0] };
+        let problem = ConvProblem {
+            batch: 2,
+            in_channels: 2,
+            out_channels: 2,
+            groups: 2,
+            input: [1, 2],
+            window,
+        };
+        let inputs =
+            Inputs::collect(&problem, &[1.0, 2.0, 10.0, 20.0, 3.0, 5.0, 30.0, 50.0]).unwrap();
         assert_eq!((inputs.patches, inputs.groups.len()), (4, 2));
         // Patches of the first group: (0, 1), (1, 2), (0, 3), (3, 5).
         let first = &inputs.groups[0];

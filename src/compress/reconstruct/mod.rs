@@ -71,14 +71,16 @@ impl<'a> Layer<'a> {
         if values.iter().any(|x| !x.is_finite()) {
             return Err(CompressError::plan(name, "a weight is not finite"));
         }
-        let quadratics = inputs.groups.iter().map(|group| Quadratic::new(group, inputs.patches)).collect();
+        let quadratics =
+            inputs.groups.iter().map(|group| Quadratic::new(group, inputs.patches)).collect();
         Ok(Self { name, weights, values, inputs, quadratics })
     }
 
     /// Estimates the multiply-adds that `recipe` takes.
     pub(crate) fn work(&self, recipe: &LayerRecipe) -> f64 {
         let (rows, columns) = (self.weights.dims[0] as f64, self.quadratics[0].size as f64);
-        let rounding = if recipe.numbers.is_integer() { 20.0 * rows * columns * columns } else { 0.0 };
+        let rounding =
+            if recipe.numbers.is_integer() { 20.0 * rows * columns * columns } else { 0.0 };
         let bands = match recipe.pattern {
             Pattern::Blocks { outputs, .. } => (rows / f64::from(outputs.max(1))).ceil(),
             _ => rows,
@@ -116,7 +118,11 @@ impl<'a> Layer<'a> {
         Ok(pruned
             .into_iter()
             .map(|values| {
-                self.with_compensated_bias(&values.clone(), WeightValues::F32(values.into()), pattern)
+                self.with_compensated_bias(
+                    &values.clone(),
+                    WeightValues::F32(values.into()),
+                    pattern,
+                )
             })
             .collect())
     }
@@ -131,9 +137,10 @@ impl<'a> Layer<'a> {
         let rows = self.weights.dims[0] / self.quadratics.len();
         let (pattern, keep): (Pattern, Option<Vec<bool>>) = match sparse {
             None => (self.weights.pattern, None),
-            Some(sparse) => {
-                (sparse.pattern, Some(f32_weights(self.name, sparse)?.iter().map(|&x| x != 0.0).collect()))
-            }
+            Some(sparse) => (
+                sparse.pattern,
+                Some(f32_weights(self.name, sparse)?.iter().map(|&x| x != 0.0).collect()),
+            ),
         };
         let size = rows * self.quadratics[0].size;
         let round = |(group, quadratic): (usize, &Quadratic)| {
@@ -149,15 +156,23 @@ impl<'a> Layer<'a> {
             scales.extend(part.scales);
         }
         let columns = self.quadratics[0].size;
-        let real: Vec<f32> =
-            values.iter().enumerate().map(|(index, &q)| f32::from(q) * scales[index / columns]).collect();
+        let real: Vec<f32> = values
+            .iter()
+            .enumerate()
+            .map(|(index, &q)| f32::from(q) * scales[index / columns])
+            .collect();
         let integer = IntegerWeights { values: values.into(), scales: scales.into(), grid };
         Ok(self.with_compensated_bias(&real, WeightValues::Integer(integer), pattern))
     }
 
     /// Returns `values`, whose real numbers are `real`, with the bias that compensates for the mean
     /// error.
-    fn with_compensated_bias(&self, real: &[f32], values: WeightValues, pattern: Pattern) -> Reconstruction {
+    fn with_compensated_bias(
+        &self,
+        real: &[f32],
+        values: WeightValues,
+        pattern: Pattern,
+    ) -> Reconstruction {
         let groups = self.quadratics.len();
         let columns = self.quadratics[0].size;
         let rows = self.weights.dims[0] / groups;
@@ -182,6 +197,9 @@ impl<'a> Layer<'a> {
             })
             .collect();
         let weights = Weights { dims: self.weights.dims, values, pattern, bias: Some(bias) };
-        Reconstruction { weights, error: if error[1] > 0.0 { (error[0] / error[1]).max(0.0) } else { 0.0 } }
+        Reconstruction {
+            weights,
+            error: if error[1] > 0.0 { (error[0] / error[1]).max(0.0) } else { 0.0 },
+        }
     }
 }

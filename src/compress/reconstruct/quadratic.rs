@@ -63,7 +63,8 @@ impl Quadratic {
     pub(super) fn factor(&self, order: &[usize]) -> Result<Cholesky, CompressError> {
         Cholesky::new(self.permuted(order), order.len()).ok_or_else(|| {
             CompressError::Calibration(
-                "the inputs of a layer are not finite, or vary by dozens of orders of magnitude".into(),
+                "the inputs of a layer are not finite, or vary by dozens of orders of magnitude"
+                    .into(),
             )
         })
     }
@@ -75,7 +76,8 @@ impl Quadratic {
         (0..size).for_each(|index| matrix[index * size + index] += shift);
         let factor = Cholesky::new(matrix, size).ok_or_else(|| {
             CompressError::Calibration(
-                "the inputs of a layer are not finite, or vary by dozens of orders of magnitude".into(),
+                "the inputs of a layer are not finite, or vary by dozens of orders of magnitude"
+                    .into(),
             )
         })?;
         let mut inverse = vec![0.0f32; size * size];

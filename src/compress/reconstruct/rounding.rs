@@ -71,7 +71,8 @@ impl<'q> Rounder<'q> {
                 self.chunk(part, keep, grid, starts)
             })
             .collect();
-        let mut all = Rounded { values: Vec::with_capacity(weights.len()), scales: Vec::with_capacity(rows) };
+        let mut all =
+            Rounded { values: Vec::with_capacity(weights.len()), scales: Vec::with_capacity(rows) };
         for part in parts {
             all.values.extend(part.values);
             all.scales.extend(part.scales);
@@ -120,7 +121,8 @@ impl<'q> Rounder<'q> {
                         }
                         least[row] = errors[row];
                         found.scales[row] = scales[row];
-                        found.values[row * size..][..size].copy_from_slice(&values[row * size..][..size]);
+                        found.values[row * size..][..size]
+                            .copy_from_slice(&values[row * size..][..size]);
                     }
                 }
             }
@@ -129,7 +131,13 @@ impl<'q> Rounder<'q> {
     }
 
     /// Rounds column by column, in blocks.
-    fn nearest_plane(&self, weights: &[f32], keep: Option<&[bool]>, grid: Grid, scales: &[f32]) -> Vec<i8> {
+    fn nearest_plane(
+        &self,
+        weights: &[f32],
+        keep: Option<&[bool]>,
+        grid: Grid,
+        scales: &[f32],
+    ) -> Vec<i8> {
         let size = self.quadratic.size;
         let rows = scales.len();
         let mut values = vec![0i8; weights.len()];
@@ -149,7 +157,8 @@ impl<'q> Rounder<'q> {
                     let column = row * size + self.order[first + place];
                     let factors = &block[place * width..][..width];
                     let after = place + 1..width;
-                    let sum = carried[row * width + place] + dot(&factors[after.clone()], &errors[after]);
+                    let sum =
+                        carried[row * width + place] + dot(&factors[after.clone()], &errors[after]);
                     if keep.is_none_or(|keep| keep[column]) {
                         let wanted = weights[column] + sum / factors[place];
                         values[column] = on_grid(wanted / scales[row], grid);
@@ -268,7 +277,12 @@ fn rounding_error(weights: &[f32], importance: &[f32], scale: f32, ends: [f32; 2
 
 /// Returns the scale of least rounding error without compensation between columns. It is negative
 /// if positive weights make better use of the longer end of the grid.
-pub(crate) fn clipped_scale(weights: &[f32], keep: Option<&[bool]>, importance: &[f32], grid: Grid) -> f32 {
+pub(crate) fn clipped_scale(
+    weights: &[f32],
+    keep: Option<&[bool]>,
+    importance: &[f32],
+    grid: Grid,
+) -> f32 {
     let kept = |column: usize| keep.is_none_or(|keep| keep[column]);
     let (mut least, mut most) = (0.0f32, 0.0f32);
     for (column, &x) in weights.iter().enumerate() {
@@ -277,20 +291,27 @@ pub(crate) fn clipped_scale(weights: &[f32], keep: Option<&[bool]>, importance: 
             most = most.max(x);
         }
     }
-    let importance: Vec<f32> =
-        importance.iter().enumerate().map(|(column, &x)| if kept(column) { x } else { 0.0 }).collect();
+    let importance: Vec<f32> = importance
+        .iter()
+        .enumerate()
+        .map(|(column, &x)| if kept(column) { x } else { 0.0 })
+        .collect();
     let (low, high) = grid.levels();
     let (low, high) = (-f32::from(low), f32::from(high));
     let signs: &[f32] = if low == high { &[1.0] } else { &[1.0, -1.0] };
     let mut best = (f64::INFINITY, 1.0);
     for &sign in signs {
-        let widest =
-            if sign > 0.0 { (most / high).max(-least / low) } else { (-least / high).max(most / low) };
+        let widest = if sign > 0.0 {
+            (most / high).max(-least / low)
+        } else {
+            (-least / high).max(most / low)
+        };
         // Smaller weights underflow in single precision when multiplied with activations.
         if widest < 1e-30 {
             continue;
         }
-        let (steps, by) = if matches!(grid, Grid::Bits8 | Grid::Bits6) { (16, 0.03) } else { (40, 0.02) };
+        let (steps, by) =
+            if matches!(grid, Grid::Bits8 | Grid::Bits6) { (16, 0.03) } else { (40, 0.02) };
         for ratio in 0..steps {
             let scale = sign * widest * (1.0 - by * ratio as f32);
             let error = rounding_error(weights, &importance, scale, [-low, high]);

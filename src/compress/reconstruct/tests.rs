@@ -10,8 +10,14 @@ use super::*;
 fn layer() -> (Weights, Inputs) {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
     let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1; 4] };
-    let problem =
-        ConvProblem { batch: 24, in_channels: 6, out_channels: 16, groups: 1, input: [8, 8], window };
+    let problem = ConvProblem {
+        batch: 24,
+        in_channels: 6,
+        out_channels: 16,
+        groups: 1,
+        input: [8, 8],
+        window,
+    };
     let mut input = vec![0.0f32; 24 * 6 * 64];
     let mut last = 0.0;
     for x in &mut input {
@@ -28,7 +34,9 @@ fn zeros(weights: &Weights) -> usize {
 
 /// Returns the error of other weights, relative to the variance of the output.
 fn error(layer: &Layer<'_>, values: Vec<f32>) -> f64 {
-    layer.with_compensated_bias(&values.clone(), WeightValues::F32(values.into()), Pattern::Dense).error
+    layer
+        .with_compensated_bias(&values.clone(), WeightValues::F32(values.into()), Pattern::Dense)
+        .error
 }
 
 #[test]
@@ -59,14 +67,16 @@ fn zeros_cost_less_where_others_make_up_for_them() {
 fn patterns_are_kept() {
     let (weights, inputs) = layer();
     let layer = Layer::new("layer", &weights, &inputs).unwrap();
-    let blocks = layer.pruned(Pattern::Blocks { outputs: 8, inputs: 2 }, &[0.5]).unwrap().swap_remove(0);
+    let blocks =
+        layer.pruned(Pattern::Blocks { outputs: 8, inputs: 2 }, &[0.5]).unwrap().swap_remove(0);
     let values = f32_weights("", &blocks.weights).unwrap();
     assert_eq!(zeros(&blocks.weights), 432);
     for band in 0..2 {
         for pair in 0..3 {
             for tap in 0..9 {
-                let block =
-                    (0..8).flat_map(|row| [0, 1].map(|c| ((band * 8 + row) * 6 + pair * 2 + c) * 9 + tap));
+                let block = (0..8).flat_map(|row| {
+                    [0, 1].map(|c| ((band * 8 + row) * 6 + pair * 2 + c) * 9 + tap)
+                });
                 let empty: Vec<bool> = block.map(|index| values[index] == 0.0).collect();
                 assert!(empty.iter().all(|x| *x == empty[0]));
             }
@@ -95,7 +105,11 @@ fn rounding_makes_up_for_what_it_breaks() {
         });
         let plain = error(&layer, plain.collect());
         let found = layer.rounded(grid, None).unwrap();
-        assert!(found.error < 0.7 * plain, "{grid:?}: {} is not much less than {plain}", found.error);
+        assert!(
+            found.error < 0.7 * plain,
+            "{grid:?}: {} is not much less than {plain}",
+            found.error
+        );
         let WeightValues::Integer(integer) = &found.weights.values else { panic!("integers") };
         assert!(integer.values.iter().all(|q| (low..=high).contains(q)));
     }
@@ -116,7 +130,9 @@ fn the_bias_makes_up_for_the_mean_error() {
     for row in 0..16 {
         let before: f64 = (0..54).map(|c| f64::from(layer.values[row * 54 + c]) * mean[c]).sum();
         let now: f64 = (0..54)
-            .map(|c| f64::from(integer.values[row * 54 + c]) * f64::from(integer.scales[row]) * mean[c])
+            .map(|c| {
+                f64::from(integer.values[row * 54 + c]) * f64::from(integer.scales[row]) * mean[c]
+            })
             .sum();
         let bias = f64::from(found.bias.as_ref().unwrap()[row]);
         assert!((before - now - bias).abs() < 1e-4, "row {row}: {before} {now} {bias}");

@@ -43,8 +43,11 @@ impl Units {
                 let m = usize::from(m).max(1);
                 let mut units = single(1, 1);
                 units.n_of_m = Some((usize::from(n), m));
-                units.runs =
-                    units.columns.iter().map(|unit| unit[0] / taps / m * taps + unit[0] % taps).collect();
+                units.runs = units
+                    .columns
+                    .iter()
+                    .map(|unit| unit[0] / taps / m * taps + unit[0] % taps)
+                    .collect();
                 units
             }
         })
@@ -74,8 +77,9 @@ impl Units {
             .par_iter()
             .map(|band| {
                 let mean = |unit: &Vec<usize>| {
-                    let row =
-                        |row: usize| unit.iter().map(|&column| score(row * columns + column)).sum::<f32>();
+                    let row = |row: usize| {
+                        unit.iter().map(|&column| score(row * columns + column)).sum::<f32>()
+                    };
                     band.clone().map(row).sum::<f32>() / (unit.len() * band.len()) as f32
                 };
                 self.columns.iter().map(mean).collect()
@@ -104,7 +108,10 @@ impl Units {
         }
         // Scores are never negative, so their bits have the order of the numbers.
         let all = scores.iter().enumerate().flat_map(|(band, scores)| {
-            scores.iter().enumerate().map(move |(unit, score)| (score.to_bits(), Reverse((band, unit))))
+            scores
+                .iter()
+                .enumerate()
+                .map(move |(unit, score)| (score.to_bits(), Reverse((band, unit))))
         });
         let mut order: Vec<(u32, Reverse<(usize, usize)>)> = all.collect();
         let zeros = ((fraction * order.len() as f64).round() as usize).min(order.len());

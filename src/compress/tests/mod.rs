@@ -56,7 +56,11 @@ fn zeroed(plan: &Plan, keep: &mask::ChannelMask) -> Plan {
     let mut plan = plan.clone();
     let rows = |tensor: &mut std::sync::Arc<[f32]>, keep: &[bool]| {
         let row = tensor.len() / keep.len();
-        *tensor = tensor.iter().enumerate().map(|(at, &x)| if keep[at / row] { x } else { 0.0 }).collect();
+        *tensor = tensor
+            .iter()
+            .enumerate()
+            .map(|(at, &x)| if keep[at / row] { x } else { 0.0 })
+            .collect();
     };
     for step in plan.steps.clone() {
         let keep = keep.of(step.output);
@@ -90,12 +94,18 @@ fn weights_beyond_half_precision_are_refused() {
     large[0] = -1e6;
     *values = large.into();
     let known = layers(&plan).unwrap();
-    assert!(known.iter().all(|layer| (layer.largest_weight <= FP16_MAX) == (layer.step != "three")));
+    assert!(
+        known.iter().all(|layer| (layer.largest_weight <= FP16_MAX) == (layer.step != "three"))
+    );
     let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
     let halves = LayerRecipe { numbers: Numbers::Fp16, ..LayerRecipe::default() };
-    let of = |step: &str| Recipe { layers: [(step.to_owned(), halves)].into(), ..Recipe::default() };
+    let of =
+        |step: &str| Recipe { layers: [(step.to_owned(), halves)].into(), ..Recipe::default() };
     let error = apply(&plan, &calibration, &of("three")).unwrap_err();
-    assert_eq!(error.to_string(), "step `three`: a weight of -1000000 is beyond the greatest number of fp16");
+    assert_eq!(
+        error.to_string(),
+        "step `three`: a weight of -1000000 is beyond the greatest number of fp16"
+    );
     let small = apply(&plan, &calibration, &of("two")).unwrap();
     assert_eq!(weights(&small, "two").format().numbers, Numbers::Fp16);
 }
@@ -255,8 +265,14 @@ fn a_constant_channel_is_folded_exactly() {
         };
         let weights = &mut plan.weights[conv.weights];
         let filter = weights.values.len() / 8;
-        let WeightValues::F32(values) = &mut weights.values else { panic!("not in single precision") };
-        *values = values.iter().enumerate().map(|(at, &x)| if at / filter == 5 { 0.0 } else { x }).collect();
+        let WeightValues::F32(values) = &mut weights.values else {
+            panic!("not in single precision")
+        };
+        *values = values
+            .iter()
+            .enumerate()
+            .map(|(at, &x)| if at / filter == 5 { 0.0 } else { x })
+            .collect();
     }
     let images = networks::images(&plan, 3);
     let calibration = reference::calibrate(&plan, &images);
@@ -279,11 +295,16 @@ fn sparsity_removes_the_smallest() {
     let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
     let small = apply(&plan, &calibration, &recipe(&[], &[("three", 0.7, 32)])).unwrap();
     let (before, after) = (weights(&plan, "three"), weights(&small, "three"));
-    let (WeightValues::F32(before), WeightValues::F32(after)) = (&before.values, &after.values) else {
+    let (WeightValues::F32(before), WeightValues::F32(after)) = (&before.values, &after.values)
+    else {
         panic!("wrong formats")
     };
-    let removed: Vec<f32> =
-        before.iter().zip(after.iter()).filter(|(_, after)| **after == 0.0).map(|(x, _)| x.abs()).collect();
+    let removed: Vec<f32> = before
+        .iter()
+        .zip(after.iter())
+        .filter(|(_, after)| **after == 0.0)
+        .map(|(x, _)| x.abs())
+        .collect();
     assert_eq!(removed.len(), (0.7 * before.len() as f64).round() as usize);
     let largest_removed = removed.iter().fold(0.0f32, |a, &b| a.max(b));
     let smallest_kept = after.iter().filter(|x| **x != 0.0).fold(f32::MAX, |a, &b| a.min(b.abs()));
@@ -297,13 +318,15 @@ fn integers_stay_close_to_single_precision() {
         let images = networks::images(&plan, 4);
         let calibration = reference::calibrate(&plan, &images);
         let every = layers(&plan).unwrap().into_iter();
-        let layers = every.map(|layer| (layer.step, LayerRecipe { numbers: INT8, ..LayerRecipe::default() }));
+        let layers = every
+            .map(|layer| (layer.step, LayerRecipe { numbers: INT8, ..LayerRecipe::default() }));
         let layers: BTreeMap<_, _> = layers.collect();
         for recalibrate in [false, true] {
             let recipe = Recipe { layers: layers.clone(), recalibrate, ..Recipe::default() };
             let small = apply(&plan, &calibration, &recipe).unwrap();
             for image in &images {
-                let (exact, rounded) = (reference::output(&plan, image), reference::output(&small, image));
+                let (exact, rounded) =
+                    (reference::output(&plan, image), reference::output(&small, image));
                 let error: f64 = exact.iter().zip(&rounded).map(|(a, b)| (a - b) * (a - b)).sum();
                 let power: f64 = exact.iter().map(|a| a * a).sum();
                 assert!(error < 0.003 * power, "{name}: {exact:?} became {rounded:?}");
@@ -316,7 +339,8 @@ fn integers_stay_close_to_single_precision() {
 fn grids_are_shared_across_pooling() {
     let plan = networks::flattened();
     let calibration = reference::calibrate(&plan, &networks::images(&plan, 2));
-    let small = apply(&plan, &calibration, &recipe(&[], &[("a", 0.0, 8), ("hidden", 0.0, 8)])).unwrap();
+    let small =
+        apply(&plan, &calibration, &recipe(&[], &[("a", 0.0, 8), ("hidden", 0.0, 8)])).unwrap();
     let grid = |step: &str| {
         let step = small.steps.iter().find(|found| found.name == step).unwrap();
         small.values[step.output].quantization
@@ -353,7 +377,10 @@ fn hostile_recipes_are_refused() {
     }
     let other = networks::residual();
     let foreign = reference::calibrate(&other, &networks::images(&other, 1));
-    assert!(matches!(apply(&plan, &foreign, &Recipe::default()), Err(CompressError::Calibration(_))));
+    assert!(matches!(
+        apply(&plan, &foreign, &Recipe::default()),
+        Err(CompressError::Calibration(_))
+    ));
 }
 
 #[test]
@@ -364,7 +391,8 @@ fn recipes_and_calibrations_survive_storage() {
     assert_eq!(serde_json::from_str::<Recipe>("{}").unwrap(), Recipe::default());
     assert!(serde_json::from_str::<Recipe>(r#"{"chanels": {}}"#).is_err());
     // Names of earlier versions are read as aliases.
-    let earlier = r#"{"repair": false, "layers": {"one": {"pattern": {"Grouped": {"kept": 2, "of": 4}}}}}"#;
+    let earlier =
+        r#"{"repair": false, "layers": {"one": {"pattern": {"Grouped": {"kept": 2, "of": 4}}}}}"#;
     let earlier: Recipe = serde_json::from_str(earlier).unwrap();
     assert!(!earlier.recalibrate);
     assert_eq!(earlier.layers["one"].pattern, Pattern::NofM { n: 2, m: 4 });

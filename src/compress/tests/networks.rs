@@ -34,7 +34,13 @@ impl Builder {
         self.plan.values[value].dims.clone()
     }
 
-    pub fn step(&mut self, name: &str, operator: Operator, inputs: &[ValueId], dims: &[usize]) -> ValueId {
+    pub fn step(
+        &mut self,
+        name: &str,
+        operator: Operator,
+        inputs: &[ValueId],
+        dims: &[usize],
+    ) -> ValueId {
         let output = self.value(dims);
         self.plan.steps.push(Step { name: name.into(), operator, inputs: inputs.to_vec(), output });
         self.plan.output = output;
@@ -58,8 +64,12 @@ impl Builder {
         let bias = Some(self.numbers(out, 0.3));
         self.plan.weights.push(Weights::dense([out, columns, kernel, kernel], values, bias));
         let half = kernel / 2;
-        let window =
-            Window { kernel: [kernel; 2], stride: [stride; 2], dilation: [1; 2], padding: [half; 4] };
+        let window = Window {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            dilation: [1; 2],
+            padding: [half; 4],
+        };
         let weights = self.plan.weights.len() - 1;
         let conv = Conv { window, groups, weights, activation, schedule: Schedule::default() };
         let output = match dims[..] {
@@ -156,8 +166,12 @@ pub fn shuffled() -> Plan {
     let mut b = Builder::new(5, &[4, 4, 4]);
     let a = b.conv("a", 0, (8, 1, 1, 2), Activation::Relu, None);
     let split = b.step("split", Operator::Reshape, &[a], &[2, 4, 4, 4]);
-    let swapped =
-        b.step("swap", Operator::Transpose { permutation: vec![1, 0, 2, 3] }, &[split], &[4, 2, 4, 4]);
+    let swapped = b.step(
+        "swap",
+        Operator::Transpose { permutation: vec![1, 0, 2, 3] },
+        &[split],
+        &[4, 2, 4, 4],
+    );
     let shuffled = b.step("merge", Operator::Reshape, &[swapped], &[8, 4, 4]);
     let c = b.conv("c", shuffled, (8, 3, 1, 1), Activation::Relu, None);
     b.head(c)

@@ -13,7 +13,8 @@ pub fn run(plan: &Plan, image: &[f32]) -> Vec<Vec<f64>> {
     values[plan.input] = image.iter().map(|&x| f64::from(x)).collect();
     round_to_grid(plan, plan.input, &mut values[plan.input]);
     for step in &plan.steps {
-        let inputs: Vec<&[f64]> = step.inputs.iter().map(|&value| values[value].as_slice()).collect();
+        let inputs: Vec<&[f64]> =
+            step.inputs.iter().map(|&value| values[value].as_slice()).collect();
         let mut output = step_f64(plan, step, 1, &inputs);
         round_to_grid(plan, step.output, &mut output);
         values[step.output] = output;
@@ -43,6 +44,7 @@ pub fn calibrate(plan: &Plan, images: &[Vec<f32>]) -> Calibration {
 fn round_to_grid(plan: &Plan, value: usize, data: &mut [f64]) {
     if let Some(grid) = plan.values[value].quantization {
         let (scale, zero) = (f64::from(grid.scale), f64::from(grid.zero_point));
-        data.iter_mut().for_each(|x| *x = (((*x / scale).round() + zero).clamp(0.0, 255.0) - zero) * scale);
+        data.iter_mut()
+            .for_each(|x| *x = (((*x / scale).round() + zero).clamp(0.0, 255.0) - zero) * scale);
     }
 }

@@ -75,7 +75,8 @@ fn ground(random: &mut Random) -> Vec<Color> {
             let stripe = triangle_wave((u * sx + v * sy) / 1024, period) * depth / 256;
             let mut color = [0; CHANNELS];
             for channel in 0..CHANNELS {
-                let mut value = (from[channel] * (256 - share) + to[channel] * share) / 256 + stripe;
+                let mut value =
+                    (from[channel] * (256 - share) + to[channel] * share) / 256 + stripe;
                 for (at, radius, tint) in &blobs {
                     let distance = (x - at[0]) * (x - at[0]) + (y - at[1]) * (y - at[1]);
                     let reach = radius * radius;
@@ -116,7 +117,8 @@ impl Placement {
         let radius = large.radius * random.range(25, 50) / 100;
         let (dx, dy) = turn(random.range(0, 359));
         let distance = (large.radius + radius) * random.range(80, 130) / 100;
-        let middle = [large.middle[0] + dx * distance / 1024, large.middle[1] + dy * distance / 1024];
+        let middle =
+            [large.middle[0] + dx * distance / 1024, large.middle[1] + dy * distance / 1024];
         Self::new(middle, radius, 30, random)
     }
 
@@ -132,11 +134,13 @@ impl Placement {
                 [0, 1].map(|column: usize| a[row][0] * b[0][column] + a[row][1] * b[1][column])
             })
         };
-        let turned =
-            |cos: i32, sin: i32| [[i64::from(cos), i64::from(sin)], [i64::from(-sin), i64::from(cos)]];
+        let turned = |cos: i32, sin: i32| {
+            [[i64::from(cos), i64::from(sin)], [i64::from(-sin), i64::from(cos)]]
+        };
         let stretched = product([[wide, 0], [0, high]], turned(cos, sin));
         let leaning = product(turned(lean_cos, lean_sin), stretched);
-        let matrix = leaning.map(|row| row.map(|value| (value << 16) / (1 << 20) / i64::from(radius)));
+        let matrix =
+            leaning.map(|row| row.map(|value| (value << 16) / (1 << 20) / i64::from(radius)));
         Self { middle, radius, matrix }
     }
 
@@ -170,14 +174,17 @@ fn paint(canvas: &mut [Color], shape: &Shape, place: &Placement, from: Color, to
             }
             let mut covered = 0;
             for sample in 0..SAMPLES * SAMPLES {
-                let at = |pixel: i32, sample: i32| pixel * PIXEL + (2 * sample + 1) * PIXEL / (2 * SAMPLES);
+                let at = |pixel: i32, sample: i32| {
+                    pixel * PIXEL + (2 * sample + 1) * PIXEL / (2 * SAMPLES)
+                };
                 let [u, v] = place.frame(at(x, sample % SAMPLES), at(y, sample / SAMPLES));
-                covered += i32::from(u.abs() < 4 * UNIT && v.abs() < 4 * UNIT && shape.contains(u, v));
+                covered +=
+                    i32::from(u.abs() < 4 * UNIT && v.abs() < 4 * UNIT && shape.contains(u, v));
             }
             if covered > 0 {
                 let share = ((u + UNIT) / 8).clamp(0, 256);
-                let color =
-                    [0, 1, 2].map(|channel| (from[channel] * (256 - share) + to[channel] * share) / 256);
+                let color = [0, 1, 2]
+                    .map(|channel| (from[channel] * (256 - share) + to[channel] * share) / 256);
                 blend(&mut canvas[(y * SIDE as i32 + x) as usize], color, covered);
             }
         }
@@ -192,7 +199,8 @@ fn cover(canvas: &mut [Color], place: &Placement, random: &mut Random) {
     let far = near + place.radius * random.range(15, 35) / 100;
     for y in 0..SIDE as i32 {
         for x in 0..SIDE as i32 {
-            let (u, v) = (x * PIXEL + PIXEL / 2 - place.middle[0], y * PIXEL + PIXEL / 2 - place.middle[1]);
+            let (u, v) =
+                (x * PIXEL + PIXEL / 2 - place.middle[0], y * PIXEL + PIXEL / 2 - place.middle[1]);
             let along = (u * dx + v * dy) / 1024;
             if (near..far).contains(&along) {
                 blend(&mut canvas[(y * SIDE as i32 + x) as usize], color, SAMPLES * SAMPLES);
@@ -215,7 +223,8 @@ fn any_color(random: &mut Random) -> Color {
 /// Draws a color whose channels differ from another's by at least `least` in sum.
 fn contrasting(other: Color, least: i32, random: &mut Random) -> Color {
     let mut best = any_color(random);
-    let difference = |color: &Color| color.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<i32>();
+    let difference =
+        |color: &Color| color.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<i32>();
     for _ in 0..8 {
         if difference(&best) >= least {
             break;
@@ -229,7 +238,8 @@ fn contrasting(other: Color, least: i32, random: &mut Random) -> Color {
 }
 
 fn mean(canvas: &[Color]) -> Color {
-    [0, 1, 2].map(|channel| canvas.iter().map(|color| color[channel]).sum::<i32>() / canvas.len() as i32)
+    [0, 1, 2]
+        .map(|channel| canvas.iter().map(|color| color[channel]).sum::<i32>() / canvas.len() as i32)
 }
 
 /// Rises from -256 to 256 and falls back within a period.

@@ -7,8 +7,9 @@ pub(super) struct Random(u64);
 impl Random {
     /// Creates the stream of one image of one part.
     pub fn new(part: u64, image: u64) -> Self {
-        let mut random =
-            Self(part.wrapping_mul(0x9E6C_63D0_876A_9A63) ^ image.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        let mut random = Self(
+            part.wrapping_mul(0x9E6C_63D0_876A_9A63) ^ image.wrapping_mul(0xD1B5_4A32_D192_ED03),
+        );
         // Seeds of neighboring images differ in a few bits; the first outputs mix them.
         random.next();
         random.next();

@@ -11,8 +11,10 @@ pub(super) const UNIT: i32 = 1024;
 pub(super) const FARTHEST: i32 = 1300;
 
 /// Names of the classes in the order of their labels.
-pub const CLASSES: [&str; 10] =
-    ["checkers", "crescent", "cross", "disc", "pentagon", "ring", "square", "star", "stripes", "triangle"];
+pub const CLASSES: [&str; 10] = [
+    "checkers", "crescent", "cross", "disc", "pentagon", "ring", "square", "star", "stripes",
+    "triangle",
+];
 
 /// Class of a shape, in the order of [`CLASSES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +116,10 @@ const FIVE: [[i32; 2]; 5] = [[0, 1024], [-974, 316], [-602, -828], [602, -828], 
 
 /// Counts the lines at `distance` from the center that a point lies beyond.
 fn beyond(directions: &[[i32; 2]], distance: i32, x: i32, y: i32) -> usize {
-    directions.iter().filter(|direction| direction[0] * x + direction[1] * y > distance * 1024).count()
+    directions
+        .iter()
+        .filter(|direction| direction[0] * x + direction[1] * y > distance * 1024)
+        .count()
 }
 
 #[cfg(test)]
@@ -127,8 +132,9 @@ mod tests {
         for class in Class::ALL {
             for _ in 0..20 {
                 let shape = Shape::random(class, &mut random);
-                let points =
-                    (-1536..=1536).step_by(32).flat_map(|x| (-1536..=1536).step_by(32).map(move |y| (x, y)));
+                let points = (-1536..=1536)
+                    .step_by(32)
+                    .flat_map(|x| (-1536..=1536).step_by(32).map(move |y| (x, y)));
                 let (mut inside, mut outside) = (0, 0);
                 for (x, y) in points.filter(|&(x, y)| shape.contains(x, y)) {
                     assert!(x * x + y * y <= FARTHEST * FARTHEST, "{shape:?} reaches ({x}, {y})");

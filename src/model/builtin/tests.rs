@@ -6,7 +6,10 @@ use super::*;
 fn the_same_images_on_every_machine() {
     let images = images(Part::Report, 200);
     // The hash changes only together with builtin.onnx: other images need another network.
-    assert_eq!(images.content_hash(), "e482616c6ee10713644096d5fc7d8f9d1a0424c65849b7b199ee78ac7b1d2aa2");
+    assert_eq!(
+        images.content_hash(),
+        "e482616c6ee10713644096d5fc7d8f9d1a0424c65849b7b199ee78ac7b1d2aa2"
+    );
     assert_eq!(images.slice(0..20), super::images(Part::Report, 20));
 }
 
@@ -40,5 +43,8 @@ fn the_network_is_read_and_fits_the_images() {
     assert_eq!(network.plan.values[network.plan.output].dims, [CLASSES.len()]);
     // Normalization is folded, so there are fewer parameters than were trained.
     assert!((240_000..256_154).contains(&totals.parameters), "{totals:?}");
-    assert!(network.plan.weights.iter().any(|weights| weights.dims[1] == 1), "has depthwise layers");
+    assert!(
+        network.plan.weights.iter().any(|weights| weights.dims[1] == 1),
+        "has depthwise layers"
+    );
 }

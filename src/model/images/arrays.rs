@@ -37,7 +37,11 @@ impl Arrays {
 
 /// Checks the size of an array's images against the network's input. Gray images are repeated for
 /// networks with three channels. Returns the number of repetitions.
-pub(super) fn check(name: &str, found: [usize; 3], expected: [usize; 3]) -> Result<usize, ImageError> {
+pub(super) fn check(
+    name: &str,
+    found: [usize; 3],
+    expected: [usize; 3],
+) -> Result<usize, ImageError> {
     if found[1..] != expected[1..] {
         return Err(ImageError::Size {
             name: name.to_owned(),

@@ -32,7 +32,8 @@ impl Dataset {
         temporary.push(format!(".{}.part", std::process::id()));
         let temporary = PathBuf::from(temporary);
         let write = || -> std::io::Result<()> {
-            let mut file = Hashed { file: std::fs::File::create(&temporary)?, hasher: blake3::Hasher::new() };
+            let mut file =
+                Hashed { file: std::fs::File::create(&temporary)?, hasher: blake3::Hasher::new() };
             file.write(&head)?;
             for images in [&self.calibration, &self.search, &self.report] {
                 let mut head = Vec::new();
@@ -41,7 +42,8 @@ impl Dataset {
                 number(&mut head, images.labels.len());
                 file.write(&head)?;
                 file.write(&images.pixels)?;
-                let labels: Vec<u8> = images.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+                let labels: Vec<u8> =
+                    images.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
                 file.write(&labels)?;
             }
             let checksum = file.hasher.finalize();
@@ -63,8 +65,9 @@ impl Dataset {
     /// Fails if the file cannot be read, is damaged, or is of another kind.
     pub fn load_cached(path: &Path) -> Result<Self, ImageError> {
         let bytes = std::fs::read(path).map_err(ImageError::io(path))?;
-        parse(&bytes)
-            .map_err(|reason| ImageError::format(path, format!("{reason}; delete it, it will be made again")))
+        parse(&bytes).map_err(|reason| {
+            ImageError::format(path, format!("{reason}; delete it, it will be made again"))
+        })
     }
 }
 
@@ -97,8 +100,8 @@ fn parse(bytes: &[u8]) -> Result<Dataset, &'static str> {
     let mut classes = Vec::new();
     for _ in 0..reader.number()? {
         let length = reader.number()?;
-        let name =
-            std::str::from_utf8(reader.bytes(length)?).map_err(|_| "holds a class name that is no text")?;
+        let name = std::str::from_utf8(reader.bytes(length)?)
+            .map_err(|_| "holds a class name that is no text")?;
         classes.push(name.to_owned());
     }
     let (calibration, search, report) = (reader.images()?, reader.images()?, reader.images()?);
@@ -135,9 +138,11 @@ impl<'a> Reader<'a> {
             return Err("holds sizes that contradict each other");
         }
         let pixels = self.bytes(pixels)?.into();
-        let labels = self.bytes(labels.checked_mul(4).ok_or("holds a size that is out of range")?)?;
         let labels =
-            labels.chunks_exact(4).map(|label| u32::from_le_bytes([label[0], label[1], label[2], label[3]]));
+            self.bytes(labels.checked_mul(4).ok_or("holds a size that is out of range")?)?;
+        let labels = labels
+            .chunks_exact(4)
+            .map(|label| u32::from_le_bytes([label[0], label[1], label[2], label[3]]));
         Ok(Images { dims, pixels, labels: labels.collect() })
     }
 }

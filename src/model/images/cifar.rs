@@ -38,7 +38,11 @@ pub(super) fn open_file(file: &Path, expected: [usize; 3]) -> Result<Arrays, Ima
     open(file.parent().unwrap_or(Path::new("")), &[(name, Role::Whole)], expected)
 }
 
-fn open(folder: &Path, batches: &[(&str, Role)], expected: [usize; 3]) -> Result<Arrays, ImageError> {
+fn open(
+    folder: &Path,
+    batches: &[(&str, Role)],
+    expected: [usize; 3],
+) -> Result<Arrays, ImageError> {
     let mut items = Vec::new();
     let mut blocks = Vec::new();
     for &(name, role) in batches {
@@ -48,7 +52,10 @@ fn open(folder: &Path, batches: &[(&str, Role)], expected: [usize; 3]) -> Result
         if bytes.is_empty() || bytes.len() % RECORD != 0 {
             return Err(ImageError::format(
                 path,
-                format!("{} bytes are no whole number of CIFAR-10 records of {RECORD} bytes", bytes.len()),
+                format!(
+                    "{} bytes are no whole number of CIFAR-10 records of {RECORD} bytes",
+                    bytes.len()
+                ),
             ));
         }
         for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
@@ -58,7 +65,11 @@ fn open(folder: &Path, batches: &[(&str, Role)], expected: [usize; 3]) -> Result
                     format!("label {} of record {index} is above 9", record[0]),
                 ));
             }
-            items.push(Item { key: format!("{name}/{index}"), label: Some(record[0].into()), role });
+            items.push(Item {
+                key: format!("{name}/{index}"),
+                label: Some(record[0].into()),
+                role,
+            });
         }
         let count = bytes.len() / RECORD;
         blocks.push(Block {
@@ -83,7 +94,10 @@ fn classes(path: &Path) -> Result<Vec<String>, ImageError> {
     let names: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if names.len() != usize::from(CLASSES) {
-        return Err(ImageError::format(path, format!("holds {} class names, not {CLASSES}", names.len())));
+        return Err(ImageError::format(
+            path,
+            format!("holds {} class names, not {CLASSES}", names.len()),
+        ));
     }
     Ok(names)
 }

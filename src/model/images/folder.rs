@@ -49,7 +49,8 @@ pub(super) fn open(root: &Path, expected: [usize; 3]) -> Result<Folder, ImageErr
         let folder = if name.is_empty() { root.to_owned() } else { root.join(name) };
         list_part(&folder, name, role, root, &mut found)?;
     }
-    let classes: BTreeSet<&str> = found.iter().filter_map(|(_, _, class)| class.as_deref()).collect();
+    let classes: BTreeSet<&str> =
+        found.iter().filter_map(|(_, _, class)| class.as_deref()).collect();
     let classes: Vec<String> = classes.into_iter().map(str::to_owned).collect();
     let labelled = found.iter().all(|(_, _, class)| class.is_some());
     let label = |class: &Option<String>| {
@@ -80,11 +81,19 @@ fn list_part(
     let entries = Entries::read(folder)?;
     let loose = entries.files.iter().find(|name| is_image(name));
     if let (Some(image), Some(class)) = (loose, entries.folders.first()) {
-        return Err(ImageError::Mixed { path: folder.into(), folder: class.clone(), image: image.clone() });
+        return Err(ImageError::Mixed {
+            path: folder.into(),
+            folder: class.clone(),
+            image: image.clone(),
+        });
     }
     if loose.is_some() {
         found.extend(
-            entries.files.iter().filter(|name| is_image(name)).map(|name| (join(prefix, name), role, None)),
+            entries
+                .files
+                .iter()
+                .filter(|name| is_image(name))
+                .map(|name| (join(prefix, name), role, None)),
         );
         return Ok(());
     }
@@ -103,8 +112,9 @@ fn list_part(
         let mut other = None;
         list_class(&folder.join(class), &join(prefix, class), class, role, 0, found, &mut other)?;
         if found.len() == before {
-            let hint =
-                other.map(|name| format!(" ({name} is of a format that is not read)")).unwrap_or_default();
+            let hint = other
+                .map(|name| format!(" ({name} is of a format that is not read)"))
+                .unwrap_or_default();
             return Err(ImageError::EmptyClass { path: folder.join(class), hint });
         }
     }
@@ -121,7 +131,10 @@ fn list_class(
     other: &mut Option<String>,
 ) -> Result<(), ImageError> {
     if depth > MAX_DEPTH {
-        return Err(ImageError::format(folder, format!("folders are nested more than {MAX_DEPTH} deep")));
+        return Err(ImageError::format(
+            folder,
+            format!("folders are nested more than {MAX_DEPTH} deep"),
+        ));
     }
     let entries = Entries::read(folder)?;
     found.extend(
@@ -135,7 +148,15 @@ fn list_class(
         *other = entries.other_image().cloned();
     }
     for inner in &entries.folders {
-        list_class(&folder.join(inner), &join(prefix, inner), class, role, depth + 1, found, other)?;
+        list_class(
+            &folder.join(inner),
+            &join(prefix, inner),
+            class,
+            role,
+            depth + 1,
+            found,
+            other,
+        )?;
     }
     Ok(())
 }
@@ -164,7 +185,9 @@ impl Entries {
             }
             let mut kind = entry.file_type().map_err(ImageError::io(entry.path()))?;
             if kind.is_symlink() {
-                kind = std::fs::metadata(entry.path()).map_err(ImageError::io(entry.path()))?.file_type();
+                kind = std::fs::metadata(entry.path())
+                    .map_err(ImageError::io(entry.path()))?
+                    .file_type();
             }
             if kind.is_dir() {
                 entries.folders.insert(name);
@@ -179,8 +202,10 @@ impl Entries {
     fn parts(&self) -> Vec<(&'static str, Role)> {
         let has = |name: &&str| self.folders.contains(*name);
         let train = Some("train").filter(has).map(|name| (name, Role::Train));
-        let test =
-            ["test", "val", "valid", "validation"].into_iter().find(has).map(|name| (name, Role::Test));
+        let test = ["test", "val", "valid", "validation"]
+            .into_iter()
+            .find(has)
+            .map(|name| (name, Role::Test));
         train.into_iter().chain(test).collect()
     }
 
@@ -225,8 +250,9 @@ impl Source for Folder {
         }
         let bytes = std::fs::read(&path).map_err(ImageError::io(&path))?;
         // The content decides, not the name: JPEG files called .png are common.
-        let mut reader =
-            ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(ImageError::io(&path))?;
+        let mut reader = ImageReader::new(Cursor::new(&bytes))
+            .with_guessed_format()
+            .map_err(ImageError::io(&path))?;
         if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
             return Err(bad("neither PNG nor JPEG inside".to_owned()));
         }
@@ -250,8 +276,14 @@ impl Source for Folder {
 
 /// Converts a decoded image to the network's channels if the conversion is unambiguous: gray is
 /// repeated over three channels, an opaque alpha channel is dropped, 16 bits become 8.
-fn write(image: DynamicImage, channels: usize, name: &str, out: &mut [u8]) -> Result<(), ImageError> {
-    let wrong = |found, advice| ImageError::Color { name: name.to_owned(), found, channels, advice };
+fn write(
+    image: DynamicImage,
+    channels: usize,
+    name: &str,
+    out: &mut [u8],
+) -> Result<(), ImageError> {
+    let wrong =
+        |found, advice| ImageError::Color { name: name.to_owned(), found, channels, advice };
     let opaque = match &image {
         DynamicImage::ImageRgba8(image) => image.pixels().all(|pixel| pixel[3] == u8::MAX),
         DynamicImage::ImageLumaA8(image) => image.pixels().all(|pixel| pixel[1] == u8::MAX),
@@ -266,7 +298,9 @@ fn write(image: DynamicImage, channels: usize, name: &str, out: &mut [u8]) -> Re
         (1, false) => to_channels_first(image.to_luma8().as_raw(), 1, out),
         (1, true) => return Err(wrong("in color", "; convert the images to gray first")),
         (3, _) => to_channels_first(image.to_rgb8().as_raw(), 3, out),
-        (4, true) if image.color().has_alpha() => to_channels_first(image.to_rgba8().as_raw(), 4, out),
+        (4, true) if image.color().has_alpha() => {
+            to_channels_first(image.to_rgba8().as_raw(), 4, out)
+        }
         (_, true) => return Err(wrong("in color", "")),
         (_, false) => return Err(wrong("gray", "")),
     }

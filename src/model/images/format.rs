@@ -13,8 +13,10 @@ use super::{cifar, folder, idx, npz};
 pub(super) fn open(path: &Path, expected: [usize; 3]) -> Result<Box<dyn Source>, ImageError> {
     let metadata = std::fs::metadata(path).map_err(ImageError::io(path))?;
     if metadata.is_file() {
-        let name =
-            path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().to_ascii_lowercase())
+            .unwrap_or_default();
         if name.ends_with(".npz") {
             return Ok(Box::new(npz::open(&[path.to_owned()], expected)?));
         }
@@ -81,12 +83,14 @@ pub(super) fn gather(
         let good = results.iter().position(Result::is_ok);
         if let Some(error) = results.into_iter().find_map(Result::err) {
             return Err(match (error, good) {
-                (ImageError::Size { name, found, expected }, Some(good)) => ImageError::MixedSizes {
-                    name,
-                    found,
-                    other: source.items()[chosen[good]].key.clone(),
-                    expected,
-                },
+                (ImageError::Size { name, found, expected }, Some(good)) => {
+                    ImageError::MixedSizes {
+                        name,
+                        found,
+                        other: source.items()[chosen[good]].key.clone(),
+                        expected,
+                    }
+                }
                 (error, _) => error,
             });
         }

@@ -32,7 +32,8 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
     let mut blocks = Vec::new();
     let mut labelled = true;
     for path in files.iter().map(PathBuf::as_path) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let role = match name.to_ascii_lowercase() {
             _ if files.len() == 1 => Role::Whole,
             name if name.starts_with("train") => Role::Train,
@@ -42,12 +43,17 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
         let array = IdxFile::read(path)?;
         let (dims, axis_order) = match *array.sizes.as_slice() {
             [_, height, width] => ([1, height, width], AxisOrder::ChannelsFirst),
-            [_, channels @ (1 | 3), height, width] => ([channels, height, width], AxisOrder::ChannelsFirst),
+            [_, channels @ (1 | 3), height, width] => {
+                ([channels, height, width], AxisOrder::ChannelsFirst)
+            }
             [_, height, width, channels @ (1 | 3)] => {
                 ([channels, height, width], AxisOrder::ChannelsLast(channels))
             }
             ref sizes => {
-                return Err(ImageError::format(path, format!("sizes {sizes:?} are not those of images")));
+                return Err(ImageError::format(
+                    path,
+                    format!("sizes {sizes:?} are not those of images"),
+                ));
             }
         };
         let repeat = check(&name, dims, expected)?;
@@ -57,7 +63,10 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
         if let Some((path, labels)) = &labels
             && labels.len() != count
         {
-            return Err(ImageError::format(path, format!("{} labels for {count} images", labels.len())));
+            return Err(ImageError::format(
+                path,
+                format!("{} labels for {count} images", labels.len()),
+            ));
         }
         labelled &= labels.is_some();
         items.extend((0..count).map(|index| Item {
@@ -66,7 +75,14 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
             role,
         }));
         let stride = dims.iter().product();
-        blocks.push(Block { bytes: array.bytes, offset: array.offset, stride, count, axis_order, repeat });
+        blocks.push(Block {
+            bytes: array.bytes,
+            offset: array.offset,
+            stride,
+            count,
+            axis_order,
+            repeat,
+        });
     }
     if !labelled {
         items.iter_mut().for_each(|item| item.label = None);
@@ -112,7 +128,10 @@ impl IdxFile {
             .collect();
         let total = sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
         if total != Some(bytes.len() - offset) {
-            return Err(bad(&format!("sizes {sizes:?} do not fit {} bytes of data", bytes.len() - offset)));
+            return Err(bad(&format!(
+                "sizes {sizes:?} do not fit {} bytes of data",
+                bytes.len() - offset
+            )));
         }
         Ok(Self { sizes, bytes, offset })
     }

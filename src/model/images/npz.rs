@@ -20,8 +20,11 @@ const MAX_HEADER: usize = 1 << 16;
 const MAX_TRAILER: u64 = 1 << 16;
 
 /// Names of the arrays of images and labels, with the part that they make up.
-const PARTS: [(&str, &str, Role); 3] =
-    [("x", "y", Role::Whole), ("x_train", "y_train", Role::Train), ("x_test", "y_test", Role::Test)];
+const PARTS: [(&str, &str, Role); 3] = [
+    ("x", "y", Role::Whole),
+    ("x_train", "y_train", Role::Train),
+    ("x_test", "y_test", Role::Test),
+];
 
 /// Reads archives. Of several in one folder, `train.npz` is the train part and `test.npz` the test
 /// part.
@@ -31,9 +34,11 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
     let mut labelled = true;
     for path in files.iter().map(PathBuf::as_path) {
         let file = File::open(path).map_err(ImageError::io(path))?;
-        let mut archive =
-            ZipArchive::new(BufReader::new(file)).map_err(std::io::Error::from).map_err(unreadable(path))?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut archive = ZipArchive::new(BufReader::new(file))
+            .map_err(std::io::Error::from)
+            .map_err(unreadable(path))?;
+        let name =
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let before = blocks.len();
         for (x, y, role) in PARTS {
             let Some(mut block) =
@@ -104,7 +109,8 @@ fn read_entry<T>(
     let reader: &mut dyn Read = &mut entry;
     let array = read(NpyFile::with_header(header, reader))?;
     // The checksum of a member is compared once its end has been read.
-    std::io::copy(&mut entry.take(MAX_TRAILER), &mut std::io::sink()).map_err(|error| damaged(&error))?;
+    std::io::copy(&mut entry.take(MAX_TRAILER), &mut std::io::sink())
+        .map_err(|error| damaged(&error))?;
     Ok(Some(array))
 }
 
@@ -172,7 +178,11 @@ fn images(
         Some((TypeChar::Uint, 1)) => {
             let mut bytes = Vec::new();
             // The buffer grows with the actual data, whatever size the header states.
-            array.into_inner().take(total as u64).read_to_end(&mut bytes).map_err(unreadable(path))?;
+            array
+                .into_inner()
+                .take(total as u64)
+                .read_to_end(&mut bytes)
+                .map_err(unreadable(path))?;
             bytes
         }
         Some((TypeChar::Float, 4)) => pixels(data::<f32>(array, path)?, total, f64::from, bad)?,
@@ -208,9 +218,9 @@ fn pixels<T: Deserialize>(
         bytes.push(value.round() as u8);
     }
     if highest > 0.0 && highest <= 1.0 {
-        return Err(
-            bad("lies between 0 and 1; multiply it by 255, the scale of --mean and --std".to_owned()),
-        );
+        return Err(bad(
+            "lies between 0 and 1; multiply it by 255, the scale of --mean and --std".to_owned()
+        ));
     }
     Ok(bytes)
 }
@@ -243,7 +253,9 @@ fn indices<T: Deserialize + TryInto<u32> + Copy + std::fmt::Display>(
     let mut labels = Vec::new();
     for value in values.take(count) {
         let value = value.map_err(|error| bad(format!("cannot be read: {error}")))?;
-        labels.push(value.try_into().map_err(|_| bad(format!("holds {value}, which is no class index")))?);
+        labels.push(
+            value.try_into().map_err(|_| bad(format!("holds {value}, which is no class index")))?,
+        );
     }
     Ok(labels)
 }

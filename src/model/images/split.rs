@@ -37,7 +37,11 @@ const SEARCH_END: f64 = 0.6;
 /// If there are a train and a test part, calibration images come from the former, and search and
 /// report images from disjoint halves of the latter, because a network remembers its training
 /// images.
-pub(super) fn three_ways(items: &[Item], sizes: SplitSizes, path: &Path) -> Result<Parts, ImageError> {
+pub(super) fn three_ways(
+    items: &[Item],
+    sizes: SplitSizes,
+    path: &Path,
+) -> Result<Parts, ImageError> {
     let train = shuffled(items, |role| role == Role::Train);
     let test = shuffled(items, |role| role == Role::Test);
     let (calibration, (search, report)) = if train.is_empty() || test.is_empty() {
@@ -49,8 +53,9 @@ pub(super) fn three_ways(items: &[Item], sizes: SplitSizes, path: &Path) -> Resu
         enough(test.len(), 2, " in its test part", path)?;
         (train, halves(test, 0.5))
     };
-    let first =
-        |part: Vec<Placed>, cap: usize| part.into_iter().take(cap).map(|placed| placed.item).collect();
+    let first = |part: Vec<Placed>, cap: usize| {
+        part.into_iter().take(cap).map(|placed| placed.item).collect()
+    };
     Ok(Parts {
         calibration: first(calibration, sizes.calibration),
         search: first(search, sizes.search),
@@ -60,7 +65,8 @@ pub(super) fn three_ways(items: &[Item], sizes: SplitSizes, path: &Path) -> Resu
 
 /// Returns the images for a final score: the test part, or all images if there is none.
 pub(super) fn test_or_all(items: &[Item]) -> Vec<usize> {
-    let test: Vec<usize> = (0..items.len()).filter(|&item| items[item].role == Role::Test).collect();
+    let test: Vec<usize> =
+        (0..items.len()).filter(|&item| items[item].role == Role::Test).collect();
     if test.is_empty() { (0..items.len()).collect() } else { test }
 }
 
@@ -75,8 +81,9 @@ fn shuffled(items: &[Item], wanted: impl Fn(Role) -> bool) -> Vec<Placed> {
         .filter(|&item| wanted(items[item].role))
         .map(|item| Placed { place: place(&items[item].key), item })
         .collect();
-    placed
-        .sort_by(|a, b| a.place.total_cmp(&b.place).then_with(|| items[a.item].key.cmp(&items[b.item].key)));
+    placed.sort_by(|a, b| {
+        a.place.total_cmp(&b.place).then_with(|| items[a.item].key.cmp(&items[b.item].key))
+    });
     placed
 }
 
@@ -101,5 +108,9 @@ fn halves(mut placed: Vec<Placed>, at: f64) -> (Vec<Placed>, Vec<Placed>) {
 }
 
 fn enough(found: usize, needed: usize, place: &'static str, path: &Path) -> Result<(), ImageError> {
-    if found < needed { Err(ImageError::TooFew { path: path.into(), place, found, needed }) } else { Ok(()) }
+    if found < needed {
+        Err(ImageError::TooFew { path: path.into(), place, found, needed })
+    } else {
+        Ok(())
+    }
 }

@@ -14,7 +14,8 @@ fn sizes(calibration: usize, search: usize, report: usize) -> SplitSizes {
     SplitSizes { calibration, search, report }
 }
 
-const ALL: SplitSizes = SplitSizes { calibration: usize::MAX, search: usize::MAX, report: usize::MAX };
+const ALL: SplitSizes =
+    SplitSizes { calibration: usize::MAX, search: usize::MAX, report: usize::MAX };
 
 /// Returns an interleaved color image of [`DIMS`] with pixels that distinguish images.
 fn interleaved(number: u8) -> Vec<u8> {
@@ -23,7 +24,9 @@ fn interleaved(number: u8) -> Vec<u8> {
 
 fn planes(number: u8) -> Vec<u8> {
     let pixels = interleaved(number);
-    (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied().collect::<Vec<u8>>()).collect()
+    (0..3)
+        .flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied().collect::<Vec<u8>>())
+        .collect()
 }
 
 fn write_png(path: &Path, number: u8) {
@@ -170,7 +173,10 @@ fn faults_of_folders_name_the_file() {
     let folder = TempDir::new().unwrap();
     let root = folder.path();
     let error = fault(root, DIMS);
-    assert!(error.contains("no images found in") && error.contains("a folder per class"), "{error}");
+    assert!(
+        error.contains("no images found in") && error.contains("a folder per class"),
+        "{error}"
+    );
     assert!(fault(&root.join("missing"), DIMS).contains("cannot read"));
 
     write_classes(root, 8);
@@ -192,7 +198,9 @@ fn faults_of_folders_name_the_file() {
     fs::write(root.join("dog/005.png"), &whole[..whole.len() / 2]).unwrap();
     assert!(fault(root, DIMS).contains("005.png: cannot be decoded"), "{}", fault(root, DIMS));
     fs::write(root.join("loose.png"), &whole).unwrap();
-    assert!(fault(root, DIMS).contains("holds both class folders (cat) and loose images (loose.png)"));
+    assert!(
+        fault(root, DIMS).contains("holds both class folders (cat) and loose images (loose.png)")
+    );
 }
 
 #[test]
@@ -232,7 +240,10 @@ fn cifar_binary_batches() {
         for index in 0..40 {
             let image = data.calibration.image(index);
             assert_eq!(data.calibration.label(index), Some(u32::from(image[0] % 10)));
-            assert_eq!([image[1023], image[1024], image[3071]], [image[0], image[0] + 1, image[0] + 2]);
+            assert_eq!(
+                [image[1023], image[1024], image[3071]],
+                [image[0], image[0] + 1, image[0] + 2]
+            );
         }
         assert_eq!(data.search.len() + data.report.len(), 20);
         assert!(data.search.pixels.iter().all(|&pixel| pixel >= 100));
@@ -263,7 +274,9 @@ fn idx_files() {
     let data = load(root, [1, 2, 3], ALL).unwrap();
     assert_eq!((data.calibration.len(), data.search.len() + data.report.len()), (10, 5));
     for part in [&data.calibration, &data.search, &data.report] {
-        assert!((0..part.len()).all(|index| part.label(index) == Some(part.image(index)[5].into())));
+        assert!(
+            (0..part.len()).all(|index| part.label(index) == Some(part.image(index)[5].into()))
+        );
     }
     let file = root.join("train-images-idx3-ubyte");
     assert_eq!(load_test(&file, [3, 2, 3]).unwrap().0.image(7), [7; 18]);
@@ -282,7 +295,8 @@ pub(super) fn write_npz<T: npyz::AutoSerialize + Copy>(
 ) {
     use npyz::WriterBuilder;
     let mut archive = zip::ZipWriter::new(fs::File::create(path).unwrap());
-    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, shape, data) in arrays {
         archive.start_file(format!("{name}.npy"), options).unwrap();
         let array = npyz::WriteOptions::new().writer(&mut archive);
@@ -332,7 +346,11 @@ fn npz_archives() {
     assert_eq!(load_test(&path, DIMS).unwrap().0, expected);
     write_npz(&path, &[("x", &[4, 3, 4, 5], &planar)], None);
     assert!(!load(&path, DIMS, ALL).unwrap().report.is_labelled());
-    write_npz(&path, &[("x_train", &[4, 3, 4, 5], &planar), ("x_test", &[2, 3, 4, 5], &planar[120..])], None);
+    write_npz(
+        &path,
+        &[("x_train", &[4, 3, 4, 5], &planar), ("x_test", &[2, 3, 4, 5], &planar[120..])],
+        None,
+    );
     assert_eq!(load(&path, DIMS, ALL).unwrap().calibration.len(), 4);
 
     write_npz(&path, &[("x", &[4, 3, 4, 5], &planar)], Some(&labels[1..]));
@@ -349,7 +367,11 @@ fn npz_archives() {
     write_npz(&path, &[("x", &[4, 3, 4, 5], &[f32::NAN; 240])], None);
     assert!(fault(&path, DIMS).contains("x holds NaN"));
     write_npz(&path, &[("x", &[4, 3, 4, 5], &[7_i32; 240])], None);
-    assert!(fault(&path, DIMS).contains("uint8, float32 or float64 is needed"), "{}", fault(&path, DIMS));
+    assert!(
+        fault(&path, DIMS).contains("uint8, float32 or float64 is needed"),
+        "{}",
+        fault(&path, DIMS)
+    );
     fs::write(&path, "no archive").unwrap();
     assert!(fault(&path, DIMS).contains("is no readable .npz archive"));
 }

@@ -55,10 +55,14 @@ impl Kind {
             (Self::Graph, 1) => Self::Node,
             (Self::Graph, 5) | (Self::Attribute, 5 | 10) => Self::Tensor,
             (Self::Graph, 11..=13) => Self::Value,
-            (Self::Graph, 16) | (Self::Node, 9) | (Self::Tensor, 13 | 16) | (Self::Value, 4) => Self::Text,
+            (Self::Graph, 16) | (Self::Node, 9) | (Self::Tensor, 13 | 16) | (Self::Value, 4) => {
+                Self::Text
+            }
             (Self::Graph, 2 | 10) | (Self::Node, 1..=4 | 6..=8) => Self::Plain,
             (Self::Attribute, 1 | 4 | 7..=9 | 13 | 21) => Self::Plain,
-            (Self::Tensor, 1 | 4..=8 | 10..=12) | (Self::Value, 1 | 3) | (Self::Text, _) => Self::Plain,
+            (Self::Tensor, 1 | 4..=8 | 10..=12) | (Self::Value, 1 | 3) | (Self::Text, _) => {
+                Self::Plain
+            }
             (Self::Value, 2) | (Self::Type, _) => Self::Type,
             (Self::Node, 5) => Self::Attribute,
             (Self::Tensor, 9) => Self::Shared,
@@ -74,7 +78,11 @@ pub fn check_decode_memory(bytes: &[u8]) -> Result<(), String> {
     let mut decoded_bytes = 0;
     add_message(bytes, Kind::Model, 0, &mut decoded_bytes, allowed);
     if decoded_bytes > allowed {
-        return Err(format!("decoding its {} bytes would take over {} MB", bytes.len(), allowed >> 20));
+        return Err(format!(
+            "decoding its {} bytes would take over {} MB",
+            bytes.len(),
+            allowed >> 20
+        ));
     }
     Ok(())
 }

@@ -11,7 +11,9 @@ use super::lower::axes::{axes_of, slices};
 use super::node::{Node, resolve_axis};
 use super::operators::OPERATORS;
 use super::proto::tensor_proto::DataType;
-use super::tensor::{Data, Int, Tensor, broadcast, broadcast_offsets, strided_offsets, strides, volume};
+use super::tensor::{
+    Data, Int, Tensor, broadcast, broadcast_offsets, strided_offsets, strides, volume,
+};
 
 /// Evaluates the node's first output if it depends on constants and shapes alone. Returns `None` if
 /// the node must be lowered to steps.
@@ -32,7 +34,10 @@ pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, 
         });
     }
     let input = |index: usize| {
-        inputs.get(index).and_then(Option::as_ref).ok_or_else(|| format!("its input {index} is missing"))
+        inputs
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| format!("its input {index} is missing"))
     };
     if inputs.iter().all(Option::is_none) {
         return Ok(None);
@@ -118,8 +123,9 @@ fn shape(importer: &Importer, node: &Node<'_>) -> Result<Tensor, String> {
     let item = importer.operand(node, 0)?.ok_or("its input is missing")?;
     let extents = importer.extents(item)?;
     let rank = extents.len() as i64;
-    let clamp =
-        |bound: i64| (if bound < 0 { bound.saturating_add(rank) } else { bound }).clamp(0, rank) as usize;
+    let clamp = |bound: i64| {
+        (if bound < 0 { bound.saturating_add(rank) } else { bound }).clamp(0, rank) as usize
+    };
     let start = clamp(node.int("start")?.unwrap_or(0));
     let end = clamp(node.int("end")?.unwrap_or(rank)).max(start);
     Ok(Tensor::ints(extents[start..end].to_vec()))
@@ -136,15 +142,22 @@ fn size(importer: &Importer, node: &Node<'_>) -> Result<Tensor, String> {
 
 fn cast(node: &Node<'_>, tensor: &Tensor) -> Result<Tensor, String> {
     let target = node.int("to")?.ok_or("does not say what to cast to")?;
-    let target = i32::try_from(target).ok().and_then(|to| DataType::try_from(to).ok()).unwrap_or_default();
-    let to_float =
-        matches!(target, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16);
+    let target =
+        i32::try_from(target).ok().and_then(|to| DataType::try_from(to).ok()).unwrap_or_default();
+    let to_float = matches!(
+        target,
+        DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16
+    );
     let to_int = matches!(target, DataType::Int64 | DataType::Int32);
     let data = match &tensor.data {
         data @ Data::Float(_) if to_float => data.clone(),
         data @ Data::Int(_) if to_int => data.clone(),
-        Data::Float(values) if to_int => Data::Int(values.iter().map(|&v| Int::Known(v as i64)).collect()),
-        Data::Int(_) if to_float => Data::Float(tensor.known()?.iter().map(|&v| v as f32).collect()),
+        Data::Float(values) if to_int => {
+            Data::Int(values.iter().map(|&v| Int::Known(v as i64)).collect())
+        }
+        Data::Int(_) if to_float => {
+            Data::Float(tensor.known()?.iter().map(|&v| v as f32).collect())
+        }
         _ => return Err(format!("casting constants to {} is not supported", target.as_str_name())),
     };
     Ok(Tensor { dims: tensor.dims.clone(), data })
@@ -192,7 +205,11 @@ fn slice(importer: &mut Importer, node: &Node<'_>, tensor: &Tensor) -> Result<Te
     Ok(tensor.gathered(dims, &source))
 }
 
-fn concat(importer: &mut Importer, node: &Node<'_>, inputs: &[Option<Tensor>]) -> Result<Tensor, String> {
+fn concat(
+    importer: &mut Importer,
+    node: &Node<'_>,
+    inputs: &[Option<Tensor>],
+) -> Result<Tensor, String> {
     let tensors: Vec<&Tensor> = inputs.iter().flatten().collect();
     let first = tensors.first().ok_or("has no inputs")?;
     let axis = resolve_axis(node.int("axis")?.ok_or("has no axis")?, first.dims.len())?;
@@ -202,7 +219,10 @@ fn concat(importer: &mut Importer, node: &Node<'_>, inputs: &[Option<Tensor>]) -
         let fits = tensor.dims.len() == dims.len()
             && (0..dims.len()).all(|other| other == axis || tensor.dims[other] == dims[other]);
         if !fits {
-            return Err(format!("shapes {:?} and {:?} do not fit together", first.dims, tensor.dims));
+            return Err(format!(
+                "shapes {:?} and {:?} do not fit together",
+                first.dims, tensor.dims
+            ));
         }
         dims[axis] = dims[axis].checked_add(tensor.dims[axis]).ok_or("is too large")?;
     }
@@ -219,7 +239,8 @@ fn concat(importer: &mut Importer, node: &Node<'_>, inputs: &[Option<Tensor>]) -
         all.into()
     }
     let data = if let Data::Float(_) = first.data {
-        let parts = tensors.iter().map(|t| Ok(t.floats()?.as_ref())).collect::<Result<Vec<_>, String>>()?;
+        let parts =
+            tensors.iter().map(|t| Ok(t.floats()?.as_ref())).collect::<Result<Vec<_>, String>>()?;
         Data::Float(join(&parts, outer))
     } else {
         let parts = tensors.iter().map(|t| t.symbols()).collect::<Result<Vec<_>, String>>()?;
@@ -246,10 +267,14 @@ fn unsqueeze(importer: &Importer, node: &Node<'_>, tensor: &Tensor) -> Result<Te
 fn squeeze(importer: &Importer, node: &Node<'_>, tensor: &Tensor) -> Result<Tensor, String> {
     let rank = tensor.dims.len();
     let axes = match axes_of(importer, node)? {
-        Some(axes) => axes.iter().map(|&axis| resolve_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?,
+        Some(axes) => {
+            axes.iter().map(|&axis| resolve_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?
+        }
         None => (0..rank).filter(|&axis| tensor.dims[axis] == 1).collect(),
     };
-    tensor.reshaped((0..rank).filter(|axis| !axes.contains(axis)).map(|axis| tensor.dims[axis]).collect())
+    tensor.reshaped(
+        (0..rank).filter(|axis| !axes.contains(axis)).map(|axis| tensor.dims[axis]).collect(),
+    )
 }
 
 fn reshape(node: &Node<'_>, tensor: &Tensor, target: &Tensor) -> Result<Tensor, String> {
@@ -276,7 +301,9 @@ fn reshape(node: &Node<'_>, tensor: &Tensor, target: &Tensor) -> Result<Tensor, 
 fn transpose(importer: &mut Importer, node: &Node<'_>, tensor: &Tensor) -> Result<Tensor, String> {
     let rank = tensor.dims.len();
     let order = match node.ints("perm")? {
-        Some(order) => order.iter().map(|&axis| resolve_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?,
+        Some(order) => {
+            order.iter().map(|&axis| resolve_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?
+        }
         None => (0..rank).rev().collect(),
     };
     if order.len() != rank || (0..rank).any(|axis| !order.contains(&axis)) {
@@ -290,7 +317,11 @@ fn transpose(importer: &mut Importer, node: &Node<'_>, tensor: &Tensor) -> Resul
     Ok(tensor.gathered(dims, &source))
 }
 
-fn constant_of_shape(importer: &mut Importer, node: &Node<'_>, target: &Tensor) -> Result<Tensor, String> {
+fn constant_of_shape(
+    importer: &mut Importer,
+    node: &Node<'_>,
+    target: &Tensor,
+) -> Result<Tensor, String> {
     let dims = shape_of(&target.known()?)?;
     let count = volume(&dims).ok_or("is too large")?;
     importer.spend(count)?;
@@ -312,7 +343,11 @@ fn shape_of(values: &[i64]) -> Result<Vec<usize>, String> {
         .collect()
 }
 
-fn unary(importer: &mut Importer, tensor: &Tensor, apply: fn(f64) -> f64) -> Result<Tensor, String> {
+fn unary(
+    importer: &mut Importer,
+    tensor: &Tensor,
+    apply: fn(f64) -> f64,
+) -> Result<Tensor, String> {
     importer.spend(tensor.len())?;
     Ok(Tensor { dims: tensor.dims.clone(), data: mapped(tensor.floats()?, apply) })
 }
@@ -335,7 +370,8 @@ fn arithmetic(
     let dims = broadcast(&a.dims, &b.dims)
         .ok_or_else(|| format!("shapes {:?} and {:?} do not broadcast", a.dims, b.dims))?;
     importer.spend(volume(&dims).ok_or("is too large")?)?;
-    let pairs = broadcast_offsets(&a.dims, &dims).into_iter().zip(broadcast_offsets(&b.dims, &dims));
+    let pairs =
+        broadcast_offsets(&a.dims, &dims).into_iter().zip(broadcast_offsets(&b.dims, &dims));
     let data = match (&a.data, &b.data) {
         (Data::Float(x), Data::Float(y)) => Data::Float(
             pairs
@@ -350,9 +386,11 @@ fn arithmetic(
                 })
                 .collect(),
         ),
-        (Data::Int(x), Data::Int(y)) => {
-            Data::Int(pairs.map(|(i, j)| integer(operation, x[i], y[j])).collect::<Result<Arc<[Int]>, _>>()?)
-        }
+        (Data::Int(x), Data::Int(y)) => Data::Int(
+            pairs
+                .map(|(i, j)| integer(operation, x[i], y[j]))
+                .collect::<Result<Arc<[Int]>, _>>()?,
+        ),
         _ => return Err("mixes integers and floating-point numbers".into()),
     };
     Ok(Tensor { dims, data })
@@ -365,7 +403,11 @@ fn integer(operation: Arithmetic, a: Int, b: Int) -> Result<Int, String> {
         | (Arithmetic::Mul, Int::Known(1), Int::Batch)
         | (Arithmetic::Add | Arithmetic::Sub, Int::Batch, Int::Known(0))
         | (Arithmetic::Add, Int::Known(0), Int::Batch) => return Ok(Int::Batch),
-        _ => return Err("computes with the number of images; the batch axis must be left alone".into()),
+        _ => {
+            return Err(
+                "computes with the number of images; the batch axis must be left alone".into()
+            );
+        }
     };
     match operation {
         Arithmetic::Add => x.checked_add(y),

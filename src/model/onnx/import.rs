@@ -69,7 +69,9 @@ fn stated_shapes(graph: &GraphProto) -> HashMap<&str, Vec<Option<i64>>> {
 }
 
 fn shape(info: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
-    let Some(TypeValue::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref() else { return None };
+    let Some(TypeValue::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref() else {
+        return None;
+    };
     let extents = tensor.shape.as_ref()?.dim.iter().map(|dim| match dim.value {
         Some(Extent::DimValue(extent)) => Some(extent),
         _ => None,
@@ -78,19 +80,26 @@ fn shape(info: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
 }
 
 impl Importer {
-    fn initializers(&mut self, graph: &mut GraphProto, source: &mut Source<'_>) -> Result<(), ModelError> {
+    fn initializers(
+        &mut self,
+        graph: &mut GraphProto,
+        source: &mut Source<'_>,
+    ) -> Result<(), ModelError> {
         // Tensors are taken out one by one, so that a large model is not held twice.
         for proto in graph.initializer.drain(..) {
             let item = match initializer::read(&proto, source) {
                 Ok(tensor) => {
-                    self.budget = self.budget.saturating_add(tensor.len().saturating_mul(FOLDING_LIMITS.1));
+                    self.budget =
+                        self.budget.saturating_add(tensor.len().saturating_mul(FOLDING_LIMITS.1));
                     Item::Constant(tensor)
                 }
                 // A tensor in an exotic format does no harm unless a node reads it.
                 Err(problem) => Item::Unusable(format!("tensor `{}` {problem}", proto.name())),
             };
-            self.define(proto.name(), item)
-                .map_err(|problem| ModelError::Tensor { tensor: proto.name().to_string(), problem })?;
+            self.define(proto.name(), item).map_err(|problem| ModelError::Tensor {
+                tensor: proto.name().to_string(),
+                problem,
+            })?;
         }
         for sparse in &graph.sparse_initializer {
             let name = sparse.values.as_ref().map_or("", |values| values.name());
@@ -110,9 +119,14 @@ impl Importer {
         };
         let name = info.name();
         let shape = shape(info).ok_or_else(|| format!("input `{name}` has no shape"))?;
-        if let Some(TypeValue::TensorType(tensor)) = info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        if let Some(TypeValue::TensorType(tensor)) =
+            info.r#type.as_ref().and_then(|t| t.value.as_ref())
+        {
             let kind = DataType::try_from(tensor.elem_type()).unwrap_or_default();
-            if !matches!(kind, DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double) {
+            if !matches!(
+                kind,
+                DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double
+            ) {
                 return Err(format!(
                     "input `{name}` holds {} numbers; an input of floating-point numbers is needed",
                     kind.as_str_name()
@@ -120,7 +134,9 @@ impl Importer {
             }
         }
         let [batch, rest @ ..] = &shape[..] else {
-            return Err(format!("input `{name}` is a scalar; [batch, channels, height, width] is needed"));
+            return Err(format!(
+                "input `{name}` is a scalar; [batch, channels, height, width] is needed"
+            ));
         };
         self.batch = batch.filter(|&batch| batch > 0);
         let dims = rest
@@ -138,7 +154,9 @@ impl Importer {
 
     /// Sets the output to the first one of the graph.
     fn output(&mut self, graph: &GraphProto) -> Result<(), String> {
-        let [first, others @ ..] = &graph.output[..] else { return Err("the graph has no output".into()) };
+        let [first, others @ ..] = &graph.output[..] else {
+            return Err("the graph has no output".into());
+        };
         if !others.is_empty() {
             let names: Vec<_> = others.iter().map(|info| info.name()).collect();
             tracing::warn!(
@@ -152,13 +170,19 @@ impl Importer {
                 self.plan.output = *id;
                 Ok(())
             }
-            Some(Item::Constant(_)) => Err(format!("output `{}` does not depend on the input", first.name())),
+            Some(Item::Constant(_)) => {
+                Err(format!("output `{}` does not depend on the input", first.name()))
+            }
             Some(Item::Unusable(problem)) => Err(problem.clone()),
             None => Err(format!("output `{}` is written by no node", first.name())),
         }
     }
 
-    fn node(&mut self, node: &Node<'_>, stated: &HashMap<&str, Vec<Option<i64>>>) -> Result<(), String> {
+    fn node(
+        &mut self,
+        node: &Node<'_>,
+        stated: &HashMap<&str, Vec<Option<i64>>>,
+    ) -> Result<(), String> {
         self.base = match sanitize(node.proto.name()) {
             empty if empty.is_empty() => {
                 format!("{}_{}", sanitize(node.proto.op_type()).to_lowercase(), node.index)
@@ -170,9 +194,14 @@ impl Importer {
             None => lower::lower(self, node)?,
         }
         .into_iter();
-        for (index, name) in node.proto.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+        for (index, name) in
+            node.proto.output.iter().enumerate().filter(|(_, name)| !name.is_empty())
+        {
             let item = outputs.next().unwrap_or_else(|| {
-                Item::Unusable(format!("`{name}`, output {index} of {}, is not supported", node.operator))
+                Item::Unusable(format!(
+                    "`{name}`, output {index} of {}, is not supported",
+                    node.operator
+                ))
             });
             if let (Item::Activation(id), Some(shape)) = (&item, stated.get(name.as_str())) {
                 let dims = &self.plan.values[*id].dims;

@@ -89,7 +89,11 @@ impl Importer {
     }
 
     /// Returns input `index`, which must be constant if it is given.
-    pub fn optional_tensor(&self, node: &Node<'_>, index: usize) -> Result<Option<&Tensor>, String> {
+    pub fn optional_tensor(
+        &self,
+        node: &Node<'_>,
+        index: usize,
+    ) -> Result<Option<&Tensor>, String> {
         match self.operand(node, index)? {
             Some(Item::Constant(tensor)) => Ok(Some(tensor)),
             Some(_) => Err(format!(
@@ -120,7 +124,8 @@ impl Importer {
 
     /// Subtracts `count` numbers from the limit of constant folding.
     pub fn spend(&mut self, count: usize) -> Result<(), String> {
-        self.budget = self.budget.checked_sub(count).ok_or("evaluating constants takes too much memory")?;
+        self.budget =
+            self.budget.checked_sub(count).ok_or("evaluating constants takes too much memory")?;
         Ok(())
     }
 
@@ -131,7 +136,9 @@ impl Importer {
                 self.plan.values.push(ValueSpec { dims, quantization: None });
                 Ok(self.plan.values.len() - 1)
             }
-            _ => Err(format!("its output would have shape [batch, {dims:?}], which is empty or too large")),
+            _ => Err(format!(
+                "its output would have shape [batch, {dims:?}], which is empty or too large"
+            )),
         }
     }
 

@@ -35,15 +35,18 @@ pub fn read(proto: &TensorProto, source: &mut Source<'_>) -> Result<Tensor, Stri
     if proto.segment.is_some() {
         return Err("is split into segments, which no ONNX version uses".into());
     }
-    let kind = DataType::try_from(proto.data_type.unwrap_or_default())
-        .map_err(|_| format!("has the unknown number format {}", proto.data_type.unwrap_or_default()))?;
+    let kind = DataType::try_from(proto.data_type.unwrap_or_default()).map_err(|_| {
+        format!("has the unknown number format {}", proto.data_type.unwrap_or_default())
+    })?;
     let external = proto.data_location == Some(DataLocation::External as i32);
     let data = if external {
         let width = width(kind).ok_or_else(|| unsupported(kind))?;
         let bytes = external_bytes(proto, source, count.checked_mul(width))?;
         source.hasher.update(&bytes);
         raw(kind, &bytes, count)?
-    } else if let Some(bytes) = proto.raw_data.as_ref().filter(|bytes| !bytes.is_empty() || count == 0) {
+    } else if let Some(bytes) =
+        proto.raw_data.as_ref().filter(|bytes| !bytes.is_empty() || count == 0)
+    {
         raw(kind, bytes, count)?
     } else {
         typed(kind, proto, count)?
@@ -82,7 +85,9 @@ fn raw(kind: DataType, bytes: &[u8], count: usize) -> Result<Data, String> {
         Data::Float(bytes.as_chunks::<N>().0.iter().map(|&chunk| convert(chunk)).collect())
     }
     fn ints<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> i64) -> Data {
-        Data::Int(bytes.as_chunks::<N>().0.iter().map(|&chunk| Int::Known(convert(chunk))).collect())
+        Data::Int(
+            bytes.as_chunks::<N>().0.iter().map(|&chunk| Int::Known(convert(chunk))).collect(),
+        )
     }
     Ok(match kind {
         DataType::Float => floats(bytes, f32::from_le_bytes),
@@ -162,15 +167,17 @@ fn external_bytes(
     };
     let number = |key: &str| {
         entry(key)
-            .map(|text| text.parse::<u64>().map_err(|_| format!("its external {key} `{text}` is no number")))
+            .map(|text| {
+                text.parse::<u64>().map_err(|_| format!("its external {key} `{text}` is no number"))
+            })
             .transpose()
     };
     let location = entry("location").ok_or("is external but names no file")?;
     let offset = number("offset")?.unwrap_or(0);
     let length = number("length")?;
-    let folder = source
-        .folder
-        .ok_or_else(|| format!("its data is in the file `{location}`, but the model has no folder"))?;
+    let folder = source.folder.ok_or_else(|| {
+        format!("its data is in the file `{location}`, but the model has no folder")
+    })?;
     let path = inside(folder, location)?;
     let shown = path.display();
     let mut file = File::open(&path).map_err(|error| {
@@ -183,7 +190,9 @@ fn external_bytes(
     let available = metadata.len().saturating_sub(offset);
     let length = length.unwrap_or(available);
     if length != expected as u64 {
-        return Err(format!("needs {expected} bytes, but its entry for `{location}` covers {length}"));
+        return Err(format!(
+            "needs {expected} bytes, but its entry for `{location}` covers {length}"
+        ));
     }
     if length > available {
         return Err(format!(
@@ -202,7 +211,8 @@ fn external_bytes(
 /// Resolves `location`, which must stay inside `folder`, symbolic links included.
 fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
     let relative = Path::new(location);
-    let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let plain =
+        relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     let outside = || format!("its data is in `{location}`, which lies outside the model's folder");
     if !plain || location.is_empty() {
         return Err(outside());

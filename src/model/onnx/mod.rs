@@ -61,8 +61,9 @@ pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Net
 fn read(name: &str, bytes: Bytes, folder: Option<&Path>) -> Result<Network, ModelError> {
     decode_memory::check_decode_memory(&bytes).map_err(|problem| format_error(name, problem))?;
     let mut source = initializer::Source { folder, hasher: Sha256::new_with_prefix(&bytes) };
-    let model = proto::ModelProto::decode(bytes)
-        .map_err(|error| format_error(name, format!("{error}; the file is damaged or of another kind")))?;
+    let model = proto::ModelProto::decode(bytes).map_err(|error| {
+        format_error(name, format!("{error}; the file is damaged or of another kind"))
+    })?;
     let plan = import::import(name, model, &mut source)?;
     let sha256 = source.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Network { name: name.to_string(), sha256, plan })
@@ -74,7 +75,9 @@ fn check_size(name: &str, bytes: u64) -> Result<(), ModelError> {
         1..=MAX_FILE_BYTES => Ok(()),
         _ => Err(format_error(
             name,
-            format!("{bytes} bytes are more than an ONNX file can have; store weights as external data"),
+            format!(
+                "{bytes} bytes are more than an ONNX file can have; store weights as external data"
+            ),
         )),
     }
 }

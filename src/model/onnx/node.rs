@@ -55,8 +55,13 @@ impl<'a> Node<'a> {
         self.proto.attribute.iter().any(|attribute| attribute.name() == name)
     }
 
-    fn attribute(&self, name: &str, kind: AttributeType) -> Result<Option<&'a AttributeProto>, String> {
-        let Some(found) = self.proto.attribute.iter().find(|attribute| attribute.name() == name) else {
+    fn attribute(
+        &self,
+        name: &str,
+        kind: AttributeType,
+    ) -> Result<Option<&'a AttributeProto>, String> {
+        let Some(found) = self.proto.attribute.iter().find(|attribute| attribute.name() == name)
+        else {
             return Ok(None);
         };
         // Files older than IR version 2 leave the type out.
@@ -88,13 +93,22 @@ impl<'a> Node<'a> {
     }
 
     /// Returns a list of `count` sizes of at least `least` each, if it is given.
-    pub fn sizes(&self, name: &str, count: usize, least: i64) -> Result<Option<Vec<usize>>, String> {
+    pub fn sizes(
+        &self,
+        name: &str,
+        count: usize,
+        least: i64,
+    ) -> Result<Option<Vec<usize>>, String> {
         let Some(values) = self.ints(name)? else { return Ok(None) };
         if values.len() != count {
-            return Err(format!("its attribute `{name}` is {values:?}, but {count} numbers are needed"));
+            return Err(format!(
+                "its attribute `{name}` is {values:?}, but {count} numbers are needed"
+            ));
         }
         if values.iter().any(|value| !(least..=MAX_SIZE).contains(value)) {
-            return Err(format!("its attribute `{name}` is {values:?}: outside {least}..={MAX_SIZE}"));
+            return Err(format!(
+                "its attribute `{name}` is {values:?}: outside {least}..={MAX_SIZE}"
+            ));
         }
         Ok(Some(values.iter().map(|&value| value as usize).collect()))
     }
@@ -102,7 +116,11 @@ impl<'a> Node<'a> {
     /// Returns a floating-point attribute, which must be finite.
     pub fn float(&self, name: &str, default: f32) -> Result<f32, String> {
         let value = self.attribute(name, AttributeType::Float)?.map_or(default, AttributeProto::f);
-        if value.is_finite() { Ok(value) } else { Err(format!("its attribute `{name}` is {value}")) }
+        if value.is_finite() {
+            Ok(value)
+        } else {
+            Err(format!("its attribute `{name}` is {value}"))
+        }
     }
 
     /// Returns a list of floating-point numbers, if it is given.

@@ -26,10 +26,13 @@ pub fn fuse_activations(plan: &mut Plan) -> bool {
 }
 
 fn fuse(sweep: &mut Sweep<'_>, index: usize, activation: Activation) {
-    let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else { return };
+    let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else {
+        return;
+    };
     let mut target = before;
     // A clamp commutes with max pooling. It moves before the pool if a step there can fuse it.
-    if matches!(sweep.operator(before), Operator::MaxPool { .. }) && activation.as_clamp().is_some() {
+    if matches!(sweep.operator(before), Operator::MaxPool { .. }) && activation.as_clamp().is_some()
+    {
         match sweep.first(before).and_then(|input| sweep.sole_writer(input)) {
             Some(step) => target = step,
             None => return,
@@ -81,8 +84,12 @@ fn hard_swish(sweep: &mut Sweep<'_>, index: usize) {
             {
                 Some((step, other, None))
             }
-            Operator::ScaleShift { scale, shift, activation: Activation::Clip { low: 0.0, high: 6.0 } }
-                if uniform(sweep.plan, scale) == Some(1.0) && uniform(sweep.plan, shift) == Some(3.0) =>
+            Operator::ScaleShift {
+                scale,
+                shift,
+                activation: Activation::Clip { low: 0.0, high: 6.0 },
+            } if uniform(sweep.plan, scale) == Some(1.0)
+                && uniform(sweep.plan, shift) == Some(3.0) =>
             {
                 Some((step, other, Some(scale)))
             }
@@ -106,21 +113,30 @@ fn hard_swish(sweep: &mut Sweep<'_>, index: usize) {
             sweep.set_operator(step, Operator::Activation(Activation::HardSwish));
             sweep.set_inputs(index, vec![output]);
             let activation = Activation::Identity;
-            sweep.set_operator(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
+            sweep.set_operator(
+                index,
+                Operator::ScaleShift { scale: first, shift: first + 1, activation },
+            );
         }
     }
 }
 
 /// Recognizes `clip(x * s + t, 0, h) / h` with single numbers as a hard sigmoid.
 fn hard_sigmoid(sweep: &mut Sweep<'_>, index: usize, scale: usize, shift: usize) {
-    let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else { return };
-    let Operator::ScaleShift { scale: slope, shift: offset, activation: Activation::Clip { low: 0.0, high } } =
-        *sweep.operator(before)
+    let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else {
+        return;
+    };
+    let Operator::ScaleShift {
+        scale: slope,
+        shift: offset,
+        activation: Activation::Clip { low: 0.0, high },
+    } = *sweep.operator(before)
     else {
         return;
     };
     let plan = &*sweep.plan;
-    let numbers = [uniform(plan, slope), uniform(plan, offset), uniform(plan, scale), uniform(plan, shift)];
+    let numbers =
+        [uniform(plan, slope), uniform(plan, offset), uniform(plan, scale), uniform(plan, shift)];
     let [Some(slope), Some(offset), Some(factor), Some(0.0)] = numbers else { return };
     if high > 0.0 && high.is_finite() && close(factor * high, 1.0) {
         let (alpha, beta) = (slope / high, offset / high);
@@ -154,7 +170,11 @@ mod tests {
             for second in all {
                 let joined = compose(first, second).unwrap();
                 for x in [-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.5, 3.5, 4.5, 5.5, 7.0, 1e30] {
-                    assert_eq!(joined.apply(x), second.apply(first.apply(x)), "{first:?} {second:?} {x}");
+                    assert_eq!(
+                        joined.apply(x),
+                        second.apply(first.apply(x)),
+                        "{first:?} {second:?} {x}"
+                    );
                 }
             }
         }

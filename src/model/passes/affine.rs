@@ -21,13 +21,17 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
         if !sweep.visit(index) {
             continue;
         }
-        let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else { continue };
+        let Some(before) = sweep.first(index).and_then(|input| sweep.sole_writer(input)) else {
+            continue;
+        };
         match (sweep.operator(before).clone(), sweep.operator(index).clone()) {
             (Operator::Conv(conv), Operator::ScaleShift { scale, shift, activation })
-                if conv.activation == Activation::Identity && sweep.plan.steps[before].inputs.len() == 1 =>
+                if conv.activation == Activation::Identity
+                    && sweep.plan.steps[before].inputs.len() == 1 =>
             {
                 let (scale, shift) = (&sweep.plan.constants[scale], &sweep.plan.constants[shift]);
-                let Some(weights) = scaled_outputs(&sweep.plan.weights[conv.weights], scale, shift) else {
+                let Some(weights) = scaled_outputs(&sweep.plan.weights[conv.weights], scale, shift)
+                else {
                     continue;
                 };
                 let weights = replace(&mut sweep, &mut users, conv.weights, weights);
@@ -54,14 +58,22 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
                 skip(&mut sweep, index, before);
             }
             (
-                Operator::ScaleShift { scale: scale1, shift: shift1, activation: Activation::Identity },
+                Operator::ScaleShift {
+                    scale: scale1,
+                    shift: shift1,
+                    activation: Activation::Identity,
+                },
                 Operator::ScaleShift { scale: scale2, shift: shift2, activation },
             ) => {
                 let constants = &sweep.plan.constants;
                 let pairs = |a: usize, b: usize| {
-                    constants[a].iter().zip(constants[b].iter()).map(|(&a, &b)| (f64::from(a), f64::from(b)))
+                    constants[a]
+                        .iter()
+                        .zip(constants[b].iter())
+                        .map(|(&a, &b)| (f64::from(a), f64::from(b)))
                 };
-                let scale: Arc<[f32]> = pairs(scale1, scale2).map(|(a, b)| (a * b) as f32).collect();
+                let scale: Arc<[f32]> =
+                    pairs(scale1, scale2).map(|(a, b)| (a * b) as f32).collect();
                 let shift: Arc<[f32]> = pairs(shift1, scale2)
                     .zip(constants[shift2].iter())
                     .map(|((shift, scale), &more)| (shift * scale + f64::from(more)) as f32)
@@ -71,8 +83,10 @@ pub fn fold_affine(plan: &mut Plan) -> bool {
                 }
                 let first = sweep.plan.constants.len();
                 sweep.plan.constants.extend([scale, shift]);
-                sweep
-                    .set_operator(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
+                sweep.set_operator(
+                    index,
+                    Operator::ScaleShift { scale: first, shift: first + 1, activation },
+                );
                 skip(&mut sweep, index, before);
             }
             _ => {}
@@ -138,7 +152,8 @@ fn scaled_inputs(old: &Weights, groups: usize, scale: &[f32], shift: &[f32]) -> 
         return None;
     }
     let group_out = channels / groups;
-    let source = |index: usize| index / taps % group_in + index / (taps * group_in * group_out) * group_in;
+    let source =
+        |index: usize| index / taps % group_in + index / (taps * group_in * group_out) * group_in;
     let new: Arc<[f32]> = values
         .iter()
         .enumerate()

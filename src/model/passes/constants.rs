@@ -50,7 +50,10 @@ pub fn fold_constant_operands(plan: &mut Plan) -> bool {
         let first = sweep.plan.constants.len();
         sweep.plan.constants.extend([scale, shift]);
         sweep.set_inputs(index, vec![value]);
-        sweep.set_operator(index, Operator::ScaleShift { scale: first, shift: first + 1, activation });
+        sweep.set_operator(
+            index,
+            Operator::ScaleShift { scale: first, shift: first + 1, activation },
+        );
     }
     sweep.finish()
 }

@@ -142,9 +142,9 @@ impl<'a> Sweep<'a> {
 pub fn fused_activation(operator: &Operator) -> Option<Activation> {
     match operator {
         Operator::Conv(conv) => Some(conv.activation),
-        Operator::Add(activation) | Operator::Mul(activation) | Operator::Activation(activation) => {
-            Some(*activation)
-        }
+        Operator::Add(activation)
+        | Operator::Mul(activation)
+        | Operator::Activation(activation) => Some(*activation),
         Operator::ScaleShift { activation, .. } => Some(*activation),
         _ => None,
     }
@@ -154,9 +154,9 @@ pub fn fused_activation(operator: &Operator) -> Option<Activation> {
 pub fn fused_activation_mut(operator: &mut Operator) -> Option<&mut Activation> {
     match operator {
         Operator::Conv(conv) => Some(&mut conv.activation),
-        Operator::Add(activation) | Operator::Mul(activation) | Operator::Activation(activation) => {
-            Some(activation)
-        }
+        Operator::Add(activation)
+        | Operator::Mul(activation)
+        | Operator::Activation(activation) => Some(activation),
         Operator::ScaleShift { activation, .. } => Some(activation),
         _ => None,
     }

@@ -28,7 +28,8 @@ pub fn remove_noops(plan: &mut Plan) -> bool {
 /// Merges a step with its predecessor if it can do the predecessor's work.
 fn join(sweep: &mut Sweep<'_>, index: usize, input: ValueId) {
     let Some(before) = sweep.writer(input) else { return };
-    if let (Operator::Reshape, Operator::Conv(_)) = (sweep.operator(before), sweep.operator(index)) {
+    if let (Operator::Reshape, Operator::Conv(_)) = (sweep.operator(before), sweep.operator(index))
+    {
         // A dense layer reads `[features, 1, 1]` as well as `[features]`.
         if let (Some(source), &[features]) = (sweep.first(before), sweep.dims(input))
             && *sweep.dims(source) == [features, 1, 1]
@@ -42,9 +43,10 @@ fn join(sweep: &mut Sweep<'_>, index: usize, input: ValueId) {
     }
     let joined = match (sweep.operator(before), sweep.operator(index)) {
         (Operator::Reshape, Operator::Reshape) => Operator::Reshape,
-        (Operator::Transpose { permutation: first }, Operator::Transpose { permutation: second }) => {
-            Operator::Transpose { permutation: second.iter().map(|&axis| first[axis]).collect() }
-        }
+        (
+            Operator::Transpose { permutation: first },
+            Operator::Transpose { permutation: second },
+        ) => Operator::Transpose { permutation: second.iter().map(|&axis| first[axis]).collect() },
         _ => return,
     };
     let inputs = sweep.plan.steps[before].inputs.clone();

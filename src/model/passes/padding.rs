@@ -56,7 +56,11 @@ fn absorb(
             // Padding of the step counts in the mean, so the pool's own padding would have to count
             // as well.
             (*include_padding || window.padding == [0; 4]).then_some(())?;
-            Some(Operator::AveragePool { window: widen(window)?, ceil: false, include_padding: true })
+            Some(Operator::AveragePool {
+                window: widen(window)?,
+                ceil: false,
+                include_padding: true,
+            })
         }
         Operator::MaxPool { window, ceil: false } => {
             let window = widen(window)?;

@@ -66,7 +66,8 @@ pub fn curves(rows: &[Row], network: &str) -> String {
         let mut points: Vec<(f64, f64)> = shown
             .iter()
             .filter(|point| {
-                point.row.experiment.technique == technique && point.row.experiment.kernels == kernels
+                point.row.experiment.technique == technique
+                    && point.row.experiment.kernels == kernels
             })
             .filter_map(|point| place(point))
             .collect();
@@ -80,7 +81,8 @@ pub fn curves(rows: &[Row], network: &str) -> String {
         for (x, y) in points {
             let _ = write!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{color}\"/>");
         }
-        let (y, name) = (60.0 + 21.0 * index as f64, if kernels == Kernels::Naive { ", naive" } else { "" });
+        let (y, name) =
+            (60.0 + 21.0 * index as f64, if kernels == Kernels::Naive { ", naive" } else { "" });
         let _ = write!(
             out,
             "<path d=\"M575 {:.1}h22\" stroke=\"{color}\" stroke-width=\"2\"{dash}/><text \

@@ -32,7 +32,11 @@ pub(super) struct Measured<'r> {
     pub memory: f64,
 }
 
-pub(super) fn measured_rows<'r>(rows: &[&'r Row], backend: &str, threads: i64) -> Vec<Measured<'r>> {
+pub(super) fn measured_rows<'r>(
+    rows: &[&'r Row],
+    backend: &str,
+    threads: i64,
+) -> Vec<Measured<'r>> {
     let here = rows.iter().filter(|row| row.backend == backend && row.threads == threads);
     here.filter_map(|row| {
         let known = row.known.as_ref()?;
@@ -48,7 +52,10 @@ pub(super) fn measured_rows<'r>(rows: &[&'r Row], backend: &str, threads: i64) -
     .collect()
 }
 
-pub(super) fn baseline<'a, 'r>(all: &'a [Measured<'r>], kernels: Kernels) -> Option<&'a Measured<'r>> {
+pub(super) fn baseline<'a, 'r>(
+    all: &'a [Measured<'r>],
+    kernels: Kernels,
+) -> Option<&'a Measured<'r>> {
     let is = |row: &Row| row.experiment.technique == ORIGINAL && row.experiment.kernels == kernels;
     all.iter().find(|measured| is(measured.row))
 }

@@ -48,8 +48,10 @@ pub(super) fn results(rows: &[&Row]) -> Vec<String> {
         .map(|(technique, _)| technique)
         .collect();
     for drop in [DROPS[1], DROPS[2]] {
-        let mut best: Vec<&Measured<'_>> =
-            tuned.iter().filter_map(|technique| fastest(&all, technique, Kernels::Tuned, drop)).collect();
+        let mut best: Vec<&Measured<'_>> = tuned
+            .iter()
+            .filter_map(|technique| fastest(&all, technique, Kernels::Tuned, drop))
+            .collect();
         best.sort_by(|a, b| a.latency[0].total_cmp(&b.latency[0]));
         let single: Vec<&&Measured<'_>> =
             best.iter().filter(|point| !is_joint(&point.row.experiment.technique)).collect();
@@ -63,7 +65,9 @@ pub(super) fn results(rows: &[&Row]) -> Vec<String> {
         );
         let rest: Vec<String> = single[1..]
             .iter()
-            .map(|point| format!("{} is {}", level_name(point), speedup(base.latency[0], point.latency[0])))
+            .map(|point| {
+                format!("{} is {}", level_name(point), speedup(base.latency[0], point.latency[0]))
+            })
             .collect();
         if !rest.is_empty() {
             let _ = write!(text, "; {}", rest.join(", "));
@@ -108,9 +112,9 @@ fn pruning_sentences(all: &[Measured<'_>], base: &Measured<'_>) -> Vec<String> {
     }
     let sparsest = csr.iter().max_by(|a, b| a.drop.total_cmp(&b.drop));
     let beats = sparsest.and_then(|sparse| {
-        let better = channel
-            .iter()
-            .filter(|channel| channel.latency[0] < sparse.latency[0] && channel.accuracy > sparse.accuracy);
+        let better = channel.iter().filter(|channel| {
+            channel.latency[0] < sparse.latency[0] && channel.accuracy > sparse.accuracy
+        });
         Some((better.min_by(|a, b| b.accuracy.total_cmp(&a.accuracy))?, sparse))
     });
     if let Some((channel, sparse)) = beats {
@@ -165,7 +169,8 @@ fn thread_sentence(rows: &[&Row], settings: &[(&str, i64)]) -> Option<String> {
 
 /// Describes how far the conclusions depend on the kernels.
 fn naive_sentences(all: &[Measured<'_>]) -> Vec<String> {
-    let (Some(plain), Some(base)) = (baseline(all, Kernels::Naive), baseline(all, Kernels::Tuned)) else {
+    let (Some(plain), Some(base)) = (baseline(all, Kernels::Naive), baseline(all, Kernels::Tuned))
+    else {
         return Vec::new();
     };
     let mut sentences = vec![format!(

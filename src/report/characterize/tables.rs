@@ -6,7 +6,9 @@ use paretune_record::characterize::Row;
 use paretune_record::metric::Metric;
 
 use super::DROPS;
-use super::rows::{baseline, fastest, kernels_name, measured_rows, setting_name, settings, techniques};
+use super::rows::{
+    baseline, fastest, kernels_name, measured_rows, setting_name, settings, techniques,
+};
 use crate::units;
 
 pub(super) fn table(rows: &[&Row], backend: &str, threads: i64) -> String {
@@ -19,8 +21,8 @@ pub(super) fn table(rows: &[&Row], backend: &str, threads: i64) -> String {
     for point in &all {
         let experiment = &point.row.experiment;
         let kernels = kernels_name(experiment.kernels);
-        let speed =
-            baseline(&all, experiment.kernels).map_or(f64::NAN, |base| base.latency[0] / point.latency[0]);
+        let speed = baseline(&all, experiment.kernels)
+            .map_or(f64::NAN, |base| base.latency[0] / point.latency[0]);
         let scale = units::unit_for(Metric::Latency, point.latency[0]).scale;
         let _ = writeln!(
             text,
@@ -58,8 +60,10 @@ pub(super) fn table(rows: &[&Row], backend: &str, threads: i64) -> String {
 pub(super) fn fixed_accuracy(rows: &[&Row]) -> String {
     let Some((backend, threads)) = settings(rows).first().copied() else { return String::new() };
     let all = measured_rows(rows, backend, threads);
-    let mut text =
-        format!("\n### At fixed accuracy, {}\n\n| technique | kernels |", setting_name(backend, threads));
+    let mut text = format!(
+        "\n### At fixed accuracy, {}\n\n| technique | kernels |",
+        setting_name(backend, threads)
+    );
     for drop in DROPS {
         let _ = write!(text, " at most {:.1} points lost |", 100.0 * drop);
     }

@@ -196,7 +196,10 @@ mod tests {
         let tunable = LayerPart::Tunable { algorithm: "direct", tunable: "half" };
         assert_eq!(parse("a.b.direct.half"), Some(Name::Layer("a.b", tunable)));
         assert_eq!(parse("channels.x.bits"), Some(Name::Channels("x.bits")));
-        assert_eq!((parse("threads"), parse("backend")), (Some(Name::Threads), Some(Name::Backend)));
+        assert_eq!(
+            (parse("threads"), parse("backend")),
+            (Some(Name::Threads), Some(Name::Backend))
+        );
         assert_eq!((parse("c.bits"), parse("a.speed")), (None, None));
     }
 }

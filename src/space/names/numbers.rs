@@ -50,7 +50,9 @@ pub fn offered(space: &CompiledSpace, layer: &str) -> Vec<Numbers> {
     let (bits, halves) = (values(BITS), values(HALF));
     let offers = |numbers: &Numbers| {
         bits.iter().any(|value| value.as_f64() == Some(numbers.bits()))
-            && numbers.half().is_none_or(|half| halves.iter().any(|value| value.as_str() == Some(half)))
+            && numbers
+                .half()
+                .is_none_or(|half| halves.iter().any(|value| value.as_str() == Some(half)))
     };
     Numbers::all().filter(offers).collect()
 }

@@ -51,7 +51,9 @@ impl Choice {
         let shares = survey
             .groups
             .iter()
-            .map(|group| configuration.get(&format!("{CHANNELS}{}", group.name)).and_then(Value::as_f64))
+            .map(|group| {
+                configuration.get(&format!("{CHANNELS}{}", group.name)).and_then(Value::as_f64)
+            })
             .map(|share| share.unwrap_or(1.0))
             .collect();
         let mut layers = Vec::with_capacity(survey.layers.len());
@@ -66,7 +68,8 @@ impl Choice {
                     && time.schedule.algorithm == wanted.algorithm
             };
             let schedules = &layer.schedules;
-            let schedule = schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
+            let schedule =
+                schedules.iter().position(same).or_else(|| schedules.iter().position(alike))?;
             let sparsity = configuration.get(&layer_parameter(&layer.name, SPARSITY));
             let sparsity = sparsity.and_then(Value::as_f64).unwrap_or(0.0);
             let numbers = numbers::chosen(configuration, &layer.name).unwrap_or_default();
@@ -117,7 +120,12 @@ impl Choice {
     }
 
     /// Returns the costs of one layer under `choice`, with the channels that this network keeps.
-    pub(super) fn layer(&self, survey: &Survey, layer: &LayerSurvey, choice: &LayerChoice) -> Parts {
+    pub(super) fn layer(
+        &self,
+        survey: &Survey,
+        layer: &LayerSurvey,
+        choice: &LayerChoice,
+    ) -> Parts {
         let share = |group: Option<usize>| group.map_or(1.0, |group| self.shares[group]);
         let (reads, writes) = (share(layer.reads), share(layer.writes));
         // Kernels compute whole vectors of output channels, so the time follows the number of
@@ -137,11 +145,16 @@ impl Choice {
         // Sparse weights take the entropy of the positions of the zeros, then the bits of the other
         // values.
         let zero = choice.sparsity;
-        let places =
-            if zero > 0.0 { -(zero * zero.log2() + (1.0 - zero) * (1.0 - zero).log2()) } else { 0.0 };
+        let places = if zero > 0.0 {
+            -(zero * zero.log2() + (1.0 - zero) * (1.0 - zero).log2())
+        } else {
+            0.0
+        };
         let scales = if choice.numbers.is_integer() { 8.0 } else { 4.0 };
-        let bytes = weights * (places + (1.0 - zero) * choice.numbers.bits()) / 8.0 + scales * outputs;
-        let seconds = layer.schedules.get(choice.schedule).map_or(0.0, |schedule| schedule.seconds) * work;
+        let bytes =
+            weights * (places + (1.0 - zero) * choice.numbers.bits()) / 8.0 + scales * outputs;
+        let seconds =
+            layer.schedules.get(choice.schedule).map_or(0.0, |schedule| schedule.seconds) * work;
         Parts { loss, seconds, bytes }
     }
 
@@ -157,7 +170,8 @@ impl Choice {
             let before = self.clone();
             for (index, layer) in survey.layers.iter().enumerate() {
                 let best = options(layer).min_by(|left, right| {
-                    cost(&self.layer(survey, layer, left)).total_cmp(&cost(&self.layer(survey, layer, right)))
+                    cost(&self.layer(survey, layer, left))
+                        .total_cmp(&cost(&self.layer(survey, layer, right)))
                 });
                 if let Some(best) = best {
                     self.layers[index] = best;
@@ -193,7 +207,8 @@ impl Choice {
             return;
         }
         let index = rng.random_range(0..survey.layers.len().max(1));
-        let (Some(layer), Some(choice)) = (survey.layers.get(index), self.layers.get_mut(index)) else {
+        let (Some(layer), Some(choice)) = (survey.layers.get(index), self.layers.get_mut(index))
+        else {
             return;
         };
         if rng.random_bool(0.5) {
@@ -319,7 +334,10 @@ pub(super) mod tests {
         assert_eq!(sparse.layers[0].fastest(Numbers::F32, 0.7, 1), [1]);
         // A faster tile costs nothing, so even a small weight of time selects it.
         let free = descended(1e-6);
-        assert_eq!(free.layers, [LayerChoice { numbers: Numbers::F32, sparsity: 0.0, schedule: 1 }; 2]);
+        assert_eq!(
+            free.layers,
+            [LayerChoice { numbers: Numbers::F32, sparsity: 0.0, schedule: 1 }; 2]
+        );
         assert_eq!(free.shares, [1.0]);
         let eager = descended(0.2);
         assert_eq!(eager.layers, [LayerChoice { numbers: INT8, sparsity: 0.0, schedule: 2 }; 2]);

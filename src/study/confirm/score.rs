@@ -100,11 +100,16 @@ impl Confirmation<'_, '_> {
         for job in &mut *jobs {
             let free = job.point.origin == BASELINE;
             let missing = most.saturating_sub(job.images());
-            if self.measure && job.may_go_on() && missing > 0 && (free || left() > job.each * real(missing)) {
+            if self.measure
+                && job.may_go_on()
+                && missing > 0
+                && (free || left() > job.each * real(missing))
+            {
                 self.extend(job, missing, see, interrupted)?;
             }
         }
-        let round: f64 = jobs.iter().filter(|job| job.may_go_on()).map(|job| job.each * real(STEP)).sum();
+        let round: f64 =
+            jobs.iter().filter(|job| job.may_go_on()).map(|job| job.each * real(STEP)).sum();
         let affordable = left() / round.max(1e-9);
         #[expect(
             clippy::cast_possible_truncation,
@@ -135,8 +140,11 @@ impl Confirmation<'_, '_> {
     ) -> Result<(), SessionError> {
         let known = job.score.unwrap_or_default();
         let begun = Instant::now();
-        let request =
-            Request::Report { bundle: job.bundle.to_owned(), from: known.total, to: known.total + count };
+        let request = Request::Report {
+            bundle: job.bundle.to_owned(),
+            from: known.total,
+            to: known.total + count,
+        };
         let deadline = self.runner.deadline.max(Duration::from_secs_f64(4.0 * self.seconds));
         let problem = match self.host.ask(&request, deadline, &mut |_| {}, interrupted) {
             Ok(Reply::Reported { score }) => {
@@ -149,7 +157,9 @@ impl Confirmation<'_, '_> {
             Err(error) => self.failure(error, interrupted)?.map(|error| error.to_string()),
         };
         if let Some(problem) = problem {
-            see(Event::Notice { text: format!("point {} could not be scored: {problem}", job.point.id) });
+            see(Event::Notice {
+                text: format!("point {} could not be scored: {problem}", job.point.id),
+            });
             job.failed = true;
         }
         Ok(())

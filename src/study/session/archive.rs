@@ -87,18 +87,21 @@ impl Archive {
         let costs = |point: &FrontPoint| -> Metrics {
             let others = objectives.iter().copied().filter(|&metric| metric != Metric::Accuracy);
             let upper_end = |metric: Metric| {
-                let upper = point.spread.get(&metric).map(|[low, high]| match metric.is_maximized() {
-                    true => *low,
-                    false => *high,
-                });
+                let upper =
+                    point.spread.get(&metric).map(|[low, high]| match metric.is_maximized() {
+                        true => *low,
+                        false => *high,
+                    });
                 Some((metric, upper.or(point.metrics.get(metric))?))
             };
             others.filter_map(upper_end).collect()
         };
-        let lower_end = |point: &FrontPoint| point.spread.get(&Metric::Accuracy).map_or(0.0, |[low, _]| *low);
+        let lower_end =
+            |point: &FrontPoint| point.spread.get(&Metric::Accuracy).map_or(0.0, |[low, _]| *low);
         let feasible = || self.front.iter().filter(|point| point.feasible);
         let limits = &request.limits;
-        let beyond = if feasible().next().is_some() { bounds::limit_incumbents(limits) } else { Vec::new() };
+        let beyond =
+            if feasible().next().is_some() { bounds::limit_incumbents(limits) } else { Vec::new() };
         feasible()
             .map(|point| Incumbent { accuracy: lower_end(point), costs: costs(point) })
             .chain(beyond)
@@ -138,7 +141,8 @@ impl Archive {
     /// Returns the id of the point that would be exported now.
     pub(super) fn best(&self, request: &StudyRequest) -> Option<String> {
         let feasible: Vec<&FrontPoint> = self.front.iter().filter(|point| point.feasible).collect();
-        archive::preferred(&feasible, request.prefer, &request.objectives).map(|point| point.id.clone())
+        archive::preferred(&feasible, request.prefer, &request.objectives)
+            .map(|point| point.id.clone())
     }
 
     /// Returns the hypervolume of the feasible part of the front, on the scale of

@@ -104,9 +104,14 @@ impl Session<'_> {
     }
 
     /// Times every step of the point called `id`, if the session knows it.
-    pub(super) fn inspect(&mut self, id: &str, events: &mut EventSink<'_>) -> Result<(), SessionError> {
+    pub(super) fn inspect(
+        &mut self,
+        id: &str,
+        events: &mut EventSink<'_>,
+    ) -> Result<(), SessionError> {
         let Some(configuration) = self.archive.configuration(id) else { return Ok(()) };
-        let request = Request::Inspect { configuration: configuration.clone(), seconds: INSPECTION };
+        let request =
+            Request::Inspect { configuration: configuration.clone(), seconds: INSPECTION };
         let control = self.control;
         let deadline = self.options.trial_deadline;
         let event = match self.host.ask(&request, deadline, &mut |_| {}, &|| control.stopped()) {

@@ -52,8 +52,9 @@ impl Session<'_> {
             Ok(space) => Arc::new(space),
             // The space is empty, for example if the user narrowed it to the lost backend.
             Err(error) => {
-                let text =
-                    format!("{backend} is lost, and nothing can be done without it: {error} ({reason})");
+                let text = format!(
+                    "{backend} is lost, and nothing can be done without it: {error} ({reason})"
+                );
                 events.send(Event::Notice { text })?;
                 return Ok(Some(StopReason::DeviceLost));
             }
@@ -79,7 +80,8 @@ impl Session<'_> {
         let elsewhere = |configuration: &Configuration| !runs_on(configuration, backend);
         self.archive.retain(elsewhere);
         self.journaled.retain(|_, trial| {
-            let configuration = trial.point.as_ref().map(|point| &point.config).or(trial.config.as_ref());
+            let configuration =
+                trial.point.as_ref().map(|point| &point.config).or(trial.config.as_ref());
             configuration.is_none_or(elsewhere)
         });
         self.archive.judge_again(&self.request.limits, &self.request.objectives);
@@ -105,7 +107,9 @@ mod tests {
 
     #[test]
     fn what_changes_sides_needs_both() {
-        assert!(names("cpu then opencl at 3", "opencl") && names("opencl then cpu at 3 to 7", "opencl"));
+        assert!(
+            names("cpu then opencl at 3", "opencl") && names("opencl then cpu at 3 to 7", "opencl")
+        );
         assert!(names("opencl:A/B then cpu at 1", "opencl:A/B") && names("opencl", "opencl"));
         assert!(!names("cpu", "opencl") && !names("cpu then opencl:A/B at 1", "opencl"));
     }

@@ -23,7 +23,10 @@ impl EventSink<'_> {
     /// Fails if the journal cannot be written.
     pub(super) fn send(&mut self, event: Event) -> Result<(), SessionError> {
         // A later session does not need the progress within a step, so these events are not stored.
-        if !matches!(event, Event::Preparing { .. } | Event::Stage { .. } | Event::Confirming { .. }) {
+        if !matches!(
+            event,
+            Event::Preparing { .. } | Event::Stage { .. } | Event::Confirming { .. }
+        ) {
             self.journal.write(&event).map_err(|error| SessionError::Folder {
                 path: self.folder.display().to_string(),
                 problem: format!("the journal cannot be written: {error}"),

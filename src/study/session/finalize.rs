@@ -29,8 +29,9 @@ impl Session<'_> {
         let Some(seconds) = self.request.budget.seconds else { return FINALISTS };
         let left = (seconds - self.tally.elapsed()).max(0.0);
         #[expect(clippy::cast_precision_loss, reason = "a number of trials")]
-        let each =
-            (self.tally.trial_seconds / (self.tally.trials - self.tally.cached).max(1) as f64).max(1e-3);
+        let each = (self.tally.trial_seconds
+            / (self.tally.trials - self.tally.cached).max(1) as f64)
+            .max(1e-3);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let affordable = (left / each).clamp(0.0, 1e3) as usize;
         affordable.clamp(4, FINALISTS)
@@ -44,12 +45,15 @@ impl Session<'_> {
         events: &mut EventSink<'_>,
     ) -> Result<Option<FrontPoint>, SessionError> {
         let baseline = self.archive.baseline.as_ref().map(|baseline| numerics(&baseline.config));
-        if self.control.stopped() || baseline.is_some_and(|baseline| baseline == numerics(&point.config)) {
+        if self.control.stopped()
+            || baseline.is_some_and(|baseline| baseline == numerics(&point.config))
+        {
             return Ok(None);
         }
         let seconds = self.request.finetune;
         let mut configuration = point.config.clone();
-        configuration.insert(FINETUNE.to_owned(), Value::Int(i64::try_from(seconds).unwrap_or(i64::MAX)));
+        configuration
+            .insert(FINETUNE.to_owned(), Value::Int(i64::try_from(seconds).unwrap_or(i64::MAX)));
         let patient = self.runner.deadline;
         // Starting and validating the training need time as well.
         self.runner.deadline = patient + Duration::from_secs(2 * seconds);
@@ -116,12 +120,18 @@ impl Session<'_> {
                 }
             }
         }
-        let mut confirmation =
-            confirm::Confirmation { runner: &self.runner, host: &mut self.host, request, seconds, measure };
+        let mut confirmation = confirm::Confirmation {
+            runner: &self.runner,
+            host: &mut self.host,
+            request,
+            seconds,
+            measure,
+        };
         let control = self.control;
-        let points =
-            events.during(|send| confirmation.confirm(&finalists, send, &|| control.stopped()))??;
-        let baseline = self.archive.baseline.as_ref().map(|point| point.metrics).unwrap_or_default();
+        let points = events
+            .during(|send| confirmation.confirm(&finalists, send, &|| control.stopped()))??;
+        let baseline =
+            self.archive.baseline.as_ref().map(|point| point.metrics).unwrap_or_default();
         Ok(confirm::front_of(
             &points,
             &confirm::Frame {

@@ -23,7 +23,11 @@ const UNDECIDED: u64 = 8;
 
 impl Session<'_> {
     /// Tells the search the result of an earlier session.
-    pub(super) fn replay(&mut self, proposal: &Proposal, trial: TrialFinished) -> Result<(), SessionError> {
+    pub(super) fn replay(
+        &mut self,
+        proposal: &Proposal,
+        trial: TrialFinished,
+    ) -> Result<(), SessionError> {
         self.tally.count(trial.cached);
         let outcome = TrialOutcome::of(&trial);
         self.search.tell(&proposal.point, told(&outcome))?;
@@ -49,7 +53,11 @@ impl Session<'_> {
         let configuration = self.space.decode(&proposal.point);
         let id = configuration.id();
         let number = self.tally.trials + 1;
-        events.send(Event::TrialStarted { number, id: id.clone(), origin: proposal.origin.clone() })?;
+        events.send(Event::TrialStarted {
+            number,
+            id: id.clone(),
+            origin: proposal.origin.clone(),
+        })?;
         let first = proposal.origin == BASELINE;
         let TrialResult { outcome, cached } = if first {
             self.measure_baseline(&configuration, events)?
@@ -61,8 +69,10 @@ impl Session<'_> {
         let mut point = None;
         let (mut entered, mut displaced) = (false, Vec::new());
         if let TrialOutcome::Measured(measurement) = &outcome {
-            let seen = archive::point(&configuration, &proposal.origin, measurement, &self.request.limits);
-            (entered, displaced) = self.archive.add(seen.clone(), *measurement, &self.request.objectives);
+            let seen =
+                archive::point(&configuration, &proposal.origin, measurement, &self.request.limits);
+            (entered, displaced) =
+                self.archive.add(seen.clone(), *measurement, &self.request.objectives);
             point = Some(seen);
         }
         if first {
@@ -70,7 +80,8 @@ impl Session<'_> {
         }
         self.bundles.update(&id, entered, &displaced);
         let best = self.archive.best(&self.request);
-        let point = point.map(|point| FrontPoint { best: best.as_ref() == Some(&point.id), ..point });
+        let point =
+            point.map(|point| FrontPoint { best: best.as_ref() == Some(&point.id), ..point });
         if !cached && !first {
             self.tally.trial_seconds += begun.elapsed().as_secs_f64();
         }
@@ -129,7 +140,9 @@ impl Session<'_> {
                 Reply::Preparing { task, share } => {
                     send(Event::Preparing { task: task.clone(), share: *share });
                 }
-                Reply::Stage { stage } => send(Event::Stage { id: id.clone(), stage: stage.clone() }),
+                Reply::Stage { stage } => {
+                    send(Event::Stage { id: id.clone(), stage: stage.clone() })
+                }
                 _ => {}
             };
             runner.trial(host, configuration, criteria, &mut see, &|| control.stopped())
@@ -165,7 +178,9 @@ fn told(outcome: &TrialOutcome) -> Outcome {
     match outcome {
         TrialOutcome::Measured(measurement) | TrialOutcome::Dropped(measurement) => {
             let ends = |end: fn(Estimate) -> f64| -> Vec<f64> {
-                Metric::ALL.map(|metric| measurement.estimate(metric).map_or(f64::NAN, end)).to_vec()
+                Metric::ALL
+                    .map(|metric| measurement.estimate(metric).map_or(f64::NAN, end))
+                    .to_vec()
             };
             Outcome::Measured {
                 values: ends(|estimate| estimate.value),

@@ -42,7 +42,8 @@ const DISTORTION: [(f64, f64); 6] =
 /// Number of channel-pruned networks that are measured.
 const THINNED: usize = 2;
 /// Number types of weights that are combined with sparsity.
-const WITH_ZEROS: [Numbers; 3] = [Numbers::F32, Numbers::Integer(Grid::Bits8), Numbers::Integer(Grid::Bits4)];
+const WITH_ZEROS: [Numbers; 3] =
+    [Numbers::F32, Numbers::Integer(Grid::Bits8), Numbers::Integer(Grid::Bits4)];
 /// Exponent of the loss as a function of the removed fraction: few channels cost next to nothing,
 /// the last ones everything.
 const GROWTH: f64 = 2.0;
@@ -69,7 +70,8 @@ impl Surveyor<'_, '_> {
             .iter()
             .map(|group| {
                 let name = format!("{CHANNELS}{}", group.name);
-                let mut shares: Vec<f64> = self.domain(&name).iter().filter_map(Value::as_f64).collect();
+                let mut shares: Vec<f64> =
+                    self.domain(&name).iter().filter_map(Value::as_f64).collect();
                 shares.sort_by(f64::total_cmp);
                 shares
             })
@@ -79,8 +81,8 @@ impl Surveyor<'_, '_> {
             inside.min_by(|left, right| (left - wanted).abs().total_cmp(&(right - wanted).abs()))
         };
         for wanted in [0.75, 0.5] {
-            let groups =
-                (0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, wanted)?)));
+            let groups = (0..shares.len())
+                .filter_map(|group| Some(Probe::Share(group, near(group, wanted)?)));
             plans.extend(groups);
         }
         let eight: Vec<bool> = survey
@@ -95,20 +97,30 @@ impl Surveyor<'_, '_> {
             .collect();
         plans.extend((0..eight.len()).filter(|layer| eight[*layer]).map(Probe::Bits));
         // Reconstruction is left out if preparing it takes most of the time left.
-        let prepare = compress::seconds_to_prepare(&self.network.plan, CALIBRATION_IMAGES).map_err(unfit)?;
+        let prepare =
+            compress::seconds_to_prepare(&self.network.plan, CALIBRATION_IMAGES).map_err(unfit)?;
         let left = until.saturating_duration_since(Instant::now()).as_secs_f64();
         let worthwhile = *self.pace.reconstructs.get_or_insert(2.0 * prepare < left);
-        let few: Vec<bool> =
-            survey.layers.iter().map(|layer| offered(self.space, &layer.name).contains(&FEW_BITS)).collect();
+        let few: Vec<bool> = survey
+            .layers
+            .iter()
+            .map(|layer| offered(self.space, &layer.name).contains(&FEW_BITS))
+            .collect();
         let sparsity = |share: f64| {
-            (0..sparse.len()).filter(|layer| sparse[*layer]).map(move |layer| Probe::Sparsity(layer, share))
+            (0..sparse.len())
+                .filter(|layer| sparse[*layer])
+                .map(move |layer| Probe::Sparsity(layer, share))
         };
         if worthwhile {
             plans.extend((0..few.len()).filter(|layer| few[*layer]).map(Probe::FewBits));
             plans.extend(sparsity(SURVEYED_SPARSITIES[0]));
         }
-        plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.875)?))));
-        plans.extend((0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.25)?))));
+        plans.extend(
+            (0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.875)?))),
+        );
+        plans.extend(
+            (0..shares.len()).filter_map(|group| Some(Probe::Share(group, near(group, 0.25)?))),
+        );
         if worthwhile {
             plans.extend(sparsity(SURVEYED_SPARSITIES[1]));
         }
@@ -152,7 +164,8 @@ impl Surveyor<'_, '_> {
                 })
                 .collect();
             if !points.is_empty() {
-                group.shares = shares.iter().map(|share| (*share, grown(&points, 1.0 - share))).collect();
+                group.shares =
+                    shares.iter().map(|share| (*share, grown(&points, 1.0 - share))).collect();
             } else if let (Some(worth), Some(costs)) = (worth, costs.get(&group.name)) {
                 let loss = |share: f64| Some((share, worth * cost(costs, share)?));
                 group.shares = shares.iter().filter_map(|share| loss(*share)).collect();
@@ -165,11 +178,13 @@ impl Surveyor<'_, '_> {
             layer.losses.push(LayerLoss { numbers: Numbers::F32, sparsity: 0.0, loss: 0.0 });
             let eight = measured(Probe::Bits(index)).or(fair).filter(|_| eight[index]);
             let few = measured(Probe::FewBits(index));
-            let distortion =
-                |bits: f64| DISTORTION.iter().find(|(known, _)| *known == bits).map(|(_, error)| *error);
+            let distortion = |bits: f64| {
+                DISTORTION.iter().find(|(known, _)| *known == bits).map(|(_, error)| *error)
+            };
             let mut rounded = vec![(Numbers::F32, 0.0)];
             for numbers in offered(self.space, &layer.name) {
-                let by_few = || Some(few? * distortion(numbers.bits())? / distortion(FEW_BITS.bits())?);
+                let by_few =
+                    || Some(few? * distortion(numbers.bits())? / distortion(FEW_BITS.bits())?);
                 let loss = match numbers {
                     Numbers::F32 => continue,
                     Numbers::Bf16 => Some(eight.unwrap_or(0.0) * BF16_DISTORTION),
@@ -194,9 +209,13 @@ impl Surveyor<'_, '_> {
                 continue;
             }
             let name = layer_parameter(&layer.name, SPARSITY);
-            for sparsity in self.domain(&name).iter().filter_map(Value::as_f64).filter(|share| *share > 0.0) {
+            for sparsity in
+                self.domain(&name).iter().filter_map(Value::as_f64).filter(|share| *share > 0.0)
+            {
                 let zeros = sparser(&points, sparsity);
-                for &(numbers, loss) in rounded.iter().filter(|(numbers, _)| WITH_ZEROS.contains(numbers)) {
+                for &(numbers, loss) in
+                    rounded.iter().filter(|(numbers, _)| WITH_ZEROS.contains(numbers))
+                {
                     layer.losses.push(LayerLoss { numbers, sparsity, loss: loss + zeros });
                 }
             }
@@ -204,8 +223,11 @@ impl Surveyor<'_, '_> {
     }
 
     fn loss(&mut self, configuration: &Configuration) -> Result<Option<f64>, SessionError> {
-        let key = self.runner.keyed("loss", &numerics(configuration)).with("loss-images", LOSS_IMAGES);
-        if let Some(loss) = self.runner.store.get(&key.key())?.and_then(|record| record.value("loss")) {
+        let key =
+            self.runner.keyed("loss", &numerics(configuration)).with("loss-images", LOSS_IMAGES);
+        if let Some(loss) =
+            self.runner.store.get(&key.key())?.and_then(|record| record.value("loss"))
+        {
             return Ok(Some(loss));
         }
         let request = Request::Loss { configuration: configuration.clone(), images: LOSS_IMAGES };
@@ -234,9 +256,15 @@ enum Probe {
 }
 
 impl Probe {
-    fn configuration(self, space: &CompiledSpace, survey: &Survey, eight: &[bool]) -> Configuration {
+    fn configuration(
+        self,
+        space: &CompiledSpace,
+        survey: &Survey,
+        eight: &[bool],
+    ) -> Configuration {
         let mut wanted = Configuration::new();
-        let name = |layer: usize, parameter: &str| layer_parameter(&survey.layers[layer].name, parameter);
+        let name =
+            |layer: usize, parameter: &str| layer_parameter(&survey.layers[layer].name, parameter);
         match self {
             Self::AllBits => {
                 for layer in (0..eight.len()).filter(|layer| eight[*layer]) {
@@ -260,7 +288,8 @@ impl Probe {
                 }
             }
             Self::Share(group, share) => {
-                wanted.insert(format!("{CHANNELS}{}", survey.groups[group].name), Value::Real(share));
+                wanted
+                    .insert(format!("{CHANNELS}{}", survey.groups[group].name), Value::Real(share));
             }
         }
         space.decode(&space.closest(&wanted))
@@ -321,7 +350,9 @@ mod tests {
 
     #[test]
     fn losses_grow_with_zeros() {
-        let near = |found: f64, wanted: f64| assert!((found / wanted - 1.0).abs() < 1e-9, "{found} {wanted}");
+        let near = |found: f64, wanted: f64| {
+            assert!((found / wanted - 1.0).abs() < 1e-9, "{found} {wanted}")
+        };
         near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.8), 0.3);
         near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.95), 0.9 * 3.0_f64.sqrt());
         near(sparser(&[(0.7, 0.1), (0.9, 0.9)], 0.6), 0.1 / TENTH);

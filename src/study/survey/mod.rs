@@ -107,7 +107,8 @@ impl Surveyor<'_, '_> {
                     name: layer.step.clone(),
                     weights: layer.weights,
                     outputs: layer.dims[0],
-                    inputs: layer.problem.in_channels * layer.problem.input.iter().product::<usize>(),
+                    inputs: layer.problem.in_channels
+                        * layer.problem.input.iter().product::<usize>(),
                     depthwise: !layer.sparse,
                     reads: group_of(&layer.step, |group| &group.consumers),
                     writes: group_of(&layer.step, |group| &group.producers),
@@ -116,7 +117,11 @@ impl Surveyor<'_, '_> {
                 .collect(),
             groups: groups
                 .iter()
-                .map(|group| GroupSurvey { name: group.name.clone(), width: group.width, shares: Vec::new() })
+                .map(|group| GroupSurvey {
+                    name: group.name.clone(),
+                    width: group.width,
+                    shares: Vec::new(),
+                })
                 .collect(),
             thinned: Vec::new(),
             mixed: Vec::new(),
@@ -128,9 +133,14 @@ impl Surveyor<'_, '_> {
         }
         let key = self.pace_key();
         if let Some(record) = self.runner.store.get(&key.key())? {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of steps")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "counts of steps"
+            )]
             let count = |name: &str| record.value(name).map(|value| value as u64);
-            (self.pace.profiles.before, self.pace.losses.before) = (count("profiles"), count("losses"));
+            (self.pace.profiles.before, self.pace.losses.before) =
+                (count("profiles"), count("losses"));
             self.pace.reconstructs = record.value("reconstructs").map(|yes| yes > 0.5);
             survey.other_seconds = record.value("other-seconds").unwrap_or(0.0);
         }
@@ -145,10 +155,18 @@ impl Surveyor<'_, '_> {
             let values = BTreeMap::from([
                 ("profiles".to_owned(), self.pace.profiles.done as f64),
                 ("losses".to_owned(), self.pace.losses.done as f64),
-                ("reconstructs".to_owned(), f64::from(u8::from(self.pace.reconstructs == Some(true)))),
+                (
+                    "reconstructs".to_owned(),
+                    f64::from(u8::from(self.pace.reconstructs == Some(true))),
+                ),
                 ("other-seconds".to_owned(), survey.other_seconds),
             ]);
-            self.runner.store.put(&Record::measured(key, values, &[], env!("CARGO_PKG_VERSION")))?;
+            self.runner.store.put(&Record::measured(
+                key,
+                values,
+                &[],
+                env!("CARGO_PKG_VERSION"),
+            ))?;
         }
         see(1.0);
         Ok(survey)
@@ -161,9 +179,12 @@ impl Surveyor<'_, '_> {
     pub fn fastest_schedules(&mut self, see: &mut dyn FnMut(f64)) -> Result<Survey, SessionError> {
         let layers = compress::layers(&self.network.plan).map_err(unfit)?;
         let threads = self.domain(THREADS).iter().filter_map(Value::as_i64).max().unwrap_or(1);
-        let empty =
-            |layer: &compress::LayerInfo| LayerSurvey { name: layer.step.clone(), ..LayerSurvey::default() };
-        let mut survey = Survey { threads, layers: layers.iter().map(empty).collect(), ..Survey::default() };
+        let empty = |layer: &compress::LayerInfo| LayerSurvey {
+            name: layer.step.clone(),
+            ..LayerSurvey::default()
+        };
+        let mut survey =
+            Survey { threads, layers: layers.iter().map(empty).collect(), ..Survey::default() };
         let until = Instant::now() + Duration::from_secs_f64(self.seconds);
         self.schedules(&layers, &mut survey, until, see)?;
         Ok(survey)
@@ -194,15 +215,17 @@ impl Surveyor<'_, '_> {
         self.host.ready(&mut |_| {}, self.interrupted).map_err(SessionError::Worker)?;
         match self.host.ask(request, self.runner.deadline, &mut |_| {}, self.interrupted) {
             Ok(reply) => Ok(Some(reply)),
-            Err(error) => match blame(self.host.command(), &self.runner.devices, error, self.interrupted) {
-                error @ (HostError::Start(_) | HostError::Interrupted | HostError::DeviceLost { .. }) => {
-                    Err(SessionError::Worker(error))
+            Err(error) => {
+                match blame(self.host.command(), &self.runner.devices, error, self.interrupted) {
+                    error @ (HostError::Start(_)
+                    | HostError::Interrupted
+                    | HostError::DeviceLost { .. }) => Err(SessionError::Worker(error)),
+                    error => {
+                        tracing::info!("a part of the survey has no answer: {error}");
+                        Ok(None)
+                    }
                 }
-                error => {
-                    tracing::info!("a part of the survey has no answer: {error}");
-                    Ok(None)
-                }
-            },
+            }
         }
     }
 }
@@ -237,6 +260,9 @@ mod tests {
             ..Survey::default()
         }));
         let line = serde_json::to_string(&event).expect("JSON");
-        assert_eq!(serde_json::from_str::<paretune_record::event::Event>(&line).expect("an event"), event);
+        assert_eq!(
+            serde_json::from_str::<paretune_record::event::Event>(&line).expect("an event"),
+            event
+        );
     }
 }

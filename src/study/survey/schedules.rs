@@ -82,21 +82,28 @@ impl Surveyor<'_, '_> {
                     of_bits.filter(|time| [0.0, tuned[index]].contains(&time.schedule.sparsity))
                 };
                 let dense = offered().filter(|time| time.schedule.sparsity <= 0.0);
-                let Some(best) = dense.map(|time| time.seconds).min_by(f64::total_cmp) else { continue };
+                let Some(best) = dense.map(|time| time.seconds).min_by(f64::total_cmp) else {
+                    continue;
+                };
                 for time in offered().filter(|time| time.seconds <= 1.4 * best) {
                     let LayerSchedule { sparsity, algorithm, .. } = &time.schedule;
-                    let Some(known) = tunables.get(&(layer.step.as_str(), algorithm.as_str())) else {
+                    let Some(known) = tunables.get(&(layer.step.as_str(), algorithm.as_str()))
+                    else {
                         continue;
                     };
                     // The two sides of a tile are varied together.
                     for tile in tiles(&layer.problem, algorithm) {
-                        let mut variant = LayerSchedule::default_of(bits, *sparsity, algorithm.clone());
+                        let mut variant =
+                            LayerSchedule::default_of(bits, *sparsity, algorithm.clone());
                         variant.tunables.extend(tile);
                         list.push(variant);
                     }
-                    for (name, values) in known.iter().filter(|(name, _)| !TILE.contains(&name.as_str())) {
+                    for (name, values) in
+                        known.iter().filter(|(name, _)| !TILE.contains(&name.as_str()))
+                    {
                         for value in values {
-                            let mut variant = LayerSchedule::default_of(bits, *sparsity, algorithm.clone());
+                            let mut variant =
+                                LayerSchedule::default_of(bits, *sparsity, algorithm.clone());
                             variant.tunables.insert(name.clone(), *value);
                             list.push(variant);
                         }
@@ -136,7 +143,9 @@ impl Surveyor<'_, '_> {
         others.sort_by(|left, right| order(*left).total_cmp(&order(*right)));
         others.dedup();
         for sparsity in others.into_iter().filter(|sparsity| *sparsity > 0.0) {
-            together(32, &|index| if tuned[index] > 0.0 { tuned[index] } else { -1.0 }, &|_| sparsity)?;
+            together(32, &|index| if tuned[index] > 0.0 { tuned[index] } else { -1.0 }, &|_| {
+                sparsity
+            })?;
         }
         see(1.0);
         Ok(())
@@ -145,9 +154,16 @@ impl Surveyor<'_, '_> {
     /// Selects the backend that is fastest under default schedules, because the survey measures
     /// whole networks on one backend. The cost of a device's transfers is small in comparison. Also
     /// finds the best partitions between two backends.
-    fn choose_backend(&mut self, layers: &[LayerInfo], survey: &mut Survey) -> Result<(), SessionError> {
-        let backends: Vec<String> =
-            self.domain(BACKEND).iter().filter_map(|value| value.as_str().map(str::to_owned)).collect();
+    fn choose_backend(
+        &mut self,
+        layers: &[LayerInfo],
+        survey: &mut Survey,
+    ) -> Result<(), SessionError> {
+        let backends: Vec<String> = self
+            .domain(BACKEND)
+            .iter()
+            .filter_map(|value| value.as_str().map(str::to_owned))
+            .collect();
         let (both, backends): (Vec<String>, Vec<String>) =
             backends.into_iter().partition(|backend| Partition::read(backend).is_some());
         if backends.len() < 2 {
@@ -157,20 +173,25 @@ impl Surveyor<'_, '_> {
         let mut fastest = f64::INFINITY;
         let mut chosen = survey.backend.clone();
         for backend in &backends {
-            let mut trial = Survey { backend: backend.clone(), other_seconds: 0.0, ..survey.clone() };
+            let mut trial =
+                Survey { backend: backend.clone(), other_seconds: 0.0, ..survey.clone() };
             let variants: Vec<Option<LayerSchedule>> = layers
                 .iter()
                 .map(|layer| {
                     let defaults = self.defaults(layer, backend);
-                    defaults.into_iter().find(|schedule| schedule.bits == 32 && schedule.sparsity == 0.0)
+                    defaults
+                        .into_iter()
+                        .find(|schedule| schedule.bits == 32 && schedule.sparsity == 0.0)
                 })
                 .collect();
             self.profile(layers, &variants, &mut trial)?;
-            let times = trial.layers.iter().filter_map(|layer| Some(layer.schedules.last()?.seconds));
+            let times =
+                trial.layers.iter().filter_map(|layer| Some(layer.schedules.last()?.seconds));
             let seconds = trial.other_seconds + times.sum::<f64>();
             let whole = trial.layers.iter().all(|layer| !layer.schedules.is_empty());
             if whole {
-                let defaults = trial.layers.iter().filter_map(|layer| layer.schedules.last().cloned());
+                let defaults =
+                    trial.layers.iter().filter_map(|layer| layer.schedules.last().cloned());
                 seen.insert(backend.clone(), defaults.collect());
             }
             if whole && seconds < fastest {
@@ -180,7 +201,8 @@ impl Surveyor<'_, '_> {
         }
         survey.backend = chosen;
         survey.other_seconds = 0.0;
-        let both: Vec<Partition<'_>> = both.iter().filter_map(|backend| Partition::read(backend)).collect();
+        let both: Vec<Partition<'_>> =
+            both.iter().filter_map(|backend| Partition::read(backend)).collect();
         survey.mixed = change_places(&both, &seen);
         Ok(())
     }
@@ -190,8 +212,9 @@ impl Surveyor<'_, '_> {
     fn defaults(&self, layer: &LayerInfo, backend: &str) -> Vec<LayerSchedule> {
         let device = backend != "cpu";
         let numbers = offered(self.space, &layer.step);
-        let has =
-            |wanted: &LayerSchedule| numbers.iter().any(|&numbers| wanted.serves(numbers, wanted.sparsity));
+        let has = |wanted: &LayerSchedule| {
+            numbers.iter().any(|&numbers| wanted.serves(numbers, wanted.sparsity))
+        };
         let sparsities = self.domain(&layer_parameter(&layer.step, SPARSITY));
         let sparsities: Vec<f64> = sparsities.iter().filter_map(Value::as_f64).collect();
         let names = self.domain(&layer_parameter(&layer.step, ALGORITHM));
@@ -215,8 +238,9 @@ impl Surveyor<'_, '_> {
                     continue;
                 }
                 let zeros = sparsities.iter().filter(|sparsity| **sparsity > 0.0);
-                defaults
-                    .extend(zeros.map(|sparsity| LayerSchedule::default_of(bits, *sparsity, name.into())));
+                defaults.extend(
+                    zeros.map(|sparsity| LayerSchedule::default_of(bits, *sparsity, name.into())),
+                );
             } else {
                 defaults.push(LayerSchedule::default_of(bits, 0.0, name.into()));
             }
@@ -232,7 +256,8 @@ impl Surveyor<'_, '_> {
                 let prefix = format!("{}.{algorithm}.", layer.step);
                 for parameter in self.space.parameters() {
                     let Some(tunable) = parameter.name.strip_prefix(&prefix) else { continue };
-                    let values = parameter.domain.values().iter().filter_map(tunable_value).collect();
+                    let values =
+                        parameter.domain.values().iter().filter_map(tunable_value).collect();
                     let key = (layer.step.as_str(), algorithm);
                     all.entry(key).or_default().push((tunable.to_owned(), values));
                 }
@@ -280,10 +305,13 @@ impl Surveyor<'_, '_> {
                 let by_name: HashMap<&str, f64> =
                     steps.iter().map(|(name, seconds)| (name.as_str(), *seconds)).collect();
                 for index in 0..layers.len() {
-                    let Some(key) = keys[index].as_ref().filter(|_| times[index].is_none()) else { continue };
+                    let Some(key) = keys[index].as_ref().filter(|_| times[index].is_none()) else {
+                        continue;
+                    };
                     // Layers with equal shapes share one measurement.
-                    let alike: Vec<usize> =
-                        (index..layers.len()).filter(|other| keys[*other].as_ref() == Some(key)).collect();
+                    let alike: Vec<usize> = (index..layers.len())
+                        .filter(|other| keys[*other].as_ref() == Some(key))
+                        .collect();
                     let seen: Vec<f64> = alike
                         .iter()
                         .filter_map(|other| by_name.get(layers[*other].step.as_str()).copied())
@@ -292,15 +320,19 @@ impl Surveyor<'_, '_> {
                         #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]
                         let seconds = seen.iter().sum::<f64>() / seen.len() as f64;
                         let values = BTreeMap::from([("seconds".to_owned(), seconds)]);
-                        let record = Record::measured(key.clone(), values, &[], env!("CARGO_PKG_VERSION"));
+                        let record =
+                            Record::measured(key.clone(), values, &[], env!("CARGO_PKG_VERSION"));
                         self.runner.store.put(&record)?;
                         alike.into_iter().for_each(|other| times[other] = Some(seconds));
                     }
                 }
                 if survey.other_seconds <= 0.0 {
                     let is_layer = |name: &str| layers.iter().any(|layer| layer.step == name);
-                    survey.other_seconds =
-                        steps.iter().filter(|(name, _)| !is_layer(name)).map(|(_, seconds)| seconds).sum();
+                    survey.other_seconds = steps
+                        .iter()
+                        .filter(|(name, _)| !is_layer(name))
+                        .map(|(_, seconds)| seconds)
+                        .sum();
                 }
             }
         }
@@ -384,12 +416,17 @@ fn order(sparsity: f64) -> f64 {
 fn change_places(both: &[Partition<'_>], times: &HashMap<String, Vec<ScheduleTime>>) -> Vec<Mixed> {
     let mut best: BTreeMap<(&str, &str, bool), (f64, Mixed)> = BTreeMap::new();
     for partition in both {
-        let (Some(first), Some(second)) = (times.get(partition.first), times.get(partition.second)) else {
+        let (Some(first), Some(second)) = (times.get(partition.first), times.get(partition.second))
+        else {
             continue;
         };
         let layers = first.iter().zip(second).enumerate();
         let chosen: Vec<&ScheduleTime> = layers
-            .map(|(number, (first, second))| if partition.is_second(number) { second } else { first })
+            .map(
+                |(number, (first, second))| {
+                    if partition.is_second(number) { second } else { first }
+                },
+            )
             .collect();
         let seconds = chosen.iter().map(|time| time.seconds).sum::<f64>();
         let kind = (partition.first, partition.second, partition.back.is_some());
@@ -403,14 +440,17 @@ fn change_places(both: &[Partition<'_>], times: &HashMap<String, Vec<ScheduleTim
 
 /// Returns the sparsity at which a layer is tuned; 0 without sparse algorithms.
 fn tuned_sparsity(defaults: &[LayerSchedule]) -> f64 {
-    let sparsities = defaults.iter().map(|variant| variant.sparsity).filter(|sparsity| *sparsity > 0.0);
+    let sparsities =
+        defaults.iter().map(|variant| variant.sparsity).filter(|sparsity| *sparsity > 0.0);
     sparsities.min_by(|left, right| order(*left).total_cmp(&order(*right))).unwrap_or(0.0)
 }
 
 /// Lists the tiles that `algorithm` offers for `problem` on this machine's processor.
 fn tiles(problem: &ConvProblem, algorithm: &str) -> Vec<[(String, TunableValue); 2]> {
     let offers = Target::Cpu(Isa::detect()).offers(problem);
-    let Some(offer) = offers.iter().find(|offer| offer.info.name() == algorithm) else { return Vec::new() };
+    let Some(offer) = offers.iter().find(|offer| offer.info.name() == algorithm) else {
+        return Vec::new();
+    };
     let side = |name: &str| offer.tunables.iter().find(|tunable| tunable.name == name);
     let (Some(first), Some(second)) = (side(TILE[0]), side(TILE[1])) else { return Vec::new() };
     let beside = |value: TunableValue| {
@@ -424,7 +464,8 @@ fn tiles(problem: &ConvProblem, algorithm: &str) -> Vec<[(String, TunableValue);
 /// Combines the best values of the best algorithm's tunables at this sparsity, each tunable by
 /// itself.
 fn combined(layer: &LayerSurvey, bits: i64, sparsity: f64) -> Option<LayerSchedule> {
-    let alike = |time: &&ScheduleTime| time.schedule.bits == bits && time.schedule.sparsity == sparsity;
+    let alike =
+        |time: &&ScheduleTime| time.schedule.bits == bits && time.schedule.sparsity == sparsity;
     let of_bits = || layer.schedules.iter().filter(alike);
     let best = of_bits().min_by(|left, right| left.seconds.total_cmp(&right.seconds))?;
     let same: Vec<&ScheduleTime> =
@@ -436,10 +477,12 @@ fn combined(layer: &LayerSurvey, bits: i64, sparsity: f64) -> Option<LayerSchedu
         let group = if TILE.contains(&name) { TILE } else { [name; 2] };
         let differs_here_only = |time: &&&ScheduleTime| {
             time.schedule.tunables.iter().all(|(other, value)| {
-                group.contains(&other.as_str()) || default.schedule.tunables.get(other) == Some(value)
+                group.contains(&other.as_str())
+                    || default.schedule.tunables.get(other) == Some(value)
             })
         };
-        let fastest = same.iter().filter(differs_here_only).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let fastest =
+            same.iter().filter(differs_here_only).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
         if let Some(value) = fastest.and_then(|time| time.schedule.tunables.get(name)) {
             variant.tunables.insert(name.to_owned(), *value);
         }
@@ -462,7 +505,8 @@ mod tests {
             ("there".to_owned(), times("b", [3.0, 2.0, 2.0, 3.0])),
         ]);
         let offered = ["here then there at 1", "here then there at 2", "here then there at 1 to 3"];
-        let offered: Vec<Partition<'_>> = offered.iter().filter_map(|text| Partition::read(text)).collect();
+        let offered: Vec<Partition<'_>> =
+            offered.iter().filter_map(|text| Partition::read(text)).collect();
         let found = change_places(&offered, &known);
         let backends: Vec<&str> = found.iter().map(|mixed| mixed.backend.as_str()).collect();
         assert_eq!(backends, [offered[0].to_string(), offered[2].to_string()]);
@@ -492,7 +536,10 @@ mod tests {
         let best = combined(&layer, 32, 0.0).map(|variant| variant.tunables);
         assert_eq!(
             best,
-            Some(BTreeMap::from([("tile_m".to_owned(), 2_u64.into()), ("panel".to_owned(), 2_u64.into())]))
+            Some(BTreeMap::from([
+                ("tile_m".to_owned(), 2_u64.into()),
+                ("panel".to_owned(), 2_u64.into())
+            ]))
         );
         assert_eq!(combined(&layer, 8, 0.0), None);
     }

@@ -6,12 +6,20 @@ use super::{Home, finished, front};
 
 /// Runs a search on `backends` in which every OpenCL call of every process fails with `code` after
 /// the first `calls`.
-fn search(home: &Home, backends: &str, budget: &str, code: i32, calls: u32) -> (Option<i32>, Vec<Value>) {
+fn search(
+    home: &Home,
+    backends: &str,
+    budget: &str,
+    code: i32,
+    calls: u32,
+) -> (Option<i32>, Vec<Value>) {
     let fault = format!("{code}:{calls}:{}", home.path("study.lost").display());
     let arguments = ["search", "--json", "--strategy", "random", "--backend", backends];
     let arguments =
-        [&arguments[..], &["--space", "space.toml", "--budget", budget, "--study", "study"]].concat();
-    let output = home.command(&arguments).env("PARETUNE_OPENCL_FAULT", fault).output().expect("it starts");
+        [&arguments[..], &["--space", "space.toml", "--budget", budget, "--study", "study"]]
+            .concat();
+    let output =
+        home.command(&arguments).env("PARETUNE_OPENCL_FAULT", fault).output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panicked"), "{errors}");
     (output.status.code(), super::events(&String::from_utf8(output.stdout).expect("text")))
@@ -40,7 +48,10 @@ fn a_search_goes_on_without_the_device_that_it_has_lost() {
     assert_eq!(status, Some(0));
     let notices = notices(&events);
     assert_eq!(notices.len(), 1, "{notices:?}");
-    assert!(notices[0].contains("opencl is lost; the search goes on with cpu alone"), "{notices:?}");
+    assert!(
+        notices[0].contains("opencl is lost; the search goes on with cpu alone"),
+        "{notices:?}"
+    );
     assert!(notices[0].contains("CL_OUT_OF_RESOURCES"), "{notices:?}");
     let trials = finished(&events);
     assert_eq!(trials.len(), 6);

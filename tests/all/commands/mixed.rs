@@ -49,11 +49,13 @@ fn networks_that_change_sides_are_searched_kept_and_run() {
 
     // The bundle is partitioned as well, and reports the cost of its device boundaries.
     home.ok(&["export", "study", "--to", "bundle", "--output", "bundle"]);
-    let image: Vec<f32> = (0..3_u16 * 32 * 32).map(|index| f32::from(index % 255) / 128.0 - 1.0).collect();
+    let image: Vec<f32> =
+        (0..3_u16 * 32 * 32).map(|index| f32::from(index % 255) / 128.0 - 1.0).collect();
     write_npy(&home.path("x.npy"), &[1, 3, 32, 32], &image);
     home.ok(&["run", "bundle", "--input", "x.npy", "--output", "y.npy"]);
     let bench: Value =
-        serde_json::from_str(&home.ok(&["bench", "bundle", "--seconds", "0.2", "--json"])).expect("JSON");
+        serde_json::from_str(&home.ok(&["bench", "bundle", "--seconds", "0.2", "--json"]))
+            .expect("JSON");
     let layers = bench["layers"].as_array().expect("layers");
     let has = |test: &dyn Fn(&str) -> bool| {
         layers.iter().any(|layer| layer["algorithm"].as_str().is_some_and(test))

@@ -32,7 +32,8 @@ fn script(python: &Path, name: &str, arguments: &[&Path]) -> Value {
 
 /// Checks all exports of the study in `home`, which has the baseline and all layers in 8 bits.
 pub fn exports_run_elsewhere(home: &Home, front: &Value) {
-    let journal = std::fs::read_to_string(home.path("study").join("journal.jsonl")).expect("the journal");
+    let journal =
+        std::fs::read_to_string(home.path("study").join("journal.jsonl")).expect("the journal");
     let trials: Vec<Value> = journal
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -40,10 +41,13 @@ pub fn exports_run_elsewhere(home: &Home, front: &Value) {
         .collect();
 
     // The JSON export conforms to the published schema.
-    let point: Value = serde_json::from_str(&home.ok(&["export", "study", "--to", "json"])).expect("JSON");
+    let point: Value =
+        serde_json::from_str(&home.ok(&["export", "study", "--to", "json"])).expect("JSON");
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema/point.schema.json");
-    let schema: Value = serde_json::from_slice(&std::fs::read(schema).expect("the schema")).expect("JSON");
-    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let schema: Value =
+        serde_json::from_slice(&std::fs::read(schema).expect("the schema")).expect("JSON");
+    let keys =
+        |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
     let known = keys(&schema["properties"]);
     assert!(keys(&point).iter().all(|key| known.contains(key)), "{point}");
     let required = schema["required"].as_array().expect("names");
@@ -51,7 +55,8 @@ pub fn exports_run_elsewhere(home: &Home, front: &Value) {
     assert_eq!(keys(&point["metrics"]), keys(&schema["properties"]["metrics"]["properties"]));
 
     // T4 has every trial with its configuration and figures.
-    let t4: Value = serde_json::from_str(&home.ok(&["export", "study", "--to", "t4"])).expect("JSON");
+    let t4: Value =
+        serde_json::from_str(&home.ok(&["export", "study", "--to", "t4"])).expect("JSON");
     assert_eq!(t4["schema_version"], "1.0.0");
     let results = t4["results"].as_array().expect("results");
     assert_eq!(results.len(), trials.len());
@@ -59,7 +64,10 @@ pub fn exports_run_elsewhere(home: &Home, front: &Value) {
         assert_eq!(result["invalidity"], "correct");
         assert_eq!(result["times"]["runtimes"][0], trial["known"]["latency"][0]);
         assert!(result["configuration"].as_object().is_some_and(|object| object.len() > 20));
-        assert!(result["timestamp"].as_str().is_some_and(|time| time.starts_with("20")), "{result}");
+        assert!(
+            result["timestamp"].as_str().is_some_and(|time| time.starts_with("20")),
+            "{result}"
+        );
     }
     home.fails(&["export", "study", "--to", "t4", "--pick", "0"], 2);
 
@@ -78,14 +86,19 @@ pub fn exports_run_elsewhere(home: &Home, front: &Value) {
             if whole {
                 let metrics = &trial["point"]["metrics"];
                 let names = ["accuracy", "latency", "size", "memory"];
-                assert_eq!(read["values"], Value::from_iter(names.map(|name| metrics[name].clone())));
+                assert_eq!(
+                    read["values"],
+                    Value::from_iter(names.map(|name| metrics[name].clone()))
+                );
                 // The limit is met exactly if the constraint is not positive.
                 let met = read["constraints"][0].as_f64().is_some_and(|miss| miss <= 0.0);
                 assert_eq!(Value::from(met), trial["point"]["feasible"]);
                 let config = trial["point"]["config"].as_object().expect("a configuration");
                 for (name, value) in config {
                     let same = read["params"][name] == *value
-                        || read["params"][name].as_f64().is_some_and(|number| Some(number) == value.as_f64());
+                        || read["params"][name]
+                            .as_f64()
+                            .is_some_and(|number| Some(number) == value.as_f64());
                     assert!(same, "{name}: {value} became {}", read["params"][name]);
                 }
             }
@@ -160,7 +173,12 @@ document.title = [tip, document.getElementById('xtitle').textContent,
 }</script></body>";
     std::fs::write(home.path("probed.html"), page.replace("</body>", probe)).expect("written");
     let mut command = Command::new(browser);
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]);
+    command.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+    ]);
     command.args(["--disable-dev-shm-usage", "--window-size=1200,1400", "--dump-dom"]);
     command.arg(format!("--user-data-dir={}", home.path("browser").display()));
     command.arg(format!("file://{}", home.path("probed.html").display()));
@@ -240,8 +258,13 @@ impl Tmux {
     fn ask(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("tmux");
         command.arg("-S").arg(&self.socket).args(["-f", "/dev/null"]).args(arguments);
-        let output = command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm-256color").output().expect("tmux");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output =
+            command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm-256color").output().expect("tmux");
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 

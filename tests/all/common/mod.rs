@@ -36,7 +36,8 @@ pub fn pseudo(len: usize) -> Vec<f32> {
 
 /// Computes a plan's output for `images` pseudo-random images in double precision.
 pub fn run_reference(plan: &Plan, images: usize) -> Vec<f64> {
-    let input: Vec<f64> = pseudo(plan.values[plan.input].len() * images).iter().map(|&x| x.into()).collect();
+    let input: Vec<f64> =
+        pseudo(plan.values[plan.input].len() * images).iter().map(|&x| x.into()).collect();
     reference::run_f64(plan, images, &input).unwrap().swap_remove(plan.output)
 }
 
@@ -45,7 +46,8 @@ pub fn run_reference(plan: &Plan, images: usize) -> Vec<f64> {
 pub fn run_executor(plan: &Plan, images: usize, batch: usize) -> Vec<f64> {
     let options = ExecutorOptions { batch, threads: 1, isa: Isa::detect() };
     let mut executor = Executor::new(plan, &options).unwrap();
-    let (inputs, outputs) = (plan.values[plan.input].len() * batch, plan.values[plan.output].len() * batch);
+    let (inputs, outputs) =
+        (plan.values[plan.input].len() * batch, plan.values[plan.output].len() * batch);
     let data = pseudo(plan.values[plan.input].len() * images);
     let mut all = Vec::new();
     for input in data.chunks_exact(inputs) {

@@ -26,9 +26,13 @@ fn sizes() -> [usize; 3] {
     let mut told = [0_usize; 3];
     for index in 0..8 {
         let read = |what: &str| {
-            std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{what}")).ok()
+            std::fs::read_to_string(format!(
+                "/sys/devices/system/cpu/cpu0/cache/index{index}/{what}"
+            ))
+            .ok()
         };
-        let (Some(level), Some(kind), Some(size)) = (read("level"), read("type"), read("size")) else {
+        let (Some(level), Some(kind), Some(size)) = (read("level"), read("type"), read("size"))
+        else {
             break;
         };
         let level = level.trim().parse::<usize>().unwrap_or(0);

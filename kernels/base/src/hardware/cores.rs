@@ -66,8 +66,11 @@ fn brand() -> Option<String> {
             bytes.extend_from_slice(&register.to_le_bytes());
         }
     }
-    let text: String =
-        bytes.iter().take_while(|&&b| b != 0).map(|&b| if b.is_ascii() { b as char } else { '?' }).collect();
+    let text: String = bytes
+        .iter()
+        .take_while(|&&b| b != 0)
+        .map(|&b| if b.is_ascii() { b as char } else { '?' })
+        .collect();
     tidy(&text)
 }
 
@@ -85,10 +88,9 @@ fn from_proc() -> Option<String> {
             (name.trim() == wanted).then(|| value.trim().to_owned())
         })
     };
-    field("model name")
-        .or_else(|| field("Model"))
-        .and_then(|name| tidy(&name))
-        .or_else(|| Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?)))
+    field("model name").or_else(|| field("Model")).and_then(|name| tidy(&name)).or_else(|| {
+        Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?))
+    })
 }
 
 /// Collapses white space to single spaces; returns `None` for blank text.

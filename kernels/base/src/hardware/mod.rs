@@ -68,7 +68,13 @@ mod tests {
     #[test]
     fn every_word_enters_the_identity() {
         let describe = |cpu: &str, cores, isa, devices: &[&str]| {
-            Hardware::describe(cpu.into(), cores, isa, devices.iter().map(|d| (*d).into()).collect()).id
+            Hardware::describe(
+                cpu.into(),
+                cores,
+                isa,
+                devices.iter().map(|d| (*d).into()).collect(),
+            )
+            .id
         };
         let base = describe("a", 2, Isa::Portable, &["p/d"]);
         for other in [

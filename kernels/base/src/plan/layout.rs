@@ -21,7 +21,9 @@ impl Layout {
         match self {
             Self::Planar => channel * pixels + pixel,
             Self::ChannelsLast => pixel * channels + channel,
-            Self::ChannelBlocked(block) => (channel / block * pixels + pixel) * block + channel % block,
+            Self::ChannelBlocked(block) => {
+                (channel / block * pixels + pixel) * block + channel % block
+            }
         }
     }
 }

@@ -155,8 +155,12 @@ impl std::str::FromStr for Backend {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
             None if text == "opencl" => Ok(Self::OpenCl { device: String::new() }),
-            Some(("opencl", device)) if !device.is_empty() => Ok(Self::OpenCl { device: device.to_owned() }),
-            _ => Err(format!("`{text}` is no backend; there are cpu, opencl and opencl:PLATFORM/DEVICE")),
+            Some(("opencl", device)) if !device.is_empty() => {
+                Ok(Self::OpenCl { device: device.to_owned() })
+            }
+            _ => Err(format!(
+                "`{text}` is no backend; there are cpu, opencl and opencl:PLATFORM/DEVICE"
+            )),
         }
     }
 }

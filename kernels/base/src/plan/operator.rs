@@ -22,7 +22,8 @@ pub struct Window {
 
 impl Window {
     /// A 1x1 window with stride 1.
-    pub const POINT: Self = Self { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], padding: [0, 0, 0, 0] };
+    pub const POINT: Self =
+        Self { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], padding: [0, 0, 0, 0] };
 
     /// Returns the output's `[height, width]` for an input of `[height, width]`, or `None` if the
     /// window does not fit or sizes overflow. With `ceil`, a last partial window counts if it
@@ -31,7 +32,9 @@ impl Window {
     pub fn output(&self, input: [usize; 2], ceil: bool) -> Option<[usize; 2]> {
         let mut out = [0; 2];
         for axis in 0..2 {
-            let reach = self.dilation[axis].checked_mul(self.kernel[axis].checked_sub(1)?)?.checked_add(1)?;
+            let reach = self.dilation[axis]
+                .checked_mul(self.kernel[axis].checked_sub(1)?)?
+                .checked_add(1)?;
             let before = self.padding[axis];
             let padded = input[axis].checked_add(before)?.checked_add(self.padding[axis + 2])?;
             let free = padded.checked_sub(reach)?;

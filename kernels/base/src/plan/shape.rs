@@ -37,10 +37,9 @@ pub fn output(
         }
     };
     let constant = |index: usize| {
-        constants
-            .get(index)
-            .map(|values| values.len())
-            .ok_or_else(|| format!("refers to constant {index}, but the plan has {}", constants.len()))
+        constants.get(index).map(|values| values.len()).ok_or_else(|| {
+            format!("refers to constant {index}, but the plan has {}", constants.len())
+        })
     };
     match operator {
         Operator::Conv(conv) => {
@@ -109,7 +108,9 @@ pub fn output(
             count(0..=0)?;
             let len = constant(*index)?;
             if checked_len(declared, 1)? != len {
-                return Err(format!("constant {index} has {len} numbers, its shape is {declared:?}"));
+                return Err(format!(
+                    "constant {index} has {len} numbers, its shape is {declared:?}"
+                ));
             }
             Ok(declared.to_vec())
         }
@@ -132,7 +133,10 @@ pub fn output(
             let mut sorted = permutation.clone();
             sorted.sort_unstable();
             if !sorted.iter().copied().eq(0..inputs[0].len()) {
-                return Err(format!("{permutation:?} does not permute the axes of {:?}", inputs[0]));
+                return Err(format!(
+                    "{permutation:?} does not permute the axes of {:?}",
+                    inputs[0]
+                ));
             }
             Ok(permutation.iter().map(|&axis| inputs[0][axis]).collect())
         }
@@ -167,7 +171,9 @@ pub fn checked_len(dims: &[usize], batch: usize) -> Result<usize, String> {
     if dims.len() > MOST_AXES {
         return Err(format!("shape {dims:?} has more than {MOST_AXES} axes"));
     }
-    let len = dims.iter().try_fold(batch, |len, &size| len.checked_mul(size).filter(|&len| len <= LARGEST));
+    let len = dims
+        .iter()
+        .try_fold(batch, |len, &size| len.checked_mul(size).filter(|&len| len <= LARGEST));
     match len {
         Some(0) => Err(format!("shape {dims:?} (batch {batch}) holds nothing")),
         Some(len) => Ok(len),
@@ -181,8 +187,9 @@ pub fn checked_len(dims: &[usize], batch: usize) -> Result<usize, String> {
 /// Fails if two sizes differ and neither is 1.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
     let rank = a.len().max(b.len());
-    let size =
-        |dims: &[usize], axis: usize| (axis + dims.len()).checked_sub(rank).map_or(1, |index| dims[index]);
+    let size = |dims: &[usize], axis: usize| {
+        (axis + dims.len()).checked_sub(rank).map_or(1, |index| dims[index])
+    };
     (0..rank)
         .map(|axis| match (size(a, axis), size(b, axis)) {
             (x, y) if x == y => Ok(x),
@@ -204,10 +211,15 @@ pub fn conv_input(dims: &[usize]) -> Result<[usize; 3], String> {
 fn convolution(conv: &Conv, input: &[usize], weights: &[Weights]) -> Result<Vec<usize>, String> {
     let [channels, height, width] = conv_input(input)?;
     let Some(Weights { dims: [out, group_in, kh, kw], .. }) = weights.get(conv.weights) else {
-        return Err(format!("refers to weights {}, but the plan has {}", conv.weights, weights.len()));
+        return Err(format!(
+            "refers to weights {}, but the plan has {}",
+            conv.weights,
+            weights.len()
+        ));
     };
     let groups = conv.groups;
-    if groups == 0 || !out.is_multiple_of(groups) || group_in.checked_mul(groups) != Some(channels) {
+    if groups == 0 || !out.is_multiple_of(groups) || group_in.checked_mul(groups) != Some(channels)
+    {
         return Err(format!(
             "weights for {group_in} input channels in {groups} groups and {out} outputs meet {channels} channels"
         ));
@@ -236,7 +248,12 @@ fn slide(window: &Window, input: [usize; 2], ceil: bool) -> Result<[usize; 2], S
 }
 
 /// Refuses pooling windows that cover padding only, because they have no result.
-fn every_window_touches(window: &Window, axis: usize, size: usize, out: usize) -> Result<(), String> {
+fn every_window_touches(
+    window: &Window,
+    axis: usize,
+    size: usize,
+    out: usize,
+) -> Result<(), String> {
     let (step, before) = (window.dilation[axis], window.padding[axis]);
     for at in 0..out {
         let start = at * window.stride[axis];
@@ -255,7 +272,8 @@ fn concat(inputs: &[&[usize]], axis: usize) -> Result<Vec<usize>, String> {
         return Err(no_axis(axis, first));
     }
     for dims in rest {
-        let fits = dims.len() == out.len() && (0..out.len()).all(|i| i == axis || dims[i] == out[i]);
+        let fits =
+            dims.len() == out.len() && (0..out.len()).all(|i| i == axis || dims[i] == out[i]);
         if !fits {
             return Err(format!("{dims:?} does not continue {first:?} along axis {axis}"));
         }
@@ -274,7 +292,9 @@ fn no_axis(axis: usize, dims: &[usize]) -> String {
 
 fn check_activation(activation: Activation) -> Result<(), String> {
     let sound = match activation {
-        Activation::Identity | Activation::Relu | Activation::Sigmoid | Activation::HardSwish => true,
+        Activation::Identity | Activation::Relu | Activation::Sigmoid | Activation::HardSwish => {
+            true
+        }
         // Infinite bounds are allowed; they never take effect.
         Activation::Clip { low, high } => low <= high,
         Activation::LeakyRelu { slope } => slope.is_finite(),
@@ -287,7 +307,8 @@ fn check_activation(activation: Activation) -> Result<(), String> {
 #[must_use]
 pub fn conv_problem(plan: &Plan, step: &Step, batch: usize) -> Option<ConvProblem> {
     let Operator::Conv(conv) = &step.operator else { return None };
-    let [in_channels, height, width] = conv_input(&plan.values.get(*step.inputs.first()?)?.dims).ok()?;
+    let [in_channels, height, width] =
+        conv_input(&plan.values.get(*step.inputs.first()?)?.dims).ok()?;
     Some(ConvProblem {
         batch,
         in_channels,
@@ -320,7 +341,8 @@ mod tests {
 
     #[test]
     fn windows_over_padding_alone_are_refused() {
-        let window = Window { kernel: [2, 2], stride: [1, 1], dilation: [1, 1], padding: [2, 0, 0, 0] };
+        let window =
+            Window { kernel: [2, 2], stride: [1, 1], dilation: [1, 1], padding: [2, 0, 0, 0] };
         let pool = Operator::MaxPool { window, ceil: false };
         assert!(output(&pool, &[&[1, 4, 4]], &[], &[], &[]).is_err());
         let window = Window { padding: [1, 1, 1, 1], ..window };

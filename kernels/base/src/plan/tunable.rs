@@ -111,8 +111,9 @@ impl Serialize for TunableValue {
 
 impl<'de> Deserialize<'de> for TunableValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let choice =
-            |name: &str| Self::named(name).ok_or_else(|| de::Error::custom("too many or too long names"));
+        let choice = |name: &str| {
+            Self::named(name).ok_or_else(|| de::Error::custom("too many or too long names"))
+        };
         if deserializer.is_human_readable() {
             Ok(match Untagged::deserialize(deserializer)? {
                 Untagged::Size(size) => Self::Size(size),
@@ -225,10 +226,16 @@ impl Tunable {
         default: [usize; 2],
     ) -> [Self; 2] {
         let side = |axis: usize| {
-            Self::sizes(names[axis], abouts[axis], tiles.iter().map(|tile| tile[axis]), default[axis])
+            Self::sizes(
+                names[axis],
+                abouts[axis],
+                tiles.iter().map(|tile| tile[axis]),
+                default[axis],
+            )
         };
         let [first, mut second] = [side(0), side(1)];
-        let mut allowed: Vec<[u64; 2]> = tiles.iter().map(|tile| tile.map(|side| side as u64)).collect();
+        let mut allowed: Vec<[u64; 2]> =
+            tiles.iter().map(|tile| tile.map(|side| side as u64)).collect();
         allowed.sort_unstable();
         allowed.dedup();
         if allowed.len() < first.values().len() * second.values().len() {
@@ -242,8 +249,12 @@ impl Tunable {
     pub fn values(&self) -> Vec<TunableValue> {
         match &self.domain {
             TunableDomain::Sizes(sizes) => sizes.iter().copied().map(TunableValue::Size).collect(),
-            TunableDomain::Choice(names) => names.iter().copied().map(TunableValue::Choice).collect(),
-            TunableDomain::Switch { can_be_on: true } => [false, true].map(TunableValue::Switch).into(),
+            TunableDomain::Choice(names) => {
+                names.iter().copied().map(TunableValue::Choice).collect()
+            }
+            TunableDomain::Switch { can_be_on: true } => {
+                [false, true].map(TunableValue::Switch).into()
+            }
             TunableDomain::Switch { can_be_on: false } => vec![TunableValue::Switch(false)],
         }
     }
@@ -265,13 +276,19 @@ impl Tunable {
     /// Returns the value beside `chosen` that is nearest to `wanted` in meaning: the number with the
     /// smallest ratio, otherwise `wanted` itself or the default.
     #[must_use]
-    pub fn nearest(&self, wanted: TunableValue, chosen: &BTreeMap<String, TunableValue>) -> TunableValue {
+    pub fn nearest(
+        &self,
+        wanted: TunableValue,
+        chosen: &BTreeMap<String, TunableValue>,
+    ) -> TunableValue {
         let values = self.values_beside(chosen);
         if values.contains(&wanted) {
             return wanted;
         }
         let target = match (wanted, self.default) {
-            (TunableValue::Size(size), TunableValue::Size(_)) | (_, TunableValue::Size(size)) => size,
+            (TunableValue::Size(size), TunableValue::Size(_)) | (_, TunableValue::Size(size)) => {
+                size
+            }
             _ => return self.default,
         };
         let sizes: Vec<u64> = values.iter().filter_map(|value| value.size()).collect();
@@ -290,7 +307,8 @@ impl Tunable {
         let all = self.values().len();
         let partial = beside.into_iter().filter(|(_, seconds)| seconds.len() < all);
         let constraint = |(first, seconds): (u64, Vec<u64>)| {
-            let seconds: Vec<String> = seconds.iter().map(|second| format!("{name} == {second}")).collect();
+            let seconds: Vec<String> =
+                seconds.iter().map(|second| format!("{name} == {second}")).collect();
             format!("{other} != {first} or {}", seconds.join(" or "))
         };
         partial.map(constraint).collect()
@@ -316,8 +334,14 @@ mod tests {
         assert_eq!(sizes.nearest(TunableValue::Size(24), &none), TunableValue::Size(64));
         assert_eq!(sizes.nearest(TunableValue::Size(20), &none), TunableValue::Size(8));
         let layout = Tunable::choice("layout", "", vec!["nchw", "nhwc"], "nhwc");
-        assert_eq!(layout.nearest(TunableValue::Choice("nchwc"), &none), TunableValue::Choice("nhwc"));
-        assert_eq!(layout.nearest(TunableValue::Choice("nchw"), &none), TunableValue::Choice("nchw"));
+        assert_eq!(
+            layout.nearest(TunableValue::Choice("nchwc"), &none),
+            TunableValue::Choice("nhwc")
+        );
+        assert_eq!(
+            layout.nearest(TunableValue::Choice("nchw"), &none),
+            TunableValue::Choice("nchw")
+        );
         let switch = Tunable::switch("across", "", false, true);
         assert_eq!(switch.nearest(TunableValue::Switch(true), &none), TunableValue::Switch(false));
     }
@@ -327,14 +351,18 @@ mod tests {
         let tiles = [[6, 16], [12, 8], [1, 8], [1, 16]];
         let [first, second] = Tunable::tile(["tile_m", "tile_n"], ["", ""], &tiles, [6, 16]);
         assert_eq!(first.default, TunableValue::Size(6));
-        assert_eq!(second.constraints(), ["tile_m != 6 or tile_n == 16", "tile_m != 12 or tile_n == 8"]);
+        assert_eq!(
+            second.constraints(),
+            ["tile_m != 6 or tile_n == 16", "tile_m != 12 or tile_n == 8"]
+        );
         let chosen = BTreeMap::from([("tile_m".to_owned(), TunableValue::Size(12))]);
         assert_eq!(second.nearest(TunableValue::Size(16), &chosen), TunableValue::Size(8));
     }
 
     #[test]
     fn values_are_what_people_would_write() {
-        let values = [TunableValue::Size(16), TunableValue::Choice("nhwc"), TunableValue::Switch(true)];
+        let values =
+            [TunableValue::Size(16), TunableValue::Choice("nhwc"), TunableValue::Switch(true)];
         let text = serde_json::to_string(&values).unwrap();
         assert_eq!(text, r#"[16,"nhwc",true]"#);
         assert_eq!(serde_json::from_str::<[TunableValue; 3]>(&text).unwrap(), values);

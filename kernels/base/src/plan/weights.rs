@@ -74,7 +74,9 @@ pub enum Grid {
 }
 
 /// Pattern of the weights that may be nonzero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub enum Pattern {
     /// Any weight may be nonzero.
     #[default]
@@ -104,7 +106,9 @@ pub enum Pattern {
 }
 
 /// Weight type: the number format of weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub enum Numbers {
     /// Single precision, with activations in single precision.
     #[default]
@@ -121,7 +125,9 @@ pub enum Numbers {
 }
 
 /// Format of weights; every convolution algorithm states which formats it executes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct WeightFormat {
     /// Weight type of the values.
     pub numbers: Numbers,
@@ -175,7 +181,9 @@ impl fmt::Display for Pattern {
 
 /// Error for a text that names no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no pattern of zeros; there are dense, unstructured, blocks_OUTPUTSxINPUTS and N_of_M")]
+#[error(
+    "`{0}` is no pattern of zeros; there are dense, unstructured, blocks_OUTPUTSxINPUTS and N_of_M"
+)]
 pub struct UnknownPattern(String);
 
 impl FromStr for Pattern {
@@ -191,8 +199,12 @@ impl FromStr for Pattern {
             "dense" => Some(Self::Dense),
             "unstructured" => Some(Self::Unstructured),
             _ => match text.strip_prefix("blocks_") {
-                Some(size) => pair(size, "x").map(|(outputs, inputs)| Self::Blocks { outputs, inputs }),
-                None => pair(text, "_of_").filter(|(n, m)| n <= m).map(|(n, m)| Self::NofM { n, m }),
+                Some(size) => {
+                    pair(size, "x").map(|(outputs, inputs)| Self::Blocks { outputs, inputs })
+                }
+                None => {
+                    pair(text, "_of_").filter(|(n, m)| n <= m).map(|(n, m)| Self::NofM { n, m })
+                }
             },
         };
         parsed.ok_or_else(|| UnknownPattern(text.to_owned()))
@@ -426,11 +438,14 @@ mod tests {
         let least = 2.0_f32.powi(-24);
         assert_eq!(halves, WeightValues::Fp16([1.0, -FP16_MAX, FP16_MAX, least, least].into()));
         assert!(halves.reals().unwrap().iter().all(|&x| Numbers::Fp16.holds(x)));
-        assert!([65520.0, f32::INFINITY, 1.0 + 1.0 / 4096.0].iter().all(|&x| !Numbers::Fp16.holds(x)));
+        assert!(
+            [65520.0, f32::INFINITY, 1.0 + 1.0 / 4096.0].iter().all(|&x| !Numbers::Fp16.holds(x))
+        );
         let error = of(&[1.0, -65520.0]).rounded(Numbers::Fp16).unwrap_err();
         assert_eq!(error.to_string(), "a weight of -65520 is beyond the greatest number of fp16");
         assert!(
-            of(&[65520.0]).rounded(Numbers::Bf16).is_ok() && of(&[f32::MAX]).rounded(Numbers::Bf16).is_err()
+            of(&[65520.0]).rounded(Numbers::Bf16).is_ok()
+                && of(&[f32::MAX]).rounded(Numbers::Bf16).is_err()
         );
         assert_eq!(fits.clone().rounded(Numbers::F32), Ok(fits));
     }

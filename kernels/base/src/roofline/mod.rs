@@ -56,7 +56,13 @@ impl ThreadCeilings {
     /// Returns a lower bound for the seconds of a step (roofline model): the longer of computing,
     /// and of reading its bytes from `level`.
     #[must_use]
-    pub fn least_seconds(&self, multiply_adds: u64, integer: bool, bytes: u64, level: usize) -> f64 {
+    pub fn least_seconds(
+        &self,
+        multiply_adds: u64,
+        integer: bool,
+        bytes: u64,
+        level: usize,
+    ) -> f64 {
         let rate = if integer {
             self.multiply_adds_i8.unwrap_or(self.multiply_adds_f32)
         } else {
@@ -92,7 +98,8 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
         .map(|(level, bytes)| {
             // Each thread first writes its own buffer, so that the pages are allocated near its
             // core.
-            let buffers: Vec<std::sync::Mutex<Vec<u64>>> = (0..count).map(|_| Default::default()).collect();
+            let buffers: Vec<std::sync::Mutex<Vec<u64>>> =
+                (0..count).map(|_| Default::default()).collect();
             let numbers = bytes / size_of::<u64>();
             team.run(|worker| {
                 if let Ok(mut buffer) = buffers[worker.index].lock() {
@@ -123,7 +130,12 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
             Ok(LevelCeilings { level: level.into(), bytes, read, copy })
         })
         .collect::<Result<_, KernelError>>()?;
-    Ok(ThreadCeilings { threads: count, multiply_adds_f32: f32_rate, multiply_adds_i8: i8_rate, memory })
+    Ok(ThreadCeilings {
+        threads: count,
+        multiply_adds_f32: f32_rate,
+        multiply_adds_i8: i8_rate,
+        memory,
+    })
 }
 
 /// Minimum number of attempts at every ceiling, and minimum time in total. Other processes on the
@@ -151,7 +163,8 @@ fn fastest(team: &Team, work: impl Fn(&Worker<'_>) -> f64 + Sync) -> Result<f64,
                 seconds.store(start.elapsed().as_secs_f64().to_bits(), Ordering::Relaxed);
             }
         })?;
-        let total: f64 = done.iter().map(|amount| f64::from_bits(amount.load(Ordering::Relaxed))).sum();
+        let total: f64 =
+            done.iter().map(|amount| f64::from_bits(amount.load(Ordering::Relaxed))).sum();
         best = best.max(total / f64::from_bits(seconds.load(Ordering::Relaxed)));
     }
     Ok(best)

@@ -172,7 +172,9 @@ mod x86 {
                 *chain = _mm256_add_epi32(*chain, _mm256_madd_epi16(pairs, ones));
                 // SAFETY: no instruction at all; it only hides from the compiler that `x` is the
                 // same as before, or the products would be computed once for all.
-                unsafe { asm!("/* {0} */", inout(ymm_reg) x, options(nomem, nostack, preserves_flags)) };
+                unsafe {
+                    asm!("/* {0} */", inout(ymm_reg) x, options(nomem, nostack, preserves_flags))
+                };
             }
         }
         black_box((chains, x));
@@ -201,7 +203,9 @@ mod x86 {
                 let pairs = _mm512_maddubs_epi16(x, y);
                 *chain = _mm512_add_epi32(*chain, _mm512_madd_epi16(pairs, ones));
                 // SAFETY: no instruction at all; it only hides that `x` does not change.
-                unsafe { asm!("/* {0} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags)) };
+                unsafe {
+                    asm!("/* {0} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags))
+                };
             }
         }
         black_box((chains, x));

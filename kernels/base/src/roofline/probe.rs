@@ -46,8 +46,9 @@ impl SpeedProbe {
     /// # Errors
     /// Fails if the system refuses the threads or if the processor lacks the instruction set.
     pub fn new(threads: usize, isa: Isa) -> Result<Self, KernelError> {
-        let token = IsaToken::new(isa)
-            .ok_or_else(|| KernelError::System(format!("this processor does not execute {}", isa.name())))?;
+        let token = IsaToken::new(isa).ok_or_else(|| {
+            KernelError::System(format!("this processor does not execute {}", isa.name()))
+        })?;
         Ok(Self { team: Team::new(threads)?, product: token.pointer::<Product>() })
     }
 

@@ -74,7 +74,9 @@ impl Crew {
                 }
             })
             .build()
-            .map_err(|error| KernelError::System(format!("cannot start {count} threads: {error}")))?;
+            .map_err(|error| {
+                KernelError::System(format!("cannot start {count} threads: {error}"))
+            })?;
         let shared = Shared {
             slots: (1..count).map(|_| Slot(AtomicU32::new(ASLEEP))).collect(),
             job: AtomicPtr::new(std::ptr::null_mut()),
@@ -148,7 +150,8 @@ impl Shared {
             relax(&mut polls);
             if polls % 64 == 0 && start.elapsed() > LINGER {
                 // Fails if a job has arrived in this very moment.
-                let _ = state.compare_exchange(LINGERS, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
+                let _ =
+                    state.compare_exchange(LINGERS, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
                 return;
             }
         }

@@ -60,7 +60,9 @@ const FLUSH: u64 = 1 << 24;
 fn read() -> u64 {
     let word: u64;
     // SAFETY: reading FPCR has no side effect and is allowed in user mode.
-    unsafe { std::arch::asm!("mrs {}, fpcr", out(reg) word, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        std::arch::asm!("mrs {}, fpcr", out(reg) word, options(nomem, nostack, preserves_flags))
+    };
     word
 }
 

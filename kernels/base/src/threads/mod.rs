@@ -141,7 +141,8 @@ impl Team {
         let failed: OnceLock<KernelError> = OnceLock::new();
         let ledger = self.crew.as_ref().map(|crew| crew.ledger());
         let job = |index: usize| {
-            let worker = Worker { index, count: self.count, barrier: &barrier, ledger, turn: Cell::new(0) };
+            let worker =
+                Worker { index, count: self.count, barrier: &barrier, ledger, turn: Cell::new(0) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&worker))) {
                 if !panic.is::<barrier::Poisoned>() {
                     // The first failure is the cause; later ones follow from it.
@@ -163,7 +164,8 @@ impl Team {
 fn crew(count: usize) -> Result<Arc<Crew>, KernelError> {
     static CREWS: OnceLock<Mutex<HashMap<usize, Arc<Crew>>>> = OnceLock::new();
     // A panic while the lock was held cannot have left the map inconsistent.
-    let mut crews = CREWS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut crews =
+        CREWS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(crew) = crews.get(&count) {
         return Ok(Arc::clone(crew));
     }
@@ -227,8 +229,13 @@ mod tests {
                 })
                 .unwrap();
                 for (unit, done) in units.iter().enumerate() {
-                    let expected = [1000, 7, 0, 1, 300].into_iter().filter(|&total| unit < total).count();
-                    assert_eq!(done.swap(0, Ordering::Relaxed), expected, "unit {unit} of {count} workers");
+                    let expected =
+                        [1000, 7, 0, 1, 300].into_iter().filter(|&total| unit < total).count();
+                    assert_eq!(
+                        done.swap(0, Ordering::Relaxed),
+                        expected,
+                        "unit {unit} of {count} workers"
+                    );
                 }
             }
         }

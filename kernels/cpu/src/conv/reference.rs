@@ -19,8 +19,16 @@ pub fn conv_f64(problem: &ConvProblem, input: &[f64], weights: &[f64], bias: &[f
         problem.window.output(problem.input, false).expect("the window fits into the input");
     let [kernel_height, kernel_width] = problem.window.kernel;
     let (group_in, group_out) = (problem.group_in(), problem.group_out());
-    assert_eq!(input.len(), problem.batch * problem.in_channels * height * width, "length of the input");
-    assert_eq!(weights.len(), problem.out_channels * group_in * kernel_height * kernel_width, "weights");
+    assert_eq!(
+        input.len(),
+        problem.batch * problem.in_channels * height * width,
+        "length of the input"
+    );
+    assert_eq!(
+        weights.len(),
+        problem.out_channels * group_in * kernel_height * kernel_width,
+        "weights"
+    );
     assert_eq!(bias.len(), problem.out_channels, "biases");
 
     // Returns the input position under a tap, or `None` for padding.
@@ -29,7 +37,8 @@ pub fn conv_f64(problem: &ConvProblem, input: &[f64], weights: &[f64], bias: &[f
             .checked_sub(problem.window.padding[axis])
             .filter(|&position| position < problem.input[axis])
     };
-    let mut output = Vec::with_capacity(problem.batch * problem.out_channels * out_height * out_width);
+    let mut output =
+        Vec::with_capacity(problem.batch * problem.out_channels * out_height * out_width);
     for image in 0..problem.batch {
         for channel in 0..problem.out_channels {
             let first_in = channel / group_out * group_in;
@@ -42,8 +51,9 @@ pub fn conv_f64(problem: &ConvProblem, input: &[f64], weights: &[f64], bias: &[f
                             let Some(row) = position(0, y, ky) else { continue };
                             for kx in 0..kernel_width {
                                 let Some(column) = position(1, x, kx) else { continue };
-                                let weight =
-                                    ((channel * group_in + c) * kernel_height + ky) * kernel_width + kx;
+                                let weight = ((channel * group_in + c) * kernel_height + ky)
+                                    * kernel_width
+                                    + kx;
                                 sum += weights[weight] * input[(plane + row) * width + column];
                             }
                         }
@@ -64,9 +74,16 @@ mod tests {
     #[test]
     fn a_hand_computed_example() {
         // One 2x2 image, a 2x2 window that starts outside at the top left.
-        let window = Window { kernel: [2, 2], stride: [1, 1], dilation: [1, 1], padding: [1, 1, 0, 0] };
-        let problem =
-            ConvProblem { batch: 1, in_channels: 1, out_channels: 1, groups: 1, input: [2, 2], window };
+        let window =
+            Window { kernel: [2, 2], stride: [1, 1], dilation: [1, 1], padding: [1, 1, 0, 0] };
+        let problem = ConvProblem {
+            batch: 1,
+            in_channels: 1,
+            out_channels: 1,
+            groups: 1,
+            input: [2, 2],
+            window,
+        };
         let output = conv_f64(&problem, &[1.0, 2.0, 3.0, 4.0], &[1.0, 10.0, 100.0, 1000.0], &[0.5]);
         assert_eq!(output, [1000.5, 2100.5, 3010.5, 4321.5]);
     }

@@ -8,9 +8,9 @@ use paretune_simd::Isa;
 
 use super::algorithm::Algorithm;
 use super::algorithms::{
-    bsr_gemm, bsr_gemm_i8, csr_naive, depthwise, depthwise_i8, depthwise_nchw, direct_nchw, direct_nchwc,
-    im2col_gemm, implicit_gemm, implicit_gemm_bf16, implicit_gemm_i8, implicit_gemm_wfp16, naive, spmm_nchw,
-    winograd, winograd_i8,
+    bsr_gemm, bsr_gemm_i8, csr_naive, depthwise, depthwise_i8, depthwise_nchw, direct_nchw,
+    direct_nchwc, im2col_gemm, implicit_gemm, implicit_gemm_bf16, implicit_gemm_i8,
+    implicit_gemm_wfp16, naive, spmm_nchw, winograd, winograd_i8,
 };
 
 /// Returns all algorithms, in order of preference for defaults.
@@ -79,6 +79,10 @@ pub fn algorithm(name: &str) -> Option<&'static dyn Algorithm> {
 
 /// Returns the algorithms that can run `problem` with weights of `format`, best default first.
 #[must_use]
-pub fn candidates(problem: &ConvProblem, format: WeightFormat, isa: Isa) -> Vec<&'static dyn Algorithm> {
+pub fn candidates(
+    problem: &ConvProblem,
+    format: WeightFormat,
+    isa: Isa,
+) -> Vec<&'static dyn Algorithm> {
     Processor(isa).candidates(problem, format)
 }

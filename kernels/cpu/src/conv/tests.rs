@@ -80,9 +80,18 @@ fn windows() -> impl Strategy<Value = Window> {
         1 => Just([7, 7]),
         2 => [1..=4_usize, 1..=4_usize],
     ];
-    let free =
-        (kernels, [1..=3_usize, 1..=3_usize], [1..=2_usize, 1..=2_usize], prop::array::uniform4(0..=3_usize))
-            .prop_map(|(kernel, stride, dilation, padding)| Window { kernel, stride, dilation, padding });
+    let free = (
+        kernels,
+        [1..=3_usize, 1..=3_usize],
+        [1..=2_usize, 1..=2_usize],
+        prop::array::uniform4(0..=3_usize),
+    )
+        .prop_map(|(kernel, stride, dilation, padding)| Window {
+            kernel,
+            stride,
+            dilation,
+            padding,
+        });
     let same = prop_oneof![Just(1), Just(3), Just(5), Just(7)].prop_flat_map(|k: usize| {
         (1..=2_usize).prop_map(move |s| Window {
             kernel: [k, k],
@@ -101,8 +110,7 @@ fn cases() -> impl Strategy<Value = Case> {
         1 => (1..=4_usize, 1..=9_usize, 2..=4_usize).prop_map(|(i, o, g)| (i * g, o * g, g)),
         2 => (2..=140_usize).prop_map(|c| (c, c, c)),
     ];
-    let sizes =
-        prop_oneof![3 => [1..=9_usize, 1..=9_usize], 1 => [1..=3_usize, 10..=40_usize], 1 => Just([1, 1])];
+    let sizes = prop_oneof![3 => [1..=9_usize, 1..=9_usize], 1 => [1..=3_usize, 10..=40_usize], 1 => Just([1, 1])];
     (
         (1..=3_usize, channels, sizes, windows()),
         (activations(), 1..=3_usize, 0..=2_u8, any::<bool>(), any::<u64>()),
@@ -214,9 +222,9 @@ fn run(
     residual: Option<&mut Guarded>,
     output_bytes: usize,
 ) -> Guarded {
-    let kernel = algorithm
-        .prepare(request)
-        .unwrap_or_else(|error| panic!("{} refuses {:?}: {error}", algorithm.name(), request.schedule));
+    let kernel = algorithm.prepare(request).unwrap_or_else(|error| {
+        panic!("{} refuses {:?}: {error}", algorithm.name(), request.schedule)
+    });
     run_kernel(kernel, request.threads, input, residual, output_bytes)
 }
 
@@ -237,7 +245,8 @@ fn run_kernel(
     let shared = Shared(
         Call {
             input: input.as_mut_ptr(),
-            residual: residual.map_or(std::ptr::null(), |residual| residual.as_mut_ptr().cast_const()),
+            residual: residual
+                .map_or(std::ptr::null(), |residual| residual.as_mut_ptr().cast_const()),
             output: output.as_mut_ptr(),
             workspace: workspace.as_mut_ptr(),
         },
@@ -274,7 +283,11 @@ fn to_f64(values: &[f32]) -> Vec<f64> {
 }
 
 /// Returns which weights are kept: a random fraction of those that `pattern` allows to be zero.
-fn keep(random: &mut Random, [outputs, inputs, height, width]: [usize; 4], pattern: Pattern) -> Vec<bool> {
+fn keep(
+    random: &mut Random,
+    [outputs, inputs, height, width]: [usize; 4],
+    pattern: Pattern,
+) -> Vec<bool> {
     let share = random.below(5);
     let [block_out, block_in] = match pattern {
         Pattern::Dense => return vec![true; outputs * inputs * height * width],
@@ -327,7 +340,8 @@ fn check_f32(case: &Case, format: WeightFormat) {
 
     let flat_bias = bias.clone().unwrap_or_else(|| vec![0.0; problem.out_channels]);
     let want = conv_f64(problem, &to_f64(&input), &to_f64(&values), &to_f64(&flat_bias));
-    let absolute = |values: &[f32]| values.iter().map(|value| f64::from(value.abs())).collect::<Vec<_>>();
+    let absolute =
+        |values: &[f32]| values.iter().map(|value| f64::from(value.abs())).collect::<Vec<_>>();
     let magnitude = conv_f64(problem, &absolute(&input), &absolute(&values), &absolute(&flat_bias));
     let weights = Weights {
         dims,
@@ -342,8 +356,9 @@ fn check_f32(case: &Case, format: WeightFormat) {
             let schedule = random_schedule(algorithm, problem, isa, &mut random);
             let [layout_in, layout] = algorithm.layouts(&schedule, isa);
             let mut placed = Guarded::from_f32(&arrange(&input, shape_in, layout_in), 4);
-            let mut placed_residual =
-                residual.as_ref().map(|residual| Guarded::from_f32(&arrange(residual, shape_out, layout), 8));
+            let mut placed_residual = residual
+                .as_ref()
+                .map(|residual| Guarded::from_f32(&arrange(residual, shape_out, layout), 8));
             let mut request = Request {
                 problem: *problem,
                 weights: &weights,
@@ -358,11 +373,20 @@ fn check_f32(case: &Case, format: WeightFormat) {
             };
             let bytes = shape_out.iter().product::<usize>() * 4;
             let output = run(algorithm, &request, &mut placed, placed_residual.as_mut(), bytes);
-            packed::check(algorithm, &request, &mut placed, placed_residual.as_mut(), &output, &mut random);
+            packed::check(
+                algorithm,
+                &request,
+                &mut placed,
+                placed_residual.as_mut(),
+                &output,
+                &mut random,
+            );
             let got = output.f32s();
             let arranged = |values: &[f64]| arrange(values, shape_out, layout);
             let residuals = residual.as_ref().map(|residual| arrange(residual, shape_out, layout));
-            for (i, (want, magnitude)) in arranged(&want).into_iter().zip(arranged(&magnitude)).enumerate() {
+            for (i, (want, magnitude)) in
+                arranged(&want).into_iter().zip(arranged(&magnitude)).enumerate()
+            {
                 let extra = residuals.as_ref().map_or(0.0, |residuals| f64::from(residuals[i]));
                 let want = f64::from(case.activation.apply((want + extra) as f32));
                 let slack = tolerance(algorithm) * (magnitude + extra.abs() + 1.0);
@@ -377,7 +401,11 @@ fn check_f32(case: &Case, format: WeightFormat) {
             if case.threads > 1 {
                 request.threads = 1;
                 let alone = run(algorithm, &request, &mut placed, placed_residual.as_mut(), bytes);
-                assert!(alone.contents() == output.contents(), "{}: threads change it", algorithm.name());
+                assert!(
+                    alone.contents() == output.contents(),
+                    "{}: threads change it",
+                    algorithm.name()
+                );
             }
         }
     }
@@ -419,9 +447,16 @@ fn check_i8(case: &Case, format: WeightFormat) {
     }
     let depth = (count / problem.out_channels) as f32;
     let scales: Vec<f32> = (0..problem.out_channels)
-        .map(|_| if exact { 1.0 } else { (1.5 + random.real()) / (127.0 * highest as f32 * depth.sqrt()) })
+        .map(|_| {
+            if exact {
+                1.0
+            } else {
+                (1.5 + random.real()) / (127.0 * highest as f32 * depth.sqrt())
+            }
+        })
         .collect();
-    let bias: Option<Vec<f32>> = (!exact && random.below(3) > 0).then(|| random.reals(problem.out_channels));
+    let bias: Option<Vec<f32>> =
+        (!exact && random.below(3) > 0).then(|| random.reals(problem.out_channels));
     let zero_point = [0, 128, 255, random.next() as u8][random.below(4)];
     let grid_in = Quantization { scale: if exact { 1.0 } else { 0.75 }, zero_point };
     let grid_out = Quantization { scale: 0.011, zero_point: [0, 130][random.below(2)] };
@@ -474,7 +509,14 @@ fn check_i8(case: &Case, format: WeightFormat) {
             };
             let bytes = count_out * if narrow { 1 } else { 4 };
             let output = run(algorithm, &request, &mut placed, placed_residual.as_mut(), bytes);
-            packed::check(algorithm, &request, &mut placed, placed_residual.as_mut(), &output, &mut random);
+            packed::check(
+                algorithm,
+                &request,
+                &mut placed,
+                placed_residual.as_mut(),
+                &output,
+                &mut random,
+            );
             let wanted: Vec<f64> = (0..count_out)
                 .map(|i| {
                     let channel = i / (height * width) % problem.out_channels;
@@ -495,8 +537,9 @@ fn check_i8(case: &Case, format: WeightFormat) {
                 if narrow {
                     let exact = finished / f64::from(grid_out.scale);
                     let (low, high) = (exact - slack / 0.011, exact + slack / 0.011);
-                    let quantize =
-                        |x: f64| (x.round_ties_even() + f64::from(grid_out.zero_point)).clamp(0.0, 255.0);
+                    let quantize = |x: f64| {
+                        (x.round_ties_even() + f64::from(grid_out.zero_point)).clamp(0.0, 255.0)
+                    };
                     let got = f64::from(output.contents()[i]);
                     assert!(
                         (quantize(low)..=quantize(high)).contains(&got),
@@ -505,7 +548,10 @@ fn check_i8(case: &Case, format: WeightFormat) {
                 } else {
                     let got = f64::from(output.f32s()[i]);
                     let slack = if exact { 0.0 } else { slack };
-                    assert!((got - finished).abs() <= slack, "{label}: number {i}: {got}, right: {finished}");
+                    assert!(
+                        (got - finished).abs() <= slack,
+                        "{label}: number {i}: {got}, right: {finished}"
+                    );
                 }
             }
             if case.threads > 1 {
@@ -557,7 +603,12 @@ proptest! {
 
 /// Returns zero weights in `format`.
 fn zero_weights(problem: &ConvProblem, format: WeightFormat) -> Weights {
-    let dims = [problem.out_channels, problem.group_in(), problem.window.kernel[0], problem.window.kernel[1]];
+    let dims = [
+        problem.out_channels,
+        problem.group_in(),
+        problem.window.kernel[0],
+        problem.window.kernel[1],
+    ];
     let count = dims.iter().product();
     let values = match format.numbers {
         Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => {
@@ -631,7 +682,10 @@ fn every_offered_combination_can_be_prepared() {
         for format in FORMATS {
             for isa in Isa::available() {
                 let candidates = candidates(&problem, format, isa);
-                assert!(!candidates.is_empty(), "nobody solves {problem:?} in {format:?} on {isa:?}");
+                assert!(
+                    !candidates.is_empty(),
+                    "nobody solves {problem:?} in {format:?} on {isa:?}"
+                );
                 for algorithm in candidates {
                     for tunables in combinations(&algorithm.tunables(&problem, isa)) {
                         let weights = zero_weights(&problem, format);
@@ -641,7 +695,11 @@ fn every_offered_combination_can_be_prepared() {
                             problem,
                             weights: &weights,
                             activation: Activation::Relu,
-                            input: if algorithm.is_integer() { Element::U8(grid) } else { Element::F32 },
+                            input: if algorithm.is_integer() {
+                                Element::U8(grid)
+                            } else {
+                                Element::F32
+                            },
                             output: Element::F32,
                             residual: None,
                             schedule: &schedule,
@@ -662,7 +720,8 @@ fn every_offered_combination_can_be_prepared() {
 #[test]
 fn nonsense_is_refused() {
     let window = Window { kernel: [3, 3], ..Window::POINT };
-    let good = ConvProblem { batch: 1, in_channels: 4, out_channels: 4, groups: 1, input: [5, 5], window };
+    let good =
+        ConvProblem { batch: 1, in_channels: 4, out_channels: 4, groups: 1, input: [5, 5], window };
     let bad = [
         ConvProblem { groups: 3, ..good },
         ConvProblem { groups: 0, ..good },
@@ -673,7 +732,11 @@ fn nonsense_is_refused() {
     ];
     for problem in bad {
         for algorithm in algorithms() {
-            assert!(!algorithm.supports(&problem, Isa::Portable), "{} on {problem:?}", algorithm.name());
+            assert!(
+                !algorithm.supports(&problem, Isa::Portable),
+                "{} on {problem:?}",
+                algorithm.name()
+            );
         }
     }
     // Weights of another shape, an instruction set of another machine, a missing tunable.

@@ -48,7 +48,9 @@ pub fn in_place(activation: Activation, numbers: &mut [f32]) {
         Activation::Clip { low, high } => each(numbers, |x| clamp(x, low, high)),
         Activation::LeakyRelu { slope } => each(numbers, |x| if x > 0.0 { x } else { slope * x }),
         Activation::Sigmoid => each(numbers, |x| 1.0 / (1.0 + exp(-x))),
-        Activation::HardSigmoid { alpha, beta } => each(numbers, |x| clamp(alpha * x + beta, 0.0, 1.0)),
+        Activation::HardSigmoid { alpha, beta } => {
+            each(numbers, |x| clamp(alpha * x + beta, 0.0, 1.0))
+        }
         Activation::HardSwish => each(numbers, |x| x * clamp(x * (1.0 / 6.0) + 0.5, 0.0, 1.0)),
     }
 }

@@ -30,7 +30,8 @@ pub fn prepare(
     activation: Activation,
 ) -> Box<dyn OperatorKernel> {
     let out = Physical::new(context.batch, output, layout);
-    let strides = operands.map(|dims| broadcast_strides(context.batch, dims, output.len(), &out, layout));
+    let strides =
+        operands.map(|dims| broadcast_strides(context.batch, dims, output.len(), &out, layout));
     let axes = merge(&out.dims, &strides);
     let sizes = operands.map(|dims| context.batch * dims.iter().product::<usize>());
     on(context.isa, Binary { axes, len: out.len(), sizes, arithmetic, activation })
@@ -118,8 +119,12 @@ impl Loops for Binary {
                 unsafe {
                     let (a, b) = (a.add(from[0]), b.add(from[1]));
                     match self.arithmetic {
-                        Arithmetic::Add => combine(&mut numbers[..len], a, b, inner.strides, |x, y| x + y),
-                        Arithmetic::Mul => combine(&mut numbers[..len], a, b, inner.strides, |x, y| x * y),
+                        Arithmetic::Add => {
+                            combine(&mut numbers[..len], a, b, inner.strides, |x, y| x + y)
+                        }
+                        Arithmetic::Mul => {
+                            combine(&mut numbers[..len], a, b, inner.strides, |x, y| x * y)
+                        }
                     }
                     activate(self.activation, &mut numbers[..len]);
                     std::ptr::copy_nonoverlapping(numbers.as_ptr(), output.add(at), len);
@@ -160,7 +165,9 @@ unsafe fn combine(
     // `numbers.len()` multiples of both strides. A stride of 0 always names the first element.
     unsafe {
         match strides {
-            [1, 1] => numbers.iter_mut().enumerate().for_each(|(i, out)| *out = f(*a.add(i), *b.add(i))),
+            [1, 1] => {
+                numbers.iter_mut().enumerate().for_each(|(i, out)| *out = f(*a.add(i), *b.add(i)))
+            }
             [1, 0] => {
                 let b = *b;
                 numbers.iter_mut().enumerate().for_each(|(i, out)| *out = f(*a.add(i), b));
@@ -169,9 +176,10 @@ unsafe fn combine(
                 let a = *a;
                 numbers.iter_mut().enumerate().for_each(|(i, out)| *out = f(a, *b.add(i)));
             }
-            [s, t] => {
-                numbers.iter_mut().enumerate().for_each(|(i, out)| *out = f(*a.add(i * s), *b.add(i * t)))
-            }
+            [s, t] => numbers
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, out)| *out = f(*a.add(i * s), *b.add(i * t))),
         }
     }
 }
@@ -190,13 +198,15 @@ mod tests {
     #[test]
     fn per_channel_factors_merge_to_rows() {
         let out = Physical::new(2, &[8, 5, 5], Layout::Planar);
-        let strides = [vec![200, 25, 5, 1], broadcast_strides(2, &[8, 1, 1], 3, &out, Layout::Planar)];
+        let strides =
+            [vec![200, 25, 5, 1], broadcast_strides(2, &[8, 1, 1], 3, &out, Layout::Planar)];
         assert_eq!(
             merge(&out.dims, &strides),
             [Axis { size: 16, strides: [25, 1] }, Axis { size: 25, strides: [1, 0] }]
         );
         let out = Physical::new(2, &[8, 5, 5], Layout::ChannelsLast);
-        let strides = [vec![200, 40, 8, 1], broadcast_strides(2, &[8, 1, 1], 3, &out, Layout::ChannelsLast)];
+        let strides =
+            [vec![200, 40, 8, 1], broadcast_strides(2, &[8, 1, 1], 3, &out, Layout::ChannelsLast)];
         assert_eq!(merge(&out.dims, &strides).last(), Some(&Axis { size: 8, strides: [1, 1] }));
     }
 }

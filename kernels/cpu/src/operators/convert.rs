@@ -79,7 +79,9 @@ pub fn prepare(
         (Element::U8(grid), Element::F32) => {
             on(context.isa, Convert { size, turn, map: Dequantize { grid } })
         }
-        (Element::U8(a), Element::U8(b)) if a == b => on(context.isa, Convert { size, turn, map: Same8 }),
+        (Element::U8(a), Element::U8(b)) if a == b => {
+            on(context.isa, Convert { size, turn, map: Same8 })
+        }
         (Element::U8(a), Element::U8(b)) => {
             let map = Requantize { from: Dequantize { grid: a }, to: Quantize::new(b) };
             on(context.isa, Convert { size, turn, map })
@@ -211,7 +213,8 @@ impl<M: Map> Loops for Convert<M> {
             for unit in worker.share(times * columns) {
                 let (image, column) = (unit / columns * rows * columns, unit % columns);
                 // SAFETY: this column's pieces are a row of the output, which is this worker's.
-                let output = unsafe { io.output::<M::Out>((image + column * rows) * piece, rows * piece) };
+                let output =
+                    unsafe { io.output::<M::Out>((image + column * rows) * piece, rows * piece) };
                 for (row, out) in output.chunks_exact_mut(piece).enumerate() {
                     let from = (image + row * columns + column) * piece;
                     for (out, x) in out.iter_mut().zip(&input[from..from + piece]) {
@@ -238,7 +241,8 @@ impl<M: Map> Loops for Convert<M> {
                 }
                 for j in 0..width {
                     // SAFETY: this block's rows of the output are this worker's.
-                    let output = unsafe { io.output::<M::Out>(image + (column + j) * rows + row, height) };
+                    let output =
+                        unsafe { io.output::<M::Out>(image + (column + j) * rows + row, height) };
                     for (out, line) in output.iter_mut().zip(&tile) {
                         *out = line[j];
                     }

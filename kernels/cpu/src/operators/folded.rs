@@ -238,7 +238,9 @@ impl OperatorKernel for Prepared<Gate, GatePart> {
             let start = image * pixels * channels;
             for channel in (0..channels).step_by(ROW) {
                 let width = (channels - channel).min(ROW);
-                for (at, (factor, offset)) in part.factors.iter_mut().zip(&mut part.offsets).enumerate() {
+                for (at, (factor, offset)) in
+                    part.factors.iter_mut().zip(&mut part.offsets).enumerate()
+                {
                     // SAFETY: the remainder is below `width`, and `channel + width <= channels`.
                     let b = unsafe { *b.add(image * channels + channel + at % width) };
                     [*factor, *offset] = gate.fold(b);
@@ -272,7 +274,8 @@ impl SimdFn for GatePart {
             let (low, high) = (simd.splat(part.limits[0]), simd.splat(part.limits[1]));
             let (factors, offsets) = (part.factors.as_ptr(), part.offsets.as_ptr());
             for row in 0..part.rows {
-                let (from, to) = (part.input.add(row * part.stride), part.output.add(row * part.stride));
+                let (from, to) =
+                    (part.input.add(row * part.stride), part.output.add(row * part.stride));
                 for at in (0..whole).step_by(S::LANES) {
                     let x = simd.load_u8(from.add(at));
                     let y = simd.fma(x, simd.load(factors.add(at)), simd.load(offsets.add(at)));
@@ -281,7 +284,8 @@ impl SimdFn for GatePart {
                 if whole < width {
                     let left = width - whole;
                     let x = simd.load_u8_partial(from.add(whole), left);
-                    let y = simd.fma(x, simd.load(factors.add(whole)), simd.load(offsets.add(whole)));
+                    let y =
+                        simd.fma(x, simd.load(factors.add(whole)), simd.load(offsets.add(whole)));
                     simd.store_u8_partial(to.add(whole), left, cut(simd, y, low, high));
                 }
             }
@@ -295,12 +299,18 @@ mod tests {
     use paretune_base::threads::Team;
     use paretune_simd::Isa;
 
-    fn run(kernel: &dyn OperatorKernel, inputs: &[*const u8], len: usize, threads: usize) -> Vec<u8> {
+    fn run(
+        kernel: &dyn OperatorKernel,
+        inputs: &[*const u8],
+        len: usize,
+        threads: usize,
+    ) -> Vec<u8> {
         let mut output = vec![0xA5_u8; len];
         let addresses: Vec<usize> = inputs.iter().map(|&input| input as usize).collect();
         let to = output.as_mut_ptr() as usize;
         let work = |worker: &Worker<'_>| {
-            let inputs: Vec<*const u8> = addresses.iter().map(|&address| address as *const u8).collect();
+            let inputs: Vec<*const u8> =
+                addresses.iter().map(|&address| address as *const u8).collect();
             // SAFETY: inputs and output have the sizes that the kernel was made for, and every
             // worker makes this call.
             unsafe { kernel.run(&Io { inputs: &inputs, output: to as *mut u8 }, worker) };
@@ -360,8 +370,15 @@ mod tests {
 
     #[test]
     fn gates_are_those_of_the_real_numbers_in_every_layout() {
-        let sizes =
-            [[2, 16, 49], [1, 24, 100], [3, 5, 7], [1, 96, 130], [2, 65, 3], [1, 1, 300], [1, 64, 256]];
+        let sizes = [
+            [2, 16, 49],
+            [1, 24, 100],
+            [3, 5, 7],
+            [1, 96, 130],
+            [2, 65, 3],
+            [1, 1, 300],
+            [1, 64, 256],
+        ];
         for (round, [batch, channels, pixels]) in sizes.into_iter().enumerate() {
             let len = batch * channels * pixels;
             let a = bytes(len, round);
@@ -375,16 +392,21 @@ mod tests {
                         let (context, size) = (Context { batch, isa }, [channels, pixels]);
                         let grids = [GRIDS[0], GRIDS[2]];
                         let kernel =
-                            per_channel(context, arithmetic, size, layout, grids, activation).unwrap();
+                            per_channel(context, arithmetic, size, layout, grids, activation)
+                                .unwrap();
                         let inputs = [a.as_ptr(), b.as_ptr().cast()];
                         let got = run(&*kernel, &inputs, len, 1 + round % 3);
                         for image in 0..batch {
                             for channel in 0..channels {
                                 for pixel in 0..pixels {
-                                    let at = image * channels * pixels + layout.place(size, channel, pixel);
-                                    let (x, y) =
-                                        (real(a[at], GRIDS[0]), f64::from(b[image * channels + channel]));
-                                    let exact = if arithmetic == Arithmetic::Mul { x * y } else { x + y };
+                                    let at = image * channels * pixels
+                                        + layout.place(size, channel, pixel);
+                                    let (x, y) = (
+                                        real(a[at], GRIDS[0]),
+                                        f64::from(b[image * channels + channel]),
+                                    );
+                                    let exact =
+                                        if arithmetic == Arithmetic::Mul { x * y } else { x + y };
                                     check(got[at], active(activation, exact), GRIDS[2]);
                                 }
                             }

@@ -43,7 +43,8 @@ impl Lrn {
     fn around(&self, channel: usize) -> std::ops::Range<usize> {
         let before = (self.attributes.size - 1) / 2;
         let after = self.attributes.size - 1 - before;
-        channel.saturating_sub(before)..channel.saturating_add(after).saturating_add(1).min(self.channels)
+        channel.saturating_sub(before)
+            ..channel.saturating_add(after).saturating_add(1).min(self.channels)
     }
 
     /// Replaces each sum of squares by the factor that its element is multiplied by.

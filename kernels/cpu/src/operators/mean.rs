@@ -33,7 +33,12 @@ pub fn global(
 
 /// Builds the mean over `axes` (batch not counted, ascending), which remain with size 1. The result
 /// has the layout of the input.
-pub fn reduce(context: Context, dims: &[usize], axes: &[usize], layout: Layout) -> Box<dyn OperatorKernel> {
+pub fn reduce(
+    context: Context,
+    dims: &[usize],
+    axes: &[usize],
+    layout: Layout,
+) -> Box<dyn OperatorKernel> {
     let input = Physical::new(context.batch, dims, layout);
     let strides = input.strides();
     let reduced: Vec<usize> = axes.iter().map(|&axis| input.position[axis]).collect();
@@ -69,7 +74,9 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
         let image = &input[image * channels * pixels..(image + 1) * channels * pixels];
         match layout {
             // A vector holds several pixels.
-            Layout::ChannelsLast | Layout::ChannelBlocked(_) if matches!(channels, 1 | 2 | 4 | 8) => {
+            Layout::ChannelsLast | Layout::ChannelBlocked(_)
+                if matches!(channels, 1 | 2 | 4 | 8) =>
+            {
                 let sums = folded(lanes(image, widen), channels);
                 for (out, sum) in output.iter_mut().zip(sums) {
                     *out = mean(sum);
@@ -136,7 +143,10 @@ fn columns<const N: usize, T: Copy, S: Copy + Default + Add<Output = S>>(
 
 /// Returns [`BLOCK`] partial sums; sum `i` adds up every [`BLOCK`]th element, from element `i` on.
 #[inline(always)]
-fn lanes<T: Copy, S: Copy + Default + Add<Output = S>>(numbers: &[T], widen: impl Fn(T) -> S) -> [S; BLOCK] {
+fn lanes<T: Copy, S: Copy + Default + Add<Output = S>>(
+    numbers: &[T],
+    widen: impl Fn(T) -> S,
+) -> [S; BLOCK] {
     let mut sums = [S::default(); BLOCK];
     let (groups, rest) = numbers.as_chunks::<{ TERMS * BLOCK }>();
     for group in groups {
@@ -281,7 +291,9 @@ mod tests {
     fn global_means_match_double_precision_whatever_their_shape() {
         let mut seed = 5_u64;
         let mut random = |bound: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) as usize % bound
         };
         for round in 0..120 {
@@ -289,8 +301,10 @@ mod tests {
             // Some rounds take shapes of real networks.
             let real = [[16, 1024], [24, 256], [8, 49], [4, 33], [2, 81], [1, 100]];
             let [channels, pixels] = real.get(round).copied().unwrap_or([channels, pixels]);
-            let bytes: Vec<u8> = (0..batch * channels * pixels).map(|_| random(256) as u8).collect();
-            let numbers: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) / 64.0 - 1.75).collect();
+            let bytes: Vec<u8> =
+                (0..batch * channels * pixels).map(|_| random(256) as u8).collect();
+            let numbers: Vec<f32> =
+                bytes.iter().map(|&byte| f32::from(byte) / 64.0 - 1.75).collect();
             let grid = Quantization { scale: 1.0 / 64.0, zero_point: 112 };
             let block = [16, 8, 4, 1].into_iter().find(|block| channels % block == 0).unwrap_or(1);
             for layout in [Layout::ChannelsLast, Layout::Planar, Layout::ChannelBlocked(block)] {

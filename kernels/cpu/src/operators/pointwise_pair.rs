@@ -29,7 +29,8 @@ pub fn equal(
     elements: [Element; 3],
     activation: Activation,
 ) -> Box<dyn OperatorKernel> {
-    if let ([Element::U8(a), Element::U8(b), Element::U8(output)], Arithmetic::Add) = (elements, arithmetic)
+    if let ([Element::U8(a), Element::U8(b), Element::U8(output)], Arithmetic::Add) =
+        (elements, arithmetic)
         && let Some(kernel) = folded::sum(context, len, [a, b, output], activation)
     {
         return kernel;
@@ -49,15 +50,24 @@ pub fn per_channel(
     activation: Activation,
 ) -> Box<dyn OperatorKernel> {
     if let (Element::U8(a), Element::U8(output)) = (a, output)
-        && let Some(kernel) =
-            folded::per_channel(context, arithmetic, [channels, pixels], layout, [a, output], activation)
+        && let Some(kernel) = folded::per_channel(
+            context,
+            arithmetic,
+            [channels, pixels],
+            layout,
+            [a, output],
+            activation,
+        )
     {
         return kernel;
     }
     // In NCHW a row is a plane of pixels that share a channel; in NHWC a row is a pixel.
     let (context, channels, layout) = as_images(context, channels, layout);
     let size = [context.batch, channels, pixels];
-    dispatch([a, Element::F32, output], PerChannel { context, arithmetic, size, layout, activation })
+    dispatch(
+        [a, Element::F32, output],
+        PerChannel { context, arithmetic, size, layout, activation },
+    )
 }
 
 /// Operator to compile once the element types are known as Rust types.
@@ -85,7 +95,9 @@ fn dispatch(elements: [Element; 3], typed: impl Typed) -> Box<dyn OperatorKernel
         (Element::F32, Element::F32) => output(Same, Same, to, typed),
         (Element::F32, Element::U8(grid)) => output(Same, Dequantize { grid }, to, typed),
         (Element::U8(grid), Element::F32) => output(Dequantize { grid }, Same, to, typed),
-        (Element::U8(a), Element::U8(b)) => output(Dequantize { grid: a }, Dequantize { grid: b }, to, typed),
+        (Element::U8(a), Element::U8(b)) => {
+            output(Dequantize { grid: a }, Dequantize { grid: b }, to, typed)
+        }
     }
 }
 
@@ -131,7 +143,14 @@ impl<A: Map<Out = f32>, B: Map<Out = f32>, O: Map<In = f32>> Loops for EqualLoop
                     row::<CHUNK, _, _, _>(self, arithmetic, activation, a, b, output);
                 } else {
                     for i in 0..count {
-                        row::<1, _, _, _>(self, arithmetic, activation, a.add(i), b.add(i), output.add(i));
+                        row::<1, _, _, _>(
+                            self,
+                            arithmetic,
+                            activation,
+                            a.add(i),
+                            b.add(i),
+                            output.add(i),
+                        );
                     }
                 }
             }
@@ -271,7 +290,9 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> PerChannelLoops<A, O> {
         for at in at..count {
             // SAFETY: `at` is less than `count`, and the caller has `count` elements at both
             // addresses.
-            unsafe { self.vector::<1>(a.add(at), &[factors[at * step % LANES]; LANES], output.add(at)) };
+            unsafe {
+                self.vector::<1>(a.add(at), &[factors[at * step % LANES]; LANES], output.add(at))
+            };
         }
     }
 
@@ -280,7 +301,12 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> PerChannelLoops<A, O> {
     /// # Safety
     /// All addresses must be valid for `N` elements.
     #[inline(always)]
-    unsafe fn vector<const N: usize>(&self, a: *const A::In, factors: &[f32; LANES], output: *mut O::Out) {
+    unsafe fn vector<const N: usize>(
+        &self,
+        a: *const A::In,
+        factors: &[f32; LANES],
+        output: *mut O::Out,
+    ) {
         let mut numbers = [0.0_f32; N];
         // SAFETY: the caller has `N` elements at both addresses, and `i` is less than `N`.
         unsafe {

@@ -36,7 +36,11 @@ pub fn max_u8(context: Context, pooling: Pooling) -> Box<dyn OperatorKernel> {
 }
 
 /// Builds average pooling of single-precision values; padding counts as zeros if `include_padding`.
-pub fn average(context: Context, pooling: Pooling, include_padding: bool) -> Box<dyn OperatorKernel> {
+pub fn average(
+    context: Context,
+    pooling: Pooling,
+    include_padding: bool,
+) -> Box<dyn OperatorKernel> {
     let (context, pooling) = pooling.of_images(context);
     on(context.isa, Average { batch: context.batch, pooling, include_padding })
 }
@@ -155,7 +159,8 @@ impl Pooling {
             output.fill(start);
             let (taps, top) = self.taps(0, row % out_height);
             for tap in 0..taps.len() {
-                let line = (row / out_height * height + top + tap * self.window.dilation[0]) * width;
+                let line =
+                    (row / out_height * height + top + tap * self.window.dilation[0]) * width;
                 let line = &input[line..line + width];
                 for column in 0..self.window.kernel[1] {
                     // Output columns `low..high` have this tap inside the line.
@@ -204,7 +209,9 @@ impl<T: Copy + PartialOrd + Send + Sync> Loops for Max<T> {
                 Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
                     self.pooling.pixels(self.batch, io, worker, larger, |_, _, _| {})
                 }
-                Layout::Planar => self.pooling.rows(self.batch, io, worker, self.lowest, larger, |_, _| {}),
+                Layout::Planar => {
+                    self.pooling.rows(self.batch, io, worker, self.lowest, larger, |_, _| {})
+                }
             }
         }
     }

@@ -40,8 +40,11 @@ impl Loops for ScaleShift {
         // A row is contiguous with uniform treatment: all channels of a pixel, or all pixels of a
         // channel.
         let per_pixel = self.inner == 1;
-        let (rows, width) =
-            if per_pixel { (self.outer, self.channels) } else { (self.outer * self.channels, self.inner) };
+        let (rows, width) = if per_pixel {
+            (self.outer, self.channels)
+        } else {
+            (self.outer * self.channels, self.inner)
+        };
         for row in worker.share(rows) {
             for column in (0..width).step_by(CHUNK) {
                 let len = CHUNK.min(width - column);

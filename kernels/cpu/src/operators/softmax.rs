@@ -10,7 +10,12 @@ use paretune_base::threads::Worker;
 const BLOCK: usize = 16;
 
 /// Builds softmax along `axis` (batch not counted) of values of shape `dims` in `layout`.
-pub fn prepare(context: Context, dims: &[usize], axis: usize, layout: Layout) -> Box<dyn OperatorKernel> {
+pub fn prepare(
+    context: Context,
+    dims: &[usize],
+    axis: usize,
+    layout: Layout,
+) -> Box<dyn OperatorKernel> {
     let [outer, len, inner] = Physical::new(context.batch, dims, layout).around(axis);
     on(context.isa, Softmax { outer, len, inner })
 }
@@ -33,7 +38,8 @@ impl Loops for Softmax {
                 let input = &input[row * len..(row + 1) * len];
                 // SAFETY: rows of the output are disjoint and within it.
                 let output = unsafe { io.output::<f32>(row * len, len) };
-                let largest = input.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+                let largest =
+                    input.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
                 for (out, x) in output.iter_mut().zip(input) {
                     *out = exp(x - largest);
                 }

@@ -15,7 +15,8 @@ pub(super) struct BsrGemm;
 
 const NAME: &str = "opencl_bsr_gemm";
 
-const SOURCE: &str = concat!(include_str!("../kernels/bsr_gemm.cl"), include_str!("../kernels/tile.cl"));
+const SOURCE: &str =
+    concat!(include_str!("../kernels/bsr_gemm.cl"), include_str!("../kernels/tile.cl"));
 
 /// Largest number of outputs in a block. Constraints do not know the weights and assume this size
 /// for all blocks.
@@ -32,7 +33,8 @@ impl AlgorithmInfo for BsrGemm {
 
     /// Accepts blocks of 8 or 16 outputs only: narrower blocks use each fetched input too rarely.
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real() && matches!(format.pattern, Pattern::Blocks { outputs: 8 | 16, .. })
+        format.numbers.is_real()
+            && matches!(format.pattern, Pattern::Blocks { outputs: 8 | 16, .. })
     }
 
     fn backend(&self) -> BackendKind {
@@ -117,7 +119,12 @@ struct Lists {
 impl Lists {
     /// Builds the lists for weights `[out, in, taps]`, in tiles of `tile` outputs and chunks of
     /// `chunk` steps.
-    fn of(problem: &ConvProblem, stored: &[f32], tile: usize, chunk: usize) -> Result<Self, KernelError> {
+    fn of(
+        problem: &ConvProblem,
+        stored: &[f32],
+        tile: usize,
+        chunk: usize,
+    ) -> Result<Self, KernelError> {
         let too_large = || unfit(NAME, "the layer is too large for 32-bit offsets");
         let word = |number: usize| i32::try_from(number).map_err(|_| too_large());
         let (group_in, group_out) = (problem.group_in(), problem.group_out());

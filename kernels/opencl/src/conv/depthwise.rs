@@ -56,14 +56,19 @@ impl Algorithm for Depthwise {
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
         let Request { problem, limits, .. } = request;
         let chosen = Chosen(&request.schedule.tunables);
-        let [tile_x, tile_y, threads] = ["tile_x", "tile_y", "threads"].map(|name| chosen.get(name));
+        let [tile_x, tile_y, threads] =
+            ["tile_x", "tile_y", "threads"].map(|name| chosen.get(name));
         if !self.supports(problem, limits) || threads > limits.work_group {
-            return Err(unfit(NAME, "the step is not depthwise, or the device's work-groups are too small"));
+            return Err(unfit(
+                NAME,
+                "the step is not depthwise, or the device's work-groups are too small",
+            ));
         }
         let mut macros = request.macros();
         macros.define("TILE_X", tile_x).define("TILE_Y", tile_y).define("THREADS", threads);
         let [height, width] = request.output;
-        let items = problem.batch * problem.in_channels * height.div_ceil(tile_y) * width.div_ceil(tile_x);
+        let items =
+            problem.batch * problem.in_channels * height.div_ceil(tile_y) * width.div_ceil(tile_x);
         Ok(Prepared {
             launches: vec![Launch {
                 source: include_str!("../kernels/depthwise.cl"),

@@ -74,7 +74,14 @@ impl Algorithm for Direct {
             powers("tile_x", "neighboring pixels of a work-item", 1, 8, width, 4),
             powers("group_o", "work-items along outputs", 1, 16, problem.group_out(), 4),
             powers("group_p", "work-items along pixels", 1, 128.min(group), rows, 16),
-            powers("split_k", "slices of a work-group that share the channels", 1, 32, problem.group_in(), 1),
+            powers(
+                "split_k",
+                "slices of a work-group that share the channels",
+                1,
+                32,
+                problem.group_in(),
+                1,
+            ),
             powers("stage", "channels at a time", 1, 16, problem.group_in(), 2),
             powers("unroll", "channels unrolled", 1, 4, problem.group_in(), 1),
             switch("local", "whether weights are staged in local memory", false),
@@ -114,8 +121,14 @@ impl Algorithm for Direct {
         }
         let inner = problem.group_in() * taps;
         let columns = problem.group_out().next_multiple_of(tile_out);
-        let weights =
-            packed(real(request.weights)?, problem.groups, problem.group_out(), inner, inner, columns);
+        let weights = packed(
+            real(request.weights)?,
+            problem.groups,
+            problem.group_out(),
+            inner,
+            inner,
+            columns,
+        );
         let mut macros = request.macros();
         macros
             .define("O_PAD", columns)
@@ -140,7 +153,11 @@ impl Algorithm for Direct {
                 source: include_str!("../kernels/direct.cl"),
                 kernel: "convolve",
                 macros,
-                groups: [runs.div_ceil(group_p), problem.group_out().div_ceil(tile_out), problem.groups],
+                groups: [
+                    runs.div_ceil(group_p),
+                    problem.group_out().div_ceil(tile_out),
+                    problem.groups,
+                ],
                 threads,
                 arguments: request.arguments(2),
             }],

@@ -19,7 +19,9 @@ pub(super) fn bytes_of_halves(name: &str, weights: &[f32]) -> Result<Vec<u8>, Ke
 /// Fails like [`bytes_of_halves`].
 pub(super) fn check(name: &str, weights: &[f32]) -> Result<(), KernelError> {
     let beyond = weights.iter().find(|weight| weight.is_nan() || weight.abs() > FP16_MAX);
-    beyond.map_or(Ok(()), |weight| Err(unfit(name, &format!("half precision has no weight of {weight}"))))
+    beyond.map_or(Ok(()), |weight| {
+        Err(unfit(name, &format!("half precision has no weight of {weight}")))
+    })
 }
 
 #[cfg(test)]
@@ -33,7 +35,12 @@ mod tests {
             [0x3c00_u16, 0xfbff].map(u16::to_ne_bytes).concat()
         );
         for weight in [65505.0, f32::NEG_INFINITY, f32::NAN] {
-            assert!(bytes_of_halves("x", &[0.5, weight]).unwrap_err().to_string().contains("no weight of"));
+            assert!(
+                bytes_of_halves("x", &[0.5, weight])
+                    .unwrap_err()
+                    .to_string()
+                    .contains("no weight of")
+            );
         }
     }
 }

@@ -23,7 +23,8 @@ pub(super) enum ImplicitGemm {
     Fp16,
 }
 
-const SOURCE: &str = concat!(include_str!("../kernels/implicit_gemm.cl"), include_str!("../kernels/tile.cl"));
+const SOURCE: &str =
+    concat!(include_str!("../kernels/implicit_gemm.cl"), include_str!("../kernels/tile.cl"));
 
 impl AlgorithmInfo for ImplicitGemm {
     fn name(&self) -> &'static str {
@@ -38,7 +39,9 @@ impl AlgorithmInfo for ImplicitGemm {
             Self::Fp32 => {
                 "matrix product over tiles of the unrolled input that are fetched as needed (OpenCL)"
             }
-            Self::Fp16 => "the same matrix product with weights in fp16: 10 bits of mantissa (OpenCL)",
+            Self::Fp16 => {
+                "the same matrix product with weights in fp16: 10 bits of mantissa (OpenCL)"
+            }
         }
     }
 
@@ -88,15 +91,21 @@ impl Algorithm for ImplicitGemm {
     }
 
     fn constraints(&self, _: &ConvProblem, limits: &Limits) -> Vec<String> {
-        tile::constraints(limits, "threads_m * thread_m", format!("thread_m * thread_n <= {MOST_SUMS}"))
+        tile::constraints(
+            limits,
+            "threads_m * thread_m",
+            format!("thread_m * thread_n <= {MOST_SUMS}"),
+        )
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
         let problem = &request.problem;
         let chosen = Chosen(&request.schedule.tunables);
-        let tile = Tile::of(self.name(), request, chosen.get("threads_m") * chosen.get("thread_m"))?;
+        let tile =
+            Tile::of(self.name(), request, chosen.get("threads_m") * chosen.get("thread_m"))?;
         let (inner, outputs) = (Sizes::of(problem).inner, problem.group_out());
-        let (rows, columns) = (inner.next_multiple_of(tile.chunk()), outputs.next_multiple_of(tile.m));
+        let (rows, columns) =
+            (inner.next_multiple_of(tile.chunk()), outputs.next_multiple_of(tile.m));
         let weights = packed(real(request.weights)?, problem.groups, outputs, inner, rows, columns);
         let mut launch = tile.launch(SOURCE, request, 2);
         launch.macros.define("K_PAD", rows).define("M_PAD", columns);
@@ -111,6 +120,9 @@ impl Algorithm for ImplicitGemm {
         } else {
             bytes_of(&weights)
         };
-        Ok(Prepared { launches: vec![launch], constants: vec![weights, bytes_of(&bias(request.weights))] })
+        Ok(Prepared {
+            launches: vec![launch],
+            constants: vec![weights, bytes_of(&bias(request.weights))],
+        })
     }
 }

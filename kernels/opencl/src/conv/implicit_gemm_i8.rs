@@ -51,11 +51,25 @@ impl Algorithm for ImplicitGemmI8 {
         let outputs = problem.group_out();
         vec![
             powers("threads_m", "work-items along outputs", 1, 32, outputs, 8),
-            powers("threads_n", "work-items along pixels", 2, 64.min(limits.work_group / 4), columns, 16),
+            powers(
+                "threads_n",
+                "work-items along pixels",
+                2,
+                64.min(limits.work_group / 4),
+                columns,
+                16,
+            ),
             powers("thread_m", "outputs of a work-item", 1, 8, outputs, 4),
             powers("thread_n", "pixels of a work-item", 1, 8, columns.div_ceil(2), 4),
             powers("tile_k", "steps of the inner dimension staged at once", 4, 64, inner, 32),
-            powers("split_k", "slices of a work-group that share the inner dimension", 1, 32, inner / 16, 1),
+            powers(
+                "split_k",
+                "slices of a work-group that share the inner dimension",
+                1,
+                32,
+                inner / 16,
+                1,
+            ),
             powers("unroll", "words of four steps unrolled", 1, 8, inner.div_ceil(4), 2),
         ]
     }
@@ -70,13 +84,16 @@ impl Algorithm for ImplicitGemmI8 {
                 "split_k * tile_k * (threads_m * thread_m + threads_n * thread_n) <= {}",
                 words.saturating_mul(4)
             ),
-            format!("split_k == 1 or split_k * threads_m * thread_m * threads_n * thread_n <= {words}"),
+            format!(
+                "split_k == 1 or split_k * threads_m * thread_m * threads_n * thread_n <= {words}"
+            ),
         ]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Prepared, KernelError> {
         let Request { problem, limits, .. } = request;
-        let (WeightValues::Integer(integer), Some(grid)) = (&request.weights.values, request.input_grid)
+        let (WeightValues::Integer(integer), Some(grid)) =
+            (&request.weights.values, request.input_grid)
         else {
             return Err(unfit(NAME, "it needs integer weights and an input with an 8-bit grid"));
         };
@@ -97,20 +114,23 @@ impl Algorithm for ImplicitGemmI8 {
         }
         let inner = problem.group_in() * problem.window.kernel[0] * problem.window.kernel[1];
         let outputs = problem.group_out();
-        let (rows, columns) = (inner.next_multiple_of(tile_k * split), outputs.next_multiple_of(tile_m));
+        let (rows, columns) =
+            (inner.next_multiple_of(tile_k * split), outputs.next_multiple_of(tile_m));
         // Words of four steps: [group][row / 4][column], the first step in the lowest byte.
         let mut words = vec![0_u8; problem.groups * rows * columns];
         let mut offsets = Vec::with_capacity(problem.out_channels);
         for (channel, row) in integer.values.chunks_exact(inner.max(1)).enumerate() {
             let (group, m) = (channel / outputs, channel % outputs);
             for (k, &weight) in row.iter().enumerate() {
-                words[group * rows * columns + (k / 4 * columns + m) * 4 + k % 4] = weight.to_ne_bytes()[0];
+                words[group * rows * columns + (k / 4 * columns + m) * 4 + k % 4] =
+                    weight.to_ne_bytes()[0];
             }
             let sum: i32 = row.iter().map(|&weight| i32::from(weight)).sum();
             offsets.push(sum * i32::from(grid.zero_point));
         }
         let scales: Vec<f32> = integer.scales.iter().map(|scale| scale * grid.scale).collect();
-        let dot = if limits.compute_capability >= 61 { 2 } else { u8::from(limits.integer_dot_product) };
+        let dot =
+            if limits.compute_capability >= 61 { 2 } else { u8::from(limits.integer_dot_product) };
         let mut macros = request.macros();
         macros
             .define("K_PAD", rows)

@@ -5,7 +5,9 @@ use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::{Registry, present_name};
 
-use super::{Algorithm, bsr_gemm, depthwise, direct, implicit_gemm, implicit_gemm_i8, tensor_core, winograd};
+use super::{
+    Algorithm, bsr_gemm, depthwise, direct, implicit_gemm, implicit_gemm_i8, tensor_core, winograd,
+};
 use crate::limits::Limits;
 
 /// Returns all algorithms of this backend, in order of preference for defaults.

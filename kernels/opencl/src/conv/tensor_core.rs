@@ -86,7 +86,8 @@ impl TensorCore {
     /// Returns the constraints between tunables for pixels that come from patches: local memory and
     /// registers depend on the number of pixels in a tile.
     fn patch_constraints(self, problem: &ConvProblem, limits: &Limits) -> Vec<String> {
-        let (output, depth) = (problem.window.output(problem.input, false).unwrap_or([1, 1]), self.depth());
+        let (output, depth) =
+            (problem.window.output(problem.input, false).unwrap_or([1, 1]), self.depth());
         let parts = if self == Self::Fp32 { "4 * warp_m + 4" } else { "0" };
         let tiles = [1, 2, 4, 8, 16, 32];
         let constraint = |tiles: usize| {
@@ -116,7 +117,8 @@ impl TensorCore {
         for [warp_m, warp_n] in TILES {
             let tiles = tiles[0].div_ceil(warp_m) * tiles[1].div_ceil(warp_n);
             let room = limits.local_memory / 4 / (128 * warp_m * warp_n);
-            let most = MOST_SLICES.min(steps / LEAST_STEPS).min(room).min(limits.work_group / WARP).max(1);
+            let most =
+                MOST_SLICES.min(steps / LEAST_STEPS).min(room).min(limits.work_group / WARP).max(1);
             begin = [warp_m, warp_n, wanted.div_ceil(tiles.max(1)).min(most)];
             if tiles * most >= wanted {
                 break;
@@ -234,9 +236,14 @@ impl Algorithm for TensorCore {
         );
         let mut constraints = vec![
             format!("warps_m * warps_n * split_k <= {group}"),
-            format!("split_k == 1 or split_k * warps_m * warp_m * warps_n * warp_n * 128 <= {floats}"),
+            format!(
+                "split_k == 1 or split_k * warps_m * warp_m * warps_n * warp_n * 128 <= {floats}"
+            ),
             format!("patch > 0 or {registers} <= {MOST_REGISTERS}"),
-            format!("patch > 0 or {registers} * warps_m * warps_n * split_k <= {}", REGISTERS / WARP),
+            format!(
+                "patch > 0 or {registers} * warps_m * warps_n * split_k <= {}",
+                REGISTERS / WARP
+            ),
         ];
         constraints.extend(self.patch_constraints(problem, limits));
         constraints
@@ -256,7 +263,8 @@ impl Algorithm for TensorCore {
         let patches = if chosen.0.contains_key("patch") { chosen.get("patch") } else { 0 };
         let patch = Patch::of(problem, request.output, tile_n);
         let slots = self.depth() * patch.channel;
-        let exchanged = if native { 0 } else { threads / WARP * self.depth() * (16 * warp_m + 8 * warp_n) };
+        let exchanged =
+            if native { 0 } else { threads / WARP * self.depth() * (16 * warp_m + 8 * warp_n) };
         let registers = if patches > 0 {
             let copies = slots.div_ceil(WARP * warps_m * warps_n);
             self.patch_registers([warp_m, warp_n, patches, ahead], copies)
@@ -328,7 +336,8 @@ impl TensorCore {
         steps: usize,
         by_block: bool,
     ) -> Vec<u8> {
-        let (channels, taps) = (problem.in_channels, problem.window.kernel[0] * problem.window.kernel[1]);
+        let (channels, taps) =
+            (problem.in_channels, problem.window.kernel[0] * problem.window.kernel[1]);
         let (depth, blocks) = (self.depth(), channels.div_ceil(self.depth()));
         let tiles = problem.out_channels.next_multiple_of(tile_m) / 16;
         let size = if self == Self::Fp16 { 2 } else { 4 };
@@ -371,7 +380,8 @@ impl Patch {
     /// Computes the patch size for any tile of `tile` consecutive pixels.
     fn of(problem: &ConvProblem, output: [usize; 2], tile: usize) -> Self {
         let window = &problem.window;
-        let [reach_h, reach_w] = [0, 1].map(|axis| (window.kernel[axis] - 1) * window.dilation[axis] + 1);
+        let [reach_h, reach_w] =
+            [0, 1].map(|axis| (window.kernel[axis] - 1) * window.dilation[axis] + 1);
         let [stride_h, stride_w] = window.stride;
         let [height, width] = output.map(|size| size.max(1));
         let (in_row, whole_rows) = (width.is_multiple_of(tile), tile.is_multiple_of(width));
@@ -386,7 +396,8 @@ impl Patch {
             () if whole_rows && rows.is_multiple_of(height) => rows / height - 1,
             () => (rows - 1).div_ceil(height),
         };
-        let patch_height = (rows - 1) * stride_h + ends * reach_h.saturating_sub(stride_h) + reach_h;
+        let patch_height =
+            (rows - 1) * stride_h + ends * reach_h.saturating_sub(stride_h) + reach_h;
         let patch_width = (if in_row { tile } else { width } - 1) * stride_w + reach_w;
         Self {
             height: patch_height,
@@ -415,12 +426,20 @@ mod tests {
             for (kernel, stride) in [(3, 1), (1, 1), (3, 2), (1, 2), (5, 3)] {
                 for tile in [8, 16, 32, 64, 128] {
                     let input = [(height - 1) * stride + kernel, (width - 1) * stride + kernel];
-                    let window = Window { kernel: [kernel; 2], stride: [stride; 2], ..Window::POINT };
-                    let problem =
-                        ConvProblem { batch: 9, in_channels: 8, out_channels: 8, groups: 1, input, window };
+                    let window =
+                        Window { kernel: [kernel; 2], stride: [stride; 2], ..Window::POINT };
+                    let problem = ConvProblem {
+                        batch: 9,
+                        in_channels: 8,
+                        out_channels: 8,
+                        groups: 1,
+                        input,
+                        window,
+                    };
                     let patch = Patch::of(&problem, [height, width], tile);
-                    let row_of =
-                        |n: usize| n / (height * width) * patch.image + n % (height * width) / width * stride;
+                    let row_of = |n: usize| {
+                        n / (height * width) * patch.image + n % (height * width) / width * stride
+                    };
                     for first in (0..9 * height * width).step_by(tile) {
                         let last = (first + tile).min(9 * height * width) - 1;
                         assert!(row_of(last) - row_of(first) + kernel <= patch.height);

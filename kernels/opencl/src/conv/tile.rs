@@ -103,7 +103,11 @@ impl Tile {
             && m.is_multiple_of(threads_m)
             && vector <= thread_n
             && unroll <= k;
-        if fits { Ok(tile) } else { Err(unfit(name, "its tiles do not fit this device, or each other")) }
+        if fits {
+            Ok(tile)
+        } else {
+            Err(unfit(name, "its tiles do not fit this device, or each other"))
+        }
     }
 
     fn threads(&self) -> usize {

@@ -58,7 +58,8 @@ impl Algorithm for Winograd {
         let tiles = problem.batch * height.div_ceil(2) * width.div_ceil(2);
         let group = limits.work_group;
         let largest = if height.min(width) < 3 { 2 } else { 4 };
-        let output_tile = powers("output_tile", "pixels of a tile along each axis", 2, largest, largest, 2);
+        let output_tile =
+            powers("output_tile", "pixels of a tile along each axis", 2, largest, largest, 2);
         vec![
             output_tile,
             powers("threads_m", "work-items along outputs", 2, 32, problem.out_channels, 8),
@@ -81,7 +82,9 @@ impl Algorithm for Winograd {
         vec![
             format!("threads_m * threads_t * split_k <= {group}"),
             format!("thread_m * (output_tile + 2) * (output_tile + 2) <= {MOST_SUMS}"),
-            format!("split_k * stage * threads_t * (output_tile + 2) * (output_tile + 2) <= {floats}"),
+            format!(
+                "split_k * stage * threads_t * (output_tile + 2) * (output_tile + 2) <= {floats}"
+            ),
             format!(
                 "split_k == 1 or split_k * threads_m * thread_m * threads_t * output_tile * output_tile <= {floats}"
             ),
@@ -93,10 +96,13 @@ impl Algorithm for Winograd {
         let chosen = Chosen(&request.schedule.tunables);
         let [output_tile, threads_m, threads_t] =
             ["output_tile", "threads_m", "threads_t"].map(|name| chosen.get(name));
-        let [thread_m, stage, split] = ["thread_m", "stage", "split_k"].map(|name| chosen.get(name));
-        let (span, tile_m, threads) = (output_tile + 2, threads_m * thread_m, threads_m * threads_t * split);
+        let [thread_m, stage, split] =
+            ["thread_m", "stage", "split_k"].map(|name| chosen.get(name));
+        let (span, tile_m, threads) =
+            (output_tile + 2, threads_m * thread_m, threads_m * threads_t * split);
         let staged = split * stage * threads_t * span * span;
-        let reduced = if split > 1 { split * tile_m * threads_t * output_tile * output_tile } else { 0 };
+        let reduced =
+            if split > 1 { split * tile_m * threads_t * output_tile * output_tile } else { 0 };
         let fits = threads <= limits.work_group.min(1024)
             && thread_m * span * span <= MOST_SUMS
             && 4 * staged.max(reduced) <= limits.local_memory;
@@ -131,7 +137,12 @@ impl Algorithm for Winograd {
 }
 
 /// Returns the transform `G g G'` of every window, as `[channel][spot][columns]`.
-fn transformed(weights: &[f32], problem: &ConvProblem, output_tile: usize, columns: usize) -> Vec<f32> {
+fn transformed(
+    weights: &[f32],
+    problem: &ConvProblem,
+    output_tile: usize,
+    columns: usize,
+) -> Vec<f32> {
     const G2: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
     const G4: [[f64; 3]; 6] = [
         [0.25, 0.0, 0.0],
@@ -147,8 +158,9 @@ fn transformed(weights: &[f32], problem: &ConvProblem, output_tile: usize, colum
     for (index, window) in weights.chunks_exact(9).enumerate() {
         let (output, channel) = (index / problem.in_channels, index % problem.in_channels);
         for (y, row) in rows.iter().enumerate() {
-            let half: [f64; 3] =
-                std::array::from_fn(|x| (0..3).map(|k| row[k] * f64::from(window[3 * k + x])).sum());
+            let half: [f64; 3] = std::array::from_fn(|x| {
+                (0..3).map(|k| row[k] * f64::from(window[3 * k + x])).sum()
+            });
             for (x, row) in rows.iter().enumerate() {
                 let sum: f64 = (0..3).map(|k| half[k] * row[k]).sum();
                 #[expect(clippy::cast_possible_truncation, reason = "weights are single precision")]

@@ -47,7 +47,8 @@ impl Hyperparameters {
 
     /// Converts from a vector of logarithms, clamped so that exponentials stay finite.
     pub(super) fn of(numbers: &[f64]) -> Hyperparameters {
-        let (terms, [alone, pairs, noise]) = numbers.split_last_chunk().unwrap_or((numbers, &[0.0; 3]));
+        let (terms, [alone, pairs, noise]) =
+            numbers.split_last_chunk().unwrap_or((numbers, &[0.0; 3]));
         let terms = terms.iter().map(|w| w.clamp(-14.0, 5.0)).collect();
         let orders = [alone, pairs].map(|w| w.clamp(-8.0, 5.0));
         Hyperparameters { terms, orders, noise: noise.clamp(-14.0, 0.0) }
@@ -72,7 +73,8 @@ pub(super) fn gradient_of(
     // Sums over pairs of points are collected by parameter and pair of values, so that each pair of
     // points is visited once.
     let relevant = &kernel.features.relevant;
-    let mut sums: Vec<Vec<f64>> = tables.tables.iter().map(|t| vec![0.0; t.slots * t.slots]).collect();
+    let mut sums: Vec<Vec<f64>> =
+        tables.tables.iter().map(|t| vec![0.0; t.slots * t.slots]).collect();
     let mut orders = [0.0; 2];
     for i in 0..n {
         for j in 0..i {

@@ -98,7 +98,11 @@ impl Kernel {
                 (base * 2.0 / count.max(2.0)).ln()
             })
             .collect();
-        Hyperparameters { terms, orders: [FIRST_ORDER.ln(), SECOND_ORDER.ln()], noise: 1e-3f64.ln() }
+        Hyperparameters {
+            terms,
+            orders: [FIRST_ORDER.ln(), SECOND_ORDER.ln()],
+            noise: 1e-3f64.ln(),
+        }
     }
 
     pub(super) fn tables(&self, hyperparameters: &Hyperparameters) -> Tables {
@@ -119,8 +123,10 @@ impl Kernel {
                 }
             }
             let alone = table.iter().map(|squared| matern(unshrunk * squared)).collect();
-            let derivative =
-                table.iter().map(|squared| unshrunk * matern_derivative(unshrunk * squared)).collect();
+            let derivative = table
+                .iter()
+                .map(|squared| unshrunk * matern_derivative(unshrunk * squared))
+                .collect();
             tables.push(Table { slots, table, alone, derivative });
         }
         let orders = hyperparameters.orders.map(f64::exp);
@@ -213,7 +219,8 @@ impl Tables {
             if x != y {
                 let at = usize::from(*x) * table.slots + usize::from(*y);
                 let others = correlate.sum - table.alone[at];
-                sum[at] += pull * (together + (alone + pairs * others) * table.derivative[at]) / self.total;
+                sum[at] += pull * (together + (alone + pairs * others) * table.derivative[at])
+                    / self.total;
             }
         }
     }

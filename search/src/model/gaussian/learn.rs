@@ -75,7 +75,8 @@ impl Posterior<'_> {
         {
             return Ok((*cost, gradient.clone()));
         }
-        seen.left = seen.left.checked_sub(1).ok_or_else(|| Error::msg("has looked often enough"))?;
+        seen.left =
+            seen.left.checked_sub(1).ok_or_else(|| Error::msg("has looked often enough"))?;
         let hyperparameters = Hyperparameters::of(numbers);
         let (density, gradient) =
             gradient_of(self.kernel, &hyperparameters, &self.prior, &self.rows, &self.values)

@@ -94,7 +94,8 @@ impl Gaussian {
         let mut whitened = standard.values.clone();
         factor.forward(&mut whitened);
         // A weak prior keeps the variance sensible for a handful of points.
-        let variance = (dot(&whitened, &whitened) + 2.0) / (n as f64 + 2.0) * standard.scale * standard.scale;
+        let variance =
+            (dot(&whitened, &whitened) + 2.0) / (n as f64 + 2.0) * standard.scale * standard.scale;
         let mut alpha = whitened;
         factor.backward(&mut alpha);
         alpha.iter_mut().for_each(|a| *a *= standard.scale);

@@ -35,8 +35,13 @@ impl Gaussian {
         let look = |numbers: &[f64]| {
             let hyperparameters = Hyperparameters::of(numbers);
             Some(
-                Conditioned::on(&kernel.tables(&hyperparameters), &hyperparameters, &rows, &values)?
-                    .likelihood,
+                Conditioned::on(
+                    &kernel.tables(&hyperparameters),
+                    &hyperparameters,
+                    &rows,
+                    &values,
+                )?
+                .likelihood,
             )
         };
         let mut at = start.numbers();
@@ -44,7 +49,8 @@ impl Gaussian {
         let mut draws = Vec::with_capacity(count);
         for step in 1..=count * STEPS_PER_DRAW {
             let last = at.len() - 1;
-            let deviation = |i: usize| if i == last { NOISE_VARIANCE.sqrt() } else { PRIOR_VARIANCE.sqrt() };
+            let deviation =
+                |i: usize| if i == last { NOISE_VARIANCE.sqrt() } else { PRIOR_VARIANCE.sqrt() };
             let ellipse: Vec<f64> = (0..at.len()).map(|i| deviation(i) * normal(rng)).collect();
             let floor = height + rng.random_range(f64::MIN_POSITIVE..1.0).ln();
             let mut angle = rng.random_range(0.0..std::f64::consts::TAU);

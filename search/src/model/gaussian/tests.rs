@@ -22,7 +22,8 @@ fn setting() -> (Kernel, Vec<Point>, Vec<f64>) {
     points.sort_by_key(|p| {
         p.iter().fold(7u64, |h, v| h.wrapping_mul(6_364_136_223_846_793_005) ^ u64::from(*v))
     });
-    let value = |p: &Point| (f64::from(p[0]) / 3.0).sin() * 5.0 + if p[3] == 1 { 4.0 } else { 0.0 } + 100.0;
+    let value =
+        |p: &Point| (f64::from(p[0]) / 3.0).sin() * 5.0 + if p[3] == 1 { 4.0 } else { 0.0 } + 100.0;
     let values = points.iter().map(value).collect();
     (Kernel::new(Features::of(&space)), points, values)
 }
@@ -35,7 +36,8 @@ fn gradient_is_the_densitys() {
     let (prior, mut hyperparameters) = (kernel.prior(), kernel.prior());
     hyperparameters.terms[0] += 0.3;
     hyperparameters.orders = [-0.4, 0.2];
-    let of = |w: &Hyperparameters| gradient_of(&kernel, w, &prior, &rows, &standard.values).unwrap();
+    let of =
+        |w: &Hyperparameters| gradient_of(&kernel, w, &prior, &rows, &standard.values).unwrap();
     let gradient = of(&hyperparameters).1;
     assert_eq!(gradient.len(), hyperparameters.numbers().len());
     for (i, exact) in gradient.iter().enumerate() {
@@ -55,8 +57,11 @@ fn learns_what_matters_and_predicts() {
     let train: Vec<&Point> = points[..60].iter().collect();
     let hyperparameters = Gaussian::learn(&kernel, &kernel.prior(), &train, &values[..60], 60);
     let model = Gaussian::fit(&kernel, &hyperparameters, &train, &values[..60]).unwrap();
-    let error: f64 =
-        points[60..].iter().zip(&values[60..]).map(|(p, v)| (model.predict(p).mean - v).abs()).sum();
+    let error: f64 = points[60..]
+        .iter()
+        .zip(&values[60..])
+        .map(|(p, v)| (model.predict(p).mean - v).abs())
+        .sum();
     assert!(error / (points.len() - 60) as f64 <= 0.2, "{error}");
     let seen = model.predict(&points[0]);
     assert!((seen.mean - values[0]).abs() < 0.1 && seen.deviation < 0.3);
@@ -80,8 +85,11 @@ fn sums_are_told_from_their_parts() {
     let train: Vec<&Point> = points[..60].iter().collect();
     let likely = Gaussian::learn(&kernel, &kernel.prior(), &train, &values[..60], 40);
     let model = Gaussian::fit(&kernel, &likely, &train, &values[..60]).unwrap();
-    let error: f64 =
-        points[60..].iter().zip(&values[60..]).map(|(p, v)| (model.predict(p).mean - v).abs()).sum();
+    let error: f64 = points[60..]
+        .iter()
+        .zip(&values[60..])
+        .map(|(p, v)| (model.predict(p).mean - v).abs())
+        .sum();
     let error = error / 200.0;
     assert!(likely.orders[0] > kernel.prior().orders[0], "{likely:?}");
     let mean = values.iter().sum::<f64>() / values.len() as f64;

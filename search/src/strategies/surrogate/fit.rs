@@ -62,8 +62,8 @@ impl Fitter {
     /// Fits models of all objectives, limits and failures.
     pub(super) fn fit(&mut self, history: &History, rng: &mut dyn Rng) -> Option<Fitted> {
         let trials = training_trials(history);
-        let learn =
-            self.learned_at == 0 || history.trials().len() as f64 >= 1.12 * self.learned_at as f64 + 1.0;
+        let learn = self.learned_at == 0
+            || history.trials().len() as f64 >= 1.12 * self.learned_at as f64 + 1.0;
         if learn {
             self.learned_at = history.trials().len();
         }
@@ -73,17 +73,23 @@ impl Fitter {
         let collapsed = collapsed(&trials, problem.objectives().len());
         for number in 0..problem.objectives().len() {
             let sound = trials.iter().zip(&collapsed).filter(|(_, collapsed)| !**collapsed);
-            let known = sound.filter_map(|(t, _)| Some((&t.point, t.judgement.objectives[number]?)));
+            let known =
+                sound.filter_map(|(t, _)| Some((&t.point, t.judgement.objectives[number]?)));
             let (points, values): (Vec<&Point>, Vec<f64>) = known.unzip();
             let warp = Warp::fit(&values);
             let values: Vec<f64> = values.into_iter().map(|v| warp.apply(v)).collect();
-            objectives.push((self.model_with_pending(history, target, points, values, learn, rng)?, warp));
+            objectives.push((
+                self.model_with_pending(history, target, points, values, learn, rng)?,
+                warp,
+            ));
             target += 1;
         }
         let mut limits = Vec::new();
         for (number, limit) in problem.limits().iter().enumerate() {
             let metric = problem.metric_of_limit(number);
-            let known = trials.iter().filter_map(|t| Some((&t.point, metric_of(t, metric, limit.relation)?)));
+            let known = trials
+                .iter()
+                .filter_map(|t| Some((&t.point, metric_of(t, metric, limit.relation)?)));
             let (points, values): (Vec<&Point>, Vec<f64>) = known.unzip();
             // Sizes and times are modeled better by ratio than by difference.
             let positive = limit.value > 0.0 && values.iter().all(|v| *v > 0.0);
@@ -164,7 +170,9 @@ impl Fitter {
             let draws = Gaussian::sample(kernel, &likely, &some_points, &some_values, draws, rng);
             self.hyperparameters[target] = std::iter::once(likely).chain(draws).collect();
         }
-        let fit = |hyperparameters: &Hyperparameters| Gaussian::fit(kernel, hyperparameters, points, values);
+        let fit = |hyperparameters: &Hyperparameters| {
+            Gaussian::fit(kernel, hyperparameters, points, values)
+        };
         let fitted: Vec<Gaussian> = self.hyperparameters[target].iter().filter_map(fit).collect();
         if fitted.is_empty() { None } else { Some(Box::new(Ensemble(fitted))) }
     }
@@ -198,7 +206,8 @@ impl Fitted {
         let mut score = 0.0;
         if let Some(validity) = &self.validity {
             let Prediction { mean, deviation } = validity.predict(point);
-            score += normal_cdf((mean - 0.5) / (deviation * deviation + 0.04).sqrt()).max(1e-6).ln();
+            score +=
+                normal_cdf((mean - 0.5) / (deviation * deviation + 0.04).sqrt()).max(1e-6).ln();
         }
         for (model, relation, value) in &self.limits {
             let Prediction { mean, deviation } = model.predict(point);
@@ -209,7 +218,9 @@ impl Fitted {
             });
         }
         match (&self.best, &self.improvement, &self.normalization) {
-            (Some(best), ..) => score + log_expected_improvement(self.objectives[0].0.predict(point), *best),
+            (Some(best), ..) => {
+                score + log_expected_improvement(self.objectives[0].0.predict(point), *best)
+            }
             (None, Some(improvement), Some(normalization)) => {
                 let predictions: Vec<Prediction> =
                     self.objectives.iter().map(|(m, _)| m.predict(point)).collect();
@@ -219,7 +230,12 @@ impl Fitted {
         }
     }
 
-    fn volume(&self, predictions: &[Prediction], improvement: &Improvement, n: &Normalization) -> f64 {
+    fn volume(
+        &self,
+        predictions: &[Prediction],
+        improvement: &Improvement,
+        n: &Normalization,
+    ) -> f64 {
         let gain = |shift: &dyn Fn(usize) -> f64| {
             let sample: Vec<f64> = predictions
                 .iter()
@@ -232,7 +248,8 @@ impl Fitted {
                 .collect();
             improvement.of(&sample)
         };
-        let mean = self.draws.iter().map(|d| gain(&|i| d[i])).sum::<f64>() / self.draws.len() as f64;
+        let mean =
+            self.draws.iter().map(|d| gain(&|i| d[i])).sum::<f64>() / self.draws.len() as f64;
         // If no draw improves, optimism decides: first by three deviations, then by six.
         (mean + 1e-2 * gain(&|_| -3.0) + 1e-8 * gain(&|_| -6.0) + 1e-12).ln()
     }
@@ -267,8 +284,14 @@ fn training_trials(history: &History) -> Vec<&Trial> {
     if trials.len() <= MAX_MODEL_TRIALS {
         return trials.iter().collect();
     }
-    let mut keep: Vec<usize> =
-        history.archive().front().iter().rev().take(MAX_MODEL_TRIALS / 3).map(|e| e.trial).collect();
+    let mut keep: Vec<usize> = history
+        .archive()
+        .front()
+        .iter()
+        .rev()
+        .take(MAX_MODEL_TRIALS / 3)
+        .map(|e| e.trial)
+        .collect();
     keep.extend(trials.len() - MAX_MODEL_TRIALS / 3..trials.len());
     keep.extend(evenly_spaced(trials.len(), MAX_MODEL_TRIALS / 3));
     keep.sort_unstable();

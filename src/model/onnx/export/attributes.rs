@@ -6,7 +6,11 @@ use crate::onnx::proto::AttributeProto;
 use crate::onnx::proto::attribute_proto::AttributeType;
 
 pub(super) fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
-    AttributeProto { name: Some(name.into()), r#type: Some(kind as i32), ..AttributeProto::default() }
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(kind as i32),
+        ..AttributeProto::default()
+    }
 }
 
 pub(super) fn int(name: &str, value: usize) -> AttributeProto {

@@ -19,8 +19,8 @@ use super::operators::MAX_FILE_BYTES;
 use super::proto::tensor_proto::DataType;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::{
-    ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    type_proto,
+    ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, type_proto,
 };
 use crate::error::ModelError;
 
@@ -47,7 +47,8 @@ pub fn export(plan: &Plan) -> Result<Vec<u8>, ModelError> {
 ///
 /// Fails like [`export`].
 pub fn export_bundle(bundle: &Bundle) -> Result<Vec<u8>, ModelError> {
-    let numbers = |numbers: &[f32]| numbers.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    let numbers =
+        |numbers: &[f32]| numbers.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
     let property = |key: &str, value: String| StringStringEntryProto {
         key: Some(format!("paretune.{key}")),
         value: Some(value),
@@ -70,13 +71,18 @@ fn write(plan: &Plan, properties: Vec<StringStringEntryProto>) -> Result<Vec<u8>
     writer.graph.input = vec![info("input", &plan.values[plan.input].dims)];
     writer.graph.output = vec![info("output", &plan.values[plan.output].dims)];
     for (step, rounded) in plan.steps.iter().zip(grids::rounded_inputs(plan)) {
-        writer.step(step, &rounded).map_err(|problem| failed(format!("step `{}` {problem}", step.name)))?;
+        writer
+            .step(step, &rounded)
+            .map_err(|problem| failed(format!("step `{}` {problem}", step.name)))?;
     }
     let model = ModelProto {
         ir_version: Some(IR_VERSION),
         producer_name: Some("paretune".into()),
         producer_version: Some(env!("CARGO_PKG_VERSION").into()),
-        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        opset_import: vec![OperatorSetIdProto {
+            domain: Some(String::new()),
+            version: Some(OPSET),
+        }],
         graph: Some(writer.graph),
         metadata_props: properties,
         ..ModelProto::default()
@@ -94,8 +100,11 @@ fn info(name: &str, dims: &[usize]) -> ValueInfoProto {
         .chain(fixed)
         .map(|value| Dimension { value: Some(value), ..Dimension::default() })
         .collect();
-    let tensor =
-        type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: Some(TensorShapeProto { dim }) };
-    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Float as i32),
+        shape: Some(TensorShapeProto { dim }),
+    };
+    let kind =
+        TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: Some(name.into()), r#type: Some(kind), ..ValueInfoProto::default() }
 }

@@ -15,7 +15,8 @@ impl Writer<'_> {
             inputs.push(if rounded { self.dequantized(id)? } else { self.value(id) });
         }
         let name = step.name.clone();
-        let simple = |operator: &str, attributes| (operator.to_string(), inputs.clone(), attributes);
+        let simple =
+            |operator: &str, attributes| (operator.to_string(), inputs.clone(), attributes);
         let (operator, inputs, attributes) = match &step.operator {
             Operator::Conv(conv) => return self.conv(step, conv, inputs),
             Operator::Constant { constant } => {
@@ -24,7 +25,9 @@ impl Writer<'_> {
                         || matches!(reader.operator, Operator::Add(_) | Operator::Mul(_))
                 });
                 if !only_broadcast || step.output == self.plan.output {
-                    return Err("is a constant that other steps than additions and products read".into());
+                    return Err(
+                        "is a constant that other steps than additions and products read".into()
+                    );
                 }
                 let dims = self.dims(step.output).to_vec();
                 let values = self.plan.constants[*constant].clone();
@@ -82,8 +85,9 @@ impl Writer<'_> {
                 simple("Transpose", vec![ints("perm", &order)])
             }
             Operator::Pad { padding, value } => {
-                let side =
-                    |side: usize| std::iter::once(0).chain(padding.iter().map(move |pair| pair[side] as i64));
+                let side = |side: usize| {
+                    std::iter::once(0).chain(padding.iter().map(move |pair| pair[side] as i64))
+                };
                 let amounts = self.integers(side(0).chain(side(1)));
                 let value = self.scalar(*value);
                 ("Pad".into(), vec![inputs[0].clone(), amounts, value], vec![])
@@ -95,7 +99,12 @@ impl Writer<'_> {
             }
             Operator::Lrn { size, alpha, beta, bias } => simple(
                 "LRN",
-                vec![int("size", *size), float("alpha", *alpha), float("beta", *beta), float("bias", *bias)],
+                vec![
+                    int("size", *size),
+                    float("alpha", *alpha),
+                    float("beta", *beta),
+                    float("bias", *bias),
+                ],
             ),
         };
         self.node(&operator, name, inputs, output, attributes);
@@ -121,7 +130,9 @@ impl Writer<'_> {
                 let bounds = [self.scalar(low), self.scalar(high)];
                 ("Clip", std::iter::once(from).chain(bounds).collect(), vec![])
             }
-            Activation::LeakyRelu { slope } => ("LeakyRelu", vec![from], vec![float("alpha", slope)]),
+            Activation::LeakyRelu { slope } => {
+                ("LeakyRelu", vec![from], vec![float("alpha", slope)])
+            }
             Activation::Sigmoid => ("Sigmoid", vec![from], vec![]),
             Activation::HardSigmoid { alpha, beta } => {
                 ("HardSigmoid", vec![from], vec![float("alpha", alpha), float("beta", beta)])
@@ -142,15 +153,14 @@ impl Writer<'_> {
         let rank = self.dims(step.output).len();
         for (index, (&id, name)) in step.inputs.iter().zip(&mut inputs).enumerate() {
             let dims = self.dims(id).to_vec();
-            let constant = self
-                .plan
-                .steps
-                .iter()
-                .any(|other| other.output == id && matches!(other.operator, Operator::Constant { .. }));
+            let constant = self.plan.steps.iter().any(|other| {
+                other.output == id && matches!(other.operator, Operator::Constant { .. })
+            });
             // Broadcasting aligns the last axes; a lower rank would align the batch with another
             // axis.
             if dims.len() < rank && !constant {
-                let wide: Vec<usize> = std::iter::repeat_n(1, rank - dims.len()).chain(dims).collect();
+                let wide: Vec<usize> =
+                    std::iter::repeat_n(1, rank - dims.len()).chain(dims).collect();
                 *name = self.reshape(
                     format!("{}/Reshape{index}", step.name),
                     name.clone(),
@@ -176,13 +186,18 @@ impl Writer<'_> {
         let dims = if dense { &weights.dims[..2] } else { &weights.dims[..] };
         // A matrix product works on [batch, features], a convolution on [batch, channels, height,
         // width].
-        let (input_dims, output_dims) = (self.dims(step.inputs[0]).to_vec(), self.dims(step.output).to_vec());
+        let (input_dims, output_dims) =
+            (self.dims(step.inputs[0]).to_vec(), self.dims(step.output).to_vec());
         let input_rank = if dense { 1 } else { 3 };
         if input_dims.len() != input_rank {
             let mut wanted = vec![input_dims.iter().product()];
             wanted.resize(input_rank, 1);
-            inputs[0] =
-                self.reshape(format!("{name}/Reshape"), inputs[0].clone(), &wanted, format!("{name}:shaped"));
+            inputs[0] = self.reshape(
+                format!("{name}/Reshape"),
+                inputs[0].clone(),
+                &wanted,
+                format!("{name}:shaped"),
+            );
         }
         inputs.push(self.weights(name, dims, weights));
         inputs.extend(self.bias(name, weights, plan.values[step.inputs[0]].quantization));
@@ -190,7 +205,13 @@ impl Writer<'_> {
         let last = residual.is_none() && conv.activation == Activation::Identity && !reshaped;
         let mut result = if last { self.value(step.output) } else { format!("{name}:product") };
         if dense {
-            self.node("Gemm", format!("{name}/Gemm"), inputs, result.clone(), vec![int("transB", 1)]);
+            self.node(
+                "Gemm",
+                format!("{name}/Gemm"),
+                inputs,
+                result.clone(),
+                vec![int("transB", 1)],
+            );
         } else {
             let mut attributes = window(&conv.window);
             attributes.push(int("group", conv.groups));

@@ -21,7 +21,12 @@ impl Writer<'_> {
         }
     }
 
-    fn integer_weights(&mut self, tensor: String, dims: &[usize], integers: &IntegerWeights) -> String {
+    fn integer_weights(
+        &mut self,
+        tensor: String,
+        dims: &[usize],
+        integers: &IntegerWeights,
+    ) -> String {
         // The format requires positive scales, so integers with a negative scale are negated here.
         // The zero point moves from 0 to 128: without special instructions, x86 processors multiply
         // unsigned by signed bytes with sums of pairs that overflow 16 bits, and runtimes use that
@@ -39,7 +44,8 @@ impl Writer<'_> {
         let values = self.tensor(format!("{tensor}:quantized"), dims, DataType::Uint8, raw);
         let scales = self.floats(format!("{tensor}:scale"), &[scales.len()], &scales);
         let zeros = vec![0x80; integers.scales.len()];
-        let zero = self.tensor(format!("{tensor}:zero"), &[integers.scales.len()], DataType::Uint8, zeros);
+        let zero =
+            self.tensor(format!("{tensor}:zero"), &[integers.scales.len()], DataType::Uint8, zeros);
         self.node(
             "DequantizeLinear",
             format!("{tensor}/DequantizeLinear"),
@@ -73,7 +79,8 @@ impl Writer<'_> {
             if whole.iter().all(|value| value.abs() < f64::from(i32::MAX)) {
                 #[expect(clippy::cast_possible_truncation, reason = "checked just now")]
                 let raw = whole.iter().flat_map(|value| (*value as i32).to_le_bytes()).collect();
-                let values = self.tensor(format!("{tensor}:quantized"), &[bias.len()], DataType::Int32, raw);
+                let values =
+                    self.tensor(format!("{tensor}:quantized"), &[bias.len()], DataType::Int32, raw);
                 let scale = self.floats(format!("{tensor}:scale"), &[scales.len()], &scales);
                 self.node(
                     "DequantizeLinear",

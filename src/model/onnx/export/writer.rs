@@ -56,7 +56,13 @@ impl<'a> Writer<'a> {
         });
     }
 
-    pub(super) fn tensor(&mut self, name: String, dims: &[usize], kind: DataType, raw: Vec<u8>) -> String {
+    pub(super) fn tensor(
+        &mut self,
+        name: String,
+        dims: &[usize],
+        kind: DataType,
+        raw: Vec<u8>,
+    ) -> String {
         self.graph.initializer.push(TensorProto {
             name: Some(name.clone()),
             dims: dims.iter().map(|&dim| dim as i64).collect(),
@@ -84,7 +90,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds a node that reshapes `from` to `dims` behind the batch axis.
-    pub(super) fn reshape(&mut self, name: String, from: String, dims: &[usize], output: String) -> String {
+    pub(super) fn reshape(
+        &mut self,
+        name: String,
+        from: String,
+        dims: &[usize],
+        output: String,
+    ) -> String {
         // Zero keeps the batch.
         let shape = self.integers(std::iter::once(0).chain(dims.iter().map(|&dim| dim as i64)));
         self.node("Reshape", name, vec![from, shape], output.clone(), vec![]);
@@ -93,17 +105,31 @@ impl<'a> Writer<'a> {
 
     /// Returns the name of a value rounded to its grid, and adds the rounding on first use.
     pub(super) fn dequantized(&mut self, value: ValueId) -> Result<String, String> {
-        let grid = self.plan.values[value].quantization.ok_or("reads 8-bit numbers that have no grid")?;
+        let grid =
+            self.plan.values[value].quantization.ok_or("reads 8-bit numbers that have no grid")?;
         let base = format!("value:{value}");
         let name = format!("{base}:rounded");
         if self.dequantized.insert(value) {
             let scale = self.floats(format!("{base}:scale"), &[], &[grid.scale]);
-            let zero = self.tensor(format!("{base}:zero"), &[], DataType::Uint8, vec![grid.zero_point]);
+            let zero =
+                self.tensor(format!("{base}:zero"), &[], DataType::Uint8, vec![grid.zero_point]);
             let quantized = format!("{base}:quantized");
             let from = vec![self.value(value), scale.clone(), zero.clone()];
-            self.node("QuantizeLinear", format!("{base}/QuantizeLinear"), from, quantized.clone(), vec![]);
+            self.node(
+                "QuantizeLinear",
+                format!("{base}/QuantizeLinear"),
+                from,
+                quantized.clone(),
+                vec![],
+            );
             let from = vec![quantized, scale, zero];
-            self.node("DequantizeLinear", format!("{base}/DequantizeLinear"), from, name.clone(), vec![]);
+            self.node(
+                "DequantizeLinear",
+                format!("{base}/DequantizeLinear"),
+                from,
+                name.clone(),
+                vec![],
+            );
         }
         Ok(name)
     }

@@ -15,14 +15,18 @@ pub fn axes_of(importer: &Importer, node: &Node<'_>) -> Result<Option<Vec<i64>>,
 /// Converts an axis of the tensor of `rank + 1` axes in ONNX to an axis of the plan's shape.
 pub fn inner_axis(axis: i64, rank: usize) -> Result<usize, String> {
     match resolve_axis(axis, rank + 1)? {
-        0 => Err("works across the batch axis, which is not supported: images are independent".into()),
+        0 => {
+            Err("works across the batch axis, which is not supported: images are independent"
+                .into())
+        }
         axis => Ok(axis - 1),
     }
 }
 
 /// Converts several axes like [`inner_axis`]. Returns them ascending and refuses repetitions.
 pub fn inner_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
-    let mut inner = axes.iter().map(|&axis| inner_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
+    let mut inner =
+        axes.iter().map(|&axis| inner_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
     inner.sort_unstable();
     inner.dedup();
     if inner.len() == axes.len() { Ok(inner) } else { Err("lists an axis twice".into()) }
@@ -67,11 +71,13 @@ pub fn slices(importer: &Importer, node: &Node<'_>, dims: &[usize]) -> Result<Ve
         let step = steps[index];
         let from = |bound: i64| if bound < 0 { bound.saturating_add(extent) } else { bound };
         let (start, count) = if step > 0 {
-            let (start, end) = (from(starts[index]).clamp(0, extent), from(ends[index]).clamp(0, extent));
+            let (start, end) =
+                (from(starts[index]).clamp(0, extent), from(ends[index]).clamp(0, extent));
             (start, (end - start).max(0).unsigned_abs().div_ceil(step.unsigned_abs()))
         } else if step < 0 {
             let last = (extent - 1).max(0);
-            let (start, end) = (from(starts[index]).clamp(0, last), from(ends[index]).clamp(-1, last));
+            let (start, end) =
+                (from(starts[index]).clamp(0, last), from(ends[index]).clamp(-1, last));
             (start, (start - end).max(0).unsigned_abs().div_ceil(step.unsigned_abs()))
         } else {
             return Err("has a step of 0".into());

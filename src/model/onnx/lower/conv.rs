@@ -29,8 +29,9 @@ pub fn conv(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Strin
     let [out_channels, group_in, kernel_height, kernel_width] = dims;
     let groups = node.int("group")?.unwrap_or(1);
     let groups = usize::try_from(groups).ok().filter(|&groups| groups > 0);
-    let fits =
-        groups.filter(|&groups| groups.checked_mul(group_in) == Some(channels) && out_channels % groups == 0);
+    let fits = groups.filter(|&groups| {
+        groups.checked_mul(group_in) == Some(channels) && out_channels % groups == 0
+    });
     let Some(groups) = fits else {
         return Err(format!(
             "weights {dims:?} in {} groups do not fit an input of {channels} channels",
@@ -142,7 +143,9 @@ pub fn matmul(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Str
     let input = importer.activation(node, 0)?;
     let (dims, values) = matrix(importer, node, true)?;
     let shape = importer.dims(input).to_vec();
-    let Some((&features, rest)) = shape.split_last() else { return Err("its input is empty".into()) };
+    let Some((&features, rest)) = shape.split_last() else {
+        return Err("its input is empty".into());
+    };
     if dims[1] != features {
         return Err(format!("its weights take {} features, but its input has {features}", dims[1]));
     }
@@ -156,13 +159,26 @@ pub fn matmul(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Str
     let to_back = (1..rank).chain([0]).collect();
     let weights = Weights::dense([dims[0], features, 1, 1], values, None);
     let weights = importer.weights(weights)?;
-    let lead = |first: usize| std::iter::once(first).chain(rest.iter().copied()).collect::<Vec<_>>();
-    let transposed_input =
-        importer.emit("in", Operator::Transpose { permutation: to_front }, vec![input], lead(features))?;
-    let flat =
-        importer.emit("flat", Operator::Reshape, vec![transposed_input], vec![features, positions, 1])?;
-    let product =
-        importer.emit("", operator(Window::POINT, 1, weights), vec![flat], vec![dims[0], positions, 1])?;
+    let lead =
+        |first: usize| std::iter::once(first).chain(rest.iter().copied()).collect::<Vec<_>>();
+    let transposed_input = importer.emit(
+        "in",
+        Operator::Transpose { permutation: to_front },
+        vec![input],
+        lead(features),
+    )?;
+    let flat = importer.emit(
+        "flat",
+        Operator::Reshape,
+        vec![transposed_input],
+        vec![features, positions, 1],
+    )?;
+    let product = importer.emit(
+        "",
+        operator(Window::POINT, 1, weights),
+        vec![flat],
+        vec![dims[0], positions, 1],
+    )?;
     let shaped = importer.emit("shape", Operator::Reshape, vec![product], lead(dims[0]))?;
     let shape = rest.iter().copied().chain([dims[0]]).collect();
     importer.emit("out", Operator::Transpose { permutation: to_back }, vec![shaped], shape).map(one)

@@ -36,15 +36,18 @@ pub fn activation(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>,
         "PRelu" => {
             let slopes = importer.tensor(node, 1)?.floats()?;
             match slopes.split_first() {
-                Some((&slope, rest)) if slope.is_finite() && rest.iter().all(|&other| other == slope) => {
+                Some((&slope, rest))
+                    if slope.is_finite() && rest.iter().all(|&other| other == slope) =>
+                {
                     Activation::LeakyRelu { slope }
                 }
                 _ => return Err("slopes that differ between channels are not supported".into()),
             }
         }
-        "HardSigmoid" => {
-            Activation::HardSigmoid { alpha: node.float("alpha", 0.2)?, beta: node.float("beta", 0.5)? }
-        }
+        "HardSigmoid" => Activation::HardSigmoid {
+            alpha: node.float("alpha", 0.2)?,
+            beta: node.float("beta", 0.5)?,
+        },
         "Clip" => {
             let (low, high) = if node.opset < 11 {
                 (node.float("min", f32::MIN)?, node.float("max", f32::MAX)?)
@@ -69,7 +72,9 @@ pub fn activation(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>,
                 vec![input],
                 dims.clone(),
             )?;
-            return importer.emit("", Operator::Mul(Activation::Identity), vec![input, gate], dims).map(one);
+            return importer
+                .emit("", Operator::Mul(Activation::Identity), vec![input, gate], dims)
+                .map(one);
         }
         "Neg" => return scale_shift(importer, input?, -1.0, 0.0),
         other => return Err(format!("{other} is not an activation")),
@@ -79,25 +84,38 @@ pub fn activation(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>,
 
 fn bound(importer: &Importer, node: &Node<'_>, index: usize, default: f32) -> Result<f32, String> {
     let value = importer.optional_tensor(node, index)?.map_or(Ok(default), Tensor::float_scalar)?;
-    if value.is_nan() { Err("a bound is not a number".into()) } else { Ok(value.clamp(f32::MIN, f32::MAX)) }
+    if value.is_nan() {
+        Err("a bound is not a number".into())
+    } else {
+        Ok(value.clamp(f32::MIN, f32::MAX))
+    }
 }
 
 /// Lowers `Max` or `Min` with one constant number to a clamp.
 fn extremum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    let order = match (importer.operand(node, 0)?, importer.operand(node, 1)?, node.proto.input.len()) {
-        (Some(Item::Activation(id)), Some(Item::Constant(limit)), 2)
-        | (Some(Item::Constant(limit)), Some(Item::Activation(id)), 2) => Some((*id, limit.float_scalar()?)),
-        _ => None,
-    };
+    let order =
+        match (importer.operand(node, 0)?, importer.operand(node, 1)?, node.proto.input.len()) {
+            (Some(Item::Activation(id)), Some(Item::Constant(limit)), 2)
+            | (Some(Item::Constant(limit)), Some(Item::Activation(id)), 2) => {
+                Some((*id, limit.float_scalar()?))
+            }
+            _ => None,
+        };
     let Some((input, limit)) = order.filter(|(_, limit)| limit.is_finite()) else {
         return Err("is supported between one computed tensor and one constant number".into());
     };
-    let activation = if node.operator == "Max" { clamp(limit, f32::MAX) } else { clamp(f32::MIN, limit) };
+    let activation =
+        if node.operator == "Max" { clamp(limit, f32::MAX) } else { clamp(f32::MIN, limit) };
     emit_activation(importer, input, activation)
 }
 
 /// Adds `x * scale + shift` with single numbers.
-fn scale_shift(importer: &mut Importer, input: ValueId, scale: f32, shift: f32) -> Result<Vec<Item>, String> {
+fn scale_shift(
+    importer: &mut Importer,
+    input: ValueId,
+    scale: f32,
+    shift: f32,
+) -> Result<Vec<Item>, String> {
     let dims = importer.dims(input).to_vec();
     let scale = importer.constant(vec![scale; dims[0]].into())?;
     let shift = importer.constant(vec![shift; dims[0]].into())?;
@@ -174,7 +192,12 @@ fn constant(
     importer.emit("constant", Operator::Constant { constant }, vec![], dims)
 }
 
-fn combine(importer: &mut Importer, operator: &str, a: ValueId, b: ValueId) -> Result<Vec<Item>, String> {
+fn combine(
+    importer: &mut Importer,
+    operator: &str,
+    a: ValueId,
+    b: ValueId,
+) -> Result<Vec<Item>, String> {
     let operator = match operator {
         "Add" | "Sub" => Operator::Add(Activation::Identity),
         _ => Operator::Mul(Activation::Identity),

@@ -62,7 +62,11 @@ pub fn reduce_mean(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>
     let axes = match axes_of(importer, node)?.filter(|axes| !axes.is_empty()) {
         Some(axes) => inner_axes(&axes, rank)?,
         None if node.flag("noop_with_empty_axes", false)? => return Ok(one(input)),
-        None => return Err("takes the mean over all axes, the batch included, which is not supported".into()),
+        None => {
+            return Err(
+                "takes the mean over all axes, the batch included, which is not supported".into()
+            );
+        }
     };
     let mut dims = importer.dims(input).to_vec();
     for &axis in &axes {
@@ -77,7 +81,11 @@ pub fn reduce_mean(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>
     if node.flag("keepdims", true)? {
         return Ok(one(kept));
     }
-    let dims: Vec<usize> =
-        dims.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, &dim)| dim).collect();
+    let dims: Vec<usize> = dims
+        .iter()
+        .enumerate()
+        .filter(|(axis, _)| !axes.contains(axis))
+        .map(|(_, &dim)| dim)
+        .collect();
     importer.emit("flat", Operator::Reshape, vec![kept], dims).map(one)
 }

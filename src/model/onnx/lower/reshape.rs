@@ -14,7 +14,10 @@ pub fn pass_through(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item
     if node.operator == "Cast" {
         let to = node.int("to")?.and_then(|to| i32::try_from(to).ok());
         let to = to.and_then(|to| DataType::try_from(to).ok()).unwrap_or_default();
-        if !matches!(to, DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double) {
+        if !matches!(
+            to,
+            DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double
+        ) {
             return Err(format!("casting activations to {} is not supported", to.as_str_name()));
         }
     }
@@ -56,7 +59,9 @@ pub fn reshape(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, St
             let rank = rank + axes.len();
             let axes = inner_axes(&axes, rank)?;
             let mut rest = dims.iter().copied();
-            (0..rank).map(|axis| if axes.contains(&axis) { 1 } else { rest.next().unwrap_or(1) }).collect()
+            (0..rank)
+                .map(|axis| if axes.contains(&axis) { 1 } else { rest.next().unwrap_or(1) })
+                .collect()
         }
     };
     importer.emit("", Operator::Reshape, vec![input], new).map(one)
@@ -148,11 +153,14 @@ pub fn transpose(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, 
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
     let rank = dims.len();
-    let order = node.ints("perm")?.ok_or("reverses all axes, the batch included, which is not supported")?;
+    let order = node
+        .ints("perm")?
+        .ok_or("reverses all axes, the batch included, which is not supported")?;
     let [0, order @ ..] = order else {
         return Err(format!("permutation {order:?} moves the batch axis, which is not supported"));
     };
-    let permutation = order.iter().map(|&axis| inner_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
+    let permutation =
+        order.iter().map(|&axis| inner_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
     if permutation.len() != rank || (0..rank).any(|axis| !permutation.contains(&axis)) {
         return Err(format!("{order:?} does not permute the axes of [batch, {dims:?}]"));
     }
@@ -163,13 +171,15 @@ pub fn transpose(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, 
 /// Lowers `Concat` of computed tensors.
 pub fn concat(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let count = node.proto.input.len();
-    let inputs = (0..count).map(|index| importer.activation(node, index)).collect::<Result<Vec<_>, _>>()?;
+    let inputs =
+        (0..count).map(|index| importer.activation(node, index)).collect::<Result<Vec<_>, _>>()?;
     let mut dims = importer.dims(*inputs.first().ok_or("has no inputs")?).to_vec();
     let axis = inner_axis(node.int("axis")?.ok_or("has no axis")?, dims.len())?;
     for &input in &inputs[1..] {
         let other = importer.dims(input);
         let fits = other.len() == dims.len()
-            && (0..dims.len()).all(|position| position == axis || other[position] == dims[position]);
+            && (0..dims.len())
+                .all(|position| position == axis || other[position] == dims[position]);
         if !fits {
             return Err(format!(
                 "[batch, {dims:?}] and [batch, {other:?}] differ in more than axis {}",
@@ -218,7 +228,9 @@ pub fn pad(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String
         let axis = inner_axis(axis, dims.len())?;
         let size = |amount: i64| usize::try_from(amount).ok().filter(|&amount| amount <= 1 << 16);
         let (Some(before), Some(after)) = (size(pair[0]), size(pair[1])) else {
-            return Err(format!("amounts {pair:?} are negative (cropping) or too large; not supported"));
+            return Err(format!(
+                "amounts {pair:?} are negative (cropping) or too large; not supported"
+            ));
         };
         padding[axis] = [before, after];
         new[axis] = dims[axis] + before + after;
@@ -232,8 +244,8 @@ pub fn slice(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Stri
     let inner = importer.dims(input).to_vec();
     // Any extent will do for the batch if a full slice of it can be recognized.
     let full = [&[usize::MAX >> 2], inner.as_slice()].concat();
-    let whole = slices(importer, node, &full)?
-        .iter()
-        .all(|cut| cut.start == 0 && cut.step == 1 && (cut.axis == 0 || cut.count == full[cut.axis]));
+    let whole = slices(importer, node, &full)?.iter().all(|cut| {
+        cut.start == 0 && cut.step == 1 && (cut.axis == 0 || cut.count == full[cut.axis])
+    });
     if whole { Ok(one(input)) } else { Err("slices of activations are not supported".into()) }
 }

@@ -30,7 +30,9 @@ pub fn window(node: &Node<'_>, kernel: [usize; 2], input: [usize; 2]) -> Result<
             }
             padding
         }
-        Some(other) => return Err(format!("its attribute `auto_pad` is `{other}`, which is unknown")),
+        Some(other) => {
+            return Err(format!("its attribute `auto_pad` is `{other}`, which is unknown"));
+        }
     };
     Ok(Window { kernel, stride, dilation, padding })
 }

@@ -2,7 +2,9 @@
 //! of output channels, and each block of columns visits only its non-zero steps in k.
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
-use crate::conv::compressed::{CompressedGemm, F32, F32Store, GemmArgs, positions, reaches, tile_tunable};
+use crate::conv::compressed::{
+    CompressedGemm, F32, F32Store, GemmArgs, positions, reaches, tile_tunable,
+};
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::indirection::IndirectionBuffer;
@@ -59,9 +61,9 @@ impl Algorithm for BsrGemm {
         let column = problem.group_in() * taps * size_of::<f32>() / 2;
         let [tile_m, tile_n] = tile_tunable::<F32>(extent, isa);
         let gathers = if whole { vec!["taps", "windows"] } else { vec!["taps"] };
-        let gather = if whole && (free || problem.in_channels <= FEW_CHANNELS) { "windows" } else { "taps" };
-        let about =
-            "how the input is found: tap by tap, or whole windows, in a padded copy if there is padding";
+        let gather =
+            if whole && (free || problem.in_channels <= FEW_CHANNELS) { "windows" } else { "taps" };
+        let about = "how the input is found: tap by tap, or whole windows, in a padded copy if there is padding";
         vec![
             tile_m,
             tile_n,
@@ -97,7 +99,15 @@ impl Algorithm for BsrGemm {
                     stored[((first + column) * group_in + channel) * taps + tap]
                 };
                 let bias = |column| request.bias(first + column);
-                CompressedGemm::new(request, token, tile, [group_out, group_in], &segments, weight, bias)
+                CompressedGemm::new(
+                    request,
+                    token,
+                    tile,
+                    [group_out, group_in],
+                    &segments,
+                    weight,
+                    bias,
+                )
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Box::new(Prepared {

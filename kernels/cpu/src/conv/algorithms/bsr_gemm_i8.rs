@@ -49,7 +49,8 @@ impl AlgorithmInfo for BsrGemmI8 {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_integer() && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
+        format.numbers.is_integer()
+            && matches!(format.pattern, Pattern::Blocks { outputs: 4.., .. })
     }
 }
 
@@ -86,7 +87,10 @@ impl AlgorithmInfo for GemmLowBitI8 {
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
-        matches!(format.numbers, Numbers::Integer(Grid::Ternary | Grid::Bits2 | Grid::Bits3 | Grid::Bits4))
+        matches!(
+            format.numbers,
+            Numbers::Integer(Grid::Ternary | Grid::Bits2 | Grid::Bits3 | Grid::Bits4)
+        )
     }
 }
 
@@ -107,7 +111,9 @@ impl Algorithm for GemmLowBitI8 {
         match request.integer_weights()?.grid {
             Grid::Ternary | Grid::Bits2 => prepare::<LowBit<2>>(request),
             Grid::Bits3 | Grid::Bits4 => prepare::<LowBit<4>>(request),
-            grid => Err(KernelError::Data(format!("`gemm_low_bit_i8` has no room for weights of {grid:?}"))),
+            grid => Err(KernelError::Data(format!(
+                "`gemm_low_bit_i8` has no room for weights of {grid:?}"
+            ))),
         }
     }
 }
@@ -151,7 +157,10 @@ where
     let stored = request.integer_weights()?;
     let (lowest, highest) = stored.grid.levels();
     if stored.values.iter().any(|value| !(lowest..=highest).contains(value)) {
-        return Err(KernelError::Data(format!("weights are not all of the grid {:?}", stored.grid)));
+        return Err(KernelError::Data(format!(
+            "weights are not all of the grid {:?}",
+            stored.grid
+        )));
     }
     let grid = input_grid(request)?;
     let tile = request.tile()?;
@@ -159,7 +168,8 @@ where
     let epilogue = EpilogueI8::new(request);
     let (group_in, group_out) = (problem.group_in(), problem.group_out());
     // Reading whole steps is safe in a copy, which has room behind it.
-    let copies = form.centered || problem.window.padding != [0; 4] || !group_in.is_multiple_of(step);
+    let copies =
+        form.centered || problem.window.padding != [0; 4] || !group_in.is_multiple_of(step);
     let segments = positions(&problem, Some(strides(&problem)), step);
     let taps: usize = problem.window.kernel.iter().product();
     let depth = taps * group_in;
@@ -174,7 +184,8 @@ where
                 form.start(grid.zero_point, &stored.values[(first + column) * depth..][..depth])
             };
             let sizes = [group_out, group_in];
-            let streams = CompressedGemm::<K>::new(request, token, tile, sizes, &segments, weight, start)?;
+            let streams =
+                CompressedGemm::<K>::new(request, token, tile, sizes, &segments, weight, start)?;
             let scale = request.packing.numbers(width, |scale| {
                 for column in 0..group_out {
                     scale[column] = epilogue.scale(stored.scales[first + column] * grid.scale);
@@ -236,7 +247,8 @@ impl<K: Kind<Store = I8Store>> Kernel for Prepared<K> {
     }
 
     fn weight_bytes(&self) -> usize {
-        let bytes = |group: &Group<K>| group.streams.bytes() + group.scale.bytes() + group.bias.bytes();
+        let bytes =
+            |group: &Group<K>| group.streams.bytes() + group.scale.bytes() + group.bias.bytes();
         self.groups.iter().map(bytes).sum()
     }
 

@@ -40,7 +40,8 @@ impl AlgorithmInfo for CsrNaive {
 
 impl Algorithm for CsrNaive {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        let depth = problem.window.kernel.iter().product::<usize>().checked_mul(problem.in_channels);
+        let depth =
+            problem.window.kernel.iter().product::<usize>().checked_mul(problem.in_channels);
         sensible(problem) && depth.is_some_and(|depth| u32::try_from(depth).is_ok())
     }
 
@@ -186,7 +187,8 @@ impl SimdFn for Run<'_> {
         let [out_height, out_width] = kernel.output;
         for plane in run.planes {
             let (image, channel) = (plane / problem.out_channels, plane % problem.out_channels);
-            let first = image * problem.in_channels + channel / problem.group_out() * problem.group_in();
+            let first =
+                image * problem.in_channels + channel / problem.group_out() * problem.group_in();
             let start = if channel == 0 { 0 } else { ends[channel - 1] };
             for y in 0..out_height {
                 // SAFETY: `y` and `x` are less than the output's height and width, `input_y` is
@@ -199,14 +201,18 @@ impl SimdFn for Run<'_> {
                     }
                     for i in start..ends[channel] {
                         let [c, ky, kx] = kernel.places[columns[i] as usize];
-                        let Some(input_y) = (y * problem.window.stride[0] + ky * problem.window.dilation[0])
+                        let Some(input_y) = (y * problem.window.stride[0]
+                            + ky * problem.window.dilation[0])
                             .checked_sub(problem.window.padding[0])
                             .filter(|&y| y < height)
                         else {
                             continue;
                         };
-                        let input =
-                            run.call.input.cast::<f32>().add(((first + c) * height + input_y) * width);
+                        let input = run
+                            .call
+                            .input
+                            .cast::<f32>()
+                            .add(((first + c) * height + input_y) * width);
                         kernel.add_row(simd, input, kx, values[i], row);
                     }
                     let mut x = 0;
@@ -214,7 +220,11 @@ impl SimdFn for Run<'_> {
                     while x < out_width {
                         let count = S::LANES.min(out_width - x);
                         let load = |from: *const f32| {
-                            if count < S::LANES { simd.load_partial(from, count) } else { simd.load(from) }
+                            if count < S::LANES {
+                                simd.load_partial(from, count)
+                            } else {
+                                simd.load(from)
+                            }
                         };
                         let mut sum = load(row.add(x).cast_const());
                         if !residual.is_null() {
@@ -240,13 +250,21 @@ impl Prepared {
     /// # Safety
     /// `input` must be the row of the input under tap row `ky`, and `output` a row of the output.
     #[inline(always)]
-    unsafe fn add_row<S: Simd>(&self, simd: S, input: *const f32, kx: usize, weight: f32, output: *mut f32) {
+    unsafe fn add_row<S: Simd>(
+        &self,
+        simd: S,
+        input: *const f32,
+        kx: usize,
+        weight: f32,
+        output: *mut f32,
+    ) {
         let stride = self.problem.window.stride[1];
         let left = self.problem.window.padding[1];
         let tap = kx * self.problem.window.dilation[1];
         // Output columns for which this tap lies inside the input.
         let start = left.saturating_sub(tap).div_ceil(stride);
-        let end = (left + self.problem.input[1]).saturating_sub(tap).div_ceil(stride).min(self.output[1]);
+        let end =
+            (left + self.problem.input[1]).saturating_sub(tap).div_ceil(stride).min(self.output[1]);
         // SAFETY: `x * stride + tap - left` is below the input's width for every `x` of
         // `start..end`.
         unsafe {
@@ -254,7 +272,11 @@ impl Prepared {
             if stride == 1 {
                 let splat = simd.splat(weight);
                 while x + S::LANES <= end {
-                    let sum = simd.fma(splat, simd.load(input.add(x + tap - left)), simd.load(output.add(x)));
+                    let sum = simd.fma(
+                        splat,
+                        simd.load(input.add(x + tap - left)),
+                        simd.load(output.add(x)),
+                    );
                     simd.store(output.add(x), sum);
                     x += S::LANES;
                 }

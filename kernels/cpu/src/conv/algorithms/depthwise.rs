@@ -42,8 +42,10 @@ pub(crate) fn tunables(problem: &ConvProblem, at_a_time: usize) -> Vec<Tunable> 
     let [height, width] = problem.output().unwrap_or([1, 1]);
     let pixels: Vec<usize> = [1, 2, 4].into_iter().filter(|&pixels| pixels <= width).collect();
     let most = pixels.last().copied().unwrap_or(1);
-    let axes = if problem.in_channels > at_a_time { vec!["rows", "channels"] } else { vec!["rows"] };
-    let axis = if problem.batch * height < FEW_ROWS && axes.len() > 1 { "channels" } else { "rows" };
+    let axes =
+        if problem.in_channels > at_a_time { vec!["rows", "channels"] } else { vec!["rows"] };
+    let axis =
+        if problem.batch * height < FEW_ROWS && axes.len() > 1 { "channels" } else { "rows" };
     vec![
         Tunable::sizes("pixels", "neighboring output pixels computed in one pass", pixels, most),
         Tunable::choice("parallel_axis", "what threads share: output rows or channels", axes, axis),
@@ -109,7 +111,12 @@ impl Algorithm for Depthwise {
         let mut tunables = tunables(problem, lanes(isa));
         let blocked = problem.in_channels.is_multiple_of(lanes(isa));
         let layouts = if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] };
-        tunables.push(Tunable::choice("layout", "layout of input and output", layouts, CHANNELS_LAST));
+        tunables.push(Tunable::choice(
+            "layout",
+            "layout of input and output",
+            layouts,
+            CHANNELS_LAST,
+        ));
         tunables
     }
 
@@ -159,7 +166,9 @@ impl Algorithm for Depthwise {
                 }
             }
         })?;
-        let bias = request.packing.numbers(padded, |bias| request.write_biases(0, &mut bias[..channels]))?;
+        let bias = request
+            .packing
+            .numbers(padded, |bias| request.write_biases(0, &mut bias[..channels]))?;
         Ok(Box::new(Prepared {
             entry,
             vertical: offsets(&images, 0, output[0], images.input[1] * width),
@@ -224,7 +233,8 @@ impl Kernel for Prepared {
             // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch
             // memory, and its own rows or channels of the output.
             unsafe {
-                let addresses = call.workspace.add(worker.index * self.scratch).cast::<*const f32>();
+                let addresses =
+                    call.workspace.add(worker.index * self.scratch).cast::<*const f32>();
                 (self.entry)(&Pass { kernel: self, call: *call, rows, channels, addresses });
             }
         }
@@ -284,7 +294,9 @@ impl SimdOp for Select {
 /// Body of an entry for a `SIZE x SIZE` window at horizontal stride `STRIDE`; 0 stands for any.
 struct Run<'a, const SIZE: usize, const STRIDE: usize, const PIXELS: usize>(&'a Pass<'a>);
 
-impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> SimdFn for Run<'_, SIZE, STRIDE, PIXELS> {
+impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> SimdFn
+    for Run<'_, SIZE, STRIDE, PIXELS>
+{
     type Args<'a> = &'a Pass<'a>;
 
     #[inline(always)]
@@ -321,7 +333,13 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> SimdFn for Run
                         channel += S::LANES;
                     }
                     if channel < pass.channels.end {
-                        this.vector::<S, true, false>(simd, at, channel, block, pass.channels.end - channel);
+                        this.vector::<S, true, false>(
+                            simd,
+                            at,
+                            channel,
+                            block,
+                            pass.channels.end - channel,
+                        );
                     }
                 }
             }
@@ -351,8 +369,12 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
             // address per tap, and there are zeros for as many columns as a pass has.
             unsafe {
                 let vertical = kernel.vertical[y * SIZE + ky];
-                let inside =
-                    pass.call.input.cast::<f32>().add(image * size + column).wrapping_offset(vertical);
+                let inside = pass
+                    .call
+                    .input
+                    .cast::<f32>()
+                    .add(image * size + column)
+                    .wrapping_offset(vertical);
                 *pass.addresses.add(ky) = if vertical < 0 { kernel.zeros.as_ptr() } else { inside };
             }
         }
@@ -421,7 +443,9 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
         // for all channels, of which partial vectors read `count`, and pixels and channels exist in
         // the output.
         unsafe {
-            let load = |from: *const f32| if PART { simd.load_partial(from, count) } else { simd.load(from) };
+            let load = |from: *const f32| {
+                if PART { simd.load_partial(from, count) } else { simd.load(from) }
+            };
             let mut weights = kernel.weights.as_ptr().add((block + channel) * taps);
             let mut addresses = pass.addresses.cast_const();
             let mut sums = [simd.load(kernel.bias.as_ptr().add(block + channel)); PIXELS];

@@ -78,7 +78,8 @@ impl Algorithm for DepthwiseI8 {
         if pixels > output[1] {
             return Err(request.bad_value("pixels"));
         }
-        let compiled = token.dispatch(Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
+        let compiled =
+            token.dispatch(Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
         let taps: usize = problem.window.kernel.iter().product();
         let steps = taps.div_ceil(compiled.taps);
         let lanes = lanes(request.isa);
@@ -94,7 +95,8 @@ impl Algorithm for DepthwiseI8 {
                 let [vector, lane] = quartered(channel % block);
                 for (tap, &value) in stored.iter().enumerate() {
                     let step = channel / block * steps + tap / compiled.taps;
-                    let at = ((step * 4 + vector) * lanes + lane) * compiled.taps + tap % compiled.taps;
+                    let at =
+                        ((step * 4 + vector) * lanes + lane) * compiled.taps + tap % compiled.taps;
                     weights[at] = value;
                 }
             }
@@ -186,7 +188,9 @@ impl Kernel for Prepared {
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
-        for (rows, channels) in parts(worker, self.by_channels, &self.problem, self.output, self.block) {
+        for (rows, channels) in
+            parts(worker, self.by_channels, &self.problem, self.output, self.block)
+        {
             // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch
             // memory, and its own rows or channels of the output.
             unsafe {
@@ -252,7 +256,10 @@ impl SimdOp for Select {
 }
 
 fn pack<S: Simd>(weights: &[i8], packed: &mut [u8]) {
-    assert!(packed.len() >= size_of::<S::Tap>() * weights.len(), "more weights than there is room for");
+    assert!(
+        packed.len() >= size_of::<S::Tap>() * weights.len(),
+        "more weights than there is room for"
+    );
     let to = packed.as_mut_ptr().cast::<S::Tap>();
     for (i, &weight) in weights.iter().enumerate() {
         // SAFETY: `i` is less than the number of weights, for which `packed` has room, as asserted.
@@ -283,7 +290,12 @@ impl<const PIXELS: usize> SimdFn for Run<'_, PIXELS> {
                 // as long as they last.
                 unsafe {
                     let zeros = kernel.zeros.as_ptr();
-                    kernel.addresses.look_up([image, y, first], pass.call.input, zeros, pass.addresses);
+                    kernel.addresses.look_up(
+                        [image, y, first],
+                        pass.call.input,
+                        zeros,
+                        pass.addresses,
+                    );
                     let at = (row * width + first) * channels;
                     let mut channel = pass.channels.start;
                     while channel + 4 * S::LANES <= pass.channels.end {
@@ -306,14 +318,21 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
     /// # Safety
     /// The addresses must have been looked up, and the pixels and channels must exist.
     #[inline(always)]
-    unsafe fn block<S: Simd, const PART: bool>(&self, simd: S, at: usize, channel: usize, count: usize) {
+    unsafe fn block<S: Simd, const PART: bool>(
+        &self,
+        simd: S,
+        at: usize,
+        channel: usize,
+        count: usize,
+    ) {
         let pass = self.0;
         let kernel = pass.kernel;
         // SAFETY: weights and starts are padded to whole blocks. The addresses looked up are valid
         // for all channels, of which partial blocks read `count`, and pixels and channels exist in
         // the output.
         unsafe {
-            let weights = kernel.weights.as_ptr().cast::<S::Tap>().add(channel * kernel.steps * S::TAPS);
+            let weights =
+                kernel.weights.as_ptr().cast::<S::Tap>().add(channel * kernel.steps * S::TAPS);
             // Plain loops: a closure that is not inlined is not compiled for the instruction set.
             let mut start = [simd.load_i32(kernel.start.as_ptr().add(channel)); 4];
             for v in 1..4 {
@@ -327,8 +346,11 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
                     let mut taps = [simd.load_bytes_partial(kernel.zeros.as_ptr(), 0); 4];
                     for tap in 0..S::TAPS {
                         let from = (*addresses.add(tap)).add(channel);
-                        taps[tap] =
-                            if PART { simd.load_bytes_partial(from, count) } else { simd.load_bytes(from) };
+                        taps[tap] = if PART {
+                            simd.load_bytes_partial(from, count)
+                        } else {
+                            simd.load_bytes(from)
+                        };
                     }
                     sums = simd.dot_taps(sums, taps, weights);
                     addresses = addresses.add(PIXELS * S::TAPS);
@@ -336,7 +358,9 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
                 }
                 let at = at + pixel * kernel.problem.in_channels + channel;
                 match &kernel.plain {
-                    Some(epilogue) => self.store_plain::<S, PART>(simd, epilogue, sums, at, channel, count),
+                    Some(epilogue) => {
+                        self.store_plain::<S, PART>(simd, epilogue, sums, at, channel, count)
+                    }
                     None => self.store_any(simd, sums, at, channel, count),
                 }
             }
@@ -372,7 +396,11 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
             }
             let bytes = simd.to_bytes(finished);
             let to = self.0.call.output.add(at);
-            if PART { simd.store_bytes_partial(to, count, bytes) } else { simd.store_bytes(to, bytes) }
+            if PART {
+                simd.store_bytes_partial(to, count, bytes)
+            } else {
+                simd.store_bytes(to, bytes)
+            }
         }
     }
 
@@ -382,7 +410,14 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
     /// The requirements of [`Run::block`] must be met, and scales and biases must be ordered by
     /// channel.
     #[inline(always)]
-    unsafe fn store_any<S: Simd>(&self, simd: S, sums: [S::I32; 4], at: usize, channel: usize, count: usize) {
+    unsafe fn store_any<S: Simd>(
+        &self,
+        simd: S,
+        sums: [S::I32; 4],
+        at: usize,
+        channel: usize,
+        count: usize,
+    ) {
         let kernel = self.0.kernel;
         // A block has at most 64 channels.
         let mut in_order = [0_i32; 64];
@@ -394,7 +429,8 @@ impl<const PIXELS: usize> Run<'_, PIXELS> {
         unsafe {
             for four in 0..S::LANES {
                 let [vector, lane] = quartered(4 * four);
-                let numbers = from.add(vector * S::LANES + lane).cast::<[i32; 4]>().read_unaligned();
+                let numbers =
+                    from.add(vector * S::LANES + lane).cast::<[i32; 4]>().read_unaligned();
                 to.add(4 * four).cast::<[i32; 4]>().write_unaligned(numbers);
             }
             simd.call::<StoreTileI8<'_>>(StoreTileI8 {

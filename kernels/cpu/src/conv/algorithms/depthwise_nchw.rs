@@ -65,14 +65,19 @@ impl Algorithm for DepthwiseNchw {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let [height, width] = problem.output().unwrap_or([1, 1]);
         let lanes = lanes(isa);
-        let useful = |&[rows, vectors]: &[usize; 2]| rows <= height && (vectors - 1) * lanes < width;
-        let tiles: Vec<[usize; 2]> =
-            TILES.into_iter().filter(useful).map(|[rows, vectors]| [rows, vectors * lanes]).collect();
+        let useful =
+            |&[rows, vectors]: &[usize; 2]| rows <= height && (vectors - 1) * lanes < width;
+        let tiles: Vec<[usize; 2]> = TILES
+            .into_iter()
+            .filter(useful)
+            .map(|[rows, vectors]| [rows, vectors * lanes])
+            .collect();
         let lines = Lines::new(problem, [height, width], lanes);
         let mut strips: Vec<usize> = STRIPS.into_iter().filter(|&rows| rows < height).collect();
         strips.push(height);
         let cached = strips.iter().rev().find(|&&rows| lines.bytes(rows) <= CACHED);
-        let abouts = ["output rows of a register tile", "output pixels of a row of a register tile"];
+        let abouts =
+            ["output rows of a register tile", "output pixels of a row of a register tile"];
         let largest = tiles.iter().max().copied().unwrap_or([1, lanes]);
         let tiles = if tiles.is_empty() { vec![largest] } else { tiles };
         let [tile_m, tile_n] = Tunable::tile(TILE, abouts, &tiles, largest);
@@ -154,7 +159,9 @@ impl Kernel for Prepared {
         let strips = height.div_ceil(self.strip);
         let planes = self.problem.batch * self.problem.in_channels;
         let multiply_adds = self.strip * width * self.weights.len() / self.problem.in_channels;
-        for number in worker.parts(planes * strips, grain(multiply_adds, 1)).flat_map(|part| part.units) {
+        for number in
+            worker.parts(planes * strips, grain(multiply_adds, 1)).flat_map(|part| part.units)
+        {
             let first = number % strips * self.strip;
             // SAFETY: the caller vouches for the addresses; each worker has its part of the scratch
             // memory, and each strip its own part of the output.
@@ -340,8 +347,9 @@ impl<S: Simd, const SIZE: usize, const STRIDE: usize> Tiles<'_, S, SIZE, STRIDE>
             for vector in 0..VECTORS {
                 // SAFETY: lines have slack for whole vectors under all taps of the tile, and `from`
                 // is one's first element under the tile.
-                let numbers =
-                    unsafe { simd.load(from.add(kx % STRIDE * phase + kx / STRIDE + vector * S::LANES)) };
+                let numbers = unsafe {
+                    simd.load(from.add(kx % STRIDE * phase + kx / STRIDE + vector * S::LANES))
+                };
                 for (row, sums) in sums.iter_mut().enumerate() {
                     if LINE >= row * STRIDE && LINE - row * STRIDE < SIZE {
                         let weight = self.weights[LINE - row * STRIDE][kx];

@@ -22,8 +22,21 @@ use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 pub(crate) struct DirectNchw;
 
 /// Register tiles as `[output channels, vectors of pixels]`.
-const TILES: [[usize; 2]; 13] =
-    [[1, 1], [1, 4], [1, 8], [2, 1], [2, 2], [2, 4], [3, 4], [4, 1], [4, 2], [4, 3], [6, 1], [6, 2], [8, 1]];
+const TILES: [[usize; 2]; 13] = [
+    [1, 1],
+    [1, 4],
+    [1, 8],
+    [2, 1],
+    [2, 2],
+    [2, 4],
+    [3, 4],
+    [4, 1],
+    [4, 2],
+    [4, 3],
+    [6, 1],
+    [6, 2],
+    [8, 1],
+];
 
 impl AlgorithmInfo for DirectNchw {
     fn name(&self) -> &'static str {
@@ -82,7 +95,9 @@ impl Algorithm for DirectNchw {
         let mut offsets = Vec::new();
         for channel in 0..problem.group_in() {
             for ky in 0..tap_rows {
-                offsets.extend((0..tap_columns).map(|kx| channel * phases.channel() + phases.tap(ky, kx)));
+                offsets.extend(
+                    (0..tap_columns).map(|kx| channel * phases.channel() + phases.tap(ky, kx)),
+                );
             }
         }
         // Packed weights, `[block of channels][input channel and tap][channel]`.
@@ -159,7 +174,9 @@ impl Kernel for Prepared {
         let mut input = call.input.cast::<f32>();
         if !self.phases.reads_input() {
             // SAFETY: the workspace has room for the copy, and each channel has one writer.
-            unsafe { self.phases.copy(worker.share(self.phases.planes()), input, call.workspace.cast()) };
+            unsafe {
+                self.phases.copy(worker.share(self.phases.planes()), input, call.workspace.cast())
+            };
             worker.wait();
             input = call.workspace.cast_const().cast();
         }
@@ -248,7 +265,8 @@ impl<const CHANNELS: usize, const VECTORS: usize> SimdFn for Run<CHANNELS, VECTO
                 std::array::from_fn(|c| [simd.splat(kernel.bias[tile.first + c]); VECTORS]);
             for &offset in &kernel.offsets {
                 let input = input.add(offset);
-                let x: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(input.add(v * S::LANES)));
+                let x: [S::F32; VECTORS] =
+                    std::array::from_fn(|v| simd.load(input.add(v * S::LANES)));
                 for c in 0..CHANNELS {
                     let weight = simd.splat(*weights.add(c));
                     for v in 0..VECTORS {

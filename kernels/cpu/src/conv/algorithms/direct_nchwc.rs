@@ -15,7 +15,9 @@ use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::layouts::{BLOCKED, CHANNELS_LAST, PLANAR, named_layout};
 use crate::conv::support::request::sensible;
-use crate::conv::support::split::{PartWork, Split, ahead, panel_tunable, prefetch_tunable, split_tunable};
+use crate::conv::support::split::{
+    PartWork, Split, ahead, panel_tunable, prefetch_tunable, split_tunable,
+};
 use crate::conv::support::tiles::{Extent, TILE, balanced, pixel_tile, real_cycles};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -90,7 +92,9 @@ fn tile_tunables(problem: &ConvProblem, isa: Isa) -> [Tunable; 3] {
     let mut tiles = Vec::new();
     for vectors in VECTORS.map(|vectors| vectors.min(columns)) {
         let limit = most_rows(isa, vectors);
-        for rows in [limit, limit * 6 / 7, limit * 4 / 7, limit * 2 / 7].map(|rows| rows.clamp(1, most)) {
+        for rows in
+            [limit, limit * 6 / 7, limit * 4 / 7, limit * 2 / 7].map(|rows| rows.clamp(1, most))
+        {
             if limit > 0 && !tiles.contains(&[rows, vectors]) {
                 tiles.push([rows, vectors]);
             }
@@ -191,7 +195,8 @@ impl Algorithm for DirectNchwc {
                 problem.groups * problem.group_out().next_multiple_of(lanes),
                 |bias| {
                     let width = problem.group_out();
-                    for (group, bias) in bias.chunks_mut(width.next_multiple_of(lanes)).enumerate() {
+                    for (group, bias) in bias.chunks_mut(width.next_multiple_of(lanes)).enumerate()
+                    {
                         request.write_biases(group * width, &mut bias[..width]);
                     }
                 },
@@ -218,7 +223,8 @@ impl Algorithm for DirectNchwc {
 
 /// Returns the microkernels of the tile and all smaller ones, `[rows - 1][vectors - 1]`.
 fn entries(token: IsaToken, rows: usize, vectors: usize, planar: bool) -> Option<Vec<Vec<Entry>>> {
-    let find = |rows, vectors| token.f32().dispatch(Select { isa: token.isa(), rows, vectors, planar });
+    let find =
+        |rows, vectors| token.f32().dispatch(Select { isa: token.isa(), rows, vectors, planar });
     (1..=rows).map(|rows| (1..=vectors).map(|vectors| find(rows, vectors)).collect()).collect()
 }
 
@@ -345,7 +351,9 @@ impl Kernel for Prepared {
         let mut input = call.input.cast::<f32>();
         if !self.padded.reads_input() {
             // SAFETY: the workspace has room for the copy, and each plane has one writer.
-            unsafe { self.padded.copy(worker.share(self.padded.planes()), input, call.workspace.cast()) };
+            unsafe {
+                self.padded.copy(worker.share(self.padded.planes()), input, call.workspace.cast())
+            };
             worker.wait();
             input = call.workspace.cast_const().cast();
         }
@@ -353,8 +361,11 @@ impl Kernel for Prepared {
         let width = self.vectors * self.lanes;
         let tiles = self.tiles.len();
         let depth = self.weights.len() / self.bias.len();
-        let work =
-            PartWork { multiply_adds: depth * width * self.rows, rows: 1, blocks: columns.div_ceil(width) };
+        let work = PartWork {
+            multiply_adds: depth * width * self.rows,
+            rows: 1,
+            blocks: columns.div_ceil(width),
+        };
         for group in 0..self.problem.groups {
             // SAFETY: weights and biases of `group` begin at these offsets of the buffers, which
             // hold all groups.
@@ -377,7 +388,8 @@ impl Kernel for Prepared {
                                     + group * columns * self.places.channel
                                     + block * self.vectors * self.places.vector;
                                 let residual = call.residual.cast::<f32>();
-                                let entry = self.entries[span.rows - 1][channels.div_ceil(self.lanes) - 1];
+                                let entry =
+                                    self.entries[span.rows - 1][channels.div_ceil(self.lanes) - 1];
                                 entry(&Tile {
                                     input: input.add(self.padded.at(image, group, span.flat)),
                                     steps: &self.steps,
@@ -389,7 +401,11 @@ impl Kernel for Prepared {
                                     pixel: self.places.pixel,
                                     vector: self.places.vector,
                                     output: call.output.cast::<f32>().add(at),
-                                    residual: if residual.is_null() { residual } else { residual.add(at) },
+                                    residual: if residual.is_null() {
+                                        residual
+                                    } else {
+                                        residual.add(at)
+                                    },
                                     epilogue: &self.epilogue,
                                 });
                             }

@@ -62,8 +62,7 @@ pub(crate) fn gather_tunable(problem: &ConvProblem, short: usize) -> Tunable {
     let free = problem.window.padding == [0; 4];
     let names = if touch { vec!["taps", "rows"] } else { vec!["taps"] };
     let default = if touch && (free || problem.in_channels < short) { "rows" } else { "taps" };
-    let about =
-        "how the input is found: tap by tap, or whole rows of taps, in a padded copy if there is padding";
+    let about = "how the input is found: tap by tap, or whole rows of taps, in a padded copy if there is padding";
     Tunable::choice("gather", about, names, default)
 }
 
@@ -140,7 +139,10 @@ pub(crate) fn tunables(problem: &ConvProblem, isa: Isa, held: WeightStorage) -> 
 }
 
 /// Builds the kernel, as [`Algorithm::prepare`] does, with weights in storage format `held`.
-pub(crate) fn prepare(request: &Request<'_>, held: WeightStorage) -> Result<Box<dyn Kernel>, KernelError> {
+pub(crate) fn prepare(
+    request: &Request<'_>,
+    held: WeightStorage,
+) -> Result<Box<dyn Kernel>, KernelError> {
     let (output, token) = request.check()?;
     request.check_f32()?;
     let problem = request.problem;
@@ -160,7 +162,9 @@ pub(crate) fn prepare(request: &Request<'_>, held: WeightStorage) -> Result<Box<
     let merge = merge && taps.is_none();
     // Weights are packed in the order of use; taps that no pixel finds in the input come last.
     let mut order: Vec<usize> = taps.iter().flatten().map(|tap| tap.number).collect();
-    order.extend((0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)));
+    order.extend(
+        (0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)),
+    );
     let products = PackedGemm::of_groups(request, token, tile, held, |tap| order[tap])?;
     let rows = if merge {
         IndirectionBuffer::runs(&problem, output, padded(&problem))
@@ -168,7 +172,11 @@ pub(crate) fn prepare(request: &Request<'_>, held: WeightStorage) -> Result<Box<
         IndirectionBuffer::taps(&problem, output)
     };
     Ok(Box::new(Prepared {
-        copied: if merge && problem.window.padding != [0; 4] { Copied::Singles } else { Copied::No },
+        copied: if merge && problem.window.padding != [0; 4] {
+            Copied::Singles
+        } else {
+            Copied::No
+        },
         run: if merge { problem.window.kernel[1] * group_in } else { group_in },
         zeros: Buffer::zeros(group_in.max(tile.vectors * lanes(request.isa))),
         output,
@@ -261,7 +269,12 @@ impl Kernel for Prepared {
             unsafe {
                 if let Copied::Bf16(pad) = self.copied {
                     let copy = call.workspace.cast::<u16>();
-                    pad(PadBf16 { problem: &self.problem, rows, input: input.cast(), output: copy });
+                    pad(PadBf16 {
+                        problem: &self.problem,
+                        rows,
+                        input: input.cast(),
+                        output: copy,
+                    });
                     if worker.index == 0 {
                         *copy.add(self.padded_numbers()) = 0;
                     }
@@ -305,7 +318,8 @@ impl Prepared {
     /// # Safety
     /// The requirements of [`Kernel::run`] must be met.
     unsafe fn run_by_tap(&self, taps: &[Tap], call: &Call, worker: &Worker<'_>) {
-        let ConvProblem { batch, in_channels, out_channels, input: [in_height, in_width], .. } = self.problem;
+        let ConvProblem { batch, in_channels, out_channels, input: [in_height, in_width], .. } =
+            self.problem;
         let (group_in, group_out) = (self.problem.group_in(), self.problem.group_out());
         let [height, width] = self.output;
         let line = width * out_channels;
@@ -313,7 +327,8 @@ impl Prepared {
             // Threads partition whole rows of pixels, so that a thread's part of a tap's pixels is
             // a rectangle too.
             let of_pixel = product.part();
-            let work = PartWork { multiply_adds: of_pixel.multiply_adds * width, rows: 1, ..of_pixel };
+            let work =
+                PartWork { multiply_adds: of_pixel.multiply_adds * width, rows: 1, ..of_pixel };
             let parts = self.split.parts(worker, batch * height, &work);
             for (lines, block) in
                 parts.flat_map(|(lines, blocks)| blocks.map(move |block| (lines.clone(), block)))
@@ -334,13 +349,13 @@ impl Prepared {
                             if start >= end {
                                 continue;
                             }
-                            let corner = (image * height + rows.start) * line + columns.start * out_channels;
+                            let corner =
+                                (image * height + rows.start) * line + columns.start * out_channels;
                             let place = GemmArgs {
                                 rows: tap.rows.view(),
-                                input: call
-                                    .input
-                                    .cast::<f32>()
-                                    .add(image * in_height * in_width * in_channels + group * group_in),
+                                input: call.input.cast::<f32>().add(
+                                    image * in_height * in_width * in_channels + group * group_in,
+                                ),
                                 zeros: self.zeros.as_ptr(),
                                 run: group_in,
                                 output: call.output.cast::<f32>().add(corner + group * group_out),
@@ -350,8 +365,8 @@ impl Prepared {
                                 ahead: self.ahead,
                                 epilogue: self.epilogue,
                             };
-                            let pixels =
-                                (start - rows.start) * columns.len()..(end - rows.start) * columns.len();
+                            let pixels = (start - rows.start) * columns.len()
+                                ..(end - rows.start) * columns.len();
                             let last = number + 1 == taps.len();
                             product.add_tap(&place, pixels, block, number * group_in, last);
                         }
@@ -375,7 +390,11 @@ impl Prepared {
                 if call.residual.is_null() {
                     output.write_bytes(0, count);
                 } else {
-                    std::ptr::copy_nonoverlapping(call.residual.cast::<f32>().add(at), output, count);
+                    std::ptr::copy_nonoverlapping(
+                        call.residual.cast::<f32>().add(at),
+                        output,
+                        count,
+                    );
                 }
             }
         }

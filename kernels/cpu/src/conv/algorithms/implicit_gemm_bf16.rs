@@ -97,8 +97,11 @@ impl Algorithm for ImplicitGemmBf16 {
             .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
         let products = PackedGemm::of_pairs(request, token, tile, sizes, weight, bias)?;
         let size = padded(&problem);
-        let unpadded =
-            ConvProblem { input: size, window: Window { padding: [0; 4], ..problem.window }, ..problem };
+        let unpadded = ConvProblem {
+            input: size,
+            window: Window { padding: [0; 4], ..problem.window },
+            ..problem
+        };
         Ok(Box::new(Prepared {
             rows: if runs.merge {
                 IndirectionBuffer::runs(&problem, output, size)

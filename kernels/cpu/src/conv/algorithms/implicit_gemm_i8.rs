@@ -103,11 +103,19 @@ impl Algorithm for ImplicitGemmI8 {
         let runs = Runs::of(&problem);
         // Reading whole dot-product groups is safe in whole runs, and in a copy, which has room
         // behind it.
-        let copies =
-            form.centered || problem.window.padding != [0; 4] || !runs.len.is_multiple_of(form.group);
+        let copies = form.centered
+            || problem.window.padding != [0; 4]
+            || !runs.len.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
         Ok(Box::new(Prepared {
-            products: PackedGemm::of_groups(request, token, tile, [runs.count, runs.len], widened, None)?,
+            products: PackedGemm::of_groups(
+                request,
+                token,
+                tile,
+                [runs.count, runs.len],
+                widened,
+                None,
+            )?,
             zero_point: input_grid(request)?.zero_point,
             pixels: problem.batch * output[0] * output[1],
             panel: request.count("panel")?,
@@ -131,7 +139,8 @@ impl Algorithm for ImplicitGemmI8 {
 fn places(problem: &ConvProblem, [_, width]: [usize; 2], merge: bool) -> Vec<usize> {
     let Window { kernel: [tap_rows, tap_columns], dilation, .. } = problem.window;
     let columns = if merge { 1 } else { tap_columns };
-    let place = |ky: usize, kx: usize| (ky * dilation[0] * width + kx * dilation[1]) * problem.in_channels;
+    let place =
+        |ky: usize, kx: usize| (ky * dilation[0] * width + kx * dilation[1]) * problem.in_channels;
     (0..tap_rows).flat_map(|ky| (0..columns).map(move |kx| place(ky, kx))).collect()
 }
 
@@ -141,8 +150,7 @@ const NEAR: usize = 256 << 10;
 /// Returns the tunable `widened` for a layer of `weights` weights.
 fn widened_tunable(weights: usize, isa: Isa) -> Tunable {
     let near = weights * size_of::<i16>() <= NEAR;
-    let about =
-        "whether weights are held in 16 bits, which products take as they are: less work, more memory";
+    let about = "whether weights are held in 16 bits, which products take as they are: less work, more memory";
     Tunable::switch("widened", about, widens(isa), near)
 }
 
@@ -213,7 +221,13 @@ impl Prepared {
     unsafe fn run_on_copies(&self, pad: PadBytesEntry, call: &Call, worker: &Worker<'_>) {
         let (rows, base) = self.own_copy(call, worker.index);
         let problem = &self.problem;
-        let args = PadBytes { problem, zero_point: self.zero_point, rows, input: call.input, output: base };
+        let args = PadBytes {
+            problem,
+            zero_point: self.zero_point,
+            rows,
+            input: call.input,
+            output: base,
+        };
         // SAFETY: the workspace has room for all regions, and the rows of this one belong to this
         // worker.
         unsafe { pad(args) };

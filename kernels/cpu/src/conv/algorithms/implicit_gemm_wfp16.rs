@@ -49,7 +49,10 @@ impl Algorithm for ImplicitGemmWfp16 {
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         if !self.executes(request.weights.format()) {
-            return Err(KernelError::Data(format!("`{}` needs weights in half precision", self.name())));
+            return Err(KernelError::Data(format!(
+                "`{}` needs weights in half precision",
+                self.name()
+            )));
         }
         prepare(request, WeightStorage::F16)
     }

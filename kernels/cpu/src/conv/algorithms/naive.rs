@@ -27,7 +27,11 @@ impl AlgorithmInfo for Naive {
     }
 
     fn about(&self) -> &'static str {
-        if self.sparse { "plain loops over compressed rows" } else { "plain loops over all weights" }
+        if self.sparse {
+            "plain loops over compressed rows"
+        } else {
+            "plain loops over all weights"
+        }
     }
 
     fn executes(&self, format: WeightFormat) -> bool {
@@ -61,15 +65,31 @@ impl Algorithm for Naive {
         };
         let (weights, ends) = if self.sparse {
             let CsrMatrix { values, columns, ends } = CsrMatrix::of(request, stored)?;
-            (columns.iter().zip(values.iter()).map(|(&k, &weight)| entry(k as usize, weight)).collect(), ends)
+            (
+                columns
+                    .iter()
+                    .zip(values.iter())
+                    .map(|(&k, &weight)| entry(k as usize, weight))
+                    .collect(),
+                ends,
+            )
         } else {
             let count = problem.out_channels * depth;
-            let weights = request.packing.numbers(count, |weights| weights.copy_from_slice(stored))?;
-            let entries = weights.iter().enumerate().map(|(at, &weight)| entry(at % depth, weight)).collect();
+            let weights =
+                request.packing.numbers(count, |weights| weights.copy_from_slice(stored))?;
+            let entries =
+                weights.iter().enumerate().map(|(at, &weight)| entry(at % depth, weight)).collect();
             (entries, (1..=problem.out_channels).map(|channel| channel * depth).collect())
         };
         let bias = request.packed_biases()?;
-        Ok(Box::new(Prepared { problem, output, weights, ends, bias, activation: request.activation }))
+        Ok(Box::new(Prepared {
+            problem,
+            output,
+            weights,
+            ends,
+            bias,
+            activation: request.activation,
+        }))
     }
 }
 
@@ -111,16 +131,21 @@ impl Kernel for Prepared {
         };
         for plane in worker.share(problem.batch * problem.out_channels) {
             let (image, channel) = (plane / problem.out_channels, plane % problem.out_channels);
-            let first = image * problem.in_channels + channel / problem.group_out() * problem.group_in();
+            let first =
+                image * problem.in_channels + channel / problem.group_out() * problem.group_in();
             let start = if channel == 0 { 0 } else { self.ends[channel - 1] };
             for y in 0..out_height {
                 for x in 0..out_width {
                     let mut sum = self.bias[channel];
-                    for Entry { position: [c, ky, kx], weight } in &self.weights[start..self.ends[channel]] {
+                    for Entry { position: [c, ky, kx], weight } in
+                        &self.weights[start..self.ends[channel]]
+                    {
                         if let (Some(row), Some(column)) = (under(0, y, *ky), under(1, x, *kx)) {
                             // SAFETY: channel, row and column lie inside the input.
-                            sum +=
-                                weight * unsafe { *input.add(((first + c) * height + row) * width + column) };
+                            sum += weight
+                                * unsafe {
+                                    *input.add(((first + c) * height + row) * width + column)
+                                };
                         }
                     }
                     let at = (plane * out_height + y) * out_width + x;

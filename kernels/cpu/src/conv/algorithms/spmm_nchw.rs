@@ -31,8 +31,21 @@ use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 pub(crate) struct SpmmNchw;
 
 /// Compiled register tiles, `(output channels, vectors of pixels)`.
-const TILES: [(usize, usize); 13] =
-    [(1, 1), (1, 2), (1, 4), (1, 6), (1, 8), (1, 12), (2, 1), (2, 2), (2, 4), (2, 6), (4, 1), (4, 2), (4, 3)];
+const TILES: [(usize, usize); 13] = [
+    (1, 1),
+    (1, 2),
+    (1, 4),
+    (1, 6),
+    (1, 8),
+    (1, 12),
+    (2, 1),
+    (2, 2),
+    (2, 4),
+    (2, 6),
+    (4, 1),
+    (4, 2),
+    (4, 3),
+];
 
 impl AlgorithmInfo for SpmmNchw {
     fn name(&self) -> &'static str {
@@ -88,9 +101,9 @@ impl Algorithm for SpmmNchw {
         let abouts = ["output channels of a register tile", "output pixels of a register tile"];
         let [tile_m, tile_n] = Tunable::tile(TILE, abouts, &sides, default);
         let last = unfold.last().copied().unwrap_or("none");
-        let copies =
-            "copies of the input, so that rows lie without gaps: none, one per tap column, or one per tap";
-        let about = "input channels of a group that meet all output channels before the next ones do";
+        let copies = "copies of the input, so that rows lie without gaps: none, one per tap column, or one per tap";
+        let about =
+            "input channels of a group that meet all output channels before the next ones do";
         vec![
             tile_m,
             tile_n,
@@ -146,12 +159,18 @@ impl Algorithm for SpmmNchw {
         let packing = request.packing;
         let (weights, distances, counts) = packing.make(|| {
             let (mut weights, mut distances, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-            for panel_of in (0..panels).map(|number| number * panel..group_in.min((number + 1) * panel)) {
+            for panel_of in
+                (0..panels).map(|number| number * panel..group_in.min((number + 1) * panel))
+            {
                 for block in &blocks {
                     let (group, before) = (block.first / group_out, distances.len());
                     for k in panel_of.start * taps..panel_of.end * taps {
                         let column = |c: usize| {
-                            if c < block.count { stored[(block.first + c) * depth + k] } else { 0.0 }
+                            if c < block.count {
+                                stored[(block.first + c) * depth + k]
+                            } else {
+                                0.0
+                            }
                         };
                         if (0..block.count).any(|c| column(c) != 0.0) {
                             distances.push(distance(group * group_in + k / taps, k % taps)?);
@@ -194,7 +213,11 @@ impl Algorithm for SpmmNchw {
             weights,
             epilogue: Epilogue::new(request.activation),
             pixels: output[0] * output[1],
-            sums: if panels > 1 { whole_lines(blocks.len() * height * width * size_of::<f32>()) } else { 0 },
+            sums: if panels > 1 {
+                whole_lines(blocks.len() * height * width * size_of::<f32>())
+            } else {
+                0
+            },
             threads: request.threads,
             problem,
             phases,
@@ -264,7 +287,9 @@ impl Kernel for Prepared {
         let mut input = call.input.cast::<f32>();
         if !self.phases.reads_input() {
             // SAFETY: the workspace has room for the copy, and each channel has one writer.
-            unsafe { self.phases.copy(worker.share(self.phases.planes()), input, call.workspace.cast()) };
+            unsafe {
+                self.phases.copy(worker.share(self.phases.planes()), input, call.workspace.cast())
+            };
             worker.wait();
             input = call.workspace.cast_const().cast();
         }
@@ -273,10 +298,14 @@ impl Kernel for Prepared {
         // are too few tiles.
         let columns = self.phases.pixels().div_ceil(self.width);
         let tiles = self.problem.batch * columns;
-        let parts =
-            if tiles.is_multiple_of(worker.count) || tiles >= 4 * worker.count { 1 } else { worker.count };
+        let parts = if tiles.is_multiple_of(worker.count) || tiles >= 4 * worker.count {
+            1
+        } else {
+            worker.count
+        };
         let multiply_adds = self.distances.len() * self.width / parts;
-        for task in worker.parts(tiles * parts, grain(multiply_adds, 1)).flat_map(|part| part.units) {
+        for task in worker.parts(tiles * parts, grain(multiply_adds, 1)).flat_map(|part| part.units)
+        {
             let (tile, part) = (task / parts, task % parts);
             let image = tile / columns;
             let blocks = self.part(part, parts);
@@ -297,7 +326,8 @@ impl Prepared {
     /// Returns the blocks of part `part` of `parts`, which have about equally many steps.
     fn part(&self, part: usize, parts: usize) -> std::ops::Range<usize> {
         let total = self.blocks[self.blocks.len() - 1].work + 1;
-        let block_at = |share: usize| self.blocks.partition_point(|block| block.work < total * share / parts);
+        let block_at =
+            |share: usize| self.blocks.partition_point(|block| block.work < total * share / parts);
         let end = if part + 1 == parts { self.blocks.len() } else { block_at(part + 1) };
         if part == 0 { 0..end } else { block_at(part)..end }
     }
@@ -357,11 +387,12 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
     unsafe fn call<S: Simd>(simd: S, tile: &Tile<'_>) {
         let kernel = tile.kernel;
         let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
-        let whole =
-            kernel.phases.gapless() && pixels.len() == kernel.width && kernel.epilogue.other.is_none();
+        let whole = kernel.phases.gapless()
+            && pixels.len() == kernel.width
+            && kernel.epilogue.other.is_none();
         let residual = tile.call.residual.cast::<f32>();
-        for (panel, block) in
-            (0..kernel.panels).flat_map(|panel| tile.blocks.clone().map(move |block| (panel, block)))
+        for (panel, block) in (0..kernel.panels)
+            .flat_map(|panel| tile.blocks.clone().map(move |block| (panel, block)))
         {
             let number = panel * kernel.blocks.len() + block;
             let step = if number == 0 { 0 } else { kernel.ends[number - 1] };
@@ -458,7 +489,10 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
                     simd.call::<StorePixels<'_>>(StorePixels {
                         phases: &kernel.phases,
                         pixels: pixels.clone(),
-                        sums: sums.as_ptr().cast::<f32>().add(c * VECTORS * S::LANES + pixels.start - from),
+                        sums: sums
+                            .as_ptr()
+                            .cast::<f32>()
+                            .add(c * VECTORS * S::LANES + pixels.start - from),
                         output: tile.call.output.cast::<f32>().add(at),
                         residual: if residual.is_null() { residual } else { residual.add(at) },
                         epilogue: &kernel.epilogue,

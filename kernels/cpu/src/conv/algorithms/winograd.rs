@@ -120,15 +120,18 @@ impl Algorithm for Winograd {
         let size = if taps == 3 && sizes.contains(&4) { 4 } else { 2 };
         let grid = Grid::new(size, taps, output);
         let tiles = grid.count(problem.batch);
-        let fitting = CHUNK_NUMBERS / (grid.points() * (problem.in_channels + problem.out_channels));
+        let fitting =
+            CHUNK_NUMBERS / (grid.points() * (problem.in_channels + problem.out_channels));
         let mut chunks = vec![16];
         while let Some(&last) = chunks.last()
             && last < tiles
         {
             chunks.push(last * 2);
         }
-        let chunk = chunks.iter().copied().filter(|&chunk| chunk <= fitting).max().unwrap_or(chunks[0]);
-        let [tile_m, tile_n] = real_tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa);
+        let chunk =
+            chunks.iter().copied().filter(|&chunk| chunk <= fitting).max().unwrap_or(chunks[0]);
+        let [tile_m, tile_n] =
+            real_tile_tunable(Extent { rows: tiles, columns: problem.out_channels }, isa);
         vec![
             Tunable::sizes(
                 OUTPUT_TILE,
@@ -182,10 +185,13 @@ impl Algorithm for Winograd {
         let tile = request.tile()?;
         let taps = problem.window.kernel[0];
         let grid = Grid::new(size, taps, output);
-        let entries = token.f32().dispatch(Select(grid)).ok_or_else(|| request.bad_value(OUTPUT_TILE))?;
+        let entries =
+            token.f32().dispatch(Select(grid)).ok_or_else(|| request.bad_value(OUTPUT_TILE))?;
         let (depth, columns) = (problem.in_channels, problem.out_channels);
-        let transformed: Vec<f32> =
-            stored.chunks_exact(taps * taps).flat_map(|window| weights(grid.side, taps, window)).collect();
+        let transformed: Vec<f32> = stored
+            .chunks_exact(taps * taps)
+            .flat_map(|window| weights(grid.side, taps, window))
+            .collect();
         let points = grid.points();
         let weight = |point, k, column| transformed[(column * depth + k) * points + point];
         let sizes = [points, depth, columns];
@@ -240,7 +246,8 @@ impl Prepared {
 
 impl Kernel for Prepared {
     fn workspace_bytes(&self) -> usize {
-        let products = self.grid.points() * self.stride(self.problem.out_channels) * size_of::<f32>();
+        let products =
+            self.grid.points() * self.stride(self.problem.out_channels) * size_of::<f32>();
         self.input_bytes() + products + LINE
     }
 
@@ -274,7 +281,8 @@ impl Kernel for Prepared {
                 }
                 worker.wait();
                 // Points are separate matrices: a part may end one and begin the next.
-                let parts = worker.parts(self.products.len() * blocks, grain(count * multiply_adds, 1));
+                let parts =
+                    worker.parts(self.products.len() * blocks, grain(count * multiply_adds, 1));
                 for (point, block, end) in parts.flat_map(|part| by_point(part.units, blocks)) {
                     let place = GemmArgs {
                         rows: self.rows.view(),

@@ -114,7 +114,8 @@ impl Algorithm for WinogradI8 {
             chunks.push((last * 2).min(tiles));
         }
         let fitting = CHUNK_BYTES / (POINTS * problem.in_channels * size_of::<i16>());
-        let chunk = chunks.iter().copied().filter(|&chunk| chunk <= fitting).max().unwrap_or(chunks[0]);
+        let chunk =
+            chunks.iter().copied().filter(|&chunk| chunk <= fitting).max().unwrap_or(chunks[0]);
         let abouts = ["Winograd tiles of a register tile", "output channels of a register tile"];
         let [tile_m, tile_n] =
             Tunable::tile(TILE, abouts, &sides, sides.last().copied().unwrap_or([1, lanes]));
@@ -124,7 +125,9 @@ impl Algorithm for WinogradI8 {
             tile_n,
             Tunable::sizes("chunk", "tiles that are transformed at a time", chunks, chunk),
             split_tunable(problem, extent, isa),
-            prefetch_tunable(POINTS * problem.in_channels * problem.out_channels * size_of::<i16>()),
+            prefetch_tunable(
+                POINTS * problem.in_channels * problem.out_channels * size_of::<i16>(),
+            ),
         ]
     }
 
@@ -332,7 +335,13 @@ impl Prepared {
     /// # Safety
     /// The call must be valid, no other thread may write these elements, and `region` must belong
     /// to this thread.
-    unsafe fn chunk(&self, call: &Call, tiles: Range<usize>, blocks: Range<usize>, region: *mut u8) {
+    unsafe fn chunk(
+        &self,
+        call: &Call,
+        tiles: Range<usize>,
+        blocks: Range<usize>,
+        region: *mut u8,
+    ) {
         let width = self.tile.vectors * self.lanes;
         let columns = self.problem.out_channels;
         // SAFETY: the region of this worker has room for transformed input, sums and pixels, and

@@ -119,7 +119,8 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                     pixel = args.rows.next(pixel);
                     site
                 });
-                let (mut weights, mut indices, mut counts) = (args.weights, args.indices, args.counts);
+                let (mut weights, mut indices, mut counts) =
+                    (args.weights, args.indices, args.counts);
                 for block in 0..args.blocks {
                     let start = args.start.add(block * width);
                     let first: [K::Acc<S>; VECTORS] =
@@ -133,7 +134,8 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                             if left == 0 {
                                 continue;
                             }
-                            let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                            let runs: [_; ROWS] =
+                                std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
                             macro_rules! step {
                                 ($chain:expr, $at:expr) => {
                                     let k = usize::from(*indices.add($at));
@@ -143,7 +145,9 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                                     );
                                     let line = (LINE / size_of::<K::Weight>()).div_ceil(vector);
                                     for v in (0..VECTORS).step_by(line) {
-                                        simd.prefetch(weights.wrapping_add(args.ahead + v * vector));
+                                        simd.prefetch(
+                                            weights.wrapping_add(args.ahead + v * vector),
+                                        );
                                     }
                                 };
                             }
@@ -151,7 +155,8 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                                 for c in 0..CHAINS {
                                     step!(c, c);
                                 }
-                                (weights, indices) = (weights.add(CHAINS * step), indices.add(CHAINS));
+                                (weights, indices) =
+                                    (weights.add(CHAINS * step), indices.add(CHAINS));
                                 left -= CHAINS;
                             }
                             while CHAINS > 1 && left > 0 {

@@ -138,7 +138,8 @@ impl Kind for F32 {
     ) {
         // SAFETY: the caller has the weights of `VECTORS` vectors, and an input at `k` in each run.
         unsafe {
-            let w: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
+            let w: [S::F32; VECTORS] =
+                std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
             for r in 0..ROWS {
                 let x = simd.splat(*runs[r].add(k));
                 for v in 0..VECTORS {
@@ -175,7 +176,11 @@ impl Kind for F32 {
                     vectors: VECTORS,
                     channels,
                     output: store.output.add(at),
-                    residual: if store.residual.is_null() { store.residual } else { store.residual.add(at) },
+                    residual: if store.residual.is_null() {
+                        store.residual
+                    } else {
+                        store.residual.add(at)
+                    },
                     pixel,
                     epilogue: &store.epilogue,
                 });
@@ -383,8 +388,10 @@ impl<const BITS: u32> Kind for LowBit<BITS> {
                 }
                 for r in 0..ROWS {
                     let from = runs[r].add(k + field * S::LOW_BIT_GROUP);
-                    let x =
-                        [simd.broadcast_low_bit(from), simd.broadcast_low_bit(from.add(S::LOW_BIT_GROUP))];
+                    let x = [
+                        simd.broadcast_low_bit(from),
+                        simd.broadcast_low_bit(from.add(S::LOW_BIT_GROUP)),
+                    ];
                     for v in 0..VECTORS {
                         sums[chain][r][v] = simd.dot_low_bit(sums[chain][r][v], w[v], x);
                     }

@@ -51,10 +51,12 @@ pub(crate) fn positions(
     let mut segments: Vec<Vec<Position>> = Vec::new();
     for ky in 0..tap_rows {
         for kx in 0..tap_columns {
-            let start = whole.map_or(0, |[row, channels]| ky * dilation_y * row + kx * dilation_x * channels);
+            let start = whole
+                .map_or(0, |[row, channels]| ky * dilation_y * row + kx * dilation_x * channels);
             let channels = (0..problem.group_in()).step_by(group);
             let tap = ky * tap_columns + kx;
-            let positions = channels.map(|channel| Position { index: start + channel, tap, channel });
+            let positions =
+                channels.map(|channel| Position { index: start + channel, tap, channel });
             match segments.last_mut() {
                 Some(segment) if whole.is_some() => segment.extend(positions),
                 _ => segments.push(positions.collect()),
@@ -67,7 +69,8 @@ pub(crate) fn positions(
 /// Returns whether the input offsets of a whole window fit in 16 bits, for the sizes passed to
 /// [`positions`].
 pub(crate) fn reaches(problem: &ConvProblem, [row, channels]: [usize; 2]) -> bool {
-    let [ky, kx] = [0, 1].map(|axis| (problem.window.kernel[axis] - 1) * problem.window.dilation[axis]);
+    let [ky, kx] =
+        [0, 1].map(|axis| (problem.window.kernel[axis] - 1) * problem.window.dilation[axis]);
     ky.checked_mul(row)
         .and_then(|y| y.checked_add(kx.checked_mul(channels)?)?.checked_add(problem.group_in()))
         .is_some_and(|reach| u16::try_from(reach).is_ok())
@@ -89,7 +92,8 @@ pub(crate) fn tile_tunable<K: Kind>(extent: Extent, isa: Isa) -> [Tunable; 2] {
         _ if K::FEW_ROWS => &LOW_TILES,
         _ => &TILES,
     };
-    let sides = |&(rows, vectors): &(usize, usize)| [rows.min(extent.rows), vectors.min(columns) * lanes];
+    let sides =
+        |&(rows, vectors): &(usize, usize)| [rows.min(extent.rows), vectors.min(columns) * lanes];
     let sides: Vec<[usize; 2]> = tiles.iter().map(sides).collect();
     // The default is one vector wide, like narrow blocks, with as many pixels as there are
     // registers; for formats without blocks it is the largest tile.
@@ -149,9 +153,15 @@ impl<K: Kind> SimdOp for Compile<K> {
 
     fn eval<S: Simd>(self, simd: S) -> Self::Output {
         let most = self.tile.rows;
-        let kernels =
-            with_smaller(self.tile, |tile| kernel::choose::<K, S>(simd, tile.rows, tile.vectors, most))?;
-        Some(Compiled { kernels, group: K::group::<S>(), packed: K::packed::<S>(), pack: K::pack::<S> })
+        let kernels = with_smaller(self.tile, |tile| {
+            kernel::choose::<K, S>(simd, tile.rows, tile.vectors, most)
+        })?;
+        Some(Compiled {
+            kernels,
+            group: K::group::<S>(),
+            packed: K::packed::<S>(),
+            pack: K::pack::<S>,
+        })
     }
 }
 
@@ -220,8 +230,8 @@ impl<K: Kind> CompressedGemm<K> {
         } else {
             token.dispatch(compile)
         };
-        let Compiled { kernels, group, packed, pack } =
-            compiled.ok_or_else(|| KernelError::Data(format!("no microkernel computes {tile:?}")))?;
+        let Compiled { kernels, group, packed, pack } = compiled
+            .ok_or_else(|| KernelError::Data(format!("no microkernel computes {tile:?}")))?;
         let too_far = |_| KernelError::Data("an input is too far away for a stream".into());
         let packing = request.packing;
         let padded = columns.next_multiple_of(lanes);
@@ -264,7 +274,8 @@ impl<K: Kind> CompressedGemm<K> {
         let (weights, indices) = (packing.list(weights)?, packing.table(indices)?);
         let counts = packing.table(counts)?;
         let widths: Vec<usize> = blocks.map(|block| block.len() * packed).collect();
-        let steps = first_steps(&counts, &indices, weights.len(), segments, &widths).ok_or_else(stray)?;
+        let steps =
+            first_steps(&counts, &indices, weights.len(), segments, &widths).ok_or_else(stray)?;
         let segments = segments.len();
         Ok(Self {
             kernels,

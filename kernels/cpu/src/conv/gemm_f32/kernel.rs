@@ -230,11 +230,13 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
                 let mut fetch = args.fetch.from.wrapping_add(tile * args.fetch.tile);
                 for block in 0..args.blocks {
                     let bias = args.bias.add(block * width);
-                    let first: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(bias.add(v * S::LANES)));
+                    let first: [S::F32; VECTORS] =
+                        std::array::from_fn(|v| simd.load(bias.add(v * S::LANES)));
                     let mut sums = [first; ROWS];
                     for ky in 0..tap_rows {
                         for kx in 0..tap_columns {
-                            let runs: [_; ROWS] = std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                            let runs: [_; ROWS] =
+                                std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
                             for k in 0..args.run {
                                 // Prefetches precede the loads of the weights: behind the sums,
                                 // compilers found no registers for tiles of 4 x 3 vectors.
@@ -242,8 +244,9 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
                                     simd.prefetch(fetch.cast::<u8>().wrapping_add(byte));
                                 }
                                 fetch = fetch.wrapping_add(args.fetch.step);
-                                let w: [S::F32; VECTORS] =
-                                    std::array::from_fn(|v| M::load(simd, weights.add(v * S::LANES)));
+                                let w: [S::F32; VECTORS] = std::array::from_fn(|v| {
+                                    M::load(simd, weights.add(v * S::LANES))
+                                });
                                 for r in 0..ROWS {
                                     let x = M::broadcast(simd, runs[r].add(k * M::GROUP));
                                     for v in 0..VECTORS {

@@ -144,10 +144,20 @@ impl PackedGemm {
             .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
         // The upper halves of two single-precision numbers, the first one in the low bits.
         let pair = |product: usize, k: usize, column: usize| {
-            let [first, second] = [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
+            let [first, second] =
+                [0, 1].map(|i| round_to_bf16(weight(product, 2 * k + i, column)).to_bits());
             f32::from_bits(second | first >> 16)
         };
-        Self::packed(request, lanes(token.isa()), WeightStorage::F32, tile, kernels, sizes, pair, bias)
+        Self::packed(
+            request,
+            lanes(token.isa()),
+            WeightStorage::F32,
+            tile,
+            kernels,
+            sizes,
+            pair,
+            bias,
+        )
     }
 
     /// Packs weights and biases for `tile` and all smaller tiles.
@@ -172,8 +182,8 @@ impl PackedGemm {
                     // The last block is as narrow as whole vectors allow.
                     let block = width.min(padded - start);
                     for k in 0..depth {
-                        let row =
-                            &mut numbers[held.numbers(start * depth + k * block)..][..held.numbers(block)];
+                        let row = &mut numbers[held.numbers(start * depth + k * block)..]
+                            [..held.numbers(block)];
                         for column in 0..block.min(columns - start) {
                             held.put(row, column, weight(product, k, start + column));
                         }
@@ -217,7 +227,8 @@ impl PackedGemm {
         let depth = taps * group_in;
         // k runs over taps, then channels; stored weights have the opposite order.
         let weight = |group: usize, k: usize, column: usize| {
-            weights[(group * group_out + column) * depth + k % group_in * taps + order(k / group_in)]
+            weights
+                [(group * group_out + column) * depth + k % group_in * taps + order(k / group_in)]
         };
         let bias = |group: usize, column: usize| request.bias(group * group_out + column);
         Self::held(request, token, held, tile, [problem.groups, depth, group_out], weight, bias)
@@ -239,7 +250,8 @@ impl PackedGemm {
 
     /// Returns the bytes of packed weights and biases.
     pub(crate) fn bytes(&self) -> usize {
-        self.columns.next_multiple_of(self.lanes) * (self.depth * self.held.bytes() + size_of::<f32>())
+        self.columns.next_multiple_of(self.lanes)
+            * (self.depth * self.held.bytes() + size_of::<f32>())
     }
 
     /// Computes `rows` times the columns of `blocks`, `panel` blocks at a time. Within a panel each
@@ -300,8 +312,9 @@ impl PackedGemm {
         let weights = unsafe { self.numbers.as_ptr().add(self.at) };
         // SAFETY: the biases of a product follow its weights, the columns of which are padded to
         // vectors.
-        let bias =
-            unsafe { weights.add(self.held.numbers(self.columns.next_multiple_of(self.lanes) * self.depth)) };
+        let bias = unsafe {
+            weights.add(self.held.numbers(self.columns.next_multiple_of(self.lanes) * self.depth))
+        };
         let tiles = rows.len().div_ceil(self.tile.rows);
         let first = rows.start;
         cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
@@ -312,7 +325,8 @@ impl PackedGemm {
             // all blocks and steps, and the caller's addresses are valid for these rows and
             // columns.
             unsafe {
-                let weights = weights.add(self.held.numbers(span.column * self.depth + steps.start * width));
+                let weights =
+                    weights.add(self.held.numbers(span.column * self.depth + steps.start * width));
                 let residual = place.residual;
                 let args = MicrokernelArgs {
                     rows: place.rows,
@@ -321,7 +335,13 @@ impl PackedGemm {
                     run: place.run,
                     weights,
                     bias: if biased { bias.add(span.column) } else { place.zeros },
-                    fetch: fetch(place.ahead, weights, next, self.held.numbers(width), [done, tiles]),
+                    fetch: fetch(
+                        place.ahead,
+                        weights,
+                        next,
+                        self.held.numbers(width),
+                        [done, tiles],
+                    ),
                     output: place.output.add(span.column),
                     residual: if residual.is_null() { residual } else { residual.add(span.column) },
                     pixel: place.stride,
@@ -356,10 +376,16 @@ fn fetch(
 ) -> PrefetchArgs {
     match ahead {
         Prefetch::Nothing => PrefetchArgs { from: weights, tile: 0, step: width },
-        Prefetch::Numbers(count) => PrefetchArgs { from: weights.wrapping_add(count), tile: 0, step: width },
+        Prefetch::Numbers(count) => {
+            PrefetchArgs { from: weights.wrapping_add(count), tile: 0, step: width }
+        }
         Prefetch::Next => {
             let tile = next.div_ceil(tiles);
-            PrefetchArgs { from: weights.wrapping_add(next + done * tile), tile, step: width.div_ceil(tiles) }
+            PrefetchArgs {
+                from: weights.wrapping_add(next + done * tile),
+                tile,
+                step: width.div_ceil(tiles),
+            }
         }
     }
 }

@@ -52,7 +52,8 @@ impl PackedTapGemm {
         let kernels = with_smaller(tile, |tile| TapMicrokernel::new(token, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
         let epilogue = token.pointer::<StoreTileI8<'_>>();
-        let of_product = |product| Self { product, kernels: kernels.clone(), epilogue, taps: taps.len() };
+        let of_product =
+            |product| Self { product, kernels: kernels.clone(), epilogue, taps: taps.len() };
         Ok(products.into_iter().map(of_product).collect())
     }
 
@@ -85,7 +86,13 @@ impl PackedTapGemm {
     /// # Safety
     /// `place` must be valid for these pixels, with a sum for every lane of the block's vectors. No
     /// other thread may write the sums.
-    pub(crate) unsafe fn add_tap(&self, place: &TapGemmArgs, pixels: usize, block: usize, number: usize) {
+    pub(crate) unsafe fn add_tap(
+        &self,
+        place: &TapGemmArgs,
+        pixels: usize,
+        block: usize,
+        number: usize,
+    ) {
         let PackedGemm { tile, depth, bytes, group, .. } = self.product;
         let [column, _, vectors] = self.block(block);
         let width = self.width(block);

@@ -121,7 +121,9 @@ impl<const WIDENED: bool> Microkernels for All<WIDENED> {
 /// Microkernel of `ROWS` pixels by `VECTORS` vectors of channels.
 struct Tiles<const ROWS: usize, const VECTORS: usize, const WIDENED: bool>;
 
-impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Tiles<ROWS, VECTORS, WIDENED> {
+impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn
+    for Tiles<ROWS, VECTORS, WIDENED>
+{
     type Args<'a> = &'a MicrokernelArgs;
 
     #[inline(always)]

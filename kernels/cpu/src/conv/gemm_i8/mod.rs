@@ -177,8 +177,9 @@ impl PackedGemm {
                     }
                 }
             })?;
-            let start =
-                packing.numbers(if taps.is_some() { order.len() * padded } else { padded }, |start| {
+            let start = packing.numbers(
+                if taps.is_some() { order.len() * padded } else { padded },
+                |start| {
                     for column in 0..columns {
                         let stored = of_channel(column);
                         if taps.is_none() {
@@ -186,14 +187,17 @@ impl PackedGemm {
                             continue;
                         }
                         for (number, &tap) in order.iter().enumerate() {
-                            let of_tap: Vec<i8> = stored[tap..].iter().step_by(window).copied().collect();
+                            let of_tap: Vec<i8> =
+                                stored[tap..].iter().step_by(window).copied().collect();
                             start[number * padded + column] = form.start(grid.zero_point, &of_tap);
                         }
                     }
-                })?;
+                },
+            )?;
             let scale = packing.numbers(padded, |scale| {
                 for column in 0..columns {
-                    scale[column] = epilogue.scale(dense.scales[group * columns + column] * grid.scale);
+                    scale[column] =
+                        epilogue.scale(dense.scales[group * columns + column] * grid.scale);
                 }
             })?;
             let bias = packing.numbers(padded, |bias| {
@@ -227,7 +231,11 @@ impl PackedGemm {
     /// Returns the cost that determines the size of parts.
     pub(crate) fn part(&self) -> PartWork {
         let width = self.tile.vectors * self.lanes;
-        PartWork { multiply_adds: self.depth * width / FASTER, rows: self.tile.rows, blocks: self.blocks() }
+        PartWork {
+            multiply_adds: self.depth * width / FASTER,
+            rows: self.tile.rows,
+            blocks: self.blocks(),
+        }
     }
 
     /// Returns the bytes of packed weights, initial values, scales and biases.

@@ -71,7 +71,9 @@ impl<const WIDENED: bool> Microkernels for All<WIDENED> {
 /// Microkernel of `ROWS` pixels by `VECTORS` vectors of channels.
 struct Tiles<const ROWS: usize, const VECTORS: usize, const WIDENED: bool>;
 
-impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Tiles<ROWS, VECTORS, WIDENED> {
+impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn
+    for Tiles<ROWS, VECTORS, WIDENED>
+{
     type Args<'a> = &'a TapArgs;
 
     #[inline(always)]
@@ -95,14 +97,19 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn for Ti
                 for v in 0..VECTORS {
                     let start = simd.load_i32(args.start.add(v * S::LANES));
                     for r in 0..ROWS {
-                        sums[r][v] = simd.add_i32(start, simd.load_i32(places[r].add(v * S::LANES)));
+                        sums[r][v] =
+                            simd.add_i32(start, simd.load_i32(places[r].add(v * S::LANES)));
                     }
                 }
                 let mut weights = args.weights;
                 for group in 0..args.run {
                     let w: [S::Groups; VECTORS] = std::array::from_fn(|v| {
                         let from = weights.add(v * vector);
-                        if WIDENED { simd.load_i16(from.cast()) } else { simd.load_weights(from.cast()) }
+                        if WIDENED {
+                            simd.load_i16(from.cast())
+                        } else {
+                            simd.load_weights(from.cast())
+                        }
                     });
                     for r in 0..ROWS {
                         let x = simd.broadcast(windows[r].add(group * S::GROUP));

@@ -79,7 +79,11 @@ impl<T: Number> Buffer<T> {
         if !start.addr().is_multiple_of(LINE) {
             return None;
         }
-        Some(Self { start: start.cast(), len, _memory: Memory::Mapped { _mapping: Arc::clone(mapping) } })
+        Some(Self {
+            start: start.cast(),
+            len,
+            _memory: Memory::Mapped { _mapping: Arc::clone(mapping) },
+        })
     }
 
     pub(crate) fn as_ptr(&self) -> *const T {

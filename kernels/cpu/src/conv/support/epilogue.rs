@@ -101,8 +101,10 @@ impl SimdFn for StoreTile<'_> {
                     let part = count < S::LANES;
                     if !tile.residual.is_null() {
                         let from = tile.residual.add(at);
-                        sum = simd
-                            .add(sum, if part { simd.load_partial(from, count) } else { simd.load(from) });
+                        sum = simd.add(
+                            sum,
+                            if part { simd.load_partial(from, count) } else { simd.load(from) },
+                        );
                     }
                     let sum = tile.epilogue.apply(simd, sum);
                     let to = tile.output.add(at);

@@ -94,11 +94,18 @@ impl EpilogueI8 {
                 let (residual, step) = match self.residual {
                     None => {
                         let from = target.residual.cast::<f32>().add(at);
-                        (if part { simd.load_partial(from, count) } else { simd.load(from) }, self.unit)
+                        (
+                            if part { simd.load_partial(from, count) } else { simd.load(from) },
+                            self.unit,
+                        )
                     }
                     Some(grid) => {
                         let from = target.residual.add(at);
-                        let bytes = if part { simd.load_u8_partial(from, count) } else { simd.load_u8(from) };
+                        let bytes = if part {
+                            simd.load_u8_partial(from, count)
+                        } else {
+                            simd.load_u8(from)
+                        };
                         (bytes, grid.scale * self.unit)
                     }
                 };
@@ -115,14 +122,21 @@ impl EpilogueI8 {
                     let mut steps = sum;
                     if !self.in_steps {
                         steps = simd.mul(sum, simd.splat(grid.scale.recip()));
-                        steps =
-                            simd.at_most(simd.splat(255.0 - zero), simd.at_least(simd.splat(-zero), steps));
+                        steps = simd.at_most(
+                            simd.splat(255.0 - zero),
+                            simd.at_least(simd.splat(-zero), steps),
+                        );
                     }
                     // Rounding precedes the addition of the zero point, else ties would follow its
                     // parity.
-                    let byte = simd.sub(simd.add(steps, simd.splat(ROUND)), simd.splat(ROUND - zero));
+                    let byte =
+                        simd.sub(simd.add(steps, simd.splat(ROUND)), simd.splat(ROUND - zero));
                     let to = target.output.add(at);
-                    if part { simd.store_u8_partial(to, count, byte) } else { simd.store_u8(to, byte) }
+                    if part {
+                        simd.store_u8_partial(to, count, byte)
+                    } else {
+                        simd.store_u8(to, byte)
+                    }
                 }
             }
         }
@@ -244,7 +258,11 @@ impl StoreTileI8<'_> {
     /// # Safety
     /// The tile must lie in the output, and in the residual if `RESIDUAL`.
     #[inline(always)]
-    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, epilogue: &ByteEpilogue) -> usize {
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(
+        &self,
+        simd: S,
+        epilogue: &ByteEpilogue,
+    ) -> usize {
         let whole = self.channels / S::LANES;
         let mut v = 0;
         // SAFETY: the caller's tile lies in output and residual. The first `whole` vectors are
@@ -272,7 +290,12 @@ impl StoreTileI8<'_> {
     /// The requirements of [`StoreTileI8::bytes`] must be met, and at least one channel of the
     /// vector must exist.
     #[inline(always)]
-    unsafe fn tail<S: Simd, const RESIDUAL: bool>(&self, simd: S, epilogue: &ByteEpilogue, v: usize) {
+    unsafe fn tail<S: Simd, const RESIDUAL: bool>(
+        &self,
+        simd: S,
+        epilogue: &ByteEpilogue,
+        v: usize,
+    ) {
         let count = self.channels - v * S::LANES;
         // SAFETY: the tile lies in output and residual; scales and biases are padded to whole
         // vectors.
@@ -285,7 +308,11 @@ impl StoreTileI8<'_> {
                 let at = self.at + r * self.pixel + v * S::LANES;
                 let mut sum = simd.fma(simd.to_f32(sums), scale, bias);
                 if RESIDUAL {
-                    sum = simd.fma(simd.load_u8_partial(self.target.residual.add(at), count), step, sum);
+                    sum = simd.fma(
+                        simd.load_u8_partial(self.target.residual.add(at), count),
+                        step,
+                        sum,
+                    );
                 }
                 let byte = epilogue.byte::<S, false>(simd, sum, std::ptr::null());
                 simd.store_u8_partial(self.target.output.add(at), count, byte);
@@ -320,7 +347,11 @@ impl StoreTileI8<'_> {
                 let sums = self.sums.add((r * self.vectors + v) * S::LANES);
                 let at = self.at + r * self.pixel + v * S::LANES;
                 for n in 0..N {
-                    let sum = simd.fma(simd.to_f32(simd.load_i32(sums.add(n * S::LANES))), scale[n], bias[n]);
+                    let sum = simd.fma(
+                        simd.to_f32(simd.load_i32(sums.add(n * S::LANES))),
+                        scale[n],
+                        bias[n],
+                    );
                     let residual = self.target.residual.wrapping_add(at + n * S::LANES);
                     bytes[n] = epilogue.byte::<S, RESIDUAL>(simd, sum, residual);
                 }

@@ -71,11 +71,13 @@ impl IndirectionBuffer {
         let row = padded[1] * channels;
         let vertical = (0..output[0])
             .flat_map(|y| {
-                (0..window.kernel[0]).map(move |ky| (y * window.stride[0] + ky * window.dilation[0]) * row)
+                (0..window.kernel[0])
+                    .map(move |ky| (y * window.stride[0] + ky * window.dilation[0]) * row)
             })
             .map(|offset| offset as isize)
             .collect();
-        let horizontal = (0..output[1]).map(|x| (x * window.stride[1] * channels) as isize).collect();
+        let horizontal =
+            (0..output[1]).map(|x| (x * window.stride[1] * channels) as isize).collect();
         Self { vertical, horizontal, output, taps: [window.kernel[0], 1], image: padded[0] * row }
     }
 
@@ -90,7 +92,9 @@ impl IndirectionBuffer {
         let channels = problem.in_channels;
         let row = padded[1] * channels;
         let axis = |axis: usize, step: usize| {
-            (0..output[axis]).map(|position| (position * window.stride[axis] * step) as isize).collect()
+            (0..output[axis])
+                .map(|position| (position * window.stride[axis] * step) as isize)
+                .collect()
         };
         Self {
             vertical: axis(0, row),
@@ -103,7 +107,11 @@ impl IndirectionBuffer {
 
     /// Builds an indirection buffer with the run of one tap under the pixels `within`, `[rows,
     /// columns]`, of one image. All of these pixels must find the tap in the input.
-    pub(crate) fn tap(problem: &ConvProblem, [ky, kx]: [usize; 2], within: &[Range<usize>; 2]) -> Self {
+    pub(crate) fn tap(
+        problem: &ConvProblem,
+        [ky, kx]: [usize; 2],
+        within: &[Range<usize>; 2],
+    ) -> Self {
         let window = &problem.window;
         let channels = problem.in_channels;
         let axis = |axis: usize, tap: usize, step: usize| -> Vec<isize> {
@@ -134,13 +142,19 @@ impl IndirectionBuffer {
 
 /// Returns the offsets in elements along one axis, `[output position][tap]`; [`PADDING`] for taps
 /// outside the input.
-pub(crate) fn offsets(problem: &ConvProblem, axis: usize, outputs: usize, step: usize) -> Vec<isize> {
+pub(crate) fn offsets(
+    problem: &ConvProblem,
+    axis: usize,
+    outputs: usize,
+    step: usize,
+) -> Vec<isize> {
     let window = &problem.window;
     let mut offsets = Vec::with_capacity(outputs * window.kernel[axis]);
     for position in 0..outputs {
         for tap in 0..window.kernel[axis] {
             let padded = position * window.stride[axis] + tap * window.dilation[axis];
-            let inside = padded.checked_sub(window.padding[axis]).filter(|&i| i < problem.input[axis]);
+            let inside =
+                padded.checked_sub(window.padding[axis]).filter(|&i| i < problem.input[axis]);
             offsets.push(inside.map_or(PADDING, |i| (i * step) as isize));
         }
     }
@@ -167,7 +181,11 @@ impl IndirectionView {
     /// Returns the position of pixel `number`.
     pub(crate) fn pixel(&self, number: usize) -> Pixel {
         let [height, width] = self.output;
-        Pixel { image: number / (height * width), row: number / width % height, column: number % width }
+        Pixel {
+            image: number / (height * width),
+            row: number / width % height,
+            column: number % width,
+        }
     }
 
     /// Returns the offsets of the taps of `pixel`.
@@ -215,7 +233,13 @@ impl Site {
     /// The tables must be alive, the tap must exist, and `input` must be the start of the input
     /// that the tables describe.
     #[inline(always)]
-    pub(crate) unsafe fn run<T>(&self, ky: usize, kx: usize, input: *const T, zeros: *const T) -> *const T {
+    pub(crate) unsafe fn run<T>(
+        &self,
+        ky: usize,
+        kx: usize,
+        input: *const T,
+        zeros: *const T,
+    ) -> *const T {
         // SAFETY: the tables hold an offset for each tap; those that are not negative lie in the
         // image.
         unsafe {
@@ -233,9 +257,16 @@ mod tests {
 
     #[test]
     fn padding_is_found_on_every_side() {
-        let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1, 1, 1, 1] };
-        let problem =
-            ConvProblem { batch: 2, in_channels: 2, out_channels: 1, groups: 1, input: [2, 3], window };
+        let window =
+            Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1, 1, 1, 1] };
+        let problem = ConvProblem {
+            batch: 2,
+            in_channels: 2,
+            out_channels: 1,
+            groups: 1,
+            input: [2, 3],
+            window,
+        };
         let rows = IndirectionBuffer::taps(&problem, [2, 3]);
         let view = rows.view();
         let input: Vec<u32> = (0..24).collect();
@@ -246,8 +277,9 @@ mod tests {
                 for x in 0..3_usize {
                     // SAFETY: the tables live, the pixel exists and the input has the problem's
                     // size.
-                    let read =
-                        |ky, kx| unsafe { *view.site(pixel).run(ky, kx, input.as_ptr(), zeros.as_ptr()) };
+                    let read = |ky, kx| unsafe {
+                        *view.site(pixel).run(ky, kx, input.as_ptr(), zeros.as_ptr())
+                    };
                     for ky in 0..3 {
                         for kx in 0..3 {
                             let inside = (1..3).contains(&(y + ky)) && (1..4).contains(&(x + kx));
@@ -256,7 +288,11 @@ mod tests {
                             } else {
                                 u32::MAX
                             };
-                            assert_eq!(read(ky, kx), want, "image {image} pixel {y},{x} tap {ky},{kx}");
+                            assert_eq!(
+                                read(ky, kx),
+                                want,
+                                "image {image} pixel {y},{x} tap {ky},{kx}"
+                            );
                         }
                     }
                     pixel = view.next(pixel);

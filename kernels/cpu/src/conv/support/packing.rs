@@ -231,7 +231,9 @@ impl Packing {
         let Some(layer) = layers.last_mut() else { return };
         layer.sections.push(Section { kind: T::KIND, len: numbers.len() });
         // SAFETY: `Number` types have no padding, so that all `size_of_val` bytes are initialized.
-        let raw = unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers)) };
+        let raw = unsafe {
+            std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers))
+        };
         bytes.extend_from_slice(raw);
         bytes.resize(bytes.len().next_multiple_of(LINE), 0);
     }
@@ -275,7 +277,8 @@ impl Reader {
     fn section<T: Number>(&self) -> Result<Buffer<T>, KernelError> {
         let missing = || misfit("has fewer packed weights than it needs");
         let layer = self.layer.get().checked_sub(1).and_then(|layer| self.layers.get(layer));
-        let section = layer.and_then(|layer| layer.sections.get(self.section.get())).ok_or_else(missing)?;
+        let section =
+            layer.and_then(|layer| layer.sections.get(self.section.get())).ok_or_else(missing)?;
         if section.kind != T::KIND {
             return Err(misfit("has packed weights of another kind"));
         }

@@ -63,7 +63,12 @@ impl<From, To> Copy<From, To> {
 /// # Safety
 /// `input` must be valid for the problem's input, and `output` for the rows, which no other thread
 /// may write.
-pub(crate) unsafe fn pad_f32(problem: &ConvProblem, rows: Range<usize>, input: *const f32, output: *mut f32) {
+pub(crate) unsafe fn pad_f32(
+    problem: &ConvProblem,
+    rows: Range<usize>,
+    input: *const f32,
+    output: *mut f32,
+) {
     // SAFETY: the caller has the problem's input and room for the rows, in different allocations; a
     // line of `count` elements lies within both.
     unsafe {

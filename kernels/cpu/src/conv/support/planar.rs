@@ -54,7 +54,11 @@ impl ValidColumns {
     pub(crate) fn of(problem: &ConvProblem, phase: usize, columns: usize) -> Self {
         let (left, stride) = (problem.window.padding[1], problem.window.stride[1]);
         let start = left.saturating_sub(phase).div_ceil(stride).min(columns);
-        let end = (left + problem.input[1]).saturating_sub(phase).div_ceil(stride).min(columns).max(start);
+        let end = (left + problem.input[1])
+            .saturating_sub(phase)
+            .div_ceil(stride)
+            .min(columns)
+            .max(start);
         Self { start, end, first: (start * stride + phase).saturating_sub(left) }
     }
 }
@@ -93,8 +97,10 @@ impl Phases {
             used.dedup();
             used
         };
-        let phases = used(0).into_iter().flat_map(|y| used(1).into_iter().map(move |x| [y, x])).collect();
-        let spans = used(1).into_iter().map(|phase| ValidColumns::of(problem, phase, row)).collect();
+        let phases =
+            used(0).into_iter().flat_map(|y| used(1).into_iter().map(move |x| [y, x])).collect();
+        let spans =
+            used(1).into_iter().map(|phase| ValidColumns::of(problem, phase, row)).collect();
         Self {
             problem: *problem,
             output,
@@ -205,7 +211,8 @@ impl Phases {
         // If adjacent rows of taps are one input row apart, the rows of a copy are those of the
         // copy above it, shifted by one.
         let window = &self.problem.window;
-        let shared = if self.unfolded[0] && window.stride[0] == window.dilation[0] { rows - 1 } else { 0 };
+        let shared =
+            if self.unfolded[0] && window.stride[0] == window.dilation[0] { rows - 1 } else { 0 };
         for plane in planes {
             for (number, &[phase_y, _]) in self.phases.iter().enumerate() {
                 // SAFETY: the copy has room for all phases of all channels, `columns` of them for a
@@ -218,7 +225,13 @@ impl Phases {
                     }
                     for y in done..rows {
                         let to = to.add(y * self.row);
-                        self.copy_part(plane, y * window.stride[0] + phase_y, number % columns, input, to);
+                        self.copy_part(
+                            plane,
+                            y * window.stride[0] + phase_y,
+                            number % columns,
+                            input,
+                            to,
+                        );
                     }
                 }
             }
@@ -232,7 +245,14 @@ impl Phases {
     /// The requirements of [`Phases::copy`] must be met, and `to` must have room for a row of a
     /// phase.
     #[inline(always)]
-    unsafe fn copy_part(&self, plane: usize, padded_y: usize, span: usize, input: *const f32, to: *mut f32) {
+    unsafe fn copy_part(
+        &self,
+        plane: usize,
+        padded_y: usize,
+        span: usize,
+        input: *const f32,
+        to: *mut f32,
+    ) {
         let [height, width] = self.problem.input;
         let [top, ..] = self.problem.window.padding;
         let stride = self.problem.window.stride[1];
@@ -276,7 +296,9 @@ impl Phases {
 unsafe fn clear(to: *mut f32, count: usize) {
     const FEW: [f32; 16] = [0.0; 16];
     // SAFETY: the caller has room for `count` numbers, and `FEW` has more if it is read.
-    unsafe { if count < FEW.len() { copy_few(FEW.as_ptr(), to, count) } else { to.write_bytes(0, count) } }
+    unsafe {
+        if count < FEW.len() { copy_few(FEW.as_ptr(), to, count) } else { to.write_bytes(0, count) }
+    }
 }
 
 /// Copies a row; optimized for rows too short for a call of `memcpy`.
@@ -341,8 +363,9 @@ impl SimdFn for StorePixels<'_> {
                 while i < count {
                     let rest = count - i;
                     let part = rest < S::LANES;
-                    let load =
-                        |from: *const f32| if part { simd.load_partial(from, rest) } else { simd.load(from) };
+                    let load = |from: *const f32| {
+                        if part { simd.load_partial(from, rest) } else { simd.load(from) }
+                    };
                     let mut sum = load(sums.add(i));
                     if !store.residual.is_null() {
                         sum = simd.add(sum, load(store.residual.add(at + i)));

@@ -29,13 +29,17 @@ pub(crate) fn sensible(problem: &ConvProblem) -> bool {
     let Some([height, width]) = window.output(problem.input, false) else { return false };
     let [top, left, bottom, right] = window.padding;
     let product = |factors: &[usize]| {
-        factors.iter().try_fold(1_usize, |product, &factor| product.checked_mul(factor)).filter(|&n| n < MOST)
+        factors
+            .iter()
+            .try_fold(1_usize, |product, &factor| product.checked_mul(factor))
+            .filter(|&n| n < MOST)
     };
     let padded_height = problem.input[0] + top + bottom;
     let padded_width = problem.input[1] + left + right;
     product(&[problem.batch, problem.in_channels, padded_height, padded_width]).is_some()
         && product(&[problem.batch, problem.out_channels, height, width]).is_some()
-        && product(&[problem.out_channels, problem.in_channels, window.kernel[0], window.kernel[1]]).is_some()
+        && product(&[problem.out_channels, problem.in_channels, window.kernel[0], window.kernel[1]])
+            .is_some()
 }
 
 /// Returns `[height, width]` of the input with its padding.
@@ -58,8 +62,11 @@ impl Request<'_> {
         let problem = ConvProblem { batch: 1, ..self.problem };
         let Request { weights, activation, input, output, residual, schedule, isa, .. } = self;
         let surroundings = (activation, input, output, residual);
-        let text =
-            format!("{} {problem:?} {schedule:?} {:?} {surroundings:?}", machine(*isa), weights.format());
+        let text = format!(
+            "{} {problem:?} {schedule:?} {:?} {surroundings:?}",
+            machine(*isa),
+            weights.format()
+        );
         let mut key = [0; 16];
         key.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
         key
@@ -68,7 +75,10 @@ impl Request<'_> {
     /// Returns the value of a tunable.
     pub(crate) fn tunable(&self, name: &str) -> Result<TunableValue, KernelError> {
         self.schedule.tunables.get(name).copied().ok_or_else(|| {
-            KernelError::Data(format!("the schedule of `{}` lacks tunable `{name}`", self.schedule.algorithm))
+            KernelError::Data(format!(
+                "the schedule of `{}` lacks tunable `{name}`",
+                self.schedule.algorithm
+            ))
         })
     }
 
@@ -163,7 +173,10 @@ impl Request<'_> {
     /// Returns the single-precision weights, dense or with zeros; empty if they were packed before.
     pub(crate) fn f32_weights(&self) -> Result<&[f32], KernelError> {
         let values = self.weights.values.reals().ok_or_else(|| {
-            KernelError::Data(format!("`{}` needs weights that are real numbers", self.schedule.algorithm))
+            KernelError::Data(format!(
+                "`{}` needs weights that are real numbers",
+                self.schedule.algorithm
+            ))
         })?;
         Ok(values)
     }
@@ -196,6 +209,8 @@ impl Request<'_> {
 
     /// Writes the biases of the output channels from `first` on.
     pub(crate) fn write_biases(&self, first: usize, to: &mut [f32]) {
-        to.iter_mut().enumerate().for_each(|(channel, number)| *number = self.bias(first + channel));
+        to.iter_mut()
+            .enumerate()
+            .for_each(|(channel, number)| *number = self.bias(first + channel));
     }
 }

@@ -92,7 +92,12 @@ pub(crate) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> 
     let channels = extent.rows == 1 || (blocks >= 8 && weights > 4 * input);
     let default = if channels { "channels" } else { "pixels" };
     let default = if values.contains(&default) { default } else { values[0] };
-    Tunable::choice("parallel_axis", "what threads share: output pixels or output channels", values, default)
+    Tunable::choice(
+        "parallel_axis",
+        "what threads share: output pixels or output channels",
+        values,
+        default,
+    )
 }
 
 /// Returns the tunable `panel`; `column` is the bytes of weights per output channel.
@@ -107,7 +112,8 @@ pub(crate) fn panel_tunable(extent: Extent, column: usize, isa: Isa) -> Tunable 
     }
     let fitting = (PANEL_BYTES / (column * narrowest).max(1)).max(1);
     let default = values.iter().copied().filter(|&value| value <= fitting).max().unwrap_or(1);
-    let about = "blocks of output channels that a tile of pixels meets before the next tile is loaded";
+    let about =
+        "blocks of output channels that a tile of pixels meets before the next tile is loaded";
     Tunable::sizes("panel", about, values, default)
 }
 
@@ -178,7 +184,8 @@ impl Prefetch {
             && names.len() > 1
             && rows > 1
         {
-            tunable.about = "weights that are fetched ahead: none, the next block, or those at a distance";
+            tunable.about =
+                "weights that are fetched ahead: none, the next block, or those at a distance";
             names.insert(1, NEXT);
         }
         tunable

@@ -53,7 +53,12 @@ pub(crate) const TAPS_OUTER: &str = "taps";
 pub(crate) fn order_tunable(can: bool, better: bool) -> Tunable {
     let names = if can { vec![PIXELS_OUTER, TAPS_OUTER] } else { vec![PIXELS_OUTER] };
     let default = if can && better { TAPS_OUTER } else { PIXELS_OUTER };
-    Tunable::choice("order", "outer loop: pixels, or taps without those in the padding", names, default)
+    Tunable::choice(
+        "order",
+        "outer loop: pixels, or taps without those in the padding",
+        names,
+        default,
+    )
 }
 
 /// Returns the fraction of products of taps with pixels that do not involve padding.
@@ -84,10 +89,17 @@ mod tests {
     #[test]
     fn taps_in_padding_are_left_out() {
         let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1; 4] };
-        let problem =
-            ConvProblem { batch: 1, in_channels: 1, out_channels: 1, groups: 1, input: [2, 4], window };
+        let problem = ConvProblem {
+            batch: 1,
+            in_channels: 1,
+            out_channels: 1,
+            groups: 1,
+            input: [2, 4],
+            window,
+        };
         let taps = by_tap(&problem, [2, 4]).unwrap();
-        let products: usize = taps.iter().map(|tap| tap.within[0].len() * tap.within[1].len()).sum();
+        let products: usize =
+            taps.iter().map(|tap| tap.within[0].len() * tap.within[1].len()).sum();
         assert_eq!(products, 4 * 10);
         assert!((useful(&problem, [2, 4]) - 40.0 / 72.0).abs() < 1e-12);
         assert_eq!(taps.last().map(|tap| tap.number), Some(4));

@@ -34,8 +34,8 @@ impl Tile {
     /// Returns the tile of these rows and columns, or `None` if `isa` has no such tile.
     pub(crate) fn of_sides([rows, columns]: [usize; 2], isa: Isa) -> Option<Self> {
         let tile = Self { rows, vectors: columns / lanes(isa) };
-        let fits =
-            columns.is_multiple_of(lanes(isa)) && (1..=most_vectors(isa, rows)).contains(&tile.vectors);
+        let fits = columns.is_multiple_of(lanes(isa))
+            && (1..=most_vectors(isa, rows)).contains(&tile.vectors);
         fits.then_some(tile)
     }
 }
@@ -289,7 +289,10 @@ pub(crate) fn cover(
 
 /// Returns the microkernels of `tile` and of all smaller tiles, for the edges, as `[rows -
 /// 1][vectors - 1]`; `None` if one is missing.
-pub(crate) fn with_smaller<K>(tile: Tile, kernel: impl Fn(Tile) -> Option<K>) -> Option<Vec<Vec<K>>> {
+pub(crate) fn with_smaller<K>(
+    tile: Tile,
+    kernel: impl Fn(Tile) -> Option<K>,
+) -> Option<Vec<Vec<K>>> {
     (1..=tile.rows)
         .map(|rows| (1..=tile.vectors).map(|vectors| kernel(Tile { rows, vectors })).collect())
         .collect()

@@ -62,7 +62,8 @@ pub(super) fn check(
     }
     let (layers, bytes) = record(algorithm, request);
     let threads = request.threads;
-    let kernel = find(algorithm, request, &layers, &bytes).expect("what was packed for this request");
+    let kernel =
+        find(algorithm, request, &layers, &bytes).expect("what was packed for this request");
     let made = algorithm.prepare(request).unwrap();
     assert_eq!(kernel.weight_bytes(), made.weight_bytes(), "{}", algorithm.name());
     let found = run_kernel(kernel, threads, input, residual.as_deref_mut(), output.len);
@@ -97,9 +98,17 @@ pub(super) fn check(
 /// Calls `see` with requests of each algorithm, for the instruction sets of this machine.
 fn each(mut see: impl FnMut(&dyn Algorithm, &Request<'_>)) {
     let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1; 4] };
-    let dense = ConvProblem { batch: 1, in_channels: 8, out_channels: 20, groups: 1, input: [5, 5], window };
+    let dense = ConvProblem {
+        batch: 1,
+        in_channels: 8,
+        out_channels: 20,
+        groups: 1,
+        input: [5, 5],
+        window,
+    };
     let depthwise = ConvProblem { out_channels: 8, groups: 8, ..dense };
-    for (problem, format) in [dense, depthwise].into_iter().flat_map(|problem| FORMATS.map(|f| (problem, f)))
+    for (problem, format) in
+        [dense, depthwise].into_iter().flat_map(|problem| FORMATS.map(|f| (problem, f)))
     {
         let mut random = Random(7);
         let mut weights = zero_weights(&problem, format);
@@ -197,7 +206,11 @@ fn places_beyond_the_problem_are_refused() {
             for number in [0, len.saturating_sub(1)].into_iter().filter(|number| number < len) {
                 let mut bytes = bytes.clone();
                 bytes[section + number * width..][..width].fill(0xFF);
-                assert!(find(algorithm, request, &layers, &bytes).is_none(), "{}", algorithm.name());
+                assert!(
+                    find(algorithm, request, &layers, &bytes).is_none(),
+                    "{}",
+                    algorithm.name()
+                );
                 tables += 1;
             }
         }

@@ -86,8 +86,9 @@ impl SimdFn for Part {
                     let column = after.min(width - QUAD);
                     after = column + QUAD;
                     let from = input.add(row * columns + column);
-                    let quads =
-                        std::array::from_fn(|line| simd.load_quads(from.add(line * columns), QUAD * columns));
+                    let quads = std::array::from_fn(|line| {
+                        simd.load_quads(from.add(line * columns), QUAD * columns)
+                    });
                     for (number, turned) in simd.transpose_quads(quads).into_iter().enumerate() {
                         simd.store(output.add((column + number) * rows + row), turned);
                     }
@@ -109,7 +110,8 @@ mod tests {
                 [(1, 1), (3, 1024), (64, 49), (17, 5), (16, 3), (40, 33), (7, 20), (196, 100)]
             {
                 let times = 2;
-                let input: Vec<f32> = (0..times * rows * columns).map(|number| number as f32).collect();
+                let input: Vec<f32> =
+                    (0..times * rows * columns).map(|number| number as f32).collect();
                 // One element more than needed, to detect writes past the end.
                 let mut output = vec![-1.0_f32; input.len() + 1];
                 let kernel = prepare(isa, Turn { times, rows, columns, piece: 1 });
@@ -124,7 +126,8 @@ mod tests {
                     })
                     .unwrap();
                 for (at, &number) in output[..input.len()].iter().enumerate() {
-                    let (image, column, row) = (at / (rows * columns), at / rows % columns, at % rows);
+                    let (image, column, row) =
+                        (at / (rows * columns), at / rows % columns, at % rows);
                     let want = image * rows * columns + row * columns + column;
                     assert_eq!(number, want as f32, "{isa:?}: {rows} x {columns}, {at}");
                 }

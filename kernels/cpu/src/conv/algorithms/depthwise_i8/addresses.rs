@@ -21,7 +21,12 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    pub(super) fn new(problem: &ConvProblem, output: [usize; 2], pixels: usize, taps: usize) -> Self {
+    pub(super) fn new(
+        problem: &ConvProblem,
+        output: [usize; 2],
+        pixels: usize,
+        taps: usize,
+    ) -> Self {
         let channels = problem.in_channels;
         let row = problem.input[1] * channels;
         let Window { kernel, dilation, stride, .. } = problem.window;
@@ -31,7 +36,8 @@ impl Addresses {
                 for tap in step * taps..(step + 1) * taps {
                     let tap = if tap < kernel[0] * kernel[1] { tap } else { 0 };
                     let (ky, kx) = (tap / kernel[1], tap % kernel[1]);
-                    let place = ky * dilation[0] * row + (pixel * stride[1] + kx * dilation[1]) * channels;
+                    let place =
+                        ky * dilation[0] * row + (pixel * stride[1] + kx * dilation[1]) * channels;
                     inside.push(place as isize);
                     slots.push([ky, pixel * kernel[1] + kx]);
                 }

@@ -26,7 +26,8 @@ impl Lines {
         let (size, stride) = (problem.window.kernel[1], problem.window.stride[1]);
         let left = problem.window.padding[1];
         let used = output[1] + (size - 1) / stride;
-        let phase = (output[1].next_multiple_of(lanes) + (size - 1) / stride).next_multiple_of(lanes);
+        let phase =
+            (output[1].next_multiple_of(lanes) + (size - 1) / stride).next_multiple_of(lanes);
         Self {
             lead: if stride == 1 { (lanes - left % lanes) % lanes } else { 0 },
             phase,

@@ -26,7 +26,8 @@ pub(super) const fn most_rows(isa: Isa, vectors: usize) -> usize {
             _ => 0,
         },
         // Sets with 32 registers.
-        Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match vectors {
+        Isa::Neon | Isa::NeonDot | Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => match vectors
+        {
             1 => 28,
             2 => 14,
             3 => 9,
@@ -126,7 +127,9 @@ impl SimdOp for Select {
 
 struct Run<const ROWS: usize, const VECTORS: usize, const PLANAR: bool>;
 
-impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn for Run<ROWS, VECTORS, PLANAR> {
+impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn
+    for Run<ROWS, VECTORS, PLANAR>
+{
     type Args<'a> = &'a Tile<'a>;
 
     #[inline(always)]
@@ -138,7 +141,8 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn for Run
         // step, whole vectors of biases, and `ROWS` pixels in the output if its only piece has so
         // many.
         unsafe {
-            let first: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(tile.bias.add(v * S::LANES)));
+            let first: [S::F32; VECTORS] =
+                std::array::from_fn(|v| simd.load(tile.bias.add(v * S::LANES)));
             let mut sums = [first; ROWS];
             let mut weights = tile.weights;
             macro_rules! step {
@@ -146,7 +150,8 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn for Run
                     for v in (0..width).step_by(16) {
                         simd.prefetch(weights.wrapping_add(tile.ahead + v));
                     }
-                    let w: [S::F32; VECTORS] = std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
+                    let w: [S::F32; VECTORS] =
+                        std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
                     for r in 0..ROWS {
                         let x = simd.splat(*$input.add(r * unit));
                         for v in 0..VECTORS {
@@ -225,7 +230,11 @@ impl SimdFn for StorePieces<'_> {
                                 vectors: 1,
                                 channels: (tile.channels - vector * S::LANES).min(S::LANES),
                                 output: tile.output.add(at),
-                                residual: if residual.is_null() { residual } else { residual.add(at) },
+                                residual: if residual.is_null() {
+                                    residual
+                                } else {
+                                    residual.add(at)
+                                },
                                 pixel: tile.pixel,
                                 epilogue: tile.epilogue,
                             },

@@ -209,7 +209,8 @@ unsafe fn copy_row<S: Simd>(
         let count = in_channels - channel;
         for column in 0..end - start {
             let from = from.add(column * window.stride[1] * step);
-            let pixel = if count < S::LANES { simd.load_partial(from, count) } else { simd.load(from) };
+            let pixel =
+                if count < S::LANES { simd.load_partial(from, count) } else { simd.load(from) };
             simd.store(to.add((start + column) * S::LANES), pixel);
         }
     }

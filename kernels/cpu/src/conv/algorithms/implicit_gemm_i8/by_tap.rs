@@ -186,17 +186,25 @@ impl Kernel for ByTap {
             input = call.workspace.cast_const();
             bytes = self.form.bytes;
         }
-        let sums = call.workspace.wrapping_add(self.copied() + worker.index * self.room()).cast::<i32>();
+        let sums =
+            call.workspace.wrapping_add(self.copied() + worker.index * self.room()).cast::<i32>();
         for (group, product) in self.products.iter().enumerate() {
             let blocks = product.blocks();
             for part in worker.parts(batch * blocks, 1) {
                 for unit in part.units {
                     let (image, block) = (unit / blocks, unit % blocks);
-                    let place = image * height * width * in_channels + group * self.problem.group_in();
+                    let place =
+                        image * height * width * in_channels + group * self.problem.group_in();
                     // SAFETY: the caller vouches for the addresses; workers have different blocks
                     // and sums of their own.
                     unsafe {
-                        self.block(call, group, [image, block], input.wrapping_add(place * bytes), sums);
+                        self.block(
+                            call,
+                            group,
+                            [image, block],
+                            input.wrapping_add(place * bytes),
+                            sums,
+                        );
                     }
                 }
             }

@@ -106,7 +106,8 @@ impl<const SIDE: usize> SimdFn for Input<SIDE> {
             let [image, y, x] = tiles.place(tile);
             let vertical = offsets(y * size, top, height, width * channels);
             let horizontal = offsets(x * size, left, width, channels);
-            let input = tiles.call.input.cast::<f32>().wrapping_add(image * height * width * channels);
+            let input =
+                tiles.call.input.cast::<f32>().wrapping_add(image * height * width * channels);
             let mut addresses = [tiles.kernel.zeros.as_ptr(); MOST * MOST];
             for (number, address) in addresses.iter_mut().enumerate().take(side * side) {
                 let offset = vertical[number / side] + horizontal[number % side];
@@ -126,12 +127,14 @@ impl<const SIDE: usize> SimdFn for Input<SIDE> {
                     for (i, row) in numbers.iter_mut().enumerate().take(side) {
                         for (j, number) in row.iter_mut().enumerate().take(side) {
                             let from = addresses[i * side + j].add(channel);
-                            *number = if part { simd.load_partial(from, rest) } else { simd.load(from) };
+                            *number =
+                                if part { simd.load_partial(from, rest) } else { simd.load(from) };
                         }
                     }
                     // The transform is applied to columns, then to rows.
                     for j in 0..side {
-                        let column = input_line::<S, SIDE>(simd, std::array::from_fn(|i| numbers[i][j]));
+                        let column =
+                            input_line::<S, SIDE>(simd, std::array::from_fn(|i| numbers[i][j]));
                         for i in 0..side {
                             numbers[i][j] = column[i];
                         }
@@ -141,7 +144,11 @@ impl<const SIDE: usize> SimdFn for Input<SIDE> {
                         for (j, &number) in row.iter().enumerate().take(side) {
                             let point = i * side + j;
                             let to = tiles.matrix.add(point * stride + tile * channels + channel);
-                            if part { simd.store_partial(to, rest, number) } else { simd.store(to, number) }
+                            if part {
+                                simd.store_partial(to, rest, number)
+                            } else {
+                                simd.store(to, number)
+                            }
                         }
                     }
                 }
@@ -274,7 +281,11 @@ impl<const SIDE: usize, const SIZE: usize> SimdFn for Output<SIDE, SIZE> {
                             }
                             let number = kernel.epilogue.apply(simd, number);
                             let to = tiles.call.output.cast::<f32>().add(at);
-                            if part { simd.store_partial(to, rest, number) } else { simd.store(to, number) }
+                            if part {
+                                simd.store_partial(to, rest, number)
+                            } else {
+                                simd.store(to, number)
+                            }
                         }
                     }
                 }

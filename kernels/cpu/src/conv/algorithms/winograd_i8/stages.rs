@@ -96,7 +96,8 @@ impl Input<'_> {
         if let (Some(row), Some(column)) = (first(y, top, height), first(x, left, width)) {
             // The common case: in narrow layers, looking up the pixels of a tile takes longer than
             // transforming them.
-            let start = self.call.input.wrapping_add(((image * height + row) * width + column) * channels);
+            let start =
+                self.call.input.wrapping_add(((image * height + row) * width + column) * channels);
             for (i, row) in addresses.iter_mut().enumerate() {
                 for (j, address) in row.iter_mut().enumerate() {
                     *address = start.wrapping_add((i * width + j) * channels);
@@ -157,7 +158,12 @@ unsafe fn transform<S: Simd>(
 /// Returns `B' d` of one line.
 #[inline(always)]
 fn line<S: Simd>(simd: S, d: [S::Groups; SIDE]) -> [S::Groups; SIDE] {
-    [simd.sub_i16(d[0], d[2]), simd.add_i16(d[1], d[2]), simd.sub_i16(d[2], d[1]), simd.sub_i16(d[1], d[3])]
+    [
+        simd.sub_i16(d[0], d[2]),
+        simd.add_i16(d[1], d[2]),
+        simd.sub_i16(d[2], d[1]),
+        simd.sub_i16(d[1], d[3]),
+    ]
 }
 
 /// Arguments of the products of a register tile: some tiles by a block of channels, at all points.
@@ -277,7 +283,8 @@ impl SimdFn for Output<'_> {
                         for v in 0..vectors {
                             for (number, &sum) in this.sums(simd, r, v).iter().enumerate() {
                                 let (i, j) = (number / SIZE, number % SIZE);
-                                let to = pixels.add(((i * rows + r) * SIZE + j) * tile + v * S::LANES);
+                                let to =
+                                    pixels.add(((i * rows + r) * SIZE + j) * tile + v * S::LANES);
                                 simd.store_i32(to, sum);
                             }
                         }
@@ -311,7 +318,12 @@ impl Output<'_> {
             }
             let [a, b] = line_back(simd, lines[0]);
             let [c, d] = line_back(simd, lines[1]);
-            [simd.add_i32(a, start), simd.add_i32(b, start), simd.add_i32(c, start), simd.add_i32(d, start)]
+            [
+                simd.add_i32(a, start),
+                simd.add_i32(b, start),
+                simd.add_i32(c, start),
+                simd.add_i32(d, start),
+            ]
         }
     }
 
@@ -321,7 +333,12 @@ impl Output<'_> {
     /// The requirements of [`BackEntry`] must be met, and all channels of the register tile must
     /// exist.
     #[inline(always)]
-    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(&self, simd: S, epilogue: &ByteEpilogue, target: Target) {
+    unsafe fn bytes<S: Simd, const RESIDUAL: bool>(
+        &self,
+        simd: S,
+        epilogue: &ByteEpilogue,
+        target: Target,
+    ) {
         let Back { kernel, first, rows, vectors, column, .. } = *self.0;
         let [height, width] = kernel.output;
         let channels = kernel.problem.out_channels;
@@ -342,8 +359,11 @@ impl Output<'_> {
                         if y * SIZE + i < height && x * SIZE + j < width {
                             let at = corner + (i * width + j) * channels + v * S::LANES;
                             let sum = simd.fma(simd.to_f32(sum), scale, bias);
-                            let byte =
-                                epilogue.byte::<S, RESIDUAL>(simd, sum, target.residual.wrapping_add(at));
+                            let byte = epilogue.byte::<S, RESIDUAL>(
+                                simd,
+                                sum,
+                                target.residual.wrapping_add(at),
+                            );
                             simd.store_u8(target.output.add(at), byte);
                         }
                     }

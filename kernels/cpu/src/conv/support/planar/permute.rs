@@ -42,8 +42,9 @@ impl PermuteCopy {
         let plane = phases.problem.input[0] * phases.problem.input[1];
         let (mut starts, mut indices, mut reach) = (Vec::new(), Vec::new(), 0);
         for first in (0..channel).step_by(lanes) {
-            let source =
-                |lane: usize| if first + lane < channel { phases.source(first + lane) } else { None };
+            let source = |lane: usize| {
+                if first + lane < channel { phases.source(first + lane) } else { None }
+            };
             let places = (0..lanes).filter_map(source);
             let (low, high) = (places.clone().min().unwrap_or(0), places.max().unwrap_or(0));
             // Reads stay inside the plane, if it is that large.
@@ -53,9 +54,18 @@ impl PermuteCopy {
             }
             starts.push(start);
             reach = reach.max(start + 2 * lanes);
-            indices.extend((0..lanes).map(|lane| source(lane).map_or(-1, |place| (place - start) as i32)));
+            indices.extend(
+                (0..lanes).map(|lane| source(lane).map_or(-1, |place| (place - start) as i32)),
+            );
         }
-        Some(Self { starts, indices, reach, plane, channel, entry: token.f32().pointer::<Copy<'_>>() })
+        Some(Self {
+            starts,
+            indices,
+            reach,
+            plane,
+            channel,
+            entry: token.f32().pointer::<Copy<'_>>(),
+        })
     }
 
     /// Copies those of the channels `planes`, of `all` that the input has, for which the reads stay
@@ -70,11 +80,14 @@ impl PermuteCopy {
         input: *const f32,
         output: *mut f32,
     ) -> Range<usize> {
-        let enough = (all * self.plane).checked_sub(self.reach).map_or(0, |rest| rest / self.plane + 1);
+        let enough =
+            (all * self.plane).checked_sub(self.reach).map_or(0, |rest| rest / self.plane + 1);
         let end = planes.end.min(enough).max(planes.start);
         // SAFETY: `end` is at most `enough`, so that `reach` numbers from the start of each plane
         // on lie in the input. The caller has room for the channels.
-        unsafe { (self.entry)(Copy { permutation: self, planes: planes.start..end, input, output }) };
+        unsafe {
+            (self.entry)(Copy { permutation: self, planes: planes.start..end, input, output })
+        };
         end..planes.end
     }
 }
@@ -97,7 +110,8 @@ impl SimdFn for Copy<'_> {
             // checked against the input. The last vector of a channel is partial, so none is
             // written beyond it.
             unsafe {
-                let (from, to) = (copy.input.add(number * plane), copy.output.add(number * channel));
+                let (from, to) =
+                    (copy.input.add(number * plane), copy.output.add(number * channel));
                 for (vector, &start) in starts.iter().enumerate() {
                     let first = vector * S::LANES;
                     let numbers = simd.permute(from.add(start), indices.as_ptr().add(first));
