@@ -101,7 +101,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Some(data) = &arguments.data else {
         println!(
-            "needs networks and images: cargo bench --bench compression -- MODEL.onnx... --data CIFAR10"
+            "needs networks and images: cargo bench --bench compression -- MODEL.onnx... --data \
+             CIFAR10"
         );
         return Ok(());
     };

@@ -1,7 +1,7 @@
 //! Measures the table of `docs/results/compression-channels.md`: accuracy lost by channel pruning.
 //!
 //! ```sh
-//! cargo bench --bench compression_channels -- MODELS IMAGES [--network NAME,...] [--finetune SECONDS]
+//! cargo bench --bench compression_channels -- MODELS IMAGES [--network NAME,...]
 //! ```
 //!
 //! `MODELS` holds `NAME.onnx`, `IMAGES` a `train/` and a `test/` part. Compression uses only 1,024

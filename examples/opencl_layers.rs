@@ -287,7 +287,8 @@ fn whole(plan: &Plan, batch: usize) -> anyhow::Result<String> {
         .zip(&output)
         .fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs() / largest));
     Ok(format!(
-        "{:.1} us with transfers, {:.1} us per pass, {:.1} us in {} steps; difference {difference:.1e}",
+        "{:.1} us with transfers, {:.1} us per pass, {:.1} us in {} steps; difference \
+         {difference:.1e}",
         1e6 * median(&mut runs),
         1e6 * median(&mut pass),
         1e6 * median(&mut kernels),

@@ -94,7 +94,8 @@ fn main() -> anyhow::Result<()> {
         arguments.layers.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     println!("{}, batch {}, {} s of search", device.name, arguments.batch, arguments.seconds);
     println!(
-        "| layer | dense: us | algorithm | zeros | blocks | sparse: us | dense / sparse | schedule | tried |"
+        "| layer | dense: us | algorithm | zeros | blocks | sparse: us | dense / sparse | \
+         schedule | tried |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     #[expect(clippy::cast_precision_loss, reason = "a handful of layers")]

@@ -1,9 +1,10 @@
-//! Finds how a trained CNN should be deployed: on this hardware, with these images, under these limits.
+//! Finds how a trained CNN should be deployed: on this hardware, with these images, under these
+//! limits.
 //!
 //! The library behind the `paretune` program. Data flows one way: a network ([`model`]) and images
-//! span a space ([`study`]); a configuration of it says how the network is compressed ([`compress`])
-//! and scheduled; a worker process builds it, times it and scores it ([`evaluate`]); the archive of
-//! what was found is drawn ([`tui`], [`report`]) and exported ([`export`]).
+//! span a space ([`study`]); a configuration of it says how the network is compressed
+//! ([`compress`]) and scheduled; a worker process builds it, times it and scores it ([`evaluate`]);
+//! the archive of what was found is drawn ([`tui`], [`report`]) and exported ([`export`]).
 
 #![forbid(unsafe_code)]
 

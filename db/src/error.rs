@@ -7,7 +7,8 @@ use std::path::PathBuf;
 pub enum StoreError {
     /// Another process owns the store.
     #[error(
-        "the result store {path} is in use by {owner}; wait for it to end, or choose another store with --db DIR"
+        "the result store {path} is in use by {owner}; wait for it to end, or choose another \
+         store with --db DIR"
     )]
     Locked {
         /// Folder that holds the store.
@@ -33,7 +34,8 @@ pub enum StoreError {
     },
     /// sled failed or panicked while the store was open.
     #[error(
-        "the result store {path} is damaged ({reason}); open it again to set it aside and recover what it holds"
+        "the result store {path} is damaged ({reason}); open it again to set it aside and recover \
+         what it holds"
     )]
     Damaged {
         /// Folder that holds the store.

@@ -357,7 +357,8 @@ fn open_or_set_aside(
     let (path, count) = (path.display(), lost.frames.len());
     if let Some((aside, reason)) = aside {
         notices.push(format!(
-            "the result store {path} was damaged ({reason}); it was set aside as {}, and {count} intact records \
+            "the result store {path} was damaged ({reason}); it was set aside as {}, and {count} \
+             intact records \
              were recovered from it",
             aside.display()
         ));

@@ -1,5 +1,5 @@
-//! Bundles: two bytes tell where `plan.bin` ends and `weights.bin` begins. The checksum is made right,
-//! so that the parser behind it is reached.
+//! Bundles: two bytes tell where `plan.bin` ends and `weights.bin` begins. The checksum is made
+//! right, so that the parser behind it is reached.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

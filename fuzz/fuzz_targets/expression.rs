@@ -1,4 +1,5 @@
-//! Expressions of conditions and constraints: what parses prints as something that parses to the same.
+//! Expressions of conditions and constraints: what parses prints as something that parses to the
+//! same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Hashes the sources of this crate, so that recorded times of kernels are not mistaken for those of
-//! other kernels.
+//! Hashes the sources of this crate, so that recorded times of kernels are not mistaken for those
+//! of other kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -79,7 +79,7 @@ pub mod hardware {
     }
 }
 
-/// Rules of the operators.
+/// Rules that give the shapes of the operators' outputs.
 pub mod operators {
     pub use paretune_base::plan::shape;
 }

@@ -26,7 +26,7 @@ pub enum Target {
 pub struct Offer {
     /// Facts that hold for every problem.
     pub info: &'static dyn AlgorithmInfo,
-    /// Tunables for this problem.
+    /// Tunables that the algorithm has for this problem.
     pub tunables: Vec<Tunable>,
     /// Constraints between tunables, as expressions over their names.
     pub constraints: Vec<String>,
@@ -83,8 +83,8 @@ fn offers<R: Registry>(
     registry.supporting(problem).into_iter().map(offer).collect()
 }
 
-/// Returns the hash of the sources of all kernels. It belongs into the keys of recorded times: other
-/// sources are other kernels.
+/// Returns the hash of the sources of all kernels. It belongs into the keys of recorded times:
+/// other sources are other kernels.
 #[must_use]
 pub fn source_hash() -> &'static str {
     #[cfg(feature = "opencl")]

@@ -68,7 +68,8 @@ pub struct Space {
 pub enum SpaceError {
     /// Formulas cannot refer to the name of a parameter.
     #[error(
-        "parameter `{0}`: a name consists of letters, digits, `_` and `.`, and starts with a letter or `_`"
+        "parameter `{0}`: a name consists of letters, digits, `_` and `.`, and starts with a \
+         letter or `_`"
     )]
     Name(String),
     /// Two parameters have the same name.
@@ -98,7 +99,7 @@ pub enum SpaceError {
     Evaluation {
         /// Description of the formula's place.
         place: String,
-        /// Error of the evaluation.
+        /// Error that the evaluation of an expression ended with.
         error: EvaluationError,
     },
     /// A formula cannot be parsed.

@@ -159,7 +159,8 @@ fn a_global_choice_in_few_formulas_is_made_first() {
         }
         let algorithm = name("algorithm");
         space.constraints.push(expression(&format!(
-            "backend == 'cpu' and {algorithm} in ['a', 'b'] or backend == 'device' and {algorithm} in ['c', 'd']"
+            "backend == 'cpu' and {algorithm} in ['a', 'b'] or backend == 'device' and \
+             {algorithm} in ['c', 'd']"
         )));
     }
     let compiled = space.compile().unwrap();

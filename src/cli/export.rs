@@ -117,14 +117,16 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
 /// bytes.
 type Writer = fn(&Path, &FrontPoint, &Path) -> anyhow::Result<u64>;
 
-/// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its bytes.
+/// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its
+/// bytes.
 pub(super) fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> anyhow::Result<u64> {
     let bundle = rebuild(folder, point)?;
     bundle.write(path)?;
     Ok(bundle.bytes())
 }
 
-/// Builds `point` of the study in `folder` again and writes it as an ONNX file to `path`; returns its bytes.
+/// Builds `point` of the study in `folder` again and writes it as an ONNX file to `path`; returns
+/// its bytes.
 pub(super) fn onnx_file(folder: &Path, point: &FrontPoint, path: &Path) -> anyhow::Result<u64> {
     let bytes = onnx::export_bundle(&rebuild(folder, point)?)?;
     write_whole(path, &bytes).with_context(|| format!("cannot write `{}`", path.display()))?;

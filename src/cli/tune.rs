@@ -209,7 +209,8 @@ impl TuningReport<'_> {
             0 => "the default schedules stay: together, the tuned ones are not faster",
             1 => "the tuned schedules",
             _ => {
-                "the tuned schedules except those in another tensor format, which together are slower"
+                "the tuned schedules except those in another tensor format, which together are \
+                 slower"
             }
         }
     }

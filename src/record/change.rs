@@ -1,4 +1,4 @@
-//! What people may change while a study runs.
+//! Changes that people may make while a study runs.
 
 use std::collections::BTreeSet;
 

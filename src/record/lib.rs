@@ -1,7 +1,8 @@
-//! The plain data of a study, which everybody may read: what is asked for, what happens, what was found.
+//! The plain data of a study, which everybody may read: what is asked for, what happens, what was
+//! found.
 //!
-//! Nothing here knows how anything is measured or searched. Screens, reports and exports import this crate and
-//! the names of parameters alone.
+//! Nothing here knows how anything is measured or searched. Screens, reports and exports import
+//! this crate and the names of parameters alone.
 
 pub mod archive;
 pub mod artefact;

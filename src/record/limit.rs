@@ -89,7 +89,8 @@ pub const fn sign(relation: Relation) -> &'static str {
 /// A text that is no limit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "limit `{text}`: {problem}; write for example \"latency<20ms\", \"size<5MB\", \"memory<64MB\", \"accuracy>90%\" or \
+    "limit `{text}`: {problem}; write for example \"latency<20ms\", \"size<5MB\", \
+     \"memory<64MB\", \"accuracy>90%\" or \
      \"accuracy-drop<1%\", or a list such as \"<20ms, <5MB\""
 )]
 pub struct LimitError {
@@ -171,8 +172,8 @@ fn names() -> String {
     format!("{} or {last}", rest.join(", "))
 }
 
-/// Returns the quantity of a unit and its factor to the SI unit, for percent the divisor; `Some(None)`
-/// without a unit.
+/// Returns the quantity of a unit and its factor to the SI unit, for percent the divisor;
+/// `Some(None)` without a unit.
 #[expect(clippy::option_option, reason = "a missing unit is not an unknown one")]
 fn unit_of(unit: &str) -> Option<Option<(Quantity, f64)>> {
     Some(Some(match unit.to_ascii_lowercase().as_str() {

@@ -17,7 +17,8 @@ pub fn summary(front: &Front, study: &str, prefer: Preference) -> String {
     let feasible = front.points.iter().filter(|point| point.feasible).count();
     let _ = writeln!(
         text,
-        "{} trials in {} ({} from the store); {} points are on the front, {feasible} meet every limit.",
+        "{} trials in {} ({} from the store); {} points are on the front, {feasible} meet every \
+         limit.",
         front.trials,
         units::duration(front.seconds),
         front.cached,

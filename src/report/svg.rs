@@ -50,7 +50,8 @@ pub fn svg(front: &Front, techniques: &[Technique], x: Metric, y: Metric) -> Str
     };
     let plot = Plot { x: axis(x), y: axis(y) };
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+         width=\"{WIDTH}\" \
          height=\"{HEIGHT}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
         escaped(&format!("{}: {y} over {x}", front.model.name))
@@ -143,7 +144,8 @@ impl Plot {
         let (width, height) = (right - left, bottom - top);
         let _ = writeln!(
             out,
-            "<rect class=\"frame\" x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\"/>\n\
+            "<rect class=\"frame\" x=\"{left}\" y=\"{top}\" width=\"{width}\" \
+             height=\"{height}\"/>\n\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n\
              <text transform=\"translate(20 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
             (left + right) / 2.0,
@@ -248,7 +250,8 @@ impl Plot {
         let radius = if point.best { 6.5 } else { 4.0 };
         let _ = writeln!(
             out,
-            "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"><title>{}</title></circle>",
+            "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" \
+             r=\"{radius}\"><title>{}</title></circle>",
             escaped(&title)
         );
         if point.best {
@@ -270,7 +273,8 @@ impl Plot {
         let mut line = |x1: f64, y1: f64, x2: f64, y2: f64| {
             let _ = writeln!(
                 out,
-                "<line class=\"whisker\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"
+                "<line class=\"whisker\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" \
+                 y2=\"{y2:.1}\"/>"
             );
         };
         if let Some((low, high)) = ends(&self.x) {
@@ -290,7 +294,8 @@ impl Plot {
         // A white outline keeps the text readable over points.
         let _ = writeln!(
             out,
-            "<text class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" stroke=\"#fff\" \
+            "<text class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" \
+             stroke=\"#fff\" \
              stroke-width=\"3\" paint-order=\"stroke\">{}</text>",
             x + shift,
             escaped(text)

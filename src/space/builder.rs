@@ -244,7 +244,8 @@ fn layer_parameters(
                 let share = Value::Real(1.0 - f64::from(n) / f64::from(m.max(1)));
                 if SPARSITIES.iter().any(|&level| Value::Real(level) == share) {
                     let constraint = format!(
-                        "{sparsity_name} == 0 or {pattern_name} != '{pattern}' or {sparsity_name} == {share}"
+                        "{sparsity_name} == 0 or {pattern_name} != '{pattern}' or {sparsity_name} \
+                         == {share}"
                     );
                     space.constraints.push(constraint.parse()?);
                 } else {

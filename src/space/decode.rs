@@ -1,4 +1,5 @@
-//! Configurations in the terms of the rooms that carry them out. See [`paretune_names`] for the names.
+//! Configurations in the terms of the rooms that carry them out. See [`paretune_names`] for the
+//! names.
 
 use std::collections::{BTreeMap, BTreeSet};
 

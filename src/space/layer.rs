@@ -22,7 +22,8 @@ pub trait ScheduleChoice: Sized {
     #[must_use]
     fn default_of(bits: i64, sparsity: f64, algorithm: String) -> Self;
 
-    /// Whether such weights with so many zeros, anywhere, can take this schedule and then have its time.
+    /// Whether such weights with so many zeros, anywhere, can take this schedule and then have its
+    /// time.
     #[must_use]
     fn serves(&self, numbers: Numbers, sparsity: f64) -> bool;
 

@@ -1,5 +1,6 @@
-//! The joint space of a network on a machine: its parameters are built ([`builder`]), configurations of it are
-//! decoded ([`decode`]), and every search begins with a few of them ([`seeds`]).
+//! The joint space of a network on a machine: its parameters are built ([`builder`]),
+//! configurations of it are decoded ([`decode`]), and every search begins with a few of them
+//! ([`seeds`]).
 
 pub mod builder;
 pub mod decode;

@@ -79,7 +79,8 @@ impl Shared {
         let (latency, size) = (median(|error| error.latency)?, median(|error| error.size)?);
         (count >= 5).then(|| {
             format!(
-                "sums over layers missed the latency of {count} verified configurations by {:.0} % (median), \
+                "sums over layers missed the latency of {count} verified configurations by {:.0} \
+                 % (median), \
                  their size by {:.0} %",
                 100.0 * latency,
                 100.0 * size

@@ -74,7 +74,8 @@ impl Material {
             (None, None) => builtin::dataset(SPLIT),
             (None, Some(model)) => {
                 return Err(PrepareError::Request(format!(
-                    "`{}` needs images: add `--data DIR` with a folder per class of PNG or JPEG files (and `--mean`, `--std` \
+                    "`{}` needs images: add `--data DIR` with a folder per class of PNG or JPEG \
+                     files (and `--mean`, `--std` \
                      as in training); without labels, a flat folder of images will do",
                     model.display()
                 )));
@@ -136,7 +137,8 @@ impl Material {
                 && before.normalization == file.normalization;
             if !same {
                 return Err(PrepareError::Request(format!(
-                    "the study in `{}` is about another network, other images or another normalization (network `{}`); \
+                    "the study in `{}` is about another network, other images or another \
+                     normalization (network `{}`); \
                      name another folder with --study",
                     folder.display(),
                     before.name

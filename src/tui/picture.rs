@@ -35,7 +35,8 @@ fn svg(buffer: &Buffer) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
          width=\"{width:.0}\" \
-         height=\"{height:.0}\">\n<style>text{{font:14px \"DejaVu Sans Mono\",Menlo,Consolas,monospace;white-space:pre}}\
+         height=\"{height:.0}\">\n<style>text{{font:14px \"DejaVu Sans \
+              Mono\",Menlo,Consolas,monospace;white-space:pre}}\
          </style>\n<rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{PAPER}\"/>\n"
     );
     for y in 0..area.height {
@@ -96,7 +97,8 @@ fn run(out: &mut String, x: usize, y: u16, length: usize, text: &str, look: &Loo
     if let Some(paper) = look.paper {
         let _ = writeln!(
             out,
-            "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{paper}\"/>",
+            "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{:.1}\" \
+             fill=\"{paper}\"/>",
             CELL.1
         );
     }

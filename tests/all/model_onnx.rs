@@ -185,7 +185,8 @@ fn weights_are_finite_and_normal() {
 fn the_builtin_network_runs_on_an_opencl_device() {
     if paretune_kernels::opencl::names().is_empty() {
         println!(
-            "SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU"
+            "SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of \
+             the CPU"
         );
         return;
     }

@@ -5,7 +5,7 @@ use crate::memory::block::ALIGNMENT;
 /// Size of a buffer in bytes, and the indices of the first and the last step that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
-    /// Bytes that it takes.
+    /// Length of the piece in bytes.
     pub bytes: usize,
     /// The first step that touches it.
     pub first: usize,

@@ -82,8 +82,8 @@ pub trait LoadedPlan: Send + Sync {
         0
     }
 
-    /// Returns the mean seconds of one pass of a device's kernels without transfers, over `passes` that follow each
-    /// other; `None` where the processor runs anything.
+    /// Returns the mean seconds of one pass of a device's kernels without transfers, over `passes`
+    /// that follow each other; `None` where the processor runs anything.
     ///
     /// # Errors
     /// Where the device fails.

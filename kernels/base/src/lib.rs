@@ -1,5 +1,5 @@
-//! The ground floor of the inference runtime: words that every backend shares, and what each of them needs of
-//! the machine. It computes no network.
+//! The ground floor of the inference runtime: words that every backend shares, and what each of
+//! them needs of the machine. It computes no network.
 //!
 //! - [`plan`]: plans, operators, shapes, weights and schedules as plain data
 //! - [`hardware`]: detection of cores and caches

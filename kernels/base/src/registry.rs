@@ -1,4 +1,5 @@
-//! Facts about algorithms, and the choice of an algorithm for a convolution, common to all backends.
+//! Facts about algorithms, and the choice of an algorithm for a convolution, common to all
+//! backends.
 
 use std::collections::BTreeMap;
 
@@ -140,7 +141,8 @@ pub trait Registry {
         all.find(|algorithm| algorithm.name() == name)
     }
 
-    /// Returns the algorithms that support `problem` with weights of some format, best default first.
+    /// Returns the algorithms that support `problem` with weights of some format, best default
+    /// first.
     fn supporting(&self, problem: &ConvProblem) -> Vec<&'static Self::Algorithm> {
         let all = self.algorithms().iter().copied();
         let mut found: Vec<_> = all.filter(|algorithm| self.supports(algorithm, problem)).collect();
@@ -163,8 +165,8 @@ pub trait Registry {
     /// selects the first of [`Registry::candidates`].
     ///
     /// # Errors
-    /// Fails if the algorithm or a tunable is unknown, if a value is not offered, or if no algorithm
-    /// supports the problem.
+    /// Fails if the algorithm or a tunable is unknown, if a value is not offered, or if no
+    /// algorithm supports the problem.
     fn resolve(
         &self,
         step: &str,

@@ -86,11 +86,11 @@ macro_rules! owner {
         pub(super) struct $name($raw);
 
         // SAFETY: OpenCL objects may be used and released from any thread (specification, section
-        // "Multiple host threads"); kernels, whose arguments may not be set by two threads at once, are
-        // only used through exclusive references.
+        // "Multiple host threads"); kernels, whose arguments may not be set by two threads at once,
+        // are only used through exclusive references.
         unsafe impl Send for $name {}
-        // SAFETY: through shared references OpenCL objects are only used by functions that any number of
-        // host threads may call at once.
+        // SAFETY: through shared references OpenCL objects are only used by functions that any
+        // number of host threads may call at once.
         unsafe impl Sync for $name {}
 
         impl Drop for $name {
@@ -155,7 +155,8 @@ impl Pinned {
         .map(|raw| drop(Event(raw)))
         .map_err(|code| refused("mapping pinned memory", code))?;
         let pinned = Self { memory, queue: Arc::clone(queue), start: start.cast(), len };
-        // SAFETY: mapped above, for writing, with room for so many numbers, which are aligned as any buffer is.
+        // SAFETY: mapped above, for writing, with room for so many numbers, which are aligned as
+        // any buffer is.
         unsafe { pinned.start.write_bytes(0, len) };
         Ok(pinned)
     }
@@ -173,7 +174,8 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: mapped when it was made, and unmapped nowhere else; nobody has the address any more.
+        // SAFETY: mapped when it was made, and unmapped nowhere else; nobody has the address any
+        // more.
         let unmapped = unsafe {
             queue::enqueue_unmap_mem_object(
                 self.queue.0,
@@ -236,8 +238,8 @@ impl Queue {
         memory: &Memory,
         data: &[T],
     ) -> Result<Event, KernelError> {
-        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
-        // the caller's promise.
+        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime
+        // is the caller's promise.
         returned(unsafe {
             queue::enqueue_write_buffer(
                 self.0,
@@ -260,8 +262,8 @@ impl Queue {
     /// # Safety
     /// The caller must wait for the queue before it reads or drops `data`.
     pub unsafe fn download(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
-        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime is
-        // the caller's promise.
+        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime
+        // is the caller's promise.
         returned(unsafe {
             queue::enqueue_read_buffer(
                 self.0,

@@ -225,8 +225,8 @@ impl LoadedPlan for DeviceExecutor {
         let device = Arc::clone(&self.device);
         let _turn = device.turn();
         let (from, to) = (self.home(self.input)?, self.home(self.output)?);
-        // SAFETY: the download below waits for the queue before `input` is given back, and where anything
-        // fails before it, `finish` does.
+        // SAFETY: the download below waits for the queue before `input` is given back, and where
+        // anything fails before it, `finish` does.
         let uploaded = unsafe { self.queue.upload(from, input) }.map(drop);
         let done = uploaded.and_then(|()| {
             for ready in self.stages.iter().flat_map(|stage| &stage.kernels) {

@@ -7,8 +7,8 @@
 //!
 //! The search chooses schedules, and `executor/` runs the steps of the host.
 
-/// Hash of the sources of this crate, OpenCL C included. Times of kernels are recorded with it, and a
-/// record of other sources is never reused.
+/// Hash of the sources of this crate, OpenCL C included. Times of kernels are recorded with it, and
+/// a record of other sources is never reused.
 pub const SOURCE_HASH: &str = env!("PARETUNE_SOURCE_HASH");
 
 mod api;

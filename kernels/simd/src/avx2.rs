@@ -43,8 +43,8 @@ impl From<AvxVnni> for Avx2 {
 /// Implements [`Simd`]; `$others` are the items that differ between the sets.
 macro_rules! avx2 {
     ($set:ident, $features:literal, { $($others:tt)* }) => {
-        // SAFETY: `$set::new` checks all features, and the other way to a token takes one of a larger
-        // set. Vectors are 8 elements of 32 bits. Masked lanes access no memory.
+        // SAFETY: `$set::new` checks all features, and the other way to a token takes one of a
+        // larger set. Vectors are 8 elements of 32 bits. Masked lanes access no memory.
         unsafe impl Simd for $set {
             const ISA: Isa = Isa::$set;
             const LANES: usize = 8;
@@ -117,8 +117,8 @@ macro_rules! avx2 {
                     dot_i16(acc, a, b)
                 }
                 fn unpack<const BITS: u32>(self, packed: __m256i, field: u32) -> __m256i {
-                    // The count is a constant in unrolled loops. Bits shifted in from the upper byte
-                    // of a pair are masked out.
+                    // The count is a constant in unrolled loops. Bits shifted in from the upper
+                    // byte of a pair are masked out.
                     let down = _mm256_srl_epi16(packed, _mm_cvtsi32_si128((BITS * field) as i32));
                     let codes = _mm256_and_si256(down, _mm256_set1_epi8((1 << BITS) - 1));
                     _mm256_sub_epi8(codes, _mm256_set1_epi8(1 << (BITS - 1)))
@@ -142,8 +142,8 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn load(self, from: *const f32) -> __m256 {
-                // SAFETY: the token shows that the processor has AVX, and the caller has 8 numbers at
-                // `from`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has 8 numbers
+                // at `from`.
                 unsafe { _mm256_loadu_ps(from) }
             }
             #[inline(always)]
@@ -154,8 +154,8 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn load_f16(self, from: *const u16) -> __m256 {
-                // SAFETY: the token shows that the processor has F16C, and the caller has 8 numbers of
-                // 2 bytes at `from`.
+                // SAFETY: the token shows that the processor has F16C, and the caller has 8 numbers
+                // of 2 bytes at `from`.
                 unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
             }
             #[inline(always)]
@@ -169,7 +169,8 @@ macro_rules! avx2 {
             unsafe fn store_partial(self, to: *mut f32, count: usize, v: __m256) {
                 // Masked stores are microcoded on AMD, so this one goes through the stack.
                 let mut lanes = [0.0_f32; 8];
-                // SAFETY: `lanes` has room for a vector, and `to` for the first `count` of its numbers.
+                // SAFETY: `lanes` has room for a vector, and `to` for the first `count` of its
+                // numbers.
                 unsafe {
                     self.store(lanes.as_mut_ptr(), v);
                     copy_few(lanes.as_ptr(), to, count);
@@ -177,8 +178,8 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn permute(self, from: *const f32, indices: *const i32) -> __m256 {
-                // SAFETY: the token shows that the processor has AVX2, and the caller has 16 numbers
-                // at `from` and 8 at `indices`.
+                // SAFETY: the token shows that the processor has AVX2, and the caller has 16
+                // numbers at `from` and 8 at `indices`.
                 unsafe {
                     let indices = _mm256_loadu_si256(indices.cast());
                     let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(from), indices);
@@ -193,8 +194,8 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn load_quads(self, from: *const f32, step: usize) -> __m256 {
-                // SAFETY: the token shows that the processor has AVX, and the caller has four numbers
-                // at `from` and `step` numbers later.
+                // SAFETY: the token shows that the processor has AVX, and the caller has four
+                // numbers at `from` and `step` numbers later.
                 unsafe {
                     let low = _mm256_castps128_ps256(_mm_loadu_ps(from));
                     _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add(step)))
@@ -202,20 +203,20 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn load_i32(self, from: *const i32) -> __m256i {
-                // SAFETY: the token shows that the processor has AVX, and the caller has 8 integers at
-                // `from`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has 8 integers
+                // at `from`.
                 unsafe { _mm256_loadu_si256(from.cast()) }
             }
             #[inline(always)]
             unsafe fn load_u8(self, from: *const u8) -> __m256 {
-                // SAFETY: the token shows that the processor has AVX2, and the caller has 8 bytes at
-                // `from`.
+                // SAFETY: the token shows that the processor has AVX2, and the caller has 8 bytes
+                // at `from`.
                 unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
             }
             #[inline(always)]
             unsafe fn store_u8(self, to: *mut u8, v: __m256) {
-                // SAFETY: the token shows that the processor has AVX2, and the caller has room for 8
-                // bytes at `to`.
+                // SAFETY: the token shows that the processor has AVX2, and the caller has room for
+                // 8 bytes at `to`.
                 unsafe {
                     let words = _mm256_cvtps_epi32(v);
                     let shorts =
@@ -226,8 +227,8 @@ macro_rules! avx2 {
             #[inline(always)]
             unsafe fn store_u8_twice(self, to: *mut u8, first: __m256, second: __m256) {
                 // Packing works on halves: elements 0..4 of both vectors come first, then 4..8.
-                // SAFETY: the token shows that the processor has AVX2, and the caller has room for 16
-                // bytes at `to`.
+                // SAFETY: the token shows that the processor has AVX2, and the caller has room for
+                // 16 bytes at `to`.
                 unsafe {
                     let shorts = _mm256_packus_epi32(_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(second));
                     let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(shorts);
@@ -238,50 +239,50 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn load_i16(self, from: *const i16) -> __m256i {
-                // SAFETY: the token shows that the processor has AVX, and the caller has 16 integers
-                // of 2 bytes at `from`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has 16
+                // integers of 2 bytes at `from`.
                 unsafe { _mm256_loadu_si256(from.cast()) }
             }
             #[inline(always)]
             unsafe fn store_i16(self, to: *mut i16, v: __m256i) {
-                // SAFETY: the token shows that the processor has AVX, and the caller has room for 16
-                // integers of 2 bytes at `to`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has room for
+                // 16 integers of 2 bytes at `to`.
                 unsafe { _mm256_storeu_si256(to.cast(), v) }
             }
             #[inline(always)]
             unsafe fn load_u8_as_i16(self, from: *const u8) -> __m256i {
-                // SAFETY: the token shows that the processor has AVX2, and the caller has 16 bytes at
-                // `from`.
+                // SAFETY: the token shows that the processor has AVX2, and the caller has 16 bytes
+                // at `from`.
                 unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) }
             }
             #[inline(always)]
             unsafe fn broadcast_i16(self, from: *const i16) -> __m256i {
-                // SAFETY: the token shows that the processor has AVX, and the caller has two integers
-                // of 2 bytes at `from`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has two
+                // integers of 2 bytes at `from`.
                 unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
             }
             #[inline(always)]
             unsafe fn load_packed(self, from: *const u8) -> __m256i {
-                // SAFETY: the token shows that the processor has AVX, and the caller has 32 bytes at
-                // `from`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has 32 bytes
+                // at `from`.
                 unsafe { _mm256_loadu_si256(from.cast()) }
             }
             #[inline(always)]
             unsafe fn broadcast_low_bit(self, from: *const u8) -> __m256i {
-                // SAFETY: the token shows that the processor has AVX, and the caller has four bytes at
-                // `from`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has four bytes
+                // at `from`.
                 unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
             }
             #[inline(always)]
             unsafe fn load_bytes(self, from: *const u8) -> __m256i {
-                // SAFETY: the token shows that the processor has AVX, and the caller has 32 bytes at
-                // `from`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has 32 bytes
+                // at `from`.
                 unsafe { _mm256_loadu_si256(from.cast()) }
             }
             #[inline(always)]
             unsafe fn store_bytes(self, to: *mut u8, v: __m256i) {
-                // SAFETY: the token shows that the processor has AVX, and the caller has room for 32
-                // bytes at `to`.
+                // SAFETY: the token shows that the processor has AVX, and the caller has room for
+                // 32 bytes at `to`.
                 unsafe { _mm256_storeu_si256(to.cast(), v) }
             }
             $($others)*
@@ -298,7 +299,8 @@ avx2!(Avx2, "avx2,fma,f16c", {
 
     #[inline(always)]
     unsafe fn load_weights(self, from: *const i8) -> __m256i {
-        // SAFETY: the token shows that the processor has AVX2, and the caller has 16 bytes at `from`.
+        // SAFETY: the token shows that the processor has AVX2, and the caller has 16 bytes at
+        // `from`.
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
     }
     #[inline(always)]
@@ -350,12 +352,14 @@ avx2!(AvxVnni, "avx2,fma,f16c,avxvnni", {
 
     #[inline(always)]
     unsafe fn load_weights(self, from: *const i8) -> __m256i {
-        // SAFETY: the token shows that the processor has AVX, and the caller has 32 bytes at `from`.
+        // SAFETY: the token shows that the processor has AVX, and the caller has 32 bytes at
+        // `from`.
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
     #[inline(always)]
     unsafe fn broadcast(self, from: *const u8) -> __m256i {
-        // SAFETY: the token shows that the processor has AVX, and the caller has four bytes at `from`.
+        // SAFETY: the token shows that the processor has AVX, and the caller has four bytes at
+        // `from`.
         unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
@@ -444,7 +448,7 @@ fn mask(_: Avx2, count: usize) -> __m256i {
     const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     debug_assert!(count <= 8);
     let window = ONES_THEN_ZEROS.as_ptr().wrapping_add(8 - count.min(8));
-    // SAFETY: the token shows that the processor has AVX. The window begins at one of the first nine
-    // integers of sixteen.
+    // SAFETY: the token shows that the processor has AVX. The window begins at one of the first
+    // nine integers of sixteen.
     unsafe { _mm256_loadu_si256(window.cast()) }
 }

@@ -68,8 +68,8 @@ impl From<Avx512Bf16> for Avx512Vnni {
 /// Implements [`Simd`]; `$others` are the items that differ between the sets.
 macro_rules! avx512 {
     ($set:ident, $features:literal, { $($others:tt)* }) => {
-        // SAFETY: `$set::new` checks all features, and the other ways to a token take one of a larger
-        // set. Vectors are 16 elements of 32 bits. Masked lanes access no memory.
+        // SAFETY: `$set::new` checks all features, and the other ways to a token take one of a
+        // larger set. Vectors are 16 elements of 32 bits. Masked lanes access no memory.
         unsafe impl Simd for $set {
             const ISA: Isa = Isa::$set;
             const LANES: usize = 16;
@@ -142,8 +142,8 @@ macro_rules! avx512 {
                     dot_i16(acc, a, b)
                 }
                 fn unpack<const BITS: u32>(self, packed: __m512i, field: u32) -> __m512i {
-                    // The count is a constant in unrolled loops. Bits shifted in from the upper byte
-                    // of a pair are masked out.
+                    // The count is a constant in unrolled loops. Bits shifted in from the upper
+                    // byte of a pair are masked out.
                     let down = _mm512_srl_epi16(packed, _mm_cvtsi32_si128((BITS * field) as i32));
                     let codes = _mm512_and_si512(down, _mm512_set1_epi8((1 << BITS) - 1));
                     _mm512_sub_epi8(codes, _mm512_set1_epi8(1 << (BITS - 1)))
@@ -173,8 +173,8 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut f32, v: __m512) {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has room for
-                // 16 numbers at `to`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has room
+                // for 16 numbers at `to`.
                 unsafe { _mm512_storeu_ps(to, v) }
             }
             #[inline(always)]
@@ -225,14 +225,14 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn load_u8(self, from: *const u8) -> __m512 {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has 16 bytes
-                // at `from`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has 16
+                // bytes at `from`.
                 unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
             }
             #[inline(always)]
             unsafe fn store_u8(self, to: *mut u8, v: __m512) {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has room for
-                // 16 bytes at `to`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has room
+                // for 16 bytes at `to`.
                 unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v))) }
             }
             #[inline(always)]
@@ -243,14 +243,14 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn store_i16(self, to: *mut i16, v: __m512i) {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has room for
-                // 32 integers of 2 bytes at `to`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has room
+                // for 32 integers of 2 bytes at `to`.
                 unsafe { _mm512_storeu_si512(to.cast(), v) }
             }
             #[inline(always)]
             unsafe fn load_u8_as_i16(self, from: *const u8) -> __m512i {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has 32 bytes
-                // at `from`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has 32
+                // bytes at `from`.
                 unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast())) }
             }
             #[inline(always)]
@@ -261,8 +261,8 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn load_packed(self, from: *const u8) -> __m512i {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has 64 bytes
-                // at `from`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has 64
+                // bytes at `from`.
                 unsafe { _mm512_loadu_si512(from.cast()) }
             }
             #[inline(always)]
@@ -273,14 +273,14 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn load_bytes(self, from: *const u8) -> __m512i {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has 64 bytes
-                // at `from`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has 64
+                // bytes at `from`.
                 unsafe { _mm512_loadu_si512(from.cast()) }
             }
             #[inline(always)]
             unsafe fn store_bytes(self, to: *mut u8, v: __m512i) {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has room for
-                // 64 bytes at `to`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has room
+                // for 64 bytes at `to`.
                 unsafe { _mm512_storeu_si512(to.cast(), v) }
             }
             #[inline(always)]
@@ -364,8 +364,8 @@ macro_rules! vnni {
 
             #[inline(always)]
             unsafe fn load_weights(self, from: *const i8) -> __m512i {
-                // SAFETY: the token shows that the processor has AVX-512, and the caller has 64 bytes
-                // at `from`.
+                // SAFETY: the token shows that the processor has AVX-512, and the caller has 64
+                // bytes at `from`.
                 unsafe { _mm512_loadu_si512(from.cast()) }
             }
             #[inline(always)]
@@ -395,8 +395,8 @@ macro_rules! vnni {
             methods! {
                 "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
                 fn dot(self, acc: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
-                    // Activations are unsigned, weights signed. This form wraps at 32 bits and never
-                    // saturates.
+                    // Activations are unsigned, weights signed. This form wraps at 32 bits and
+                    // never saturates.
                     _mm512_dpbusd_epi32(acc, activations, weights)
                 }
                 fn dot_low_bit(

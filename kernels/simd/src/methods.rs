@@ -41,8 +41,8 @@ macro_rules! entries {
             #[inline(never)]
             #[target_feature(enable = $features)]
             unsafe fn compiled<F: SimdFn>(args: F::Args<'_>) {
-                // SAFETY: the caller keeps to the contract of `F`. A token may be made here, as this
-                // function is only reached through `pointer`, which was given one.
+                // SAFETY: the caller keeps to the contract of `F`. A token may be made here, as
+                // this function is only reached through `pointer`, which was given one.
                 unsafe { F::call($set(()), args) }
             }
             compiled::<F>

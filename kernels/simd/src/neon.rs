@@ -119,8 +119,8 @@ fn interleaved([a, b, c, d]: [uint8x16_t; 4]) -> [int16x8_t; 4] {
 /// Implements [`Simd`]; `$others` are the items that differ between the sets.
 macro_rules! neon {
     ($set:ident, $features:literal, { $($others:tt)* }) => {
-        // SAFETY: `$set::new` checks all features, and the other way to a token takes one of a larger
-        // set. Vectors are 4 elements of 32 bits.
+        // SAFETY: `$set::new` checks all features, and the other way to a token takes one of a
+        // larger set. Vectors are 4 elements of 32 bits.
         unsafe impl Simd for $set {
             const ISA: Isa = Isa::$set;
             const LANES: usize = 4;
@@ -203,8 +203,8 @@ macro_rules! neon {
             }
             #[inline(always)]
             unsafe fn load(self, from: *const f32) -> float32x4_t {
-                // SAFETY: the token shows that the processor has NEON, and the caller has four numbers
-                // at `from`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has four
+                // numbers at `from`.
                 unsafe { vld1q_f32(from) }
             }
             #[inline(always)]
@@ -215,8 +215,8 @@ macro_rules! neon {
             }
             #[inline(always)]
             unsafe fn load_f16(self, from: *const u16) -> float32x4_t {
-                // SAFETY: the token shows that the processor has NEON, and the caller has four numbers
-                // of 2 bytes at `from`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has four
+                // numbers of 2 bytes at `from`.
                 unsafe { widened(vld1_u16(from)) }
             }
             #[inline(always)]
@@ -231,7 +231,8 @@ macro_rules! neon {
             #[inline(always)]
             unsafe fn store_partial(self, to: *mut f32, count: usize, v: float32x4_t) {
                 let mut lanes = [0.0_f32; 4];
-                // SAFETY: `lanes` has room for a vector, and `to` for the first `count` of its numbers.
+                // SAFETY: `lanes` has room for a vector, and `to` for the first `count` of its
+                // numbers.
                 unsafe {
                     self.store(lanes.as_mut_ptr(), v);
                     copy_few(lanes.as_ptr(), to, count);
@@ -241,8 +242,8 @@ macro_rules! neon {
             unsafe fn permute(self, from: *const f32, indices: *const i32) -> float32x4_t {
                 let mut numbers = [0.0; 4];
                 for (i, number) in numbers.iter_mut().enumerate() {
-                    // SAFETY: the caller has four integers at `indices` and eight numbers at `from`,
-                    // and indices are less than eight.
+                    // SAFETY: the caller has four integers at `indices` and eight numbers at
+                    // `from`, and indices are less than eight.
                     unsafe {
                         if let Ok(index) = usize::try_from(indices.add(i).read_unaligned()) {
                             *number = from.add(index).read_unaligned();
@@ -265,8 +266,8 @@ macro_rules! neon {
             }
             #[inline(always)]
             unsafe fn load_u8(self, from: *const u8) -> float32x4_t {
-                // SAFETY: the token shows that the processor has NEON, and the caller has four bytes
-                // at `from`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has four
+                // bytes at `from`.
                 unsafe {
                     let bytes = vcreate_u8(u64::from(from.cast::<u32>().read_unaligned()));
                     vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
@@ -296,32 +297,32 @@ macro_rules! neon {
             }
             #[inline(always)]
             unsafe fn load_u8_as_i16(self, from: *const u8) -> int16x8_t {
-                // SAFETY: the token shows that the processor has NEON, and the caller has eight bytes
-                // at `from`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has eight
+                // bytes at `from`.
                 unsafe { vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))) }
             }
             #[inline(always)]
             unsafe fn broadcast_i16(self, from: *const i16) -> int16x8_t {
-                // SAFETY: the token shows that the processor has NEON, and the caller has two integers
-                // at `from`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has two
+                // integers at `from`.
                 unsafe { vreinterpretq_s16_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())) }
             }
             #[inline(always)]
             unsafe fn load_packed(self, from: *const u8) -> int16x8_t {
-                // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes at
-                // `from`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes
+                // at `from`.
                 unsafe { vreinterpretq_s16_u8(vld1q_u8(from)) }
             }
             #[inline(always)]
             unsafe fn load_bytes(self, from: *const u8) -> uint8x16_t {
-                // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes at
-                // `from`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes
+                // at `from`.
                 unsafe { vld1q_u8(from) }
             }
             #[inline(always)]
             unsafe fn store_bytes(self, to: *mut u8, v: uint8x16_t) {
-                // SAFETY: the token shows that the processor has NEON, and the caller has room for 16
-                // bytes at `to`.
+                // SAFETY: the token shows that the processor has NEON, and the caller has room for
+                // 16 bytes at `to`.
                 unsafe { vst1q_u8(to, v) }
             }
             $($others)*
@@ -377,8 +378,8 @@ neon!(Neon, "neon", {
         taps: [uint8x16_t; 4],
         weights: *const i16,
     ) -> [int32x4_t; 4] {
-        // SAFETY: the token shows that the processor has NEON, and the caller has 4 * 4 * 2 weights,
-        // which are four vectors of eight.
+        // SAFETY: the token shows that the processor has NEON, and the caller has 4 * 4 * 2
+        // weights, which are four vectors of eight.
         unsafe {
             let [a, b, c, d] = widened_pairs(taps[0], taps[1]);
             [
@@ -421,7 +422,8 @@ neon!(NeonDot, "neon,dotprod", {
 
     #[inline(always)]
     unsafe fn load_weights(self, from: *const i8) -> int16x8_t {
-        // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes at `from`.
+        // SAFETY: the token shows that the processor has NEON, and the caller has 16 bytes at
+        // `from`.
         unsafe { vreinterpretq_s16_s8(vld1q_s8(from)) }
     }
     #[inline(always)]
@@ -442,8 +444,8 @@ neon!(NeonDot, "neon,dotprod", {
         taps: [uint8x16_t; 4],
         weights: *const i8,
     ) -> [int32x4_t; 4] {
-        // SAFETY: the token shows that the processor has NEON, and the caller has 4 * 4 * 4 weights,
-        // which are four vectors of 16.
+        // SAFETY: the token shows that the processor has NEON, and the caller has 4 * 4 * 4
+        // weights, which are four vectors of 16.
         unsafe {
             let [a, b, c, d] = interleaved(taps);
             [

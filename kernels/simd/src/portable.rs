@@ -88,10 +88,10 @@ unsafe impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_partial(self, from: *const f32, count: usize) -> [f32; 4] {
-        // SAFETY: the caller has `count` numbers at `from`, and `i` is less.
-        std::array::from_fn(
-            |i| if i < count { unsafe { from.add(i).read_unaligned() } } else { 0.0 },
-        )
+        std::array::from_fn(|i| {
+            // SAFETY: the caller has `count` numbers at `from`, and `i` is less.
+            if i < count { unsafe { from.add(i).read_unaligned() } } else { 0.0 }
+        })
     }
     #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, count: usize, v: [f32; 4]) {
@@ -102,7 +102,8 @@ unsafe impl Simd for Portable {
     }
     #[inline(always)]
     fn fma(self, a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
-        // With two roundings, as `mul_add` is a slow library call on targets without the instruction.
+        // With two roundings, as `mul_add` is a slow library call on targets without the
+        // instruction.
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]

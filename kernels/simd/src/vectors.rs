@@ -30,8 +30,8 @@ pub trait SimdFn {
 ///
 /// # Safety
 /// Values must exist only on processors that execute the set. `LANES` must be at most 16, and
-/// vectors must consist of their elements, one behind the other. Methods must access no memory other
-/// than what they are documented to.
+/// vectors must consist of their elements, one behind the other. Methods must access no memory
+/// other than what they are documented to.
 pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// Instruction set of the token.
     const ISA: Isa;
@@ -84,8 +84,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
         unsafe { function(args) }
     }
 
-    /// Prefetches the cache line of an address, which need not be valid. Does nothing on instruction
-    /// sets without such an instruction.
+    /// Prefetches the cache line of an address, which need not be valid. Does nothing on
+    /// instruction sets without such an instruction.
     #[inline(always)]
     fn prefetch<T>(self, _address: *const T) {}
 
@@ -141,8 +141,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// the index is negative.
     ///
     /// # Safety
-    /// `from` must be valid for `2 * LANES` numbers and `indices` for `LANES` integers, which must be
-    /// less than `2 * LANES`.
+    /// `from` must be valid for `2 * LANES` numbers and `indices` for `LANES` integers, which must
+    /// be less than `2 * LANES`.
     unsafe fn permute(self, from: *const f32, indices: *const i32) -> Self::F32;
 
     /// Loads four numbers each from `from` and from every `step` numbers after that.
@@ -303,8 +303,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `to` must be valid for `4 * LANES` bytes.
     unsafe fn store_bytes(self, to: *mut u8, v: Self::Bytes);
-    /// Converts the numbers in 0..=255 of a [`quartered`] block to bytes, rounded to nearest, ties to
-    /// even.
+    /// Converts the numbers in 0..=255 of a [`quartered`] block to bytes, rounded to nearest, ties
+    /// to even.
     fn to_bytes(self, v: [Self::F32; 4]) -> Self::Bytes;
     /// Returns for every channel of a [`quartered`] block `acc` plus the sum of `(tap - SHIFT) *
     /// weight` over the first `TAPS` taps, exactly. Weights are `[vector][lane][tap]`.
@@ -378,8 +378,8 @@ pub unsafe trait Simd: Copy + Send + Sync + 'static {
 }
 
 /// Returns vector and lane of a channel in a *quartered* block of `4 * LANES` channels, the order
-/// that interleaving bytes and then pairs within 128 bits gives. The first vector has the first four
-/// channels of every sixteen, the second the next four, and so on, for any number of lanes.
+/// that interleaving bytes and then pairs within 128 bits gives. The first vector has the first
+/// four channels of every sixteen, the second the next four, and so on, for any number of lanes.
 #[must_use]
 pub fn quartered(channel: usize) -> [usize; 2] {
     [channel % 16 / 4, channel / 16 * 4 + channel % 4]

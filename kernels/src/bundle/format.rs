@@ -156,7 +156,8 @@ pub(super) fn covers_numbers(file: &[u8]) -> Result<bool, String> {
     let (version, form) = (number()?, number()?);
     match form {
         _ if version != VERSION => Err(format!(
-            "has format version {version}, and this program reads version {VERSION}: export the point again \
+            "has format version {version}, and this program reads version {VERSION}: export the \
+             point again \
                  (`paretune export`)"
         )),
         CODED => Ok(true),

@@ -71,8 +71,8 @@ impl CpuExecutor {
         let program = &self.program;
         self.team.run(|worker| {
             for step in 0..program.len() {
-                // SAFETY: connected above to memory of the right sizes; all workers make these calls,
-                // separated by barriers; `&mut self` keeps others away.
+                // SAFETY: connected above to memory of the right sizes; all workers make these
+                // calls, separated by barriers; `&mut self` keeps others away.
                 unsafe { program.run_step(step, worker) };
                 worker.wait();
             }
@@ -148,8 +148,8 @@ impl CpuExecutor {
         let kernel = convert::prepare(context, channels, pixels, sight.form, Form::PLAIN);
         let barrier = Barrier::new(1);
         let io = Io { inputs: &[address], output: plain.as_mut_ptr().cast() };
-        // SAFETY: the value is there in full and nobody writes it now; `plain` is at least as long as
-        // any value; this is a team of one.
+        // SAFETY: the value is there in full and nobody writes it now; `plain` is at least as long
+        // as any value; this is a team of one.
         unsafe { kernel.run(&io, &Worker::alone(&barrier)) };
         len * self.batch
     }

@@ -168,7 +168,8 @@ impl LoadedPlan for MixedExecutor {
         let Self { sides, host, borders, work, .. } = self;
         let host = host.with(input, output);
         let done = work.iter().try_for_each(|work| match *work {
-            // SAFETY: the caller's memory is borrowed until this returns, after everything has finished.
+            // SAFETY: the caller's memory is borrowed until this returns, after everything has
+            // finished.
             Work::Upload { .. } | Work::Download { .. } => unsafe {
                 transfer(*work, &host, borders)
             },
@@ -178,7 +179,8 @@ impl LoadedPlan for MixedExecutor {
                 Side::Cpu { executor, inputs, outputs } => {
                     let input = |index: usize| host.from(inputs[index]).cast();
                     let output = |index: usize| host.to(outputs[index]).cast();
-                    // SAFETY: values have memory of their size, and what a device writes there is finished.
+                    // SAFETY: values have memory of their size, and what a device writes there is
+                    // finished.
                     unsafe { executor.run_between(&Ends { input: &input, output: &output }) }
                 }
             },
@@ -384,14 +386,16 @@ unsafe fn transfer(work: Work, host: &Host<'_>, borders: &[Border]) -> Result<()
             // SAFETY: a value's memory has so many numbers, which nobody writes any more.
             let data =
                 unsafe { std::slice::from_raw_parts(host.from(value), host.values.lengths[value]) };
-            // SAFETY: the caller waits for the border before anybody writes the value or frees its memory.
+            // SAFETY: the caller waits for the border before anybody writes the value or frees its
+            // memory.
             unsafe { borders[border].upload(value, data) }
         }
         Work::Download { value, border } => {
             let len = host.values.lengths[value];
             // SAFETY: a value's memory has so many numbers, which nobody else has now.
             let data = unsafe { std::slice::from_raw_parts_mut(host.to(value), len) };
-            // SAFETY: the caller waits for the border before anybody uses the value or frees its memory.
+            // SAFETY: the caller waits for the border before anybody uses the value or frees its
+            // memory.
             unsafe { borders[border].download(value, data) }
         }
         Work::Run(_) | Work::Finish(_) => Ok(()),

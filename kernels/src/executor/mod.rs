@@ -89,7 +89,8 @@ pub struct Executor {
 pub(crate) fn pack(plan: &Plan, options: &ExecutorOptions) -> Result<Recording, KernelError> {
     validate(plan, options.batch)?;
     if !plan.is_on_processor() {
-        let problem = "only what runs on the processor can be packed ahead; an OpenCL device has a part in this plan";
+        let problem = "only what runs on the processor can be packed ahead; an OpenCL device has \
+             a part in this plan";
         return Err(KernelError::Data(problem.into()));
     }
     let packing = Packing::recording();

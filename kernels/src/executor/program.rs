@@ -72,11 +72,11 @@ pub(super) struct Program {
     _constants: Vec<Block>,
 }
 
-// SAFETY: the addresses point into blocks that the program owns, or into the caller's memory for the
-// duration of a run, which has exclusive access to the program.
+// SAFETY: the addresses point into blocks that the program owns, or into the caller's memory for
+// the duration of a run, which has exclusive access to the program.
 unsafe impl Send for Program {}
-// SAFETY: shared references are used by the workers of one run only, who write where the program was
-// laid out to have no conflict.
+// SAFETY: shared references are used by the workers of one run only, who write where the program
+// was laid out to have no conflict.
 unsafe impl Sync for Program {}
 
 impl Program {
@@ -193,14 +193,14 @@ impl Program {
                     output: step.output,
                     workspace: step.workspace,
                 };
-                // SAFETY: addresses are those of buffers with the sizes of the kernel's request, and the
-                // caller's workers all make this call.
+                // SAFETY: addresses are those of buffers with the sizes of the kernel's request,
+                // and the caller's workers all make this call.
                 unsafe { kernel.run(&call, worker) };
             }
             Work::Operator(kernel) => {
                 let io = Io { inputs: &step.inputs, output: step.output };
-                // SAFETY: addresses are those of buffers with the sizes of the operator's values, and the
-                // caller's workers all make this call.
+                // SAFETY: addresses are those of buffers with the sizes of the operator's values,
+                // and the caller's workers all make this call.
                 unsafe { kernel.run(&io, worker) };
             }
         }

@@ -100,7 +100,8 @@ pub fn verify(plan: &Plan, batch: usize) -> Result<(), KernelError> {
             return Err(KernelError::plan(
                 &step.name,
                 format!(
-                    "wrong numbers from `{algorithm}` {tunables:?}: off by {worst:.1e} of the largest"
+                    "wrong numbers from `{algorithm}` {tunables:?}: off by {worst:.1e} of the \
+                     largest"
                 ),
             ));
         }

@@ -39,7 +39,8 @@ fn present() -> bool {
     let present = !names().is_empty();
     if !present {
         eprintln!(
-            "SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of the CPU"
+            "SKIPPED: there is no OpenCL device; `apt-get install pocl-opencl-icd` makes one of \
+             the CPU"
         );
     }
     present

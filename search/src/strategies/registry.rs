@@ -30,7 +30,8 @@ pub struct Description {
 pub const STRATEGIES: &[Description] = &[
     Description {
         name: "auto",
-        about: "networks: additive models of a survey propose, trials verify; other spaces: a portfolio of the others",
+        about: "networks: additive models of a survey propose, trials verify; other spaces: a \
+             portfolio of the others",
         build: || {
             let gaussian: Box<dyn Strategy> = Box::new(Surrogate::new(ModelKind::Gaussian));
             Box::new(Portfolio::new(
@@ -71,12 +72,14 @@ pub const STRATEGIES: &[Description] = &[
     },
     Description {
         name: "evolve",
-        about: "small steps from the front and from the first points: hundreds of parameters, good first points",
+        about: "small steps from the front and from the first points: hundreds of parameters, \
+             good first points",
         build: || Box::new(Evolve),
     },
     Description {
         name: "gaussian",
-        about: "Gaussian processes choose where the expected gain is largest: few parameters, costly trials",
+        about: "Gaussian processes choose where the expected gain is largest: few parameters, \
+             costly trials",
         build: || Box::new(Surrogate::new(ModelKind::Gaussian)),
     },
     Description {

@@ -66,8 +66,8 @@ impl Student {
         self.round();
     }
 
-    /// Interpolates weights and biases at the fraction `fraction` from `begin` to `self`, rounded to
-    /// the grids.
+    /// Interpolates weights and biases at the fraction `fraction` from `begin` to `self`, rounded
+    /// to the grids.
     pub(super) fn interpolated(&self, begin: &Self, fraction: f32) -> Self {
         let mut between = self.clone();
         let parts = [

@@ -62,9 +62,9 @@ impl Units {
         sizes.into_iter().map(|size| size.saturating_sub(kept)).collect()
     }
 
-    /// Returns a mask of `rows` times `columns` weights in which the fraction `fraction` of the units
-    /// is removed, those of the least mean `score` (by index, at least 0). Among equal units the
-    /// last ones go first.
+    /// Returns a mask of `rows` times `columns` weights in which the fraction `fraction` of the
+    /// units is removed, those of the least mean `score` (by index, at least 0). Among equal units
+    /// the last ones go first.
     pub(crate) fn largest(
         &self,
         rows: usize,

@@ -24,7 +24,8 @@ pub enum ImageError {
     },
     /// The path holds no images in a known format.
     #[error(
-        "no images found in {}: looked for a folder per class of PNG or JPEG files (optionally under train/ and \
+        "no images found in {}: looked for a folder per class of PNG or JPEG files (optionally \
+         under train/ and \
          test/), a folder of PNG or JPEG files, CIFAR-10's data_batch_*.bin and test_batch.bin, IDX files such as \
          train-images-idx3-ubyte, and .npz with x and y{hint}",
         path.display()
@@ -58,7 +59,8 @@ pub enum ImageError {
     },
     /// A folder holds both images and class folders.
     #[error(
-        "{} holds both class folders ({folder}) and loose images ({image}); move the images into class folders",
+        "{} holds both class folders ({folder}) and loose images ({image}); move the images into \
+         class folders",
         path.display()
     )]
     Mixed {
@@ -79,7 +81,8 @@ pub enum ImageError {
     },
     /// All images have one size, which is not the network's.
     #[error(
-        "{name}: the images are {found}, but the network takes {expected}; resize them, or give a network of their \
+        "{name}: the images are {found}, but the network takes {expected}; resize them, or give a \
+         network of their \
          size",
         found = size(*found), expected = size(*expected)
     )]
@@ -93,7 +96,8 @@ pub enum ImageError {
     },
     /// Only some of the images have the network's size.
     #[error(
-        "mixed sizes: {name} is {found}, while {other} is {expected}, which is what the network takes; resize the \
+        "mixed sizes: {name} is {found}, while {other} is {expected}, which is what the network \
+         takes; resize the \
          images to one size",
         found = size(*found), expected = size(*expected)
     )]

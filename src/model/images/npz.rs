@@ -164,7 +164,8 @@ fn images(
         }
         _ => {
             return Err(bad(format!(
-                "has shape {shape:?}; [count, channels, height, width] or [count, height, width, channels] is needed, \
+                "has shape {shape:?}; [count, channels, height, width] or [count, height, width, \
+                 channels] is needed, \
                  with 1 or 3 channels"
             )));
         }

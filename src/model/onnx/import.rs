@@ -51,7 +51,8 @@ fn opset(model: &ModelProto) -> Result<i64, String> {
         Ok(version)
     } else {
         Err(format!(
-            "operator set {version} is outside {}..={}; convert the file with onnx.version_converter",
+            "operator set {version} is outside {}..={}; convert the file with \
+             onnx.version_converter",
             OPSETS.start(),
             OPSETS.end()
         ))
@@ -141,11 +142,16 @@ impl Importer {
         self.batch = batch.filter(|&batch| batch > 0);
         let dims = rest
             .iter()
-            .map(|extent| extent.and_then(|extent| usize::try_from(extent).ok()).filter(|&extent| extent > 0))
+            .map(|extent| {
+                extent.and_then(|extent| usize::try_from(extent).ok()).filter(|&extent| extent > 0)
+            })
             .collect::<Option<Vec<_>>>()
             .filter(|dims| !dims.is_empty())
             .ok_or_else(|| {
-                format!("input `{name}` must have fixed sizes after the batch; export it for one image size")
+                format!(
+                    "input `{name}` must have fixed sizes after the batch; export it for one \
+                     image size"
+                )
             })?;
         self.plan.input = self.value(dims)?;
         let item = Item::Activation(self.plan.input);
@@ -214,7 +220,8 @@ impl Importer {
                     let stated: Vec<_> =
                         shape.iter().map(|e| e.map_or("?".into(), |e| e.to_string())).collect();
                     return Err(format!(
-                        "the file says that `{name}` has shape [{}], but it follows from the operators that \
+                        "the file says that `{name}` has shape [{}], but it follows from the \
+                         operators that \
                          it is [batch, {}]; the file is damaged or was edited by hand",
                         stated.join(", "),
                         dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")

@@ -118,7 +118,10 @@ impl Importer {
     pub fn image(&self, id: ValueId) -> Result<[usize; 3], String> {
         <[usize; 3]>::try_from(self.dims(id)).map_err(|_| {
             let dims = self.dims(id);
-            format!("works on [batch, channels, height, width], but its input is [batch, {dims:?}]; other ranks are not supported")
+            format!(
+                "works on [batch, channels, height, width], but its input is [batch, \
+                 {dims:?}]; other ranks are not supported"
+            )
         })
     }
 

@@ -181,7 +181,10 @@ fn external_bytes(
     let path = inside(folder, location)?;
     let shown = path.display();
     let mut file = File::open(&path).map_err(|error| {
-        format!("its data is in `{shown}`, which cannot be opened ({error}); keep that file beside the model")
+        format!(
+            "its data is in `{shown}`, which cannot be opened ({error}); keep that file \
+             beside the model"
+        )
     })?;
     let metadata = file.metadata().map_err(|error| format!("`{shown}`: {error}"))?;
     if !metadata.is_file() {

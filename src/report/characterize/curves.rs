@@ -28,7 +28,8 @@ pub fn curves(rows: &[Row], network: &str) -> String {
         Some((left + x * (right - left), bottom - y * (bottom - top)))
     };
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 490\" width=\"860\" height=\"490\">\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 490\" width=\"860\" \
+         height=\"490\">\
          <style>text{{font:13px system-ui,Helvetica,Arial,DejaVu Sans,sans-serif;fill:#333}}</style>\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\
          <text x=\"{left}\" y=\"24\" font-weight=\"600\">{} on {}</text>",

@@ -103,11 +103,14 @@ fn pruning_sentences(all: &[Measured<'_>], base: &Measured<'_>) -> Vec<String> {
     if !csr.is_empty() {
         sentences.push(match overtaken {
             Some(point) => format!(
-                "Weight pruning in CSR overtakes the dense baseline at {}, where {:.1} points are lost.",
+                "Weight pruning in CSR overtakes the dense baseline at {}, where {:.1} points are \
+                 lost.",
                 point.row.experiment.level,
                 100.0 * point.drop
             ),
-            None => "Weight pruning in CSR is slower than the dense baseline at every level.".to_owned(),
+            None => {
+                "Weight pruning in CSR is slower than the dense baseline at every level.".to_owned()
+            }
         });
     }
     let sparsest = csr.iter().max_by(|a, b| a.drop.total_cmp(&b.drop));
@@ -131,7 +134,8 @@ fn pruning_sentences(all: &[Measured<'_>], base: &Measured<'_>) -> Vec<String> {
     if let Some(sparse) = csr.first() {
         let (more, size) = (sparse.memory / base.memory, sparse.size / base.size);
         sentences.push(format!(
-            "In memory, CSR at {} takes {more:.2} times as much as the baseline; on disk {size:.2} times.",
+            "In memory, CSR at {} takes {more:.2} times as much as the baseline; on disk \
+             {size:.2} times.",
             sparse.row.experiment.level
         ));
     }

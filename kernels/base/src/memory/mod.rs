@@ -16,11 +16,10 @@
 //! assert!(memory::peak_bytes() >= memory::live_bytes() + (1 << 20));
 //! ```
 //!
-//! Packed weights, arenas and workspaces are ordinary allocations, so they are all in these figures.
-//! Threads' stacks, mapped files and memory of devices are not: of a loaded network
+//! Packed weights, arenas and workspaces are ordinary allocations, so they are all in these
+//! figures. Threads' stacks, mapped files and memory of devices are not: of a loaded network
 //! [`LoadedPlan::mapped_bytes`](crate::execution::LoadedPlan::mapped_bytes) and
-//! [`LoadedPlan::device_bytes`](crate::execution::LoadedPlan::device_bytes)
-//! tell the rest.
+//! [`LoadedPlan::device_bytes`](crate::execution::LoadedPlan::device_bytes) tell the rest.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,8 +48,8 @@ fn shrink(bytes: usize) {
     LIVE.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-// SAFETY: every call is one of the system's allocator with its arguments unchanged. Counting touches
-// atomics only and never allocates.
+// SAFETY: every call is one of the system's allocator with its arguments unchanged. Counting
+// touches atomics only and never allocates.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller has a layout of non-zero size, which is all that the system's

@@ -221,7 +221,8 @@ fn convolution(conv: &Conv, input: &[usize], weights: &[Weights]) -> Result<Vec<
     if groups == 0 || !out.is_multiple_of(groups) || group_in.checked_mul(groups) != Some(channels)
     {
         return Err(format!(
-            "weights for {group_in} input channels in {groups} groups and {out} outputs meet {channels} channels"
+            "weights for {group_in} input channels in {groups} groups and {out} outputs meet \
+             {channels} channels"
         ));
     }
     if conv.window.kernel != [*kh, *kw] {

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Value of a tunable.
+/// Value that a schedule gives to a tunable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TunableValue {
     /// A number whose distances mean something.
@@ -133,9 +133,9 @@ impl<'de> Deserialize<'de> for TunableValue {
 /// Possible values of a tunable on this machine for a problem; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TunableDomain {
-    /// Numbers, ascending.
+    /// Sizes in ascending order, whose ratios mean something.
     Sizes(Vec<u64>),
-    /// Names of unlike things.
+    /// Names of alternatives, between which there is no distance.
     Choice(Vec<&'static str>),
     /// Off, and on if the problem allows it.
     Switch {
@@ -160,7 +160,7 @@ pub struct Tunable {
     pub name: &'static str,
     /// Description of the tunable's effect, shown by `paretune space`.
     pub about: &'static str,
-    /// Possible values.
+    /// Values that are possible for the problem on this machine.
     pub domain: TunableDomain,
     /// Value without a choice, one of the domain.
     pub default: TunableValue,
@@ -244,7 +244,7 @@ impl Tunable {
         [first, second]
     }
 
-    /// Returns all possible values.
+    /// Returns all values of the domain in their order.
     #[must_use]
     pub fn values(&self) -> Vec<TunableValue> {
         match &self.domain {
@@ -273,8 +273,8 @@ impl Tunable {
         values
     }
 
-    /// Returns the value beside `chosen` that is nearest to `wanted` in meaning: the number with the
-    /// smallest ratio, otherwise `wanted` itself or the default.
+    /// Returns the value beside `chosen` that is nearest to `wanted` in meaning: the number with
+    /// the smallest ratio, otherwise `wanted` itself or the default.
     #[must_use]
     pub fn nearest(
         &self,
@@ -295,7 +295,8 @@ impl Tunable {
         nearest_size(&sizes, target).map_or(self.default, TunableValue::Size)
     }
 
-    /// Returns what must hold between this tunable and another one, as expressions over their names.
+    /// Returns what must hold between this tunable and another one, as expressions over their
+    /// names.
     #[must_use]
     pub fn constraints(&self) -> Vec<String> {
         let Some(Pairs { other, allowed }) = &self.pairs else { return Vec::new() };

@@ -2,8 +2,8 @@
 //! will run them.
 //!
 //! A [`WeightFormat`] is two choices that have nothing to do with each other: what the numbers are
-//! ([`Numbers`]) and which of them may be other than zero ([`Pattern`]). Algorithms pack from these at
-//! load time, unless a bundle has what they pack. What a bundle of coded weights weighs on disk
+//! ([`Numbers`]) and which of them may be other than zero ([`Pattern`]). Algorithms pack from these
+//! at load time, unless a bundle has what they pack. What a bundle of coded weights weighs on disk
 //! therefore depends on compression alone and never on the schedule.
 
 use std::fmt;

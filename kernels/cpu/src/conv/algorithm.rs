@@ -17,8 +17,8 @@ use super::support::packing::Packing;
 pub struct Request<'a> {
     /// Geometry and sizes, batch included.
     pub problem: ConvProblem,
-    /// Weights in a format that the algorithm [executes](AlgorithmInfo::executes). The values may be
-    /// missing if `packing` finds weights that were packed before.
+    /// Weights in a format that the algorithm [executes](AlgorithmInfo::executes). The values may
+    /// be missing if `packing` finds weights that were packed before.
     pub weights: &'a Weights,
     /// Activation fused into the epilogue.
     pub activation: Activation,

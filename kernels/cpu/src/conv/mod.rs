@@ -1,8 +1,8 @@
 //! Convolution algorithms of the processor.
 //!
-//! To add one: write its file in `algorithms/` with a type that implements [`Algorithm`], and add a line to
-//! [`algorithms`]. The tests run every algorithm on every instruction set of the machine against a
-//! double-precision reference.
+//! To add one: write its file in `algorithms/` with a type that implements [`Algorithm`], and add a
+//! line to [`algorithms`]. The tests run every algorithm on every instruction set of the machine
+//! against a double-precision reference.
 
 pub mod algorithm;
 pub mod reference;

@@ -1,9 +1,9 @@
 //! Compilation of one loop for every instruction set.
 //!
 //! The compiler vectorizes a loop for the target features of the function it is inlined into.
-//! [`Loops::run`] is inlined into one function per vector width, so the loops are written once. Loops
-//! that the compiler does not vectorize well are written with vectors, as a [`SimdFn`]. Both are
-//! reached through [`entry_for`].
+//! [`Loops::run`] is inlined into one function per vector width, so the loops are written once.
+//! Loops that the compiler does not vectorize well are written with vectors, as a [`SimdFn`]. Both
+//! are reached through [`entry_for`].
 
 use std::marker::PhantomData;
 
@@ -46,8 +46,8 @@ struct LoopsArgs<'a, L> {
 
 impl<L: Loops> OperatorKernel for On<L> {
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
-        // SAFETY: the buffers of `io` are valid for the sizes that the loops were built for, and every
-        // thread makes this call.
+        // SAFETY: the buffers of `io` are valid for the sizes that the loops were built for, and
+        // every thread makes this call.
         unsafe { (self.entry)(LoopsArgs { loops: &self.loops, io, worker }) }
     }
 
@@ -69,8 +69,8 @@ impl<L: Loops + 'static> SimdFn for Compiled<L> {
     }
 }
 
-/// Returns the entry point of a function for the vectors of `isa` in single precision, or as portable
-/// code if the machine lacks `isa`.
+/// Returns the entry point of a function for the vectors of `isa` in single precision, or as
+/// portable code if the machine lacks `isa`.
 pub(super) fn entry_for<F: SimdFn>(isa: Isa) -> for<'a> unsafe fn(F::Args<'a>) {
     IsaToken::new_or_portable(isa).f32().pointer::<F>()
 }

@@ -327,7 +327,8 @@ mod tests {
                         for got in [single[i], eight[i]] {
                             assert!(
                                 (f64::from(got) - want).abs() < 1e-5,
-                                "{isa:?}, {layout:?}, {size:?}: mean {i} is {got} where {want} is right"
+                                "{isa:?}, {layout:?}, {size:?}: mean {i} is {got} where {want} is \
+                                 right"
                             );
                         }
                     }

@@ -2,7 +2,8 @@
 //! each, with plain loops over slices that the compiler vectorizes for each instruction set.
 //!
 //! A file states how its operator is prepared from shapes and layout; the executor chooses layouts,
-//! places buffers and calls [`OperatorKernel::run`] on every worker. Shape rules are in [`paretune_base::plan::shape`].
+//! places buffers and calls [`OperatorKernel::run`] on every worker. Shape rules are in
+//! [`paretune_base::plan::shape`].
 
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::layout::Layout;

@@ -37,7 +37,8 @@ impl AlgorithmInfo for Direct {
     fn about(&self) -> &'static str {
         match self {
             Self::Fp32 => {
-                "tiles of outputs by neighboring pixels in registers, every input row read once (OpenCL)"
+                "tiles of outputs by neighboring pixels in registers, every input row read once \
+                 (OpenCL)"
             }
             Self::Fp16 => "the same tiles with weights in fp16: 10 bits of mantissa (OpenCL)",
         }

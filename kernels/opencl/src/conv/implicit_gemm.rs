@@ -37,7 +37,8 @@ impl AlgorithmInfo for ImplicitGemm {
     fn about(&self) -> &'static str {
         match self {
             Self::Fp32 => {
-                "matrix product over tiles of the unrolled input that are fetched as needed (OpenCL)"
+                "matrix product over tiles of the unrolled input that are fetched as needed \
+                 (OpenCL)"
             }
             Self::Fp16 => {
                 "the same matrix product with weights in fp16: 10 bits of mantissa (OpenCL)"

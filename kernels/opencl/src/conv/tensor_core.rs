@@ -94,7 +94,8 @@ impl TensorCore {
             let numbers = depth * Patch::of(problem, output, 8 * tiles).channel;
             // Repeats `patch_registers`; the warps of a slice share the copying.
             let registers = format!(
-                "(4 * warp_m * warp_n + (1 + ahead) * 4 * warp_m + {} * warp_n + {parts} + {OTHER_REGISTERS})",
+                "(4 * warp_m * warp_n + (1 + ahead) * 4 * warp_m + {} * warp_n + {parts} + \
+                 {OTHER_REGISTERS})",
                 depth / 4 + 1
             );
             let (copied, most) = (2 * numbers / WARP, limits.local_memory / 4 / numbers.max(1));
@@ -149,13 +150,16 @@ impl AlgorithmInfo for TensorCore {
     fn about(&self) -> &'static str {
         match self {
             Self::Tf32 => {
-                "matrix product on tensor cores, operands rounded to tf32: 10 bits of mantissa (OpenCL)"
+                "matrix product on tensor cores, operands rounded to tf32: 10 bits of mantissa \
+                 (OpenCL)"
             }
             Self::Fp16 => {
-                "matrix product on tensor cores, operands rounded to fp16: 10 bits of mantissa, at most 65504 (OpenCL)"
+                "matrix product on tensor cores, operands rounded to fp16: 10 bits of mantissa, \
+                 at most 65504 (OpenCL)"
             }
             Self::Fp32 => {
-                "matrix product on tensor cores, three products of tf32 parts for one in fp32 (OpenCL)"
+                "matrix product on tensor cores, three products of tf32 parts for one in fp32 \
+                 (OpenCL)"
             }
         }
     }
@@ -218,7 +222,8 @@ impl Algorithm for TensorCore {
             ),
             Tunable::sizes(
                 "patch",
-                "patches of the input that a slice has in local memory; 2: one is filled while the other is used",
+                "patches of the input that a slice has in local memory; 2: one is filled while \
+                 the other is used",
                 0..=2,
                 0,
             ),
@@ -230,7 +235,8 @@ impl Algorithm for TensorCore {
         // Repeats `registers` as an expression.
         let parts = if *self == Self::Fp32 { "4 * warp_m + 4" } else { "0" };
         let registers = format!(
-            "(4 * warp_m * warp_n + (1 + ahead) * stage * (4 * warp_m + {} * warp_n) + 3 * warp_n + {parts} + \
+            "(4 * warp_m * warp_n + (1 + ahead) * stage * (4 * warp_m + {} * warp_n) + 3 * warp_n \
+             + {parts} + \
              {OTHER_REGISTERS})",
             self.depth() / 4
         );

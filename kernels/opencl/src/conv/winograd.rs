@@ -86,7 +86,8 @@ impl Algorithm for Winograd {
                 "split_k * stage * threads_t * (output_tile + 2) * (output_tile + 2) <= {floats}"
             ),
             format!(
-                "split_k == 1 or split_k * threads_m * thread_m * threads_t * output_tile * output_tile <= {floats}"
+                "split_k == 1 or split_k * threads_m * thread_m * threads_t * output_tile * \
+                 output_tile <= {floats}"
             ),
         ]
     }

@@ -26,8 +26,8 @@ pub fn lower(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Stri
         "BatchNormalization" => elementwise::batch_normalization(importer, node),
         "LRN" => elementwise::lrn(importer, node),
         "Softmax" => elementwise::softmax(importer, node),
-        "Relu" | "Clip" | "LeakyRelu" | "PRelu" | "Sigmoid" | "HardSigmoid" | "HardSwish" | "Swish"
-        | "Max" | "Min" | "Neg" => elementwise::activation(importer, node),
+        "Relu" | "Clip" | "LeakyRelu" | "PRelu" | "Sigmoid" | "HardSigmoid" | "HardSwish"
+        | "Swish" | "Max" | "Min" | "Neg" => elementwise::activation(importer, node),
         "Add" | "Mul" | "Sub" | "Div" => elementwise::binary(importer, node),
         "Sum" => elementwise::sum(importer, node),
         "Identity" | "Dropout" | "Cast" => reshape::pass_through(importer, node),
@@ -36,21 +36,28 @@ pub fn lower(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Stri
         "Concat" => reshape::concat(importer, node),
         "Pad" => reshape::pad(importer, node),
         "Slice" => reshape::slice(importer, node),
-        "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "ConvInteger" | "DynamicQuantizeLinear" => {
+        "QuantizeLinear"
+        | "DequantizeLinear"
+        | "QLinearConv"
+        | "ConvInteger"
+        | "DynamicQuantizeLinear" => {
             Err("the network is quantized already; start from the model in single precision".into())
         }
         "If" | "Loop" | "Scan" => {
-            Err("control flow is not supported; export the model with fixed shapes, or simplify it (onnxsim)"
+            Err("control flow is not supported; export the model with fixed shapes, or simplify \
+                 it (onnxsim)"
                 .into())
         }
-        operator if OPERATORS.contains(&operator) => {
-            Err(format!("{operator} is supported on constants only; simplify the file (onnxsim) first"))
-        }
-        operator if operator.contains('.') => Err(
-            "operators of other domains and functions are not supported; export with standard operators, or \
+        operator if OPERATORS.contains(&operator) => Err(format!(
+            "{operator} is supported on constants only; simplify the file (onnxsim) \
+                 first"
+        )),
+        operator if operator.contains('.') => {
+            Err("operators of other domains and functions are not supported; export with standard \
+             operators, or \
              inline the model's functions (onnx.inliner)"
-                .into(),
-        ),
+                .into())
+        }
         _ => Err(format!(
             "this operator is not supported; export the model with these alone: {}",
             OPERATORS.join(", ")

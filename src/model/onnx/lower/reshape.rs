@@ -102,7 +102,8 @@ fn reshaped(
     };
     let mixes = || {
         Err(format!(
-            "reshaping [batch, {dims:?}] to {} does not keep the batch axis first and whole, which is not supported",
+            "reshaping [batch, {dims:?}] to {} does not keep the batch axis first and whole, \
+             which is not supported",
             shown()
         ))
     };

@@ -41,7 +41,8 @@ pub fn window(node: &Node<'_>, kernel: [usize; 2], input: [usize; 2]) -> Result<
 pub fn output(window: &Window, input: [usize; 2], ceil: bool) -> Result<[usize; 2], String> {
     window.output(input, ceil).ok_or_else(|| {
         format!(
-            "its window of {:?} (dilation {:?}, padding {:?}) does not fit into an input of {input:?}",
+            "its window of {:?} (dilation {:?}, padding {:?}) does not fit into an input of \
+             {input:?}",
             window.kernel, window.dilation, window.padding
         )
     })

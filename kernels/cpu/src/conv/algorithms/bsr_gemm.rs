@@ -63,7 +63,8 @@ impl Algorithm for BsrGemm {
         let gathers = if whole { vec!["taps", "windows"] } else { vec!["taps"] };
         let gather =
             if whole && (free || problem.in_channels <= FEW_CHANNELS) { "windows" } else { "taps" };
-        let about = "how the input is found: tap by tap, or whole windows, in a padded copy if there is padding";
+        let about = "how the input is found: tap by tap, or whole windows, in a padded copy if \
+             there is padding";
         vec![
             tile_m,
             tile_n,

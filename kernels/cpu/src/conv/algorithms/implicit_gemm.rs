@@ -62,7 +62,8 @@ pub(crate) fn gather_tunable(problem: &ConvProblem, short: usize) -> Tunable {
     let free = problem.window.padding == [0; 4];
     let names = if touch { vec!["taps", "rows"] } else { vec!["taps"] };
     let default = if touch && (free || problem.in_channels < short) { "rows" } else { "taps" };
-    let about = "how the input is found: tap by tap, or whole rows of taps, in a padded copy if there is padding";
+    let about = "how the input is found: tap by tap, or whole rows of taps, in a padded copy if \
+         there is padding";
     Tunable::choice("gather", about, names, default)
 }
 

@@ -150,7 +150,8 @@ const NEAR: usize = 256 << 10;
 /// Returns the tunable `widened` for a layer of `weights` weights.
 fn widened_tunable(weights: usize, isa: Isa) -> Tunable {
     let near = weights * size_of::<i16>() <= NEAR;
-    let about = "whether weights are held in 16 bits, which products take as they are: less work, more memory";
+    let about = "whether weights are held in 16 bits, which products take as they are: less work, \
+         more memory";
     Tunable::switch("widened", about, widens(isa), near)
 }
 

@@ -25,7 +25,8 @@ impl AlgorithmInfo for ImplicitGemmWfp16 {
     }
 
     fn about(&self) -> &'static str {
-        "matrix product of weights in half precision over the taps of a channels-last input, in registers"
+        "matrix product of weights in half precision over the taps of a channels-last input, in \
+         registers"
     }
 
     fn executes(&self, format: WeightFormat) -> bool {

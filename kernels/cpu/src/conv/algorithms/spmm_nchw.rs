@@ -101,7 +101,8 @@ impl Algorithm for SpmmNchw {
         let abouts = ["output channels of a register tile", "output pixels of a register tile"];
         let [tile_m, tile_n] = Tunable::tile(TILE, abouts, &sides, default);
         let last = unfold.last().copied().unwrap_or("none");
-        let copies = "copies of the input, so that rows lie without gaps: none, one per tap column, or one per tap";
+        let copies = "copies of the input, so that rows lie without gaps: none, one per tap \
+             column, or one per tap";
         let about =
             "input channels of a group that meet all output channels before the next ones do";
         vec![

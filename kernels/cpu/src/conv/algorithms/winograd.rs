@@ -135,7 +135,8 @@ impl Algorithm for Winograd {
         vec![
             Tunable::sizes(
                 OUTPUT_TILE,
-                "output pixels per side of a tile: larger ones save more multiplications, smaller ones are more exact",
+                "output pixels per side of a tile: larger ones save more multiplications, smaller \
+                 ones are more exact",
                 sizes,
                 size,
             ),

@@ -11,7 +11,7 @@
 //! and the kernels check them before use, whatever the source: a file may hold anything, and may
 //! change.
 //!
-//! What files look like is left to bundles.
+//! Bundles decide the layout of files.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

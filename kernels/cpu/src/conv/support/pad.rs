@@ -101,8 +101,8 @@ impl SimdFn for PadBf16<'_> {
     #[inline(always)]
     unsafe fn call<S: Simd>(simd: S, pad: PadBf16<'_>) {
         let copy = Copy { problem: *pad.problem, input: pad.input, output: pad.output };
-        // SAFETY: input and rows are valid for the problem, and the closure converts `count` elements
-        // of a row of one to a row of the other.
+        // SAFETY: input and rows are valid for the problem, and the closure converts `count`
+        // elements of a row of one to a row of the other.
         unsafe { copy.rows(pad.rows, 0, |from, to, count| simd.round_to_bf16(from, to, count)) };
     }
 }
@@ -159,8 +159,8 @@ impl<A: Activate> SimdFn for Pad<A> {
         let zero_point = pad.zero_point;
         let fill = A::activate(zero_point, zero_point);
         let copy = Copy { problem: *pad.problem, input: pad.input, output: pad.output.cast::<A>() };
-        // SAFETY: input and rows are valid for the problem, and `count` elements of a row are read and
-        // written.
+        // SAFETY: input and rows are valid for the problem, and `count` elements of a row are read
+        // and written.
         unsafe {
             // Compilers vectorize this loop.
             copy.rows(pad.rows, fill, |from, to, count| {

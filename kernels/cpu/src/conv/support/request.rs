@@ -109,7 +109,7 @@ impl Request<'_> {
         Ok([self.count(TILE[0])?, self.count(TILE[1])?])
     }
 
-    /// Returns the register tile.
+    /// Returns the register tile that the schedule chooses.
     pub(crate) fn tile(&self) -> Result<Tile, KernelError> {
         Tile::of_sides(self.tile_sides()?, self.isa).ok_or_else(|| self.bad_value(TILE[0]))
     }

@@ -181,7 +181,8 @@ fn what_is_packed_changes_with_the_revision_only() {
         lines.iter().filter(|line| known.lines().all(|known| known != **line)).collect();
     assert!(
         missing.is_empty(),
-        "Give REVISION a new value if a line of packed.txt has changed, and the file these lines: {missing:#?}"
+        "Give REVISION a new value if a line of packed.txt has changed, and the file these lines: \
+         {missing:#?}"
     );
 }
 
