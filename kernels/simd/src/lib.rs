@@ -21,9 +21,15 @@
 //!     #[inline(always)]
 //!     fn eval<S: Simd>(self, simd: S) -> f32 {
 //!         let mut sums = simd.splat(0.0);
-//! let (chunks, rest) = (self.0.chunks_exact(S::LANES), self.0.chunks_exact(S::LANES).remainder());
-//! for chunk in chunks { // SAFETY: the chunk has `LANES` numbers. sums = simd.add(sums, unsafe {
-//! simd.load(chunk.as_ptr()) }); } simd.to_lanes(sums)[..S::LANES].iter().chain(rest).sum() } }
+//!         let chunks = self.0.chunks_exact(S::LANES);
+//!         let rest = chunks.remainder();
+//!         for chunk in chunks {
+//!             // SAFETY: the chunk has `LANES` numbers.
+//!             sums = simd.add(sums, unsafe { simd.load(chunk.as_ptr()) });
+//!         }
+//!         simd.to_lanes(sums)[..S::LANES].iter().chain(rest).sum()
+//!     }
+//! }
 //!
 //! assert_eq!(IsaToken::detect().f32().dispatch(Sum(&[0.5; 100])), 50.0);
 //! ```
