@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::error::KernelError;
 use crate::plan::operator::{Conv, ConvProblem};
-use crate::plan::schedule::{Schedule, Tunable};
+use crate::plan::schedule::{Schedule, TILE, Tunable, TunableValue};
 use crate::plan::weights::WeightFormat;
 
 /// A kind of hardware that algorithms are written for.
@@ -95,6 +95,66 @@ pub fn present_name(name: &str) -> &str {
     FORMER_NAMES.iter().find(|(former, _)| *former == name).map_or(name, |(_, present)| present)
 }
 
+/// Returns the present form of a tunable that may be one of earlier versions, in which every value
+/// was a number: sizes of tiles were one number, and names and switches had codes.
+fn present_tunable(
+    backend: BackendKind,
+    algorithm: &str,
+    name: &str,
+    value: TunableValue,
+) -> Vec<(String, TunableValue)> {
+    let TunableValue::Size(code) = value else { return vec![(name.to_owned(), value)] };
+    let named = |names: &[&'static str]| {
+        usize::try_from(code)
+            .ok()
+            .and_then(|code| names.get(code))
+            .copied()
+            .map(TunableValue::Choice)
+    };
+    let (present, value) = match name {
+        "tile" if code >= 1000 => {
+            let sides = [code / 1000, code % 1000].map(TunableValue::Size);
+            return TILE.map(str::to_owned).into_iter().zip(sides).collect();
+        }
+        "split" if backend == BackendKind::OpenCl => ("split_k", Some(value)),
+        "split" if ["depthwise", "depthwise_i8"].contains(&algorithm) => {
+            ("parallel_axis", named(&["rows", "channels"]))
+        }
+        "split" => ("parallel_axis", named(&["pixels", "channels"])),
+        "layout" | "layout_in" | "layout_out" => (name, named(&["nchw", "nhwc", "nchwc"])),
+        "order" => (name, named(&["pixels", "taps"])),
+        "gather" if algorithm == "bsr_gemm" => (name, named(&["taps", "windows"])),
+        "gather" => (name, named(&["taps", "rows"])),
+        "unfold" => (name, named(&["none", "columns", "taps"])),
+        "prefetch" => (
+            name,
+            match code {
+                1024 => Some(TunableValue::Choice("bytes_1024")),
+                4096 => Some(TunableValue::Choice("bytes_4096")),
+                _ => named(&["none", "next_block"]),
+            },
+        ),
+        "widened" | "across" | "local" | "half" | "ahead" => {
+            (name, Some(TunableValue::Switch(code != 0)))
+        }
+        _ => (name, Some(value)),
+    };
+    vec![(present.to_owned(), value.unwrap_or(TunableValue::Size(code)))]
+}
+
+/// Returns the present form of a schedule of `backend` that may be one of earlier versions.
+#[must_use]
+pub fn present_schedule(backend: BackendKind, schedule: &Schedule) -> Schedule {
+    let algorithm = present_name(&schedule.algorithm);
+    let tunables = schedule.tunables.iter();
+    Schedule {
+        algorithm: algorithm.to_owned(),
+        tunables: tunables
+            .flat_map(|(name, value)| present_tunable(backend, algorithm, name, *value))
+            .collect(),
+    }
+}
+
 /// Algorithm and schedule of a convolution, with every choice made.
 pub struct Resolved<A: ?Sized + 'static> {
     /// Geometry and sizes.
@@ -132,6 +192,13 @@ pub trait Registry {
     /// Returns the constraints on the tunables, as expressions over their names.
     fn constraints(&self, algorithm: &Self::Algorithm, problem: &ConvProblem) -> Vec<String> {
         self.tunables(algorithm, problem).iter().flat_map(Tunable::constraints).collect()
+    }
+
+    /// Returns the present form of a schedule that may be one of earlier versions.
+    fn present(&self, schedule: &Schedule) -> Schedule {
+        let backend =
+            self.algorithms().first().map_or(BackendKind::Cpu, |algorithm| algorithm.backend());
+        present_schedule(backend, schedule)
     }
 
     /// Returns the algorithm called `name`, which may be a former name.
@@ -174,8 +241,8 @@ pub trait Registry {
         problem: ConvProblem,
         format: WeightFormat,
     ) -> Result<Resolved<Self::Algorithm>, KernelError> {
-        let wanted = &conv.schedule;
-        let name = present_name(&wanted.algorithm);
+        let wanted = self.present(&conv.schedule);
+        let name = wanted.algorithm.as_str();
         let fail = |message: String| Err(KernelError::plan(step, message));
         let algorithm = if name.is_empty() {
             let Some(first) = self.candidates(&problem, format).first().copied() else {
@@ -226,6 +293,7 @@ pub trait Registry {
     /// example because it has too few channels, and `None` if no algorithm of this backend has that
     /// name.
     fn fitted(&self, schedule: &Schedule, problem: &ConvProblem) -> Option<Schedule> {
+        let schedule = self.present(schedule);
         let algorithm = self.find(&schedule.algorithm)?;
         if !self.supports(algorithm, problem) {
             return Some(Schedule::default());
@@ -250,5 +318,29 @@ mod tests {
             assert_eq!(present_name(former), present);
             assert_eq!(present_name(present), present, "`{present}` must stay");
         }
+    }
+
+    #[test]
+    fn schedules_of_earlier_versions_are_read() {
+        let old = Schedule {
+            algorithm: "implicit_gemm_int8".to_owned(),
+            tunables: [
+                ("tile", 6016),
+                ("split", 1),
+                ("order", 1),
+                ("widened", 1),
+                ("prefetch", 4096),
+                ("panel", 8),
+            ]
+            .map(|(name, code)| (name.to_owned(), TunableValue::Size(code)))
+            .into(),
+        };
+        let present = present_schedule(BackendKind::Cpu, &old);
+        assert_eq!(
+            serde_json::to_string(&present).unwrap(),
+            r#"{"algorithm":"implicit_gemm_i8","tunables":{"order":"taps","panel":8,"parallel_axis":"channels","#.to_owned()
+                + r#""prefetch":"bytes_4096","tile_m":6,"tile_n":16,"widened":true}}"#
+        );
+        assert_eq!(present_schedule(BackendKind::Cpu, &present), present);
     }
 }
