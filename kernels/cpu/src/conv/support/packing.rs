@@ -24,7 +24,7 @@ use paretune_base::memory::mapping::Mapping;
 
 /// Revision of the packed data. It must increase whenever a kernel packs differently; a test
 /// compares it with the packed bytes.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// Consecutive elements of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
