@@ -311,12 +311,16 @@ impl Generator {
         if self.rng.random_bool(0.8) {
             let algorithm = candidates[self.rng.random_range(0..candidates.len())];
             conv.schedule = Schedule::of(algorithm.name());
+            // A missing tunable takes its default, which decides what later ones may be.
+            let mut decided = std::collections::BTreeMap::new();
             for tunable in algorithm.tunables(&problem, self.options.isa) {
+                let mut value = tunable.nearest(tunable.default, &decided);
                 if self.rng.random_bool(0.5) {
-                    let values = tunable.values_beside(&conv.schedule.tunables);
-                    let value = values[self.rng.random_range(0..values.len())];
+                    let values = tunable.values_beside(&decided);
+                    value = values[self.rng.random_range(0..values.len())];
                     conv.schedule.tunables.insert(tunable.name.to_owned(), value);
                 }
+                decided.insert(tunable.name.to_owned(), value);
             }
         }
         true
