@@ -375,7 +375,7 @@ fn what_is_wrong_with_a_schedule_is_said() {
         Err(error) => error.to_string(),
     };
     assert!(failure(Schedule::of("winograd")).contains("unknown algorithm"));
-    assert!(failure(Schedule::of("opencl_depthwise")).contains("does not run"));
+    assert!(failure(Schedule::of("opencl_depthwise")).contains("does not support"));
     let mut schedule = Schedule::of("opencl_direct");
     schedule.tunables.insert("tile_o".to_owned(), TunableValue::Size(3));
     assert!(failure(schedule).contains("cannot be 3"));
