@@ -339,7 +339,7 @@ mod tests {
 
         // A schedule that this machine does not offer is ignored.
         let mut foreign = other;
-        foreign.tunables.insert("tile_m".into(), 1_u64.into());
+        foreign.tunables.insert("tile_m".into(), 4999_u64.into());
         conclude_network(&store, &place, "a", &Schedules::from([(index, foreign)]), [2.0, 1.0])
             .expect("kept");
         assert_ne!(known("a").1, Source::Network);
