@@ -60,9 +60,9 @@ struct Arguments {
 
 /// Compression of all layers in a row of the table.
 enum Row {
-    /// The same number type in every layer.
+    /// One number type for every layer.
     Numbers(Grid),
-    /// The same number type in all layers except the first and the last, which have 8 bits.
+    /// One number type for all layers except the first and the last, which have 8 bits.
     Inner(Grid),
     /// One total of zeros for the whole network, with a pattern and a fraction.
     Zeros(Pattern, f64),

@@ -45,19 +45,19 @@ pub trait LoadedPlan: Send + Sync {
     /// Runs one batch: `input` is `batch` images row-major, `output` is written likewise.
     ///
     /// # Errors
-    /// Where a device fails.
+    /// Fails if a device fails.
     fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError>;
 
     /// Runs one batch and returns the seconds of each of [`LoadedPlan::steps`].
     ///
     /// # Errors
-    /// Where a device fails.
+    /// Fails if a device fails.
     fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError>;
 
     /// Runs one batch and shows every value of the plan as soon as it is there, the input first.
     ///
     /// # Errors
-    /// Where a device fails.
+    /// Fails if a device fails.
     fn observe(
         &mut self,
         input: &[f32],
