@@ -3,6 +3,8 @@
 //! they are exact for subnormal numbers even in threads that flush single-precision subnormals.
 //! Module `weights` of the plan states which weights are stored in these formats.
 
+use crate::{Simd, SimdOp};
+
 /// Largest finite number in half precision.
 pub const FP16_MAX: f32 = 65504.0;
 
@@ -61,6 +63,27 @@ pub fn fp16_number(bits: u16) -> f32 {
         _ => (magnitude << 13) + REBIAS,
     };
     f32::from_bits(sign | number)
+}
+
+/// Widening of half-precision numbers to single precision, as many as fill whole vectors.
+pub struct Widen<'a> {
+    /// Bits of the half-precision numbers.
+    pub halves: &'a [u16],
+    /// The same numbers in single precision.
+    pub numbers: &'a mut [f32],
+}
+
+impl SimdOp for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, simd: S) {
+        let steps = self.halves.chunks_exact(S::LANES).zip(self.numbers.chunks_exact_mut(S::LANES));
+        for (from, to) in steps {
+            // SAFETY: both chunks are as long as a vector.
+            unsafe { simd.store(to.as_mut_ptr(), simd.load_f16(from.as_ptr())) };
+        }
+    }
 }
 
 #[cfg(test)]

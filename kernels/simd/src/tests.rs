@@ -1,6 +1,6 @@
 //! The same tests with every token that this machine has.
 
-use crate::half::{fp16_number, round_to_bf16};
+use crate::half::{Widen, fp16_number, round_to_bf16};
 use crate::{Activate, Dispatch, Isa, IsaToken, Simd, SimdFn, SimdOp, lanes, quartered};
 
 /// Returns the tokens of this machine.
@@ -269,23 +269,6 @@ impl SimdOp for Integers {
 fn small_integers_agree_with_scalars() {
     for token in tokens() {
         token.dispatch(Integers);
-    }
-}
-
-struct Widen<'a> {
-    halves: &'a [u16],
-    numbers: &'a mut [f32],
-}
-
-impl SimdOp for Widen<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn eval<S: Simd>(self, simd: S) {
-        let steps = self.halves.chunks_exact(S::LANES).zip(self.numbers.chunks_exact_mut(S::LANES));
-        for (from, to) in steps {
-            // SAFETY: both chunks are as long as a vector.
-            unsafe { simd.store(to.as_mut_ptr(), simd.load_f16(from.as_ptr())) };
-        }
     }
 }
 

@@ -86,6 +86,8 @@ fn write(_word: u64) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paretune_simd::half::{Widen, fp16_number};
+    use paretune_simd::{Dispatch, Isa, IsaToken};
 
     #[test]
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -99,5 +101,25 @@ mod tests {
             assert_eq!(half().to_bits(), 0);
         }
         assert!(half() > 0.0);
+    }
+
+    #[test]
+    fn halves_are_widened_exactly_where_subnormal_numbers_are_flushed_too() {
+        let halves: Vec<u16> = (0..=u16::MAX).collect();
+        for isa in Isa::available() {
+            let mut numbers = vec![0.0; halves.len()];
+            {
+                let _mode = FlushDenormals::on();
+                let widen = Widen { halves: &halves, numbers: &mut numbers };
+                IsaToken::new(isa).unwrap().dispatch(widen);
+            }
+            for (half, number) in halves.iter().zip(numbers) {
+                let want = fp16_number(*half);
+                assert!(
+                    number.to_bits() == want.to_bits() || number.is_nan() && want.is_nan(),
+                    "{isa:?}: {half:x} is {number:e}"
+                );
+            }
+        }
     }
 }

@@ -16,8 +16,6 @@ use crate::error::KernelError;
 mod barrier;
 mod crew;
 mod float_mode;
-#[cfg(test)]
-mod half_tests;
 mod ledger;
 mod pinning;
 
