@@ -11,3 +11,14 @@ pub const SOURCE_HASH: &str = env!("PARETUNE_SOURCE_HASH");
 
 pub mod conv;
 pub mod operators;
+
+/// Internal parts that the tests of this crate look into; they are no part of its interface.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::conv::support::indirection::IndirectionBuffer;
+    pub use crate::conv::support::taps::{by_tap, useful};
+    pub use crate::conv::support::tiles::{
+        Extent, MAX_ROWS, MAX_VECTORS, Tile, balanced, most_vectors, offered, tile_tunable,
+    };
+    pub use crate::operators::binary::{Axis, broadcast_strides, merge};
+}

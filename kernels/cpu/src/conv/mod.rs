@@ -13,8 +13,6 @@ mod algorithms;
 mod compressed;
 mod gemm_f32;
 mod gemm_i8;
-#[cfg(test)]
-mod tests;
 
 pub use algorithm::{Algorithm, Call, Kernel, Request};
 pub use registry::{Processor, algorithm, algorithms, baselines, candidates};

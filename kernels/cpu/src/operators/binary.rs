@@ -39,9 +39,11 @@ pub fn prepare(
 
 /// Size of a merged axis, and the stride of each operand along it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Axis {
-    size: usize,
-    strides: [usize; 2],
+pub struct Axis {
+    /// Number of positions along the axis.
+    pub size: usize,
+    /// Stride of each operand in elements.
+    pub strides: [usize; 2],
 }
 
 struct Binary {
@@ -54,7 +56,7 @@ struct Binary {
 }
 
 /// Returns the strides of an operand along the memory axes of the output; 0 where it is broadcast.
-fn broadcast_strides(
+pub fn broadcast_strides(
     batch: usize,
     dims: &[usize],
     rank: usize,
@@ -71,7 +73,7 @@ fn broadcast_strides(
 }
 
 /// Drops axes of size 1, and merges adjacent axes that are contiguous in both operands.
-fn merge(dims: &[usize], strides: &[Vec<usize>; 2]) -> Vec<Axis> {
+pub fn merge(dims: &[usize], strides: &[Vec<usize>; 2]) -> Vec<Axis> {
     let mut axes: Vec<Axis> = Vec::new();
     for (at, &size) in dims.iter().enumerate() {
         if size == 1 {
@@ -181,32 +183,5 @@ unsafe fn combine(
                 .enumerate()
                 .for_each(|(i, out)| *out = f(*a.add(i * s), *b.add(i * t))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_shapes_merge_into_one_axis() {
-        let dims = [2, 8, 5, 5];
-        let full = vec![200, 25, 5, 1];
-        assert_eq!(merge(&dims, &[full.clone(), full]), [Axis { size: 400, strides: [1, 1] }]);
-    }
-
-    #[test]
-    fn per_channel_factors_merge_to_rows() {
-        let out = Physical::new(2, &[8, 5, 5], Layout::Planar);
-        let strides =
-            [vec![200, 25, 5, 1], broadcast_strides(2, &[8, 1, 1], 3, &out, Layout::Planar)];
-        assert_eq!(
-            merge(&out.dims, &strides),
-            [Axis { size: 16, strides: [25, 1] }, Axis { size: 25, strides: [1, 0] }]
-        );
-        let out = Physical::new(2, &[8, 5, 5], Layout::ChannelsLast);
-        let strides =
-            [vec![200, 40, 8, 1], broadcast_strides(2, &[8, 1, 1], 3, &out, Layout::ChannelsLast)];
-        assert_eq!(merge(&out.dims, &strides).last(), Some(&Axis { size: 8, strides: [1, 1] }));
     }
 }

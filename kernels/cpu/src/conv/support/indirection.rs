@@ -16,7 +16,7 @@ const PADDING: isize = isize::MIN / 4;
 
 /// Offsets in elements from the start of an input to the runs under every output pixel. Pixels are
 /// counted through images, rows and columns.
-pub(crate) struct IndirectionBuffer {
+pub struct IndirectionBuffer {
     /// Vertical offsets, `[output row][tap row]`.
     vertical: Vec<isize>,
     /// Horizontal offsets, `[output column][tap column]`.
@@ -28,12 +28,12 @@ pub(crate) struct IndirectionBuffer {
 
 /// View of an indirection buffer ([`IndirectionBuffer`]) for kernels.
 #[derive(Clone, Copy)]
-pub(crate) struct IndirectionView {
+pub struct IndirectionView {
     vertical: *const isize,
     horizontal: *const isize,
     output: [usize; 2],
     /// `[rows, columns]` of taps, each of which is a run.
-    pub(crate) taps: [usize; 2],
+    pub taps: [usize; 2],
     image: usize,
 }
 
@@ -46,7 +46,7 @@ impl IndirectionBuffer {
 
     /// Builds an indirection buffer with one run of `in_channels / groups` elements per tap of an
     /// NHWC input.
-    pub(crate) fn taps(problem: &ConvProblem, output: [usize; 2]) -> Self {
+    pub fn taps(problem: &ConvProblem, output: [usize; 2]) -> Self {
         let [height, width] = problem.input;
         let channels = problem.in_channels;
         if problem.window == Window::POINT {
@@ -129,7 +129,8 @@ impl IndirectionBuffer {
         }
     }
 
-    pub(crate) fn view(&self) -> IndirectionView {
+    /// Returns a view that lives no longer than the buffer.
+    pub fn view(&self) -> IndirectionView {
         IndirectionView {
             vertical: self.vertical.as_ptr(),
             horizontal: self.horizontal.as_ptr(),
@@ -163,7 +164,7 @@ pub(crate) fn offsets(
 
 /// Position of one output pixel.
 #[derive(Clone, Copy)]
-pub(crate) struct Pixel {
+pub struct Pixel {
     image: usize,
     row: usize,
     column: usize,
@@ -171,7 +172,7 @@ pub(crate) struct Pixel {
 
 /// Offsets of the taps of one output pixel.
 #[derive(Clone, Copy)]
-pub(crate) struct Site {
+pub struct Site {
     vertical: *const isize,
     horizontal: *const isize,
     image: usize,
@@ -179,7 +180,7 @@ pub(crate) struct Site {
 
 impl IndirectionView {
     /// Returns the position of pixel `number`.
-    pub(crate) fn pixel(&self, number: usize) -> Pixel {
+    pub fn pixel(&self, number: usize) -> Pixel {
         let [height, width] = self.output;
         Pixel {
             image: number / (height * width),
@@ -193,7 +194,7 @@ impl IndirectionView {
     /// # Safety
     /// The tables must be alive, and `pixel` must be one of the output's.
     #[inline(always)]
-    pub(crate) unsafe fn site(&self, pixel: Pixel) -> Site {
+    pub unsafe fn site(&self, pixel: Pixel) -> Site {
         // SAFETY: row and column are below `output`, which the tables were made for.
         unsafe {
             Site {
@@ -214,7 +215,7 @@ impl IndirectionView {
 
     /// Returns the position after `pixel`.
     #[inline(always)]
-    pub(crate) fn next(&self, pixel: Pixel) -> Pixel {
+    pub fn next(&self, pixel: Pixel) -> Pixel {
         let Pixel { image, row, column } = pixel;
         if column + 1 < self.output[1] {
             Pixel { image, row, column: column + 1 }
@@ -233,7 +234,7 @@ impl Site {
     /// The tables must be alive, the tap must exist, and `input` must be the start of the input
     /// that the tables describe.
     #[inline(always)]
-    pub(crate) unsafe fn run<T>(
+    pub unsafe fn run<T>(
         &self,
         ky: usize,
         kx: usize,
@@ -247,57 +248,6 @@ impl Site {
             // Computed without a branch, and discarded for padding.
             let inside = input.wrapping_add(self.image).wrapping_offset(offset);
             if offset < 0 { zeros } else { inside }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn padding_is_found_on_every_side() {
-        let window =
-            Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1, 1, 1, 1] };
-        let problem = ConvProblem {
-            batch: 2,
-            in_channels: 2,
-            out_channels: 1,
-            groups: 1,
-            input: [2, 3],
-            window,
-        };
-        let rows = IndirectionBuffer::taps(&problem, [2, 3]);
-        let view = rows.view();
-        let input: Vec<u32> = (0..24).collect();
-        let zeros = [u32::MAX; 2];
-        let mut pixel = view.pixel(0);
-        for image in 0..2 {
-            for y in 0..2_usize {
-                for x in 0..3_usize {
-                    // SAFETY: the tables live, the pixel exists and the input has the problem's
-                    // size.
-                    let read = |ky, kx| unsafe {
-                        *view.site(pixel).run(ky, kx, input.as_ptr(), zeros.as_ptr())
-                    };
-                    for ky in 0..3 {
-                        for kx in 0..3 {
-                            let inside = (1..3).contains(&(y + ky)) && (1..4).contains(&(x + kx));
-                            let want = if inside {
-                                (((image * 2 + y + ky - 1) * 3 + x + kx - 1) * 2) as u32
-                            } else {
-                                u32::MAX
-                            };
-                            assert_eq!(
-                                read(ky, kx),
-                                want,
-                                "image {image} pixel {y},{x} tap {ky},{kx}"
-                            );
-                        }
-                    }
-                    pixel = view.next(pixel);
-                }
-            }
         }
     }
 }

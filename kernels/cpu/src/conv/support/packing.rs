@@ -167,7 +167,7 @@ impl Packing {
     }
 
     /// Returns the number of requests that were packed from weights.
-    #[cfg(test)]
+    #[doc(hidden)] // For tests.
     pub fn made(&self) -> usize {
         self.made.get()
     }

@@ -9,18 +9,18 @@ use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
 
 /// One tap of a window.
-pub(crate) struct Tap {
+pub struct Tap {
     /// Index of the tap in the window.
-    pub(crate) number: usize,
+    pub number: usize,
     /// Output rows and columns that find the tap in the input.
-    pub(crate) within: [Range<usize>; 2],
+    pub within: [Range<usize>; 2],
     /// Indirection buffer of the tap under these pixels of an image.
-    pub(crate) rows: IndirectionBuffer,
+    pub rows: IndirectionBuffer,
 }
 
 /// Returns the taps that some pixel finds in the input, the last of which lies under all pixels.
 /// `None` if no tap lies under all pixels, or if every tap does.
-pub(crate) fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Tap>> {
+pub fn by_tap(problem: &ConvProblem, output: [usize; 2]) -> Option<Vec<Tap>> {
     let [height, width] = problem.window.kernel;
     let mut taps = Vec::with_capacity(height * width);
     for ky in 0..height {
@@ -62,7 +62,7 @@ pub(crate) fn order_tunable(can: bool, better: bool) -> Tunable {
 }
 
 /// Returns the fraction of products of taps with pixels that do not involve padding.
-pub(crate) fn useful(problem: &ConvProblem, output: [usize; 2]) -> f64 {
+pub fn useful(problem: &ConvProblem, output: [usize; 2]) -> f64 {
     let axis = |axis: usize| {
         let taps = problem.window.kernel[axis];
         let met: usize = (0..taps).map(|tap| inside(problem, axis, output[axis], tap).len()).sum();
@@ -79,33 +79,4 @@ fn inside(problem: &ConvProblem, axis: usize, outputs: usize, tap: usize) -> Ran
     let first = padding.saturating_sub(offset).div_ceil(stride).min(outputs);
     let end = (problem.input[axis] + padding).saturating_sub(offset).div_ceil(stride).min(outputs);
     first..end.max(first)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use paretune_base::plan::operator::Window;
-
-    #[test]
-    fn taps_in_padding_are_left_out() {
-        let window = Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], padding: [1; 4] };
-        let problem = ConvProblem {
-            batch: 1,
-            in_channels: 1,
-            out_channels: 1,
-            groups: 1,
-            input: [2, 4],
-            window,
-        };
-        let taps = by_tap(&problem, [2, 4]).unwrap();
-        let products: usize =
-            taps.iter().map(|tap| tap.within[0].len() * tap.within[1].len()).sum();
-        assert_eq!(products, 4 * 10);
-        assert!((useful(&problem, [2, 4]) - 40.0 / 72.0).abs() < 1e-12);
-        assert_eq!(taps.last().map(|tap| tap.number), Some(4));
-        let point = ConvProblem { input: [1, 1], ..problem };
-        assert_eq!(by_tap(&point, [1, 1]).unwrap().len(), 1);
-        let window = Window { padding: [0; 4], ..window };
-        assert!(by_tap(&ConvProblem { input: [5, 5], window, ..problem }, [3, 3]).is_none());
-    }
 }

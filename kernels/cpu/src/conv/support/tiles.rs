@@ -12,27 +12,27 @@ use paretune_base::plan::schedule::Tunable;
 use paretune_simd::{Isa, Simd, SimdOp, lanes};
 
 /// Largest number of rows (mr) of any compiled tile.
-#[cfg(test)]
-pub(crate) const MAX_ROWS: usize = 14;
+pub const MAX_ROWS: usize = 14;
 /// Largest number of vectors of any compiled tile.
-#[cfg(test)]
-pub(crate) const MAX_VECTORS: usize = 8;
+pub const MAX_VECTORS: usize = 8;
 
 /// Register tile of one microkernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tile {
-    pub(crate) rows: usize,
-    pub(crate) vectors: usize,
+pub struct Tile {
+    /// Rows of output pixels (mr).
+    pub rows: usize,
+    /// Vectors of output channels per row.
+    pub vectors: usize,
 }
 
 impl Tile {
     /// Returns the rows and the columns in elements.
-    fn sides(self, isa: Isa) -> [usize; 2] {
+    pub fn sides(self, isa: Isa) -> [usize; 2] {
         [self.rows, self.vectors * lanes(isa)]
     }
 
     /// Returns the tile of these rows and columns, or `None` if `isa` has no such tile.
-    pub(crate) fn of_sides([rows, columns]: [usize; 2], isa: Isa) -> Option<Self> {
+    pub fn of_sides([rows, columns]: [usize; 2], isa: Isa) -> Option<Self> {
         let tile = Self { rows, vectors: columns / lanes(isa) };
         let fits = columns.is_multiple_of(lanes(isa))
             && (1..=most_vectors(isa, rows)).contains(&tile.vectors);
@@ -51,7 +51,7 @@ pub(crate) fn pixel_tile(tiles: &[[usize; 2]], default: [usize; 2]) -> [Tunable;
 /// Returns the largest number of vectors of the compiled tiles with `rows` rows; 0 if there are
 /// none. It never grows with `rows`, so the remainders at the edges of a tile have a microkernel
 /// too.
-pub(crate) const fn most_vectors(isa: Isa, rows: usize) -> usize {
+pub const fn most_vectors(isa: Isa, rows: usize) -> usize {
     match isa {
         // Compilers find registers for these on any target.
         Isa::Portable => match rows {
@@ -86,7 +86,7 @@ const fn few_registers(isa: Isa) -> bool {
 }
 
 /// Returns the tiles that the tunable `tile` offers, as `(rows, vectors)`.
-fn offered(isa: Isa) -> &'static [(usize, usize)] {
+pub fn offered(isa: Isa) -> &'static [(usize, usize)] {
     match isa {
         Isa::Portable => &[(1, 4), (2, 2), (3, 2), (4, 1), (4, 2)],
         Isa::Avx2 | Isa::AvxVnni => &[
@@ -133,9 +133,11 @@ fn offered(isa: Isa) -> &'static [(usize, usize)] {
 
 /// Rows m and columns n of a GEMM `m x k x n`.
 #[derive(Clone, Copy)]
-pub(crate) struct Extent {
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
+pub struct Extent {
+    /// Rows m: output pixels.
+    pub rows: usize,
+    /// Columns n: output channels of a group.
+    pub columns: usize,
 }
 
 impl Extent {
@@ -147,7 +149,7 @@ impl Extent {
 }
 
 /// Returns the tunables of the tile for an integer GEMM of this extent.
-pub(crate) fn tile_tunable(extent: Extent, isa: Isa) -> [Tunable; 2] {
+pub fn tile_tunable(extent: Extent, isa: Isa) -> [Tunable; 2] {
     tile_tunable_by(extent, isa, integer_cycles)
 }
 
@@ -218,7 +220,7 @@ fn estimate(extent: Extent, tile: Tile, isa: Isa, cycles: Cycles) -> f64 {
 }
 
 /// Divides `total` rows into tiles of at most `rows`, as evenly as possible: `[(rows, count); 2]`.
-pub(crate) fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
+pub fn balanced(total: usize, rows: usize) -> [(usize, usize); 2] {
     let tiles = total.div_ceil(rows);
     if tiles == 0 {
         return [(0, 0); 2];
@@ -347,53 +349,5 @@ impl<K: Microkernels> SimdOp for Find<K> {
 
     fn eval<S: Simd>(self, simd: S) -> Option<K::Pointer> {
         microkernel::<S, K>(simd, self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn balanced_tiles_cover_all_rows() {
-        for total in 0..50 {
-            for rows in 1..=MAX_ROWS {
-                let parts = balanced(total, rows);
-                assert_eq!(parts.iter().map(|(rows, count)| rows * count).sum::<usize>(), total);
-                assert!(parts.iter().all(|&(r, count)| count == 0 || (1..=rows).contains(&r)));
-            }
-        }
-    }
-
-    #[test]
-    fn offered_tiles_are_compiled_and_so_is_all_that_is_smaller() {
-        for isa in Isa::ALL {
-            for rows in 1..=MAX_ROWS {
-                assert!(most_vectors(isa, rows + 1) <= most_vectors(isa, rows));
-                assert!(most_vectors(isa, rows) <= MAX_VECTORS);
-            }
-            for &(rows, vectors) in offered(isa) {
-                assert!(vectors <= most_vectors(isa, rows), "{isa:?} {rows}x{vectors}");
-                let tile = Tile { rows, vectors };
-                assert_eq!(Tile::of_sides(tile.sides(isa), isa), Some(tile));
-            }
-        }
-    }
-
-    #[test]
-    fn tunables_suit_the_problem() {
-        for (rows, columns) in [(1, 10), (1, 512), (16, 512), (1024, 64), (7, 3)] {
-            for isa in Isa::ALL {
-                let [first, second] = tile_tunable(Extent { rows, columns }, isa);
-                assert!(first.values().contains(&first.default));
-                for side in first.values() {
-                    let chosen = [(first.name.to_owned(), side)].into();
-                    for other in second.values_beside(&chosen) {
-                        let sides = [side, other].map(|value| value.size().unwrap() as usize);
-                        assert!(Tile::of_sides(sides, isa).unwrap().rows <= rows);
-                    }
-                }
-            }
-        }
     }
 }

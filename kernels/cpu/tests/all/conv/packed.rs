@@ -1,11 +1,23 @@
 //! Packed weights of every algorithm in every format are found again, and no content of a file
 //! makes a kernel leave its memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::*;
-use crate::conv::support::packing::{PackedLayer, REVISION, Section};
+use paretune_base::error::KernelError;
 use paretune_base::memory::mapping::Mapping;
+use paretune_base::plan::Quantization;
+use paretune_base::plan::activation::Activation;
+use paretune_base::plan::layout::Element;
+use paretune_base::plan::operator::{ConvProblem, Window};
+use paretune_base::plan::schedule::Schedule;
+use paretune_base::plan::weights::{WeightFormat, WeightValues, Weights};
+use paretune_cpu::conv::support::packing::{PackedLayer, REVISION, Section};
+use paretune_cpu::conv::{Algorithm, Kernel, Packing, Request, baselines, candidates};
+use paretune_simd::Isa;
+
+use super::cases::{FORMATS, Random, keep, zero_weights};
+use super::memory::{Guarded, run_kernel};
 
 /// Returns `weights` without their values.
 fn hollow(weights: &Weights) -> Weights {
@@ -48,7 +60,7 @@ fn find(
 
 /// Compares a kernel that finds its weights with the `output` of one that packed them, and lets it
 /// find corrupt ones.
-pub(super) fn check(
+pub(crate) fn check(
     algorithm: &dyn Algorithm,
     request: &Request<'_>,
     input: &mut Guarded,

@@ -1,0 +1,7 @@
+//! Operators other than convolution.
+
+mod activation;
+mod binary;
+mod convert;
+mod folded;
+mod mean;
