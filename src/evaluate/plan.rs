@@ -49,11 +49,11 @@ pub fn build_plan(
 ) -> Result<Plan, PlanError> {
     let candidate = decode(workload, configuration)?;
     let plan = if candidate.finetune > 0 {
-        workload.finetuned(&candidate.recipe, candidate.finetune, progress)?
+        workload.finetuned(&candidate.recipe(), candidate.finetune, progress)?
     } else {
-        workload.compressed(&candidate.recipe)?
+        workload.compressed(&candidate.recipe())?
     };
-    scheduled(plan, candidate, isa)
+    scheduled(plan, &candidate, isa)
 }
 
 /// Builds the plan of `configuration` with round-to-nearest weights: same shapes, formats and
@@ -69,31 +69,27 @@ pub fn build_plan_for_timing(
 ) -> Result<Plan, PlanError> {
     let candidate = decode(workload, configuration)?;
     let criterion = ChannelCriterion::Magnitude;
-    let recipe = Recipe {
-        method: Method::OneShot,
-        recalibrate: false,
-        criterion,
-        ..candidate.recipe.clone()
-    };
-    scheduled(workload.compressed(&recipe)?, candidate, isa)
+    let recipe =
+        Recipe { method: Method::OneShot, recalibrate: false, criterion, ..candidate.recipe() };
+    scheduled(workload.compressed(&recipe)?, &candidate, isa)
 }
 
 /// Applies the schedules and backends of `candidate` to `plan`.
-fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, PlanError> {
+fn scheduled(mut plan: Plan, candidate: &Candidate, isa: Isa) -> Result<Plan, PlanError> {
     plan.threads = candidate.threads;
     let layers = compress::layers(&plan)?;
     let switches = candidate.switches.iter().map(|(layer, backend)| {
         let step = layers.get(*layer).map_or(plan.steps.len(), |layer| layer.index);
         Switch { step, backend: backend.clone() }
     });
-    (plan.switches, plan.backend) = (switches.collect(), candidate.backend);
+    (plan.switches, plan.backend) = (switches.collect(), candidate.backend.clone());
     let used =
         std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend));
     let targets: Vec<(Backend, Target)> = used
         .map(|backend| Ok((backend.clone(), Target::of(backend, isa)?)))
         .collect::<Result<_, KernelError>>()?;
     for layer in layers {
-        let Some(schedule) = candidate.schedules.get(&layer.step) else { continue };
+        let Some(schedule) = candidate.schedule(&layer.step) else { continue };
         let backend = plan.backend_of(layer.index);
         let Some((_, target)) = targets.iter().find(|(known, _)| known == backend) else {
             continue;
@@ -113,7 +109,7 @@ fn scheduled(mut plan: Plan, candidate: Candidate, isa: Isa) -> Result<Plan, Pla
 /// # Errors
 /// Fails if the configuration does not fit the network.
 pub fn recipe_of(workload: &Workload, configuration: &Configuration) -> Result<Recipe, PlanError> {
-    Ok(decode(workload, configuration)?.recipe)
+    Ok(decode(workload, configuration)?.recipe())
 }
 
 fn decode(workload: &Workload, configuration: &Configuration) -> Result<Candidate, PlanError> {

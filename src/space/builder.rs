@@ -502,7 +502,7 @@ mod tests {
                     assert_eq!(algorithm == "implicit_gemm_bf16", wanted == Numbers::Bf16);
                     let names = found.iter().map(|layer| layer.step.as_str());
                     let candidate = Candidate::decode(&point, names).expect("a candidate");
-                    assert_eq!(candidate.recipe.layer(&layer.step).numbers, wanted);
+                    assert_eq!(candidate.layers[&layer.step].recipe.numbers, wanted);
                 }
             }
         }

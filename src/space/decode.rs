@@ -15,13 +15,22 @@ use paretune_spaces::{Configuration, Value};
 /// Longest time of fine-tuning in seconds.
 const MOST_SECONDS: u64 = 24 * 3600;
 
-/// A decoded configuration: compression, schedules, threads and backends.
+/// Configuration of one layer: what its weights become, and how it runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerConfig {
+    /// Compression of the weights, which determines the layer's outputs.
+    pub recipe: LayerRecipe,
+    /// Algorithm and tunables, which determine the speed; `None` takes the machine's default.
+    pub schedule: Option<Schedule>,
+}
+
+/// A decoded configuration: layers, widths, threads and backends.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidate {
-    /// Compression, which determines the network's outputs.
-    pub recipe: Recipe,
-    /// Schedules by step name, which determine the speed.
-    pub schedules: BTreeMap<String, Schedule>,
+    /// Configuration of each layer that differs from the default, by name of the step.
+    pub layers: BTreeMap<String, LayerConfig>,
+    /// Fraction of the channels that is kept, by name of the channel group.
+    pub channels: BTreeMap<String, f64>,
     /// Number of CPU threads that run it.
     pub threads: usize,
     /// Seconds of fine-tuning after compression.
@@ -89,7 +98,7 @@ impl Candidate {
                         .ok_or_else(|| wrong("expected whole seconds, a day at most"))?;
                 }
                 Name::Channels(group) => {
-                    candidate.recipe.channels.insert(group.to_owned(), real(name, value)?);
+                    candidate.channels.insert(group.to_owned(), real(name, value)?);
                 }
                 Name::Layer(layer, LayerPart::Tunable { algorithm, tunable }) => {
                     let value =
@@ -99,22 +108,18 @@ impl Candidate {
                 Name::Layer(layer, LayerPart::Algorithm) => {
                     let algorithm =
                         value.as_str().ok_or_else(|| wrong("expected the name of an algorithm"))?;
-                    algorithm.clone_into(
-                        &mut candidate.schedules.entry(layer.to_owned()).or_default().algorithm,
-                    );
+                    let config = candidate.layers.entry(layer.to_owned()).or_default();
+                    config.schedule = Some(Schedule::of(algorithm));
                 }
                 Name::Layer(layer, part) => {
-                    compression(
-                        candidate.recipe.layers.entry(layer.to_owned()).or_default(),
-                        part,
-                        name,
-                        value,
-                    )?;
+                    let config = candidate.layers.entry(layer.to_owned()).or_default();
+                    compression(&mut config.recipe, part, name, value)?;
                 }
             }
         }
         for (layer, algorithm, tunable, value) in tunables {
-            match candidate.schedules.get_mut(layer) {
+            let config = candidate.layers.get_mut(layer);
+            match config.and_then(|config| config.schedule.as_mut()) {
                 Some(schedule) if schedule.algorithm == algorithm => {
                     schedule.tunables.insert(tunable.to_owned(), value);
                 }
@@ -127,6 +132,19 @@ impl Candidate {
             }
         }
         Ok(candidate)
+    }
+
+    /// Returns the compression of the whole network, by the default method.
+    #[must_use]
+    pub fn recipe(&self) -> Recipe {
+        let layers = self.layers.iter().map(|(layer, config)| (layer.clone(), config.recipe));
+        Recipe { channels: self.channels.clone(), layers: layers.collect(), ..Recipe::default() }
+    }
+
+    /// Returns the schedule of the layer `step`, or `None` if it takes the default.
+    #[must_use]
+    pub fn schedule(&self, step: &str) -> Option<&Schedule> {
+        self.layers.get(step)?.schedule.as_ref()
     }
 }
 
@@ -276,8 +294,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(decoded.threads, 2);
-        assert_eq!(decoded.schedules["a.b"].tunables["tile"], TunableValue::Size(4));
-        assert_eq!(decoded.recipe.layers["a"].numbers, Numbers::Integer(Grid::Bits8));
+        assert_eq!(decoded.schedule("a.b").unwrap().tunables["tile"], TunableValue::Size(4));
+        assert_eq!(decoded.recipe().layers["a"].numbers, Numbers::Integer(Grid::Bits8));
     }
 
     #[test]
