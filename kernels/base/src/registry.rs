@@ -62,9 +62,12 @@ pub trait AlgorithmInfo: Send + Sync {
         f32::INFINITY
     }
 
-    /// Returns whether it executes weights of `format`. Zeros are stored in memory, so an algorithm
-    /// for dense weights executes every sparsity pattern.
-    fn executes(&self, format: WeightFormat) -> bool;
+    /// Returns whether it executes weights of `format`: by default all of the kind of numbers that
+    /// it computes on. Zeros are stored in memory, so an algorithm for dense weights executes every
+    /// sparsity pattern.
+    fn executes(&self, format: WeightFormat) -> bool {
+        format.numbers.is_integer() == self.is_integer()
+    }
 }
 
 /// Former names of algorithms and the present ones. Schedules, configurations and files of earlier

@@ -198,7 +198,19 @@ impl ConvProblem {
         self.out_channels / self.groups
     }
 
-    /// Whether each group has one input and one output channel.
+    /// Returns the number of taps of the window.
+    #[must_use]
+    pub fn taps(&self) -> usize {
+        self.window.kernel.iter().product()
+    }
+
+    /// Returns the number of weights of one output channel, which is k of the matrix product.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.group_in() * self.taps()
+    }
+
+    /// Returns whether each group has one input and one output channel.
     #[must_use]
     pub fn is_depthwise(&self) -> bool {
         self.groups == self.in_channels && self.groups == self.out_channels && self.groups > 1

@@ -65,9 +65,11 @@ pub trait Algorithm: AlgorithmInfo {
     /// Returns the tunables for this problem on this machine.
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable>;
 
-    /// Returns the layout of the input, and that of residual and output. `schedule` must have every
-    /// tunable.
-    fn layouts(&self, schedule: &Schedule, isa: Isa) -> [Layout; 2];
+    /// Returns the layout of the input, and that of residual and output: by default NHWC for both.
+    /// `schedule` must have every tunable.
+    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
+        [Layout::ChannelsLast; 2]
+    }
 
     /// Packs the weights and fixes all sizes, so that a run allocates nothing. Everything derived
     /// from weights must come from [`Request::packing`], requested in a fixed order, and sizes from

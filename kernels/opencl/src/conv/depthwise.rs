@@ -6,7 +6,6 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
-use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::{AlgorithmInfo, BackendKind};
 
 pub(super) struct Depthwise;
@@ -27,10 +26,6 @@ impl AlgorithmInfo for Depthwise {
 
     fn backend(&self) -> BackendKind {
         BackendKind::OpenCl
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
     }
 }
 

@@ -6,7 +6,6 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
-use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 use paretune_simd::half::FP16_MAX;
 
@@ -54,10 +53,6 @@ impl AlgorithmInfo for Direct {
 
     fn backend(&self) -> BackendKind {
         BackendKind::OpenCl
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
-use paretune_base::plan::weights::{WeightFormat, WeightValues};
+use paretune_base::plan::weights::WeightValues;
 use paretune_base::registry::{AlgorithmInfo, BackendKind};
 
 pub(super) struct ImplicitGemmI8;
@@ -27,10 +27,6 @@ impl AlgorithmInfo for ImplicitGemmI8 {
 
     fn is_integer(&self) -> bool {
         true
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_integer()
     }
 
     fn backend(&self) -> BackendKind {

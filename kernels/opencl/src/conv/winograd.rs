@@ -6,7 +6,6 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
-use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 
 pub(super) struct Winograd;
@@ -35,10 +34,6 @@ impl AlgorithmInfo for Winograd {
 
     fn backend(&self) -> BackendKind {
         BackendKind::OpenCl
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
     }
 }
 

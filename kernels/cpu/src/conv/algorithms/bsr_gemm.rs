@@ -13,9 +13,8 @@ use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
 use crate::conv::support::tiles::Extent;
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{Pattern, WeightFormat};
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
@@ -54,7 +53,7 @@ impl Algorithm for BsrGemm {
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
-        let taps = problem.window.kernel.iter().product::<usize>();
+        let taps = problem.taps();
         let whole = taps > 1 && reaches(problem, strides(problem));
         let free = problem.window.padding == [0; 4];
         // The tuner does not know the sparsity; half of the weights are assumed to be zero.
@@ -75,10 +74,6 @@ impl Algorithm for BsrGemm {
         ]
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         let (output, token) = request.check()?;
         request.check_f32()?;
@@ -92,7 +87,7 @@ impl Algorithm for BsrGemm {
         };
         let segments = positions(&problem, whole, 1);
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
-        let taps: usize = problem.window.kernel.iter().product();
+        let taps = problem.taps();
         let streams = (0..problem.groups)
             .map(|group| {
                 let first = group * group_out;

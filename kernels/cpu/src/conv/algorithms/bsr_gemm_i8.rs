@@ -20,9 +20,8 @@ use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{Split, panel_tunable, prefetch_tunable, split_tunable};
 use crate::conv::support::tiles::Extent;
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{Grid, Numbers, Pattern, WeightFormat};
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
@@ -64,10 +63,6 @@ impl Algorithm for BsrGemmI8 {
         tunables::<I8>(problem, isa, 4.0)
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         prepare::<I8>(request)
     }
@@ -103,10 +98,6 @@ impl Algorithm for GemmLowBitI8 {
         tunables::<LowBit<4>>(problem, isa, 4.0)
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         match request.integer_weights()?.grid {
             Grid::Ternary | Grid::Bits2 => prepare::<LowBit<2>>(request),
@@ -124,15 +115,13 @@ fn strides(problem: &ConvProblem) -> [usize; 2] {
 }
 
 fn supports(problem: &ConvProblem) -> bool {
-    sensible(problem)
-        && problem.group_in() * problem.window.kernel.iter().product::<usize>() <= MOST_TERMS
-        && reaches(problem, strides(problem))
+    sensible(problem) && problem.depth() <= MOST_TERMS && reaches(problem, strides(problem))
 }
 
 /// Returns the tunables; `bits` is the assumed number of bits per weight.
 fn tunables<K: Kind>(problem: &ConvProblem, isa: Isa, bits: f64) -> Vec<Tunable> {
     let extent = Extent::of(problem);
-    let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+    let depth = problem.depth();
     let column = (depth as f64 * bits / 8.0) as usize;
     let [tile_m, tile_n] = tile_tunable::<K>(extent, isa);
     vec![
@@ -171,7 +160,7 @@ where
     let copies =
         form.centered || problem.window.padding != [0; 4] || !group_in.is_multiple_of(step);
     let segments = positions(&problem, Some(strides(&problem)), step);
-    let taps: usize = problem.window.kernel.iter().product();
+    let taps = problem.taps();
     let depth = taps * group_in;
     let width = group_out.next_multiple_of(lanes(request.isa));
     let groups = (0..problem.groups)
@@ -186,16 +175,9 @@ where
             let sizes = [group_out, group_in];
             let streams =
                 CompressedGemm::<K>::new(request, token, tile, sizes, &segments, weight, start)?;
-            let scale = request.packing.numbers(width, |scale| {
-                for column in 0..group_out {
-                    scale[column] = epilogue.scale(stored.scales[first + column] * grid.scale);
-                }
-            })?;
-            let bias = request.packing.numbers(width, |bias| {
-                for column in 0..group_out {
-                    bias[column] = epilogue.bias(request.bias(first + column));
-                }
-            })?;
+            let channels = first..first + group_out;
+            let [scale, bias] =
+                epilogue.packed(request, &stored.scales, grid.scale, channels, width)?;
             Ok(Group { streams, scale, bias })
         })
         .collect::<Result<Vec<_>, KernelError>>()?;
@@ -255,12 +237,9 @@ impl<K: Kind<Store = I8Store>> Kernel for Prepared<K> {
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let mut input = call.input;
         if let Some(pad) = self.pad {
-            let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
-            let (problem, output) = (&self.problem, call.workspace);
-            // SAFETY: the workspace has room for the padded input, and each row has one writer.
-            unsafe { pad(PadBytes { problem, zero_point: self.zero_point, rows, input, output }) };
-            worker.wait();
-            input = call.workspace.cast_const();
+            // SAFETY: the caller vouches for the addresses, and the workspace has room for the
+            // padded input.
+            input = unsafe { PadBytes::share(pad, &self.problem, self.zero_point, call, worker) };
         }
         for (number, group) in self.groups.iter().enumerate() {
             let input = input.wrapping_add(number * self.problem.group_in() * self.form.bytes);

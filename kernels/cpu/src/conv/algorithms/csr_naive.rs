@@ -40,8 +40,7 @@ impl AlgorithmInfo for CsrNaive {
 
 impl Algorithm for CsrNaive {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        let depth =
-            problem.window.kernel.iter().product::<usize>().checked_mul(problem.in_channels);
+        let depth = problem.taps().checked_mul(problem.in_channels);
         sensible(problem) && depth.is_some_and(|depth| u32::try_from(depth).is_ok())
     }
 
@@ -59,7 +58,7 @@ impl Algorithm for CsrNaive {
         let stored = request.f32_weights()?;
         let problem = request.problem;
         let rows = CsrMatrix::of(request, stored)?;
-        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let depth = problem.depth();
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         let place = |k: usize| {
             let tap = k % taps;
@@ -93,7 +92,7 @@ impl CsrMatrix {
     /// Fails if a channel has too many weights, or if packed weights do not belong to the problem.
     pub(crate) fn of(request: &Request<'_>, stored: &[f32]) -> Result<Self, KernelError> {
         let problem = &request.problem;
-        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let depth = problem.depth();
         let many = |_| KernelError::Data(format!("{problem:?} has too many weights per channel"));
         let packing = request.packing;
         let (values, columns, counts) = packing.make(|| {

@@ -10,18 +10,17 @@ use std::ops::Range;
 
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::{Buffer, whole_lines};
+use crate::conv::support::depthwise::{self as support, parts, shares_channels, tunables};
 use crate::conv::support::epilogue::{Epilogue, StoreTile};
 use crate::conv::support::indirection::offsets;
 use crate::conv::support::layouts::{BLOCKED, CHANNELS_LAST, named_layout};
 use crate::conv::support::request::sensible;
-use crate::conv::support::split::grain;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::AlgorithmInfo;
-use paretune_base::threads::{Part, Worker};
+use paretune_base::threads::Worker;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 
@@ -31,62 +30,8 @@ pub(crate) struct Depthwise;
 /// Largest number of input columns under one row of taps of a pass: four pixels, 5 taps, stride 2.
 const MOST_COLUMNS: usize = 12;
 
-/// Approximate time of a multiply-add here relative to one in a GEMM.
-const SLOWER: usize = 4;
-
-/// Number of output rows below which threads partition the channels by default.
-const FEW_ROWS: usize = 8;
-
-/// Returns the tunables of both depthwise algorithms, which compute `at_a_time` channels together.
-pub(crate) fn tunables(problem: &ConvProblem, at_a_time: usize) -> Vec<Tunable> {
-    let [height, width] = problem.output().unwrap_or([1, 1]);
-    let pixels: Vec<usize> = [1, 2, 4].into_iter().filter(|&pixels| pixels <= width).collect();
-    let most = pixels.last().copied().unwrap_or(1);
-    let axes =
-        if problem.in_channels > at_a_time { vec!["rows", "channels"] } else { vec!["rows"] };
-    let axis =
-        if problem.batch * height < FEW_ROWS && axes.len() > 1 { "channels" } else { "rows" };
-    vec![
-        Tunable::sizes("pixels", "neighboring output pixels computed in one pass", pixels, most),
-        Tunable::choice("parallel_axis", "what threads share: output rows or channels", axes, axis),
-    ]
-}
-
 /// Channels per unit when threads partition the channels: whole cache lines.
 const BLOCK: usize = 16;
-
-/// Returns this thread's parts of an output of this height and width: rows (counted through images)
-/// times channels (in units of `block`).
-pub(crate) fn parts<'a>(
-    worker: &'a Worker<'_>,
-    by_channels: bool,
-    problem: &ConvProblem,
-    [height, width]: [usize; 2],
-    block: usize,
-) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<'a> {
-    let (rows, channels) = (problem.batch * height, problem.in_channels);
-    let taps: usize = problem.window.kernel.iter().product();
-    let row = SLOWER * width * channels * taps;
-    let blocks = channels.div_ceil(block).max(1);
-    let (total, grain) =
-        if by_channels { (blocks, grain(rows * row / blocks, 1)) } else { (rows, grain(row, 1)) };
-    worker.parts(total, grain).map(move |Part { units: part, .. }| {
-        if by_channels {
-            (0..rows, (part.start * block).min(channels)..(part.end * block).min(channels))
-        } else {
-            (part, 0..channels)
-        }
-    })
-}
-
-/// Reads from the tunable `parallel_axis` whether threads share the channels instead of the rows.
-pub(crate) fn shares_channels(request: &Request<'_>) -> Result<bool, KernelError> {
-    match request.choice("parallel_axis")? {
-        "rows" => Ok(false),
-        "channels" => Ok(true),
-        _ => Err(request.bad_value("parallel_axis")),
-    }
-}
 
 impl AlgorithmInfo for Depthwise {
     fn name(&self) -> &'static str {
@@ -95,10 +40,6 @@ impl AlgorithmInfo for Depthwise {
 
     fn about(&self) -> &'static str {
         "each channel by itself, vectors of channels"
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
     }
 }
 
@@ -140,7 +81,7 @@ impl Algorithm for Depthwise {
             .f32()
             .dispatch(Select { window: problem.window, pixels })
             .ok_or_else(|| request.bad_value("pixels"))?;
-        let taps: usize = problem.window.kernel.iter().product();
+        let taps = problem.taps();
         let lanes = lanes(request.isa);
         let padded = problem.in_channels.next_multiple_of(lanes);
         let channels = problem.in_channels;
@@ -241,21 +182,11 @@ impl Kernel for Prepared {
     }
 }
 
-/// Output rows and channels that one call computes.
-struct Pass<'a> {
-    kernel: &'a Prepared,
-    call: Call,
-    rows: Range<usize>,
-    /// Range of channels, from a multiple of 16 on.
-    channels: Range<usize>,
-    addresses: *mut *const f32,
-}
+/// Pass of a single-precision kernel; its channels begin at a multiple of [`BLOCK`].
+type Pass<'a> = support::Pass<'a, Prepared, f32>;
 
 /// Computes a [`Pass`].
-///
-/// # Safety
-/// The addresses in the pass must be valid, and no other thread may write its part of the output.
-type Entry = unsafe fn(&Pass<'_>);
+type Entry = support::Entry<Prepared, f32>;
 
 /// Selects the instantiation for a window and a number of pixels.
 struct Select {

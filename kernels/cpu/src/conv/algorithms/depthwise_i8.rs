@@ -6,20 +6,16 @@
 //! biases are stored in that order, and packing the sums into bytes restores the original one.
 //! Padding is a row of zero points. The contribution of the zero point is subtracted in advance.
 
-use std::ops::Range;
-
-use super::depthwise::{parts, shares_channels, tunables};
 use super::implicit_gemm_i8::MOST_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::{input_grid, start_of};
 use crate::conv::support::buffer::{Buffer, whole_lines};
+use crate::conv::support::depthwise::{self as support, parts, shares_channels, tunables};
 use crate::conv::support::epilogue_i8::{ByteEpilogue, EpilogueI8, StoreTileI8, Target};
 use crate::conv::support::request::sensible;
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -44,33 +40,20 @@ impl AlgorithmInfo for DepthwiseI8 {
     fn is_integer(&self) -> bool {
         true
     }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_integer()
-    }
 }
 
 impl Algorithm for DepthwiseI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        sensible(problem)
-            && problem.is_depthwise()
-            && problem.window.kernel.iter().product::<usize>() <= MOST_TERMS
+        sensible(problem) && problem.is_depthwise() && problem.taps() <= MOST_TERMS
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         tunables(problem, block(isa))
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data("`depthwise_i8` needs one channel per group".into()));
-        }
         let dense = request.integer_weights()?;
         let grid = input_grid(request)?;
         let epilogue = EpilogueI8::new(request);
@@ -80,7 +63,7 @@ impl Algorithm for DepthwiseI8 {
         }
         let compiled =
             token.dispatch(Select { pixels }).ok_or_else(|| request.bad_value("pixels"))?;
-        let taps: usize = problem.window.kernel.iter().product();
+        let taps = problem.taps();
         let steps = taps.div_ceil(compiled.taps);
         let lanes = lanes(request.isa);
         let block = block(request.isa);
@@ -201,21 +184,11 @@ impl Kernel for Prepared {
     }
 }
 
-/// Output rows and channels that one call computes.
-struct Pass<'a> {
-    kernel: &'a Prepared,
-    call: Call,
-    rows: Range<usize>,
-    /// Range of channels in whole blocks, except at the end.
-    channels: Range<usize>,
-    addresses: *mut *const u8,
-}
+/// Pass of an 8-bit kernel; its channels are whole blocks, except at the end.
+type Pass<'a> = support::Pass<'a, Prepared, u8>;
 
 /// Computes a [`Pass`].
-///
-/// # Safety
-/// The addresses in the pass must be valid, and no other thread may write its part of the output.
-type Entry = unsafe fn(&Pass<'_>);
+type Entry = support::Entry<Prepared, u8>;
 
 /// Functions and constants of one instruction set.
 struct Compiled {

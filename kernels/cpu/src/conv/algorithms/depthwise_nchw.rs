@@ -16,7 +16,6 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -45,10 +44,6 @@ impl AlgorithmInfo for DepthwiseNchw {
 
     fn about(&self) -> &'static str {
         "each channel by itself, vectors of output pixels"
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
     }
 }
 
@@ -91,12 +86,9 @@ impl Algorithm for DepthwiseNchw {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         request.check_f32()?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("`depthwise_nchw` cannot solve {problem:?}")));
-        }
         let stored = request.f32_weights()?;
         let lanes = lanes(request.isa);
         let [rows, columns] = request.tile_sides()?;

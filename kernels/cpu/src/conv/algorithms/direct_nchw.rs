@@ -7,12 +7,11 @@ use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::planar::{Phases, StorePixels};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
-use crate::conv::support::tiles::TILE;
+use crate::conv::support::tiles::{TILE, instance};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -45,10 +44,6 @@ impl AlgorithmInfo for DirectNchw {
 
     fn about(&self) -> &'static str {
         "sliding windows over planes, vectors of output pixels"
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
     }
 }
 
@@ -234,15 +229,10 @@ impl SimdOp for Select {
     type Output = Option<Entry>;
 
     fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
-        macro_rules! choose {
-            ($($vectors:literal: $($channels:literal)+;)+) => {
-                match (self.vectors, self.channels) {
-                    $($(($vectors, $channels) => Some(simd.pointer::<Run<$channels, $vectors>>() as Entry),)+)+
-                    _ => None,
-                }
-            };
-        }
-        choose!(1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6; 3: 1 2 3 4; 4: 1 2 3; 8: 1;)
+        instance!(
+            simd, Run, Entry, (self.channels, self.vectors),
+            1: 1 2 3 4 8; 2: 1 2 3 4; 3: 1 2 3 4; 4: 1 2 3; 5: 1 2; 6: 1 2; 7: 1; 8: 1;
+        )
     }
 }
 

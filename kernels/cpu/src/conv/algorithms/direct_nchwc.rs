@@ -23,7 +23,6 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -121,10 +120,6 @@ impl AlgorithmInfo for DirectNchwc {
     fn about(&self) -> &'static str {
         "sliding windows over blocks of channels, runs of pixels by vectors of output channels"
     }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
-    }
 }
 
 impl Algorithm for DirectNchwc {
@@ -141,7 +136,7 @@ impl Algorithm for DirectNchwc {
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
-        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let depth = problem.depth();
         let weights = problem.out_channels * depth * size_of::<f32>();
         let [tile_m, tile_n, across] = tile_tunables(problem, isa);
         vec![
@@ -161,12 +156,9 @@ impl Algorithm for DirectNchwc {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         request.check_f32()?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("`direct_nchwc` cannot solve {problem:?}")));
-        }
         let lanes = lanes(request.isa);
         let offered = |tunable: Tunable| -> Result<&'static str, KernelError> {
             let value = request.choice(tunable.name)?;
@@ -239,7 +231,7 @@ fn pack(
     let stored = request.f32_weights()?;
     let problem = &request.problem;
     let (group_in, columns) = (problem.group_in(), problem.group_out());
-    let taps: usize = problem.window.kernel.iter().product();
+    let taps = problem.taps();
     let depth = group_in * taps;
     let whole = columns.next_multiple_of(lanes);
     request.packing.numbers(problem.groups * whole * depth, |packed| {

@@ -14,10 +14,8 @@ use crate::conv::support::request::sensible;
 use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -33,10 +31,6 @@ impl AlgorithmInfo for Im2colGemm {
     fn about(&self) -> &'static str {
         "writes all patches as a matrix, then multiplies"
     }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
-    }
 }
 
 impl Algorithm for Im2colGemm {
@@ -51,7 +45,7 @@ impl Algorithm for Im2colGemm {
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
-        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let depth = problem.depth();
         let [tile_m, tile_n] = real_tile_tunable(extent, isa);
         vec![
             tile_m,
@@ -61,20 +55,13 @@ impl Algorithm for Im2colGemm {
         ]
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         request.check_f32()?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("the patches of {problem:?} are too many")));
-        }
         let tile = request.tile()?;
         let products = PackedGemm::of_groups(request, token, tile, WeightStorage::F32, |tap| tap)?;
-        let taps: usize = problem.window.kernel.iter().product();
+        let taps = problem.taps();
         let depth = taps * problem.group_in();
         Ok(Box::new(Prepared {
             taps: IndirectionBuffer::taps(&problem, output),

@@ -20,10 +20,8 @@ use crate::conv::support::split::{PartWork, Prefetch, Split, panel_tunable, spli
 use crate::conv::support::taps::{PIXELS_OUTER, TAPS_OUTER, Tap, by_tap, order_tunable, useful};
 use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -94,10 +92,6 @@ impl AlgorithmInfo for ImplicitGemm {
     fn about(&self) -> &'static str {
         "matrix product over the taps of a channels-last input, in registers"
     }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
-    }
 }
 
 impl Algorithm for ImplicitGemm {
@@ -109,10 +103,6 @@ impl Algorithm for ImplicitGemm {
         tunables(problem, isa, WeightStorage::F32)
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         prepare(request, WeightStorage::F32)
     }
@@ -121,7 +111,7 @@ impl Algorithm for ImplicitGemm {
 /// Returns the tunables for weights in storage format `held`.
 pub(crate) fn tunables(problem: &ConvProblem, isa: Isa, held: WeightStorage) -> Vec<Tunable> {
     let extent = Extent::of(problem);
-    let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+    let depth = problem.depth();
     let order = order(problem);
     let mut prefetch = Prefetch::tunable(problem.out_channels * depth * held.bytes(), extent.rows);
     if order.default == TAPS_OUTER.into() {
@@ -154,7 +144,7 @@ pub(crate) fn prepare(
         TAPS_OUTER => Some(by_tap(&problem, output).ok_or_else(|| request.bad_value("order"))?),
         _ => return Err(request.bad_value("order")),
     };
-    let window_taps: usize = problem.window.kernel.iter().product();
+    let window_taps = problem.taps();
     let merge = match request.choice("gather")? {
         "taps" => false,
         "rows" if rows_of_taps_touch(&problem) => true,

@@ -16,9 +16,8 @@ use crate::conv::support::request::{padded, sensible};
 use crate::conv::support::split::{Prefetch, Split, panel_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::{ConvProblem, Window};
-use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{Numbers, WeightFormat};
 use paretune_base::registry::AlgorithmInfo;
 use paretune_simd::Isa;
@@ -68,10 +67,6 @@ impl Algorithm for ImplicitGemmBf16 {
         ]
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         let (output, token) = request.check()?;
         request.check_f32()?;
@@ -79,7 +74,7 @@ impl Algorithm for ImplicitGemmBf16 {
         let tile = request.tile()?;
         let stored = request.f32_weights()?;
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
-        let taps: usize = problem.window.kernel.iter().product();
+        let taps = problem.taps();
         let runs = Runs::of(&problem);
         let padded_run = steps(&runs) * PAIR;
         let weight = |group: usize, k: usize, column: usize| {

@@ -22,10 +22,8 @@ use crate::conv::support::split::{
 use crate::conv::support::taps::{PIXELS_OUTER, TAPS_OUTER};
 use crate::conv::support::tiles::{Extent, tile_tunable};
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::{ConvProblem, Window};
-use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::{Worker, share};
 use paretune_simd::Isa;
@@ -52,21 +50,16 @@ impl AlgorithmInfo for ImplicitGemmI8 {
     fn is_integer(&self) -> bool {
         true
     }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_integer()
-    }
 }
 
 impl Algorithm for ImplicitGemmI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        sensible(problem)
-            && problem.group_in() * problem.window.kernel.iter().product::<usize>() <= MOST_TERMS
+        sensible(problem) && problem.depth() <= MOST_TERMS
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let extent = Extent::of(problem);
-        let depth = problem.group_in() * problem.window.kernel.iter().product::<usize>();
+        let depth = problem.depth();
         let ([mut tile_m, mut tile_n], order) = (tile_tunable(extent, isa), by_tap::order(problem));
         if order.default == TAPS_OUTER.into() {
             by_tap::choose_low_tile(&mut tile_m, &mut tile_n);
@@ -82,16 +75,9 @@ impl Algorithm for ImplicitGemmI8 {
         ]
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("sums of {problem:?} could overflow")));
-        }
         let tile = request.tile()?;
         let widened = request.switch("widened")?;
         match request.choice("order")? {
@@ -295,12 +281,9 @@ impl Kernel for Prepared {
             return;
         }
         if let Some(pad) = self.pad {
-            let rows = worker.share(self.problem.batch * padded(&self.problem)[0]);
-            let (problem, output) = (&self.problem, call.workspace);
-            // SAFETY: the workspace has room for the padded input, and each row has one writer.
-            unsafe { pad(PadBytes { problem, zero_point: self.zero_point, rows, input, output }) };
-            worker.wait();
-            input = call.workspace.cast_const();
+            // SAFETY: the caller vouches for the addresses, and the workspace has room for the
+            // padded input.
+            input = unsafe { PadBytes::share(pad, &self.problem, self.zero_point, call, worker) };
         }
         for (group, product) in self.products.iter().enumerate() {
             let place = self.place(group, input, call);

@@ -9,9 +9,8 @@ use crate::conv::algorithm::{Algorithm, Kernel, Request};
 use crate::conv::gemm_f32::WeightStorage;
 use crate::conv::support::request::sensible;
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::plan::weights::{Numbers, WeightFormat};
 use paretune_base::registry::AlgorithmInfo;
 use paretune_simd::Isa;
@@ -42,10 +41,6 @@ impl Algorithm for ImplicitGemmWfp16 {
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         tunables(problem, isa, WeightStorage::F16)
-    }
-
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

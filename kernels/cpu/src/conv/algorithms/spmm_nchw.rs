@@ -16,7 +16,7 @@ use crate::conv::support::packing::stray;
 use crate::conv::support::planar::{Phases, StorePixels};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
-use crate::conv::support::tiles::TILE;
+use crate::conv::support::tiles::{TILE, instance};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -118,13 +118,10 @@ impl Algorithm for SpmmNchw {
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         request.check_f32()?;
         let stored = request.f32_weights()?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("{problem:?} is too large for `spmm_nchw`")));
-        }
         let lanes = lanes(request.isa);
         let [height, width] = request.tile_sides()?;
         let entry = token
@@ -365,15 +362,10 @@ impl SimdOp for Select {
     type Output = Option<Entry>;
 
     fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
-        macro_rules! choose {
-            ($($channels:literal: $($vectors:literal/$chains:literal)+;)+) => {
-                match (self.channels, self.vectors) {
-                    $($(($channels, $vectors) => Some(simd.pointer::<Run<$channels, $vectors, $chains>>() as Entry),)+)+
-                    _ => None,
-                }
-            };
-        }
-        choose!(1: 1/4 2/4 4/2 6/2 8/1 12/1; 2: 1/4 2/2 4/1 6/1; 4: 1/2 2/1 3/1;)
+        instance!(
+            simd, Run, Entry, (self.channels, self.vectors),
+            1: 1/4 2/4 4/2 6/2 8/1 12/1; 2: 1/4 2/2 4/1 6/1; 4: 1/2 2/1 3/1;
+        )
     }
 }
 

@@ -23,10 +23,8 @@ use crate::conv::support::request::sensible;
 use crate::conv::support::split::{Prefetch, grain};
 use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::registry::{AlgorithmInfo, Numerics};
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -82,10 +80,6 @@ impl AlgorithmInfo for Winograd {
 
     fn about(&self) -> &'static str {
         "3x3, 5x5 and 7x7 with 2.25 to 6.25 times fewer multiplications and more memory"
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_real()
     }
 
     fn numerics(&self) -> Numerics {
@@ -155,10 +149,6 @@ impl Algorithm for Winograd {
         ]
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
         struct Select(Grid);
         impl SimdOp for Select {
@@ -175,12 +165,9 @@ impl Algorithm for Winograd {
                 })
             }
         }
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         request.check_f32()?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("`winograd` cannot solve {problem:?}")));
-        }
         let size = request.count(OUTPUT_TILE)?;
         let stored = request.f32_weights()?;
         let tile = request.tile()?;

@@ -21,10 +21,8 @@ use crate::conv::support::request::sensible;
 use crate::conv::support::split::{Split, ahead, grain, prefetch_tunable, split_tunable};
 use crate::conv::support::tiles::{Extent, TILE, Tile, balanced, with_smaller};
 use paretune_base::error::KernelError;
-use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
-use paretune_base::plan::schedule::{Schedule, Tunable};
-use paretune_base::plan::weights::WeightFormat;
+use paretune_base::plan::schedule::Tunable;
 use paretune_base::registry::{AlgorithmInfo, Numerics};
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -68,10 +66,6 @@ impl AlgorithmInfo for WinogradI8 {
 
     fn is_integer(&self) -> bool {
         true
-    }
-
-    fn executes(&self, format: WeightFormat) -> bool {
-        format.numbers.is_integer()
     }
 
     fn numerics(&self) -> Numerics {
@@ -131,16 +125,9 @@ impl Algorithm for WinogradI8 {
         ]
     }
 
-    fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
-    }
-
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {
-        let (output, token) = request.check()?;
+        let (output, token) = request.check_for(self)?;
         let problem = request.problem;
-        if !self.supports(&problem, request.isa) {
-            return Err(KernelError::Data(format!("`winograd_i8` cannot solve {problem:?}")));
-        }
         let tile = request.tile()?;
         let grid = input_grid(request)?;
         let dense = request.integer_weights()?;

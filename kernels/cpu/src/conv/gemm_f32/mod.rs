@@ -223,7 +223,7 @@ impl PackedGemm {
         let weights = request.f32_weights()?;
         let problem = &request.problem;
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
-        let taps: usize = problem.window.kernel.iter().product();
+        let taps = problem.taps();
         let depth = taps * group_in;
         // k runs over taps, then channels; stored weights have the opposite order.
         let weight = |group: usize, k: usize, column: usize| {

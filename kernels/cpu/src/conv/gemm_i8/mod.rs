@@ -143,7 +143,7 @@ impl PackedGemm {
         let kernels = with_smaller(tile, |tile| Microkernel::new(token, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
         let (group_in, columns) = (problem.group_in(), problem.group_out());
-        let window: usize = problem.window.kernel.iter().product();
+        let window = problem.taps();
         let order: Vec<usize> = taps.map_or_else(|| (0..window).collect(), <[usize]>::to_vec);
         let padded_run = run.next_multiple_of(form.group);
         let depth = runs * padded_run;
@@ -194,17 +194,9 @@ impl PackedGemm {
                     }
                 },
             )?;
-            let scale = packing.numbers(padded, |scale| {
-                for column in 0..columns {
-                    scale[column] =
-                        epilogue.scale(dense.scales[group * columns + column] * grid.scale);
-                }
-            })?;
-            let bias = packing.numbers(padded, |bias| {
-                for column in 0..columns {
-                    bias[column] = epilogue.bias(request.bias(group * columns + column));
-                }
-            })?;
+            let channels = group * columns..(group + 1) * columns;
+            let [scale, bias] =
+                epilogue.packed(request, &dense.scales, grid.scale, channels, padded)?;
             let kernels = kernels.clone();
             Ok(Self {
                 kernels,

@@ -1,8 +1,12 @@
 //! Epilogue of an 8-bit convolution: scale, bias, residual and activation in single precision, then
 //! conversion to the output's element type.
 
+use std::ops::Range;
+
+use super::buffer::Buffer;
 use super::epilogue::Epilogue;
 use crate::conv::algorithm::Request;
+use paretune_base::error::KernelError;
 use paretune_base::plan::Quantization;
 use paretune_base::plan::layout::Element;
 use paretune_simd::{Simd, SimdFn};
@@ -69,6 +73,30 @@ impl EpilogueI8 {
     pub(crate) fn bias(&self, bias: f32) -> f32 {
         let shift = self.residual.map_or(0.0, |grid| f32::from(grid.zero_point) * grid.scale);
         (bias - shift) * self.unit
+    }
+
+    /// Packs the scales and the biases of the output channels `channels`, in units and padded to
+    /// `width` numbers, for weights of these `scales` and an input in steps of `step`.
+    pub(crate) fn packed(
+        &self,
+        request: &Request<'_>,
+        scales: &[f32],
+        step: f32,
+        channels: Range<usize>,
+        width: usize,
+    ) -> Result<[Buffer<f32>; 2], KernelError> {
+        let packing = request.packing;
+        let scale = packing.numbers(width, |to: &mut [f32]| {
+            for (to, channel) in to.iter_mut().zip(channels.clone()) {
+                *to = self.scale(scales[channel] * step);
+            }
+        })?;
+        let bias = packing.numbers(width, |to: &mut [f32]| {
+            for (to, channel) in to.iter_mut().zip(channels.clone()) {
+                *to = self.bias(request.bias(channel));
+            }
+        })?;
+        Ok([scale, bias])
     }
 
     /// Finishes `sum`, which is in units and includes the bias, and stores its lanes (the first

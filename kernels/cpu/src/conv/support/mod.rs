@@ -1,6 +1,7 @@
 //! Parts that several convolution algorithms share.
 
 pub(crate) mod buffer;
+pub(crate) mod depthwise;
 pub(crate) mod epilogue;
 pub(crate) mod epilogue_i8;
 pub(crate) mod indirection;

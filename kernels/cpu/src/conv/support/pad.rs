@@ -3,7 +3,10 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::request::padded;
+use crate::conv::algorithm::Call;
 use paretune_base::plan::operator::ConvProblem;
+use paretune_base::threads::Worker;
 use paretune_simd::{Activate, Bf16Token, Dispatch, IsaToken, Simd, SimdFn, SimdOp};
 
 /// Source and destination of a padded copy.
@@ -146,6 +149,29 @@ pub(crate) struct PadBytes<'a> {
     pub(crate) input: *const u8,
     /// Address that row 0 has, or would have.
     pub(crate) output: *mut u8,
+}
+
+impl PadBytes<'_> {
+    /// Copies the whole input of `call` with its padding to the start of the workspace, on all
+    /// threads, and returns the address of the copy once it is complete.
+    ///
+    /// # Safety
+    /// The addresses of `call` must be valid for `problem`, the workspace must have room for the
+    /// copy, and all threads of the pool must make this call.
+    pub(crate) unsafe fn share(
+        pad: PadBytesEntry,
+        problem: &ConvProblem,
+        zero_point: u8,
+        call: &Call,
+        worker: &Worker<'_>,
+    ) -> *const u8 {
+        let rows = worker.share(problem.batch * padded(problem)[0]);
+        let (input, output) = (call.input, call.workspace);
+        // SAFETY: the caller has the input and room for the copy, and each row has one writer.
+        unsafe { pad(PadBytes { problem, zero_point, rows, input, output }) };
+        worker.wait();
+        call.workspace.cast_const()
+    }
 }
 
 /// Writes padded rows as elements of type `A`.

@@ -3,7 +3,7 @@
 use super::buffer::Buffer;
 use super::packing::REVISION;
 use super::tiles::{TILE, Tile};
-use crate::conv::algorithm::Request;
+use crate::conv::algorithm::{Algorithm, Request};
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Element;
 use paretune_base::plan::operator::ConvProblem;
@@ -156,6 +156,19 @@ impl Request<'_> {
             KernelError::System(format!("this machine cannot execute {:?} instructions", self.isa))
         })?;
         Ok((problem.output()?, token))
+    }
+
+    /// Checks what every algorithm needs, as [`Self::check`] does, and that `algorithm` supports the
+    /// problem.
+    pub(crate) fn check_for(
+        &self,
+        algorithm: &dyn Algorithm,
+    ) -> Result<([usize; 2], IsaToken), KernelError> {
+        let checked = self.check()?;
+        if algorithm.supports(&self.problem, self.isa) {
+            return Ok(checked);
+        }
+        Err(KernelError::Data(format!("`{}` cannot solve {:?}", algorithm.name(), self.problem)))
     }
 
     /// Checks that input, output and residual are single precision.

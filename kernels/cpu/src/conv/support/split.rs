@@ -78,7 +78,7 @@ pub(crate) fn grain(multiply_adds: usize, together: usize) -> usize {
 /// Returns the tunable `parallel_axis`, the dimension that threads partition.
 pub(crate) fn split_tunable(problem: &ConvProblem, extent: Extent, isa: Isa) -> Tunable {
     let blocks = extent.columns.div_ceil(lanes(isa));
-    let taps: usize = problem.window.kernel.iter().product();
+    let taps = problem.taps();
     let weights = problem.out_channels * problem.group_in() * taps;
     let input = problem.batch * problem.in_channels * problem.input[0] * problem.input[1];
     let mut values = Vec::new();

@@ -300,6 +300,19 @@ pub(crate) fn with_smaller<K>(
         .collect()
 }
 
+/// Selects the instantiation of the function `$run` for the constants in `$key`, from a table `a: b
+/// b b;`, or `a: b/c b/c;` where a third constant depends on the first two.
+macro_rules! instance {
+    ($simd:ident, $run:ident, $entry:ty, $key:expr,
+        $($a:literal: $($b:literal $(/ $c:literal)?)+;)+) => {
+        match $key {
+            $($(($a, $b) => Some($simd.pointer::<$run<$a, $b $(, $c)?>>() as $entry),)+)+
+            _ => None,
+        }
+    };
+}
+pub(crate) use instance;
+
 /// Microkernels that are compiled for every register tile.
 pub(crate) trait Microkernels {
     /// Pointer to a microkernel.
