@@ -27,7 +27,7 @@ use paretune_record::request::Normalization;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Networks (ONNX) to compress
+    /// Networks to compress, as ONNX files
     models: Vec<PathBuf>,
     /// Folder of labelled images with train/ and test/
     #[arg(long)]
@@ -38,7 +38,7 @@ struct Arguments {
     /// Standard deviation of each channel's pixels
     #[arg(long, value_delimiter = ',', default_value = "63.0,62.1,66.7")]
     std: Vec<f32>,
-    /// Number of calibration images
+    /// Number of calibration images per network
     #[arg(long, default_value_t = 1024)]
     calibration: usize,
     /// Number of images on which the accuracy is measured

@@ -3,9 +3,9 @@
 /// Direction in which an objective improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Smaller values are better.
+    /// Smaller values of the metric are better.
     Minimize,
-    /// Larger values are better.
+    /// Larger values of the metric are better.
     Maximize,
 }
 

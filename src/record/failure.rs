@@ -47,17 +47,17 @@ impl FailureKind {
     }
 }
 
-/// Failure of a trial.
+/// Failure of a trial: its kind and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Kind of the failure.
+    /// Kind of the failure, by which people and files count it.
     pub kind: FailureKind,
-    /// Message for people.
+    /// Message for people: what failed, and where.
     pub message: String,
 }
 
 impl Failure {
-    /// Creates a failure.
+    /// Creates a failure of this kind.
     #[must_use]
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }

@@ -8,7 +8,7 @@ use super::score::Score;
 /// A value with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// The value.
+    /// Measured value, in the metric's base unit.
     pub value: f64,
     /// Lower end of the interval.
     pub low: f64,

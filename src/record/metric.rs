@@ -29,9 +29,9 @@ pub enum Metric {
 /// Direction in which a metric improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// More is better.
+    /// Larger values are better, as of accuracy.
     Maximize,
-    /// Less is better.
+    /// Smaller values are better, as of latency.
     Minimize,
 }
 
@@ -40,7 +40,7 @@ pub enum Direction {
 pub enum Quantity {
     /// A fraction, without a unit.
     Fraction,
-    /// A duration in seconds.
+    /// A duration, kept in seconds.
     Seconds,
     /// An amount of memory in bytes.
     Bytes,
@@ -63,7 +63,7 @@ impl Quantity {
 pub enum Tolerance {
     /// In the unit of the metric.
     Absolute(f64),
-    /// Relative to the value.
+    /// A fraction of the value itself.
     Relative(f64),
 }
 
@@ -78,14 +78,14 @@ pub struct Words {
     pub best: &'static str,
 }
 
-/// Properties of a metric.
+/// Row of the table of metrics: all that is known of one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
     /// The metric that the row describes.
     pub metric: Metric,
     /// Name on the command line, in files and on screens.
     pub name: &'static str,
-    /// Name in narrow columns.
+    /// Name for narrow columns of tables.
     pub short_name: &'static str,
     /// Physical quantity, which decides the units.
     pub quantity: Quantity,
@@ -99,7 +99,7 @@ pub struct Row {
     pub is_objective: bool,
     /// Whether it is uncertain, so that its interval is shown.
     pub is_uncertain: bool,
-    /// Words of comparison.
+    /// Words that compare two values for people.
     pub words: Words,
 }
 
@@ -173,7 +173,7 @@ pub const ROWS: [Row; Metric::COUNT] = [
 ];
 
 impl Metric {
-    /// Number of metrics.
+    /// Number of metrics in [`Metric::ALL`].
     pub const COUNT: usize = 5;
 
     /// All metrics, in the order in which they are shown.
@@ -203,7 +203,7 @@ impl Metric {
         self as usize
     }
 
-    /// Returns the physical quantity.
+    /// Returns the quantity that the metric measures.
     #[must_use]
     pub const fn quantity(self) -> Quantity {
         self.row().quantity

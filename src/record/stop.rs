@@ -10,13 +10,13 @@ pub enum StopReason {
     /// The budget of time or trials is spent.
     #[serde(rename = "budget")]
     Budget,
-    /// The user stopped it.
+    /// The user stopped the search.
     #[serde(rename = "interrupted")]
     Interrupted,
     /// Every configuration of the space was tried.
     #[serde(rename = "exhausted")]
     Exhausted,
-    /// No backend is left.
+    /// No backend of the study is left.
     #[serde(rename = "device lost")]
     DeviceLost,
 }

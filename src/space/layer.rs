@@ -31,7 +31,7 @@ pub trait ScheduleChoice: Sized {
     #[must_use]
     fn read(configuration: &Configuration, layer: &str) -> Option<Self>;
 
-    /// Chooses this for `layer`.
+    /// Writes this choice into the configuration of `layer`.
     fn write(&self, layer: &str, wanted: &mut Configuration);
 }
 

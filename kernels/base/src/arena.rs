@@ -82,7 +82,8 @@ mod tests {
                 prop_assert_eq!(offsets[i] % ALIGNMENT, 0);
                 prop_assert!(offsets[i] + a.bytes <= total);
                 for (j, b) in buffers.iter().enumerate().skip(i + 1) {
-                    let apart = offsets[i] + a.bytes <= offsets[j] || offsets[j] + b.bytes <= offsets[i];
+                    let (end_a, end_b) = (offsets[i] + a.bytes, offsets[j] + b.bytes);
+                    let apart = end_a <= offsets[j] || end_b <= offsets[i];
                     prop_assert!(!a.meets(b) || apart, "{i} and {j} overlap");
                 }
             }

@@ -11,9 +11,9 @@ use crate::plan::weights::WeightFormat;
 /// A kind of hardware that algorithms are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackendKind {
-    /// The processor.
+    /// The processor, with any instruction set.
     Cpu,
-    /// An OpenCL device.
+    /// An OpenCL device, of any vendor.
     OpenCl,
 }
 
@@ -160,7 +160,7 @@ pub fn present_schedule(backend: BackendKind, schedule: &Schedule) -> Schedule {
 
 /// Algorithm and schedule of a convolution, with every choice made.
 pub struct Resolved<A: ?Sized + 'static> {
-    /// Geometry and sizes.
+    /// Geometry and sizes of the convolution.
     pub problem: ConvProblem,
     /// The algorithm that the schedule names.
     pub algorithm: &'static A,

@@ -5,7 +5,7 @@ pub trait Activate: Copy + Default + Send + Sync + 'static {
     /// Whether the zero point has been subtracted, so that padding is zero and sums need no
     /// compensation.
     const CENTERED: bool;
-    /// Converts the stored byte.
+    /// Converts a stored byte to the operand of a dot product.
     fn activate(byte: u8, zero_point: u8) -> Self;
 }
 

@@ -9,7 +9,7 @@ use crate::IsaToken;
 pub enum Isa {
     /// Plain Rust, for any processor.
     Portable,
-    /// 64-bit Arm with NEON.
+    /// 64-bit Arm with NEON: vectors of 128 bits.
     Neon,
     /// 64-bit Arm with NEON and dot products of signed bytes.
     NeonDot,

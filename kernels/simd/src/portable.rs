@@ -8,7 +8,7 @@ use crate::{Isa, Simd, SimdFn, SimdOp};
 pub struct Portable(());
 
 impl Portable {
-    /// Returns the token.
+    /// Returns the token, which every machine has.
     #[must_use]
     pub fn new() -> Self {
         Self(())

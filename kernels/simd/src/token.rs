@@ -31,7 +31,7 @@ pub trait Dispatch: Copy {
 /// Token of any instruction set that this processor executes.
 #[derive(Clone, Copy, Debug)]
 pub enum IsaToken {
-    /// Token of plain Rust.
+    /// Token of plain Rust, for any machine.
     Portable(Portable),
     /// Token of NEON.
     #[cfg(target_arch = "aarch64")]

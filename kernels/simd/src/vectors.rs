@@ -5,7 +5,7 @@ use crate::{Activate, Isa};
 
 /// An operation that is generic over the vectors it uses.
 pub trait SimdOp {
-    /// Result of the operation.
+    /// Type of the operation's result.
     type Output;
     /// Evaluates the operation with the vectors of `simd`. Implementations that calculate with
     /// vectors must be `#[inline(always)]`, or they are not compiled for the instruction set.
@@ -15,7 +15,7 @@ pub trait SimdOp {
 /// A function that is generic over the vectors it uses and is called through a pointer, such as a
 /// microkernel.
 pub trait SimdFn {
-    /// Arguments of the function.
+    /// Type of the function's arguments.
     type Args<'a>;
     /// Calls the function with the vectors of `simd`. Implementations must be `#[inline(always)]`,
     /// or they are not compiled for the instruction set.
@@ -35,7 +35,7 @@ pub trait SimdFn {
 pub unsafe trait Simd: Copy + Send + Sync + 'static {
     /// Instruction set of the token.
     const ISA: Isa;
-    /// Numbers per vector.
+    /// Number of single-precision elements per vector.
     const LANES: usize;
     /// Number of vectors that kernels may expect to keep in registers.
     const REGISTERS: usize;

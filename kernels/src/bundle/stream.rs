@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Reads the next byte.
+    /// Reads the next byte, and advances by it.
     pub fn byte(&mut self) -> Result<u8, String> {
         Ok(self.take(1)?[0])
     }

@@ -46,9 +46,9 @@ pub const ALGORITHM: &str = "algorithm";
 pub enum Name<'n> {
     /// The backend, or two of them.
     Backend,
-    /// The number of threads.
+    /// Number of threads of the processor.
     Threads,
-    /// The seconds of fine-tuning.
+    /// Duration of fine-tuning in seconds.
     Finetune,
     /// The kept fraction of a group of channels.
     Channels(&'n str),
@@ -65,15 +65,15 @@ pub enum LayerPart<'n> {
     Half,
     /// Fraction of the weights that is zero.
     Sparsity,
-    /// Pattern of the zeros.
+    /// Pattern in which zeros may stand.
     Pattern,
-    /// The convolution algorithm.
+    /// Name of the layer's convolution algorithm.
     Algorithm,
     /// A tunable of an algorithm.
     Tunable {
-        /// Name of the algorithm.
+        /// Name of the algorithm that has the tunable.
         algorithm: &'n str,
-        /// Name of the tunable.
+        /// Name of the tunable within its algorithm.
         tunable: &'n str,
     },
 }

@@ -31,7 +31,7 @@ impl Layout {
 /// Element type of an activation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Element {
-    /// Single precision.
+    /// Single precision (fp32), 4 bytes per element.
     F32,
     /// Unsigned 8 bits with this quantization.
     U8(Quantization),

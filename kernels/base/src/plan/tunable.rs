@@ -13,12 +13,12 @@ pub enum TunableValue {
     Size(u64),
     /// One of several unlike things, by name.
     Choice(&'static str),
-    /// On or off.
+    /// Value of a switch: on or off.
     Switch(bool),
 }
 
 impl TunableValue {
-    /// Returns a number.
+    /// Returns the size, or `None` for values of other kinds.
     #[must_use]
     pub fn size(self) -> Option<u64> {
         if let Self::Size(size) = self { Some(size) } else { None }

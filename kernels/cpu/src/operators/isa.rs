@@ -37,7 +37,7 @@ struct On<L> {
     loops: L,
 }
 
-/// Arguments of [`Loops::run`].
+/// Arguments of [`Loops::run`], as one value for a function pointer.
 struct LoopsArgs<'a, L> {
     loops: &'a L,
     io: &'a Io<'a>,

@@ -83,7 +83,7 @@ pub trait OperatorKernel: Send + Sync {
 /// Shape of a value in memory order, batch first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Physical {
-    /// Axis sizes, outermost first.
+    /// Size of each axis in elements, outermost first.
     pub dims: Vec<usize>,
     /// Index into `dims` of each logical axis (batch not counted).
     pub position: Vec<usize>,

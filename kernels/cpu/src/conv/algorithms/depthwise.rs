@@ -185,7 +185,7 @@ impl Kernel for Prepared {
 /// Pass of a single-precision kernel; its channels begin at a multiple of [`BLOCK`].
 type Pass<'a> = support::Pass<'a, Prepared, f32>;
 
-/// Computes a [`Pass`].
+/// Function that computes a [`Pass`] with one instruction set.
 type Entry = support::Entry<Prepared, f32>;
 
 /// Selects the instantiation for a window and a number of pixels.

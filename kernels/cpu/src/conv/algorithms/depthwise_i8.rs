@@ -187,7 +187,7 @@ impl Kernel for Prepared {
 /// Pass of an 8-bit kernel; its channels are whole blocks, except at the end.
 type Pass<'a> = support::Pass<'a, Prepared, u8>;
 
-/// Computes a [`Pass`].
+/// Function that computes a [`Pass`] with one instruction set.
 type Entry = support::Entry<Prepared, u8>;
 
 /// Functions and constants of one instruction set.

@@ -90,7 +90,7 @@ pub(crate) struct PackedGemm {
     depth: usize,
     /// Number of products per lane of the dot product.
     group: usize,
-    /// Bytes per packed weight.
+    /// Size of a packed weight in bytes.
     bytes: usize,
     weights: Buffer<u8>,
     start: Buffer<i32>,

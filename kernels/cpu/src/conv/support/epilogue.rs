@@ -115,7 +115,7 @@ impl SimdFn for StoreTile<'_> {
     }
 }
 
-/// Clamps `v` to 0..=1.
+/// Clamps every lane of `v` to 0..=1.
 #[inline(always)]
 fn unit<S: Simd>(simd: S, v: S::F32) -> S::F32 {
     simd.at_most(simd.splat(1.0), simd.at_least(simd.splat(0.0), v))

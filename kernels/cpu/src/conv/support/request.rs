@@ -158,8 +158,8 @@ impl Request<'_> {
         Ok((problem.output()?, token))
     }
 
-    /// Checks what every algorithm needs, as [`Self::check`] does, and that `algorithm` supports the
-    /// problem.
+    /// Checks what every algorithm needs, as [`Self::check`] does, and that `algorithm` supports
+    /// the problem.
     pub(crate) fn check_for(
         &self,
         algorithm: &dyn Algorithm,

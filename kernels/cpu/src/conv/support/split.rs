@@ -154,7 +154,7 @@ pub(crate) fn ahead<T>(request: &Request<'_>) -> Result<usize, KernelError> {
 /// Prefetch of weights in single-precision kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prefetch {
-    /// Weights are not prefetched.
+    /// Weights are left to the processor's own prefetcher.
     Nothing,
     /// Prefetch of the weights at a fixed distance in elements.
     Numbers(usize),

@@ -1,8 +1,8 @@
-//! Register tiles of the GEMM microkernels: the compiled ones, the values of the tunable `tile`,
-//! and its default.
+//! Register tiles of the GEMM microkernels: the compiled ones, the values of the tunables `tile_m`
+//! and `tile_n`, and their defaults.
 //!
 //! A tile is mr output pixels (`rows`) by `vectors` vectors of output channels, whose sums all live
-//! in registers. As a value of the tunable it is `rows * 1000 + channels`: 6016 is 6 x 16.
+//! in registers.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -300,8 +300,8 @@ pub(crate) fn with_smaller<K>(
         .collect()
 }
 
-/// Selects the instantiation of the function `$run` for the constants in `$key`, from a table `a: b
-/// b b;`, or `a: b/c b/c;` where a third constant depends on the first two.
+/// Selects the instantiation of the function `$run` for the constants in `$key`, from a table
+/// `a: b b b;`, or `a: b/c b/c;` where a third constant depends on the first two.
 macro_rules! instance {
     ($simd:ident, $run:ident, $entry:ty, $key:expr,
         $($a:literal: $($b:literal $(/ $c:literal)?)+;)+) => {
@@ -315,7 +315,7 @@ pub(crate) use instance;
 
 /// Microkernels that are compiled for every register tile.
 pub(crate) trait Microkernels {
-    /// Pointer to a microkernel.
+    /// Pointer to a compiled microkernel, or a table of them.
     type Pointer;
     /// Returns the microkernel of `ROWS` rows by `VECTORS` vectors for the instruction set of
     /// `simd`.

@@ -1,4 +1,4 @@
-//! Convolution algorithms.
+//! Tests of the convolution algorithms and the parts that they share.
 
 pub(crate) mod cases;
 pub(crate) mod memory;

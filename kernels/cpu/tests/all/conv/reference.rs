@@ -1,4 +1,4 @@
-//! The double-precision reference itself.
+//! The double-precision reference against an example computed by hand.
 
 use paretune_base::plan::operator::{ConvProblem, Window};
 use paretune_cpu::conv::reference::conv_f64;

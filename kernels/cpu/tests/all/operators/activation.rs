@@ -1,4 +1,4 @@
-//! Activations against their definitions.
+//! Activations of vectors against their scalar definitions.
 
 use paretune_base::plan::activation::Activation;
 use paretune_cpu::operators::activation::{exp, in_place};

@@ -1,4 +1,4 @@
-//! Transposition between layouts.
+//! Transposition of a value between two layouts.
 
 use paretune_base::plan::layout::Layout;
 use paretune_base::threads::Team;

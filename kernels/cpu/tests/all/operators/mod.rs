@@ -1,4 +1,4 @@
-//! Operators other than convolution.
+//! Tests of the operators other than convolution.
 
 mod activation;
 mod binary;

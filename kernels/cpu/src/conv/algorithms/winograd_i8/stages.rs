@@ -35,7 +35,7 @@ pub(super) struct Input<'a> {
     pub(super) call: &'a Call,
     /// Range of tiles to transform.
     pub(super) tiles: Range<usize>,
-    /// Destination, `[point][tile][channel]`.
+    /// Address of the transformed input, `[point][tile][channel]`.
     pub(super) to: *mut i16,
 }
 
@@ -180,7 +180,7 @@ pub(super) struct Products {
     pub(super) weights: *const i16,
     /// Prefetch distance, as a number of weights.
     pub(super) ahead: usize,
-    /// Sums, `[point][tile][vector][lane]`.
+    /// Address of the sums, `[point][tile][vector][lane]`.
     pub(super) sums: *mut i32,
 }
 
@@ -248,7 +248,7 @@ pub(super) struct Back<'a> {
     pub(super) vectors: usize,
     /// Index of the first channel.
     pub(super) column: usize,
-    /// Sums, `[point][tile][vector][lane]`.
+    /// Address of the sums, `[point][tile][vector][lane]`.
     pub(super) sums: *const i32,
     /// Room for the pixels, `[vertical][tile][horizontal][vector][lane]`.
     pub(super) pixels: *mut i32,
