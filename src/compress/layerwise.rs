@@ -18,7 +18,7 @@ const CHUNK: usize = 32;
 
 /// Observer of a layerwise execution.
 pub(super) trait Visitor {
-    /// Called with the input of a convolution, all images one after another, before it runs.
+    /// Receives the input of a convolution, all images one after another, before it runs.
     /// Weights that it returns replace the convolution's.
     fn before_conv(
         &mut self,
@@ -29,14 +29,14 @@ pub(super) trait Visitor {
         Ok(None)
     }
 
-    /// Called with the result of a convolution with its bias, before residual and activation. The
+    /// Receives the result of a convolution with its bias, before residual and activation. The
     /// rest of the network reads `result` as this call leaves it.
     fn after_conv(&mut self, _step: &Step, _result: &mut [f32]) {}
 
-    /// Called with the result of a convolution including the residual, before the activation.
+    /// Receives the result of a convolution including the residual, before the activation.
     fn after_residual(&mut self, _step: &Step, _sum: &[f32]) {}
 
-    /// Called with each complete value.
+    /// Receives each value once it is complete.
     fn on_value(&mut self, _value: ValueId, _data: &[f32]) {}
 }
 

@@ -73,7 +73,7 @@ impl Border {
         self.memories.get(&value)
     }
 
-    /// Whether both are boundaries of the same device.
+    /// Returns whether both are boundaries of the same device.
     pub fn is_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.device, &other.device)
     }

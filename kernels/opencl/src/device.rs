@@ -42,7 +42,7 @@ pub fn names() -> Vec<String> {
     all().into_iter().map(|(name, ..)| name).collect()
 }
 
-/// Whether a device other than the host's own processor exists.
+/// Returns whether a device other than the host's own processor exists.
 #[must_use]
 pub fn has_accelerator() -> bool {
     let is_processor = |id| kind(id).is_none_or(|kind| kind & devices::CL_DEVICE_TYPE_CPU != 0);

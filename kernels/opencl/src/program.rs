@@ -31,7 +31,7 @@ impl Programs {
         Self { identity: identity.to_owned(), folder: folder(), built: Mutex::default() }
     }
 
-    /// The program of `source` with `options`, for the device of this context and id.
+    /// Returns the program of `source` with `options`, for the device of this context and id.
     ///
     /// # Errors
     /// Where it does not build; the compiler's words are in the message.

@@ -51,8 +51,8 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
-    /// Whether this machine can execute kernels of this instruction set. The standard library
-    /// caches the detection, so this is cheap.
+    /// Returns whether this machine can execute kernels of this instruction set. The standard
+    /// library caches the detection, so this is cheap.
     #[must_use]
     pub fn is_available(self) -> bool {
         IsaToken::new(self).is_some()

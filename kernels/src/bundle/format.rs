@@ -139,8 +139,8 @@ fn with_header(form: u16, body: &[u8], numbers: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Whether the checksum in `plan.bin` also covers `weights.bin`, which then has coded weights
-/// alone.
+/// Returns whether the checksum in `plan.bin` also covers `weights.bin`, which then has coded
+/// weights alone.
 ///
 /// # Errors
 /// Fails if the file is not the plan of a bundle, or has another version.

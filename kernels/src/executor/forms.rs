@@ -62,8 +62,8 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Ve
     wishes
 }
 
-/// Whether the inputs and the output of `step` share one 8-bit grid, so that elements can be copied
-/// unchanged.
+/// Returns whether the inputs and the output of `step` share one 8-bit grid, so that elements can
+/// be copied unchanged.
 pub(super) fn same_grid(plan: &Plan, step: &Step) -> bool {
     let grid = plan.values[step.output].quantization;
     grid.is_some() && step.inputs.iter().all(|&input| plan.values[input].quantization == grid)

@@ -33,7 +33,7 @@ mod mixed;
 mod patch;
 mod sparse;
 
-/// Whether a device exists; prints a notice if none does.
+/// Returns whether a device exists; prints a notice if none does.
 fn present() -> bool {
     fault::TENSOR_CORES_ANYWHERE.store(true, std::sync::atomic::Ordering::Relaxed);
     let present = !names().is_empty();

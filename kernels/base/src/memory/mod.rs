@@ -116,7 +116,7 @@ pub fn reset_peak() {
     PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
-/// Whether [`CountingAllocator`] is installed, and so whether the counts are meaningful.
+/// Returns whether [`CountingAllocator`] is installed, and so whether the counts are meaningful.
 #[must_use]
 pub fn is_counting() -> bool {
     // Every Rust program allocates before it gets here, so an installed allocator has counted some.

@@ -110,7 +110,7 @@ impl Plan {
         before.last().map_or(&self.backend, |switch| &switch.backend)
     }
 
-    /// Whether the processor runs the whole plan.
+    /// Returns whether the processor runs the whole plan.
     #[must_use]
     pub fn is_on_processor(&self) -> bool {
         self.backend == Backend::Cpu && self.switches.is_empty()
@@ -204,7 +204,7 @@ impl ValueSpec {
         self.dims.iter().product()
     }
 
-    /// Whether one image has no elements.
+    /// Returns whether one image has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

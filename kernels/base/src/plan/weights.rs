@@ -259,7 +259,7 @@ impl Numbers {
         }
     }
 
-    /// Whether a real weight type represents `x` exactly. True for integer types.
+    /// Returns whether a real weight type represents `x` exactly. True for integer types.
     #[must_use]
     pub fn holds(self, x: f32) -> bool {
         match self {
@@ -274,13 +274,13 @@ impl Numbers {
         Grid::ALL.into_iter().map(Self::Integer).chain([Self::Bf16, Self::Fp16, Self::F32])
     }
 
-    /// Whether the weights are real numbers, held in single precision.
+    /// Returns whether the weights are real numbers, held in single precision.
     #[must_use]
     pub const fn is_real(self) -> bool {
         !self.is_integer()
     }
 
-    /// Whether the weights are integers.
+    /// Returns whether the weights are integers.
     #[must_use]
     pub const fn is_integer(self) -> bool {
         matches!(self, Self::Integer(_))
@@ -392,7 +392,7 @@ impl WeightValues {
         }
     }
 
-    /// Whether the list is empty.
+    /// Returns whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

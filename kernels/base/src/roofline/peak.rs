@@ -39,7 +39,7 @@ pub(super) fn multiply_adds_f32(isa: Isa, rounds: usize) -> u64 {
     (rounds * CHAINS * lanes) as u64
 }
 
-/// Whether [`multiply_adds_i8`] has instructions to use.
+/// Returns whether [`multiply_adds_i8`] has instructions to use.
 pub(super) fn has_i8(isa: Isa) -> bool {
     !matches!(isa, Isa::Portable | Isa::Neon) && isa.is_available()
 }

@@ -58,8 +58,8 @@ impl Ledger {
         }
     }
 
-    /// Whether work of `total` units is divided by work stealing, in parts of at least `grain`
-    /// units.
+    /// Returns whether work of `total` units is divided by work stealing, in parts of at least
+    /// `grain` units.
     pub fn divides(&self, total: usize, grain: usize) -> bool {
         let share = total / self.remainders.len().max(1);
         self.remainders.len() > 1 && total < MOST_UNITS && share >= LEAST_GRAINS * grain.max(1)

@@ -74,7 +74,7 @@ impl Request<'_> {
 
 /// An algorithm for convolutions on an OpenCL device.
 pub trait Algorithm: AlgorithmInfo {
-    /// Whether the algorithm supports `problem` on a device with these limits.
+    /// Returns whether the algorithm supports `problem` on a device with these limits.
     fn supports(&self, problem: &ConvProblem, limits: &Limits) -> bool;
 
     /// Returns the tunables for this problem on this device.
@@ -102,7 +102,7 @@ impl Chosen<'_> {
         size.and_then(|size| usize::try_from(size).ok()).unwrap_or(1)
     }
 
-    /// Whether the switch `name` is on, or `default` if it is missing.
+    /// Returns whether the switch `name` is on, or `default` if it is missing.
     fn is_on(&self, name: &str, default: bool) -> bool {
         self.0.get(name).map_or(default, |&value| value == TunableValue::Switch(true))
     }

@@ -48,14 +48,14 @@ pub(crate) fn padded(problem: &ConvProblem) -> [usize; 2] {
     [problem.input[0] + top + bottom, problem.input[1] + left + right]
 }
 
-/// The order of bytes in numbers, and what is packed for `isa`.
+/// Describes the machine as packed weights depend on it: order of bytes and `isa`.
 fn machine(isa: Isa) -> String {
     let order = if cfg!(target_endian = "little") { "little" } else { "big" };
     format!("{REVISION} {order} {}", isa.name())
 }
 
 impl Request<'_> {
-    /// A hash of everything that packing may depend on, but for the weights.
+    /// Returns a hash of everything that packing may depend on, except the weights.
     #[must_use]
     pub fn key(&self) -> [u8; 16] {
         // Every pixel is computed with the same weights, however many images there are.
