@@ -1,7 +1,7 @@
 //! Shared parts of the programs that search schedules of OpenCL layers: the space of a layer's
 //! schedules, and the mapping between schedules and its configurations.
 
-use paretune_joint_space::builder::{space_value, tunable_value};
+use paretune_joint_space::tunables::{space_value, tunable_value};
 use paretune_kernels::Schedule;
 use paretune_kernels::opencl::Limits;
 use paretune_kernels::opencl::conv::Algorithm;

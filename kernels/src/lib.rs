@@ -53,14 +53,8 @@ pub mod reference;
 pub mod registry;
 
 pub use paretune_base::plan::{activation, operator, schedule, weights};
-pub use paretune_base::threads as team;
-pub use paretune_base::{clock, error, memory, plan};
-
-/// Convolution algorithms of the processor.
-pub mod conv {
-    pub use paretune_base::plan::layout::{Element, Layout};
-    pub use paretune_cpu::conv::*;
-}
+pub use paretune_base::{clock, error, memory, plan, threads};
+pub use paretune_cpu::conv;
 
 /// The machine: instruction sets, cores, OpenCL devices, and measured ceilings.
 pub mod hardware {
@@ -77,11 +71,6 @@ pub mod hardware {
         let devices = Vec::new();
         Hardware::detect(devices)
     }
-}
-
-/// Rules that give the shapes of the operators' outputs.
-pub mod operators {
-    pub use paretune_base::plan::shape;
 }
 
 /// The OpenCL backend, and the check of its results against the processor.

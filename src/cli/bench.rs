@@ -21,7 +21,7 @@ use paretune_record::metric::Metric;
 use paretune_report::units;
 use paretune_study::prepare::load_network;
 use paretune_study::trial::fastest_probes;
-use paretune_tune::{Place, Source, best_known};
+use paretune_tune::{Conditions, Source, best_known};
 use tempfile::TempDir;
 
 use super::{ExitStatus, paths, report_load_changes, usage};
@@ -66,14 +66,20 @@ pub struct BenchArgs {
     pub(super) json: bool,
 }
 
+impl BenchArgs {
+    /// Checks the ranges of numbers.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        if self.seconds > 0.0 && self.seconds <= 3600.0 {
+            Ok(())
+        } else {
+            Err(usage(anyhow!("--seconds: more than 0, at most 3600")))
+        }
+    }
+}
+
 /// Times the bundle or network and prints the result.
 pub fn bench(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
-    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-        return Err(usage(anyhow!("--seconds: more than 0, at most 3600")));
-    }
-    if args.tune {
-        return super::tune::tune(args);
-    }
+    args.check()?;
     let isa = Isa::detect();
     let mut scratch = None;
     let store = existing_store(args)?;
@@ -245,7 +251,7 @@ fn target(
     plan.threads = threads_of(args);
     let mut source = Source::Default;
     if let Some(store) = store.filter(|_| args.fp32) {
-        let (schedules, known) = best_known(store, &place(args), &sha256, &plan)?;
+        let (schedules, known) = best_known(store, &conditions(args), &sha256, &plan)?;
         tune::apply(&mut plan, schedules.iter().map(|(index, schedule)| (*index, schedule)));
         source = known;
     }
@@ -265,8 +271,8 @@ pub(super) fn threads_of(args: &BenchArgs) -> usize {
 }
 
 /// Returns the hardware, threads and batch of the measurement.
-pub(super) fn place(args: &BenchArgs) -> Place {
-    Place {
+pub(super) fn conditions(args: &BenchArgs) -> Conditions {
+    Conditions {
         hardware: hardware::detect().id,
         threads: threads_of(args),
         batch: usize::from(args.batch),

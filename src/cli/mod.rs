@@ -152,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::show(&args),
         Command::Export(args) => export::export(&args),
         Command::Run(args) => run::run(&args),
+        Command::Bench(args) if args.tune => tune::tune(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Characterize(args) => characterize::characterize(&args),
         Command::Space(args) => space::space(&args),

@@ -21,11 +21,9 @@ use paretune_model::Network;
 use paretune_study::prepare::load_network;
 use paretune_study::session::Control;
 use paretune_study::trial::{fastest_probes, remember_probes};
-use paretune_tune::{
-    Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, conclude_network,
-};
+use paretune_tune::{Progress, STRATEGY, Schedules, TuneOptions, Tuned, TunedLayer, store_network};
 
-use super::bench::{BenchArgs, place, seconds_text};
+use super::bench::{BenchArgs, conditions, seconds_text};
 use super::{ExitStatus, paths, usage};
 use crate::tune;
 
@@ -36,6 +34,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tunes the network of `args` and prints the result.
 pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
+    args.check()?;
     let Some(seconds) = args.budget.seconds else {
         return Err(usage(anyhow!("--budget: tuning takes a time, for example 60s")));
     };
@@ -50,16 +49,20 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
         )));
     }
     let Network { mut plan, sha256, .. } = load_network(Some(&args.target)).map_err(usage)?;
-    let place = place(args);
-    plan.threads = place.threads;
+    let conditions = conditions(args);
+    plan.threads = conditions.threads;
     debug_assert!(plan.is_on_processor());
     let store = Store::open(&paths::store(args.db.as_deref())?)?;
-    let probes = fastest_probes(&store, &place.hardware)?;
+    let probes = fastest_probes(&store, &conditions.hardware)?;
     let control = Arc::new(Control::default());
     super::search::stop_on_signals(&control)?;
     let stopped = || control.stop.load(Ordering::Relaxed);
-    let options =
-        TuneOptions { place: place.clone(), seconds, strategy: STRATEGY.to_owned(), seed: 0 };
+    let options = TuneOptions {
+        conditions: conditions.clone(),
+        seconds,
+        strategy: STRATEGY.to_owned(),
+        seed: 0,
+    };
     let preprocessing = Preprocessing::default();
     let mut reporter = ProgressReporter::new(args.json);
     let tuned = tune::tune(
@@ -78,7 +81,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
         );
         return Ok(ExitStatus::Interrupted);
     };
-    remember_probes(&store, &place.hardware, &tuned.probes)?;
+    remember_probes(&store, &conditions.hardware, &tuned.probes)?;
 
     // The whole network is timed with and without the tuned schedules, in turns. If some layers
     // work in a tensor format of their own, a third variant leaves those out, because their
@@ -98,8 +101,8 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     }
     let effort = Effort { precision: 0.0, least_samples: 20, seconds: args.seconds };
     let request = TimeRequest {
-        threads: Some(place.threads),
-        batch: place.batch,
+        threads: Some(conditions.threads),
+        batch: conditions.batch,
         ..repeat::as_made(folders, effort, tuned.probes.clone())
     };
     let deadline = Duration::from_secs_f64(300.0 + 30.0 * args.seconds);
@@ -111,7 +114,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
         .min_by(|a, b| timings[*a].median.total_cmp(&timings[*b].median))
         .ok_or_else(|| anyhow!("nothing was timed"))?;
     let seconds = [timings[0].median, timings[chosen].median];
-    if let Err(error) = conclude_network(&store, &place, &sha256, variants[chosen], seconds) {
+    if let Err(error) = store_network(&store, &conditions, &sha256, variants[chosen], seconds) {
         eprintln!("the schedules of the whole network could not be stored: {error}");
     }
     let report = TuningReport {
@@ -123,9 +126,9 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
     };
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", report.json(place.threads, place.batch))?;
+        writeln!(out, "{}", report.json(conditions.threads, conditions.batch))?;
     } else {
-        report.print(&mut out, place.threads, place.batch)?;
+        report.print(&mut out, conditions.threads, conditions.batch)?;
     }
     Ok(ExitStatus::Done)
 }
@@ -166,13 +169,13 @@ impl ProgressReporter {
         if self.plain {
             if self.last_line.elapsed() >= LINE_INTERVAL {
                 self.last_line = Instant::now();
-                eprintln!("{:3.0} %: {text}", 100.0 * progress.share);
+                eprintln!("{:3.0} %: {text}", 100.0 * progress.fraction);
             }
             return;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
         #[expect(clippy::cast_precision_loss, reason = "1000")]
-        self.bar.set_position((progress.share * STEPS as f64) as u64);
+        self.bar.set_position((progress.fraction * STEPS as f64) as u64);
         self.bar.set_message(text);
     }
 
@@ -196,9 +199,9 @@ impl TuningReport<'_> {
     fn mean_gain(&self) -> f64 {
         let mut sum = (0.0, 0.0);
         for layer in &self.tuned.layers {
-            #[expect(clippy::cast_precision_loss, reason = "a handful of places")]
-            let places = layer.names.len() as f64;
-            sum = (sum.0 + places * gain(layer).ln(), sum.1 + places);
+            #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
+            let steps = layer.names.len() as f64;
+            sum = (sum.0 + steps * gain(layer).ln(), sum.1 + steps);
         }
         if sum.1 > 0.0 { (sum.0 / sum.1).exp() } else { 1.0 }
     }
@@ -313,7 +316,7 @@ fn row(layer: &TunedLayer) -> [String; 7] {
     ]
 }
 
-/// Formats a schedule: `winograd chunk=16 tile=6016`.
+/// Formats a schedule: `winograd chunk=16 tile_m=6 tile_n=16`.
 fn schedule_text(schedule: &Schedule) -> String {
     let tunables = schedule.tunables.iter().map(|(name, value)| format!(" {name}={value}"));
     format!("{}{}", schedule.algorithm, tunables.collect::<String>())

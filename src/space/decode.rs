@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::builder::tunable_value;
+use crate::tunables::tunable_value;
 use paretune_compress::{LayerRecipe, Recipe};
 use paretune_kernels::registry::{self, Numerics};
 use paretune_kernels::schedule::TunableValue;

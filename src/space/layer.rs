@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::builder::{space_value, tunable_value};
+use crate::tunables::{space_value, tunable_value};
 use paretune_kernels::weights::{Grid, Numbers, Pattern, WeightFormat};
 use paretune_kernels::{conv, registry};
 use paretune_names::{ALGORITHM, SPARSITY, layer_parameter, numbers, tunable_parameter};
@@ -11,19 +11,20 @@ use paretune_spaces::{Configuration, Value};
 
 /// Questions about the schedules that a survey knows of a layer.
 pub trait LayerSchedules {
-    /// Returns up to `count` schedules for such weights, as indices, fastest first.
+    /// Returns the indices of up to `count` schedules for weights of this type and sparsity, fastest
+    /// first.
     #[must_use]
     fn fastest(&self, numbers: Numbers, sparsity: f64, count: usize) -> Vec<usize>;
 }
 
 /// A schedule as a part of a configuration.
 pub trait ScheduleChoice: Sized {
-    /// The default schedule of `algorithm`.
+    /// Returns the default schedule of `algorithm`.
     #[must_use]
     fn default_of(bits: i64, sparsity: f64, algorithm: String) -> Self;
 
-    /// Whether such weights with so many zeros, anywhere, can take this schedule and then have its
-    /// time.
+    /// Returns whether weights of this type, with a fraction `sparsity` of zeros anywhere, can run
+    /// under this schedule and take its recorded time.
     #[must_use]
     fn serves(&self, numbers: Numbers, sparsity: f64) -> bool;
 

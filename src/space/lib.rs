@@ -1,4 +1,4 @@
-//! The joint space of a network on a machine: its parameters are built ([`builder`]),
+//! The joint space of a network on a machine: its parameters are built ([`builder`], [`tunables`]),
 //! configurations of it are decoded ([`decode`]), and every search begins with a few of them
 //! ([`seeds`]).
 
@@ -6,5 +6,6 @@ pub mod builder;
 pub mod decode;
 pub mod layer;
 pub mod seeds;
+pub mod tunables;
 
 pub use paretune_names as names;

@@ -2,9 +2,9 @@
 //! neighbors' makes the executor convert the values between them, which is part of the
 //! convolution's cost.
 
-use paretune_kernels::conv::Layout;
 use paretune_kernels::executor::StepInfo;
 use paretune_kernels::operator::Operator;
+use paretune_kernels::plan::layout::Layout;
 use paretune_kernels::{Plan, ValueId};
 
 /// Sums the seconds of the executed `steps` by the steps of `plan`. A conversion counts for the

@@ -24,7 +24,7 @@ const CLEARLY: f64 = 0.97;
 
 /// Hardware, threads and batch for which schedules are measured.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Place {
+pub struct Conditions {
     /// Identity of the hardware that was measured.
     pub hardware: String,
     /// Number of CPU threads that run it.
@@ -73,7 +73,7 @@ pub type Schedules = BTreeMap<usize, Schedule>;
 /// Fails if the store cannot be read.
 pub fn best_known(
     store: &Store,
-    place: &Place,
+    conditions: &Conditions,
     network: &str,
     plan: &Plan,
 ) -> Result<(Schedules, Source), StoreError> {
@@ -81,13 +81,13 @@ pub fn best_known(
         .steps
         .iter()
         .enumerate()
-        .filter_map(|(index, step)| Some((index, conv_problem(plan, step, place.batch)?)))
+        .filter_map(|(index, step)| Some((index, conv_problem(plan, step, conditions.batch)?)))
         .collect();
-    if let Some(record) = store.get(&network_key(place, network).key())? {
+    if let Some(record) = store.get(&network_key(conditions, network).key())? {
         let schedules = schedules_of(&record);
         let fits = |(index, schedule): (&usize, &Schedule)| {
             let layer = layers.iter().find(|(known, _)| known == index);
-            layer.is_some_and(|(_, problem)| is_offered(schedule, problem, place.isa))
+            layer.is_some_and(|(_, problem)| is_offered(schedule, problem, conditions.isa))
         };
         if schedules.iter().all(fits) {
             return Ok((schedules, Source::Network));
@@ -96,22 +96,23 @@ pub fn best_known(
     let mut schedules = Schedules::new();
     let mut surveyed: Option<BTreeMap<String, Vec<(Schedule, f64)>>> = None;
     for (index, problem) in &layers {
-        let concluded = match store.get(&layer_key(place, problem).key())? {
+        let tuned = match store.get(&layer_key(conditions, problem).key())? {
             Some(record) => schedules_of(&record).remove(&0),
             None => None,
         };
-        let schedule = match concluded {
+        let schedule = match tuned {
             Some(schedule) => Some(schedule),
             None => {
                 let all = match &mut surveyed {
                     Some(known) => known,
-                    none => none.insert(measured(store, place)?),
+                    none => none.insert(measured(store, conditions)?),
                 };
                 all.get(&format!("{problem:?}"))
-                    .and_then(|known| fastest(known, problem, place.isa))
+                    .and_then(|known| fastest(known, problem, conditions.isa))
             }
         };
-        if let Some(schedule) = schedule.filter(|schedule| is_offered(schedule, problem, place.isa))
+        if let Some(schedule) =
+            schedule.filter(|schedule| is_offered(schedule, problem, conditions.isa))
         {
             schedules.insert(*index, schedule);
         }
@@ -149,11 +150,11 @@ fn is_offered(schedule: &Schedule, problem: &ConvProblem, isa: Isa) -> bool {
         && target.fitted(schedule, problem).is_some_and(|fitted| fitted == *schedule)
 }
 
-/// Returns the measured times of all dense single-precision schedules at `place`, by the formatted
+/// Returns the measured times of all dense single-precision schedules under `conditions`, by the formatted
 /// problem.
 pub(super) fn measured(
     store: &Store,
-    place: &Place,
+    conditions: &Conditions,
 ) -> Result<BTreeMap<String, Vec<(Schedule, f64)>>, StoreError> {
     let mut all: BTreeMap<String, Vec<(Schedule, f64)>> = BTreeMap::new();
     for record in store.iter() {
@@ -164,8 +165,8 @@ pub(super) fn measured(
             && part("protocol") == PROTOCOL_VERSION.to_string()
             && part("program") == VERSION
             && part("kernels") == registry::source_hash()
-            && part("hardware") == place.hardware
-            && part("threads") == place.threads.to_string()
+            && part("hardware") == conditions.hardware
+            && part("threads") == conditions.threads.to_string()
             && part("bits") == "32"
             && part("sparsity") == "0";
         // The key holds the tunables as JSON.
@@ -179,19 +180,19 @@ pub(super) fn measured(
 }
 
 /// Stores the time of one schedule under the key that surveys use, too.
-pub(super) fn remember(
+pub(super) fn store_time(
     store: &Store,
-    place: &Place,
+    conditions: &Conditions,
     problem: &ConvProblem,
     schedule: &Schedule,
     seconds: f64,
 ) -> Result<(), StoreError> {
     let key = SpeedKey {
-        hardware: &place.hardware,
+        hardware: &conditions.hardware,
         problem,
         bits: 32,
         sparsity: 0.0,
-        place: &place.threads.to_string(),
+        place: &conditions.threads.to_string(),
         algorithm: &schedule.algorithm,
         tunables: &schedule.tunables,
     };
@@ -200,9 +201,9 @@ pub(super) fn remember(
 }
 
 /// Stores the best schedule of a layer's shape.
-pub(super) fn conclude_layer(
+pub(super) fn store_layer(
     store: &Store,
-    place: &Place,
+    conditions: &Conditions,
     problem: &ConvProblem,
     schedule: &Schedule,
     seconds: [f64; 2],
@@ -210,7 +211,7 @@ pub(super) fn conclude_layer(
     let mut values = values_of(std::iter::once((0, schedule)));
     values.insert("default-seconds".to_owned(), seconds[0]);
     values.insert("seconds".to_owned(), seconds[1]);
-    store.put(&Record::measured(layer_key(place, problem), values, &[], VERSION))
+    store.put(&Record::measured(layer_key(conditions, problem), values, &[], VERSION))
 }
 
 /// Stores the best `schedules` of a network (empty if the defaults are best), with the seconds of
@@ -219,9 +220,9 @@ pub(super) fn conclude_layer(
 /// # Errors
 /// Fails if the store cannot be written, or if the schedules of all layers exceed the size of a
 /// record.
-pub fn conclude_network(
+pub fn store_network(
     store: &Store,
-    place: &Place,
+    conditions: &Conditions,
     network: &str,
     schedules: &Schedules,
     seconds: [f64; 2],
@@ -229,7 +230,7 @@ pub fn conclude_network(
     let mut values = values_of(schedules.iter().map(|(index, schedule)| (*index, schedule)));
     values.insert("default-seconds".to_owned(), seconds[0]);
     values.insert("seconds".to_owned(), seconds[1]);
-    store.put(&Record::measured(network_key(place, network), values, &[], VERSION))
+    store.put(&Record::measured(network_key(conditions, network), values, &[], VERSION))
 }
 
 /// Encodes schedules as named numbers, all of them 1: `STEP:ALGORITHM`, and
@@ -264,21 +265,21 @@ fn schedules_of(record: &Record) -> Schedules {
     schedules
 }
 
-fn at(kind: &str, place: &Place) -> KeyParts {
+fn key(kind: &str, conditions: &Conditions) -> KeyParts {
     KeyParts::new(kind)
         .with("protocol", PROTOCOL_VERSION)
         .with("program", VERSION)
         .with("kernels", registry::source_hash())
-        .with("hardware", &place.hardware)
-        .with("threads", place.threads)
+        .with("hardware", &conditions.hardware)
+        .with("threads", conditions.threads)
 }
 
-fn layer_key(place: &Place, problem: &ConvProblem) -> KeyParts {
-    at(LAYER, place).with("problem", format!("{problem:?}"))
+fn layer_key(conditions: &Conditions, problem: &ConvProblem) -> KeyParts {
+    key(LAYER, conditions).with("problem", format!("{problem:?}"))
 }
 
-fn network_key(place: &Place, network: &str) -> KeyParts {
-    at(NETWORK, place).with("network", network).with("batch", place.batch)
+fn network_key(conditions: &Conditions, network: &str) -> KeyParts {
+    key(NETWORK, conditions).with("network", network).with("batch", conditions.batch)
 }
 
 #[cfg(test)]
@@ -286,8 +287,8 @@ mod tests {
     use super::*;
     use paretune_model::Network;
 
-    fn place() -> Place {
-        Place { hardware: "here".into(), threads: 1, batch: 1, isa: Isa::detect() }
+    fn conditions() -> Conditions {
+        Conditions { hardware: "here".into(), threads: 1, batch: 1, isa: Isa::detect() }
     }
 
     fn network() -> Network {
@@ -295,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_concluded_is_found_again() {
+    fn stored_schedules_are_found_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("db")).expect("a store");
-        let (place, network) = (place(), network());
+        let (conditions, network) = (conditions(), network());
         let plan = &network.plan;
-        let known = |hash: &str| best_known(&store, &place, hash, plan).expect("readable");
+        let known = |hash: &str| best_known(&store, &conditions, hash, plan).expect("readable");
         assert_eq!(known("a"), (Schedules::new(), Source::Default));
 
         let (index, problem) = plan
@@ -309,38 +310,41 @@ mod tests {
             .enumerate()
             .find_map(|(index, step)| Some((index, conv_problem(plan, step, 1)?)))
             .expect("a convolution");
-        let default = default_of(&problem, place.isa).expect("an algorithm");
-        let other = Target::Cpu(place.isa)
+        let default = default_of(&problem, conditions.isa).expect("an algorithm");
+        let other = Target::Cpu(conditions.isa)
             .fitted(&Schedule::of("im2col_gemm"), &problem)
             .filter(|other| *other != default)
             .expect("another");
 
         // A survey's measurement counts only if it is clearly faster.
-        remember(&store, &place, &problem, &default, 1.0).expect("kept");
-        remember(&store, &place, &problem, &other, 0.99).expect("kept");
+        store_time(&store, &conditions, &problem, &default, 1.0).expect("kept");
+        store_time(&store, &conditions, &problem, &other, 0.99).expect("kept");
         assert_eq!(known("a").1, Source::Default);
-        remember(&store, &place, &problem, &other, 0.5).expect("kept");
+        store_time(&store, &conditions, &problem, &other, 0.5).expect("kept");
         let (schedules, source) = known("a");
         assert!(matches!(source, Source::Layers { .. }), "{source}");
         assert_eq!(schedules[&index], other);
-        assert_eq!(measured(&store, &place).expect("readable")[&format!("{problem:?}")].len(), 2);
+        assert_eq!(
+            measured(&store, &conditions).expect("readable")[&format!("{problem:?}")].len(),
+            2
+        );
 
         // A tuning's result for the shape counts in any case.
-        conclude_layer(&store, &place, &problem, &default, [1.0, 1.0]).expect("kept");
+        store_layer(&store, &conditions, &problem, &default, [1.0, 1.0]).expect("kept");
         assert_eq!(known("a").0[&index], default);
 
         // A tuning's result for the network counts for no other network.
         let all = Schedules::from([(index, other.clone())]);
-        conclude_network(&store, &place, "a", &all, [2.0, 1.0]).expect("kept");
+        store_network(&store, &conditions, "a", &all, [2.0, 1.0]).expect("kept");
         assert_eq!(known("a"), (all, Source::Network));
         assert_ne!(known("b").1, Source::Network);
-        let elsewhere = Place { threads: 2, ..place.clone() };
+        let elsewhere = Conditions { threads: 2, ..conditions.clone() };
         assert_eq!(best_known(&store, &elsewhere, "a", plan).expect("readable").1, Source::Default);
 
         // A schedule that this machine does not offer is ignored.
         let mut foreign = other;
         foreign.tunables.insert("tile_m".into(), 4999_u64.into());
-        conclude_network(&store, &place, "a", &Schedules::from([(index, foreign)]), [2.0, 1.0])
+        store_network(&store, &conditions, "a", &Schedules::from([(index, foreign)]), [2.0, 1.0])
             .expect("kept");
         assert_ne!(known("a").1, Source::Network);
     }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use paretune_joint_space::builder::{add_tunables, space_value, tunable_value};
+use paretune_joint_space::tunables::{add_tunables, space_value, tunable_value};
 use paretune_kernels::Plan;
-use paretune_kernels::conv::{self, Layout};
+use paretune_kernels::conv;
 use paretune_kernels::executor::conv_problem;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::{ConvProblem, Operator};
+use paretune_kernels::plan::layout::Layout;
 use paretune_kernels::registry::{Numerics, Offer, Target};
 use paretune_kernels::schedule::Schedule;
 use paretune_kernels::schedule::TunableValue;
@@ -20,7 +21,7 @@ use paretune_spaces::{
 };
 
 use super::TuneError;
-use super::share::Prospect;
+use super::allocation::Prospect;
 
 /// Name of the search's metric.
 const SECONDS: &str = "seconds";
@@ -78,7 +79,7 @@ impl Layer {
         strategy: &str,
         seed: u64,
     ) -> Result<Vec<Self>, TuneError> {
-        let mut places: Vec<(ConvProblem, Vec<usize>)> = Vec::new();
+        let mut found: Vec<(ConvProblem, Vec<usize>)> = Vec::new();
         for (index, step) in plan.steps.iter().enumerate() {
             let Some(problem) = conv_problem(plan, step, batch) else { continue };
             if let Operator::Conv(conv) = &step.operator
@@ -86,13 +87,13 @@ impl Layer {
             {
                 return Err(TuneError::Compressed(step.name.clone()));
             }
-            match places.iter_mut().find(|(known, _)| *known == problem) {
+            match found.iter_mut().find(|(known, _)| *known == problem) {
                 Some((_, steps)) => steps.push(index),
-                None => places.push((problem, vec![index])),
+                None => found.push((problem, vec![index])),
             }
         }
         let target = Target::Cpu(isa);
-        places
+        found
             .into_iter()
             .map(|(problem, steps)| Self::new(problem, steps, &target, strategy, seed))
             .collect()
@@ -149,7 +150,11 @@ impl Layer {
 
     /// Adds earlier measurements: the fastest `again` schedules are queued to be measured again,
     /// the others are told to the search.
-    pub fn know(&mut self, mut known: Vec<(Schedule, f64)>, again: usize) -> Result<(), TuneError> {
+    pub fn add_known(
+        &mut self,
+        mut known: Vec<(Schedule, f64)>,
+        again: usize,
+    ) -> Result<(), TuneError> {
         known.sort_by(|left, right| left.1.total_cmp(&right.1));
         let mut points = Vec::new();
         for (index, (schedule, seconds)) in known.into_iter().enumerate() {
@@ -203,9 +208,9 @@ impl Layer {
         Ok(())
     }
 
-    /// Returns the schedule for places that try nothing: of those within 3 % of the best, the one
+    /// Returns the schedule for steps that try nothing: of those within 3 % of the best, the one
     /// with the fewest measurements.
-    pub fn hold(&self) -> &Schedule {
+    pub fn incumbent(&self) -> &Schedule {
         let Some(best) = self.ranked().first().map(|tried| tried.estimate()) else {
             return &self.default;
         };
@@ -226,7 +231,7 @@ impl Layer {
     pub fn prospect(&self) -> Prospect {
         let best = self.ranked().first().map_or(f64::INFINITY, |tried| tried.estimate());
         Prospect {
-            places: self.steps.len(),
+            steps: self.steps.len(),
             best,
             // Winograd needs fewer multiply-adds, so the lower bound is lower as well.
             least: if self.saves { self.least / WINOGRAD } else { self.least },
@@ -294,7 +299,7 @@ mod tests {
             let first = layer.ask(1);
             assert_eq!(first, std::slice::from_ref(&layer.default), "layer {index}");
             layer.tell(&first[0], Some(1.0)).expect("told");
-            assert_eq!(layer.hold(), &first[0]);
+            assert_eq!(layer.incumbent(), &first[0]);
             let next = layer.ask(3);
             assert!(next.iter().all(|schedule| *schedule != first[0]), "{next:?}");
             layer.tell(&next[0], None).expect("a failure");
@@ -319,7 +324,7 @@ mod tests {
                 (schedule.clone(), f64::from(u16::try_from(index).expect("few") + 1))
             })
             .collect();
-        layer.know(known, 2).expect("known");
+        layer.add_known(known, 2).expect("known");
         let asked = layer.ask(defaults + 2);
         assert_eq!(asked[defaults..], schedules[..2]);
         let later = layer.ask(50);

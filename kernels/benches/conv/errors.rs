@@ -2,9 +2,10 @@
 //! output tile.
 
 use paretune_kernels::conv::reference::conv_f64;
-use paretune_kernels::conv::{Algorithm, Layout, candidates};
+use paretune_kernels::conv::{Algorithm, candidates};
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::ConvProblem;
+use paretune_kernels::plan::layout::Layout;
 use paretune_kernels::schedule::Schedule;
 use paretune_kernels::weights::{WeightFormat, WeightValues};
 

@@ -18,13 +18,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use paretune_kernels::activation::Activation;
-use paretune_kernels::conv::{Algorithm, Call, Element, Kernel, Packing, Request, candidates};
+use paretune_kernels::conv::{Algorithm, Call, Kernel, Packing, Request, candidates};
 use paretune_kernels::error::KernelError;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::plan::Quantization;
+use paretune_kernels::plan::layout::Element;
 use paretune_kernels::schedule::{Schedule, Tunable};
-use paretune_kernels::team::{Barrier, Worker};
+use paretune_kernels::threads::{Barrier, Worker};
 use paretune_kernels::weights::{
     IntegerWeights, Numbers, Pattern, WeightFormat, WeightValues, Weights,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use paretune_kernels::operator::{Conv, Operator, Window};
-use paretune_kernels::operators::shape;
+use paretune_kernels::plan::shape;
 use paretune_kernels::{
     Activation, Plan, Quantization, Schedule, Step, ValueId, ValueSpec, WeightValues, Weights,
     conv,

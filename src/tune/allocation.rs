@@ -5,7 +5,7 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prospect {
     /// Number of steps with this shape, which is the number of schedules that one run can try.
-    pub places: usize,
+    pub steps: usize,
     /// Seconds of one step with the best schedule so far; infinite before the first measurement.
     pub best: f64,
     /// Lower bound of one step's seconds by the hardware's ceilings.
@@ -17,11 +17,11 @@ pub struct Prospect {
 }
 
 /// Number of tries without an improvement that halves the expected one.
-const PATIENCE: f64 = 24.0;
+const HALVING_TRIES: f64 = 24.0;
 
 /// Smallest number of tries of a layer that is not exhausted, as a fraction of the most promising
 /// layer's.
-const LEAST: f64 = 0.25;
+const MIN_FRACTION: f64 = 0.25;
 
 impl Prospect {
     /// Returns the expected improvement in seconds of the whole network: the distance from the
@@ -34,22 +34,22 @@ impl Prospect {
             return f64::INFINITY;
         }
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
-        let (places, in_vain) = (self.places as f64, self.in_vain as f64);
+        let (steps, in_vain) = (self.steps as f64, self.in_vain as f64);
         // A layer close to its bound may still improve by 5 %.
         let distance = (self.best - self.least).max(0.05 * self.best);
-        places * distance * PATIENCE / (PATIENCE + in_vain)
+        steps * distance * HALVING_TRIES / (HALVING_TRIES + in_vain)
     }
 }
 
 /// Divides tries between layers, round by round.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Shares {
+pub struct Allocation {
     credit: Vec<f64>,
 }
 
-impl Shares {
+impl Allocation {
     /// Returns how many schedules of each layer the next run tries. The most promising layer tries
-    /// as many as it has places. The others try a fraction in proportion to their expected
+    /// as many as it has steps. The others try a fraction in proportion to their expected
     /// improvement, which may be less than one per round.
     pub fn next(&mut self, prospects: &[Prospect]) -> Vec<usize> {
         self.credit.resize(prospects.len(), 0.0);
@@ -60,15 +60,15 @@ impl Shares {
                 tries.push(0);
                 continue;
             }
-            let share = match (prospect.gain().is_finite(), most.is_finite()) {
+            let fraction = match (prospect.gain().is_finite(), most.is_finite()) {
                 (false, _) => 1.0,
-                (true, false) => LEAST,
-                (true, true) => (prospect.gain() / most).max(LEAST),
+                (true, false) => MIN_FRACTION,
+                (true, true) => (prospect.gain() / most).max(MIN_FRACTION),
             };
             #[expect(clippy::cast_precision_loss, reason = "small counts")]
-            let places = prospect.places as f64;
-            *credit += share * places;
-            let whole = credit.floor().min(places);
+            let steps = prospect.steps as f64;
+            *credit += fraction * steps;
+            let whole = credit.floor().min(steps);
             *credit -= whole;
             *credit = credit.min(1.0);
             #[expect(
@@ -94,15 +94,15 @@ impl Shares {
 mod tests {
     use super::*;
 
-    fn prospect(places: usize, best: f64, least: f64) -> Prospect {
-        Prospect { places, best, least, in_vain: 0, exhausted: false }
+    fn prospect(steps: usize, best: f64, least: f64) -> Prospect {
+        Prospect { steps, best, least, in_vain: 0, exhausted: false }
     }
 
     fn total(prospects: &[Prospect], rounds: usize) -> Vec<usize> {
-        let mut shares = Shares::default();
+        let mut allocation = Allocation::default();
         let mut sum = vec![0; prospects.len()];
         for _ in 0..rounds {
-            for (sum, tries) in sum.iter_mut().zip(shares.next(prospects)) {
+            for (sum, tries) in sum.iter_mut().zip(allocation.next(prospects)) {
                 *sum += tries;
             }
         }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_has_no_more_tries_than_places() {
+    fn a_layer_has_no_more_tries_than_steps() {
         let prospects = [prospect(6, 2.0, 1.0), prospect(1, 7.0, 1.0)];
         assert_eq!(total(&prospects, 10), [60, 10]);
         // A layer alone always continues.
