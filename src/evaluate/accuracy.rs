@@ -3,6 +3,7 @@
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::registry::{self, BackendKind, Numerics};
+use paretune_kernels::schedule::changes_numerics;
 use paretune_kernels::{Backend, Executor, ExecutorOptions, KernelError, Plan, Schedule};
 use paretune_model::images::{Images, normalize_into};
 use paretune_record::request::Normalization;
@@ -143,7 +144,7 @@ pub fn for_scoring(plan: &Plan) -> Plan {
         } else if let Some(info) = info.filter(|info| info.backend() == BackendKind::OpenCl) {
             // Winograd of the processor rounds alike if its tiles are as large.
             let device = std::mem::replace(&mut conv.schedule, Schedule::of("winograd"));
-            let kept = device.tunables.into_iter().filter(|(name, _)| info.changes_numerics(name));
+            let kept = device.tunables.into_iter().filter(|(name, _)| changes_numerics(name));
             conv.schedule.tunables.extend(kept);
         }
     }

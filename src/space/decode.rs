@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tunables::tunable_value;
 use paretune_compress::{LayerRecipe, Recipe};
 use paretune_kernels::registry::{self, Numerics};
-use paretune_kernels::schedule::TunableValue;
+use paretune_kernels::schedule::{TunableValue, changes_numerics};
 use paretune_kernels::weights::Numbers;
 use paretune_kernels::{Backend, Schedule};
 use paretune_names::{BACKEND, LayerPart, Name, Partition, layers_of, tunable_parameter};
@@ -219,9 +219,7 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
         Some(Name::Layer(_, LayerPart::Algorithm)) => {
             value.as_str().is_some_and(rounds_differently)
         }
-        Some(Name::Layer(_, LayerPart::Tunable { algorithm, tunable })) => {
-            changes_numerics(algorithm, tunable)
-        }
+        Some(Name::Layer(_, LayerPart::Tunable { tunable, .. })) => changes_numerics(tunable),
         Some(Name::Layer(_, part)) => part.is_compression(),
     };
     let mut numerics = Configuration::default();
@@ -234,12 +232,6 @@ pub fn numerics(configuration: &Configuration) -> Configuration {
 /// Returns whether an algorithm rounds differently enough from the reference to change answers.
 fn rounds_differently(algorithm: &str) -> bool {
     registry::numerics(algorithm) != Numerics::Exact
-}
-
-/// Returns whether a tunable decides how its algorithm rounds: the size of Winograd's tiles, and
-/// the precision that algorithms of reduced precision use.
-fn changes_numerics(algorithm: &str, tunable: &str) -> bool {
-    registry::info(algorithm).is_some_and(|info| info.changes_numerics(tunable))
 }
 
 /// Returns whether `name` is a dotted name below `layer`.
@@ -349,5 +341,13 @@ mod tests {
             ("threads", Value::Int(2)),
         ]);
         assert_eq!(numerics(&plain), numerics(&scheduled));
+        let mut winograd = configuration(&[
+            ("a.algorithm", Value::Text("winograd".into())),
+            ("a.winograd.output_tile", Value::Int(4)),
+        ]);
+        let rounds = numerics(&winograd);
+        assert_eq!(rounds, winograd);
+        winograd.insert("a.winograd.tile_m", Value::Int(6));
+        assert_eq!(numerics(&winograd), rounds);
     }
 }

@@ -52,11 +52,6 @@ pub trait AlgorithmInfo: Send + Sync {
         Numerics::Exact
     }
 
-    /// Returns whether the value of `tunable` changes how results are rounded.
-    fn changes_numerics(&self, _tunable: &str) -> bool {
-        false
-    }
-
     /// Returns the largest absolute value of a weight that it can compute with.
     fn largest_weight(&self) -> f32 {
         f32::INFINITY

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::tunable::{TILE, Tunable, TunableDomain, TunableValue};
+pub use super::tunable::{TILE, Tunable, TunableDomain, TunableValue, changes_numerics};
 
 /// Schedule of one step. An empty algorithm name selects the default of the machine, and missing
 /// tunables take the algorithm's defaults.

@@ -153,6 +153,18 @@ pub struct Pairs {
     pub allowed: Vec<[u64; 2]>,
 }
 
+/// Name of the tunable for the output pixels of a Winograd tile along each axis.
+pub const OUTPUT_TILE: &str = "output_tile";
+/// Name of the switch that sums chunks of a product in half precision.
+pub const HALF: &str = "half";
+
+/// Returns whether the value of the tunable `name`, which means the same in every algorithm, changes
+/// how results are rounded.
+#[must_use]
+pub fn changes_numerics(name: &str) -> bool {
+    [OUTPUT_TILE, HALF].contains(&name)
+}
+
 /// A parameter of an algorithm that the search can choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunable {
@@ -166,6 +178,8 @@ pub struct Tunable {
     pub default: TunableValue,
     /// The combinations with another tunable that are possible, if not all are.
     pub pairs: Option<Pairs>,
+    /// Whether its value changes how results are rounded, see [`changes_numerics`].
+    pub changes_numerics: bool,
 }
 
 impl Tunable {
@@ -190,6 +204,7 @@ impl Tunable {
             domain: TunableDomain::Sizes(values),
             default: TunableValue::Size(default),
             pairs: None,
+            changes_numerics: changes_numerics(name),
         }
     }
 
@@ -202,7 +217,9 @@ impl Tunable {
         default: &'static str,
     ) -> Self {
         let default = TunableValue::Choice(default);
-        Self { name, about, domain: TunableDomain::Choice(values), default, pairs: None }
+        let domain = TunableDomain::Choice(values);
+        let changes_numerics = changes_numerics(name);
+        Self { name, about, domain, default, pairs: None, changes_numerics }
     }
 
     /// Creates a tunable that is on or off.
@@ -214,6 +231,7 @@ impl Tunable {
             domain: TunableDomain::Switch { can_be_on },
             default: TunableValue::Switch(default && can_be_on),
             pairs: None,
+            changes_numerics: changes_numerics(name),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::tunable::HALF;
 use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 use paretune_simd::half::FP16_MAX;
 
@@ -49,10 +50,6 @@ impl AlgorithmInfo for ImplicitGemm {
         if *self == Self::Fp16 { Numerics::Reduced } else { Numerics::Exact }
     }
 
-    fn changes_numerics(&self, tunable: &str) -> bool {
-        tunable == "half"
-    }
-
     fn largest_weight(&self) -> f32 {
         if *self == Self::Fp16 { FP16_MAX } else { f32::INFINITY }
     }
@@ -78,7 +75,7 @@ impl Algorithm for ImplicitGemm {
         tunables.extend(sizes.tunables(16, 32, 8));
         if *self == Self::Fp16 && limits.half_arithmetic {
             tunables.push(switch(
-                "half",
+                HALF,
                 "whether chunks are multiplied and added up in half precision",
                 false,
             ));
@@ -105,7 +102,7 @@ impl Algorithm for ImplicitGemm {
         let weights = packed(real(request.weights)?, problem.groups, outputs, inner, rows, columns);
         let mut launch = tile.launch(SOURCE, request, 2);
         launch.macros.define("K_PAD", rows).define("M_PAD", columns);
-        let half = chosen.is_on("half", false);
+        let half = chosen.is_on(HALF, false);
         if half && !(*self == Self::Fp16 && request.limits.half_arithmetic) {
             return Err(unfit(self.name(), "there is no arithmetic in half precision for it here"));
         }

@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::tunable::OUTPUT_TILE;
 use paretune_base::registry::{AlgorithmInfo, BackendKind, Numerics};
 
 pub(super) struct Winograd;
@@ -26,10 +27,6 @@ impl AlgorithmInfo for Winograd {
 
     fn numerics(&self) -> Numerics {
         Numerics::RoundsDifferently
-    }
-
-    fn changes_numerics(&self, tunable: &str) -> bool {
-        tunable == "output_tile"
     }
 
     fn backend(&self) -> BackendKind {
@@ -54,7 +51,7 @@ impl Algorithm for Winograd {
         let group = limits.work_group;
         let largest = if height.min(width) < 3 { 2 } else { 4 };
         let output_tile =
-            powers("output_tile", "pixels of a tile along each axis", 2, largest, largest, 2);
+            powers(OUTPUT_TILE, "pixels of a tile along each axis", 2, largest, largest, 2);
         vec![
             output_tile,
             powers("threads_m", "work-items along outputs", 2, 32, problem.out_channels, 8),
@@ -91,7 +88,7 @@ impl Algorithm for Winograd {
         let Request { problem, limits, .. } = request;
         let chosen = Chosen(&request.schedule.tunables);
         let [output_tile, threads_m, threads_t] =
-            ["output_tile", "threads_m", "threads_t"].map(|name| chosen.get(name));
+            [OUTPUT_TILE, "threads_m", "threads_t"].map(|name| chosen.get(name));
         let [thread_m, stage, split] =
             ["thread_m", "stage", "split_k"].map(|name| chosen.get(name));
         let (span, tile_m, threads) =

@@ -25,6 +25,7 @@ use crate::conv::support::tiles::{Extent, real_tile_tunable};
 use paretune_base::error::KernelError;
 use paretune_base::plan::operator::ConvProblem;
 use paretune_base::plan::schedule::Tunable;
+use paretune_base::plan::tunable::OUTPUT_TILE;
 use paretune_base::registry::{AlgorithmInfo, Numerics};
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
@@ -70,9 +71,6 @@ impl Grid {
     }
 }
 
-/// Name of the tunable for the size of a tile, which decides how results are rounded.
-const OUTPUT_TILE: &str = "output_tile";
-
 impl AlgorithmInfo for Winograd {
     fn name(&self) -> &'static str {
         "winograd"
@@ -84,10 +82,6 @@ impl AlgorithmInfo for Winograd {
 
     fn numerics(&self) -> Numerics {
         Numerics::RoundsDifferently
-    }
-
-    fn changes_numerics(&self, tunable: &str) -> bool {
-        tunable == OUTPUT_TILE
     }
 }
 
