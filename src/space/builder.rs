@@ -91,12 +91,12 @@ pub fn joint_space(
 
 /// Largest number of layers that are offered as cut points, evenly spaced. Every pair of them is
 /// one value of a parameter.
-const MOST_SWITCHES: usize = 12;
+const MAX_CUT_POINTS: usize = 12;
 
 /// Lists the ways to run a network of this many layers: on one backend, or on the processor and a
 /// device with one cut point or two.
 fn partition(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
-    let count = layers.saturating_sub(1).min(MOST_SWITCHES);
+    let count = layers.saturating_sub(1).min(MAX_CUT_POINTS);
     let places: Vec<usize> =
         (0..count).map(|index| 1 + index * layers.saturating_sub(1) / count.max(1)).collect();
     let mut values: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();

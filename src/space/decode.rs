@@ -13,7 +13,7 @@ use paretune_names::{BACKEND, LayerPart, Name, Partition, layers_of, tunable_par
 use paretune_spaces::{Configuration, Value};
 
 /// Longest time of fine-tuning in seconds.
-const MOST_SECONDS: u64 = 24 * 3600;
+const MAX_FINETUNE_SECONDS: u64 = 24 * 3600;
 
 /// Configuration of one layer: what its weights become, and how it runs.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,7 +94,7 @@ impl Candidate {
                     let seconds =
                         integer(name, value).ok().and_then(|seconds| u64::try_from(seconds).ok());
                     candidate.finetune = seconds
-                        .filter(|&seconds| seconds <= MOST_SECONDS)
+                        .filter(|&seconds| seconds <= MAX_FINETUNE_SECONDS)
                         .ok_or_else(|| wrong("expected whole seconds, a day at most"))?;
                 }
                 Name::Channels(group) => {

@@ -293,7 +293,7 @@ impl Bed {
         let barrier = Barrier::new(1);
         let worker = Worker::alone(&barrier);
         let start = Instant::now();
-        // SAFETY: the buffers have the sizes of the problem, and the team is this one worker.
+        // SAFETY: the buffers have the sizes of the problem, and the pool is this one worker.
         unsafe { self.kernel.run(black_box(&call), &worker) };
         start.elapsed().as_secs_f64()
     }

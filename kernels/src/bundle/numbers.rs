@@ -20,7 +20,7 @@ const BITMAP: u8 = 1;
 /// tag.
 const RICE: u8 = 2;
 /// Largest Rice parameter that is used.
-const MOST_RICE: u32 = 28;
+const MAX_RICE: u32 = 28;
 
 /// Appends single-precision values in the smallest of the encodings.
 pub(super) fn put_f32(values: &[f32], out: &mut Vec<u8>) {
@@ -62,7 +62,7 @@ pub(super) fn get_f32(reader: &mut Reader<'_>, len: usize) -> Result<Arc<[f32]>,
     }
     let positions = match tag {
         BITMAP => get_bitmap(reader.take(len.div_ceil(8))?, len, count)?,
-        _ if u32::from(tag - RICE) <= MOST_RICE => {
+        _ if u32::from(tag - RICE) <= MAX_RICE => {
             get_rice(reader, u32::from(tag - RICE), len, count)?
         }
         _ => return Err(format!("holds an unknown coding {tag}")),
@@ -151,8 +151,8 @@ fn rice_bits(values: &[f32]) -> (usize, u32) {
         return (0, 0);
     }
     // The best parameter is near the logarithm of the mean.
-    let guess = (sum / count + 1).ilog2().min(MOST_RICE);
-    (guess.saturating_sub(1)..=(guess + 1).min(MOST_RICE))
+    let guess = (sum / count + 1).ilog2().min(MAX_RICE);
+    (guess.saturating_sub(1)..=(guess + 1).min(MAX_RICE))
         .map(|k| (gaps(values).map(|gap| (gap >> k) + 1 + k as usize).sum(), k))
         .min()
         .unwrap_or((0, 0))

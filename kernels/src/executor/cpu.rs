@@ -10,7 +10,7 @@ use paretune_base::error::KernelError;
 use paretune_base::execution::{LoadedPlan, MemoryUse, Part, StepInfo};
 use paretune_base::memory::block::Block;
 use paretune_base::plan::ValueId;
-use paretune_base::threads::{Barrier, Team, Worker};
+use paretune_base::threads::{Barrier, ThreadPool, Worker};
 use paretune_cpu::conv::support::packing::Packing;
 use paretune_cpu::operators::convert;
 use paretune_cpu::operators::convert::Form;
@@ -20,7 +20,7 @@ use paretune_simd::Isa;
 /// A loaded plan, or a part of one: packed weights, buffers, and a flat list of kernel calls.
 pub(super) struct CpuExecutor {
     program: Program,
-    team: Team,
+    pool: ThreadPool,
     batch: usize,
     /// Shapes of all values, for [`CpuExecutor::observe`].
     dims: Vec<Vec<usize>>,
@@ -48,10 +48,10 @@ impl CpuExecutor {
             return Err(KernelError::System(format!("this machine does not have {}", isa.name())));
         }
         let program = Program::assemble(lower::lower(part, options, packing)?)?;
-        let team = Team::new(threads)?;
+        let pool = ThreadPool::new(threads)?;
         let seconds = (0..program.len()).map(|_| AtomicU64::new(0)).collect();
         Ok(Self {
-            team,
+            pool,
             batch,
             dims: part.plan.values.iter().map(|value| value.dims.clone()).collect(),
             output_len: part.plan.values[part.plan.output].len() * batch,
@@ -69,7 +69,7 @@ impl CpuExecutor {
     pub unsafe fn run_between(&mut self, ends: &Ends<'_>) -> Result<(), KernelError> {
         self.program.connect(ends);
         let program = &self.program;
-        self.team.run(|worker| {
+        self.pool.run(|worker| {
             for step in 0..program.len() {
                 // SAFETY: connected above to memory of the right sizes; all workers make these
                 // calls, separated by barriers; `&mut self` keeps others away.
@@ -86,7 +86,7 @@ impl CpuExecutor {
     pub unsafe fn profile_between(&mut self, ends: &Ends<'_>) -> Result<Vec<f64>, KernelError> {
         self.program.connect(ends);
         let (program, seconds) = (&self.program, &self.seconds);
-        self.team.run(|worker| {
+        self.pool.run(|worker| {
             // All threads start together, so that the first step does not include their wake-up
             // time.
             worker.wait();
@@ -131,8 +131,8 @@ impl CpuExecutor {
             }
             if done < self.program.len() {
                 let program = &self.program;
-                // SAFETY: as in `run_between`; a team's return is a barrier too.
-                self.team.run(|worker| unsafe { program.run_step(done, worker) })?;
+                // SAFETY: as in `run_between`; a pool's return is a barrier too.
+                self.pool.run(|worker| unsafe { program.run_step(done, worker) })?;
             }
         }
         Ok(())
@@ -149,7 +149,7 @@ impl CpuExecutor {
         let barrier = Barrier::new(1);
         let io = Io { inputs: &[address], output: plain.as_mut_ptr().cast() };
         // SAFETY: the value is there in full and nobody writes it now; `plain` is at least as long
-        // as any value; this is a team of one.
+        // as any value; this is a pool of one.
         unsafe { kernel.run(&io, &Worker::alone(&barrier)) };
         len * self.batch
     }

@@ -137,7 +137,7 @@ impl Draft<'_> {
             };
             let barrier = Barrier::new(1);
             // SAFETY: both blocks have the sizes that the conversion was made for, and this is a
-            // team of one.
+            // pool of one.
             unsafe { kernel.run(&io, &Worker::alone(&barrier)) };
             let buffer = self.add_constant(block, bytes);
             self.forms[value].push((form, buffer));

@@ -13,7 +13,7 @@ use crate::plan::{Plan, Step};
 pub const LARGEST: usize = 1 << 31;
 
 /// Largest number of axes of a value, batch not counted.
-const MOST_AXES: usize = 8;
+const MAX_AXES: usize = 8;
 
 /// Returns the shape of the result of `operator` for inputs of shapes `inputs` (batch not counted).
 ///
@@ -168,8 +168,8 @@ pub fn output(
 /// # Errors
 /// Fails if it is zero, if it exceeds [`LARGEST`], or if there are too many axes.
 pub fn checked_len(dims: &[usize], batch: usize) -> Result<usize, String> {
-    if dims.len() > MOST_AXES {
-        return Err(format!("shape {dims:?} has more than {MOST_AXES} axes"));
+    if dims.len() > MAX_AXES {
+        return Err(format!("shape {dims:?} has more than {MAX_AXES} axes"));
     }
     let len = dims
         .iter()

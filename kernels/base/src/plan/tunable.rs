@@ -33,7 +33,7 @@ impl TunableValue {
         if let Some(name) = names.get(name) {
             return Some(Self::Choice(name));
         }
-        if name.len() > LONGEST_NAME || names.len() >= MOST_NAMES {
+        if name.len() > LONGEST_NAME || names.len() >= MAX_NAMES {
             return None;
         }
         let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
@@ -49,7 +49,7 @@ pub const TILE: [&str; 2] = ["tile_m", "tile_n"];
 const LONGEST_NAME: usize = 64;
 
 /// Largest number of names of choices that a process keeps.
-const MOST_NAMES: usize = 4096;
+const MAX_NAMES: usize = 4096;
 
 impl From<u64> for TunableValue {
     fn from(size: u64) -> Self {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
 use crate::hardware::caches;
-use crate::threads::{Team, Worker};
+use crate::threads::{ThreadPool, Worker};
 use paretune_simd::Isa;
 
 mod peak;
@@ -85,11 +85,11 @@ pub fn ceilings(threads: &[usize]) -> Result<Ceilings, KernelError> {
 }
 
 fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
-    let team = Team::new(count)?;
+    let pool = ThreadPool::new(count)?;
     let rounds = 200_000;
-    let f32_rate = fastest(&team, |_| peak::multiply_adds_f32(isa, rounds) as f64)?;
+    let f32_rate = fastest(&pool, |_| peak::multiply_adds_f32(isa, rounds) as f64)?;
     let i8_rate = if peak::has_i8(isa) {
-        Some(fastest(&team, |_| peak::multiply_adds_i8(isa, rounds) as f64)?)
+        Some(fastest(&pool, |_| peak::multiply_adds_i8(isa, rounds) as f64)?)
     } else {
         None
     };
@@ -101,7 +101,7 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
             let buffers: Vec<std::sync::Mutex<Vec<u64>>> =
                 (0..count).map(|_| Default::default()).collect();
             let numbers = bytes / size_of::<u64>();
-            team.run(|worker| {
+            pool.run(|worker| {
                 if let Ok(mut buffer) = buffers[worker.index].lock() {
                     *buffer = vec![1; numbers];
                 }
@@ -115,12 +115,12 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
                 }
                 buffer.len() * size_of::<u64>() * times
             };
-            let read = fastest(&team, |worker| {
+            let read = fastest(&pool, |worker| {
                 each(worker, &|buffer| {
                     black_box(peak::sum(isa, buffer));
                 }) as f64
             })?;
-            let copy = fastest(&team, |worker| {
+            let copy = fastest(&pool, |worker| {
                 let copied = each(worker, &|buffer| {
                     let (from, to) = buffer.split_at_mut(buffer.len() / 2);
                     to[..from.len()].copy_from_slice(from);
@@ -141,19 +141,22 @@ fn measure(isa: Isa, count: usize) -> Result<ThreadCeilings, KernelError> {
 /// Minimum number of attempts at every ceiling, and minimum time in total. Other processes on the
 /// machine come and go, and a few short attempts may all be disturbed.
 const ATTEMPTS: usize = 4;
-const PATIENCE: Duration = Duration::from_millis(25);
+const MEASURING_TIME: Duration = Duration::from_millis(25);
 
 /// Returns the best rate of several attempts. `work` returns the amount that one thread did; all
 /// threads are timed together.
-fn fastest(team: &Team, work: impl Fn(&Worker<'_>) -> f64 + Sync) -> Result<f64, KernelError> {
+fn fastest(
+    pool: &ThreadPool,
+    work: impl Fn(&Worker<'_>) -> f64 + Sync,
+) -> Result<f64, KernelError> {
     let seconds = AtomicU64::new(0);
-    let done: Vec<AtomicU64> = (0..team.count()).map(|_| AtomicU64::new(0)).collect();
+    let done: Vec<AtomicU64> = (0..pool.count()).map(|_| AtomicU64::new(0)).collect();
     let mut best = 0.0_f64;
     let begun = Instant::now();
     let mut attempts = 0;
-    while attempts < ATTEMPTS || begun.elapsed() < PATIENCE {
+    while attempts < ATTEMPTS || begun.elapsed() < MEASURING_TIME {
         attempts += 1;
-        team.run(|worker| {
+        pool.run(|worker| {
             worker.wait();
             let start = Instant::now();
             let amount = work(worker);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::error::KernelError;
-use crate::threads::Team;
+use crate::threads::ThreadPool;
 use paretune_simd::Isa;
 use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 
@@ -36,7 +36,7 @@ const ROUNDS: usize = 64;
 /// ```
 #[derive(Clone)]
 pub struct SpeedProbe {
-    team: Team,
+    pool: ThreadPool,
     product: unsafe fn(()),
 }
 
@@ -49,13 +49,13 @@ impl SpeedProbe {
         let token = IsaToken::new(isa).ok_or_else(|| {
             KernelError::System(format!("this processor does not execute {}", isa.name()))
         })?;
-        Ok(Self { team: Team::new(threads)?, product: token.pointer::<Product>() })
+        Ok(Self { pool: ThreadPool::new(threads)?, product: token.pointer::<Product>() })
     }
 
     /// Returns the number of probed threads.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.team.count()
+        self.pool.count()
     }
 
     /// Returns the seconds that the slowest core takes for the arithmetic. Only ratios of them are
@@ -65,7 +65,7 @@ impl SpeedProbe {
     /// Fails if a thread panicked.
     pub fn seconds(&self) -> Result<f64, KernelError> {
         let slowest = AtomicU64::new(0);
-        self.team.run(|_| {
+        self.pool.run(|_| {
             let start = Instant::now();
             // SAFETY: the function has no requirements.
             unsafe { (self.product)(()) };

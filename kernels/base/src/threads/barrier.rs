@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 const POLLS_BEFORE_YIELD: u32 = 2_000;
 
 /// Largest number of threads that watch each other's arrival directly.
-const FEW: usize = 8;
+const SPINNING_THREADS: usize = 8;
 
 /// A reusable spinning barrier.
 ///
@@ -26,14 +26,14 @@ pub struct Barrier {
     generation: Line<AtomicUsize>,
     poisoned: AtomicBool,
     /// Number of arrivals of each thread, for few threads.
-    arrivals: [Line<AtomicUsize>; FEW],
+    arrivals: [Line<AtomicUsize>; SPINNING_THREADS],
 }
 
 #[repr(align(128))]
 struct Line<T>(T);
 
 /// Panic payload of a thread that unwinds because another thread of its pool has failed;
-/// [`super::Team::run`] catches it.
+/// [`super::ThreadPool::run`] catches it.
 pub(super) struct Poisoned;
 
 impl Barrier {
@@ -45,7 +45,7 @@ impl Barrier {
             arrived: AtomicUsize::new(0),
             generation: Line(AtomicUsize::new(0)),
             poisoned: AtomicBool::new(false),
-            arrivals: [const { Line(AtomicUsize::new(0)) }; FEW],
+            arrivals: [const { Line(AtomicUsize::new(0)) }; SPINNING_THREADS],
         }
     }
 

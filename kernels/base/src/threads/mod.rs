@@ -14,19 +14,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::error::KernelError;
 
 mod barrier;
-mod crew;
 mod float_mode;
-mod ledger;
 mod pinning;
+mod shared_threads;
+mod work_queue;
 
 pub use barrier::Barrier;
-use crew::Crew;
 use float_mode::FlushDenormals;
-use ledger::Ledger;
-pub use ledger::Part;
+use shared_threads::SharedThreads;
+pub use work_queue::Part;
+use work_queue::WorkQueue;
 
 /// Maximum number of threads: more than any machine has cores, so a larger number is a mistake.
-const MOST_WORKERS: usize = 1024;
+const MAX_WORKERS: usize = 1024;
 
 /// One thread of the pool that runs a step.
 pub struct Worker<'a> {
@@ -37,7 +37,7 @@ pub struct Worker<'a> {
     /// Barrier at which all threads meet.
     barrier: &'a Barrier,
     /// Work queue of the run; `None` for a pool of one thread.
-    ledger: Option<&'a Ledger>,
+    queue: Option<&'a WorkQueue>,
     /// Number of pieces of work that have been divided so far.
     turn: Cell<u16>,
 }
@@ -46,7 +46,7 @@ impl<'a> Worker<'a> {
     /// Creates the only thread of a pool; `barrier` must be for a single thread.
     #[must_use]
     pub fn alone(barrier: &'a Barrier) -> Self {
-        Self { index: 0, count: 1, barrier, ledger: None, turn: Cell::new(0) }
+        Self { index: 0, count: 1, barrier, queue: None, turn: Cell::new(0) }
     }
 
     /// Waits until every thread of the pool has arrived. Memory written before is visible
@@ -74,17 +74,17 @@ impl<'a> Worker<'a> {
     /// wrote before its own request.
     #[inline]
     pub fn parts(&self, total: usize, grain: usize) -> impl Iterator<Item = Part> {
-        let ledger = self.ledger.filter(|ledger| ledger.divides(total, grain));
-        if ledger.is_some() {
+        let queue = self.queue.filter(|queue| queue.divides(total, grain));
+        if queue.is_some() {
             self.turn.set(self.turn.get().wrapping_add(1));
         }
         let (index, turn) = (self.index, self.turn.get());
-        let mut first = Some(match ledger {
-            Some(ledger) => ledger.open(index, turn, total, grain),
+        let mut first = Some(match queue {
+            Some(queue) => queue.open(index, turn, total, grain),
             None => Part { owner: index, units: self.share(total) },
         });
         std::iter::from_fn(move || {
-            let part = first.take().or_else(|| ledger?.take(index, turn, grain));
+            let part = first.take().or_else(|| queue?.take(index, turn, grain));
             part.filter(|part| !part.units.is_empty())
         })
     }
@@ -100,24 +100,24 @@ pub fn share(index: usize, count: usize, total: usize) -> Range<usize> {
 /// A pool of a fixed number of pinned threads that flush denormals, the caller among them. Pools of
 /// equal size share their threads.
 #[derive(Clone)]
-pub struct Team {
+pub struct ThreadPool {
     /// Threads of the pool; `None` for a single thread, which is the caller itself.
-    crew: Option<Arc<Crew>>,
+    threads: Option<Arc<SharedThreads>>,
     count: usize,
 }
 
-impl Team {
+impl ThreadPool {
     /// Creates a pool of `count` threads.
     ///
     /// # Errors
     /// Fails if `count` is zero or too large, or if the system refuses the threads.
     pub fn new(count: usize) -> Result<Self, KernelError> {
-        if count == 0 || count > MOST_WORKERS {
+        if count == 0 || count > MAX_WORKERS {
             return Err(KernelError::System(format!(
-                "{count} threads: from 1 to {MOST_WORKERS} are possible"
+                "{count} threads: from 1 to {MAX_WORKERS} are possible"
             )));
         }
-        Ok(Self { crew: if count == 1 { None } else { Some(crew(count)?) }, count })
+        Ok(Self { threads: if count == 1 { None } else { Some(threads(count)?) }, count })
     }
 
     /// Returns the number of threads.
@@ -137,10 +137,10 @@ impl Team {
         // One barrier per run, so that a poisoned barrier does not outlive its run.
         let barrier = Barrier::new(self.count);
         let failed: OnceLock<KernelError> = OnceLock::new();
-        let ledger = self.crew.as_ref().map(|crew| crew.ledger());
+        let queue = self.threads.as_ref().map(|threads| threads.queue());
         let job = |index: usize| {
             let worker =
-                Worker { index, count: self.count, barrier: &barrier, ledger, turn: Cell::new(0) };
+                Worker { index, count: self.count, barrier: &barrier, queue, turn: Cell::new(0) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&worker))) {
                 if !panic.is::<barrier::Poisoned>() {
                     // The first failure is the cause; later ones follow from it.
@@ -149,9 +149,9 @@ impl Team {
                 barrier.poison();
             }
         };
-        match &self.crew {
+        match &self.threads {
             None => job(0),
-            Some(crew) => crew.run(&job).map_err(|panic| failure(&*panic))?,
+            Some(threads) => threads.run(&job).map_err(|panic| failure(&*panic))?,
         }
         failed.into_inner().map_or(Ok(()), Err)
     }
@@ -159,17 +159,17 @@ impl Team {
 
 /// Returns the threads for pools of size `count`. They are started once and live as long as the
 /// process, mostly asleep.
-fn crew(count: usize) -> Result<Arc<Crew>, KernelError> {
-    static CREWS: OnceLock<Mutex<HashMap<usize, Arc<Crew>>>> = OnceLock::new();
+fn threads(count: usize) -> Result<Arc<SharedThreads>, KernelError> {
+    static STARTED: OnceLock<Mutex<HashMap<usize, Arc<SharedThreads>>>> = OnceLock::new();
     // A panic while the lock was held cannot have left the map inconsistent.
-    let mut crews =
-        CREWS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(crew) = crews.get(&count) {
-        return Ok(Arc::clone(crew));
+    let mut started =
+        STARTED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(threads) = started.get(&count) {
+        return Ok(Arc::clone(threads));
     }
-    let crew = Arc::new(Crew::new(count)?);
-    crews.insert(count, Arc::clone(&crew));
-    Ok(crew)
+    let threads = Arc::new(SharedThreads::new(count)?);
+    started.insert(count, Arc::clone(&threads));
+    Ok(threads)
 }
 
 /// Converts the message of a panic to an error.
@@ -207,10 +207,10 @@ mod tests {
     #[test]
     fn parts_cover_everything_once() {
         for count in [1, 2, 3, 5] {
-            let team = Team::new(count).unwrap();
+            let pool = ThreadPool::new(count).unwrap();
             let units: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
             for round in 0..20 {
-                team.run(|worker| {
+                pool.run(|worker| {
                     // One thread is slow in every round, and no thread waits between the last two
                     // totals.
                     for (turn, total) in [1000, 7, 0, 1, 300].into_iter().enumerate() {
@@ -242,9 +242,9 @@ mod tests {
     #[test]
     fn barriers_separate_rounds_even_when_oversubscribed() {
         for count in [1, 2, 3, 5, 9] {
-            let team = Team::new(count).unwrap();
+            let pool = ThreadPool::new(count).unwrap();
             let rounds: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
-            team.run(|worker| {
+            pool.run(|worker| {
                 for round in &rounds {
                     round.fetch_add(1, Ordering::Relaxed);
                     worker.wait();
@@ -258,9 +258,9 @@ mod tests {
     #[test]
     fn a_panicking_worker_releases_the_others() {
         for count in [1, 2, 4] {
-            let team = Team::new(count).unwrap();
+            let pool = ThreadPool::new(count).unwrap();
             for victim in 0..count {
-                let error = team
+                let error = pool
                     .run(|worker| {
                         worker.wait();
                         if worker.index == victim {
@@ -273,7 +273,7 @@ mod tests {
                 assert!(error.to_string().contains("out of cheese"), "{error}");
             }
             // The threads still work.
-            team.run(|worker| worker.wait()).unwrap();
+            pool.run(|worker| worker.wait()).unwrap();
         }
     }
 
@@ -281,9 +281,9 @@ mod tests {
     fn jobs_reach_lingering_and_sleeping_threads() {
         let total = AtomicUsize::new(0);
         for count in [2, 3] {
-            let team = Team::new(count).unwrap();
+            let pool = ThreadPool::new(count).unwrap();
             for round in 0..60 {
-                team.run(|worker| {
+                pool.run(|worker| {
                     total.fetch_add(1, Ordering::Relaxed);
                     worker.wait();
                 })
@@ -299,12 +299,12 @@ mod tests {
 
     #[test]
     fn concurrent_runs_on_one_pool_do_not_deadlock() {
-        let team = Team::new(2).unwrap();
+        let pool = ThreadPool::new(2).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     for _ in 0..20 {
-                        team.run(|worker| {
+                        pool.run(|worker| {
                             for _ in 0..5 {
                                 worker.wait();
                             }
@@ -320,7 +320,7 @@ mod tests {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fn every_worker_flushes_denormals() {
         for count in [1, 2, 3] {
-            Team::new(count)
+            ThreadPool::new(count)
                 .unwrap()
                 .run(|_| {
                     let half = std::hint::black_box(f32::MIN_POSITIVE) * std::hint::black_box(0.5);
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_refused() {
-        assert!(Team::new(0).is_err());
-        assert!(Team::new(100_000).is_err());
+        assert!(ThreadPool::new(0).is_err());
+        assert!(ThreadPool::new(100_000).is_err());
     }
 }

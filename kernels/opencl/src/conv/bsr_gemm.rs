@@ -1,7 +1,7 @@
 //! Host side of the block-sparse GEMM; see `kernels/bsr_gemm.cl`.
 
 use super::tile;
-use super::tile::{MOST_SUMS, Sizes, Tile};
+use super::tile::{MAX_SUMS, Sizes, Tile};
 use super::{Algorithm, Chosen, Request, bias, powers, real, unfit};
 use crate::launch::{Prepared, bytes_of};
 use crate::limits::Limits;
@@ -20,7 +20,7 @@ const SOURCE: &str =
 
 /// Largest number of outputs in a block. Constraints do not know the weights and assume this size
 /// for all blocks.
-const MOST_OUTPUTS: usize = 16;
+const MAX_OUTPUTS: usize = 16;
 
 impl AlgorithmInfo for BsrGemm {
     fn name(&self) -> &'static str {
@@ -75,8 +75,8 @@ impl Algorithm for BsrGemm {
     fn constraints(&self, _: &ConvProblem, limits: &Limits) -> Vec<String> {
         tile::constraints(
             limits,
-            &format!("{MOST_OUTPUTS} * blocks"),
-            format!("{MOST_OUTPUTS} * blocks * thread_n <= {MOST_SUMS} * threads_m"),
+            &format!("{MAX_OUTPUTS} * blocks"),
+            format!("{MAX_OUTPUTS} * blocks * thread_n <= {MAX_SUMS} * threads_m"),
         )
     }
 

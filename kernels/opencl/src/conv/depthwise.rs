@@ -13,7 +13,7 @@ pub(super) struct Depthwise;
 const NAME: &str = "opencl_depthwise";
 
 /// Maximum number of taps, because the loops over them are unrolled.
-const MOST_TAPS: usize = 49;
+const MAX_TAPS: usize = 49;
 
 impl AlgorithmInfo for Depthwise {
     fn name(&self) -> &'static str {
@@ -31,7 +31,7 @@ impl AlgorithmInfo for Depthwise {
 
 impl Algorithm for Depthwise {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
-        problem.is_depthwise() && problem.window.kernel[0] * problem.window.kernel[1] <= MOST_TAPS
+        problem.is_depthwise() && problem.window.kernel[0] * problem.window.kernel[1] <= MAX_TAPS
     }
 
     fn tunables(&self, problem: &ConvProblem, limits: &Limits) -> Vec<Tunable> {

@@ -19,11 +19,11 @@ pub(super) enum Direct {
 }
 
 /// Maximum number of taps, because the loops over them are unrolled.
-const MOST_TAPS: usize = 49;
+const MAX_TAPS: usize = 49;
 
 /// Maximum number of sums that a work-item can hold in registers beside a row of inputs and the
 /// weights of a tap.
-const MOST_SUMS: usize = 32;
+const MAX_SUMS: usize = 32;
 
 impl AlgorithmInfo for Direct {
     fn name(&self) -> &'static str {
@@ -58,7 +58,7 @@ impl AlgorithmInfo for Direct {
 
 impl Algorithm for Direct {
     fn supports(&self, problem: &ConvProblem, _: &Limits) -> bool {
-        problem.window.kernel[0] * problem.window.kernel[1] <= MOST_TAPS
+        problem.window.kernel[0] * problem.window.kernel[1] <= MAX_TAPS
     }
 
     fn tunables(&self, problem: &ConvProblem, limits: &Limits) -> Vec<Tunable> {
@@ -89,7 +89,7 @@ impl Algorithm for Direct {
         let taps = problem.window.kernel[0] * problem.window.kernel[1];
         vec![
             format!("group_o * group_p * split_k <= {group}"),
-            format!("tile_o * tile_x <= {MOST_SUMS}"),
+            format!("tile_o * tile_x <= {MAX_SUMS}"),
             "unroll <= stage".to_owned(),
             format!("local == 0 or split_k * stage * group_o * tile_o * {taps} <= {floats}"),
             format!("split_k == 1 or split_k * group_o * group_p * tile_o * tile_x <= {floats}"),
@@ -110,9 +110,9 @@ impl Algorithm for Direct {
         let reduced = if split > 1 { threads * tile_o * tile_x } else { 0 };
         let fits = threads <= limits.work_group.min(1024)
             && 4 * staged.max(reduced) <= limits.local_memory
-            && tile_o * tile_x <= MOST_SUMS
+            && tile_o * tile_x <= MAX_SUMS
             && unroll <= stage;
-        if !fits || taps > MOST_TAPS {
+        if !fits || taps > MAX_TAPS {
             return Err(unfit(self.name(), "its tiles do not fit this device, or each other"));
         }
         let inner = problem.group_in() * taps;

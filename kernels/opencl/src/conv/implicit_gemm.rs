@@ -1,7 +1,7 @@
 //! Implicit GEMM with weights in single or half precision; see `kernels/implicit_gemm.cl`.
 
 use super::tile;
-use super::tile::{MOST_SUMS, Sizes, Tile};
+use super::tile::{MAX_SUMS, Sizes, Tile};
 use super::{Algorithm, Chosen, Request, bias, half, packed, powers, real, switch, unfit};
 use crate::launch::{Prepared, bytes_of};
 use crate::limits::Limits;
@@ -87,7 +87,7 @@ impl Algorithm for ImplicitGemm {
         tile::constraints(
             limits,
             "threads_m * thread_m",
-            format!("thread_m * thread_n <= {MOST_SUMS}"),
+            format!("thread_m * thread_n <= {MAX_SUMS}"),
         )
     }
 

@@ -14,7 +14,7 @@ pub(super) struct ImplicitGemmI8;
 const NAME: &str = "opencl_gemm_int8";
 
 /// Maximum number of sums that a work-item can hold in registers beside its operands.
-const MOST_SUMS: usize = 64;
+const MAX_SUMS: usize = 64;
 
 impl AlgorithmInfo for ImplicitGemmI8 {
     fn name(&self) -> &'static str {
@@ -74,7 +74,7 @@ impl Algorithm for ImplicitGemmI8 {
         let (group, words) = (limits.work_group.min(1024), limits.local_memory / 4);
         vec![
             format!("threads_m * threads_n * split_k <= {group}"),
-            format!("thread_m * thread_n <= {MOST_SUMS}"),
+            format!("thread_m * thread_n <= {MAX_SUMS}"),
             "4 * unroll <= tile_k".to_owned(),
             format!(
                 "split_k * tile_k * (threads_m * thread_m + threads_n * thread_n) <= {}",
@@ -103,7 +103,7 @@ impl Algorithm for ImplicitGemmI8 {
         let staged = split * tile_k / 4 * (tile_m + tile_n);
         let fits = threads <= limits.work_group.min(1024)
             && 4 * staged.max(reduced) <= limits.local_memory
-            && thread_m * thread_n <= MOST_SUMS
+            && thread_m * thread_n <= MAX_SUMS
             && 4 * unroll <= tile_k;
         if !fits || !self.supports(problem, limits) {
             return Err(unfit(NAME, "its tiles do not fit this device, or each other"));

@@ -37,7 +37,7 @@ const WARP: usize = 32;
 /// needs beside sums and operands; and the maximum for a work-item.
 const REGISTERS: usize = 65536;
 const OTHER_REGISTERS: usize = 28;
-const MOST_REGISTERS: usize = 224;
+const MAX_REGISTERS: usize = 224;
 
 /// Minimum number of warps per compute unit for a default schedule: other warps hide latency.
 const COMPANY: usize = 12;
@@ -47,8 +47,8 @@ const COMPANY: usize = 12;
 const TILES: [[usize; 2]; 5] = [[4, 4], [2, 4], [2, 2], [1, 2], [1, 1]];
 
 /// Maximum number of slices of a default schedule, and minimum number of steps of each.
-const MOST_SLICES: usize = 16;
-const LEAST_STEPS: usize = 4;
+const MAX_SLICES: usize = 16;
+const MIN_STEPS: usize = 4;
 
 impl TensorCore {
     /// Returns the inner dimension of one instruction.
@@ -100,7 +100,7 @@ impl TensorCore {
             let (copied, most) = (2 * numbers / WARP, limits.local_memory / 4 / numbers.max(1));
             format!(
                 "patch == 0 or warps_n * warp_n != {tiles} or split_k * patch <= {most} and \
-                 {copied} <= ({MOST_REGISTERS} - {registers}) * warps_m * warps_n * patch and \
+                 {copied} <= ({MAX_REGISTERS} - {registers}) * warps_m * warps_n * patch and \
                  {copied} * split_k + {registers} * warps_m * warps_n * split_k * patch <= {} * patch",
                 REGISTERS / WARP
             )
@@ -118,7 +118,7 @@ impl TensorCore {
             let tiles = tiles[0].div_ceil(warp_m) * tiles[1].div_ceil(warp_n);
             let room = limits.local_memory / 4 / (128 * warp_m * warp_n);
             let most =
-                MOST_SLICES.min(steps / LEAST_STEPS).min(room).min(limits.work_group / WARP).max(1);
+                MAX_SLICES.min(steps / MIN_STEPS).min(room).min(limits.work_group / WARP).max(1);
             begin = [warp_m, warp_n, wanted.div_ceil(tiles.max(1)).min(most)];
             if tiles * most >= wanted {
                 break;
@@ -240,7 +240,7 @@ impl Algorithm for TensorCore {
             format!(
                 "split_k == 1 or split_k * warps_m * warp_m * warps_n * warp_n * 128 <= {floats}"
             ),
-            format!("patch > 0 or {registers} <= {MOST_REGISTERS}"),
+            format!("patch > 0 or {registers} <= {MAX_REGISTERS}"),
             format!(
                 "patch > 0 or {registers} * warps_m * warps_n * split_k <= {}",
                 REGISTERS / WARP
@@ -274,7 +274,7 @@ impl Algorithm for TensorCore {
         };
         let fits = threads <= limits.work_group.min(1024)
             && 4 * reduced.max(exchanged + split * patches * slots) <= limits.local_memory
-            && registers <= MOST_REGISTERS
+            && registers <= MAX_REGISTERS
             && registers * threads <= REGISTERS;
         if !fits || !self.supports(problem, limits) {
             return Err(unfit(self.name(), "its tiles do not fit this device, or each other"));

@@ -10,7 +10,7 @@ use paretune_base::plan::schedule::Tunable;
 
 /// Maximum number of sums that a work-item can hold beside its operands. With 255 registers per
 /// work-item, compilers spill beyond that.
-pub(super) const MOST_SUMS: usize = 64;
+pub(super) const MAX_SUMS: usize = 64;
 
 /// Sizes of the GEMM of one group.
 pub(super) struct Sizes {
@@ -99,7 +99,7 @@ impl Tile {
         };
         let fits = tile.threads() <= request.limits.work_group.min(1024)
             && tile.local_bytes() <= request.limits.local_memory
-            && m * thread_n <= MOST_SUMS * threads_m
+            && m * thread_n <= MAX_SUMS * threads_m
             && m.is_multiple_of(threads_m)
             && vector <= thread_n
             && unroll <= k;

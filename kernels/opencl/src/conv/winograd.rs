@@ -14,7 +14,7 @@ pub(super) struct Winograd;
 const NAME: &str = "opencl_winograd";
 
 /// Maximum number of sums that a work-item can hold in registers.
-const MOST_SUMS: usize = 80;
+const MAX_SUMS: usize = 80;
 
 impl AlgorithmInfo for Winograd {
     fn name(&self) -> &'static str {
@@ -73,7 +73,7 @@ impl Algorithm for Winograd {
         let (group, floats) = (limits.work_group.min(1024), limits.local_memory / 4);
         vec![
             format!("threads_m * threads_t * split_k <= {group}"),
-            format!("thread_m * (output_tile + 2) * (output_tile + 2) <= {MOST_SUMS}"),
+            format!("thread_m * (output_tile + 2) * (output_tile + 2) <= {MAX_SUMS}"),
             format!(
                 "split_k * stage * threads_t * (output_tile + 2) * (output_tile + 2) <= {floats}"
             ),
@@ -97,7 +97,7 @@ impl Algorithm for Winograd {
         let reduced =
             if split > 1 { split * tile_m * threads_t * output_tile * output_tile } else { 0 };
         let fits = threads <= limits.work_group.min(1024)
-            && thread_m * span * span <= MOST_SUMS
+            && thread_m * span * span <= MAX_SUMS
             && 4 * staged.max(reduced) <= limits.local_memory;
         if !fits || !self.supports(problem, limits) || ![2, 4].contains(&output_tile) {
             return Err(unfit(NAME, "its tiles do not fit this device, each other, or the window"));

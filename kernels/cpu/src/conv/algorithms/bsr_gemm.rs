@@ -88,7 +88,7 @@ impl Algorithm for BsrGemm {
         let segments = positions(&problem, whole, 1);
         let (group_in, group_out) = (problem.group_in(), problem.group_out());
         let taps = problem.taps();
-        let streams = (0..problem.groups)
+        let gemms = (0..problem.groups)
             .map(|group| {
                 let first = group * group_out;
                 let weight = |column: usize, tap: usize, channel: usize| {
@@ -118,7 +118,7 @@ impl Algorithm for BsrGemm {
             split: Split::from_request(request)?,
             epilogue: Epilogue::new(request.activation),
             problem,
-            streams,
+            gemms,
         }))
     }
 }
@@ -127,7 +127,7 @@ struct Prepared {
     problem: ConvProblem,
     rows: IndirectionBuffer,
     /// Compressed weights of every group.
-    streams: Vec<CompressedGemm<F32>>,
+    gemms: Vec<CompressedGemm<F32>>,
     zeros: Buffer<f32>,
     pixels: usize,
     panel: usize,
@@ -146,7 +146,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.streams.iter().map(CompressedGemm::bytes).sum()
+        self.gemms.iter().map(CompressedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -158,13 +158,13 @@ impl Kernel for Prepared {
             worker.wait();
             input = call.workspace.cast_const().cast();
         }
-        for (group, streams) in self.streams.iter().enumerate() {
+        for (group, gemm) in self.gemms.iter().enumerate() {
             let column = group * self.problem.group_out();
             let residual = call.residual.cast::<f32>();
             // SAFETY: the caller vouches for the addresses; channels of a group lie within each
             // pixel, and workers have disjoint parts of the pixels or of the channels.
             unsafe {
-                let place = GemmArgs {
+                let args = GemmArgs {
                     rows: self.rows.view(),
                     input: input.add(group * self.problem.group_in()).cast(),
                     zeros: self.zeros.as_ptr().cast(),
@@ -175,8 +175,8 @@ impl Kernel for Prepared {
                     },
                     stride: self.problem.out_channels,
                 };
-                for (pixels, blocks) in self.split.parts(worker, self.pixels, &streams.part()) {
-                    streams.run(&place, pixels, blocks, self.panel);
+                for (pixels, blocks) in self.split.parts(worker, self.pixels, &gemm.part()) {
+                    gemm.run(&args, pixels, blocks, self.panel);
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! pay if reading weights takes most of the time: few pixels per weight. Zero blocks are skipped in
 //! both formats.
 
-use super::implicit_gemm_i8::MOST_TERMS;
+use super::implicit_gemm_i8::MAX_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::compressed;
 use crate::conv::compressed::{
@@ -115,7 +115,7 @@ fn strides(problem: &ConvProblem) -> [usize; 2] {
 }
 
 fn supports(problem: &ConvProblem) -> bool {
-    sensible(problem) && problem.depth() <= MOST_TERMS && reaches(problem, strides(problem))
+    sensible(problem) && problem.depth() <= MAX_TERMS && reaches(problem, strides(problem))
 }
 
 /// Returns the tunables; `bits` is the assumed number of bits per weight.
@@ -173,12 +173,12 @@ where
                 form.start(grid.zero_point, &stored.values[(first + column) * depth..][..depth])
             };
             let sizes = [group_out, group_in];
-            let streams =
+            let gemm =
                 CompressedGemm::<K>::new(request, token, tile, sizes, &segments, weight, start)?;
             let channels = first..first + group_out;
             let [scale, bias] =
                 epilogue.packed(request, &stored.scales, grid.scale, channels, width)?;
-            Ok(Group { streams, scale, bias })
+            Ok(Group { gemm, scale, bias })
         })
         .collect::<Result<Vec<_>, KernelError>>()?;
     Ok(Box::new(Prepared {
@@ -197,7 +197,7 @@ where
 }
 
 struct Group<K: Kind> {
-    streams: CompressedGemm<K>,
+    gemm: CompressedGemm<K>,
     scale: Buffer<f32>,
     bias: Buffer<f32>,
 }
@@ -230,7 +230,7 @@ impl<K: Kind<Store = I8Store>> Kernel for Prepared<K> {
 
     fn weight_bytes(&self) -> usize {
         let bytes =
-            |group: &Group<K>| group.streams.bytes() + group.scale.bytes() + group.bias.bytes();
+            |group: &Group<K>| group.gemm.bytes() + group.scale.bytes() + group.bias.bytes();
         self.groups.iter().map(bytes).sum()
     }
 
@@ -243,7 +243,7 @@ impl<K: Kind<Store = I8Store>> Kernel for Prepared<K> {
         }
         for (number, group) in self.groups.iter().enumerate() {
             let input = input.wrapping_add(number * self.problem.group_in() * self.form.bytes);
-            let place = GemmArgs {
+            let args = GemmArgs {
                 rows: self.rows.view(),
                 input,
                 // The input carries its padding, so no run is replaced by zeros.
@@ -257,11 +257,11 @@ impl<K: Kind<Store = I8Store>> Kernel for Prepared<K> {
                 },
                 stride: self.problem.out_channels,
             };
-            let streams = &group.streams;
-            for (pixels, blocks) in self.split.parts(worker, self.pixels, &streams.part()) {
+            let gemm = &group.gemm;
+            for (pixels, blocks) in self.split.parts(worker, self.pixels, &gemm.part()) {
                 // SAFETY: the caller vouches for the addresses; channels of a group lie within each
                 // pixel, and workers have disjoint parts of the pixels or of the channels.
-                unsafe { streams.run(&place, pixels, blocks, self.panel) };
+                unsafe { gemm.run(&args, pixels, blocks, self.panel) };
             }
         }
     }

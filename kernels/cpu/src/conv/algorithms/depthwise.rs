@@ -28,7 +28,7 @@ use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
 pub(crate) struct Depthwise;
 
 /// Largest number of input columns under one row of taps of a pass: four pixels, 5 taps, stride 2.
-const MOST_COLUMNS: usize = 12;
+const MAX_COLUMNS: usize = 12;
 
 /// Channels per unit when threads partition the channels: whole cache lines.
 const BLOCK: usize = 16;
@@ -118,7 +118,7 @@ impl Algorithm for Depthwise {
             by_channels: shares_channels(request)?,
             scratch: whole_lines(taps * pixels * size_of::<*const f32>()),
             threads: request.threads,
-            zeros: Buffer::zeros(padded.max(MOST_COLUMNS * lanes)),
+            zeros: Buffer::zeros(padded.max(MAX_COLUMNS * lanes)),
             epilogue: Epilogue::new(request.activation),
             problem: images,
             weights,
@@ -382,7 +382,7 @@ impl<const SIZE: usize, const STRIDE: usize, const PIXELS: usize> Run<'_, SIZE, 
             let mut sums = [simd.load(kernel.bias.as_ptr().add(block + channel)); PIXELS];
             if SIZE > 0 {
                 for _ in 0..SIZE {
-                    let mut columns = [sums[0]; MOST_COLUMNS];
+                    let mut columns = [sums[0]; MAX_COLUMNS];
                     for (column, number) in columns.iter_mut().enumerate().take(Self::COLUMNS) {
                         *number = if REGULAR {
                             load((*addresses).add(column * S::LANES))

@@ -6,7 +6,7 @@
 //! biases are stored in that order, and packing the sums into bytes restores the original one.
 //! Padding is a row of zero points. The contribution of the zero point is subtracted in advance.
 
-use super::implicit_gemm_i8::MOST_TERMS;
+use super::implicit_gemm_i8::MAX_TERMS;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::gemm_i8::{input_grid, start_of};
 use crate::conv::support::buffer::{Buffer, whole_lines};
@@ -44,7 +44,7 @@ impl AlgorithmInfo for DepthwiseI8 {
 
 impl Algorithm for DepthwiseI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        sensible(problem) && problem.is_depthwise() && problem.taps() <= MOST_TERMS
+        sensible(problem) && problem.is_depthwise() && problem.taps() <= MAX_TERMS
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {

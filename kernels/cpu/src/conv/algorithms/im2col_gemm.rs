@@ -60,7 +60,7 @@ impl Algorithm for Im2colGemm {
         request.check_f32()?;
         let problem = request.problem;
         let tile = request.tile()?;
-        let products = PackedGemm::of_groups(request, token, tile, WeightStorage::F32, |tap| tap)?;
+        let gemms = PackedGemm::of_groups(request, token, tile, WeightStorage::F32, |tap| tap)?;
         let taps = problem.taps();
         let depth = taps * problem.group_in();
         Ok(Box::new(Prepared {
@@ -73,7 +73,7 @@ impl Algorithm for Im2colGemm {
             split: Split::from_request(request)?,
             epilogue: Epilogue::new(request.activation),
             problem,
-            products,
+            gemms,
         }))
     }
 }
@@ -93,7 +93,7 @@ struct Prepared {
     taps: IndirectionBuffer,
     /// Indirection buffer from a pixel to its patch.
     patches: IndirectionBuffer,
-    products: Vec<PackedGemm>,
+    gemms: Vec<PackedGemm>,
     zeros: Buffer<f32>,
     depth: usize,
     pixels: usize,
@@ -108,7 +108,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(PackedGemm::bytes).sum()
+        self.gemms.iter().map(PackedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -138,13 +138,13 @@ impl Kernel for Prepared {
             }
         }
         worker.wait();
-        for (group, product) in self.products.iter().enumerate() {
+        for (group, gemm) in self.gemms.iter().enumerate() {
             let column = group * self.problem.group_out();
             let residual = call.residual.cast::<f32>();
             // SAFETY: the caller vouches for the addresses; workers have disjoint parts of the
             // pixels or of the channels, and all patches are written.
             unsafe {
-                let place = GemmArgs {
+                let args = GemmArgs {
                     rows: self.patches.view(),
                     input: patches.add(group * self.pixels * self.depth).cast_const(),
                     zeros: self.zeros.as_ptr(),
@@ -156,8 +156,8 @@ impl Kernel for Prepared {
                     ahead: Prefetch::Nothing,
                     epilogue: self.epilogue,
                 };
-                for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
-                    product.run(&place, pixels, blocks, self.panel);
+                for (pixels, blocks) in self.split.parts(worker, self.pixels, &gemm.part()) {
+                    gemm.run(&args, pixels, blocks, self.panel);
                 }
             }
         }

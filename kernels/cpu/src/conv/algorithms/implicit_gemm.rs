@@ -156,7 +156,7 @@ pub(crate) fn prepare(
     order.extend(
         (0..window_taps).filter(|tap| !taps.iter().flatten().any(|met| met.number == *tap)),
     );
-    let products = PackedGemm::of_groups(request, token, tile, held, |tap| order[tap])?;
+    let gemms = PackedGemm::of_groups(request, token, tile, held, |tap| order[tap])?;
     let rows = if merge {
         IndirectionBuffer::runs(&problem, output, padded(&problem))
     } else {
@@ -179,7 +179,7 @@ pub(crate) fn prepare(
         epilogue: Epilogue::new(request.activation),
         problem,
         rows,
-        products,
+        gemms,
     }))
 }
 
@@ -210,7 +210,7 @@ pub(crate) struct Prepared {
     /// Taps in order, if they are the outer loop.
     pub(crate) taps: Option<Vec<Tap>>,
     /// Packed GEMM of every group.
-    pub(crate) products: Vec<PackedGemm>,
+    pub(crate) gemms: Vec<PackedGemm>,
     /// Zeros of the length of a run.
     pub(crate) zeros: Buffer<f32>,
     /// Steps in k per run.
@@ -243,7 +243,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(PackedGemm::bytes).sum()
+        self.gemms.iter().map(PackedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -277,13 +277,13 @@ impl Kernel for Prepared {
             input = call.workspace.cast_const();
         }
         let (group_in, group_out) = (self.problem.group_in(), self.problem.group_out());
-        for (group, product) in self.products.iter().enumerate() {
+        for (group, gemm) in self.gemms.iter().enumerate() {
             let column = group * group_out;
             let residual = call.residual.cast::<f32>();
             // SAFETY: the caller vouches for the addresses; channels of a group lie within each
             // pixel, and workers have disjoint parts of the pixels or of the channels.
             unsafe {
-                let place = GemmArgs {
+                let args = GemmArgs {
                     rows: self.rows.view(),
                     input: input.add(group * group_in * self.copied.number_bytes()).cast(),
                     zeros: self.zeros.as_ptr(),
@@ -295,8 +295,8 @@ impl Kernel for Prepared {
                     ahead: self.ahead,
                     epilogue: self.epilogue,
                 };
-                for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
-                    product.run(&place, pixels, blocks, self.panel);
+                for (pixels, blocks) in self.split.parts(worker, self.pixels, &gemm.part()) {
+                    gemm.run(&args, pixels, blocks, self.panel);
                 }
             }
         }
@@ -314,10 +314,10 @@ impl Prepared {
         let (group_in, group_out) = (self.problem.group_in(), self.problem.group_out());
         let [height, width] = self.output;
         let line = width * out_channels;
-        for (group, product) in self.products.iter().enumerate() {
+        for (group, gemm) in self.gemms.iter().enumerate() {
             // Threads partition whole rows of pixels, so that a thread's part of a tap's pixels is
             // a rectangle too.
-            let of_pixel = product.part();
+            let of_pixel = gemm.part();
             let work =
                 PartWork { multiply_adds: of_pixel.multiply_adds * width, rows: 1, ..of_pixel };
             let parts = self.split.parts(worker, batch * height, &work);
@@ -325,7 +325,7 @@ impl Prepared {
                 parts.flat_map(|(lines, blocks)| blocks.map(move |block| (lines.clone(), block)))
             {
                 let images = lines.start / height..lines.end.div_ceil(height);
-                let columns = product.block(block);
+                let columns = gemm.block(block);
                 // SAFETY: the caller vouches for the addresses; workers have disjoint rows or
                 // channels.
                 unsafe {
@@ -342,7 +342,7 @@ impl Prepared {
                             }
                             let corner =
                                 (image * height + rows.start) * line + columns.start * out_channels;
-                            let place = GemmArgs {
+                            let args = GemmArgs {
                                 rows: tap.rows.view(),
                                 input: call.input.cast::<f32>().add(
                                     image * in_height * in_width * in_channels + group * group_in,
@@ -359,7 +359,7 @@ impl Prepared {
                             let pixels = (start - rows.start) * columns.len()
                                 ..(end - rows.start) * columns.len();
                             let last = number + 1 == taps.len();
-                            product.add_tap(&place, pixels, block, number * group_in, last);
+                            gemm.add_tap(&args, pixels, block, number * group_in, last);
                         }
                     }
                 }

@@ -90,7 +90,7 @@ impl Algorithm for ImplicitGemmBf16 {
         let bf16 = token
             .bf16()
             .ok_or_else(|| KernelError::Data("this processor does not multiply bfloat16".into()))?;
-        let products = PackedGemm::of_pairs(request, token, tile, sizes, weight, bias)?;
+        let gemms = PackedGemm::of_pairs(request, token, tile, sizes, weight, bias)?;
         let size = padded(&problem);
         let unpadded = ConvProblem {
             input: size,
@@ -115,7 +115,7 @@ impl Algorithm for ImplicitGemmBf16 {
             // Never read, because the copy carries its padding.
             zeros: Buffer::zeros(padded_run),
             problem,
-            products,
+            gemms,
         }))
     }
 }

@@ -36,7 +36,7 @@ use by_tap::ByTap;
 pub(crate) struct ImplicitGemmI8;
 
 /// Largest number of weights per output channel whose sum cannot overflow.
-pub(crate) const MOST_TERMS: usize = i32::MAX as usize / (255 * 127) / 2;
+pub(crate) const MAX_TERMS: usize = i32::MAX as usize / (255 * 127) / 2;
 
 impl AlgorithmInfo for ImplicitGemmI8 {
     fn name(&self) -> &'static str {
@@ -54,7 +54,7 @@ impl AlgorithmInfo for ImplicitGemmI8 {
 
 impl Algorithm for ImplicitGemmI8 {
     fn supports(&self, problem: &ConvProblem, _isa: Isa) -> bool {
-        sensible(problem) && problem.depth() <= MOST_TERMS
+        sensible(problem) && problem.depth() <= MAX_TERMS
     }
 
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
@@ -94,7 +94,7 @@ impl Algorithm for ImplicitGemmI8 {
             || !runs.len.is_multiple_of(form.group);
         let input = if copies { padded(&problem) } else { problem.input };
         Ok(Box::new(Prepared {
-            products: PackedGemm::of_groups(
+            gemms: PackedGemm::of_groups(
                 request,
                 token,
                 tile,
@@ -109,7 +109,7 @@ impl Algorithm for ImplicitGemmI8 {
             split: Split::from_request(request)?,
             epilogue: EpilogueI8::new(request),
             groups: runs.len.div_ceil(form.group),
-            runs: places(&problem, input, runs.merge),
+            runs: run_offsets(&problem, input, runs.merge),
             rows: IndirectionBuffer::windows(&problem, output, input),
             pad: copies.then(|| pad_bytes(token)),
             threads: request.threads,
@@ -122,20 +122,20 @@ impl Algorithm for ImplicitGemmI8 {
 
 /// Returns the offsets of a window's runs in an input of this `[height, width]`: rows of taps if
 /// `merge`, else taps.
-fn places(problem: &ConvProblem, [_, width]: [usize; 2], merge: bool) -> Vec<usize> {
+fn run_offsets(problem: &ConvProblem, [_, width]: [usize; 2], merge: bool) -> Vec<usize> {
     let Window { kernel: [tap_rows, tap_columns], dilation, .. } = problem.window;
     let columns = if merge { 1 } else { tap_columns };
-    let place =
+    let offset =
         |ky: usize, kx: usize| (ky * dilation[0] * width + kx * dilation[1]) * problem.in_channels;
-    (0..tap_rows).flat_map(|ky| (0..columns).map(move |kx| place(ky, kx))).collect()
+    (0..tap_rows).flat_map(|ky| (0..columns).map(move |kx| offset(ky, kx))).collect()
 }
 
 /// Bytes of widened weights that stay in a second-level cache beside the other data.
-const NEAR: usize = 256 << 10;
+const L2_RESIDENT_BYTES: usize = 256 << 10;
 
 /// Returns the tunable `widened` for a layer of `weights` weights.
 fn widened_tunable(weights: usize, isa: Isa) -> Tunable {
-    let near = weights * size_of::<i16>() <= NEAR;
+    let near = weights * size_of::<i16>() <= L2_RESIDENT_BYTES;
     let about = "whether weights are held in 16 bits, which products take as they are: less work, \
          more memory";
     Tunable::switch("widened", about, widens(isa), near)
@@ -149,7 +149,7 @@ struct Prepared {
     /// Offsets of a window's runs in the input, padding included.
     runs: Vec<usize>,
     /// Packed GEMM of every group.
-    products: Vec<PackedGemm>,
+    gemms: Vec<PackedGemm>,
     /// Number of dot-product groups per run.
     groups: usize,
     pixels: usize,
@@ -218,16 +218,16 @@ impl Prepared {
         // SAFETY: the workspace has room for all regions, and the rows of this one belong to this
         // worker.
         unsafe { pad(args) };
-        for (group, product) in self.products.iter().enumerate() {
-            let PartWork { multiply_adds, rows, blocks } = product.part();
+        for (group, gemm) in self.gemms.iter().enumerate() {
+            let PartWork { multiply_adds, rows, blocks } = gemm.part();
             let grain = grain(multiply_adds * blocks, rows);
             for part in worker.parts(self.pixels, grain) {
                 let (_, base) = self.own_copy(call, part.owner);
                 // SAFETY: the owner of the part has written its copy before the last barrier, and
                 // parts of the output are disjoint.
                 unsafe {
-                    let place = self.place(group, base.cast_const(), call);
-                    product.run(&place, part.units, 0..blocks, self.panel);
+                    let args = self.args(group, base.cast_const(), call);
+                    gemm.run(&args, part.units, 0..blocks, self.panel);
                 }
             }
         }
@@ -235,7 +235,7 @@ impl Prepared {
 
     /// Returns the GEMM arguments of a group for an input whose row 0, padded or not, is at
     /// `input`.
-    fn place(&self, group: usize, input: *const u8, call: &Call) -> GemmArgs<'_> {
+    fn args(&self, group: usize, input: *const u8, call: &Call) -> GemmArgs<'_> {
         let input = input.wrapping_add(group * self.problem.group_in() * self.form.bytes);
         GemmArgs {
             rows: self.rows.view(),
@@ -266,7 +266,7 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(PackedGemm::bytes).sum()
+        self.gemms.iter().map(PackedGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -285,12 +285,12 @@ impl Kernel for Prepared {
             // padded input.
             input = unsafe { PadBytes::share(pad, &self.problem, self.zero_point, call, worker) };
         }
-        for (group, product) in self.products.iter().enumerate() {
-            let place = self.place(group, input, call);
-            for (pixels, blocks) in self.split.parts(worker, self.pixels, &product.part()) {
+        for (group, gemm) in self.gemms.iter().enumerate() {
+            let args = self.args(group, input, call);
+            for (pixels, blocks) in self.split.parts(worker, self.pixels, &gemm.part()) {
                 // SAFETY: the caller vouches for the addresses; channels of a group lie within each
                 // pixel, and workers have disjoint parts of the pixels or of the channels.
-                unsafe { product.run(&place, pixels, blocks, self.panel) };
+                unsafe { gemm.run(&args, pixels, blocks, self.panel) };
             }
         }
     }

@@ -177,7 +177,7 @@ impl Algorithm for Winograd {
         let points = grid.points();
         let weight = |point, k, column| transformed[(column * depth + k) * points + point];
         let sizes = [points, depth, columns];
-        let products = PackedGemm::several(request, token, tile, sizes, weight, |_, _| 0.0)?;
+        let gemms = PackedGemm::several(request, token, tile, sizes, weight, |_, _| 0.0)?;
         Ok(Box::new(Prepared {
             ahead: Prefetch::from_request(request)?,
             chunk: request.count("chunk")?.min(grid.count(problem.batch)),
@@ -189,7 +189,7 @@ impl Algorithm for Winograd {
             problem,
             output,
             grid,
-            products,
+            gemms,
         }))
     }
 }
@@ -199,7 +199,7 @@ struct Prepared {
     output: [usize; 2],
     grid: Grid,
     /// Packed GEMM of every point.
-    products: Vec<PackedGemm>,
+    gemms: Vec<PackedGemm>,
     rows: IndirectionBuffer,
     zeros: Buffer<f32>,
     bias: Buffer<f32>,
@@ -234,15 +234,15 @@ impl Kernel for Prepared {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(PackedGemm::bytes).sum::<usize>() + self.bias.bytes()
+        self.gemms.iter().map(PackedGemm::bytes).sum::<usize>() + self.bias.bytes()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
         let (depth, columns) = (self.problem.in_channels, self.problem.out_channels);
         let total = self.grid.count(self.problem.batch);
         let transformed = call.workspace.cast::<f32>();
-        let blocks = self.products[0].blocks();
-        let multiply_adds = self.products[0].part().multiply_adds;
+        let blocks = self.gemms[0].blocks();
+        let multiply_adds = self.gemms[0].part().multiply_adds;
         // Cost of transforming a tile, for one channel.
         let transform = self.grid.points() * TRANSFORM_COST;
         let mut start = 0;
@@ -264,9 +264,9 @@ impl Kernel for Prepared {
                 worker.wait();
                 // Points are separate matrices: a part may end one and begin the next.
                 let parts =
-                    worker.parts(self.products.len() * blocks, grain(count * multiply_adds, 1));
+                    worker.parts(self.gemms.len() * blocks, grain(count * multiply_adds, 1));
                 for (point, block, end) in parts.flat_map(|part| by_point(part.units, blocks)) {
-                    let place = GemmArgs {
+                    let args = GemmArgs {
                         rows: self.rows.view(),
                         input: transformed.add(point * self.stride(depth)),
                         zeros: self.zeros.as_ptr(),
@@ -278,7 +278,7 @@ impl Kernel for Prepared {
                         ahead: self.ahead,
                         epilogue: Epilogue::identity(),
                     };
-                    self.products[point].run(&place, 0..count, block..end, blocks);
+                    self.gemms[point].run(&args, 0..count, block..end, blocks);
                 }
                 worker.wait();
                 for part in worker.parts(count, grain(transform * columns, 1)) {

@@ -43,10 +43,10 @@ const SIDE: usize = SIZE + 2;
 const POINTS: usize = SIDE * SIDE;
 
 /// Largest number of input channels whose sums cannot overflow: four bytes by nine weights each.
-const MOST_CHANNELS: usize = i32::MAX as usize / (4 * 255 * 9 * 128);
+const MAX_CHANNELS: usize = i32::MAX as usize / (4 * 255 * 9 * 128);
 
 /// Smallest number of input channels for which the transforms pay.
-const LEAST_CHANNELS: usize = 8;
+const MIN_CHANNELS: usize = 8;
 
 /// Bytes of transformed input per chunk by default: about half of a second-level cache.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -83,7 +83,7 @@ impl Algorithm for WinogradI8 {
             && window.kernel == [3, 3]
             && window.stride == [1, 1]
             && window.dilation == [1, 1]
-            && (LEAST_CHANNELS..=MOST_CHANNELS).contains(&problem.in_channels)
+            && (MIN_CHANNELS..=MAX_CHANNELS).contains(&problem.in_channels)
     }
 
     fn preferred(&self, problem: &ConvProblem) -> bool {

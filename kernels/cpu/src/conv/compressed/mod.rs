@@ -321,39 +321,39 @@ impl<K: Kind> CompressedGemm<K> {
     /// panel each tile of rows visits every block before the next tile is touched.
     ///
     /// # Safety
-    /// `place` must be valid for these pixels and columns, and no other thread may write there.
+    /// `args` must be valid for these pixels and columns, and no other thread may write there.
     pub(crate) unsafe fn run(
         &self,
-        place: &GemmArgs<K>,
+        args: &GemmArgs<K>,
         rows: Range<usize>,
         blocks: Range<usize>,
         panel: usize,
     ) {
         let width = self.tile.vectors * self.lanes;
-        cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |span| {
-            let step = self.steps[span.block];
+        cover(self.tile, self.lanes, self.columns, rows, blocks, panel, |run| {
+            let step = self.steps[run.block];
             // SAFETY: `cover` names blocks of `blocks` and rows of `rows`. Counts, indices, weights
             // and starts have all blocks, and the caller's addresses are valid for these rows and
             // columns.
             unsafe {
-                let args = MicrokernelArgs {
-                    rows: place.rows,
-                    input: place.input,
-                    zeros: place.zeros,
-                    counts: self.counts.as_ptr().add(span.block * self.segments),
+                let kernel_args = MicrokernelArgs {
+                    rows: args.rows,
+                    input: args.input,
+                    zeros: args.zeros,
+                    counts: self.counts.as_ptr().add(run.block * self.segments),
                     indices: self.indices.as_ptr().add(step),
                     weights: self.weights.as_ptr().add(step * width * self.packed),
-                    start: self.start.as_ptr().add(span.column),
-                    store: place.store,
-                    column: span.column,
-                    pixel: place.stride,
-                    first: span.first,
-                    tiles: span.tiles,
-                    blocks: span.blocks,
-                    channels: span.channels,
+                    start: self.start.as_ptr().add(run.column),
+                    store: args.store,
+                    column: run.column,
+                    pixel: args.stride,
+                    first: run.first,
+                    tiles: run.tiles,
+                    blocks: run.blocks,
+                    channels: run.channels,
                     ahead: self.ahead,
                 };
-                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1])(&args);
+                (self.kernels[run.tile.rows - 1][run.tile.vectors - 1])(&kernel_args);
             }
         });
     }

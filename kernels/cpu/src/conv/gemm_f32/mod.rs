@@ -41,15 +41,15 @@ impl WeightStorage {
         weights * self.bytes() / size_of::<f32>()
     }
 
-    /// Writes a weight at index `place` of `numbers`.
-    fn put(self, numbers: &mut [f32], place: usize, weight: f32) {
+    /// Writes a weight at index `index` of `numbers`.
+    fn put(self, numbers: &mut [f32], index: usize, weight: f32) {
         match self {
-            Self::F32 => numbers[place] = weight,
+            Self::F32 => numbers[index] = weight,
             Self::F16 => {
                 // The bits never form a NaN, because weights are finite.
-                let mut bytes = numbers[place / 2].to_ne_bytes();
-                bytes[place % 2 * 2..][..2].copy_from_slice(&fp16_bits(weight).to_ne_bytes());
-                numbers[place / 2] = f32::from_ne_bytes(bytes);
+                let mut bytes = numbers[index / 2].to_ne_bytes();
+                bytes[index % 2 * 2..][..2].copy_from_slice(&fp16_bits(weight).to_ne_bytes());
+                numbers[index / 2] = f32::from_ne_bytes(bytes);
             }
         }
     }
@@ -258,17 +258,17 @@ impl PackedGemm {
     /// tile of rows visits every block before the next tile is touched.
     ///
     /// # Safety
-    /// `place` must be valid for these rows and columns, and no other thread may write there.
+    /// `args` must be valid for these rows and columns, and no other thread may write there.
     pub(crate) unsafe fn run(
         &self,
-        place: &GemmArgs,
+        args: &GemmArgs,
         rows: Range<usize>,
         blocks: Range<usize>,
         panel: usize,
     ) {
-        // SAFETY: the caller's `place` is valid for these rows and columns, and all of k is one
+        // SAFETY: the caller's `args` is valid for these rows and columns, and all of k is one
         // call.
-        unsafe { self.steps(place, rows, blocks, panel, 0..self.depth, true) };
+        unsafe { self.steps(args, rows, blocks, panel, 0..self.depth, true) };
     }
 
     /// Adds the products of one tap, whose run begins at step `from` in k, to the columns of
@@ -276,32 +276,32 @@ impl PackedGemm {
     /// loads the weights of the next tap.
     ///
     /// # Safety
-    /// `place` must be valid for these rows and columns, and its zeros must cover a run and a
+    /// `args` must be valid for these rows and columns, and its zeros must cover a run and a
     /// tile's width. No other thread may write there.
     pub(crate) unsafe fn add_tap(
         &self,
-        place: &GemmArgs,
+        args: &GemmArgs,
         rows: Range<usize>,
         block: usize,
         from: usize,
         last: bool,
     ) {
-        let epilogue = if last { place.epilogue } else { Epilogue::identity() };
-        let place = GemmArgs { residual: place.output, epilogue, ..*place };
-        // SAFETY: the caller's `place` is valid for these rows and columns, its zeros cover a
+        let epilogue = if last { args.epilogue } else { Epilogue::identity() };
+        let args = GemmArgs { residual: args.output, epilogue, ..*args };
+        // SAFETY: the caller's `args` is valid for these rows and columns, its zeros cover a
         // tile's width, and there is one block.
-        unsafe { self.steps(&place, rows, block..block + 1, 1, from..from + place.run, last) };
+        unsafe { self.steps(&args, rows, block..block + 1, 1, from..from + args.run, last) };
     }
 
     /// Computes like [`PackedGemm::run`] over a range of `steps` in k only; if that is not all of
     /// k, there may be only one block at a time. The bias is added if `biased`, else zeros.
     ///
     /// # Safety
-    /// The requirements of [`PackedGemm::run`] must be met; without bias, the zeros of `place` must
+    /// The requirements of [`PackedGemm::run`] must be met; without bias, the zeros of `args` must
     /// cover a tile's width.
     unsafe fn steps(
         &self,
-        place: &GemmArgs,
+        args: &GemmArgs,
         rows: Range<usize>,
         blocks: Range<usize>,
         panel: usize,
@@ -327,32 +327,32 @@ impl PackedGemm {
             unsafe {
                 let weights =
                     weights.add(self.held.numbers(span.column * self.depth + steps.start * width));
-                let residual = place.residual;
-                let args = MicrokernelArgs {
-                    rows: place.rows,
-                    input: place.input,
-                    zeros: place.zeros,
-                    run: place.run,
+                let residual = args.residual;
+                let kernel_args = MicrokernelArgs {
+                    rows: args.rows,
+                    input: args.input,
+                    zeros: args.zeros,
+                    run: args.run,
                     weights,
-                    bias: if biased { bias.add(span.column) } else { place.zeros },
+                    bias: if biased { bias.add(span.column) } else { args.zeros },
                     fetch: fetch(
-                        place.ahead,
+                        args.ahead,
                         weights,
                         next,
                         self.held.numbers(width),
                         [done, tiles],
                     ),
-                    output: place.output.add(span.column),
+                    output: args.output.add(span.column),
                     residual: if residual.is_null() { residual } else { residual.add(span.column) },
-                    pixel: place.stride,
-                    gap: place.gap,
+                    pixel: args.stride,
+                    gap: args.gap,
                     first: span.first,
                     tiles: span.tiles,
                     blocks: span.blocks,
                     channels: span.channels,
-                    epilogue: place.epilogue,
+                    epilogue: args.epilogue,
                 };
-                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&args);
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&kernel_args);
             }
         });
     }

@@ -13,7 +13,7 @@ use paretune_simd::{Dispatch, IsaToken};
 
 /// Packed GEMM of one group, tap by tap.
 pub(crate) struct PackedTapGemm {
-    product: PackedGemm,
+    gemm: PackedGemm,
     /// Microkernels, `[rows - 1][vectors - 1]`.
     kernels: Vec<Vec<TapMicrokernel>>,
     epilogue: unsafe fn(StoreTileI8<'_>),
@@ -48,33 +48,32 @@ impl PackedTapGemm {
         widened: bool,
     ) -> Result<Vec<Self>, KernelError> {
         let shape = [taps.len(), request.problem.group_in()];
-        let products = PackedGemm::of_groups(request, token, tile, shape, widened, Some(taps))?;
+        let gemms = PackedGemm::of_groups(request, token, tile, shape, widened, Some(taps))?;
         let kernels = with_smaller(tile, |tile| TapMicrokernel::new(token, tile, widened))
             .ok_or_else(|| request.bad_value("tile"))?;
         let epilogue = token.pointer::<StoreTileI8<'_>>();
-        let of_product =
-            |product| Self { product, kernels: kernels.clone(), epilogue, taps: taps.len() };
-        Ok(products.into_iter().map(of_product).collect())
+        let of_product = |gemm| Self { gemm, kernels: kernels.clone(), epilogue, taps: taps.len() };
+        Ok(gemms.into_iter().map(of_product).collect())
     }
 
     /// Returns the number of column blocks, see [`PackedGemm::blocks`].
     pub(crate) fn blocks(&self) -> usize {
-        self.product.blocks()
+        self.gemm.blocks()
     }
 
     /// Returns the bytes of packed data, see [`PackedGemm::bytes`].
     pub(crate) fn bytes(&self) -> usize {
-        self.product.bytes()
+        self.gemm.bytes()
     }
 
     /// Returns the number of sums per pixel in a block: its channels, padded to whole vectors.
     pub(crate) fn width(&self, block: usize) -> usize {
-        self.block(block)[2] * self.product.lanes
+        self.block(block)[2] * self.gemm.lanes
     }
 
     /// Returns a block's first channel, its number of channels, and its number of vectors.
     fn block(&self, block: usize) -> [usize; 3] {
-        let PackedGemm { tile, lanes, columns, .. } = self.product;
+        let PackedGemm { tile, lanes, columns, .. } = self.gemm;
         let first = block * tile.vectors * lanes;
         let channels = (columns - first).min(tile.vectors * lanes);
         [first, channels, channels.div_ceil(lanes)]
@@ -84,33 +83,33 @@ impl PackedTapGemm {
     /// block.
     ///
     /// # Safety
-    /// `place` must be valid for these pixels, with a sum for every lane of the block's vectors. No
+    /// `args` must be valid for these pixels, with a sum for every lane of the block's vectors. No
     /// other thread may write the sums.
     pub(crate) unsafe fn add_tap(
         &self,
-        place: &TapGemmArgs,
+        args: &TapGemmArgs,
         pixels: usize,
         block: usize,
         number: usize,
     ) {
-        let PackedGemm { tile, depth, bytes, group, .. } = self.product;
+        let PackedGemm { tile, depth, bytes, group, .. } = self.gemm;
         let [column, _, vectors] = self.block(block);
         let width = self.width(block);
         let run = depth / self.taps;
-        let padded = self.product.start.len() / self.taps;
+        let padded = self.gemm.start.len() / self.taps;
         let groups = run / group;
         let parts = balanced(pixels, tile.rows);
         let all = parts[0].1 + parts[1].1;
         let own = run * width * bytes;
         // The first of several tiles finds its weights in the cache, because every tile of the
         // previous tap has prefetched a part of them. Memory is thus kept busy all the time.
-        let (distance, lines) = match place.ahead {
+        let (distance, lines) = match args.ahead {
             0 => (0, 0),
             near if all == 1 => (near, (own / groups).div_ceil(LINE)),
             _ => (own, (own / groups).div_ceil(LINE * all)),
         };
         let weights = (column * depth + number * run * width) * bytes;
-        let weights = self.product.weights.as_ptr().wrapping_add(weights);
+        let weights = self.gemm.weights.as_ptr().wrapping_add(weights);
         let mut first = 0;
         let mut fetch = weights.wrapping_add(distance);
         for (height, tiles) in parts {
@@ -121,14 +120,14 @@ impl PackedTapGemm {
             // has input and sums for these pixels, the latter for every lane of the block.
             unsafe {
                 (self.kernels[height - 1][vectors - 1].run)(&TapArgs {
-                    rows: place.rows,
-                    input: place.input,
+                    rows: args.rows,
+                    input: args.input,
                     run: groups,
                     weights,
-                    start: self.product.start.as_ptr().add(number * padded + column),
-                    sums: place.sums,
+                    start: self.gemm.start.as_ptr().add(number * padded + column),
+                    sums: args.sums,
                     pixel: width,
-                    gap: place.skipped * width,
+                    gap: args.skipped * width,
                     first,
                     tiles,
                     fetch: (fetch, lines),
@@ -162,8 +161,8 @@ impl PackedTapGemm {
             (self.epilogue)(StoreTileI8 {
                 epilogue,
                 target,
-                scale: self.product.scale.as_ptr().add(column),
-                bias: self.product.bias.as_ptr().add(column),
+                scale: self.gemm.scale.as_ptr().add(column),
+                bias: self.gemm.bias.as_ptr().add(column),
                 pixel: stride,
                 sums,
                 rows: pixels,

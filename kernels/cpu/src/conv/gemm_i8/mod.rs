@@ -239,10 +239,10 @@ impl PackedGemm {
     /// tile of rows visits every block before the next tile is touched.
     ///
     /// # Safety
-    /// `place` must be valid for these rows and columns, and no other thread may write there.
+    /// `args` must be valid for these rows and columns, and no other thread may write there.
     pub(crate) unsafe fn run(
         &self,
-        place: &GemmArgs<'_>,
+        args: &GemmArgs<'_>,
         rows: Range<usize>,
         blocks: Range<usize>,
         panel: usize,
@@ -252,27 +252,27 @@ impl PackedGemm {
             // and biases have all blocks, and the caller's addresses are valid for these rows and
             // columns.
             unsafe {
-                let args = MicrokernelArgs {
-                    rows: place.rows,
-                    input: place.input,
-                    runs: place.runs.as_ptr(),
-                    run_count: place.runs.len(),
-                    run: place.run,
+                let kernel_args = MicrokernelArgs {
+                    rows: args.rows,
+                    input: args.input,
+                    runs: args.runs.as_ptr(),
+                    run_count: args.runs.len(),
+                    run: args.run,
                     weights: self.weights.as_ptr().add(span.column * self.depth * self.bytes),
                     start: self.start.as_ptr().add(span.column),
                     scale: self.scale.as_ptr().add(span.column),
                     bias: self.bias.as_ptr().add(span.column),
-                    target: place.target,
-                    at: place.at + span.column,
-                    pixel: place.stride,
+                    target: args.target,
+                    at: args.at + span.column,
+                    pixel: args.stride,
                     first: span.first,
                     tiles: span.tiles,
                     blocks: span.blocks,
-                    ahead: place.ahead,
+                    ahead: args.ahead,
                     channels: span.channels,
-                    epilogue: place.epilogue,
+                    epilogue: args.epilogue,
                 };
-                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&args);
+                (self.kernels[span.tile.rows - 1][span.tile.vectors - 1].run)(&kernel_args);
             }
         });
     }

@@ -12,7 +12,7 @@ use paretune_base::plan::weights::{IntegerWeights, WeightValues};
 use paretune_simd::{Isa, IsaToken};
 
 /// Largest number of elements of any tensor; byte offsets then fit into `isize` with room to spare.
-const MOST: usize = isize::MAX as usize / 1024;
+const MAX_TENSOR_ELEMENTS: usize = isize::MAX as usize / 1024;
 
 /// Returns whether `problem` is valid: sizes are positive, groups divide the channels, the window
 /// fits, and nothing overflows.
@@ -32,7 +32,7 @@ pub(crate) fn sensible(problem: &ConvProblem) -> bool {
         factors
             .iter()
             .try_fold(1_usize, |product, &factor| product.checked_mul(factor))
-            .filter(|&n| n < MOST)
+            .filter(|&n| n < MAX_TENSOR_ELEMENTS)
     };
     let padded_height = problem.input[0] + top + bottom;
     let padded_width = problem.input[1] + left + right;

@@ -67,12 +67,12 @@ pub(crate) struct PartWork {
 
 /// Multiply-adds below which a part is not worth stealing by another thread: two or three
 /// microseconds.
-const LEAST_MULTIPLY_ADDS: usize = 1 << 17;
+const MIN_MULTIPLY_ADDS: usize = 1 << 17;
 
 /// Returns the smallest number of units, of `multiply_adds` multiply-adds each, that is worth a
 /// part of its own; a multiple of `together`.
 pub(crate) fn grain(multiply_adds: usize, together: usize) -> usize {
-    LEAST_MULTIPLY_ADDS.div_ceil(multiply_adds.max(1)).next_multiple_of(together.max(1))
+    MIN_MULTIPLY_ADDS.div_ceil(multiply_adds.max(1)).next_multiple_of(together.max(1))
 }
 
 /// Returns the tunable `parallel_axis`, the dimension that threads partition.
@@ -119,11 +119,11 @@ pub(crate) fn panel_tunable(extent: Extent, column: usize, isa: Isa) -> Tunable 
 
 /// Bytes of weights that stay in a second-level cache from one run to the next, so that nothing
 /// needs to be prefetched.
-const NEAR: usize = 256 << 10;
+const L2_RESIDENT_BYTES: usize = 256 << 10;
 
 /// Bytes of weights that nearly always come from beyond the second-level cache. Prefetching made
 /// such layers up to 1.6 times as fast (1x1 with 1,024 channels on 2x2 pixels, AMD Zen 3).
-const FAR: usize = 1 << 20;
+const UNCACHED_BYTES: usize = 1 << 20;
 
 /// Names of the tunable `prefetch` for fixed distances, with the bytes.
 const DISTANCES: [(&str, usize); 3] = [("none", 0), ("bytes_1024", 1024), ("bytes_4096", 4096)];
@@ -134,8 +134,8 @@ const NEXT: &str = "next_block";
 /// Returns the tunable `prefetch` for a layer of `weight_bytes` bytes of weights.
 pub(crate) fn prefetch_tunable(weight_bytes: usize) -> Tunable {
     let names = DISTANCES.map(|(name, _)| name).to_vec();
-    let names = if weight_bytes > NEAR { names } else { vec!["none"] };
-    let default = if weight_bytes >= FAR { "bytes_4096" } else { "none" };
+    let names = if weight_bytes > L2_RESIDENT_BYTES { names } else { vec!["none"] };
+    let default = if weight_bytes >= UNCACHED_BYTES { "bytes_4096" } else { "none" };
     Tunable::choice(
         "prefetch",
         "weights that are fetched ahead: none, or those at a distance",

@@ -1,7 +1,7 @@
 //! Memory with guard bands, and runs of kernels on it.
 
 use paretune_base::plan::layout::Layout;
-use paretune_base::threads::Team;
+use paretune_base::threads::ThreadPool;
 use paretune_cpu::conv::{Algorithm, Call, Kernel, Request};
 
 pub(crate) const GUARD: usize = 128;
@@ -110,9 +110,9 @@ pub(crate) fn run_kernel(
     let shared = &shared;
     // Run twice, because the workspace then holds the data of the first run.
     for _ in 0..2 {
-        Team::new(threads)
+        ThreadPool::new(threads)
             .unwrap()
-            // SAFETY: the buffers have the sizes of the request, and the whole team makes this
+            // SAFETY: the buffers have the sizes of the request, and the whole pool makes this
             // call.
             .run(|worker| unsafe { shared.1.run(&shared.0, worker) })
             .unwrap();

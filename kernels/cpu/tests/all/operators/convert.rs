@@ -1,7 +1,7 @@
 //! Transposition of a value between two layouts.
 
 use paretune_base::plan::layout::Layout;
-use paretune_base::threads::Team;
+use paretune_base::threads::ThreadPool;
 use paretune_cpu::operators::convert::{Form, prepare};
 use paretune_cpu::operators::{Context, Io};
 use paretune_simd::Isa;
@@ -20,7 +20,7 @@ fn every_number_finds_its_place() {
             let context = Context { batch: times, isa };
             let kernel = prepare(context, rows, columns, Form::PLAIN, nhwc);
             let (inputs, to) = (input.as_ptr() as usize, output.as_mut_ptr() as usize);
-            Team::new(2)
+            ThreadPool::new(2)
                 .unwrap()
                 .run(|worker| {
                     let io = Io { inputs: &[inputs as *const u8], output: to as *mut u8 };

@@ -3,7 +3,7 @@
 use paretune_base::plan::Quantization;
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::layout::{Element, Layout};
-use paretune_base::threads::{Team, Worker};
+use paretune_base::threads::{ThreadPool, Worker};
 use paretune_cpu::operators::binary::Arithmetic;
 use paretune_cpu::operators::pointwise_pair::{equal, per_channel};
 use paretune_cpu::operators::{Context, Io, OperatorKernel};
@@ -20,7 +20,7 @@ fn run(kernel: &dyn OperatorKernel, inputs: &[*const u8], len: usize, threads: u
         // worker makes this call.
         unsafe { kernel.run(&Io { inputs: &inputs, output: to as *mut u8 }, worker) };
     };
-    Team::new(threads).unwrap().run(work).unwrap();
+    ThreadPool::new(threads).unwrap().run(work).unwrap();
     output
 }
 

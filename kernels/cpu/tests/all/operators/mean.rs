@@ -2,7 +2,7 @@
 
 use paretune_base::plan::Quantization;
 use paretune_base::plan::layout::{Element, Layout};
-use paretune_base::threads::{Team, Worker};
+use paretune_base::threads::{ThreadPool, Worker};
 use paretune_cpu::operators::mean::global;
 use paretune_cpu::operators::{Context, Io};
 use paretune_simd::Isa;
@@ -26,7 +26,7 @@ fn means<T: Sync>(
         // call.
         unsafe { kernel.run(&io, worker) };
     };
-    Team::new(threads).unwrap().run(work).unwrap();
+    ThreadPool::new(threads).unwrap().run(work).unwrap();
     output
 }
 

@@ -17,7 +17,7 @@ use paretune_base::threads::Worker;
 use paretune_simd::{IsaToken, lanes};
 
 /// Largest number of output pixels whose sums stay in the nearest cache beside the other data.
-const MOST_PIXELS: usize = 128;
+const MAX_PIXELS: usize = 128;
 
 /// Channels per tap below which taps are never the outer loop, because sums travel to memory and
 /// back too often.
@@ -31,7 +31,7 @@ const MOSTLY_INSIDE: f64 = 0.75;
 /// Returns the tunable `order`, the outer loop.
 pub(super) fn order(problem: &ConvProblem) -> Tunable {
     let output = problem.output().unwrap_or([1, 1]);
-    let small = output[0] * output[1] <= MOST_PIXELS && problem.group_in() >= SHORTEST_RUN;
+    let small = output[0] * output[1] <= MAX_PIXELS && problem.group_in() >= SHORTEST_RUN;
     let skips = small && by_tap(problem, output).is_some();
     order_tunable(skips, problem.group_in() >= LONG_RUN && useful(problem, output) < MOSTLY_INSIDE)
 }
@@ -64,7 +64,7 @@ pub(super) struct ByTap {
     output: [usize; 2],
     taps: Vec<Tap>,
     /// Packed GEMM of every group.
-    products: Vec<PackedTapGemm>,
+    gemms: Vec<PackedTapGemm>,
     /// Number of sums that one thread needs room for.
     sums: usize,
     threads: usize,
@@ -96,7 +96,7 @@ impl ByTap {
         let copies = form.centered || !problem.group_in().is_multiple_of(form.group);
         let width = tile.vectors * lanes(token.isa());
         Ok(Self {
-            products: PackedTapGemm::of_groups(request, token, tile, &order, widened)?,
+            gemms: PackedTapGemm::of_groups(request, token, tile, &order, widened)?,
             zero_point: input_grid(request)?.zero_point,
             sums: output[0] * output[1] * width,
             ahead: ahead::<i8>(request)?,
@@ -135,7 +135,7 @@ impl ByTap {
         input: *const u8,
         sums: *mut i32,
     ) {
-        let product = &self.products[group];
+        let gemm = &self.gemms[group];
         let [height, width] = self.output;
         let pixels = height * width;
         // SAFETY: sums of a block are no more than those of a whole tile, for each pixel; taps lie
@@ -145,19 +145,19 @@ impl ByTap {
             for (number, tap) in self.taps.iter().enumerate() {
                 let [rows, columns] = tap.within.clone();
                 let corner = rows.start * width + columns.start;
-                let place = TapGemmArgs {
+                let args = TapGemmArgs {
                     rows: tap.rows.view(),
                     input,
-                    sums: sums.add(corner * product.width(block)),
+                    sums: sums.add(corner * gemm.width(block)),
                     skipped: width - columns.len(),
                     ahead: self.ahead,
                 };
-                product.add_tap(&place, rows.len() * columns.len(), block, number);
+                gemm.add_tap(&args, rows.len() * columns.len(), block, number);
             }
             let target = Target { output: call.output, residual: call.residual };
             let at = image * pixels * self.problem.out_channels + group * self.problem.group_out();
             let place = [at, self.problem.out_channels];
-            product.store(sums, pixels, block, target, &self.epilogue, place);
+            gemm.store(sums, pixels, block, target, &self.epilogue, place);
         }
     }
 }
@@ -168,7 +168,7 @@ impl Kernel for ByTap {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.iter().map(PackedTapGemm::bytes).sum()
+        self.gemms.iter().map(PackedTapGemm::bytes).sum()
     }
 
     unsafe fn run(&self, call: &Call, worker: &Worker<'_>) {
@@ -188,8 +188,8 @@ impl Kernel for ByTap {
         }
         let sums =
             call.workspace.wrapping_add(self.copied() + worker.index * self.room()).cast::<i32>();
-        for (group, product) in self.products.iter().enumerate() {
-            let blocks = product.blocks();
+        for (group, gemm) in self.gemms.iter().enumerate() {
+            let blocks = gemm.blocks();
             for part in worker.parts(batch * blocks, 1) {
                 for unit in part.units {
                     let (image, block) = (unit / blocks, unit % blocks);

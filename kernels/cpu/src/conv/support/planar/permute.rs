@@ -7,7 +7,7 @@ use super::Phases;
 use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn, lanes};
 
 /// Elements per channel's copy above which rows are long enough to be copied one by one.
-const MOST: usize = 4096;
+const MAX_PLANE_PIXELS: usize = 4096;
 
 /// Permutation that copies a channel from its plane.
 pub(super) struct PermuteCopy {
@@ -36,7 +36,7 @@ impl PermuteCopy {
     pub(super) fn new(phases: &Phases, token: IsaToken) -> Option<Self> {
         let channel = phases.channel();
         let lanes = lanes(token.isa());
-        if channel > MOST {
+        if channel > MAX_PLANE_PIXELS {
             return None;
         }
         let plane = phases.problem.input[0] * phases.problem.input[1];

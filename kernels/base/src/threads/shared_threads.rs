@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::float_mode;
-use super::ledger::Ledger;
 use super::pinning::{Pinning, pin};
+use super::work_queue::WorkQueue;
 use crate::error::KernelError;
 use crate::hardware::allowed_cores;
 
@@ -35,14 +35,14 @@ const HAS_JOB: u32 = 2;
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// The threads shared by all pools of one size.
-pub(super) struct Crew {
+pub(super) struct SharedThreads {
     pool: rayon::ThreadPool,
     shared: Arc<Shared>,
     pinned: bool,
     /// Held during a run: the threads serve one caller at a time.
     running: Mutex<()>,
     /// The work queue of the current run.
-    ledger: Ledger,
+    queue: WorkQueue,
 }
 
 struct Shared {
@@ -58,7 +58,7 @@ struct Shared {
 #[repr(align(128))]
 struct Slot(AtomicU32);
 
-impl Crew {
+impl SharedThreads {
     /// Starts the threads that serve a caller in a pool of `count` threads, at least 2.
     pub fn new(count: usize) -> Result<Self, KernelError> {
         let cores = allowed_cores();
@@ -82,13 +82,13 @@ impl Crew {
             job: AtomicPtr::new(std::ptr::null_mut()),
             remaining: AtomicUsize::new(0),
         };
-        let (running, ledger) = (Mutex::new(()), Ledger::new(count));
-        Ok(Self { pool, shared: Arc::new(shared), pinned, running, ledger })
+        let (running, queue) = (Mutex::new(()), WorkQueue::new(count));
+        Ok(Self { pool, shared: Arc::new(shared), pinned, running, queue })
     }
 
     /// Returns the work queue of the current run.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub fn queue(&self) -> &WorkQueue {
+        &self.queue
     }
 
     /// Makes every thread call `job` with its index, the caller with index 0, and returns when all
@@ -98,7 +98,7 @@ impl Crew {
         // A panic cannot leave inconsistent state while the lock is held.
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let _place = self.pinned.then(Pinning::away_from_workers);
-        self.ledger.reset();
+        self.queue.reset();
         let shared = &*self.shared;
         let job_place: *const Job<'_> = &raw const job;
         shared.job.store(job_place.cast_mut().cast(), Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl Shared {
             // `run` that does not return, and so keeps the reference and what it refers to alive,
             // until `remaining` is decremented below.
             let job: Job<'_> = unsafe { *job };
-            // A job reports its panics itself (`Team::run`); they must not end the thread here.
+            // A job reports its panics itself (`ThreadPool::run`); they must not end the thread here.
             let _ = catch_unwind(AssertUnwindSafe(|| job(index + 1)));
             // This must precede the decrement, after which the caller may hand out the next job.
             state.store(LINGERS, Ordering::Release);

@@ -22,17 +22,17 @@ struct Remainder(AtomicU64);
 const UNIT_BITS: u32 = 24;
 
 /// Number of units from which on work is not stolen.
-const MOST_UNITS: usize = 1 << UNIT_BITS;
+const MAX_UNITS: usize = 1 << UNIT_BITS;
 
 /// Divisor of the remaining units for the size of the next part.
 const SHRINK: usize = 2;
 
 /// Minimum size of a chunk, in grains, for work stealing. Smaller chunks are done before another
 /// thread has seen them.
-const LEAST_GRAINS: usize = 4;
+const MIN_GRAINS: usize = 4;
 
 /// The remaining chunks of all threads of a pool.
-pub(super) struct Ledger {
+pub(super) struct WorkQueue {
     remainders: Box<[Remainder]>,
 }
 
@@ -45,7 +45,7 @@ pub struct Part {
     pub units: Range<usize>,
 }
 
-impl Ledger {
+impl WorkQueue {
     pub fn new(workers: usize) -> Self {
         Self { remainders: (0..workers).map(|_| Remainder(AtomicU64::new(0))).collect() }
     }
@@ -62,7 +62,7 @@ impl Ledger {
     /// `grain` units.
     pub fn divides(&self, total: usize, grain: usize) -> bool {
         let share = total / self.remainders.len().max(1);
-        self.remainders.len() > 1 && total < MOST_UNITS && share >= LEAST_GRAINS * grain.max(1)
+        self.remainders.len() > 1 && total < MAX_UNITS && share >= MIN_GRAINS * grain.max(1)
     }
 
     /// Opens the chunk of thread `index` for a turn and takes its first part. Turns number the
@@ -128,7 +128,7 @@ fn pack(turn: u16, left: &Range<usize>) -> u64 {
 
 #[inline]
 fn unpack(packed: u64) -> (u16, Range<usize>) {
-    let unit = |bits: u64| (bits & (MOST_UNITS as u64 - 1)) as usize;
+    let unit = |bits: u64| (bits & (MAX_UNITS as u64 - 1)) as usize;
     ((packed >> (2 * UNIT_BITS)) as u16, unit(packed >> UNIT_BITS)..unit(packed))
 }
 
@@ -140,49 +140,49 @@ mod tests {
     const GRAIN: usize = 4;
 
     /// Returns the units of all parts that thread `index` still gets.
-    fn all(ledger: &Ledger, index: usize, turn: u16) -> Vec<usize> {
-        std::iter::from_fn(|| ledger.take(index, turn, GRAIN)).flat_map(|part| part.units).collect()
+    fn all(queue: &WorkQueue, index: usize, turn: u16) -> Vec<usize> {
+        std::iter::from_fn(|| queue.take(index, turn, GRAIN)).flat_map(|part| part.units).collect()
     }
 
     #[test]
     fn owners_take_from_the_front_and_others_from_the_back() {
-        let ledger = Ledger::new(2);
+        let queue = WorkQueue::new(2);
         let part = |owner, units| Part { owner, units };
-        assert_eq!(ledger.open(0, 1, TOTAL, GRAIN), part(0, 0..24));
-        assert_eq!(ledger.take(0, 1, GRAIN), Some(part(0, 24..36)));
-        assert_eq!(ledger.open(1, 1, TOTAL, GRAIN), part(1, 50..74));
-        assert_eq!(all(&ledger, 1, 1).len(), 26 + 14);
-        assert_eq!(ledger.take(0, 1, GRAIN), None);
+        assert_eq!(queue.open(0, 1, TOTAL, GRAIN), part(0, 0..24));
+        assert_eq!(queue.take(0, 1, GRAIN), Some(part(0, 24..36)));
+        assert_eq!(queue.open(1, 1, TOTAL, GRAIN), part(1, 50..74));
+        assert_eq!(all(&queue, 1, 1).len(), 26 + 14);
+        assert_eq!(queue.take(0, 1, GRAIN), None);
     }
 
     #[test]
     fn what_an_owner_prepares_is_opened_by_the_owner() {
-        let ledger = Ledger::new(2);
-        let begun = ledger.open(0, 1, TOTAL, GRAIN).units.len();
-        assert_eq!(begun + all(&ledger, 0, 1).len(), 50);
-        let begun = ledger.open(1, 1, TOTAL, GRAIN);
-        assert_eq!(ledger.take(0, 1, GRAIN), Some(Part { owner: 1, units: 88..100 }));
-        assert_eq!(begun.units.len() + all(&ledger, 0, 1).len() + 12, 50);
+        let queue = WorkQueue::new(2);
+        let begun = queue.open(0, 1, TOTAL, GRAIN).units.len();
+        assert_eq!(begun + all(&queue, 0, 1).len(), 50);
+        let begun = queue.open(1, 1, TOTAL, GRAIN);
+        assert_eq!(queue.take(0, 1, GRAIN), Some(Part { owner: 1, units: 88..100 }));
+        assert_eq!(begun.units.len() + all(&queue, 0, 1).len() + 12, 50);
     }
 
     #[test]
     fn the_next_turn_waits_for_who_is_behind() {
-        let ledger = Ledger::new(2);
-        let first = ledger.open(1, 1, TOTAL, GRAIN);
-        ledger.open(0, 1, TOTAL, GRAIN);
-        while ledger.take(0, 1, GRAIN).is_some_and(|part| part.owner == 0) {}
+        let queue = WorkQueue::new(2);
+        let first = queue.open(1, 1, TOTAL, GRAIN);
+        queue.open(0, 1, TOTAL, GRAIN);
+        while queue.take(0, 1, GRAIN).is_some_and(|part| part.owner == 0) {}
         // Thread 0 goes on without checking whether thread 1 has units left, which it has.
-        assert_eq!(ledger.open(0, 2, TOTAL, GRAIN).units.len() + all(&ledger, 0, 2).len(), 50);
-        let rest = all(&ledger, 1, 1);
+        assert_eq!(queue.open(0, 2, TOTAL, GRAIN).units.len() + all(&queue, 0, 2).len(), 50);
+        let rest = all(&queue, 1, 1);
         assert!(!rest.is_empty() && first.units.len() + rest.len() < 50);
-        assert_eq!(ledger.open(1, 2, TOTAL, GRAIN).units.len() + all(&ledger, 1, 2).len(), 50);
+        assert_eq!(queue.open(1, 2, TOTAL, GRAIN).units.len() + all(&queue, 1, 2).len(), 50);
     }
 
     #[test]
     fn small_and_huge_work_is_not_divided() {
-        assert!(Ledger::new(2).divides(32, 4));
-        assert!(!Ledger::new(2).divides(31, 4));
-        assert!(!Ledger::new(1).divides(1000, 4));
-        assert!(!Ledger::new(2).divides(MOST_UNITS, 4));
+        assert!(WorkQueue::new(2).divides(32, 4));
+        assert!(!WorkQueue::new(2).divides(31, 4));
+        assert!(!WorkQueue::new(1).divides(1000, 4));
+        assert!(!WorkQueue::new(2).divides(MAX_UNITS, 4));
     }
 }
