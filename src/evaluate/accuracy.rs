@@ -141,7 +141,7 @@ pub fn for_scoring(plan: &Plan) -> Plan {
         let info = registry::info(&conv.schedule.algorithm);
         if info.is_none_or(|info| info.numerics() != Numerics::RoundsDifferently) {
             conv.schedule = Schedule::default();
-        } else if let Some(info) = info.filter(|info| info.backend() == BackendKind::OpenCl) {
+        } else if info.is_some_and(|info| info.backend() == BackendKind::OpenCl) {
             // Winograd of the processor rounds alike if its tiles are as large.
             let device = std::mem::replace(&mut conv.schedule, Schedule::of("winograd"));
             let kept = device.tunables.into_iter().filter(|(name, _)| changes_numerics(name));
