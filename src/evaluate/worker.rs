@@ -91,7 +91,7 @@ impl Worker {
                     limit_memory(bytes)?;
                 }
                 let workload = Workload::open(&workload, self.isa, &mut preparing).map_err(text)?;
-                let workload = workload.telling(preparing);
+                let workload = workload.with_progress(preparing);
                 self.probes = probes;
                 self.workload = Some(workload);
                 Ok(Reply::Opened)
@@ -109,7 +109,7 @@ impl Worker {
                 Ok(Reply::Lost { loss: workload.loss(&recipe, images).map_err(text)? })
             }
             Request::Thin { work } => {
-                Ok(Reply::Thinned { shares: self.workload()?.thinned(work).map_err(text)? })
+                Ok(Reply::Thinned { shares: self.workload()?.channel_budget(work).map_err(text)? })
             }
             Request::Device { backend } => {
                 if let Backend::OpenCl { device } = backend.parse()? {

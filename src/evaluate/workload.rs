@@ -2,16 +2,10 @@
 //! (calibration, the baseline's predictions). Derived data is stored as artefacts named by content,
 //! so that a restarted worker is ready quickly.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use paretune_compress as compress;
-use paretune_compress::{
-    BaselineOutputs, Calibration, ChannelCriterion, CompressError, Database, Distillation,
-    ProgressFn, Recipe,
-};
+use paretune_compress::{Calibration, CompressError, Database, ProgressFn, Recipe};
 use paretune_kernels::Plan;
 use paretune_kernels::bundle::{Bundle, Preprocessing};
 use paretune_kernels::hardware::Isa;
@@ -20,6 +14,13 @@ use paretune_model::images::{Dataset, Images, normalize_into};
 use paretune_record::artefact::{self, ArtefactError};
 use paretune_record::request::{Normalization, WorkloadSpec};
 use paretune_record::score::Score;
+
+mod compression;
+mod finetune;
+mod predictions;
+
+use compression::Caches;
+use predictions::Predictions;
 
 use super::accuracy::{answers, divergence, for_scoring, outputs};
 
@@ -51,25 +52,16 @@ pub struct Workload {
     pub spec: WorkloadSpec,
     /// Widest instruction set to use.
     pub isa: Isa,
-    search_answers: Answers,
-    report_answers: Answers,
+    search_predictions: Predictions,
+    report_predictions: Predictions,
     calibration: Calibration,
     calibration_inputs: Arc<[f32]>,
     /// Database of reconstructed weights of layers.
     database: Database,
-    /// Statistics over the first calibration images, by their number. Recalibration compares with
-    /// them.
-    first: Mutex<BTreeMap<usize, Arc<Calibration>>>,
-    /// The latest compressed networks. Successive candidates often differ only in their schedules.
-    compressed: Mutex<VecDeque<(Recipe, Plan)>>,
-    /// Layer outputs of the baseline that pruned networks are fitted to, by number of images.
-    references: Mutex<BTreeMap<usize, Arc<BaselineOutputs>>>,
+    caches: Caches,
     /// Outputs of the baseline for the first search images, on which losses are measured.
     opinions: Mutex<Vec<Vec<f32>>>,
 }
-
-/// Number of compressed networks that are cached.
-const KEPT_PLANS: usize = 4;
 
 /// Largest number of input values for calibration, so that large images do not exhaust the memory.
 const CALIBRATION_NUMBERS: usize = 24 << 20;
@@ -80,10 +72,6 @@ pub const CALIBRATION_IMAGES: usize = 1024;
 /// Number of images for ranges and statistics of every value.
 const STATISTICS_IMAGES: usize = 192;
 
-/// Number of images for recalibrating the means and variances of channels, few enough to do it for
-/// every candidate.
-const REPAIR_IMAGES: usize = 256;
-
 /// Number of images for ranking channels, and the smallest useful number.
 const INFORMATION_IMAGES: usize = 256;
 const LEAST_INFORMATION_IMAGES: usize = 32;
@@ -91,9 +79,6 @@ const LEAST_INFORMATION_IMAGES: usize = 32;
 /// Limit on the multiply-adds of the forward passes for ranking channels: a few seconds on two
 /// cores.
 const INFORMATION_WORK: u64 = 4_000_000_000;
-
-/// Number of search images that validate the training.
-const HELD_BACK: usize = 512;
 
 /// Returns the number of threads for preparations. The results do not depend on it.
 fn cores() -> usize {
@@ -132,7 +117,7 @@ impl Workload {
             .clamp(1, CALIBRATION_IMAGES)
             .min(dataset.calibration.len());
         let calibration_inputs = inputs(&dataset.calibration, count, &spec.normalization);
-        let key = subject_hash(&spec);
+        let key = workload_hash(&spec);
         let calibration: Calibration =
             artefact::read_or_make(&spec.artefacts.join(format!("{key}.calibration")), || {
                 progress("calibration", 0.0);
@@ -167,11 +152,11 @@ impl Workload {
             Arc::clone(&calibration_inputs),
             cores(),
         )?;
-        let answers =
-            |part: &str| Answers::open(spec.artefacts.join(format!("{key}.{part}-answers")));
+        let predictions =
+            |part: &str| Predictions::open(spec.artefacts.join(format!("{key}.{part}-answers")));
         Ok(Self {
-            search_answers: answers("search"),
-            report_answers: answers("report"),
+            search_predictions: predictions("search"),
+            report_predictions: predictions("report"),
             network,
             dataset,
             spec,
@@ -179,183 +164,15 @@ impl Workload {
             calibration,
             calibration_inputs,
             database,
-            first: Mutex::default(),
-            compressed: Mutex::default(),
-            references: Mutex::default(),
+            caches: Caches::default(),
             opinions: Mutex::default(),
         })
     }
 
-    /// Calls `heard` whenever compressed weights of a layer are computed, which may take long.
+    /// Calls `progress` whenever compressed weights of a layer are computed, which may take long.
     #[must_use]
-    pub fn telling(self, heard: ProgressFn) -> Self {
-        Self { database: self.database.with_progress(heard), ..self }
-    }
-
-    /// Returns the network compressed by `recipe`, from memory if it was built lately.
-    ///
-    /// # Errors
-    /// Fails if the recipe does not fit the network.
-    pub fn compressed(&self, recipe: &Recipe) -> Result<Plan, CompressError> {
-        let mut kept = match self.compressed.lock() {
-            Ok(kept) => kept,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        if let Some((_, plan)) = kept.iter().find(|(known, _)| known == recipe) {
-            return Ok(plan.clone());
-        }
-        let plan = if recipe.recalibrate {
-            self.repaired(recipe, REPAIR_IMAGES)?
-        } else {
-            compress::apply(&self.network.plan, &self.calibration, recipe)?
-        };
-        kept.push_front((recipe.clone(), plan.clone()));
-        kept.truncate(KEPT_PLANS);
-        Ok(plan)
-    }
-
-    /// Returns the network compressed by `recipe` and recalibrated on the first `count` calibration
-    /// images.
-    fn repaired(&self, recipe: &Recipe, count: usize) -> Result<Plan, CompressError> {
-        let images = self.repair_inputs(count);
-        let (plan, database) = (&self.network.plan, Some(&self.database));
-        if !recipe.needs_recalibration() {
-            return compress::apply_recalibrated(
-                plan,
-                &self.calibration,
-                database,
-                recipe,
-                images,
-                None,
-                cores(),
-            );
-        }
-        let references =
-            if recipe.removes_channels() { Some(self.references(images)?) } else { None };
-        let recipe = &Recipe { criterion: self.criterion(), ..recipe.clone() };
-        let known = self.first.lock().unwrap_or_else(PoisonError::into_inner).get(&count).cloned();
-        let calibration = match known {
-            Some(known) => known,
-            None => {
-                // Both statistics must be over exactly the same images.
-                let numbers = plan.values[plan.input].len().max(1);
-                let batch = if (images.len() / numbers).is_multiple_of(8) { 8 } else { 1 };
-                let mut seen = Calibration::collect(plan, images, batch, cores(), &mut |_| {})?;
-                seen.information.clone_from(&self.calibration.information);
-                let seen = Arc::new(seen);
-                self.first
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(count, Arc::clone(&seen));
-                seen
-            }
-        };
-        let references = references.as_deref();
-        compress::apply_recalibrated(
-            plan,
-            &calibration,
-            database,
-            recipe,
-            images,
-            references,
-            cores(),
-        )
-    }
-
-    /// Returns the criterion that ranks channels. Networks that cannot be differentiated have no
-    /// Fisher information.
-    fn criterion(&self) -> ChannelCriterion {
-        let informed = !self.calibration.information.is_empty();
-        if informed { ChannelCriterion::Fisher } else { ChannelCriterion::Variance }
-    }
-
-    /// Returns the kept fraction of each group's channels if one threshold leaves `work` (a
-    /// fraction) of the multiply-adds.
-    ///
-    /// # Errors
-    /// Fails if the channels have no statistics.
-    pub fn thinned(&self, work: f64) -> Result<BTreeMap<String, f64>, CompressError> {
-        compress::allocate_channels(&self.network.plan, &self.calibration, self.criterion(), work)
-    }
-
-    /// Returns the importance of channels; see [`compress::channel_costs`].
-    ///
-    /// # Errors
-    /// Fails if the channels have no statistics.
-    pub fn channel_costs(&self) -> Result<BTreeMap<String, Vec<(f64, f64)>>, CompressError> {
-        compress::channel_costs(&self.network.plan, &self.calibration, self.criterion())
-    }
-
-    /// Returns the baseline's layer outputs for `images`, which are always the first ones.
-    fn references(&self, images: &[f32]) -> Result<Arc<BaselineOutputs>, CompressError> {
-        let mut known = match self.references.lock() {
-            Ok(known) => known,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        if let Some(references) = known.get(&images.len()) {
-            return Ok(Arc::clone(references));
-        }
-        let made = Arc::new(BaselineOutputs::collect(&self.network.plan, images, cores())?);
-        known.insert(images.len(), Arc::clone(&made));
-        Ok(made)
-    }
-
-    /// Returns the network compressed by `recipe` after distillation on the calibration images for
-    /// the given seconds. If training did not bring it closer to the baseline on search images, it
-    /// is returned untrained. The result is stored as an artefact, because training depends on the
-    /// machine's speed and is not reproducible.
-    ///
-    /// # Errors
-    /// Fails if the recipe does not fit the network or if a step cannot be trained.
-    pub fn finetuned(
-        &self,
-        recipe: &Recipe,
-        seconds: u64,
-        progress: Progress<'_>,
-    ) -> Result<Plan, WorkloadError> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(subject_hash(&self.spec).as_bytes());
-        // A recipe is plain data, so its serialization cannot fail.
-        hasher.update(serde_json::to_string(recipe).unwrap_or_default().as_bytes());
-        hasher.update(&seconds.to_le_bytes());
-        let name = format!("{}.tuned", &hasher.finalize().to_hex()[..32]);
-        artefact::read_or_make(&self.spec.artefacts.join(name), || {
-            let student = self.compressed(recipe)?;
-            let normalization = &self.spec.normalization;
-            let all = |images: &Images, most: usize| {
-                let numbers = images.image_bytes().max(1);
-                inputs(
-                    images,
-                    most.min(CALIBRATION_NUMBERS / numbers).max(1).min(images.len()),
-                    normalization,
-                )
-            };
-            let images = all(&self.dataset.calibration, usize::MAX);
-            let held_back = all(&self.dataset.search, HELD_BACK);
-            let options =
-                Distillation { duration: Duration::from_secs(seconds), ..Distillation::default() };
-            let teacher = &self.network.plan;
-            let keep = compress::channel_mask(teacher, &self.calibration, recipe)?;
-            let tuned = compress::distill(
-                teacher,
-                &student,
-                &keep,
-                &images,
-                &held_back,
-                &options,
-                &mut |seen| {
-                    progress("fine-tuning", seen.fraction);
-                    true
-                },
-            )?;
-            Ok(tuned)
-        })
-    }
-
-    /// Returns the first `count` calibration images, on which statistics are re-estimated.
-    fn repair_inputs(&self, count: usize) -> &[f32] {
-        let numbers: usize = self.dataset.calibration.dims.iter().product();
-        &self.calibration_inputs[..self.calibration_inputs.len().min(count * numbers)]
+    pub fn with_progress(self, progress: ProgressFn) -> Self {
+        Self { database: self.database.with_progress(progress), ..self }
     }
 
     /// Scores `plan` on images `from..to` of the search part.
@@ -368,7 +185,7 @@ impl Workload {
         from: usize,
         to: usize,
     ) -> Result<Score, WorkloadError> {
-        self.score(plan, &self.dataset.search, &self.search_answers, from, to)
+        self.score(plan, &self.dataset.search, &self.search_predictions, from, to)
     }
 
     /// Scores `plan` on images `from..to` of the report part.
@@ -381,14 +198,14 @@ impl Workload {
         from: usize,
         to: usize,
     ) -> Result<Score, WorkloadError> {
-        self.score(plan, &self.dataset.report, &self.report_answers, from, to)
+        self.score(plan, &self.dataset.report, &self.report_predictions, from, to)
     }
 
     fn score(
         &self,
         plan: &Plan,
         images: &Images,
-        baseline: &Answers,
+        baseline: &Predictions,
         from: usize,
         to: usize,
     ) -> Result<Score, WorkloadError> {
@@ -417,7 +234,7 @@ impl Workload {
     /// Fails if the recipe does not fit the network.
     pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, WorkloadError> {
         let (network, normalization) = (&self.network.plan, &self.spec.normalization);
-        let plan = self.repaired(recipe, count)?;
+        let plan = self.recalibrated(recipe, count)?;
         let images = self.dataset.search.slice(0..count.min(self.dataset.search.len()));
         let opinions =
             |plan: &Plan| outputs(plan, &images, normalization, self.isa, <[f32]>::to_vec);
@@ -463,41 +280,8 @@ fn inputs(images: &Images, count: usize, normalization: &Normalization) -> Vec<f
     inputs
 }
 
-/// Predictions of the baseline for the first images of a part, as many as were requested.
-struct Answers {
-    path: PathBuf,
-    known: Mutex<Vec<u32>>,
-}
-
-impl Answers {
-    /// Opens the artefact at `path`, or starts without predictions.
-    fn open(path: PathBuf) -> Self {
-        let known = artefact::read(&path).unwrap_or_default();
-        Self { path, known: Mutex::new(known) }
-    }
-
-    /// Returns the first `count` predictions. `more` computes those from the given index to
-    /// `count`.
-    fn up_to(
-        &self,
-        count: usize,
-        more: impl FnOnce(usize) -> Result<Vec<u32>, WorkloadError>,
-    ) -> Result<Vec<u32>, WorkloadError> {
-        let mut known = match self.known.lock() {
-            Ok(known) => known,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        if known.len() < count {
-            let missing = more(known.len())?;
-            known.extend(missing);
-            artefact::write(&self.path, &*known)?;
-        }
-        Ok(known[..count.min(known.len())].to_vec())
-    }
-}
-
 /// Returns the hash of everything that derived artefacts depend on.
-fn subject_hash(spec: &WorkloadSpec) -> String {
+fn workload_hash(spec: &WorkloadSpec) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&super::PROTOCOL_VERSION.to_le_bytes());
     hasher.update(spec.model.as_bytes());
