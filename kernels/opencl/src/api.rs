@@ -15,8 +15,8 @@ use opencl3::kernel as cl_kernels;
 use opencl3::memory as mem;
 use opencl3::program as programs;
 use opencl3::types::{
-    CL_BLOCKING, CL_NON_BLOCKING, cl_command_queue, cl_context, cl_device_id, cl_event, cl_int,
-    cl_kernel, cl_mem, cl_program, cl_uint,
+    CL_BLOCKING, CL_NON_BLOCKING, cl_bool, cl_command_queue, cl_context, cl_device_id, cl_event,
+    cl_int, cl_kernel, cl_mem, cl_program, cl_uint,
 };
 
 use paretune_base::error::KernelError;
@@ -148,6 +148,64 @@ impl Queue {
             .map_err(|code| refused("creating a queue", code))
     }
 
+    /// Enqueues a copy of `data` to `memory`; `blocking` waits for it.
+    ///
+    /// # Safety
+    /// Without `blocking`, the caller must wait for the queue before it drops or changes `data`.
+    unsafe fn enqueue_write<T: Copy>(
+        &self,
+        memory: &Memory,
+        data: &[T],
+        blocking: cl_bool,
+    ) -> Result<Event, KernelError> {
+        // SAFETY: the size is that of the slice; OpenCL checks it against the buffer; the slice
+        // lives until the copy is done, because the call waits or the caller does.
+        returned(unsafe {
+            queue::enqueue_write_buffer(
+                self.0,
+                memory.0,
+                blocking,
+                0,
+                size_of_val(data),
+                data.as_ptr().cast::<c_void>().cast_mut(),
+                0,
+                ptr::null(),
+            )
+        })
+        .map(Event)
+        .map_err(|code| refused("copying to the device", code))
+    }
+
+    /// Enqueues a copy of `memory` to `data`; `blocking` waits for it and for all earlier commands.
+    /// `action` names the copy in errors.
+    ///
+    /// # Safety
+    /// Without `blocking`, the caller must wait for the queue before it reads or drops `data`.
+    unsafe fn enqueue_read(
+        &self,
+        memory: &Memory,
+        data: &mut [f32],
+        blocking: cl_bool,
+        action: &str,
+    ) -> Result<Event, KernelError> {
+        // SAFETY: the size is that of the slice; OpenCL checks it against the buffer; the slice
+        // lives until the copy is done, because the call waits or the caller does.
+        returned(unsafe {
+            queue::enqueue_read_buffer(
+                self.0,
+                memory.0,
+                blocking,
+                0,
+                size_of_val(data),
+                data.as_mut_ptr().cast(),
+                0,
+                ptr::null(),
+            )
+        })
+        .map(Event)
+        .map_err(|code| refused(action, code))
+    }
+
     /// Copies `data` to `memory` asynchronously; `data` must not change until the queue has
     /// finished.
     ///
@@ -158,22 +216,8 @@ impl Queue {
         memory: &Memory,
         data: &[T],
     ) -> Result<Event, KernelError> {
-        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime
-        // is the caller's promise.
-        returned(unsafe {
-            queue::enqueue_write_buffer(
-                self.0,
-                memory.0,
-                CL_NON_BLOCKING,
-                0,
-                size_of_val(data),
-                data.as_ptr().cast::<c_void>().cast_mut(),
-                0,
-                ptr::null(),
-            )
-        })
-        .map(Event)
-        .map_err(|code| refused("copying to the device", code))
+        // SAFETY: the caller waits before it drops or changes `data`.
+        unsafe { self.enqueue_write(memory, data, CL_NON_BLOCKING) }
     }
 
     /// Copies `memory` to `data` asynchronously; `data` must not be accessed until the queue has
@@ -182,22 +226,8 @@ impl Queue {
     /// # Safety
     /// The caller must wait for the queue before it reads or drops `data`.
     pub unsafe fn download(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
-        // SAFETY: sizes are those of the slice; OpenCL checks them against the buffer; the lifetime
-        // is the caller's promise.
-        returned(unsafe {
-            queue::enqueue_read_buffer(
-                self.0,
-                memory.0,
-                CL_NON_BLOCKING,
-                0,
-                size_of_val(data),
-                data.as_mut_ptr().cast(),
-                0,
-                ptr::null(),
-            )
-        })
-        .map(Event)
-        .map_err(|code| refused("copying from the device", code))
+        // SAFETY: the caller waits before it reads or drops `data`.
+        unsafe { self.enqueue_read(memory, data, CL_NON_BLOCKING, "copying from the device") }
     }
 
     /// Copies `data` to `memory` and waits for completion.
@@ -205,40 +235,15 @@ impl Queue {
         if data.is_empty() {
             return Ok(());
         }
-        // SAFETY: as in `upload`; blocking, so that nothing outlives the call.
-        returned(unsafe {
-            queue::enqueue_write_buffer(
-                self.0,
-                memory.0,
-                CL_BLOCKING,
-                0,
-                size_of_val(data),
-                data.as_ptr().cast::<c_void>().cast_mut(),
-                0,
-                ptr::null(),
-            )
-        })
-        .map(|raw| drop(Event(raw)))
-        .map_err(|code| refused("copying to the device", code))
+        // SAFETY: the copy is blocking.
+        unsafe { self.enqueue_write(memory, data, CL_BLOCKING) }.map(drop)
     }
 
     /// Copies `memory` to `data` after all earlier commands, and waits for completion.
     pub fn read(&self, memory: &Memory, data: &mut [f32]) -> Result<Event, KernelError> {
-        // SAFETY: blocking; the size is that of the slice.
-        returned(unsafe {
-            queue::enqueue_read_buffer(
-                self.0,
-                memory.0,
-                CL_BLOCKING,
-                0,
-                size_of_val(data),
-                data.as_mut_ptr().cast(),
-                0,
-                ptr::null(),
-            )
-        })
-        .map(Event)
-        .map_err(|code| refused("copying from the device (or a kernel before it)", code))
+        let action = "copying from the device (or a kernel before it)";
+        // SAFETY: the copy is blocking.
+        unsafe { self.enqueue_read(memory, data, CL_BLOCKING, action) }
     }
 
     /// Enqueues `kernel` without an event. Drivers take much longer to create an event than to
