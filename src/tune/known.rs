@@ -150,8 +150,8 @@ fn is_offered(schedule: &Schedule, problem: &ConvProblem, isa: Isa) -> bool {
         && target.fitted(schedule, problem).is_some_and(|fitted| fitted == *schedule)
 }
 
-/// Returns the measured times of all dense single-precision schedules under `conditions`, by the formatted
-/// problem.
+/// Returns the measured times of all dense single-precision schedules under `conditions`, by the
+/// formatted problem.
 pub(super) fn measured(
     store: &Store,
     conditions: &Conditions,

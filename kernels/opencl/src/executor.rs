@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::api::{Event, Kernel, Memory, Program, Queue};
-use super::border::Border;
+use super::boundary::DeviceBoundary;
 use super::build::build;
 use super::device::Device;
 use super::launch::{Argument, Launch};
@@ -56,20 +56,24 @@ impl DeviceExecutor {
     /// Fails if a schedule does not fit the device, if a kernel does not build, or if the device
     /// refuses.
     pub fn new(part: &Part<'_>, device: &str, batch: usize) -> Result<Self, KernelError> {
-        Self::on(part, &Border::new(device)?, batch)
+        Self::on(part, &DeviceBoundary::new(device)?, batch)
     }
 
-    /// Loads a part of a plan like [`DeviceExecutor::new`]. Its inputs and outputs are at `border`.
+    /// Loads a part of a plan like [`DeviceExecutor::new`]. Its inputs and outputs are at `boundary`.
     ///
     /// # Errors
     /// Fails like [`DeviceExecutor::new`].
-    pub fn on(part: &Part<'_>, border: &Border, batch: usize) -> Result<Self, KernelError> {
+    pub fn on(
+        part: &Part<'_>,
+        boundary: &DeviceBoundary,
+        batch: usize,
+    ) -> Result<Self, KernelError> {
         let plan = part.plan;
-        let device = Arc::clone(&border.device);
+        let device = Arc::clone(&boundary.device);
         let opened = Arc::clone(&device);
         let _turn = opened.turn();
-        let queue = Arc::clone(&border.queue);
-        let mut layout = Layout::new(part, batch, |value| border.memory(value).is_some());
+        let queue = Arc::clone(&boundary.queue);
+        let mut layout = Layout::new(part, batch, |value| boundary.memory(value).is_some());
         let mut prepared = Vec::new();
         for step in &plan.steps {
             if let Some((info, step)) = layout.step(plan, step, batch, &device)? {
@@ -94,7 +98,7 @@ impl DeviceExecutor {
                 Some(Arc::clone(match (*place)? {
                     Place::Arena(buffer) => &arena.1[buffer],
                     Place::Constant(constant) => &constants[constant],
-                    Place::Border(value) => border.memory(value)?,
+                    Place::DeviceBoundary(value) => boundary.memory(value)?,
                 }))
             })
             .collect();

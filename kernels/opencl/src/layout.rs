@@ -25,7 +25,7 @@ pub(super) enum Place {
     /// Index of an uploaded constant.
     Constant(usize),
     /// Memory at the device boundary, owned by the crossing value with this id.
-    Border(ValueId),
+    DeviceBoundary(ValueId),
 }
 
 /// A step together with the values of its arguments.
@@ -71,7 +71,7 @@ impl Layout {
 
     fn create(&mut self, plan: &Plan, value: ValueId, batch: usize) {
         if self.crosses[value] {
-            self.places[value] = Some(Place::Border(value));
+            self.places[value] = Some(Place::DeviceBoundary(value));
             return;
         }
         let bytes = plan.values[value].len() * batch * 4;

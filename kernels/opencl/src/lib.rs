@@ -12,7 +12,7 @@
 pub const SOURCE_HASH: &str = env!("PARETUNE_SOURCE_HASH");
 
 mod api;
-mod border;
+mod boundary;
 mod build;
 pub mod conv;
 mod device;
@@ -27,7 +27,7 @@ mod operators;
 mod program;
 mod source;
 
-pub use border::{Border, Pages};
+pub use boundary::{DeviceBoundary, Pages};
 pub use device::{Device, check, driver_variable, has_accelerator, names, open, unusable};
 pub use executor::DeviceExecutor;
 pub use limits::Limits;

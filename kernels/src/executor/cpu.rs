@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::draft::Home;
-use super::program::{Ends, Program, Sight};
+use super::program::{Ends, ObservedValue, Program};
 use super::{ExecutorOptions, lower};
 use paretune_base::error::KernelError;
 use paretune_base::execution::{LoadedPlan, MemoryUse, Part, StepInfo};
@@ -119,15 +119,15 @@ impl CpuExecutor {
         let largest =
             self.dims.iter().map(|dims| dims.iter().product::<usize>()).max().unwrap_or(0);
         let mut plain = vec![0.0_f32; largest * self.batch];
-        let mut sights = self.program.sights.iter().peekable();
+        let mut observed = self.program.observed.iter().peekable();
         for done in 0..=self.program.len() {
-            while let Some(sight) = sights.next_if(|sight| sight.ready == done) {
-                let address = match sight.home {
-                    Home::Arena | Home::Constant(_) => sight.address,
-                    home => ends.of(home).map_or(sight.address, <*mut u8>::cast_const),
+            while let Some(value) = observed.next_if(|value| value.ready == done) {
+                let address = match value.home {
+                    Home::Arena | Home::Constant(_) => value.address,
+                    home => ends.of(home).map_or(value.address, <*mut u8>::cast_const),
                 };
-                let len = self.show(sight, address, &mut plain);
-                see(sight.value, &plain[..len]);
+                let len = self.show(value, address, &mut plain);
+                see(value.value, &plain[..len]);
             }
             if done < self.program.len() {
                 let program = &self.program;
@@ -140,12 +140,12 @@ impl CpuExecutor {
 
     /// Writes the value at `address` to `plain` in row-major single precision and returns its
     /// length.
-    fn show(&self, sight: &Sight, address: *const u8, plain: &mut [f32]) -> usize {
-        let dims = &self.dims[sight.value];
+    fn show(&self, value: &ObservedValue, address: *const u8, plain: &mut [f32]) -> usize {
+        let dims = &self.dims[value.value];
         let len: usize = dims.iter().product();
         let [channels, pixels] = planes(dims).unwrap_or([1, len]);
         let context = Context { batch: self.batch, isa: Isa::Portable };
-        let kernel = convert::prepare(context, channels, pixels, sight.form, Form::PLAIN);
+        let kernel = convert::prepare(context, channels, pixels, value.form, Form::PLAIN);
         let barrier = Barrier::new(1);
         let io = Io { inputs: &[address], output: plain.as_mut_ptr().cast() };
         // SAFETY: the value is there in full and nobody writes it now; `plain` is at least as long

@@ -16,21 +16,21 @@ use paretune_base::execution::{LoadedPlan, MemoryUse, Part, StepInfo};
 use paretune_base::memory::block::Block;
 use paretune_base::plan::{Backend, Plan, ValueId};
 use paretune_cpu::conv::support::packing::Packing;
-use paretune_opencl::{Border, DeviceExecutor, Pages};
+use paretune_opencl::{DeviceBoundary, DeviceExecutor, Pages};
 
 /// A loaded plan with cut points, which runs on several devices.
 pub(super) struct MixedExecutor {
     // Executors are dropped before the device boundaries that they use.
-    sides: Vec<Side>,
+    executors: Vec<SegmentExecutor>,
     host: HostValues,
     /// Device boundaries, indexed by place minus one: the processor has place 0.
-    borders: Vec<Border>,
+    boundaries: Vec<DeviceBoundary>,
     work: Vec<Work>,
     infos: Vec<StepInfo>,
 }
 
 /// Executor of a segment, on the processor or a device.
-enum Side {
+enum SegmentExecutor {
     Cpu { executor: Box<CpuExecutor>, inputs: Vec<ValueId>, outputs: Vec<ValueId> },
     Device(Box<DeviceExecutor>),
 }
@@ -40,12 +40,12 @@ enum Side {
 enum Work {
     Upload {
         value: ValueId,
-        border: usize,
+        boundary: usize,
     },
     Run(usize),
     Download {
         value: ValueId,
-        border: usize,
+        boundary: usize,
     },
     /// Waits for all commands that were submitted to the boundary's device.
     Finish(usize),
@@ -107,7 +107,7 @@ impl MixedExecutor {
     /// # Errors
     /// Fails if an algorithm does not support its step, or if a device is missing or refuses.
     pub fn new(plan: &Plan, options: &ExecutorOptions) -> Result<Self, KernelError> {
-        let (mut borders, places) = borders(plan)?;
+        let (mut boundaries, places) = boundaries(plan)?;
         let Segments { segments, actions } = Segments::of(plan, &places);
         let lengths: Vec<usize> =
             plan.values.iter().map(|value| value.len() * options.batch).collect();
@@ -119,64 +119,66 @@ impl MixedExecutor {
                 continue;
             };
             if !is_callers(value) && memory[value].is_none() {
-                memory[value] = Some(HostMemory::Pages(borders[place - 1].pages(lengths[value])?));
+                memory[value] =
+                    Some(HostMemory::Pages(boundaries[place - 1].pages(lengths[value])?));
             }
         }
         for segment in &segments {
             for &value in segment.inputs.iter().chain(&segment.outputs) {
                 if segment.place != HOST {
-                    borders[segment.place - 1].add(value, lengths[value])?;
+                    boundaries[segment.place - 1].add(value, lengths[value])?;
                 } else if !is_callers(value) && memory[value].is_none() {
                     memory[value] =
                         Some(HostMemory::Block(Block::new(lengths[value] * size_of::<f32>())?));
                 }
             }
         }
-        let mut sides = Vec::with_capacity(segments.len());
+        let mut executors = Vec::with_capacity(segments.len());
         for segment in segments {
             let whole = Plan { steps: segment.steps, switches: Vec::new(), ..plan.clone() };
             let part = Part { plan: &whole, inputs: segment.inputs, outputs: segment.outputs };
-            sides.push(match segment.place {
+            executors.push(match segment.place {
                 HOST => {
                     let executor = Box::new(CpuExecutor::new(&part, options, &Packing::fresh())?);
-                    Side::Cpu { executor, inputs: part.inputs, outputs: part.outputs }
+                    SegmentExecutor::Cpu { executor, inputs: part.inputs, outputs: part.outputs }
                 }
                 place => {
-                    let executor = DeviceExecutor::on(&part, &borders[place - 1], options.batch)?;
-                    Side::Device(Box::new(executor))
+                    let executor =
+                        DeviceExecutor::on(&part, &boundaries[place - 1], options.batch)?;
+                    SegmentExecutor::Device(Box::new(executor))
                 }
             });
         }
         let work = work(&actions, &places);
-        let infos = infos(plan, &work, &sides, &lengths);
+        let infos = infos(plan, &work, &executors, &lengths);
         let host = HostValues { input: plan.input, output: plan.output, memory, lengths };
-        Ok(Self { sides, host, borders, work, infos })
+        Ok(Self { executors, host, boundaries, work, infos })
     }
 
     /// Returns the bytes of crossing values, both on devices and in pinned memory.
-    fn border_bytes(&self) -> u64 {
+    fn boundary_bytes(&self) -> u64 {
         let pinned = self.host.memory.iter().flatten().map(|memory| match memory {
             HostMemory::Block(_) => 0,
             HostMemory::Pages(pages) => pages.bytes(),
         });
-        self.borders.iter().map(Border::bytes).sum::<u64>() + pinned.sum::<u64>()
+        self.boundaries.iter().map(DeviceBoundary::bytes).sum::<u64>() + pinned.sum::<u64>()
     }
 }
 
 impl LoadedPlan for MixedExecutor {
     fn run(&mut self, input: &[f32], output: &mut [f32]) -> Result<(), KernelError> {
-        let Self { sides, host, borders, work, .. } = self;
+        let Self { executors, host, boundaries, work, .. } = self;
         let host = host.with(input, output);
         let done = work.iter().try_for_each(|work| match *work {
             // SAFETY: the caller's memory is borrowed until this returns, after everything has
             // finished.
             Work::Upload { .. } | Work::Download { .. } => unsafe {
-                transfer(*work, &host, borders)
+                transfer(*work, &host, boundaries)
             },
-            Work::Finish(border) => borders[border].finish(),
-            Work::Run(index) => match &mut sides[index] {
-                Side::Device(executor) => executor.start(),
-                Side::Cpu { executor, inputs, outputs } => {
+            Work::Finish(boundary) => boundaries[boundary].finish(),
+            Work::Run(index) => match &mut executors[index] {
+                SegmentExecutor::Device(executor) => executor.start(),
+                SegmentExecutor::Cpu { executor, inputs, outputs } => {
                     let input = |index: usize| host.from(inputs[index]).cast();
                     let output = |index: usize| host.to(outputs[index]).cast();
                     // SAFETY: values have memory of their size, and what a device writes there is
@@ -185,26 +187,26 @@ impl LoadedPlan for MixedExecutor {
                 }
             },
         });
-        settle(done, borders)
+        settle(done, boundaries)
     }
 
     fn profile(&mut self, input: &[f32], output: &mut [f32]) -> Result<Vec<f64>, KernelError> {
-        let Self { sides, host, borders, work, .. } = self;
+        let Self { executors, host, boundaries, work, .. } = self;
         let host = host.with(input, output);
         let mut seconds = Vec::new();
         let done = work.iter().try_for_each(|work| {
             match *work {
-                Work::Upload { border, .. } | Work::Download { border, .. } => {
+                Work::Upload { boundary, .. } | Work::Download { boundary, .. } => {
                     let begun = Instant::now();
                     // SAFETY: as in `run`.
-                    unsafe { transfer(*work, &host, borders) }?;
-                    borders[border].finish()?;
+                    unsafe { transfer(*work, &host, boundaries) }?;
+                    boundaries[boundary].finish()?;
                     seconds.push(begun.elapsed().as_secs_f64());
                 }
-                Work::Finish(border) => borders[border].finish()?,
-                Work::Run(index) => match &mut sides[index] {
-                    Side::Device(executor) => seconds.extend(executor.profile_part()?),
-                    Side::Cpu { executor, inputs, outputs } => {
+                Work::Finish(boundary) => boundaries[boundary].finish()?,
+                Work::Run(index) => match &mut executors[index] {
+                    SegmentExecutor::Device(executor) => seconds.extend(executor.profile_part()?),
+                    SegmentExecutor::Cpu { executor, inputs, outputs } => {
                         let input = |index: usize| host.from(inputs[index]).cast();
                         let output = |index: usize| host.to(outputs[index]).cast();
                         // SAFETY: as in `run`.
@@ -217,7 +219,7 @@ impl LoadedPlan for MixedExecutor {
             }
             Ok(())
         });
-        settle(done, borders)?;
+        settle(done, boundaries)?;
         Ok(seconds)
     }
 
@@ -226,7 +228,7 @@ impl LoadedPlan for MixedExecutor {
         input: &[f32],
         see: &mut dyn FnMut(ValueId, &[f32]),
     ) -> Result<(), KernelError> {
-        let Self { sides, host, borders, work, .. } = self;
+        let Self { executors, host, boundaries, work, .. } = self;
         let mut seen = vec![false; host.lengths.len()];
         let mut once = |value: ValueId, numbers: &[f32]| {
             if !std::mem::replace(&mut seen[value], true) {
@@ -239,12 +241,12 @@ impl LoadedPlan for MixedExecutor {
         let done = work.iter().try_for_each(|work| match *work {
             // SAFETY: as in `run`.
             Work::Upload { .. } | Work::Download { .. } => unsafe {
-                transfer(*work, &host, borders)
+                transfer(*work, &host, boundaries)
             },
-            Work::Finish(border) => borders[border].finish(),
-            Work::Run(index) => match &mut sides[index] {
-                Side::Device(executor) => executor.observe_part(&mut once),
-                Side::Cpu { executor, inputs, outputs } => {
+            Work::Finish(boundary) => boundaries[boundary].finish(),
+            Work::Run(index) => match &mut executors[index] {
+                SegmentExecutor::Device(executor) => executor.observe_part(&mut once),
+                SegmentExecutor::Cpu { executor, inputs, outputs } => {
                     let input = |index: usize| host.from(inputs[index]).cast();
                     let output = |index: usize| host.to(outputs[index]).cast();
                     // SAFETY: as in `run`.
@@ -255,7 +257,7 @@ impl LoadedPlan for MixedExecutor {
                 }
             },
         });
-        settle(done, borders)
+        settle(done, boundaries)
     }
 
     fn steps(&self) -> &[StepInfo] {
@@ -263,11 +265,11 @@ impl LoadedPlan for MixedExecutor {
     }
 
     fn memory(&self) -> MemoryUse {
-        let mut all = MemoryUse { weights: 0, activations: self.border_bytes(), workspace: 0 };
-        for side in &self.sides {
-            let memory = match side {
-                Side::Cpu { executor, .. } => executor.memory(),
-                Side::Device(executor) => executor.memory(),
+        let mut all = MemoryUse { weights: 0, activations: self.boundary_bytes(), workspace: 0 };
+        for executor in &self.executors {
+            let memory = match executor {
+                SegmentExecutor::Cpu { executor, .. } => executor.memory(),
+                SegmentExecutor::Device(executor) => executor.memory(),
             };
             all.weights += memory.weights;
             all.activations += memory.activations;
@@ -282,20 +284,20 @@ impl LoadedPlan for MixedExecutor {
     }
 
     fn device_bytes(&self) -> u64 {
-        let of_side = |side: &Side| match side {
-            Side::Cpu { .. } => 0,
-            Side::Device(executor) => {
+        let of_executor = |executor: &SegmentExecutor| match executor {
+            SegmentExecutor::Cpu { .. } => 0,
+            SegmentExecutor::Device(executor) => {
                 let MemoryUse { weights, activations, workspace } = executor.memory();
                 weights + activations + workspace
             }
         };
-        self.border_bytes() + self.sides.iter().map(of_side).sum::<u64>()
+        self.boundary_bytes() + self.executors.iter().map(of_executor).sum::<u64>()
     }
 }
 
 /// Returns the boundary of each distinct device of a plan, and the place of each segment.
-fn borders(plan: &Plan) -> Result<(Vec<Border>, Vec<usize>), KernelError> {
-    let mut borders: Vec<Border> = Vec::new();
+fn boundaries(plan: &Plan) -> Result<(Vec<DeviceBoundary>, Vec<usize>), KernelError> {
+    let mut boundaries: Vec<DeviceBoundary> = Vec::new();
     let mut places = Vec::new();
     for backend in
         std::iter::once(&plan.backend).chain(plan.switches.iter().map(|switch| &switch.backend))
@@ -304,16 +306,16 @@ fn borders(plan: &Plan) -> Result<(Vec<Border>, Vec<usize>), KernelError> {
             places.push(HOST);
             continue;
         };
-        let border = Border::new(device)?;
-        let known = borders.iter().position(|known| known.is_of(&border));
+        let boundary = DeviceBoundary::new(device)?;
+        let known = boundaries.iter().position(|known| known.is_of(&boundary));
         places.push(
             1 + known.unwrap_or_else(|| {
-                borders.push(border);
-                borders.len() - 1
+                boundaries.push(boundary);
+                boundaries.len() - 1
             }),
         );
     }
-    Ok((borders, places))
+    Ok((boundaries, places))
 }
 
 /// Converts the actions and adds the waits: after each group of downloads from a device, and for
@@ -324,7 +326,7 @@ fn work(actions: &[Action], places: &[usize]) -> Vec<Work> {
     for (index, action) in actions.iter().enumerate() {
         let place = match *action {
             Action::Upload { value, place } => {
-                work.push(Work::Upload { value, border: place - 1 });
+                work.push(Work::Upload { value, boundary: place - 1 });
                 place
             }
             Action::Run(segment) => {
@@ -332,7 +334,7 @@ fn work(actions: &[Action], places: &[usize]) -> Vec<Work> {
                 places[segment]
             }
             Action::Download { value, place } => {
-                work.push(Work::Download { value, border: place - 1 });
+                work.push(Work::Download { value, boundary: place - 1 });
                 place
             }
         };
@@ -350,7 +352,12 @@ fn work(actions: &[Action], places: &[usize]) -> Vec<Work> {
 }
 
 /// Describes each timed action, in order.
-fn infos(plan: &Plan, work: &[Work], sides: &[Side], lengths: &[usize]) -> Vec<StepInfo> {
+fn infos(
+    plan: &Plan,
+    work: &[Work],
+    executors: &[SegmentExecutor],
+    lengths: &[usize],
+) -> Vec<StepInfo> {
     let crossing = |value: ValueId, way: &str| {
         let maker = plan.steps.iter().find(|step| step.output == value);
         let name = maker.map_or("(input)", |step| &step.name);
@@ -367,9 +374,9 @@ fn infos(plan: &Plan, work: &[Work], sides: &[Side], lengths: &[usize]) -> Vec<S
             Work::Upload { value, .. } => infos.push(crossing(value, "upload")),
             Work::Download { value, .. } => infos.push(crossing(value, "download")),
             Work::Finish(_) => {}
-            Work::Run(index) => infos.extend_from_slice(match &sides[index] {
-                Side::Cpu { executor, .. } => executor.steps(),
-                Side::Device(executor) => executor.steps(),
+            Work::Run(index) => infos.extend_from_slice(match &executors[index] {
+                SegmentExecutor::Cpu { executor, .. } => executor.steps(),
+                SegmentExecutor::Device(executor) => executor.steps(),
             }),
         }
     }
@@ -380,34 +387,38 @@ fn infos(plan: &Plan, work: &[Work], sides: &[Side], lengths: &[usize]) -> Vec<S
 ///
 /// # Safety
 /// The caller must wait for the device boundary before it accesses the value or frees its memory.
-unsafe fn transfer(work: Work, host: &Host<'_>, borders: &[Border]) -> Result<(), KernelError> {
+unsafe fn transfer(
+    work: Work,
+    host: &Host<'_>,
+    boundaries: &[DeviceBoundary],
+) -> Result<(), KernelError> {
     match work {
-        Work::Upload { value, border } => {
+        Work::Upload { value, boundary } => {
             // SAFETY: a value's memory has so many numbers, which nobody writes any more.
             let data =
                 unsafe { std::slice::from_raw_parts(host.from(value), host.values.lengths[value]) };
-            // SAFETY: the caller waits for the border before anybody writes the value or frees its
+            // SAFETY: the caller waits for the boundary before anybody writes the value or frees its
             // memory.
-            unsafe { borders[border].upload(value, data) }
+            unsafe { boundaries[boundary].upload(value, data) }
         }
-        Work::Download { value, border } => {
+        Work::Download { value, boundary } => {
             let len = host.values.lengths[value];
             // SAFETY: a value's memory has so many numbers, which nobody else has now.
             let data = unsafe { std::slice::from_raw_parts_mut(host.to(value), len) };
-            // SAFETY: the caller waits for the border before anybody uses the value or frees its
+            // SAFETY: the caller waits for the boundary before anybody uses the value or frees its
             // memory.
-            unsafe { borders[border].download(value, data) }
+            unsafe { boundaries[boundary].download(value, data) }
         }
         Work::Run(_) | Work::Finish(_) => Ok(()),
     }
 }
 
 /// After a failure, waits until no command is pending on any device.
-fn settle(done: Result<(), KernelError>, borders: &[Border]) -> Result<(), KernelError> {
+fn settle(done: Result<(), KernelError>, boundaries: &[DeviceBoundary]) -> Result<(), KernelError> {
     if done.is_err() {
-        for border in borders {
+        for boundary in boundaries {
             // The first error is the one to report.
-            let _ = border.finish();
+            let _ = boundary.finish();
         }
     }
     done

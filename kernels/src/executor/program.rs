@@ -49,7 +49,7 @@ struct Patch {
 
 /// An observed value: its address and tensor format once `ready` steps have run.
 #[derive(Clone, Copy)]
-pub(super) struct Sight {
+pub(super) struct ObservedValue {
     pub value: ValueId,
     pub form: Form,
     pub ready: usize,
@@ -63,7 +63,7 @@ pub(super) struct Program {
     steps: Vec<Step>,
     patches: Vec<Patch>,
     pub infos: Vec<StepInfo>,
-    pub sights: Vec<Sight>,
+    pub observed: Vec<ObservedValue>,
     pub weight_bytes: usize,
     pub activation_bytes: usize,
     pub workspace_bytes: usize,
@@ -126,12 +126,12 @@ impl Program {
         }
         // The placement heuristic may, by accident, need less memory with workspaces than without.
         let activation_bytes = activation_bytes.min(total);
-        let sights = sights(&draft, &renamed, &addresses);
+        let observed = observed(&draft, &renamed, &addresses);
         let mut program = Self {
             steps: Vec::with_capacity(steps),
             patches: Vec::new(),
             infos: Vec::with_capacity(steps),
-            sights,
+            observed,
             weight_bytes: draft.weight_bytes,
             activation_bytes,
             workspace_bytes: total - activation_bytes,
@@ -254,15 +254,15 @@ fn share_buffers(draft: &mut Draft<'_>) -> Vec<BufferId> {
 }
 
 /// Returns the observed value of each plan value, ordered by readiness, the input first.
-fn sights(draft: &Draft<'_>, renamed: &[BufferId], addresses: &[*mut u8]) -> Vec<Sight> {
-    let mut sights: Vec<Sight> = draft
+fn observed(draft: &Draft<'_>, renamed: &[BufferId], addresses: &[*mut u8]) -> Vec<ObservedValue> {
+    let mut observed: Vec<ObservedValue> = draft
         .forms
         .iter()
         .enumerate()
         .filter_map(|(value, forms)| {
             let &(form, buffer) = forms.first()?;
             let place = renamed[buffer];
-            Some(Sight {
+            Some(ObservedValue {
                 value,
                 form,
                 ready: draft.buffers[buffer].ready,
@@ -271,6 +271,6 @@ fn sights(draft: &Draft<'_>, renamed: &[BufferId], addresses: &[*mut u8]) -> Vec
             })
         })
         .collect();
-    sights.sort_by_key(|sight| (sight.ready, sight.value != draft.plan.input));
-    sights
+    observed.sort_by_key(|value| (value.ready, value.value != draft.plan.input));
+    observed
 }

@@ -158,8 +158,8 @@ pub const OUTPUT_TILE: &str = "output_tile";
 /// Name of the switch that sums chunks of a product in half precision.
 pub const HALF: &str = "half";
 
-/// Returns whether the value of the tunable `name`, which means the same in every algorithm, changes
-/// how results are rounded.
+/// Returns whether the value of the tunable `name` changes how results are rounded. Names mean the
+/// same in every algorithm.
 #[must_use]
 pub fn changes_numerics(name: &str) -> bool {
     [OUTPUT_TILE, HALF].contains(&name)

@@ -14,7 +14,7 @@ use paretune_base::error::KernelError;
 use paretune_base::plan::ValueId;
 
 /// The device's side of a boundary.
-pub struct Border {
+pub struct DeviceBoundary {
     pub(super) device: Arc<Device>,
     pub(super) queue: Arc<Queue>,
     memories: HashMap<ValueId, Arc<Memory>>,
@@ -28,7 +28,7 @@ pub struct Pages {
     pinned: Option<Pinned>,
 }
 
-impl Border {
+impl DeviceBoundary {
     /// Opens a device and creates a boundary without values.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Border {
     /// Enqueues the copy of `data` to the device.
     ///
     /// # Safety
-    /// `data` must not change until [`Border::finish`] has returned.
+    /// `data` must not change until [`DeviceBoundary::finish`] has returned.
     pub unsafe fn upload(&self, value: ValueId, data: &[f32]) -> Result<(), KernelError> {
         if data.is_empty() {
             return Ok(());
@@ -100,7 +100,7 @@ impl Border {
     /// Enqueues the copy of a value from the device to `data`.
     ///
     /// # Safety
-    /// `data` must not be accessed until [`Border::finish`] has returned.
+    /// `data` must not be accessed until [`DeviceBoundary::finish`] has returned.
     pub unsafe fn download(&self, value: ValueId, data: &mut [f32]) -> Result<(), KernelError> {
         if data.is_empty() {
             return Ok(());
@@ -120,12 +120,12 @@ impl Border {
     fn own(&self, value: ValueId) -> Result<&Memory, KernelError> {
         let memory = self.memories.get(&value);
         memory.map(|memory| &**memory).ok_or_else(|| {
-            KernelError::Data(format!("value {value} has no memory at the border of the device"))
+            KernelError::Data(format!("value {value} has no memory at the boundary of the device"))
         })
     }
 }
 
-impl Drop for Border {
+impl Drop for DeviceBoundary {
     fn drop(&mut self) {
         let _turn = self.device.turn();
         // No command may run when its memory is released. After a device loss, none does.
