@@ -30,7 +30,9 @@ use paretune_study::prepare::load_network;
 
 mod shared;
 
-use shared::{activations, configuration_of, described, median, schedule_of, space_of};
+use shared::{
+    activations, configuration_of, described, median, schedule_of, space_of, time_verified,
+};
 
 #[derive(Parser)]
 struct Arguments {
@@ -521,18 +523,9 @@ fn time(
     let (others, results) = neighbors.lengths();
     let (other, mut result) = (activations(others), vec![0.0; results]);
     executor.run(&input, &mut output)?;
-    let mut measure = |runs: usize| -> anyhow::Result<f64> {
-        let mut seen = Vec::new();
-        for _ in 0..runs {
-            neighbors.run(&other, &mut result)?;
-            seen.push(executor.profile(&input, &mut output)?.iter().sum());
-        }
-        Ok(median(&mut seen))
+    let run = || {
+        neighbors.run(&other, &mut result)?;
+        Ok(executor.profile(&input, &mut output)?.iter().sum())
     };
-    let seconds = measure(5)?;
-    if seconds > 1.1 * limit {
-        return Ok(seconds);
-    }
-    opencl::verify(plan, batch)?;
-    measure(15)
+    time_verified(run, plan, batch, limit, [5, 15])
 }

@@ -30,7 +30,9 @@ use paretune_spaces::CompiledSpace;
 
 mod shared;
 
-use shared::{Noise, activations, configuration_of, described, median, schedule_of, space_of};
+use shared::{
+    Noise, activations, configuration_of, described, schedule_of, space_of, time_verified,
+};
 
 #[derive(Parser)]
 struct Arguments {
@@ -327,17 +329,6 @@ fn with(plan: &Plan, schedule: &Schedule) -> Plan {
 fn time(mut executor: Executor, plan: &Plan, batch: usize, limit: f64) -> anyhow::Result<f64> {
     let (inputs, outputs) = executor.lengths();
     let (input, mut output) = (activations(inputs), vec![0.0; outputs]);
-    let mut measure = |runs: usize| -> anyhow::Result<f64> {
-        let mut seen = Vec::new();
-        for _ in 0..runs {
-            seen.push(executor.profile(&input, &mut output)?.iter().sum());
-        }
-        Ok(median(&mut seen))
-    };
-    let seconds = measure(5)?;
-    if seconds > 1.1 * limit {
-        return Ok(seconds);
-    }
-    opencl::verify(plan, batch)?;
-    measure(25)
+    let run = || Ok(executor.profile(&input, &mut output)?.iter().sum());
+    time_verified(run, plan, batch, limit, [5, 25])
 }

@@ -2,11 +2,11 @@
 //! schedules, and the mapping between schedules and its configurations.
 
 use paretune_joint_space::tunables::{space_value, tunable_value};
-use paretune_kernels::Schedule;
-use paretune_kernels::opencl::Limits;
 use paretune_kernels::opencl::conv::Algorithm;
+use paretune_kernels::opencl::{self, Limits};
 use paretune_kernels::operator::ConvProblem;
 use paretune_kernels::schedule::{TunableDomain, TunableValue};
+use paretune_kernels::{Plan, Schedule};
 use paretune_spaces::{Configuration, Domain, Expression, Parameter, Space, Value};
 
 /// Builds the space of the algorithms `offered` for `problem`, with their tunables named
@@ -74,6 +74,27 @@ pub fn schedule_of(configuration: &Configuration) -> Schedule {
 pub fn described(schedule: &Schedule) -> String {
     let tunables = schedule.tunables.iter().map(|(name, value)| format!("{name} {value}"));
     tunables.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the median seconds of a few calls of `run`. Schedules faster than `limit` are verified
+/// before they count, and timed longer; `counts` are the numbers of calls for both.
+pub fn time_verified(
+    mut run: impl FnMut() -> anyhow::Result<f64>,
+    plan: &Plan,
+    batch: usize,
+    limit: f64,
+    counts: [usize; 2],
+) -> anyhow::Result<f64> {
+    let mut measure = |count: usize| -> anyhow::Result<f64> {
+        let mut seconds = (0..count).map(|_| run()).collect::<anyhow::Result<Vec<f64>>>()?;
+        Ok(median(&mut seconds))
+    };
+    let seconds = measure(counts[0])?;
+    if seconds > 1.1 * limit {
+        return Ok(seconds);
+    }
+    opencl::verify(plan, batch)?;
+    measure(counts[1])
 }
 
 /// Returns the median of `numbers`, or 0 if there are none.
