@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn preparation_is_not_held_against_a_candidate() {
-        let busy = r#"for i in 1 2 3 4; do sleep 0.3; echo '{"reply":"preparing","task":"t","share":0.5}'; done"#;
+        let busy = r#"for i in 1 2 3 4; do sleep 0.3; echo '{"reply":"preparing","task":"t","fraction":0.5}'; done"#;
         let mut host = host(&format!(
             "{OPENED} {busy}; echo '{{\"reply\":\"exported\",\"bytes\":7}}'; sleep 5"
         ));

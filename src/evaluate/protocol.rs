@@ -158,7 +158,7 @@ pub enum Reply {
         /// Description of the current task.
         task: String,
         /// Progress from 0 to 1.
-        share: f64,
+        fraction: f64,
     },
     /// The workload is ready for requests.
     Opened,

@@ -31,7 +31,8 @@ pub enum RebuildError {
 pub fn rebuild(folder: &Path, point: &FrontPoint) -> Result<Bundle, RebuildError> {
     let study = StudyFile::read(folder)?;
     let isa = Isa::detect();
-    let mut progress = |task: &str, share: f64| tracing::info!("{task}: {:.0} %", share * 100.0);
+    let mut progress =
+        |task: &str, fraction: f64| tracing::info!("{task}: {:.0} %", fraction * 100.0);
     let workload = Workload::open(&study.workload(folder), isa, &mut progress)?;
     let plan = build_plan(&workload, &point.config, isa, &mut progress)?;
     Ok(workload.bundle(plan, &point.id))

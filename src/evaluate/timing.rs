@@ -101,10 +101,10 @@ impl Timing {
         };
         let [median, low, high] =
             counted.map_or([0.0; 3], |median| [median.median, median.low, median.high]);
-        #[expect(clippy::cast_precision_loss, reason = "a share of some thousands")]
-        let share = undisturbed.len() as f64 / samples.len().max(1) as f64;
+        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+        let fraction = undisturbed.len() as f64 / samples.len().max(1) as f64;
         let samples = samples.iter().map(|sample| sample.seconds).collect();
-        Self { median, low, high, threads: 1, probe, undisturbed: share, samples }
+        Self { median, low, high, threads: 1, probe, undisturbed: fraction, samples }
     }
 }
 

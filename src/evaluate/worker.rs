@@ -70,8 +70,8 @@ fn stage(name: &str) {
     mention(&Reply::Stage { stage: name.to_owned() });
 }
 
-fn preparing(task: &str, share: f64) {
-    mention(&Reply::Preparing { task: task.to_owned(), share });
+fn preparing(task: &str, fraction: f64) {
+    mention(&Reply::Preparing { task: task.to_owned(), fraction });
 }
 
 struct Worker {

@@ -25,7 +25,8 @@ pub enum Event {
         /// Description of the current task.
         task: String,
         /// Progress from 0 to 1.
-        share: f64,
+        #[serde(alias = "share")]
+        fraction: f64,
     },
     /// The survey is complete: layers are timed and their sensitivities measured.
     Surveyed(Box<Survey>),
@@ -198,4 +199,19 @@ pub struct Inspected {
     pub threads: usize,
     /// Cost of every step in execution order.
     pub steps: Vec<StepCost>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_of_earlier_versions_is_read() {
+        let line = r#"{"event":"preparing","task":"calibration","share":0.5}"#;
+        let read: Event = serde_json::from_str(line).expect("an event");
+        let Event::Preparing { task, fraction } = &read else { panic!("{read:?}") };
+        assert_eq!((task.as_str(), *fraction), ("calibration", 0.5));
+        let written = serde_json::to_string(&read).expect("an event");
+        assert_eq!(written, line.replace("share", "fraction"));
+    }
 }

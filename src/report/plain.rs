@@ -66,11 +66,11 @@ impl PlainProgress {
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Started(started) => self.start(started),
-            Event::Preparing { task, share } => {
-                let text = format!("{task} {:.0} %", share * 100.0);
+            Event::Preparing { task, fraction } => {
+                let text = format!("{task} {:.0} %", fraction * 100.0);
                 match &self.out {
                     Output::Bar(bar) => bar.set_message(text),
-                    Output::Lines(_) if *share <= 0.0 => self.print(task),
+                    Output::Lines(_) if *fraction <= 0.0 => self.print(task),
                     Output::Lines(_) => self.print_at_intervals(|_| text),
                 }
             }
@@ -155,8 +155,8 @@ impl PlainProgress {
         let time = started.budget_seconds.map_or(0.0, |budget| self.counts.elapsed / budget);
         let trials =
             started.budget_trials.map_or(0.0, |budget| self.counts.trials as f64 / budget as f64);
-        let share = time.max(trials);
-        if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
+        let fraction = time.max(trials);
+        if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 }
     }
 
     fn status(&self) -> String {

@@ -335,8 +335,8 @@ impl Session<'_> {
             interrupted: &|| control.stopped(),
         };
         let survey = events.during(|send| {
-            surveyor.survey(&mut |share| {
-                send(Event::Preparing { task: "survey of the layers".into(), share })
+            surveyor.survey(&mut |fraction| {
+                send(Event::Preparing { task: "survey of the layers".into(), fraction })
             })
         })??;
         events.send(Event::Surveyed(Box::new(survey.clone())))?;

@@ -154,8 +154,8 @@ fn status(state: &State, view: &View) -> (String, Style) {
     if let Some((done, total)) = state.confirming {
         return (format!("measuring final points again: {done} of {total}"), Style::new());
     }
-    if let Some((task, share)) = &state.preparing {
-        return (format!("preparing: {task} {:.0} %", share * 100.0), Style::new());
+    if let Some((task, fraction)) = &state.preparing {
+        return (format!("preparing: {task} {:.0} %", fraction * 100.0), Style::new());
     }
     if state.started.is_none() {
         return ("starting".to_owned(), Style::new());

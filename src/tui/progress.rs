@@ -54,17 +54,17 @@ pub(super) fn draw(area: Rect, buffer: &mut Buffer, state: &State, view: &View) 
 
 fn budget(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let seconds = view.seconds(state);
-    let share = if state.ending.is_some() { Some(1.0) } else { state.budget_share(seconds) };
+    let fraction = if state.ending.is_some() { Some(1.0) } else { state.budget_fraction(seconds) };
     let budget = state.started.as_ref().map_or("", |started| started.budget.as_str());
-    let label = match (&state.ending, share) {
+    let label = match (&state.ending, fraction) {
         (Some(_), _) => format!("done after {}", units::duration(seconds)),
-        (None, Some(share)) => {
-            format!("{:.0} % of {budget}{}", share * 100.0, time_left(state, seconds))
+        (None, Some(fraction)) => {
+            format!("{:.0} % of {budget}{}", fraction * 100.0, time_left(state, seconds))
         }
         (None, None) => format!("{} so far, no budget", units::duration(seconds)),
     };
     Gauge::default()
-        .ratio(share.unwrap_or(0.0))
+        .ratio(fraction.unwrap_or(0.0))
         .label(label)
         .use_unicode(true)
         .gauge_style(view.theme.accent())
@@ -147,7 +147,7 @@ fn figures(state: &State, view: &View) -> Vec<Line<'static>> {
         (None, Some((done, total)), _) => {
             format!("measuring final points again, {done} of {total}")
         }
-        (None, None, Some((task, share))) => format!("{task}, {:.0} %", share * 100.0),
+        (None, None, Some((task, fraction))) => format!("{task}, {:.0} %", fraction * 100.0),
         (None, None, None) => "-".to_owned(),
     };
     lines.push(line("now", now));

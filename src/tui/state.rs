@@ -110,10 +110,10 @@ impl State {
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Started(started) => self.start(started),
-            Event::Preparing { task, share } => {
+            Event::Preparing { task, fraction } => {
                 self.preparing = Some((
                     task.clone(),
-                    if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 },
+                    if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 },
                 ));
             }
             Event::Surveyed(survey) => {
@@ -206,12 +206,12 @@ impl State {
     /// Returns the used fraction of the budget after `seconds` of the study; `None` without a
     /// budget.
     #[must_use]
-    pub fn budget_share(&self, seconds: f64) -> Option<f64> {
+    pub fn budget_fraction(&self, seconds: f64) -> Option<f64> {
         let started = self.started.as_ref()?;
         let by_time = started.budget_seconds.map(|budget| seconds / budget);
         let by_trials = started.budget_trials.map(|budget| self.trials as f64 / budget as f64);
-        let share = by_time.into_iter().chain(by_trials).fold(f64::NAN, f64::max);
-        share.is_finite().then_some(share.clamp(0.0, 1.0))
+        let fraction = by_time.into_iter().chain(by_trials).fold(f64::NAN, f64::max);
+        fraction.is_finite().then_some(fraction.clamp(0.0, 1.0))
     }
 
     fn start(&mut self, started: &Started) {

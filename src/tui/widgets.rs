@@ -20,7 +20,7 @@ pub(super) fn right(area: Rect, buffer: &mut Buffer, text: &str, reserved: u16, 
 /// Draws what the search is waiting for, in the middle of a screen that has no point to show yet.
 pub(super) fn nothing_yet(area: Rect, buffer: &mut Buffer, state: &State, view: &View) {
     let text = match (&state.preparing, &state.started) {
-        (Some((task, share)), _) => format!("{task}: {:.0} %", share * 100.0),
+        (Some((task, fraction)), _) => format!("{task}: {:.0} %", fraction * 100.0),
         (None, Some(_)) => "waiting for the first trial".to_owned(),
         (None, None) => "waiting for the search".to_owned(),
     };

@@ -59,8 +59,8 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
         limit(Metric::AccuracyDrop, 0.01),
     ];
     let mut events = vec![started(&limits)];
-    for share in [0.0, 0.5, 1.0] {
-        events.push(Event::Preparing { task: "decoding images".into(), share });
+    for fraction in [0.0, 0.5, 1.0] {
+        events.push(Event::Preparing { task: "decoding images".into(), fraction });
     }
     events.push(Event::Notice {
         text: "the machine is busy (load 1.4): timing will take longer".into(),

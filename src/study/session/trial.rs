@@ -137,8 +137,8 @@ impl Session<'_> {
         let (runner, host) = (&mut self.runner, &mut self.host);
         let result = events.during(|send| {
             let mut see = |reply: &Reply| match reply {
-                Reply::Preparing { task, share } => {
-                    send(Event::Preparing { task: task.clone(), share: *share });
+                Reply::Preparing { task, fraction } => {
+                    send(Event::Preparing { task: task.clone(), fraction: *fraction });
                 }
                 Reply::Stage { stage } => {
                     send(Event::Stage { id: id.clone(), stage: stage.clone() })
