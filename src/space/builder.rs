@@ -2,6 +2,7 @@
 //!
 //! See [`crate::decode`] for the grammar of the names.
 
+use crate::partitions::partition_values;
 use crate::tunables::add_tunables;
 use paretune_compress as compress;
 use paretune_compress::{CompressError, SPARSITIES};
@@ -59,7 +60,7 @@ pub fn joint_space(
     let layers = compress::layers(plan)?;
     let names: Vec<String> = backends.iter().map(ToString::to_string).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let values = partition(backends, &names, layers.len());
+    let values = partition_values(backends, &names, layers.len());
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     space.parameters.push(choice(BACKEND, &values, "which device runs the network"));
     let targets: Vec<Target> =
@@ -87,34 +88,6 @@ pub fn joint_space(
         layer_parameters(&mut space, number, layer, &targets)?;
     }
     Ok(space)
-}
-
-/// Largest number of layers that are offered as cut points, evenly spaced. Every pair of them is
-/// one value of a parameter.
-const MAX_CUT_POINTS: usize = 12;
-
-/// Lists the ways to run a network of this many layers: on one backend, or on the processor and a
-/// device with one cut point or two.
-fn partition(backends: &[Backend], names: &[&str], layers: usize) -> Vec<String> {
-    let count = layers.saturating_sub(1).min(MAX_CUT_POINTS);
-    let places: Vec<usize> =
-        (0..count).map(|index| 1 + index * layers.saturating_sub(1) / count.max(1)).collect();
-    let mut values: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    for (&first, one) in names.iter().zip(backends) {
-        for (&second, other) in names.iter().zip(backends) {
-            // Two devices are not combined: values between them would have to pass through the
-            // host.
-            if (*one == Backend::Cpu) == (*other == Backend::Cpu) {
-                continue;
-            }
-            for &at in &places {
-                let later = places.iter().copied().filter(|&back| back > at).map(Some);
-                let backs = std::iter::once(None).chain(later);
-                values.extend(backs.map(|back| Partition { first, second, at, back }.to_string()));
-            }
-        }
-    }
-    values
 }
 
 /// Builds the condition that `backend` runs layer `number`; `values` is the domain of [`BACKEND`].
@@ -456,14 +429,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn deep_networks_switch_at_a_few_layers() {
-        let backends = [Backend::Cpu, Backend::OpenCl { device: String::new() }];
-        let values = partition(&backends, &["cpu", "opencl"], 100);
-        assert_eq!(values.len(), 2 + 2 * (12 + 12 * 11 / 2));
-        assert_eq!(partition(&backends, &["cpu", "opencl"], 1).len(), 2);
-        assert_eq!(partition(&backends[..1], &["cpu"], 100), ["cpu"]);
     }
 }

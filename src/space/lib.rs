@@ -5,6 +5,7 @@
 pub mod builder;
 pub mod decode;
 pub mod layer;
+mod partitions;
 pub mod seeds;
 pub mod tunables;
 
