@@ -34,7 +34,7 @@ pub enum WorkloadError {
     #[error("calibration: {0}")]
     Compress(#[from] CompressError),
     /// The baseline does not run.
-    #[error("the untouched network does not run: {0}")]
+    #[error("the baseline does not run: {0}")]
     Kernel(#[from] paretune_kernels::KernelError),
     /// An artefact cannot be read or written.
     #[error(transparent)]

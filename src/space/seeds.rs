@@ -9,7 +9,7 @@ use paretune_spaces::{CompiledSpace, Configuration, Point, Value};
 /// A named point that a search starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seed {
-    /// Name of the recipe: `untouched` for the baseline, `8 bits everywhere`, ...
+    /// Name of the recipe: `baseline`, `8 bits everywhere`, ...
     pub origin: String,
     /// The valid point that is closest to the recipe.
     pub point: Point,

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::Epilogue;
-use crate::conv::support::packing::stray;
+use crate::conv::support::packing::corrupt_index;
 use crate::conv::support::request::sensible;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -108,12 +108,12 @@ impl CsrMatrix {
             Ok((values, columns, counts))
         })?;
         let (values, columns) = (packing.list(values)?, packing.table::<u32>(columns)?);
-        let ends = ends(&packing.table(counts)?).ok_or_else(stray)?;
+        let ends = ends(&packing.table(counts)?).ok_or_else(corrupt_index)?;
         let sound = ends.len() == problem.out_channels
             && ends.last() == Some(&columns.len())
             && values.len() == columns.len()
             && columns.iter().all(|&column| (column as usize) < depth);
-        if sound { Ok(Self { values, columns, ends }) } else { Err(stray()) }
+        if sound { Ok(Self { values, columns, ends }) } else { Err(corrupt_index()) }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -12,7 +12,7 @@ use super::csr_naive::ends;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::epilogue::Epilogue;
-use crate::conv::support::packing::stray;
+use crate::conv::support::packing::corrupt_index;
 use crate::conv::support::planar::{Phases, StorePixels};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
@@ -182,7 +182,7 @@ impl Algorithm for SpmmNchw {
         })?;
         let (weights, distances) = (packing.list(weights)?, packing.table(distances)?);
         let counts = packing.table::<u32>(counts)?;
-        let ends = ends(&counts).ok_or_else(stray)?;
+        let ends = ends(&counts).ok_or_else(corrupt_index)?;
         let mut farthest = 0;
         for tap in 0..taps {
             farthest = farthest.max(distance(problem.in_channels - 1, tap)?);
@@ -192,7 +192,7 @@ impl Algorithm for SpmmNchw {
             && distances.len().checked_mul(height) == Some(weights.len())
             && distances.iter().all(|&distance| distance <= farthest);
         if !sound {
-            return Err(stray());
+            return Err(corrupt_index());
         }
         let number = blocks.len();
         for (place, &count) in counts.iter().enumerate() {

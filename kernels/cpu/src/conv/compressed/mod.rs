@@ -12,7 +12,7 @@ use crate::conv::algorithm::Request;
 use crate::conv::gemm_i8::DotForm;
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::indirection::IndirectionView;
-use crate::conv::support::packing::stray;
+use crate::conv::support::packing::corrupt_index;
 use crate::conv::support::split::{PartWork, ahead};
 use crate::conv::support::tiles::{Extent, Tile, cover, pixel_tile, with_smaller};
 use paretune_base::error::KernelError;
@@ -274,8 +274,8 @@ impl<K: Kind> CompressedGemm<K> {
         let (weights, indices) = (packing.list(weights)?, packing.table(indices)?);
         let counts = packing.table(counts)?;
         let widths: Vec<usize> = blocks.map(|block| block.len() * packed).collect();
-        let steps =
-            first_steps(&counts, &indices, weights.len(), segments, &widths).ok_or_else(stray)?;
+        let steps = first_steps(&counts, &indices, weights.len(), segments, &widths)
+            .ok_or_else(corrupt_index)?;
         let segments = segments.len();
         Ok(Self {
             kernels,

@@ -183,7 +183,7 @@ impl Packing {
             return if buffer.len() == len {
                 Ok(buffer)
             } else {
-                Err(misfit("has packed weights of another size"))
+                Err(packed_mismatch("has packed weights of another size"))
             };
         }
         self.made.set(self.made.get() + 1);
@@ -249,8 +249,8 @@ impl Reader {
                 self.section.set(0);
                 Ok(())
             }
-            Some(_) => Err(misfit("would be packed in another way")),
-            None => Err(misfit("has no packed weights")),
+            Some(_) => Err(packed_mismatch("would be packed in another way")),
+            None => Err(packed_mismatch("has no packed weights")),
         }
     }
 
@@ -259,7 +259,7 @@ impl Reader {
         if self.layer.get() == self.layers.len() {
             Ok(())
         } else {
-            Err(misfit("is not the last packed layer"))
+            Err(packed_mismatch("is not the last packed layer"))
         }
     }
 
@@ -269,18 +269,18 @@ impl Reader {
         if self.section.get() == sections {
             Ok(())
         } else {
-            Err(misfit("has more packed weights than it needs"))
+            Err(packed_mismatch("has more packed weights than it needs"))
         }
     }
 
     /// Returns the next section of the current layer.
     fn section<T: Number>(&self) -> Result<Buffer<T>, KernelError> {
-        let missing = || misfit("has fewer packed weights than it needs");
+        let missing = || packed_mismatch("has fewer packed weights than it needs");
         let layer = self.layer.get().checked_sub(1).and_then(|layer| self.layers.get(layer));
         let section =
             layer.and_then(|layer| layer.sections.get(self.section.get())).ok_or_else(missing)?;
         if section.kind != T::KIND {
-            return Err(misfit("has packed weights of another kind"));
+            return Err(packed_mismatch("has packed weights of another kind"));
         }
         let at = self.at.get();
         let buffer = Buffer::mapped(&self.mapping, at, section.len).ok_or_else(missing)?;
@@ -297,11 +297,11 @@ impl Reader {
     }
 }
 
-fn misfit(problem: &str) -> KernelError {
+fn packed_mismatch(problem: &str) -> KernelError {
     KernelError::Packed(problem.to_owned())
 }
 
 /// Returns the error for a corrupt index in a packed table.
-pub fn stray() -> KernelError {
-    misfit("has packed weights that lead nowhere")
+pub fn corrupt_index() -> KernelError {
+    packed_mismatch("has packed weights that lead nowhere")
 }
