@@ -37,6 +37,7 @@
 //! This crate knows no algorithm and no tile size.
 
 mod activate;
+mod array;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -52,6 +53,7 @@ mod token;
 mod vectors;
 
 pub use activate::Activate;
+pub use array::array;
 #[cfg(target_arch = "x86_64")]
 pub use avx2::{Avx2, AvxVnni};
 #[cfg(target_arch = "x86_64")]

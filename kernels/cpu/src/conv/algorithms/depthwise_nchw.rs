@@ -244,8 +244,8 @@ impl<const SIZE: usize, const STRIDE: usize, const ROWS: usize, const VECTORS: u
                 simd,
                 strip,
                 bias: simd.splat(*kernel.bias.as_ptr().add(channel)),
-                weights: std::array::from_fn(|ky| {
-                    std::array::from_fn(|kx| simd.splat(*weights.add(ky * SIZE + kx)))
+                weights: paretune_simd::array(|ky| {
+                    paretune_simd::array(|kx| simd.splat(*weights.add(ky * SIZE + kx)))
                 }),
             }
         };

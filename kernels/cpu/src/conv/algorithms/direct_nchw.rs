@@ -252,11 +252,11 @@ impl<const CHANNELS: usize, const VECTORS: usize> SimdFn for Run<CHANNELS, VECTO
             let input = tile.input.add(from);
             let mut weights = kernel.weights.as_ptr().add(tile.first * depth);
             let mut sums: [[S::F32; VECTORS]; CHANNELS] =
-                std::array::from_fn(|c| [simd.splat(kernel.bias[tile.first + c]); VECTORS]);
+                paretune_simd::array(|c| [simd.splat(kernel.bias[tile.first + c]); VECTORS]);
             for &offset in &kernel.offsets {
                 let input = input.add(offset);
                 let x: [S::F32; VECTORS] =
-                    std::array::from_fn(|v| simd.load(input.add(v * S::LANES)));
+                    paretune_simd::array(|v| simd.load(input.add(v * S::LANES)));
                 for c in 0..CHANNELS {
                     let weight = simd.splat(*weights.add(c));
                     for v in 0..VECTORS {

@@ -421,7 +421,7 @@ impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
                             }
                         } else {
                             let x: [S::F32; VECTORS] =
-                                std::array::from_fn(|v| simd.load(input.add(v * S::LANES)));
+                                paretune_simd::array(|v| simd.load(input.add(v * S::LANES)));
                             for c in 0..CHANNELS {
                                 let weight = simd.splat(*weights.add(c));
                                 for v in 0..VECTORS {

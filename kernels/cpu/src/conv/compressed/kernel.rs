@@ -114,7 +114,7 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
         // many; indices stay within a run. Starts are padded to whole vectors.
         unsafe {
             for tile in 0..args.tiles {
-                let sites: [_; ROWS] = std::array::from_fn(|_| {
+                let sites: [_; ROWS] = paretune_simd::array(|_| {
                     let site = args.rows.site(pixel);
                     pixel = args.rows.next(pixel);
                     site
@@ -124,7 +124,7 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                 for block in 0..args.blocks {
                     let start = args.start.add(block * width);
                     let first: [K::Acc<S>; VECTORS] =
-                        std::array::from_fn(|v| K::load_sums(simd, start.add(v * S::LANES)));
+                        paretune_simd::array(|v| K::load_sums(simd, start.add(v * S::LANES)));
                     let mut sums = [[[K::zero(simd); VECTORS]; ROWS]; CHAINS];
                     sums[0] = [first; ROWS];
                     for ky in 0..tap_rows {
@@ -135,7 +135,7 @@ impl<K: Kind, const ROWS: usize, const VECTORS: usize, const CHAINS: usize> Simd
                                 continue;
                             }
                             let runs: [_; ROWS] =
-                                std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                                paretune_simd::array(|r| sites[r].run(ky, kx, input, zeros));
                             macro_rules! step {
                                 ($chain:expr, $at:expr) => {
                                     let k = usize::from(*indices.add($at));

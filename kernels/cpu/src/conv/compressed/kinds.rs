@@ -139,7 +139,7 @@ impl Kind for F32 {
         // SAFETY: the caller has the weights of `VECTORS` vectors, and an input at `k` in each run.
         unsafe {
             let w: [S::F32; VECTORS] =
-                std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
+                paretune_simd::array(|v| simd.load(weights.add(v * S::LANES)));
             for r in 0..ROWS {
                 let x = simd.splat(*runs[r].add(k));
                 for v in 0..VECTORS {
@@ -319,7 +319,7 @@ impl Kind for I8 {
         // inputs from `k` on in each run.
         unsafe {
             let w: [S::Groups; VECTORS] =
-                std::array::from_fn(|v| simd.load_weights(weights.add(v * S::LANES * S::GROUP)));
+                paretune_simd::array(|v| simd.load_weights(weights.add(v * S::LANES * S::GROUP)));
             for r in 0..ROWS {
                 let x = simd.broadcast(runs[r].add(k));
                 for v in 0..VECTORS {
@@ -375,7 +375,7 @@ impl<const BITS: u32> Kind for LowBit<BITS> {
         // for all `fields` groups from `k` on in each run.
         unsafe {
             let packed: [S::Groups; VECTORS] =
-                std::array::from_fn(|v| simd.load_packed(weights.add(v * S::LANES * 4)));
+                paretune_simd::array(|v| simd.load_packed(weights.add(v * S::LANES * 4)));
             for pair in 0..fields / 2 {
                 let chain = (chain * fields / 2 + pair) % CHAINS;
                 let field = 2 * pair;

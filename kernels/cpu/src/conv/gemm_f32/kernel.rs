@@ -220,7 +220,7 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
         unsafe {
             for tile in 0..args.tiles {
                 let mut places = [0; ROWS];
-                let sites: [_; ROWS] = std::array::from_fn(|r| {
+                let sites: [_; ROWS] = paretune_simd::array(|r| {
                     let site = args.rows.site(pixel);
                     places[r] = args.rows.place(pixel, args.pixel, args.gap);
                     pixel = args.rows.next(pixel);
@@ -231,12 +231,12 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
                 for block in 0..args.blocks {
                     let bias = args.bias.add(block * width);
                     let first: [S::F32; VECTORS] =
-                        std::array::from_fn(|v| simd.load(bias.add(v * S::LANES)));
+                        paretune_simd::array(|v| simd.load(bias.add(v * S::LANES)));
                     let mut sums = [first; ROWS];
                     for ky in 0..tap_rows {
                         for kx in 0..tap_columns {
                             let runs: [_; ROWS] =
-                                std::array::from_fn(|r| sites[r].run(ky, kx, input, zeros));
+                                paretune_simd::array(|r| sites[r].run(ky, kx, input, zeros));
                             for k in 0..args.run {
                                 // Prefetches precede the loads of the weights: behind the sums,
                                 // compilers found no registers for tiles of 4 x 3 vectors.
@@ -244,7 +244,7 @@ impl<M: Multiply, const ROWS: usize, const VECTORS: usize> SimdFn for Tiles<M, R
                                     simd.prefetch(fetch.cast::<u8>().wrapping_add(byte));
                                 }
                                 fetch = fetch.wrapping_add(args.fetch.step);
-                                let w: [S::F32; VECTORS] = std::array::from_fn(|v| {
+                                let w: [S::F32; VECTORS] = paretune_simd::array(|v| {
                                     M::load(simd, weights.add(v * S::LANES))
                                 });
                                 for r in 0..ROWS {

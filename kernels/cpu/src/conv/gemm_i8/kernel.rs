@@ -147,12 +147,12 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn
                 for block in 0..args.blocks {
                     let start = args.start.add(block * width);
                     let first: [S::I32; VECTORS] =
-                        std::array::from_fn(|v| simd.load_i32(start.add(v * S::LANES)));
+                        paretune_simd::array(|v| simd.load_i32(start.add(v * S::LANES)));
                     let mut sums = [first; ROWS];
                     for run in 0..args.run_count {
                         let mut place = *args.runs.add(run);
                         for _ in 0..args.run {
-                            let w: [S::Groups; VECTORS] = std::array::from_fn(|v| {
+                            let w: [S::Groups; VECTORS] = paretune_simd::array(|v| {
                                 let from = weights.add(v * vector);
                                 if WIDENED {
                                     simd.load_i16(from.cast())

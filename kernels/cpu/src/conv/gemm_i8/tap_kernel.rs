@@ -103,7 +103,7 @@ impl<const ROWS: usize, const VECTORS: usize, const WIDENED: bool> SimdFn
                 }
                 let mut weights = args.weights;
                 for group in 0..args.run {
-                    let w: [S::Groups; VECTORS] = std::array::from_fn(|v| {
+                    let w: [S::Groups; VECTORS] = paretune_simd::array(|v| {
                         let from = weights.add(v * vector);
                         if WIDENED {
                             simd.load_i16(from.cast())

@@ -142,7 +142,7 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn
         // many.
         unsafe {
             let first: [S::F32; VECTORS] =
-                std::array::from_fn(|v| simd.load(tile.bias.add(v * S::LANES)));
+                paretune_simd::array(|v| simd.load(tile.bias.add(v * S::LANES)));
             let mut sums = [first; ROWS];
             let mut weights = tile.weights;
             macro_rules! step {
@@ -151,7 +151,7 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn
                         simd.prefetch(weights.wrapping_add(tile.ahead + v));
                     }
                     let w: [S::F32; VECTORS] =
-                        std::array::from_fn(|v| simd.load(weights.add(v * S::LANES)));
+                        paretune_simd::array(|v| simd.load(weights.add(v * S::LANES)));
                     for r in 0..ROWS {
                         let x = simd.splat(*$input.add(r * unit));
                         for v in 0..VECTORS {

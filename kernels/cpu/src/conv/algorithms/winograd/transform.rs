@@ -134,7 +134,7 @@ impl<const SIDE: usize> SimdFn for Input<SIDE> {
                     // The transform is applied to columns, then to rows.
                     for j in 0..side {
                         let column =
-                            input_line::<S, SIDE>(simd, std::array::from_fn(|i| numbers[i][j]));
+                            input_line::<S, SIDE>(simd, paretune_simd::array(|i| numbers[i][j]));
                         for i in 0..side {
                             numbers[i][j] = column[i];
                         }
@@ -162,7 +162,7 @@ impl<const SIDE: usize> SimdFn for Input<SIDE> {
 /// elements apart. The sum of two offsets is negative if either is padding.
 #[inline(always)]
 fn offsets(first: usize, padding: usize, size: usize, step: usize) -> [isize; MOST] {
-    std::array::from_fn(|line| {
+    paretune_simd::array(|line| {
         // Before the input begins, this wraps around to a position beyond any size.
         let position = (first + line).wrapping_sub(padding);
         if position < size { (position * step) as isize } else { isize::MIN / 4 }
@@ -261,7 +261,7 @@ impl<const SIDE: usize, const SIZE: usize> SimdFn for Output<SIDE, SIZE> {
                     for j in 0..side {
                         let column = output_line::<S, SIDE, SIZE>(
                             simd,
-                            std::array::from_fn(|i| {
+                            paretune_simd::array(|i| {
                                 let point = i.min(side - 1) * side + j;
                                 load(tiles.matrix.add(point * stride + tile * channels + channel))
                             }),

@@ -214,11 +214,11 @@ impl<const ROWS: usize, const VECTORS: usize> SimdFn for Sums<ROWS, VECTORS> {
             let none = simd.zero_i32();
             for p in 0..POINTS {
                 let from = input.add(p * point);
-                let rows: [_; ROWS] = std::array::from_fn(|r| from.add(r * stride));
+                let rows: [_; ROWS] = paretune_simd::array(|r| from.add(r * stride));
                 let mut sums = [[none; VECTORS]; ROWS];
                 for k in 0..pairs {
                     let w: [S::Groups; VECTORS] =
-                        std::array::from_fn(|v| simd.load_i16(weights.add(v * S::LANES * 2)));
+                        paretune_simd::array(|v| simd.load_i16(weights.add(v * S::LANES * 2)));
                     for r in 0..ROWS {
                         let x = simd.broadcast_i16(rows[r].add(2 * k));
                         for v in 0..VECTORS {
