@@ -1,6 +1,9 @@
 //! The search's connection to a worker process: starts it, sends requests, and kills and restarts
 //! it at a deadline. The deadline counts from the request or from the worker's latest report of a
-//! preparation.
+//! preparation. Time in which this process or the worker was stopped does not count.
+//!
+//! A worker that dies may say something about the candidate or about the machine. So the question
+//! is put once more to a fresh worker ([`Host::ask_twice`]).
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -23,6 +26,10 @@ pub enum HostError {
     /// The worker ended during the request.
     #[error("the worker process {0}")]
     Died(String),
+    /// The worker was ended by a signal that comes from outside, which says nothing about the
+    /// request.
+    #[error("the worker process {0}")]
+    Killed(String),
     /// The worker was killed at the deadline.
     #[error("no answer within {:.0} s; the worker process was killed", .0.as_secs_f64())]
     Deadline(Duration),
@@ -49,6 +56,12 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// Returns whether the worker ended without an answer, or with one that is none.
+    #[must_use]
+    pub const fn is_sudden(&self) -> bool {
+        matches!(self, Self::Died(_) | Self::Killed(_) | Self::Nonsense(_))
+    }
+
     /// Returns the error as the failure of a trial.
     #[must_use]
     pub fn failure(&self) -> Failure {
@@ -98,6 +111,16 @@ struct Process {
     errors: Arc<Mutex<Vec<u8>>>,
 }
 
+/// Number of workers that may die while they open their workload, before the search gives up.
+const ATTEMPTS: u32 = 3;
+
+/// Time between two looks at a worker that does not answer.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Longest time between two looks that counts towards a deadline. If it was longer, this process
+/// was stopped or had no core.
+const LONGEST_GLANCE: Duration = Duration::from_secs(1);
+
 /// Number of bytes of the worker's error output that are kept to explain its end.
 const ERROR_TAIL: usize = 4096;
 
@@ -119,6 +142,24 @@ impl Host {
     /// # Errors
     /// Fails if the worker does not start or cannot open its workload.
     pub fn ready(
+        &mut self,
+        see: &mut dyn FnMut(&Reply),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), HostError> {
+        let mut attempt = 1;
+        loop {
+            match self.open(see, interrupted) {
+                Err(error) if error.is_sudden() && attempt < ATTEMPTS => {
+                    tracing::info!("{error}; another one is started");
+                    attempt += 1;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Makes one attempt to start a worker, if there is none.
+    fn open(
         &mut self,
         see: &mut dyn FnMut(&Reply),
         interrupted: &dyn Fn() -> bool,
@@ -159,6 +200,32 @@ impl Host {
     ) -> Result<Reply, HostError> {
         self.ready(see, interrupted)?;
         self.exchange(request, deadline, see, interrupted)
+    }
+
+    /// Sends `request` like [`Host::ask`]. If the worker dies or talks nonsense, and all `devices`
+    /// answer, a fresh worker gets the request once more.
+    ///
+    /// # Errors
+    /// Fails as described at [`HostError`], with the error of the second worker.
+    pub fn ask_twice(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+        devices: &[String],
+        see: &mut dyn FnMut(&Reply),
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Reply, HostError> {
+        match self.ask(request, deadline, see, interrupted) {
+            Err(error) if error.is_sudden() => {
+                let error = blame(self.command(), devices, error, interrupted);
+                if !error.is_sudden() {
+                    return Err(error);
+                }
+                tracing::info!("{error}; a fresh worker is asked once more");
+                self.ask(request, deadline, see, interrupted)
+            }
+            answer => answer,
+        }
     }
 
     fn exchange(
@@ -221,23 +288,21 @@ impl Process {
         }
         // Preparations serve later candidates as well, so their time does not count against this
         // candidate.
-        let mut start = Instant::now();
+        let mut spent = Duration::ZERO;
         loop {
-            let left = deadline.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Err(HostError::Deadline(deadline));
-            }
             if interrupted() {
                 return Err(HostError::Interrupted);
             }
-            match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
+            let since = Instant::now();
+            // An answer that is waiting is read before the time is judged.
+            match self.lines.recv_timeout(deadline.saturating_sub(spent).min(GLANCE)) {
                 Ok(Ok(line)) => match serde_json::from_str::<Reply>(&line) {
                     Ok(Reply::Failed { kind, reason }) => {
                         return Err(HostError::Refused(kind, reason));
                     }
                     Ok(Reply::Unwell { reason }) => return Err(HostError::Unwell(reason)),
                     Ok(reply @ Reply::Preparing { .. }) => {
-                        start = Instant::now();
+                        spent = Duration::ZERO;
                         see(&reply);
                     }
                     Ok(reply @ Reply::Stage { .. }) => see(&reply),
@@ -245,17 +310,33 @@ impl Process {
                     Err(_) => return Err(HostError::Nonsense(line.chars().take(200).collect())),
                 },
                 Ok(Err(error)) => return Err(HostError::Nonsense(error.to_string())),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) if spent >= deadline => {
+                    return Err(HostError::Deadline(deadline));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let passed = since.elapsed();
+                    if passed <= LONGEST_GLANCE && !self.is_stopped() {
+                        spent += passed;
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.obituary()),
             }
         }
     }
 
+    /// Returns whether a signal has stopped the process until another one continues it.
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // The name of the program stands in parentheses and may contain anything.
+        let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+        matches!(state, Some('T' | 't'))
+    }
+
     /// Describes in words how the process ended.
     fn obituary(&mut self) -> HostError {
-        let status = match self.child.wait() {
+        let (status, from_outside) = match self.child.wait() {
             Ok(status) => end_of(status),
-            Err(error) => format!("ended ({error})"),
+            Err(error) => (format!("ended ({error})"), false),
         };
         // The thread that reads the error output may be slightly late.
         std::thread::sleep(Duration::from_millis(20));
@@ -266,11 +347,9 @@ impl Process {
         let last: Vec<&str> =
             tail.lines().rev().filter(|line| !line.trim().is_empty()).take(2).collect();
         let words: Vec<&str> = last.into_iter().rev().collect();
-        HostError::Died(if words.is_empty() {
-            status
-        } else {
-            format!("{status}: {}", words.join("; "))
-        })
+        let words =
+            if words.is_empty() { status } else { format!("{status}: {}", words.join("; ")) };
+        if from_outside { HostError::Killed(words) } else { HostError::Died(words) }
     }
 }
 
@@ -295,6 +374,25 @@ pub fn ask_fresh(
     Process::start(command)?.exchange(request, deadline, &mut |_| {}, interrupted)
 }
 
+/// Sends one request to a new worker like [`ask_fresh`], and to another one if that dies.
+///
+/// # Errors
+/// Fails as described at [`HostError`], with the error of the second worker.
+pub fn ask_fresh_twice(
+    command: &[String],
+    request: &Request,
+    deadline: Duration,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Reply, HostError> {
+    match ask_fresh(command, request, deadline, interrupted) {
+        Err(error) if error.is_sudden() => {
+            tracing::info!("{error}; a fresh worker is asked once more");
+            ask_fresh(command, request, deadline, interrupted)
+        }
+        answer => answer,
+    }
+}
+
 /// Time limit for a device to answer, including the initialization of its driver.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -306,7 +404,7 @@ pub fn blame(
     error: HostError,
     interrupted: &dyn Fn() -> bool,
 ) -> HostError {
-    if !matches!(error, HostError::Unwell(_) | HostError::Died(_) | HostError::Deadline(_)) {
+    if !matches!(error, HostError::Unwell(_) | HostError::Deadline(_)) && !error.is_sudden() {
         return error;
     }
     for backend in devices {
@@ -325,14 +423,27 @@ pub fn blame(
     error
 }
 
-fn end_of(status: std::process::ExitStatus) -> String {
+/// Returns how a process ended, and whether it was ended by a signal that a process does not cause
+/// itself. The system sends such a signal as well if memory is short.
+fn end_of(status: std::process::ExitStatus) -> (String, bool) {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        let name = nix::sys::signal::Signal::try_from(signal)
-            .map_or("an unknown signal", |signal| signal.as_str());
-        return format!("was ended by {name}");
+        use nix::sys::signal::Signal;
+        let signal = Signal::try_from(signal).ok();
+        let name = signal.map_or("an unknown signal", Signal::as_str);
+        let from_outside = matches!(
+            signal,
+            Some(
+                Signal::SIGKILL
+                    | Signal::SIGTERM
+                    | Signal::SIGHUP
+                    | Signal::SIGINT
+                    | Signal::SIGQUIT
+            )
+        );
+        return (format!("was ended by {name}"), from_outside);
     }
-    format!("ended by itself ({status})")
+    (format!("ended by itself ({status})"), false)
 }
 
 fn forward_lines(stdout: impl Read, sender: &Sender<std::io::Result<String>>) {
@@ -443,6 +554,51 @@ mod tests {
         let error =
             slow.ask(&request, Duration::from_secs(30), &mut |_| {}, &interrupted).unwrap_err();
         assert!(matches!(error, HostError::Interrupted), "{error}");
+    }
+
+    /// Returns a script that behaves as `first` says in its first process, and as `later` says in
+    /// all others.
+    fn in_turn(folder: &std::path::Path, first: &str, later: &str) -> String {
+        let mark = folder.join("mark");
+        let mark = mark.display();
+        format!("if [ -e {mark} ]; then {later}; else touch {mark}; {first}; fi")
+    }
+
+    fn report_twice(host: &mut Host) -> Result<Reply, HostError> {
+        let request = Request::Report { bundle: "unused".into(), from: 0, to: 1 };
+        host.ask_twice(&request, Duration::from_secs(20), &[], &mut |_| {}, &|| false)
+    }
+
+    const EXPORTED: &str = r#"echo '{"reply":"exported","bytes":7}'; sleep 5"#;
+
+    #[test]
+    fn a_worker_that_dies_is_replaced_and_asked_once_more() {
+        for first in ["kill -KILL $$", "kill -SEGV $$", "exit 3", "echo garbage; sleep 5"] {
+            // During the request.
+            let folder = tempfile::tempdir().unwrap();
+            let script = in_turn(folder.path(), first, EXPORTED);
+            let mut asked = host(&format!("{OPENED} {script}"));
+            assert!(matches!(report_twice(&mut asked), Ok(Reply::Exported { .. })), "{first}");
+            // While it opens its workload.
+            let folder = tempfile::tempdir().unwrap();
+            let script = in_turn(folder.path(), first, &format!("{OPENED} {EXPORTED}"));
+            let mut opened = host(&script);
+            assert!(report(&mut opened, Duration::from_secs(20)).is_ok(), "{first}");
+        }
+        let mut killed = host(&format!("{OPENED} kill -KILL $$"));
+        assert!(matches!(report_twice(&mut killed), Err(HostError::Killed(_))));
+        let mut crashed = host(&format!("{OPENED} kill -SEGV $$"));
+        assert!(matches!(report_twice(&mut crashed), Err(HostError::Died(_))));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_stopped_worker_is_not_late() {
+        // It stops itself, and another process continues it after more than the deadline.
+        let stop = "(sleep 2; kill -CONT $$) & kill -STOP $$";
+        let mut stopped = host(&format!("{OPENED} {stop}; {EXPORTED}"));
+        let answer = report(&mut stopped, Duration::from_millis(700));
+        assert!(matches!(answer, Ok(Reply::Exported { .. })), "{answer:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use paretune_kernels::bundle::Preprocessing;
 use paretune_kernels::{Plan, ValueSpec};
 use paretune_model::images::normalize_into;
 
-use super::host::{HostError, ask_fresh};
+use super::host::{HostError, ask_fresh_twice};
 use super::protocol::{FastestProbes, Reply, Request, TimeRequest};
 use super::timing::{Effort, Timing, median};
 
@@ -35,7 +35,7 @@ pub fn time_afresh(
     let seconds = request.effort.seconds / PROCESSES as f64;
     request.effort = Effort { seconds, ..request.effort };
     for _ in 0..PROCESSES {
-        match ask_fresh(command, &Request::Time(request.clone()), deadline, interrupted)? {
+        match ask_fresh_twice(command, &Request::Time(request.clone()), deadline, interrupted)? {
             Reply::Timed { timings } if timings.len() == request.bundles.len() => {
                 // The next process knows the fastest probes of this one.
                 for timing in &timings {

@@ -116,6 +116,9 @@ pub struct TrialRunner<'s> {
     /// Folder that keeps the bundles of completely measured candidates, each in a folder named by
     /// its content hash.
     pub candidates: Option<PathBuf>,
+    /// Content hash of the baseline's configuration. A failure of it says something about the machine
+    /// alone and is never recorded.
+    pub baseline: Option<String>,
     /// Fraction of the latest trial's timed runs without interference; `None` if nothing was timed.
     pub undisturbed: Option<f64>,
 }
@@ -140,6 +143,7 @@ impl<'s> TrialRunner<'s> {
             deadline: Duration::from_secs(120),
             devices: Vec::new(),
             candidates: None,
+            baseline: None,
             undisturbed: None,
         };
         runner.probes = fastest_probes(store, &runner.hardware)?;
@@ -194,7 +198,10 @@ impl<'s> TrialRunner<'s> {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<TrialResult, TrialError> {
         self.undisturbed = None;
-        let speed = self.store.get(&self.speed_key(configuration).key())?;
+        let mut speed = self.store.get(&self.speed_key(configuration).key())?;
+        if self.is_baseline(configuration) {
+            speed = speed.filter(|record| !matches!(record.outcome, Outcome::Failed { .. }));
+        }
         if let Some(Record { outcome: Outcome::Failed { reason }, .. }) = &speed {
             let failure = Failure::from_text(reason);
             return Ok(TrialResult { outcome: TrialOutcome::Failed(failure), cached: true });
@@ -244,7 +251,7 @@ impl<'s> TrialRunner<'s> {
         }));
         host.probes.clone_from(&self.probes);
         host.ready(see, interrupted).map_err(TrialError::Host)?;
-        match host.ask(&request, self.deadline, see, interrupted) {
+        match host.ask_twice(&request, self.deadline, &self.devices, see, interrupted) {
             Ok(Reply::Measured(measured)) => {
                 let mut answered = self.record(configuration, known_speed, &measured)?;
                 // The worker ran, but there was nothing left to measure.
@@ -269,6 +276,11 @@ impl<'s> TrialRunner<'s> {
                 error @ (HostError::Start(_)
                 | HostError::Interrupted
                 | HostError::DeviceLost { .. }) => Err(TrialError::Host(error)),
+                // Two workers were ended from outside. Another study may try this candidate again.
+                error @ HostError::Killed(_) => Ok(TrialResult {
+                    outcome: TrialOutcome::Failed(error.failure()),
+                    cached: false,
+                }),
                 error => self.failed(configuration, error.failure()),
             },
         }
@@ -329,16 +341,19 @@ impl<'s> TrialRunner<'s> {
         ))
     }
 
+    fn is_baseline(&self, configuration: &Configuration) -> bool {
+        self.baseline.as_ref().is_some_and(|baseline| *baseline == configuration.id())
+    }
+
     fn failed(
         &self,
         configuration: &Configuration,
         failure: Failure,
     ) -> Result<TrialResult, TrialError> {
-        self.store.put(&Record::failed(
-            self.speed_key(configuration),
-            failure.to_text(),
-            VERSION,
-        ))?;
+        if !self.is_baseline(configuration) {
+            let key = self.speed_key(configuration);
+            self.store.put(&Record::failed(key, failure.to_text(), VERSION))?;
+        }
         Ok(TrialResult { outcome: TrialOutcome::Failed(failure), cached: false })
     }
 

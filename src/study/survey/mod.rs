@@ -213,7 +213,8 @@ impl Surveyor<'_, '_> {
     fn ask(&mut self, request: &Request) -> Result<Option<Reply>, SessionError> {
         self.host.probes.clone_from(&self.runner.probes);
         self.host.ready(&mut |_| {}, self.interrupted).map_err(SessionError::Worker)?;
-        match self.host.ask(request, self.runner.deadline, &mut |_| {}, self.interrupted) {
+        let (deadline, devices) = (self.runner.deadline, &self.runner.devices);
+        match self.host.ask_twice(request, deadline, devices, &mut |_| {}, self.interrupted) {
             Ok(reply) => Ok(Some(reply)),
             Err(error) => {
                 match blame(self.host.command(), &self.runner.devices, error, self.interrupted) {
