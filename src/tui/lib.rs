@@ -30,6 +30,7 @@ pub use draw::draw;
 pub use picture::picture;
 pub use run::{TuiError, run};
 pub use state::{Current, Ending, OriginStats, State};
+pub use terminal::is_there;
 pub use theme::Theme;
 pub use view::{Tab, View};
 

@@ -17,8 +17,12 @@ use super::state::State;
 use super::terminal::{self, Screen};
 use super::theme::Theme;
 use super::view::View;
+
 /// Shortest time between two frames (20 frames a second).
 const FRAME: Duration = Duration::from_millis(50);
+
+/// Time between two looks for input.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Time between two frames that update only the clock and the time left.
 const IDLE_FRAME: Duration = Duration::from_millis(500);
@@ -41,9 +45,9 @@ pub enum TuiError {
 /// Draws the study until it has ended and the user presses `q`, or until the user quits.
 ///
 /// `q` sends [`Command::Quit`] and waits until the search has ended its trial and written its
-/// archive. A second `q` returns at once, and so does SIGTERM. The sender of events is never
-/// blocked. The terminal is restored in every case, also after a panic and while the process is
-/// suspended.
+/// archive. A second `q` returns at once, and so do SIGTERM and a terminal that is closed, after
+/// the command. The sender of events is never blocked. The terminal is restored in every case, also
+/// after a panic and while the process is suspended.
 ///
 /// # Errors
 /// Fails with a [`TuiError`] if there is no terminal or if it fails.
@@ -55,6 +59,11 @@ pub fn run(
     if !terminal::is_there() {
         return Err(TuiError::NoTerminal);
     }
+    let quit = commands.clone();
+    let _watch = terminal::watch(move || {
+        // The search may have ended already, in which case nobody receives the command.
+        let _ = quit.send(Command::Quit);
+    });
     let mut screen = Screen::take()?;
     let mut state = State::default();
     let mut view = View { theme: Theme::from_environment(), ..View::default() };
@@ -77,7 +86,7 @@ pub fn run(
         if view.stopping && (state.ending.is_some() || view.disconnected) && view.exporting == 0 {
             return Ok(());
         }
-        if screen.terminated() {
+        if screen.terminated() || !terminal::is_there() {
             // The search may have ended already, in which case nobody receives the command.
             let _ = commands.send(Command::Quit);
             return Ok(());
@@ -94,11 +103,11 @@ pub fn run(
             })?;
             (drawn, dirty) = (Some(Instant::now()), false);
         }
-        if !poll(FRAME)? {
-            continue;
-        }
+        // Waiting is not left to the library, which would never return from a terminal that is closed
+        // meanwhile.
+        std::thread::sleep(PAUSE);
         // All input since the last frame is processed, so that a held key does not lag behind.
-        while poll(Duration::ZERO)? {
+        while terminal::is_there() && poll()? {
             dirty = true;
             let actions = match event::read()? {
                 Input::Key(key) if key.kind != KeyEventKind::Release => view.key(key, &state),
@@ -170,9 +179,9 @@ impl Clock {
     }
 }
 
-/// Waits for input. An interrupting signal is not an error.
-fn poll(timeout: Duration) -> io::Result<bool> {
-    match event::poll(timeout) {
+/// Returns whether there is input. An interrupting signal is not an error.
+fn poll() -> io::Result<bool> {
+    match event::poll(Duration::ZERO) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
         other => other,
     }

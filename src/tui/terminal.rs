@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Stdout, stdout};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -25,7 +27,9 @@ thread_local! {
 
 /// The terminal, taken over until this value is dropped.
 pub(crate) struct Screen {
-    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: it would show the cursor, and complain on a stream that may be gone. The end
+    /// of this value shows it.
+    pub terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     terminated: Arc<AtomicBool>,
     /// Whether the process shall be suspended, by Ctrl-Z or by SIGTSTP from elsewhere.
     pub stop: Arc<AtomicBool>,
@@ -40,7 +44,7 @@ impl Screen {
             prepare()?;
             let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
             terminal.clear()?;
-            Ok(terminal)
+            Ok(ManuallyDrop::new(terminal))
         };
         let terminal = setup().inspect_err(|_: &io::Error| restore())?;
         let (terminated, stop) =
@@ -88,9 +92,49 @@ impl Drop for Screen {
     }
 }
 
-/// Returns whether standard input and output are a terminal.
-pub(crate) fn is_there() -> bool {
+/// Returns whether standard input and output are a terminal that is still open.
+#[must_use]
+pub fn is_there() -> bool {
     stdout().is_terminal() && io::stdin().is_terminal()
+}
+
+/// Time between two looks at the terminal.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Time after which the process ends if the drawing thread does not notice that the terminal is
+/// gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Watches the terminal from a thread of its own until the returned value is dropped. If the
+/// terminal is closed and nobody notices, `quit` is called, and the process ends a while later. The
+/// library that reads keys would otherwise read at the end of the file forever.
+pub(crate) fn watch(quit: impl Fn() + Send + 'static) -> Watch {
+    let over = Arc::new(AtomicBool::new(false));
+    let watched = Arc::clone(&over);
+    std::thread::spawn(move || {
+        let mut gone: Option<Instant> = None;
+        while !watched.load(Ordering::Relaxed) {
+            std::thread::sleep(WATCH);
+            match gone {
+                None if !is_there() => {
+                    quit();
+                    gone = Some(Instant::now());
+                }
+                Some(since) if since.elapsed() > PATIENCE => std::process::exit(130),
+                _ => {}
+            }
+        }
+    });
+    Watch(over)
+}
+
+/// Ends the watch over the terminal when it is dropped.
+pub(crate) struct Watch(Arc<AtomicBool>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Enables raw mode, the alternate screen and the mouse.
