@@ -12,9 +12,10 @@ use paretune_kernels::hardware::Isa;
 use paretune_model::onnx;
 use paretune_record::artefact::write_whole;
 use paretune_record::front::FrontPoint;
+use paretune_study::prepare;
 
-use super::show::read_front;
-use super::{ExitStatus, paths, usage};
+use super::show::read_study;
+use super::{ExitStatus, QuestionArgs, paths, usage};
 use crate::export;
 
 /// Arguments of the command `paretune export`.
@@ -22,6 +23,8 @@ use crate::export;
 pub struct ExportArgs {
     /// The study: its folder, or its name in the user's data folder [default: the latest]
     study: Option<PathBuf>,
+    #[command(flatten)]
+    question: QuestionArgs,
     /// Format in which the point or the study is exported
     #[arg(long = "to", value_enum, default_value_t = Format::Bundle)]
     format: Format,
@@ -82,7 +85,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
         };
         return write_text(args.output.as_deref(), &text);
     }
-    let front = read_front(&folder).map_err(usage)?;
+    let front = read_study(&folder)?.front(&args.question.question()?);
     let point = export::chosen(&front, args.pick.as_deref()).map_err(usage)?;
     let (default, write): (&str, Writer) = match args.format {
         Format::Bundle => ("bundle", bundle),
@@ -97,6 +100,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(default));
     let (bytes, parts) = if args.weights == Some(WeightForm::Packed) {
         let isa = Isa::detect();
+        prepare::mend(&folder).map_err(usage)?;
         let bytes =
             rebuild(&folder, point)?.write_packed(&path, isa).map_err(|error| match error {
                 KernelError::Data(problem) => usage(anyhow!("--weights packed: {problem}")),
@@ -120,6 +124,7 @@ type Writer = fn(&Path, &FrontPoint, &Path) -> anyhow::Result<u64>;
 /// Builds `point` of the study in `folder` again and writes it as a bundle to `path`; returns its
 /// bytes.
 pub(super) fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> anyhow::Result<u64> {
+    prepare::mend(folder).map_err(usage)?;
     let bundle = rebuild(folder, point)?;
     bundle.write(path)?;
     Ok(bundle.bytes())
@@ -128,6 +133,7 @@ pub(super) fn bundle(folder: &Path, point: &FrontPoint, path: &Path) -> anyhow::
 /// Builds `point` of the study in `folder` again and writes it as an ONNX file to `path`; returns
 /// its bytes.
 pub(super) fn onnx_file(folder: &Path, point: &FrontPoint, path: &Path) -> anyhow::Result<u64> {
+    prepare::mend(folder).map_err(usage)?;
     let bytes = onnx::export_bundle(&rebuild(folder, point)?)?;
     write_whole(path, &bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(bytes.len() as u64)

@@ -1,6 +1,7 @@
 //! The command line. Every command parses its arguments to plain values, does its work through the
 //! library, and ends with an exit status for scripts.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +9,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use paretune_kernels::bundle::{Loaded, WeightSource};
 use paretune_kernels::opencl;
+use paretune_record::again::Question;
 use paretune_record::budget::Budget;
+use paretune_record::limit;
 use paretune_record::metric::Metric;
 use paretune_record::preference::Preference;
 use paretune_record::request::StudyRequest;
@@ -30,6 +33,7 @@ mod run;
 mod search;
 mod show;
 mod space;
+mod studies;
 mod tune;
 
 /// Finds the best way to deploy a trained CNN on this machine under your limits, by measuring.
@@ -62,6 +66,8 @@ enum Command {
     Search(search::SearchArgs),
     /// Print or draw the archive of a study
     Show(show::ShowArgs),
+    /// List the studies in the user's data folder
+    Studies(studies::StudiesArgs),
     /// Write the best configuration of a study in a form that runs
     Export(export::ExportArgs),
     /// Run an exported bundle on images or arrays
@@ -150,6 +156,7 @@ pub fn main() -> ExitCode {
     let ending = match cli.command {
         Command::Search(args) => search::search(&args),
         Command::Show(args) => show::show(&args),
+        Command::Studies(args) => studies::studies(&args),
         Command::Export(args) => export::export(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) if args.tune => tune::tune(&args),
@@ -170,7 +177,8 @@ pub fn main() -> ExitCode {
         Ok(ending) => ending.into(),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Standard error may be gone with its terminal.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::from(if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 })
         }
     }
@@ -209,6 +217,30 @@ fn start_tracing(verbose: u8) {
     let targets = asked.unwrap_or_else(|| Targets::new().with_target("paretune", level));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
     tracing_subscriber::registry().with(layer.with_filter(targets)).init();
+}
+
+/// Options that ask a study again.
+#[derive(Args, Clone, Debug)]
+struct QuestionArgs {
+    /// Limit to judge the points by instead of the study's own: "latency<20ms", "<20ms, <5MB". May
+    /// be given several times
+    #[arg(long = "limit", value_name = "TEXT")]
+    limits: Vec<String>,
+    /// Criterion of the best feasible point instead of the study's own: an objective, or `knee`
+    #[arg(long, value_name = "TEXT", value_parser = preference_parser())]
+    prefer: Option<Preference>,
+}
+
+impl QuestionArgs {
+    /// Parses the limits.
+    fn question(&self) -> anyhow::Result<Question> {
+        let mut limits = Vec::new();
+        for text in &self.limits {
+            limits.extend(limit::parse(text).map_err(usage)?);
+        }
+        let limits = (!self.limits.is_empty()).then_some(limits);
+        Ok(Question { limits, prefer: self.prefer })
+    }
 }
 
 /// Options that select the images and the choices of the space.

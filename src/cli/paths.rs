@@ -1,8 +1,11 @@
 //! Default paths of the result store and the studies, in the user's data folder.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
+use paretune_record::journal::JOURNAL;
+use paretune_record::request::STUDY;
 
 /// Returns the program's folder in the user's data folder. `PARETUNE_HOME` overrides it.
 pub fn home() -> anyhow::Result<PathBuf> {
@@ -37,8 +40,8 @@ pub fn studies() -> anyhow::Result<PathBuf> {
 pub fn study(name: Option<&Path>) -> anyhow::Result<PathBuf> {
     let studies = studies()?;
     match name {
-        Some(path) if path.join("study.toml").is_file() => Ok(path.to_owned()),
-        Some(path) if studies.join(path).join("study.toml").is_file() => Ok(studies.join(path)),
+        Some(path) if is_study(path) => Ok(path.to_owned()),
+        Some(path) if is_study(&studies.join(path)) => Ok(studies.join(path)),
         Some(path) => Err(anyhow!(
             "there is no study in `{}` (no study.toml), and none of that name in `{}`",
             path.display(),
@@ -50,14 +53,28 @@ pub fn study(name: Option<&Path>) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn latest(studies: &Path) -> Option<PathBuf> {
-    std::fs::read_dir(studies)
-        .ok()?
+/// Returns whether `folder` has what the study in it can be read from.
+fn is_study(folder: &Path) -> bool {
+    folder.join(STUDY).is_file() || folder.join(JOURNAL).is_file()
+}
+
+/// Lists the folders of studies in `studies`, each with the time of its last change, latest first.
+pub fn all(studies: &Path) -> Vec<(SystemTime, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(studies) else { return Vec::new() };
+    let changed = |folder: &Path| {
+        let times = [STUDY, JOURNAL].map(|name| folder.join(name).metadata().ok()?.modified().ok());
+        times.into_iter().flatten().max()
+    };
+    let mut all: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            let changed = path.join("study.toml").metadata().ok()?.modified().ok()?;
-            Some((changed, path))
+            Some((changed(&path)?, path))
         })
-        .max()
-        .map(|(_, path)| path)
+        .collect();
+    all.sort_by(|left, right| right.cmp(left));
+    all
+}
+
+fn latest(studies: &Path) -> Option<PathBuf> {
+    all(studies).into_iter().next().map(|(_, path)| path)
 }

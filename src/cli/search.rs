@@ -1,6 +1,6 @@
 //! The command `paretune search` searches the joint space of a network.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
@@ -123,6 +123,10 @@ fn strategies() -> PossibleValuesParser {
 
 /// Runs the search and prints its summary.
 pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
+    // Before anything loads an OpenCL driver: those install handlers of their own, which end the
+    // process if they were there first.
+    let control = Arc::new(Control::default());
+    stop_on_signals(&control)?;
     let request = request(args)?;
     let material = Material::load(&request).map_err(usage)?;
     let folder = match &args.study {
@@ -149,9 +153,14 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
         },
         trial_deadline: Duration::from_secs(args.trial_timeout),
     };
-    let control = Arc::new(Control::default());
-    stop_on_signals(&control)?;
-    let screen = args.tui || (!args.headless && !args.json && std::io::stdout().is_terminal());
+    if args.tui && !tui::is_there() {
+        return Err(usage(anyhow::anyhow!(
+            "--tui needs a terminal; leave it out, or say --headless, where there is none"
+        )));
+    }
+    // Where keys cannot come from or full screens cannot go to, progress is plain.
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    let screen = args.tui || (!args.headless && !args.json && !dumb && tui::is_there());
     let conclusion = if screen {
         with_terminal_ui(&options, &material, &control)
     } else if args.json {
@@ -162,12 +171,13 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
     };
     let conclusion = conclusion.map_err(classified)?;
     if !args.json {
-        let mut out = std::io::stdout().lock();
-        write!(
-            out,
-            "{}",
-            report::summary(&conclusion.front, &folder.display().to_string(), args.prefer)
-        )?;
+        let folder = folder.display().to_string();
+        let text = report::summary(&conclusion.front, &folder, conclusion.prefer);
+        let written = std::io::stdout().lock().write_all(text.as_bytes());
+        // After an interrupt, the terminal may be gone.
+        if !conclusion.interrupted {
+            written?;
+        }
     }
     Ok(ending(&conclusion))
 }
@@ -258,7 +268,8 @@ fn with_terminal_ui(
         });
         if let Err(error) = tui::run(to_draw, commands, Some(exporter)) {
             control.stop.store(true, Ordering::Relaxed);
-            eprintln!("the terminal UI ended: {error}");
+            // The terminal, and with it standard error, may be gone.
+            let _ = writeln!(std::io::stderr(), "the terminal UI ended: {error}");
         }
         match work.join() {
             Ok(conclusion) => conclusion,
@@ -290,12 +301,22 @@ pub(super) fn exporter(folder: PathBuf, control: Arc<Control>) -> tui::Exporter 
     })
 }
 
+/// Returns whether the process was started with `signal` ignored, where the system tells.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 pub(super) fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGHUP,
-    ])?;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut wanted = vec![SIGINT, SIGTERM];
+    // `nohup` asks for a closed terminal to be ignored.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
     let control = Arc::clone(control);
     std::thread::spawn(move || {
         for (count, _) in signals.forever().enumerate() {

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use paretune_record::again::StudyRecord;
 use paretune_record::event::Event;
-use paretune_record::front::Front;
+use paretune_record::front::State;
 use paretune_record::journal::Journal;
 use paretune_record::metric::Metric;
-use paretune_record::request::StudyFile;
 
-use super::{ExitStatus, objective_parser, paths, usage};
+use super::{ExitStatus, QuestionArgs, objective_parser, paths, usage};
 use crate::report;
 use crate::tui;
 
@@ -20,6 +20,8 @@ use crate::tui;
 pub struct ShowArgs {
     /// The study: its folder, or its name in the user's data folder [default: the latest]
     study: Option<PathBuf>,
+    #[command(flatten)]
+    question: QuestionArgs,
     /// Print the contents of front.json
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -33,7 +35,7 @@ pub struct ShowArgs {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Show the study in the terminal UI, from its journal
-    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    #[arg(long, conflicts_with_all = ["json", "csv", "limits", "prefer"])]
     tui: bool,
     /// Draw every screen of the terminal UI to this folder as SVG files
     #[arg(long, value_name = "DIR")]
@@ -65,20 +67,20 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
     if args.tui {
         return show_in_terminal(&folder);
     }
-    let front = read_front(&folder).map_err(usage)?;
+    let question = args.question.question()?;
+    let study = read_study(&folder)?;
+    let front = study.front(&question);
     if let Some(screens) = &args.screens {
         draw_screens(&folder, screens, args.screen_size)?;
     }
     let mut out = std::io::stdout().lock();
-    // The journal and the request add to the plots, but the front alone is enough.
-    let past = Journal::read(&folder).unwrap_or_default();
+    let past = &study.past;
     if let Some(file) = &args.svg {
         let techniques = report::techniques(&past.trials, Some(&front));
         std::fs::write(file, report::svg(&front, &techniques, args.x, args.y))
             .with_context(|| format!("cannot write `{}`", file.display()))?;
     }
     if let Some(file) = &args.html {
-        let study = StudyFile::read(&folder).ok();
         let order =
             past.survey.iter().flat_map(|survey| &survey.layers).map(|layer| layer.name.clone());
         let page = report::PageData {
@@ -86,7 +88,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
             started: past.sessions.last().map(|(_, started)| started),
             trials: &past.trials,
             inspected: &past.inspected,
-            prefer: study.as_ref().map(|study| study.request.prefer).unwrap_or_default(),
+            prefer: study.prefer(&question),
             order: &order.collect::<Vec<_>>(),
             folder: &folder.display().to_string(),
         };
@@ -94,8 +96,7 @@ pub fn show(args: &ShowArgs) -> anyhow::Result<ExitStatus> {
             .with_context(|| format!("cannot write `{}`", file.display()))?;
     }
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &front).map_err(std::io::Error::from)?;
-        writeln!(out)?;
+        out.write_all(&front.to_file()?)?;
     } else if args.csv {
         write!(out, "{}", report::csv(&front))?;
     } else if args.svg.is_none() && args.html.is_none() && args.screens.is_none() {
@@ -148,14 +149,18 @@ fn events_of(folder: &Path) -> anyhow::Result<Vec<Event>> {
     Journal::events(folder).with_context(problem).map_err(usage)
 }
 
-/// Reads `front.json` of the study in `folder`.
-pub fn read_front(folder: &Path) -> anyhow::Result<Front> {
-    let path = folder.join("front.json");
-    let text = std::fs::read_to_string(&path).with_context(|| {
-        format!(
-            "`{}` cannot be read; the study has not ended: run its `search` again",
-            path.display()
-        )
-    })?;
-    serde_json::from_str(&text).with_context(|| format!("`{}` is damaged", path.display()))
+/// Reads the study in `folder`, and says so on standard error if it has not ended.
+pub fn read_study(folder: &Path) -> anyhow::Result<StudyRecord> {
+    let study = StudyRecord::read(folder).map_err(usage)?;
+    let note = match study.state {
+        None => return Ok(study),
+        Some(State::Running) => "is running",
+        Some(State::Stopped) => "was stopped before its end; the same `search` resumes it",
+    };
+    // Nobody may read it.
+    let _ = writeln!(
+        std::io::stderr(),
+        "note: the study {note}. Points that are marked with ~ have the figures of the search"
+    );
+    Ok(study)
 }

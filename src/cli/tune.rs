@@ -48,14 +48,14 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
             args.target.display()
         )));
     }
+    let control = Arc::new(Control::default());
+    super::search::stop_on_signals(&control)?;
     let Network { mut plan, sha256, .. } = load_network(Some(&args.target)).map_err(usage)?;
     let conditions = conditions(args);
     plan.threads = conditions.threads;
     debug_assert!(plan.is_on_processor());
     let store = Store::open(&paths::store(args.db.as_deref())?)?;
     let probes = fastest_probes(&store, &conditions.hardware)?;
-    let control = Arc::new(Control::default());
-    super::search::stop_on_signals(&control)?;
     let stopped = || control.stop.load(Ordering::Relaxed);
     let options = TuneOptions {
         conditions: conditions.clone(),

@@ -62,7 +62,7 @@ impl HistoryTrial {
     /// Returns the configuration of the trial, if the journal records it.
     #[must_use]
     pub fn configuration(&self) -> Option<&Configuration> {
-        self.trial.point.as_ref().map(|point| &point.config).or(self.trial.config.as_ref())
+        self.trial.configuration()
     }
 
     /// Returns the end of the trial in Unix seconds.

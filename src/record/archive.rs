@@ -22,18 +22,12 @@ pub fn point(
     let uncertain = measurement.estimates().filter(|(metric, _)| metric.row().is_uncertain);
     let spread =
         uncertain.map(|(metric, estimate)| (metric, [estimate.low, estimate.high])).collect();
-    let mut violation = BTreeMap::new();
-    for limit in limits {
-        let relative = violation_of(limit, measurement);
-        if relative > 0.0 {
-            let worst: &mut f64 = violation.entry(limit.metric).or_insert(0.0);
-            *worst = worst.max(relative);
-        }
-    }
+    let violation = violations(limits, |limit| violation_of(limit, measurement));
     FrontPoint {
         id: configuration.id(),
         feasible: violation.is_empty(),
         best: false,
+        confirmed: true,
         metrics: measurement.metrics(),
         spread,
         violation,
@@ -42,13 +36,77 @@ pub fn point(
     }
 }
 
+/// Judges `point` again under other `limits`, by its own figures.
+#[must_use]
+pub fn judge(point: &FrontPoint, limits: &[Limit]) -> FrontPoint {
+    let interval = |metric: Metric| {
+        let exact = || point.metrics.get(metric).map(|value| [value, value]);
+        point.spread.get(&metric).copied().or_else(exact)
+    };
+    let violation = violations(limits, |limit| {
+        interval(limit.metric).map_or(1.0, |[low, high]| relative_excess(limit, low, high))
+    });
+    FrontPoint { feasible: violation.is_empty(), violation, best: false, ..point.clone() }
+}
+
+/// Returns the worst violation of each metric that misses one of the `limits`.
+fn violations(limits: &[Limit], violation_of: impl Fn(&Limit) -> f64) -> BTreeMap<Metric, f64> {
+    let mut violations = BTreeMap::new();
+    for limit in limits {
+        let relative = violation_of(limit);
+        if relative > 0.0 {
+            let worst: &mut f64 = violations.entry(limit.metric).or_insert(0.0);
+            *worst = worst.max(relative);
+        }
+    }
+    violations
+}
+
 /// Returns by how much the pessimistic end of the interval misses `limit`, relative to it; negative
 /// if it meets the limit.
 #[must_use]
 pub fn violation_of(limit: &Limit, measurement: &Measurement) -> f64 {
     let Some(estimate) = measurement.estimate(limit.metric) else { return 1.0 };
-    let excess = limit.excess(if limit.is_upper() { estimate.high } else { estimate.low });
+    relative_excess(limit, estimate.low, estimate.high)
+}
+
+/// Returns by how much the pessimistic one of two ends misses `limit`, relative to it.
+fn relative_excess(limit: &Limit, low: f64, high: f64) -> f64 {
+    let excess = limit.excess(if limit.is_upper() { high } else { low });
     if limit.value > 0.0 { excess / limit.value } else { excess }
+}
+
+/// Adds `point` to `front` unless another point there dominates it or is as good. Returns whether
+/// it entered, and the points that it displaced.
+pub fn enter(
+    front: &mut Vec<FrontPoint>,
+    point: FrontPoint,
+    objectives: &[Metric],
+) -> (bool, Vec<FrontPoint>) {
+    let beats = |left: &FrontPoint, right: &FrontPoint| match (left.feasible, right.feasible) {
+        (true, false) => true,
+        (false, true) => false,
+        (true, true) => dominates(&left.metrics, &right.metrics, objectives),
+        (false, false) => {
+            total_violation(left) <= total_violation(right)
+                && dominates(&left.metrics, &right.metrics, objectives)
+        }
+    };
+    if front.iter().any(|other| beats(other, &point)) {
+        return (false, Vec::new());
+    }
+    let alike = |other: &FrontPoint| {
+        other.feasible
+            && !beats(&point, other)
+            && covers(&other.metrics, &point.metrics, objectives)
+    };
+    if point.feasible && front.iter().any(alike) {
+        return (false, Vec::new());
+    }
+    let (displaced, kept) = front.drain(..).partition(|other| beats(&point, other));
+    *front = kept;
+    front.push(point);
+    (true, displaced)
 }
 
 /// Returns whether `left` is at least as good as `right` in all `objectives` and better in one.
@@ -260,6 +318,22 @@ mod tests {
             point(&configuration, "x", &measured(900, 1.0), &[below(Metric::Latency, 1.005)]);
         assert!(!lucky.feasible);
         assert!((lucky.violation[&Metric::Latency] - (1.01 / 1.005 - 1.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_point_is_judged_again_as_it_was_measured() {
+        let known = measured(900, 1.0);
+        let limits = [
+            below(Metric::Latency, 1.005),
+            below(Metric::AccuracyDrop, 0.03),
+            below(Metric::Size, 9e5),
+            Limit { metric: Metric::Accuracy, relation: Relation::Greater, value: 0.9 },
+        ];
+        for limit in limits {
+            let fresh = point(&Configuration::default(), "x", &known, &[limit]);
+            let again = judge(&point(&Configuration::default(), "x", &known, &[]), &[limit]);
+            assert_eq!((&again, again.feasible), (&fresh, false), "{limit:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! damaged file causes an error, never a wrong value.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -36,6 +37,15 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ArtefactError> {
         return Err(ArtefactError::new(path, "is damaged: the checksum does not match"));
     }
     postcard::from_bytes(body).map_err(|error| ArtefactError::new(path, error))
+}
+
+/// Returns whether the artefact at `path` is there and its checksum matches.
+#[must_use]
+pub fn is_whole(path: &Path) -> bool {
+    let Ok(bytes) = fs::read(path) else { return false };
+    bytes
+        .split_at_checked(blake3::OUT_LEN)
+        .is_some_and(|(checksum, body)| blake3::hash(body).as_bytes() == checksum)
 }
 
 /// Writes the artefact at `path`, completely or not at all.
@@ -81,17 +91,53 @@ pub fn discard(folder: &Path) {
     }
 }
 
-/// Writes a file so that a crash leaves either the old or the new content.
+/// Mark in the names of files that are being written, before the number of the process.
+const PARTIAL: &str = ".partial-";
+
+/// Writes a file so that a crash leaves either the old or the new content. After a failure, such as
+/// a full disk, nothing is left of the new content.
 ///
 /// # Errors
 /// Fails if the file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
+    name.push(format!("{PARTIAL}{}", std::process::id()));
     let partial = path.with_file_name(name);
-    fs::write(&partial, bytes)?;
-    fs::File::open(&partial)?.sync_all()?;
-    fs::rename(&partial, path)
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().inspect_err(|_| {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&partial);
+    })?;
+    // The new name is durable only after its folder is synced, which not every system can do.
+    if let Some(Ok(folder)) = path.parent().map(fs::File::open) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+/// Removes the files in `folder` that killed processes were writing. A failure is harmless.
+pub fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| {
+            // Images are written under names that end in `.part`.
+            let partial = name.rsplit_once(PARTIAL).map(|(_, process)| process);
+            partial.or_else(|| name.strip_suffix(".part")?.rsplit_once('.').map(|(_, id)| id))
+        });
+        let Some(process) = process.and_then(|text| text.parse::<u32>().ok()) else { continue };
+        if process != std::process::id() && !Path::new(&format!("/proc/{process}")).exists() {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => tracing::info!("{} was left unfinished", entry.path().display()),
+                Err(error) => tracing::debug!("{} stays: {error}", entry.path().display()),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -113,5 +159,30 @@ mod tests {
         assert_eq!(made.unwrap(), [4]);
         assert_eq!(read::<Vec<u32>>(&path).unwrap(), [4]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial files stay");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn nothing_unfinished_stays_after_a_failure_or_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.numbers");
+        // The target is a folder, so the last step fails as it would for lack of space.
+        fs::create_dir_all(path.join("in the way")).unwrap();
+        assert!(write_whole(&path, b"content").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // No process has the largest number.
+        for name in ["a.network.partial-4294967295", "b.images.4294967295.part"] {
+            fs::write(folder.path().join(name), b"half").unwrap();
+        }
+        let mine = format!("c.partial-{}", std::process::id());
+        fs::write(folder.path().join(&mine), b"half").unwrap();
+        fs::write(folder.path().join("d.part"), b"of the user").unwrap();
+        sweep(folder.path());
+        let mut left: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [mine.as_str(), "d.part", "x.numbers"]);
     }
 }

@@ -10,6 +10,7 @@ use crate::limit::Limit;
 use crate::measurement::Measurement;
 use crate::metric::{Metric, Metrics};
 use crate::preference::Preference;
+use crate::request::StudyFile;
 use crate::step::StepCost;
 use crate::stop::StopReason;
 use crate::survey::Survey;
@@ -67,6 +68,9 @@ pub enum Event {
         reason: StopReason,
         /// The archive of the study.
         front: Box<Front>,
+        /// Points that were measured again and are not on the front.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dominated: Vec<FrontPoint>,
     },
     /// A message to the user that is not a failure of the study.
     Notice {
@@ -116,6 +120,13 @@ pub struct Started {
     /// Start of this session in Unix seconds.
     #[serde(default)]
     pub begun: Option<f64>,
+    /// Names of the OpenCL devices of the machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// Contents of `study.toml` as the command line asked for it, from which a damaged file is made
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub study: Option<Box<StudyFile>>,
 }
 
 /// Contents of the event [`Event::TrialFinished`].
@@ -162,6 +173,12 @@ pub struct TrialFinished {
 }
 
 impl TrialFinished {
+    /// Returns the configuration of the trial; older journals have none of failed trials.
+    #[must_use]
+    pub fn configuration(&self) -> Option<&Configuration> {
+        self.point.as_ref().map(|point| &point.config).or(self.config.as_ref())
+    }
+
     /// Returns the failure of the trial with its kind, which older journals tell by the wording.
     #[must_use]
     pub fn failed(&self) -> Option<Failure> {

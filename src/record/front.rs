@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::limit::Limit;
 use super::metric::{Metric, Metrics};
+use super::seal::{Condition, Sealed};
 
 /// Contents of `front.json`, in the format that scripts rely on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,19 @@ pub struct Front {
     pub points: Vec<FrontPoint>,
     /// The point that misses the limits by least, if no point meets all of them.
     pub nearest_miss: Option<FrontPoint>,
+    /// State of a study that has not ended; its points have the figures of the search.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+}
+
+/// State of a study whose latest session has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// A program searches at the moment.
+    Running,
+    /// The latest session was killed, or it failed.
+    Stopped,
 }
 
 /// The network of a front.
@@ -81,6 +95,10 @@ pub struct FrontPoint {
     pub feasible: bool,
     /// Whether it is the point that `export` takes.
     pub best: bool,
+    /// Whether its figures are final. Those of a point that could not be measured again are of the
+    /// search: its accuracy is that on the search images.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub confirmed: bool,
     /// Final figures, with the accuracy on the report images.
     pub metrics: Metrics,
     /// Intervals of the uncertain metrics.
@@ -92,4 +110,39 @@ pub struct FrontPoint {
     pub origin: String,
     /// The whole configuration without inactive parameters.
     pub config: Configuration,
+}
+
+/// Returns the default of [`FrontPoint::confirmed`].
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
+/// Name of the file of the front in the folder of a study.
+pub const FRONT: &str = "front.json";
+
+impl Front {
+    /// Returns the contents of `front.json`: JSON whose last field is a checksum.
+    ///
+    /// # Errors
+    /// Fails if a figure cannot be written as JSON.
+    pub fn to_file(&self) -> Result<Vec<u8>, serde_json::Error> {
+        Ok(Sealed::Json.seal(serde_json::to_vec_pretty(self)?))
+    }
+
+    /// Reads the contents of `front.json`. Without `sealed`, a file of an earlier version, which has
+    /// no checksum, is read as well.
+    #[must_use]
+    pub fn from_file(bytes: &[u8], sealed: bool) -> Option<Self> {
+        match Sealed::Json.verify(bytes) {
+            Condition::Whole => {}
+            Condition::Unsealed if !sealed => {}
+            Condition::Unsealed | Condition::Damaged => return None,
+        }
+        serde_json::from_slice(bytes).ok()
+    }
 }

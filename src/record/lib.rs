@@ -4,6 +4,7 @@
 //! Nothing here knows how anything is measured or searched. Screens, reports and exports import
 //! this crate and the names of parameters alone.
 
+pub mod again;
 pub mod archive;
 pub mod artefact;
 pub mod budget;
@@ -19,6 +20,8 @@ pub mod metric;
 pub mod preference;
 pub mod request;
 pub mod score;
+pub mod seal;
+pub mod selection;
 pub mod step;
 pub mod stop;
 pub mod survey;

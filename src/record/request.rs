@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::artefact::write_whole;
 use serde::{Deserialize, Serialize};
 
+use crate::artefact::write_whole;
 use crate::budget::Budget;
+use crate::journal::{Journal, Past};
 use crate::limit::Limit;
 use crate::metric::Metric;
 use crate::preference::Preference;
+use crate::seal::{Condition, Sealed};
 
 /// Mean and deviation that turn images into network inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +71,9 @@ pub struct StudyRequest {
     pub finetune: u64,
 }
 
+/// Name of the file that says what a study was asked.
+pub const STUDY: &str = "study.toml";
+
 /// Contents of `study.toml`: the request and the hashes of its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyFile {
@@ -100,15 +105,52 @@ pub struct RequestError {
 }
 
 impl StudyFile {
-    /// Reads `study.toml` in `folder`.
+    /// Reads `study.toml` in `folder`. A file that is missing or damaged is made again from the
+    /// journal, in memory and, where possible, on disk.
     ///
     /// # Errors
-    /// Fails if the file is missing or was not written by this program.
+    /// Fails if neither the file nor the journal says what was asked.
     pub fn read(folder: &Path) -> Result<Self, RequestError> {
-        let path = folder.join("study.toml");
+        let path = folder.join(STUDY);
         let wrong = |problem: String| RequestError { path: path.display().to_string(), problem };
-        let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| wrong(error.to_string()))
+        let bytes = std::fs::read(&path).map_err(|error| wrong(error.to_string()));
+        let past = Journal::read(folder).unwrap_or_default();
+        let read = bytes.and_then(|bytes| {
+            match Sealed::Toml.verify(&bytes) {
+                Condition::Whole => {}
+                Condition::Unsealed if !past.sealed => {}
+                Condition::Unsealed | Condition::Damaged => {
+                    return Err(wrong("is damaged: its checksum does not match".to_owned()));
+                }
+            }
+            let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+            toml::from_str(text).map_err(|error| wrong(error.to_string()))
+        });
+        let error = match read {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
+        };
+        let Some(file) = Self::journaled(&past) else {
+            let problem =
+                format!("{}; run the same `search` again, which writes it", error.problem);
+            return Err(RequestError { problem, ..error });
+        };
+        tracing::info!("{error}; it is made again from the journal");
+        if let Err(error) = file.write(folder) {
+            tracing::info!("{error}");
+        }
+        Ok(file)
+    }
+
+    /// Returns what a journal says about the latest session: what was asked, with the changes that
+    /// were made on the screen.
+    #[must_use]
+    pub fn journaled(past: &Past) -> Option<Self> {
+        let mut file = past.sessions.iter().rev().find_map(|(_, session)| session.study.clone())?;
+        if let Some(settings) = &past.settings {
+            settings.apply(&mut file.request);
+        }
+        Some(*file)
     }
 
     /// Writes `study.toml` into `folder`, completely or not at all.
@@ -116,10 +158,11 @@ impl StudyFile {
     /// # Errors
     /// Fails if the file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), RequestError> {
-        let path = folder.join("study.toml");
+        let path = folder.join(STUDY);
         let wrong = |problem: String| RequestError { path: path.display().to_string(), problem };
         let text = toml::to_string_pretty(self).map_err(|error| wrong(error.to_string()))?;
-        write_whole(&path, text.as_bytes()).map_err(|error| wrong(error.to_string()))
+        let bytes = Sealed::Toml.seal(text.into_bytes());
+        write_whole(&path, &bytes).map_err(|error| wrong(error.to_string()))
     }
 
     /// Moves the folder of compressed layers to a place beside the result store `store`, where
@@ -179,5 +222,46 @@ impl StudyRequest {
         // A request is plain data, so its serialization cannot fail.
         hasher.update(serde_json::to_string(&same).unwrap_or_default().as_bytes());
         format!("{model_name}-{}", &hasher.finalize().to_hex()[..8])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = StudyRequest {
+            model: None,
+            data: Some("images".into()),
+            normalization: None,
+            limits: Vec::new(),
+            objectives: Metric::objectives().collect(),
+            prefer: Preference::Knee,
+            budget: Budget { seconds: Some(12.5), trials: None },
+            strategy: "auto".into(),
+            backends: vec!["cpu".into()],
+            threads: vec![1, 2],
+            space: None,
+            seed: 17,
+            finetune: 0,
+        };
+        let file = StudyFile {
+            version: "1".into(),
+            name: "net".into(),
+            model_sha256: "12".into(),
+            images: "34".into(),
+            layers: None,
+            normalization: Normalization { mean: vec![0.5], std: vec![1.5] },
+            request,
+        };
+        file.write(folder.path()).unwrap();
+        assert_eq!(StudyFile::read(folder.path()).unwrap(), file);
+        let path = folder.path().join(STUDY);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("seed = 17", "seed = 11")).unwrap();
+        let error = StudyFile::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("damaged") && error.contains("search"), "{error}");
     }
 }

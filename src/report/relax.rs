@@ -96,6 +96,7 @@ mod tests {
             id: id.into(),
             feasible: missed.is_empty(),
             best: false,
+            confirmed: true,
             metrics: Metrics::from([
                 (Metric::Accuracy, accuracy),
                 (Metric::Latency, latency),

@@ -99,6 +99,7 @@ fn heads() -> Vec<String> {
 fn cells(point: &FrontPoint, limits: &[Limit], baseline: &Metrics) -> Vec<String> {
     let mark = match (point.best, point.feasible) {
         (true, _) => "*",
+        (false, true) if !point.confirmed => "~",
         (false, true) => "",
         (false, false) => "!",
     };

@@ -3,6 +3,7 @@
 
 mod score;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use paretune_record::measurement::Measurement;
 use paretune_record::metric::{Metric, Metrics};
 use paretune_record::request::StudyRequest;
 use paretune_record::score::Score;
+use paretune_record::selection::{Candidate, Rules, select};
 use paretune_record::{archive, artefact};
 use score::Job;
 
@@ -66,10 +68,10 @@ pub struct Confirmation<'c, 's> {
 }
 
 impl Confirmation<'_, '_> {
-    /// Measures `finalists` again and returns them with their final figures and their accuracy on
-    /// the search images. The most important ones come first, because time may end before the last
-    /// are built. Those are left out, and so are points that fail now. After an interrupt, or if
-    /// nothing may be measured, points without final figures keep those of the search.
+    /// Measures `finalists` again and returns them with their final figures beside those of the
+    /// search. The most important ones come first, because time may end before the last are built.
+    /// Points for which there is no time, that fail now, or that an interrupt leaves unmeasured
+    /// keep the figures of the search and are marked as not confirmed.
     ///
     /// # Errors
     /// Fails if the store or the worker cannot be used at all, or if a device is lost.
@@ -78,7 +80,7 @@ impl Confirmation<'_, '_> {
         finalists: &[FrontPoint],
         see: &mut dyn FnMut(Event),
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Vec<Confirmed>, SessionError> {
+    ) -> Result<Vec<Candidate>, SessionError> {
         let begun = Instant::now();
         let steps = 2 * finalists.len() as u64;
         let mut done = 0;
@@ -95,9 +97,8 @@ impl Confirmation<'_, '_> {
         let mut missing: Vec<usize> = Vec::new();
         let mut bundles: Vec<PathBuf> = Vec::with_capacity(finalists.len());
         for (index, point) in finalists.iter().enumerate() {
-            let scored = self.runner.known_score("report-score", &point.config)?.total > 0;
             bundles.push(self.folder().join(&point.id));
-            if latencies[index].is_some() && scored || !self.measure {
+            if !self.measure {
                 continue;
             }
             let late = begun.elapsed().as_secs_f64() > BUILDING * self.seconds;
@@ -105,9 +106,12 @@ impl Confirmation<'_, '_> {
                 failed.push(index);
                 continue;
             }
+            // What is only scored is built when it is.
+            if latencies[index].is_some() {
+                continue;
+            }
             match self.build(point, &bundles[index], interrupted) {
-                Ok(()) if latencies[index].is_none() => missing.push(index),
-                Ok(()) => {}
+                Ok(()) => missing.push(index),
                 Err(error) => {
                     if let Some(error) = self.failure(error, interrupted)? {
                         see(Event::Notice {
@@ -119,50 +123,58 @@ impl Confirmation<'_, '_> {
             }
         }
         step(finalists.len() - missing.len(), see);
-        if self.measure {
-            #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
-            let each = TIMING * self.left(begun) / missing.len().max(1) as f64;
-            let effort = Effort { seconds: each.clamp(0.2, 3.0), ..Effort::FINAL };
-            for group in missing.chunks(TOGETHER) {
-                let folders = group.iter().map(|&index| bundles[index].clone()).collect();
-                match self.compare(folders, effort, interrupted) {
-                    Ok(timings) => {
-                        for (&index, timing) in group.iter().zip(&timings) {
-                            latencies[index] = Some([timing.median, timing.low, timing.high]);
-                            self.record(&finalists[index], timing)?;
-                        }
+        #[expect(clippy::cast_precision_loss, reason = "a dozen points")]
+        let each = TIMING * self.left(begun) / missing.len().max(1) as f64;
+        let effort = Effort { seconds: each.clamp(0.2, 3.0), ..Effort::FINAL };
+        let mut groups: Vec<&[usize]> = missing.chunks(TOGETHER).rev().collect();
+        while let Some(group) = groups.pop().filter(|_| self.measure) {
+            let folders = group.iter().map(|&index| bundles[index].clone()).collect();
+            match self.compare(folders, effort, interrupted) {
+                Ok(timings) => {
+                    for (&index, timing) in group.iter().zip(&timings) {
+                        latencies[index] = Some([timing.median, timing.low, timing.high]);
+                        self.record(&finalists[index], timing)?;
                     }
-                    Err(error) => {
-                        if let Some(error) = self.failure(error, interrupted)? {
-                            see(Event::Notice {
-                                text: format!("points could not be timed again: {error}"),
-                            });
-                            failed.extend(group);
-                        }
-                    }
+                    step(group.len(), see);
                 }
-                step(group.len(), see);
+                Err(error) => {
+                    let Some(error) = self.failure(error, interrupted)? else { break };
+                    // One of them may be the cause: halves of the group are timed apart.
+                    if group.len() > 1 {
+                        let (left, right) = group.split_at(group.len() / 2);
+                        groups.extend([right, left]);
+                        continue;
+                    }
+                    let ids = group.iter().map(|&index| finalists[index].id.as_str());
+                    let ids = ids.collect::<Vec<_>>().join(", ");
+                    see(Event::Notice {
+                        text: format!("point {ids} could not be timed again: {error}"),
+                    });
+                    failed.extend(group);
+                    step(group.len(), see);
+                }
             }
         }
-        let limits = &self.request.limits;
-        let remaining: Vec<usize> =
-            (0..finalists.len()).filter(|index| !failed.contains(index)).collect();
-        let jobs = remaining.iter().map(|&index| {
-            let latency = latencies[index].unwrap_or_else(|| seen_latency(&finalists[index]));
-            Job::new(&finalists[index], &bundles[index], latency)
-        });
+        let timed = finalists.iter().enumerate().filter(|(index, _)| !failed.contains(index));
+        let mut jobs: Vec<Job<'_>> = timed
+            .filter_map(|(index, point)| Some(Job::new(point, &bundles[index], latencies[index]?)))
+            .collect();
         let until = begun + Duration::from_secs_f64(self.seconds.max(0.0));
-        let mut jobs: Vec<Job<'_>> = jobs.collect();
         let mut step = || {
             done += 1;
             Event::Confirming { done, total: steps }
         };
         self.score(&mut jobs, until, see, &mut step, interrupted)?;
-        let points = jobs.into_iter().filter(|job| !job.failed).map(|job| Confirmed {
-            point: finished(job.point, job.latency, job.score, limits),
-            search_accuracy: accuracy_of(job.point),
+        let limits = &self.request.limits;
+        let finished = jobs.iter().filter_map(|job| {
+            Some((job.point.id.as_str(), finished(job.point, job.latency, job.score?, limits)))
         });
-        let points: Vec<Confirmed> = points.collect();
+        let finished: BTreeMap<&str, FrontPoint> = finished.collect();
+        let points = finalists.iter().map(|search| match finished.get(search.id.as_str()) {
+            Some(point) => Candidate { point: point.clone(), search: search.clone() },
+            None => Candidate::unconfirmed(search.clone()),
+        });
+        let points: Vec<Candidate> = points.collect();
         // Nobody needs the remaining bundles; another session builds its own.
         for folder in [Some(self.folder()), self.runner.candidates.clone()].into_iter().flatten() {
             artefact::discard(&folder);
@@ -199,7 +211,8 @@ impl Confirmation<'_, '_> {
             id: point.id.clone(),
             folder: bundle.to_owned(),
         };
-        match self.host.ask(&request, self.runner.deadline, &mut |_| {}, interrupted)? {
+        let (deadline, devices) = (self.runner.deadline, &self.runner.devices);
+        match self.host.ask_twice(&request, deadline, devices, &mut |_| {}, interrupted)? {
             Reply::Exported { .. } => Ok(()),
             other => Err(HostError::Nonsense(format!("{other:?}"))),
         }
@@ -246,30 +259,11 @@ impl Confirmation<'_, '_> {
     }
 }
 
-fn finished(
-    point: &FrontPoint,
-    latency: [f64; 3],
-    score: Option<Score>,
-    limits: &[Limit],
-) -> FrontPoint {
-    match score {
-        Some(score) => {
-            let value = |metric: Metric| point.metrics.get(metric).unwrap_or_default();
-            let [size, memory] = [Metric::Size, Metric::Memory].map(value);
-            let known = Measurement { score, latency, size, memory };
-            archive::point(&point.config, &point.origin, &known, limits)
-        }
-        None => point.clone(),
-    }
-}
-
-/// A point with its final figures.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Confirmed {
-    /// The point as it is shown, with its accuracy on the report images.
-    pub point: FrontPoint,
-    /// Accuracy on the search images, the only one that may be used for choices.
-    pub search_accuracy: f64,
+fn finished(point: &FrontPoint, latency: [f64; 3], score: Score, limits: &[Limit]) -> FrontPoint {
+    let value = |metric: Metric| point.metrics.get(metric).unwrap_or_default();
+    let [size, memory] = [Metric::Size, Metric::Memory].map(value);
+    let known = Measurement { score, latency, size, memory };
+    archive::point(&point.config, &point.origin, &known, limits)
 }
 
 impl TrialRunner<'_> {
@@ -281,12 +275,6 @@ impl TrialRunner<'_> {
 
 pub(crate) fn accuracy_of(point: &FrontPoint) -> f64 {
     point.metrics.get(Metric::Accuracy).unwrap_or_default()
-}
-
-fn seen_latency(point: &FrontPoint) -> [f64; 3] {
-    let median = point.metrics.get(Metric::Latency).unwrap_or_default();
-    let [low, high] = point.spread.get(&Metric::Latency).copied().unwrap_or([median; 2]);
-    [median, low, high]
 }
 
 /// Facts about a study that its front records beside the points.
@@ -307,60 +295,29 @@ pub struct Frame<'f> {
     pub seconds: f64,
 }
 
-/// Builds the front of the confirmed `points`: the points that are not dominated, with the
-/// preferred feasible one marked, or the nearest miss. The figures of the report images are shown
-/// and decide whether limits are kept. The best point is chosen by the search images, so that no
-/// choice used the accuracy that is shown for it.
+/// Builds the front of the measured `points`: those that are not dominated, with the preferred
+/// feasible one marked, or the nearest miss. The figures of the report images are shown and decide
+/// whether limits are kept. The best point is chosen by the search images, so that no choice used
+/// the accuracy that is shown for it. Returns the front with the confirmed points that are not on
+/// it.
 #[must_use]
-pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
+pub fn front_of(points: &[Candidate], frame: &Frame<'_>) -> (Front, Vec<FrontPoint>) {
     let request = frame.request;
-    let all = || points.iter().map(|confirmed| &confirmed.point);
-    let baseline = all()
+    let baseline = points
+        .iter()
+        .map(|candidate| &candidate.point)
         .find(|point| point.origin == BASELINE)
         .map_or(frame.baseline, |baseline| baseline.metrics);
-    let dominated = |point: &FrontPoint| {
-        all().any(|other| {
-            (other.feasible || !point.feasible)
-                && archive::dominates(&other.metrics, &point.metrics, &request.objectives)
-        })
-    };
-    let kept: Vec<&Confirmed> =
-        points.iter().filter(|confirmed| !dominated(&confirmed.point)).collect();
-    let for_choice: Vec<FrontPoint> = kept
-        .iter()
-        .filter(|confirmed| confirmed.point.feasible)
-        .map(|confirmed| {
-            let mut point = confirmed.point.clone();
-            point.metrics.set(Metric::Accuracy, confirmed.search_accuracy);
-            point
-        })
-        .collect();
-    let for_choice: Vec<&FrontPoint> = for_choice.iter().collect();
-    let best = archive::preferred(&for_choice, request.prefer, &request.objectives)
-        .map(|point| point.id.clone());
-    let nearest_miss = if best.is_none() {
-        all()
-            .min_by(|left, right| {
-                archive::total_violation(left).total_cmp(&archive::total_violation(right))
-            })
-            .cloned()
-    } else {
-        None
-    };
-    let mut kept: Vec<FrontPoint> =
-        kept.into_iter().map(|confirmed| confirmed.point.clone()).collect();
-    for point in &mut kept {
-        point.best = best.as_ref() == Some(&point.id);
-    }
-    kept.sort_by(|left, right| {
-        (right.best, right.feasible)
-            .cmp(&(left.best, left.feasible))
-            .then(accuracy_of(right).total_cmp(&accuracy_of(left)))
-            .then(seen_latency(left)[0].total_cmp(&seen_latency(right)[0]))
-    });
-    let feasible: Vec<Metrics> =
-        kept.iter().filter(|point| point.feasible).map(|point| point.metrics).collect();
-    Front {
+    let selected = select(
+        points,
+        &Rules {
+            objectives: &request.objectives,
+            prefer: request.prefer,
+            baseline,
+            confirmed_first: true,
+        },
+    );
+    let front = Front {
         format: "paretune-front/1".to_owned(),
         model: ModelName { name: frame.network.name.clone(), sha256: frame.network.sha256.clone() },
         hardware: HardwareName {
@@ -376,8 +333,10 @@ pub fn front_of(points: &[Confirmed], frame: &Frame<'_>) -> Front {
         seconds: frame.seconds,
         seed: request.seed,
         strategy: request.strategy.clone(),
-        hypervolume: Some(archive::hypervolume(&feasible, &baseline, &request.objectives)),
-        points: kept,
-        nearest_miss,
-    }
+        hypervolume: Some(selected.hypervolume),
+        points: selected.points,
+        nearest_miss: selected.nearest_miss,
+        state: None,
+    };
+    (front, selected.dominated)
 }

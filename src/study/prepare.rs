@@ -108,19 +108,7 @@ impl Material {
     /// Fails if a file cannot be written, or if the folder holds a study of another network, other
     /// images or another normalization.
     pub fn store(&self, folder: &Path, request: &StudyRequest) -> Result<StudyFile, PrepareError> {
-        let artefacts = folder.join("artefacts");
-        std::fs::create_dir_all(&artefacts).map_err(|error| PrepareError::File {
-            path: artefacts.display().to_string(),
-            problem: error.to_string(),
-        })?;
-        let model = artefacts.join(format!("{}.network", self.network.sha256));
-        if !model.exists() {
-            artefact::write(&model, &self.network)?;
-        }
-        let images = artefacts.join(format!("{}.images", self.images_hash));
-        if !images.exists() {
-            self.dataset.save(&images)?;
-        }
+        self.write_artefacts(folder)?;
         let file = StudyFile {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.network.name.clone(),
@@ -130,8 +118,8 @@ impl Material {
             normalization: self.normalization.clone(),
             request: request.clone(),
         };
-        if folder.join("study.toml").exists() {
-            let before = StudyFile::read(folder)?;
+        // A file that is damaged, and that the journal cannot replace, is written anew.
+        if let Ok(before) = StudyFile::read(folder) {
             let same = before.model_sha256 == file.model_sha256
                 && before.images == file.images
                 && before.normalization == file.normalization;
@@ -148,6 +136,55 @@ impl Material {
         file.write(folder)?;
         Ok(file)
     }
+
+    /// Writes the network and the images to `folder`, unless they are there and whole.
+    fn write_artefacts(&self, folder: &Path) -> Result<(), PrepareError> {
+        let [model, images] = artefacts(folder, &self.network.sha256, &self.images_hash);
+        if let Some(artefacts) = model.parent() {
+            std::fs::create_dir_all(artefacts).map_err(|error| PrepareError::File {
+                path: artefacts.display().to_string(),
+                problem: error.to_string(),
+            })?;
+        }
+        if !artefact::is_whole(&model) {
+            artefact::write(&model, &self.network)?;
+        }
+        if Dataset::load_cached(&images).is_err() {
+            self.dataset.save(&images)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the paths of the network and of the images of the study in `folder`.
+fn artefacts(folder: &Path, model: &str, images: &str) -> [PathBuf; 2] {
+    [format!("{model}.network"), format!("{images}.images")]
+        .map(|name| folder.join("artefacts").join(name))
+}
+
+/// Makes damaged artefacts of the study in `folder` again from the files that were searched.
+///
+/// # Errors
+/// Fails if an artefact is damaged and the files are gone or have changed.
+pub fn mend(folder: &Path) -> Result<(), PrepareError> {
+    let study = StudyFile::read(folder)?;
+    let [model, images] = artefacts(folder, &study.model_sha256, &study.images);
+    if artefact::is_whole(&model) && Dataset::load_cached(&images).is_ok() {
+        return Ok(());
+    }
+    let cannot = |problem: &str| {
+        let path = folder.join("artefacts");
+        PrepareError::Request(format!(
+            "the network or the images of the study, in `{}`, are damaged, and {problem}",
+            path.display()
+        ))
+    };
+    let material = Material::load(&study.request)
+        .map_err(|error| cannot(&format!("cannot be made again: {error}")))?;
+    if material.network.sha256 != study.model_sha256 || material.images_hash != study.images {
+        return Err(cannot("the files that they were made from have changed since"));
+    }
+    material.write_artefacts(folder)
 }
 
 /// Returns the content hash of the three parts together.

@@ -2,7 +2,9 @@
 //!
 //! A study is resumed by replaying it: the search starts again from its seed, and results known to
 //! the journal or the store are told to it without a measurement. A killed study so continues
-//! exactly where it stopped, and its outcome does not depend on the number of interruptions.
+//! exactly where it stopped, and its outcome does not depend on the number of interruptions. If the
+//! request has changed, the search proposes something else at some point. It is then told the rest
+//! of the journal as it is, so that nothing that was measured is lost.
 
 mod archive;
 mod bundles;
@@ -10,10 +12,11 @@ mod control;
 mod device_loss;
 mod events;
 mod finalize;
+mod journaled;
 mod tally;
 mod trial;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,11 +28,14 @@ use paretune_evaluate::host::{Host, HostOptions};
 use paretune_joint_space::seeds::seeds;
 use paretune_kernels::hardware;
 use paretune_model::Network;
+use paretune_record::again::LOCK;
+use paretune_record::artefact;
 use paretune_record::budget::Budget;
-use paretune_record::event::{Event, Started, TrialFinished};
-use paretune_record::front::Front;
-use paretune_record::journal::Journal;
+use paretune_record::event::{Event, Started};
+use paretune_record::front::{BASELINE, FRONT, Front};
+use paretune_record::journal::{Journal, Past, Settings};
 use paretune_record::metric::Metric;
+use paretune_record::preference::Preference;
 use paretune_record::request::{StudyFile, StudyRequest};
 use paretune_record::stop::StopReason;
 use paretune_search::{Problem, Search};
@@ -45,6 +51,7 @@ use super::trial::TrialRunner;
 use archive::Archive;
 use bundles::CandidateBundles;
 use events::EventSink;
+use journaled::Journaled;
 use tally::Tally;
 
 pub use control::Control;
@@ -69,6 +76,8 @@ pub struct SessionOptions {
 pub struct Conclusion {
     /// The front that `front.json` holds.
     pub front: Front,
+    /// Criterion of the best point, which may have been changed on the screen.
+    pub prefer: Preference,
     /// Whether the session was interrupted from outside.
     pub interrupted: bool,
 }
@@ -84,23 +93,32 @@ pub fn run(
     see: &mut dyn FnMut(&Event),
 ) -> Result<Conclusion, SessionError> {
     let begun = Instant::now();
-    let request = &options.request;
     let wrong = |problem: String| SessionError::Folder {
         path: options.folder.display().to_string(),
         problem,
     };
     std::fs::create_dir_all(&options.folder).map_err(|error| wrong(error.to_string()))?;
     let _lock = lock(&options.folder).map_err(wrong)?;
-    let mut file = material.store(&options.folder, request)?;
+    let (journal, past) =
+        Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
+    let mut file = material.store(&options.folder, &options.request)?;
     file.share_layers(&options.folder, &options.store).map_err(PrepareError::from)?;
+    let asked = file.clone();
+    let held = changed_before(&options.request, &past);
+    if let Some(held) = &held {
+        held.apply(&mut file.request);
+        file.write(&options.folder).map_err(PrepareError::from)?;
+    }
+    let request = &file.request.clone();
     let workload = file.workload(&options.folder);
     let hardware = hardware::detect();
     let space = Arc::new(
         space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())?
             .compile()?,
     );
-    let (journal, past) =
-        Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
+    for folder in [&options.folder, &workload.artefacts, &workload.layers] {
+        artefact::sweep(folder);
+    }
     let store = Store::open(&options.store)?;
     let mut events = EventSink { journal, see, folder: &options.folder };
 
@@ -126,10 +144,17 @@ pub fn run(
             .duration_since(std::time::UNIX_EPOCH)
             .ok()
             .map(|since| since.as_secs_f64()),
+        devices: hardware.devices.clone(),
+        study: Some(Box::new(asked)),
     };
     events.send(Event::Started(Box::new(started)))?;
     for notice in store.notices() {
         events.send(Event::Notice { text: notice })?;
+    }
+    if held.is_some() {
+        let text = "limits, preference and budget that were set on the screen still hold; other \
+                    options of the command replace them";
+        events.send(Event::Notice { text: text.to_owned() })?;
     }
     if past.damaged_lines > 0 {
         let text =
@@ -143,12 +168,17 @@ pub fn run(
         ..Shared::default()
     }));
     let search = start_search(&space, request, &shared)?;
+    let baseline = seeds(&space).into_iter().find(|seed| seed.origin == BASELINE);
 
     let mut runner = TrialRunner::new(&store, workload.clone(), hardware.id.clone())?;
     runner.deadline = options.trial_deadline;
     runner.devices = request.backends.iter().filter(|backend| *backend != "cpu").cloned().collect();
     let candidates = runner.workload.artefacts.join(CANDIDATES);
     runner.candidates = Some(candidates.clone());
+    runner.baseline = baseline.map(|seed| space.decode(&seed.point).id());
+    let mut tally = Tally::new(begun, past.seconds);
+    tally.latest = past.trials.iter().map(|trial| trial.number).max().unwrap_or(0);
+    let resumed = !past.trials.is_empty();
     let mut session = Session {
         options,
         request: request.clone(),
@@ -162,17 +192,19 @@ pub fn run(
         shared,
         runner,
         host: Host::new(options.host.clone(), workload),
-        journaled: past.trials.into_iter().map(|trial| (trial.id.clone(), trial)).collect(),
+        journaled: Journaled::new(past.trials),
+        resumed,
         archive: Archive::default(),
         bundles: CandidateBundles::new(candidates),
         keep: BTreeSet::new(),
-        tally: Tally::new(begun, past.seconds),
+        tally,
     };
-    let (reason, measure, front) = loop {
+    let (reason, measure, (front, dominated)) = loop {
         let reason = session.search_all(&mut events)?;
+        session.absorb(&mut events)?;
         let measure = !matches!(reason, StopReason::Interrupted | StopReason::DeviceLost);
         let error = match session.finalize(&mut events, material, &hardware, measure) {
-            Ok(front) => break (reason, measure, front),
+            Ok(finished) => break (reason, measure, finished),
             Err(error) => error,
         };
         // If a device is lost during the final measurements, the search continues on the other
@@ -188,8 +220,17 @@ pub fn run(
         session.inspect(&best.id, &mut events)?;
     }
     write_front(&options.folder, &front).map_err(|error| wrong(error.to_string()))?;
-    events.send(Event::Finished { reason, front: Box::new(front.clone()) })?;
-    Ok(Conclusion { front, interrupted })
+    events.send(Event::Finished { reason, front: Box::new(front.clone()), dominated })?;
+    Ok(Conclusion { front, prefer: session.request.prefer, interrupted })
+}
+
+/// Returns the limits, preference and budget that an earlier session was given on the screen, if the
+/// study is asked for again as it was before them.
+fn changed_before(request: &StudyRequest, past: &Past) -> Option<Settings> {
+    let (_, session) = past.sessions.last()?;
+    let asked = Settings::of(&session.study.as_ref()?.request);
+    let held = past.settings.clone()?;
+    (asked == Settings::of(request) && held != asked).then_some(held)
 }
 
 /// Creates a search without any results.
@@ -251,8 +292,10 @@ struct Session<'s> {
     shared: Arc<Mutex<Shared>>,
     runner: TrialRunner<'s>,
     host: Host,
-    /// Trials of earlier sessions that have not been told to the search yet, by id.
-    journaled: HashMap<String, TrialFinished>,
+    /// Trials of earlier sessions that have not been told to the search yet.
+    journaled: Journaled,
+    /// Whether results of earlier sessions are still to be reported as one front.
+    resumed: bool,
     archive: Archive,
     bundles: CandidateBundles,
     /// Ids of the points that the user wants among the finalists.
@@ -266,6 +309,10 @@ impl Session<'_> {
     fn search_all(&mut self, events: &mut EventSink<'_>) -> Result<StopReason, SessionError> {
         loop {
             self.obey(events)?;
+            if self.resumed && self.journaled.is_empty() {
+                self.resumed = false;
+                self.tell_settings(events)?;
+            }
             let budget = self.request.budget;
             // The final measurements are part of the budget, so their time is reserved.
             let seconds = budget.seconds.map(|seconds| seconds - confirm::reserve(seconds));
@@ -294,10 +341,12 @@ impl Session<'_> {
                 return Ok(StopReason::Exhausted);
             };
             let id = self.space.decode(&proposal.point).id();
-            if let Some(trial) = self.journaled.remove(&id) {
-                self.replay(&proposal, trial)?;
+            if let Some(trial) = self.journaled.take(&id) {
+                self.replay(&proposal.point, &trial)?;
                 continue;
             }
+            // From here on the search goes another way than before.
+            self.absorb(events)?;
             if spent && self.tally.trials > 0 {
                 return Ok(StopReason::Budget);
             }
@@ -349,19 +398,25 @@ impl Session<'_> {
 
 /// Locks the folder against a second program while the returned file is open.
 fn lock(folder: &Path) -> Result<File, String> {
-    let file = File::create(folder.join("lock")).map_err(|error| error.to_string())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err("another paretune works in it; wait for it, or name another folder with --study"
-                .into())
+    let file = File::create(folder.join(LOCK)).map_err(|error| error.to_string())?;
+    for attempt in 0.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            // A program that asks whether the study runs holds the lock for a moment.
+            Err(TryLockError::WouldBlock) if attempt < 10 => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err("another paretune works in it; wait for it, or name another folder \
+                            with --study"
+                    .into());
+            }
+            Err(TryLockError::Error(error)) => return Err(error.to_string()),
         }
-        Err(TryLockError::Error(error)) => Err(error.to_string()),
     }
+    Ok(file)
 }
 
 fn write_front(folder: &Path, front: &Front) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(front)?;
-    text.push(b'\n');
-    paretune_record::artefact::write_whole(&folder.join("front.json"), &text)
+    artefact::write_whole(&folder.join(FRONT), &front.to_file()?)
 }

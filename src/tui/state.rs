@@ -144,7 +144,7 @@ impl State {
                 self.current = None;
                 self.confirming = Some((*done.min(total), *total));
             }
-            Event::Finished { reason, front } => self.end(*reason, front),
+            Event::Finished { reason, front, .. } => self.end(*reason, front),
             Event::Notice { text } => {
                 self.notices.push_back(text.clone());
                 self.notices.keep_newest(MAX_LINES);
@@ -322,6 +322,7 @@ impl State {
             id: point.id.clone(),
             feasible: point.feasible,
             best: false,
+            confirmed: point.confirmed,
             metrics: point.metrics,
             spread: point.spread.clone(),
             violation: point.violation.clone(),

@@ -8,6 +8,7 @@ use serde_json::Value;
 mod lost;
 mod mixed;
 mod outside;
+mod survive;
 
 struct Home(tempfile::TempDir);
 

@@ -124,6 +124,7 @@ pub fn study(trials: u64, easy: bool) -> Vec<Event> {
     events.push(Event::Finished {
         reason: StopReason::Budget,
         front: Box::new(archive(front, limits, trials, hypervolume)),
+        dominated: Vec::new(),
     });
     events
 }
@@ -157,6 +158,8 @@ fn started(limits: &[Limit]) -> Event {
         resumed_trials: 0,
         resumed_seconds: 0.0,
         begun: None,
+        devices: Vec::new(),
+        study: None,
     }))
 }
 
@@ -219,6 +222,7 @@ fn point(dice: &mut Dice, number: u64, trials: u64, limits: &[Limit]) -> FrontPo
         id: format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         feasible: violation.is_empty(),
         best: false,
+        confirmed: true,
         metrics,
         spread,
         violation,
@@ -285,5 +289,6 @@ fn archive(
         hypervolume: Some(hypervolume),
         points,
         nearest_miss,
+        state: None,
     }
 }

@@ -111,31 +111,8 @@ impl Archive {
     /// Adds a point to the front unless another point there dominates it. Returns whether it
     /// entered, and the ids of the points that it displaced.
     fn enter(&mut self, point: FrontPoint, objectives: &[Metric]) -> (bool, Vec<String>) {
-        let beats = |left: &FrontPoint, right: &FrontPoint| match (left.feasible, right.feasible) {
-            (true, false) => true,
-            (false, true) => false,
-            (true, true) => archive::dominates(&left.metrics, &right.metrics, objectives),
-            (false, false) => {
-                archive::total_violation(left) <= archive::total_violation(right)
-                    && archive::dominates(&left.metrics, &right.metrics, objectives)
-            }
-        };
-        if self.front.iter().any(|other| beats(other, &point)) {
-            return (false, Vec::new());
-        }
-        let alike = |other: &FrontPoint| {
-            other.feasible
-                && !beats(&point, other)
-                && archive::covers(&other.metrics, &point.metrics, objectives)
-        };
-        if point.feasible && self.front.iter().any(alike) {
-            return (false, Vec::new());
-        }
-        let (displaced, kept) = self.front.drain(..).partition(|other| beats(&point, other));
-        self.front = kept;
-        self.front.push(point);
-        let displaced: Vec<FrontPoint> = displaced;
-        (true, displaced.into_iter().map(|point| point.id).collect())
+        let (entered, displaced) = archive::enter(&mut self.front, point, objectives);
+        (entered, displaced.into_iter().map(|point| point.id).collect())
     }
 
     /// Returns the id of the point that would be exported now.

@@ -56,7 +56,8 @@ impl Session<'_> {
         }
     }
 
-    fn carry_out(&mut self, events: &mut EventSink<'_>) -> Result<(), SessionError> {
+    /// Applies the requested changes. Returns whether limits, preference or budget have changed.
+    pub(super) fn carry_out(&mut self, events: &mut EventSink<'_>) -> Result<bool, SessionError> {
         let mut changed = false;
         for change in self.control.take() {
             changed |= !matches!(change, Change::Keep(_) | Change::Inspect(_));
@@ -76,11 +77,16 @@ impl Session<'_> {
                 Change::Inspect(id) => self.inspect(&id, events)?,
             }
         }
-        if !changed {
-            return Ok(());
+        if changed {
+            self.file.request.clone_from(&self.request);
+            self.file.write(&self.options.folder).map_err(crate::prepare::PrepareError::from)?;
+            self.tell_settings(events)?;
         }
-        self.file.request.clone_from(&self.request);
-        self.file.write(&self.options.folder).map_err(crate::prepare::PrepareError::from)?;
+        Ok(changed)
+    }
+
+    /// Reports limits, preference and budget with the front under them.
+    pub(super) fn tell_settings(&self, events: &mut EventSink<'_>) -> Result<(), SessionError> {
         events.send(Event::Changed(Box::new(Changed {
             limits: self.request.limits.clone(),
             prefer: self.request.prefer,
@@ -114,7 +120,10 @@ impl Session<'_> {
             Request::Inspect { configuration: configuration.clone(), seconds: INSPECTION };
         let control = self.control;
         let deadline = self.options.trial_deadline;
-        let event = match self.host.ask(&request, deadline, &mut |_| {}, &|| control.stopped()) {
+        let devices = &self.runner.devices;
+        let interrupted = || control.stopped();
+        let answer = self.host.ask_twice(&request, deadline, devices, &mut |_| {}, &interrupted);
+        let event = match answer {
             Ok(Reply::Inspected { threads, steps }) => {
                 Event::Inspected(Box::new(Inspected { id: id.to_owned(), threads, steps }))
             }

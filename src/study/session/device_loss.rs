@@ -79,11 +79,7 @@ impl Session<'_> {
         (self.search, self.space) = (search, space);
         let elsewhere = |configuration: &Configuration| !runs_on(configuration, backend);
         self.archive.retain(elsewhere);
-        self.journaled.retain(|_, trial| {
-            let configuration =
-                trial.point.as_ref().map(|point| &point.config).or(trial.config.as_ref());
-            configuration.is_none_or(elsewhere)
-        });
+        self.journaled.retain(|trial| trial.configuration().is_none_or(elsewhere));
         self.archive.judge_again(&self.request.limits, &self.request.objectives);
         Ok(None)
     }

@@ -76,14 +76,15 @@ impl Session<'_> {
     }
 
     /// Measures the finalists, or only collects known figures if `measure` is false, and builds the
-    /// front of the study.
+    /// front of the study. Returns it with the points that are measured and not on it.
     pub(super) fn finalize(
         &mut self,
         events: &mut EventSink<'_>,
         material: &Material,
         hardware: &Hardware,
         measure: bool,
-    ) -> Result<Front, SessionError> {
+    ) -> Result<(Front, Vec<FrontPoint>), SessionError> {
+        self.carry_out(events)?;
         let request = &self.request.clone();
         let additivity = self.shared.lock().ok().and_then(|shared| shared.additivity());
         if let Some(text) = additivity {
@@ -128,8 +129,14 @@ impl Session<'_> {
             measure,
         };
         let control = self.control;
-        let points = events
+        let mut points = events
             .during(|send| confirmation.confirm(&finalists, send, &|| control.stopped()))??;
+        // The user may have changed limits or preference meanwhile.
+        if self.carry_out(events)? {
+            for candidate in &mut points {
+                candidate.point = archive::judge(&candidate.point, &self.request.limits);
+            }
+        }
         let baseline =
             self.archive.baseline.as_ref().map(|point| point.metrics).unwrap_or_default();
         Ok(confirm::front_of(
@@ -137,7 +144,7 @@ impl Session<'_> {
             &confirm::Frame {
                 network: &material.network,
                 hardware,
-                request,
+                request: &self.request,
                 baseline,
                 trials: self.tally.trials,
                 cached: self.tally.cached,

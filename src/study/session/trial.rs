@@ -11,7 +11,7 @@ use paretune_record::front::{BASELINE, FrontPoint};
 use paretune_record::measurement::{Estimate, Measurement};
 use paretune_record::metric::Metric;
 use paretune_search::{Outcome, Proposal};
-use paretune_spaces::Configuration;
+use paretune_spaces::{Configuration, Point};
 
 use super::Session;
 use super::events::EventSink;
@@ -22,23 +22,55 @@ use crate::trial::{TrialError, TrialOutcome, TrialResult};
 const UNDECIDED: u64 = 8;
 
 impl Session<'_> {
-    /// Tells the search the result of an earlier session.
+    /// Tells the search the result of an earlier session. Points are judged under the current
+    /// limits.
     pub(super) fn replay(
         &mut self,
-        proposal: &Proposal,
-        trial: TrialFinished,
+        point: &Point,
+        trial: &TrialFinished,
     ) -> Result<(), SessionError> {
         self.tally.count(trial.cached);
-        let outcome = TrialOutcome::of(&trial);
-        self.search.tell(&proposal.point, told(&outcome))?;
+        let outcome = TrialOutcome::of(trial);
+        self.search.tell(point, told(&outcome))?;
+        let seen = trial.point.as_ref().zip(outcome.measurement()).map(|(point, measurement)| {
+            archive::point(&point.config, &trial.origin, measurement, &self.request.limits)
+        });
         if let Some(measurement) = outcome.measurement()
-            && proposal.origin == BASELINE
+            && trial.origin == BASELINE
         {
-            self.archive.baseline.clone_from(&trial.point);
+            self.archive.baseline.clone_from(&seen);
             self.learn_images(measurement);
         }
-        if let (TrialOutcome::Measured(measurement), Some(point)) = (outcome, trial.point) {
-            self.archive.add(point, measurement, &self.request.objectives);
+        if let (TrialOutcome::Measured(measurement), Some(seen)) = (outcome, seen) {
+            self.archive.add(seen, measurement, &self.request.objectives);
+        }
+        Ok(())
+    }
+
+    /// Tells the search all results of earlier sessions that it has not proposed again. Other
+    /// limits, another budget or a damaged line lead to other proposals, and what was measured
+    /// counts all the same. Results outside of the space that is searched now are left out.
+    pub(super) fn absorb(&mut self, events: &mut EventSink<'_>) -> Result<(), SessionError> {
+        let rest = self.journaled.take_all();
+        let mut outside = 0;
+        for trial in rest {
+            let point = trial.configuration().map(|configuration| {
+                let point = self.space.closest(configuration);
+                (self.space.decode(&point) == *configuration).then_some(point)
+            });
+            match point.flatten() {
+                Some(point) => self.replay(&point, &trial)?,
+                None => {
+                    self.tally.count(trial.cached);
+                    outside += 1;
+                }
+            }
+        }
+        if outside > 0 {
+            let text = format!(
+                "{outside} earlier trials are outside of the space that is searched now, and do not count"
+            );
+            events.send(Event::Notice { text })?;
         }
         Ok(())
     }
@@ -52,7 +84,7 @@ impl Session<'_> {
         let begun = Instant::now();
         let configuration = self.space.decode(&proposal.point);
         let id = configuration.id();
-        let number = self.tally.trials + 1;
+        let number = self.tally.next();
         events.send(Event::TrialStarted {
             number,
             id: id.clone(),

@@ -249,13 +249,13 @@ fn a_search_is_driven_in_a_terminal() {
 }
 
 #[cfg(unix)]
-struct Tmux {
-    socket: PathBuf,
+pub(super) struct Tmux {
+    pub(super) socket: PathBuf,
 }
 
 #[cfg(unix)]
 impl Tmux {
-    fn ask(&self, arguments: &[&str]) -> String {
+    pub(super) fn ask(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("tmux");
         command.arg("-S").arg(&self.socket).args(["-f", "/dev/null"]).args(arguments);
         let output =
@@ -273,7 +273,7 @@ impl Tmux {
     }
 
     /// Returns the screen as soon as it shows `text`.
-    fn wait_for(&self, text: &str) -> String {
+    pub(super) fn wait_for(&self, text: &str) -> String {
         let begun = std::time::Instant::now();
         loop {
             let screen = self.ask(&["capture-pane", "-p"]);
