@@ -18,6 +18,7 @@ use paretune_record::artefact::write_whole;
 use paretune_record::budget::Budget;
 use paretune_record::characterize::Row;
 use paretune_record::metric::Metric;
+use paretune_record::seal::{Condition, Sealed};
 use paretune_record::survey::Survey;
 use paretune_spaces::CompiledSpace;
 use paretune_study::characterize::{configuration, experiments, settings};
@@ -241,7 +242,9 @@ impl Study<'_> {
     ) -> anyhow::Result<Survey> {
         let path =
             folder.join(format!("schedules-{}-{}.json", runner.hardware, space.parameters().len()));
-        let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let bytes = std::fs::read(&path).ok();
+        let whole = bytes.filter(|bytes| Sealed::Line.verify(bytes) == Condition::Whole);
+        let known = whole.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         if let Some(known) = known {
             return Ok(known);
         }
@@ -259,7 +262,7 @@ impl Study<'_> {
             interrupted: &stopped,
         };
         let survey = surveyor.fastest_schedules(&mut |_| {})?;
-        write_whole(&path, &serde_json::to_vec(&survey)?)
+        write_whole(&path, &Sealed::Line.seal(serde_json::to_vec(&survey)?))
             .with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(survey)
     }

@@ -27,7 +27,7 @@ pub use relax::{Relaxation, relaxations};
 pub use summary::{quoted, summary, why, why_of};
 pub use svg::svg;
 pub use table::{TableStyle, table};
-pub use techniques::{Technique, label, metrics, techniques};
+pub use techniques::{Technique, label, metrics, on_terms_of, techniques};
 
 /// Formats the value of a parameter as users write it, without quotes around texts.
 #[must_use]

@@ -14,7 +14,7 @@ pub struct Technique {
     pub label: String,
     /// Content hash of the configuration.
     pub id: String,
-    /// Final metrics if it is a point of the front, else those of the search.
+    /// Metrics that compare with those of the front: see [`on_terms_of`].
     pub metrics: Metrics,
 }
 
@@ -26,11 +26,45 @@ pub fn techniques(trials: &[TrialFinished], front: Option<&Front>) -> Vec<Techni
         .filter_map(|trial| {
             let label = label(&trial.origin)?;
             let id = trial.id.clone();
-            let last = front.and_then(|front| front.points.iter().find(|point| point.id == id));
-            let metrics = last.map(|point| point.metrics).or_else(|| metrics(trial))?;
+            let seen = metrics(trial)?;
+            let metrics = match front {
+                Some(front) => on_terms_of(front, &id, &seen, trial.baseline.as_ref()),
+                None => seen,
+            };
             Some(Technique { name: trial.origin.clone(), label, id, metrics })
         })
         .collect()
+}
+
+/// Returns the metrics of the trial `id`, whose search has seen `metrics`, on the terms of `front`:
+/// its final ones if the front has it. Else they relate to the front's baseline as those of the
+/// search relate to the search's `baseline`. The two fronts are scored on different images and timed
+/// at different times, so nothing else compares.
+#[must_use]
+pub fn on_terms_of(
+    front: &Front,
+    id: &str,
+    metrics: &Metrics,
+    baseline: Option<&Metrics>,
+) -> Metrics {
+    let known = front.points.iter().chain(&front.nearest_miss).find(|point| point.id == id);
+    if let Some(point) = known {
+        return point.metrics;
+    }
+    let Some(baseline) = baseline else { return *metrics };
+    let related = metrics.iter().map(|(metric, value)| {
+        let moved = match (baseline.get(metric), front.baseline.get(metric)) {
+            (Some(then), Some(now)) if metric.is_logarithmic() && then > 0.0 => {
+                value * (now / then)
+            }
+            (Some(then), Some(now)) if !metric.is_logarithmic() => {
+                (value + (now - then)).clamp(0.0, 1.0)
+            }
+            _ => value,
+        };
+        (metric, moved)
+    });
+    related.collect()
 }
 
 /// Returns the metrics of a trial, also if it was dropped before all of its images were scored.
@@ -67,7 +101,29 @@ pub fn label(origin: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::label;
+    use super::{label, on_terms_of};
+    use paretune_record::metric::{Metric, Metrics};
+
+    #[test]
+    fn a_technique_that_changes_nothing_is_where_the_baseline_is() {
+        let front = paretune_demo::front(30, true);
+        // The search saw other images and a slower moment.
+        let moved = |metric: Metric, value: f64| match metric {
+            Metric::Accuracy => value - 0.035,
+            Metric::Latency => value * 1.2,
+            _ => value,
+        };
+        let then: Metrics =
+            front.baseline.iter().map(|(metric, value)| (metric, moved(metric, value))).collect();
+        let now = on_terms_of(&front, "unknown", &then, Some(&then));
+        for (metric, value) in front.baseline.iter() {
+            let found = now.get(metric).unwrap();
+            assert!((found - value).abs() <= 1e-9 * value.abs(), "{metric}: {found}");
+        }
+        // A point of the front has its own final figures.
+        let point = &front.points[0];
+        assert_eq!(on_terms_of(&front, &point.id, &then, Some(&then)), point.metrics);
+    }
 
     #[test]
     fn only_single_techniques_have_labels() {

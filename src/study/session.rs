@@ -33,10 +33,10 @@ use paretune_record::artefact;
 use paretune_record::budget::Budget;
 use paretune_record::event::{Event, Started};
 use paretune_record::front::{BASELINE, FRONT, Front};
-use paretune_record::journal::{Journal, Past, Settings};
+use paretune_record::journal::{JOURNAL, Journal, Past, Settings};
 use paretune_record::metric::Metric;
 use paretune_record::preference::Preference;
-use paretune_record::request::{StudyFile, StudyRequest};
+use paretune_record::request::{STUDY, StudyFile, StudyRequest};
 use paretune_record::stop::StopReason;
 use paretune_search::{Problem, Search};
 use paretune_spaces::CompiledSpace;
@@ -98,6 +98,7 @@ pub fn run(
         problem,
     };
     std::fs::create_dir_all(&options.folder).map_err(|error| wrong(error.to_string()))?;
+    unclaimed(&options.folder).map_err(wrong)?;
     let _lock = lock(&options.folder).map_err(wrong)?;
     let (journal, past) =
         Journal::open(&options.folder).map_err(|error| wrong(error.to_string()))?;
@@ -394,6 +395,16 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Checks that `folder` is empty or holds a study, so that nothing of the user's is mixed with one.
+fn unclaimed(folder: &Path) -> Result<(), String> {
+    let mut entries = std::fs::read_dir(folder).map_err(|error| error.to_string())?.peekable();
+    let is_study = [STUDY, JOURNAL, LOCK].iter().any(|name| folder.join(name).exists());
+    if is_study || entries.peek().is_none() {
+        return Ok(());
+    }
+    Err("is not empty and holds no study; name another folder with --study".to_owned())
 }
 
 /// Locks the folder against a second program while the returned file is open.

@@ -349,6 +349,11 @@ impl State {
     fn end(&mut self, reason: StopReason, front: &Front) {
         (self.preparing, self.current, self.confirming) = (None, None, None);
         self.front.clone_from(&front.points);
+        for technique in &mut self.techniques {
+            let seen = technique.metrics;
+            technique.metrics =
+                report::on_terms_of(front, &technique.id, &seen, self.baseline.as_ref());
+        }
         self.baseline = Some(front.baseline);
         self.trials = front.trials;
         self.elapsed = self.elapsed.max(front.seconds);

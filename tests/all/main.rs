@@ -2,6 +2,7 @@
 
 mod commands;
 mod common;
+mod faults;
 mod model_hostile;
 mod model_networks;
 mod model_onnx;

@@ -228,6 +228,17 @@ fn a_study_that_runs_or_was_killed_is_shown_exported_and_asked_again() {
 }
 
 #[test]
+fn a_folder_of_other_files_is_not_taken_for_a_study() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("photos")).expect("a folder");
+    std::fs::write(home.path("photos/cat.txt"), "meow").expect("written");
+    let arguments = [&LONG[..9], &["photos"]].concat();
+    let error = home.fails(&arguments, 2);
+    assert!(error.contains("not empty") && error.contains("--study"), "{error}");
+    assert_eq!(files(&home.path("photos")).len(), 1);
+}
+
+#[test]
 fn studies_are_listed_with_their_state() {
     let home = Home::new();
     assert!(home.ok(&["studies"]).contains("no studies yet"));
