@@ -3,6 +3,8 @@
 //!
 //! Integer weights enter with their real values; rounding of activations to 8 bits is not modeled.
 
+mod tensor;
+
 use crate::executor::validate;
 use paretune_base::error::KernelError;
 use paretune_base::plan::activation::Activation;
@@ -204,6 +206,7 @@ fn apply(plan: &Plan, step: &Step, inputs: &[Tensor<'_>]) -> Vec<f64> {
             let base = f64::from(*bias) + f64::from(*alpha) / *size as f64 * squares;
             x.at(index) / base.powf(f64::from(*beta))
         }),
+        (Operator::Tensor(operator), Some(_)) => tensor::apply(operator, inputs, out),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use paretune_kernels::operator::Operator;
+use paretune_kernels::plan::tensor::{Picks, TensorOperator};
 use paretune_kernels::{Plan, WeightValues, Weights};
 
 use super::calibration::Calibration;
@@ -203,10 +204,23 @@ pub(super) fn remove(
                 small.constants.push(rows(&plan.constants[*constant], keep.of(old.output)));
                 *constant = small.constants.len() - 1;
             }
+            Operator::Tensor(TensorOperator::Select { axis: 0, picks }) => {
+                *picks = remaining(picks, keep.of(old.inputs[0]), keep.of(old.output));
+            }
             _ => {}
         }
     }
     Ok(small)
+}
+
+/// Returns the positions of the kept outputs among the kept inputs of a selection of channels.
+fn remaining(picks: &Picks, inputs: &[bool], outputs: &[bool]) -> Picks {
+    if inputs.iter().chain(outputs).all(|&keep| keep) {
+        return picks.clone();
+    }
+    let place = |at: usize| inputs[..at].iter().filter(|&&keep| keep).count() as u32;
+    let kept = outputs.iter().enumerate().filter(|&(_, &keep)| keep);
+    Picks::List(kept.map(|(index, _)| picks.at(index).map_or(Picks::NONE, place)).collect())
 }
 
 /// Returns the parts of `tensor`'s first axis that `keep` keeps.

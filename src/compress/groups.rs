@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use paretune_kernels::executor::validate;
 use paretune_kernels::operator::Operator;
+use paretune_kernels::plan::tensor::TensorOperator;
 use paretune_kernels::{Plan, Step, ValueId};
 
 use super::error::CompressError;
@@ -172,18 +173,8 @@ impl Graph {
                     self.unite_values(residual, output);
                 }
             }
-            Operator::Add(_) | Operator::Mul(_) => {
-                let rank = plan.values[output].dims.len();
-                for &input in &step.inputs {
-                    if plan.values[input].dims.len() < rank {
-                        self.pin(input, "is broadcast along other axes");
-                    } else if first(input) == first(output) {
-                        self.unite_values(input, output);
-                    } else {
-                        self.pin(input, "is broadcast over all channels");
-                    }
-                }
-            }
+            Operator::Add(_) | Operator::Mul(_) => self.broadcast(plan, step),
+            Operator::Tensor(operator) => self.tensor(plan, step, operator),
             Operator::Concat { axis: 0 } => {
                 let mut at = self.first[output];
                 for &input in &step.inputs {
@@ -227,6 +218,63 @@ impl Graph {
             | Operator::Pad { .. }
             | Operator::Transpose { .. }
             | Operator::Softmax { .. } => self.unite_values(step.inputs[0], output),
+        }
+    }
+
+    /// Joins the channels of operands that are broadcast against each other.
+    fn broadcast(&mut self, plan: &Plan, step: &Step) {
+        let output = step.output;
+        let dims = |value: ValueId| plan.values[value].dims.as_slice();
+        for &input in &step.inputs {
+            if dims(input).len() < dims(output).len() {
+                self.pin(input, "is broadcast along other axes");
+            } else if dims(input).first() == dims(output).first() {
+                self.unite_values(input, output);
+            } else {
+                self.pin(input, "is broadcast over all channels");
+            }
+        }
+    }
+
+    /// Joins or pins the channels of a general operator.
+    fn tensor(&mut self, plan: &Plan, step: &Step, operator: &TensorOperator) {
+        let (input, output) = (step.inputs[0], step.output);
+        let mut mixes = |why| {
+            self.pin(input, why);
+            self.pin(output, why);
+        };
+        match operator {
+            TensorOperator::Binary(_) | TensorOperator::Choose => self.broadcast(plan, step),
+            TensorOperator::Select { axis: 0, picks } => {
+                for (index, node) in self.nodes(output).enumerate() {
+                    match picks.at(index) {
+                        Some(at) => self.unite(self.first[input] + at, node),
+                        None => {
+                            self.pinned[node].get_or_insert("is padded with further channels");
+                        }
+                    }
+                }
+            }
+            TensorOperator::Resample { axis: 0, .. } => mixes("is interpolated over channels"),
+            TensorOperator::Normalize { axes: [0, _], .. } => mixes("is normalized over channels"),
+            TensorOperator::Rank { axis: 0, .. } => mixes("is sorted over channels"),
+            TensorOperator::Reduce { axes, .. } if axes.contains(&0) => {
+                self.pin(input, "is reduced over channels");
+            }
+            TensorOperator::MatMul => {
+                mixes("is multiplied by a computed matrix");
+                self.pin(step.inputs[1], "is multiplied by a computed matrix");
+            }
+            TensorOperator::GridSample { .. } => {
+                self.pin(step.inputs[1], "names places of an image");
+                self.unite_values(input, output);
+            }
+            TensorOperator::Unary(_)
+            | TensorOperator::Select { .. }
+            | TensorOperator::Resample { .. }
+            | TensorOperator::Normalize { .. }
+            | TensorOperator::Rank { .. }
+            | TensorOperator::Reduce { .. } => self.unite_values(input, output),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use paretune_kernels::operator::{ConvProblem, Operator};
+use paretune_kernels::plan::tensor::TensorOperator;
 use paretune_kernels::{Plan, Step};
 
 /// Totals of a network over all its steps.
@@ -201,5 +202,27 @@ fn operator(plan: &Plan, step: &Step) -> String {
         Operator::Reshape => "reshape".into(),
         Operator::Softmax { axis } => format!("softmax axis {axis}"),
         Operator::Lrn { size, .. } => format!("local response normalization {size}"),
+        Operator::Tensor(operator) => tensor(operator),
+    }
+}
+
+/// Describes a general operator in a few words.
+fn tensor(operator: &TensorOperator) -> String {
+    match operator {
+        TensorOperator::Unary(function) => {
+            let text = format!("{function:?}").to_lowercase();
+            text.split_whitespace().next().unwrap_or_default().to_owned()
+        }
+        TensorOperator::Binary(function) => format!("{function:?}").to_lowercase(),
+        TensorOperator::Reduce { kind, axes } => {
+            format!("{} over {axes:?}", format!("{kind:?}").to_lowercase())
+        }
+        TensorOperator::Select { axis, picks } => format!("select {} on axis {axis}", picks.len()),
+        TensorOperator::Resample { axis, .. } => format!("resample axis {axis}"),
+        TensorOperator::Normalize { axes: [first, last], .. } => {
+            format!("normalize axes {first} to {last}")
+        }
+        TensorOperator::Rank { axis, count, .. } => format!("best {count} on axis {axis}"),
+        operator => operator.name().replace('_', " "),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use paretune_joint_space::builder::{JointSpaceError, joint_space};
 use paretune_kernels::Backend;
 use paretune_kernels::hardware::Isa;
+use paretune_kernels::operator::Operator;
 use paretune_model::images::{self, Dataset, SplitSizes};
 use paretune_model::{Network, builtin};
 use paretune_record::artefact::{self, ArtefactError};
@@ -225,6 +226,26 @@ pub fn input_dims(network: &Network) -> Result<[usize; 3], PrepareError> {
     })
 }
 
+/// Removes OpenCL devices from `backends` if the network has steps that they do not compute.
+fn leave_out_devices(network: &Network, backends: &mut Vec<Backend>) -> Result<(), PrepareError> {
+    let general = network.plan.steps.iter().find_map(|step| match &step.operator {
+        Operator::Tensor(operator) => Some((step.name.as_str(), operator.name())),
+        _ => None,
+    });
+    let Some((step, kind)) = general else { return Ok(()) };
+    let count = backends.len();
+    backends.retain(|backend| *backend == Backend::Cpu);
+    if backends.is_empty() {
+        return Err(PrepareError::Request(format!(
+            "OpenCL devices do not compute step `{step}` ({kind}); add `cpu` to --backend"
+        )));
+    }
+    if backends.len() < count {
+        tracing::warn!("OpenCL is left out: devices do not compute step `{step}` ({kind})");
+    }
+    Ok(())
+}
+
 /// Builds the space of `network` on this machine for the given `threads` and `backends`, narrowed
 /// by `file`.
 ///
@@ -236,10 +257,11 @@ pub fn space_of(
     backends: &[String],
     file: Option<&PathBuf>,
 ) -> Result<Space, PrepareError> {
-    let backends: Vec<Backend> = backends
+    let mut backends: Vec<Backend> = backends
         .iter()
         .map(|text| text.parse().map_err(PrepareError::Request))
         .collect::<Result<_, _>>()?;
+    leave_out_devices(network, &mut backends)?;
     let mut space = joint_space(network, threads, &backends, Isa::detect())?;
     match file {
         None => Ok(space),

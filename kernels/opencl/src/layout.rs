@@ -221,6 +221,7 @@ fn name_of(operator: &Operator) -> &'static str {
         Operator::Reshape => "reshape",
         Operator::Softmax { .. } => "softmax",
         Operator::Lrn { .. } => "lrn",
+        Operator::Tensor(operator) => operator.name(),
     }
 }
 

@@ -138,6 +138,10 @@ pub(super) fn prepare(plan: &Plan, step: &Step, batch: usize) -> Result<Prepared
                 .define_float("BIAS", *bias);
             one(flat(REDUCE, "lrn", macros, count, 1))
         }
+        Operator::Tensor(operator) => Err(KernelError::plan(
+            &step.name,
+            format!("is of the kind `{}`, which the processor alone computes", operator.name()),
+        )),
         Operator::Conv(_) | Operator::Reshape | Operator::Constant { .. } => {
             Err(KernelError::plan(&step.name, "is not an operator of this kind"))
         }

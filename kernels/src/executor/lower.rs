@@ -16,18 +16,19 @@ use paretune_base::memory::block::Block;
 use paretune_base::plan::layout::{Element, Layout};
 use paretune_base::plan::operator::{Conv, Operator};
 use paretune_base::plan::shape::conv_problem;
+use paretune_base::plan::tensor::Reduction;
 use paretune_base::plan::{Plan, Step, ValueId};
 use paretune_cpu::conv::algorithm::Request;
 use paretune_cpu::conv::support::packing::Packing;
 use paretune_cpu::operators::binary;
-use paretune_cpu::operators::binary::Arithmetic;
+use paretune_cpu::operators::binary::{Arithmetic, Function};
 use paretune_cpu::operators::convert;
 use paretune_cpu::operators::convert::Form;
 use paretune_cpu::operators::pool;
 use paretune_cpu::operators::pool::Pooling;
 use paretune_cpu::operators::{
     Context, OperatorKernel, activation, concat, is_layout_neutral, lrn, mean, pad, pointwise_pair,
-    scale_shift, softmax, transpose,
+    reduce, scale_shift, softmax, transpose,
 };
 
 /// Lowers a plan that [`super::validate()`] has accepted for this batch size.
@@ -79,8 +80,8 @@ fn resolve_all(
         .collect()
 }
 
-struct Lowering<'a, 'p> {
-    draft: Draft<'a>,
+pub(super) struct Lowering<'a, 'p> {
+    pub(super) draft: Draft<'a>,
     wishes: Vec<Wish>,
     threads: usize,
     packing: &'p Packing,
@@ -89,7 +90,7 @@ struct Lowering<'a, 'p> {
 const F32: Element = Element::F32;
 
 impl<'a> Lowering<'a, '_> {
-    fn dims(&self, value: ValueId) -> &'a [usize] {
+    pub(super) fn dims(&self, value: ValueId) -> &'a [usize] {
         &self.draft.plan.values[value].dims
     }
 
@@ -155,11 +156,16 @@ impl<'a> Lowering<'a, '_> {
                     return self.global_mean(step, input);
                 }
                 let layout = self.layout(step);
-                let kernel = mean::reduce(context, self.dims(input), axes, layout);
+                let kernel =
+                    reduce::prepare(context, self.dims(input), Reduction::Mean, axes, layout);
                 self.simple(step, "reduce_mean", layout, layout, false, kernel)
             }
-            (Operator::Add(activation), Some(_)) => self.binary(step, Arithmetic::Add, *activation),
-            (Operator::Mul(activation), Some(_)) => self.binary(step, Arithmetic::Mul, *activation),
+            (Operator::Add(activation), Some(_)) => {
+                self.binary(step, Function::Arithmetic(Arithmetic::Add), *activation)
+            }
+            (Operator::Mul(activation), Some(_)) => {
+                self.binary(step, Function::Arithmetic(Arithmetic::Mul), *activation)
+            }
             (Operator::Activation(kind), Some(input)) => {
                 let layout = self.any_layout(step);
                 let kernel = activation::prepare(context, self.draft.len(input), *kind);
@@ -201,12 +207,13 @@ impl<'a> Lowering<'a, '_> {
                 let kernel = lrn::prepare(context, self.dims(input), layout, attributes);
                 self.simple(step, "lrn", layout, layout, false, kernel)
             }
+            (Operator::Tensor(operator), Some(input)) => self.tensor(step, operator, input),
             (_, None) => Err(KernelError::plan(&step.name, "has no input")),
         }
     }
 
     /// Returns the layout of a step that supports only NCHW and NHWC; see [`Lowering::any_layout`].
-    fn layout(&self, step: &Step) -> Layout {
+    pub(super) fn layout(&self, step: &Step) -> Layout {
         match self.any_layout(step) {
             Layout::ChannelBlocked(_) => Layout::ChannelsLast,
             layout => layout,
@@ -215,7 +222,7 @@ impl<'a> Lowering<'a, '_> {
 
     /// Returns the layout of a step that supports all layouts: the layout of its inputs if they
     /// agree, else the one preferred by the output's readers, else the one of the largest input.
-    fn any_layout(&self, step: &Step) -> Layout {
+    pub(super) fn any_layout(&self, step: &Step) -> Layout {
         let made: Vec<(Layout, usize)> = step
             .inputs
             .iter()
@@ -242,7 +249,7 @@ impl<'a> Lowering<'a, '_> {
 
     /// Adds a single-precision step that reads all its inputs in one layout and writes its output
     /// in another.
-    fn simple(
+    pub(super) fn simple(
         &mut self,
         step: &Step,
         name: &str,
@@ -437,10 +444,10 @@ impl<'a> Lowering<'a, '_> {
         Ok(())
     }
 
-    fn binary(
+    pub(super) fn binary(
         &mut self,
         step: &Step,
-        arithmetic: Arithmetic,
+        function: Function,
         activation: paretune_base::plan::activation::Activation,
     ) -> Result<(), KernelError> {
         let layout = self.any_layout(step);
@@ -455,8 +462,14 @@ impl<'a> Lowering<'a, '_> {
         } else {
             layout
         };
-        let name = if arithmetic == Arithmetic::Add { "add" } else { "mul" };
-        if let Some(pair) = self.pair(step) {
+        let name = match function {
+            Function::Arithmetic(Arithmetic::Add) => "add",
+            Function::Arithmetic(Arithmetic::Mul) => "mul",
+            Function::Other(_) => "binary",
+        };
+        if let Function::Arithmetic(arithmetic) = function
+            && let Some(pair) = self.pair(step)
+        {
             return self.pointwise_pair(step, name, arithmetic, activation, layout, pair);
         }
         let operands = [self.dims(step.inputs[0]), self.dims(step.inputs[1])];
@@ -470,7 +483,7 @@ impl<'a> Lowering<'a, '_> {
             layout => (layout, layout),
         };
         let output = self.dims(step.output);
-        let kernel = binary::prepare(context, arithmetic, operands, output, order, activation);
+        let kernel = binary::prepare(context, function, operands, output, order, activation);
         self.simple(step, name, layout, layout, true, kernel)
     }
 

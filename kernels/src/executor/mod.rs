@@ -20,6 +20,7 @@ mod cpu;
 mod draft;
 mod forms;
 mod lower;
+mod lower_tensor;
 #[cfg(feature = "opencl")]
 mod mixed;
 mod options;

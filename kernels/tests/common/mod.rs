@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+mod tensor;
+
 use paretune_kernels::operator::{Conv, Operator, Window};
 use paretune_kernels::plan::shape;
 use paretune_kernels::{
@@ -110,7 +112,7 @@ impl Generator {
         let mut inputs = vec![input];
         let activation = self.activation();
         let mut declared = Vec::new();
-        let operator = match self.rng.random_range(0..22) {
+        let operator = match self.rng.random_range(0..34) {
             0..=6 => match self.conv(&dims, activation) {
                 Some(conv) => Operator::Conv(conv),
                 None => return,
@@ -172,6 +174,10 @@ impl Generator {
                 alpha: 0.3,
                 beta: if self.rng.random() { 0.75 } else { 0.6 },
                 bias: 1.0,
+            },
+            22.. => match self.tensor(&dims, &mut inputs) {
+                Some(operator) => Operator::Tensor(operator),
+                None => return,
             },
             _ => {
                 declared = vec![self.rng.random_range(1..4); self.rng.random_range(0..4)];

@@ -1,8 +1,8 @@
 //! Learnable parameters of a plan.
 
-use paretune_kernels::Plan;
 use paretune_kernels::operator::Operator;
 use paretune_kernels::reference::real_weights;
+use paretune_kernels::{Plan, Step};
 
 use crate::error::CompressError;
 
@@ -58,7 +58,8 @@ impl Parameters {
 ///
 /// Fails with the name of the first step without a derivative.
 pub fn trainable(plan: &Plan) -> Result<(), CompressError> {
-    match plan.steps.iter().find(|step| matches!(step.operator, Operator::Lrn { .. })) {
+    let fixed = |step: &&Step| matches!(step.operator, Operator::Lrn { .. } | Operator::Tensor(_));
+    match plan.steps.iter().find(fixed) {
         Some(step) => Err(CompressError::plan(
             &step.name,
             "cannot be trained: its operator has no derivative",

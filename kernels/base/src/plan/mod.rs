@@ -15,6 +15,7 @@ pub mod layout;
 pub mod operator;
 pub mod schedule;
 pub mod shape;
+pub mod tensor;
 pub mod tunable;
 pub mod weights;
 

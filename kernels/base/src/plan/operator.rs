@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::KernelError;
 use crate::plan::activation::Activation;
+use crate::plan::tensor::TensorOperator;
 
 /// Geometry of a sliding window over height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -137,6 +138,8 @@ pub enum Operator {
         /// Offset of the denominator (ONNX `bias`).
         bias: f32,
     },
+    /// An operator over values of any shape.
+    Tensor(TensorOperator),
 }
 
 /// Attributes of a convolution, [`Operator::Conv`].

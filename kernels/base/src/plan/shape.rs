@@ -160,6 +160,7 @@ pub fn output(
             }
             Ok(inputs[0].to_vec())
         }
+        Operator::Tensor(operator) => operator.output(inputs),
     }
 }
 

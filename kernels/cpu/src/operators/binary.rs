@@ -1,13 +1,16 @@
-//! Addition and multiplication with NumPy broadcasting, in place on an operand of the output's
+//! Functions of two operands with NumPy broadcasting, in place on an operand of the output's
 //! shape if asked to.
 //!
 //! Adjacent axes with equal access patterns in both operands are merged first: equal shapes become
 //! one long loop and per-channel factors one loop per row, in either layout.
 
 use super::activation::CHUNK;
+use super::elementary::power;
+use super::reduce::{larger, smaller};
 use super::{Context, Io, Loops, OperatorKernel, Physical, activate, on};
 use paretune_base::plan::activation::Activation;
 use paretune_base::plan::layout::Layout;
+use paretune_base::plan::tensor::Binary;
 use paretune_base::threads::Worker;
 
 /// Arithmetic operation of a binary operator.
@@ -19,11 +22,20 @@ pub enum Arithmetic {
     Mul,
 }
 
+/// Function of two operands that [`prepare`] accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// Addition or multiplication.
+    Arithmetic(Arithmetic),
+    /// Any other function.
+    Other(Binary),
+}
+
 /// Builds `activation(a op b)`. Operands and output are in `layout`, as far as it applies to their
 /// shapes. The output may be an operand of the output's shape. The shapes must broadcast.
 pub fn prepare(
     context: Context,
-    arithmetic: Arithmetic,
+    function: Function,
     operands: [&[usize]; 2],
     output: &[usize],
     layout: Layout,
@@ -34,7 +46,7 @@ pub fn prepare(
         operands.map(|dims| broadcast_strides(context.batch, dims, output.len(), &out, layout));
     let axes = merge(&out.dims, &strides);
     let sizes = operands.map(|dims| context.batch * dims.iter().product::<usize>());
-    on(context.isa, Binary { axes, len: out.len(), sizes, arithmetic, activation })
+    on(context.isa, Broadcast { axes, len: out.len(), sizes, function, activation })
 }
 
 /// Size of a merged axis, and the stride of each operand along it.
@@ -46,12 +58,12 @@ pub struct Axis {
     pub strides: [usize; 2],
 }
 
-struct Binary {
+struct Broadcast {
     /// Merged axes, outermost first; never empty.
     axes: Vec<Axis>,
     len: usize,
     sizes: [usize; 2],
-    arithmetic: Arithmetic,
+    function: Function,
     activation: Activation,
 }
 
@@ -93,7 +105,7 @@ pub fn merge(dims: &[usize], strides: &[Vec<usize>; 2]) -> Vec<Axis> {
     axes
 }
 
-impl Loops for Binary {
+impl Loops for Broadcast {
     #[inline(always)]
     unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
         let Some((inner, outer)) = self.axes.split_last() else { return };
@@ -120,12 +132,15 @@ impl Loops for Binary {
                 // written.
                 unsafe {
                     let (a, b) = (a.add(from[0]), b.add(from[1]));
-                    match self.arithmetic {
-                        Arithmetic::Add => {
+                    match self.function {
+                        Function::Arithmetic(Arithmetic::Add) => {
                             combine(&mut numbers[..len], a, b, inner.strides, |x, y| x + y)
                         }
-                        Arithmetic::Mul => {
+                        Function::Arithmetic(Arithmetic::Mul) => {
                             combine(&mut numbers[..len], a, b, inner.strides, |x, y| x * y)
+                        }
+                        Function::Other(function) => {
+                            other(&mut numbers[..len], a, b, inner.strides, function);
                         }
                     }
                     activate(self.activation, &mut numbers[..len]);
@@ -134,6 +149,41 @@ impl Loops for Binary {
                 at += len;
                 column += len;
             }
+        }
+    }
+}
+
+/// Combines `numbers.len()` elements of `a` and `b` with `function`.
+///
+/// # Safety
+/// The requirements of [`combine`].
+#[inline(always)]
+unsafe fn other(
+    numbers: &mut [f32],
+    a: *const f32,
+    b: *const f32,
+    strides: [usize; 2],
+    function: Binary,
+) {
+    let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
+    // SAFETY: the requirements are those of `combine`.
+    unsafe {
+        match function {
+            Binary::Subtract => combine(numbers, a, b, strides, |x, y| x - y),
+            Binary::Divide => combine(numbers, a, b, strides, |x, y| x / y),
+            Binary::Maximum => combine(numbers, a, b, strides, larger),
+            Binary::Minimum => combine(numbers, a, b, strides, smaller),
+            Binary::Power => combine(numbers, a, b, strides, power),
+            Binary::PRelu => {
+                combine(numbers, a, b, strides, |x, y| if x > 0.0 { x } else { x * y });
+            }
+            Binary::Remainder => combine(numbers, a, b, strides, |x, y| x % y),
+            Binary::Less => combine(numbers, a, b, strides, |x, y| truth(x < y)),
+            Binary::LessOrEqual => combine(numbers, a, b, strides, |x, y| truth(x <= y)),
+            Binary::Equal => combine(numbers, a, b, strides, |x, y| truth(x == y)),
+            Binary::And => combine(numbers, a, b, strides, |x, y| truth(x != 0.0 && y != 0.0)),
+            Binary::Or => combine(numbers, a, b, strides, |x, y| truth(x != 0.0 || y != 0.0)),
+            Binary::Xor => combine(numbers, a, b, strides, |x, y| truth((x != 0.0) != (y != 0.0))),
         }
     }
 }

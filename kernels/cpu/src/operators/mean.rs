@@ -1,8 +1,8 @@
-//! Means over whole axes: global average pooling (also of 8-bit values), and means over any axes.
+//! Means over height and width: global average pooling, also of 8-bit values.
 
 use std::ops::Add;
 
-use super::{Context, Io, Loops, OperatorKernel, Physical, as_images, on};
+use super::{Context, Io, Loops, OperatorKernel, as_images, on};
 use paretune_base::plan::Quantization;
 use paretune_base::plan::layout::{Element, Layout};
 use paretune_base::threads::Worker;
@@ -29,24 +29,6 @@ pub fn global(
         Element::F32 => on(context.isa, GlobalF32 { size, layout }),
         Element::U8(grid) => on(context.isa, GlobalU8 { size, layout, grid }),
     }
-}
-
-/// Builds the mean over `axes` (batch not counted, ascending), which remain with size 1. The result
-/// has the layout of the input.
-pub fn reduce(
-    context: Context,
-    dims: &[usize],
-    axes: &[usize],
-    layout: Layout,
-) -> Box<dyn OperatorKernel> {
-    let input = Physical::new(context.batch, dims, layout);
-    let strides = input.strides();
-    let reduced: Vec<usize> = axes.iter().map(|&axis| input.position[axis]).collect();
-    let (mut kept, mut folded) = (Vec::new(), Vec::new());
-    for (at, &size) in input.dims.iter().enumerate() {
-        if reduced.contains(&at) { &mut folded } else { &mut kept }.push((size, strides[at]));
-    }
-    on(context.isa, Reduce { kept, folded, len: input.len() })
 }
 
 /// Sums every channel over all pixels and writes what `mean` makes of each sum.
@@ -221,39 +203,6 @@ impl Loops for GlobalU8 {
         // says.
         unsafe {
             sum_channels(self.size, self.layout, io, worker, widen, |sum: i32| sum as f32 * factor);
-        }
-    }
-}
-
-struct Reduce {
-    /// Size and input stride of the axes that are not reduced, outermost first.
-    kept: Vec<(usize, usize)>,
-    /// Size and input stride of the reduced axes, outermost first.
-    folded: Vec<(usize, usize)>,
-    len: usize,
-}
-
-impl Loops for Reduce {
-    #[inline(always)]
-    unsafe fn run(&self, io: &Io<'_>, worker: &Worker<'_>) {
-        let at = |axes: &[(usize, usize)], mut index: usize| {
-            let mut offset = 0;
-            for &(size, stride) in axes.iter().rev() {
-                offset += index % size * stride;
-                index /= size;
-            }
-            offset
-        };
-        let results: usize = self.kept.iter().map(|axis| axis.0).product();
-        let terms: usize = self.folded.iter().map(|axis| axis.0).product();
-        // SAFETY: input 0 holds `len` numbers, and no thread writes an input during the run.
-        let input = unsafe { io.input::<f32>(0, self.len) };
-        for index in worker.share(results) {
-            let base = at(&self.kept, index);
-            let sum: f32 = (0..terms).map(|term| input[base + at(&self.folded, term)]).sum();
-            // SAFETY: every result is one worker's.
-            let output = unsafe { io.output::<f32>(index, 1) };
-            output[0] = sum / terms as f32;
         }
     }
 }

@@ -12,18 +12,27 @@ use paretune_simd::Isa;
 
 pub mod activation;
 pub mod binary;
+pub mod choose;
 pub mod concat;
 pub mod convert;
+mod elementary;
 mod folded;
+pub mod grid_sample;
 mod isa;
 pub mod lrn;
+pub mod matmul;
 pub mod mean;
+pub mod normalize;
 pub mod pad;
 pub mod pointwise_pair;
 pub mod pool;
+pub mod rank;
+pub mod reduce;
 pub mod scale_shift;
+pub mod select;
 pub mod softmax;
 pub mod transpose;
+pub mod unary;
 
 use isa::entry_for;
 pub use isa::{Loops, on};

@@ -1,6 +1,7 @@
 //! Constructors of the attributes of nodes.
 
 use paretune_kernels::operator::Window;
+use prost::bytes::Bytes;
 
 use crate::onnx::proto::AttributeProto;
 use crate::onnx::proto::attribute_proto::AttributeType;
@@ -15,6 +16,15 @@ pub(super) fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
 
 pub(super) fn int(name: &str, value: usize) -> AttributeProto {
     AttributeProto { i: Some(value as i64), ..attribute(name, AttributeType::Int) }
+}
+
+pub(super) fn signed(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
+}
+
+pub(super) fn text(name: &str, value: &str) -> AttributeProto {
+    let s = Some(Bytes::copy_from_slice(value.as_bytes()));
+    AttributeProto { s, ..attribute(name, AttributeType::String) }
 }
 
 pub(super) fn float(name: &str, value: f32) -> AttributeProto {

@@ -5,6 +5,7 @@
 //! kernels. Other compact formats, such as sparse weights, are written as single-precision numbers.
 
 mod attributes;
+mod general;
 mod grids;
 mod steps;
 mod weights;

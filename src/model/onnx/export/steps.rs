@@ -1,6 +1,7 @@
 //! Export of steps as nodes.
 
 use paretune_kernels::operator::{Conv, Operator, Window};
+use paretune_kernels::plan::tensor::TensorOperator;
 use paretune_kernels::{Activation, Step};
 
 use super::attributes::{float, int, ints, window};
@@ -20,18 +21,16 @@ impl Writer<'_> {
         let (operator, inputs, attributes) = match &step.operator {
             Operator::Conv(conv) => return self.conv(step, conv, inputs),
             Operator::Constant { constant } => {
-                let only_broadcast = self.plan.steps.iter().all(|reader| {
-                    !reader.inputs.contains(&step.output)
-                        || matches!(reader.operator, Operator::Add(_) | Operator::Mul(_))
-                });
-                if !only_broadcast || step.output == self.plan.output {
-                    return Err(
-                        "is a constant that other steps than additions and products read".into()
-                    );
-                }
                 let dims = self.dims(step.output).to_vec();
                 let values = self.plan.constants[*constant].clone();
-                self.floats(output, &dims, &values);
+                let broadcasts = self.plan.steps.iter().all(|reader| {
+                    !reader.inputs.contains(&step.output) || broadcasts(&reader.operator)
+                });
+                if broadcasts && step.output != self.plan.output {
+                    self.floats(output, &dims, &values);
+                } else {
+                    self.repeated(name, &dims, &values, output);
+                }
                 return Ok(());
             }
             Operator::Add(activation) => return self.binary(step, "Add", *activation, inputs),
@@ -106,9 +105,23 @@ impl Writer<'_> {
                     float("bias", *bias),
                 ],
             ),
+            Operator::Tensor(operator) => return self.general(step, operator, inputs),
         };
         self.node(&operator, name, inputs, output, attributes);
         Ok(())
+    }
+
+    /// Adds a constant as a value of every image.
+    fn repeated(&mut self, name: String, dims: &[usize], values: &[f32], output: String) {
+        let constant = self.floats(format!("{name}:constant"), dims, values);
+        let batch = format!("{name}:batch");
+        let ends = vec![int("start", 0), int("end", 1)];
+        self.node("Shape", format!("{name}/Shape"), vec!["input".into()], batch.clone(), ends);
+        let rest = self.integers(dims.iter().map(|&dim| dim as i64));
+        let shape = format!("{name}:shape");
+        let axis = vec![int("axis", 0)];
+        self.node("Concat", format!("{name}/Concat"), vec![batch, rest], shape.clone(), axis);
+        self.node("Expand", name, vec![constant, shape], output, vec![]);
     }
 
     /// Returns the name of the value before `activation`, which is the step's output for the
@@ -150,8 +163,17 @@ impl Writer<'_> {
         activation: Activation,
         mut inputs: Vec<String>,
     ) -> Result<(), String> {
+        self.align(step, &mut inputs);
+        let result = self.before(step, activation, "result");
+        self.node(operator, format!("{}/{operator}", step.name), inputs, result.clone(), vec![]);
+        self.activate(step, activation, result);
+        Ok(())
+    }
+
+    /// Gives all inputs of a broadcasting step the rank of its output.
+    pub(super) fn align(&mut self, step: &Step, inputs: &mut [String]) {
         let rank = self.dims(step.output).len();
-        for (index, (&id, name)) in step.inputs.iter().zip(&mut inputs).enumerate() {
+        for (index, (&id, name)) in step.inputs.iter().zip(inputs).enumerate() {
             let dims = self.dims(id).to_vec();
             let constant = self.plan.steps.iter().any(|other| {
                 other.output == id && matches!(other.operator, Operator::Constant { .. })
@@ -169,10 +191,6 @@ impl Writer<'_> {
                 );
             }
         }
-        let result = self.before(step, activation, "result");
-        self.node(operator, format!("{}/{operator}", step.name), inputs, result.clone(), vec![]);
-        self.activate(step, activation, result);
-        Ok(())
     }
 
     fn conv(&mut self, step: &Step, conv: &Conv, mut inputs: Vec<String>) -> Result<(), String> {
@@ -229,5 +247,17 @@ impl Writer<'_> {
         }
         self.activate(step, conv.activation, result);
         Ok(())
+    }
+}
+
+/// Whether ONNX broadcasts the inputs of an operator, so that a constant needs no batch.
+fn broadcasts(operator: &Operator) -> bool {
+    match operator {
+        Operator::Add(_) | Operator::Mul(_) => true,
+        Operator::Tensor(operator) => matches!(
+            operator,
+            TensorOperator::Binary(_) | TensorOperator::Choose | TensorOperator::MatMul
+        ),
+        _ => false,
     }
 }
