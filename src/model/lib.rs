@@ -16,4 +16,5 @@ pub mod passes;
 
 pub use describe::{Totals, describe, step_multiply_adds, totals};
 pub use error::ModelError;
-pub use network::Network;
+pub use network::{Network, NetworkOutput};
+pub use onnx::{ImportOptions, Outputs};

@@ -13,8 +13,18 @@ impl Network {
     ///
     /// Fails if the file cannot be read, is damaged, or holds something that is not supported.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let mut network = onnx::load(path)?;
-        network.simplify()?;
+        Self::load_with(path, &onnx::ImportOptions::default())
+    }
+
+    /// Reads an ONNX file like [`Network::load`], with what the file leaves open decided by
+    /// `options`.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Network::load`].
+    pub fn load_with(path: &Path, options: &onnx::ImportOptions) -> Result<Self, ModelError> {
+        let mut network = onnx::load_with(path, options)?;
+        network.simplify(options.outputs == onnx::Outputs::All)?;
         Ok(network)
     }
 
@@ -26,14 +36,14 @@ impl Network {
     /// Fails if the bytes are damaged or hold something that is not supported.
     pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Self, ModelError> {
         let mut network = onnx::from_bytes(name, bytes, folder)?;
-        network.simplify()?;
+        network.simplify(false)?;
         Ok(network)
     }
 
-    fn simplify(&mut self) -> Result<(), ModelError> {
+    fn simplify(&mut self, empty: bool) -> Result<(), ModelError> {
         passes::simplify(&mut self.plan);
         let failed = |problem| Err(ModelError::Graph { name: self.name.clone(), problem });
-        if self.plan.steps.is_empty() {
+        if self.plan.steps.is_empty() && !empty {
             return failed(
                 "the graph computes nothing: its output is its input, or a constant".into(),
             );

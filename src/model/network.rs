@@ -13,4 +13,17 @@ pub struct Network {
     /// Plan of the network, with batch normalization folded, and activations and residual additions
     /// fused.
     pub plan: Plan,
+    /// Outputs of the file that the plan computes, in the order of the file. If there are several,
+    /// the plan's output holds the numbers of all of them, one behind the other.
+    #[serde(default)]
+    pub outputs: Vec<NetworkOutput>,
+}
+
+/// Output of a network as its file names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkOutput {
+    /// Name of the tensor in the file.
+    pub name: String,
+    /// Row-major shape of one image's numbers, without the batch.
+    pub dims: Vec<usize>,
 }

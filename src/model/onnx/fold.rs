@@ -1,27 +1,38 @@
 //! Constant folding at import: the integer arithmetic by which exporters compute shapes, and the
 //! small tensor arithmetic by which they prepare weights.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use paretune_kernels::hardware::Isa;
+use paretune_kernels::{Executor, ExecutorOptions, Plan, ValueId, ValueSpec};
 use sha2::{Digest, Sha256};
 
 use super::importer::{Importer, Item, mapped};
 use super::initializer::{self, Source};
 use super::lower::axes::{axes_of, slices};
+use super::lower::reshape::target;
 use super::node::{Node, resolve_axis};
 use super::operators::OPERATORS;
 use super::proto::tensor_proto::DataType;
+use super::quantized;
 use super::tensor::{
     Data, Int, Tensor, broadcast, broadcast_offsets, strided_offsets, strides, volume,
 };
 
-/// Evaluates the node's first output if it depends on constants and shapes alone. Returns `None` if
-/// the node must be lowered to steps.
-pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, String> {
+/// Evaluates the node's outputs if they depend on constants and shapes alone. Returns `None` if the
+/// node must be lowered to steps.
+pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Vec<Tensor>>, String> {
+    let one = |tensor: Tensor| Some(vec![tensor]);
     match node.operator.as_str() {
-        "Constant" => return constant(node).map(Some),
-        "Shape" => return shape(importer, node).map(Some),
-        "Size" => return size(importer, node).map(Some),
+        "Constant" => {
+            if let (Some(proto), Some(name)) = (node.tensor("value")?, node.proto.output.first()) {
+                importer.note_kind(name, proto);
+            }
+            return constant(node).map(one);
+        }
+        "Shape" => return shape(importer, node).map(one),
+        "Size" => return size(importer, node).map(one),
         _ => {}
     }
     let mut inputs = Vec::with_capacity(node.proto.input.len());
@@ -44,7 +55,11 @@ pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, 
     }
     let result = match node.operator.as_str() {
         "Identity" | "Dropout" => input(0)?.clone(),
-        "Cast" => cast(node, input(0)?)?,
+        "Cast" => cast(target(node)?, input(0)?)?,
+        "CastLike" if input(1)?.is_integer() => cast(DataType::Int64, input(0)?)?,
+        "CastLike" => cast(DataType::Float, input(0)?)?,
+        "Range" => range(importer, input(0)?, input(1)?, input(2)?)?,
+        "DequantizeLinear" => quantized::constant(importer, node, input(0)?)?,
         "Gather" => gather(importer, node, input(0)?, input(1)?)?,
         "Slice" => slice(importer, node, input(0)?)?,
         "Concat" => concat(importer, node, &inputs)?,
@@ -69,6 +84,9 @@ pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, 
             importer.spend(volume(&dims).ok_or("is too large")?)?;
             tensor.gathered(dims.clone(), &broadcast_offsets(&tensor.dims, &dims))
         }
+        "Add" | "Sub" | "Mul" | "Div" if node.opset < 7 => {
+            return evaluate(importer, node, &inputs).map(Some);
+        }
         "Add" => arithmetic(importer, Arithmetic::Add, input(0)?, input(1)?)?,
         "Sub" => arithmetic(importer, Arithmetic::Sub, input(0)?, input(1)?)?,
         "Mul" => arithmetic(importer, Arithmetic::Mul, input(0)?, input(1)?)?,
@@ -86,13 +104,11 @@ pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Tensor>, 
             }
         },
         operator if OPERATORS.contains(&operator) => {
-            return Err(format!(
-                "{operator} of constants is not supported; simplify the file (onnxsim does) first"
-            ));
+            return evaluate(importer, node, &inputs).map(Some);
         }
         _ => return Ok(None),
     };
-    Ok(Some(result))
+    Ok(Some(vec![result]))
 }
 
 fn constant(node: &Node<'_>) -> Result<Tensor, String> {
@@ -140,16 +156,30 @@ fn size(importer: &Importer, node: &Node<'_>) -> Result<Tensor, String> {
     }
 }
 
-fn cast(node: &Node<'_>, tensor: &Tensor) -> Result<Tensor, String> {
-    let target = node.int("to")?.ok_or("does not say what to cast to")?;
-    let target =
-        i32::try_from(target).ok().and_then(|to| DataType::try_from(to).ok()).unwrap_or_default();
+fn cast(target: DataType, tensor: &Tensor) -> Result<Tensor, String> {
     let to_float = matches!(
         target,
         DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16
     );
-    let to_int = matches!(target, DataType::Int64 | DataType::Int32);
+    let to_int = matches!(
+        target,
+        DataType::Int64
+            | DataType::Int32
+            | DataType::Int16
+            | DataType::Int8
+            | DataType::Uint8
+            | DataType::Uint16
+            | DataType::Uint32
+            | DataType::Uint64
+    );
+    let truth = |holds: bool| Int::Known(i64::from(holds));
     let data = match &tensor.data {
+        Data::Float(values) if target == DataType::Bool => {
+            Data::Int(values.iter().map(|&v| truth(v != 0.0)).collect())
+        }
+        Data::Int(_) if target == DataType::Bool => {
+            Data::Int(tensor.known()?.iter().map(|&v| truth(v != 0)).collect())
+        }
         data @ Data::Float(_) if to_float => data.clone(),
         data @ Data::Int(_) if to_int => data.clone(),
         Data::Float(values) if to_int => {
@@ -333,6 +363,134 @@ fn constant_of_shape(
         return Err("its value is not a single number".into());
     }
     Ok(value.gathered(dims, &vec![0; count]))
+}
+
+fn range(
+    importer: &mut Importer,
+    start: &Tensor,
+    limit: &Tensor,
+    delta: &Tensor,
+) -> Result<Tensor, String> {
+    let count = |count: f64| {
+        // The limit itself is not part of the range.
+        let count = count.ceil().max(0.0);
+        if count <= 1e9 { Ok(count as usize) } else { Err(format!("has {count} numbers")) }
+    };
+    if let (Ok(a), Ok(b), Ok(c)) = (start.known(), limit.known(), delta.known())
+        && let (&[start], &[limit], &[delta]) = (&a[..], &b[..], &c[..])
+        && delta != 0
+    {
+        let count = count((limit as f64 - start as f64) / delta as f64)?;
+        importer.spend(count)?;
+        let values = (0..count as i64)
+            .map(|index| delta.checked_mul(index)?.checked_add(start).map(Int::Known))
+            .collect::<Option<Vec<_>>>();
+        return Ok(Tensor::ints(values.ok_or("is too large")?));
+    }
+    let [start, limit, delta] =
+        [start.float_scalar()?, limit.float_scalar()?, delta.float_scalar()?].map(f64::from);
+    if delta == 0.0 || !delta.is_finite() {
+        return Err(format!("counts in steps of {delta}"));
+    }
+    let count = count((limit - start) / delta)?;
+    importer.spend(count)?;
+    let values = (0..count).map(|index| (start + delta * index as f64) as f32).collect();
+    Ok(Tensor { dims: vec![count], data: Data::Float(values) })
+}
+
+/// Operators whose results are integers or truth values whatever their inputs are.
+const TO_INTEGERS: &[&str] = &[
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "Not",
+    "Or",
+    "Xor",
+];
+
+/// Evaluates a node on constants by lowering it to the steps of a small plan and running them.
+fn evaluate(
+    importer: &mut Importer,
+    node: &Node<'_>,
+    inputs: &[Option<Tensor>],
+) -> Result<Vec<Tensor>, String> {
+    let first = inputs.iter().position(Option::is_some).ok_or("has no inputs")?;
+    let (name, tensor) = match (node.input(first), &inputs[first]) {
+        (Some(name), Some(tensor)) if tensor.len() > 0 => (name, tensor),
+        _ => return Err("calculates with an empty tensor".into()),
+    };
+    let typed = if node.operator == "Where" { inputs.get(1) } else { inputs.get(first) };
+    let integer = TO_INTEGERS.contains(&node.operator.as_str())
+        || typed.and_then(Option::as_ref).is_some_and(Tensor::is_integer);
+    let scalars = inputs.iter().flatten().all(|tensor| tensor.dims.is_empty());
+    let mut small = importer.scratch();
+    let numbers = tensor.numbers()?;
+    small.whole_mode = true;
+    let dims = if tensor.dims.is_empty() { vec![1] } else { tensor.dims.clone() };
+    let input = small.value(dims)?;
+    small.plan.input = input;
+    for (index, tensor) in inputs.iter().enumerate() {
+        if let (Some(tensor), Some(name)) = (tensor, node.input(index)) {
+            small.items.insert(name.to_string(), Item::Constant(tensor.clone()));
+        }
+    }
+    small.items.insert(name.to_string(), Item::Activation(input));
+    small.base = "constant".into();
+    let items = small.lowered(node)?;
+    importer.spend(small.plan.values.iter().map(ValueSpec::len).sum())?;
+    let mut tensors = Vec::with_capacity(items.len());
+    let computed = run(&mut small.plan, &numbers, &items)?;
+    for (index, item) in items.iter().enumerate() {
+        let (id, numbers) = match (item, computed.get(&index)) {
+            (Item::Activation(id), Some(numbers)) => (*id, numbers),
+            _ => break,
+        };
+        let mut dims = small.plan.values[id].dims.clone();
+        if !small.whole[id] {
+            dims.insert(0, 1);
+        }
+        if scalars && dims == [1] {
+            dims.clear();
+        }
+        let whole = integer || (node.operator == "TopK" && index == 1);
+        let data = if whole {
+            if let Some(large) = numbers.iter().find(|x| x.abs() > 16_777_216.0) {
+                return Err(format!("calculates the large integer {large}"));
+            }
+            Data::Int(numbers.iter().map(|&x| Int::Known(x.round() as i64)).collect())
+        } else {
+            Data::Float(numbers.as_slice().into())
+        };
+        tensors.push(Tensor { dims, data });
+    }
+    if tensors.is_empty() { Err("has no result".into()) } else { Ok(tensors) }
+}
+
+/// Runs a plan and returns the numbers of `items` by their index.
+fn run(plan: &mut Plan, input: &[f32], items: &[Item]) -> Result<HashMap<usize, Vec<f32>>, String> {
+    let mut found = HashMap::new();
+    let wanted = |value: ValueId| {
+        items.iter().enumerate().filter_map(move |(index, item)| {
+            matches!(item, Item::Activation(id) if *id == value).then_some(index)
+        })
+    };
+    plan.output = plan.steps.last().map_or(plan.input, |step| step.output);
+    let options = ExecutorOptions { batch: 1, threads: 1, isa: Isa::detect() };
+    let mut executor = Executor::new(plan, &options).map_err(|error| error.to_string())?;
+    executor
+        .observe(input, &mut |value, numbers| {
+            for index in wanted(value) {
+                found.insert(index, numbers.to_vec());
+            }
+        })
+        .map_err(|error| error.to_string())?;
+    Ok(found)
 }
 
 /// Converts integers to a shape.

@@ -17,6 +17,7 @@ use crate::network::Network;
 mod decode_memory;
 mod export;
 mod fold;
+mod functions;
 mod import;
 mod importer;
 mod initializer;
@@ -24,11 +25,15 @@ mod lower;
 mod names;
 mod node;
 mod operators;
+mod options;
+mod outputs;
 mod proto;
+mod quantized;
 mod tensor;
 
 pub use export::{export, export_bundle};
 pub use operators::OPERATORS;
+pub use options::{ImportOptions, Outputs};
 
 /// Reads a file as written, without simplification.
 ///
@@ -36,6 +41,15 @@ pub use operators::OPERATORS;
 ///
 /// Fails if the file cannot be read, is damaged, or holds something that is not supported.
 pub fn load(path: &Path) -> Result<Network, ModelError> {
+    load_with(path, &ImportOptions::default())
+}
+
+/// Reads a file as written like [`load`], with what it leaves open decided by `options`.
+///
+/// # Errors
+///
+/// Fails like [`load`].
+pub fn load_with(path: &Path, options: &ImportOptions) -> Result<Network, ModelError> {
     let failed = |source| ModelError::Io { path: path.to_path_buf(), source };
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -45,7 +59,8 @@ pub fn load(path: &Path) -> Result<Network, ModelError> {
     check_size(&name, metadata.len())?;
     let bytes = std::fs::read(path).map_err(failed)?;
     check_size(&name, bytes.len() as u64)?;
-    read(&name, Bytes::from(bytes), Some(path.parent().unwrap_or(Path::new(""))))
+    let folder = path.parent().unwrap_or(Path::new(""));
+    read(&name, Bytes::from(bytes), Some(folder), options)
 }
 
 /// Reads the bytes of a file as written, without simplification.
@@ -55,18 +70,23 @@ pub fn load(path: &Path) -> Result<Network, ModelError> {
 /// Fails if the bytes are damaged or hold something that is not supported.
 pub fn from_bytes(name: &str, bytes: &[u8], folder: Option<&Path>) -> Result<Network, ModelError> {
     check_size(name, bytes.len() as u64)?;
-    read(name, Bytes::copy_from_slice(bytes), folder)
+    read(name, Bytes::copy_from_slice(bytes), folder, &ImportOptions::default())
 }
 
-fn read(name: &str, bytes: Bytes, folder: Option<&Path>) -> Result<Network, ModelError> {
+fn read(
+    name: &str,
+    bytes: Bytes,
+    folder: Option<&Path>,
+    options: &ImportOptions,
+) -> Result<Network, ModelError> {
     decode_memory::check_decode_memory(&bytes).map_err(|problem| format_error(name, problem))?;
     let mut source = initializer::Source { folder, hasher: Sha256::new_with_prefix(&bytes) };
     let model = proto::ModelProto::decode(bytes).map_err(|error| {
         format_error(name, format!("{error}; the file is damaged or of another kind"))
     })?;
-    let plan = import::import(name, model, &mut source)?;
+    let (plan, outputs) = import::import(name, model, &mut source, options)?;
     let sha256 = source.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Network { name: name.to_string(), sha256, plan })
+    Ok(Network { name: name.to_string(), sha256, plan, outputs })
 }
 
 fn check_size(name: &str, bytes: u64) -> Result<(), ModelError> {

@@ -52,6 +52,26 @@ impl Tensor {
         }
     }
 
+    /// Returns the elements as floating-point numbers, also if they are known integers.
+    pub fn numbers(&self) -> Result<Arc<[f32]>, String> {
+        match &self.data {
+            Data::Float(values) => Ok(values.clone()),
+            Data::Int(_) => {
+                let values = self.known()?;
+                // Larger integers are not exact in single precision; shapes never are as large.
+                if let Some(large) = values.iter().find(|value| value.unsigned_abs() > 1 << 24) {
+                    return Err(format!("calculates with the large integer {large}"));
+                }
+                Ok(values.iter().map(|&value| value as f32).collect())
+            }
+        }
+    }
+
+    /// Whether the elements are integers or truth values.
+    pub fn is_integer(&self) -> bool {
+        matches!(self.data, Data::Int(_))
+    }
+
     /// Returns the elements, which must be integers, known or symbolic.
     pub fn symbols(&self) -> Result<&[Int], String> {
         match &self.data {

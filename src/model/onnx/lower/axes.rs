@@ -12,21 +12,18 @@ pub fn axes_of(importer: &Importer, node: &Node<'_>) -> Result<Option<Vec<i64>>,
     importer.optional_tensor(node, 1)?.map(|tensor| tensor.known()).transpose()
 }
 
-/// Converts an axis of the tensor of `rank + 1` axes in ONNX to an axis of the plan's shape.
-pub fn inner_axis(axis: i64, rank: usize) -> Result<usize, String> {
-    match resolve_axis(axis, rank + 1)? {
-        0 => {
-            Err("works across the batch axis, which is not supported: images are independent"
-                .into())
-        }
-        axis => Ok(axis - 1),
-    }
+/// Converts an axis of the tensor in ONNX to an axis of the plan's shape of `rank` axes, which omits
+/// the first `lead` axes.
+pub fn inner_axis(lead: usize, axis: i64, rank: usize) -> Result<usize, String> {
+    resolve_axis(axis, rank + lead)?.checked_sub(lead).ok_or_else(|| {
+        "works across the batch axis, which is not supported: images are independent".into()
+    })
 }
 
 /// Converts several axes like [`inner_axis`]. Returns them ascending and refuses repetitions.
-pub fn inner_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
+pub fn inner_axes(lead: usize, axes: &[i64], rank: usize) -> Result<Vec<usize>, String> {
     let mut inner =
-        axes.iter().map(|&axis| inner_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
+        axes.iter().map(|&axis| inner_axis(lead, axis, rank)).collect::<Result<Vec<_>, _>>()?;
     inner.sort_unstable();
     inner.dedup();
     if inner.len() == axes.len() { Ok(inner) } else { Err("lists an axis twice".into()) }

@@ -1,15 +1,12 @@
-//! Lowering of pointwise operators and normalizations.
-
-use std::sync::Arc;
+//! Lowering of functions of single elements, and of normalizations with constant statistics.
 
 use paretune_kernels::operator::Operator;
+use paretune_kernels::plan::tensor::{Binary, TensorOperator, Unary};
 use paretune_kernels::{Activation, ValueId};
 
-use super::axes::inner_axis;
-use super::{only_output, same};
+use super::binary::constant;
 use crate::onnx::importer::{Importer, Item, one};
 use crate::onnx::node::Node;
-use crate::onnx::tensor::{Tensor, broadcast};
 
 fn emit_activation(
     importer: &mut Importer,
@@ -21,29 +18,18 @@ fn emit_activation(
 }
 
 /// Returns `min(max(x, low), high)` in its simplest form.
-fn clamp(low: f32, high: f32) -> Activation {
+pub fn clamp(low: f32, high: f32) -> Activation {
     if low == 0.0 && high == f32::MAX { Activation::Relu } else { Activation::Clip { low, high } }
 }
 
 /// Lowers pointwise functions of one input, or of one input and constants.
 pub fn activation(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    let input = importer.activation(node, 0);
+    let input = importer.activation(node, 0)?;
     let activation = match node.operator.as_str() {
         "Relu" => Activation::Relu,
         "Sigmoid" => Activation::Sigmoid,
         "HardSwish" => Activation::HardSwish,
         "LeakyRelu" => Activation::LeakyRelu { slope: node.float("alpha", 0.01)? },
-        "PRelu" => {
-            let slopes = importer.tensor(node, 1)?.floats()?;
-            match slopes.split_first() {
-                Some((&slope, rest))
-                    if slope.is_finite() && rest.iter().all(|&other| other == slope) =>
-                {
-                    Activation::LeakyRelu { slope }
-                }
-                _ => return Err("slopes that differ between channels are not supported".into()),
-            }
-        }
         "HardSigmoid" => Activation::HardSigmoid {
             alpha: node.float("alpha", 0.2)?,
             beta: node.float("beta", 0.5)?,
@@ -54,36 +40,108 @@ pub fn activation(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>,
             } else {
                 (bound(importer, node, 1, f32::MIN)?, bound(importer, node, 2, f32::MAX)?)
             };
-            if low > high {
-                return Err(format!("its lower bound {low} is above its upper bound {high}"));
-            }
-            clamp(low, high)
+            // Bounds in the wrong order give the upper one everywhere.
+            clamp(low.min(high), high)
         }
-        "Max" | "Min" => return extremum(importer, node),
-        "Swish" => {
-            if node.float("alpha", 1.0)? != 1.0 {
-                return Err("only alpha = 1 is supported".into());
-            }
-            let input = input?;
+        "Swish" if node.float("alpha", 1.0)? == 1.0 => {
             let dims = importer.dims(input).to_vec();
-            let gate = importer.emit(
-                "gate",
-                Operator::Activation(Activation::Sigmoid),
-                vec![input],
-                dims.clone(),
-            )?;
-            return importer
-                .emit("", Operator::Mul(Activation::Identity), vec![input, gate], dims)
-                .map(one);
+            let sigmoid = Operator::Activation(Activation::Sigmoid);
+            let gate = importer.emit("gate", sigmoid, vec![input], dims.clone())?;
+            let product = Operator::Mul(Activation::Identity);
+            return importer.emit("", product, vec![input, gate], dims).map(one);
         }
-        "Neg" => return scale_shift(importer, input?, -1.0, 0.0),
-        other => return Err(format!("{other} is not an activation")),
+        "Neg" => return importer.affine("", input, -1.0, 0.0).map(one),
+        _ => return importer.unary("", function(node)?, input).map(one),
     };
-    emit_activation(importer, input?, activation)
+    emit_activation(importer, input, activation)
+}
+
+/// Returns the function of one number that a node stands for.
+fn function(node: &Node<'_>) -> Result<Unary, String> {
+    let elu = |alpha: f32, scale: f32, width: f32| Unary::Elu { alpha, scale, width };
+    Ok(match node.operator.as_str() {
+        "Abs" => Unary::Abs,
+        "Exp" => Unary::Exp,
+        "Log" => Unary::Log,
+        "Sqrt" => Unary::Sqrt,
+        "Reciprocal" => Unary::Reciprocal,
+        "Erf" => Unary::Erf,
+        "Tanh" => Unary::Tanh,
+        "Sin" => Unary::Sin,
+        "Cos" => Unary::Cos,
+        "Floor" => Unary::Floor,
+        "Ceil" => Unary::Ceil,
+        "Round" => Unary::Round,
+        "Sign" => Unary::Sign,
+        "Not" => Unary::Not,
+        "IsNaN" => Unary::IsNan,
+        "Softplus" => Unary::Softplus,
+        "Softsign" => Unary::Softsign,
+        "Mish" => Unary::Mish,
+        "Swish" => Unary::Swish { alpha: node.float("alpha", 1.0)? },
+        "Gelu" | "com.microsoft.Gelu" => match node.text("approximate")?.as_deref() {
+            None | Some("none") => Unary::Gelu,
+            Some("tanh") => Unary::GeluTanh,
+            Some(other) => return Err(format!("its approximation `{other}` does not exist")),
+        },
+        "com.microsoft.QuickGelu" => Unary::Swish { alpha: node.float("alpha", 1.702)? },
+        "Elu" => elu(node.float("alpha", 1.0)?, 1.0, 1.0),
+        "Celu" => {
+            let alpha = node.float("alpha", 1.0)?;
+            elu(alpha, 1.0, alpha)
+        }
+        "Selu" => {
+            // The numbers of operator set 1 had fewer digits.
+            let (alpha, gamma) =
+                if node.opset < 6 { (1.6732, 1.0507) } else { (1.673_263_2, 1.050_701) };
+            elu(node.float("alpha", alpha)?, node.float("gamma", gamma)?, 1.0)
+        }
+        "ThresholdedRelu" => Unary::Threshold { threshold: node.float("alpha", 1.0)? },
+        "Shrink" => {
+            Unary::Shrink { bias: node.float("bias", 0.0)?, bound: node.float("lambd", 0.5)? }
+        }
+        other => return Err(format!("{other} is no function of one number")),
+    })
+}
+
+/// Lowers `PRelu`: one slope for all, or slopes that broadcast.
+pub fn prelu(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
+    let input = importer.activation(node, 0)?;
+    let Some(Item::Constant(tensor)) = importer.operand(node, 1)?.cloned() else {
+        let slopes = importer.activation(node, 1)?;
+        return importer.pair("", Binary::PRelu, input, slopes).map(one);
+    };
+    let slopes = tensor.numbers()?;
+    if let Some((&slope, rest)) = slopes.split_first()
+        && slope.is_finite()
+        && rest.iter().all(|&other| other == slope)
+    {
+        return emit_activation(importer, input, Activation::LeakyRelu { slope });
+    }
+    let dims = importer.dims(input).to_vec();
+    // Before operator set 7, a vector of slopes belonged to the channels.
+    let tensor = if node.opset < 7 && tensor.dims.len() == 1 && !importer.whole_mode {
+        let mut shape = vec![1; dims.len()];
+        shape[0] = slopes.len();
+        tensor.reshaped(shape)?
+    } else {
+        tensor
+    };
+    let slopes = constant(importer, input, &tensor, |x| x)?;
+    let result = importer.pair("", Binary::PRelu, input, slopes)?;
+    if importer.dims(result) == dims {
+        Ok(one(result))
+    } else {
+        Err(format!("has slopes of shape {:?} for {dims:?}", tensor.dims))
+    }
 }
 
 fn bound(importer: &Importer, node: &Node<'_>, index: usize, default: f32) -> Result<f32, String> {
-    let value = importer.optional_tensor(node, index)?.map_or(Ok(default), Tensor::float_scalar)?;
+    let value = match importer.optional_tensor(node, index)? {
+        Some(tensor) if tensor.len() == 1 => tensor.numbers()?[0],
+        Some(tensor) => return Err(format!("has a bound of {} numbers", tensor.len())),
+        None => default,
+    };
     if value.is_nan() {
         Err("a bound is not a number".into())
     } else {
@@ -91,153 +149,23 @@ fn bound(importer: &Importer, node: &Node<'_>, index: usize, default: f32) -> Re
     }
 }
 
-/// Lowers `Max` or `Min` with one constant number to a clamp.
-fn extremum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    let order =
-        match (importer.operand(node, 0)?, importer.operand(node, 1)?, node.proto.input.len()) {
-            (Some(Item::Activation(id)), Some(Item::Constant(limit)), 2)
-            | (Some(Item::Constant(limit)), Some(Item::Activation(id)), 2) => {
-                Some((*id, limit.float_scalar()?))
-            }
-            _ => None,
-        };
-    let Some((input, limit)) = order.filter(|(_, limit)| limit.is_finite()) else {
-        return Err("is supported between one computed tensor and one constant number".into());
-    };
-    let activation =
-        if node.operator == "Max" { clamp(limit, f32::MAX) } else { clamp(f32::MIN, limit) };
-    emit_activation(importer, input, activation)
-}
-
-/// Adds `x * scale + shift` with single numbers.
-fn scale_shift(
-    importer: &mut Importer,
-    input: ValueId,
-    scale: f32,
-    shift: f32,
-) -> Result<Vec<Item>, String> {
-    let dims = importer.dims(input).to_vec();
-    let scale = importer.constant(vec![scale; dims[0]].into())?;
-    let shift = importer.constant(vec![shift; dims[0]].into())?;
-    let operator = Operator::ScaleShift { scale, shift, activation: Activation::Identity };
-    importer.emit("", operator, vec![input], dims).map(one)
-}
-
-/// Lowers `Add`, `Sub`, `Mul` and `Div` of two computed tensors or with a constant.
-pub fn binary(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    let pair = match (importer.operand(node, 0)?, importer.operand(node, 1)?) {
-        (Some(a), Some(b)) => (a.clone(), b.clone()),
-        _ => return Err("needs two inputs".into()),
-    };
-    let operator = node.operator.as_str();
-    match pair {
-        (Item::Activation(a), Item::Activation(b)) => match operator {
-            "Div" => Err("division by a computed tensor is not supported".into()),
-            "Sub" => {
-                let b = negated(importer, b)?;
-                combine(importer, operator, a, b)
-            }
-            _ => combine(importer, operator, a, b),
-        },
-        (Item::Activation(a), Item::Constant(b)) => {
-            let change: fn(f32) -> f32 = match operator {
-                "Sub" => |x| -x,
-                "Div" => |x| (1.0 / f64::from(x)) as f32,
-                _ => |x| x,
-            };
-            let b = constant(importer, a, &b, change)?;
-            combine(importer, operator, a, b)
-        }
-        (Item::Constant(a), Item::Activation(b)) => {
-            let b = match operator {
-                "Div" => return Err("division by a computed tensor is not supported".into()),
-                "Sub" => negated(importer, b)?,
-                _ => b,
-            };
-            let a = constant(importer, b, &a, |x| x)?;
-            combine(importer, operator, b, a)
-        }
-        _ => Err("has no computed input".into()),
-    }
-}
-
-fn negated(importer: &mut Importer, id: ValueId) -> Result<ValueId, String> {
-    let minus = importer.constant(vec![-1.0].into())?;
-    let minus = importer.emit("minus", Operator::Constant { constant: minus }, vec![], vec![1])?;
-    let dims = importer.dims(id).to_vec();
-    importer.emit("negated", Operator::Mul(Activation::Identity), vec![id, minus], dims)
-}
-
-/// Adds a step that provides a constant operand for `partner`.
-fn constant(
-    importer: &mut Importer,
-    partner: ValueId,
-    tensor: &Tensor,
-    change: fn(f32) -> f32,
-) -> Result<ValueId, String> {
-    let rank = importer.dims(partner).len();
-    let mut dims = tensor.dims.as_slice();
-    if dims.len() == rank + 1 && dims[0] == 1 {
-        dims = &dims[1..];
-    }
-    if dims.len() > rank {
-        return Err(format!("its constant of shape {:?} spreads over the batch axis", tensor.dims));
-    }
-    let values: Arc<[f32]> = tensor.floats()?.iter().map(|&value| change(value)).collect();
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err("its constant operand holds infinities or divides by zero".into());
-    }
-    let dims = if dims.is_empty() { vec![1] } else { dims.to_vec() };
-    let constant = importer.constant(values)?;
-    importer.emit("constant", Operator::Constant { constant }, vec![], dims)
-}
-
-fn combine(
-    importer: &mut Importer,
-    operator: &str,
-    a: ValueId,
-    b: ValueId,
-) -> Result<Vec<Item>, String> {
-    let operator = match operator {
-        "Add" | "Sub" => Operator::Add(Activation::Identity),
-        _ => Operator::Mul(Activation::Identity),
-    };
-    emit_broadcast(importer, operator, "", a, b).map(one)
-}
-
-/// Adds a step that applies `operator` to two values with broadcasting.
-fn emit_broadcast(
-    importer: &mut Importer,
-    operator: Operator,
-    part: &str,
-    a: ValueId,
-    b: ValueId,
-) -> Result<ValueId, String> {
-    let (x, y) = (importer.dims(a), importer.dims(b));
-    let dims = broadcast(x, y)
-        .ok_or_else(|| format!("shapes [batch, {x:?}] and [batch, {y:?}] do not broadcast"))?;
-    importer.emit(part, operator, vec![a, b], dims)
-}
-
-/// Lowers a `Sum` of any number of tensors.
-pub fn sum(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    let count = node.proto.input.len();
-    if count == 1 {
-        return same(importer, node);
-    }
-    let mut total = importer.activation(node, 0)?;
-    for index in 1..count {
-        let other = importer.activation(node, index)?;
-        let part = if index + 1 == count { String::new() } else { format!("part{index}") };
-        total = emit_broadcast(importer, Operator::Add(Activation::Identity), &part, total, other)?;
-    }
-    Ok(one(total))
-}
-
 /// Lowers `BatchNormalization` for inference: per channel, `x * scale + shift`.
 pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    if node.flag("training_mode", false)? {
+    let training = if node.opset < 14 {
+        // Before operator set 14 further outputs, the statistics of a batch, mean training.
+        (1..node.proto.output.len()).any(|index| node.has_output(index))
+    } else {
+        node.flag("training_mode", false)?
+    };
+    // Of constants, the statistics of training are known: weights are standardized that way.
+    if training && importer.constants {
+        return standardized(importer, node);
+    }
+    if training {
         return Err("is in training mode; export the model for inference".into());
+    }
+    if importer.whole_mode {
+        return Err("works on [batch, channels, ..]".into());
     }
     // Operator sets before 9 can normalize every position separately.
     if node.opset < 9 && !node.flag("spatial", true)? {
@@ -248,7 +176,7 @@ pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<V
     let epsilon = f64::from(node.float("epsilon", 1e-5)?);
     let channels = dims[0];
     let part = |index: usize| {
-        let values = importer.tensor(node, index)?.floats()?;
+        let values = importer.tensor(node, index)?.numbers()?;
         if values.len() == channels {
             Ok(values)
         } else {
@@ -272,6 +200,21 @@ pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<V
     importer.emit("", operator, vec![input], dims).map(one)
 }
 
+/// Lowers `BatchNormalization` of one constant by its own statistics.
+fn standardized(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
+    let input = importer.activation(node, 0)?;
+    let dims = importer.dims(input).to_vec();
+    if importer.whole_mode || dims.len() < 2 {
+        return Err("works on [batch, channels, ..]".into());
+    }
+    let epsilon = node.float("epsilon", 1e-5)?;
+    let operator = TensorOperator::Normalize { axes: [1, dims.len() - 1], center: true, epsilon };
+    let normal = importer.apply("normal", operator, vec![input])?;
+    let (scale, shift) =
+        (importer.tensor(node, 1)?.numbers()?, importer.tensor(node, 2)?.numbers()?);
+    importer.per_channel("", normal, scale, shift).map(one)
+}
+
 /// Lowers local response normalization (`LRN`).
 pub fn lrn(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
@@ -287,25 +230,4 @@ pub fn lrn(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String
         bias: node.float("bias", 1.0)?,
     };
     importer.emit("", operator, vec![input], dims).map(one)
-}
-
-/// Lowers `Softmax`. Before operator set 13 it works over all axes from its own on.
-pub fn softmax(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    only_output(node, "further outputs")?;
-    let input = importer.activation(node, 0)?;
-    let dims = importer.dims(input).to_vec();
-    let given = node.int("axis")?;
-    if node.opset >= 13 {
-        let axis = inner_axis(given.unwrap_or(-1), dims.len())?;
-        return importer.emit("", Operator::Softmax { axis }, vec![input], dims).map(one);
-    }
-    let axis = inner_axis(given.unwrap_or(1), dims.len())?;
-    if axis + 1 == dims.len() {
-        return importer.emit("", Operator::Softmax { axis }, vec![input], dims).map(one);
-    }
-    let mut flat = dims[..axis].to_vec();
-    flat.push(dims[axis..].iter().product());
-    let input = importer.emit("flat", Operator::Reshape, vec![input], flat.clone())?;
-    let output = importer.emit("", Operator::Softmax { axis }, vec![input], flat)?;
-    importer.emit("shape", Operator::Reshape, vec![output], dims).map(one)
 }

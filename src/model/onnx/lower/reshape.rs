@@ -1,8 +1,9 @@
 //! Lowering of operators that move numbers without changing them.
 
 use paretune_kernels::operator::Operator;
+use paretune_kernels::plan::tensor::Unary;
 
-use super::axes::{axes_of, inner_axes, inner_axis, slices};
+use super::axes::{axes_of, inner_axes, inner_axis};
 use super::same;
 use crate::onnx::importer::{Importer, Item, one};
 use crate::onnx::node::{Node, resolve_axis};
@@ -12,23 +13,67 @@ use crate::onnx::tensor::Int;
 /// Lowers `Identity`, `Dropout` at inference, and `Cast` between floating-point formats.
 pub fn pass_through(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     if node.operator == "Cast" {
-        let to = node.int("to")?.and_then(|to| i32::try_from(to).ok());
-        let to = to.and_then(|to| DataType::try_from(to).ok()).unwrap_or_default();
-        if !matches!(
-            to,
-            DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double
-        ) {
-            return Err(format!("casting activations to {} is not supported", to.as_str_name()));
-        }
+        return cast(importer, node);
     }
     // From operator set 12 on, training mode is an input.
     if node.operator == "Dropout"
         && let Some(training) = importer.optional_tensor(node, 2)?
         && training.known()? != [0]
+        && ratio(importer, node)? != 0.0
     {
         return Err("is in training mode; export the model for inference".into());
     }
     same(importer, node)
+}
+
+/// Returns the fraction of elements that a `Dropout` drops.
+fn ratio(importer: &Importer, node: &Node<'_>) -> Result<f32, String> {
+    importer.optional_tensor(node, 1)?.map_or(Ok(0.5), |ratio| ratio.float_scalar())
+}
+
+/// Lowers `CastLike` to the format of a constant.
+pub fn cast_like(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
+    let input = importer.activation(node, 0)?;
+    match importer.operand(node, 1)? {
+        Some(Item::Constant(tensor)) if tensor.is_integer() => {
+            importer.unary("", Unary::Truncate, input).map(one)
+        }
+        Some(Item::Constant(_)) => Ok(one(input)),
+        _ => Err("casts to the format of a computed tensor".into()),
+    }
+}
+
+/// Lowers `Cast`: to integers by cutting off fractions, to truth values by comparison with zero.
+fn cast(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
+    let input = importer.activation(node, 0)?;
+    match target(node)? {
+        DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double => {
+            Ok(one(input))
+        }
+        DataType::Bool => importer.unary("", Unary::Truth, input).map(one),
+        DataType::Int64
+        | DataType::Int32
+        | DataType::Int16
+        | DataType::Int8
+        | DataType::Uint8
+        | DataType::Uint16
+        | DataType::Uint32
+        | DataType::Uint64 => importer.unary("", Unary::Truncate, input).map(one),
+        other => Err(format!("casting activations to {} is not supported", other.as_str_name())),
+    }
+}
+
+/// Returns the type that a `Cast` casts to; before operator set 6 it was a word.
+pub fn target(node: &Node<'_>) -> Result<DataType, String> {
+    if let Ok(Some(number)) = node.int("to") {
+        return i32::try_from(number)
+            .ok()
+            .and_then(|number| DataType::try_from(number).ok())
+            .ok_or_else(|| format!("casts to the unknown type {number}"));
+    }
+    let word = node.text("to")?.ok_or("does not say what to cast to")?;
+    DataType::from_str_name(&word.to_uppercase())
+        .ok_or_else(|| format!("casts to the unknown type `{word}`"))
 }
 
 /// Lowers `Flatten`, `Reshape`, `Squeeze` and `Unsqueeze`, which must leave the batch axis first.
@@ -37,15 +82,35 @@ pub fn reshape(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, St
     let dims = importer.dims(input).to_vec();
     let rank = dims.len();
     let new = match node.operator.as_str() {
+        "Flatten" if importer.whole_mode => {
+            let axis = match node.int("axis")?.unwrap_or(1) {
+                axis if axis == rank as i64 => rank,
+                axis => resolve_axis(axis, rank)?,
+            };
+            vec![dims[..axis].iter().product(), dims[axis..].iter().product()]
+        }
         "Flatten" => flattened(node, &dims)?,
         "Reshape" => {
-            let target = importer.tensor(node, 1)?.symbols()?.to_vec();
-            reshaped(&target, &dims, importer.batch(), node.flag("allowzero", false)?)?
+            let target: Vec<Int> = match node.ints("shape")? {
+                // Before operator set 5 the shape was an attribute.
+                Some(shape) => shape.iter().map(|&extent| Int::Known(extent)).collect(),
+                None => importer.tensor(node, 1)?.symbols()?.to_vec(),
+            };
+            let keep_zero = node.flag("allowzero", false)?;
+            if importer.whole_mode {
+                whole(&target, &dims, keep_zero)?
+            } else {
+                reshaped(&target, &dims, importer.batch(), keep_zero)?
+            }
         }
         "Squeeze" => {
-            let axes = axes_of(importer, node)?
-                .ok_or("names no axes, so that it could drop the batch; name them")?;
-            let axes = inner_axes(&axes, rank)?;
+            let axes = match axes_of(importer, node)? {
+                Some(axes) => inner_axes(importer.lead(), &axes, rank)?,
+                None if importer.whole_mode => (0..rank).filter(|&axis| dims[axis] == 1).collect(),
+                None => {
+                    return Err("names no axes, so that it could drop the batch; name them".into());
+                }
+            };
             if let Some(&axis) = axes.iter().find(|&&axis| dims[axis] != 1) {
                 return Err(format!("drops axis {}, whose extent is {}", axis + 1, dims[axis]));
             }
@@ -57,14 +122,44 @@ pub fn reshape(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, St
                 return Err("has too many axes".into());
             }
             let rank = rank + axes.len();
-            let axes = inner_axes(&axes, rank)?;
+            let axes = inner_axes(importer.lead(), &axes, rank)?;
             let mut rest = dims.iter().copied();
             (0..rank)
                 .map(|axis| if axes.contains(&axis) { 1 } else { rest.next().unwrap_or(1) })
                 .collect()
         }
     };
+    let new = if new.is_empty() { vec![1] } else { new };
     importer.emit("", Operator::Reshape, vec![input], new).map(one)
+}
+
+/// Returns the new shape of a whole value.
+fn whole(target: &[Int], dims: &[usize], keep_zero: bool) -> Result<Vec<usize>, String> {
+    let size: usize = dims.iter().product();
+    let mut new = Vec::with_capacity(target.len());
+    let mut open = None;
+    for (position, value) in target.iter().enumerate() {
+        new.push(match *value {
+            Int::Known(0) if !keep_zero => {
+                *dims.get(position).ok_or("copies an axis that does not exist")?
+            }
+            Int::Known(-1) if open.is_none() => {
+                open = Some(position);
+                1
+            }
+            Int::Known(value) => usize::try_from(value).map_err(|_| "has an impossible shape")?,
+            Int::Batch => return Err("depends on the number of images".into()),
+        });
+    }
+    let known = crate::onnx::tensor::volume(&new).filter(|&known| known > 0);
+    let known = known.ok_or("has an empty or too large shape")?;
+    if let Some(position) = open {
+        new[position] = size / known;
+    }
+    if new.iter().product::<usize>() != size {
+        return Err(format!("cannot reshape {dims:?} to {new:?}"));
+    }
+    Ok(new)
 }
 
 fn flattened(node: &Node<'_>, dims: &[usize]) -> Result<Vec<usize>, String> {
@@ -154,14 +249,18 @@ pub fn transpose(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, 
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
     let rank = dims.len();
-    let order = node
-        .ints("perm")?
-        .ok_or("reverses all axes, the batch included, which is not supported")?;
-    let [0, order @ ..] = order else {
-        return Err(format!("permutation {order:?} moves the batch axis, which is not supported"));
+    let lead = importer.lead();
+    let order: Vec<i64> = match node.ints("perm")? {
+        Some(order) => order.to_vec(),
+        None => (0..(rank + lead) as i64).rev().collect(),
     };
-    let permutation =
-        order.iter().map(|&axis| inner_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
+    if lead == 1 && order.first() != Some(&0) {
+        return Err(format!("permutation {order:?} moves the batch axis, which is not supported"));
+    }
+    let permutation = order[lead.min(order.len())..]
+        .iter()
+        .map(|&axis| inner_axis(lead, axis, rank))
+        .collect::<Result<Vec<_>, _>>()?;
     if permutation.len() != rank || (0..rank).any(|axis| !permutation.contains(&axis)) {
         return Err(format!("{order:?} does not permute the axes of [batch, {dims:?}]"));
     }
@@ -169,13 +268,15 @@ pub fn transpose(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, 
     importer.emit("", Operator::Transpose { permutation }, vec![input], new).map(one)
 }
 
-/// Lowers `Concat` of computed tensors.
+/// Lowers `Concat` of computed tensors, and constants among them.
 pub fn concat(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let count = node.proto.input.len();
     let inputs =
-        (0..count).map(|index| importer.activation(node, index)).collect::<Result<Vec<_>, _>>()?;
+        (0..count).map(|index| importer.value_of(node, index)).collect::<Result<Vec<_>, _>>()?;
     let mut dims = importer.dims(*inputs.first().ok_or("has no inputs")?).to_vec();
-    let axis = inner_axis(node.int("axis")?.ok_or("has no axis")?, dims.len())?;
+    // Before operator set 4 the axis could be left out.
+    let axis = node.int("axis")?.or((node.opset < 4).then_some(1)).ok_or("has no axis")?;
+    let axis = inner_axis(importer.lead(), axis, dims.len())?;
     for &input in &inputs[1..] {
         let other = importer.dims(input);
         let fits = other.len() == dims.len()
@@ -190,63 +291,4 @@ pub fn concat(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Str
         dims[axis] = dims[axis].checked_add(other[axis]).ok_or("is too large")?;
     }
     importer.emit("", Operator::Concat { axis }, inputs, dims).map(one)
-}
-
-/// Lowers `Pad` with a constant, with amounts as attribute or as input.
-pub fn pad(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    let input = importer.activation(node, 0)?;
-    let dims = importer.dims(input).to_vec();
-    if let Some(mode) = node.text("mode")?
-        && mode != "constant"
-    {
-        return Err(format!("padding mode `{mode}` is not supported, only `constant`"));
-    }
-    let old = node.opset < 11;
-    let amounts = if old {
-        node.ints("pads")?.ok_or("has no pads")?.to_vec()
-    } else {
-        importer.tensor(node, 1)?.known()?
-    };
-    let value = if old {
-        node.float("value", 0.0)?
-    } else {
-        importer.optional_tensor(node, 2)?.map_or(Ok(0.0), |tensor| tensor.float_scalar())?
-    };
-    let axes: Vec<i64> = match importer.optional_tensor(node, 3)? {
-        Some(axes) => axes.known()?,
-        None => (0..=dims.len() as i64).collect(),
-    };
-    if amounts.len() != 2 * axes.len() {
-        return Err(format!("has {} amounts for {} axes", amounts.len(), axes.len()));
-    }
-    let mut padding = vec![[0; 2]; dims.len()];
-    let mut new = dims.clone();
-    for (index, &axis) in axes.iter().enumerate() {
-        let pair = [amounts[index], amounts[index + axes.len()]];
-        if pair == [0, 0] {
-            continue;
-        }
-        let axis = inner_axis(axis, dims.len())?;
-        let size = |amount: i64| usize::try_from(amount).ok().filter(|&amount| amount <= 1 << 16);
-        let (Some(before), Some(after)) = (size(pair[0]), size(pair[1])) else {
-            return Err(format!(
-                "amounts {pair:?} are negative (cropping) or too large; not supported"
-            ));
-        };
-        padding[axis] = [before, after];
-        new[axis] = dims[axis] + before + after;
-    }
-    importer.emit("", Operator::Pad { padding, value }, vec![input], new).map(one)
-}
-
-/// Lowers a `Slice` that keeps everything. Other slices of activations are not supported.
-pub fn slice(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
-    let input = importer.activation(node, 0)?;
-    let inner = importer.dims(input).to_vec();
-    // Any extent will do for the batch if a full slice of it can be recognized.
-    let full = [&[usize::MAX >> 2], inner.as_slice()].concat();
-    let whole = slices(importer, node, &full)?.iter().all(|cut| {
-        cut.start == 0 && cut.step == 1 && (cut.axis == 0 || cut.count == full[cut.axis])
-    });
-    if whole { Ok(one(input)) } else { Err("slices of activations are not supported".into()) }
 }
