@@ -8,10 +8,11 @@ use std::sync::Once;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use paretune_evaluate::accuracy::answers_of;
-use paretune_kernels::ExecutorOptions;
-use paretune_kernels::bundle::{Bundle, Stored};
+use paretune_kernels::bundle::{Bundle, Preprocessing, Stored};
 use paretune_kernels::hardware::Isa;
+use paretune_kernels::{Executor, ExecutorOptions};
 use paretune_model::images::{self, normalize_into};
+use paretune_model::{ImportOptions, Network, Outputs};
 use paretune_record::metric::Metric;
 use paretune_record::request::Normalization;
 use paretune_record::score::Score;
@@ -23,18 +24,23 @@ use super::{ExitStatus, report_load_changes, usage};
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["input", "data"])))]
 pub struct RunArgs {
-    /// Folder that holds the bundle
+    /// Folder that holds the bundle, or an ONNX file, which runs at full precision
     bundle: PathBuf,
     /// Images as a NumPy array [batch, channels, height, width] (or one image without batch). Bytes
     /// are normalized as in the training; floats are used unchanged
     #[arg(long, value_name = "X.npy", requires = "output")]
     input: Option<PathBuf>,
-    /// File for the outputs: a NumPy array of floats, one row per image
+    /// File for the outputs: a NumPy array of floats, one row per image. If an ONNX file has
+    /// several outputs, this is the first, and a folder of this name without .npy gets one file
+    /// for each
     #[arg(long, value_name = "Y.npy", requires = "input")]
     output: Option<PathBuf>,
     /// Labelled images to score (those under test/ if that folder exists)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Height and width of the input, where an ONNX file leaves them open
+    #[arg(long, value_name = "HxW", value_parser = input_size)]
+    input_size: Option<[usize; 2]>,
     /// Number of threads [default: those that the bundle was tuned for]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -45,6 +51,12 @@ pub struct RunArgs {
 
 /// Runs the bundle on an array, or scores it on images.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
+    if args.bundle.is_file() {
+        let (Some(input), Some(output)) = (&args.input, &args.output) else {
+            return Err(usage(anyhow!("an ONNX file runs on an array: give --input and --output")));
+        };
+        return run_network(args, input, output);
+    }
     let stored = Stored::open(&args.bundle).map_err(usage)?;
     match (&args.data, &args.input, &args.output) {
         (Some(data), _, _) => score(args, &stored, data),
@@ -124,6 +136,56 @@ fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitSta
     Ok(ExitStatus::Done)
 }
 
+/// Parses a height and a width as in `224x224`.
+fn input_size(text: &str) -> Result<[usize; 2], String> {
+    let sizes = text.split_once('x').and_then(|(height, width)| {
+        Some([height.trim().parse().ok()?, width.trim().parse().ok()?])
+    });
+    sizes
+        .filter(|sizes| sizes.iter().all(|size| (1..=1 << 16).contains(size)))
+        .ok_or_else(|| format!("`{text}` is no HEIGHTxWIDTH such as 224x224"))
+}
+
+/// Runs an ONNX file on an array, at full precision with default schedules.
+fn run_network(args: &RunArgs, input: &Path, output: &Path) -> anyhow::Result<ExitStatus> {
+    let options =
+        ImportOptions { outputs: Outputs::All, input_size: args.input_size, keep_rounding: true };
+    let network = Network::load_with(&args.bundle, &options).map_err(usage)?;
+    let plan = &network.plan;
+    let dims = &plan.values[plan.input].dims;
+    let (batch, data) = read_array(None, input, dims).map_err(usage)?;
+    let threads = args.threads.map_or(1, usize::from);
+    let options = ExecutorOptions { batch: 1, threads, isa: Isa::detect() };
+    let mut executor = Executor::new(plan, &options)?;
+    let (numbers, results) = executor.lengths();
+    let mut all = vec![0.0; batch * results];
+    for (image, result) in data.chunks_exact(numbers).zip(all.chunks_exact_mut(results)) {
+        executor.run(image, result)?;
+    }
+    let named = |path: &Path| format!("cannot write `{}`", path.display());
+    if let [only] = &network.outputs[..] {
+        write_array(output, batch, &only.dims, &all).with_context(|| named(output))?;
+        return Ok(ExitStatus::Done);
+    }
+    let folder = output.with_extension("");
+    std::fs::create_dir_all(&folder).with_context(|| named(&folder))?;
+    let mut start = 0;
+    for part in &network.outputs {
+        let len: usize = part.dims.iter().product();
+        let rows = all.chunks_exact(results).flat_map(|row| &row[start..start + len]);
+        let rows: Vec<f32> = rows.copied().collect();
+        let safe = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let name: String = part.name.chars().map(|c| if safe(c) { c } else { '_' }).collect();
+        let path = folder.join(format!("{name}.npy"));
+        write_array(&path, batch, &part.dims, &rows).with_context(|| named(&path))?;
+        if start == 0 && output != folder {
+            write_array(output, batch, &part.dims, &rows).with_context(|| named(output))?;
+        }
+        start += len;
+    }
+    Ok(ExitStatus::Done)
+}
+
 fn convert(
     args: &RunArgs,
     stored: &Stored,
@@ -132,7 +194,7 @@ fn convert(
 ) -> anyhow::Result<ExitStatus> {
     let bundle = stored.description();
     let dims = input_dims(bundle)?;
-    let (batch, data) = read_array(bundle, input, dims).map_err(usage)?;
+    let (batch, data) = read_array(Some(&bundle.preprocessing), input, &dims).map_err(usage)?;
     let numbers: usize = dims.iter().product();
     let outputs =
         bundle.plan.values.get(bundle.plan.output).map_or(0, paretune_kernels::ValueSpec::len);
@@ -145,14 +207,19 @@ fn convert(
     {
         executor.run(image, result)?;
     }
-    write_array(output, batch, outputs, &results)
+    write_array(output, batch, &[outputs], &results)
         .with_context(|| format!("cannot write `{}`", output.display()))?;
     Ok(ExitStatus::Done)
 }
 
-/// Reads an array. Returns the number of images and the input values of the network.
-fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<(usize, Vec<f32>)> {
-    let problem = || format!("`{}` is not an array that the bundle accepts", path.display());
+/// Reads an array. Returns the number of images and the input values of the network. Bytes are
+/// normalized by `preprocessing`, or stay as they are without it.
+fn read_array(
+    preprocessing: Option<&Preprocessing>,
+    path: &Path,
+    dims: &[usize],
+) -> anyhow::Result<(usize, Vec<f32>)> {
+    let problem = || format!("`{}` is not an array that the network accepts", path.display());
     let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
     let length = file.metadata()?.len();
     let array = npyz::NpyFile::new(BufReader::new(file)).with_context(problem)?;
@@ -162,16 +229,17 @@ fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<
         .map(|&size| usize::try_from(size))
         .collect::<Result<_, _>>()
         .with_context(problem)?;
-    let batch = match shape[..] {
-        [channels, height, width] if [channels, height, width] == dims => 1,
-        [batch, channels, height, width] if [channels, height, width] == dims => batch,
-        _ => bail!(
-            "`{}` has shape {shape:?}; the bundle takes [batch, {}, {}, {}]",
-            path.display(),
-            dims[0],
-            dims[1],
-            dims[2]
-        ),
+    let batch = match &shape[..] {
+        one if one == dims => 1,
+        [batch, one @ ..] if one == dims => *batch,
+        _ => {
+            let sizes: Vec<String> = dims.iter().map(ToString::to_string).collect();
+            bail!(
+                "`{}` has shape {shape:?}; the network takes [batch, {}]",
+                path.display(),
+                sizes.join(", ")
+            )
+        }
     };
     let numbers: usize = dims.iter().product();
     // The header may claim any size, but the length of the file is an upper bound.
@@ -184,10 +252,12 @@ fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<
     let kind = array.dtype().descr();
     if kind.contains("u1") {
         let bytes: Vec<u8> = array.into_vec().with_context(problem)?;
-        let mut data = vec![0.0; bytes.len()];
-        let preprocessing = &bundle.preprocessing;
-        for (image, out) in bytes.chunks_exact(numbers).zip(data.chunks_exact_mut(numbers)) {
-            normalize_into(image, &preprocessing.mean, &preprocessing.std, dims, out);
+        let mut data: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte)).collect();
+        if let (Some(preprocessing), &[channels, height, width]) = (preprocessing, dims) {
+            let size = [channels, height, width];
+            for (image, out) in bytes.chunks_exact(numbers).zip(data.chunks_exact_mut(numbers)) {
+                normalize_into(image, &preprocessing.mean, &preprocessing.std, size, out);
+            }
         }
         Ok((batch, data))
     } else if kind.contains("f4") {
@@ -200,14 +270,13 @@ fn read_array(bundle: &Bundle, path: &Path, dims: [usize; 3]) -> anyhow::Result<
     }
 }
 
-fn write_array(path: &Path, rows: usize, columns: usize, data: &[f32]) -> anyhow::Result<()> {
+/// Writes an array of shape `[rows, dims..]`.
+fn write_array(path: &Path, rows: usize, dims: &[usize], data: &[f32]) -> anyhow::Result<()> {
     use npyz::WriterBuilder;
     let mut bytes = Vec::new();
-    let mut writer = npyz::WriteOptions::new()
-        .default_dtype()
-        .shape(&[rows as u64, columns as u64])
-        .writer(&mut bytes)
-        .begin_nd()?;
+    let shape: Vec<u64> = [rows].iter().chain(dims).map(|&size| size as u64).collect();
+    let mut writer =
+        npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes).begin_nd()?;
     writer.extend(data.iter().copied())?;
     writer.finish()?;
     Ok(std::fs::write(path, bytes)?)

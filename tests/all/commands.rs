@@ -7,6 +7,7 @@ use serde_json::Value;
 
 mod lost;
 mod mixed;
+mod network;
 mod outside;
 mod survive;
 
