@@ -48,7 +48,10 @@ proptest! {
 
     #[test]
     fn random_networks_match_the_reference(
-        seed in any::<u64>(), batch in 1_usize..4, threads in 1_usize..4, isa in prop::sample::select(Isa::available())
+        seed in any::<u64>(),
+        batch in 1_usize..4,
+        threads in 1_usize..4,
+        isa in prop::sample::select(Isa::available()),
     ) {
         let plan = plan(seed, Options { batch, isa, integer: false });
         let input = numbers(seed, plan.values[plan.input].len() * batch);
@@ -60,7 +63,11 @@ proptest! {
             let largest = exact.iter().fold(1.0_f64, |a, b| a.max(b.abs()));
             for (i, (e, v)) in exact.iter().zip(value).enumerate() {
                 let error = (e - f64::from(*v)).abs();
-                prop_assert!(error <= 2e-4 * largest, "value {id}[{i}]: {v}, expected {e}\n{}", describe(&plan));
+                prop_assert!(
+                    error <= 2e-4 * largest,
+                    "value {id}[{i}]: {v}, expected {e}\n{}",
+                    describe(&plan)
+                );
             }
         }
         // A whole run gives exactly these results, twice, because memory is reused.
@@ -78,7 +85,10 @@ proptest! {
     /// that rounding to 8 bits does not accumulate.
     #[test]
     fn random_integer_networks_match_step_by_step(
-        seed in any::<u64>(), batch in 1_usize..3, threads in 1_usize..3, isa in prop::sample::select(Isa::available())
+        seed in any::<u64>(),
+        batch in 1_usize..3,
+        threads in 1_usize..3,
+        isa in prop::sample::select(Isa::available()),
     ) {
         let plan = plan(seed, Options { batch, isa, integer: true });
         let input = numbers(seed, plan.values[plan.input].len() * batch);
@@ -95,7 +105,8 @@ proptest! {
             let mut last = Vec::new();
             for residual_on_grid in [false, true] {
                 let inputs: Vec<Vec<f64>> = step.inputs.iter().enumerate().map(|(place, &id)| {
-                    let grid = plan.values[id].quantization.filter(|_| integer && (place == 0 || residual_on_grid));
+                    let on_grid = integer && (place == 0 || residual_on_grid);
+                    let grid = plan.values[id].quantization.filter(|_| on_grid);
                     values[id].iter().map(|&x| match grid {
                         Some(grid) => {
                             // Ties are rounded to even on the grid, so the zero point is added

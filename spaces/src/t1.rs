@@ -152,7 +152,8 @@ pub fn write(space: &Space, name: &str) -> String {
             let kind = kind(&p.domain);
             let values: Vec<String> = p.domain.values().iter().map(|v| python(v, kind)).collect();
             let default = &p.domain.values()[p.default];
-            json!({"Name": p.name, "Type": kind, "Values": format!("[{}]", values.join(", ")), "Default": default})
+            let values = format!("[{}]", values.join(", "));
+            json!({"Name": p.name, "Type": kind, "Values": values, "Default": default})
         })
         .collect();
     let pinned = space.parameters.iter().filter_map(|p| {

@@ -238,7 +238,10 @@ impl TuningReport<'_> {
                 })
             })
             .collect();
-        let timing = |timing: &Timing| serde_json::json!({"median": timing.median, "low": timing.low, "high": timing.high});
+        let timing = |timing: &Timing| {
+            let Timing { median, low, high, .. } = timing;
+            serde_json::json!({"median": median, "low": low, "high": high})
+        };
         serde_json::json!({
             "latency": timing(self.best),
             "default_latency": timing(self.default),

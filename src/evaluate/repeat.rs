@@ -131,8 +131,11 @@ mod tests {
     fn each_process_gets_its_share_and_learns_from_the_last() {
         // The workers write the requests that they receive to a file.
         let notes = tempfile::NamedTempFile::new().unwrap();
+        let timing =
+            r#"{"median":2,"low":1,"high":3,"threads":2,"probe":0.5,"undisturbed":1,"samples":[]}"#;
+        let reply = format!(r#"{{"reply":"timed","timings":[{timing}]}}"#);
         let script = format!(
-            r#"read line; echo "$line" >> {}; echo '{{"reply":"timed","timings":[{{"median":2,"low":1,"high":3,"threads":2,"probe":0.5,"undisturbed":1,"samples":[]}}]}}'; read line"#,
+            r#"read line; echo "$line" >> {}; echo '{reply}'; read line"#,
             notes.path().display()
         );
         let command = ["sh".to_owned(), "-c".to_owned(), script];

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use paretune_demo as demo;
 use paretune_record::change::Change;
 use paretune_record::event::{Changed, Event};
-use paretune_record::metric::Metric;
+use paretune_record::metric::{Metric, Metrics};
 use paretune_record::preference::Preference;
 use proptest::prelude::*;
 use ratatui::Terminal;
@@ -339,8 +339,11 @@ proptest! {
         for a in &state.front {
             for b in &state.front {
                 let (a, b) = (&a.metrics, &b.metrics);
-                let worse = Metric::objectives().all(|metric| metric.cost(b.get(metric).unwrap()) > metric.cost(a.get(metric).unwrap()));
-                prop_assert!(!worse);
+                let worse = |metric: Metric| {
+                    let cost = |metrics: &Metrics| metric.cost(metrics.get(metric).unwrap());
+                    cost(b) > cost(a)
+                };
+                prop_assert!(!Metric::objectives().all(worse));
             }
         }
         let answered = state.front.len() + state.explored.len() + state.failed as usize;

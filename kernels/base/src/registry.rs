@@ -336,8 +336,8 @@ mod tests {
         let present = present_schedule(BackendKind::Cpu, &old);
         assert_eq!(
             serde_json::to_string(&present).unwrap(),
-            r#"{"algorithm":"implicit_gemm_i8","tunables":{"order":"taps","panel":8,"parallel_axis":"channels","#.to_owned()
-                + r#""prefetch":"bytes_4096","tile_m":6,"tile_n":16,"widened":true}}"#
+            r#"{"algorithm":"implicit_gemm_i8","tunables":{"order":"taps","panel":8,"#.to_owned()
+                + r#""parallel_axis":"channels","prefetch":"bytes_4096","tile_m":6,"tile_n":16,"widened":true}}"#
         );
         assert_eq!(present_schedule(BackendKind::Cpu, &present), present);
     }

@@ -267,7 +267,13 @@ mod tests {
         #[test]
         fn every_bit_survives(
             values in prop::collection::vec(
-                prop_oneof![3 => Just(0.0_f32), 1 => any::<f32>(), 1 => -1.0..1.0_f32, 1 => Just(-0.0_f32)], 0..600
+                prop_oneof![
+                    3 => Just(0.0_f32),
+                    1 => any::<f32>(),
+                    1 => -1.0..1.0_f32,
+                    1 => Just(-0.0_f32),
+                ],
+                0..600
             ),
             stretch in 1_usize..40,
         ) {
@@ -288,7 +294,11 @@ mod tests {
         }
 
         #[test]
-        fn damage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), tag in 0_u8..36, len in 0_usize..2000) {
+        fn damage_never_panics(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            tag in 0_u8..36,
+            len in 0_usize..2000,
+        ) {
             let _ = get_f32(&mut Reader::new(&[&[tag], &bytes[..]].concat()), len);
         }
     }

@@ -225,7 +225,8 @@ proptest! {
                 (false, _) => Numbers::F32,
             };
             let numbers = if bit(at + 5) { INT8 } else { real };
-            recipe.layers.insert(layer.step.clone(), LayerRecipe { sparsity, numbers, ..LayerRecipe::default() });
+            let of_layer = LayerRecipe { sparsity, numbers, ..LayerRecipe::default() };
+            recipe.layers.insert(layer.step.clone(), of_layer);
         }
         let small = apply(&plan, &calibration, &recipe).unwrap();
         for layer in &layers {

@@ -78,7 +78,10 @@ impl Weights {
 
 /// Error for a finite weight beyond the range of the weight type that should store it.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("a weight of {weight} is beyond the greatest number of {}", numbers.half().unwrap_or("single precision"))]
+#[error(
+    "a weight of {weight} is beyond the greatest number of {}",
+    numbers.half().unwrap_or("single precision")
+)]
 pub struct Beyond {
     /// Value of the weight before rounding.
     pub weight: f32,

@@ -99,7 +99,11 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
         1 => (1..=4_usize, 1..=9_usize, 2..=4_usize).prop_map(|(i, o, g)| (i * g, o * g, g)),
         2 => (2..=140_usize).prop_map(|c| (c, c, c)),
     ];
-    let sizes = prop_oneof![3 => [1..=9_usize, 1..=9_usize], 1 => [1..=3_usize, 10..=40_usize], 1 => Just([1, 1])];
+    let sizes = prop_oneof![
+        3 => [1..=9_usize, 1..=9_usize],
+        1 => [1..=3_usize, 10..=40_usize],
+        1 => Just([1, 1]),
+    ];
     (
         (1..=3_usize, channels, sizes, windows()),
         (activations(), 1..=3_usize, 0..=2_u8, any::<bool>(), any::<u64>()),
