@@ -13,10 +13,10 @@ use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::epilogue::Epilogue;
 use crate::conv::support::packing::corrupt_index;
-use crate::conv::support::planar::{Phases, StorePixels};
+use crate::conv::support::planar::Phases;
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::grain;
-use crate::conv::support::tiles::{TILE, instance};
+use crate::conv::support::tiles::TILE;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
 use paretune_base::plan::operator::ConvProblem;
@@ -25,7 +25,11 @@ use paretune_base::plan::weights::{Pattern, WeightFormat};
 use paretune_base::registry::AlgorithmInfo;
 use paretune_base::threads::Worker;
 use paretune_simd::Isa;
-use paretune_simd::{Dispatch, Simd, SimdFn, SimdOp, lanes};
+use paretune_simd::{Dispatch, lanes};
+
+mod kernel;
+
+use kernel::{Entry, Select, Tile};
 
 /// SpMM convolution over NCHW activations.
 pub(crate) struct SpmmNchw;
@@ -91,12 +95,12 @@ impl Algorithm for SpmmNchw {
         };
         let mut panels = vec![problem.group_in()];
         while let Some(&last) = panels.last()
-            && last > LEAST_PANEL
+            && last > MIN_PANEL
         {
             panels.push(last.div_ceil(2));
         }
         let plane = pixels * size_of::<f32>() * problem.window.kernel[0] * problem.window.kernel[1];
-        let near = panels.iter().copied().find(|&panel| panel * plane <= NEAR);
+        let near = panels.iter().copied().find(|&panel| panel * plane <= L1_PANEL_BYTES);
         let default_panel = near.or(panels.last().copied()).unwrap_or(1);
         let abouts = ["output channels of a register tile", "output pixels of a register tile"];
         let [tile_m, tile_n] = Tunable::tile(TILE, abouts, &sides, default);
@@ -230,10 +234,10 @@ impl Algorithm for SpmmNchw {
 }
 
 /// Number of input channels below which panels are not halved further.
-const LEAST_PANEL: usize = 16;
+const MIN_PANEL: usize = 16;
 
 /// Bytes of an input panel that stay in a first-level cache beside weights and sums.
-const NEAR: usize = 24 << 10;
+const L1_PANEL_BYTES: usize = 24 << 10;
 
 /// Output channels that are computed together.
 struct Block {
@@ -328,170 +332,5 @@ impl Prepared {
             |share: usize| self.blocks.partition_point(|block| block.work < total * share / parts);
         let end = if part + 1 == parts { self.blocks.len() } else { block_at(part + 1) };
         if part == 0 { 0..end } else { block_at(part)..end }
-    }
-}
-
-/// Blocks of output channels of one tile of flat pixels.
-struct Tile<'a> {
-    kernel: &'a Prepared,
-    call: &'a Call,
-    /// Start of the image in the phase-split input.
-    input: *const f32,
-    image: usize,
-    /// First flat pixel of the tile.
-    start: usize,
-    blocks: std::ops::Range<usize>,
-    /// The thread's sums, `[block][channel][pixel of the tile]`.
-    sums: *mut f32,
-}
-
-/// Computes a [`Tile`].
-///
-/// # Safety
-/// The addresses in the tile must be valid, and no other thread may write its part of the output.
-type Entry = unsafe fn(&Tile<'_>);
-
-/// Selects the instantiation for a tile. Few sums are split into several accumulation chains,
-/// because each addition waits for the previous one of its chain.
-struct Select {
-    channels: usize,
-    vectors: usize,
-}
-
-impl SimdOp for Select {
-    type Output = Option<Entry>;
-
-    fn eval<S: Simd>(self, simd: S) -> Option<Entry> {
-        instance!(
-            simd, Run, Entry, (self.channels, self.vectors),
-            1: 1/4 2/4 4/2 6/2 8/1 12/1; 2: 1/4 2/2 4/1 6/1; 4: 1/2 2/1 3/1;
-        )
-    }
-}
-
-struct Run<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize>;
-
-impl<const CHANNELS: usize, const VECTORS: usize, const CHAINS: usize> SimdFn
-    for Run<CHANNELS, VECTORS, CHAINS>
-{
-    type Args<'a> = &'a Tile<'a>;
-
-    #[inline(always)]
-    unsafe fn call<S: Simd>(simd: S, tile: &Tile<'_>) {
-        let kernel = tile.kernel;
-        let (pixels, from) = kernel.phases.window(tile.start, kernel.width);
-        let whole = kernel.phases.gapless()
-            && pixels.len() == kernel.width
-            && kernel.epilogue.other.is_none();
-        let residual = tile.call.residual.cast::<f32>();
-        for (panel, block) in (0..kernel.panels)
-            .flat_map(|panel| tile.blocks.clone().map(move |block| (panel, block)))
-        {
-            let number = panel * kernel.blocks.len() + block;
-            let step = if number == 0 { 0 } else { kernel.ends[number - 1] };
-            let mut left = kernel.ends[number] - step;
-            let between = tile.sums.wrapping_add(block * CHANNELS * VECTORS * S::LANES);
-            let block = &kernel.blocks[block];
-            // SAFETY: `width` numbers from `from` on may be read at every distance; outputs are
-            // stored by the pixels that exist; there are sums of every block between panels.
-            unsafe {
-                let input = tile.input.add(from);
-                let mut sums = [[[simd.splat(0.0); VECTORS]; CHANNELS]; CHAINS];
-                for c in 0..CHANNELS {
-                    for v in 0..VECTORS {
-                        sums[0][c][v] = if panel == 0 {
-                            simd.splat(*kernel.bias.as_ptr().add(block.first + c))
-                        } else {
-                            simd.load(between.add((c * VECTORS + v) * S::LANES))
-                        };
-                    }
-                }
-                let mut distances = kernel.distances.as_ptr().add(step);
-                let mut weights = kernel.weights.as_ptr().add(step * CHANNELS);
-                macro_rules! step {
-                    ($chain:expr, $at:expr) => {
-                        let input = input.add(*distances.add($at) as usize);
-                        let weights = weights.add($at * CHANNELS);
-                        if CHANNELS == 1 {
-                            // Inputs are memory operands, which need no register.
-                            let weight = simd.splat(*weights);
-                            for v in 0..VECTORS {
-                                let x = simd.load(input.add(v * S::LANES));
-                                sums[$chain][0][v] = simd.fma(weight, x, sums[$chain][0][v]);
-                            }
-                        } else {
-                            let x: [S::F32; VECTORS] =
-                                paretune_simd::array(|v| simd.load(input.add(v * S::LANES)));
-                            for c in 0..CHANNELS {
-                                let weight = simd.splat(*weights.add(c));
-                                for v in 0..VECTORS {
-                                    sums[$chain][c][v] = simd.fma(weight, x[v], sums[$chain][c][v]);
-                                }
-                            }
-                        }
-                    };
-                }
-                while left >= CHAINS {
-                    for c in 0..CHAINS {
-                        step!(c, c);
-                    }
-                    (distances, weights) = (distances.add(CHAINS), weights.add(CHAINS * CHANNELS));
-                    left -= CHAINS;
-                }
-                for c in 0..CHAINS - 1 {
-                    if c >= left {
-                        break;
-                    }
-                    step!(c, c);
-                }
-                for chain in 1..CHAINS {
-                    for c in 0..CHANNELS {
-                        for v in 0..VECTORS {
-                            sums[0][c][v] = simd.add(sums[0][c][v], sums[chain][c][v]);
-                        }
-                    }
-                }
-                if panel + 1 < kernel.panels {
-                    for c in 0..CHANNELS {
-                        for v in 0..VECTORS {
-                            simd.store(between.add((c * VECTORS + v) * S::LANES), sums[0][c][v]);
-                        }
-                    }
-                    continue;
-                }
-                let at = (tile.image * kernel.problem.out_channels + block.first) * kernel.pixels;
-                if whole && block.count == CHANNELS {
-                    for c in 0..CHANNELS {
-                        for v in 0..VECTORS {
-                            let at = at + c * kernel.pixels + pixels.start + v * S::LANES;
-                            let mut sum = sums[0][c][v];
-                            if !residual.is_null() {
-                                sum = simd.add(sum, simd.load(residual.add(at)));
-                            }
-                            simd.store(
-                                tile.call.output.cast::<f32>().add(at),
-                                kernel.epilogue.clamp(simd, sum),
-                            );
-                        }
-                    }
-                    continue;
-                }
-                let sums = sums[0];
-                for c in 0..block.count {
-                    let at = at + c * kernel.pixels;
-                    simd.call::<StorePixels<'_>>(StorePixels {
-                        phases: &kernel.phases,
-                        pixels: pixels.clone(),
-                        sums: sums
-                            .as_ptr()
-                            .cast::<f32>()
-                            .add(c * VECTORS * S::LANES + pixels.start - from),
-                        output: tile.call.output.cast::<f32>().add(at),
-                        residual: if residual.is_null() { residual } else { residual.add(at) },
-                        epilogue: &kernel.epilogue,
-                    });
-                }
-            }
-        }
     }
 }
