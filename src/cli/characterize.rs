@@ -89,7 +89,7 @@ const TUNING: f64 = 30.0;
 pub fn characterize(args: &CharacterizeArgs) -> anyhow::Result<ExitStatus> {
     let store = Store::open(&paths::store(args.db.as_deref())?)?;
     let control = std::sync::Arc::new(Control::default());
-    super::search::stop_on_signals(&control)?;
+    super::signals::stop_on_signals(&control)?;
     let begun = Instant::now();
     let mut rows = Vec::new();
     let models: Vec<Option<&PathBuf>> =

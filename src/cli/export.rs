@@ -14,7 +14,7 @@ use paretune_record::artefact::write_whole;
 use paretune_record::front::FrontPoint;
 use paretune_study::prepare;
 
-use super::show::read_study;
+use super::study_record::read_study;
 use super::{ExitStatus, QuestionArgs, paths, usage};
 use crate::export;
 

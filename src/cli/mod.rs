@@ -27,13 +27,16 @@ mod db;
 mod devices;
 mod evaluate;
 mod export;
+mod exporter;
 mod paths;
 mod replay;
 mod run;
 mod search;
 mod show;
+mod signals;
 mod space;
 mod studies;
+mod study_record;
 mod tune;
 
 /// Finds the best way to deploy a trained CNN on this machine under your limits, by measuring.

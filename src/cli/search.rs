@@ -22,7 +22,6 @@ use paretune_study::prepare::{Material, PrepareError};
 use paretune_study::session::{self, Conclusion, Control, SessionOptions};
 
 use super::{ExitStatus, WorkloadArgs, objective_parser, paths, preference_parser, usage};
-use crate::export;
 use crate::report;
 use crate::tui;
 
@@ -126,7 +125,7 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
     // Before anything loads an OpenCL driver: those install handlers of their own, which end the
     // process if they were there first.
     let control = Arc::new(Control::default());
-    stop_on_signals(&control)?;
+    super::signals::stop_on_signals(&control)?;
     let request = request(args)?;
     let material = Material::load(&request).map_err(usage)?;
     let folder = match &args.study {
@@ -258,7 +257,7 @@ fn with_terminal_ui(
             }
         }
     });
-    let exporter = exporter(options.folder.clone(), Arc::clone(control));
+    let exporter = super::exporter::exporter(options.folder.clone(), Arc::clone(control));
     std::thread::scope(|scope| {
         let work = scope.spawn(move || {
             session::run(options, material, control, &mut |event| {
@@ -276,59 +275,6 @@ fn with_terminal_ui(
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
-}
-
-/// Returns the function that exports points for the screen. The search is paused meanwhile, because
-/// building a bundle would disturb its timing.
-pub(super) fn exporter(folder: PathBuf, control: Arc<Control>) -> tui::Exporter {
-    Arc::new(move |point, format, path| {
-        let paused = control.pause.swap(true, Ordering::Relaxed);
-        let written = match format {
-            tui::ExportFormat::Bundle => super::export::bundle(&folder, point, path),
-            tui::ExportFormat::Onnx => super::export::onnx_file(&folder, point, path),
-            tui::ExportFormat::Json => export::json_file(point, path).map_err(anyhow::Error::from),
-        };
-        control.pause.store(paused, Ordering::Relaxed);
-        match written {
-            Ok(bytes) => Ok(format!(
-                "{} is in {}: {}",
-                report::units::short_id(&point.id),
-                path.display(),
-                report::units::value(Metric::Size, bytes as f64)
-            )),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-}
-
-/// Returns whether the process was started with `signal` ignored, where the system tells.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-pub(super) fn stop_on_signals(control: &Arc<Control>) -> anyhow::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut wanted = vec![SIGINT, SIGTERM];
-    // `nohup` asks for a closed terminal to be ignored.
-    if !is_ignored(SIGHUP) {
-        wanted.push(SIGHUP);
-    }
-    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
-    let control = Arc::clone(control);
-    std::thread::spawn(move || {
-        for (count, _) in signals.forever().enumerate() {
-            control.stop.store(true, Ordering::Relaxed);
-            if count > 0 {
-                // At the second signal the program exits at once. The journal is consistent at any
-                // time, so at most one trial is lost.
-                std::process::exit(130);
-            }
-        }
-    });
-    Ok(())
 }
 
 /// Returns three quarters of the machine's memory, if that is known. Returns `None` if a device is

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use paretune_record::again::StudyRecord;
 use paretune_record::event::Event;
-use paretune_record::front::State;
 use paretune_record::journal::Journal;
 use paretune_record::metric::Metric;
 
+use super::study_record::read_study;
 use super::{ExitStatus, QuestionArgs, objective_parser, paths, usage};
 use crate::report;
 use crate::tui;
@@ -124,7 +123,7 @@ fn show_in_terminal(folder: &Path) -> anyhow::Result<ExitStatus> {
         sender.send(event)?;
     }
     let (commands, wishes) = std::sync::mpsc::channel();
-    let exporter = super::search::exporter(folder.to_owned(), std::sync::Arc::default());
+    let exporter = super::exporter::exporter(folder.to_owned(), std::sync::Arc::default());
     tui::run(events, commands, Some(exporter))?;
     // The study is over, so nobody receives commands.
     drop((sender, wishes));
@@ -147,20 +146,4 @@ fn draw_screens(folder: &Path, to: &Path, (width, height): (u16, u16)) -> anyhow
 fn events_of(folder: &Path) -> anyhow::Result<Vec<Event>> {
     let problem = || format!("the journal in `{}` cannot be read", folder.display());
     Journal::events(folder).with_context(problem).map_err(usage)
-}
-
-/// Reads the study in `folder`, and says so on standard error if it has not ended.
-pub fn read_study(folder: &Path) -> anyhow::Result<StudyRecord> {
-    let study = StudyRecord::read(folder).map_err(usage)?;
-    let note = match study.state {
-        None => return Ok(study),
-        Some(State::Running) => "is running",
-        Some(State::Stopped) => "was stopped before its end; the same `search` resumes it",
-    };
-    // Nobody may read it.
-    let _ = writeln!(
-        std::io::stderr(),
-        "note: the study {note}. Points that are marked with ~ have the figures of the search"
-    );
-    Ok(study)
 }

@@ -49,7 +49,7 @@ pub fn tune(args: &BenchArgs) -> anyhow::Result<ExitStatus> {
         )));
     }
     let control = Arc::new(Control::default());
-    super::search::stop_on_signals(&control)?;
+    super::signals::stop_on_signals(&control)?;
     let Network { mut plan, sha256, .. } = load_network(Some(&args.target)).map_err(usage)?;
     let conditions = conditions(args);
     plan.threads = conditions.threads;
