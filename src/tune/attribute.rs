@@ -32,7 +32,7 @@ pub(super) fn attribute(
             }
             continue;
         };
-        let differs = |layout: &Layout| *layout != Layout::ChannelsLast;
+        let differs = |layout: &Layout| *layout != Layout::Nhwc;
         let reads = |index: &usize| layouts(*index).is_some_and(|both| both.iter().any(differs));
         let wrote = |index: &usize| layouts(*index).is_some_and(|[_, output]| differs(&output));
         let sources = plan.steps[reader].inputs.iter().filter_map(|value| source(plan, *value));
@@ -77,8 +77,7 @@ mod tests {
         ];
         let seconds = [1.0, 0.25, 2.0];
         let sums = |planar: usize| {
-            let layout =
-                |index| if index == planar { Layout::Planar } else { Layout::ChannelsLast };
+            let layout = |index| if index == planar { Layout::Nchw } else { Layout::Nhwc };
             let sums = attribute(&plan, &steps, &seconds, &|index| Some([layout(index); 2]));
             [sums[first], sums[second]]
         };
@@ -94,7 +93,7 @@ mod tests {
         let last = last.expect("a convolution");
         let name = "(output):planar".into();
         let steps = [StepInfo { name, algorithm: String::new(), multiply_adds: 0, bytes: 0 }];
-        let sums = attribute(&plan, &steps, &[0.5], &|_| Some([Layout::ChannelsLast; 2]));
+        let sums = attribute(&plan, &steps, &[0.5], &|_| Some([Layout::Nhwc; 2]));
         assert_eq!(sums.iter().sum::<f64>(), 0.5);
         assert_eq!(sums[last], 0.5);
     }

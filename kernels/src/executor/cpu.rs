@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::draft::Home;
+use super::builder::Storage;
 use super::program::{Ends, ObservedValue, Program};
 use super::{ExecutorOptions, lower};
 use paretune_base::error::KernelError;
@@ -13,7 +13,7 @@ use paretune_base::plan::ValueId;
 use paretune_base::threads::{Barrier, ThreadPool, Worker};
 use paretune_cpu::conv::support::packing::Packing;
 use paretune_cpu::operators::convert;
-use paretune_cpu::operators::convert::Form;
+use paretune_cpu::operators::convert::TensorFormat;
 use paretune_cpu::operators::{Context, Io, planes};
 use paretune_simd::Isa;
 
@@ -122,9 +122,9 @@ impl CpuExecutor {
         let mut observed = self.program.observed.iter().peekable();
         for done in 0..=self.program.len() {
             while let Some(value) = observed.next_if(|value| value.ready == done) {
-                let address = match value.home {
-                    Home::Arena | Home::Constant(_) => value.address,
-                    home => ends.of(home).map_or(value.address, <*mut u8>::cast_const),
+                let address = match value.storage {
+                    Storage::Arena | Storage::Constant(_) => value.address,
+                    storage => ends.of(storage).map_or(value.address, <*mut u8>::cast_const),
                 };
                 let len = self.show(value, address, &mut plain);
                 see(value.value, &plain[..len]);
@@ -145,7 +145,7 @@ impl CpuExecutor {
         let len: usize = dims.iter().product();
         let [channels, pixels] = planes(dims).unwrap_or([1, len]);
         let context = Context { batch: self.batch, isa: Isa::Portable };
-        let kernel = convert::prepare(context, channels, pixels, value.form, Form::PLAIN);
+        let kernel = convert::prepare(context, channels, pixels, value.form, TensorFormat::PLAIN);
         let barrier = Barrier::new(1);
         let io = Io { inputs: &[address], output: plain.as_mut_ptr().cast() };
         // SAFETY: the value is there in full and nobody writes it now; `plain` is at least as long

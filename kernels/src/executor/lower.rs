@@ -6,8 +6,8 @@
 //! disagree, and at the caller's row-major inputs and outputs.
 
 use super::ExecutorOptions;
-use super::draft::{Buffer, BufferId, Draft, DraftStep, Home};
-use super::forms::{Wish, grid_of, same_grid, wishes};
+use super::builder::{Buffer, BufferId, PendingStep, ProgramBuilder, Storage};
+use super::formats::{Preference, grid_of, preferences, same_grid};
 use super::resolve::{Resolved, resolve};
 use super::work::Work;
 use paretune_base::error::KernelError;
@@ -23,7 +23,7 @@ use paretune_cpu::conv::support::packing::Packing;
 use paretune_cpu::operators::binary;
 use paretune_cpu::operators::binary::{Arithmetic, Function};
 use paretune_cpu::operators::convert;
-use paretune_cpu::operators::convert::Form;
+use paretune_cpu::operators::convert::TensorFormat;
 use paretune_cpu::operators::pool;
 use paretune_cpu::operators::pool::Pooling;
 use paretune_cpu::operators::{
@@ -39,21 +39,21 @@ pub(super) fn lower<'a>(
     part: &Part<'a>,
     options: &ExecutorOptions,
     packing: &Packing,
-) -> Result<Draft<'a>, KernelError> {
+) -> Result<ProgramBuilder<'a>, KernelError> {
     let plan = part.plan;
     let resolved = resolve_all(plan, options)?;
-    let wishes = wishes(plan, &resolved, options.isa);
+    let preferences = preferences(plan, &resolved, options.isa);
     let context = Context { batch: options.batch, isa: options.isa };
-    let draft = Draft {
+    let builder = ProgramBuilder {
         plan,
         context,
-        forms: vec![Vec::new(); plan.values.len()],
+        formats: vec![Vec::new(); plan.values.len()],
         buffers: Vec::new(),
         constants: Vec::new(),
         weight_bytes: 0,
         steps: Vec::new(),
     };
-    let mut lowering = Lowering { draft, wishes, threads: options.threads, packing };
+    let mut lowering = Lowering { builder, preferences, threads: options.threads, packing };
     part.inputs.iter().enumerate().for_each(|(index, &input)| lowering.input(index, input));
     for (step, resolved) in plan.steps.iter().zip(&resolved) {
         lowering.step(step, resolved.as_ref())?;
@@ -62,7 +62,7 @@ pub(super) fn lower<'a>(
         lowering.output(index, output)?;
     }
     packing.end()?;
-    Ok(lowering.draft)
+    Ok(lowering.builder)
 }
 
 fn resolve_all(
@@ -81,8 +81,8 @@ fn resolve_all(
 }
 
 pub(super) struct Lowering<'a, 'p> {
-    pub(super) draft: Draft<'a>,
-    wishes: Vec<Wish>,
+    pub(super) builder: ProgramBuilder<'a>,
+    preferences: Vec<Preference>,
     threads: usize,
     packing: &'p Packing,
 }
@@ -91,30 +91,36 @@ const F32: Element = Element::F32;
 
 impl<'a> Lowering<'a, '_> {
     pub(super) fn dims(&self, value: ValueId) -> &'a [usize] {
-        &self.draft.plan.values[value].dims
+        &self.builder.plan.values[value].dims
     }
 
     fn input(&mut self, index: usize, input: ValueId) {
-        let bytes = self.draft.len(input) * 4;
-        let buffer = self.draft.add(Buffer { bytes, home: Home::Input(index), ready: 0 });
-        self.draft.forms[input].push((Form::PLAIN, buffer));
+        let bytes = self.builder.len(input) * 4;
+        let buffer = self.builder.add(Buffer { bytes, storage: Storage::Input(index), ready: 0 });
+        self.builder.formats[input].push((TensorFormat::PLAIN, buffer));
     }
 
     /// Ensures that an output of the part is written to the caller's memory.
     fn output(&mut self, index: usize, output: ValueId) -> Result<(), KernelError> {
-        let name = if output == self.draft.plan.output { "(output)" } else { "(border)" };
-        let buffer = self.draft.get(name, output, Form::PLAIN)?;
-        if self.draft.buffers[buffer].home == Home::Arena {
-            self.draft.buffers[buffer].home = Home::Output(index);
+        let name = if output == self.builder.plan.output { "(output)" } else { "(border)" };
+        let buffer = self.builder.get(name, output, TensorFormat::PLAIN)?;
+        if self.builder.buffers[buffer].storage == Storage::Arena {
+            self.builder.buffers[buffer].storage = Storage::Output(index);
             return Ok(());
         }
         // The value is the caller's input, a constant, or an alias of another output: copy it.
-        let len = self.draft.plan.values[output].len();
-        let kernel = convert::prepare(self.draft.context, 1, len, Form::PLAIN, Form::PLAIN);
-        let bytes = self.draft.buffers[buffer].bytes;
-        let ready = self.draft.steps.len() + 1;
-        let target = self.draft.add(Buffer { bytes, home: Home::Output(index), ready });
-        self.draft.steps.push(DraftStep {
+        let len = self.builder.plan.values[output].len();
+        let kernel = convert::prepare(
+            self.builder.context,
+            1,
+            len,
+            TensorFormat::PLAIN,
+            TensorFormat::PLAIN,
+        );
+        let bytes = self.builder.buffers[buffer].bytes;
+        let ready = self.builder.steps.len() + 1;
+        let target = self.builder.add(Buffer { bytes, storage: Storage::Output(index), ready });
+        self.builder.steps.push(PendingStep {
             info: StepInfo {
                 name: format!("{name}:copy"),
                 algorithm: "convert".into(),
@@ -131,7 +137,7 @@ impl<'a> Lowering<'a, '_> {
     }
 
     fn step(&mut self, step: &Step, resolved: Option<&Resolved>) -> Result<(), KernelError> {
-        let context = self.draft.context;
+        let context = self.builder.context;
         let first = step.inputs.first().copied();
         match (&step.operator, first) {
             (Operator::Conv(conv), Some(input)) => match resolved {
@@ -168,12 +174,12 @@ impl<'a> Lowering<'a, '_> {
             }
             (Operator::Activation(kind), Some(input)) => {
                 let layout = self.any_layout(step);
-                let kernel = activation::prepare(context, self.draft.len(input), *kind);
+                let kernel = activation::prepare(context, self.builder.len(input), *kind);
                 self.simple(step, "activation", layout, layout, true, kernel)
             }
             (Operator::ScaleShift { scale, shift, activation }, Some(input)) => {
                 let layout = self.layout(step);
-                let constants = &self.draft.plan.constants;
+                let constants = &self.builder.plan.constants;
                 let (scale, shift) = (&constants[*scale], &constants[*shift]);
                 let kernel = scale_shift::prepare(
                     context,
@@ -194,7 +200,7 @@ impl<'a> Lowering<'a, '_> {
             (Operator::Transpose { permutation }, Some(input)) => {
                 let layout = self.layout(step);
                 let kernel = transpose::prepare(context, self.dims(input), permutation, layout);
-                self.simple(step, "transpose", layout, Layout::Planar, false, kernel)
+                self.simple(step, "transpose", layout, Layout::Nchw, false, kernel)
             }
             (Operator::Softmax { axis }, Some(input)) => {
                 let layout = self.layout(step);
@@ -215,7 +221,7 @@ impl<'a> Lowering<'a, '_> {
     /// Returns the layout of a step that supports only NCHW and NHWC; see [`Lowering::any_layout`].
     pub(super) fn layout(&self, step: &Step) -> Layout {
         match self.any_layout(step) {
-            Layout::ChannelBlocked(_) => Layout::ChannelsLast,
+            Layout::Nchwc(_) => Layout::Nhwc,
             layout => layout,
         }
     }
@@ -226,16 +232,14 @@ impl<'a> Lowering<'a, '_> {
         let made: Vec<(Layout, usize)> = step
             .inputs
             .iter()
-            .filter_map(|&input| Some((self.draft.made_in(input)?, self.draft.len(input))))
+            .filter_map(|&input| Some((self.builder.made_in(input)?, self.builder.len(input))))
             .collect();
-        let wish = self.wishes[step.output].layout;
+        let preferred = self.preferences[step.output].layout;
         match made[..] {
-            [] => wish.unwrap_or(Layout::Planar),
+            [] => preferred.unwrap_or(Layout::Nchw),
             [(first, _), ref rest @ ..] if rest.iter().all(|&(layout, _)| layout == first) => first,
-            _ => wish.unwrap_or_else(|| {
-                made.iter()
-                    .max_by_key(|&&(_, len)| len)
-                    .map_or(Layout::Planar, |&(layout, _)| layout)
+            _ => preferred.unwrap_or_else(|| {
+                made.iter().max_by_key(|&&(_, len)| len).map_or(Layout::Nchw, |&(layout, _)| layout)
             }),
         }
     }
@@ -258,10 +262,11 @@ impl<'a> Lowering<'a, '_> {
         in_place: bool,
         kernel: Box<dyn OperatorKernel>,
     ) -> Result<(), KernelError> {
-        let from = Form { layout: input, element: F32 };
-        let inputs = step.inputs.iter().map(|&value| self.draft.get(&step.name, value, from));
+        let from = TensorFormat { layout: input, element: F32 };
+        let inputs = step.inputs.iter().map(|&value| self.builder.get(&step.name, value, from));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-        let output = self.draft.create(step.output, Form { layout: output, element: F32 });
+        let output =
+            self.builder.create(step.output, TensorFormat { layout: output, element: F32 });
         self.push(step, name, inputs, output, in_place, kernel);
         Ok(())
     }
@@ -276,9 +281,9 @@ impl<'a> Lowering<'a, '_> {
         kernel: Box<dyn OperatorKernel>,
     ) {
         let constants = kernel.constant_bytes();
-        self.draft.weight_bytes += constants;
+        self.builder.weight_bytes += constants;
         let bytes = self.touched(&inputs, output) + constants as u64;
-        self.draft.steps.push(DraftStep {
+        self.builder.steps.push(PendingStep {
             info: StepInfo {
                 name: step.name.clone(),
                 algorithm: name.into(),
@@ -294,7 +299,11 @@ impl<'a> Lowering<'a, '_> {
     }
 
     fn touched(&self, inputs: &[BufferId], output: BufferId) -> u64 {
-        inputs.iter().chain([&output]).map(|&buffer| self.draft.buffers[buffer].bytes as u64).sum()
+        inputs
+            .iter()
+            .chain([&output])
+            .map(|&buffer| self.builder.buffers[buffer].bytes as u64)
+            .sum()
     }
 
     fn conv(
@@ -304,20 +313,26 @@ impl<'a> Lowering<'a, '_> {
         input: ValueId,
         resolved: &Resolved,
     ) -> Result<(), KernelError> {
-        let plan = self.draft.plan;
+        let plan = self.builder.plan;
         let [layout, layout_out] =
-            resolved.algorithm.layouts(&resolved.schedule, self.draft.context.isa);
+            resolved.algorithm.layouts(&resolved.schedule, self.builder.context.isa);
         let integer = resolved.algorithm.is_integer();
         let grid = |value| grid_of(plan, value).filter(|_| integer);
         let from = grid(input).unwrap_or(F32);
-        let to = grid(step.output).filter(|_| self.wishes[step.output].u8).unwrap_or(F32);
-        let mut inputs = vec![self.draft.get(&step.name, input, Form { layout, element: from })?];
+        let to = grid(step.output).filter(|_| self.preferences[step.output].u8).unwrap_or(F32);
+        let mut inputs =
+            vec![self.builder.get(&step.name, input, TensorFormat { layout, element: from })?];
         let mut residual = None;
         if let Some(&value) = step.inputs.get(1) {
             // An integer kernel can add the residual in 8 bits: use them if that format exists.
-            let element = grid(value).filter(|&grid| self.draft.present_u8(value, grid).is_some());
+            let element =
+                grid(value).filter(|&grid| self.builder.present_u8(value, grid).is_some());
             let element = element.unwrap_or(F32);
-            inputs.push(self.draft.get(&step.name, value, Form { layout: layout_out, element })?);
+            inputs.push(self.builder.get(
+                &step.name,
+                value,
+                TensorFormat { layout: layout_out, element },
+            )?);
             residual = Some(element);
         }
         let weights = &plan.weights[conv.weights];
@@ -330,7 +345,7 @@ impl<'a> Lowering<'a, '_> {
             residual,
             schedule: &resolved.schedule,
             threads: self.threads,
-            isa: self.draft.context.isa,
+            isa: self.builder.context.isa,
             packing: self.packing,
         };
         let kernel =
@@ -342,11 +357,12 @@ impl<'a> Lowering<'a, '_> {
             }
             error => KernelError::plan(&step.name, error.to_string()),
         })?;
-        let output = self.draft.create(step.output, Form { layout: layout_out, element: to });
+        let output =
+            self.builder.create(step.output, TensorFormat { layout: layout_out, element: to });
         let weight_bytes = kernel.weight_bytes();
-        self.draft.weight_bytes += weight_bytes;
+        self.builder.weight_bytes += weight_bytes;
         let bytes = self.touched(&inputs, output) + weight_bytes as u64;
-        self.draft.steps.push(DraftStep {
+        self.builder.steps.push(PendingStep {
             info: StepInfo {
                 name: step.name.clone(),
                 algorithm: resolved.algorithm.name().into(),
@@ -364,18 +380,18 @@ impl<'a> Lowering<'a, '_> {
 
     /// Fills the memory of a constant at load time, with one copy per image.
     fn constant(&mut self, step: &Step, constant: usize) -> Result<(), KernelError> {
-        let numbers = &self.draft.plan.constants[constant];
-        let bytes = self.draft.len(step.output) * 4;
+        let numbers = &self.builder.plan.constants[constant];
+        let bytes = self.builder.len(step.output) * 4;
         let block = Block::new(bytes)?;
-        for image in 0..self.draft.context.batch {
+        for image in 0..self.builder.context.batch {
             // SAFETY: the block holds `batch` times as many numbers as the constant (validated).
             unsafe {
                 let to = block.start().cast::<f32>().add(image * numbers.len());
                 std::ptr::copy_nonoverlapping(numbers.as_ptr(), to, numbers.len());
             }
         }
-        let buffer = self.draft.add_constant(block, bytes);
-        self.draft.forms[step.output].push((Form::PLAIN, buffer));
+        let buffer = self.builder.add_constant(block, bytes);
+        self.builder.formats[step.output].push((TensorFormat::PLAIN, buffer));
         Ok(())
     }
 
@@ -383,21 +399,21 @@ impl<'a> Lowering<'a, '_> {
     /// necessary.
     fn reshape(&mut self, step: &Step, input: ValueId) -> Result<(), KernelError> {
         let same_shape = self.dims(input) == self.dims(step.output);
-        let same_grid = same_grid(self.draft.plan, step);
-        let fits = |form: &Form| {
-            (same_shape || form.layout == Layout::Planar) && (form.element == F32 || same_grid)
+        let same_grid = same_grid(self.builder.plan, step);
+        let fits = |form: &TensorFormat| {
+            (same_shape || form.layout == Layout::Nchw) && (form.element == F32 || same_grid)
         };
-        let aliases = |forms: &[(Form, BufferId)]| -> Vec<(Form, BufferId)> {
-            forms.iter().filter(|(form, _)| fits(form)).copied().collect()
+        let aliases = |formats: &[(TensorFormat, BufferId)]| -> Vec<(TensorFormat, BufferId)> {
+            formats.iter().filter(|(form, _)| fits(form)).copied().collect()
         };
-        let mut names = aliases(&self.draft.forms[input]);
+        let mut names = aliases(&self.builder.formats[input]);
         if names.is_empty() {
-            let (made, _) = self.draft.forms[input][0];
+            let (made, _) = self.builder.formats[input][0];
             let element = if same_grid { made.element } else { F32 };
-            self.draft.get(&step.name, input, Form { layout: Layout::Planar, element })?;
-            names = aliases(&self.draft.forms[input]);
+            self.builder.get(&step.name, input, TensorFormat { layout: Layout::Nchw, element })?;
+            names = aliases(&self.builder.formats[input]);
         }
-        self.draft.forms[step.output] = names;
+        self.builder.formats[step.output] = names;
         Ok(())
     }
 
@@ -407,38 +423,38 @@ impl<'a> Lowering<'a, '_> {
         input: ValueId,
         with_window: impl Fn(Pooling) -> Pooling,
     ) -> Result<(), KernelError> {
-        let context = self.draft.context;
+        let context = self.builder.context;
         let layout = self.any_layout(step);
         let pooling = with_window(self.pooling(input, step.output, layout));
         let grid =
-            self.shared_grid(step).filter(|&grid| self.draft.present_u8(input, grid).is_some());
+            self.shared_grid(step).filter(|&grid| self.builder.present_u8(input, grid).is_some());
         let Some(element) = grid else {
             let kernel = pool::max_f32(context, pooling);
             return self.simple(step, "max_pool", layout, layout, false, kernel);
         };
-        let form = Form { layout, element };
-        let from = self.draft.get(&step.name, input, form)?;
-        let output = self.draft.create(step.output, form);
+        let form = TensorFormat { layout, element };
+        let from = self.builder.get(&step.name, input, form)?;
+        let output = self.builder.create(step.output, form);
         self.push(step, "max_pool_u8", vec![from], output, false, pool::max_u8(context, pooling));
         Ok(())
     }
 
     /// Returns the 8-bit grid that inputs and output share, if the output's readers prefer 8 bits.
     fn shared_grid(&self, step: &Step) -> Option<Element> {
-        let wanted = self.wishes[step.output].u8 && same_grid(self.draft.plan, step);
-        grid_of(self.draft.plan, step.output).filter(|_| wanted)
+        let wanted = self.preferences[step.output].u8 && same_grid(self.builder.plan, step);
+        grid_of(self.builder.plan, step.output).filter(|_| wanted)
     }
 
     fn global_mean(&mut self, step: &Step, input: ValueId) -> Result<(), KernelError> {
         let [channels, pixels] = [self.dims(input)[0], self.dims(input)[1..].iter().product()];
-        let grid = grid_of(self.draft.plan, input).filter(|_| pixels <= mean::MOST_PIXELS_U8);
+        let grid = grid_of(self.builder.plan, input).filter(|_| pixels <= mean::MOST_PIXELS_U8);
         // 8-bit elements are read directly if the input was computed as such.
-        let made = self.draft.forms[input][0].0;
+        let made = self.builder.formats[input][0].0;
         let element = grid.filter(|&grid| made.element == grid).unwrap_or(F32);
         let layout = made.layout;
-        let kernel = mean::global(self.draft.context, channels, pixels, layout, element);
-        let from = self.draft.get(&step.name, input, Form { layout, element })?;
-        let output = self.draft.create(step.output, Form::PLAIN);
+        let kernel = mean::global(self.builder.context, channels, pixels, layout, element);
+        let from = self.builder.get(&step.name, input, TensorFormat { layout, element })?;
+        let output = self.builder.create(step.output, TensorFormat::PLAIN);
         let name = if element == F32 { "global_average_pool" } else { "global_average_pool_u8" };
         self.push(step, name, vec![from], output, false, kernel);
         Ok(())
@@ -458,7 +474,7 @@ impl<'a> Lowering<'a, '_> {
             dims.len() == 3 || aligned_neutral(dims)
         };
         let layout = if self.dims(step.output).len() != 3 || !step.inputs.iter().all(simple) {
-            Layout::Planar
+            Layout::Nchw
         } else {
             layout
         };
@@ -473,13 +489,13 @@ impl<'a> Lowering<'a, '_> {
             return self.pointwise_pair(step, name, arithmetic, activation, layout, pair);
         }
         let operands = [self.dims(step.inputs[0]), self.dims(step.inputs[1])];
-        let context = self.draft.context;
+        let context = self.builder.context;
         let same = operands.iter().all(|dims| *dims == self.dims(step.output));
         // For operands of equal shape the order of elements is irrelevant, so they are treated as
         // NCHW.
         let (layout, order) = match layout {
-            Layout::ChannelBlocked(_) if same => (layout, Layout::Planar),
-            Layout::ChannelBlocked(_) => (Layout::ChannelsLast, Layout::ChannelsLast),
+            Layout::Nchwc(_) if same => (layout, Layout::Nchw),
+            Layout::Nchwc(_) => (Layout::Nhwc, Layout::Nhwc),
             layout => (layout, layout),
         };
         let output = self.dims(step.output);
@@ -510,13 +526,13 @@ impl<'a> Lowering<'a, '_> {
 
     /// Returns the 8-bit element type in which a value was computed, or single precision.
     fn made_element(&self, value: ValueId) -> Element {
-        let made = self.draft.forms[value][0].0.element;
-        grid_of(self.draft.plan, value).filter(|&grid| grid == made).unwrap_or(F32)
+        let made = self.builder.formats[value][0].0.element;
+        grid_of(self.builder.plan, value).filter(|&grid| grid == made).unwrap_or(F32)
     }
 
     /// Returns the 8-bit element type that the readers of a value prefer, or single precision.
     fn wanted_element(&self, value: ValueId) -> Element {
-        grid_of(self.draft.plan, value).filter(|_| self.wishes[value].u8).unwrap_or(F32)
+        grid_of(self.builder.plan, value).filter(|_| self.preferences[value].u8).unwrap_or(F32)
     }
 
     fn pointwise_pair(
@@ -528,12 +544,12 @@ impl<'a> Lowering<'a, '_> {
         layout: Layout,
         pair: Pair,
     ) -> Result<(), KernelError> {
-        let context = self.draft.context;
+        let context = self.builder.context;
         let dims = self.dims(step.output);
         let [channels, pixels] = [dims[0], dims[1..].iter().product()];
         let (values, elements, kernel) = match pair {
             Pair::Equal { elements } => {
-                let len = self.draft.len(step.output);
+                let len = self.builder.len(step.output);
                 let kernel = pointwise_pair::equal(context, arithmetic, len, elements, activation);
                 ([step.inputs[0], step.inputs[1]], elements, kernel)
             }
@@ -548,9 +564,10 @@ impl<'a> Lowering<'a, '_> {
         };
         let mut inputs = Vec::with_capacity(2);
         for (value, element) in values.into_iter().zip(elements) {
-            inputs.push(self.draft.get(&step.name, value, Form { layout, element })?);
+            inputs.push(self.builder.get(&step.name, value, TensorFormat { layout, element })?);
         }
-        let output = self.draft.create(step.output, Form { layout, element: elements[2] });
+        let output =
+            self.builder.create(step.output, TensorFormat { layout, element: elements[2] });
         // In place only if all operands have the same element size: with mixed sizes the byte
         // counts may match, but the element positions do not.
         let in_place = elements.iter().all(|element| matches!(element, Element::F32))
@@ -565,18 +582,18 @@ impl<'a> Lowering<'a, '_> {
     fn concat(&mut self, step: &Step, axis: usize) -> Result<(), KernelError> {
         let layout = self.layout(step);
         let all_present = |&grid: &Element| {
-            step.inputs.iter().all(|&input| self.draft.present_u8(input, grid).is_some())
+            step.inputs.iter().all(|&input| self.builder.present_u8(input, grid).is_some())
         };
         let element = self.shared_grid(step).filter(all_present).unwrap_or(F32);
-        let form = Form { layout, element };
+        let form = TensorFormat { layout, element };
         // The copying loops need the stated layout even for an input that all layouts store
         // identically.
-        let inputs = step.inputs.iter().map(|&input| self.draft.get(&step.name, input, form));
+        let inputs = step.inputs.iter().map(|&input| self.builder.get(&step.name, input, form));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let shapes: Vec<&[usize]> = step.inputs.iter().map(|&input| self.dims(input)).collect();
         let kernel =
-            concat::prepare(self.draft.context, &shapes, axis, layout, form.element_bytes());
-        let output = self.draft.create(step.output, form);
+            concat::prepare(self.builder.context, &shapes, axis, layout, form.element_bytes());
+        let output = self.builder.create(step.output, form);
         let name = if element == F32 { "concat" } else { "concat_u8" };
         self.push(step, name, inputs, output, false, kernel);
         Ok(())

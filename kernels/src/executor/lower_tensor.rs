@@ -19,14 +19,14 @@ impl Lowering<'_, '_> {
         operator: &TensorOperator,
         input: ValueId,
     ) -> Result<(), KernelError> {
-        let context = self.draft.context;
+        let context = self.builder.context;
         let dims = self.dims(input);
         let layout = self.layout(step);
-        let planar = Layout::Planar;
+        let planar = Layout::Nchw;
         match operator {
             TensorOperator::Unary(function) => {
                 let layout = self.any_layout(step);
-                let kernel = unary::prepare(context, self.draft.len(input), *function);
+                let kernel = unary::prepare(context, self.builder.len(input), *function);
                 self.simple(step, operator.name(), layout, layout, true, kernel)
             }
             TensorOperator::Binary(function) => {

@@ -16,9 +16,9 @@ use paretune_cpu::conv::support::packing::{Packing, Recording};
 #[cfg(feature = "opencl")]
 use paretune_opencl::DeviceExecutor;
 
+mod builder;
 mod cpu;
-mod draft;
-mod forms;
+mod formats;
 mod lower;
 mod lower_tensor;
 #[cfg(feature = "opencl")]

@@ -1,6 +1,6 @@
 //! The executable program: a flat list of kernel calls with addresses, and the memory behind them.
 
-use super::draft::{BufferId, Draft, Home};
+use super::builder::{BufferId, ProgramBuilder, Storage};
 use super::work::Work;
 use paretune_base::arena;
 use paretune_base::arena::Lifetime;
@@ -11,7 +11,7 @@ use paretune_base::plan::ValueId;
 use paretune_base::threads::Worker;
 use paretune_cpu::conv::algorithm::Call;
 use paretune_cpu::operators::Io;
-use paretune_cpu::operators::convert::Form;
+use paretune_cpu::operators::convert::TensorFormat;
 
 /// Addresses of the caller's memory, by index among the inputs and the outputs of the part.
 pub(super) struct Ends<'a> {
@@ -20,12 +20,12 @@ pub(super) struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    /// Returns the caller's address for `home`, or `None` for memory that the program owns.
-    pub fn of(&self, home: Home) -> Option<*mut u8> {
-        match home {
-            Home::Input(index) => Some((self.input)(index).cast_mut()),
-            Home::Output(index) => Some((self.output)(index)),
-            Home::Arena | Home::Constant(_) => None,
+    /// Returns the caller's address for `storage`, or `None` for memory that the program owns.
+    pub fn of(&self, storage: Storage) -> Option<*mut u8> {
+        match storage {
+            Storage::Input(index) => Some((self.input)(index).cast_mut()),
+            Storage::Output(index) => Some((self.output)(index)),
+            Storage::Arena | Storage::Constant(_) => None,
         }
     }
 }
@@ -44,16 +44,16 @@ struct Patch {
     step: usize,
     /// Index of the input, or `None` for the output of the step.
     input: Option<usize>,
-    home: Home,
+    storage: Storage,
 }
 
 /// An observed value: its address and tensor format once `ready` steps have run.
 #[derive(Clone, Copy)]
 pub(super) struct ObservedValue {
     pub value: ValueId,
-    pub form: Form,
+    pub form: TensorFormat,
     pub ready: usize,
-    pub home: Home,
+    pub storage: Storage,
     /// Address of the value if the program owns its memory.
     pub address: *const u8,
 }
@@ -81,14 +81,15 @@ unsafe impl Sync for Program {}
 
 impl Program {
     /// Assigns an address to each buffer of a program builder.
-    pub fn assemble(mut draft: Draft<'_>) -> Result<Self, KernelError> {
-        let renamed = share_buffers(&mut draft);
-        let steps = draft.steps.len();
+    pub fn assemble(mut builder: ProgramBuilder<'_>) -> Result<Self, KernelError> {
+        let renamed = share_buffers(&mut builder);
+        let steps = builder.steps.len();
         // Lifetimes of all arena contents: buffers first, then workspaces.
-        let mut lifetimes: Vec<Option<Lifetime>> = vec![None; draft.buffers.len()];
-        for (at, step) in draft.steps.iter().enumerate() {
+        let mut lifetimes: Vec<Option<Lifetime>> = vec![None; builder.buffers.len()];
+        for (at, step) in builder.steps.iter().enumerate() {
             for &buffer in step.inputs.iter().chain([&step.output]) {
-                let Buffered { home: Home::Arena, bytes } = Buffered::of(&draft, buffer) else {
+                let Buffered { storage: Storage::Arena, bytes } = Buffered::of(&builder, buffer)
+                else {
                     continue;
                 };
                 lifetimes[buffer].get_or_insert(Lifetime { bytes, first: at, last: at }).last = at;
@@ -101,9 +102,10 @@ impl Program {
             .unzip();
         let activation_bytes = arena::place(&lifetimes).1;
         // The workspace of a step must fit beside the activations that are alive during that step.
-        let scratch: Vec<usize> = (0..steps).filter(|&at| draft.steps[at].workspace > 0).collect();
+        let scratch: Vec<usize> =
+            (0..steps).filter(|&at| builder.steps[at].workspace > 0).collect();
         lifetimes.extend(scratch.iter().map(|&at| Lifetime {
-            bytes: draft.steps[at].workspace,
+            bytes: builder.steps[at].workspace,
             first: at,
             last: at,
         }));
@@ -111,13 +113,13 @@ impl Program {
         let block = Block::new(total)?;
         let at_offset = |offset: usize| block.start().wrapping_add(offset);
 
-        let mut addresses = vec![std::ptr::null_mut(); draft.buffers.len()];
+        let mut addresses = vec![std::ptr::null_mut(); builder.buffers.len()];
         for (&id, &offset) in ids.iter().zip(&offsets) {
             addresses[id] = at_offset(offset);
         }
-        for (id, buffer) in draft.buffers.iter().enumerate() {
-            if let Home::Constant(constant) = buffer.home {
-                addresses[id] = draft.constants[constant].start();
+        for (id, buffer) in builder.buffers.iter().enumerate() {
+            if let Storage::Constant(constant) = buffer.storage {
+                addresses[id] = builder.constants[constant].start();
             }
         }
         let mut workspaces = vec![std::ptr::null_mut(); steps];
@@ -126,23 +128,23 @@ impl Program {
         }
         // The placement heuristic may, by accident, need less memory with workspaces than without.
         let activation_bytes = activation_bytes.min(total);
-        let observed = observed(&draft, &renamed, &addresses);
+        let observed = observed(&builder, &renamed, &addresses);
         let mut program = Self {
             steps: Vec::with_capacity(steps),
             patches: Vec::new(),
             infos: Vec::with_capacity(steps),
             observed,
-            weight_bytes: draft.weight_bytes,
+            weight_bytes: builder.weight_bytes,
             activation_bytes,
             workspace_bytes: total - activation_bytes,
             _arena: block,
-            _constants: draft.constants,
+            _constants: builder.constants,
         };
-        for (at, step) in draft.steps.into_iter().enumerate() {
+        for (at, step) in builder.steps.into_iter().enumerate() {
             for (input, &buffer) in step.inputs.iter().enumerate() {
-                program.patch(at, Some(input), draft.buffers[buffer].home);
+                program.patch(at, Some(input), builder.buffers[buffer].storage);
             }
-            program.patch(at, None, draft.buffers[step.output].home);
+            program.patch(at, None, builder.buffers[step.output].storage);
             program.infos.push(step.info);
             program.steps.push(Step {
                 work: step.work,
@@ -154,9 +156,9 @@ impl Program {
         Ok(program)
     }
 
-    fn patch(&mut self, step: usize, input: Option<usize>, home: Home) {
-        if matches!(home, Home::Input(_) | Home::Output(_)) {
-            self.patches.push(Patch { step, input, home });
+    fn patch(&mut self, step: usize, input: Option<usize>, storage: Storage) {
+        if matches!(storage, Storage::Input(_) | Storage::Output(_)) {
+            self.patches.push(Patch { step, input, storage });
         }
     }
 
@@ -168,7 +170,7 @@ impl Program {
     /// Writes the addresses of the caller's memory into the steps.
     pub fn connect(&mut self, ends: &Ends<'_>) {
         for patch in &self.patches {
-            let Some(address) = ends.of(patch.home) else { continue };
+            let Some(address) = ends.of(patch.storage) else { continue };
             let step = &mut self.steps[patch.step];
             match patch.input {
                 Some(index) => step.inputs[index] = address,
@@ -209,28 +211,28 @@ impl Program {
 
 /// Storage and size of a buffer.
 struct Buffered {
-    home: Home,
+    storage: Storage,
     bytes: usize,
 }
 
 impl Buffered {
-    fn of(draft: &Draft<'_>, buffer: BufferId) -> Self {
-        Self { home: draft.buffers[buffer].home, bytes: draft.buffers[buffer].bytes }
+    fn of(builder: &ProgramBuilder<'_>, buffer: BufferId) -> Self {
+        Self { storage: builder.buffers[buffer].storage, bytes: builder.buffers[buffer].bytes }
     }
 }
 
 /// Lets in-place steps overwrite an input that is not read again. Returns for each buffer the
 /// buffer whose memory it now uses.
-fn share_buffers(draft: &mut Draft<'_>) -> Vec<BufferId> {
-    let mut last_use = vec![0; draft.buffers.len()];
-    for (at, step) in draft.steps.iter().enumerate() {
+fn share_buffers(builder: &mut ProgramBuilder<'_>) -> Vec<BufferId> {
+    let mut last_use = vec![0; builder.buffers.len()];
+    for (at, step) in builder.steps.iter().enumerate() {
         for &input in &step.inputs {
             last_use[input] = at;
         }
     }
-    let mut renamed: Vec<BufferId> = (0..draft.buffers.len()).collect();
-    for at in 0..draft.steps.len() {
-        let step = &mut draft.steps[at];
+    let mut renamed: Vec<BufferId> = (0..builder.buffers.len()).collect();
+    for at in 0..builder.steps.len() {
+        let step = &mut builder.steps[at];
         for input in &mut step.inputs {
             *input = renamed[*input];
         }
@@ -240,37 +242,41 @@ fn share_buffers(draft: &mut Draft<'_>) -> Vec<BufferId> {
         let output = step.output;
         let free = |&&input: &&BufferId| {
             last_use[input] == at
-                && draft.buffers[input].home == Home::Arena
-                && draft.buffers[input].bytes == draft.buffers[output].bytes
+                && builder.buffers[input].storage == Storage::Arena
+                && builder.buffers[input].bytes == builder.buffers[output].bytes
         };
         if let Some(&input) = step.inputs.iter().find(free) {
             step.output = input;
             renamed[output] = input;
             last_use[input] = last_use[output];
-            draft.buffers[input].home = draft.buffers[output].home;
+            builder.buffers[input].storage = builder.buffers[output].storage;
         }
     }
     renamed
 }
 
 /// Returns the observed value of each plan value, ordered by readiness, the input first.
-fn observed(draft: &Draft<'_>, renamed: &[BufferId], addresses: &[*mut u8]) -> Vec<ObservedValue> {
-    let mut observed: Vec<ObservedValue> = draft
-        .forms
+fn observed(
+    builder: &ProgramBuilder<'_>,
+    renamed: &[BufferId],
+    addresses: &[*mut u8],
+) -> Vec<ObservedValue> {
+    let mut observed: Vec<ObservedValue> = builder
+        .formats
         .iter()
         .enumerate()
-        .filter_map(|(value, forms)| {
-            let &(form, buffer) = forms.first()?;
+        .filter_map(|(value, formats)| {
+            let &(form, buffer) = formats.first()?;
             let place = renamed[buffer];
             Some(ObservedValue {
                 value,
                 form,
-                ready: draft.buffers[buffer].ready,
-                home: draft.buffers[place].home,
+                ready: builder.buffers[buffer].ready,
+                storage: builder.buffers[place].storage,
                 address: addresses[place].cast_const(),
             })
         })
         .collect();
-    observed.sort_by_key(|value| (value.ready, value.value != draft.plan.input));
+    observed.sort_by_key(|value| (value.ready, value.value != builder.plan.input));
     observed
 }

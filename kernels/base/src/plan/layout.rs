@@ -6,12 +6,12 @@ use super::Quantization;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// NCHW: batch, channels, height, width.
-    Planar,
+    Nchw,
     /// NHWC: batch, height, width, channels.
-    ChannelsLast,
+    Nhwc,
     /// NCHWc: batch, blocks of channels, height, width, channels of the block. Holds the block
     /// size, which must divide the number of channels. Every block is an NHWC image.
-    ChannelBlocked(usize),
+    Nchwc(usize),
 }
 
 impl Layout {
@@ -19,11 +19,9 @@ impl Layout {
     #[must_use]
     pub fn place(self, [channels, pixels]: [usize; 2], channel: usize, pixel: usize) -> usize {
         match self {
-            Self::Planar => channel * pixels + pixel,
-            Self::ChannelsLast => pixel * channels + channel,
-            Self::ChannelBlocked(block) => {
-                (channel / block * pixels + pixel) * block + channel % block
-            }
+            Self::Nchw => channel * pixels + pixel,
+            Self::Nhwc => pixel * channels + channel,
+            Self::Nchwc(block) => (channel / block * pixels + pixel) * block + channel % block,
         }
     }
 }

@@ -79,7 +79,7 @@ impl fmt::Display for TunableValue {
     }
 }
 
-/// Form of a value in files for programs, whose formats are not self-describing.
+/// TensorFormat of a value in files for programs, whose formats are not self-describing.
 #[derive(Serialize, Deserialize)]
 enum Tagged {
     Size(u64),
@@ -87,7 +87,7 @@ enum Tagged {
     Switch(bool),
 }
 
-/// Form of a value in files for people.
+/// TensorFormat of a value in files for people.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Untagged {

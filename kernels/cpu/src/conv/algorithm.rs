@@ -68,7 +68,7 @@ pub trait Algorithm: AlgorithmInfo {
     /// Returns the layout of the input, and that of residual and output: by default NHWC for both.
     /// `schedule` must have every tunable.
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::ChannelsLast; 2]
+        [Layout::Nhwc; 2]
     }
 
     /// Packs the weights and fixes all sizes, so that a run allocates nothing. Everything derived

@@ -10,16 +10,16 @@ mod turned;
 
 /// Tensor format: layout and element type of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Form {
+pub struct TensorFormat {
     /// Order of the elements in memory.
     pub layout: Layout,
     /// Type of the elements, with their quantization.
     pub element: Element,
 }
 
-impl Form {
+impl TensorFormat {
     /// Tensor format of a network's inputs and outputs: single precision, row-major.
-    pub const PLAIN: Self = Self { layout: Layout::Planar, element: Element::F32 };
+    pub const PLAIN: Self = Self { layout: Layout::Nchw, element: Element::F32 };
 
     /// Returns the size of one element in bytes.
     pub fn element_bytes(&self) -> usize {
@@ -39,8 +39,8 @@ pub fn prepare(
     context: Context,
     channels: usize,
     pixels: usize,
-    from: Form,
-    to: Form,
+    from: TensorFormat,
+    to: TensorFormat,
 ) -> Box<dyn OperatorKernel> {
     // Every change of layout is the transposition of `times` matrices of `rows` x `columns` pieces;
     // a piece is a run of adjacent elements.
@@ -48,25 +48,21 @@ pub fn prepare(
     let blocks = |block: usize| channels / block.max(1);
     let turn = |times, rows, columns, piece| Some(Turn { times, rows, columns, piece });
     let turn = match (from.layout, to.layout) {
-        (Layout::Planar, Layout::ChannelsLast) => turn(context.batch, channels, pixels, 1),
-        (Layout::ChannelsLast, Layout::Planar) => turn(context.batch, pixels, channels, 1),
+        (Layout::Nchw, Layout::Nhwc) => turn(context.batch, channels, pixels, 1),
+        (Layout::Nhwc, Layout::Nchw) => turn(context.batch, pixels, channels, 1),
         // Every block of channels is an NHWC image of its own.
-        (Layout::Planar, Layout::ChannelBlocked(block)) => {
+        (Layout::Nchw, Layout::Nchwc(block)) => {
             turn(context.batch * blocks(block), block, pixels, 1)
         }
-        (Layout::ChannelBlocked(block), Layout::Planar) => {
+        (Layout::Nchwc(block), Layout::Nchw) => {
             turn(context.batch * blocks(block), pixels, block, 1)
         }
-        (Layout::ChannelsLast, Layout::ChannelBlocked(block)) => {
-            turn(context.batch, pixels, blocks(block), block)
-        }
-        (Layout::ChannelBlocked(block), Layout::ChannelsLast) => {
-            turn(context.batch, blocks(block), pixels, block)
-        }
+        (Layout::Nhwc, Layout::Nchwc(block)) => turn(context.batch, pixels, blocks(block), block),
+        (Layout::Nchwc(block), Layout::Nhwc) => turn(context.batch, blocks(block), pixels, block),
         // An instruction set has one block size, and an executor has one instruction set.
-        (Layout::ChannelBlocked(_), Layout::ChannelBlocked(_))
-        | (Layout::Planar, Layout::Planar)
-        | (Layout::ChannelsLast, Layout::ChannelsLast) => None,
+        (Layout::Nchwc(_), Layout::Nchwc(_))
+        | (Layout::Nchw, Layout::Nchw)
+        | (Layout::Nhwc, Layout::Nhwc) => None,
     };
     match (from.element, to.element) {
         (Element::F32, Element::F32) if let Some(turn @ Turn { piece: 1, .. }) = turn => {

@@ -61,7 +61,7 @@ pub(super) fn per_channel(
     let limits = limits(activation, output)?;
     let (images, channels, layout) = as_images(context, channels, layout);
     let size = [images.batch, channels, pixels];
-    let gate = Gate { size, planar: layout == Layout::Planar, arithmetic, a, output, limits };
+    let gate = Gate { size, planar: layout == Layout::Nchw, arithmetic, a, output, limits };
     Some(Box::new(Prepared { work: gate, entry: entry_for::<GatePart>(context.isa) }))
 }
 

@@ -56,15 +56,13 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
         let image = &input[image * channels * pixels..(image + 1) * channels * pixels];
         match layout {
             // A vector holds several pixels.
-            Layout::ChannelsLast | Layout::ChannelBlocked(_)
-                if matches!(channels, 1 | 2 | 4 | 8) =>
-            {
+            Layout::Nhwc | Layout::Nchwc(_) if matches!(channels, 1 | 2 | 4 | 8) => {
                 let sums = folded(lanes(image, widen), channels);
                 for (out, sum) in output.iter_mut().zip(sums) {
                     *out = mean(sum);
                 }
             }
-            Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
+            Layout::Nhwc | Layout::Nchwc(_) => {
                 let mut done = 0;
                 while done < count {
                     let from = channel + done;
@@ -78,7 +76,7 @@ unsafe fn sum_channels<T: Copy, S: Copy + Default + Add<Output = S>>(
                     };
                 }
             }
-            Layout::Planar => {
+            Layout::Nchw => {
                 for (index, out) in output.iter_mut().enumerate() {
                     let sums = lanes(&image[(channel + index) * pixels..][..pixels], widen);
                     *out = mean(folded(sums, 1)[0]);

@@ -103,7 +103,7 @@ impl Physical {
     /// other than `[channels, height, width]` are always row-major.
     pub fn new(batch: usize, dims: &[usize], layout: Layout) -> Self {
         match (dims, layout) {
-            (&[c, h, w], Layout::ChannelsLast) => {
+            (&[c, h, w], Layout::Nhwc) => {
                 Self { dims: vec![batch, h, w, c], position: vec![3, 1, 2] }
             }
             _ => Self {
@@ -162,9 +162,9 @@ pub fn is_layout_neutral(dims: &[usize]) -> bool {
 /// block of channels of NCHWc becomes an NHWC image of its own.
 pub fn as_images(context: Context, channels: usize, layout: Layout) -> (Context, usize, Layout) {
     match layout {
-        Layout::ChannelBlocked(block) => {
+        Layout::Nchwc(block) => {
             let images = context.batch * channels / block.max(1);
-            (Context { batch: images, ..context }, block, Layout::ChannelsLast)
+            (Context { batch: images, ..context }, block, Layout::Nhwc)
         }
         layout => (context, channels, layout),
     }

@@ -227,7 +227,7 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> Loops for PerChannelLoops<A, O> {
         let b = io.inputs[1].cast::<f32>();
         let output = io.output.cast::<O::Out>();
         match self.shape.layout {
-            Layout::Planar => {
+            Layout::Nchw => {
                 for plane in worker.share(batch * channels) {
                     // SAFETY: there are as many planes, and as many numbers of `b`.
                     unsafe {
@@ -237,7 +237,7 @@ impl<A: Map<Out = f32>, O: Map<In = f32>> Loops for PerChannelLoops<A, O> {
                     }
                 }
             }
-            Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
+            Layout::Nhwc | Layout::Nchwc(_) => {
                 let parts = pixels.div_ceil(PIXELS);
                 for part in worker.share(batch * parts) {
                     let (image, first) = (part / parts, part % parts * PIXELS);

@@ -206,10 +206,10 @@ impl<T: Copy + PartialOrd + Send + Sync> Loops for Max<T> {
         // contract of `run`.
         unsafe {
             match self.pooling.layout {
-                Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
+                Layout::Nhwc | Layout::Nchwc(_) => {
                     self.pooling.pixels(self.batch, io, worker, larger, |_, _, _| {})
                 }
-                Layout::Planar => {
+                Layout::Nchw => {
                     self.pooling.rows(self.batch, io, worker, self.lowest, larger, |_, _| {})
                 }
             }
@@ -233,7 +233,7 @@ impl Loops for Average {
         // contract of `run`.
         unsafe {
             match pooling.layout {
-                Layout::ChannelsLast | Layout::ChannelBlocked(_) => {
+                Layout::Nhwc | Layout::Nchwc(_) => {
                     pooling.pixels(self.batch, io, worker, sum, |numbers, y, x| {
                         let factor = 1.0 / (count(0, y) * count(1, x)) as f32;
                         for number in numbers {
@@ -241,7 +241,7 @@ impl Loops for Average {
                         }
                     })
                 }
-                Layout::Planar => pooling.rows(self.batch, io, worker, 0.0, sum, |numbers, y| {
+                Layout::Nchw => pooling.rows(self.batch, io, worker, 0.0, sum, |numbers, y| {
                     let rows = count(0, y);
                     for (x, number) in numbers.iter_mut().enumerate() {
                         *number /= (rows * count(1, x)) as f32;

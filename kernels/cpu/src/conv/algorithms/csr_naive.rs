@@ -49,7 +49,7 @@ impl Algorithm for CsrNaive {
     }
 
     fn layouts(&self, _schedule: &Schedule, _isa: Isa) -> [Layout; 2] {
-        [Layout::Planar; 2]
+        [Layout::Nchw; 2]
     }
 
     fn prepare(&self, request: &Request<'_>) -> Result<Box<dyn Kernel>, KernelError> {

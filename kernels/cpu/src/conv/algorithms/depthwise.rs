@@ -13,7 +13,7 @@ use crate::conv::support::buffer::{Buffer, whole_lines};
 use crate::conv::support::depthwise::{self as support, parts, shares_channels, tunables};
 use crate::conv::support::epilogue::{Epilogue, StoreTile};
 use crate::conv::support::indirection::offsets;
-use crate::conv::support::layouts::{BLOCKED, CHANNELS_LAST, named_layout};
+use crate::conv::support::layouts::{NCHWC, NHWC, named_layout};
 use crate::conv::support::request::sensible;
 use paretune_base::error::KernelError;
 use paretune_base::plan::layout::Layout;
@@ -51,13 +51,8 @@ impl Algorithm for Depthwise {
     fn tunables(&self, problem: &ConvProblem, isa: Isa) -> Vec<Tunable> {
         let mut tunables = tunables(problem, lanes(isa));
         let blocked = problem.in_channels.is_multiple_of(lanes(isa));
-        let layouts = if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] };
-        tunables.push(Tunable::choice(
-            "layout",
-            "layout of input and output",
-            layouts,
-            CHANNELS_LAST,
-        ));
+        let layouts = if blocked { vec![NHWC, NCHWC] } else { vec![NHWC] };
+        tunables.push(Tunable::choice("layout", "layout of input and output", layouts, NHWC));
         tunables
     }
 
@@ -86,8 +81,8 @@ impl Algorithm for Depthwise {
         let padded = problem.in_channels.next_multiple_of(lanes);
         let channels = problem.in_channels;
         let blocks = match request.choice("layout")? {
-            CHANNELS_LAST => 1,
-            BLOCKED if channels.is_multiple_of(lanes) => channels / lanes,
+            NHWC => 1,
+            NCHWC if channels.is_multiple_of(lanes) => channels / lanes,
             _ => return Err(request.bad_value("layout")),
         };
         // The problem with every block of channels as an image of its own.

@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::conv::algorithm::{Algorithm, Call, Kernel, Request};
 use crate::conv::support::buffer::Buffer;
 use crate::conv::support::epilogue::Epilogue;
-use crate::conv::support::layouts::{BLOCKED, CHANNELS_LAST, PLANAR, named_layout};
+use crate::conv::support::layouts::{NCHW, NCHWC, NHWC, named_layout};
 use crate::conv::support::request::sensible;
 use crate::conv::support::split::{
     PartWork, Split, ahead, panel_tunable, prefetch_tunable, split_tunable,
@@ -43,22 +43,22 @@ const VECTORS: [usize; 5] = [1, 2, 3, 4, 6];
 /// Returns the tunable `layout_in`, the layout of the input.
 fn input_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
     let (channels, block) = (problem.group_in(), lanes(isa));
-    let mut values = vec![PLANAR];
+    let mut values = vec![NCHW];
     if problem.groups == 1 || channels.is_multiple_of(block) {
-        values.push(CHANNELS_LAST);
+        values.push(NHWC);
     }
     if channels.is_multiple_of(block) {
-        values.push(BLOCKED);
+        values.push(NCHWC);
     }
-    let default = if channels >= block && values.len() > 1 { CHANNELS_LAST } else { PLANAR };
+    let default = if channels >= block && values.len() > 1 { NHWC } else { NCHW };
     Tunable::choice("layout_in", "layout in which the input is read", values, default)
 }
 
 /// Returns the tunable `layout_out`, the layout of the output.
 fn output_tunable(problem: &ConvProblem, isa: Isa) -> Tunable {
     let blocked = problem.group_out().is_multiple_of(lanes(isa));
-    let values = if blocked { vec![CHANNELS_LAST, BLOCKED] } else { vec![CHANNELS_LAST] };
-    Tunable::choice("layout_out", "layout in which the output is written", values, CHANNELS_LAST)
+    let values = if blocked { vec![NHWC, NCHWC] } else { vec![NHWC] };
+    Tunable::choice("layout_out", "layout in which the output is written", values, NHWC)
 }
 
 /// Returns the number of lines of output pixels and the pixels per line; with the tunable `across`,
@@ -166,14 +166,14 @@ impl Algorithm for DirectNchwc {
             is_offered.then_some(value).ok_or_else(|| request.bad_value(tunable.name))
         };
         let order = match offered(input_tunable(&problem, request.isa))? {
-            PLANAR => Order::Planar,
-            CHANNELS_LAST => Order::ChannelsLast,
-            _ => Order::Blocked,
+            NCHW => Order::Nchw,
+            NHWC => Order::Nhwc,
+            _ => Order::Nchwc,
         };
-        let blocked_out = offered(output_tunable(&problem, request.isa))? == BLOCKED;
+        let blocked_out = offered(output_tunable(&problem, request.isa))? == NCHWC;
         let [rows, columns] = request.tile_sides()?;
         let vectors = columns / lanes;
-        let entries = entries(token, rows, vectors, order == Order::Planar)
+        let entries = entries(token, rows, vectors, order == Order::Nchw)
             .filter(|entries| !entries.is_empty() && vectors > 0 && columns.is_multiple_of(lanes))
             .ok_or_else(|| request.bad_value(TILE[0]))?;
         let across = request.switch("across")?;

@@ -167,14 +167,14 @@ impl<K: Kind> SimdOp for Compile<K> {
 
 /// Returns the activation format of kind `K`, and the number of input channels per step.
 pub(crate) fn form<K: Kind>(token: IsaToken) -> (DotForm, usize) {
-    struct Form<K>(std::marker::PhantomData<K>);
-    impl<K: Kind> SimdOp for Form<K> {
+    struct TensorFormat<K>(std::marker::PhantomData<K>);
+    impl<K: Kind> SimdOp for TensorFormat<K> {
         type Output = (DotForm, usize);
         fn eval<S: Simd>(self, _: S) -> Self::Output {
             (K::form::<S>(), K::group::<S>())
         }
     }
-    token.dispatch(Form::<K>(std::marker::PhantomData))
+    token.dispatch(TensorFormat::<K>(std::marker::PhantomData))
 }
 
 /// Returns the first step of every block, or `None` if counts and indices are corrupt: they must

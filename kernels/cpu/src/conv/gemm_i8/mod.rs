@@ -47,8 +47,8 @@ impl DotForm {
     }
 
     pub(crate) fn of(token: IsaToken) -> Self {
-        struct Form;
-        impl SimdOp for Form {
+        struct TensorFormat;
+        impl SimdOp for TensorFormat {
             type Output = DotForm;
             fn eval<S: Simd>(self, _: S) -> DotForm {
                 DotForm {
@@ -59,7 +59,7 @@ impl DotForm {
                 }
             }
         }
-        token.dispatch(Form)
+        token.dispatch(TensorFormat)
     }
 }
 

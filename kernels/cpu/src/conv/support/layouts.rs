@@ -6,15 +6,15 @@ use paretune_simd::Isa;
 use paretune_simd::lanes;
 
 /// Values of the tunables that name a layout.
-pub(crate) const PLANAR: &str = "nchw";
-pub(crate) const CHANNELS_LAST: &str = "nhwc";
-pub(crate) const BLOCKED: &str = "nchwc";
+pub(crate) const NCHW: &str = "nchw";
+pub(crate) const NHWC: &str = "nhwc";
+pub(crate) const NCHWC: &str = "nchwc";
 
 /// Returns the layout that the tunable `name` selects in `schedule`.
 pub(crate) fn named_layout(schedule: &Schedule, name: &str, isa: Isa) -> Layout {
     match schedule.tunables.get(name) {
-        Some(TunableValue::Choice(PLANAR)) => Layout::Planar,
-        Some(TunableValue::Choice(BLOCKED)) => Layout::ChannelBlocked(lanes(isa)),
-        _ => Layout::ChannelsLast,
+        Some(TunableValue::Choice(NCHW)) => Layout::Nchw,
+        Some(TunableValue::Choice(NCHWC)) => Layout::Nchwc(lanes(isa)),
+        _ => Layout::Nhwc,
     }
 }

@@ -2,7 +2,7 @@
 
 use paretune_base::plan::layout::Layout;
 use paretune_base::threads::ThreadPool;
-use paretune_cpu::operators::convert::{Form, prepare};
+use paretune_cpu::operators::convert::{TensorFormat, prepare};
 use paretune_cpu::operators::{Context, Io};
 use paretune_simd::Isa;
 
@@ -16,9 +16,9 @@ fn every_number_finds_its_place() {
             let input: Vec<f32> = (0..times * rows * columns).map(|number| number as f32).collect();
             // One element more than needed, to detect writes past the end.
             let mut output = vec![-1.0_f32; input.len() + 1];
-            let nhwc = Form { layout: Layout::ChannelsLast, ..Form::PLAIN };
+            let nhwc = TensorFormat { layout: Layout::Nhwc, ..TensorFormat::PLAIN };
             let context = Context { batch: times, isa };
-            let kernel = prepare(context, rows, columns, Form::PLAIN, nhwc);
+            let kernel = prepare(context, rows, columns, TensorFormat::PLAIN, nhwc);
             let (inputs, to) = (input.as_ptr() as usize, output.as_mut_ptr() as usize);
             ThreadPool::new(2)
                 .unwrap()

@@ -85,7 +85,7 @@ fn gates_are_those_of_the_real_numbers_in_every_layout() {
             bytes(batch * channels, 3).iter().map(|&x| f32::from(x) / 200.0 - 0.2).collect();
         let activation = ACTIVATIONS[round % 3];
         let block = [16, 8, 4, 1].into_iter().find(|block| channels % block == 0).unwrap_or(1);
-        for layout in [Layout::ChannelsLast, Layout::Planar, Layout::ChannelBlocked(block)] {
+        for layout in [Layout::Nhwc, Layout::Nchw, Layout::Nchwc(block)] {
             for isa in Isa::available() {
                 for arithmetic in [Arithmetic::Mul, Arithmetic::Add] {
                     let (context, size) = (Context { batch, isa }, [channels, pixels]);

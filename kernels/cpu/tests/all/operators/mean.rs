@@ -46,7 +46,7 @@ fn global_means_match_double_precision_whatever_their_shape() {
         let numbers: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) / 64.0 - 1.75).collect();
         let grid = Quantization { scale: 1.0 / 64.0, zero_point: 112 };
         let block = [16, 8, 4, 1].into_iter().find(|block| channels % block == 0).unwrap_or(1);
-        for layout in [Layout::ChannelsLast, Layout::Planar, Layout::ChannelBlocked(block)] {
+        for layout in [Layout::Nhwc, Layout::Nchw, Layout::Nchwc(block)] {
             let at = |image: usize, channel: usize, pixel: usize| {
                 image * channels * pixels + layout.place([channels, pixels], channel, pixel)
             };

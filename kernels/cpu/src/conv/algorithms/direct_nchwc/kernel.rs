@@ -125,10 +125,10 @@ impl SimdOp for Select {
     }
 }
 
-struct Run<const ROWS: usize, const VECTORS: usize, const PLANAR: bool>;
+struct Run<const ROWS: usize, const VECTORS: usize, const NCHW: bool>;
 
-impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn
-    for Run<ROWS, VECTORS, PLANAR>
+impl<const ROWS: usize, const VECTORS: usize, const NCHW: bool> SimdFn
+    for Run<ROWS, VECTORS, NCHW>
 {
     type Args<'a> = &'a Tile<'a>;
 
@@ -136,7 +136,7 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn
     unsafe fn call<S: Simd>(simd: S, tile: &Tile<'_>) {
         let width = VECTORS * S::LANES;
         // Distance in elements between pixels; a constant, so that one address serves all pixels.
-        let unit = if PLANAR { 1 } else { S::LANES };
+        let unit = if NCHW { 1 } else { S::LANES };
         // SAFETY: the caller has every run under every pixel of the tile, `width` weights for each
         // step, whole vectors of biases, and `ROWS` pixels in the output if its only piece has so
         // many.
@@ -163,7 +163,7 @@ impl<const ROWS: usize, const VECTORS: usize, const PLANAR: bool> SimdFn
             }
             for &[offset, run] in tile.steps {
                 let input = tile.input.add(offset);
-                if PLANAR {
+                if NCHW {
                     step!(input);
                 } else {
                     for k in 0..run {

@@ -12,9 +12,9 @@ use paretune_simd::{Dispatch, IsaToken, Simd, SimdFn};
 /// Layout in which the input arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    Planar,
-    ChannelsLast,
-    Blocked,
+    Nchw,
+    Nhwc,
+    Nchwc,
 }
 
 /// Geometry of the padded input that the microkernels read.
@@ -45,13 +45,13 @@ impl Padded {
         lanes: usize,
         token: IsaToken,
     ) -> Self {
-        let unit = if order == Order::Planar { 1 } else { lanes };
+        let unit = if order == Order::Nchw { 1 } else { lanes };
         let phases = match order {
-            Order::Planar => Phases::new(problem, output, 0, [false; 2], token),
+            Order::Nchw => Phases::new(problem, output, 0, [false; 2], token),
             _ => Phases::geometry(problem, output, [false; 2]),
         };
         // If a pixel has only one plane, NCHWc and NHWC are identical.
-        let alike = order != Order::ChannelsLast || problem.in_channels == unit;
+        let alike = order != Order::Nhwc || problem.in_channels == unit;
         Self {
             order,
             unit,
@@ -137,7 +137,7 @@ impl Padded {
         // writes.
         unsafe {
             match self.order {
-                Order::Planar => self.phases.copy(planes, input, output),
+                Order::Nchw => self.phases.copy(planes, input, output),
                 _ => (self.copy)(&Copy { padded: self, planes, input, output }),
             }
         }
@@ -199,10 +199,10 @@ unsafe fn copy_row<S: Simd>(
         let Some(y) = y.filter(|_| start < end) else { return };
         let pixel = y * width + first;
         let (from, step) = match padded.order {
-            Order::ChannelsLast => {
+            Order::Nhwc => {
                 (input.add((image * height * width + pixel) * in_channels + channel), *in_channels)
             }
-            Order::Planar | Order::Blocked => {
+            Order::Nchw | Order::Nchwc => {
                 (input.add((plane * height * width + pixel) * S::LANES), S::LANES)
             }
         };

@@ -9,22 +9,22 @@ use paretune_base::plan::layout::{Element, Layout};
 use paretune_base::plan::{Plan, ValueId};
 use paretune_base::threads::{Barrier, Worker};
 use paretune_cpu::operators::convert;
-use paretune_cpu::operators::convert::Form;
+use paretune_cpu::operators::convert::TensorFormat;
 use paretune_cpu::operators::{Context, Io, is_layout_neutral, planes};
 
-/// Index of a buffer in [`Draft::buffers`].
+/// Index of a buffer in [`ProgramBuilder::buffers`].
 pub(super) type BufferId = usize;
 
 /// Storage that provides a buffer's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Home {
+pub(super) enum Storage {
     /// The arena, which activations share.
     Arena,
     /// Memory provided by the caller, with the index among the inputs of the part.
     Input(usize),
     /// Memory provided by the caller, with the index among the outputs of the part.
     Output(usize),
-    /// Memory filled at load time, with the index into [`Draft::constants`].
+    /// Memory filled at load time, with the index into [`ProgramBuilder::constants`].
     Constant(usize),
 }
 
@@ -32,13 +32,13 @@ pub(super) enum Home {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Buffer {
     pub bytes: usize,
-    pub home: Home,
+    pub storage: Storage,
     /// Number of steps that must have run before the buffer holds its value.
     pub ready: usize,
 }
 
 /// A step whose buffers have no addresses yet.
-pub(super) struct DraftStep {
+pub(super) struct PendingStep {
     pub info: StepInfo,
     pub work: Work,
     pub inputs: Vec<BufferId>,
@@ -49,19 +49,19 @@ pub(super) struct DraftStep {
 }
 
 /// A program under construction, without addresses.
-pub(super) struct Draft<'a> {
+pub(super) struct ProgramBuilder<'a> {
     pub plan: &'a Plan,
     pub context: Context,
     /// Tensor formats in which each value is available, the one it was computed in first.
-    pub forms: Vec<Vec<(Form, BufferId)>>,
+    pub formats: Vec<Vec<(TensorFormat, BufferId)>>,
     pub buffers: Vec<Buffer>,
     pub constants: Vec<Block>,
     /// Bytes of `constants` and of the kernels' weights.
     pub weight_bytes: usize,
-    pub steps: Vec<DraftStep>,
+    pub steps: Vec<PendingStep>,
 }
 
-impl Draft<'_> {
+impl ProgramBuilder<'_> {
     /// Returns the number of elements of `value`, batch included.
     pub fn len(&self, value: ValueId) -> usize {
         self.plan.values[value].len() * self.context.batch
@@ -69,43 +69,44 @@ impl Draft<'_> {
 
     /// Replaces the layout of `form` by the canonical one among all layouts that store `value`
     /// identically.
-    pub fn canonical(&self, value: ValueId, form: Form) -> Form {
+    pub fn canonical(&self, value: ValueId, form: TensorFormat) -> TensorFormat {
         let dims = &self.plan.values[value].dims;
         let layout = match form.layout {
-            _ if is_layout_neutral(dims) => Layout::Planar,
-            Layout::ChannelBlocked(block) if dims.first() == Some(&block) => Layout::ChannelsLast,
+            _ if is_layout_neutral(dims) => Layout::Nchw,
+            Layout::Nchwc(block) if dims.first() == Some(&block) => Layout::Nhwc,
             layout => layout,
         };
-        Form { layout, ..form }
+        TensorFormat { layout, ..form }
     }
 
     /// Returns the buffer that holds `value` in exactly this tensor format, if one exists.
-    pub fn present(&self, value: ValueId, form: Form) -> Option<BufferId> {
+    pub fn present(&self, value: ValueId, form: TensorFormat) -> Option<BufferId> {
         let form = self.canonical(value, form);
-        self.forms[value].iter().find(|(have, _)| *have == form).map(|&(_, buffer)| buffer)
+        self.formats[value].iter().find(|(have, _)| *have == form).map(|&(_, buffer)| buffer)
     }
 
     /// Returns the layout that `value` was computed in, or `None` if all layouts store it
     /// identically.
     pub fn made_in(&self, value: ValueId) -> Option<Layout> {
         let neutral = is_layout_neutral(&self.plan.values[value].dims);
-        self.forms[value].first().filter(|_| !neutral).map(|(form, _)| form.layout)
+        self.formats[value].first().filter(|_| !neutral).map(|(form, _)| form.layout)
     }
 
     /// Returns the layout of a buffer that holds `value` as `element`, if one exists.
     pub fn present_u8(&self, value: ValueId, element: Element) -> Option<Layout> {
-        self.forms[value]
+        self.formats[value]
             .iter()
             .find(|(form, _)| form.element == element)
             .map(|(form, _)| form.layout)
     }
 
     /// Adds an arena buffer for `value` in `form`, to be written by the next step.
-    pub fn create(&mut self, value: ValueId, form: Form) -> BufferId {
+    pub fn create(&mut self, value: ValueId, form: TensorFormat) -> BufferId {
         let form = self.canonical(value, form);
         let bytes = self.len(value) * form.element_bytes();
-        let buffer = self.add(Buffer { bytes, home: Home::Arena, ready: self.steps.len() + 1 });
-        self.forms[value].push((form, buffer));
+        let buffer =
+            self.add(Buffer { bytes, storage: Storage::Arena, ready: self.steps.len() + 1 });
+        self.formats[value].push((form, buffer));
         buffer
     }
 
@@ -119,7 +120,12 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// Fails if memory for a constant is refused.
-    pub fn get(&mut self, step: &str, value: ValueId, form: Form) -> Result<BufferId, KernelError> {
+    pub fn get(
+        &mut self,
+        step: &str,
+        value: ValueId,
+        form: TensorFormat,
+    ) -> Result<BufferId, KernelError> {
         let form = self.canonical(value, form);
         if let Some(buffer) = self.present(value, form) {
             return Ok(buffer);
@@ -129,7 +135,7 @@ impl Draft<'_> {
         let [channels, pixels] = size.unwrap_or([1, self.plan.values[value].len()]);
         let kernel = convert::prepare(self.context, channels, pixels, from, form);
         let bytes = self.len(value) * form.element_bytes();
-        if let Home::Constant(constant) = self.buffers[source].home {
+        if let Storage::Constant(constant) = self.buffers[source].storage {
             let block = Block::new(bytes)?;
             let io = Io {
                 inputs: &[self.constants[constant].start().cast_const()],
@@ -140,11 +146,11 @@ impl Draft<'_> {
             // pool of one.
             unsafe { kernel.run(&io, &Worker::alone(&barrier)) };
             let buffer = self.add_constant(block, bytes);
-            self.forms[value].push((form, buffer));
+            self.formats[value].push((form, buffer));
             return Ok(buffer);
         }
         let output = self.create(value, form);
-        self.steps.push(DraftStep {
+        self.steps.push(PendingStep {
             info: StepInfo {
                 name: format!("{step}:{}", conversion_name(from, form)),
                 algorithm: "convert".into(),
@@ -164,26 +170,26 @@ impl Draft<'_> {
     pub fn add_constant(&mut self, block: Block, bytes: usize) -> BufferId {
         self.constants.push(block);
         self.weight_bytes += bytes;
-        self.add(Buffer { bytes, home: Home::Constant(self.constants.len() - 1), ready: 0 })
+        self.add(Buffer { bytes, storage: Storage::Constant(self.constants.len() - 1), ready: 0 })
     }
 
     /// Chooses the tensor format to convert from: one with the same element type if it exists, else
     /// one with the same layout, else the one that the value was computed in.
-    fn cheapest_source(&self, value: ValueId, form: Form) -> (Form, BufferId) {
-        let forms = &self.forms[value];
-        let same_element = forms.iter().find(|(have, _)| have.element == form.element);
-        let same_layout = forms.iter().find(|(have, _)| have.layout == form.layout);
-        *same_element.or(same_layout).unwrap_or(&forms[0])
+    fn cheapest_source(&self, value: ValueId, form: TensorFormat) -> (TensorFormat, BufferId) {
+        let formats = &self.formats[value];
+        let same_element = formats.iter().find(|(have, _)| have.element == form.element);
+        let same_layout = formats.iter().find(|(have, _)| have.layout == form.layout);
+        *same_element.or(same_layout).unwrap_or(&formats[0])
     }
 }
 
 /// Names the conversion between two tensor formats, for the name of its step.
-fn conversion_name(from: Form, to: Form) -> String {
+fn conversion_name(from: TensorFormat, to: TensorFormat) -> String {
     let layout = match to.layout {
         _ if from.layout == to.layout => None,
-        Layout::Planar => Some("planar"),
-        Layout::ChannelsLast => Some("channels_last"),
-        Layout::ChannelBlocked(_) => Some("channel_blocked"),
+        Layout::Nchw => Some("planar"),
+        Layout::Nhwc => Some("channels_last"),
+        Layout::Nchwc(_) => Some("channel_blocked"),
     };
     let element = match (from.element, to.element) {
         (Element::F32, Element::U8(_)) => Some("quantize"),

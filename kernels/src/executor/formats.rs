@@ -10,7 +10,7 @@ use paretune_simd::Isa;
 
 /// Preferred tensor format of one value according to its readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Wish {
+pub(super) struct Preference {
     /// Whether some reader works on 8-bit elements.
     pub u8: bool,
     /// Layout that the first reader with a preference asks for.
@@ -19,26 +19,26 @@ pub(super) struct Wish {
 
 /// Returns the preferred format of each value. `resolved` has an entry per step, filled for
 /// convolutions.
-pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Vec<Wish> {
-    let mut wishes = vec![Wish::default(); plan.values.len()];
+pub(super) fn preferences(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Vec<Preference> {
+    let mut preferences = vec![Preference::default(); plan.values.len()];
     for (step, resolved) in plan.steps.iter().zip(resolved).rev() {
-        let output = wishes[step.output];
+        let output = preferences[step.output];
         match (&step.operator, resolved) {
             (Operator::Conv(_), Some(resolved)) => {
                 // The residual has the layout of the output.
                 for (&input, layout) in
                     step.inputs.iter().zip(resolved.algorithm.layouts(&resolved.schedule, isa))
                 {
-                    wishes[input].layout = Some(layout);
+                    preferences[input].layout = Some(layout);
                 }
-                wishes[step.inputs[0]].u8 |= resolved.algorithm.is_integer();
+                preferences[step.inputs[0]].u8 |= resolved.algorithm.is_integer();
             }
             (Operator::MaxPool { .. } | Operator::Concat { .. } | Operator::Reshape, _) => {
                 let passes = output.u8 && same_grid(plan, step);
                 for &input in &step.inputs {
-                    wishes[input].u8 |= passes;
+                    preferences[input].u8 |= passes;
                     if !matches!(step.operator, Operator::Reshape) {
-                        wishes[input].layout = output.layout;
+                        preferences[input].layout = output.layout;
                     }
                 }
             }
@@ -47,19 +47,19 @@ pub(super) fn wishes(plan: &Plan, resolved: &[Option<Resolved>], isa: Isa) -> Ve
                 for &input in &step.inputs {
                     // An operand with the output's shape can be read in 8 bits. A value per channel
                     // is few bytes in any case.
-                    wishes[input].u8 |=
+                    preferences[input].u8 |=
                         output.u8 && plan.values[input].dims == plan.values[step.output].dims;
-                    wishes[input].layout = output.layout;
+                    preferences[input].layout = output.layout;
                 }
             }
             _ => {
                 for &input in &step.inputs {
-                    wishes[input].layout = output.layout;
+                    preferences[input].layout = output.layout;
                 }
             }
         }
     }
-    wishes
+    preferences
 }
 
 /// Returns whether the inputs and the output of `step` share one 8-bit grid, so that elements can
