@@ -134,8 +134,8 @@ impl Front {
         Ok(Sealed::Json.seal(serde_json::to_vec_pretty(self)?))
     }
 
-    /// Reads the contents of `front.json`. Without `sealed`, a file of an earlier version, which has
-    /// no checksum, is read as well.
+    /// Reads the contents of `front.json`. Without `sealed`, a file of an earlier version, which
+    /// has no checksum, is read as well.
     #[must_use]
     pub fn from_file(bytes: &[u8], sealed: bool) -> Option<Self> {
         match Sealed::Json.verify(bytes) {

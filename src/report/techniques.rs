@@ -38,8 +38,8 @@ pub fn techniques(trials: &[TrialFinished], front: Option<&Front>) -> Vec<Techni
 
 /// Returns the metrics of the trial `id`, whose search has seen `metrics`, on the terms of `front`:
 /// its final ones if the front has it. Else they relate to the front's baseline as those of the
-/// search relate to the search's `baseline`. The two fronts are scored on different images and timed
-/// at different times, so nothing else compares.
+/// search relate to the search's `baseline`. The two fronts are scored on different images and
+/// timed at different times, so nothing else compares.
 #[must_use]
 pub fn on_terms_of(
     front: &Front,

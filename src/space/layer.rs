@@ -11,8 +11,8 @@ use paretune_spaces::{Configuration, Value};
 
 /// Questions about the schedules that a survey knows of a layer.
 pub trait LayerSchedules {
-    /// Returns the indices of up to `count` schedules for weights of this type and sparsity, fastest
-    /// first.
+    /// Returns the indices of up to `count` schedules for weights of this type and sparsity,
+    /// fastest first.
     #[must_use]
     fn fastest(&self, numbers: Numbers, sparsity: f64, count: usize) -> Vec<usize>;
 }

@@ -225,8 +225,8 @@ pub fn run(
     Ok(Conclusion { front, prefer: session.request.prefer, interrupted })
 }
 
-/// Returns the limits, preference and budget that an earlier session was given on the screen, if the
-/// study is asked for again as it was before them.
+/// Returns the limits, preference and budget that an earlier session was given on the screen, if
+/// the study is asked for again as it was before them.
 fn changed_before(request: &StudyRequest, past: &Past) -> Option<Settings> {
     let (_, session) = past.sessions.last()?;
     let asked = Settings::of(&session.study.as_ref()?.request);

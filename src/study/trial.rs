@@ -116,8 +116,8 @@ pub struct TrialRunner<'s> {
     /// Folder that keeps the bundles of completely measured candidates, each in a folder named by
     /// its content hash.
     pub candidates: Option<PathBuf>,
-    /// Content hash of the baseline's configuration. A failure of it says something about the machine
-    /// alone and is never recorded.
+    /// Content hash of the baseline's configuration. A failure of it says something about the
+    /// machine alone and is never recorded.
     pub baseline: Option<String>,
     /// Fraction of the latest trial's timed runs without interference; `None` if nothing was timed.
     pub undisturbed: Option<f64>,

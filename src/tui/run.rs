@@ -103,8 +103,8 @@ pub fn run(
             })?;
             (drawn, dirty) = (Some(Instant::now()), false);
         }
-        // Waiting is not left to the library, which would never return from a terminal that is closed
-        // meanwhile.
+        // Waiting is not left to the library, which would never return from a terminal that is
+        // closed meanwhile.
         std::thread::sleep(PAUSE);
         // All input since the last frame is processed, so that a held key does not lag behind.
         while terminal::is_there() && poll()? {

@@ -138,7 +138,8 @@ fn exported() {
                 fixture.name,
                 describe(&again.plan)
             );
-            // General operators are written as primitives, with constants and products of their own.
+            // General operators are written as primitives, with constants and products of their
+            // own.
             if kind == "simplified" && !fixture.name.starts_with("op_") {
                 assert_eq!(totals(&again.plan), totals(plan), "{}", fixture.name);
             }

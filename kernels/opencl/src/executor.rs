@@ -59,7 +59,8 @@ impl DeviceExecutor {
         Self::on(part, &DeviceBoundary::new(device)?, batch)
     }
 
-    /// Loads a part of a plan like [`DeviceExecutor::new`]. Its inputs and outputs are at `boundary`.
+    /// Loads a part of a plan like [`DeviceExecutor::new`]. Its inputs and outputs are at
+    /// `boundary`.
     ///
     /// # Errors
     /// Fails like [`DeviceExecutor::new`].

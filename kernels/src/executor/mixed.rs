@@ -397,8 +397,8 @@ unsafe fn transfer(
             // SAFETY: a value's memory has so many numbers, which nobody writes any more.
             let data =
                 unsafe { std::slice::from_raw_parts(host.from(value), host.values.lengths[value]) };
-            // SAFETY: the caller waits for the boundary before anybody writes the value or frees its
-            // memory.
+            // SAFETY: the caller waits for the boundary before anybody writes the value or frees
+            // its memory.
             unsafe { boundaries[boundary].upload(value, data) }
         }
         Work::Download { value, boundary } => {

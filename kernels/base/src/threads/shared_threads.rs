@@ -133,7 +133,8 @@ impl Shared {
             // `run` that does not return, and so keeps the reference and what it refers to alive,
             // until `remaining` is decremented below.
             let job: Job<'_> = unsafe { *job };
-            // A job reports its panics itself (`ThreadPool::run`); they must not end the thread here.
+            // A job reports its panics itself (`ThreadPool::run`); they must not end the thread
+            // here.
             let _ = catch_unwind(AssertUnwindSafe(|| job(index + 1)));
             // This must precede the decrement, after which the caller may hand out the next job.
             state.store(LINGERS, Ordering::Release);

@@ -12,8 +12,8 @@ pub fn axes_of(importer: &Importer, node: &Node<'_>) -> Result<Option<Vec<i64>>,
     importer.optional_tensor(node, 1)?.map(|tensor| tensor.known()).transpose()
 }
 
-/// Converts an axis of the tensor in ONNX to an axis of the plan's shape of `rank` axes, which omits
-/// the first `lead` axes.
+/// Converts an axis of the tensor in ONNX to an axis of the plan's shape of `rank` axes, which
+/// omits the first `lead` axes.
 pub fn inner_axis(lead: usize, axis: i64, rank: usize) -> Result<usize, String> {
     resolve_axis(axis, rank + lead)?.checked_sub(lead).ok_or_else(|| {
         "works across the batch axis, which is not supported: images are independent".into()

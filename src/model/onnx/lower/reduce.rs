@@ -75,8 +75,8 @@ fn reduced(
     if logarithm { importer.unary("", Unary::Log, value) } else { Ok(value) }
 }
 
-/// Lowers `Softmax`, `LogSoftmax` and `Hardmax`. Before operator set 13 they work over all axes from
-/// their own on.
+/// Lowers `Softmax`, `LogSoftmax` and `Hardmax`. Before operator set 13 they work over all axes
+/// from their own on.
 pub fn softmax(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, String> {
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
