@@ -39,7 +39,7 @@ impl Question {
 pub struct StudyRecord {
     /// The request, with the changes that were made on the screen.
     pub file: StudyFile,
-    /// Contents of the journal.
+    /// Contents of the study's journal.
     pub past: Past,
     /// The front of the latest session that ended.
     pub front: Option<Front>,

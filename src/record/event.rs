@@ -64,7 +64,7 @@ pub enum Event {
     },
     /// The session ends. `front.json` now holds this front.
     Finished {
-        /// Reason of the end.
+        /// Reason why the search ended.
         reason: StopReason,
         /// The archive of the study.
         front: Box<Front>,
@@ -92,7 +92,7 @@ pub struct Started {
     pub hardware: String,
     /// Name of the processor, as it reports itself.
     pub cpu: String,
-    /// Objectives of the search.
+    /// Objectives that the search trades off.
     pub objectives: Vec<Metric>,
     /// Criterion of the best feasible point.
     #[serde(default)]

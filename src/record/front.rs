@@ -18,7 +18,7 @@ pub struct Front {
     pub model: ModelName,
     /// The machine that measured it.
     pub hardware: HardwareName,
-    /// Objectives of the search.
+    /// Objectives that the search trades off.
     pub objectives: Vec<Metric>,
     /// Limits that the user asked for.
     pub limits: Vec<Limit>,

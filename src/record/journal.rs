@@ -151,7 +151,7 @@ impl Journal {
     }
 }
 
-/// Lines of a journal.
+/// Lines of a journal, sorted by whether they have checksums.
 #[derive(Default)]
 struct Lines {
     /// Events of lines without checksums that stand before all lines with one.

@@ -15,7 +15,7 @@ pub struct ImportOptions {
 /// Choice among the outputs of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outputs {
-    /// The first output alone.
+    /// The first output of the network alone.
     #[default]
     First,
     /// All outputs of the file.

@@ -26,7 +26,7 @@ pub(super) struct Job<'j> {
     pub(super) score: Option<Score>,
     /// Scores at the steps that it has reached, smallest first.
     reached: Vec<Score>,
-    /// Seconds per image.
+    /// Time to score one image, in seconds.
     each: f64,
 }
 

@@ -10,7 +10,7 @@ pub(super) struct Tally {
     pub(super) latest: u64,
     /// Number of trials without a measurement.
     pub(super) cached: u64,
-    /// Start of this session.
+    /// Instant at which this session began.
     pub(super) begun: Instant,
     /// Seconds of earlier sessions, minus those of pauses.
     pub(super) earlier: f64,
@@ -35,7 +35,7 @@ impl Tally {
         self.latest
     }
 
-    /// Counts a trial.
+    /// Counts a trial that has ended.
     pub(super) fn count(&mut self, cached: bool) {
         self.trials += 1;
         self.cached += u64::from(cached);

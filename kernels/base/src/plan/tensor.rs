@@ -18,7 +18,7 @@ pub enum TensorOperator {
     Reduce {
         /// Quantity that is computed of the elements along the axes.
         kind: Reduction,
-        /// Axes, ascending.
+        /// Indices of the axes, in ascending order.
         axes: Vec<usize>,
     },
     /// Elements at chosen positions along one axis.
@@ -36,7 +36,7 @@ pub enum TensorOperator {
         taps: usize,
         /// Positions along the axis, `taps` for each element of the output.
         indices: Vec<u32>,
-        /// Factor of each position.
+        /// Factor that each position is multiplied by.
         weights: Vec<f32>,
     },
     /// Division by the root of the variance over adjacent axes: `(x - mean) / sqrt(variance +
@@ -66,7 +66,7 @@ pub enum TensorOperator {
     /// Elements of an image `inputs[0]` of `[c, h, w]` at the places that `inputs[1]` of
     /// `[oh, ow, 2]` names as x and y from -1 to 1 (ONNX `GridSample`).
     GridSample {
-        /// Interpolation between elements.
+        /// Interpolation between the elements of the input.
         mode: Interpolation,
         /// Value of places outside of the image.
         border: Border,
@@ -78,25 +78,25 @@ pub enum TensorOperator {
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Unary {
-    /// The absolute value.
+    /// The absolute value of each element.
     Abs,
     /// The number with the opposite sign.
     Negate,
-    /// The exponential function.
+    /// The exponential function with base e.
     Exp,
-    /// The natural logarithm.
+    /// The natural logarithm of each element.
     Log,
-    /// The square root.
+    /// The square root of each element.
     Sqrt,
     /// One divided by the number.
     Reciprocal,
-    /// The error function.
+    /// The error function of each element.
     Erf,
-    /// The hyperbolic tangent.
+    /// The hyperbolic tangent of each element.
     Tanh,
-    /// The sine.
+    /// The sine of an angle in radians.
     Sin,
-    /// The cosine.
+    /// The cosine of an angle in radians.
     Cos,
     /// The largest integer that is not larger.
     Floor,
@@ -104,7 +104,7 @@ pub enum Unary {
     Ceil,
     /// The nearest integer, ties to even.
     Round,
-    /// The integer part.
+    /// The integer part, rounded toward zero.
     Truncate,
     /// -1, 0 or 1.
     Sign,
@@ -120,7 +120,7 @@ pub enum Unary {
     GeluTanh,
     /// `x / (1 + exp(-alpha * x))`
     Swish {
-        /// Factor in the exponent.
+        /// Factor of `x` in the exponent.
         alpha: f32,
     },
     /// `log(1 + exp(x))`
@@ -164,9 +164,9 @@ pub enum Binary {
     Subtract,
     /// `a / b`
     Divide,
-    /// The larger number.
+    /// The larger one of two numbers.
     Maximum,
-    /// The smaller number.
+    /// The smaller one of two numbers.
     Minimum,
     /// `a` to the power of `b`
     Power,
@@ -191,15 +191,15 @@ pub enum Binary {
 /// A quantity of several numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reduction {
-    /// Their sum.
+    /// Sum of the reduced elements.
     Sum,
-    /// Their mean.
+    /// Mean of the reduced elements.
     Mean,
-    /// The largest one.
+    /// Largest of the reduced elements.
     Maximum,
-    /// The smallest one.
+    /// Smallest of the reduced elements.
     Minimum,
-    /// Their product.
+    /// Product of the reduced elements.
     Product,
     /// The sum of their magnitudes.
     L1,
@@ -211,16 +211,16 @@ pub enum Reduction {
     LogSumExp,
 }
 
-/// Positions along an axis.
+/// Positions along an axis that are taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Picks {
-    /// Positions at equal distances.
+    /// Positions at equal distances from each other.
     Range {
-        /// First position.
+        /// Index of the first position.
         start: usize,
         /// Distance from one position to the next; negative for a reversed order.
         step: i64,
-        /// Number of positions.
+        /// Number of positions that are taken.
         count: usize,
     },
     /// Positions in any order; [`Picks::NONE`] for a zero.
@@ -266,7 +266,7 @@ impl Picks {
 pub enum Interpolation {
     /// The nearest element; halves go to the even one.
     Nearest,
-    /// Linear along both axes.
+    /// Linear interpolation along both axes.
     Linear,
     /// Cubic along both axes, with coefficient -0.75.
     Cubic,
@@ -275,7 +275,7 @@ pub enum Interpolation {
 /// Value of places outside of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Border {
-    /// Zero.
+    /// Zero, for every element outside.
     Zeros,
     /// The nearest element of the image.
     Edge,

@@ -25,9 +25,9 @@ pub enum Arithmetic {
 /// Function of two operands that [`prepare`] accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
-    /// Addition or multiplication.
+    /// Addition or multiplication of two numbers.
     Arithmetic(Arithmetic),
-    /// Any other function.
+    /// Any other function of two numbers.
     Other(Binary),
 }
 

@@ -7,7 +7,7 @@ use paretune_base::threads::Worker;
 /// Attributes of the operator, see [`paretune_base::plan::tensor::TensorOperator::GridSample`].
 #[derive(Clone, Copy)]
 pub struct Attributes {
-    /// Interpolation between elements.
+    /// Interpolation between the elements of the input.
     pub mode: Interpolation,
     /// Value of places outside of the image.
     pub border: Border,

@@ -1,4 +1,4 @@
-//! Lowering of convolutions.
+//! Lowering of convolutions to steps of a plan.
 
 use std::sync::Arc;
 

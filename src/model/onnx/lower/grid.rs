@@ -1,4 +1,4 @@
-//! Lowering of `GridSample`.
+//! Lowering of `GridSample` to a step of a plan.
 
 use paretune_kernels::plan::tensor::{Border, Interpolation, TensorOperator};
 

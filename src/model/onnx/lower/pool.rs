@@ -1,4 +1,4 @@
-//! Lowering of pools.
+//! Lowering of pooling operators to steps of a plan.
 
 use paretune_kernels::ValueId;
 use paretune_kernels::operator::{Operator, Window};

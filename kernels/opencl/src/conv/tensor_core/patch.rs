@@ -5,7 +5,7 @@ use paretune_base::plan::operator::ConvProblem;
 /// Patch of the input that all taps of a tile of pixels read, in the layout of
 /// `kernels/tensor_core_patch.cl`.
 pub(super) struct Patch {
-    /// Rows of the patch.
+    /// Number of rows of the patch.
     pub(super) height: usize,
     /// Elements per row of the patch.
     pub(super) width: usize,
