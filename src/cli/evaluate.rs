@@ -81,7 +81,7 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
     for configuration in configurations(&args.config)? {
         let line = match configuration.and_then(|configuration| checked(&space, configuration)) {
             Ok(configuration) => score(&mut runner, &mut host, &configuration)?,
-            Err(error) => serde_json::json!({"failed": format!("{error:#}")}),
+            Err(error) => serde_json::json!({"failed": super::in_one_message(&error)}),
         };
         writeln!(out, "{line}")?;
         out.flush()?;

@@ -125,11 +125,24 @@ struct Usage(anyhow::Error);
 
 impl std::fmt::Display for Usage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.0)
+        f.write_str(&in_one_message(&self.0))
     }
 }
 
 impl std::error::Error for Usage {}
+
+/// Joins an error and its causes, each of them once: many errors say their cause themselves.
+fn in_one_message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
 
 /// Prints a note if a bundle was not loaded as it was stored, because it then loads or runs more
 /// slowly than on the machine that made it.
@@ -181,7 +194,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be gone with its terminal.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", in_one_message(&error));
             ExitCode::from(if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 })
         }
     }
