@@ -68,8 +68,15 @@ impl StudyRecord {
                 tracing::info!("{}: {error}", path.display());
             }
         }
+        // The front is written just before the journal says so. It is the end of the latest session
+        // if it has every trial, even if the journal's last line is damaged or was never written.
+        let is_last = |front: &Front| {
+            front.trials >= past.trials.len() as u64
+                && front.seconds >= past.seconds
+                && front.limits == file.request.limits
+        };
+        let ended = past.ended || stored.as_ref().is_some_and(is_last);
         let front = stored.or_else(|| past.front.clone());
-        let ended = if past.sessions.is_empty() { front.is_some() } else { past.ended };
         let state = match (running, ended) {
             (true, _) => Some(State::Running),
             (false, true) => None,
