@@ -357,7 +357,7 @@ impl Graph {
             let count = taken.entry(group.info.name.clone()).or_default();
             *count += 1;
             if *count > 1 {
-                group.info.name = format!("{}#{count}", group.info.name);
+                group.info.name = format!("{}_part{count}", group.info.name);
             }
         }
         groups.into_iter().map(|(_, group)| group).collect()
