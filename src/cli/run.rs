@@ -146,14 +146,30 @@ fn input_size(text: &str) -> Result<[usize; 2], String> {
         .ok_or_else(|| format!("`{text}` is no HEIGHTxWIDTH such as 224x224"))
 }
 
+/// Returns images with the channels of all pixels one behind the other.
+fn channels_first(data: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
+    let image = |image: &[f32]| -> Vec<f32> {
+        let place = |at: usize| at % pixels * channels + at / pixels;
+        (0..image.len()).map(|at| image[place(at)]).collect()
+    };
+    data.chunks_exact((channels * pixels).max(1)).flat_map(image).collect()
+}
+
 /// Runs an ONNX file on an array, at full precision with default schedules.
 fn run_network(args: &RunArgs, input: &Path, output: &Path) -> anyhow::Result<ExitStatus> {
     let options =
         ImportOptions { outputs: Outputs::All, input_size: args.input_size, keep_rounding: true };
     let network = Network::load_with(&args.bundle, &options).map_err(usage)?;
     let plan = &network.plan;
-    let dims = &plan.values[plan.input].dims;
-    let (batch, data) = read_array(None, input, dims).map_err(usage)?;
+    let dims = plan.values[plan.input].dims.clone();
+    let (batch, data) = match dims[..] {
+        [channels, height, width] if network.channels_last => {
+            let size = [height, width, channels];
+            let (batch, data) = read_array(None, input, &size).map_err(usage)?;
+            (batch, channels_first(&data, channels, height * width))
+        }
+        _ => read_array(None, input, &dims).map_err(usage)?,
+    };
     let threads = args.threads.map_or(1, usize::from);
     let options = ExecutorOptions { batch: 1, threads, isa: Isa::detect() };
     let mut executor = Executor::new(plan, &options)?;

@@ -41,6 +41,7 @@ impl Network {
     }
 
     fn simplify(&mut self, empty: bool) -> Result<(), ModelError> {
+        self.channels_last = passes::turn_input(&mut self.plan);
         passes::simplify(&mut self.plan);
         let failed = |problem| Err(ModelError::Graph { name: self.name.clone(), problem });
         if self.plan.steps.is_empty() && !empty {

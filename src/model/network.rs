@@ -17,6 +17,10 @@ pub struct Network {
     /// the plan's output holds the numbers of all of them, one behind the other.
     #[serde(default)]
     pub outputs: Vec<NetworkOutput>,
+    /// Whether the file takes images as `[height, width, channels]`. The plan takes
+    /// `[channels, height, width]` all the same.
+    #[serde(default)]
+    pub channels_last: bool,
 }
 
 /// Output of a network as its file names it.

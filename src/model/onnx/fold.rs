@@ -58,6 +58,7 @@ pub fn fold(importer: &mut Importer, node: &Node<'_>) -> Result<Option<Vec<Tenso
         "Cast" => cast(target(node)?, input(0)?)?,
         "CastLike" if input(1)?.is_integer() => cast(DataType::Int64, input(0)?)?,
         "CastLike" => cast(DataType::Float, input(0)?)?,
+        "Mod" if input(0)?.is_integer() => modulo(importer, node, input(0)?, input(1)?)?,
         "Range" => range(importer, input(0)?, input(1)?, input(2)?)?,
         "DequantizeLinear" => quantized::constant(importer, node, input(0)?)?,
         "Gather" => gather(importer, node, input(0)?, input(1)?)?,
@@ -363,6 +364,29 @@ fn constant_of_shape(
         return Err("its value is not a single number".into());
     }
     Ok(value.gathered(dims, &vec![0; count]))
+}
+
+/// Returns remainders of integers, with the sign of the divisor unless `fmod` is set.
+fn modulo(
+    importer: &mut Importer,
+    node: &Node<'_>,
+    a: &Tensor,
+    b: &Tensor,
+) -> Result<Tensor, String> {
+    let dims = broadcast(&a.dims, &b.dims)
+        .ok_or_else(|| format!("shapes {:?} and {:?} do not broadcast", a.dims, b.dims))?;
+    importer.spend(volume(&dims).ok_or("is too large")?)?;
+    let truncated = node.flag("fmod", false)?;
+    let (x, y) = (a.known()?, b.known()?);
+    let pairs =
+        broadcast_offsets(&a.dims, &dims).into_iter().zip(broadcast_offsets(&b.dims, &dims));
+    let remainder = |(i, j): (usize, usize)| {
+        let rest = x[i].checked_rem(y[j])?;
+        let other_sign = rest != 0 && (rest < 0) != (y[j] < 0);
+        Some(Int::Known(if other_sign && !truncated { rest + y[j] } else { rest }))
+    };
+    let values = pairs.map(remainder).collect::<Option<Vec<_>>>().ok_or("divides by zero")?;
+    Ok(Tensor { dims, data: Data::Int(values.into()) })
 }
 
 fn range(

@@ -19,7 +19,7 @@ const MAX_VALUE_ELEMENTS: usize = 1 << 28;
 const MAX_WEIGHTS: usize = 1 << 30;
 /// Limits of constant folding in numbers: a fixed amount, and an amount for each number in the
 /// file.
-pub(super) const FOLDING_LIMITS: (usize, usize) = (1 << 24, 4);
+pub(super) const FOLDING_LIMITS: (usize, usize) = (1 << 24, 16);
 
 /// Meaning of a name in the graph.
 #[derive(Clone)]
@@ -374,6 +374,11 @@ impl Importer {
                  {dims:?}]; other ranks are not supported"
             )
         })
+    }
+
+    /// Whether the number of images is open, and values have it as their first axis.
+    pub fn keeps_batch(&self) -> bool {
+        self.batching == Batching::Open && self.batch != Some(1)
     }
 
     /// Refuses operators that combine the images of an open batch: in a file for one image, axis 0

@@ -86,7 +86,7 @@ fn read(
     })?;
     let (plan, outputs) = import::import(name, model, &mut source, options)?;
     let sha256 = source.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Network { name: name.to_string(), sha256, plan, outputs })
+    Ok(Network { name: name.to_string(), sha256, plan, outputs, channels_last: false })
 }
 
 fn check_size(name: &str, bytes: u64) -> Result<(), ModelError> {

@@ -164,9 +164,6 @@ pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<V
     if training {
         return Err("is in training mode; export the model for inference".into());
     }
-    if importer.whole_mode {
-        return Err("works on [batch, channels, ..]".into());
-    }
     // Operator sets before 9 can normalize every position separately.
     if node.opset < 9 && !node.flag("spatial", true)? {
         return Err("spatial = 0 is not supported".into());
@@ -174,7 +171,9 @@ pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<V
     let input = importer.activation(node, 0)?;
     let dims = importer.dims(input).to_vec();
     let epsilon = f64::from(node.float("epsilon", 1e-5)?);
-    let channels = dims[0];
+    // Whole values have their channels behind the first axis.
+    let axis = usize::from(importer.whole_mode);
+    let channels = *dims.get(axis).ok_or("has no channels")?;
     let part = |index: usize| {
         let values = importer.tensor(node, index)?.numbers()?;
         if values.len() == channels {
@@ -196,6 +195,18 @@ pub fn batch_normalization(importer: &mut Importer, node: &Node<'_>) -> Result<V
     }
     let scale = importer.constant(scale.into())?;
     let shift = importer.constant(shift.into())?;
+    if importer.whole_mode {
+        let mut own = vec![1; dims.len() - 1];
+        own[0] = channels;
+        let product = Operator::Mul(Activation::Identity);
+        let scale = Operator::Constant { constant: scale };
+        let scale = importer.emit("scale", scale, vec![], own.clone())?;
+        let scaled = importer.emit("scaled", product, vec![input, scale], dims.clone())?;
+        let shift = Operator::Constant { constant: shift };
+        let shift = importer.emit("shift", shift, vec![], own)?;
+        let sum = Operator::Add(Activation::Identity);
+        return importer.emit("", sum, vec![scaled, shift], dims).map(one);
+    }
     let operator = Operator::ScaleShift { scale, shift, activation: Activation::Identity };
     importer.emit("", operator, vec![input], dims).map(one)
 }

@@ -106,7 +106,10 @@ pub fn reshape(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, St
         "Squeeze" => {
             let axes = match axes_of(importer, node)? {
                 Some(axes) => inner_axes(importer.lead(), &axes, rank)?,
-                None if importer.whole_mode => (0..rank).filter(|&axis| dims[axis] == 1).collect(),
+                // With several images, the batch is no axis of extent 1.
+                None if importer.whole_mode || importer.keeps_batch() => {
+                    (0..rank).filter(|&axis| dims[axis] == 1).collect()
+                }
                 None => {
                     return Err("names no axes, so that it could drop the batch; name them".into());
                 }

@@ -75,7 +75,9 @@ pub fn split(importer: &mut Importer, node: &Node<'_>) -> Result<Vec<Item>, Stri
     let mut outputs = Vec::with_capacity(count);
     let mut start = 0;
     for (index, &size) in sizes.iter().enumerate() {
-        outputs.push(if node.has_output(index) {
+        outputs.push(if size == 0 {
+            Item::Unusable(format!("part {index} of a split is empty"))
+        } else if node.has_output(index) {
             let picks = Picks::Range { start, step: 1, count: size };
             let part = format!("part{index}");
             Item::Activation(select(importer, &part, input, axis, picks)?)
