@@ -49,11 +49,12 @@
 
 pub mod bundle;
 pub mod executor;
+pub mod image;
 pub mod reference;
 pub mod registry;
 
 pub use paretune_base::plan::{activation, operator, schedule, weights};
-pub use paretune_base::{clock, error, memory, plan, threads};
+pub use paretune_base::{clock, error, file, memory, plan, threads};
 pub use paretune_cpu::conv;
 
 /// The machine: instruction sets, cores, OpenCL devices, and measured ceilings.

@@ -5,6 +5,7 @@
 //! - [`hardware`]: detection of cores and caches
 //! - [`roofline`]: measured ceilings of arithmetic and memory
 //! - [`threads`]: the thread pool
+//! - [`mod@file`]: bounded reads of regular files
 //! - [`memory`]: counted allocations, aligned blocks, mapped files
 //! - [`execution`] and [`arena`]: what executors of all backends share
 
@@ -12,6 +13,7 @@ pub mod arena;
 pub mod clock;
 pub mod error;
 pub mod execution;
+pub mod file;
 pub mod hardware;
 pub mod memory;
 pub mod plan;

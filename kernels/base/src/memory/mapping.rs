@@ -63,6 +63,12 @@ impl Mapping {
         self.len() == 0
     }
 
+    /// Returns the mapped bytes, any of which the caller must be able to live with.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
     /// Returns the BLAKE3 hash of all bytes, which also loads them into memory.
     pub fn digest(&self) -> [u8; 32] {
         *blake3::hash(&self.map).as_bytes()
