@@ -149,8 +149,10 @@ impl Subject {
         // The search and report parts are not used, because the accuracy is measured on all of
         // `test`.
         let sizes = SplitSizes { calibration: arguments.calibration, search: 1, report: 1 };
-        let dataset = images::load(data, dims, sizes)?;
-        let (report, _) = images::load_test(data, dims)?;
+        let options = images::ImageOptions::default();
+        let dataset = images::load(data, dims, sizes, &options)?.images;
+        let test = images::TestSet::open(data, dims, &options)?;
+        let report = test.read(0..test.len())?;
         let normalization =
             Normalization { mean: arguments.mean.clone(), std: arguments.std.clone() };
         let mut inputs = vec![0.0; dataset.calibration.len() * dims.iter().product::<usize>()];

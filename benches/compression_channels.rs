@@ -238,8 +238,10 @@ fn multiply_adds(plan: &Plan) -> anyhow::Result<f64> {
 fn run(arguments: &Arguments, models: &Path, data: &Path) -> anyhow::Result<()> {
     let dims = [3, 32, 32];
     let sizes = SplitSizes { calibration: CALIBRATION, search: 1, report: 1 };
-    let calibration = images::load(data, dims, sizes)?.calibration;
-    let report = images::load_test(data, dims)?.0.take(arguments.report);
+    let options = images::ImageOptions::default();
+    let calibration = images::load(data, dims, sizes, &options)?.images.calibration;
+    let test = images::TestSet::open(data, dims, &options)?;
+    let report = test.read(0..test.len())?.take(arguments.report);
     // Means and deviations of CIFAR-10, which the networks were trained with.
     let normalization =
         Normalization { mean: vec![125.3, 123.0, 113.9], std: vec![63.0, 62.1, 66.7] };

@@ -12,6 +12,7 @@ use common::{Options, plan};
 use paretune_kernels::bundle::{Bundle, Preprocessing, Stored, WeightSource};
 use paretune_kernels::executor::{conv_problem, resolve};
 use paretune_kernels::hardware::Isa;
+use paretune_kernels::image::{Channels, Interpolation, Resize, Transform};
 use paretune_kernels::operator::Operator;
 use paretune_kernels::{Backend, Executor, ExecutorOptions, Plan, Step, Switch, ValueSpec};
 use proptest::prelude::*;
@@ -37,6 +38,12 @@ fn bundle(seed: u64) -> Bundle {
             mean: vec![120.0; channels],
             std: vec![60.0; channels],
             classes: vec!["cat".into(), "dog".into()],
+            transform: Transform {
+                resize: Some(Resize::Shorter(36)),
+                crop: true,
+                interpolation: Interpolation::Bicubic,
+                channels: Channels::Bgr,
+            },
         },
         configuration: "c3f1".into(),
     }
@@ -347,6 +354,7 @@ fn the_example_returns_the_five_largest_outputs_of_a_bundle() {
             mean: vec![10.0, 20.0],
             std: vec![2.0, 4.0],
             classes: ["cat", "dog", "ship"].map(str::to_owned).to_vec(),
+            transform: Transform::default(),
         },
         configuration: String::new(),
     };

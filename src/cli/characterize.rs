@@ -22,11 +22,12 @@ use paretune_record::seal::{Condition, Sealed};
 use paretune_record::survey::Survey;
 use paretune_spaces::CompiledSpace;
 use paretune_study::characterize::{configuration, experiments, settings};
-use paretune_study::prepare::{Material, space_of};
+use paretune_study::prepare::space_of;
 use paretune_study::session::Control;
 use paretune_study::survey::{Pace, Surveyor};
 use paretune_study::trial::{TrialError, TrialOutcome, TrialRunner};
 
+use super::images::load_material;
 use super::{ExitStatus, WorkloadArgs, paths, usage};
 use crate::report;
 
@@ -136,7 +137,7 @@ impl Study<'_> {
         let begun = Instant::now();
         let args = self.args;
         let request = args.subject.request(model, "characterize")?;
-        let material = Material::load(&request).map_err(usage)?;
+        let material = load_material(&request)?;
         let space = space_of(
             &material.network,
             &request.threads,

@@ -97,7 +97,7 @@ pub fn db(args: &DbArgs) -> anyhow::Result<ExitStatus> {
             let imported = match file {
                 None => store.import(&mut std::io::stdin().lock())?,
                 Some(path) => {
-                    let file = File::open(path)
+                    let (file, _) = paretune_kernels::file::open(path)
                         .with_context(|| format!("cannot open `{}`", path.display()))
                         .map_err(usage)?;
                     store.import(&mut BufReader::new(file))?

@@ -1,8 +1,8 @@
 //! The command `paretune evaluate` scores configurations exactly as the search would, for external
 //! optimizers.
 
-use std::io::{BufReader, Read, Write};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -10,12 +10,13 @@ use clap::Args;
 use paretune_db::Store;
 use paretune_evaluate::host::{Host, HostOptions, own_worker};
 use paretune_evaluate::stop::StopCriteria;
-use paretune_kernels::hardware;
+use paretune_kernels::{file, hardware};
 use paretune_record::archive;
 use paretune_spaces::{CompiledSpace, Configuration};
-use paretune_study::prepare::{Material, space_of};
+use paretune_study::prepare::space_of;
 use paretune_study::trial::{TrialOutcome, TrialRunner};
 
+use super::images::load_material;
 use super::{ExitStatus, WorkloadArgs, paths, usage};
 
 /// Arguments of the command `paretune evaluate`.
@@ -45,13 +46,10 @@ pub struct EvaluateArgs {
     json: bool,
 }
 
-/// Largest number of bytes that are read from a file of configurations.
-const LONGEST: u64 = 16 << 20;
-
 /// Scores the configurations in order and prints one line of metrics for each.
 pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
     let request = args.subject.request(args.model.as_ref(), "evaluate")?;
-    let material = Material::load(&request).map_err(usage)?;
+    let material = load_material(&request)?;
     let space =
         space_of(&material.network, &request.threads, &request.backends, request.space.as_ref())
             .map_err(usage)?;
@@ -91,7 +89,7 @@ pub fn evaluate(args: &EvaluateArgs) -> anyhow::Result<ExitStatus> {
 
 /// Reads the configurations in `path` one by one, so that an optimizer can wait for each result.
 fn configurations(
-    path: &PathBuf,
+    path: &Path,
 ) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Configuration>>>> {
     if path.as_os_str() == "-" {
         let lines = std::io::stdin().lines();
@@ -100,26 +98,22 @@ fn configurations(
                 Ok(line) if line.trim().is_empty() => None,
                 Ok(line) => Some(
                     serde_json::from_str(&line)
+                        .and_then(configuration)
                         .map_err(|error| anyhow!("not a configuration: {error}")),
                 ),
                 Err(error) => Some(Err(error.into())),
             }
         })));
     }
-    let file = std::fs::File::open(path)
-        .with_context(|| format!("cannot open `{}`", path.display()))
+    let text = file::read_text(path)
+        .with_context(|| format!("cannot read `{}`", path.display()))
         .map_err(usage)?;
-    let mut text = String::new();
-    BufReader::new(file)
-        .take(LONGEST)
-        .read_to_string(&mut text)
-        .map_err(|error| usage(anyhow!("`{}`: {error}", path.display())))?;
     // The file holds one object over several lines, or several objects in sequence. The JSON parser
     // finds the end of each.
     let parsed: Vec<anyhow::Result<Configuration>> = serde_json::Deserializer::from_str(&text)
-        .into_iter::<Configuration>()
+        .into_iter::<serde_json::Value>()
         .map(|parsed| {
-            parsed.map_err(|error| {
+            parsed.and_then(configuration).map_err(|error| {
                 usage(anyhow!("`{}`: not a configuration: {error}", path.display()))
             })
         })
@@ -131,8 +125,16 @@ fn configurations(
     Ok(Box::new(parsed.into_iter()))
 }
 
-/// Returns `configuration` if the space contains it. A whole point from `show --json` is accepted
-/// as well; its `config` is used.
+/// Reads a configuration. A whole point, as `show --json` and `export --to json` write it, is
+/// accepted as well; its `config` is used.
+fn configuration(mut value: serde_json::Value) -> serde_json::Result<Configuration> {
+    match value.get_mut("config").filter(|config| config.is_object()) {
+        Some(config) => serde_json::from_value(config.take()),
+        None => serde_json::from_value(value),
+    }
+}
+
+/// Returns `configuration` if the space contains it.
 fn checked(space: &CompiledSpace, configuration: Configuration) -> anyhow::Result<Configuration> {
     let point = space.encode(&configuration)?;
     Ok(space.decode(&point))

@@ -1,7 +1,7 @@
 //! The command line. Every command parses its arguments to plain values, does its work through the
 //! library, and ends with an exit status for scripts.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,13 +22,16 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 mod bench;
 mod characterize;
+mod classify;
 mod completions;
 mod db;
 mod devices;
 mod evaluate;
 mod export;
 mod exporter;
+mod images;
 mod paths;
+mod preprocess;
 mod replay;
 mod run;
 mod search;
@@ -195,9 +198,29 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be gone with its terminal.
             let _ = writeln!(std::io::stderr(), "error: {}", in_one_message(&error));
-            ExitCode::from(if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 })
+            let mistake = error.downcast_ref::<Usage>().is_some() || is_unusable_path(&error);
+            ExitCode::from(if mistake { 2 } else { 1 })
         }
     }
+}
+
+/// Returns whether the system refused a path: what does not exist, is of another kind or may not be
+/// used is for the user to change.
+fn is_unusable_path(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{
+        AlreadyExists, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+    };
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|error| {
+        matches!(
+            error.kind(),
+            AlreadyExists
+                | IsADirectory
+                | NotADirectory
+                | NotFound
+                | PermissionDenied
+                | ReadOnlyFilesystem
+        )
+    })
 }
 
 /// Returns whether the reader of the output (`head`, a pager) has closed it, which is not an error.
@@ -231,7 +254,11 @@ fn start_tracing(verbose: u8) {
     };
     let asked = std::env::var("PARETUNE_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let targets = asked.unwrap_or_else(|| Targets::new().with_target("paretune", level));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(colors)
+        .without_time();
     tracing_subscriber::registry().with(layer.with_filter(targets)).init();
 }
 
@@ -262,23 +289,8 @@ impl QuestionArgs {
 /// Options that select the images and the choices of the space.
 #[derive(Args, Clone, Debug)]
 struct WorkloadArgs {
-    /// Labelled images: a folder per class of PNG or JPEG files (optionally under train/ and
-    /// test/), CIFAR-10 binary batches, IDX files, or an .npz file with x and y. Without labels,
-    /// the accuracy is the agreement with the unmodified network
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Mean of each channel on the 0-255 scale, as in the training of the network
-    #[arg(
-        long,
-        value_name = "R,G,B",
-        value_delimiter = ',',
-        allow_negative_numbers = true,
-        requires = "std"
-    )]
-    mean: Vec<f32>,
-    /// Standard deviation of each channel on the 0-255 scale, as in the training of the network
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "mean")]
-    std: Vec<f32>,
+    #[command(flatten)]
+    images: images::ImageArgs,
     /// Thread counts to consider [default: the powers of two up to the number of cores, and that
     /// number]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -296,10 +308,12 @@ impl WorkloadArgs {
     /// Builds a request without limits. `strategy` names the command that asks.
     fn request(&self, model: Option<&PathBuf>, strategy: &str) -> anyhow::Result<StudyRequest> {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let (normalization, images) = self.images.resolve().map_err(usage)?;
         Ok(StudyRequest {
             model: model.map(absolute),
-            data: self.data.as_ref().map(absolute),
-            normalization: self.normalization(),
+            data: self.images.data.as_ref().map(absolute),
+            normalization,
+            images,
             limits: Vec::new(),
             objectives: Metric::objectives().collect(),
             prefer: Preference::default(),
@@ -326,13 +340,6 @@ impl WorkloadArgs {
         backends
     }
 
-    fn normalization(&self) -> Option<paretune_record::request::Normalization> {
-        (!self.mean.is_empty()).then(|| paretune_record::request::Normalization {
-            mean: self.mean.clone(),
-            std: self.std.clone(),
-        })
-    }
-
     /// Returns the requested thread counts in ascending order, or the useful ones of this machine.
     fn thread_counts(&self) -> anyhow::Result<Vec<usize>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -349,5 +356,26 @@ impl WorkloadArgs {
             return Err(usage(anyhow::anyhow!("--threads: counts from 1 to 1024 are possible")));
         }
         Ok(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn causes_are_in_one_message() {
+        let missing = || std::io::Error::from_raw_os_error(2);
+        let model =
+            paretune_model::ModelError::Io { path: PathBuf::from("m.onnx"), source: missing() };
+        let error = usage(anyhow::Error::from(model).context("while loading"));
+        let text = in_one_message(&error);
+        assert_eq!(text.matches("os error 2").count(), 1, "{text}");
+        assert!(text.starts_with("while loading: cannot read `m.onnx`: "), "{text}");
+        let error = Err::<(), _>(missing()).context("cannot write `x`").unwrap_err();
+        assert!(is_unusable_path(&error));
+        assert!(in_one_message(&error).starts_with("cannot write `x`: "));
+        assert!(!is_unusable_path(&anyhow::anyhow!("a bug")));
     }
 }

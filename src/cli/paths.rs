@@ -17,6 +17,29 @@ pub fn home() -> anyhow::Result<PathBuf> {
         .ok_or_else(|| anyhow!("there is no home folder to keep results in; set PARETUNE_HOME"))
 }
 
+/// Checks that a study may be written to `folder`: it does not exist, is empty, or holds a study.
+///
+/// # Errors
+/// Fails if the folder holds something else.
+pub fn check_study_folder(folder: &Path) -> anyhow::Result<()> {
+    let mut entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("--study `{}`", folder.display()));
+        }
+    };
+    let study = ["study.toml", "journal.jsonl"].iter().any(|name| folder.join(name).exists());
+    if study || entries.next().is_none() {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "--study `{}` is a folder with other contents and no study (no study.toml); name a new or an \
+         empty folder",
+        folder.display()
+    ))
+}
+
 /// Returns the path of the result store: `given`, or the default.
 pub fn store(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let path = match given {

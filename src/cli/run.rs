@@ -1,6 +1,5 @@
 //! The command `paretune run` runs an exported bundle without its study.
 
-use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -8,24 +7,32 @@ use std::sync::Once;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use paretune_evaluate::accuracy::answers_of;
+use paretune_evaluate::decision::Decision;
 use paretune_kernels::bundle::{Bundle, Preprocessing, Stored};
+use paretune_kernels::file;
 use paretune_kernels::hardware::Isa;
 use paretune_kernels::{Executor, ExecutorOptions};
-use paretune_model::images::{self, normalize_into};
+use paretune_model::images::{ImageOptions, TestSet, normalize_into};
 use paretune_model::{ImportOptions, Network, Outputs};
 use paretune_record::metric::Metric;
 use paretune_record::request::Normalization;
 use paretune_record::score::Score;
 use paretune_report::units;
+use paretune_study::baseline::Head;
 
+use super::classify::classify;
+use super::images::{progress_bar, say};
 use super::{ExitStatus, report_load_changes, usage};
 
 /// Arguments of the command `paretune run`.
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["input", "data"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["images", "input", "data"])))]
 pub struct RunArgs {
     /// Folder that holds the bundle, or an ONNX file, which runs at full precision
     bundle: PathBuf,
+    /// Images to classify; the five best classes of each are printed
+    #[arg(value_name = "IMAGE", conflicts_with_all = ["input", "data"])]
+    pub(super) images: Vec<PathBuf>,
     /// Images as a NumPy array [batch, channels, height, width] (or one image without batch). Bytes
     /// are normalized as in the training; floats are used unchanged
     #[arg(long, value_name = "X.npy", requires = "output")]
@@ -41,15 +48,21 @@ pub struct RunArgs {
     /// Height and width of the input, where an ONNX file leaves them open
     #[arg(long, value_name = "HxW", value_parser = input_size)]
     input_size: Option<[usize; 2]>,
+    /// File with the labels of a folder of images, one `NAME CLASS` per line
+    #[arg(long, value_name = "FILE", requires = "data")]
+    labels: Option<PathBuf>,
     /// Number of threads [default: those that the bundle was tuned for]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// Print the metrics as a JSON object
+    pub(super) threads: Option<u16>,
+    /// Print the metrics or the classes as a JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
-/// Runs the bundle on an array, or scores it on images.
+/// Number of images that are decoded before they are scored.
+const PORTION: usize = 1024;
+
+/// Runs the bundle on an array, scores it on images, or classifies single ones.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     if args.bundle.is_file() {
         let (Some(input), Some(output)) = (&args.input, &args.output) else {
@@ -58,15 +71,18 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
         return run_network(args, input, output);
     }
     let stored = Stored::open(&args.bundle).map_err(usage)?;
+    if !args.images.is_empty() {
+        return classify(args, &stored);
+    }
     match (&args.data, &args.input, &args.output) {
         (Some(data), _, _) => score(args, &stored, data),
         (None, Some(input), Some(output)) => convert(args, &stored, input, output),
-        _ => Err(usage(anyhow!("give --data DIR, or --input and --output"))),
+        _ => Err(usage(anyhow!("give images, --data DIR, or --input and --output"))),
     }
 }
 
 /// Returns `[channels, height, width]` of the bundle's input.
-fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
+pub(super) fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
     let dims = bundle
         .plan
         .values
@@ -78,38 +94,75 @@ fn input_dims(bundle: &Bundle) -> anyhow::Result<[usize; 3]> {
     })
 }
 
+/// Returns the normalization of a bundle; one without any takes pixels as they are.
+pub(super) fn normalization(bundle: &Bundle, channels: usize) -> Normalization {
+    let preprocessing = &bundle.preprocessing;
+    if preprocessing.mean.is_empty() {
+        return Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
+    }
+    Normalization { mean: preprocessing.mean.clone(), std: preprocessing.std.clone() }
+}
+
 fn score(args: &RunArgs, stored: &Stored, data: &Path) -> anyhow::Result<ExitStatus> {
     let bundle = stored.description();
     let dims = input_dims(bundle)?;
-    let (images, classes) = images::load_test(data, dims).map_err(usage)?;
-    if images.labels.is_empty() {
-        return Err(usage(anyhow!(
-            "`{}` has no labels: accuracy needs a folder per class (or labels in the file)",
-            data.display()
-        )));
-    }
-    let trained = &bundle.preprocessing.classes;
-    if !trained.is_empty() && !classes.is_empty() && *trained != classes {
-        return Err(usage(anyhow!(
-            "the classes in `{}` are not those of the bundle ({} against {})",
-            data.display(),
-            classes.join(", "),
-            trained.join(", ")
-        )));
-    }
-    let normalization = Normalization {
-        mean: bundle.preprocessing.mean.clone(),
-        std: bundle.preprocessing.std.clone(),
+    let head = Head::of(&bundle.plan).map_err(|problem| usage(anyhow!(problem)))?;
+    let options = ImageOptions {
+        transform: bundle.preprocessing.transform,
+        classes: bundle.preprocessing.classes.clone(),
+        labels: args.labels.clone(),
+        // A bundle that knows no names takes folders in their order.
+        outputs: None,
+        scratch: None,
+        progress: progress_bar(),
     };
+    let set = TestSet::open(data, dims, &options).map_err(usage)?;
+    for note in set.notes() {
+        say(note);
+    }
+    if bundle.preprocessing.classes.is_empty()
+        && !set.classes().is_empty()
+        && set.classes().len() < head.classes()
+    {
+        say(&format!(
+            "warning: {} class folder(s) stand for the first of {} outputs, as the bundle knows no \
+             names of classes",
+            set.classes().len(),
+            head.classes()
+        ));
+    }
+    match set.highest_label() {
+        None => {
+            return Err(usage(anyhow!(
+                "`{}` has no labels: accuracy needs a folder per class, labels in the file, or \
+                 --labels",
+                data.display()
+            )));
+        }
+        Some(label) if label as usize >= head.classes() => {
+            return Err(usage(anyhow!(
+                "`{}` has the label {label}, but the bundle tells {} classes apart",
+                data.display(),
+                head.classes()
+            )));
+        }
+        Some(_) => {}
+    }
+    let normalization = normalization(bundle, dims[0]);
     let told = Once::new();
     let load = |options: &ExecutorOptions| {
         let loaded = stored.load(options)?;
         told.call_once(|| report_load_changes(&loaded));
         Ok(loaded.executor)
     };
-    let found = answers_of(&load, &images, &normalization, Isa::detect())?;
-    // There is no baseline to compare with, so only the correct predictions count.
-    let score = Score::count(&found, &found, &images.labels);
+    let decision = Decision::of(&bundle.plan);
+    let mut score = Score::default();
+    for start in (0..set.len()).step_by(PORTION) {
+        let images = set.read(start..start + PORTION).map_err(usage)?;
+        let found = answers_of(&load, decision, &images, &normalization, Isa::detect())?;
+        // There is no baseline to compare with, so only the correct predictions count.
+        score = score.plus(Score::count(&found, &found, &images.labels));
+    }
     let [low, high] = score.interval();
     let bytes = stored.bytes()?;
     let mut out = std::io::stdout().lock();
@@ -236,8 +289,8 @@ fn read_array(
     dims: &[usize],
 ) -> anyhow::Result<(usize, Vec<f32>)> {
     let problem = || format!("`{}` is not an array that the network accepts", path.display());
-    let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
-    let length = file.metadata()?.len();
+    let (file, length) =
+        file::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
     let array = npyz::NpyFile::new(BufReader::new(file)).with_context(problem)?;
     let shape: Vec<usize> = array
         .shape()
@@ -269,7 +322,9 @@ fn read_array(
     if kind.contains("u1") {
         let bytes: Vec<u8> = array.into_vec().with_context(problem)?;
         let mut data: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte)).collect();
-        if let (Some(preprocessing), &[channels, height, width]) = (preprocessing, dims) {
+        if let (Some(preprocessing), &[channels, height, width]) =
+            (preprocessing.filter(|preprocessing| !preprocessing.mean.is_empty()), dims)
+        {
             let size = [channels, height, width];
             for (image, out) in bytes.chunks_exact(numbers).zip(data.chunks_exact_mut(numbers)) {
                 normalize_into(image, &preprocessing.mean, &preprocessing.std, size, out);

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use paretune_evaluate::host::{HostOptions, own_worker};
@@ -21,6 +22,7 @@ use paretune_study::error::SessionError;
 use paretune_study::prepare::{Material, PrepareError};
 use paretune_study::session::{self, Conclusion, Control, SessionOptions};
 
+use super::images::{load_material, say};
 use super::{ExitStatus, WorkloadArgs, objective_parser, paths, preference_parser, usage};
 use crate::report;
 use crate::tui;
@@ -120,6 +122,9 @@ fn strategies() -> PossibleValuesParser {
     STRATEGIES.iter().map(|strategy| PossibleValue::new(strategy.name).help(strategy.about)).into()
 }
 
+/// Seconds below which a budget may be spent before the first trial.
+const SHORT_BUDGET: f64 = 20.0;
+
 /// Runs the search and prints its summary.
 pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
     // Before anything loads an OpenCL driver: those install handlers of their own, which end the
@@ -127,7 +132,11 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
     let control = Arc::new(Control::default());
     super::signals::stop_on_signals(&control)?;
     let request = request(args)?;
-    let material = Material::load(&request).map_err(usage)?;
+    let screen = wants_screen(args)?;
+    if let Some(folder) = &args.study {
+        paths::check_study_folder(folder).map_err(usage)?;
+    }
+    let material = load_material(&request)?;
     let folder = match &args.study {
         Some(folder) => folder.clone(),
         None => {
@@ -152,14 +161,14 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
         },
         trial_deadline: Duration::from_secs(args.trial_timeout),
     };
-    if args.tui && !tui::is_there() {
-        return Err(usage(anyhow::anyhow!(
-            "--tui needs a terminal; leave it out, or say --headless, where there is none"
-        )));
+    if let Some(seconds) = options.request.budget.seconds.filter(|&seconds| seconds < SHORT_BUDGET)
+    {
+        say(&format!(
+            "a budget of {seconds:.0} s is short: preparing the network, measuring the baseline and \
+             measuring the best points once more are done in any case, and may take longer"
+        ));
     }
-    // Where keys cannot come from or full screens cannot go to, progress is plain.
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    let screen = args.tui || (!args.headless && !args.json && !dumb && tui::is_there());
+    let begun = Instant::now();
     let conclusion = if screen {
         with_terminal_ui(&options, &material, &control)
     } else if args.json {
@@ -169,6 +178,14 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
         session::run(&options, &material, &control, &mut |event| progress.event(event))
     };
     let conclusion = conclusion.map_err(classified)?;
+    let taken = begun.elapsed().as_secs_f64();
+    let budget = options.request.budget.seconds.filter(|_| conclusion.front.trials <= 2);
+    if let Some(budget) = budget.filter(|budget| taken > 1.1 * budget && taken > budget + 5.0) {
+        say(&format!(
+            "the search took {taken:.0} s instead of {budget:.0} s, as preparing the network, the \
+             first trial and the final measurements are done in any case"
+        ));
+    }
     if !args.json {
         let folder = folder.display().to_string();
         let text = report::summary(&conclusion.front, &folder, conclusion.prefer);
@@ -179,6 +196,19 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<ExitStatus> {
         }
     }
     Ok(ending(&conclusion))
+}
+
+/// Returns whether the terminal UI is used: if it is asked for, or on a terminal that can move its
+/// cursor and from which keys can be read.
+fn wants_screen(args: &SearchArgs) -> anyhow::Result<bool> {
+    if args.tui && !tui::is_there() {
+        return Err(usage(anyhow!(
+            "--tui needs a terminal; leave it out, or say --headless, where there is none"
+        )));
+    }
+    // Where keys cannot come from or full screens cannot go to, progress is plain.
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    Ok(args.tui || (!args.headless && !args.json && !dumb && tui::is_there()))
 }
 
 fn ending(conclusion: &Conclusion) -> ExitStatus {
@@ -209,12 +239,14 @@ fn request(args: &SearchArgs) -> anyhow::Result<StudyRequest> {
 }
 
 /// Classifies an error: mistakes in the input exit with 2, failures of this program with 1.
-fn classified(error: SessionError) -> anyhow::Error {
+pub(super) fn classified(error: SessionError) -> anyhow::Error {
     match error {
         SessionError::Prepare(
             PrepareError::Model(_)
             | PrepareError::Images(_)
             | PrepareError::Space(_)
+            | PrepareError::JointSpace(_)
+            | PrepareError::File { .. }
             | PrepareError::Request(_),
         )
         | SessionError::Space(_)

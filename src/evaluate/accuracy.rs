@@ -9,8 +9,9 @@ use paretune_model::images::{Images, normalize_into};
 use paretune_record::request::Normalization;
 use rayon::prelude::*;
 
-/// Returns the plan's prediction for each image: the index of the largest output, the first one
-/// among equals.
+use super::decision::Decision;
+
+/// Returns the plan's prediction for each image, by the [`Decision`] that its outputs call for.
 ///
 /// # Errors
 /// Fails if the plan cannot be loaded or does not fit the images.
@@ -20,20 +21,22 @@ pub fn answers(
     normalization: &Normalization,
     isa: Isa,
 ) -> Result<Vec<u32>, KernelError> {
-    outputs(plan, images, normalization, isa, largest)
+    let decision = Decision::of(plan);
+    outputs(plan, images, normalization, isa, |outputs| decision.class(outputs))
 }
 
-/// Returns the [`answers`] of any network that `load` can load.
+/// Returns the [`answers`] of any network that `load` can load, by the rule `decision`.
 ///
 /// # Errors
 /// Fails if the network cannot be loaded or does not fit the images.
 pub fn answers_of(
     load: &Load<'_>,
+    decision: Decision,
     images: &Images,
     normalization: &Normalization,
     isa: Isa,
 ) -> Result<Vec<u32>, KernelError> {
-    outputs_of(load, images, normalization, isa, largest)
+    outputs_of(load, images, normalization, isa, |outputs| decision.class(outputs))
 }
 
 /// Function that loads another instance of a network.

@@ -484,6 +484,7 @@ mod tests {
             model: String::new(),
             images: String::new(),
             normalization: Normalization { mean: vec![0.0], std: vec![1.0] },
+            transform: Default::default(),
         };
         Host::new(options, workload)
     }

@@ -7,6 +7,7 @@
 //! processes ([`repeat`]). The study decides which configurations are measured.
 
 pub mod accuracy;
+pub mod decision;
 pub mod host;
 pub mod inspect;
 pub mod plan;

@@ -23,6 +23,7 @@ use compression::Caches;
 use predictions::Predictions;
 
 use super::accuracy::{answers, divergence, for_scoring, outputs};
+use super::decision::Decision;
 
 /// Reason why a workload could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +123,9 @@ impl Workload {
             artefact::read_or_make(&spec.artefacts.join(format!("{key}.calibration")), || {
                 progress("calibration", 0.0);
                 let seen = &calibration_inputs[..count.min(STATISTICS_IMAGES) * numbers];
+                let batch = count.clamp(1, 8);
                 let mut calibration =
-                    Calibration::collect(&network.plan, seen, 8, cores(), &mut |share| {
+                    Calibration::collect(&network.plan, seen, batch, cores(), &mut |share| {
                         progress("calibration", 0.5 * share);
                     })?;
                 if compress::trainable(&network.plan).is_ok() {
@@ -235,9 +237,11 @@ impl Workload {
     pub fn loss(&self, recipe: &Recipe, count: usize) -> Result<f64, WorkloadError> {
         let (network, normalization) = (&self.network.plan, &self.spec.normalization);
         let plan = self.recalibrated(recipe, count)?;
+        let decision = Decision::of(network);
         let images = self.dataset.search.slice(0..count.min(self.dataset.search.len()));
-        let opinions =
-            |plan: &Plan| outputs(plan, &images, normalization, self.isa, <[f32]>::to_vec);
+        let opinions = |plan: &Plan| {
+            outputs(plan, &images, normalization, self.isa, |outputs| decision.per_class(outputs))
+        };
         let found = opinions(&for_scoring(&plan))?;
         let mut original = match self.opinions.lock() {
             Ok(original) => original,
@@ -262,6 +266,7 @@ impl Workload {
             mean: self.spec.normalization.mean.clone(),
             std: self.spec.normalization.std.clone(),
             classes: self.dataset.classes.clone(),
+            transform: self.spec.transform,
         }
     }
 }

@@ -24,12 +24,16 @@ impl ArtefactError {
     }
 }
 
+/// Largest size of an artefact in bytes.
+const MAX_BYTES: u64 = 64 << 30;
+
 /// Reads the artefact at `path`.
 ///
 /// # Errors
 /// Fails if the file is missing or damaged.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ArtefactError> {
-    let bytes = fs::read(path).map_err(|error| ArtefactError::new(path, error))?;
+    let bytes = paretune_kernels::file::read(path, MAX_BYTES)
+        .map_err(|error| ArtefactError::new(path, error))?;
     let (checksum, body) = bytes
         .split_at_checked(blake3::OUT_LEN)
         .ok_or_else(|| ArtefactError::new(path, "is cut off"))?;

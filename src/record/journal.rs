@@ -108,7 +108,7 @@ impl Journal {
     /// # Errors
     /// Fails if the file cannot be read.
     pub fn read(folder: &Path) -> io::Result<Past> {
-        Ok(past(lines(&mut File::open(folder.join(JOURNAL))?)?.0))
+        Ok(past(lines(&mut paretune_kernels::file::open(&folder.join(JOURNAL))?.0)?.0))
     }
 
     /// Reads every event of the journal in `folder`, oldest first. Unreadable lines are left out.
@@ -116,7 +116,7 @@ impl Journal {
     /// # Errors
     /// Fails if the file cannot be read.
     pub fn events(folder: &Path) -> io::Result<Vec<Event>> {
-        let (lines, _) = lines(&mut File::open(folder.join(JOURNAL))?)?;
+        let (lines, _) = lines(&mut paretune_kernels::file::open(&folder.join(JOURNAL))?.0)?;
         Ok(lines.believed())
     }
 

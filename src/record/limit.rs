@@ -148,6 +148,13 @@ fn parse_one(text: &str) -> Result<Limit, LimitError> {
         }
         (Quantity::Fraction, _) => return Err(error("needs a percentage or a fraction up to 1")),
     };
+    let impossible = match metric.quantity() {
+        Quantity::Fraction => value > 1.0,
+        Quantity::Seconds | Quantity::Bytes => value <= 0.0,
+    };
+    if impossible {
+        return Err(error("can never be met"));
+    }
     match (metric.is_maximized(), relation) {
         (true, Relation::Less) => Err(error("must be a lower bound (`>`)")),
         (false, Relation::Greater) => Err(error("must be an upper bound (`<`)")),
@@ -250,6 +257,9 @@ mod tests {
             ("accuracy<90%", "lower bound"),
             ("latency<-5ms", "not negative"),
             ("accuracy>nan%", "no number"),
+            ("accuracy>110%", "never be met"),
+            ("latency<0ms", "never be met"),
+            ("size<0B", "never be met"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use paretune_kernels::image::Transform;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::write_whole;
@@ -36,6 +37,20 @@ pub struct WorkloadSpec {
     pub images: String,
     /// Mean and deviation that turn images into inputs.
     pub normalization: Normalization,
+    /// Size, crop and channels of photos; the images of the artefact have gone through it.
+    #[serde(default)]
+    pub transform: Transform,
+}
+
+/// Settings that turn image files into labelled inputs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageRequest {
+    /// Class names in the order of the network's outputs; empty for the sorted names of folders.
+    pub classes: Vec<String>,
+    /// Path of the file with the labels of single images.
+    pub labels: Option<PathBuf>,
+    /// Size, crop and channels.
+    pub transform: Transform,
 }
 
 /// All settings that determine a search.
@@ -48,6 +63,9 @@ pub struct StudyRequest {
     /// Mean and deviation of the inputs. By default those of the built-in images, else mean 0 and
     /// deviation 1.
     pub normalization: Option<Normalization>,
+    /// Everything else that turns files into labelled inputs.
+    #[serde(default)]
+    pub images: ImageRequest,
     /// Limits that a deployable point must keep.
     pub limits: Vec<Limit>,
     /// Names of the objectives: `accuracy`, `latency`, `size`, `memory`.
@@ -90,6 +108,9 @@ pub struct StudyFile {
     pub layers: Option<PathBuf>,
     /// Mean and deviation that turn images into inputs.
     pub normalization: Normalization,
+    /// Size, crop and channels of photos.
+    #[serde(default)]
+    pub transform: Transform,
     /// The request that the study answers.
     pub request: StudyRequest,
 }
@@ -113,7 +134,8 @@ impl StudyFile {
     pub fn read(folder: &Path) -> Result<Self, RequestError> {
         let path = folder.join(STUDY);
         let wrong = |problem: String| RequestError { path: path.display().to_string(), problem };
-        let bytes = std::fs::read(&path).map_err(|error| wrong(error.to_string()));
+        let bytes = paretune_kernels::file::read(&path, paretune_kernels::file::MAX_TEXT_BYTES)
+            .map_err(|error| wrong(error.to_string()));
         let past = Journal::read(folder).unwrap_or_default();
         let read = bytes.and_then(|bytes| {
             match Sealed::Toml.verify(&bytes) {
@@ -199,6 +221,7 @@ impl StudyFile {
             model: self.model_sha256.clone(),
             images: self.images.clone(),
             normalization: self.normalization.clone(),
+            transform: self.transform,
         }
     }
 }
@@ -236,6 +259,7 @@ mod tests {
             model: None,
             data: Some("images".into()),
             normalization: None,
+            images: ImageRequest::default(),
             limits: Vec::new(),
             objectives: Metric::objectives().collect(),
             prefer: Preference::Knee,
@@ -254,6 +278,7 @@ mod tests {
             images: "34".into(),
             layers: None,
             normalization: Normalization { mean: vec![0.5], std: vec![1.5] },
+            transform: Transform::default(),
             request,
         };
         file.write(folder.path()).unwrap();

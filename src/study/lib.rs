@@ -5,6 +5,7 @@
 //! the crate `paretune_search` chooses them.
 
 pub mod additive;
+pub mod baseline;
 pub mod bounds;
 pub mod characterize;
 pub mod confirm;

@@ -6,16 +6,22 @@ use std::path::{Path, PathBuf};
 use paretune_joint_space::builder::{JointSpaceError, joint_space};
 use paretune_kernels::Backend;
 use paretune_kernels::hardware::Isa;
+use paretune_kernels::image::Transform;
 use paretune_kernels::operator::Operator;
-use paretune_model::images::{self, Dataset, SplitSizes};
+use paretune_model::images::{self, Dataset, ImageOptions, Loaded, ReadProgress, SplitSizes};
 use paretune_model::{Network, builtin};
 use paretune_record::artefact::{self, ArtefactError};
 use paretune_record::request::{Normalization, RequestError, StudyFile, StudyRequest};
 use paretune_spaces::{Space, SpaceFile};
 
+use crate::baseline::{self, Head};
+
 /// Reason why a study could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
+    /// The unmodified network does not run on the images.
+    #[error("the unmodified network does not run: {0}")]
+    Kernel(#[from] paretune_kernels::KernelError),
     /// The network cannot be read.
     #[error(transparent)]
     Model(#[from] paretune_model::ModelError),
@@ -60,23 +66,42 @@ pub struct Material {
     pub images_hash: String,
     /// Mean and deviation that turn images into inputs.
     pub normalization: Normalization,
+    /// Size, crop and channels of photos, which the images have gone through.
+    pub transform: Transform,
+    /// Sentences for the user about the images and the unmodified network.
+    pub notes: Vec<String>,
 }
 
 impl Material {
-    /// Loads the network and the images of `request`.
+    /// Loads the network and the images of `request`, and runs the network on some of them. Many
+    /// images are kept in a nameless file in `scratch`.
     ///
     /// # Errors
     /// Fails if the network or the images cannot be read or do not fit each other.
-    pub fn load(request: &StudyRequest) -> Result<Self, PrepareError> {
+    pub fn load(
+        request: &StudyRequest,
+        scratch: Option<PathBuf>,
+        progress: Option<ReadProgress>,
+    ) -> Result<Self, PrepareError> {
         let network = load_network(request.model.as_deref())?;
         let dims = input_dims(&network)?;
-        let dataset = match (&request.data, &request.model) {
-            (Some(path), _) => images::load(path, dims, SPLIT)?,
-            (None, None) => builtin::dataset(SPLIT),
+        let head = Head::of(&network.plan).map_err(PrepareError::Request)?;
+        let images = &request.images;
+        let options = ImageOptions {
+            transform: images.transform,
+            classes: images.classes.clone(),
+            labels: images.labels.clone(),
+            outputs: Some(head.classes()),
+            scratch,
+            progress,
+        };
+        let loaded = match (&request.data, &request.model) {
+            (Some(path), _) => images::load(path, dims, SPLIT, &options)?,
+            (None, None) => Loaded { images: builtin::dataset(SPLIT), notes: Vec::new() },
             (None, Some(model)) => {
                 return Err(PrepareError::Request(format!(
-                    "`{}` needs images: add `--data DIR` with a folder per class of PNG or JPEG \
-                     files (and `--mean`, `--std` \
+                    "`{}` needs images: add `--data DIR` with a folder per class of image files \
+                     (and `--mean`, `--std` \
                      as in training); without labels, a flat folder of images will do",
                     model.display()
                 )));
@@ -84,7 +109,14 @@ impl Material {
         };
         let built_in = request.data.is_none();
         let normalization = match &request.normalization {
-            Some(normalization) => normalization.clone(),
+            Some(Normalization { mean, std }) => {
+                // One number stands for all channels.
+                let each = |numbers: &[f32]| match numbers {
+                    [number] => vec![*number; dims[0]],
+                    numbers => numbers.to_vec(),
+                };
+                Normalization { mean: each(mean), std: each(std) }
+            }
             None if built_in => {
                 Normalization { mean: builtin::MEAN.to_vec(), std: builtin::STD.to_vec() }
             }
@@ -96,11 +128,19 @@ impl Material {
                 dims[0]
             )));
         }
-        if normalization.std.iter().any(|std| !(std.is_finite() && *std > 0.0)) {
+        if normalization.mean.iter().any(|mean| !mean.is_finite()) {
+            return Err(PrepareError::Request("--mean needs finite numbers".into()));
+        }
+        if normalization.std.iter().any(|std| !(std.is_normal() && *std > 0.0)) {
             return Err(PrepareError::Request("--std needs positive numbers".into()));
         }
+        let Loaded { images: mut dataset, mut notes } = loaded;
+        let ordered = !images.classes.is_empty();
+        let seen = baseline::check(&network.plan, head, &mut dataset, &normalization, ordered);
+        notes.extend(seen?);
         let images_hash = dataset_hash(&dataset);
-        Ok(Self { network, dataset, images_hash, normalization })
+        let transform = images.transform;
+        Ok(Self { network, dataset, images_hash, normalization, transform, notes })
     }
 
     /// Writes the artefacts and `study.toml` to `folder`.
@@ -117,13 +157,15 @@ impl Material {
             images: self.images_hash.clone(),
             layers: None,
             normalization: self.normalization.clone(),
+            transform: self.transform,
             request: request.clone(),
         };
         // A file that is damaged, and that the journal cannot replace, is written anew.
         if let Ok(before) = StudyFile::read(folder) {
             let same = before.model_sha256 == file.model_sha256
                 && before.images == file.images
-                && before.normalization == file.normalization;
+                && before.normalization == file.normalization
+                && before.transform == file.transform;
             if !same {
                 return Err(PrepareError::Request(format!(
                     "the study in `{}` is about another network, other images or another \
@@ -180,7 +222,7 @@ pub fn mend(folder: &Path) -> Result<(), PrepareError> {
             path.display()
         ))
     };
-    let material = Material::load(&study.request)
+    let material = Material::load(&study.request, None, None)
         .map_err(|error| cannot(&format!("cannot be made again: {error}")))?;
     if material.network.sha256 != study.model_sha256 || material.images_hash != study.images {
         return Err(cannot("the files that they were made from have changed since"));
@@ -266,9 +308,8 @@ pub fn space_of(
     match file {
         None => Ok(space),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| PrepareError::File {
-                path: path.display().to_string(),
-                problem: error.to_string(),
+            let text = paretune_kernels::file::read_text(path).map_err(|error| {
+                PrepareError::File { path: path.display().to_string(), problem: error.to_string() }
             })?;
             SpaceFile::parse(&text)?.apply(&mut space)?;
             Ok(space)

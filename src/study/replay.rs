@@ -1,6 +1,5 @@
 //! Replays strategies against a recorded table, for the command `paretune replay`.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -17,7 +16,8 @@ pub use paretune_search::replay::{ReplayOptions, ReplayReport, Score, StrategyRe
 /// to optimize.
 pub fn replay(table: &Path, columns: &Columns, options: &ReplayOptions) -> Result<ReplayReport> {
     let path = table.display();
-    let file = File::open(table).with_context(|| format!("cannot open {path}"))?;
+    let (file, _) =
+        paretune_kernels::file::open(table).with_context(|| format!("cannot open {path}"))?;
     let table =
         Table::read(BufReader::new(file), columns).with_context(|| format!("cannot use {path}"))?;
     Ok(paretune_search::replay::replay(&table, options)?)

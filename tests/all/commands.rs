@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+mod images;
 mod lost;
 mod mixed;
 mod network;

@@ -16,7 +16,7 @@ use paretune_base::plan::{Backend, Plan, Step, Switch, ValueSpec};
 
 const MAGIC: &[u8; 8] = b"PARETUNE";
 /// Version of the format, incremented with every change.
-const VERSION: u16 = 7;
+const VERSION: u16 = 8;
 const HEADER: usize = 8 + 2 + 2 + 32;
 
 /// Kind of `weights.bin`, stored after the version: coded weights alone, or packed weights followed
@@ -24,11 +24,20 @@ const HEADER: usize = 8 + 2 + 2 + 32;
 const CODED: u16 = 0;
 const PACKED: u16 = 1;
 
-/// Limits on the size of decoded tensors. Coded weights may take far fewer bytes than the tensor
-/// that they represent, and a tensor of zeros takes almost none. A file may declare this many
-/// elements, and [`EXPANSION`] more for each of its bytes.
-const ALLOWANCE: usize = 1 << 24;
-const EXPANSION: usize = 1 << 10;
+/// Limits on the bytes of decoded tensors. Coded weights may take far fewer bytes than the tensor
+/// that they represent, and a tensor of zeros takes almost none. Files may decode to this many
+/// bytes, and [`EXPANSION`] more for each of their bytes.
+const ALLOWANCE: usize = 16 << 20;
+const EXPANSION: usize = 1 << 8;
+
+/// Limits on the bytes of the decoded description, which has names and sizes only: this many, and
+/// [`DESCRIPTION_EXPANSION`] more for each byte of `plan.bin`. Every byte of it may become an object
+/// of a hundred bytes.
+const DESCRIPTION_ALLOWANCE: usize = 256 << 10;
+const DESCRIPTION_EXPANSION: usize = 8;
+
+/// Largest number of values, steps, weights or constants of a plan.
+const MAX_ENTRIES: usize = 1 << 17;
 
 /// Contents of the two files.
 pub(super) struct Files {
@@ -45,7 +54,8 @@ struct Description {
     output: usize,
     steps: Vec<Step>,
     weights: Vec<StoredWeights>,
-    constants: Vec<Arc<[f32]>>,
+    /// Number of elements of each constant; their values follow the description.
+    constants: Vec<usize>,
     threads: usize,
     backend: Backend,
     switches: Vec<Switch>,
@@ -74,7 +84,7 @@ pub(super) struct Contents {
 /// Encodes a bundle as two files, with coded weights alone.
 pub(super) fn encode(bundle: &Bundle) -> Files {
     let mut body = Vec::new();
-    put_serialized(&describe(bundle), &mut body);
+    put_description(bundle, &mut body);
     let weights = encode_numbers(bundle);
     Files { plan: with_header(CODED, &body, &weights), weights }
 }
@@ -82,7 +92,7 @@ pub(super) fn encode(bundle: &Bundle) -> Files {
 /// Encodes `plan.bin` for a `weights.bin` with the packed weights that `table` describes.
 pub(super) fn encode_packed(bundle: &Bundle, table: &Table) -> Vec<u8> {
     let mut body = Vec::new();
-    put_serialized(&describe(bundle), &mut body);
+    put_description(bundle, &mut body);
     put_serialized(table, &mut body);
     with_header(PACKED, &body, &[])
 }
@@ -94,6 +104,14 @@ pub(super) fn encode_numbers(bundle: &Bundle) -> Vec<u8> {
         put_weights(weights, &mut numbers);
     }
     numbers
+}
+
+/// Appends the description and the values of the constants.
+fn put_description(bundle: &Bundle, out: &mut Vec<u8>) {
+    put_serialized(&describe(bundle), out);
+    for constant in &bundle.plan.constants {
+        put_f32(constant, out);
+    }
 }
 
 fn describe(bundle: &Bundle) -> Description {
@@ -113,7 +131,7 @@ fn describe(bundle: &Bundle) -> Description {
                 bias: weights.bias.is_some(),
             })
             .collect(),
-        constants: plan.constants.clone(),
+        constants: plan.constants.iter().map(|constant| constant.len()).collect(),
         threads: plan.threads,
         backend: plan.backend.clone(),
         switches: plan.switches.clone(),
@@ -182,11 +200,18 @@ pub(super) fn decode(
     }
     // A matching checksum only excludes accidents: sizes are still not trusted.
     let budget = budget(file.len() as u64, weights);
+    let most = DESCRIPTION_ALLOWANCE + file.len().saturating_mul(DESCRIPTION_EXPANSION);
     let mut reader = Reader::new(&file[HEADER..]);
-    let description: Description = get_serialized(&mut reader, budget)?;
+    let description: Description = get_serialized(&mut reader, most)?;
+    description.check_entries()?;
+    afford(&description, budget)?;
+    let constants = description.constants.iter().map(|&len| get_f32(&mut reader, len));
+    let constants: Vec<Arc<[f32]>> = constants
+        .collect::<Result<_, String>>()
+        .map_err(|problem| format!("plan.bin {problem}"))?;
     let table = match numbers {
         Some(_) => None,
-        None => Some(get_serialized::<Table>(&mut reader, budget)?),
+        None => Some(get_serialized::<Table>(&mut reader, most)?),
     };
     if reader.left() > 0 {
         return Err("plan.bin has bytes beyond its end".into());
@@ -194,19 +219,8 @@ pub(super) fn decode(
     if let Some(table) = &table {
         table.check(weights)?;
     }
-    afford(&description.weights, budget)?;
-    let Description {
-        name,
-        values,
-        input,
-        output,
-        steps,
-        constants,
-        threads,
-        backend,
-        switches,
-        ..
-    } = description;
+    let Description { name, values, input, output, steps, threads, backend, switches, .. } =
+        description;
     let weights = description.weights.iter().map(StoredWeights::hollow).collect();
     Ok(Contents {
         bundle: Bundle {
@@ -230,7 +244,7 @@ pub(super) fn decode(
     })
 }
 
-/// Returns how many elements files of these sizes may declare.
+/// Returns how many bytes files of these sizes may decode to.
 fn budget(plan: u64, weights: u64) -> usize {
     let bytes = usize::try_from(plan.saturating_add(weights)).unwrap_or(usize::MAX);
     ALLOWANCE.saturating_add(bytes.saturating_mul(EXPANSION))
@@ -251,16 +265,44 @@ fn get_serialized<T: for<'a> Deserialize<'a>>(
     if rest.is_empty() { Ok(what) } else { Err("plan.bin has bytes beyond its end".into()) }
 }
 
-/// Checks that the budget suffices for all values, scales and biases.
-fn afford(stored: &[StoredWeights], mut budget: usize) -> Result<(), String> {
-    for (index, stored) in stored.iter().enumerate() {
+/// Checks that the budget of decoded bytes suffices for all constants, values, scales and biases.
+fn afford(description: &Description, mut budget: usize) -> Result<(), String> {
+    for (index, len) in description.constants.iter().enumerate() {
+        budget = budget
+            .checked_sub(len.saturating_mul(4))
+            .ok_or_else(|| format!("plan.bin is smaller than its constants (constant {index})"))?;
+    }
+    for (index, stored) in description.weights.iter().enumerate() {
         let here = |problem: String| format!("weights.bin {problem} (weights {index})");
         let len = shape::checked_len(&stored.dims, 1).map_err(here)?;
-        let cost = len.saturating_add(stored.dims[0].saturating_mul(2));
+        let bytes = match stored.format.numbers {
+            Numbers::Integer(_) => len,
+            Numbers::F32 | Numbers::Bf16 | Numbers::Fp16 => len.saturating_mul(4),
+        };
+        let cost = bytes.saturating_add(stored.dims[0].saturating_mul(8));
         budget =
             budget.checked_sub(cost).ok_or_else(|| here("is smaller than its tensors".into()))?;
     }
     Ok(())
+}
+
+impl Description {
+    /// Checks that no list is longer than that of any network.
+    fn check_entries(&self) -> Result<(), String> {
+        let lists = [
+            ("values", self.values.len()),
+            ("steps", self.steps.len()),
+            ("weights", self.weights.len()),
+            ("constants", self.constants.len()),
+            ("switches", self.switches.len()),
+        ];
+        match lists.into_iter().find(|(_, len)| *len > MAX_ENTRIES) {
+            Some((name, len)) => {
+                Err(format!("plan.bin lists {len} {name}, too many for a network"))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl StoredWeights {
@@ -491,6 +533,51 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Returns a bundle of a network without steps.
+    fn empty() -> Bundle {
+        let value = ValueSpec { dims: vec![3], quantization: None };
+        Bundle {
+            plan: Plan { values: vec![value], threads: 1, ..Plan::default() },
+            preprocessing: Preprocessing::default(),
+            configuration: String::new(),
+        }
+    }
+
+    /// Decodes the files that `encode` makes of `bundle`.
+    fn back(bundle: &Bundle) -> Result<Contents, String> {
+        let files = encode(bundle);
+        decode(&files.plan, Some(&files.weights), files.weights.len() as u64)
+    }
+
+    fn problem(bundle: &Bundle) -> String {
+        back(bundle).err().expect("a bomb is refused")
+    }
+
+    #[test]
+    fn constants_come_back_after_the_description() {
+        let mut bundle = empty();
+        bundle.plan.constants = vec![[1.0, -0.0, 2.5].into(), [0.0; 300].into(), [].into()];
+        let contents = back(&bundle).unwrap();
+        assert_eq!(contents.bundle.plan, bundle.plan);
+    }
+
+    #[test]
+    fn small_files_that_become_large_are_refused_before_memory_is_asked_for() {
+        let mut bundle = empty();
+        bundle.plan.constants = vec![vec![0.0; 1 << 23].into()];
+        assert!(problem(&bundle).contains("smaller than its constants"), "{}", problem(&bundle));
+        let mut bundle = empty();
+        let nothing = ValueSpec { dims: Vec::new(), quantization: None };
+        bundle.plan.values = vec![nothing.clone(); 1 << 20];
+        assert!(problem(&bundle).contains("more than it can hold"), "{}", problem(&bundle));
+        bundle.plan.values = vec![nothing; MAX_ENTRIES + 1];
+        assert!(problem(&bundle).contains("too many for a network"), "{}", problem(&bundle));
+        let mut bundle = empty();
+        let values: Arc<[f32]> = vec![0.0; 1 << 24].into();
+        bundle.plan.weights = vec![Weights::dense([1 << 12, 1 << 12, 1, 1], values, None)];
+        assert!(problem(&bundle).contains("smaller than its tensors"), "{}", problem(&bundle));
     }
 
     #[test]

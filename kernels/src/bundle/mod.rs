@@ -21,6 +21,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::executor::{ExecutorOptions, pack, validate, validate_structure};
+use crate::image::Transform;
 use paretune_base::error::KernelError;
 use paretune_base::plan::Plan;
 use paretune_base::plan::weights::Weights;
@@ -88,7 +89,8 @@ pub struct Bundle {
     pub configuration: String,
 }
 
-/// Normalization of 8-bit images: `(pixel - mean[channel]) / std[channel]` on the 0-255 scale.
+/// What turns a photo into the network's input: a transform of its pixels, then
+/// `(pixel - mean[channel]) / std[channel]` on the 0-255 scale.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
     /// Mean per channel, or empty.
@@ -97,6 +99,8 @@ pub struct Preprocessing {
     pub std: Vec<f32>,
     /// Names of the classes in the order of the outputs, if known.
     pub classes: Vec<String>,
+    /// Size, crop and channels of photos, before the normalization.
+    pub transform: Transform,
 }
 
 /// Sizes of a bundle's files in bytes.

@@ -12,11 +12,15 @@ use super::{Bundle, PLAN, WEIGHTS, complaint};
 use crate::executor::{Executor, ExecutorOptions, resolve};
 use crate::registry::Target;
 use paretune_base::error::KernelError;
+use paretune_base::file;
 use paretune_base::memory::mapping::Mapping;
 use paretune_base::plan::operator::{Conv, Operator};
 use paretune_base::plan::shape::conv_problem;
 use paretune_base::plan::{Backend, Plan};
 use paretune_cpu::conv::support::packing::{PackedLayer, Packing};
+
+/// Largest size of a file of a bundle that is read into memory, in bytes.
+const MAX_BUNDLE_BYTES: u64 = 16 << 30;
 
 /// An opened bundle on disk, whose plan has been read.
 pub struct Stored {
@@ -85,7 +89,7 @@ impl Stored {
     pub fn open(folder: &Path) -> Result<Self, KernelError> {
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read(&path)
+            file::read(&path, MAX_BUNDLE_BYTES)
                 .map_err(|error| complaint(&path, format!("cannot be read: {error}")))
         };
         let damaged = |problem: String| complaint(folder, problem);
@@ -98,8 +102,7 @@ impl Stored {
         }
         let path = folder.join(WEIGHTS);
         let unread = |error: std::io::Error| complaint(&path, format!("cannot be read: {error}"));
-        let file = File::open(&path).map_err(unread)?;
-        let bytes = file.metadata().map_err(unread)?.len();
+        let (file, bytes) = file::open(&path).map_err(unread)?;
         let contents = format::decode(&plan, None, bytes).map_err(damaged)?;
         Self::new(folder, contents, Some(file), CodedNumbers::OnDisk)
     }

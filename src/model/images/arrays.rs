@@ -1,7 +1,11 @@
 //! Images in contiguous arrays, as in binary batches, IDX and NumPy files.
 
-use super::axis_order::{AxisOrder, to_channels_first};
+use paretune_kernels::image::{Photo, Transform};
+
+use super::axis_order::AxisOrder;
 use super::error::ImageError;
+use super::fit::fit;
+use super::options::ImageOptions;
 use super::source::{Item, Source};
 
 /// Array of images of equal size.
@@ -15,10 +19,9 @@ pub(super) struct Block {
     pub stride: usize,
     /// Number of images in the array.
     pub count: usize,
+    /// Size of each image, `[channels, height, width]`.
+    pub dims: [usize; 3],
     pub axis_order: AxisOrder,
-    /// Number of times that the image is repeated over the network's channels: 3 for gray images
-    /// and a network with three channels, else 1.
-    pub repeat: usize,
 }
 
 /// Dataset of arrays. Its items are the images of one block after those of another.
@@ -26,43 +29,54 @@ pub(super) struct Arrays {
     classes: Vec<String>,
     items: Vec<Item>,
     blocks: Vec<Block>,
+    expected: [usize; 3],
+    transform: Transform,
 }
 
 impl Arrays {
     /// Creates a dataset. `items` has one entry for each image of each block, in order.
-    pub fn new(classes: Vec<String>, items: Vec<Item>, blocks: Vec<Block>) -> Self {
-        Self { classes, items, blocks }
+    ///
+    /// # Errors
+    ///
+    /// Fails if the options are those of a folder of image files.
+    pub fn new(
+        classes: Vec<String>,
+        items: Vec<Item>,
+        blocks: Vec<Block>,
+        expected: [usize; 3],
+        options: &ImageOptions,
+    ) -> Result<Self, ImageError> {
+        if let Some(path) = &options.labels {
+            return Err(ImageError::format(
+                path,
+                "--labels is for folders of image files; arrays hold their own labels",
+            ));
+        }
+        let classes = if options.classes.is_empty() { classes } else { options.classes.clone() };
+        Ok(Self { classes, items, blocks, expected, transform: options.transform })
     }
 }
 
-/// Checks the size of an array's images against the network's input. Gray images are repeated for
-/// networks with three channels. Returns the number of repetitions.
-pub(super) fn check(
+/// Checks the size of an array's images before they are read, where no operation changes it.
+///
+/// # Errors
+///
+/// Fails if the images do not have the size of the network's input.
+pub(super) fn check_size(
     name: &str,
     found: [usize; 3],
     expected: [usize; 3],
-) -> Result<usize, ImageError> {
-    if found[1..] != expected[1..] {
-        return Err(ImageError::Size {
-            name: name.to_owned(),
-            found: [found[1], found[2]],
-            expected: [expected[1], expected[2]],
-        });
+    options: &ImageOptions,
+) -> Result<(), ImageError> {
+    let changed = options.transform.resize.is_some() || options.transform.crop;
+    if changed || found[1..] == expected[1..] {
+        return Ok(());
     }
-    match (found[0], expected[0]) {
-        (1, 3) => Ok(3),
-        (found, expected) if found == expected => Ok(1),
-        _ => Err(ImageError::Color {
-            name: name.to_owned(),
-            found: match found[0] {
-                1 => "gray",
-                3 => "in color",
-                _ => "of another number of channels",
-            },
-            channels: expected[0],
-            advice: if expected[0] == 1 { "; convert the images to gray first" } else { "" },
-        }),
-    }
+    Err(ImageError::Size {
+        name: name.to_owned(),
+        found: [found[1], found[2]],
+        expected: [expected[1], expected[2]],
+    })
 }
 
 impl Source for Arrays {
@@ -74,6 +88,10 @@ impl Source for Arrays {
         &self.items
     }
 
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
     fn read(&self, item: usize, out: &mut [u8]) -> Result<(), ImageError> {
         let name = || self.items.get(item).map(|item| item.key.clone()).unwrap_or_default();
         let mut index = item;
@@ -82,20 +100,30 @@ impl Source for Arrays {
                 index -= block.count;
                 continue;
             }
-            let length = out.len() / block.repeat;
+            let length: usize = block.dims.iter().product();
             let start = block.offset + index * block.stride;
             let pixels = block
                 .bytes
                 .get(start..start + length)
                 .ok_or_else(|| ImageError::format(name(), "the file ends before this image"))?;
-            match block.axis_order {
-                AxisOrder::ChannelsLast(channels) => to_channels_first(pixels, channels, out),
-                AxisOrder::ChannelsFirst => {
-                    out.chunks_exact_mut(length).for_each(|part| part.copy_from_slice(pixels))
-                }
-            }
-            return Ok(());
+            let [channels, height, width] = block.dims;
+            let pixels = match block.axis_order {
+                AxisOrder::ChannelsLast => pixels.to_vec(),
+                AxisOrder::ChannelsFirst => interleaved(pixels, channels),
+            };
+            let photo = Photo { size: [height, width], channels, pixels };
+            return fit(&photo, &name(), &self.transform, self.expected, out);
         }
         Err(ImageError::format(name(), "no such image"))
     }
+}
+
+/// Converts `[channels, height, width]` to `[height, width, channels]`.
+fn interleaved(planes: &[u8], channels: usize) -> Vec<u8> {
+    let mut out = vec![0; planes.len()];
+    let plane = planes.len() / channels.max(1);
+    for (channel, plane) in planes.chunks_exact(plane.max(1)).enumerate() {
+        out.iter_mut().skip(channel).step_by(channels).zip(plane).for_each(|(to, x)| *to = *x);
+    }
+    out
 }

@@ -6,9 +6,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use paretune_kernels::memory::mapping::Mapping;
 
 use super::dataset::{Dataset, Images};
 use super::error::ImageError;
+use super::pixels::Pixels;
 
 const MAGIC: &[u8; 16] = b"paretune images\x01";
 const CHECKSUM: usize = blake3::OUT_LEN;
@@ -64,10 +68,13 @@ impl Dataset {
     ///
     /// Fails if the file cannot be read, is damaged, or is of another kind.
     pub fn load_cached(path: &Path) -> Result<Self, ImageError> {
-        let bytes = std::fs::read(path).map_err(ImageError::io(path))?;
-        parse(&bytes).map_err(|reason| {
+        let damaged = |reason: &str| {
             ImageError::format(path, format!("{reason}; delete it, it will be made again"))
-        })
+        };
+        let (file, length) = paretune_kernels::file::open(path).map_err(ImageError::io(path))?;
+        let length = usize::try_from(length).map_err(|_| damaged("is too large"))?;
+        let mapping = Mapping::new(&file, length).map_err(|reason| damaged(&reason))?;
+        parse(&Arc::new(mapping)).map_err(damaged)
     }
 }
 
@@ -87,7 +94,8 @@ fn number(out: &mut Vec<u8>, value: usize) {
     out.extend((value as u64).to_le_bytes());
 }
 
-fn parse(bytes: &[u8]) -> Result<Dataset, &'static str> {
+fn parse(mapping: &Arc<Mapping>) -> Result<Dataset, &'static str> {
+    let bytes = mapping.bytes();
     if !bytes.starts_with(MAGIC) {
         return Err("is no file of decoded images");
     }
@@ -96,7 +104,7 @@ fn parse(bytes: &[u8]) -> Result<Dataset, &'static str> {
     if blake3::hash(body).as_bytes() != checksum {
         return Err("is damaged (the checksum differs)");
     }
-    let mut reader = Reader { rest: &body[MAGIC.len()..] };
+    let mut reader = Reader { mapping, body, at: MAGIC.len() };
     let mut classes = Vec::new();
     for _ in 0..reader.number()? {
         let length = reader.number()?;
@@ -105,20 +113,25 @@ fn parse(bytes: &[u8]) -> Result<Dataset, &'static str> {
         classes.push(name.to_owned());
     }
     let (calibration, search, report) = (reader.images()?, reader.images()?, reader.images()?);
-    if !reader.rest.is_empty() {
+    if reader.at != body.len() {
         return Err("goes on after its end");
     }
     Ok(Dataset { classes, calibration, search, report })
 }
 
 struct Reader<'a> {
-    rest: &'a [u8],
+    mapping: &'a Arc<Mapping>,
+    /// Contents of the file without its checksum.
+    body: &'a [u8],
+    /// Place of the next byte in the file.
+    at: usize,
 }
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
-        let (bytes, rest) = self.rest.split_at_checked(count).ok_or("is cut short")?;
-        self.rest = rest;
+        let end = self.at.checked_add(count).ok_or("is cut short")?;
+        let bytes = self.body.get(self.at..end).ok_or("is cut short")?;
+        self.at = end;
         Ok(bytes)
     }
 
@@ -137,7 +150,9 @@ impl<'a> Reader<'a> {
         if image.checked_mul(count) != Some(pixels) || (labels != 0 && labels != count) {
             return Err("holds sizes that contradict each other");
         }
-        let pixels = self.bytes(pixels)?.into();
+        let start = self.at;
+        self.bytes(pixels)?;
+        let pixels = Pixels::mapped(self.mapping, start..start + pixels).ok_or("is cut short")?;
         let labels =
             self.bytes(labels.checked_mul(4).ok_or("holds a size that is out of range")?)?;
         let labels = labels

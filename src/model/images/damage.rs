@@ -5,8 +5,14 @@ use std::fs;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::tests::{idx, write_npz};
-use super::*;
+use super::Dataset;
+use super::tests::{idx, load_test, write_npz};
+
+fn coded(image: &image::RgbImage, format: image::ImageFormat) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    image.write_to(&mut std::io::Cursor::new(&mut bytes), format).unwrap();
+    bytes
+}
 
 /// Returns a valid file of every format that is read byte by byte, with its name.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
@@ -14,16 +20,15 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
     let pixels: Vec<u8> = (0..240).collect();
     let npz = folder.path().join("data.npz");
     write_npz(&npz, &[("x", &[4, 3, 4, 5], &pixels)], Some(&[0, 1, 2, 3]));
-    let mut png = Vec::new();
     let image = image::RgbImage::from_raw(5, 4, pixels[..60].to_vec()).unwrap();
-    image.write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png).unwrap();
-    let mut jpeg = Vec::new();
-    image.write_to(&mut std::io::Cursor::new(&mut jpeg), image::ImageFormat::Jpeg).unwrap();
     vec![
         ("data.npz", fs::read(npz).unwrap()),
         ("images-idx4-ubyte", idx(&[4, 3, 4, 5], &pixels)),
-        ("a.png", png),
-        ("a.jpg", jpeg),
+        ("a.png", coded(&image, image::ImageFormat::Png)),
+        ("a.jpg", coded(&image, image::ImageFormat::Jpeg)),
+        ("a.webp", coded(&image, image::ImageFormat::WebP)),
+        ("a.bmp", coded(&image, image::ImageFormat::Bmp)),
+        ("a.tif", coded(&image, image::ImageFormat::Tiff)),
     ]
 }
 
@@ -31,7 +36,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn damage_is_survived(which in 0_usize..4, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), length in any::<prop::sample::Index>(), cut in any::<bool>()) {
+    fn damage_is_survived(which in 0_usize..7, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), length in any::<prop::sample::Index>(), cut in any::<bool>()) {
         let (name, mut bytes) = files().swap_remove(which);
         for (at, value) in changes {
             let at = at.index(bytes.len());

@@ -3,13 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Images of one size with 8 bits per channel, and labels if known.
+use super::pixels::Pixels;
+
+/// Images of one size with 8 bits per channel, and labels if known. Large data sets are mapped from
+/// files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
     /// Size of each image, `[channels, height, width]`.
     pub dims: [usize; 3],
     /// Pixels of one image after another, each row-major `[channels, height, width]`.
-    pub pixels: Arc<[u8]>,
+    pub pixels: Pixels,
     /// Class index of each image; empty if the images are unlabelled.
     pub labels: Arc<[u32]>,
 }
@@ -78,7 +81,7 @@ impl Images {
         let labels = if self.is_labelled() { &self.labels[start..end] } else { &[] };
         Self {
             dims: self.dims,
-            pixels: self.pixels[start * bytes..end * bytes].into(),
+            pixels: self.pixels.part(start * bytes..end * bytes),
             labels: labels.into(),
         }
     }

@@ -24,10 +24,10 @@ pub enum ImageError {
     },
     /// The path holds no images in a known format.
     #[error(
-        "no images found in {}: looked for a folder per class of PNG or JPEG files (optionally \
-         under train/ and \
-         test/), a folder of PNG or JPEG files, CIFAR-10's data_batch_*.bin and test_batch.bin, IDX files such as \
-         train-images-idx3-ubyte, and .npz with x and y{hint}",
+        "no images found in {}: looked for a folder per class of PNG, JPEG, WebP, BMP or TIFF files \
+         (optionally under train/ and test/), a folder of such files, CIFAR-10's data_batch_*.bin \
+         and test_batch.bin, IDX files such as train-images-idx3-ubyte (or .gz), and .npz with x \
+         and y{hint}",
         path.display()
     )]
     Nothing {
@@ -36,13 +36,37 @@ pub enum ImageError {
         /// Hint about other contents, starting with `"; "`, or empty.
         hint: String,
     },
-    /// A class folder holds no images.
-    #[error("class folder {} has no PNG or JPEG file{hint}; remove the folder or fill it", path.display())]
-    EmptyClass {
-        /// Path of the class folder.
+    /// The number of classes in the data is not that of the network.
+    #[error(
+        "{}: {found} class(es) with images ({names}){empty}, but the network tells {outputs} classes \
+         apart; name its outputs in order, a class name a line, with `--classes FILE`",
+        path.display()
+    )]
+    ClassCount {
+        /// Path of the folder or of the file of labels.
         path: PathBuf,
-        /// Hint about other contents, starting with `" "`, or empty.
-        hint: String,
+        /// Number of classes with images.
+        found: usize,
+        /// Names of the first few of them.
+        names: String,
+        /// Words about class folders without images, or empty.
+        empty: String,
+        /// Number of classes that the network tells apart.
+        outputs: usize,
+    },
+    /// A class of the data is none of the network's.
+    #[error(
+        "{}: {unknown} is none of the network's classes ({known}); correct the names, or name the \
+         network's outputs in order, a class name a line, with `--classes FILE`",
+        path.display()
+    )]
+    UnknownClasses {
+        /// Path of the folder or of the file of labels.
+        path: PathBuf,
+        /// Names of the first few unknown classes.
+        unknown: String,
+        /// Names of the network's first few classes.
+        known: String,
     },
     /// The folder holds only one folder, which is not a class but the dataset itself.
     #[error(
@@ -55,7 +79,7 @@ pub enum ImageError {
         /// Path of the inner folder.
         inner: PathBuf,
         /// Name of a folder inside that marks a dataset.
-        part: &'static str,
+        part: String,
     },
     /// A folder holds both images and class folders.
     #[error(
@@ -81,10 +105,11 @@ pub enum ImageError {
     },
     /// All images have one size, which is not the network's.
     #[error(
-        "{name}: the images are {found}, but the network takes {expected}; resize them, or give a \
-         network of their \
-         size",
-        found = size(*found), expected = size(*expected)
+        "{name}: the images are {found}, but the network takes {expected}; give `--resize {shorter}` \
+         (the shorter side, of which the middle is cut out) or `--resize {exact}` (exactly), as in \
+         the training of the network",
+        found = size(*found), expected = size(*expected), shorter = shorter(*expected),
+        exact = exact(*expected)
     )]
     Size {
         /// Name of one such image.
@@ -97,9 +122,10 @@ pub enum ImageError {
     /// Only some of the images have the network's size.
     #[error(
         "mixed sizes: {name} is {found}, while {other} is {expected}, which is what the network \
-         takes; resize the \
-         images to one size",
-        found = size(*found), expected = size(*expected)
+         takes; give `--resize {shorter}` (the shorter side, of which the middle is cut out) or \
+         `--resize {exact}` (exactly), as in the training of the network",
+        found = size(*found), expected = size(*expected), shorter = shorter(*expected),
+        exact = exact(*expected)
     )]
     MixedSizes {
         /// Name of an image of a wrong size.
@@ -108,6 +134,20 @@ pub enum ImageError {
         found: [usize; 2],
         /// Name of an image of the right size.
         other: String,
+        /// `[height, width]` of the network's input.
+        expected: [usize; 2],
+    },
+    /// A resized image is smaller than the part to cut out of it.
+    #[error(
+        "{name}: {found} pixels are left of the image, but {expected} are to be cut out for the \
+         network; give a larger `--resize`",
+        found = size(*found), expected = size(*expected)
+    )]
+    TooSmall {
+        /// Name of one such image.
+        name: String,
+        /// `[height, width]` of the image before the crop.
+        found: [usize; 2],
         /// `[height, width]` of the network's input.
         expected: [usize; 2],
     },
@@ -158,4 +198,13 @@ impl ImageError {
 
 fn size([height, width]: [usize; 2]) -> String {
     format!("{width}x{height}")
+}
+
+/// Returns the length of the shorter side that training scripts use for this size: 256 for 224.
+fn shorter([height, width]: [usize; 2]) -> usize {
+    height.max(width).saturating_mul(8).div_ceil(7)
+}
+
+fn exact([height, width]: [usize; 2]) -> String {
+    format!("{height}x{width}")
 }

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use npyz::{Deserialize, NpyFile, NpyHeader, NpyReader, Order, TypeChar};
 use zip::ZipArchive;
 
-use super::arrays::{Arrays, Block, check};
+use paretune_kernels::file;
+
+use super::arrays::{Arrays, Block, check_size};
 use super::axis_order::AxisOrder;
 use super::error::ImageError;
+use super::options::ImageOptions;
 use super::source::{Item, Role};
 
 /// Largest header in bytes; NumPy writes some hundred bytes.
@@ -28,12 +31,16 @@ const PARTS: [(&str, &str, Role); 3] = [
 
 /// Reads archives. Of several in one folder, `train.npz` is the train part and `test.npz` the test
 /// part.
-pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, ImageError> {
+pub(super) fn open(
+    files: &[PathBuf],
+    expected: [usize; 3],
+    options: &ImageOptions,
+) -> Result<Arrays, ImageError> {
     let mut items = Vec::new();
     let mut blocks = Vec::new();
     let mut labelled = true;
     for path in files.iter().map(PathBuf::as_path) {
-        let file = File::open(path).map_err(ImageError::io(path))?;
+        let (file, _) = file::open(path).map_err(ImageError::io(path))?;
         let mut archive = ZipArchive::new(BufReader::new(file))
             .map_err(std::io::Error::from)
             .map_err(unreadable(path))?;
@@ -41,8 +48,9 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
             path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let before = blocks.len();
         for (x, y, role) in PARTS {
-            let Some(mut block) =
-                read_entry(&mut archive, path, x, |array| images(array, path, x, expected))?
+            let Some(mut block) = read_entry(&mut archive, path, x, |array| {
+                images(array, path, x, expected, options)
+            })?
             else {
                 continue;
             };
@@ -85,7 +93,7 @@ pub(super) fn open(files: &[PathBuf], expected: [usize; 3]) -> Result<Arrays, Im
     if !labelled {
         items.iter_mut().for_each(|item| item.label = None);
     }
-    Ok(Arrays::new(Vec::new(), items, blocks))
+    Arrays::new(Vec::new(), items, blocks, expected, options)
 }
 
 type Archive = ZipArchive<BufReader<File>>;
@@ -144,6 +152,7 @@ fn images(
     path: &Path,
     name: &str,
     expected: [usize; 3],
+    options: &ImageOptions,
 ) -> Result<Block, ImageError> {
     let bad = |reason: String| ImageError::format(path, format!("{name} {reason}"));
     let shape = sizes(&array).ok_or_else(|| bad("is too large".to_owned()))?;
@@ -160,7 +169,7 @@ fn images(
         [_, height, width, channels]
             if matches!(channels, 1 | 3) || [channels, height, width] == expected =>
         {
-            ([channels, height, width], AxisOrder::ChannelsLast(channels))
+            ([channels, height, width], AxisOrder::ChannelsLast)
         }
         _ => {
             return Err(bad(format!(
@@ -170,7 +179,7 @@ fn images(
             )));
         }
     };
-    let repeat = check(name, dims, expected)?;
+    check_size(name, dims, expected, options)?;
     let axis_order = if dims[0] == 1 { AxisOrder::ChannelsFirst } else { axis_order };
     let stride: usize = dims.iter().product();
     let count = shape[0];
@@ -198,7 +207,7 @@ fn images(
     if bytes.len() != total {
         return Err(bad(format!("ends after {} of {total} values", bytes.len())));
     }
-    Ok(Block { bytes, offset: 0, stride, count, axis_order, repeat })
+    Ok(Block { bytes, offset: 0, stride, count, dims, axis_order })
 }
 
 /// Converts floats from 0 to 255 to bytes.

@@ -26,6 +26,8 @@ pub(super) trait Source: Sync {
     fn classes(&self) -> &[String];
     /// Returns all images, sorted by key within each role.
     fn items(&self) -> &[Item];
+    /// Returns sentences for the user about files that were left out or used in a special way.
+    fn notes(&self) -> &[String];
     /// Writes the pixels of one image, `[channels, height, width]` of the network's input.
     fn read(&self, item: usize, out: &mut [u8]) -> Result<(), ImageError>;
 }

@@ -28,6 +28,26 @@ pub(super) struct Parts {
     pub report: Vec<usize>,
 }
 
+impl Parts {
+    /// Keeps at most `most` images in all, in proportion, and at least one of each part. Returns a
+    /// sentence if some are left out.
+    pub fn shrink(&mut self, most: usize) -> Option<String> {
+        let parts = [&mut self.calibration, &mut self.search, &mut self.report];
+        let all: usize = parts.iter().map(|part| part.len()).sum();
+        if all <= most {
+            return None;
+        }
+        let mut kept = 0;
+        for part in parts {
+            // The counts are far below the precision of a double.
+            let share = part.len() as f64 / all as f64 * most as f64;
+            part.truncate((share as usize).max(1));
+            kept += part.len();
+        }
+        Some(format!("{kept} of {all} images are used, as many as are kept decoded on disk"))
+    }
+}
+
 /// Ends of the parts in the hash range for datasets without train and test part.
 const CALIBRATION_END: f64 = 0.2;
 const SEARCH_END: f64 = 0.6;

@@ -47,6 +47,18 @@ fn fault(path: &Path, expected: [usize; 3]) -> String {
     load(path, expected, ALL).unwrap_err().to_string()
 }
 
+/// Loads with default options.
+fn load(path: &Path, expected: [usize; 3], sizes: SplitSizes) -> Result<Dataset, ImageError> {
+    super::load(path, expected, sizes, &ImageOptions::default()).map(|loaded| loaded.images)
+}
+
+pub(super) fn load_test(
+    path: &Path,
+    expected: [usize; 3],
+) -> Result<(Images, Vec<String>), ImageError> {
+    test_with(path, expected, &ImageOptions::default())
+}
+
 fn pixels_of(images: &Images) -> HashSet<Vec<u8>> {
     (0..images.len()).map(|index| images.image(index).to_vec()).collect()
 }
@@ -180,12 +192,6 @@ fn faults_of_folders_name_the_file() {
     assert!(fault(&root.join("missing"), DIMS).contains("cannot read"));
 
     write_classes(root, 8);
-    fs::create_dir(root.join("empty")).unwrap();
-    assert!(fault(root, DIMS).contains("empty has no PNG or JPEG file"), "{}", fault(root, DIMS));
-    fs::write(root.join("empty/a.webp"), "").unwrap();
-    assert!(fault(root, DIMS).contains("a.webp is of a format that is not read"));
-    fs::remove_dir_all(root.join("empty")).unwrap();
-
     let error = fault(root, [3, 8, 8]);
     assert!(error.contains(".png: the images are 5x4, but the network takes 8x8"), "{error}");
     assert!(fault(root, [1, 4, 5]).contains("is in color, but the network takes 1 channel"));
@@ -193,7 +199,7 @@ fn faults_of_folders_name_the_file() {
     let error = fault(root, DIMS);
     assert!(error.contains("mixed sizes: dog/005.png is 7x7, while"), "{error}");
     fs::write(root.join("dog/005.png"), "nonsense").unwrap();
-    assert!(fault(root, DIMS).contains("005.png: neither PNG nor JPEG inside"));
+    assert!(fault(root, DIMS).contains("005.png: none of PNG, JPEG, WebP, BMP, TIFF inside"));
     let whole = fs::read(root.join("dog/004.png")).unwrap();
     fs::write(root.join("dog/005.png"), &whole[..whole.len() / 2]).unwrap();
     assert!(fault(root, DIMS).contains("005.png: cannot be decoded"), "{}", fault(root, DIMS));
@@ -421,4 +427,230 @@ fn normalization_is_per_channel() {
     let mut out = [0.0; 8];
     normalize_into(&[0, 255, 10, 20, 1, 2, 3, 4], &[100.0, 15.0], &[2.0, 5.0], [2, 1, 2], &mut out);
     assert_eq!(out, [-50.0, 77.5, -1.0, 1.0, -49.5, -49.0, -2.4, -2.2]);
+}
+
+/// Loads all test images.
+fn test_with(
+    path: &Path,
+    expected: [usize; 3],
+    options: &ImageOptions,
+) -> Result<(Images, Vec<String>), ImageError> {
+    let set = TestSet::open(path, expected, options)?;
+    Ok((set.read(0..set.len())?, set.classes().to_vec()))
+}
+
+/// Loads with options and returns the report part's class names and notes.
+fn with(
+    path: &Path,
+    options: &ImageOptions,
+) -> Result<(Vec<String>, Vec<u32>, String), ImageError> {
+    let loaded = super::load(path, DIMS, ALL, options)?;
+    let labels = loaded.images.search.labels.to_vec();
+    Ok((loaded.images.classes, labels, loaded.notes.join("\n")))
+}
+
+fn outputs(outputs: usize) -> ImageOptions {
+    ImageOptions { outputs: Some(outputs), ..ImageOptions::default() }
+}
+
+#[test]
+fn parts_are_known_by_many_names() {
+    for (train, test) in [("Train", "Val"), ("Training", "Testing"), ("TRAIN", "validation")] {
+        let folder = TempDir::new().unwrap();
+        write_classes(&folder.path().join(train), 6);
+        write_classes(&folder.path().join(test), 6);
+        fs::create_dir(folder.path().join("__MACOSX")).unwrap();
+        let data = load(folder.path(), DIMS, ALL).unwrap();
+        assert_eq!(
+            (data.calibration.len(), &*data.classes),
+            (12, &["cat", "dog"].map(str::to_owned)[..])
+        );
+    }
+    // Beside buses and cars, a train is no part.
+    let folder = TempDir::new().unwrap();
+    for class in ["bus", "car", "train"] {
+        write_png(&folder.path().join(class).join("0.png"), 1);
+    }
+    assert_eq!(load(folder.path(), DIMS, ALL).unwrap().classes, ["bus", "car", "train"]);
+    // Two folders that differ by capitals alone are a question.
+    let folder = TempDir::new().unwrap();
+    write_classes(&folder.path().join("train"), 3);
+    write_classes(&folder.path().join("Train"), 3);
+    assert!(fault(folder.path(), DIMS).contains("rename one of them"));
+}
+
+#[test]
+fn whatever_is_no_image_is_left_out_by_name_and_count() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path();
+    write_classes(root, 5);
+    for name in [".DS_Store", "cat/._0.png", "cat/Thumbs.db", "dog/notes.txt", "dog/a.gif"] {
+        fs::write(root.join(name), "clutter").unwrap();
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("/nowhere", root.join("cat/link.png")).unwrap();
+    fs::write(root.join("cat/b.webp"), fs::read(root.join("cat/000.png")).unwrap()).unwrap();
+    let (classes, _, notes) = with(root, &outputs(2)).unwrap();
+    assert_eq!(classes, ["cat", "dog"]);
+    assert!(notes.contains("images: 10 PNG, 1 WebP"), "{notes}");
+    assert!(notes.contains("left out: 1 image(s) of formats that are not read, such as dog/a.gif"));
+    assert!(notes.contains("1 link(s) that lead nowhere, such as cat/link.png"), "{notes}");
+    assert!(notes.contains("ignored 4 file(s) that are no images"), "{notes}");
+}
+
+#[test]
+fn classes_are_those_of_the_network() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path();
+    write_classes(root, 8);
+    let error = with(root, &outputs(3)).unwrap_err().to_string();
+    assert!(
+        error.contains("2 class(es) with images (cat, dog), but the network tells 3"),
+        "{error}"
+    );
+    assert!(error.contains("`--classes FILE`"), "{error}");
+    // An empty folder is a class where the network has an output for it.
+    fs::create_dir(root.join("cow")).unwrap();
+    let (classes, labels, notes) = with(root, &outputs(3)).unwrap();
+    assert_eq!(classes, ["cat", "cow", "dog"]);
+    assert!(labels.contains(&2) && !labels.contains(&1));
+    assert!(notes.contains("1 class folder(s) without images (cow) count as classes"), "{notes}");
+    assert_eq!(with(root, &outputs(2)).unwrap().0, ["cat", "dog"]);
+    assert!(with(root, &outputs(4)).unwrap_err().to_string().contains("1 without images (cow)"));
+    // Names in the order of the outputs.
+    let names = ["bird", "dog", "fish", "cat"].map(str::to_owned).to_vec();
+    let given = ImageOptions { classes: names, ..outputs(4) };
+    let (_, labels, _) = with(root, &given).unwrap();
+    assert!(labels.contains(&1) && labels.contains(&3) && !labels.contains(&0));
+    let given = ImageOptions { classes: vec!["dog".to_owned()], ..outputs(1) };
+    assert!(with(root, &given).unwrap_err().to_string().contains("cat is none of the network's"));
+}
+
+#[test]
+fn a_flat_folder_gets_labels_from_a_file() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("images");
+    for index in 0..9 {
+        write_png(&root.join(format!("{index}.png")), index);
+    }
+    let lines = |class: fn(u8) -> String| -> String {
+        (0..8).map(|index| format!("{index}.png {}\n", class(index))).collect()
+    };
+    let path = folder.path().join("labels.txt");
+    let options = ImageOptions { labels: Some(path.clone()), ..outputs(2) };
+    fs::write(&path, lines(|index| ["even", "odd"][usize::from(index % 2)].to_owned())).unwrap();
+    let (classes, labels, notes) = with(&root, &options).unwrap();
+    assert_eq!(classes, ["even", "odd"]);
+    assert!(!labels.is_empty());
+    assert!(notes.contains("1 image(s) without a line in the file of labels, such as 8.png"));
+    fs::write(&path, lines(|index| (index % 2).to_string())).unwrap();
+    assert_eq!(with(&root, &options).unwrap().1, labels);
+    let three = ImageOptions { outputs: Some(3), ..options.clone() };
+    fs::write(&path, lines(|index| ["even", "odd"][usize::from(index % 2)].to_owned())).unwrap();
+    assert!(with(&root, &three).unwrap_err().to_string().contains("`--classes FILE`"));
+    fs::write(&path, "x.png 1\n").unwrap();
+    assert!(with(&root, &options).unwrap_err().to_string().contains("none of its 1 names"));
+}
+
+#[test]
+fn photos_of_any_size_are_resized_where_that_is_asked_for() {
+    use paretune_kernels::image::{Channels, Interpolation, Resize, Transform};
+    let folder = TempDir::new().unwrap();
+    for (index, (width, height)) in [(20, 16), (5, 4), (31, 9)].into_iter().enumerate() {
+        let path = folder.path().join(format!("{index}.png"));
+        image::RgbImage::from_pixel(width, height, image::Rgb([10, 20, 30])).save(path).unwrap();
+    }
+    assert!(fault(folder.path(), DIMS).contains("--resize"));
+    let transform = Transform {
+        resize: Some(Resize::Shorter(5)),
+        crop: true,
+        interpolation: Interpolation::Bicubic,
+        channels: Channels::Bgr,
+    };
+    let options = ImageOptions { transform, ..ImageOptions::default() };
+    let images = test_with(folder.path(), DIMS, &options).unwrap().0;
+    assert_eq!(images.len(), 3);
+    assert_eq!([images.image(2)[0], images.image(2)[20], images.image(2)[59]], [30, 20, 10]);
+    let small = Transform { resize: Some(Resize::Shorter(3)), ..transform };
+    let options = ImageOptions { transform: small, ..ImageOptions::default() };
+    let error = test_with(folder.path(), DIMS, &options).unwrap_err().to_string();
+    assert!(error.contains("give a larger `--resize`"), "{error}");
+    // Arrays go through the same operations.
+    let pixels: Vec<u8> = (0..2 * 3 * 8 * 10).map(|_| 7).collect();
+    let path = folder.path().join("data.npz");
+    write_npz(&path, &[("x", &[2, 3, 8, 10], &pixels)], None);
+    let options = ImageOptions { transform, ..ImageOptions::default() };
+    assert_eq!(test_with(&path, DIMS, &options).unwrap().0.image(1), [7; 60]);
+}
+
+#[test]
+fn packed_idx_files_are_read() {
+    use std::io::Write;
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let file = fs::File::create(folder.path().join(name)).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap();
+    };
+    let images: Vec<u8> = (0..10_u8).flat_map(|index| [index; 6]).collect();
+    write("train-images-idx3-ubyte.gz", &idx(&[10, 2, 3], &images));
+    write("train-labels-idx1-ubyte.gz", &idx(&[10], &images[..10]));
+    fs::write(folder.path().join("t10k-images-idx3-ubyte"), idx(&[4, 2, 3], &images[..24]))
+        .unwrap();
+    write("t10k-labels-idx1-ubyte.gz", &idx(&[4], &[0, 1, 2, 3]));
+    let data = load(folder.path(), [1, 2, 3], ALL).unwrap();
+    assert_eq!((data.calibration.len(), data.search.len() + data.report.len()), (10, 4));
+    assert!(data.report.is_labelled());
+}
+
+#[test]
+fn a_cut_jpeg_is_no_image() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.jpg");
+    let picture =
+        image::RgbImage::from_fn(5, 4, |x, y| image::Rgb([x as u8 * 50, y as u8 * 60, 9]));
+    picture.save(&path).unwrap();
+    assert!(load_test(folder.path(), DIMS).is_ok());
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 10]).unwrap();
+    let error = load_test(folder.path(), DIMS).unwrap_err().to_string();
+    assert!(error.contains("a.jpg") && error.contains("cut off"), "{error}");
+    fs::write(&path, "").unwrap();
+    assert!(load_test(folder.path(), DIMS).unwrap_err().to_string().contains("empty"));
+}
+
+#[test]
+fn many_images_are_kept_in_a_file_and_within_a_budget() {
+    // 40 images of 2 MiB are more than stay in memory.
+    let folder = TempDir::new().unwrap();
+    let dims = [1, 1024, 2048];
+    let pixels: Vec<u8> = (0..40_u8).flat_map(|index| [index, index + 1]).collect();
+    let path = folder.path().join("data.npz");
+    write_npz(&path, &[("x", &[40, 1, 1, 2], &pixels)], None);
+    let transform = paretune_kernels::image::Transform {
+        resize: Some(paretune_kernels::image::Resize::Exact(1024, 2048)),
+        interpolation: paretune_kernels::image::Interpolation::Nearest,
+        ..Default::default()
+    };
+    let options = ImageOptions {
+        transform,
+        scratch: Some(folder.path().to_owned()),
+        ..ImageOptions::default()
+    };
+    let split = sizes(1, 38, 1);
+    let filed = super::load(&path, dims, split, &options).unwrap().images;
+    let held = super::load(&path, dims, split, &ImageOptions { scratch: None, ..options });
+    assert_eq!(filed, held.unwrap().images);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the file has no name");
+    let mut parts = split::three_ways(&items(40), ALL, &path).unwrap();
+    assert_eq!(parts.shrink(40), None);
+    assert!(parts.shrink(20).unwrap().contains("of 40 images are used"));
+    assert!(parts.calibration.len() + parts.search.len() + parts.report.len() <= 20);
+}
+
+fn items(count: usize) -> Vec<source::Item> {
+    let item =
+        |index| source::Item { key: format!("{index}"), label: None, role: source::Role::Whole };
+    (0..count).map(item).collect()
 }

@@ -348,6 +348,9 @@ fn transpose(importer: &mut Importer, node: &Node<'_>, tensor: &Tensor) -> Resul
     Ok(tensor.gathered(dims, &source))
 }
 
+/// Number of equal numbers that cost as much of the limit of folding as one computed number.
+const FILL_SHARE: usize = 16;
+
 fn constant_of_shape(
     importer: &mut Importer,
     node: &Node<'_>,
@@ -355,15 +358,23 @@ fn constant_of_shape(
 ) -> Result<Tensor, String> {
     let dims = shape_of(&target.known()?)?;
     let count = volume(&dims).ok_or("is too large")?;
-    importer.spend(count)?;
     let value = match node.tensor("value")? {
         Some(_) => constant(node)?,
         None => Tensor { dims: vec![1], data: Data::Float([0.0].into()) },
     };
-    if value.len() != 1 {
-        return Err("its value is not a single number".into());
+    match &value.data {
+        // Published networks without their weights have a few hundred megabytes of equal numbers.
+        Data::Float(number) if number.len() == 1 => {
+            importer.spend(count.div_ceil(FILL_SHARE))?;
+            let data = Data::Float(std::iter::repeat_n(number[0], count).collect());
+            Ok(Tensor { dims, data })
+        }
+        Data::Int(number) if number.len() == 1 => {
+            importer.spend(count)?;
+            Ok(value.gathered(dims, &vec![0; count]))
+        }
+        _ => Err("its value is not a single number".into()),
     }
-    Ok(value.gathered(dims, &vec![0; count]))
 }
 
 /// Returns remainders of integers, with the sign of the divisor unless `fmod` is set.

@@ -1,6 +1,5 @@
 //! Reads initializers as [`Tensor`]s: number formats, and data in external files.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -180,17 +179,13 @@ fn external_bytes(
     })?;
     let path = inside(folder, location)?;
     let shown = path.display();
-    let mut file = File::open(&path).map_err(|error| {
+    let (mut file, bytes) = paretune_kernels::file::open(&path).map_err(|error| {
         format!(
             "its data is in `{shown}`, which cannot be opened ({error}); keep that file \
              beside the model"
         )
     })?;
-    let metadata = file.metadata().map_err(|error| format!("`{shown}`: {error}"))?;
-    if !metadata.is_file() {
-        return Err(format!("its data is in `{shown}`, which is not a file"));
-    }
-    let available = metadata.len().saturating_sub(offset);
+    let available = bytes.saturating_sub(offset);
     let length = length.unwrap_or(available);
     if length != expected as u64 {
         return Err(format!(
@@ -201,7 +196,7 @@ fn external_bytes(
         return Err(format!(
             "its data is at {offset}..{} of `{shown}`, which has only {} bytes",
             u128::from(offset) + u128::from(length),
-            metadata.len()
+            bytes
         ));
     }
     let mut bytes = vec![0; expected];

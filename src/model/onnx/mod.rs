@@ -57,7 +57,7 @@ pub fn load_with(path: &Path, options: &ImportOptions) -> Result<Network, ModelE
         return Err(format_error(&name, format!("{} is not a file", path.display())));
     }
     check_size(&name, metadata.len())?;
-    let bytes = std::fs::read(path).map_err(failed)?;
+    let bytes = paretune_kernels::file::read(path, MAX_FILE_BYTES).map_err(failed)?;
     check_size(&name, bytes.len() as u64)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     read(&name, Bytes::from(bytes), Some(folder), options)

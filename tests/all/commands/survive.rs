@@ -27,6 +27,7 @@ fn request(trials: u64) -> StudyRequest {
         model: None,
         data: None,
         normalization: None,
+        images: Default::default(),
         limits: Vec::new(),
         objectives: Metric::objectives().collect(),
         prefer: Preference::default(),
@@ -55,7 +56,7 @@ fn session(
         host: HostOptions { command, memory_limit: None, open_deadline: Duration::from_secs(300) },
         trial_deadline: Duration::from_secs(120),
     };
-    let material = Material::load(request).expect("the built-in network");
+    let material = Material::load(request, None, None).expect("the built-in network");
     let control = Control::default();
     run(&options, &material, &control, &mut |event| see(event, &control)).expect("a conclusion")
 }
@@ -361,7 +362,7 @@ fn a_baseline_whose_workers_die_is_measured_by_the_next_study() {
         host: HostOptions { command, memory_limit: None, open_deadline: Duration::from_secs(300) },
         trial_deadline: Duration::from_secs(120),
     };
-    let material = Material::load(&options.request).expect("the built-in network");
+    let material = Material::load(&options.request, None, None).expect("the built-in network");
     let failed = run(&options, &material, &Control::default(), &mut |_| {});
     let error = failed.expect_err("two workers died").to_string();
     assert!(error.contains("baseline") && error.contains("SIGSEGV"), "{error}");
