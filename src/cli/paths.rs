@@ -34,8 +34,8 @@ pub fn check_study_folder(folder: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(anyhow!(
-        "--study `{}` is a folder with other contents and no study (no study.toml); name a new or an \
-         empty folder",
+        "--study `{}` is not empty: it has other contents and no study (no study.toml); name a new or \
+         an empty folder",
         folder.display()
     ))
 }
