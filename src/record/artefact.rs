@@ -24,6 +24,16 @@ impl ArtefactError {
     }
 }
 
+/// Name of the layout of artefacts, a part of every checksum. It changes with the types that are kept
+/// in artefacts (plans, networks, images), so that a file of another version of the program is made
+/// again like a damaged one: its bytes alone do not tell.
+const LAYOUT: &str = "paretune artefact, layout 2";
+
+/// Returns the checksum of the serialized value `body` in the current layout.
+fn checksum(body: &[u8]) -> [u8; blake3::OUT_LEN] {
+    blake3::derive_key(LAYOUT, body)
+}
+
 /// Largest size of an artefact in bytes.
 const MAX_BYTES: u64 = 64 << 30;
 
@@ -34,11 +44,14 @@ const MAX_BYTES: u64 = 64 << 30;
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ArtefactError> {
     let bytes = paretune_kernels::file::read(path, MAX_BYTES)
         .map_err(|error| ArtefactError::new(path, error))?;
-    let (checksum, body) = bytes
+    let (expected, body) = bytes
         .split_at_checked(blake3::OUT_LEN)
         .ok_or_else(|| ArtefactError::new(path, "is cut off"))?;
-    if blake3::hash(body).as_bytes() != checksum {
-        return Err(ArtefactError::new(path, "is damaged: the checksum does not match"));
+    if checksum(body) != expected {
+        return Err(ArtefactError::new(
+            path,
+            "is damaged or of another version: the checksum does not match",
+        ));
     }
     postcard::from_bytes(body).map_err(|error| ArtefactError::new(path, error))
 }
@@ -49,7 +62,7 @@ pub fn is_whole(path: &Path) -> bool {
     let Ok(bytes) = fs::read(path) else { return false };
     bytes
         .split_at_checked(blake3::OUT_LEN)
-        .is_some_and(|(checksum, body)| blake3::hash(body).as_bytes() == checksum)
+        .is_some_and(|(expected, body)| checksum(body) == expected)
 }
 
 /// Writes the artefact at `path`, completely or not at all.
@@ -59,7 +72,7 @@ pub fn is_whole(path: &Path) -> bool {
 pub fn write<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), ArtefactError> {
     let body = postcard::to_stdvec(value).map_err(|error| ArtefactError::new(path, error))?;
     let mut bytes = Vec::with_capacity(body.len() + blake3::OUT_LEN);
-    bytes.extend_from_slice(blake3::hash(&body).as_bytes());
+    bytes.extend_from_slice(&checksum(&body));
     bytes.extend_from_slice(&body);
     write_whole(path, &bytes).map_err(|error| ArtefactError::new(path, error))
 }
@@ -163,6 +176,20 @@ mod tests {
         assert_eq!(made.unwrap(), [4]);
         assert_eq!(read::<Vec<u32>>(&path).unwrap(), [4]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial files stay");
+    }
+
+    #[test]
+    fn artefacts_of_another_layout_are_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.numbers");
+        // The bytes of another version may well decode, to other numbers.
+        let body = postcard::to_stdvec(&vec![1_u32, 2, 3]).unwrap();
+        fs::write(&path, [&blake3::hash(&body).as_bytes()[..], &body].concat()).unwrap();
+        assert!(!is_whole(&path));
+        assert!(read::<Vec<u32>>(&path).unwrap_err().to_string().contains("another version"));
+        let made: Result<Vec<u32>, ArtefactError> = read_or_make(&path, || Ok(vec![4]));
+        assert_eq!(made.unwrap(), [4]);
+        assert!(is_whole(&path));
     }
 
     #[cfg(target_os = "linux")]
