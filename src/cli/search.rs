@@ -206,7 +206,7 @@ fn wants_screen(args: &SearchArgs) -> anyhow::Result<bool> {
             "--tui needs a terminal; leave it out, or say --headless, where there is none"
         )));
     }
-    // Where keys cannot come from or full screens cannot go to, progress is plain.
+    // A terminal without keys or full screens gets plain progress.
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     Ok(args.tui || (!args.headless && !args.json && !dumb && tui::is_there()))
 }

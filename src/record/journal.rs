@@ -31,7 +31,7 @@ pub struct Journal {
     whole: u64,
 }
 
-/// What a person may change while a study runs.
+/// Settings that a person may change while a study runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Limits that a deployable point must keep.

@@ -106,7 +106,7 @@ impl Confirmation<'_, '_> {
                 failed.push(index);
                 continue;
             }
-            // What is only scored is built when it is.
+            // Points without a latency to measure are built when they are scored.
             if latencies[index].is_some() {
                 continue;
             }

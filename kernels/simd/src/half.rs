@@ -69,7 +69,7 @@ pub fn fp16_number(bits: u16) -> f32 {
 pub struct Widen<'a> {
     /// Bits of the half-precision numbers.
     pub halves: &'a [u16],
-    /// The same numbers in single precision.
+    /// Converted numbers in single precision, one for each of `halves`.
     pub numbers: &'a mut [f32],
 }
 

@@ -89,7 +89,7 @@ pub struct Bundle {
     pub configuration: String,
 }
 
-/// What turns a photo into the network's input: a transform of its pixels, then
+/// Preprocessing from a photo to the network's input: a transform of its pixels, then
 /// `(pixel - mean[channel]) / std[channel]` on the 0-255 scale.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {

@@ -51,7 +51,7 @@ impl Lowering<'_, '_> {
                 self.simple(step, operator.name(), layout, layout, false, kernel)
             }
             TensorOperator::Normalize { axes, center, epsilon } => {
-                // Where the axes are not adjacent in this layout, they are in row-major order.
+                // Axes that are not adjacent in this layout are adjacent in row-major order.
                 let (size, layout) = normalize::around(context.batch, dims, *axes, layout)
                     .map(|size| (size, layout))
                     .or_else(|| {

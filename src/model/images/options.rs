@@ -1,4 +1,5 @@
-//! What the user says about images beside where they are.
+//! Options for reading images: size, channels, scale, class names and labels. Where the images lie
+//! is left to the loader.
 
 use std::path::PathBuf;
 use std::sync::Arc;
